@@ -1,0 +1,23 @@
+"""The states of requests, job chains and jobs, under the short names that code and people use."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from spincycle_grpc.v1 import state_pb2
+
+
+class State(IntEnum):
+    """The numbers of `spincycle.v1.State`, without its prefix; what each means stands in state.proto.
+
+    Members are equal to, and usable as, the numbers that the generated messages hold.
+    """
+
+    UNKNOWN = state_pb2.STATE_UNKNOWN
+    PENDING = state_pb2.STATE_PENDING
+    RUNNING = state_pb2.STATE_RUNNING
+    COMPLETE = state_pb2.STATE_COMPLETE
+    FAIL = state_pb2.STATE_FAIL
+    RESERVED = state_pb2.STATE_RESERVED
+    STOPPED = state_pb2.STATE_STOPPED
+    SUSPENDED = state_pb2.STATE_SUSPENDED
