@@ -1,0 +1,57 @@
+# `make run` and `make test` are all that a fresh machine with Python 3.11 needs;
+# each sets up the virtual environment that it uses.
+
+PYTHON ?= python3.11
+ARGS ?=
+
+RUN_ENV := .venv/run.stamp
+DEV_ENV := .venv/dev.stamp
+BIN := .venv/bin
+
+.PHONY: help run test check unit protos lock format bench clean
+
+help: ## Show what there is to make.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(RUN_ENV): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_ENV): requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@ $(RUN_ENV)
+
+run: $(RUN_ENV) ## Start the server, run an example request, show it live, go on serving (ARGS=--once: end).
+	@$(BIN)/spincycle demo $(ARGS)
+
+test: check unit ## All that CI checks.
+
+check: $(DEV_ENV) ## Style, types and contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/protos.py check lint breaking
+
+unit: $(DEV_ENV) ## The tests alone (ARGS is for pytest).
+	$(BIN)/python -m pytest $(ARGS)
+
+protos: $(DEV_ENV) ## Write the stubs anew from the .proto files.
+	$(BIN)/python tools/protos.py generate
+
+format: $(DEV_ENV) ## Format the code.
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write protos
+
+lock: $(DEV_ENV) ## Pin the versions of all dependencies anew.
+	$(BIN)/python tools/lock.py
+
+bench: $(DEV_ENV) ## Run the benchmarks of single rooms.
+	$(BIN)/python bench/wire.py
+
+clean: ## Remove what the other targets made.
+	rm -rf .venv .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
