@@ -28,7 +28,7 @@ from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
 from spincycle_grpc.v1 import status_pb2 as spincycle_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/status.proto\"N\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"d\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\")\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14StopJobChainResponse\"H\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xb8\x05\n\tJobRunner\x12\x86\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"2\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa0\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"C\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12\x89\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"2\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12x\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12y\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\x1f\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\")\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14StopJobChainResponse\"H\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xb8\x05\n\tJobRunner\x12\x86\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"2\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa0\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"C\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12\x89\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"2\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12x\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12y\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\x1f\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,25 +48,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBRUNNER'].methods_by_name['Version']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['Version']._serialized_options = b'\252\324\030\002\030\003\202\323\344\223\002\023\022\010/versionb\007version'
   _globals['_NEWJOBCHAINREQUEST']._serialized_start=153
-  _globals['_NEWJOBCHAINREQUEST']._serialized_end=231
-  _globals['_NEWJOBCHAINRESPONSE']._serialized_start=233
-  _globals['_NEWJOBCHAINRESPONSE']._serialized_end=267
-  _globals['_RESUMEJOBCHAINREQUEST']._serialized_start=269
-  _globals['_RESUMEJOBCHAINREQUEST']._serialized_end=369
-  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_start=371
-  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_end=408
-  _globals['_STOPJOBCHAINREQUEST']._serialized_start=410
-  _globals['_STOPJOBCHAINREQUEST']._serialized_end=451
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=453
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=475
-  _globals['_RUNNINGJOBSREQUEST']._serialized_start=477
-  _globals['_RUNNINGJOBSREQUEST']._serialized_end=549
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=551
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=611
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=613
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=638
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=640
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=683
-  _globals['_JOBRUNNER']._serialized_start=686
-  _globals['_JOBRUNNER']._serialized_end=1382
+  _globals['_NEWJOBCHAINREQUEST']._serialized_end=250
+  _globals['_NEWJOBCHAINRESPONSE']._serialized_start=252
+  _globals['_NEWJOBCHAINRESPONSE']._serialized_end=286
+  _globals['_RESUMEJOBCHAINREQUEST']._serialized_start=288
+  _globals['_RESUMEJOBCHAINREQUEST']._serialized_end=407
+  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_start=409
+  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_end=446
+  _globals['_STOPJOBCHAINREQUEST']._serialized_start=448
+  _globals['_STOPJOBCHAINREQUEST']._serialized_end=489
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=491
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=513
+  _globals['_RUNNINGJOBSREQUEST']._serialized_start=515
+  _globals['_RUNNINGJOBSREQUEST']._serialized_end=587
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=589
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=649
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=651
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=676
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=678
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=721
+  _globals['_JOBRUNNER']._serialized_start=724
+  _globals['_JOBRUNNER']._serialized_end=1420
 # @@protoc_insertion_point(module_scope)

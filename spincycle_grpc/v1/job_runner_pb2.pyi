@@ -28,8 +28,11 @@ class NewJobChainRequest(_message.Message):
 
     JOB_CHAIN_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    RUNNER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The number of this assignment of the request, from 1. 0: not assigned by a Request Manager."""
+    runner_id: _builtins.str
+    """The runner that the chain is assigned to. Empty: whichever answers."""
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
         """The chain, all of its jobs PENDING."""
@@ -39,10 +42,11 @@ class NewJobChainRequest(_message.Message):
         *,
         job_chain: _job_pb2.JobChain | None = ...,
         epoch: _builtins.int = ...,
+        runner_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job_chain", b"job_chain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_chain", b"job_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_chain", b"job_chain", "runner_id", b"runner_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -78,8 +82,11 @@ class ResumeJobChainRequest(_message.Message):
 
     SUSPENDED_JOB_CHAIN_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    RUNNER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The number of this assignment of the request, from 1. 0: not assigned by a Request Manager."""
+    runner_id: _builtins.str
+    """The runner that the chain is assigned to. Empty: whichever answers."""
     @_builtins.property
     def suspended_job_chain(self) -> _job_pb2.SuspendedJobChain:
         """The chain and its counters."""
@@ -89,10 +96,11 @@ class ResumeJobChainRequest(_message.Message):
         *,
         suspended_job_chain: _job_pb2.SuspendedJobChain | None = ...,
         epoch: _builtins.int = ...,
+        runner_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "runner_id", b"runner_id", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,6 +77,7 @@ class JobRunnerServicer:
         that the runner holds already is left as it is, so that a retry is safe.
 
         INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
+        FAILED_PRECONDITION: the chain is for another runner, which had this address before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,6 +42,7 @@ class JobRunnerStub:
     that the runner holds already is left as it is, so that a retry is safe.
 
     INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
+    FAILED_PRECONDITION: the chain is for another runner, which had this address before.
     """
     ResumeJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]
     """Goes on with a suspended job chain. Else as NewJobChain.
@@ -76,6 +77,7 @@ class JobRunnerAsyncStub(JobRunnerStub):
     that the runner holds already is left as it is, so that a retry is safe.
 
     INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
+    FAILED_PRECONDITION: the chain is for another runner, which had this address before.
     """
     ResumeJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]  # type: ignore[assignment]
     """Goes on with a suspended job chain. Else as NewJobChain.
@@ -113,6 +115,7 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         that the runner holds already is left as it is, so that a retry is safe.
 
         INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
+        FAILED_PRECONDITION: the chain is for another runner, which had this address before.
         """
 
     @_abc_1.abstractmethod
