@@ -46,6 +46,11 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.CreateRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.CreateResponse.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/spincycle.v1.RequestManager/Plan',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.PlanRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.PlanResponse.FromString,
+                _registered_method=True)
         self.Find = channel.unary_unary(
                 '/spincycle.v1.RequestManager/Find',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.FindRequest.SerializeToString,
@@ -120,6 +125,19 @@ class RequestManagerServicer:
         INVALID_ARGUMENT: empty or unknown type, a missing or static arg, a value
         that the spec cannot use. INTERNAL: the spec is broken, or a job could not
         be created.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Plan(self, request, context):
+        """Builds what Create would make of the same call, and stores and starts
+        nothing: a dry run. The answer shows the request as it would be, with args
+        and job chain, and without ids of its own: the request's id is empty, and
+        the ids of its jobs will be others. Jobs are created (and may look things
+        up while they are), but not run. May be retried.
+
+        INVALID_ARGUMENT, INTERNAL: as in Create.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,6 +239,11 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.CreateRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.CreateResponse.SerializeToString,
             ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.PlanRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.PlanResponse.SerializeToString,
+            ),
             'Find': grpc.unary_unary_rpc_method_handler(
                     servicer.Find,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.FindRequest.FromString,
@@ -306,6 +329,33 @@ class RequestManager:
             '/spincycle.v1.RequestManager/Create',
             spincycle_dot_v1_dot_request__manager__pb2.CreateRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.CreateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Plan',
+            spincycle_dot_v1_dot_request__manager__pb2.PlanRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.PlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,15 @@ class RequestManagerStub:
     that the spec cannot use. INTERNAL: the spec is broken, or a job could not
     be created.
     """
+    Plan: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]
+    """Builds what Create would make of the same call, and stores and starts
+    nothing: a dry run. The answer shows the request as it would be, with args
+    and job chain, and without ids of its own: the request's id is empty, and
+    the ids of its jobs will be others. Jobs are created (and may look things
+    up while they are), but not run. May be retried.
+
+    INVALID_ARGUMENT, INTERNAL: as in Create.
+    """
     Find: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]
     """Finds requests, newest first, then by id. They come without args and job chains.
 
@@ -124,6 +133,15 @@ class RequestManagerAsyncStub(RequestManagerStub):
     INVALID_ARGUMENT: empty or unknown type, a missing or static arg, a value
     that the spec cannot use. INTERNAL: the spec is broken, or a job could not
     be created.
+    """
+    Plan: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]  # type: ignore[assignment]
+    """Builds what Create would make of the same call, and stores and starts
+    nothing: a dry run. The answer shows the request as it would be, with args
+    and job chain, and without ids of its own: the request's id is empty, and
+    the ids of its jobs will be others. Jobs are created (and may look things
+    up while they are), but not run. May be retried.
+
+    INVALID_ARGUMENT, INTERNAL: as in Create.
     """
     Find: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]  # type: ignore[assignment]
     """Finds requests, newest first, then by id. They come without args and job chains.
@@ -199,6 +217,21 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT: empty or unknown type, a missing or static arg, a value
         that the spec cannot use. INTERNAL: the spec is broken, or a job could not
         be created.
+        """
+
+    @_abc_1.abstractmethod
+    def Plan(
+        self,
+        request: _request_manager_pb2.PlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.PlanResponse, _abc.Awaitable[_request_manager_pb2.PlanResponse]]:
+        """Builds what Create would make of the same call, and stores and starts
+        nothing: a dry run. The answer shows the request as it would be, with args
+        and job chain, and without ids of its own: the request's id is empty, and
+        the ids of its jobs will be others. Jobs are created (and may look things
+        up while they are), but not run. May be retried.
+
+        INVALID_ARGUMENT, INTERNAL: as in Create.
         """
 
     @_abc_1.abstractmethod
