@@ -1,0 +1,250 @@
+"""The fields of jobs that are dataclasses: filled from job args and JSON, and written as JSON.
+
+Only fields that `__init__` takes count; `field(init=False)` leaves a field to the job alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
+
+
+@lru_cache(maxsize=1024)
+def _hints(owner: Any) -> dict[str, Any]:
+    """Returns the types of the fields that `__init__` takes, in their order."""
+    hints = typing.get_type_hints(owner)
+    return {field.name: hints[field.name] for field in _init_fields(owner)}
+
+
+def _init_fields(owner: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(owner) if field.init]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """Returns a field's default, or MISSING."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def required(owner: type) -> list[str]:
+    """Returns the names of the fields of a dataclass that have no default."""
+    return [
+        field.name
+        for field in _init_fields(owner)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+
+
+def blank(owner: type[_T]) -> _T:
+    """Makes an object of a dataclass: its required fields are missing, the others have their defaults."""
+    made = owner.__new__(owner)
+    for field in dataclasses.fields(typing.cast(Any, owner)):
+        value = _default(field)
+        if value is not dataclasses.MISSING:
+            object.__setattr__(made, field.name, value)
+    return made
+
+
+def fill(target: Any, values: Mapping[str, Any], noun: str) -> None:
+    """Sets the fields that `values` names, then calls `__post_init__` if there is one.
+
+    Args:
+        target: An object of a dataclass; it may be frozen.
+        values: JSON values by field name; names that are no fields are ignored.
+        noun: What errors call a value, as "job arg".
+
+    Raises:
+        ValueError: A value of the wrong type, or none for a field that has no value yet.
+        TypeError: A field has a type that JSON does not have.
+    """
+    owner: Any = type(target)
+    for name, hint in _hints(owner).items():
+        if name in values:
+            object.__setattr__(target, name, _convert(values[name], hint, f"{noun} {name}"))
+        elif not hasattr(target, name):
+            raise ValueError(f"{noun} {name} is missing")
+    post_init = getattr(target, "__post_init__", None)
+    if post_init is not None:
+        post_init()
+
+
+def dump(target: Any) -> bytes:
+    """Returns the fields as a JSON object without white space, in their order, in UTF-8.
+
+    Raises:
+        TypeError: A value that JSON does not have.
+        ValueError: A number that is not finite.
+    """
+    return json.dumps(_plain(target), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def load(target: Any, data: bytes) -> None:
+    """Fills the fields from what `dump` returned; no bytes stand for no fields.
+
+    Raises:
+        ValueError: The bytes are not a JSON object, or as in `fill`.
+        TypeError: As in `fill`.
+    """
+    try:
+        values = json.loads(data) if data else {}
+    except ValueError as error:
+        raise ValueError(f"the bytes of the job are not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError("the bytes of the job are not a JSON object")
+    fill(target, values, "field")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value in the types of the json module; others are left for it to refuse."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in _init_fields(value)}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _wrong(where: str, wanted: str, value: Any) -> ValueError:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return ValueError(f"{where} must be {wanted}, not {text if len(text) <= 60 else text[:57] + '...'}")
+
+
+def _to_text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)):
+        return json.dumps(value)
+    raise _wrong(where, "text", value)
+
+
+def _to_whole_number(value: Any, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and len(value) <= 100 and _WHOLE_NUMBER.fullmatch(value):
+        return int(value)
+    raise _wrong(where, "a whole number", value)
+
+
+def _to_number(value: Any, where: str) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise _wrong(where, "a number", value)
+    return number
+
+
+def _to_boolean(value: Any, where: str) -> bool:
+    boolean = _BOOLEANS.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(boolean, bool):
+        raise _wrong(where, "true or false", value)
+    return boolean
+
+
+def _to_bytes(value: Any, where: str) -> bytes:
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            pass
+    raise _wrong(where, "bytes in base64", value)
+
+
+def _to_nothing(value: Any, where: str) -> None:
+    if value is not None:
+        raise _wrong(where, "null", value)
+
+
+_SCALARS: dict[Any, Callable[[Any, str], Any]] = {
+    str: _to_text,
+    int: _to_whole_number,
+    float: _to_number,
+    bool: _to_boolean,
+    bytes: _to_bytes,
+    type(None): _to_nothing,
+    Any: lambda value, _: value,
+    object: lambda value, _: value,
+}
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """Returns a JSON value as the type of a field."""
+    scalar = _SCALARS.get(hint)
+    if scalar is not None:
+        return scalar(value, where)
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _to_optional(value, hint, arguments, where)
+    if origin in (list, tuple):
+        return origin(_to_items(value, hint, arguments, where))
+    if origin is dict:
+        return _to_dict(value, hint, arguments, where)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _to_dataclass(value, hint, where)
+    raise _unsupported(hint, where)
+
+
+def _unsupported(hint: Any, where: str) -> TypeError:
+    name = hint.__name__ if isinstance(hint, type) else str(hint)
+    return TypeError(
+        f"{where} has type {name}, which job fields cannot have: "
+        "write create, serialize and deserialize for this job, or give the field init=False"
+    )
+
+
+def _to_optional(value: Any, hint: Any, arguments: tuple[Any, ...], where: str) -> Any:
+    others = [argument for argument in arguments if argument is not type(None)]
+    if len(others) != 1 or len(arguments) != 2:
+        raise _unsupported(hint, where)
+    return None if value is None else _convert(value, others[0], where)
+
+
+def _to_items(value: Any, hint: Any, arguments: tuple[Any, ...], where: str) -> list[Any]:
+    if arguments[1:] not in ((), (...,)):
+        raise _unsupported(hint, where)
+    if not isinstance(value, list):
+        raise _wrong(where, "a list", value)
+    item_hint = arguments[0] if arguments else Any
+    return [_convert(item, item_hint, f"{where}[{index}]") for index, item in enumerate(value)]
+
+
+def _to_dict(value: Any, hint: Any, arguments: tuple[Any, ...], where: str) -> dict[str, Any]:
+    if arguments and arguments[0] is not str:
+        raise _unsupported(hint, where)
+    if not isinstance(value, dict):
+        raise _wrong(where, "a map", value)
+    item_hint = arguments[1] if arguments else Any
+    return {key: _convert(item, item_hint, f"{where}.{key}") for key, item in value.items()}
+
+
+def _to_dataclass(value: Any, owner: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _wrong(where, "a map", value)
+    missing = [name for name in required(owner) if name not in value]
+    if missing:
+        raise ValueError(f"{where}.{missing[0]} is missing")
+    hints = _hints(owner)
+    return owner(
+        **{name: _convert(value[name], hints[name], f"{where}.{name}") for name in hints if name in value}
+    )
