@@ -20,8 +20,9 @@ each try, the Job Runner makes it anew, calls `deserialize` with those bytes, th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from inspect import get_annotations, isabstract, isclass
 from typing import Any
 
@@ -203,35 +204,39 @@ JobFactory = Callable[[JobId], Job]
 
 
 class JobTypes:
-    """A job factory made of a table: the name of a job type to its class.
+    """A job factory made of a table: the name of a job type to what makes such a job.
 
-    The classes are called without arguments. Dataclasses may have fields without a default;
-    these are missing until `create` or `deserialize` has filled them.
+    That is a class, or a function for jobs that need more than their args (a client, say). Both are
+    called without arguments, but a dataclass may have fields without a default; these are missing
+    until `create` or `deserialize` has filled them.
 
     Raises:
-        TypeError: What stands for a type is not a subclass of Job that implements `run`.
+        TypeError: What stands for a type is neither a function nor a subclass of Job with a `run`.
     """
 
-    def __init__(self, classes: Mapping[str, type[Job]]) -> None:
-        for name, job_class in classes.items():
-            if not (isclass(job_class) and issubclass(job_class, Job)):
-                raise TypeError(f"job type {name}: {job_class!r} is not a subclass of Job")
-            if isabstract(job_class):
-                raise TypeError(f"job type {name}: {job_class.__name__} does not implement run")
-        self._classes = dict(classes)
+    def __init__(self, makers: Mapping[str, type[Job] | Callable[[], Job]]) -> None:
+        self._makers = {name: _checked_maker(name, maker) for name, maker in makers.items()}
 
     def __call__(self, job_id: JobId) -> Job:
         """Makes a new job. Raises UnknownJobTypeError for a type that is not in the table."""
-        job_class = self._classes.get(job_id.type)
-        if job_class is None:
+        maker = self._makers.get(job_id.type)
+        if maker is None:
             raise UnknownJobTypeError(job_id.type)
-        if is_dataclass(job_class) and _job_fields.required(job_class):
-            return _job_fields.blank(job_class)
-        return job_class()
+        return maker()
 
-    def __iter__(self) -> Iterator[str]:
-        """The names of the job types."""
-        return iter(self._classes)
+
+def _checked_maker(name: str, maker: type[Job] | Callable[[], Job]) -> Callable[[], Job]:
+    if not isclass(maker):
+        if not callable(maker):
+            raise TypeError(f"job type {name}: {maker!r} is neither a subclass of Job nor a function")
+        return maker
+    if not issubclass(maker, Job):
+        raise TypeError(f"job type {name}: {maker.__name__} is not a subclass of Job")
+    if isabstract(maker):
+        raise TypeError(f"job type {name}: {maker.__name__} does not implement run")
+    if is_dataclass(maker) and _job_fields.required(maker):
+        return partial(_job_fields.blank, maker)
+    return maker
 
 
 def make_job(factory: JobFactory, job_id: JobId) -> Job:

@@ -1,0 +1,34 @@
+"""The job types that always work: noop, sleep and shell-command."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from server.builtin_jobs.noop import Noop
+from server.builtin_jobs.shell_command import ShellCommand
+from server.builtin_jobs.sleep import Sleep
+from spincycle_grpc.jobs import JobFactory, JobTypes
+
+__all__ = ["Noop", "ShellCommand", "Sleep", "builtin_factory", "make_builtin_factory"]
+
+_DEFAULT_MAX_OUTPUT = 1 << 20
+
+
+def make_builtin_factory(max_output: int = _DEFAULT_MAX_OUTPUT) -> JobFactory:
+    """Returns the factory of the built-in types.
+
+    Args:
+        max_output: How many bytes a shell command's stdout, and its stderr, may each have; of
+            longer ones the middle is cut out.
+    """
+    return JobTypes(
+        {
+            "noop": Noop,
+            "sleep": Sleep,
+            "shell-command": partial(ShellCommand, max_output=max_output),
+        }
+    )
+
+
+builtin_factory: JobFactory = make_builtin_factory()
+"""The built-in types, with 1 MiB of each output."""

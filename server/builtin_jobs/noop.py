@@ -1,0 +1,27 @@
+"""The job that does nothing; it joins other jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spincycle_grpc.jobs import Job, Return
+
+_DONE = Return()
+
+
+class Noop(Job):
+    """Is COMPLETE at once. It takes no args, has no bytes, and no effect, so that it may run twice."""
+
+    def create(self, job_args: dict[str, Any]) -> None:
+        """Takes no args."""
+
+    def serialize(self) -> bytes:
+        """Returns no bytes."""
+        return b""
+
+    def deserialize(self, data: bytes) -> None:
+        """Takes no bytes."""
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        """Does nothing."""
+        return _DONE

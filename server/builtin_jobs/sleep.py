@@ -1,0 +1,66 @@
+"""The job that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from spincycle_grpc.jobs import Job, Return
+from spincycle_grpc.state import State
+
+_NANOSECONDS_IN_MILLISECOND = 1_000_000
+_LONGEST = (1 << 63) - 1
+
+
+@dataclass
+class Sleep(Job):
+    """Waits, and is then COMPLETE. Its job arg `duration` is in milliseconds, as text or a number.
+
+    Attributes:
+        duration: How long to wait, in nanoseconds.
+    """
+
+    duration: int = 0
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False, compare=False)
+
+    def create(self, job_args: dict[str, Any]) -> None:
+        """Takes `duration`.
+
+        Raises:
+            ValueError: There is none, or it is no whole number of milliseconds that 64 bits of
+                nanoseconds can hold.
+        """
+        if "duration" not in job_args:
+            raise ValueError("job arg duration is missing: give the milliseconds to sleep")
+        given = job_args["duration"]
+        milliseconds = _whole_number(given)
+        if not 0 <= milliseconds <= _LONGEST // _NANOSECONDS_IN_MILLISECOND:
+            raise ValueError(f"job arg duration must be a whole number of milliseconds, not {given!r:.60}")
+        self.duration = milliseconds * _NANOSECONDS_IN_MILLISECOND
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        """Waits for the duration, or for `stop`."""
+        try:
+            async with asyncio.timeout(self.duration / 1e9):
+                await self._stopping.wait()
+        except TimeoutError:
+            return Return()
+        return Return(State.STOPPED)
+
+    async def stop(self) -> None:
+        """Ends the wait."""
+        self._stopping.set()
+
+    def status(self) -> str:
+        """Returns what the original says."""
+        return "sleeping"
+
+
+def _whole_number(given: object) -> int:
+    """Returns the number that an arg means, or -1 for one that means none."""
+    if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) <= 20:
+        return int(given)
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    return given if isinstance(given, int) and not isinstance(given, bool) else -1
