@@ -62,11 +62,20 @@ class ShellCommand(Job):
         Raises:
             ValueError: It is something else.
         """
-        fields = json.loads(data)
-        if not isinstance(fields, dict) or not isinstance(fields.get("cmd"), str):
-            raise ValueError("the bytes of the job have no cmd")
-        self.cmd = fields["cmd"]
-        self.args = fields.get("args") or []
+        try:
+            fields = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"the bytes of the job are not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise ValueError("the bytes of the job are not a JSON object")
+        cmd, args = fields.get("cmd"), fields.get("args") or []
+        if (
+            not isinstance(cmd, str)
+            or not isinstance(args, list)
+            or not all(isinstance(arg, str) for arg in args)
+        ):
+            raise ValueError("the bytes of the job are not those of a shell-command")
+        self.cmd, self.args = cmd, args
 
     async def run(self, job_data: dict[str, Any]) -> Return:
         """Runs the command until it ends, or until `stop` and the end of its whole process group."""

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from spincycle_grpc.output import OutputBuffer, cut_output
+
+NOTE = re.compile(r"\n\[\.\.\. (\d+) bytes cut out \.\.\.\]\n")
+
+
+def test_output_within_the_limit_is_kept_whole() -> None:
+    buffer = OutputBuffer(10)
+    for part in (b"01", b"", b"234", b"56789"):
+        buffer.write(part)
+    assert buffer.text() == "0123456789"
+
+
+def test_of_longer_output_the_ends_are_kept() -> None:
+    buffer = OutputBuffer(1000)
+    for number in range(100_000):
+        buffer.write(b"%06d\n" % number)
+    text = buffer.text()
+    assert text.startswith("000000\n000001\n")
+    assert text.endswith("099998\n099999\n")
+    cut = NOTE.search(text)
+    assert cut is not None
+    assert len(text) - len(cut.group()) + int(cut.group(1)) == 700_000
+    assert 950 < len(text) <= 1000
+
+
+def test_much_output_takes_little_memory() -> None:
+    buffer = OutputBuffer(10_000)
+    for _ in range(1000):
+        buffer.write(bytes(100_000))
+        assert len(buffer._head) + len(buffer._tail) < 200_000
+
+
+def test_characters_are_never_split() -> None:
+    for extra in range(8):
+        text = cut_output("x" * extra + "🦀" * 1000, 500)
+        head, tail = NOTE.sub("|", text).split("|")
+        assert set(head) <= {"x", "🦀"}
+        assert set(tail) == {"🦀"}
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    buffer = OutputBuffer(100)
+    for part in (b"\xc3", b"\xa9\xff", b"\xe2\x82"):
+        buffer.write(part)
+    assert buffer.text() == "é\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("limit", [0, 1, 30])
+def test_a_limit_without_room_leaves_the_note(limit: int) -> None:
+    text = cut_output("x" * 100, limit)
+    assert NOTE.fullmatch(text)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8), st.integers(60, 600))
+@example([b"a" * 300], 299)
+def test_however_it_is_written_the_text_is_the_same_and_within_the_limit(
+    parts: list[bytes], limit: int
+) -> None:
+    in_parts, at_once = OutputBuffer(limit), OutputBuffer(limit)
+    for part in parts:
+        in_parts.write(part)
+    at_once.write(b"".join(parts))
+    whole = b"".join(parts).decode("utf-8", "replace")
+    text = at_once.text()
+    assert in_parts.text() == text == cut_output(whole, limit)
+    assert len(text.encode()) <= limit
+    if len(whole.encode()) <= limit:
+        assert text == whole
+    else:
+        head, tail = (part for part in NOTE.split(text) if not part.isdigit())
+        assert whole.startswith(head)
+        assert whole.endswith(tail)

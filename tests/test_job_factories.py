@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.builtin_jobs import Noop
+from server.job_factories import (
+    JobFactoryNotFoundError,
+    combine,
+    installed_factories,
+    knows_job_type,
+    load_factory,
+)
+from spincycle_grpc.jobs import Job, JobId, JobTypes, Return, UnknownJobTypeError
+
+FACTORY = """
+from spincycle_grpc.jobs import Job, JobTypes, Return
+
+
+class Drain(Job):
+    def run(self, job_data):
+        return Return()
+
+
+factory = JobTypes({"drain": Drain})
+number = 5
+"""
+
+WriteModule = Callable[[str, str], None]
+
+
+class Task(Job):
+    def run(self, job_data: dict[str, Any]) -> Return:
+        return Return()
+
+
+def job_id(job_type: str) -> JobId:
+    return JobId(job_type, "n", "aaaa", "r")
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteModule]:
+    """Writes a module into the current directory, which the test has for itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+
+    def write(name: str, text: str) -> None:
+        file = tmp_path / (name.replace(".", "/") + ".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+class TestLoadFactory:
+    def test_finds_modules_of_the_current_directory(self, write_module: WriteModule) -> None:
+        write_module("my_jobs", FACTORY)
+        assert type(load_factory("my_jobs:factory")(job_id("drain"))).__name__ == "Drain"
+
+    def test_finds_modules_in_packages_and_attributes_of_attributes(self, write_module: WriteModule) -> None:
+        write_module("infra.jobs", FACTORY + "\nclass All:\n    factory = factory\n")
+        assert type(load_factory("infra.jobs:All.factory")(job_id("drain"))).__name__ == "Drain"
+
+    def test_never_hides_what_is_installed(self, write_module: WriteModule) -> None:
+        write_module("json", "raise RuntimeError('this is not the standard library')")
+        with pytest.raises(JobFactoryNotFoundError, match="module json has no attribute factory"):
+            load_factory("json:factory")
+
+    def test_finds_installed_modules_from_elsewhere(self, tmp_path: Path) -> None:
+        code = "import server.job_factories as f; f.load_factory('server.builtin_jobs:builtin_factory')"
+        root = Path(__file__).parent.parent
+        environment = {"PYTHONPATH": str(root)}
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=60)
+
+    @pytest.mark.parametrize(
+        "name", ["", "my_jobs", "my_jobs:", ":factory", "my-jobs:factory", "a:b:c", "a b:c"]
+    )
+    def test_explains_the_form(self, name: str) -> None:
+        with pytest.raises(JobFactoryNotFoundError, match="must be given as module:attribute"):
+            load_factory(name)
+
+    @pytest.mark.parametrize(
+        ("module", "name", "message"),
+        [
+            ("", "nowhere:factory", "there is no module nowhere, neither installed nor in /"),
+            ("", "nowhere.at_all:factory", "there is no module nowhere.at_all, neither installed nor in /"),
+            (
+                FACTORY,
+                "my_jobs:nothing",
+                "job factory my_jobs:nothing: module my_jobs has no attribute nothing",
+            ),
+            (FACTORY, "my_jobs:number", "must be a function of a JobId, or JobTypes"),
+            (FACTORY, "my_jobs:Drain", "must be a function of a JobId, or JobTypes"),
+            (
+                "\nimport no_such_library",
+                "my_jobs:factory",
+                "job factory my_jobs:factory cannot be imported: ModuleNotFoundError: "
+                r"No module named 'no_such_library' \(my_jobs.py, line 2\)$",
+            ),
+            (
+                "def connect():\n    raise OSError('no route\\nto host')\nconnect()",
+                "my_jobs:factory",
+                r"cannot be imported: OSError: no route \(my_jobs.py, line 2\)$",
+            ),
+            (
+                "raise ValueError",
+                "my_jobs:factory",
+                r"cannot be imported: ValueError \(my_jobs.py, line 1\)$",
+            ),
+            ("def f(:", "my_jobs:factory", r"cannot be imported: SyntaxError: .*\(my_jobs.py, line 1\)$"),
+        ],
+    )
+    def test_says_in_a_sentence_what_is_wrong(
+        self, write_module: WriteModule, module: str, name: str, message: str
+    ) -> None:
+        write_module("my_jobs", module)
+        with pytest.raises(JobFactoryNotFoundError, match=message) as caught:
+            load_factory(name)
+        assert "\n" not in str(caught.value)
+        assert caught.value.reason == "JOB_FACTORY_NOT_FOUND"
+
+
+class TestInstalledFactories:
+    def install(self, directory: Path, entries: str) -> None:
+        """Does what installing a package with these entry points leaves behind."""
+        metadata = directory / "acme_jobs-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-jobs\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[spincycle.jobs]\n{entries}\n")
+        sys.path.append(str(directory))
+
+    def test_are_found_by_entry_point(self, write_module: WriteModule, tmp_path: Path) -> None:
+        write_module("acme_jobs", FACTORY)
+        self.install(tmp_path, "acme = acme_jobs:factory")
+        (factory,) = installed_factories()
+        assert type(factory(job_id("drain"))).__name__ == "Drain"
+
+    @pytest.mark.parametrize(
+        ("entry", "message"),
+        [
+            ("acme = acme_jobs:nothing", "cannot be imported: AttributeError"),
+            ("acme = acme_jobs:number", "must be a function of a JobId"),
+            ("acme = nowhere:factory", "cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ],
+    )
+    def test_that_are_broken_name_their_package(
+        self, write_module: WriteModule, tmp_path: Path, entry: str, message: str
+    ) -> None:
+        write_module("acme_jobs", FACTORY)
+        self.install(tmp_path, entry)
+        with pytest.raises(JobFactoryNotFoundError, match=rf"entry point of acme-jobs\) {message}"):
+            installed_factories()
+
+
+class TestCombine:
+    def test_asks_the_users_factories_first(self) -> None:
+        mine = JobTypes({"noop": Task, "drain": Task})
+        factory = combine([mine])
+        assert isinstance(factory(job_id("noop")), Task)
+        assert isinstance(factory(job_id("drain")), Task)
+        assert isinstance(combine([])(job_id("noop")), Noop)
+
+    def test_asks_in_order(self) -> None:
+        class Other(Task):
+            pass
+
+        factory = combine([JobTypes({"a": Task}), JobTypes({"a": Other, "b": Other})])
+        assert type(factory(job_id("a"))) is Task
+        assert type(factory(job_id("b"))) is Other
+
+    def test_says_when_none_knows_the_type(self) -> None:
+        with pytest.raises(UnknownJobTypeError, match=r"^unknown job type: restart$"):
+            combine([JobTypes({"drain": Task})])(job_id("restart"))
+
+    def test_hides_no_other_error(self) -> None:
+        def broken(_: JobId) -> Job:
+            raise OSError("no route to host")
+
+        with pytest.raises(OSError, match="no route to host"):
+            combine([broken])(job_id("noop"))
+
+
+class TestKnowsJobType:
+    def test_asks_the_factory(self) -> None:
+        knows = knows_job_type(combine([JobTypes({"drain": Task})]))
+        assert knows("drain")
+        assert knows("noop")
+        assert not knows("restart")
+
+    def test_asks_once(self) -> None:
+        asked: list[str] = []
+
+        def factory(job_id: JobId) -> Job:
+            asked.append(job_id.type)
+            raise UnknownJobTypeError(job_id.type)
+
+        knows = knows_job_type(factory)
+        assert not knows("drain")
+        assert not knows("drain")
+        assert asked == ["drain"]
+
+    def test_a_factory_that_fails_otherwise_knows_the_type(self) -> None:
+        def broken(_: JobId) -> Job:
+            raise OSError("no route to host")
+
+        assert knows_job_type(broken)("drain")
