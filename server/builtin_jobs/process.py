@@ -97,11 +97,14 @@ class Process:
         await _set_within(self._output.closed, _DRAIN_WAIT)
         return self._output.buffers[1].text(), self._output.buffers[2].text()
 
-    def close(self) -> None:
-        """Closes the pipes, and kills the group if the command still runs."""
-        if not self._output.exited.is_set():
-            self._send(signal.SIGKILL)
-        self._transport.close()
+    async def close(self) -> None:
+        """Kills the group if the command still runs, waits a moment for its end, and closes the pipes."""
+        try:
+            if not self._output.exited.is_set():
+                self._send(signal.SIGKILL)
+                await _set_within(self._output.exited, _KILL_WAIT)
+        finally:
+            self._transport.close()
 
     async def _group_is_gone(self) -> None:
         """Waits until no process of the group is left; the kernel offers nothing better than to ask."""

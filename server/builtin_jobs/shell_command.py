@@ -91,7 +91,7 @@ class ShellCommand(Job):
                 await process.terminate(self.stop_grace)
             stdout, stderr = await process.output()
         finally:
-            process.close()
+            await process.close()
         return _to_return(process.exit_status, stopped, stdout, stderr)
 
     async def stop(self) -> None:

@@ -201,7 +201,7 @@ class TestStop:
         )
         ended = run_all(stopped_at(job, lambda: len(pids(tmp_path / "pids")) == 2))
         assert (ended.state, ended.exit) == (State.STOPPED, 137)
-        assert not any(lives(pid) for pid in pids(tmp_path / "pids"))
+        run_all(until(lambda: not any(lives(pid) for pid in pids(tmp_path / "pids"))))
 
     def test_stop_kills_what_outlives_the_command(
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
@@ -211,7 +211,7 @@ class TestStop:
             stop_grace=0.3,
         )
         assert run_all(stopped_at(job, (tmp_path / "ready").exists)).state is State.STOPPED
-        assert not lives(*pids(tmp_path / "pids"))
+        run_all(until(lambda: not lives(*pids(tmp_path / "pids"))))
 
     def test_stop_waits_no_longer_than_it_must(
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
