@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from server.builtin_jobs import builtin_factory
+from server.builtin_jobs import DEFAULT_MAX_OUTPUT, builtin_factory, make_builtin_factory
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import Job, JobFactory, JobId, UnknownJobTypeError
 
@@ -26,6 +26,20 @@ class JobFactoryNotFoundError(InvalidArgumentError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="JOB_FACTORY_NOT_FOUND")
+
+
+def find_factory(name: str, max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
+    """Returns the factory of an installation: the named one, the installed ones, the built-in types.
+
+    Args:
+        name: As for `load_factory`; "" for none.
+        max_output: As for `make_builtin_factory`.
+
+    Raises:
+        JobFactoryNotFoundError: One of them cannot be loaded.
+    """
+    named = [load_factory(name)] if name else []
+    return combine([*named, *installed_factories()], make_builtin_factory(max_output))
 
 
 def load_factory(name: str) -> JobFactory:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from server.builtin_jobs import Noop
+from server.builtin_jobs import Noop, ShellCommand
 from server.job_factories import (
     JobFactoryNotFoundError,
     combine,
+    find_factory,
     installed_factories,
     knows_job_type,
     load_factory,
@@ -158,6 +159,22 @@ class TestInstalledFactories:
         self.install(tmp_path, entry)
         with pytest.raises(JobFactoryNotFoundError, match=rf"entry point of acme-jobs\) {message}"):
             installed_factories()
+
+    def test_come_after_the_named_and_before_the_builtin_types(
+        self, write_module: WriteModule, tmp_path: Path
+    ) -> None:
+        write_module("acme_jobs", FACTORY.replace('{"drain"', '{"noop": Drain, "drain"'))
+        write_module("my_jobs", FACTORY)
+        self.install(tmp_path, "acme = acme_jobs:factory")
+        factory = find_factory("my_jobs:factory", max_output=5000)
+        assert type(factory(job_id("drain"))).__module__ == "my_jobs"
+        assert type(factory(job_id("noop"))).__module__ == "acme_jobs"
+        command = factory(job_id("shell-command"))
+        assert isinstance(command, ShellCommand)
+        assert command.max_output == 5000
+
+    def test_are_not_needed(self) -> None:
+        assert isinstance(find_factory("")(job_id("noop")), Noop)
 
 
 class TestCombine:

@@ -9,12 +9,13 @@ from server.builtin_jobs.shell_command import ShellCommand
 from server.builtin_jobs.sleep import Sleep
 from spincycle_grpc.jobs import JobFactory, JobTypes
 
-__all__ = ["Noop", "ShellCommand", "Sleep", "builtin_factory", "make_builtin_factory"]
+__all__ = ["DEFAULT_MAX_OUTPUT", "Noop", "ShellCommand", "Sleep", "builtin_factory", "make_builtin_factory"]
 
-_DEFAULT_MAX_OUTPUT = 1 << 20
+DEFAULT_MAX_OUTPUT = 1 << 20
+"""How many bytes of each output of a shell command are kept unless told otherwise."""
 
 
-def make_builtin_factory(max_output: int = _DEFAULT_MAX_OUTPUT) -> JobFactory:
+def make_builtin_factory(max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
     """Returns the factory of the built-in types.
 
     Args:
