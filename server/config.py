@@ -48,6 +48,22 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Reads host:port; ":port" is all addresses of this machine.
+
+        Raises:
+            ValueError: It has another form.
+        """
+        host, separator, port = text.rpartition(":")
+        if not separator or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be host:port, as 127.0.0.1:32308")
+        return cls(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 (as asked)
+
+    def for_grpc(self) -> Address:
+        """The gRPC address of a server that has this HTTP address, unless another is set."""
+        return Address(self.host, self.port + GRPC_PORT_OFFSET if self.port else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
@@ -61,15 +77,8 @@ class TlsFiles:
         return bool(self.cert_file or self.key_file or self.ca_file)
 
 
-def _address(text: str) -> Address:
-    host, separator, port = text.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
-        raise ValueError("must be host:port, as 127.0.0.1:32308")
-    return Address(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 (":port" means all)
-
-
 def _optional_address(text: str) -> Address | None:
-    return _address(text) if text else None
+    return Address.parse(text) if text else None
 
 
 def _duration(text: str) -> float:
@@ -183,7 +192,7 @@ class Config:
     rm_client_cert_file: str = _option("rm_client.tls.cert_file", "")
     rm_client_key_file: str = _option("rm_client.tls.key_file", "")
     rm_client_ca_file: str = _option("rm_client.tls.ca_file", "")
-    job_runner_addr: Address = _option("job_runner.addr", "127.0.0.1:32307", _address)
+    job_runner_addr: Address = _option("job_runner.addr", "127.0.0.1:32307", Address.parse)
     job_runner_grpc: Address | None = _option("job_runner.grpc", "", _optional_address)
     job_runner_advertise: str = _option("job_runner.advertise", "")
     job_runner_max_threads: int = _option("job_runner.max_threads", "64", _count)
@@ -261,7 +270,7 @@ def grpc_address_of(url: str) -> str:
         raise ConfigError(
             f"option rm_client.url: {mask_secrets(url)!r} must be http://host:port", reason="BAD_CONFIG"
         )
-    return str(Address(parts.hostname, port + GRPC_PORT_OFFSET))
+    return str(Address(parts.hostname, port).for_grpc())
 
 
 def url_of_go_dsn(dsn: str) -> str:

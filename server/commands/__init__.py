@@ -1,0 +1,1 @@
+"""The commands of `spincycle`, one module each."""

@@ -1,0 +1,140 @@
+"""Query strings as fields of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+from urllib.parse import parse_qsl
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.v1 import json_pb2
+
+MAX_PARAMETERS = 1000
+"""Parameters in one query string."""
+
+_UNSIGNED = (FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_UINT32)
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class QueryReader:
+    """Reads the parameters that set fields of one type of request; others are ignored.
+
+    Args:
+        message_type: The request.
+        excluded: Fields that the path or the body sets; "*" excludes all.
+    """
+
+    def __init__(self, message_type: Descriptor, excluded: Collection[str]) -> None:
+        self._setters: dict[str, Callable[[Message, str, str], None]] = {}
+        if "*" not in excluded:
+            self._add_fields(message_type, excluded, ())
+
+    def _add_fields(self, message_type: Descriptor, excluded: Collection[str], path: tuple[str, ...]) -> None:
+        for field in message_type.fields:
+            options = field.GetOptions().Extensions[json_pb2.json_field]
+            if field.name in excluded or options.hidden:
+                continue
+            if options.flatten_query:
+                self._add_fields(field.message_type, (), (*path, field.name))
+                continue
+            parse = _parser(field, by_name=options.query_by_name)
+            if parse is not None:
+                name = options.query_name or field.json_name
+                self._setters[name] = _setter(field, path, parse)
+
+    def read(self, query: bytes, request: Message) -> None:
+        """Sets fields of a request.
+
+        Raises:
+            InvalidArgumentError: A parameter has a value that its field cannot have.
+        """
+        if not query or not self._setters:
+            return
+        try:
+            pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        except ValueError as error:
+            raise InvalidArgumentError(
+                f"a query has at most {MAX_PARAMETERS} parameters", reason="BAD_QUERY"
+            ) from error
+        for name, text in pairs:
+            setter = self._setters.get(name)
+            if setter is not None and text:
+                setter(request, name, text)
+
+
+def _setter(
+    field: FieldDescriptor, path: tuple[str, ...], parse: Callable[[str], Any]
+) -> Callable[[Message, str, str], None]:
+    def set_field(request: Message, name: str, text: str) -> None:
+        message = request
+        for part in path:
+            message = getattr(message, part)
+        try:
+            value = parse(text)
+        except ValueError as error:
+            raise InvalidArgumentError(
+                f'invalid \'{name}\' parameter: "{text}" {error}', reason="BAD_QUERY"
+            ) from error
+        if field.is_repeated:
+            getattr(message, field.name).append(value)
+        elif field.message_type is not None:
+            getattr(message, field.name).CopyFrom(value)
+        else:
+            setattr(message, field.name, value)
+
+    return set_field
+
+
+def _parser(field: FieldDescriptor, *, by_name: bool) -> Callable[[str], Any] | None:
+    """Returns what reads a field's value, or raises ValueError with the rest of the sentence."""
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and field.type == FieldDescriptor.TYPE_STRING:
+        return str
+    if field.cpp_type in _UNSIGNED:
+        return _unsigned
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return _truth
+    if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM and by_name:
+        return _enum_reader(field)
+    if field.message_type is not None and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
+        return _timestamp
+    return None
+
+
+def _unsigned(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text[:30]) >= 2**64:
+        raise ValueError("cannot be parsed to uint: it must be a whole number from 0")
+    return int(text)
+
+
+def _truth(text: str) -> bool:
+    value = _TRUTHS.get(text.lower())
+    if value is None:
+        raise ValueError("must be true or false")
+    return value
+
+
+def _timestamp(text: str) -> Timestamp:
+    time = Timestamp()
+    try:
+        time.FromJsonString(text.replace(" ", "+"))  # A plus sign that was not escaped arrives as a space.
+    except ValueError as error:
+        raise ValueError("cannot be parsed to time.Time using RFC3339Nano format") from error
+    return time
+
+
+def _enum_reader(field: FieldDescriptor) -> Callable[[str], int]:
+    numbers = {value.name: value.number for value in field.enum_type.values}
+    word = "".join("_" + letter if letter.isupper() else letter for letter in field.enum_type.name)
+    prefix = f"{word.lstrip('_').upper()}_"
+
+    def read(text: str) -> int:
+        number = numbers.get(prefix + text)
+        if number is None:
+            raise ValueError(f"is not a valid {field.enum_type.name.lower()} name")
+        return number
+
+    return read

@@ -1,0 +1,75 @@
+"""The servicer of JobRunner: takes chains, stops them, and tells what runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spincycle_grpc.errors import NotFoundError
+from spincycle_grpc.v1 import job_runner_pb2 as messages
+from spincycle_grpc.version import API_VERSION
+
+if TYPE_CHECKING:
+    from server.job_runner.chains import Chains
+    from server.rpc import CallContext
+    from spincycle_grpc.v1.status_pb2 import JobStatus
+
+logger = structlog.get_logger(__name__)
+
+
+class JobRunnerService:
+    """What the contract of JobRunner says, method by method.
+
+    Args:
+        chains: The chains that this runner holds.
+        base_url: The address under which others reach the runner's HTTP server.
+    """
+
+    def __init__(self, chains: Chains, base_url: str) -> None:
+        self._chains = chains
+        self._base_url = base_url
+
+    async def NewJobChain(  # noqa: N802 (this and the names below are the contract's)
+        self, request: messages.NewJobChainRequest, context: CallContext
+    ) -> messages.NewJobChainResponse:
+        """Starts to run a new chain."""
+        self._chains.check_runner(request.runner_id)
+        await self._chains.start_new(request.job_chain, request.epoch)
+        return messages.NewJobChainResponse(url=self._url(request.job_chain.request_id))
+
+    async def ResumeJobChain(  # noqa: N802
+        self, request: messages.ResumeJobChainRequest, context: CallContext
+    ) -> messages.ResumeJobChainResponse:
+        """Goes on with a suspended chain."""
+        self._chains.check_runner(request.runner_id)
+        await self._chains.resume(request.suspended_job_chain, request.epoch)
+        return messages.ResumeJobChainResponse(url=self._url(request.suspended_job_chain.request_id))
+
+    async def StopJobChain(  # noqa: N802
+        self, request: messages.StopJobChainRequest, context: CallContext
+    ) -> messages.StopJobChainResponse:
+        """Stops a chain."""
+        self._chains.stop(request.request_id)
+        return messages.StopJobChainResponse()
+
+    async def RunningJobs(  # noqa: N802
+        self, request: messages.RunningJobsRequest, context: CallContext
+    ) -> messages.RunningJobsResponse:
+        """Returns the running jobs, oldest first."""
+        request_id = request.filter.request_id
+        if request_id and not self._chains.holds(request_id):
+            raise NotFoundError(
+                f"request {request_id} not found", reason="JOB_CHAIN_NOT_FOUND", request_id=request_id
+            )
+        jobs: list[JobStatus] = await self._chains.running_jobs(request_id)
+        return messages.RunningJobsResponse(jobs=jobs)
+
+    async def Version(  # noqa: N802
+        self, request: messages.JobRunnerVersionRequest, context: CallContext
+    ) -> messages.JobRunnerVersionResponse:
+        """Returns the version of the API."""
+        return messages.JobRunnerVersionResponse(version=API_VERSION)
+
+    def _url(self, request_id: str) -> str:
+        return f"{self._base_url}/api/v1/job-chains/{request_id}"

@@ -1,0 +1,257 @@
+"""Handing requests to Job Runners: new ones at once, waiting and suspended ones in rounds.
+
+What is promised to a runner is written in the database first (the assignment), and told to the
+runner after that. A runner that does not answer may have taken the chain all the same, so it
+is told again, which is safe, for as long as its lease lasts; only a runner that is gone, or
+that says no, loses the assignment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spincycle_grpc.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SpinCycleError,
+    UnavailableError,
+)
+from spincycle_grpc.state import State
+
+if TYPE_CHECKING:
+    from server.request_manager.runners import Runners
+    from server.store import Store
+    from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+    from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+
+logger = structlog.get_logger(__name__)
+
+MAX_SENDING = 1000
+"""Chains on their way to runners at a time; more requests wait for the next round."""
+
+ROUND_SIZE = 200
+"""Waiting requests, and suspended ones, that one round takes up."""
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+
+
+class Dispatcher:
+    """Gives requests to runners.
+
+    Args:
+        store: Where assignments are written.
+        runners: The runners to choose from.
+        interval: Seconds between rounds.
+        suspended_timeout: Seconds after which a suspended request that nobody resumed fails.
+    """
+
+    def __init__(self, store: Store, runners: Runners, *, interval: float, suspended_timeout: float) -> None:
+        self._store = store
+        self._runners = runners
+        self._interval = interval
+        self._suspended_timeout = suspended_timeout
+        self._sending: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+
+    def pick(self) -> RunnerInfo | None:
+        """Returns the runner for the next new request; None when it has to wait."""
+        return self._runners.pick() if len(self._sending) < MAX_SENDING else None
+
+    def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
+        """Tells a runner, in the background, of a request that is assigned to it already."""
+        self._background(self._send_new(runner, assignment, job_chain))
+
+    async def start(self, request_id: str) -> None:
+        """Assigns a PENDING request and tells its runner, before it returns.
+
+        Raises:
+            NotFoundError: There is no such request.
+            FailedPreconditionError: It is not PENDING.
+            UnavailableError: No runner is alive.
+        """
+        request = await self._store.get_request(request_id, with_job_chain=True)
+        if request.state != State.PENDING:
+            raise wrong_state(request_id, State(request.state), State.PENDING)
+        runner = self._runners.pick()
+        if runner is None:
+            raise UnavailableError(
+                "no job runner is alive: the request starts by itself when one is",
+                reason="NO_JOB_RUNNER",
+                request_id=request_id,
+            )
+        assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
+        if assignment is None:
+            request = await self._store.get_request(request_id, with_job_chain=False)
+            raise wrong_state(request_id, State(request.state), State.PENDING)
+        await self._send_new(runner, assignment, request.job_chain)
+
+    async def stop(self, request_id: str) -> None:
+        """Stops a request, or tells its runner to.
+
+        Raises:
+            NotFoundError: There is no such request.
+            FailedPreconditionError: It has failed.
+            UnavailableError: Its runner does not answer.
+        """
+        while True:
+            request = await self._store.get_request(request_id, with_job_chain=False)
+            state = State(request.state)
+            if state in (State.COMPLETE, State.STOPPED):
+                return
+            if state in (State.PENDING, State.SUSPENDED):
+                if await self._store.stop_unassigned(request_id):
+                    return
+            elif state == State.RUNNING:
+                if await self._stop_running(request_id):
+                    return
+            else:
+                raise wrong_state(request_id, state, State.RUNNING)
+
+    async def _stop_running(self, request_id: str) -> bool:
+        """Tells the runner of a request to stop it. Returns False when the request has moved on meanwhile."""
+        holder = await self._store.get_assignment(request_id)
+        if holder is None:
+            return False
+        assignment, runner_id = holder
+        runner = self._runners.get(runner_id)
+        if runner is None:
+            raise UnavailableError(
+                "the job runner of the request does not answer: try again when another has taken it over",
+                reason="JOB_RUNNER_GONE",
+                request_id=request_id,
+            )
+        try:
+            await self._runners.stop_job_chain(runner, request_id)
+        except NotFoundError:
+            # Either the chain is on its way to the runner, or its last report to the database.
+            await asyncio.sleep(_FIRST_PAUSE)
+            return False
+        return True
+
+    def wake(self) -> None:
+        """Makes the next round come now, as when a runner has come to life."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Goes round for ever: gives out what waits and what is suspended. Ends when cancelled."""
+        while True:
+            try:
+                await self._runners.refresh()
+                await self._round()
+            except SpinCycleError as error:
+                logger.warning("dispatch round failed", error=str(error), reason=error.reason)
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._interval)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def close(self) -> None:
+        """Gives up what is on its way to runners; the assignments stand."""
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+    async def _round(self) -> None:
+        for request_id in await self._store.waiting_requests(ROUND_SIZE):
+            runner = self.pick()
+            if runner is None:
+                break
+            assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
+            if assignment is not None:
+                job_chain = await self._store.get_job_chain(request_id)
+                self.send(runner, assignment, job_chain)
+        for request_id in await self._store.fail_unresumed(self._suspended_timeout):
+            logger.warning("request failed: nobody resumed it in time", request_id=request_id)
+        for request_id in await self._store.suspended_requests(ROUND_SIZE):
+            runner = self.pick()
+            if runner is None:
+                break
+            await self._resume(request_id, runner)
+
+    async def _resume(self, request_id: str, runner: RunnerInfo) -> None:
+        suspended = await self._store.get_suspended(request_id)
+        if suspended is None:
+            return
+        assignment = await self._store.assign(request_id, runner, expected_state=State.SUSPENDED)
+        if assignment is not None:
+            self._background(self._send_suspended(runner, assignment, suspended))
+
+    def _background(self, sending: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("sending a chain failed", exc_info=error)
+
+    async def _send_new(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
+        await self._deliver(
+            runner,
+            assignment,
+            State.PENDING,
+            lambda: self._runners.new_job_chain(runner, job_chain, assignment.epoch),
+        )
+
+    async def _send_suspended(
+        self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
+    ) -> None:
+        delivered = await self._deliver(
+            runner,
+            assignment,
+            State.SUSPENDED,
+            lambda: self._runners.resume_job_chain(runner, suspended, assignment.epoch),
+        )
+        if delivered:
+            await self._store.drop_suspended(assignment)
+
+    async def _deliver(
+        self,
+        runner: RunnerInfo,
+        assignment: Assignment,
+        state_before: State,
+        send: Callable[[], Awaitable[None]],
+    ) -> bool:
+        """Tells the runner until it says yes or no, or is gone. Returns whether it said yes."""
+        log = logger.bind(request_id=assignment.request_id, runner_id=runner.runner_id)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await send()
+            except InvalidArgumentError as error:
+                log.error("runner refused the chain", error=str(error))
+                await self._store.end_assignment(assignment, State.FAIL)
+                return False
+            except (FailedPreconditionError, ResourceExhaustedError) as error:
+                log.warning("runner did not take the chain", error=str(error))
+                await self._store.unassign(assignment, state_before)
+                return False
+            except SpinCycleError as error:
+                log.warning("runner does not answer", error=str(error))
+            else:
+                log.info("request started", epoch=assignment.epoch)
+                return True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if self._runners.get(runner.runner_id) is None:
+                log.warning("runner is gone")
+                await self._store.unassign(assignment, state_before)
+                return False
+
+
+def wrong_state(request_id: str, state: State, expected: State) -> FailedPreconditionError:
+    """Returns the error for a call on a request in a state that the call does not fit."""
+    return FailedPreconditionError(
+        f"request in state {state.name}, expected state {expected.name}",
+        reason="WRONG_STATE",
+        request_id=request_id,
+    )

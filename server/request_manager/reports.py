@@ -1,0 +1,158 @@
+"""The servicer of RunnerReports: keeps what Job Runners report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    FinishRequest,
+    FinishResponse,
+    ProgressRequest,
+    ProgressResponse,
+    RecordLogRequest,
+    RecordLogResponse,
+    ReportRequest,
+    ReportResponse,
+    RunnerInfo,
+    SuspendRequest,
+    SuspendResponse,
+)
+
+if TYPE_CHECKING:
+    from server.request_manager.dispatch import Dispatcher
+    from server.request_manager.runners import Runners
+    from server.rpc import CallContext
+    from server.store import Store
+
+logger = structlog.get_logger(__name__)
+
+_FINAL_STATES = (State.COMPLETE, State.FAIL, State.STOPPED)
+
+
+class RunnerReportsService:
+    """What the contract of RunnerReports says, method by method.
+
+    Args:
+        store: Keeps the reports.
+        runners: Learns of runners that come and go.
+        dispatcher: Is woken when a runner comes.
+        lease: Seconds that a runner lives after its last message.
+    """
+
+    def __init__(self, store: Store, runners: Runners, dispatcher: Dispatcher, *, lease: float) -> None:
+        self._store = store
+        self._runners = runners
+        self._dispatcher = dispatcher
+        self._lease = lease
+
+    async def Report(  # noqa: N802 (the contract's name)
+        self, requests: AsyncIterator[ReportRequest], context: CallContext
+    ) -> AsyncIterator[ReportResponse]:
+        """Keeps the reports of one runner for as long as its stream lives.
+
+        The lease is written now and then, not for each message; the answer says what is left of it.
+        """
+        runner: RunnerInfo | None = None
+        renewed_at = 0.0
+        async for message in requests:
+            if message.HasField("runner"):
+                runner = _checked_runner(message.runner)
+            elif runner is None:
+                raise InvalidArgumentError(
+                    "the first message of a runner's stream must say who it is", reason="RUNNER_UNKNOWN"
+                )
+            now = time.monotonic()
+            if message.HasField("runner") or message.draining or now - renewed_at > self._lease / 5:
+                await self._store.renew_runner(runner, self._lease, draining=message.draining)
+                renewed_at = now
+                self._heard(runner, draining=message.draining)
+            refused = (
+                await self._store.apply_reports(runner.runner_id, message.chains) if message.chains else []
+            )
+            left = self._lease - (now - renewed_at)
+            yield ReportResponse(number=message.number, refused=refused, lease=_duration(left))
+
+    async def Finish(self, request: FinishRequest, context: CallContext) -> FinishResponse:  # noqa: N802
+        """Sets the final state of a RUNNING request."""
+        if request.state not in _FINAL_STATES:
+            raise InvalidArgumentError(
+                f"state {request.state} is none that a request can end in: "
+                "must be COMPLETE (3), FAIL (4) or STOPPED (6)",
+                reason="BAD_STATE",
+                request_id=request.request_id,
+            )
+        if not request.HasField("finished_at"):
+            request.finished_at.GetCurrentTime()
+        finished_at = request.finished_at.ToMicroseconds()
+        await self._store.finish(
+            request.request_id, State(request.state), finished_at, request.finished_jobs
+        )
+        return FinishResponse()
+
+    async def Suspend(self, request: SuspendRequest, context: CallContext) -> SuspendResponse:  # noqa: N802
+        """Stores a suspended chain."""
+        suspended = request.suspended_job_chain
+        if suspended.request_id != request.request_id:
+            raise InvalidArgumentError(
+                f"invalid proto.SuspendedJobChain: RequestId={suspended.request_id} does not match "
+                f"request ID in URL: {request.request_id}",
+                reason="WRONG_REQUEST",
+                request_id=request.request_id,
+            )
+        await self._store.suspend(request.request_id, suspended)
+        self._dispatcher.wake()
+        return SuspendResponse()
+
+    async def Progress(self, request: ProgressRequest, context: CallContext) -> ProgressResponse:  # noqa: N802
+        """Sets the number of finished jobs."""
+        progress = request.progress
+        if not progress.request_id:
+            raise InvalidArgumentError(
+                "invalid proto.StatusProgress: RequestId is empty, must be set",
+                reason="WRONG_REQUEST",
+                request_id=request.request_id,
+            )
+        if progress.request_id != request.request_id:
+            raise InvalidArgumentError(
+                f"invalid proto.StatusProgress: RequestId={progress.request_id} does not match "
+                f"request ID in URL: {request.request_id}",
+                reason="WRONG_REQUEST",
+                request_id=request.request_id,
+            )
+        await self._store.set_progress(request.request_id, progress.finished_jobs)
+        return ProgressResponse()
+
+    async def RecordLog(self, request: RecordLogRequest, context: CallContext) -> RecordLogResponse:  # noqa: N802
+        """Records one finished try."""
+        entry = request.entry
+        entry.request_id = request.request_id
+        await self._store.record_log(entry)
+        return RecordLogResponse(entry=entry)
+
+    def _heard(self, runner: RunnerInfo, *, draining: bool) -> None:
+        is_new = self._runners.get(runner.runner_id) is None
+        self._runners.add(runner)
+        if draining:
+            self._runners.drain(runner.runner_id)
+        if is_new:
+            logger.info("runner reports", runner_id=runner.runner_id, url=runner.url)
+            self._dispatcher.wake()
+
+
+def _checked_runner(runner: RunnerInfo) -> RunnerInfo:
+    if not (runner.runner_id and runner.url and runner.grpc_address):
+        raise InvalidArgumentError(
+            "a runner must say its runner_id, url and grpc_address", reason="RUNNER_UNKNOWN"
+        )
+    return runner
+
+
+def _duration(seconds: float) -> Duration:
+    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))

@@ -1,0 +1,171 @@
+"""The live Job Runners: who they are, which one gets the next chain, and how to call them.
+
+The database says which runners are alive. This is a copy of that, made anew by `refresh`, plus
+what this process has heard itself since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+
+from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
+from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.job_runner_pb2 import (
+    NewJobChainRequest,
+    ResumeJobChainRequest,
+    RunningJobsRequest,
+    StopJobChainRequest,
+)
+from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
+
+if TYPE_CHECKING:
+    from server.store import Store
+    from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerAsyncStub
+
+logger = structlog.get_logger(__name__)
+
+CALL_TIMEOUT = 10.0
+"""Seconds that a runner has to take a chain or a stop."""
+
+STATUS_TIMEOUT = 1.0
+"""Seconds that a runner has to say what it runs."""
+
+_Answer = TypeVar("_Answer")
+
+
+class Runners:
+    """The Job Runners that can be given chains.
+
+    Args:
+        store: Says which runners are alive.
+        credentials: For TLS to the runners; None: plain text.
+    """
+
+    def __init__(self, store: Store, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._store = store
+        self._credentials = credentials
+        self._live: dict[str, RunnerInfo] = {}
+        self._draining: set[str] = set()
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._turn = 0
+
+    async def refresh(self) -> None:
+        """Reads from the database which runners are alive, and closes channels to those that are not."""
+        live = await self._store.live_runners()
+        self._live = {runner.runner_id: runner for runner, _ in live}
+        self._draining = {runner.runner_id for runner, draining in live if draining}
+        used = {runner.grpc_address for runner, _ in live}
+        for address in [address for address in self._channels if address not in used]:
+            await self._channels.pop(address).close()
+
+    def add(self, runner: RunnerInfo) -> None:
+        """Takes in a runner that just reported to this process."""
+        for other in [other for other in self._live.values() if other.grpc_address == runner.grpc_address]:
+            del self._live[other.runner_id]
+        self._live[runner.runner_id] = runner
+
+    def drain(self, runner_id: str) -> None:
+        """Gives the runner no more chains."""
+        self._draining.add(runner_id)
+
+    def get(self, runner_id: str) -> RunnerInfo | None:
+        """Returns the runner, or None when it is not alive."""
+        return self._live.get(runner_id)
+
+    def pick(self, excluded: Collection[str] = ()) -> RunnerInfo | None:
+        """Returns the runner whose turn it is, or None when none can be given a chain."""
+        able = [
+            runner
+            for runner_id, runner in self._live.items()
+            if runner_id not in self._draining and runner_id not in excluded
+        ]
+        if not able:
+            return None
+        self._turn += 1
+        return able[self._turn % len(able)]
+
+    async def new_job_chain(self, runner: RunnerInfo, job_chain: JobChain, epoch: int) -> None:
+        """Gives the runner a new chain. Safe to repeat.
+
+        Raises:
+            SpinCycleError: As the contract of NewJobChain says, or the runner cannot be reached.
+        """
+        request = NewJobChainRequest(job_chain=job_chain, epoch=epoch, runner_id=runner.runner_id)
+        await self._call(runner, lambda stub: stub.NewJobChain(request, timeout=CALL_TIMEOUT))
+
+    async def resume_job_chain(self, runner: RunnerInfo, suspended: SuspendedJobChain, epoch: int) -> None:
+        """Gives the runner a suspended chain. Safe to repeat.
+
+        Raises:
+            SpinCycleError: As the contract of ResumeJobChain says, or the runner cannot be reached.
+        """
+        request = ResumeJobChainRequest(
+            suspended_job_chain=suspended, epoch=epoch, runner_id=runner.runner_id
+        )
+        await self._call(runner, lambda stub: stub.ResumeJobChain(request, timeout=CALL_TIMEOUT))
+
+    async def stop_job_chain(self, runner: RunnerInfo, request_id: str) -> None:
+        """Tells the runner to stop a chain. Safe to repeat.
+
+        Raises:
+            SpinCycleError: As the contract of StopJobChain says, or the runner cannot be reached.
+        """
+        request = StopJobChainRequest(request_id=request_id)
+        await self._call(runner, lambda stub: stub.StopJobChain(request, timeout=CALL_TIMEOUT))
+
+    async def running_jobs(self, status_filter: StatusFilter) -> list[JobStatus]:
+        """Asks all live runners at once for their running jobs.
+
+        A runner that does not answer in time is left out, and the log says so.
+
+        Returns:
+            The running jobs, oldest first.
+        """
+        answers = await asyncio.gather(
+            *(self._running_jobs_of(runner, status_filter) for runner in list(self._live.values()))
+        )
+        return sorted((job for jobs in answers for job in jobs), key=lambda job: job.started_at)
+
+    async def _running_jobs_of(self, runner: RunnerInfo, status_filter: StatusFilter) -> list[JobStatus]:
+        request = RunningJobsRequest(filter=status_filter)
+        try:
+            answer = await self._call(
+                runner, lambda stub: stub.RunningJobs(request, timeout=STATUS_TIMEOUT, wait_for_ready=False)
+            )
+        except SpinCycleError as error:
+            if error.reason != "JOB_CHAIN_NOT_FOUND":
+                logger.warning("runner did not tell its status", runner_id=runner.runner_id, error=str(error))
+            return []
+        return list(answer.jobs)
+
+    async def _call(
+        self, runner: RunnerInfo, call: Callable[[JobRunnerAsyncStub], Awaitable[_Answer]]
+    ) -> _Answer:
+        try:
+            return await call(self._stub(runner.grpc_address))
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, runner.grpc_address) from error
+
+    def _stub(self, address: str) -> JobRunnerAsyncStub:
+        channel = self._channels.get(address)
+        if channel is None:
+            if self._credentials is None:
+                channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            else:
+                channel = grpc.aio.secure_channel(address, self._credentials, options=CHANNEL_OPTIONS)
+            self._channels[address] = channel
+        return JobRunnerStub(channel)
+
+    async def close(self) -> None:
+        """Closes all channels."""
+        channels, self._channels = list(self._channels.values()), {}
+        await asyncio.gather(*(channel.close() for channel in channels))

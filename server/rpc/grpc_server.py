@@ -1,0 +1,134 @@
+"""The gRPC server: the methods of the tables, reflection and health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from server.rpc.context import CallContext
+from server.rpc.methods import Method, MethodTable
+from server.rpc.status import status_of
+from spincycle_grpc.channels import MAX_MESSAGE_BYTES
+from spincycle_grpc.errors import SpinCycleError, UnavailableError
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class GrpcServer:
+    """Serves method tables over gRPC.
+
+    Args:
+        tables: What to serve.
+        address: host:port; port 0 lets the system choose.
+        credentials: For TLS; None: plain text.
+    """
+
+    def __init__(
+        self, tables: Sequence[MethodTable], address: str, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
+        self._address = address
+        self._credentials = credentials
+        self._server = grpc.aio.server(options=_OPTIONS)
+        for table in tables:
+            self._server.add_generic_rpc_handlers((_handlers(table),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names = [table.service.full_name for table in tables]
+        reflection.enable_server_reflection(
+            (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listens.
+
+        Raises:
+            UnavailableError: The address cannot be had.
+        """
+        try:
+            if self._credentials is None:
+                self.port = self._server.add_insecure_port(self._address)
+            else:
+                self.port = self._server.add_secure_port(self._address, self._credentials)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"cannot listen on {self._address}: the address is in use or not of this machine",
+                reason="ADDRESS_IN_USE",
+            ) from error
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tells the health service whether the server can do its work."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, state)
+
+    async def stop(self, grace: float) -> None:
+        """Takes no more calls, and returns when those at hand have ended or the grace (seconds) is over."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+
+def _handlers(table: MethodTable) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        table.service.full_name, {name: _handler(method) for name, method in table.methods.items()}
+    )
+
+
+def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+    options: dict[str, Callable[..., Any]] = {
+        "request_deserializer": method.request_type.FromString,
+        "response_serializer": _serialize,
+    }
+    if method.is_stream:
+        return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
+    return grpc.unary_unary_rpc_method_handler(_unary(method), **options)
+
+
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
+    metadata = {
+        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+    }
+    return CallContext(transport="grpc", metadata=metadata, peer=context.peer())
+
+
+def _unary(method: Method) -> Callable[..., Any]:
+    async def behavior(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await method.call(request, _context(context))
+        except SpinCycleError as error:
+            await context.abort_with_status(status_of(error))
+
+    return behavior
+
+
+def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
+    async def behavior(
+        requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        try:
+            async for answer in method.call(requests, _context(context)):
+                yield answer
+        except SpinCycleError as error:
+            await context.abort_with_status(status_of(error))
+
+    return behavior

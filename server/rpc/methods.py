@@ -1,0 +1,193 @@
+"""The table of methods: each method of a servicer, wrapped once for both ways in.
+
+What wraps a method is the same for gRPC and for HTTP: the gate that closes when the server shuts
+down, the limit of calls at a time, authentication, the log, and what an error becomes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from server.rpc.context import Authenticator, CallContext, Caller
+from spincycle_grpc.errors import (
+    InternalError,
+    ResourceExhaustedError,
+    SpinCycleError,
+    Status,
+    UnavailableError,
+)
+
+logger = structlog.get_logger(__name__)
+
+UnaryHandler: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
+StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Any]]
+
+_SERVER_FAULTS = frozenset({Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE})
+_NOBODY = Caller()
+
+
+class Gate:
+    """Lets calls in, up to a number at a time, until it is closed.
+
+    Args:
+        limit: Calls at a time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def enter(self) -> None:
+        """Lets one call in.
+
+        Raises:
+            UnavailableError: The gate is closed: the server shuts down.
+            ResourceExhaustedError: As many calls as may be are inside.
+        """
+        if self._closed:
+            raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
+        if self._inside >= self._limit:
+            raise ResourceExhaustedError(
+                f"the server has {self._limit} calls at hand, its limit: try again later", reason="TOO_MANY_CALLS"
+            )
+        self._inside += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """Tells that a call has ended."""
+        self._inside -= 1
+        if self._inside == 0:
+            self._idle.set()
+
+    def close(self) -> None:
+        """Lets nobody in any more."""
+        self._closed = True
+
+    async def wait_idle(self) -> None:
+        """Returns when no call is inside."""
+        await self._idle.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method, ready to be called.
+
+    Attributes:
+        descriptor: The method of the contract.
+        request_type: The class of its request.
+        call: The wrapped method. It raises nothing but SpinCycleError and CancelledError.
+        is_stream: Whether it takes and gives streams.
+    """
+
+    descriptor: MethodDescriptor
+    request_type: type[Message]
+    call: Callable[..., Any]
+    is_stream: bool
+
+
+class MethodTable:
+    """The methods of one service.
+
+    Args:
+        service: The contract.
+        servicer: Has a coroutine for each method, or an async generator for a streaming one.
+        gate: Lets calls in.
+        authenticator: Finds out who calls.
+    """
+
+    def __init__(
+        self, service: ServiceDescriptor, servicer: object, gate: Gate, authenticator: Authenticator | None = None
+    ) -> None:
+        self.service = service
+        self._gate = gate
+        self._authenticator = authenticator
+        self.methods: Mapping[str, Method] = {
+            descriptor.name: self._method(descriptor, getattr(servicer, descriptor.name))
+            for descriptor in service.methods
+        }
+
+    def _method(self, descriptor: MethodDescriptor, handler: Callable[..., Any]) -> Method:
+        is_stream = descriptor.client_streaming and descriptor.server_streaming
+        return Method(
+            descriptor=descriptor,
+            request_type=GetMessageClass(descriptor.input_type),
+            call=self._stream(descriptor.full_name, handler) if is_stream else self._unary(descriptor, handler),
+            is_stream=is_stream,
+        )
+
+    async def _identified(self, context: CallContext) -> CallContext:
+        if self._authenticator is None:
+            return context
+        caller = await self._authenticator.authenticate(context.metadata, context.peer)
+        return CallContext(caller, context.transport, context.metadata, context.peer)
+
+    def _unary(self, descriptor: MethodDescriptor, handler: UnaryHandler) -> UnaryHandler:
+        name = descriptor.full_name
+        gate = self._gate
+
+        async def call(request: Message, context: CallContext) -> Message:
+            gate.enter()
+            started = time.monotonic()
+            try:
+                if self._authenticator is not None:
+                    context = await self._identified(context)
+                answer: Message = await handler(request, context)
+            except SpinCycleError as error:
+                _log_failure(name, request, context, error, started)
+                raise
+            except Exception as error:
+                raise _unexpected(name, request, error) from error
+            finally:
+                gate.leave()
+            logger.debug("call", method=name, transport=context.transport, seconds=time.monotonic() - started)
+            return answer
+
+        return call
+
+    def _stream(self, name: str, handler: StreamHandler) -> StreamHandler:
+        async def call(requests: AsyncIterator[Message], context: CallContext) -> AsyncIterator[Message]:
+            started = time.monotonic()
+            try:
+                async for answer in handler(requests, await self._identified(context)):
+                    yield answer
+            except SpinCycleError as error:
+                _log_failure(name, None, context, error, started)
+                raise
+            except Exception as error:
+                raise _unexpected(name, None, error) from error
+
+        return call
+
+
+def _log_failure(
+    name: str, request: Message | None, context: CallContext, error: SpinCycleError, started: float
+) -> None:
+    write = logger.warning if error.status in _SERVER_FAULTS else logger.info
+    write(
+        "call failed",
+        method=name,
+        request_id=error.request_id or getattr(request, "request_id", ""),
+        reason=error.reason,
+        error=error.message,
+        transport=context.transport,
+        peer=context.peer,
+        seconds=round(time.monotonic() - started, 6),
+    )
+
+
+def _unexpected(name: str, request: Message | None, error: Exception) -> InternalError:
+    request_id = getattr(request, "request_id", "")
+    logger.error("call broke", method=name, request_id=request_id, exc_info=error)
+    return InternalError("internal error: the server's log says more", request_id=request_id)

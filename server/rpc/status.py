@@ -1,0 +1,26 @@
+"""Errors as gRPC statuses, with their reason and request in a google.rpc.ErrorInfo."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+from grpc_status import rpc_status
+
+from spincycle_grpc.channels import REQUEST_ID_KEY
+from spincycle_grpc.errors import SpinCycleError
+
+DOMAIN = "spincycle"
+"""The domain of all reasons."""
+
+
+def status_of(error: SpinCycleError) -> grpc.Status:
+    """Returns the status that tells the error whole."""
+    detail = Any()
+    metadata = {REQUEST_ID_KEY: error.request_id} if error.request_id else {}
+    detail.Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
+    status: grpc.Status = rpc_status.to_status(
+        RpcStatus(code=error.status.grpc_code, message=error.message, details=[detail])
+    )
+    return status

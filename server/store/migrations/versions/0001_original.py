@@ -1,0 +1,93 @@
+"""The tables of the original.
+
+They are made only where they are missing: a database that the original filled has them.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+from server.store.schema import Ascii, Microseconds
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_TINYINT = sa.SmallInteger().with_variant(mysql.TINYINT(), "mysql", "mariadb")
+_LONGBLOB = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+def upgrade() -> None:
+    """Makes the tables that are missing."""
+    present = set(sa.inspect(op.get_bind()).get_table_names())
+    for name, columns, indexes in _TABLES:
+        if name in present:
+            continue
+        op.create_table(name, *columns())
+        for index, on in indexes.items():
+            op.create_index(index, name, on)
+
+
+def _requests() -> list[sa.Column]:
+    return [
+        sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
+        sa.Column("type", Ascii(75), nullable=False),
+        sa.Column("state", _TINYINT, nullable=False),
+        sa.Column("user", sa.String(100), nullable=True),
+        sa.Column("created_at", Microseconds, nullable=False),
+        sa.Column("started_at", Microseconds, nullable=True),
+        sa.Column("finished_at", Microseconds, nullable=True),
+        sa.Column("total_jobs", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("finished_jobs", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("jr_url", sa.String(2000), nullable=True),
+    ]
+
+
+def _request_archives() -> list[sa.Column]:
+    return [
+        sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
+        sa.Column("create_request", sa.LargeBinary, nullable=False),
+        sa.Column("args", sa.LargeBinary, nullable=True),
+        sa.Column("job_chain", _LONGBLOB, nullable=False),
+    ]
+
+
+def _job_log() -> list[sa.Column]:
+    number = sa.SmallInteger().with_variant(sa.Integer(), "sqlite", "postgresql")
+    return [
+        sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
+        sa.Column("job_id", Ascii(4, fixed=True), primary_key=True),
+        sa.Column("try", number, primary_key=True, autoincrement=False),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("type", Ascii(75), nullable=False),
+        sa.Column("state", _TINYINT, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("finished_at", sa.BigInteger, nullable=True),
+        sa.Column("error", sa.Text, nullable=True),
+        sa.Column("exit", sa.BigInteger, nullable=True),
+        sa.Column("stdout", _LONGBLOB, nullable=True),
+        sa.Column("stderr", _LONGBLOB, nullable=True),
+    ]
+
+
+def _suspended_job_chains() -> list[sa.Column]:
+    return [
+        sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
+        sa.Column("suspended_job_chain", _LONGBLOB, nullable=False),
+        sa.Column("rm_host", sa.String(64), nullable=True),
+        sa.Column("updated_at", Microseconds, nullable=False),
+        sa.Column("suspended_at", Microseconds, nullable=False),
+    ]
+
+
+_TABLES = (
+    (
+        "requests",
+        _requests,
+        {"created_at": ["created_at"], "finished_at": ["finished_at"], "state": ["state", "created_at"]},
+    ),
+    ("request_archives", _request_archives, {}),
+    ("job_log", _job_log, {}),
+    ("suspended_job_chains", _suspended_job_chains, {}),
+)

@@ -1,0 +1,222 @@
+"""Reads: plain functions of an open connection, run in the store's reading threads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Select, and_, or_, select
+from sqlalchemy.engine import Connection
+
+from server.store.clock import database_now
+from server.store.request_writes import not_found
+from server.store.rows import MAX_ARG_TEXT, log_entry_of, microseconds_of, request_of
+from server.store.schema import (
+    job_log,
+    request_archives,
+    request_args,
+    requests,
+    runners,
+    suspended_job_chains,
+)
+from spincycle_grpc.errors import InvalidArgumentError, NotFoundError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_grpc.wire import decode, decode_into
+
+_LOG_COLUMNS = (
+    job_log.c.request_id,
+    job_log.c.job_id,
+    job_log.c["try"],
+    job_log.c.name,
+    job_log.c.type,
+    job_log.c.started_at,
+    job_log.c.finished_at,
+    job_log.c.state,
+    job_log.c.exit,
+    job_log.c.error,
+    job_log.c.stdout,
+    job_log.c.stderr,
+)
+_IDS_AT_ONCE = 500
+
+
+def get_request(connection: Connection, request_id: str, with_job_chain: bool) -> Request:
+    """Returns a request with its args, and with its job chain if asked.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    columns: list[Any] = [*requests.c, request_archives.c.args]
+    if with_job_chain:
+        columns.append(request_archives.c.job_chain)
+    joined = requests.outerjoin(request_archives, requests.c.request_id == request_archives.c.request_id)
+    row = connection.execute(
+        select(*columns).select_from(joined).where(requests.c.request_id == request_id)
+    ).one_or_none()
+    if row is None:
+        raise not_found(request_id)
+    request = request_of(row)
+    if row.args:
+        decode_into(request, row.args, "args")
+    if with_job_chain and row.job_chain:
+        decode_into(request, row.job_chain, "job_chain")
+    return request
+
+
+def get_job_chain(connection: Connection, request_id: str) -> JobChain:
+    """Returns the chain as created.
+
+    Raises:
+        NotFoundError: There is no such request.
+    """
+    data = connection.scalar(
+        select(request_archives.c.job_chain).where(request_archives.c.request_id == request_id)
+    )
+    if data is None:
+        raise not_found(request_id)
+    return decode(data, JobChain)
+
+
+def find_requests(connection: Connection, wanted: RequestFilter) -> list[Request]:
+    """Returns the requests that a filter lets through, newest first, then by id.
+
+    Raises:
+        InvalidArgumentError: An arg of the filter has not the form name=value.
+    """
+    query = _filtered(select(requests), wanted).order_by(
+        requests.c.created_at.desc(), requests.c.request_id
+    )
+    if wanted.limit:
+        query = query.limit(min(wanted.limit, 2**63 - 1)).offset(min(wanted.offset, 2**63 - 1))
+    return [request_of(row) for row in connection.execute(query)]
+
+
+def _filtered(query: Select[Any], wanted: RequestFilter) -> Select[Any]:
+    if wanted.type:
+        query = query.where(requests.c.type == wanted.type)
+    if wanted.states:
+        query = query.where(requests.c.state.in_(list(wanted.states)))
+    if wanted.user:
+        query = query.where(requests.c.user == wanted.user)
+    if wanted.HasField("since"):
+        since = microseconds_of(wanted.since)
+        query = query.where(or_(requests.c.finished_at.is_(None), requests.c.finished_at > since))
+    if wanted.HasField("until"):
+        query = query.where(requests.c.created_at < microseconds_of(wanted.until))
+    for arg in wanted.args:
+        name, equals, value = arg.partition("=")
+        if not name or not equals:
+            raise InvalidArgumentError(
+                f"invalid 'arg' parameter: {arg!r} must be name=value", reason="BAD_FILTER"
+            )
+        query = query.where(
+            select(request_args.c.request_id)
+            .where(
+                request_args.c.request_id == requests.c.request_id,
+                request_args.c.name == name,
+                request_args.c.value == value[:MAX_ARG_TEXT],
+            )
+            .exists()
+        )
+    return query
+
+
+def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict[str, Request]:
+    """Returns those of the requests that there are, by their ids, without args and job chains."""
+    ids = list(request_ids)
+    found: dict[str, Request] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        query = select(requests).where(requests.c.request_id.in_(ids[start : start + _IDS_AT_ONCE]))
+        found.update((row.request_id, request_of(row)) for row in connection.execute(query))
+    return found
+
+
+def get_log(connection: Connection, request_id: str) -> list[JobLog]:
+    """Returns the job log by job id and try; it is empty for an unknown request."""
+    query = (
+        select(*_LOG_COLUMNS)
+        .where(job_log.c.request_id == request_id)
+        .order_by(job_log.c.job_id, job_log.c["try"])
+    )
+    return [log_entry_of(row) for row in connection.execute(query)]
+
+
+def get_job_log(connection: Connection, request_id: str, job_id: str) -> JobLog:
+    """Returns the newest entry of a job.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    query = (
+        select(*_LOG_COLUMNS)
+        .where(job_log.c.request_id == request_id, job_log.c.job_id == job_id)
+        .order_by(job_log.c["try"].desc())
+        .limit(1)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f"job {job_id} not found in request {request_id}",
+            reason="JOB_NOT_FOUND",
+            request_id=request_id,
+        )
+    return log_entry_of(row)
+
+
+def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment, str] | None:
+    """Returns the assignment of a RUNNING request and the id of its runner; None when it has none."""
+    row = connection.execute(
+        select(requests.c.epoch, requests.c.runner_id).where(
+            requests.c.request_id == request_id, requests.c.state == State.RUNNING
+        )
+    ).one_or_none()
+    if row is None or row.runner_id is None:
+        return None
+    return Assignment(request_id=request_id, epoch=row.epoch), row.runner_id
+
+
+def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain | None:
+    """Returns the suspended chain of a request, or None."""
+    data = connection.scalar(
+        select(suspended_job_chains.c.suspended_job_chain).where(
+            suspended_job_chains.c.request_id == request_id
+        )
+    )
+    return None if data is None else decode(data, SuspendedJobChain)
+
+
+def requests_in_state(connection: Connection, state: State, limit: int) -> Sequence[str]:
+    """Returns the ids of requests in a state, oldest first."""
+    return connection.scalars(
+        select(requests.c.request_id)
+        .where(requests.c.state == state)
+        .order_by(requests.c.created_at)
+        .limit(limit)
+    ).all()
+
+
+def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[str]:
+    """Returns the ids of requests that have been suspended for longer than this."""
+    before = database_now(connection) - int(seconds * 1_000_000)
+    return connection.scalars(
+        select(requests.c.request_id)
+        .join(suspended_job_chains, suspended_job_chains.c.request_id == requests.c.request_id)
+        .where(
+            and_(requests.c.state == State.SUSPENDED, suspended_job_chains.c.suspended_at < before)
+        )
+        .limit(limit)
+    ).all()
+
+
+def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
+    """Returns the runners whose leases last, each with whether it is draining."""
+    now = database_now(connection)
+    return [
+        (RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), row.draining)
+        for row in connection.execute(select(runners).where(runners.c.lease_expires_at > now))
+    ]
+

@@ -1,0 +1,281 @@
+"""Writes to requests: made, assigned to runners, stopped, finished, suspended.
+
+A change of state is compare-and-set: it looks at the state first, under a lock, and says whether
+it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.engine import Connection
+
+from server.store.schema import request_archives, request_args, requests, suspended_job_chains
+from server.store.writer import Write
+from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCycleError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+
+_INSERT_REQUEST = insert(requests)
+_INSERT_ARCHIVE = insert(request_archives)
+_INSERT_ARG = insert(request_args)
+_UPDATE = (
+    update(requests)
+    .where(requests.c.request_id == bindparam("key"))
+    .values(
+        state=bindparam("new_state"),
+        epoch=bindparam("new_epoch"),
+        runner_id=bindparam("new_runner_id"),
+        jr_url=bindparam("new_jr_url"),
+        started_at=bindparam("new_started_at"),
+        finished_at=bindparam("new_finished_at"),
+        finished_jobs=bindparam("new_finished_jobs"),
+    )
+)
+_DELETE_SUSPENDED = delete(suspended_job_chains).where(
+    suspended_job_chains.c.request_id == bindparam("key")
+)
+
+
+def not_found(request_id: str) -> NotFoundError:
+    """Returns the error for a request that does not exist."""
+    return NotFoundError(f"request {request_id} not found", reason="REQUEST_NOT_FOUND", request_id=request_id)
+
+
+def wrong_state(request_id: str, state: int, expected: State) -> FailedPreconditionError:
+    """Returns the error for a request in a state that a write does not fit."""
+    return FailedPreconditionError(
+        f"request in state {State(state).name}, expected state {expected.name}",
+        reason="WRONG_STATE",
+        request_id=request_id,
+    )
+
+
+@dataclass(slots=True)
+class CreateRequest(Write):
+    """A new request, with its archive and perhaps its assignment. Result: None."""
+
+    request: Mapping[str, Any]
+    archive: Mapping[str, Any]
+    args: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[CreateRequest]) -> Sequence[None]:
+        """One statement a table."""
+        connection.execute(_INSERT_REQUEST, [write.request for write in writes])
+        connection.execute(_INSERT_ARCHIVE, [write.archive for write in writes])
+        args = [row for write in writes for row in write.args]
+        if args:
+            connection.execute(_INSERT_ARG, args)
+        return [None] * len(writes)
+
+
+class RequestRows:
+    """The rows of some requests, locked, changed in memory, and written back at the end."""
+
+    def __init__(self, connection: Connection, request_ids: Iterable[str]) -> None:
+        self._connection = connection
+        query = select(requests).where(requests.c.request_id.in_(set(request_ids))).with_for_update()
+        self._rows: dict[str, dict[str, Any]] = {
+            row.request_id: dict(row._mapping) for row in connection.execute(query)
+        }
+        self._changed: dict[str, dict[str, Any]] = {}
+        self._resumed: list[str] = []
+
+    def get(self, request_id: str) -> Mapping[str, Any] | None:
+        """Returns the row as it is now."""
+        return self._rows.get(request_id)
+
+    def change(self, request_id: str, **values: Any) -> None:
+        """Changes a row."""
+        row = self._rows[request_id]
+        row.update(values)
+        self._changed[request_id] = row
+
+    def drop_suspended(self, request_id: str) -> None:
+        """Drops the suspended chain of a request."""
+        self._resumed.append(request_id)
+
+    def save(self) -> None:
+        """Writes the changes."""
+        if self._changed:
+            self._connection.execute(
+                _UPDATE,
+                [
+                    {
+                        "key": row["request_id"],
+                        "new_state": row["state"],
+                        "new_epoch": row["epoch"],
+                        "new_runner_id": row["runner_id"],
+                        "new_jr_url": row["jr_url"],
+                        "new_started_at": row["started_at"],
+                        "new_finished_at": row["finished_at"],
+                        "new_finished_jobs": row["finished_jobs"],
+                    }
+                    for row in self._changed.values()
+                ],
+            )
+        if self._resumed:
+            self._connection.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._resumed])
+
+
+class StateWrite(Write):
+    """A change of one request's state, decided by what the row says."""
+
+    request_id: str
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Any:
+        """Makes the change, or not. Returns the result, which may be a SpinCycleError."""
+        raise NotImplementedError
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[StateWrite]) -> Sequence[Any]:
+        """Reads all rows, decides for each write in turn, and writes back what changed."""
+        rows = RequestRows(connection, (write.request_id for write in writes))
+        results: list[Any] = []
+        for write in writes:
+            row = rows.get(write.request_id)
+            results.append(not_found(write.request_id) if row is None else write.change(rows, row))
+        rows.save()
+        return results
+
+
+@dataclass(slots=True)
+class Assign(StateWrite):
+    """Gives a request in the expected state to a runner. Result: the Assignment, or None if it did not happen."""
+
+    order: ClassVar[int] = 2
+    request_id: str
+    runner: RunnerInfo
+    expected_state: State
+    now: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Assignment | None:
+        """Counts the epoch up and sets the request RUNNING."""
+        if row["state"] != self.expected_state:
+            return None
+        epoch = row["epoch"] + 1
+        rows.change(
+            self.request_id,
+            state=State.RUNNING,
+            epoch=epoch,
+            runner_id=self.runner.runner_id,
+            jr_url=self.runner.url,
+            started_at=row["started_at"] or self.now,
+        )
+        return Assignment(request_id=self.request_id, epoch=epoch)
+
+
+@dataclass(slots=True)
+class Unassign(StateWrite):
+    """Takes a request from a runner that did not start it. Result: whether it happened."""
+
+    order: ClassVar[int] = 3
+    request_id: str
+    epoch: int
+    state_before: State
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Sets the state that the request had before it was assigned."""
+        if row["state"] != State.RUNNING or row["epoch"] != self.epoch:
+            return False
+        started_at = None if self.state_before == State.PENDING else row["started_at"]
+        rows.change(
+            self.request_id, state=self.state_before, runner_id=None, jr_url=None, started_at=started_at
+        )
+        return True
+
+
+@dataclass(slots=True)
+class StopUnassigned(StateWrite):
+    """Stops a request that no runner has. Result: whether it happened."""
+
+    order: ClassVar[int] = 4
+    request_id: str
+    now: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Sets STOPPED and drops the suspended chain, if there is one."""
+        if row["state"] not in (State.PENDING, State.SUSPENDED):
+            return False
+        rows.change(self.request_id, state=State.STOPPED, finished_at=self.now, jr_url=None)
+        rows.drop_suspended(self.request_id)
+        return True
+
+
+@dataclass(slots=True)
+class DropSuspended(StateWrite):
+    """Drops the suspended chain that an assignment resumed. Result: whether the assignment still stood."""
+
+    order: ClassVar[int] = 3
+    request_id: str
+    epoch: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Keeps the chain where the request has been suspended again meanwhile."""
+        if row["state"] == State.SUSPENDED or row["epoch"] != self.epoch:
+            return False
+        rows.drop_suspended(self.request_id)
+        return True
+
+
+@dataclass(slots=True)
+class FailSuspended(StateWrite):
+    """Fails a suspended request that nobody resumed. Result: whether it happened."""
+
+    order: ClassVar[int] = 4
+    request_id: str
+    now: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Sets FAIL and drops the suspended chain."""
+        if row["state"] != State.SUSPENDED:
+            return False
+        rows.change(self.request_id, state=State.FAIL, finished_at=self.now, jr_url=None)
+        rows.drop_suspended(self.request_id)
+        return True
+
+
+@dataclass(slots=True)
+class Finish(StateWrite):
+    """Sets the final state of a RUNNING request. Result: None.
+
+    With an epoch, the request must still have that assignment; without, any.
+    """
+
+    order: ClassVar[int] = 5
+    request_id: str
+    state: State
+    finished_at: int
+    finished_jobs: int | None = None
+    epoch: int | None = None
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> SpinCycleError | None:
+        """Sets state, time and count."""
+        if row["state"] != State.RUNNING or self.epoch not in (None, row["epoch"]):
+            return wrong_state(self.request_id, row["state"], State.RUNNING)
+        finished_jobs = row["finished_jobs"] if self.finished_jobs is None else self.finished_jobs
+        rows.change(
+            self.request_id,
+            state=self.state,
+            finished_at=self.finished_at,
+            finished_jobs=finished_jobs,
+            jr_url=None,
+        )
+        return None
+
+
+@dataclass(slots=True)
+class Progress(StateWrite):
+    """Sets the number of finished jobs. Result: None."""
+
+    order: ClassVar[int] = 6
+    request_id: str
+    finished_jobs: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> None:
+        """Sets the count, whatever the state, as the original does."""
+        rows.change(self.request_id, finished_jobs=self.finished_jobs)

@@ -1,0 +1,73 @@
+"""Rows of the tables as messages, and messages as rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from spincycle_grpc.structs import from_value
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.request_pb2 import Request, RequestArg
+
+MAX_ARG_TEXT = 200
+"""Characters of an arg's text that are kept for finding requests by it."""
+
+
+def microseconds_of(time: Timestamp) -> int:
+    """Returns a time in microseconds since the Unix epoch, cut."""
+    return time.seconds * 1_000_000 + time.nanos // 1000
+
+
+def set_microseconds(time: Timestamp, microseconds: int) -> None:
+    """Sets a time from microseconds since the Unix epoch."""
+    time.seconds, rest = divmod(microseconds, 1_000_000)
+    time.nanos = rest * 1000
+
+
+def request_of(row: Any) -> Request:
+    """Returns the request of a row of `requests`, without args and job chain."""
+    request = Request(
+        id=row.request_id,
+        type=row.type,
+        state=row.state,
+        user=row.user or "",
+        total_jobs=row.total_jobs,
+        finished_jobs=row.finished_jobs,
+        job_runner_url=row.jr_url or "",
+    )
+    set_microseconds(request.created_at, row.created_at)
+    if row.started_at is not None:
+        set_microseconds(request.started_at, row.started_at)
+    if row.finished_at is not None:
+        set_microseconds(request.finished_at, row.finished_at)
+    return request
+
+
+def log_entry_of(row: Any) -> JobLog:
+    """Returns the entry of a row of `job_log`."""
+    return JobLog(
+        request_id=row.request_id,
+        job_id=row.job_id,
+        name=row.name,
+        type=row.type,
+        started_at=row.started_at,
+        finished_at=row.finished_at or 0,
+        state=row.state,
+        exit=row.exit or 0,
+        error=row.error or "",
+        stdout=_text(row.stdout),
+        stderr=_text(row.stderr),
+        **{"try": row[2]},
+    )
+
+
+def arg_text(arg: RequestArg) -> str:
+    """Returns an arg's value as `arg=` filters compare it: a string as it is, anything else as its JSON."""
+    value = from_value(arg.value)
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _text(data: bytes | None) -> str:
+    return data.decode(errors="replace") if data else ""

@@ -1,0 +1,328 @@
+"""The Store: all that the servers keep, behind coroutines that say what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy.engine import Connection, Engine
+
+from server.store import migrations, reads
+from server.store.engine import READ_CONNECTIONS, make_engine, parse_url, translate
+from server.store.report_writes import ApplyReports, RecordLog, RenewRunner, Suspend
+from server.store.request_writes import (
+    Assign,
+    CreateRequest,
+    DropSuspended,
+    FailSuspended,
+    Finish,
+    Progress,
+    StopUnassigned,
+    Unassign,
+)
+from server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
+from server.store.writer import GroupCommitWriter
+from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
+from spincycle_grpc.wire import encode
+
+_Parameters = ParamSpec("_Parameters")
+_Answer = TypeVar("_Answer")
+
+
+class Store:
+    """The database of a Request Manager.
+
+    Writes go through the group-commit writer, reads through a few threads with connections of their
+    own. Every method may raise UnavailableError when the database cannot be used now.
+    """
+
+    def __init__(self, engine: Engine, read_engine: Engine) -> None:
+        self._engine = engine
+        self._read_engine = read_engine.execution_options(readonly=True)
+        self._readers = ThreadPoolExecutor(READ_CONNECTIONS, thread_name_prefix="store-reader")
+        self._writer = GroupCommitWriter(engine, translate)
+
+    @classmethod
+    async def open(cls, url: str, *, timeout: float = 5.0) -> Store:
+        """Opens a database, and brings its schema up to date.
+
+        Args:
+            url: `sqlite:///PATH`.
+            timeout: Seconds to wait for a lock or a connection.
+
+        Raises:
+            InvalidArgumentError: The URL is none that can be used.
+            FailedPreconditionError: The database is from a newer version of this program.
+            UnavailableError: The database cannot be opened.
+        """
+        parsed = parse_url(url)
+        engine = make_engine(parsed, timeout, connections=1)
+        await asyncio.to_thread(_upgrade, engine)
+        return cls(engine, make_engine(parsed, timeout, connections=READ_CONNECTIONS))
+
+    async def close(self) -> None:
+        """Does what waits to be written, then closes all connections."""
+        await self._writer.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        self._engine.dispose()
+        self._read_engine.dispose()
+
+    @property
+    def commits(self) -> int:
+        """The number of transactions committed so far."""
+        return self._writer.commits
+
+    async def create_request(
+        self,
+        request: Request,
+        create_request: request_manager_pb2.CreateRequest,
+        job_chain: JobChain,
+        runner: RunnerInfo | None,
+    ) -> Assignment | None:
+        """Stores a new request, with its archive and, where there is a runner for it, its assignment.
+
+        Args:
+            request: The request as made, PENDING.
+            create_request: What was asked for.
+            job_chain: The chain as created.
+            runner: Who is to run it; None: the request waits.
+
+        Returns:
+            The assignment, of epoch 1; None without a runner.
+        """
+        created_at = microseconds_of(request.created_at)
+        row = {
+            "request_id": request.id,
+            "type": request.type,
+            "state": State.PENDING if runner is None else State.RUNNING,
+            "user": request.user or None,
+            "created_at": created_at,
+            "started_at": None if runner is None else max(created_at, _now()),
+            "finished_at": None,
+            "total_jobs": request.total_jobs,
+            "finished_jobs": 0,
+            "jr_url": None if runner is None else runner.url,
+            "epoch": 0 if runner is None else 1,
+            "runner_id": None if runner is None else runner.runner_id,
+        }
+        archive = {
+            "request_id": request.id,
+            "create_request": encode(create_request),
+            "args": encode(request, "args") if request.args else None,
+            "job_chain": encode(job_chain),
+        }
+        args = [
+            {"request_id": request.id, "name": arg.name[:100], "value": arg_text(arg)[:MAX_ARG_TEXT]}
+            for arg in request.args
+        ]
+        await self._writer.write(CreateRequest(row, archive, args))
+        return None if runner is None else Assignment(request_id=request.id, epoch=1)
+
+    async def get_request(self, request_id: str, *, with_job_chain: bool) -> Request:
+        """Returns a request with its args, and with its job chain if asked.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return await self._read(reads.get_request, request_id, with_job_chain)
+
+    async def get_job_chain(self, request_id: str) -> JobChain:
+        """Returns the chain as created.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        return await self._read(reads.get_job_chain, request_id)
+
+    async def find_requests(self, wanted: RequestFilter) -> list[Request]:
+        """Returns the requests that a filter lets through, newest first, without args and chains.
+
+        Raises:
+            InvalidArgumentError: The filter makes no sense.
+        """
+        return await self._read(reads.find_requests, wanted)
+
+    async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
+        """Returns those of the requests that there are, without args and chains."""
+        return await self._read(reads.requests_by_id, request_ids) if request_ids else {}
+
+    async def get_log(self, request_id: str) -> list[JobLog]:
+        """Returns the job log by job id and try; empty for an unknown request."""
+        return await self._read(reads.get_log, request_id)
+
+    async def get_job_log(self, request_id: str, job_id: str) -> JobLog:
+        """Returns the newest entry of a job.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return await self._read(reads.get_job_log, request_id, job_id)
+
+    async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
+        """Returns the assignment of a RUNNING request and its runner's id, or None."""
+        return await self._read(reads.get_assignment, request_id)
+
+    async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
+        """Returns the suspended chain of a request, or None."""
+        return await self._read(reads.get_suspended, request_id)
+
+    async def waiting_requests(self, limit: int) -> Sequence[str]:
+        """Returns the ids of PENDING requests, oldest first."""
+        return await self._read(reads.requests_in_state, State.PENDING, limit)
+
+    async def suspended_requests(self, limit: int) -> Sequence[str]:
+        """Returns the ids of SUSPENDED requests, oldest first."""
+        return await self._read(reads.requests_in_state, State.SUSPENDED, limit)
+
+    async def live_runners(self) -> list[tuple[RunnerInfo, bool]]:
+        """Returns the runners whose leases last, each with whether it is draining."""
+        return await self._read(reads.live_runners)
+
+    async def assign(
+        self, request_id: str, runner: RunnerInfo, *, expected_state: State
+    ) -> Assignment | None:
+        """Gives a request to a runner, if it is in the expected state; counts its epoch up.
+
+        Returns:
+            The assignment, or None when it did not happen.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        assignment: Assignment | None = await self._writer.write(
+            Assign(request_id, runner, expected_state, _now())
+        )
+        return assignment
+
+    async def unassign(self, assignment: Assignment, state_before: State) -> bool:
+        """Takes back an assignment that its runner did not get. Returns whether it still stood."""
+        undone: bool = await self._writer.write(
+            Unassign(assignment.request_id, assignment.epoch, state_before)
+        )
+        return undone
+
+    async def end_assignment(self, assignment: Assignment, state: State) -> None:
+        """Ends a request whose runner cannot run it.
+
+        Raises:
+            FailedPreconditionError: The assignment does not stand any more.
+        """
+        await self._writer.write(
+            Finish(assignment.request_id, state, _now(), epoch=assignment.epoch)
+        )
+
+    async def stop_unassigned(self, request_id: str) -> bool:
+        """Stops a PENDING or SUSPENDED request. Returns whether it was one."""
+        stopped: bool = await self._writer.write(StopUnassigned(request_id, _now()))
+        return stopped
+
+    async def finish(
+        self, request_id: str, state: State, finished_at: int, finished_jobs: int
+    ) -> None:
+        """Sets the final state of a RUNNING request; the time is in microseconds since the Unix epoch.
+
+        Raises:
+            NotFoundError: There is no such request.
+            FailedPreconditionError: It is not RUNNING.
+        """
+        await self._writer.write(Finish(request_id, state, finished_at, finished_jobs))
+
+    async def suspend(self, request_id: str, suspended: SuspendedJobChain) -> None:
+        """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one transaction.
+
+        Raises:
+            NotFoundError: There is no such request.
+            FailedPreconditionError: It is not RUNNING.
+        """
+        finished_jobs = suspended.job_chain.finished_jobs
+        await self._writer.write(Suspend(request_id, encode(suspended), finished_jobs))
+
+    async def drop_suspended(self, assignment: Assignment) -> None:
+        """Drops the record of a chain that has been resumed, if the assignment still stands."""
+        await self._writer.write(DropSuspended(assignment.request_id, assignment.epoch))
+
+    async def fail_unresumed(self, seconds: float, limit: int = 100) -> Sequence[str]:
+        """Fails requests that have been suspended for longer than this. Returns their ids."""
+        old = await self._read(reads.suspended_before, seconds, limit)
+        failed = [
+            await self._writer.write(FailSuspended(request_id, _now())) for request_id in old
+        ]
+        return [request_id for request_id, happened in zip(old, failed, strict=True) if happened]
+
+    async def set_progress(self, request_id: str, finished_jobs: int) -> None:
+        """Sets the number of finished jobs.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        await self._writer.write(Progress(request_id, finished_jobs))
+
+    async def record_log(self, entry: JobLog) -> None:
+        """Records a finished try; the first entry of a try stands.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        await self._writer.write(RecordLog(entry))
+
+    async def apply_reports(
+        self, runner_id: str, reports: Sequence[ChainReport]
+    ) -> list[RefusedReport]:
+        """Stores what a runner reports, all of it in one transaction.
+
+        Returns:
+            The reports that were refused, and why; the others are committed.
+        """
+        refused: list[RefusedReport] = await self._writer.write(ApplyReports(runner_id, reports))
+        return refused
+
+    async def renew_runner(self, runner: RunnerInfo, lease: float, *, draining: bool) -> None:
+        """Makes a runner live on for the lease, in seconds by the database's clock."""
+        await self._writer.write(RenewRunner(runner, lease, draining))
+
+    async def ping(self) -> None:
+        """Does nothing, or raises when the database cannot be used."""
+        await self._read(reads.live_runners)
+
+    async def _read(
+        self,
+        read: Callable[Concatenate[Connection, _Parameters], _Answer],
+        *arguments: _Parameters.args,
+        **named: _Parameters.kwargs,
+    ) -> _Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read_now, read, arguments, named)
+
+    def _read_now(
+        self, read: Callable[..., _Answer], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> _Answer:
+        try:
+            with self._read_engine.connect() as connection:
+                return read(connection, *arguments, **named)
+        except SpinCycleError:
+            raise
+        except Exception as error:
+            raise translate(error) from error
+
+
+def _upgrade(engine: Engine) -> None:
+    try:
+        with engine.begin() as connection:
+            migrations.upgrade(connection)
+    except SpinCycleError:
+        raise
+    except Exception as error:
+        raise translate(error) from error
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,114 @@
+"""Real server processes for tests: started on free ports, known by what they log, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SPECS = REPOSITORY / "tests" / "reference" / "data" / "specs"
+START_LIMIT = 30.0
+STOP_LIMIT = 30.0
+
+
+@dataclass
+class ServerProcess:
+    """One running `spincycle` command.
+
+    Attributes:
+        events: All lines that it has logged, parsed.
+    """
+
+    process: subprocess.Popen[bytes]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    _fresh: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"message": line.decode(errors="replace").rstrip(), "level": "raw"}
+            self.events.append(event)
+            self._fresh.put(event)
+        self._fresh.put(None)
+
+    def wait_for(self, message: str, limit: float = START_LIMIT, **values: object) -> dict[str, Any]:
+        """Returns the first event, from now on or before, with this message and these values."""
+        deadline = time.monotonic() + limit
+        seen = 0
+        while True:
+            while seen < len(self.events):
+                event = self.events[seen]
+                seen += 1
+                if event.get("message") == message and values.items() <= event.items():
+                    return event
+            try:
+                ended = self._fresh.get(timeout=max(0.01, deadline - time.monotonic())) is None
+            except queue.Empty:
+                ended = time.monotonic() >= deadline
+            if ended and seen >= len(self.events):
+                raise AssertionError(f"no {message!r} in the log:\n{self.log()}")
+
+    def log(self) -> str:
+        """Returns all that it has logged, for a failed test's output."""
+        return "\n".join(json.dumps(event) for event in self.events)
+
+    def address(self, server: str, side: str) -> str:
+        """Returns host:port of a server ("request-manager", "job-runner") and side ("http", "grpc")."""
+        return str(self.wait_for("listening", server=server)[side])
+
+    def terminate(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal, waits for the end, and returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_LIMIT)
+
+    def kill(self) -> None:
+        """Ends it by SIGKILL."""
+        self.process.kill()
+        self.process.wait(STOP_LIMIT)
+
+
+@contextlib.contextmanager
+def running(
+    *arguments: str, directory: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """Runs `spincycle` with the arguments in a directory; kills it at the end if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", *arguments],
+        cwd=directory,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "SPINCYCLE_JOBS": "tests.fixture_jobs:factory",
+            "SPINCYCLE_SPECS_DIR": str(SPECS),
+            "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0",
+            "SPINCYCLE_RESUME_INTERVAL": "200ms",
+            "SPINCYCLE_LOG_FORMAT": "json",
+            **(environment or {}),
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    server = ServerProcess(process)
+    try:
+        yield server
+    finally:
+        if process.poll() is None:
+            server.kill()

@@ -1,0 +1,261 @@
+"""One request from end to end, as users make it: over HTTP, over gRPC with the stubs alone, with spinc."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import httpx
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+
+from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
+from tests.e2e.processes import REPOSITORY, ServerProcess, running
+from tests.reference.recordings import exchange, log_multiset, without_ids_and_times
+
+LIMIT = 30.0
+
+
+def eventually(look: Callable[[], Any], limit: float = LIMIT) -> Any:
+    """Returns the first true answer of a look."""
+    deadline = time.monotonic() + limit
+    while not (answer := look()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+    return answer
+
+
+@pytest.fixture(scope="module", params=["one process", "two processes"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A Request Manager that has a Job Runner, in its own process or in another."""
+    directory = tmp_path_factory.mktemp("server")
+    if request.param == "one process":
+        with running("server", "--http=127.0.0.1:0", directory=directory) as both:
+            both.wait_for("runner reports")
+            yield both
+        return
+    with running("request-manager", "--http=127.0.0.1:0", directory=directory) as manager:
+        address = manager.address("request-manager", "grpc")
+        with running("job-runner", "--http=127.0.0.1:0", f"--rm={address}", directory=directory) as runner:
+            manager.wait_for("runner reports")
+            runner.wait_for("listening")
+            yield manager
+
+
+@pytest.fixture
+def http(server: ServerProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT) as client:
+        yield client
+
+
+def wait_state(http: httpx.Client, request_id: str, *states: int) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        request: dict[str, Any] = http.get(f"/api/v1/requests/{request_id}").json()
+        return request if request["state"] in states else None
+
+    found: dict[str, Any] = eventually(look)
+    return found
+
+
+def assert_as_recorded(response: httpx.Response, name: str) -> None:
+    recorded = exchange(name)
+    assert response.status_code == recorded["status"]
+    assert without_ids_and_times(response.json()) == without_ids_and_times(json.loads(recorded["body"]))
+    for header in ("Content-Type", "X-Spincycle-Version"):
+        assert response.headers[header] == recorded["headers"][header]
+
+
+def test_http_answers_as_recorded(http: httpx.Client) -> None:
+    created = http.post(
+        "/api/v1/requests",
+        content=b'{"type":"nap","args":{"ms":"1500"}}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert_as_recorded(created, "create")
+    request_id = created.json()["id"]
+    assert created.headers["Location"] == f"/api/v1/requests/{request_id}"
+
+    def sleeping() -> httpx.Response | None:
+        response = http.get("/api/v1/status/running")
+        return response if [job for job in response.json()["jobs"] if job["requestId"] == request_id] else None
+
+    assert_as_recorded(eventually(sleeping), "running")
+    assert_as_recorded(http.get(f"/api/v1/requests/{request_id}"), "get-running")
+    wait_state(http, request_id, state_pb2.STATE_COMPLETE)
+    finished = http.get(f"/api/v1/requests/{request_id}")
+    recorded = json.loads(exchange("get-finished")["body"])
+    body = finished.json()
+    # The address of the runner stays: who ran a request is worth knowing afterwards too.
+    assert without_ids_and_times(body) == without_ids_and_times({**recorded, **{k: body[k] for k in ("jrURL",) if k in body}})
+    log = http.get(f"/api/v1/requests/{request_id}/log")
+    assert log_multiset(log.json()) == log_multiset(json.loads(exchange("log")["body"]))
+    job_id = next(entry["jobId"] for entry in log.json() if entry["type"] == "sleep")
+    assert_as_recorded(http.get(f"/api/v1/requests/{request_id}/log/{job_id}"), "log-job")
+    assert_as_recorded(http.get(f"/api/v1/requests/{request_id}/job-chain"), "job-chain")
+
+
+async def test_a_client_made_from_the_stubs_alone(server: ServerProcess) -> None:
+    async with grpc.aio.insecure_channel(server.address("request-manager", "grpc")) as channel:
+        manager = RequestManagerStub(channel)
+        created = await manager.Create(
+            ParseDict({"Type": "nap", "Args": {"ms": "200"}}, messages.CreateRequest()), timeout=LIMIT
+        )
+        request_id = created.request.id
+        assert created.request.state == state_pb2.STATE_PENDING
+        assert MessageToDict(created.request.args[0])["Value"] == "200"
+        deadline = time.monotonic() + LIMIT
+        while True:
+            answer = await manager.Get(messages.GetRequest(request_id=request_id), timeout=LIMIT)
+            if answer.request.state == state_pb2.STATE_COMPLETE:
+                break
+            assert time.monotonic() < deadline
+        assert answer.request.finished_jobs == answer.request.total_jobs == 5
+        log = await manager.GetLog(messages.GetLogRequest(request_id=request_id), timeout=LIMIT)
+        assert len(log.entries) == 5
+
+
+def spinc(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "spincycle_grpc.cli", *arguments],
+        env={**os.environ, "SPINC_ADDR": server.address("request-manager", "grpc"), "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def test_spinc_starts_and_waits(server: ServerProcess) -> None:
+    done = spinc(server, "start", "nap", "ms=300", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "COMPLETE" in done.stdout
+    failed = spinc(server, "start", "panics", "--wait")
+    assert failed.returncode == 1
+    assert "FAIL" in failed.stdout + failed.stderr
+
+
+def test_a_request_is_stopped(http: httpx.Client, server: ServerProcess) -> None:
+    request_id = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "60000"}}).json()["id"]
+    eventually(lambda: http.get(f"/api/v1/status/running?requestId={request_id}").json()["jobs"])
+    assert spinc(server, "stop", request_id).returncode == 0
+    stopped = wait_state(http, request_id, state_pb2.STATE_STOPPED)
+    assert without_ids_and_times(stopped)["finishedJobs"] == 2
+    log = http.get(f"/api/v1/requests/{request_id}/log").json()
+    assert log_multiset(log) == log_multiset(json.loads(exchange("log-stopped")["body"]))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"type": "nosuch"}, 400, "cannot find definition for request: nosuch"),
+        ({"type": "one-job"}, 400, "required arg 'out' not set"),
+        ({}, 400, "Type is empty, must be a request name"),
+        ({"type": "nap", "args": {"ms": 2**60}}, 400, "ms"),
+    ],
+)
+def test_what_is_wrong_is_said_the_same_on_all_ways_in(
+    http: httpx.Client, server: ServerProcess, body: dict[str, Any], status: int, message: str
+) -> None:
+    response = http.post("/api/v1/requests", json=body)
+    assert response.status_code == status
+    assert message in response.json()["message"]
+    if "type" in body and "args" not in body:
+        told = spinc(server, "start", body["type"])
+        assert told.returncode not in (0, 1)
+        assert told.stdout == ""
+        assert len(told.stderr.strip().splitlines()) == 1
+        assert "Traceback" not in told.stderr
+
+
+def test_framework_errors_over_http(http: httpx.Client) -> None:
+    for name, response in {
+        "create-bad-json": http.post(
+            "/api/v1/requests", content=b"{bad", headers={"Content-Type": "application/json"}
+        ),
+        "not-found": http.get("/api/v1/nosuch"),
+        "method-not-allowed": http.delete("/api/v1/requests"),
+    }.items():
+        assert_as_recorded(response, name)
+
+
+def test_a_dead_port_is_one_sentence(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "spincycle_grpc.cli", "--addr=127.0.0.1:1", "ps"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert told.returncode not in (0, 1, 2)
+    assert "127.0.0.1:1" in told.stderr
+    assert len(told.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_server_cleanly_and_the_next_one_goes_on(tmp_path: Path, number: int) -> None:
+    with running("server", "--http=127.0.0.1:0", directory=tmp_path) as first:
+        base = f"http://{first.address('request-manager', 'http')}/api/v1/requests"
+        request_id = httpx.post(base, json={"type": "nap", "args": {"ms": "1000"}}, timeout=LIMIT).json()["id"]
+        eventually(
+            lambda: httpx.get(base.replace("requests", "status/running"), timeout=LIMIT).json()["jobs"]
+        )
+        assert first.terminate(number) == 0, first.log()
+    with running("server", "--http=127.0.0.1:0", directory=tmp_path) as second:
+        base = f"http://{second.address('request-manager', 'http')}"
+        with httpx.Client(base_url=base, timeout=LIMIT) as http:
+            finished = wait_state(http, request_id, state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL)
+            assert finished["state"] == state_pb2.STATE_COMPLETE
+            log = http.get(f"/api/v1/requests/{request_id}/log").json()
+            assert sum(entry["type"] == "noop" for entry in log) == 4
+            assert sorted(entry["state"] for entry in log if entry["type"] == "sleep") == [3, 6]
+        assert second.terminate(number) == 0
+
+
+def test_a_request_waits_for_a_runner(tmp_path: Path) -> None:
+    with running("request-manager", "--http=127.0.0.1:0", directory=tmp_path) as manager:
+        base = f"http://{manager.address('request-manager', 'http')}"
+        with httpx.Client(base_url=base, timeout=LIMIT) as http:
+            created = http.post("/api/v1/requests", json={"type": "diamond"})
+            assert created.status_code == 201
+            request_id = created.json()["id"]
+            assert http.get(f"/api/v1/requests/{request_id}").json()["state"] == state_pb2.STATE_PENDING
+            start = http.put(f"/api/v1/requests/{request_id}/start")
+            assert start.status_code == 503
+            assert start.json()["requestId"] == request_id
+            address = manager.address("request-manager", "grpc")
+            with running("job-runner", "--http=127.0.0.1:0", f"--rm={address}", directory=tmp_path):
+                wait_state(http, request_id, state_pb2.STATE_COMPLETE)
+
+
+def test_a_port_that_is_taken_is_one_sentence(server: ServerProcess, tmp_path: Path) -> None:
+    with running(
+        "request-manager", f"--http={server.address('request-manager', 'http')}", directory=tmp_path
+    ) as second:
+        assert second.process.wait(LIMIT) == 1
+        eventually(lambda: second.events and "in use" in second.events[-1]["message"])
+        assert "Traceback" not in second.log()
+
+
+def test_the_demo_of_make_run(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "demo", "--once", "--http=127.0.0.1:0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "COMPLETE" in done.stdout

@@ -1,0 +1,144 @@
+"""The outbox keeps order, knows its limits, and tells everyone who waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from server.job_runner import outbox as outbox_module
+from server.job_runner.outbox import Outbox, ReportRefusedError
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    REFUSAL_REASON_STALE,
+    Assignment,
+    ChainFinish,
+    RefusedReport,
+    TryReport,
+)
+
+FIRST = Assignment(request_id="first", epoch=1)
+SECOND = Assignment(request_id="second", epoch=4)
+
+
+def tried(number: int, stdout: str = "") -> TryReport:
+    return TryReport(entry=JobLog(job_id="job1", stdout=stdout, **{"try": number}))
+
+
+def tries_of(report: object) -> list[int]:
+    return [getattr(one.entry, "try") for one in report.tries]  # type: ignore[attr-defined] # a ChainReport
+
+
+async def test_a_batch_has_one_report_a_chain_in_order() -> None:
+    outbox = Outbox()
+    outbox.add_try(FIRST, tried(1), 1)
+    outbox.add_try(SECOND, tried(1), 1)
+    outbox.add_try(FIRST, tried(2), 2)
+    first, second = outbox.take().reports()
+    assert first.assignment == FIRST
+    assert tries_of(first) == [1, 2]
+    assert first.finished_jobs == 2
+    assert second.assignment == SECOND
+    assert not outbox.take().entries
+
+
+async def test_what_is_put_back_stands_before_what_came_since() -> None:
+    outbox = Outbox()
+    outbox.add_try(FIRST, tried(1), 1)
+    batch = outbox.take()
+    outbox.add_try(FIRST, tried(2), 2)
+    done = asyncio.get_running_loop().create_future()
+    outbox.add_end(FIRST, ChainFinish(state=3), 2, done)
+    outbox.put_back(batch)
+    (report,) = outbox.take().reports()
+    assert tries_of(report) == [1, 2]
+    assert report.finish.state == 3
+
+
+async def test_settling_tells_those_who_wait() -> None:
+    outbox = Outbox()
+    loop = asyncio.get_running_loop()
+    stored, refused = loop.create_future(), loop.create_future()
+    outbox.add_try(FIRST, tried(1), 1, stored)
+    outbox.add_try(SECOND, tried(1), 1, refused)
+    batch = outbox.take()
+    assert not stored.done()
+    outbox.settle(batch, [RefusedReport(assignment=SECOND, reason=REFUSAL_REASON_STALE)])
+    assert stored.result() is None
+    with pytest.raises(ReportRefusedError) as raised:
+        refused.result()
+    assert raised.value.reason == REFUSAL_REASON_STALE
+
+
+async def test_a_large_chain_is_cut_and_its_end_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_BATCH_TRIES", 3)
+    outbox = Outbox()
+    for number in range(1, 6):
+        outbox.add_try(FIRST, tried(number), number)
+    outbox.add_end(FIRST, ChainFinish(state=4), 5, asyncio.get_running_loop().create_future())
+    outbox.add_try(SECOND, tried(1), 1)
+    (first,) = outbox.take().reports()
+    assert tries_of(first) == [1, 2, 3]
+    assert not first.HasField("finish")
+    rest, second = outbox.take().reports()
+    assert tries_of(rest) == [4, 5]
+    assert rest.finish.state == 4
+    assert second.assignment == SECOND
+
+
+async def test_large_output_cuts_a_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 1000)
+    outbox = Outbox()
+    outbox.add_try(FIRST, tried(1, "x" * 5000), 1)
+    outbox.add_try(FIRST, tried(2), 2)
+    assert [tries_of(report) for report in outbox.take().reports()] == [[1]]
+    assert [tries_of(report) for report in outbox.take().reports()] == [[2]]
+
+
+async def test_a_full_box_has_room_again_when_something_is_taken() -> None:
+    outbox = Outbox(max_tries=2)
+    outbox.add_try(FIRST, tried(1), 1)
+    assert not outbox.full
+    outbox.add_try(FIRST, tried(2), 2)
+    assert outbox.full
+    room = asyncio.ensure_future(outbox.wait_room())
+    await asyncio.sleep(0)
+    assert not room.done()
+    batch = outbox.take()
+    await asyncio.wait_for(room, 5)
+    outbox.put_back(batch)
+    assert outbox.full
+    room = asyncio.ensure_future(outbox.wait_room())
+    await asyncio.sleep(0)
+    assert not room.done()
+    room.cancel()
+
+
+async def test_empty_means_nothing_waits_and_nothing_is_on_its_way() -> None:
+    outbox = Outbox()
+    outbox.add_try(FIRST, tried(1), 1)
+    empty = asyncio.ensure_future(outbox.wait_empty())
+    batch = outbox.take()
+    await asyncio.sleep(0)
+    assert not empty.done()
+    outbox.settle(batch, [])
+    await asyncio.wait_for(empty, 5)
+
+
+async def test_forgetting_a_chain_leaves_the_others() -> None:
+    outbox = Outbox()
+    outbox.add_try(FIRST, tried(1), 1)
+    outbox.add_try(SECOND, tried(1), 1)
+    outbox.forget(FIRST)
+    assert [report.assignment for report in outbox.take().reports()] == [SECOND]
+
+
+async def test_a_nudge_ends_the_wait_without_a_report() -> None:
+    outbox = Outbox()
+    outbox.nudge()
+    await asyncio.wait_for(outbox.wait_filled(), 5)
+    assert not outbox.take().entries
+    waiting = asyncio.ensure_future(outbox.wait_filled())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()

@@ -1,0 +1,147 @@
+"""Where options come from, which one wins, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.config import (
+    Address,
+    ConfigError,
+    grpc_address_of,
+    load_config,
+    mask_secrets,
+    url_of_go_dsn,
+)
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_no_configuration_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(environment={})
+    assert config.store_url() == "sqlite:///spincycle.db"
+    assert config.specs_dir == "specs/"
+    assert config.job_runner_addr == Address("127.0.0.1", 32307)
+    assert config.request_manager_addresses == ("127.0.0.1:32318",)
+
+
+def test_the_later_source_wins(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "specs: {dir: from-file}\nserver: {addr: '127.0.0.1:1'}\nresume_interval: 3s\n")
+    config = load_config(
+        file,
+        environment={"SPINCYCLE_SPECS_DIR": "from-environment", "SPINCYCLE_SERVER_ADDR": "127.0.0.1:2"},
+        overrides={"server.addr": "127.0.0.1:3", "specs.dir": None},
+    )
+    assert config.specs_dir == "from-environment"
+    assert config.server_addr == Address("127.0.0.1", 3)
+    assert config.resume_interval == 3.0
+
+
+def test_the_file_of_the_environment_is_read_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "config" / "staging.yaml", "specs: {dir: staging-specs}\n")
+    assert load_config(environment={"ENVIRONMENT": "staging"}).specs_dir == "staging-specs"
+    assert load_config(environment={}).specs_dir == "specs/"
+
+
+def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read .*none.yaml: No such file"):
+        load_config(str(tmp_path / "none.yaml"), environment={})
+
+
+def test_the_jobs_factory_has_a_short_name() -> None:
+    assert load_config(environment={"SPINCYCLE_JOBS": "m:f"}).jobs_factory == "m:f"
+    assert load_config(environment={"SPINCYCLE_JOBS_FACTORY": "m:g"}).jobs_factory == "m:g"
+
+
+def test_access_options_have_no_variables(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "auth: {admin_roles: [root, dba], strict: true}\n")
+    config = load_config(file, environment={"SPINCYCLE_AUTH_STRICT": "false", "SPINCYCLE_AUTH_ADMIN_ROLES": "x"})
+    assert config.auth_admin_roles == ("root", "dba")
+    assert config.auth_strict is True
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("spec: {dir: x}", "unknown option spec.dir"),
+        ("server: {addr: nowhere}", r"option server.addr \(.*\): 'nowhere': must be host:port"),
+        ("server: {addr: '127.0.0.1:99999'}", "must be host:port"),
+        ("resume_interval: soon", "must be a duration"),
+        ("server: {max_body: 0}", "must be a size"),
+        ("job_runner: {max_threads: -1}", "must be a whole number from 1"),
+        ("auth: {strict: perhaps}", "must be true or false"),
+        ("log: {level: loud}", "must be one of debug, info, warning, error"),
+        ("- a\n- b\n", "must be a map of options"),
+        ("a: [\n", "is not valid YAML in line 2"),
+        ("a: !!python/object/apply:os.system [x]", "unknown option a"),
+    ],
+)
+def test_a_wrong_option_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path / "c.yaml", text), environment={})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("1k", 1024), ("2KiB", 2048), ("3MB", 3 * 1024**2), ("1g", 1024**3)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert load_config(environment={"SPINCYCLE_SERVER_MAX_BODY": text}).server_max_body == size
+
+
+@pytest.mark.parametrize(
+    ("dsn", "url"),
+    [
+        ("root:@tcp(127.0.0.1:3306)/spincycle?parseTime=true", "mysql://root@127.0.0.1:3306/spincycle"),
+        ("u:p@ss/w:rd@tcp(db:3307)/x", "mysql://u:p%40ss%2Fw%3Ard@db:3307/x"),
+        ("u@tcp(db:3306)/x", "mysql://u@db:3306/x"),
+        ("u:p@unix(/run/m.sock)/x", "mysql://u:p@localhost/x?unix_socket=%2Frun%2Fm.sock"),
+        ("/x", "mysql://127.0.0.1:3306/x"),
+    ],
+)
+def test_data_source_names_of_go(dsn: str, url: str) -> None:
+    assert url_of_go_dsn(dsn) == url
+    assert load_config(environment={"SPINCYCLE_MYSQL_DSN": dsn}).store_url() == url
+
+
+def test_a_wrong_data_source_name_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as raised:
+        url_of_go_dsn("u:secret@tcp(db:3306)")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "mysql://u:s3cret@h/d",
+        "mysql://u:s3cret/with@signs@h/d",
+        "u:s3cret@tcp(h:1)/d",
+        "postgresql://h/d?user=u&password=s3cret",
+        "postgresql://h/d?x=1&sslkey=s3cret&y=2",
+    ],
+)
+def test_secrets_are_masked(address: str) -> None:
+    masked = mask_secrets(address)
+    assert "s3cret" not in masked
+    assert "***" in masked
+    shown = load_config(environment={"SPINCYCLE_DATABASE_URL": address}).shown()
+    assert "s3cret" not in str(shown)
+
+
+def test_addresses_of_request_managers() -> None:
+    assert grpc_address_of("http://10.0.0.1:32308") == "10.0.0.1:32318"
+    assert grpc_address_of("https://rm:1000/") == "rm:1010"
+    assert grpc_address_of("http://[::1]:32308") == "[::1]:32318"
+    config = load_config(environment={"SPINCYCLE_RM_CLIENT_URL": "http://a:1, http://b:2"})
+    assert config.request_manager_addresses == ("a:11", "b:12")
+    for wrong in ("http://rm", "ftp://rm:1", "http://rm:port", ""):
+        with pytest.raises(ConfigError, match="must be http://host:port"):
+            grpc_address_of(wrong)
