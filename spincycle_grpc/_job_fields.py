@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import inspect
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -20,18 +22,32 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 @lru_cache(maxsize=1024)
 def _hints(owner: Any) -> dict[str, Any]:
     """Returns the types of the fields that `__init__` takes, in their order."""
-    hints = typing.get_type_hints(owner)
-    return {field.name: hints[field.name] for field in _init_fields(owner)}
+    return {field.name: _hint(owner, field) for field in _init_fields(owner)}
 
 
-def _init_fields(owner: Any) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(owner) if field.init]
+def _hint(owner: Any, field: dataclasses.Field[Any]) -> Any:
+    """Returns the type of one field; others may have types that exist for type checkers alone."""
+    home = next(base for base in owner.__mro__ if field.name in inspect.get_annotations(base))
+    alone = types.SimpleNamespace(__annotations__={field.name: field.type})
+    try:
+        return typing.get_type_hints(alone, vars(sys.modules[home.__module__]), dict(vars(home)))[field.name]
+    except NameError as error:
+        raise TypeError(
+            f"field {field.name} of {home.__name__}: {error}; import it for run time too, "
+            "or give the field init=False"
+        ) from error
+
+
+@lru_cache(maxsize=1024)
+def _init_fields(owner: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return tuple(field for field in dataclasses.fields(owner) if field.init)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -90,7 +106,7 @@ def dump(target: Any) -> bytes:
         TypeError: A value that JSON does not have.
         ValueError: A number that is not finite.
     """
-    return json.dumps(_plain(target), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(_plain(target)).encode()
 
 
 def load(target: Any, data: bytes) -> None:
@@ -112,7 +128,7 @@ def load(target: Any, data: bytes) -> None:
 def _plain(value: Any) -> Any:
     """Returns a value in the types of the json module; others are left for it to refuse."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in _init_fields(value)}
+        return {field.name: _plain(getattr(value, field.name)) for field in _init_fields(type(value))}
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):

@@ -96,7 +96,7 @@ class Return:
     def __post_init__(self) -> None:
         if self.state.__class__ is not State:
             object.__setattr__(self, "state", State(self.state))
-        if not isinstance(self.exit, int):
+        if not isinstance(self.exit, int) or isinstance(self.exit, bool):
             raise TypeError(f"exit of a Return is a whole number, not {self.exit!r}")
         if not -_EXIT_LIMIT <= self.exit < _EXIT_LIMIT:
             raise ValueError(f"exit of a Return has 64 bits: {self.exit} is too large")
@@ -252,7 +252,8 @@ def make_job(factory: JobFactory, job_id: JobId) -> Job:
         raise JobFactoryError(
             f"the job factory returned {job!r} for job type {job_id.type}, which is not a Job"
         )
-    if getattr(job, "id", job_id) != job_id:
+    known_id = getattr(job, "id", None)
+    if known_id is not None and known_id != job_id:
         raise JobFactoryError(
             f"the job factory returned the same job twice for job type {job_id.type}: make a new one"
         )

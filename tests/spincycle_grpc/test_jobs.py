@@ -197,6 +197,18 @@ class TestDataclassJobs:
         ):
             make_job(JobTypes({"drain": job_class}), DRAIN).create({"odd": {}})
 
+    def test_have_types_that_exist_at_run_time(self) -> None:
+        job_class = dataclasses.make_dataclass("Odd", [("odd", "Client")], bases=(Task,))
+        with pytest.raises(TypeError, match="field odd of Odd: name 'Client' is not defined; import it"):
+            make_job(JobTypes({"drain": job_class}), DRAIN).create({"odd": {}})
+
+    def test_have_fields_of_their_own_of_any_type(self) -> None:
+        own = ("client", "Client", field(init=False))
+        job_class = dataclasses.make_dataclass("Odd", [("host", "str"), own], bases=(Task,))
+        job = make_job(JobTypes({"drain": job_class}), DRAIN)
+        job.create({"host": "db1", "client": "ignored"})
+        assert job.serialize() == b'{"host":"db1"}'
+
     @pytest.mark.parametrize("value", [{1, 2}, float("nan"), object()])
     def test_refuse_values_that_json_has_not(self, value: Any) -> None:
         job = new_drain()
@@ -294,6 +306,7 @@ class TestReturn:
             ({"state": 99}, ValueError),
             ({"exit": "1"}, TypeError),
             ({"exit": None}, TypeError),
+            ({"exit": True}, TypeError),
             ({"exit": 1 << 63}, ValueError),
             ({"exit": -(1 << 63) - 1}, ValueError),
             ({"error": ValueError("x")}, TypeError),
