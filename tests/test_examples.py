@@ -1,0 +1,87 @@
+"""The examples work: what the specs name is there, and the programs do what the specs count on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from server.builtin_jobs import builtin_factory
+from server.job_factories import knows_job_type
+
+ROOT = Path(__file__).parent.parent
+SPECS = sorted((ROOT / "examples" / "specs").glob("*.yaml"))
+HOSTS = ["web1", "web2", "web3", "web4", "web5"]
+
+
+def sequences() -> dict[str, Any]:
+    """Returns the sequences of all example specs."""
+    return {
+        name: sequence
+        for file in SPECS
+        for name, sequence in yaml.safe_load(file.read_text())["sequences"].items()
+    }
+
+
+def run(program: str, host: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Runs an example program that keeps what it must remember in a directory."""
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(directory)}
+    return subprocess.run(
+        [ROOT / "examples" / "bin" / program, host],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_the_examples_need_no_jobs_but_the_builtin_ones() -> None:
+    knows = knows_job_type(builtin_factory)
+    types = {
+        node["type"]
+        for sequence in sequences().values()
+        for node in sequence["nodes"].values()
+        if node["category"] == "job"
+    }
+    assert types == {"sleep", "shell-command"}
+    assert all(knows(job_type) for job_type in types)
+
+
+def test_the_programs_that_specs_name_are_there() -> None:
+    programs = {
+        arg["default"]
+        for sequence in sequences().values()
+        for arg in sequence.get("args", {}).get("static", [])
+        if arg["name"].endswith("program")
+    }
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "examples" / "bin").iterdir()} == programs
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_restarted_host_answers_after_a_few_checks(host: str, tmp_path: Path) -> None:
+    retries = sequences()["restart-host"]["nodes"]["check"]["retry"]
+    restarted = run("restart-host", host, tmp_path)
+    assert (restarted.returncode, restarted.stdout) == (0, f"{host} restarts\n")
+    checks = [run("check-host", host, tmp_path)]
+    while checks[-1].returncode:
+        assert checks[-1].stderr == f"{host} does not answer yet\n"
+        checks.append(run("check-host", host, tmp_path))
+    assert 1 <= len(checks) - 1 < retries
+    assert checks[-1].stdout == f"{host} answers\n"
+    assert run("check-host", host, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("program", ["restart-host", "check-host"])
+@pytest.mark.parametrize("name", ["../web1", "/web1", "", ".", "web1;ls"])
+def test_only_host_names_name_hosts(program: str, name: str, tmp_path: Path) -> None:
+    refused = run(program, name, tmp_path)
+    assert (refused.returncode, refused.stderr) == (2, f"{name} is no host name\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_announcement_names_the_service(tmp_path: Path) -> None:
+    assert "hosts of web are being restarted" in run("announce-restart", "web", tmp_path).stdout
