@@ -68,7 +68,9 @@ class _LibraryHandler(logging.Handler):
         logger: WrappedLogger = structlog.get_logger("library")
         method = "error" if record.levelno >= logging.ERROR else "warning"
         getattr(logger, method)(
-            record.getMessage(), logger=record.name, **({"exc_info": record.exc_info} if record.exc_info else {})
+            record.getMessage(),
+            logger=record.name,
+            **({"exc_info": record.exc_info} if record.exc_info else {}),
         )
 
 

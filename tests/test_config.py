@@ -32,7 +32,9 @@ def test_no_configuration_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_later_source_wins(tmp_path: Path) -> None:
-    file = write(tmp_path / "c.yaml", "specs: {dir: from-file}\nserver: {addr: '127.0.0.1:1'}\nresume_interval: 3s\n")
+    file = write(
+        tmp_path / "c.yaml", "specs: {dir: from-file}\nserver: {addr: '127.0.0.1:1'}\nresume_interval: 3s\n"
+    )
     config = load_config(
         file,
         environment={"SPINCYCLE_SPECS_DIR": "from-environment", "SPINCYCLE_SERVER_ADDR": "127.0.0.1:2"},
@@ -64,7 +66,9 @@ def test_the_jobs_factory_has_a_short_name() -> None:
 
 def test_access_options_have_no_variables(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "auth: {admin_roles: [root, dba], strict: true}\n")
-    config = load_config(file, environment={"SPINCYCLE_AUTH_STRICT": "false", "SPINCYCLE_AUTH_ADMIN_ROLES": "x"})
+    config = load_config(
+        file, environment={"SPINCYCLE_AUTH_STRICT": "false", "SPINCYCLE_AUTH_ADMIN_ROLES": "x"}
+    )
     assert config.auth_admin_roles == ("root", "dba")
     assert config.auth_strict is True
 

@@ -43,7 +43,15 @@ def demo_command(config: str | None, once: bool, http: str | None, grpc: str | N
         _wait_serving(process, str(grpc_address))
         click.echo(f"$ spinc start {' '.join(REQUEST[:2])} hosts:='[...]' --wait")
         status = subprocess.call(
-            [sys.executable, "-m", "spincycle_grpc.cli", f"--addr={grpc_address}", "start", *REQUEST, "--wait"]
+            [
+                sys.executable,
+                "-m",
+                "spincycle_grpc.cli",
+                f"--addr={grpc_address}",
+                "start",
+                *REQUEST,
+                "--wait",
+            ]
         )
         if once or status != 0:
             sys.exit(status)
@@ -93,7 +101,9 @@ def _wait_serving(process: subprocess.Popen[bytes], address: str) -> None:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
             time.sleep(0.1)
-    raise UnavailableError(f"the server did not start in {START_LIMIT:g} s: see {LOG_FILE}", reason="SERVER_DOWN")
+    raise UnavailableError(
+        f"the server did not start in {START_LIMIT:g} s: see {LOG_FILE}", reason="SERVER_DOWN"
+    )
 
 
 def _last_words() -> str:

@@ -11,7 +11,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = {
     "http": click.option("--http", metavar="HOST:PORT", help="Where to serve HTTP."),
-    "grpc": click.option("--grpc", metavar="HOST:PORT", help="Where to serve gRPC. Default: HTTP's port plus 10."),
+    "grpc": click.option(
+        "--grpc", metavar="HOST:PORT", help="Where to serve gRPC. Default: HTTP's port plus 10."
+    ),
     "specs": click.option("--specs", metavar="DIRECTORY", help="The request specs. Default: specs/."),
     "db": click.option("--db", metavar="URL", help="The database. Default: sqlite:///spincycle.db."),
     "jobs": click.option("--jobs", metavar="MODULE:ATTRIBUTE", help="The job factory."),

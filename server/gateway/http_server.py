@@ -138,5 +138,9 @@ class HttpServer:
         return listener
 
     def _refused(self, error: OSError) -> UnavailableError:
-        why = "the address is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
+        why = (
+            "the address is in use"
+            if error.errno == errno.EADDRINUSE
+            else (error.strerror or str(error)).lower()
+        )
         return UnavailableError(f"cannot listen on {self._address}: {why}", reason="ADDRESS_IN_USE")

@@ -77,7 +77,7 @@ def _setter(
             value = parse(text)
         except ValueError as error:
             raise InvalidArgumentError(
-                f'invalid \'{name}\' parameter: "{text}" {error}', reason="BAD_QUERY"
+                f"invalid '{name}' parameter: \"{text}\" {error}", reason="BAD_QUERY"
             ) from error
         if field.is_repeated:
             getattr(message, field.name).append(value)

@@ -91,9 +91,7 @@ class RunnerReportsService:
         if not request.HasField("finished_at"):
             request.finished_at.GetCurrentTime()
         finished_at = request.finished_at.ToMicroseconds()
-        await self._store.finish(
-            request.request_id, State(request.state), finished_at, request.finished_jobs
-        )
+        await self._store.finish(request.request_id, State(request.state), finished_at, request.finished_jobs)
         return FinishResponse()
 
     async def Suspend(self, request: SuspendRequest, context: CallContext) -> SuspendResponse:  # noqa: N802

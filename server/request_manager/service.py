@@ -16,11 +16,11 @@ from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.version import API_VERSION
 
 if TYPE_CHECKING:
+    from server.request_ids import RequestIdGenerator
     from server.request_manager.access import AccessLists
     from server.request_manager.building import Building
     from server.request_manager.dispatch import Dispatcher
     from server.request_manager.runners import Runners
-    from server.request_ids import RequestIdGenerator
     from server.rpc import CallContext
     from server.store import Store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -73,7 +72,9 @@ class GrpcServer:
 
     async def set_serving(self, serving: bool) -> None:
         """Tells the health service whether the server can do its work."""
-        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        state = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
         for name in ("", *self._names):
             await self._health.set(name, state)
 
@@ -105,9 +106,7 @@ def _serialize(message: Any) -> bytes:
 
 
 def _context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
-    metadata = {
-        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-    }
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     return CallContext(transport="grpc", metadata=metadata, peer=context.peer())
 
 

@@ -60,7 +60,8 @@ class Gate:
             raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
         if self._inside >= self._limit:
             raise ResourceExhaustedError(
-                f"the server has {self._limit} calls at hand, its limit: try again later", reason="TOO_MANY_CALLS"
+                f"the server has {self._limit} calls at hand, its limit: try again later",
+                reason="TOO_MANY_CALLS",
             )
         self._inside += 1
         self._idle.clear()
@@ -108,7 +109,11 @@ class MethodTable:
     """
 
     def __init__(
-        self, service: ServiceDescriptor, servicer: object, gate: Gate, authenticator: Authenticator | None = None
+        self,
+        service: ServiceDescriptor,
+        servicer: object,
+        gate: Gate,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.service = service
         self._gate = gate
@@ -123,7 +128,9 @@ class MethodTable:
         return Method(
             descriptor=descriptor,
             request_type=GetMessageClass(descriptor.input_type),
-            call=self._stream(descriptor.full_name, handler) if is_stream else self._unary(descriptor, handler),
+            call=self._stream(descriptor.full_name, handler)
+            if is_stream
+            else self._unary(descriptor, handler),
             is_stream=is_stream,
         )
 

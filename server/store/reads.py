@@ -87,9 +87,7 @@ def find_requests(connection: Connection, wanted: RequestFilter) -> list[Request
     Raises:
         InvalidArgumentError: An arg of the filter has not the form name=value.
     """
-    query = _filtered(select(requests), wanted).order_by(
-        requests.c.created_at.desc(), requests.c.request_id
-    )
+    query = _filtered(select(requests), wanted).order_by(requests.c.created_at.desc(), requests.c.request_id)
     if wanted.limit:
         query = query.limit(min(wanted.limit, 2**63 - 1)).offset(min(wanted.offset, 2**63 - 1))
     return [request_of(row) for row in connection.execute(query)]
@@ -205,9 +203,7 @@ def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequ
     return connection.scalars(
         select(requests.c.request_id)
         .join(suspended_job_chains, suspended_job_chains.c.request_id == requests.c.request_id)
-        .where(
-            and_(requests.c.state == State.SUSPENDED, suspended_job_chains.c.suspended_at < before)
-        )
+        .where(and_(requests.c.state == State.SUSPENDED, suspended_job_chains.c.suspended_at < before))
         .limit(limit)
     ).all()
 
@@ -219,4 +215,3 @@ def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
         (RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), row.draining)
         for row in connection.execute(select(runners).where(runners.c.lease_expires_at > now))
     ]
-

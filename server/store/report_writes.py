@@ -44,7 +44,9 @@ def insert_ignoring(connection: Connection, table: Any) -> Any:
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-def log_row(entry: JobLog, job_data: Message | None = None, sequence_try: int | None = None) -> dict[str, Any]:
+def log_row(
+    entry: JobLog, job_data: Message | None = None, sequence_try: int | None = None
+) -> dict[str, Any]:
     """Returns the row of a finished try."""
     return {
         "request_id": entry.request_id,
@@ -72,7 +74,9 @@ class RecordLog(Write):
     entry: JobLog
 
     @classmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[RecordLog]) -> Sequence[SpinCycleError | None]:
+    def apply_all(
+        cls, connection: Connection, writes: Sequence[RecordLog]
+    ) -> Sequence[SpinCycleError | None]:
         """One statement to see which requests there are, one to insert."""
         ids = {write.entry.request_id for write in writes}
         known = set(connection.scalars(select(requests.c.request_id).where(requests.c.request_id.in_(ids))))
@@ -251,9 +255,7 @@ class RenewRunner(Write):
         newest = {write.runner.runner_id: write for write in writes}
         addresses = [write.runner.grpc_address for write in newest.values()]
         connection.execute(
-            delete(runners).where(
-                runners.c.runner_id.in_(newest) | runners.c.grpc_address.in_(addresses)
-            )
+            delete(runners).where(runners.c.runner_id.in_(newest) | runners.c.grpc_address.in_(addresses))
         )
         connection.execute(
             insert(runners),

@@ -35,9 +35,7 @@ _UPDATE = (
         finished_jobs=bindparam("new_finished_jobs"),
     )
 )
-_DELETE_SUSPENDED = delete(suspended_job_chains).where(
-    suspended_job_chains.c.request_id == bindparam("key")
-)
+_DELETE_SUSPENDED = delete(suspended_job_chains).where(suspended_job_chains.c.request_id == bindparam("key"))
 
 
 def not_found(request_id: str) -> NotFoundError:

@@ -216,18 +216,14 @@ class Store:
         Raises:
             FailedPreconditionError: The assignment does not stand any more.
         """
-        await self._writer.write(
-            Finish(assignment.request_id, state, _now(), epoch=assignment.epoch)
-        )
+        await self._writer.write(Finish(assignment.request_id, state, _now(), epoch=assignment.epoch))
 
     async def stop_unassigned(self, request_id: str) -> bool:
         """Stops a PENDING or SUSPENDED request. Returns whether it was one."""
         stopped: bool = await self._writer.write(StopUnassigned(request_id, _now()))
         return stopped
 
-    async def finish(
-        self, request_id: str, state: State, finished_at: int, finished_jobs: int
-    ) -> None:
+    async def finish(self, request_id: str, state: State, finished_at: int, finished_jobs: int) -> None:
         """Sets the final state of a RUNNING request; the time is in microseconds since the Unix epoch.
 
         Raises:
@@ -253,9 +249,7 @@ class Store:
     async def fail_unresumed(self, seconds: float, limit: int = 100) -> Sequence[str]:
         """Fails requests that have been suspended for longer than this. Returns their ids."""
         old = await self._read(reads.suspended_before, seconds, limit)
-        failed = [
-            await self._writer.write(FailSuspended(request_id, _now())) for request_id in old
-        ]
+        failed = [await self._writer.write(FailSuspended(request_id, _now())) for request_id in old]
         return [request_id for request_id, happened in zip(old, failed, strict=True) if happened]
 
     async def set_progress(self, request_id: str, finished_jobs: int) -> None:
@@ -274,9 +268,7 @@ class Store:
         """
         await self._writer.write(RecordLog(entry))
 
-    async def apply_reports(
-        self, runner_id: str, reports: Sequence[ChainReport]
-    ) -> list[RefusedReport]:
+    async def apply_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
         """Stores what a runner reports, all of it in one transaction.
 
         Returns:

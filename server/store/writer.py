@@ -131,7 +131,9 @@ class GroupCommitWriter:
         except Exception as error:
             if len(batch) == 1:
                 return [self._failure(error)]
-            logger.warning("batch failed, each write is done alone", writes=len(batch), error=type(error).__name__)
+            logger.warning(
+                "batch failed, each write is done alone", writes=len(batch), error=type(error).__name__
+            )
         return [self._commit([waiting])[0] for waiting in batch]
 
     def _failure(self, error: Exception) -> SpinCycleError:

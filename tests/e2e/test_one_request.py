@@ -36,7 +36,9 @@ def eventually(look: Callable[[], Any], limit: float = LIMIT) -> Any:
 
 
 @pytest.fixture(scope="module", params=["one process", "two processes"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """A Request Manager that has a Job Runner, in its own process or in another."""
     directory = tmp_path_factory.mktemp("server")
     if request.param == "one process":
@@ -54,7 +56,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def http(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT) as client:
+    with httpx.Client(
+        base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT
+    ) as client:
         yield client
 
 
@@ -87,7 +91,9 @@ def test_http_answers_as_recorded(http: httpx.Client) -> None:
 
     def sleeping() -> httpx.Response | None:
         response = http.get("/api/v1/status/running")
-        return response if [job for job in response.json()["jobs"] if job["requestId"] == request_id] else None
+        return (
+            response if [job for job in response.json()["jobs"] if job["requestId"] == request_id] else None
+        )
 
     assert_as_recorded(eventually(sleeping), "running")
     assert_as_recorded(http.get(f"/api/v1/requests/{request_id}"), "get-running")
@@ -96,7 +102,9 @@ def test_http_answers_as_recorded(http: httpx.Client) -> None:
     recorded = json.loads(exchange("get-finished")["body"])
     body = finished.json()
     # The address of the runner stays: who ran a request is worth knowing afterwards too.
-    assert without_ids_and_times(body) == without_ids_and_times({**recorded, **{k: body[k] for k in ("jrURL",) if k in body}})
+    assert without_ids_and_times(body) == without_ids_and_times(
+        {**recorded, **{k: body[k] for k in ("jrURL",) if k in body}}
+    )
     log = http.get(f"/api/v1/requests/{request_id}/log")
     assert log_multiset(log.json()) == log_multiset(json.loads(exchange("log")["body"]))
     job_id = next(entry["jobId"] for entry in log.json() if entry["type"] == "sleep")
@@ -127,7 +135,11 @@ async def test_a_client_made_from_the_stubs_alone(server: ServerProcess) -> None
 def spinc(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "spincycle_grpc.cli", *arguments],
-        env={**os.environ, "SPINC_ADDR": server.address("request-manager", "grpc"), "PYTHONPATH": str(REPOSITORY)},
+        env={
+            **os.environ,
+            "SPINC_ADDR": server.address("request-manager", "grpc"),
+            "PYTHONPATH": str(REPOSITORY),
+        },
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -206,7 +218,9 @@ def test_a_dead_port_is_one_sentence(tmp_path: Path) -> None:
 def test_a_signal_ends_a_server_cleanly_and_the_next_one_goes_on(tmp_path: Path, number: int) -> None:
     with running("server", "--http=127.0.0.1:0", directory=tmp_path) as first:
         base = f"http://{first.address('request-manager', 'http')}/api/v1/requests"
-        request_id = httpx.post(base, json={"type": "nap", "args": {"ms": "1000"}}, timeout=LIMIT).json()["id"]
+        request_id = httpx.post(base, json={"type": "nap", "args": {"ms": "1000"}}, timeout=LIMIT).json()[
+            "id"
+        ]
         eventually(
             lambda: httpx.get(base.replace("requests", "status/running"), timeout=LIMIT).json()["jobs"]
         )

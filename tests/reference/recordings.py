@@ -34,7 +34,8 @@ def without_ids_and_times(value: Any, key: str = "") -> Any:
             parts = [without_ids_and_times(part) for part in value.values()]
             return sorted(parts, key=lambda part: json.dumps(part, sort_keys=True))
         return {
-            _REQUEST_ID.sub("<request>", name): without_ids_and_times(part, name) for name, part in value.items()
+            _REQUEST_ID.sub("<request>", name): without_ids_and_times(part, name)
+            for name, part in value.items()
         }
     if isinstance(value, list):
         return [without_ids_and_times(part) for part in value]

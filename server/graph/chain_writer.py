@@ -1,0 +1,70 @@
+"""Writing the job chain message, job by job and edge by edge, in place: nothing is copied in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import Job, JobChain
+
+NOOP = "noop"
+"""The name and the type of the jobs that only join others."""
+
+_PENDING = State.PENDING.value
+
+
+class ChainWriter:
+    """A job chain that is being written.
+
+    Args:
+        request_id: The request that the chain is for.
+        timeout: How long the chain may run, as a duration; "" for ever.
+        ids: Where the ids of the jobs come from.
+        max_jobs: How many jobs the chain may have.
+
+    Attributes:
+        chain: The chain as written so far.
+    """
+
+    def __init__(self, request_id: str, timeout: str, ids: Iterator[str], max_jobs: int) -> None:
+        self.chain = JobChain(request_id=request_id, state=State.PENDING.value, timeout=timeout)
+        self._jobs = self.chain.jobs
+        self._adjacency_list = self.chain.adjacency_list
+        self._ids = ids
+        self._left = self._max_jobs = max_jobs
+
+    def job_id(self) -> str:
+        """Takes the id of the next job.
+
+        Raises:
+            InvalidArgumentError: There are too many jobs. Reason: TOO_MANY_JOBS.
+        """
+        job_id = next(self._ids, "") if self._left else ""
+        if not job_id:
+            raise InvalidArgumentError(
+                f"the job chain would have more than {self._max_jobs - self._left} jobs: "
+                "make several requests of fewer elements each",
+                reason="TOO_MANY_JOBS",
+            )
+        self._left -= 1
+        return job_id
+
+    def job(self, job_id: str, name: str, job_type: str, sequence_id: str, parent_sequence_id: str) -> Job:
+        """Adds a job and returns it, for the caller to fill in the rest."""
+        job = self._jobs[job_id]
+        job.id = job_id
+        job.name = name
+        job.type = job_type
+        job.state = _PENDING
+        job.sequence_id = sequence_id
+        job.parent_sequence_id = parent_sequence_id
+        return job
+
+    def noop(self, job_id: str, sequence_id: str, parent_sequence_id: str) -> Job:
+        """Adds a job that only joins others, and returns it."""
+        return self.job(job_id, NOOP, NOOP, sequence_id, parent_sequence_id)
+
+    def edge(self, before: str, after: str) -> None:
+        """Lets one job come right after another."""
+        self._adjacency_list[before].ids.append(after)

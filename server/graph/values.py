@@ -1,0 +1,58 @@
+"""The values of args: JSON, of which each job gets a copy of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.struct_pb2 import Struct
+
+from spincycle_grpc.structs import from_struct, to_struct
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+_KIND_NAMES: dict[type, str] = {
+    str: "string",
+    bool: "bool",
+    int: "number",
+    float: "number",
+    dict: "map",
+    list: "slice",
+    type(None): "null",
+}
+
+
+def kind_name(value: object) -> str:
+    """Returns what kind of JSON value this is, as errors say it ("string", "number")."""
+    return _KIND_NAMES.get(value.__class__, value.__class__.__name__)
+
+
+def copied_args(args: Mapping[str, object]) -> dict[str, object]:
+    """Returns args that share no list or map with these."""
+    return {name: value if value.__class__ in _SCALARS else _copied(value) for name, value in args.items()}
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(item) for item in value]
+    return value
+
+
+def checked_struct(args: Mapping[str, object]) -> Struct:
+    """Returns the args of a request as a Struct.
+
+    Raises:
+        InvalidArgumentError: One is no JSON, or could not be sent on. Reason: WRONG_TYPE,
+            NUMBER_TOO_LARGE, TOO_DEEP.
+    """
+    return to_struct(args, "args")
+
+
+def checked_copy(name: str, value: object) -> object:
+    """Returns the value of an arg as it is once it has been sent, sharing nothing with this one.
+
+    Raises:
+        InvalidArgumentError: As `checked_struct`.
+    """
+    return from_struct(checked_struct({name: value}))[name]

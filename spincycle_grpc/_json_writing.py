@@ -1,0 +1,194 @@
+"""Messages as values that a JSON serializer takes: one function a message type, made from its descriptor."""
+
+from __future__ import annotations
+
+import binascii
+import datetime
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.structs import from_struct, from_value
+from spincycle_grpc.v1 import json_pb2
+
+Write: TypeAlias = Callable[[Any], Any]
+
+_EPOCH = datetime.datetime(1970, 1, 1)
+_KEY_WRITERS: dict[int, Write] = {
+    FieldDescriptor.CPPTYPE_STRING: str,
+    FieldDescriptor.CPPTYPE_BOOL: lambda key: "true" if key else "false",
+}
+
+
+class Writers:
+    """The functions that were made so far, by the names of their message types."""
+
+    def __init__(self) -> None:
+        self._writers: dict[str, Write] = dict(_WELL_KNOWN)
+        self._field_writers: dict[str, Write] = {}
+
+    def of_message(self, descriptor: Descriptor) -> Write:
+        """Returns what makes a JSON value of a message."""
+        write = self._writers.get(descriptor.full_name)
+        if write is None:
+            write = self._writers[descriptor.full_name] = self._make(descriptor)
+        return write
+
+    def of_field(self, field: FieldDescriptor) -> Write:
+        """Returns what makes a JSON value of a field, from the message that has it."""
+        write = self._field_writers.get(field.full_name)
+        if write is None:
+            write = self._field_writers[field.full_name] = self._make_field(field)
+        return write
+
+    def _make_field(self, field: FieldDescriptor) -> Write:
+        convert = self._value_writer(field)
+        name = field.name
+        if field.has_presence:
+            return lambda message: convert(getattr(message, name)) if message.HasField(name) else None
+        return lambda message: convert(getattr(message, name))
+
+    def _make(self, descriptor: Descriptor) -> Write:
+        if descriptor.GetOptions().Extensions[json_pb2.json_message].unwrapped:
+            return self.of_field(descriptor.fields[0])
+        converters: dict[str, Write] = {}
+        lines = ["def write(message):", "    written = {}"]
+        for field in descriptor.fields:
+            if not json_options(field).hidden:
+                lines += self._statements(field, converters)
+        lines.append("    return written")
+        made: dict[str, Any] = {}
+        exec("\n".join(lines), dict(converters), made)  # noqa: S102 (made of names that the descriptor holds)
+        write: Write = made["write"]
+        return write
+
+    def _statements(self, field: FieldDescriptor, converters: dict[str, Write]) -> list[str]:
+        """Returns the lines that write one field: straight code, since this is on every request's path."""
+        value = f"message.{field.name}"
+        if field.is_repeated or not is_plain_type(field):
+            converters[f"convert_{field.name}"] = self._value_writer(field)
+            value = f"convert_{field.name}({value})"
+        assign = f"written[{field.json_name!r}] = "
+        omit = json_options(field).omit_empty
+        if field.has_presence:
+            lines = [f"    if message.HasField({field.name!r}):"]
+            lines += (
+                [f"        if value := {value}:", f"            {assign}value"]
+                if omit
+                else [f"        {assign}{value}"]
+            )
+            return lines if omit else [*lines, "    else:", f"        {assign}None"]
+        if omit:
+            return [f"    if value := {value}:", f"        {assign}value"]
+        return [f"    {assign}{value}"]
+
+    def _value_writer(self, field: FieldDescriptor) -> Write:
+        if is_map(field):
+            return self._map_writer(field)
+        convert = self._single_writer(field)
+        if not field.is_repeated:
+            return convert
+        if is_plain_type(field):
+            return _copied
+        return lambda values: [convert(value) for value in values]
+
+    def _map_writer(self, field: FieldDescriptor) -> Write:
+        key_field, value_field = field.message_type.fields
+        write_key = _KEY_WRITERS.get(key_field.cpp_type, str)
+        if is_plain_type(value_field):
+            return lambda values: {write_key(key): values[key] for key in sorted(values)}
+        convert = self._single_writer(value_field)
+        return lambda values: {write_key(key): convert(values[key]) for key in sorted(values)}
+
+    def _single_writer(self, field: FieldDescriptor) -> Write:
+        if field.message_type is not None:
+            return self._message_writer(field.message_type)
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return _base64
+        if field.enum_type is not None and not is_plain_type(field):
+            literals = enum_literals(field)
+            return lambda number: literals.get(number, number)
+        return _as_it_is
+
+    def _message_writer(self, descriptor: Descriptor) -> Write:
+        """Returns a message type's writer, found at its first use: the type may contain itself."""
+        found: Write | None = None
+
+        def write(message: Any) -> Any:
+            nonlocal found
+            if found is None:
+                found = self.of_message(descriptor)
+            return found(message)
+
+        return self._writers.get(descriptor.full_name, write)
+
+
+def enum_literals(field: FieldDescriptor) -> dict[int, str]:
+    """Returns number to JSON literal of an enum field; empty where the enum is written as numbers."""
+    return {
+        value.number: value.GetOptions().Extensions[json_pb2.json_literal]
+        for value in field.enum_type.values
+        if value.GetOptions().HasExtension(json_pb2.json_literal)
+    }
+
+
+def write_timestamp(time: Timestamp) -> str:
+    """Returns a time as RFC 3339 with up to nine fractional digits, trailing zeros cut.
+
+    Raises:
+        InvalidArgumentError: It is not within the years 1 to 9999.
+    """
+    try:
+        text = (_EPOCH + datetime.timedelta(seconds=time.seconds)).isoformat()
+    except OverflowError as error:
+        raise InvalidArgumentError(
+            f"a time is {time.seconds} seconds after 1970: it must be within the years 1 to 9999",
+            reason="WRONG_TYPE",
+        ) from error
+    if time.nanos:
+        return f"{text}.{time.nanos:09d}".rstrip("0") + "Z"
+    return text + "Z"
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+def _copied(values: Any) -> Any:
+    return values[:]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def json_options(field: FieldDescriptor) -> json_pb2.JsonField:
+    """Returns the options of a field's JSON form."""
+    options: json_pb2.JsonField = field.GetOptions().Extensions[json_pb2.json_field]
+    return options
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether the field is a map."""
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def is_plain_type(field: FieldDescriptor) -> bool:
+    """Whether a value of the field's type is in Python what it is in JSON."""
+    if field.message_type is not None or field.type == FieldDescriptor.TYPE_BYTES:
+        return False
+    return field.enum_type is None or not enum_literals(field)
+
+
+_WELL_KNOWN: dict[str, Write] = {
+    Timestamp.DESCRIPTOR.full_name: write_timestamp,
+    Duration.DESCRIPTOR.full_name: lambda duration: duration.ToJsonString(),
+    Struct.DESCRIPTOR.full_name: from_struct,
+    Value.DESCRIPTOR.full_name: from_value,
+    ListValue.DESCRIPTOR.full_name: lambda values: [from_value(value) for value in values.values],
+}

@@ -1,0 +1,58 @@
+"""How a job and what belongs to it are put into words."""
+
+from __future__ import annotations
+
+import json
+
+from spincycle_grpc.structs import from_struct
+from spincycle_grpc.v1.job_pb2 import Job
+
+_LONGEST_VALUE = 60
+
+
+def is_noop(job: Job) -> bool:
+    """Whether a job does nothing but join others."""
+    return job.name == job.type == "noop" and not job.bytes
+
+
+def plain(text: str) -> str:
+    """Returns text without anything that a terminal would act on."""
+    return text if text.isprintable() else json.dumps(text)
+
+
+def title(job: Job) -> str:
+    """Returns the name and the type of a job, `drain (shell-command)`, or `noop`."""
+    return "noop" if is_noop(job) else f"{plain(job.name)} ({plain(job.type)})"
+
+
+def args(job: Job) -> list[str]:
+    """Returns the args of a job, each as `name=value`, by name; values are JSON, long ones cut."""
+    if not job.HasField("args"):
+        return []
+    return [f"{plain(name)}={_short(value)}" for name, value in sorted(from_struct(job.args).items())]
+
+
+def limits(job: Job) -> list[str]:
+    """Returns what is said of the tries and the time of a job: `retry 2`, `wait 50ms`, `timeout 5m`."""
+    return _limits(job.retry, job.retry_wait, job.timeout)
+
+
+def sequence_limits(job: Job) -> list[str]:
+    """Returns the same of the sequence that begins with a job."""
+    return _limits(job.sequence_retry, job.sequence_retry_wait, job.sequence_timeout)
+
+
+def _limits(retry: int, wait: str, timeout: str) -> list[str]:
+    words = []
+    if retry:
+        words.append(f"retry {retry}")
+        if wait not in ("", "0s"):
+            words.append(f"wait {plain(wait)}")
+    if timeout:
+        words.append(f"timeout {plain(timeout)}")
+    return words
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return plain(text) if len(text) <= _LONGEST_VALUE else f"{plain(text[:_LONGEST_VALUE])}..."

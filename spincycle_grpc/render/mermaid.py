@@ -1,0 +1,41 @@
+"""A job chain in the language of Mermaid, which Markdown viewers draw."""
+
+from __future__ import annotations
+
+from spincycle_grpc.render.labels import is_noop, limits, sequence_limits
+from spincycle_grpc.render.layout import Kind, Layout
+from spincycle_grpc.v1.job_pb2 import Job, JobChain
+
+_SAFE = frozenset(" -_.,:/@()")
+
+
+def to_mermaid(chain: JobChain) -> str:
+    """Returns a job chain as a Mermaid flowchart."""
+    lines = ["flowchart TD\n"]
+    for step in Layout(chain).walk():
+        if step.kind is Kind.END_SEQUENCE:
+            lines.append("  end\n")
+            continue
+        if step.kind is Kind.BEGIN_SEQUENCE:
+            label = _quoted(", ".join(["sequence", *sequence_limits(step.job)]))
+            lines.append(f"  subgraph sequence_{step.job.id}[{label}]\n")
+        lines.append(f"  {_name(step.job.id)}{_box(step.job)}\n")
+    for job_id, job_ids in sorted(chain.adjacency_list.items()):
+        lines.extend(f"  {_name(job_id)} --> {_name(child)}\n" for child in job_ids.ids)
+    return "".join(lines)
+
+
+def _name(job_id: str) -> str:
+    # A prefix, since some words, `end` among them, are the language's own.
+    return f"job_{job_id}"
+
+
+def _box(job: Job) -> str:
+    if is_noop(job):
+        return '((" "))'
+    return f"[{_quoted(', '.join([f'{job.name} ({job.type})', *limits(job)]))}]"
+
+
+def _quoted(text: str) -> str:
+    """Returns text in quotes, with all that could mean something as a character code."""
+    return '"' + "".join(c if c.isalnum() or c in _SAFE else f"#{ord(c)};" for c in text) + '"'

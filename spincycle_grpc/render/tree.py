@@ -1,0 +1,60 @@
+"""A job chain as a tree of text: what is in a sequence stands below its first job, further to the right.
+
+A job comes right after the one on the line above, unless an arrow says after which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spincycle_grpc.render.labels import args, limits, plain, sequence_limits, title
+from spincycle_grpc.render.layout import Kind, Layout, Step
+from spincycle_grpc.v1.job_pb2 import JobChain
+
+_DEEPEST_INDENT = 30
+_MOST_PARENTS = 4
+
+
+def to_tree(chain: JobChain) -> str:
+    """Returns a job chain as a tree of text."""
+    layout = Layout(chain)
+    lines = [_heading(chain)]
+    indents = [""]
+    above = ""
+    for step in layout.walk():
+        if step.kind is Kind.END_SEQUENCE:
+            indents.pop()
+            continue
+        indent = indents[-1]
+        elbow = "└── " if step.is_last else "├── "
+        lines.append(f"{indent}{elbow}{_line(step, layout.parents[step.job.id], above)}")
+        if step.kind is Kind.BEGIN_SEQUENCE:
+            deeper = indent + ("    " if step.is_last else "│   ")
+            indents.append(deeper if step.depth < _DEEPEST_INDENT else indent)
+        above = step.job.id
+    return "\n".join(lines) + "\n"
+
+
+def _heading(chain: JobChain) -> str:
+    words = [f"{len(chain.jobs):,} jobs"]
+    if chain.request_id:
+        words.append(f"request {plain(chain.request_id)}")
+    if chain.timeout:
+        words.append(f"timeout {plain(chain.timeout)}")
+    return f"{', '.join(words)} (each follows the line above, or what its arrow names)"
+
+
+def _line(step: Step, parents: Sequence[str], above: str) -> str:
+    job = step.job
+    if step.kind is Kind.BEGIN_SEQUENCE:
+        words = [f"{job.id} sequence", *sequence_limits(job)]
+        if step.depth > _DEEPEST_INDENT:
+            words.append(f"{step.depth} deep")
+        text = ", ".join(words)
+    else:
+        text = " ".join([", ".join([f"{job.id} {title(job)}", *limits(job)]), *args(job)])
+    if list(parents) == [above] or not parents:
+        return text
+    more = len(parents) - _MOST_PARENTS
+    listed = " ".join(parents[:_MOST_PARENTS]) + (f" and {more:,} more" if more > 0 else "")
+    return f"{text}  <- {listed}"

@@ -1,0 +1,182 @@
+"""The JSON of the wire: messages as the JSON API of the original Spin Cycle has them, and back.
+
+The descriptors and the field options of `json.proto` say what each message looks like; there is
+no code for any one of them. docs/wire-format.md tells the rules.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from typing import Any, TypeVar
+
+import orjson
+from google.protobuf.message import Message
+
+from spincycle_grpc._json_reading import Readers, WrongTypeError
+from spincycle_grpc._json_source import JsonEndsEarlyError, JsonSyntaxError, first_value, locate
+from spincycle_grpc._json_writing import Writers
+from spincycle_grpc.errors import InvalidArgumentError
+
+_AnyMessage = TypeVar("_AnyMessage", bound=Message)
+
+_ORJSON_LARGEST = 2.0**63
+"""From here on orjson may have made a float of a whole number."""
+
+_LONGEST_INTEGER = 400
+"""Digits of a whole number that are read as one; no field takes a longer one, nor does a double."""
+
+_writers = Writers()
+_readers = Readers(_ORJSON_LARGEST)
+_exact_readers = Readers(float("inf"))
+
+
+def encode(message: Message, field: str = "") -> bytes:
+    """Returns a message, or one of its fields, as JSON on one line.
+
+    Infinities and NaN in args, which JSON does not have, become null.
+
+    Args:
+        message: The message.
+        field: The name of a field, as in the .proto; empty for the whole message.
+
+    Raises:
+        InvalidArgumentError: A time is not within the years 1 to 9999.
+    """
+    descriptor = message.DESCRIPTOR
+    write = _writers.of_field(descriptor.fields_by_name[field]) if field else _writers.of_message(descriptor)
+    with _PausedCollector():
+        return _escaped(orjson.dumps(write(message)))
+
+
+def decode(data: bytes, message_type: type[_AnyMessage]) -> _AnyMessage:
+    """Returns the message that JSON stands for.
+
+    Raises:
+        InvalidArgumentError: It stands for none. Reasons: BAD_JSON, WRONG_TYPE, NUMBER_TOO_LARGE,
+            TOO_DEEP; the message names the field.
+    """
+    message = message_type()
+    decode_into(message, data)
+    return message
+
+
+def decode_into(message: Message, data: bytes, field: str = "") -> None:
+    """Sets a message, or one of its fields, to what JSON stands for. What it held before is gone.
+
+    Args:
+        message: The message. It is half filled when there is an error.
+        data: The JSON. What follows the first value in it is not looked at.
+        field: The name of a field, as in the .proto; empty for the whole message.
+
+    Raises:
+        InvalidArgumentError: As `decode`.
+    """
+    with _PausedCollector():
+        _decode_into(message, data, field)
+
+
+def _decode_into(message: Message, data: bytes, field: str) -> None:
+    try:
+        value = orjson.loads(data)
+        readers = _readers
+    except orjson.JSONDecodeError:
+        data, value = _parse_slowly(data)
+        readers = _exact_readers
+    try:
+        try:
+            _fill(readers, message, field, value)
+        except InvalidArgumentError as error:
+            if readers is _exact_readers or error.reason != "NUMBER_TOO_LARGE":
+                raise
+            _fill(_exact_readers, message, field, json.loads(data, parse_int=_parse_integer))
+    except WrongTypeError as error:
+        raise _wrong_type(error, data) from None
+
+
+class _PausedCollector:
+    """Keeps the garbage collector from running while trees are built.
+
+    They have no circles, but look to it like a reason to search all objects of the process again
+    and again, which takes as long as the rest. Threads do no harm to each other: at worst the
+    collector runs again a little early.
+    """
+
+    __slots__ = ("_was_enabled",)
+
+    def __enter__(self) -> None:
+        self._was_enabled = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self._was_enabled:
+            gc.enable()
+
+
+def _fill(readers: Readers, message: Message, field: str, value: Any) -> None:
+    if field:
+        message.ClearField(field)
+        fill = readers.of_field(message.DESCRIPTOR.fields_by_name[field])
+    else:
+        message.Clear()
+        fill = readers.of_message(message.DESCRIPTOR)
+    if value is not None:
+        fill(message, value)
+
+
+def _escaped(data: bytes) -> bytes:
+    """Returns JSON with the characters escaped that the original escapes: they mean something in HTML or JavaScript."""
+    if b"<" in data:
+        data = data.replace(b"<", b"\\u003c")
+    if b">" in data:
+        data = data.replace(b">", b"\\u003e")
+    if b"&" in data:
+        data = data.replace(b"&", b"\\u0026")
+    if b"\xe2\x80" in data:
+        data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return data
+
+
+def _parse_slowly(data: bytes) -> tuple[bytes, Any]:
+    """Parses what orjson refused, as Go does: what follows the value, and what is not Unicode, is no error.
+
+    Returns:
+        The text up to the end of its first value, and that value.
+    """
+    try:
+        data = data[: first_value(data).end]
+        return data, _unicode(json.loads(data.decode("utf-8", "replace"), parse_int=_parse_integer))
+    except JsonSyntaxError as error:
+        raise InvalidArgumentError(
+            f"Syntax error: offset={error.offset}, error={error.problem}", reason="BAD_JSON"
+        ) from None
+    except JsonEndsEarlyError as error:
+        raise InvalidArgumentError(str(error), reason="BAD_JSON") from None
+
+
+def _parse_integer(text: str) -> int | float:
+    return int(text) if len(text) <= _LONGEST_INTEGER else int(text[:_LONGEST_INTEGER])
+
+
+def _unicode(value: Any) -> Any:
+    """Returns a parsed value with half surrogates replaced, which no message can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_unicode(item) for item in value]
+    if isinstance(value, dict):
+        return {_unicode(key): _unicode(item) for key, item in value.items()}
+    return value
+
+
+def _wrong_type(error: WrongTypeError, data: bytes) -> InvalidArgumentError:
+    try:
+        source = locate(data, error.path)
+        offset = source.start + 1 if error.got in ("object", "array") else source.end
+    except LookupError:  # a key that was not Unicode
+        offset = 0
+    field = ".".join(str(name) for name in error.names)
+    return InvalidArgumentError(
+        f"Unmarshal type error: expected={error.expected}, got={error.got}, field={field}, offset={offset}",
+        reason="WRONG_TYPE",
+    )

@@ -1,0 +1,74 @@
+"""Generated specs: chains are sound, and the same as those of a slow and obvious builder."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from server.graph import ChainBuilder, job_ids
+from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
+from spincycle_grpc.v1.job_pb2 import JobChain
+from tests.graph.chains import assert_sound, same_graph
+from tests.graph.generated import Written, broken_requests, written_requests
+from tests.graph.job_types import factory
+from tests.graph.slow_builder import RefusedError, SlowBuilder
+
+MOST_JOBS_TO_COMPARE = 250
+THE_CALLERS_FAULT = {
+    "UNKNOWN_REQUEST_TYPE", "NOT_A_REQUEST", "STATIC_ARG_GIVEN", "BAD_EACH", "BAD_IF",
+}  # fmt: skip
+
+slowly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def build(written: Written, seed: int = 1) -> JobChain:
+    builder = ChainBuilder(written.specs, factory)
+    return builder.build("request", written.given, "", ids=job_ids(Random(seed))).job_chain
+
+
+def build_slowly(written: Written) -> tuple[JobChain | None, str]:
+    """Returns the chain of the slow builder, or the reason why there is none."""
+    try:
+        return SlowBuilder(written.specs, factory).build("request", written.given), ""
+    except RefusedError as error:
+        return None, error.reason
+
+
+@slowly
+@given(written_requests())
+def test_what_is_written_well_builds_a_sound_chain(written: Written) -> None:
+    assert_sound(build(written))
+
+
+@slowly
+@given(written_requests())
+def test_the_slow_builder_builds_the_same(written: Written) -> None:
+    chain = build(written)
+    if len(chain.jobs) <= MOST_JOBS_TO_COMPARE:
+        assert same_graph(chain, SlowBuilder(written.specs, factory).build("request", written.given))
+
+
+@slowly
+@given(broken_requests())
+def test_the_slow_builder_refuses_the_same_for_the_same_reason(written: Written) -> None:
+    expected, reason = build_slowly(written)
+    if expected is None:
+        by_caller = reason in THE_CALLERS_FAULT
+        with pytest.raises(InvalidArgumentError if by_caller else SpinCycleError) as caught:
+            build(written)
+        assert caught.value.reason == reason
+        assert by_caller or reason == "REQUIRED_ARG_MISSING" or isinstance(caught.value, InternalError)
+        return
+    chain = build(written)
+    if len(chain.jobs) <= MOST_JOBS_TO_COMPARE:
+        assert same_graph(chain, expected)
+
+
+@slowly
+@given(written_requests())
+def test_the_same_ids_give_the_same_chain_also_from_a_builder_that_was_used(written: Written) -> None:
+    builder = ChainBuilder(written.specs, factory)
+    chains = [builder.build("request", written.given, "", ids=job_ids(Random(7))).job_chain for _ in range(2)]
+    assert chains[0] == chains[1] == build(written, seed=7)
