@@ -1,0 +1,171 @@
+"""The calls of a Request Manager as values, for the two clients to make: what is sent, what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import orjson
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.retries import A_FEW_TIMES, ONCE, RetryPolicy
+from spincycle_grpc.structs import from_value, to_struct, to_value
+from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
+from spincycle_grpc.v1.status_pb2 import RunningStatus, StatusFilter
+
+DEFAULT_ADDRESS = "127.0.0.1:32318"
+"""Where a Request Manager serves gRPC when nobody says otherwise."""
+
+_Answer = TypeVar("_Answer")
+_Message = TypeVar("_Message", bound=Message)
+
+
+@dataclass(frozen=True)
+class Call(Generic[_Answer]):
+    """One call.
+
+    Attributes:
+        method: The name of the method of RequestManager.
+        request: What is sent.
+        read: Takes what is wanted out of the response.
+        policy: When to try again: what the comment of the method in the .proto allows.
+    """
+
+    method: str
+    request: Message
+    read: Callable[[Any], _Answer]
+    policy: RetryPolicy = A_FEW_TIMES
+
+
+def create(request_type: str, args: Mapping[str, object] | None) -> Call[Request]:
+    """Makes a request. A second try would make a second one."""
+    request = _message(messages.CreateRequest, type=request_type, args=to_struct(args or {}, ""))
+    return Call("Create", request, lambda response: response.request, ONCE)
+
+
+def plan(request_type: str, args: Mapping[str, object] | None) -> Call[Request]:
+    """Tells what a request would be."""
+    request = _message(messages.PlanRequest, type=request_type, args=to_struct(args or {}, ""))
+    return Call("Plan", request, lambda response: response.request)
+
+
+def find(
+    *,
+    request_type: str,
+    states: Iterable[int],
+    user: str,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    offset: int,
+    args: Mapping[str, object] | None,
+) -> Call[list[Request]]:
+    """Finds requests."""
+    chosen = _message(
+        RequestFilter,
+        type=request_type,
+        states=[int(state) for state in states],
+        user=user,
+        since=_timestamp(since),
+        until=_timestamp(until),
+        limit=limit,
+        offset=offset,
+        args=[f"{name}={_as_text(name, value)}" for name, value in (args or {}).items()],
+    )
+    return Call("Find", messages.FindRequest(filter=chosen), lambda response: list(response.requests))
+
+
+def get(request_id: str, *, with_job_chain: bool, policy: RetryPolicy = A_FEW_TIMES) -> Call[Request]:
+    """Returns a request."""
+    request = _message(messages.GetRequest, request_id=request_id, omit_job_chain=not with_job_chain)
+    return Call("Get", request, lambda response: response.request, policy)
+
+
+def start(request_id: str) -> Call[None]:
+    """Starts a request. A second try would say that it is running already."""
+    return Call("Start", _message(messages.StartRequest, request_id=request_id), _nothing, ONCE)
+
+
+def stop(request_id: str) -> Call[None]:
+    """Stops a request."""
+    return Call("Stop", _message(messages.StopRequest, request_id=request_id), _nothing)
+
+
+def job_chain(request_id: str) -> Call[JobChain]:
+    """Returns a job chain."""
+    request = _message(messages.GetJobChainRequest, request_id=request_id)
+    return Call("GetJobChain", request, lambda response: response.job_chain)
+
+
+def log(request_id: str) -> Call[list[JobLog]]:
+    """Returns a job log."""
+    request = _message(messages.GetLogRequest, request_id=request_id)
+    return Call("GetLog", request, lambda response: list(response.entries))
+
+
+def job_log(request_id: str, job_id: str) -> Call[JobLog]:
+    """Returns the newest entry of one job."""
+    request = _message(messages.GetJobLogRequest, request_id=request_id, job_id=job_id)
+    return Call("GetJobLog", request, lambda response: response.entry)
+
+
+def request_list() -> Call[list[RequestSpec]]:
+    """Lists the types of requests."""
+    return Call("RequestList", messages.RequestListRequest(), lambda response: list(response.specs))
+
+
+def running(request_id: str) -> Call[RunningStatus]:
+    """Returns the running jobs."""
+    chosen = _message(StatusFilter, request_id=request_id)
+    return Call("Running", messages.RunningRequest(filter=chosen), lambda response: response.status)
+
+
+def version() -> Call[str]:
+    """Returns the version of the API."""
+    return Call("Version", messages.RequestManagerVersionRequest(), lambda response: str(response.version))
+
+
+def _nothing(response: object) -> None:
+    return None
+
+
+def _message(message_type: Callable[..., _Message], **fields: object) -> _Message:
+    """Makes a message.
+
+    Raises:
+        InvalidArgumentError: A text is not Unicode, or a number is out of range. Reason: WRONG_TYPE.
+    """
+    try:
+        return message_type(**fields)
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{error.object!r} is not Unicode text", reason="WRONG_TYPE") from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"a value cannot be sent: {error}", reason="WRONG_TYPE") from error
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    """Returns a time as a Timestamp; one without a zone is a local time, as everywhere in Python."""
+    if time is None:
+        return None
+    try:
+        timestamp = Timestamp()
+        timestamp.FromDatetime(time.astimezone())
+    except (ValueError, OverflowError, OSError) as error:
+        raise InvalidArgumentError(
+            f"{time} is out of range: a time must be in the years 1 to 9999", reason="WRONG_TYPE"
+        ) from error
+    return timestamp
+
+
+def _as_text(name: str, value: object) -> str:
+    """Returns the text that the server compares an arg's value with."""
+    if isinstance(value, str):
+        return value
+    return orjson.dumps(from_value(to_value(value, name))).decode()
