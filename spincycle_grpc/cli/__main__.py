@@ -1,0 +1,8 @@
+"""`python -m spincycle_grpc.cli`, which is `spinc`."""
+
+from __future__ import annotations
+
+from spincycle_grpc.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""`spinc find`: requests that filters let through."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from spincycle_grpc.cli.arguments import parse_words
+from spincycle_grpc.cli.output import show_json, show_table, state_name, time_text
+from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.duration import parse_duration
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.request_manager_pb2 import FindResponse
+from spincycle_grpc.wire import encode
+
+_HEADINGS = ("REQUEST", "TYPE", "STATE", "USER", "CREATED", "FINISHED", "JOBS")
+_STATES = [state.name for state in State if state not in (State.UNKNOWN, State.RESERVED)]
+
+
+class _Time(click.ParamType[datetime]):
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return datetime.fromisoformat(value).astimezone()
+        except (ValueError, OverflowError):
+            pass
+        try:
+            return datetime.fromtimestamp(time.time(), UTC) - timedelta(
+                microseconds=parse_duration(value) // 1000
+            )
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} must be a time, as 2026-11-23T15:47:18Z, or how long ago, as 2h30m", param, ctx
+            )
+
+
+@click.command("find")
+@click.option("--type", "request_type", metavar="REQUEST", default="", help="Requests of this type.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(_STATES, case_sensitive=False),
+    multiple=True,
+    help="Requests in this state, or in one of several.",
+)
+@click.option("--user", default="", help="Requests of this user.")
+@click.option("--since", type=_Time(), help="Requests that were not finished before this time.")
+@click.option("--until", type=_Time(), help="Requests that were created before this time.")
+@click.option(
+    "--arg",
+    "words",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Requests with this arg, or with all of several.",
+)
+@click.option(
+    "--limit", type=click.IntRange(0), default=100, show_default=True, help="At most so many; 0: all."
+)
+@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out so many of the newest.")
+@client_options
+@pass_settings
+def command(
+    settings: Settings,
+    *,
+    request_type: str,
+    states: tuple[str, ...],
+    user: str,
+    since: datetime | None,
+    until: datetime | None,
+    words: tuple[str, ...],
+    limit: int,
+    offset: int,
+) -> None:
+    """List requests, newest first: those that all the options let through.
+
+    A TIME is a date, a time, or how long ago it was: 2026-11-23, 2026-11-23T15:47:18Z, 2h30m.
+    """
+    if offset and not limit:
+        raise click.UsageError("--offset needs a --limit")
+    args = parse_words(words)
+    with settings.client() as client:
+        requests = client.find(
+            type=request_type,
+            states=[State[name] for name in states],
+            user=user,
+            since=since,
+            until=until,
+            limit=limit,
+            offset=offset,
+            args=args,
+        )
+    if settings.as_json:
+        show_json(encode(FindResponse(requests=requests), "requests"))
+        return
+    rows = [
+        (
+            request.id,
+            request.type,
+            state_name(request.state),
+            request.user,
+            time_text(request.created_at),
+            time_text(request.finished_at),
+            f"{request.finished_jobs}/{request.total_jobs}",
+        )
+        for request in requests
+    ]
+    show_table(_HEADINGS, rows)

@@ -1,0 +1,43 @@
+"""`spinc help`: the args of one type of request."""
+
+from __future__ import annotations
+
+import click
+
+from spincycle_grpc.cli.output import printable, show, show_json, show_table
+from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.specs import default_text, find_spec, is_required, usage
+from spincycle_grpc.errors import NotFoundError
+from spincycle_grpc.wire import encode
+
+
+@click.command("help")
+@click.argument("request", required=False)
+@client_options
+@pass_settings
+@click.pass_context
+def command(context: click.Context, settings: Settings, request: str | None) -> None:
+    """Explain a type of request: its args, which are required, and what the others are by default.
+
+    Without REQUEST, explain spinc.
+    """
+    if request is None:
+        show((context.parent or context).get_help())
+        return
+    with settings.client() as client:
+        spec = find_spec(client, request)
+    if spec is None:
+        raise NotFoundError(
+            f"there is no type of request named {request}: spinc alone lists them", reason="TYPE_NOT_FOUND"
+        )
+    if settings.as_json:
+        show_json(encode(spec))
+        return
+    show(f"spinc start {printable(spec.name)} {printable(usage(spec))}".rstrip())
+    if spec.args:
+        show()
+        rows = [
+            (arg.name, "required" if is_required(arg) else "optional", default_text(arg), arg.desc)
+            for arg in spec.args
+        ]
+        show_table(("ARG", "KIND", "DEFAULT", "MEANING"), rows)

@@ -1,0 +1,23 @@
+"""`spinc` alone: the types of requests, with their args."""
+
+from __future__ import annotations
+
+from spincycle_grpc.cli.output import show_json, show_table
+from spincycle_grpc.cli.settings import Settings
+from spincycle_grpc.cli.specs import usage
+from spincycle_grpc.v1.request_manager_pb2 import RequestListResponse
+from spincycle_grpc.wire import encode
+
+
+def list_types(settings: Settings) -> None:
+    """Prints the types of requests.
+
+    Raises:
+        SpinCycleError: The server cannot be asked.
+    """
+    with settings.client() as client:
+        specs = client.request_list()
+    if settings.as_json:
+        show_json(encode(RequestListResponse(specs=specs), "specs"))
+        return
+    show_table(("REQUEST", "ARGS"), [(spec.name, usage(spec)) for spec in specs])

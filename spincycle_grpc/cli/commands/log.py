@@ -1,0 +1,105 @@
+"""`spinc log`: what the jobs of a request did."""
+
+from __future__ import annotations
+
+import click
+
+from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.output import (
+    printable_lines,
+    show,
+    show_fields,
+    show_json,
+    show_table,
+    span_text,
+    state_name,
+    time_text,
+)
+from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.request_manager_pb2 import GetLogResponse
+from spincycle_grpc.wire import encode
+
+_HEADINGS = ("JOB", "NAME", "TYPE", "TRY", "STATE", "EXIT", "STARTED", "TOOK", "ERROR")
+_LAST_LINES = 10
+_LONGEST_ERROR = 80
+
+
+@click.command("log")
+@click.argument("request_id", metavar="ID")
+@click.argument("job_id", metavar="[JOB_ID]", required=False)
+@click.option("--full", is_flag=True, help="Show all that the jobs wrote.")
+@client_options
+@pass_settings
+def command(settings: Settings, request_id: str, job_id: str | None, full: bool) -> None:
+    """Show the finished tries of a request's jobs, oldest first.
+
+    With JOB_ID, show the newest try of that job, with the last lines of what it wrote.
+    """
+    with settings.client() as client:
+        if job_id is not None:
+            entry = client.job_log(request_id, job_id)
+            if settings.as_json:
+                show_json(encode(entry))
+                return
+            _show_entry(entry, full)
+            return
+        entries = client.log(request_id)
+        if not entries:
+            client.get(request_id, with_job_chain=False)  # Says so when there is no such request.
+    if settings.as_json:
+        show_json(encode(GetLogResponse(entries=entries), "entries"))
+        return
+    entries.sort(key=lambda entry: (entry.finished_at, entry.job_id))
+    if not full:
+        show_table(_HEADINGS, [_row(entry) for entry in entries])
+        return
+    for number, entry in enumerate(entries):
+        if number:
+            show()
+        _show_entry(entry, full)
+
+
+def _row(entry: JobLog) -> tuple[str, ...]:
+    error = entry.error if len(entry.error) <= _LONGEST_ERROR else f"{entry.error[:_LONGEST_ERROR]}..."
+    return (
+        entry.job_id,
+        entry.name,
+        entry.type,
+        str(try_of(entry)),
+        state_name(entry.state),
+        str(entry.exit),
+        time_text(entry.started_at),
+        _took(entry),
+        error,
+    )
+
+
+def _show_entry(entry: JobLog, full: bool) -> None:
+    fields = [
+        ("job", f"{entry.job_id} {entry.name} ({entry.type})"),
+        ("try", str(try_of(entry))),
+        ("state", state_name(entry.state)),
+        ("exit", str(entry.exit)),
+        ("started", time_text(entry.started_at)),
+        ("took", _took(entry)),
+    ]
+    show_fields(fields)
+    for name, text in (("error", entry.error), ("stdout", entry.stdout), ("stderr", entry.stderr)):
+        _show_text(name, text, full)
+
+
+def _show_text(name: str, text: str, full: bool) -> None:
+    lines = printable_lines(text)
+    if not lines:
+        return
+    cut = 0 if full else max(0, len(lines) - _LAST_LINES)
+    show(
+        f"{name}:" if not cut else f"{name}: (the last {_LAST_LINES} of {len(lines)} lines; --full shows all)"
+    )
+    for line in lines[cut:]:
+        show(f"  {line}")
+
+
+def _took(entry: JobLog) -> str:
+    return span_text(entry.finished_at - entry.started_at) if entry.started_at else ""

@@ -1,0 +1,52 @@
+"""`spinc ps`: the jobs that run now."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.output import show_json, show_table, span_text
+from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.v1.status_pb2 import RunningStatus
+from spincycle_grpc.wire import encode
+
+_HEADINGS = ("REQUEST", "TYPE", "JOBS", "JOB", "NAME", "TRY", "FOR", "STATUS")
+
+
+@click.command("ps")
+@click.argument("request_id", metavar="[ID]", required=False)
+@client_options
+@pass_settings
+def command(settings: Settings, request_id: str | None) -> None:
+    """List the jobs that run now, of all requests or of one, oldest first.
+
+    JOBS is how many of the request's jobs are done, and how many it has. FOR is how long the try has run.
+    """
+    with settings.client() as client:
+        status = client.running(request_id or "")
+    if settings.as_json:
+        show_json(encode(status))
+        return
+    show_table(_HEADINGS, _rows(status))
+
+
+def _rows(status: RunningStatus) -> list[tuple[str, ...]]:
+    now = time.time_ns()
+    rows: list[tuple[str, ...]] = []
+    for job in status.jobs:
+        request = status.requests.get(job.request_id)
+        rows.append(
+            (
+                job.request_id,
+                request.type if request else "",
+                f"{request.finished_jobs}/{request.total_jobs}" if request else "",
+                job.job_id,
+                job.name,
+                str(try_of(job)),
+                span_text(now - job.started_at),
+                job.status,
+            )
+        )
+    return rows
