@@ -1,0 +1,238 @@
+"""A Request Manager for tests of its clients: it answers what it is told to, and remembers its calls."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from server.rpc.status import status_of
+from spincycle_grpc.errors import NotFoundError, SpinCycleError
+from spincycle_grpc.state import State
+from spincycle_grpc.structs import to_value
+from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1 import request_pb2
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds
+from spincycle_grpc.v1.request_manager_pb2_grpc import (
+    RequestManagerServicer,
+    add_RequestManagerServicer_to_server,
+)
+from spincycle_grpc.v1.request_pb2 import Request, RequestArg, RequestSpec
+from spincycle_grpc.v1.state_pb2 import STATE_PENDING
+from spincycle_grpc.v1.status_pb2 import JobStatus, RunningStatus
+
+REQUEST_ID = "9vb2d3q0c7k5r1n8m4tg"
+JOB_ID = "aB3x"
+
+
+class Asked(NamedTuple):
+    """One call: the method, what it carried, and how many seconds its caller gave it."""
+
+    method: str
+    request: Any
+    time_remaining: float
+
+
+def chain() -> JobChain:
+    """Returns a chain of two jobs."""
+    jobs = {
+        "aaaa": Job(id="aaaa", name="noop", type="noop", state=STATE_PENDING, sequence_id="aaaa"),
+        "bbbb": Job(id="bbbb", name="nap", type="sleep", state=STATE_PENDING, sequence_id="aaaa"),
+    }
+    return JobChain(jobs=jobs, adjacency_list={"aaaa": JobIds(ids=["bbbb"])}, state=STATE_PENDING)
+
+
+def stage(state: Any, finished: int = 0, total: int = 5) -> Request:
+    """Returns the request as it is at some time of its life."""
+    request = Request(id=REQUEST_ID, type="nap", state=state, total_jobs=total, finished_jobs=finished)
+    request.created_at.CopyFrom(Timestamp(seconds=1_800_000_000))
+    if state is not State.PENDING:
+        request.started_at.CopyFrom(Timestamp(seconds=1_800_000_001))
+    if state in (State.COMPLETE, State.FAIL, State.STOPPED):
+        request.finished_at.CopyFrom(Timestamp(seconds=1_800_000_002, nanos=500_000_000))
+    return request
+
+
+def entry(number: int = 1, **fields: Any) -> JobLog:
+    """Returns a job log entry of a try."""
+    log_entry = JobLog(
+        **{
+            "request_id": REQUEST_ID,
+            "job_id": JOB_ID,
+            "name": "nap",
+            "type": "sleep",
+            "state": State.FAIL,
+            "started_at": 1_800_000_001_000_000_000,
+            "finished_at": 1_800_000_001_035_000_000,
+            "exit": 7,
+            **fields,
+        }
+    )
+    setattr(log_entry, "try", number)
+    return log_entry
+
+
+def running_job(number: int = 1, **fields: Any) -> JobStatus:
+    """Returns the status of a running job."""
+    job = JobStatus(
+        **{
+            "request_id": REQUEST_ID,
+            "job_id": JOB_ID,
+            "name": "nap",
+            "type": "sleep",
+            "started_at": 1_800_000_001_000_000_000,
+            "state": State.RUNNING,
+            "status": "sleeping",
+            **fields,
+        }
+    )
+    setattr(job, "try", number)
+    return job
+
+
+def spec() -> RequestSpec:
+    """Returns the spec of a request with a required and two optional args."""
+    return RequestSpec(
+        name="nap",
+        args=[
+            RequestArg(name="ms", desc="How long", type=request_pb2.ARG_TYPE_REQUIRED, given=True),
+            RequestArg(
+                name="host",
+                desc="Where",
+                type=request_pb2.ARG_TYPE_OPTIONAL,
+                default=to_value("localhost", "default"),
+            ),
+            RequestArg(name="tags", type=request_pb2.ARG_TYPE_OPTIONAL, default=to_value([1, 2], "default")),
+        ],
+    )
+
+
+def _abort(context: Any, error: SpinCycleError) -> None:
+    """Ends a call as the servers do. Not all contexts of gRPC take a status whole."""
+    status: Any = status_of(error)
+    context.set_trailing_metadata(status.trailing_metadata)
+    context.abort(status.code, status.details)
+
+
+class FakeManager(RequestManagerServicer):
+    """Answers what its attributes say.
+
+    Attributes:
+        asked: The calls so far.
+        failures: Method to the errors that its next calls get.
+        stages: The request as the next calls of Get see it; the last one stays.
+        hold: Method to an event that its calls wait for.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.failures: dict[str, list[SpinCycleError]] = {}
+        self.stages = [stage(State.COMPLETE, 5)]
+        self.log = [entry()]
+        self.status = RunningStatus(jobs=[running_job()], requests={REQUEST_ID: stage(State.RUNNING, 2)})
+        self.specs = [spec(), RequestSpec(name="plain")]
+        self.found = [stage(State.COMPLETE, 5)]
+        self.hold: dict[str, threading.Event] = {}
+        self._news = threading.Condition()
+
+    def requests(self, method: str) -> list[Any]:
+        """Returns what the calls of a method carried."""
+        return [asked.request for asked in self.asked if asked.method == method]
+
+    def asked_often(self, times: int) -> bool:
+        """Waits until there were so many calls, and returns whether there were."""
+        with self._news:
+            return self._news.wait_for(lambda: len(self.asked) >= times, 10)
+
+    def _called(self, method: str, request: Message, context: Any) -> None:
+        with self._news:
+            self.asked.append(Asked(method, request, context.time_remaining()))
+            self._news.notify_all()
+        if self.failures.get(method):
+            _abort(context, self.failures[method].pop(0))
+        if method in self.hold:
+            self.hold[method].wait(30)
+
+    def Create(self, request: messages.CreateRequest, context: Any) -> messages.CreateResponse:
+        self._called("Create", request, context)
+        return messages.CreateResponse(request=stage(State.PENDING))
+
+    def Plan(self, request: messages.PlanRequest, context: Any) -> messages.PlanResponse:
+        self._called("Plan", request, context)
+        return messages.PlanResponse(request=Request(type=request.type, job_chain=chain()))
+
+    def Find(self, request: messages.FindRequest, context: Any) -> messages.FindResponse:
+        self._called("Find", request, context)
+        return messages.FindResponse(requests=self.found)
+
+    def Get(self, request: messages.GetRequest, context: Any) -> messages.GetResponse:
+        self._called("Get", request, context)
+        if request.request_id != REQUEST_ID:
+            error = NotFoundError(
+                f"request {request.request_id} not found",
+                reason="REQUEST_NOT_FOUND",
+                request_id=request.request_id,
+            )
+            _abort(context, error)
+        seen = self.stages.pop(0) if len(self.stages) > 1 else self.stages[0]
+        answer = messages.GetResponse(request=seen)
+        if not request.omit_job_chain:
+            answer.request.job_chain.CopyFrom(chain())
+        return answer
+
+    def Start(self, request: messages.StartRequest, context: Any) -> messages.StartResponse:
+        self._called("Start", request, context)
+        return messages.StartResponse()
+
+    def Stop(self, request: messages.StopRequest, context: Any) -> messages.StopResponse:
+        self._called("Stop", request, context)
+        return messages.StopResponse()
+
+    def GetJobChain(self, request: messages.GetJobChainRequest, context: Any) -> messages.GetJobChainResponse:
+        self._called("GetJobChain", request, context)
+        return messages.GetJobChainResponse(job_chain=chain())
+
+    def GetLog(self, request: messages.GetLogRequest, context: Any) -> messages.GetLogResponse:
+        self._called("GetLog", request, context)
+        return messages.GetLogResponse(entries=self.log)
+
+    def GetJobLog(self, request: messages.GetJobLogRequest, context: Any) -> messages.GetJobLogResponse:
+        self._called("GetJobLog", request, context)
+        return messages.GetJobLogResponse(entry=self.log[-1])
+
+    def RequestList(self, request: messages.RequestListRequest, context: Any) -> messages.RequestListResponse:
+        self._called("RequestList", request, context)
+        return messages.RequestListResponse(specs=self.specs)
+
+    def Running(self, request: messages.RunningRequest, context: Any) -> messages.RunningResponse:
+        self._called("Running", request, context)
+        return messages.RunningResponse(status=self.status)
+
+    def Version(
+        self, request: messages.RequestManagerVersionRequest, context: Any
+    ) -> messages.RequestManagerVersionResponse:
+        self._called("Version", request, context)
+        return messages.RequestManagerVersionResponse(version="1.0.12")
+
+
+@contextlib.contextmanager
+def serving(manager: FakeManager) -> Iterator[str]:
+    """Serves a manager on the loopback interface, and yields its address."""
+    with ThreadPoolExecutor(8) as threads:
+        server = grpc.server(threads)
+        add_RequestManagerServicer_to_server(manager, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            for event in manager.hold.values():
+                event.set()
+            server.stop(None).wait()

@@ -1,0 +1,322 @@
+"""The synchronous client: deadlines, tries, errors, waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import grpc_testing  # type: ignore[import-untyped]
+import pytest
+
+import spincycle_grpc
+from server.rpc.status import status_of
+from spincycle_grpc import Client, State, errors
+from spincycle_grpc.retries import A_FEW_TIMES, ONCE
+from spincycle_grpc.v1 import request_manager_pb2 as messages
+from tests.fake_manager import REQUEST_ID, FakeManager, serving, stage
+
+SERVICE = messages.DESCRIPTOR.services_by_name["RequestManager"]
+
+CALLS: dict[str, Callable[[Client], object]] = {
+    "Create": lambda client: client.create("nap", {"ms": "1"}),
+    "Plan": lambda client: client.plan("nap", {"ms": "1"}),
+    "Find": lambda client: client.find(type="nap"),
+    "Get": lambda client: client.get(REQUEST_ID),
+    "Start": lambda client: client.start(REQUEST_ID),
+    "Stop": lambda client: client.stop(REQUEST_ID),
+    "GetJobChain": lambda client: client.job_chain(REQUEST_ID),
+    "GetLog": lambda client: client.log(REQUEST_ID),
+    "GetJobLog": lambda client: client.job_log(REQUEST_ID, "aB3x"),
+    "RequestList": lambda client: client.request_list(),
+    "Running": lambda client: client.running(REQUEST_ID),
+    "Version": lambda client: client.version(),
+}
+NEVER_REPEATED = {"Create", "Start"}
+
+
+class Channel:
+    """A channel of grpcio-testing that also remembers the deadlines, which that one forgets."""
+
+    def __init__(self) -> None:
+        self.testing = grpc_testing.channel([SERVICE], grpc_testing.strict_real_time())
+        self.timeouts: list[float | None] = []
+
+    def unary_unary(self, method: str, *args: Any, **options: Any) -> Callable[..., Any]:
+        call = self.testing.unary_unary(method, *args, **options)
+
+        def remember(request: Any, timeout: float | None = None) -> Any:
+            self.timeouts.append(timeout)
+            return call(request, timeout=timeout)
+
+        return remember
+
+    def take(self, method: str) -> tuple[Any, Any]:
+        """Waits for a call, and returns what it carries and what answers it."""
+        _, request, rpc = self.testing.take_unary_unary(SERVICE.methods_by_name[method])
+        return request, rpc
+
+    def answer(self, method: str, response: Any) -> Any:
+        """Answers the next call of a method, and returns what it carried."""
+        request, rpc = self.take(method)
+        rpc.terminate(response, (), grpc.StatusCode.OK, "")
+        return request
+
+    def fail(self, method: str, error: errors.SpinCycleError) -> None:
+        """Lets the next call of a method fail as the servers let it."""
+        status: Any = status_of(error)
+        self.take(method)[1].terminate(None, status.trailing_metadata, status.code, status.details)
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return Channel()
+
+
+@pytest.fixture
+def client(channel: Channel) -> Client:
+    made: Any = channel
+    return Client("server:1", channel=made)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_every_call_has_a_deadline(
+    method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    called = threads.submit(CALLS[method], client)
+    channel.answer(method, getattr(messages, SERVICE.methods_by_name[method].output_type.name)())
+    called.result(10)
+    [timeout] = channel.timeouts
+    assert timeout is not None
+    assert 29 < timeout <= 30
+
+
+def test_a_call_has_the_deadline_that_it_is_given(
+    channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    called = threads.submit(client.version, deadline=3)
+    channel.answer("Version", messages.RequestManagerVersionResponse(version="1.0.12"))
+    assert called.result(10) == "1.0.12"
+    assert channel.timeouts == [pytest.approx(3, abs=0.5)]
+
+
+@pytest.mark.parametrize("deadline", [0, -1, float("nan")])
+def test_a_deadline_is_positive(deadline: float, client: Client) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="must be a positive number"):
+        Client(deadline=deadline)
+    with pytest.raises(errors.InvalidArgumentError, match="must be a positive number"):
+        client.version(deadline=deadline)
+
+
+@pytest.mark.parametrize("method", sorted(CALLS.keys() - NEVER_REPEATED))
+def test_calls_that_may_be_repeated_are(
+    method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    called = threads.submit(CALLS[method], client)
+    channel.fail(method, errors.UnavailableError("shutting down"))
+    channel.fail(method, errors.UnavailableError("shutting down"))
+    channel.answer(method, getattr(messages, SERVICE.methods_by_name[method].output_type.name)())
+    called.result(10)
+    first, *others = channel.timeouts
+    assert all(later is not None and first is not None and later < first for later in others)
+
+
+@pytest.mark.parametrize("method", sorted(NEVER_REPEATED))
+def test_create_and_start_are_never_repeated(
+    method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    called = threads.submit(CALLS[method], client)
+    channel.fail(method, errors.UnavailableError("shutting down"))
+    with pytest.raises(errors.UnavailableError, match="shutting down"):
+        called.result(10)
+    assert len(channel.timeouts) == 1
+
+
+def test_only_unavailable_is_tried_again(
+    channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    for error in (errors.ResourceExhaustedError("full"), errors.InternalError("broken")):
+        called = threads.submit(client.version)
+        channel.fail("Version", error)
+        with pytest.raises(type(error)):
+            called.result(10)
+    assert len(channel.timeouts) == 2
+
+
+def test_there_is_no_try_after_the_deadline(
+    channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    called = threads.submit(client.version, deadline=0.01)
+    channel.fail("Version", errors.UnavailableError("shutting down"))
+    with pytest.raises(errors.UnavailableError):
+        called.result(10)
+
+
+def test_the_waits_between_tries_grow_and_end() -> None:
+    assert ONCE.wait_after(1) is None
+    assert A_FEW_TIMES.wait_after(5) is None
+    for tries, longest in ((1, 0.1), (2, 0.2), (3, 0.4), (4, 0.8)):
+        waits = [A_FEW_TIMES.wait_after(tries) for _ in range(50)]
+        assert all(wait is not None and longest / 2 <= wait <= longest for wait in waits)
+        assert len(set(waits)) > 1
+
+
+def test_an_error_is_what_the_server_raised(
+    channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    called: Future[object] = threads.submit(client.stop, REQUEST_ID)
+    channel.fail(
+        "Stop",
+        errors.FailedPreconditionError("it has failed", reason="ALREADY_FAILED", request_id=REQUEST_ID),
+    )
+    with pytest.raises(errors.FailedPreconditionError) as caught:
+        called.result(10)
+    assert caught.value.message == "it has failed"
+    assert caught.value.reason == "ALREADY_FAILED"
+    assert caught.value.request_id == REQUEST_ID
+
+
+def test_what_is_sent(channel: Channel, client: Client, threads: ThreadPoolExecutor) -> None:
+    called = threads.submit(
+        client.find,
+        type="nap",
+        states=[State.FAIL, State.STOPPED],
+        user="finch",
+        since=datetime(2026, 11, 23, 15, 47, 18, tzinfo=UTC),
+        limit=10,
+        offset=20,
+        args={"host": "db1", "n": 5, "list": ["a", None]},
+    )
+    request = channel.answer("Find", messages.FindResponse(requests=[stage(State.FAIL)]))
+    assert [found.id for found in called.result(10)] == [REQUEST_ID]
+    sent = request.filter
+    assert (sent.type, list(sent.states), sent.user) == ("nap", [4, 6], "finch")
+    assert sent.since.ToJsonString() == "2026-11-23T15:47:18Z"
+    assert not sent.HasField("until")
+    assert (sent.limit, sent.offset) == (10, 20)
+    assert list(sent.args) == ["host=db1", "n=5", 'list=["a",null]']
+    created = threads.submit(client.create, "nap", {"ms": 5})
+    request = channel.answer("Create", messages.CreateResponse(request=stage(State.PENDING)))
+    assert (request.type, request.args["ms"]) == ("nap", 5)
+    assert State(created.result(10).state) is State.PENDING
+    got = threads.submit(client.get, REQUEST_ID, with_job_chain=False)
+    assert channel.answer("Get", messages.GetResponse()).omit_job_chain
+    got.result(10)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.create("nap", {"ms": 2**60}), "ms: "),
+        (lambda client: client.create("nap", {"ms": object()}), "ms: "),
+        (lambda client: client.create("\udcff"), "not Unicode"),
+        (lambda client: client.find(limit=-1), "out of range"),
+        (lambda client: client.find(since=datetime.min), "out of range"),
+    ],
+)
+def test_what_cannot_be_sent_is_an_error_of_its_own(
+    call: Callable[[Client], object], message: str, client: Client
+) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=message):
+        call(client)
+
+
+def test_a_server_that_is_not_there_is_one_sentence() -> None:
+    with Client("127.0.0.1:1", deadline=0.5) as client:
+        with pytest.raises(errors.UnavailableError) as caught:
+            client.version()
+        with pytest.raises(errors.UnavailableError):
+            client.wait(REQUEST_ID)
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer() -> None:
+    manager = FakeManager()
+    manager.hold["Version"] = threading.Event()
+    with (
+        serving(manager) as address,
+        Client(address) as client,
+        pytest.raises(errors.DeadlineExceededError, match="did not answer in time"),
+    ):
+        client.version(deadline=0.2)
+    assert len(manager.asked) == 1
+
+
+def test_waiting() -> None:
+    manager = FakeManager()
+    manager.stages = [
+        stage(State.PENDING),
+        stage(State.RUNNING, 1),
+        stage(State.RUNNING, 1),
+        stage(State.RUNNING, 2),
+        stage(State.FAIL, 2),
+    ]
+    manager.failures["Get"] = [errors.UnavailableError("shutting down")]
+    seen: list[tuple[int, int]] = []
+    with serving(manager) as address, Client(address) as client:
+        ended = client.wait(
+            REQUEST_ID, on_change=lambda request: seen.append((request.state, request.finished_jobs))
+        )
+    assert State(ended.state) is State.FAIL
+    assert not ended.HasField("job_chain")
+    assert seen == [(State.PENDING, 0), (State.RUNNING, 1), (State.RUNNING, 2), (State.FAIL, 2)]
+    assert all(request.omit_job_chain for request in manager.requests("Get"))
+
+
+def test_a_wait_ends_at_its_deadline() -> None:
+    manager = FakeManager()
+    manager.stages = [stage(State.RUNNING)]
+    with serving(manager) as address, Client(address) as client:
+        with pytest.raises(errors.DeadlineExceededError) as caught:
+            client.wait(REQUEST_ID, deadline=0.3)
+        with pytest.raises(errors.NotFoundError) as not_found:
+            client.wait("nosuch")
+    assert (caught.value.reason, caught.value.request_id) == ("WAITED_TOO_LONG", REQUEST_ID)
+    assert (not_found.value.reason, not_found.value.request_id) == ("REQUEST_NOT_FOUND", "nosuch")
+
+
+def test_closing_a_client_ends_its_waits(threads: ThreadPoolExecutor) -> None:
+    manager = FakeManager()
+    manager.stages = [stage(State.RUNNING)]
+    seen = threading.Event()
+    with serving(manager) as address:
+        client = Client(address)
+        waiting = threads.submit(client.wait, REQUEST_ID, on_change=lambda _: seen.set())
+        assert seen.wait(10)
+        client.close()
+        with pytest.raises(errors.CallCancelledError) as caught:
+            waiting.result(10)
+        assert caught.value.reason == "CLIENT_CLOSED"
+        with pytest.raises(errors.CallCancelledError):
+            client.version()
+
+
+def test_closing_a_client_ends_its_calls(threads: ThreadPoolExecutor) -> None:
+    manager = FakeManager()
+    manager.hold["Version"] = threading.Event()
+    with serving(manager) as address:
+        client = Client(address)
+        calling = threads.submit(client.version)
+        assert manager.asked_often(1)
+        client.close()
+        with pytest.raises(errors.CallCancelledError):
+            calling.result(10)
+
+
+def test_the_package_exports_what_it_says() -> None:
+    for name in spincycle_grpc.__all__:
+        assert getattr(spincycle_grpc, name) is not None
+    all_errors = {error.__name__ for error in errors.ERROR_CLASSES.values()}
+    assert all_errors <= set(spincycle_grpc.__all__)
+    with pytest.raises(AttributeError):
+        spincycle_grpc.nosuch  # noqa: B018
