@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -47,6 +48,8 @@ def cli() -> None:
 
 def main() -> None:
     """Runs a command. Exit status: 0 done, 1 failed, 2 wrong usage or configuration."""
+    # Before grpc is loaded: what its own log says, errors and the log of this project say better.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         cli.main(prog_name="spincycle", standalone_mode=False)
     except click.exceptions.Exit as ended:

@@ -11,15 +11,40 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
 
 from server.config import Address, Config, advertised
+from server.credentials import channel_credentials, server_credentials
+from server.gateway import GatewayApp, HttpServer
+from server.job_factories import find_factory, knows_job_type
+from server.job_runner.chains import Chains
+from server.job_runner.job_try import JobTools, does_nothing
+from server.job_runner.outbox import Outbox
+from server.job_runner.reporter import Reporter
+from server.job_runner.service import JobRunnerService
+from server.job_runner.threads import CallThreads
+from server.job_runner.traverser import Traverser
 from server.logs import configure_logs
+from server.plugins import load_authenticator
+from server.request_ids import RequestIdGenerator
+from server.request_manager.access import AccessLists
+from server.request_manager.building import Building
+from server.request_manager.dispatch import Dispatcher
+from server.request_manager.reports import RunnerReportsService
+from server.request_manager.runners import Runners
+from server.request_manager.service import RequestManagerService
+from server.rpc import Gate, GrpcServer, MethodTable
+from server.spec_files import load_specs
+from server.store import Store
+from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_reports_pb2
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 
 logger = structlog.get_logger(__name__)
 
@@ -27,7 +52,11 @@ REQUEST_MANAGER_ADDRESS = Address("127.0.0.1", 32308)
 JOB_RUNNER_ADDRESS = Address("127.0.0.1", 32307)
 
 
-def run(serve: Callable[[Config], Awaitable[None]], config: Config) -> None:
+CALL_THREADS = 64
+"""Threads of a Job Runner for making and stopping jobs, and as many for asking them for their status."""
+
+
+def run(serve: Callable[[Config], Coroutine[Any, Any, None]], config: Config) -> None:
     """Runs a server until it is told to end.
 
     Raises:
@@ -36,14 +65,239 @@ def run(serve: Callable[[Config], Awaitable[None]], config: Config) -> None:
     configure_logs(config.log_level, config.log_format)
     logger.info("configuration", **config.shown())
     uvloop.run(serve(config))
+    _end_in_spite_of_threads()
+
+
+def _end_in_spite_of_threads() -> None:
+    """Ends the process at once if a thread hangs in a user's code, which would keep it for ever."""
+    hanging = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
+    if hanging:
+        logger.warning("ended in spite of threads that hang", threads=hanging)
+        sys.stderr.flush()
+        os._exit(0)
 
 
 async def serve_request_manager(config: Config) -> None:
     """Runs a Request Manager until SIGTERM or SIGINT."""
-    async with _until_signal() as told_to_end, request_manager(config):
-        await told_to_end.wait()
+    with _told_to_end() as told:
+        async with request_manager(config):
+            await told.wait()
 
 
 async def serve_job_runner(config: Config) -> None:
     """Runs a Job Runner until SIGTERM or SIGINT."""
-    ...
+    address = config.server_addr or JOB_RUNNER_ADDRESS
+    with _told_to_end() as told:
+        async with job_runner(config, address, config.server_grpc, config.request_manager_addresses):
+            await told.wait()
+
+
+async def serve_both(config: Config) -> None:
+    """Runs a Request Manager and a Job Runner until SIGTERM or SIGINT.
+
+    The runner ends first, so that the Request Manager takes in what it has suspended.
+    """
+    with _told_to_end() as told:
+        async with (
+            request_manager(config) as grpc_address,
+            job_runner(config, config.job_runner_addr, config.job_runner_grpc, [str(grpc_address)]),
+        ):
+            await told.wait()
+
+
+@contextlib.asynccontextmanager
+async def request_manager(config: Config) -> AsyncIterator[Address]:
+    """Runs a Request Manager; gives the address under which this machine reaches it by gRPC.
+
+    Raises:
+        SpinCycleError: It cannot start.
+    """
+    factory = find_factory(config.jobs_factory, config.job_runner_max_output)
+    specs = load_specs(Path(config.specs_dir), knows_job_type(factory))
+    store = await Store.open(config.store_url(), timeout=config.database_timeout)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        runners = Runners(store, channel_credentials(config.jr_client_tls))
+        stack.push_async_callback(runners.close)
+        dispatcher = Dispatcher(
+            store, runners, interval=config.resume_interval, suspended_timeout=config.resume_timeout
+        )
+        stack.push_async_callback(dispatcher.close)
+        building = Building(specs, factory, create_timeout=config.jobs_create_timeout)
+        stack.callback(building.close)
+        access = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
+        users = RequestManagerService(store, building, dispatcher, runners, access, RequestIdGenerator())
+        reports = RunnerReportsService(store, runners, dispatcher, lease=config.job_runner_lease)
+        gate = Gate(config.server_max_requests)
+        services = (
+            request_manager_pb2.DESCRIPTOR.services_by_name,
+            runner_reports_pb2.DESCRIPTOR.services_by_name,
+        )
+        tables = [
+            MethodTable(services[0]["RequestManager"], users, gate, load_authenticator(config.auth_plugin)),
+            MethodTable(services[1]["RunnerReports"], reports, gate),
+        ]
+        address = config.server_addr or REQUEST_MANAGER_ADDRESS
+        _background(stack, "dispatcher", dispatcher.run())
+        server = _Served("request-manager", tables, gate, address, config.server_grpc)
+        await server.start(stack, config)
+        stack.callback(reports.end_streams)
+        stack.callback(gate.close)
+        yield server.grpc_address
+
+
+@contextlib.asynccontextmanager
+async def job_runner(
+    config: Config, address: Address, grpc_address: Address | None, request_managers: Sequence[str]
+) -> AsyncIterator[None]:
+    """Runs a Job Runner that reports to the first of some Request Managers that answers.
+
+    Args:
+        config: The configuration.
+        address: Where to serve HTTP.
+        grpc_address: Where to serve gRPC; None: made from the former.
+        request_managers: The gRPC addresses of Request Managers.
+
+    Raises:
+        SpinCycleError: It cannot start.
+    """
+    factory = find_factory(config.jobs_factory, config.job_runner_max_output)
+    tools = JobTools(
+        factory=factory,
+        runs=CallThreads("job", config.job_runner_max_threads),
+        calls=CallThreads("job-call", CALL_THREADS),
+        statuses=CallThreads("job-status", CALL_THREADS),
+        max_output=config.job_runner_max_output,
+        stop_limit=config.job_runner_stop_timeout,
+    )
+    noop_types = frozenset({"noop"}) if does_nothing(factory, "noop") else frozenset()
+    runner_id = RequestIdGenerator().next()
+    outbox = Outbox()
+    chains = Chains(
+        runner_id,
+        lambda chain, assignment: Traverser(chain, assignment, tools, outbox, noop_types=noop_types),
+        max_chains=config.job_runner_max_chains,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        service = JobRunnerService(chains)
+        gate = Gate(config.server_max_requests)
+        descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
+        tables = [MethodTable(descriptor, service, gate)]
+        server = _Served("job-runner", tables, gate, address, grpc_address)
+        await server.start(stack, config)
+        host = advertised(address, config.job_runner_advertise)
+        scheme = "https" if config.server_tls else "http"
+        service.base_url = f"{scheme}://{Address(host, server.http_address.port)}"
+        reporter = Reporter(
+            RunnerInfo(
+                runner_id=runner_id,
+                url=service.base_url,
+                grpc_address=str(Address(host, server.grpc_address.port)),
+            ),
+            request_managers,
+            outbox,
+            chains.assignments,
+            lease=config.job_runner_lease,
+            credentials=channel_credentials(config.rm_client_tls),
+        )
+        _background(stack, "reporter", reporter.run())
+        stack.push_async_callback(_drain, gate, reporter, chains, outbox, config)
+        yield
+
+
+async def _drain(gate: Gate, reporter: Reporter, chains: Chains, outbox: Outbox, config: Config) -> None:
+    """Suspends what a runner has, and waits until a Request Manager has all of its reports."""
+    gate.close()
+    reporter.drain()
+    try:
+        async with asyncio.timeout(config.job_runner_stop_timeout + config.server_stop_timeout):
+            await chains.suspend_all()
+            await outbox.wait_empty()
+    except TimeoutError:
+        logger.warning("reports not delivered: their requests are taken over when the lease is over")
+
+
+class _Served:
+    """One server's two ways in.
+
+    Args:
+        name: What it is, for the log.
+        tables: What it serves.
+        gate: What lets calls in.
+        address: Where to serve HTTP.
+        grpc_address: Where to serve gRPC; None: made from the former.
+    """
+
+    def __init__(  # noqa: PLR0917 (each is named above)
+        self,
+        name: str,
+        tables: Sequence[MethodTable],
+        gate: Gate,
+        address: Address,
+        grpc_address: Address | None,
+    ) -> None:
+        self._name = name
+        self._tables = tables
+        self.http_address = address
+        self.grpc_address = grpc_address or address.for_grpc()
+
+    async def start(self, stack: contextlib.AsyncExitStack, config: Config) -> None:
+        """Serves until the stack is left. The addresses then have the ports that the system chose."""
+        app = GatewayApp(
+            self._tables,
+            full_errors=self._name == "request-manager",
+            max_body=config.server_max_body,
+            call_timeout=config.server_call_timeout,
+        )
+        grpc_server = GrpcServer(self._tables, str(self.grpc_address), server_credentials(config.server_tls))
+        http_server = HttpServer(app, self.http_address, config.server_tls)
+        await grpc_server.start()
+        stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
+        await http_server.start()
+        stack.push_async_callback(http_server.stop, config.server_stop_timeout)
+        await grpc_server.set_serving(True)
+        self.http_address = Address(self.http_address.host, http_server.port)
+        self.grpc_address = Address(self.grpc_address.host, grpc_server.port)
+        logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
+
+
+def _background(stack: contextlib.AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
+    """Runs work until the stack is left. Work that fails ends the server, which is no use without it."""
+    task = asyncio.create_task(work, name=name)
+
+    def after(ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            logger.critical("server cannot go on", part=name, exc_info=error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait({task})
+
+    task.add_done_callback(after)
+    stack.push_async_callback(end)
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[asyncio.Event]:
+    """Gives an event that SIGTERM and SIGINT set; the second of them ends the process at once."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def tell(number: signal.Signals) -> None:
+        if told.is_set():
+            logger.warning("ended at once by a second signal", signal=number.name)
+            os._exit(128 + number)
+        logger.info("ending", signal=number.name)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell, number)
+    try:
+        yield told
+    finally:
+        logger.info("ended")

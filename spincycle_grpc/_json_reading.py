@@ -7,6 +7,7 @@ import datetime
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from keyword import iskeyword
 from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -123,7 +124,8 @@ class Readers:
             "except WrongTypeError as error:",
             f"    raise error.inside({key!r}) from None",
         ]
-        if field.is_repeated or not is_plain_type(field) or field.cpp_type not in _CLASSES:
+        # `try` is a field's name and a word of Python's own: such a field is set by its function.
+        if field.is_repeated or not is_plain_type(field) or field.cpp_type not in _CLASSES or iskeyword(field.name):
             body = through_function
         else:
             needed = _CLASSES[field.cpp_type][0].__name__

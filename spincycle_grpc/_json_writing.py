@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import datetime
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -69,7 +70,7 @@ class Writers:
 
     def _statements(self, field: FieldDescriptor, converters: dict[str, Write]) -> list[str]:
         """Returns the lines that write one field: straight code, since this is on every request's path."""
-        value = f"message.{field.name}"
+        value = attribute(field)
         if field.is_repeated or not is_plain_type(field):
             converters[f"convert_{field.name}"] = self._value_writer(field)
             value = f"convert_{field.name}({value})"
@@ -126,6 +127,11 @@ class Writers:
             return found(message)
 
         return self._writers.get(descriptor.full_name, write)
+
+
+def attribute(field: FieldDescriptor) -> str:
+    """Returns the expression for a field of `message`; `try` is a field's name and a word of Python's own."""
+    return f"getattr(message, {field.name!r})" if iskeyword(field.name) else f"message.{field.name}"
 
 
 def enum_literals(field: FieldDescriptor) -> dict[int, str]:

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import structlog
 from google.protobuf.message import Message
 
 from server.gateway.routes import Route, Router, routes_of
 from server.rpc import CallContext, MethodTable
 from spincycle_grpc.errors import (
     DeadlineExceededError,
+    InternalError,
     InvalidArgumentError,
     SpinCycleError,
     Status,
@@ -24,6 +26,8 @@ from spincycle_grpc.v1.json_pb2 import (
 )
 from spincycle_grpc.version import API_VERSION
 from spincycle_grpc.wire import decode_into, encode
+
+logger = structlog.get_logger(__name__)
 
 Scope: TypeAlias = Mapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -85,6 +89,10 @@ class GatewayApp:
             status, headers = error.status, [_JSON, *error.headers]
             body = _plain_error(error.message)
         except SpinCycleError as error:
+            status, headers, body = self._error(error)
+        except Exception:
+            logger.exception("answering failed", method=scope["method"], path=scope["path"])
+            error = InternalError("an error in the server itself, which its log shows", reason="INTERNAL")
             status, headers, body = self._error(error)
         headers += [_VERSION, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})

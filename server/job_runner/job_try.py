@@ -279,6 +279,14 @@ class JobTry:
         }
 
 
+def does_nothing(factory: JobFactory, job_type: str) -> bool:
+    """Whether jobs of a type are the built-in noop, and no user's job of that name."""
+    try:
+        return type(make_job(factory, JobId(job_type, job_type, "0000", ""))) is Noop
+    except Exception:
+        return False
+
+
 def log_entry(job: job_pb2.Job, request_id: str, number: int, **fields: Any) -> JobLog:
     """Returns the log entry of a try; the fields are those that the job itself does not tell."""
     entry = JobLog(request_id=request_id, job_id=job.id, name=job.name, type=job.type, **fields)

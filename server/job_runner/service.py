@@ -23,12 +23,14 @@ class JobRunnerService:
 
     Args:
         chains: The chains that this runner holds.
-        base_url: The address under which others reach the runner's HTTP server.
+
+    Attributes:
+        base_url: The address under which others reach the runner's HTTP server, once it is known.
     """
 
-    def __init__(self, chains: Chains, base_url: str) -> None:
+    def __init__(self, chains: Chains) -> None:
         self._chains = chains
-        self._base_url = base_url
+        self.base_url = ""
 
     async def NewJobChain(  # noqa: N802 (this and the names below are the contract's)
         self, request: messages.NewJobChainRequest, context: CallContext
@@ -72,4 +74,4 @@ class JobRunnerService:
         return messages.JobRunnerVersionResponse(version=API_VERSION)
 
     def _url(self, request_id: str) -> str:
-        return f"{self._base_url}/api/v1/job-chains/{request_id}"
+        return f"{self.base_url}/api/v1/job-chains/{request_id}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -51,6 +52,31 @@ class RunnerReportsService:
         self._runners = runners
         self._dispatcher = dispatcher
         self._lease = lease
+        self._ending = False
+        self._reading: set[asyncio.Task[ReportRequest | None]] = set()
+
+    def end_streams(self) -> None:
+        """Ends the runners' streams, each when what it has sent is kept: the server shuts down."""
+        self._ending = True
+        for reading in self._reading:
+            reading.cancel()
+
+    async def _messages(self, requests: AsyncIterator[ReportRequest]) -> AsyncIterator[ReportRequest]:
+        """Goes through a runner's messages until it sends no more, or `end_streams`."""
+        while not self._ending:
+            reading = asyncio.ensure_future(_next(requests))
+            self._reading.add(reading)
+            try:
+                message = await reading
+            except asyncio.CancelledError:
+                if not self._ending:
+                    raise
+                return
+            finally:
+                self._reading.discard(reading)
+            if message is None:
+                return
+            yield message
 
     async def Report(  # noqa: N802 (the contract's name)
         self, requests: AsyncIterator[ReportRequest], context: CallContext
@@ -61,7 +87,7 @@ class RunnerReportsService:
         """
         runner: RunnerInfo | None = None
         renewed_at = 0.0
-        async for message in requests:
+        async for message in self._messages(requests):
             if message.HasField("runner"):
                 runner = _checked_runner(message.runner)
             elif runner is None:
@@ -142,6 +168,10 @@ class RunnerReportsService:
         if is_new:
             logger.info("runner reports", runner_id=runner.runner_id, url=runner.url)
             self._dispatcher.wake()
+
+
+async def _next(requests: AsyncIterator[ReportRequest]) -> ReportRequest | None:
+    return await anext(requests, None)
 
 
 def _checked_runner(runner: RunnerInfo) -> RunnerInfo:
