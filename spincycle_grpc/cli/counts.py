@@ -45,7 +45,9 @@ class JobCounts:
 
     def text(self) -> str:
         """Returns the counts that are not zero, as ", 2 running, 1 retried, 1 failed"."""
-        tries = {job_id: try_of(entry) for job_id, entry in self._newest.items()} | self._running
+        tries = dict(self._running)
+        for job_id, entry in self._newest.items():
+            tries[job_id] = max(try_of(entry), tries.get(job_id, 0))
         counts = (
             (len(self._running), "running"),
             (sum(number > 1 for number in tries.values()), "retried"),

@@ -1,0 +1,298 @@
+"""What the commands of `spinc` print, ask of the server, and exit with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from spincycle_grpc import State, errors
+from spincycle_grpc.v1.request_pb2 import RequestSpec
+from spincycle_grpc.v1.status_pb2 import RunningStatus
+from tests.cli.conftest import Spinc
+from tests.fake_manager import JOB_ID, REQUEST_ID, FakeManager, entry, running_job, stage
+
+ESCAPE = "\x1b[31mred\x9b2J\u202e"
+
+
+def test_alone_it_lists_the_types_of_requests(spinc: Spinc) -> None:
+    told = spinc()
+    assert told.exit_code == 0
+    assert told.stdout.splitlines() == [
+        "REQUEST  ARGS",
+        "nap      ms [host=localhost] [tags=[1, 2]]",
+        "plain",
+    ]
+    assert [spec["Name"] for spec in json.loads(spinc("--json").stdout)] == ["nap", "plain"]
+
+
+def test_help_explains_a_request(spinc: Spinc) -> None:
+    told = spinc("help", "nap")
+    assert told.exit_code == 0
+    assert told.stdout.splitlines()[0] == "spinc start nap ms [host=localhost] [tags=[1, 2]]"
+    assert "ms    required             How long" in told.stdout
+    assert "host  optional  localhost  Where" in told.stdout
+    assert json.loads(spinc("help", "nap", "--json").stdout)["Name"] == "nap"
+    unknown = spinc("help", "nosuch")
+    assert (unknown.exit_code, unknown.stdout) == (3, "")
+    assert "Exit status:" in spinc("help").stdout
+
+
+def test_status(manager: FakeManager, spinc: Spinc) -> None:
+    manager.stages = [stage(State.COMPLETE, 5)]
+    told = spinc("status", REQUEST_ID)
+    assert told.exit_code == 0
+    assert "state     COMPLETE" in told.stdout
+    assert "jobs      5 of 5 done" in told.stdout
+    assert "took      1.5s" in told.stdout
+    shown = json.loads(spinc("status", "--json", REQUEST_ID).stdout)
+    assert (shown["id"], shown["state"]) == (REQUEST_ID, State.COMPLETE)
+    assert len(shown["JobChain"]["jobs"]) == 2
+    missing = spinc("status", "nosuch")
+    assert (missing.exit_code, missing.stdout) == (3, "")
+    assert missing.stderr == "spinc: request nosuch not found\n"
+
+
+def test_log(manager: FakeManager, spinc: Spinc) -> None:
+    lines = "".join(f"line {number}\n" for number in range(30))
+    manager.log = [entry(2, state=State.COMPLETE, exit=0), entry(1, stdout=lines, error="exit status 7")]
+    manager.log[0].finished_at += 10
+    table = spinc("log", REQUEST_ID).stdout.splitlines()
+    assert [line.split()[3:6] for line in table[1:]] == [["1", "FAIL", "7"], ["2", "COMPLETE", "0"]]
+    assert table[1].endswith("35ms  exit status 7")
+    one = spinc("log", REQUEST_ID, JOB_ID).stdout
+    assert "(the last 10 of 30 lines; --full shows all)" in one
+    assert "  line 29\n" in one
+    assert "line 19\n" not in one
+    assert "line 0\n" in spinc("log", REQUEST_ID, JOB_ID, "--full").stdout
+    assert "line 0\n" in spinc("log", "--full", REQUEST_ID).stdout
+    assert [log_entry["try"] for log_entry in json.loads(spinc("log", REQUEST_ID, "--json").stdout)] == [2, 1]
+    assert json.loads(spinc("log", REQUEST_ID, JOB_ID, "--json").stdout)["stdout"] == lines
+    manager.log = []
+    assert spinc("log", REQUEST_ID).exit_code == 0
+    assert spinc("log", "nosuch").exit_code == 3
+
+
+def test_ps(manager: FakeManager, spinc: Spinc) -> None:
+    manager.status.jobs[0].started_at = time.time_ns() - 90_000_000_000
+    told = spinc("ps")
+    assert told.exit_code == 0
+    assert told.stdout.splitlines()[1].split()[:6] == [REQUEST_ID, "nap", "2/5", JOB_ID, "nap", "1"]
+    assert "1m3" in told.stdout
+    assert json.loads(spinc("ps", REQUEST_ID, "--json").stdout)["jobs"][0]["jobId"] == JOB_ID
+    assert [request.filter.request_id for request in manager.requests("Running")] == ["", REQUEST_ID]
+
+
+def test_stop(manager: FakeManager, spinc: Spinc) -> None:
+    assert REQUEST_ID in spinc("stop", REQUEST_ID).stdout
+    assert json.loads(spinc("stop", REQUEST_ID, "--json").stdout) == {"requestId": REQUEST_ID}
+    manager.failures["Stop"] = [errors.FailedPreconditionError("it has failed")]
+    told = spinc("stop", REQUEST_ID)
+    assert (told.exit_code, told.stdout, told.stderr) == (3, "", "spinc: it has failed\n")
+
+
+def test_find(manager: FakeManager, spinc: Spinc) -> None:
+    told = spinc(
+        "find", "--type=nap", "--state=fail", "--state=STOPPED", "--user=finch", "--since=2h",
+        "--until=2026-11-23T15:47:18Z", "--arg", "host=db1", "--limit=5", "--offset=10",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.splitlines()[1].split()[:3] == [REQUEST_ID, "nap", "COMPLETE"]
+    [request] = manager.requests("Find")
+    chosen = request.filter
+    assert (chosen.type, list(chosen.states), chosen.user) == ("nap", [State.FAIL, State.STOPPED], "finch")
+    assert chosen.since.ToSeconds() == pytest.approx(time.time() - 7200, abs=60)
+    assert chosen.until.ToJsonString() == "2026-11-23T15:47:18Z"
+    assert (list(chosen.args), chosen.limit, chosen.offset) == (["host=db1"], 5, 10)
+    assert [found["id"] for found in json.loads(spinc("find", "--json").stdout)] == [REQUEST_ID]
+
+
+@pytest.mark.parametrize(
+    ("output_format", "part"),
+    [
+        ("tree", "└── bbbb nap (sleep)"),
+        ("dot", "digraph"),
+        ("mermaid", "flowchart"),
+        ("json", '"adjacencyList"'),
+    ],
+)
+def test_plan(manager: FakeManager, spinc: Spinc, output_format: str, part: str) -> None:
+    told = spinc("plan", "nap", "ms=5", "hosts:=[1]", "--format", output_format)
+    assert told.exit_code == 0
+    assert part in told.stdout
+    [request] = manager.requests("Plan")
+    assert (request.type, request.args["ms"], list(request.args["hosts"])) == ("nap", "5", [1])
+    assert not manager.requests("Create")
+
+
+def test_plan_as_json_is_the_request(spinc: Spinc) -> None:
+    assert json.loads(spinc("--json", "plan", "nap").stdout)["type"] == "nap"
+
+
+def test_svg_without_graphviz_is_one_sentence(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    told = spinc("plan", "nap", "--format=svg")
+    assert (told.exit_code, told.stdout) == (3, "")
+    assert "Graphviz" in told.stderr
+
+
+def test_version(spinc: Spinc) -> None:
+    assert "server  API 1.0.12" in spinc("version").stdout
+    assert json.loads(spinc("version", "--json").stdout)["server"] == "1.0.12"
+    assert "spinc" in spinc("--version").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nosuch",),
+        ("start",),
+        ("start", "nap", "ms"),
+        ("start", "nap", "ms=1", "ms=2"),
+        ("start", "nap", "ms:={"),
+        ("start", "nap", "--nosuch"),
+        ("--addr=localhost", "ps"),
+        ("--addr=http://localhost:1/", "ps"),
+        ("ps", "--deadline=0"),
+        ("ps", "--deadline=nan"),
+        ("find", "--state=nosuch"),
+        ("find", "--since=yesterday"),
+        ("find", "--limit=-1"),
+        ("find", "--limit=0", "--offset=3"),
+        ("plan", "nap", "--format=png"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(arguments: tuple[str, ...], manager: FakeManager, spinc: Spinc) -> None:
+    told = spinc(*arguments)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr.startswith("spinc: ")
+    assert len(told.stderr.splitlines()) == 1
+    assert not manager.asked
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (errors.InvalidArgumentError("no"), 3),
+        (errors.NotFoundError("no"), 3),
+        (errors.FailedPreconditionError("no"), 3),
+        (errors.PermissionDeniedError("no"), 3),
+        (errors.UnauthenticatedError("no"), 3),
+        (errors.ResourceExhaustedError("no"), 4),
+        (errors.UnavailableError("no"), 4),
+        (errors.DeadlineExceededError("no"), 4),
+        (errors.InternalError("no"), 5),
+        (errors.UnimplementedError("no"), 5),
+    ],
+)
+def test_the_kind_of_an_error_is_the_exit_code(
+    error: errors.SpinCycleError, exit_code: int, manager: FakeManager, spinc: Spinc
+) -> None:
+    manager.failures["Create"] = [error]
+    told = spinc("start", "nap")
+    assert (told.exit_code, told.stdout, told.stderr) == (exit_code, "", "spinc: no\n")
+    assert len(manager.requests("Create")) == 1
+
+
+def test_a_sentence_of_the_server_stays_on_one_line(manager: FakeManager, spinc: Spinc) -> None:
+    manager.failures["Create"] = [errors.InvalidArgumentError(f"two\nlines [bold]{ESCAPE}")]
+    told = spinc("start", "nap")
+    assert told.stderr == "spinc: two lines [bold]\\x1b[31mred\\x9b2J\\u202e\n"
+
+
+def test_options_of_all_commands(manager: FakeManager, spinc: Spinc, address: str) -> None:
+    for arguments in (("--deadline=3", "ps"), ("ps", "--deadline=3"), ("--deadline=9", "ps", "--deadline=3")):
+        assert spinc(*arguments).exit_code == 0
+    assert [2 < asked.time_remaining < 4 for asked in manager.asked] == [True] * 3
+    for arguments in (("--addr=127.0.0.1:1", "ps"), ("ps", "--addr=127.0.0.1:1")):
+        told = spinc(*arguments)
+        assert (told.exit_code, told.stdout) == (4, "")
+        assert "127.0.0.1:1:" in told.stderr
+    assert spinc("--addr=127.0.0.1:1", "ps", f"--addr={address}").exit_code == 0
+
+
+def test_a_server_that_does_not_answer(manager: FakeManager, spinc: Spinc) -> None:
+    manager.hold["Running"] = threading.Event()
+    told = spinc("--deadline=0.3", "ps")
+    assert (told.exit_code, told.stdout) == (4, "")
+    assert "did not answer in time" in told.stderr
+
+
+def test_text_of_the_server_does_nothing_to_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
+    manager.status = RunningStatus(jobs=[running_job(name=ESCAPE, status="[bold]a\nb[/bold]")])
+    manager.log = [entry(1, name=ESCAPE, stdout=f"{ESCAPE}\ttab\r\n", stderr=ESCAPE, error=ESCAPE)]
+    manager.specs = [RequestSpec(name=ESCAPE)]
+    manager.found = [stage(State.COMPLETE)]
+    manager.found[0].user = ESCAPE
+    for arguments in ((), ("ps",), ("log", REQUEST_ID), ("log", REQUEST_ID, JOB_ID), ("find",)):
+        for form in ((), ("--json",)):
+            told = spinc(*arguments, *form)
+            assert told.exit_code == 0, told.stderr
+            assert told.stdout.replace("\n", "").replace("\t", "").isprintable()
+    assert "[bold]a\\nb[/bold]" in spinc("ps").stdout
+    assert json.loads(spinc("ps", "--json").stdout)["jobs"][0]["name"] == ESCAPE
+
+
+def test_times_and_states_that_make_no_sense(manager: FakeManager, spinc: Spinc) -> None:
+    manager.log = [entry(1, started_at=2**62, finished_at=-(2**62), state=99)]
+    manager.found = [stage(State.COMPLETE)]
+    manager.found[0].created_at.seconds = 2**60
+    assert " 99 " in spinc("log", REQUEST_ID).stdout
+    assert spinc("find").exit_code == 0
+
+
+def test_what_should_not_happen_is_one_sentence_too(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spincycle_grpc.client.Client.version", lambda _: 1 / 0)
+    told = spinc("version")
+    assert (told.exit_code, told.stdout) == (5, "")
+    assert told.stderr.startswith("spinc: this should not have happened")
+
+
+def spawn(address: str, *arguments: str, **options: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "spincycle_grpc.cli", *arguments],
+        env={**os.environ, "SPINC_ADDR": address, **options},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_broken_pipe_is_silent(address: str) -> None:
+    with spawn(address) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 141
+
+
+def test_a_full_disk_is_one_sentence(address: str) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        told = subprocess.run(
+            [sys.executable, "-m", "spincycle_grpc.cli"],
+            env={**os.environ, "SPINC_ADDR": address},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert told.returncode == 5
+    assert told.stderr.decode().splitlines() == ["spinc: cannot write the output: No space left on device"]
+
+
+def test_text_that_the_terminal_cannot_show(manager: FakeManager, address: str) -> None:
+    manager.specs = [RequestSpec(name="näp ł")]
+    with spawn(address, PYTHONIOENCODING="latin-1") as process:
+        output, complaint = process.communicate(timeout=30)
+    assert (process.returncode, complaint) == (0, b"")
+    assert b"n\xe4p \\u0142" in output
+    with spawn(address, "start", "nap", "ms=\udcff") as process:
+        output, complaint = process.communicate(timeout=30)
+    assert (process.returncode, output) == (2, b"")
+    assert len(complaint.splitlines()) == 1

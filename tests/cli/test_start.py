@@ -1,0 +1,202 @@
+"""`spinc start`: what is sent, how a request is followed, and what a person at a terminal is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pexpect
+import pytest
+
+from spincycle_grpc import State, errors
+from tests.cli.conftest import Spinc
+from tests.fake_manager import REQUEST_ID, FakeManager, entry, stage
+
+Terminal = Callable[..., Any]
+
+
+@pytest.fixture
+def terminal(address: str) -> Terminal:
+    """Runs `spinc` at a terminal."""
+
+    def run(*arguments: str) -> Any:
+        environment = {**os.environ, "SPINC_ADDR": address, "TERM": "xterm"}
+        environment.pop("NO_COLOR", None)
+        return pexpect.spawn(
+            sys.executable,
+            ["-m", "spincycle_grpc.cli", *arguments],
+            env=environment,
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(24, 120),
+        )
+
+    return run
+
+
+def end(child: Any) -> tuple[int, str]:
+    """Returns the exit code of a program at a terminal, and what it wrote at last."""
+    child.expect(pexpect.EOF)
+    child.close()
+    return child.exitstatus, child.before
+
+
+def test_it_prints_the_id(manager: FakeManager, spinc: Spinc) -> None:
+    told = spinc("start", "nap", "ms=300", "hosts:=[1, true]")
+    assert (told.exit_code, told.stdout) == (0, f"{REQUEST_ID}\n")
+    [request] = manager.requests("Create")
+    assert (request.type, request.args["ms"], list(request.args["hosts"])) == ("nap", "300", [1, True])
+    assert json.loads(spinc("start", "nap", "--json").stdout)["id"] == REQUEST_ID
+    assert not manager.requests("RequestList")
+
+
+def test_waiting_without_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
+    manager.stages = [stage(State.PENDING), stage(State.RUNNING, 2), stage(State.COMPLETE, 5)]
+    told = spinc("start", "nap", "--wait")
+    assert told.exit_code == 0
+    assert told.stdout.splitlines() == [
+        f"nap {REQUEST_ID}: PENDING, 0 of 5 jobs",
+        f"nap {REQUEST_ID}: RUNNING, 2 of 5 jobs",
+        f"nap {REQUEST_ID}: COMPLETE, 5 of 5 jobs in 1.5s",
+    ]
+
+
+def test_waiting_for_a_failure(manager: FakeManager, spinc: Spinc) -> None:
+    manager.stages = [stage(State.FAIL, 3)]
+    manager.log = [
+        entry(1),
+        entry(2, error="exit status 7"),
+        entry(1, job_id="good", state=State.COMPLETE),
+        *(entry(1, job_id=f"x{number:03}", finished_at=2 * 10**18) for number in range(15)),
+    ]
+    told = spinc("start", "nap", "--wait")
+    assert told.exit_code == 1
+    assert told.stdout.splitlines()[:2] == [
+        f"nap {REQUEST_ID}: FAIL, 3 of 5 jobs in 1.5s",
+        "  failed: aB3x nap (try 2, exit 7): exit status 7",
+    ]
+    assert "  and 6 more" in told.stdout
+    assert "good" not in told.stdout
+
+
+def test_waiting_for_what_is_stopped_and_as_json(manager: FakeManager, spinc: Spinc) -> None:
+    manager.stages = [stage(State.RUNNING, 1), stage(State.STOPPED, 2)]
+    told = spinc("start", "nap", "--wait", "--json")
+    assert told.exit_code == 1
+    assert json.loads(told.stdout)["state"] == State.STOPPED
+    assert spinc("start", "nap", "--wait").stdout.endswith("STOPPED, 2 of 5 jobs in 1.5s\n")
+
+
+def test_a_wait_survives_a_server_that_is_away_for_a_while(manager: FakeManager, spinc: Spinc) -> None:
+    manager.failures["Get"] = [errors.UnavailableError("shutting down")] * 6
+    told = spinc("start", "nap", "--wait")
+    assert (told.exit_code, told.stderr) == (0, "")
+    assert len(manager.requests("Get")) == 7
+
+
+def test_missing_args_are_asked_for_at_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
+    child = terminal("start", "nap")
+    child.expect_exact("ms (How long): ")
+    child.sendline("")
+    child.expect_exact("ms (How long): ")
+    child.sendline("300")
+    child.expect_exact("host (Where) [localhost]: ")
+    child.sendline("")
+    child.expect_exact("tags [[1, 2]]: ")
+    child.sendline(":=[")
+    child.expect_exact("must be JSON")
+    child.expect_exact("tags [[1, 2]]: ")
+    child.sendline(":=[3]")
+    child.expect_exact(f"spinc status {REQUEST_ID}")
+    assert end(child)[0] == 0
+    [request] = manager.requests("Create")
+    assert sorted(request.args.fields) == ["ms", "tags"]
+    assert (request.args["ms"], list(request.args["tags"])) == ("300", [3])
+
+
+def test_given_args_are_not_asked_for(manager: FakeManager, terminal: Terminal) -> None:
+    child = terminal("start", "nap", "host=db1")
+    child.expect_exact("ms (How long): ")
+    child.sendline("1")
+    child.expect_exact("tags [[1, 2]]: ")
+    child.sendline("")
+    assert end(child)[0] == 0
+    assert sorted(manager.requests("Create")[0].args.fields) == ["host", "ms"]
+
+
+@pytest.mark.parametrize("arguments", [("nap", "ms=1"), ("plain",), ("nosuch",), ("nap", "--json")])
+def test_nothing_is_asked_when_nothing_is_missing(
+    arguments: tuple[str, ...], manager: FakeManager, terminal: Terminal
+) -> None:
+    code, _ = end(terminal("start", *arguments))
+    assert code == 0
+    assert len(manager.requests("Create")) == 1
+
+
+@pytest.mark.parametrize("send", ["sendintr", "sendeof"])
+def test_whoever_does_not_answer_starts_nothing(send: str, manager: FakeManager, terminal: Terminal) -> None:
+    child = terminal("start", "nap")
+    child.expect_exact("ms (How long): ")
+    getattr(child, send)()
+    code, output = end(child)
+    assert code == 130
+    assert "nothing was started" in output
+    assert not manager.requests("Create")
+
+
+def test_questions_do_nothing_to_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
+    manager.specs[0].args[0].desc = "\x1b[31mred"
+    child = terminal("start", "nap")
+    child.expect_exact(r"ms (\x1b[31mred): ")
+    child.sendintr()
+    end(child)
+
+
+def test_a_bar_at_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
+    manager.stages = [stage(State.RUNNING, done) for done in range(5)] + [stage(State.FAIL, 4)]
+    manager.log = [entry(2), entry(1, job_id="done", state=State.FAIL)]
+    child = terminal("start", "plain", "--wait")
+    child.expect_exact("2/5")
+    child.expect_exact("jobs, 1 running, 1 retried, 1 failed")
+    code, output = end(child)
+    assert code == 1
+    assert f"nap {REQUEST_ID}: \x1b[31mFAIL\x1b[0m, 4 of 5 jobs in 1.5s" in output
+
+
+def test_the_bar_does_without_its_counts(manager: FakeManager, terminal: Terminal) -> None:
+    manager.stages = [stage(State.RUNNING, 1), stage(State.COMPLETE, 5)]
+    manager.failures = {
+        "Running": [errors.InternalError("no")] * 9,
+        "GetLog": [errors.InternalError("no")] * 9,
+    }
+    code, output = end(terminal("start", "plain", "--wait"))
+    assert code == 0
+    assert "COMPLETE" in output
+
+
+def test_ctrl_c_leaves_the_request_running(manager: FakeManager, terminal: Terminal) -> None:
+    manager.stages = [stage(State.RUNNING, 2)]
+    child = terminal("start", "plain", "--wait")
+    child.expect_exact("2/5")
+    child.sendintr()
+    code, output = end(child)
+    assert code == 130
+    assert f"request {REQUEST_ID} goes on" in output
+    assert f"spinc stop {REQUEST_ID}" in output
+    assert "Traceback" not in output
+    assert not manager.requests("Stop")
+
+
+def test_ctrl_c_while_the_server_is_silent(manager: FakeManager, terminal: Terminal) -> None:
+    manager.hold["Create"] = threading.Event()
+    child = terminal("start", "plain")
+    assert manager.asked_often(2)
+    child.sendintr()
+    code, output = end(child)
+    assert code == 130
+    assert "may have been made" in output
+    assert "Traceback" not in output
