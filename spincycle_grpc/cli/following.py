@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 from spincycle_grpc.cli.counts import JobCounts, failed_entries, try_of
@@ -32,7 +33,7 @@ def follow(client: Client, request: Request, *, quiet: bool) -> Request:
     """
     if quiet:
         return client.wait(request.id)
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         return client.wait(request.id, on_change=_show_line)
     return _follow_live(client, request)
 

@@ -12,6 +12,9 @@ import time
 import pytest
 
 from spincycle_grpc import State, errors
+from spincycle_grpc.calls import DEFAULT_ADDRESS
+from spincycle_grpc.cli.settings import Settings
+from spincycle_grpc.retries import DEFAULT_DEADLINE
 from spincycle_grpc.v1.request_pb2 import RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from tests.cli.conftest import Spinc
@@ -251,6 +254,10 @@ def test_what_should_not_happen_is_one_sentence_too(spinc: Spinc, monkeypatch: p
     told = spinc("version")
     assert (told.exit_code, told.stdout) == (5, "")
     assert told.stderr.startswith("spinc: this should not have happened")
+
+
+def test_spinc_and_the_client_have_the_same_defaults() -> None:
+    assert Settings() == Settings(DEFAULT_ADDRESS, DEFAULT_DEADLINE, as_json=False)
 
 
 def spawn(address: str, *arguments: str, **options: str) -> subprocess.Popen[bytes]:

@@ -23,8 +23,8 @@ Terminal = Callable[..., Any]
 def terminal(address: str) -> Terminal:
     """Runs `spinc` at a terminal."""
 
-    def run(*arguments: str) -> Any:
-        environment = {**os.environ, "SPINC_ADDR": address, "TERM": "xterm"}
+    def run(*arguments: str, kind: str = "xterm") -> Any:
+        environment = {**os.environ, "SPINC_ADDR": address, "TERM": kind}
         environment.pop("NO_COLOR", None)
         return pexpect.spawn(
             sys.executable,
@@ -165,6 +165,13 @@ def test_a_bar_at_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
     code, output = end(child)
     assert code == 1
     assert f"nap {REQUEST_ID}: \x1b[31mFAIL\x1b[0m, 4 of 5 jobs in 1.5s" in output
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(manager: FakeManager, terminal: Terminal) -> None:
+    manager.stages = [stage(State.RUNNING, 1), stage(State.COMPLETE, 5)]
+    code, output = end(terminal("start", "plain", "--wait", kind="dumb"))
+    assert code == 0
+    assert "RUNNING, 1 of 5 jobs" in output
 
 
 def test_the_bar_does_without_its_counts(manager: FakeManager, terminal: Terminal) -> None:

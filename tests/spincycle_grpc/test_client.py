@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -320,3 +322,8 @@ def test_the_package_exports_what_it_says() -> None:
     assert all_errors <= set(spincycle_grpc.__all__)
     with pytest.raises(AttributeError):
         spincycle_grpc.nosuch  # noqa: B018
+
+
+def test_the_package_does_not_load_grpc_for_those_who_do_without() -> None:
+    code = "import sys, spincycle_grpc.cli, spincycle_grpc.errors; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
