@@ -1,0 +1,1 @@
+"""The servers of Spin Cycle: Request Manager and Job Runner."""

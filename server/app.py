@@ -118,7 +118,7 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
     """
     factory = find_factory(config.jobs_factory, config.job_runner_max_output)
     specs = load_specs(Path(config.specs_dir), knows_job_type(factory))
-    store = await Store.open(config.store_url(), timeout=config.database_timeout)
+    store = await Store.open(config.store_url(), wait=config.database_timeout)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         runners = Runners(store, channel_credentials(config.jr_client_tls))
@@ -130,7 +130,14 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         building = Building(specs, factory, create_timeout=config.jobs_create_timeout)
         stack.callback(building.close)
         access = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
-        users = RequestManagerService(store, building, dispatcher, runners, access, RequestIdGenerator())
+        users = RequestManagerService(
+            store=store,
+            building=building,
+            dispatcher=dispatcher,
+            runners=runners,
+            access=access,
+            request_ids=RequestIdGenerator(),
+        )
         reports = RunnerReportsService(store, runners, dispatcher, lease=config.job_runner_lease)
         gate = Gate(config.server_max_requests)
         services = (

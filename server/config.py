@@ -1,4 +1,4 @@
-"""The configuration of the servers: one table of options, read from a file, the environment and the command line.
+"""The configuration of the servers: one table of options, from a file, the environment and the command line.
 
 The later source stands above the earlier one: defaults, YAML file, environment variables,
 command line. The file's options and their environment names are the original's; what is

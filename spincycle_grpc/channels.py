@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -60,14 +62,13 @@ def _sentence(status: Status, details: str, address: str) -> str:
 
 
 def _error_info(error: grpc.RpcError) -> ErrorInfo | None:
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
-            break
-    else:
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    packed = dict(metadata).get(_DETAILS_KEY)
+    if packed is None:
         return None
     info = ErrorInfo()
     detail: Any
-    for detail in RpcStatus.FromString(value).details:
+    for detail in RpcStatus.FromString(packed).details:
         if detail.Unpack(info):
             return info
     return None

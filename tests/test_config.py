@@ -55,7 +55,7 @@ def test_the_file_of_the_environment_is_read_where_there_is_one(
 
 
 def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read .*none.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file"):
         load_config(str(tmp_path / "none.yaml"), environment={})
 
 

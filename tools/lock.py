@@ -19,9 +19,12 @@ OPTIONS = [
 
 def _pin(output: str, *extras: str) -> int:
     uv = Path(sys.executable).parent / "uv"
-    command = [uv, "pip", "compile", "pyproject.toml", *OPTIONS, *extras, "-o", output]
+    command = [str(uv), "pip", "compile", "pyproject.toml", *OPTIONS, *extras, "-o", output]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(_pin("requirements.lock", "--extra=build") or _pin("requirements-dev.lock", "--extra=build", "--extra=dev"))
+    sys.exit(
+        _pin("requirements.lock", "--extra=build")
+        or _pin("requirements-dev.lock", "--extra=build", "--extra=dev")
+    )

@@ -19,8 +19,10 @@ from server.commands.options import server_options
 from server.config import Address
 from spincycle_grpc.errors import UnavailableError
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "specs"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "specs"
 LOG_FILE = Path("spincycle.log")
+DATABASE_FILE = "spincycle.db"
 REQUEST = ("rolling-restart", "service=web", 'hosts:=["web1", "web2", "web3", "web4", "web5"]')
 START_LIMIT = 30.0
 STOP_LIMIT = 40.0
@@ -37,12 +39,12 @@ def demo_command(config: str | None, once: bool, http: str | None, grpc: str | N
     http_address = Address.parse(http or "127.0.0.1:32308")
     grpc_address = Address.parse(grpc) if grpc else http_address.for_grpc()
     options = [f"--http={http_address}", f"--grpc={grpc_address}", f"--specs={EXAMPLES}"]
-    options += [f"--db={db}"] if db else []
-    options += [config] if config else []
+    options.append(f"--db={db or f'sqlite:///{Path.cwd() / DATABASE_FILE}'}")
+    options += [str(Path(config).resolve())] if config else []
     with _server(options) as process:
         _wait_serving(process, str(grpc_address))
         click.echo(f"$ spinc start {' '.join(REQUEST[:2])} hosts:='[...]' --wait")
-        status = subprocess.call(
+        status = subprocess.call(  # noqa: S603 (this program itself)
             [
                 sys.executable,
                 "-m",
@@ -66,6 +68,7 @@ def _server(options: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     with LOG_FILE.open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 (this program itself)
             [sys.executable, "-m", "server", "server", *options],
+            cwd=ROOT,  # The example specs name programs by paths from here.
             stdin=subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for this process, which then ends the server.
@@ -97,7 +100,9 @@ def _wait_serving(process: subprocess.Popen[bytes], address: str) -> None:
             if process.poll() is not None:
                 raise UnavailableError(f"the server did not start: {_last_words()}", reason="SERVER_DOWN")
             with contextlib.suppress(grpc.RpcError):
-                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+                answer = health.Check(  # type: ignore[attr-defined]
+                    health_pb2.HealthCheckRequest(), timeout=1.0
+                )
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
             time.sleep(0.1)

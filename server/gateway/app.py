@@ -92,8 +92,9 @@ class GatewayApp:
             status, headers, body = self._error(error)
         except Exception:
             logger.exception("answering failed", method=scope["method"], path=scope["path"])
-            error = InternalError("an error in the server itself, which its log shows", reason="INTERNAL")
-            status, headers, body = self._error(error)
+            status, headers, body = self._error(
+                InternalError("an error in the server itself, which its log shows", reason="INTERNAL")
+            )
         headers += [_VERSION, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -38,7 +38,7 @@ class QueryReader:
             options = field.GetOptions().Extensions[json_pb2.json_field]
             if field.name in excluded or options.hidden:
                 continue
-            if options.flatten_query:
+            if options.flatten_query and field.message_type is not None:
                 self._add_fields(field.message_type, (), (*path, field.name))
                 continue
             parse = _parser(field, by_name=options.query_by_name)
@@ -127,14 +127,16 @@ def _timestamp(text: str) -> Timestamp:
 
 
 def _enum_reader(field: FieldDescriptor) -> Callable[[str], int]:
-    numbers = {value.name: value.number for value in field.enum_type.values}
-    word = "".join("_" + letter if letter.isupper() else letter for letter in field.enum_type.name)
+    enum = field.enum_type
+    assert enum is not None  # noqa: S101 (the caller has looked)
+    numbers = {value.name: value.number for value in enum.values}
+    word = "".join("_" + letter if letter.isupper() else letter for letter in enum.name)
     prefix = f"{word.lstrip('_').upper()}_"
 
     def read(text: str) -> int:
         number = numbers.get(prefix + text)
         if number is None:
-            raise ValueError(f"is not a valid {field.enum_type.name.lower()} name")
+            raise ValueError(f"is not a valid {enum.name.lower()} name")
         return number
 
     return read

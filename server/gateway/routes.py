@@ -49,13 +49,13 @@ def routes_of(table: MethodTable) -> list[Route]:
     return [
         _route(method)
         for method in table.methods.values()
-        if method.descriptor.GetOptions().HasExtension(annotations_pb2.http)  # type: ignore[arg-type]
+        if method.descriptor.GetOptions().HasExtension(annotations_pb2.http)
     ]
 
 
 def _route(method: Method) -> Route:
     options = method.descriptor.GetOptions()
-    rule: http_pb2.HttpRule = options.Extensions[annotations_pb2.http]  # type: ignore[index]
+    rule: http_pb2.HttpRule = options.Extensions[annotations_pb2.http]
     answer = options.Extensions[json_pb2.http_answer]
     http_method = rule.WhichOneof("pattern") or ""
     template: str = getattr(rule, http_method)

@@ -9,6 +9,7 @@ that says no, loses the assignment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ class Dispatcher:
             UnavailableError: No runner is alive.
         """
         request = await self._store.get_request(request_id, with_job_chain=True)
-        if request.state != State.PENDING:
+        if State(request.state) is not State.PENDING:
             raise wrong_state(request_id, State(request.state), State.PENDING)
         runner = self._runners.pick()
         if runner is None:
@@ -119,7 +120,7 @@ class Dispatcher:
         holder = await self._store.get_assignment(request_id)
         if holder is None:
             return False
-        assignment, runner_id = holder
+        _, runner_id = holder
         runner = self._runners.get(runner_id)
         if runner is None:
             raise UnavailableError(
@@ -147,10 +148,8 @@ class Dispatcher:
                 await self._round()
             except SpinCycleError as error:
                 logger.warning("dispatch round failed", error=str(error), reason=error.reason)
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval)
-            except TimeoutError:
-                pass
             self._wake.clear()
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import (
     FinishRequest,
     FinishResponse,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-_FINAL_STATES = (State.COMPLETE, State.FAIL, State.STOPPED)
+_FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
 
 
 class RunnerReportsService:

@@ -8,9 +8,9 @@ import structlog
 
 from server.request_manager.access import START, STOP
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.version import API_VERSION
@@ -41,6 +41,7 @@ class RequestManagerService:
 
     def __init__(
         self,
+        *,
         store: Store,
         building: Building,
         dispatcher: Dispatcher,
@@ -66,7 +67,7 @@ class RequestManagerService:
         created = Request(
             id=request_id,
             type=request.type,
-            state=State.PENDING,
+            state=state_pb2.STATE_PENDING,
             user=context.caller.name,
             args=built.args,
             total_jobs=len(built.job_chain.jobs),
@@ -89,7 +90,7 @@ class RequestManagerService:
         built = await self._building.build(request.type, from_struct(request.args), "")
         planned = Request(
             type=request.type,
-            state=State.PENDING,
+            state=state_pb2.STATE_PENDING,
             user=context.caller.name,
             args=built.args,
             job_chain=built.job_chain,
@@ -163,6 +164,8 @@ class RequestManagerService:
             )
         jobs = await self._runners.running_jobs(request.filter)
         requests = await self._store.requests_by_id({job.request_id for job in jobs})
+        for found in requests.values():
+            found.job_runner_url = ""  # As the original shows them here.
         return messages.RunningResponse(status=RunningStatus(jobs=jobs, requests=requests))
 
     async def Version(  # noqa: N802

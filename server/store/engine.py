@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError, UnavailableError
@@ -79,7 +80,7 @@ def translate(error: Exception) -> SpinCycleError:
     """Returns what an error of the database is for users. Statements and values stay out of it."""
     if isinstance(error, SpinCycleError):
         return error
-    if isinstance(error, OperationalError | TimeoutError):
+    if isinstance(error, OperationalError | PoolTimeoutError):
         detail = _first_line(error)
         return UnavailableError(f"the database cannot be used now: {detail}", reason="DATABASE_UNAVAILABLE")
     if isinstance(error, SQLAlchemyError):

@@ -18,6 +18,7 @@ from server.store.schema import job_log, requests, runners, suspended_job_chains
 from server.store.writer import Write
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_INVALID,
@@ -29,7 +30,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from spincycle_grpc.wire import encode
 
-_FINAL_STATES = (State.COMPLETE, State.FAIL, State.STOPPED)
+_FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
 _NEWEST_TRY = 32_767
 """The largest number of a try that the column holds."""
 
@@ -187,7 +188,7 @@ class _ReportBatch:
 
 
 def _is_current(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:
-    return (
+    return bool(
         row["state"] == State.RUNNING
         and row["epoch"] == report.assignment.epoch
         and row["runner_id"] == runner_id

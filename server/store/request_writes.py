@@ -143,7 +143,7 @@ class StateWrite(Write):
 
 @dataclass(slots=True)
 class Assign(StateWrite):
-    """Gives a request in the expected state to a runner. Result: the Assignment, or None if it did not happen."""
+    """Gives a request in the expected state to a runner. Result: the Assignment, or None if it has not."""
 
     order: ClassVar[int] = 2
     request_id: str

@@ -178,4 +178,4 @@ request_args = Table(
     Column("value", String(200), nullable=False),
     Index("request_args_name_value", "name", "value", "request_id"),
 )
-"""The args of requests as text, for finding requests by them. Long values are cut; archives have them whole."""
+"""The args of requests as text, to find requests by them. Long values are cut; archives have them whole."""

@@ -52,12 +52,12 @@ class Store:
         self._writer = GroupCommitWriter(engine, translate)
 
     @classmethod
-    async def open(cls, url: str, *, timeout: float = 5.0) -> Store:
+    async def open(cls, url: str, *, wait: float = 5.0) -> Store:
         """Opens a database, and brings its schema up to date.
 
         Args:
             url: `sqlite:///PATH`.
-            timeout: Seconds to wait for a lock or a connection.
+            wait: Seconds to wait for a lock or a connection.
 
         Raises:
             InvalidArgumentError: The URL is none that can be used.
@@ -65,9 +65,9 @@ class Store:
             UnavailableError: The database cannot be opened.
         """
         parsed = parse_url(url)
-        engine = make_engine(parsed, timeout, connections=1)
+        engine = make_engine(parsed, wait, connections=1)
         await asyncio.to_thread(_upgrade, engine)
-        return cls(engine, make_engine(parsed, timeout, connections=READ_CONNECTIONS))
+        return cls(engine, make_engine(parsed, wait, connections=READ_CONNECTIONS))
 
     async def close(self) -> None:
         """Does what waits to be written, then closes all connections."""

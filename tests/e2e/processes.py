@@ -32,10 +32,20 @@ class ServerProcess:
 
     process: subprocess.Popen[bytes]
     events: list[dict[str, Any]] = field(default_factory=list)
+    _reader: threading.Thread = field(init=False)
     _fresh: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
 
     def __post_init__(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        """Ends it, if it still runs, and reads its log to the end."""
+        if self.process.poll() is None:
+            self.kill()
+        self._reader.join(STOP_LIMIT)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -110,5 +120,4 @@ def running(
     try:
         yield server
     finally:
-        if process.poll() is None:
-            server.kill()
+        server.close()

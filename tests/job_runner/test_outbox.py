@@ -8,6 +8,7 @@ import pytest
 
 from server.job_runner import outbox as outbox_module
 from server.job_runner.outbox import Outbox, ReportRefusedError
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_STALE,
@@ -22,7 +23,9 @@ SECOND = Assignment(request_id="second", epoch=4)
 
 
 def tried(number: int, stdout: str = "") -> TryReport:
-    return TryReport(entry=JobLog(job_id="job1", stdout=stdout, **{"try": number}))
+    report = TryReport(entry=JobLog(job_id="job1", stdout=stdout))
+    setattr(report.entry, "try", number)
+    return report
 
 
 def tries_of(report: object) -> list[int]:
@@ -48,7 +51,7 @@ async def test_what_is_put_back_stands_before_what_came_since() -> None:
     batch = outbox.take()
     outbox.add_try(FIRST, tried(2), 2)
     done = asyncio.get_running_loop().create_future()
-    outbox.add_end(FIRST, ChainFinish(state=3), 2, done)
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), 2, done)
     outbox.put_back(batch)
     (report,) = outbox.take().reports()
     assert tries_of(report) == [1, 2]
@@ -75,7 +78,9 @@ async def test_a_large_chain_is_cut_and_its_end_goes_last(monkeypatch: pytest.Mo
     outbox = Outbox()
     for number in range(1, 6):
         outbox.add_try(FIRST, tried(number), number)
-    outbox.add_end(FIRST, ChainFinish(state=4), 5, asyncio.get_running_loop().create_future())
+    outbox.add_end(
+        FIRST, ChainFinish(state=state_pb2.STATE_FAIL), 5, asyncio.get_running_loop().create_future()
+    )
     outbox.add_try(SECOND, tried(1), 1)
     (first,) = outbox.take().reports()
     assert tries_of(first) == [1, 2, 3]

@@ -3,6 +3,9 @@
 They are made only where they are missing: a database that the original filled has them.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -29,7 +32,7 @@ def upgrade() -> None:
             op.create_index(index, name, on)
 
 
-def _requests() -> list[sa.Column]:
+def _requests() -> list[sa.Column[Any]]:
     return [
         sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
         sa.Column("type", Ascii(75), nullable=False),
@@ -44,7 +47,7 @@ def _requests() -> list[sa.Column]:
     ]
 
 
-def _request_archives() -> list[sa.Column]:
+def _request_archives() -> list[sa.Column[Any]]:
     return [
         sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
         sa.Column("create_request", sa.LargeBinary, nullable=False),
@@ -53,7 +56,7 @@ def _request_archives() -> list[sa.Column]:
     ]
 
 
-def _job_log() -> list[sa.Column]:
+def _job_log() -> list[sa.Column[Any]]:
     number = sa.SmallInteger().with_variant(sa.Integer(), "sqlite", "postgresql")
     return [
         sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
@@ -71,7 +74,7 @@ def _job_log() -> list[sa.Column]:
     ]
 
 
-def _suspended_job_chains() -> list[sa.Column]:
+def _suspended_job_chains() -> list[sa.Column[Any]]:
     return [
         sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
         sa.Column("suspended_job_chain", _LONGBLOB, nullable=False),
@@ -81,7 +84,7 @@ def _suspended_job_chains() -> list[sa.Column]:
     ]
 
 
-_TABLES = (
+_TABLES: tuple[tuple[str, Callable[[], list[sa.Column[Any]]], dict[str, list[str]]], ...] = (
     (
         "requests",
         _requests,
