@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from server.config import Address, Config, advertised
+from server.config import Config, advertised
 from server.credentials import channel_credentials, server_credentials
 from server.gateway import GatewayApp, HttpServer
 from server.job_factories import find_factory, knows_job_type
@@ -31,6 +31,7 @@ from server.job_runner.reporter import Reporter
 from server.job_runner.service import JobRunnerService
 from server.job_runner.threads import CallThreads
 from server.job_runner.traverser import Traverser
+from server.listening import Address
 from server.logs import configure_logs
 from server.plugins import load_authenticator
 from server.request_ids import RequestIdGenerator

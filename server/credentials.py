@@ -10,7 +10,7 @@ import grpc
 from server.config import ConfigError
 
 if TYPE_CHECKING:
-    from server.config import TlsFiles
+    from server.listening import TlsFiles
 
 
 def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials | None:

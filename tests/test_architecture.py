@@ -17,7 +17,7 @@ ALLOWED = {
     "server.store": set(),
     "server.builtin_jobs": set(),
     "server.rpc": set(),
-    "server.gateway": {"server.rpc"},
+    "server.gateway": {"server.listening", "server.rpc"},
     "server.request_manager": {
         "server.graph", "server.request_ids", "server.rpc", "server.specs", "server.store",
     },

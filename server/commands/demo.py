@@ -16,7 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.commands.options import server_options
-from server.config import Address
+from server.listening import Address
 from spincycle_grpc.errors import UnavailableError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from spincycle_grpc.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from server.config import Address, TlsFiles
+    from server.listening import Address, TlsFiles
 
 HEADER_TIMEOUT = 10.0
 """Seconds that a request's first line and headers may take to arrive."""
