@@ -1,0 +1,87 @@
+"""Circles in directed graphs, found in linear time and without recursion."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from typing import TypeVar
+
+_T = TypeVar("_T", bound=Hashable)
+
+
+def circles(graph: Mapping[_T, Collection[_T]], *, last_only: bool = False) -> list[list[_T]]:
+    """Finds circles. Where several share a point, directly or through others, one stands for all.
+
+    Args:
+        graph: Each point with the points that it leads to, which must be in the graph too.
+        last_only: Leave out circles from which a way leads to another circle that shares no point.
+
+    Returns:
+        The points of each circle, once each, from the one that comes first in the graph on.
+    """
+    order = {point: index for index, point in enumerate(graph)}
+    leads_to_circle: set[_T] = set()
+    found: list[list[_T]] = []
+    for component in _components(graph):
+        members = set(component)
+        onward = any(
+            after in leads_to_circle for point in component for after in graph[point] if after not in members
+        )
+        round_about = len(component) > 1 or component[0] in graph[component[0]]
+        if round_about and not (last_only and onward):
+            found.append(_circle_through(min(component, key=order.__getitem__), graph, members))
+        if round_about or onward:
+            leads_to_circle |= members
+    return sorted(found, key=lambda circle: order[circle[0]])
+
+
+def _circle_through(start: _T, graph: Mapping[_T, Collection[_T]], members: set[_T]) -> list[_T]:
+    """Returns the shortest circle through a point of a component."""
+    came_from: dict[_T, _T] = {}
+    queue = [start]
+    for point in queue:  # Grows as it goes.
+        for after in graph[point]:
+            if after == start:
+                way = [point]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return way[::-1]
+            if after in members and after not in came_from:
+                came_from[after] = point
+                queue.append(after)
+    raise ValueError(f"{start} is in no circle")
+
+
+def _components(graph: Mapping[_T, Collection[_T]]) -> Iterator[list[_T]]:
+    """Yields the strongly connected components, each after those that it leads to (Tarjan's algorithm)."""
+    number: dict[_T, int] = {}
+    lowest: dict[_T, int] = {}
+    open_points: list[_T] = []
+    is_open: set[_T] = set()
+    for root in graph:
+        if root in number:
+            continue
+        way: list[tuple[_T, Iterator[_T]]] = [(root, iter(graph[root]))]
+        number[root] = lowest[root] = len(number)
+        open_points.append(root)
+        is_open.add(root)
+        while way:
+            point, rest = way[-1]
+            for after in rest:
+                if after not in number:
+                    number[after] = lowest[after] = len(number)
+                    open_points.append(after)
+                    is_open.add(after)
+                    way.append((after, iter(graph[after])))
+                    break
+                if after in is_open:
+                    lowest[point] = min(lowest[point], number[after])
+            else:
+                way.pop()
+                if way:
+                    lowest[way[-1][0]] = min(lowest[way[-1][0]], lowest[point])
+                if lowest[point] == number[point]:
+                    component: list[_T] = []
+                    while not component or component[-1] != point:
+                        component.append(open_points.pop())
+                    is_open.difference_update(component)
+                    yield component
