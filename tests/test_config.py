@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from server.config import (
-    Address,
     ConfigError,
     grpc_address_of,
     load_config,
     mask_secrets,
     url_of_go_dsn,
 )
+from server.listening import Address
 
 
 def write(path: Path, text: str) -> str:

@@ -1,0 +1,182 @@
+"""Random chains under random events: as the slow model says after each of them, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.chain import Actions, RunningChain
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import JobChain
+from tests.chain.generated import ChainMaker
+from tests.chain.model import WAITING, Model
+
+SEEDS = st.integers(min_value=0, max_value=2**48)
+MOST_EVENTS = 5000
+
+many = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class Driver:
+    """Drives a chain: what was to be run and waited for, and what happened."""
+
+    def __init__(self, chain: RunningChain, job_chain: JobChain, random: Random) -> None:
+        self.chain = chain
+        self.job_chain = job_chain
+        self.random = random
+        self.running: dict[str, int] = {}
+        self.waits: list[tuple[str, str, int]] = []
+        self.done: State | None = None
+        self.take(chain.start(0))
+
+    def take(self, actions: Actions) -> None:
+        for run in actions.run:
+            assert run.job_id not in self.running, "a job ran twice at once"
+            parents = [one for one, ids in self.job_chain.adjacency_list.items() if run.job_id in ids.ids]
+            assert all(self.chain.state_of(one) is State.COMPLETE for one in parents)
+            self.running[run.job_id] = run.number
+        self.waits += [wait.key for wait in actions.wait]
+        if actions.done is not None:
+            assert self.done is None
+            assert not self.running
+            self.done = actions.done
+        complete = sum(self.chain.state_of(one) is State.COMPLETE for one in self.job_chain.jobs)
+        assert self.chain.finished_jobs == complete
+        if self.random.random() < 0.9:
+            return
+        counters = self.chain.suspended(0)
+        for job_id, tries in counters.latest_run_job_tries.items():
+            assert tries <= 1 + self.job_chain.jobs[job_id].retry
+        for sequence_id, tries in counters.sequence_tries.items():
+            assert tries <= 1 + self.job_chain.jobs[sequence_id].sequence_retry
+
+    def finish(self, job_id: str, state: State) -> None:
+        del self.running[job_id]
+        self.take(self.chain.try_finished(job_id, state, 0))
+
+    def wait_over(self, key: tuple[str, str, int]) -> None:
+        self.waits.remove(key)
+        self.take(self.chain.wait_over(key, 0))
+
+    def events(self) -> int:
+        return len(self.running) + len(self.waits)
+
+
+def assert_same(driver: Driver, model: Model) -> None:
+    for job_id in model.states:
+        assert driver.chain.state_of(job_id) is model.states[job_id], job_id
+        assert driver.chain.tries_of(job_id) == model.tries[job_id], job_id
+    between = {job_id for job_id in model.states if model.states[job_id] is State.RUNNING}
+    assert set(driver.running) == between - model.between
+    assert driver.done is model.done()
+
+
+@many
+@given(SEEDS)
+def test_follows_the_model_event_by_event(seed: int) -> None:
+    random = Random(seed)
+    job_chain = ChainMaker(random).make()
+    driver, model = Driver(RunningChain.new(job_chain), job_chain, random), Model(job_chain)
+    odds_of_failure = random.choice([0.0, 0.1, 0.4, 0.8])
+    stop_at = random.choice([None, None, random.randint(0, 30)])
+    assert_same(driver, model)
+    for count in range(MOST_EVENTS):
+        if driver.done is not None:
+            break
+        if count == stop_at:
+            driver.take(driver.chain.stop(0))
+            model.end("stopping")
+        elif (index := random.randrange(driver.events())) < len(driver.running):
+            job_id = list(driver.running)[index]
+            state = State.FAIL if random.random() < odds_of_failure else State.COMPLETE
+            if random.random() < 0.02:
+                state = State.STOPPED
+            driver.finish(job_id, state)
+            model.finish(job_id, state)
+        else:
+            kind, part_id, _ = key = driver.waits[index - len(driver.running)]
+            driver.wait_over(key)
+            if kind == "job":
+                model.job_wait_over(part_id)
+            elif model.sequences.get(part_id) == WAITING:
+                model.sequence_wait_over(part_id)
+        assert_same(driver, model)
+    assert driver.done is not None, "the chain did not end"
+
+
+def outcomes(seed: int, job_chain: JobChain) -> Callable[[RunningChain, str], State]:
+    """Returns what each try of a job comes to, which depends on nothing but which try it is.
+
+    That is told by the tries of all sequences around it and of the job in them, not by how often
+    it was stopped or lost, so that a chain ends the same way however it is disturbed.
+    """
+    odds = Random(seed).choice([0.1, 0.3, 0.6])
+
+    def outcome(chain: RunningChain, job_id: str) -> State:
+        counters = chain.suspended(0)
+        around, sequence_id = [], job_chain.jobs[job_id].sequence_id
+        while sequence_id:
+            around.append(counters.sequence_tries.get(sequence_id, 0))
+            sequence_id = job_chain.jobs[sequence_id].parent_sequence_id
+        which = (seed, job_id, tuple(around), counters.latest_run_job_tries.get(job_id, 0))
+        is_noop = job_chain.jobs[job_id].name == "noop"
+        failed = not is_noop and Random(repr(which)).random() < odds
+        return State.FAIL if failed else State.COMPLETE
+
+    return outcome
+
+
+def step(driver: Driver, outcome: Callable[[RunningChain, str], State]) -> None:
+    index = driver.random.randrange(driver.events())
+    if index < len(driver.running):
+        job_id = list(driver.running)[index]
+        driver.finish(job_id, outcome(driver.chain, job_id))
+    else:
+        driver.wait_over(driver.waits[index - len(driver.running)])
+
+
+def end_of(driver: Driver) -> tuple[State | None, dict[str, State]]:
+    return driver.done, {job_id: driver.chain.state_of(job_id) for job_id in driver.job_chain.jobs}
+
+
+def run_undisturbed(job_chain: JobChain, seed: int) -> Driver:
+    driver = Driver(RunningChain.new(job_chain), job_chain, Random(seed))
+    outcome = outcomes(seed, job_chain)
+    while driver.done is None:
+        step(driver, outcome)
+    return driver
+
+
+def suspended_and_resumed(driver: Driver, outcome: Callable[[RunningChain, str], State]) -> Driver:
+    """Suspends a chain; its running jobs are stopped, but for some that end by themselves just then."""
+    driver.take(driver.chain.suspend(0))
+    while driver.done is None:
+        job_id = driver.random.choice(list(driver.running))
+        ends_itself = driver.random.random() < 0.3 and outcome(driver.chain, job_id) is State.COMPLETE
+        driver.finish(job_id, State.COMPLETE if ends_itself else State.STOPPED)
+    if driver.done is not State.SUSPENDED:
+        return driver
+    record = type(driver.chain.suspended(0)).FromString(driver.chain.suspended(0).SerializeToString())
+    return Driver(RunningChain.resume(record), driver.job_chain, driver.random)
+
+
+@many
+@given(SEEDS)
+def test_ends_the_same_however_often_it_is_suspended(seed: int) -> None:
+    random = Random(seed)
+    job_chain = ChainMaker(random).make()
+    expected = run_undisturbed(job_chain, seed)
+    driver = Driver(RunningChain.new(job_chain), job_chain, random)
+    outcome = outcomes(seed, job_chain)
+    for _ in range(MOST_EVENTS):
+        if driver.done is not None:
+            break
+        chance = random.random()
+        if chance < 0.05:
+            driver = suspended_and_resumed(driver, outcome)
+        else:
+            step(driver, outcome)
+    assert end_of(driver) == end_of(expected)
