@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc._json_source import Path
-from spincycle_grpc._json_writing import enum_literals, is_map, is_plain_type, json_options
+from spincycle_grpc._json_writing import entry_fields, enum_literals, is_map, is_plain_type, json_options
 from spincycle_grpc.structs import fill_struct, fill_value
 from spincycle_grpc.v1 import json_pb2
 
@@ -125,7 +125,12 @@ class Readers:
             f"    raise error.inside({key!r}) from None",
         ]
         # `try` is a field's name and a word of Python's own: such a field is set by its function.
-        if field.is_repeated or not is_plain_type(field) or field.cpp_type not in _CLASSES or iskeyword(field.name):
+        if (
+            field.is_repeated
+            or not is_plain_type(field)
+            or field.cpp_type not in _CLASSES
+            or iskeyword(field.name)
+        ):
             body = through_function
         else:
             needed = _CLASSES[field.cpp_type][0].__name__
@@ -175,6 +180,7 @@ class Readers:
     def _message_filler(self, field: FieldDescriptor) -> Fill:
         """Returns what sets a message in a field, found at its first use: the type may contain itself."""
         descriptor = field.message_type
+        assert descriptor is not None  # noqa: S101 (the caller has looked)
         if descriptor.full_name == Struct.DESCRIPTOR.full_name:
             return partial(self._fill_struct, field.json_name)
         if descriptor.full_name == Value.DESCRIPTOR.full_name:
@@ -191,7 +197,7 @@ class Readers:
 
     def _map_filler(self, field: FieldDescriptor) -> Fill:
         name = field.name
-        key_field, value_field = field.message_type.fields
+        key_field, value_field = entry_fields(field)
         read_key = _key_reader(key_field)
         is_text = key_field.type == FieldDescriptor.TYPE_STRING
         if value_field.message_type is not None:
@@ -258,7 +264,7 @@ class Readers:
                         return
                     except TypeError:  # One is no text: the loop below finds out which.
                         del items[:]
-                for index, item in enumerate(value):
+                for index, item in enumerate(value):  # noqa: B007 (the handler below names it)
                     add(items, item)
             except WrongTypeError as error:
                 raise error.inside(index) from None
@@ -333,7 +339,7 @@ def fill_timestamp(message: Timestamp, value: object) -> None:
 
 def _fill_duration(message: Duration, value: object) -> None:
     try:
-        message.FromJsonString(value)
+        message.FromJsonString(value)  # type: ignore[arg-type]  # other values give one of these errors
     except (ValueError, TypeError, AttributeError):
         raise WrongTypeError("duration in seconds, as 1.5s", value) from None
 

@@ -174,7 +174,7 @@ class _Scanner:
         self._at += 1
         while True:
             plain = _PLAIN.match(self._data, self._at)
-            assert plain is not None  # the pattern matches the empty string too
+            assert plain is not None  # noqa: S101 (the pattern matches the empty string too)
             self._at = plain.end()
             byte = self._byte()
             if byte == ord('"'):
@@ -218,7 +218,7 @@ class _Scanner:
         if self._byte() not in _DIGIT:
             raise self._wrong(where)
         digits = _DIGITS.match(self._data, self._at)
-        assert digits is not None  # the pattern matches the empty string too
+        assert digits is not None  # noqa: S101 (the pattern matches the empty string too)
         self._at = digits.end()
 
     def _peek(self) -> int:
@@ -231,7 +231,7 @@ class _Scanner:
 
     def _skip_space(self) -> None:
         space = _SPACE.match(self._data, self._at)
-        assert space is not None  # the pattern matches the empty string too
+        assert space is not None  # noqa: S101 (the pattern matches the empty string too)
         self._at = space.end()
 
     def _note(self, wanted: Path | None, start: int) -> None:

@@ -99,7 +99,7 @@ class Writers:
         return lambda values: [convert(value) for value in values]
 
     def _map_writer(self, field: FieldDescriptor) -> Write:
-        key_field, value_field = field.message_type.fields
+        key_field, value_field = entry_fields(field)
         write_key = _KEY_WRITERS.get(key_field.cpp_type, str)
         if is_plain_type(value_field):
             return lambda values: {write_key(key): values[key] for key in sorted(values)}
@@ -138,7 +138,7 @@ def enum_literals(field: FieldDescriptor) -> dict[int, str]:
     """Returns number to JSON literal of an enum field; empty where the enum is written as numbers."""
     return {
         value.number: value.GetOptions().Extensions[json_pb2.json_literal]
-        for value in field.enum_type.values
+        for value in (field.enum_type.values if field.enum_type is not None else ())
         if value.GetOptions().HasExtension(json_pb2.json_literal)
     }
 
@@ -177,6 +177,13 @@ def json_options(field: FieldDescriptor) -> json_pb2.JsonField:
     """Returns the options of a field's JSON form."""
     options: json_pb2.JsonField = field.GetOptions().Extensions[json_pb2.json_field]
     return options
+
+
+def entry_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
+    """Returns the fields of a map's entries: key and value."""
+    assert field.message_type is not None  # noqa: S101 (a map is a field of messages)
+    key, value = field.message_type.fields
+    return key, value
 
 
 def is_map(field: FieldDescriptor) -> bool:

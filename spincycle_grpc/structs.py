@@ -70,7 +70,7 @@ def from_struct(struct: Struct) -> dict[str, object]:
     return written
 
 
-def from_value(value: Value) -> object:
+def from_value(value: Value) -> object:  # noqa: PLR0911 (one for each kind)
     """Returns a Value as a Python value; an empty one as None."""
     kind = value.WhichOneof("kind")
     if kind == "string_value":
@@ -105,7 +105,9 @@ def fill_struct(
             raise InvalidArgumentError(f"{path}: the name {name!r} must be a string", reason="WRONG_TYPE")
 
 
-def fill_value(message: Value, value: Any, path: str, largest: float = math.inf, depth: int = 0) -> None:
+def fill_value(  # noqa: PLR0912 (one branch for each kind, on the hot path)
+    message: Value, value: Any, path: str, largest: float = math.inf, depth: int = 0
+) -> None:
     """Sets a Value to a JSON value.
 
     Args:

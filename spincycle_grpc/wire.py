@@ -43,7 +43,7 @@ def encode(message: Message, field: str = "") -> bytes:
     Raises:
         InvalidArgumentError: A time is not within the years 1 to 9999.
     """
-    descriptor = message.DESCRIPTOR
+    descriptor: Any = message.DESCRIPTOR
     write = _writers.of_field(descriptor.fields_by_name[field]) if field else _writers.of_message(descriptor)
     with _PausedCollector():
         return _escaped(orjson.dumps(write(message)))
@@ -114,18 +114,19 @@ class _PausedCollector:
 
 
 def _fill(readers: Readers, message: Message, field: str, value: Any) -> None:
+    descriptor: Any = message.DESCRIPTOR
     if field:
         message.ClearField(field)
-        fill = readers.of_field(message.DESCRIPTOR.fields_by_name[field])
+        fill = readers.of_field(descriptor.fields_by_name[field])
     else:
         message.Clear()
-        fill = readers.of_message(message.DESCRIPTOR)
+        fill = readers.of_message(descriptor)
     if value is not None:
         fill(message, value)
 
 
 def _escaped(data: bytes) -> bytes:
-    """Returns JSON with the characters escaped that the original escapes: they mean something in HTML or JavaScript."""
+    """Returns JSON with the characters escaped that mean something in HTML or JavaScript, as the original."""
     if b"<" in data:
         data = data.replace(b"<", b"\\u003c")
     if b">" in data:

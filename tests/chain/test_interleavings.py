@@ -1,4 +1,4 @@
-"""Random chains under random events: as the slow model says after each of them, whatever happens in between."""
+"""Random chains under random events: after each of them they are as the slow model says."""
 
 from __future__ import annotations
 
