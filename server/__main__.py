@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
 import click
 
-from spincycle_grpc.errors import SpinCycleError, Status
-from spincycle_grpc.version import API_VERSION, package_version
+from server.grpc_settings import load_grpc
+
+load_grpc()  # before what follows imports it
+
+from spincycle_grpc.errors import SpinCycleError, Status  # noqa: E402
+from spincycle_grpc.version import API_VERSION, package_version  # noqa: E402
 
 _COMMANDS = {
     "server": "Run a Request Manager and a Job Runner in one process.",
@@ -48,8 +51,6 @@ def cli() -> None:
 
 def main() -> None:
     """Runs a command. Exit status: 0 done, 1 failed, 2 wrong usage or configuration."""
-    # Before grpc is loaded: what its own log says, errors and the log of this project say better.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         cli.main(prog_name="spincycle", standalone_mode=False)
     except click.exceptions.Exit as ended:
