@@ -155,8 +155,7 @@ class Readers:
 
             def fill_message(message: Any, value: Any) -> None:
                 part = getattr(message, name)
-                if not value:
-                    part.SetInParent()
+                part.SetInParent()  # all that is in it may be what a new one has
                 fill(part, value)
 
             return fill_message

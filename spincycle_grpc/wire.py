@@ -26,6 +26,9 @@ _ORJSON_LARGEST = 2.0**63
 _LONGEST_INTEGER = 400
 """Digits of a whole number that are read as one; no field takes a longer one, nor does a double."""
 
+_LONGEST_SHOWN = 40
+"""Digits of a number that an error shows."""
+
 _writers = Writers()
 _readers = Readers(_ORJSON_LARGEST)
 _exact_readers = Readers(float("inf"))
@@ -171,13 +174,16 @@ def _unicode(value: Any) -> Any:
 
 
 def _wrong_type(error: WrongTypeError, data: bytes) -> InvalidArgumentError:
+    got = error.got
     try:
         source = locate(data, error.path)
-        offset = source.start + 1 if error.got in ("object", "array") else source.end
+        offset = source.start + 1 if got in ("object", "array") else source.end
+        if got.startswith("number "):  # as it was written
+            got = "number " + data[source.start : source.end][:_LONGEST_SHOWN].decode()
     except LookupError:  # a key that was not Unicode
         offset = 0
     field = ".".join(str(name) for name in error.names)
     return InvalidArgumentError(
-        f"Unmarshal type error: expected={error.expected}, got={error.got}, field={field}, offset={offset}",
+        f"Unmarshal type error: expected={error.expected}, got={got}, field={field}, offset={offset}",
         reason="WRONG_TYPE",
     )
