@@ -5,9 +5,10 @@ from __future__ import annotations
 import binascii
 import datetime
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from keyword import iskeyword
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -103,44 +104,51 @@ class Readers:
         names: dict[str, Any] = {"WrongTypeError": WrongTypeError}
         lines = ["def fill(message, value):", "    if value.__class__ is not dict:"]
         lines += ["        raise WrongTypeError('object', value)", "    get = value.get"]
-        for field in fields:
-            lines += self._statements(field, names)
+        lines += _items_of_all_keys(fields, names)
+        for number, field in enumerate(fields):
+            lines += self._statements(field, f"item{number}", names)
         lines += ["    if not known.issuperset(value):", "        fill_others(message, value)"]
         names["known"] = frozenset(field.json_name for field in fields)
         names["fill_others"] = _tolerant(
-            names, {field.json_name.lower(): field.json_name for field in fields}
+            names["known"],
+            {field.json_name.lower(): (field.json_name, names[f"fill_{field.name}"]) for field in fields},
         )
         exec("\n".join(lines), names)  # noqa: S102 (made of names that the descriptor holds)
         fill: Fill = names["fill"]
         return fill
 
-    def _statements(self, field: FieldDescriptor, names: dict[str, Any]) -> list[str]:
+    def _statements(self, field: FieldDescriptor, item: str, names: dict[str, Any]) -> list[str]:
         """Returns the lines that read one field: straight code, since this is on every request's path."""
-        key, fill_field = field.json_name, f"fill_{field.name}"
+        fill_field = f"fill_{field.name}"
         names[fill_field] = self.of_field(field)
         through_function = [
             "try:",
-            f"    {fill_field}(message, item)",
+            f"    {fill_field}(message, {item})",
             "except WrongTypeError as error:",
-            f"    raise error.inside({key!r}) from None",
+            f"    raise error.inside({field.json_name!r}) from None",
         ]
+        is_bytes = field.type == FieldDescriptor.TYPE_BYTES
         # `try` is a field's name and a word of Python's own: such a field is set by its function.
         if (
             field.is_repeated
-            or not is_plain_type(field)
+            or not (is_plain_type(field) or is_bytes)
             or field.cpp_type not in _CLASSES
             or iskeyword(field.name)
         ):
-            body = through_function
-        else:
-            needed = _CLASSES[field.cpp_type][0].__name__
-            is_set = [f"    message.{field.name} = item"]
-            if needed == "int":  # It may be beyond the field's range: then the function says so.
-                is_set = [f"    try: message.{field.name} = item", "    except ValueError:"]
-                is_set += ["        " + line for line in through_function]
-            body = [f"if item.__class__ is {needed}:", *is_set, "else:"]
-            body += ["    " + line for line in through_function]
-        return [f"    item = get({key!r})", "    if item is not None:", *("        " + line for line in body)]
+            return [f"    if {item} is not None:", *_indented(through_function, 2)]
+        needed = _CLASSES[field.cpp_type][0].__name__
+        is_set = [f"message.{field.name} = {item}"]
+        if is_bytes:
+            names["a2b_base64"] = binascii.a2b_base64
+            is_set = [f"message.{field.name} = a2b_base64({item}, strict_mode=True)"]
+        if needed == "int" or is_bytes:  # It may be out of range, or no base64: then the function says so.
+            is_set = [f"try: {is_set[0]}", "except ValueError:", *_indented(through_function, 1)]
+        # The message is new, so that a value that is the default need not be set.
+        condition = f"{item} is not None" if field.has_presence else item
+        lines = [f"    if {condition}:", f"        if {item}.__class__ is {needed}:"]
+        lines += [*_indented(is_set, 3), "        else:", *_indented(through_function, 3)]
+        lines += [f"    elif {item} is not None and {item}.__class__ is not {needed}:"]
+        return lines + _indented(through_function, 2)
 
     def _make_field(self, field: FieldDescriptor) -> Fill:
         if is_map(field):
@@ -293,19 +301,40 @@ _ZEROS: dict[int, Any] = {
 }
 
 
-def _tolerant(names: Mapping[str, Any], by_lower_case: Mapping[str, str]) -> Fill:
+def _items_of_all_keys(fields: Sequence[FieldDescriptor], names: dict[str, Any]) -> list[str]:
+    """Returns the lines that take all items; those that are always written at once, if all are there."""
+    numbered = [(f"item{number}", field) for number, field in enumerate(fields)]
+    always = [(item, field) for item, field in numbered if not json_options(field).omit_empty]
+    others = [(item, field) for item, field in numbered if json_options(field).omit_empty]
+    if len(always) < 2:  # then itemgetter makes no tuple
+        always, others = [], numbered
+    one_by_one = {item: f"{item} = get({field.json_name!r})" for item, field in numbered}
+    lines = [one_by_one[item] for item, _ in others]
+    if always:
+        names["take"] = itemgetter(*(field.json_name for _, field in always))
+        lines += ["try: " + ", ".join(item for item, _ in always) + " = take(value)", "except KeyError:"]
+        lines += _indented([one_by_one[item] for item, _ in always], 1)
+    return _indented(lines, 1)
+
+
+def _indented(lines: Iterable[str], levels: int) -> list[str]:
+    return ["    " * levels + line for line in lines]
+
+
+def _tolerant(known: Collection[str], by_lower_case: Mapping[str, tuple[str, Fill]]) -> Fill:
     """Returns what sets fields from keys that are known in another case, and ignores those that are not."""
 
     def fill_others(message: Any, value: dict[str, Any]) -> None:
         for key, item in value.items():
-            proper = by_lower_case.get(key.lower())
-            if key in names["known"] or proper is None:
+            proper, fill_field = by_lower_case.get(key.lower(), ("", None))
+            if key in known or fill_field is None or item is None:
                 continue
             try:
-                names["fill"](message, {proper: item})
+                fill_field(message, item)
             except WrongTypeError as error:
+                error = error.inside(proper)
                 error.path = (key, *error.path[1:])
-                raise
+                raise error from None
 
     return fill_others
 
