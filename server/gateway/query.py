@@ -122,7 +122,9 @@ def _timestamp(text: str) -> Timestamp:
     try:
         time.FromJsonString(text.replace(" ", "+"))  # A plus sign that was not escaped arrives as a space.
     except ValueError as error:
-        raise ValueError("cannot be parsed to time.Time using RFC3339Nano format") from error
+        raise ValueError(
+            "cannot be parsed to time.Time using RFC3339Nano format: give it as 2006-01-02T15:04:05Z"
+        ) from error
     return time
 
 

@@ -155,11 +155,10 @@ class RunnerReportsService:
         return ProgressResponse()
 
     async def RecordLog(self, request: RecordLogRequest, context: CallContext) -> RecordLogResponse:  # noqa: N802
-        """Records one finished try."""
+        """Records one finished try and returns the entry that stands for it, which is the first."""
         entry = request.entry
         entry.request_id = request.request_id
-        await self._store.record_log(entry)
-        return RecordLogResponse(entry=entry)
+        return RecordLogResponse(entry=await self._store.record_log(entry))
 
     def _heard(self, runner: RunnerInfo, *, draining: bool) -> None:
         is_new = self._runners.get(runner.runner_id) is None

@@ -134,13 +134,30 @@ def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict
 
 
 def get_log(connection: Connection, request_id: str) -> list[JobLog]:
-    """Returns the job log by job id and try; it is empty for an unknown request."""
+    """Returns the job log by job id and try.
+
+    Raises:
+        NotFoundError: There is no such request.
+    """
     query = (
         select(*_LOG_COLUMNS)
         .where(job_log.c.request_id == request_id)
         .order_by(job_log.c.job_id, job_log.c["try"])
     )
-    return [log_entry_of(row) for row in connection.execute(query)]
+    entries = [log_entry_of(row) for row in connection.execute(query)]
+    if not entries:
+        known = select(requests.c.request_id).where(requests.c.request_id == request_id)
+        if connection.execute(known).one_or_none() is None:
+            raise not_found(request_id)
+    return entries
+
+
+def get_try(connection: Connection, request_id: str, job_id: str, number: int) -> JobLog:
+    """Returns the entry of one try that was recorded."""
+    query = select(*_LOG_COLUMNS).where(
+        job_log.c.request_id == request_id, job_log.c.job_id == job_id, job_log.c["try"] == number
+    )
+    return log_entry_of(connection.execute(query).one())
 
 
 def get_job_log(connection: Connection, request_id: str, job_id: str) -> JobLog:

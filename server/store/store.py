@@ -260,13 +260,17 @@ class Store:
         """
         await self._writer.write(Progress(request_id, finished_jobs))
 
-    async def record_log(self, entry: JobLog) -> None:
+    async def record_log(self, entry: JobLog) -> JobLog:
         """Records a finished try; the first entry of a try stands.
+
+        Returns:
+            The entry that stands.
 
         Raises:
             NotFoundError: There is no such request.
         """
         await self._writer.write(RecordLog(entry))
+        return await self._read(reads.get_try, entry.request_id, entry.job_id, getattr(entry, "try"))
 
     async def apply_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
         """Stores what a runner reports, all of it in one transaction.
