@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -100,6 +100,20 @@ class JobPart:
     waits: bool = False
     stopping: bool = False
     expired: bool = False
+
+    def complete(self, data: Mapping[str, Any] | None) -> list[JobPart]:
+        """Makes the job COMPLETE and passes its data on. Returns the jobs that now wait for no other."""
+        self.state = State.COMPLETE
+        if data is not None:
+            self.data = dict(data)
+        ready = []
+        for child in self.children:
+            if self.data:
+                child.data = {**child.data, **self.data}
+            child.missing -= 1
+            if not child.missing:
+                ready.append(child)
+        return ready
 
 
 @dataclass(slots=True)

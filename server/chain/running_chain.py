@@ -17,6 +17,7 @@ from typing import Any
 from server.chain import suspension
 from server.chain.actions import Actions, Run, Stop, Timer, Wait
 from server.chain.parts import JobPart, Parts, Phase, SequencePart, invalid, linked
+from server.chain.records import TryRecord, replay
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
@@ -78,6 +79,21 @@ class RunningChain:
         running._elapsed = suspended.elapsed_ms * 1_000_000
         return running
 
+    @classmethod
+    def rebuilt(cls, chain: JobChain, records: Iterable[TryRecord]) -> RunningChain:
+        """Returns a chain that goes on from where its finished tries have brought it.
+
+        Args:
+            chain: The chain as created.
+            records: The finished tries of all its assignments, in the order in which they were taken in.
+
+        Raises:
+            InvalidArgumentError: The chain is not valid, or a record is not of it. Reason: INVALID_JOB_CHAIN.
+        """
+        running = cls(chain, linked(chain))
+        running._finished, running._elapsed = replay(running._parts, records, chain.request_id)
+        return running
+
     @property
     def request_id(self) -> str:
         """The request that the chain is for."""
@@ -115,7 +131,10 @@ class RunningChain:
         actions = Actions()
         self._began = now
         if self._parts.timeout:
-            left = max(0, self._parts.timeout - self._elapsed)
+            left = self._parts.timeout - self._elapsed
+            if left <= 0:
+                self._end_all(_Mode.EXPIRED, "", now, actions)
+                return self._finish(actions, now)
             actions.timers.append(Timer(("request", "", 0), left))
         for sequence in self._parts.sequences.values():
             if sequence.tries:
@@ -157,14 +176,13 @@ class RunningChain:
         actions = Actions()
         stopping, job.stopping = job.stopping, False
         if state is State.COMPLETE:
-            self._complete(job, data, now, actions)
+            self._finished += 1
+            self._run_ready(job.complete(data), now, actions)
         elif job.expired:
             job.state = State.FAIL
-        elif stopping and not gave_up:
+        elif state is State.STOPPED or (stopping and not gave_up):
             job.state = State.STOPPED
             job.run_tries -= 1
-        elif state is State.STOPPED:
-            job.state = State.STOPPED
         else:
             self._fail(job, actions, can_retry=made and self._mode is not _Mode.STOPPING)
         if job.state is not State.RUNNING:
@@ -217,20 +235,6 @@ class RunningChain:
         """Returns what is needed to go on with the chain, at any time. Tries that run count as not begun."""
         elapsed = self._elapsed + (now - self._began if self._began is not None else 0)
         return suspension.taken(self._chain, self._parts, self._finished, now, elapsed)
-
-    def _complete(self, job: JobPart, data: Mapping[str, Any] | None, now: int, actions: Actions) -> None:
-        job.state = State.COMPLETE
-        self._finished += 1
-        if data is not None:
-            job.data = dict(data)
-        ready = []
-        for child in job.children:
-            if job.data:
-                child.data = {**child.data, **job.data}
-            child.missing -= 1
-            if not child.missing:
-                ready.append(child)
-        self._run_ready(ready, now, actions)
 
     def _fail(self, job: JobPart, actions: Actions, *, can_retry: bool) -> None:
         if not can_retry or job.run_tries > job.retry:
@@ -389,10 +393,14 @@ class RunningChain:
                 self._drained(part, now, actions)
 
     def _begin_time(self, sequence: SequencePart, now: int, actions: Actions) -> None:
-        if sequence.timeout and sequence.began is None:
-            sequence.began = now
-            left = max(0, sequence.timeout - sequence.elapsed)
+        if not sequence.timeout or sequence.began is not None:
+            return
+        sequence.began = now
+        left = sequence.timeout - sequence.elapsed
+        if left > 0:
             actions.timers.append(Timer(("sequence", sequence.id, sequence.lifetime), left))
+        else:  # A chain that goes on may have a sequence whose time is over.
+            self._expire(sequence, now, actions)
 
     def _finish(self, actions: Actions, now: int) -> Actions:
         """Adds to the actions how the chain has ended, if it has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.state import State
@@ -12,6 +13,11 @@ GOING_BACK = "going back"
 WAITING = "waiting"
 
 
+def data_after(job_id: str, number: int, before: dict[str, Any]) -> dict[str, Any]:
+    """Returns the data that a try of a job leaves: some keys that are its own, and one that all jobs set."""
+    return {**before, job_id: number, "last": job_id}
+
+
 @dataclass
 class Model:
     chain: JobChain
@@ -19,6 +25,7 @@ class Model:
     tries: dict[str, int] = field(default_factory=dict)
     run_tries: dict[str, int] = field(default_factory=dict)
     between: set[str] = field(default_factory=set)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
     sequence_tries: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, str] = field(default_factory=dict)
     mode: str = "running"
@@ -27,6 +34,7 @@ class Model:
         for job_id, job in self.chain.jobs.items():
             self.states[job_id] = State.PENDING
             self.tries[job_id] = self.run_tries[job_id] = 0
+            self.data[job_id] = {}
             if job.sequence_id == job_id:
                 self.sequence_tries[job_id] = 0
         self.before: dict[str, list[str]] = {job_id: [] for job_id in self.chain.jobs}
@@ -56,11 +64,16 @@ class Model:
 
     def finish(self, job_id: str, state: State) -> None:
         job = self.chain.jobs[job_id]
-        if self.mode != "running" and state is not State.COMPLETE:
+        if state is State.STOPPED or (self.mode != "running" and state is not State.COMPLETE):
             self.states[job_id] = State.STOPPED
             self.run_tries[job_id] -= 1
-        elif state is not State.FAIL:
+        elif state is State.COMPLETE:
             self.states[job_id] = state
+            if job.name != "noop":
+                self.data[job_id] = data_after(job_id, self.tries[job_id], self.data[job_id])
+            for child in self.before:
+                if job_id in self.before[child]:
+                    self.data[child].update(self.data[job_id])
         elif self.run_tries[job_id] <= job.retry:
             self.between.add(job_id)
             if not job.retry_wait:

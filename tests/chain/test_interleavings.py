@@ -1,4 +1,4 @@
-"""Random chains under random events: after each of them they are as the slow model says."""
+"""Random chains under random events: they are as the slow model says, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.chain import Actions, RunningChain
+from server.chain import Actions, Run, RunningChain, TryRecord
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
 from tests.chain.generated import ChainMaker
-from tests.chain.model import WAITING, Model
+from tests.chain.model import WAITING, Model, data_after
 
 SEEDS = st.integers(min_value=0, max_value=2**48)
 MOST_EVENTS = 5000
@@ -27,7 +27,8 @@ class Driver:
         self.chain = chain
         self.job_chain = job_chain
         self.random = random
-        self.running: dict[str, int] = {}
+        self.running: dict[str, Run] = {}
+        self.records: list[TryRecord] = []
         self.waits: list[tuple[str, str, int]] = []
         self.done: State | None = None
         self.take(chain.start(0))
@@ -37,7 +38,7 @@ class Driver:
             assert run.job_id not in self.running, "a job ran twice at once"
             parents = [one for one, ids in self.job_chain.adjacency_list.items() if run.job_id in ids.ids]
             assert all(self.chain.state_of(one) is State.COMPLETE for one in parents)
-            self.running[run.job_id] = run.number
+            self.running[run.job_id] = run
         self.waits += [wait.key for wait in actions.wait]
         if actions.done is not None:
             assert self.done is None
@@ -54,8 +55,12 @@ class Driver:
             assert tries <= 1 + self.job_chain.jobs[sequence_id].sequence_retry
 
     def finish(self, job_id: str, state: State) -> None:
-        del self.running[job_id]
-        self.take(self.chain.try_finished(job_id, state, 0))
+        run = self.running.pop(job_id)
+        data = None
+        if state is State.COMPLETE and self.job_chain.jobs[job_id].name != "noop":
+            data = data_after(job_id, run.number, self.chain.data_of(job_id))
+        self.records.append(TryRecord(job_id, run.number, run.sequence_try, state, data))
+        self.take(self.chain.try_finished(job_id, state, 0, data=data))
 
     def wait_over(self, key: tuple[str, str, int]) -> None:
         self.waits.remove(key)
@@ -69,6 +74,7 @@ def assert_same(driver: Driver, model: Model) -> None:
     for job_id in model.states:
         assert driver.chain.state_of(job_id) is model.states[job_id], job_id
         assert driver.chain.tries_of(job_id) == model.tries[job_id], job_id
+        assert driver.chain.data_of(job_id) == model.data[job_id], job_id
     between = {job_id for job_id in model.states if model.states[job_id] is State.RUNNING}
     assert set(driver.running) == between - model.between
     assert driver.done is model.done()
@@ -160,12 +166,24 @@ def suspended_and_resumed(driver: Driver, outcome: Callable[[RunningChain, str],
     if driver.done is not State.SUSPENDED:
         return driver
     record = type(driver.chain.suspended(0)).FromString(driver.chain.suspended(0).SerializeToString())
-    return Driver(RunningChain.resume(record), driver.job_chain, driver.random)
+    return gone_on(driver, RunningChain.resume(record))
+
+
+def rebuilt_after_a_crash(driver: Driver) -> Driver:
+    """Loses the running tries, and rebuilds the chain from the record of those that have finished."""
+    return gone_on(driver, RunningChain.rebuilt(driver.job_chain, driver.records))
+
+
+def gone_on(driver: Driver, chain: RunningChain) -> Driver:
+    """Goes on with a chain on another runner. What was recorded so far stays recorded."""
+    other = Driver(chain, driver.job_chain, driver.random)
+    other.records = driver.records
+    return other
 
 
 @many
 @given(SEEDS)
-def test_ends_the_same_however_often_it_is_suspended(seed: int) -> None:
+def test_ends_the_same_however_often_it_is_suspended_or_lost(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
     expected = run_undisturbed(job_chain, seed)
@@ -177,6 +195,29 @@ def test_ends_the_same_however_often_it_is_suspended(seed: int) -> None:
         chance = random.random()
         if chance < 0.05:
             driver = suspended_and_resumed(driver, outcome)
+        elif chance < 0.1:
+            driver = rebuilt_after_a_crash(driver)
         else:
             step(driver, outcome)
     assert end_of(driver) == end_of(expected)
+
+
+@many
+@given(SEEDS)
+def test_a_chain_rebuilt_from_its_record_is_the_one_that_ran(seed: int) -> None:
+    random = Random(seed)
+    job_chain = ChainMaker(random).make()
+    driver = Driver(RunningChain.new(job_chain), job_chain, random)
+    outcome = outcomes(seed, job_chain)
+    while driver.done is None:
+        step(driver, outcome)
+        if driver.done is None and random.random() < 0.2:
+            resumed = Driver(RunningChain.resume(driver.chain.suspended(0)), job_chain, Random(1))
+            rebuilt = Driver(RunningChain.rebuilt(job_chain, driver.records), job_chain, Random(1))
+            for one in (resumed, rebuilt):  # the wait for a sequence's next try may be waited for anew
+                while one.waits:
+                    one.wait_over(one.waits[0])
+            assert rebuilt.running == resumed.running
+            assert rebuilt.chain.suspended(0) == resumed.chain.suspended(0)
+        if random.random() < 0.05:
+            driver = rebuilt_after_a_crash(driver)
