@@ -154,18 +154,19 @@ class RunningChain:
         now: int,
         *,
         data: Mapping[str, Any] | None = None,
-        made: bool = True,
-        gave_up: bool = False,
+        is_last: bool = False,
     ) -> Actions:
         """Takes in the end of a job's try.
 
+        A try that ends because it was stopped is STOPPED, unless the job says COMPLETE; one that is
+        FAIL had failed before, did not end when told to, or was stopped since its time was over.
+
         Args:
             job_id: A job that runs.
-            state: How the try ended. COMPLETE and STOPPED are what they say, all else is FAIL.
+            state: How the try ended; all but COMPLETE and STOPPED is FAIL.
             now: The time.
             data: The job's data after a try that is COMPLETE.
-            made: Whether the job could be made at all. One that could not is not tried again.
-            gave_up: Whether the try did not end though it was told to.
+            is_last: Whether a job that failed is not tried again, whatever its retry is.
 
         Raises:
             ValueError: No try of the job runs.
@@ -174,17 +175,17 @@ class RunningChain:
         if job.state is not State.RUNNING or job.waits:
             raise ValueError(f"job {job_id} does not run")
         actions = Actions()
-        stopping, job.stopping = job.stopping, False
+        job.stopping = False
         if state is State.COMPLETE:
             self._finished += 1
             self._run_ready(job.complete(data), now, actions)
         elif job.expired:
             job.state = State.FAIL
-        elif state is State.STOPPED or (stopping and not gave_up):
+        elif state is State.STOPPED:
             job.state = State.STOPPED
             job.run_tries -= 1
         else:
-            self._fail(job, actions, can_retry=made and self._mode is not _Mode.STOPPING)
+            self._fail(job, actions, can_retry=not is_last and self._mode is not _Mode.STOPPING)
         if job.state is not State.RUNNING:
             self._leave(job, now, actions)
         return self._finish(actions, now)

@@ -67,18 +67,20 @@ class TryResult:
     Attributes:
         entry: Its log entry.
         data: The job's data after it, where it is COMPLETE and has any.
-        made: Whether the job could be made.
-        gave_up: Whether it did not end when told to.
+        is_last: Whether it failed for good, whatever the job's retry is.
     """
 
     entry: JobLog
     data: Struct | None = None
-    made: bool = True
-    gave_up: bool = False
+    is_last: bool = False
 
 
 class _NotMadeError(Exception):
     """The job could not be made; the cause says why."""
+
+
+class _JobExitsError(Exception):
+    """The job raised what would end the process; the cause says what."""
 
 
 class JobTry:
@@ -104,6 +106,7 @@ class JobTry:
         self._started_at = time.time_ns()
         self._stop_asked = asyncio.Event()
         self._stop_error = ""
+        self._is_last = False
         self._status_call: asyncio.Task[str] | None = None
         self._last_status = ""
 
@@ -116,9 +119,10 @@ class JobTry:
         """Tells the try to end.
 
         Args:
-            error: Why it is then a FAIL; "" where it is STOPPED.
+            error: Why it is then a FAIL, for good; "" where it is STOPPED.
         """
         self._stop_error = self._stop_error or error
+        self._is_last = self._is_last or bool(error)
         self._stop_asked.set()
 
     async def result(self) -> TryResult:
@@ -164,13 +168,10 @@ class JobTry:
             raise _NotMadeError from error
         data = copy.deepcopy(self._data) if self._data else {}
         self._started_at = time.time_ns()
-        returned: Any
-        if inspect.iscoroutinefunction(job.run):
-            returned = await job.run(data)
-        else:
-            returned = await self._tools.runs.call(job.run, data)
-            if inspect.isawaitable(returned):
-                returned = await returned
+        try:
+            returned = await self._run_job(job, data)
+        except (SystemExit, KeyboardInterrupt) as error:  # which a task lets through to the whole program
+            raise _JobExitsError from error
         if not isinstance(returned, Return):
             wrong = f"job.Run returned {returned!r:.200}, which is not a Return"
             return Return(State.FAIL, exit=1, error=wrong), None
@@ -180,6 +181,12 @@ class JobTry:
             return returned, to_struct(data, "data")
         except InvalidArgumentError as error:
             return Return(State.FAIL, 1, f"job data: {error}", returned.stdout, returned.stderr), None
+
+    async def _run_job(self, job: Job, data: dict[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(job.run):
+            return await job.run(data)
+        returned: Any = await self._tools.runs.call(job.run, data)
+        return await returned if inspect.isawaitable(returned) else returned
 
     async def _made(self) -> Job:
         if self._message.type in self._tools.on_loop:
@@ -208,7 +215,7 @@ class JobTry:
         error = self._stop_error or f"did not stop within {limit}"
         logger.warning("job does not stop", error=error, **self._names())
         entry = self._entry(Return(State.FAIL, exit=1, error=error))
-        return TryResult(entry, gave_up=True)
+        return TryResult(entry, is_last=self._is_last)
 
     async def _call_stop(self) -> None:
         job = self._job
@@ -221,7 +228,7 @@ class JobTry:
                 pending = await self._tools.calls.call(job.stop)
             if inspect.isawaitable(pending):
                 await pending
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             logger.warning("stop of job failed", error=_said(error), exc_info=True, **self._names())
 
     def _ended(self, work: asyncio.Future[tuple[Return, Struct | None]]) -> TryResult:
@@ -231,7 +238,9 @@ class JobTry:
             said = f"problem creating job runner: {_said(error.__cause__ or error)}"
             entry = self._entry(Return(State.FAIL, exit=1, error=said))
             entry.started_at = entry.finished_at = 0
-            return TryResult(entry, made=False)
+            return TryResult(entry, is_last=True)
+        if isinstance(error, _JobExitsError):
+            error = error.__cause__
         if error is not None:
             logger.info("job raised", error=_said(error), exc_info=error, **self._names())
             said = f"panic from job.Run: {_said(error)}"
@@ -245,9 +254,8 @@ class JobTry:
         """Returns the end of a try that may have been told to end."""
         if self._stop_error:
             state, error = State.FAIL, self._stop_error
-            return TryResult(
-                self._entry(Return(state, returned.exit or 1, error, returned.stdout, returned.stderr))
-            )
+            entry = self._entry(Return(state, returned.exit or 1, error, returned.stdout, returned.stderr))
+            return TryResult(entry, is_last=self._is_last)
         if self._stop_asked.is_set() and returned.state is not State.COMPLETE:
             returned = Return(State.STOPPED, returned.exit, returned.error, returned.stdout, returned.stderr)
         return TryResult(self._entry(returned), data)
@@ -297,7 +305,7 @@ def log_entry(job: job_pb2.Job, request_id: str, number: int, **fields: Any) -> 
 def _status_of(job: Job) -> str:
     try:
         return str(job.status())
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         return f"(no status: {_said(error)})"
 
 

@@ -264,8 +264,7 @@ class Traverser:
             State(result.entry.state),
             _now(),
             data=from_struct(result.data) if result.data is not None else None,
-            made=result.made,
-            gave_up=result.gave_up,
+            is_last=result.is_last,
         )
         if self._chain.state_of(ended.run.job_id) is not State.RUNNING:
             self._waiting.pop(ended.run.job_id, None)

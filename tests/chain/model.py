@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +65,7 @@ class Model:
 
     def finish(self, job_id: str, state: State) -> None:
         job = self.chain.jobs[job_id]
-        if state is State.STOPPED or (self.mode != "running" and state is not State.COMPLETE):
+        if state is State.STOPPED:
             self.states[job_id] = State.STOPPED
             self.run_tries[job_id] -= 1
         elif state is State.COMPLETE:
@@ -74,19 +75,26 @@ class Model:
             for child in self.before:
                 if job_id in self.before[child]:
                     self.data[child].update(self.data[job_id])
-        elif self.run_tries[job_id] <= job.retry:
+        elif self.mode == "stopping" or self.run_tries[job_id] > job.retry:
+            self.states[job_id] = State.FAIL
+            if self.mode == "running":
+                self.fail_sequence(job.sequence_id)
+        elif self.mode == "suspending":
+            self.states[job_id] = State.STOPPED
+        else:
             self.between.add(job_id)
             if not job.retry_wait:
                 self.again(job_id)
-        else:
-            self.states[job_id] = State.FAIL
-            for sequence_id in self.around(job.sequence_id):
-                if any(self.sequences.get(one) for one in self.around(sequence_id)):
-                    break
-                if self.sequence_tries[sequence_id] <= self.chain.jobs[sequence_id].sequence_retry:
-                    self.go_back(sequence_id)
-                    break
         self.settle()
+
+    def fail_sequence(self, sequence_id: str) -> None:
+        """The innermost sequence with tries left goes back, unless one that it is in does already."""
+        for around in self.around(sequence_id):
+            if any(self.sequences.get(one) for one in self.around(around)):
+                break
+            if self.sequence_tries[around] <= self.chain.jobs[around].sequence_retry:
+                self.go_back(around)
+                break
 
     def go_back(self, sequence_id: str) -> None:
         for inner in list(self.sequences):
@@ -115,6 +123,26 @@ class Model:
         for job_id in list(self.between):
             self.states[job_id] = State.STOPPED
         self.between = set()
+
+    def crash(self) -> None:
+        """Tries that ran are as if they had not begun; the rest goes on."""
+        for job_id in self.running():
+            if job_id not in self.between:
+                self.tries[job_id] -= 1
+                self.run_tries[job_id] -= 1
+            self.states[job_id] = State.STOPPED
+        self.go_on()
+
+    def go_on(self) -> None:
+        """A chain that was suspended or lost is resumed."""
+        self.mode = "running"
+        self.between, self.sequences = set(), {}
+        for job_id, state in self.states.items():
+            if state is State.STOPPED:
+                self.states[job_id] = State.PENDING
+            elif state is State.FAIL:
+                self.fail_sequence(self.chain.jobs[job_id].sequence_id)
+        self.settle()
 
     def settle(self) -> None:
         if self.mode != "running":
@@ -146,6 +174,10 @@ class Model:
             return None
         if self.finished() == len(self.states):
             return State.COMPLETE
+        if self.mode == "suspending":
+            later = deepcopy(self)
+            later.go_on()
+            return later.done() or State.SUSPENDED
         if self.mode == "stopping":
             return State.FAIL if State.FAIL in self.states.values() else State.STOPPED
         return State.FAIL

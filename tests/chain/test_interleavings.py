@@ -80,7 +80,7 @@ def assert_same(driver: Driver, model: Model) -> None:
     assert driver.done is model.done()
 
 
-@many
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SEEDS)
 def test_follows_the_model_event_by_event(seed: int) -> None:
     random = Random(seed)
