@@ -30,6 +30,7 @@ class Driver:
         self.running: dict[str, Run] = {}
         self.records: list[TryRecord] = []
         self.waits: list[tuple[str, str, int]] = []
+        self.timers: list[tuple[str, str, int]] = []
         self.done: State | None = None
         self.take(chain.start(0))
 
@@ -40,6 +41,7 @@ class Driver:
             assert all(self.chain.state_of(one) is State.COMPLETE for one in parents)
             self.running[run.job_id] = run
         self.waits += [wait.key for wait in actions.wait]
+        self.timers += [timer.key for timer in actions.timers]
         if actions.done is not None:
             assert self.done is None
             assert not self.running
