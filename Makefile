@@ -52,6 +52,7 @@ lock: $(DEV_ENV) ## Pin the versions of all dependencies anew.
 
 bench: $(DEV_ENV) ## Run the benchmarks of single rooms.
 	$(BIN)/python bench/wire.py
+	$(BIN)/python bench/chain.py
 
 clean: ## Remove what the other targets made.
 	rm -rf .venv .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
