@@ -13,8 +13,9 @@ _Result = TypeVar("_Result")
 class CallThreads:
     """Runs calls in threads of their own.
 
-    A call that never returns keeps its place for good, but nothing else: whoever waits for it can
-    give it up by cancelling the wait, and the process ends without it.
+    A call that never returns keeps the process from nothing: it does not hinder its end, and when
+    whoever waits for it gives it up, by cancelling the wait, its place is free for another call.
+    So that there is a limit to what hangs, that holds for as many hanging calls as there are places.
 
     Args:
         name: The beginning of the threads' names.
@@ -23,7 +24,9 @@ class CallThreads:
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
+        self._limit = limit
         self._places = asyncio.Semaphore(limit)
+        self._given_up = 0
 
     async def call(self, function: Callable[..., _Result], *args: Any) -> _Result:
         """Returns what the function returns.
@@ -34,9 +37,13 @@ class CallThreads:
         await self._places.acquire()
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[_Result] = loop.create_future()
+        has_place = True
 
         def settle(result: _Result | None, error: BaseException | None) -> None:
-            self._places.release()
+            if has_place:
+                self._places.release()
+            else:
+                self._given_up -= 1
             if outcome.cancelled():
                 return
             if error is not None:
@@ -55,8 +62,19 @@ class CallThreads:
             except RuntimeError:
                 return  # The loop is closed: nobody waits any more.
 
-        threading.Thread(target=run, name=self._name, daemon=True).start()
-        return await outcome
+        try:
+            threading.Thread(target=run, name=self._name, daemon=True).start()
+        except RuntimeError:  # The system has no thread left.
+            self._places.release()
+            raise
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            if outcome.cancelled() and self._given_up < self._limit:
+                self._given_up += 1
+                has_place = False
+                self._places.release()
+            raise
 
 
 def _raisable(error: BaseException) -> BaseException:

@@ -1,0 +1,387 @@
+"""One try of a job, whatever the job does: nothing of it reaches further."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from server.builtin_jobs import builtin_factory
+from server.chain import Run
+from server.job_runner.job_try import JobTools, JobTry, TryResult
+from server.job_runner.threads import CallThreads
+from spincycle_grpc.jobs import Job, JobId, Return, UnknownJobTypeError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import Job as JobMessage
+
+MAX_OUTPUT = 1000
+STOP_LIMIT = 0.3
+SOON = 20.0
+"""Seconds within which all that ends has ended."""
+
+
+class Scripted(Job):
+    """A job that does what a test says."""
+
+    def __init__(
+        self,
+        run: Callable[[dict[str, Any]], Any] = lambda data: Return(),
+        stop: Callable[[], Any] = lambda: None,
+        status: Callable[[], Any] = lambda: "",
+    ) -> None:
+        self._run, self._stop, self._status = run, stop, status
+
+    def run(self, job_data: dict[str, Any]) -> Return:
+        result: Return = self._run(job_data)
+        return result
+
+    def stop(self) -> Any:
+        return self._stop()
+
+    def status(self) -> str:
+        said: str = self._status()
+        return said
+
+
+class ScriptedOnLoop(Scripted):
+    async def run(self, job_data: dict[str, Any]) -> Return:  # type: ignore[override]
+        result: Return = await self._run(job_data)
+        return result
+
+    async def stop(self) -> None:
+        await self._stop()
+
+
+def tools_for(job: Job | BaseException | None = None, *, threads: int = 4) -> JobTools:
+    def factory(job_id: JobId) -> Job:
+        if isinstance(job, BaseException):
+            raise job
+        return job if job is not None else builtin_factory(job_id)
+
+    return JobTools(
+        factory=factory,
+        runs=CallThreads("run", threads),
+        calls=CallThreads("call", threads),
+        statuses=CallThreads("status", threads),
+        max_output=MAX_OUTPUT,
+        stop_limit=STOP_LIMIT,
+    )
+
+
+def a_try(tools: JobTools, data: dict[str, Any] | None = None, **fields: Any) -> JobTry:
+    message = JobMessage(**{"id": "job1", "name": "the job", "type": "t", **fields})
+    return JobTry(Run("job1", 3, 1), "request", message, data or {}, tools)
+
+
+async def ended(job_try: JobTry) -> TryResult:
+    async with asyncio.timeout(SOON):
+        return await job_try.result()
+
+
+async def result_of(job: Job | BaseException, data: dict[str, Any] | None = None, **fields: Any) -> TryResult:
+    return await ended(a_try(tools_for(job), data, **fields))
+
+
+async def made(*tries: JobTry) -> None:
+    """Waits until the jobs of tries are made, which may be in threads."""
+    async with asyncio.timeout(SOON):
+        while any(one._job is None for one in tries):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def state_of(result: TryResult) -> State:
+    return State(result.entry.state)
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+def hanging_thread() -> Callable[[], None]:
+    """Returns what blocks a thread until the test is over: it is a daemon's, and short enough for a suite."""
+    return lambda: time.sleep(SOON)
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def run(*_: Any) -> Return:
+        raise error
+
+    return run
+
+
+def raising_on_loop(error: BaseException) -> Callable[..., Any]:
+    async def run(*_: Any) -> Return:
+        raise error
+
+    return run
+
+
+class NamelessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no name")
+
+
+async def test_a_try_that_completes() -> None:
+    def run(data: dict[str, Any]) -> Return:
+        data["out"] = data["in"] + 1
+        return Return(stdout="said", stderr="warned")
+
+    result = await result_of(Scripted(run), {"in": 41})
+    entry = result.entry
+    assert (entry.request_id, entry.job_id, entry.name, entry.type) == ("request", "job1", "the job", "t")
+    assert (getattr(entry, "try"), State(entry.state), entry.exit) == (3, State.COMPLETE, 0)
+    assert (entry.stdout, entry.stderr, entry.error) == ("said", "warned", "")
+    assert 0 < entry.started_at <= entry.finished_at
+    assert result.data is not None
+    assert (result.data["in"], result.data["out"]) == (41, 42)
+    assert not result.is_last
+
+
+@pytest.mark.parametrize("make", [raising, raising_on_loop], ids=["in a thread", "on the loop"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("no disk"), "no disk"),
+        (KeyError(), "KeyError"),
+        (NamelessError(), "NamelessError"),
+        (SystemExit(3), "3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (RecursionError("too deep"), "too deep"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_what_a_job_raises_is_its_error(make: Any, error: BaseException, said: str) -> None:
+    kind = Scripted if make is raising else ScriptedOnLoop
+    result = await result_of(kind(make(error)))
+    assert state_of(result) is State.FAIL
+    assert (result.entry.exit, result.entry.error) == (1, f"panic from job.Run: {said}")
+    assert not result.is_last
+
+
+@pytest.mark.parametrize("rubbish", [None, "done", 7, {"state": 3}, Return], ids=repr)
+async def test_a_job_that_returns_rubbish_fails(rubbish: object) -> None:
+    entry = (await result_of(Scripted(lambda _: rubbish))).entry
+    assert State(entry.state) is State.FAIL
+    assert entry.error.endswith("which is not a Return")
+
+
+async def test_data_that_are_no_json_fail_the_try_and_keep_its_output() -> None:
+    def run(data: dict[str, Any]) -> Return:
+        data["key"] = object()
+        return Return(stdout="said")
+
+    result = await result_of(Scripted(run))
+    assert (state_of(result), result.entry.stdout, result.data) == (State.FAIL, "said", None)
+    assert result.entry.error.startswith("job data: data.key")
+
+
+async def test_the_data_of_the_chain_are_not_the_jobs_to_change() -> None:
+    data: dict[str, Any] = {"hosts": ["a"]}
+
+    def run(own: dict[str, Any]) -> Return:
+        own["hosts"].append("b")
+        return Return()
+
+    await result_of(Scripted(run), data)
+    assert data == {"hosts": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "error", [UnknownJobTypeError("job type t is unknown"), ValueError("bad bytes"), SystemExit("out")]
+)
+async def test_a_job_that_cannot_be_made_fails_for_good(error: BaseException) -> None:
+    result = await result_of(error)
+    assert result.is_last
+    assert state_of(result) is State.FAIL
+    assert (result.entry.started_at, result.entry.finished_at, result.entry.exit) == (0, 0, 1)
+    assert result.entry.error == f"problem creating job runner: {error}"
+
+
+async def test_a_job_told_to_stop_is_stopped() -> None:
+    stopped = asyncio.Event()
+
+    async def run(_: dict[str, Any]) -> Return:
+        await stopped.wait()
+        return Return(State.FAIL, 9, "interrupted", "out", "err")
+
+    async def stop() -> None:
+        stopped.set()
+
+    job_try = a_try(tools_for(ScriptedOnLoop(run, stop)))
+    running = asyncio.ensure_future(ended(job_try))
+    await asyncio.sleep(0)
+    job_try.stop()
+    entry = (await running).entry
+    assert (State(entry.state), entry.exit, entry.error, entry.stdout) == (
+        State.STOPPED,
+        9,
+        "interrupted",
+        "out",
+    )
+
+
+async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
+    stopped = threading.Event()
+
+    def run(_: dict[str, Any]) -> Return:
+        stopped.wait()
+        return Return()
+
+    job_try = a_try(tools_for(Scripted(run, stopped.set)))
+    running = asyncio.ensure_future(ended(job_try))
+    await made(job_try)
+    job_try.stop()
+    assert state_of(await running) is State.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("run", "stop"),
+    [
+        (lambda _: hang(), hang),
+        (lambda _: hang(), raising_on_loop(ValueError("cannot stop"))),
+        (lambda _: hang(), raising_on_loop(SystemExit(1))),
+    ],
+    ids=["hangs", "raises", "exits"],
+)
+async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any) -> None:
+    job_try = a_try(tools_for(ScriptedOnLoop(run, stop)))
+    running = asyncio.ensure_future(ended(job_try))
+    await made(job_try)
+    job_try.stop()
+    result = await running
+    assert state_of(result) is State.FAIL
+    assert result.entry.error == f"did not stop within {STOP_LIMIT:g}s"
+
+
+async def test_jobs_that_hang_in_their_threads_keep_no_other_from_running() -> None:
+    """As many as there are threads hang in run and in stop, and are given up; others run all the same."""
+    tools = tools_for(Scripted(lambda _: hanging_thread()(), hanging_thread()), threads=2)
+    hanging = [a_try(tools) for _ in range(2)]
+    running = [asyncio.ensure_future(ended(one)) for one in hanging]
+    await made(*hanging)
+    for one in hanging:
+        one.stop()
+    for result in asyncio.as_completed(running):
+        assert state_of(await result) is State.FAIL
+    tools.factory = lambda job_id: Scripted()
+    assert state_of(await ended(a_try(tools))) is State.COMPLETE
+
+
+async def test_a_job_whose_own_time_is_over_is_stopped_and_may_be_tried_again() -> None:
+    stopped = asyncio.Event()
+
+    async def run(_: dict[str, Any]) -> Return:
+        await stopped.wait()
+        return Return(State.STOPPED, 0, "", "so far")
+
+    async def stop() -> None:
+        stopped.set()
+
+    result = await result_of(ScriptedOnLoop(run, stop), timeout="50ms")
+    entry = result.entry
+    assert (State(entry.state), entry.exit, entry.error) == (State.FAIL, 1, "timed out after 50ms")
+    assert entry.stdout == "so far"
+    assert not result.is_last
+
+
+async def test_a_job_stopped_with_an_error_fails_for_good() -> None:
+    job_try = a_try(tools_for(ScriptedOnLoop(lambda _: hang(), hang)))
+    running = asyncio.ensure_future(ended(job_try))
+    await asyncio.sleep(0)
+    job_try.stop("sequence timed out after 1s")
+    result = await running
+    assert (result.entry.error, result.is_last) == ("sequence timed out after 1s", True)
+
+
+async def test_a_try_told_to_stop_before_it_began_runs_nothing() -> None:
+    job_try = a_try(tools_for(Scripted(raising(AssertionError("it ran")))))
+    job_try.stop()
+    assert state_of(await ended(job_try)) is State.STOPPED
+
+
+async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
+    answers = iter(["halfway", None])
+    asked = []
+
+    def status() -> str:
+        asked.append(1)
+        answer = next(answers)
+        if answer is None:
+            hanging_thread()()
+        return answer or ""
+
+    release = threading.Event()
+
+    def run(_: dict[str, Any]) -> Return:
+        release.wait(SOON)
+        return Return()
+
+    job_try = a_try(tools_for(Scripted(run, status=status)))
+    running = asyncio.ensure_future(ended(job_try))
+    await made(job_try)
+    assert await job_try.status(SOON) == "halfway"
+    for _ in range(3):
+        assert await job_try.status(0.05) == "halfway"
+    assert len(asked) == 2, "a status that hangs is not asked again"
+    release.set()
+    assert state_of(await running) is State.COMPLETE
+
+
+async def test_a_status_that_raises_says_so() -> None:
+    release = threading.Event()
+    job = Scripted(lambda _: Return() if release.wait(SOON) else None, status=raising(SystemExit("gone")))
+    job_try = a_try(tools_for(job))
+    running = asyncio.ensure_future(ended(job_try))
+    await made(job_try)
+    assert await job_try.status(SOON) == "(no status: gone)"
+    release.set()
+    await running
+
+
+async def test_output_is_kept_up_to_the_limit_with_a_note_of_what_is_missing() -> None:
+    entry = (await result_of(Scripted(lambda _: Return(stdout="a" * 5000 + "z" * 5000)))).entry
+    assert len(entry.stdout.encode()) <= MAX_OUTPUT
+    assert entry.stdout.startswith("aaa")
+    assert entry.stdout.endswith("zzz")
+    assert "bytes" in entry.stdout
+
+
+async def test_five_thousand_sleepers_need_no_thread() -> None:
+    tools = tools_for()
+    before = threading.active_count()
+    tries = [a_try(tools, type="sleep", bytes=b'{"duration":60000000000}') for _ in range(5000)]
+    running = [asyncio.ensure_future(one.result()) for one in tries]
+    await made(*tries)
+    statuses = await asyncio.gather(*(one.status(SOON) for one in tries))
+    assert set(statuses) == {"sleeping"}
+    assert threading.active_count() - before <= 8
+    for one in tries:
+        one.stop()
+    async with asyncio.timeout(SOON):
+        results = await asyncio.gather(*running)
+    assert {state_of(result) for result in results} == {State.STOPPED}
+
+
+async def test_more_blocking_jobs_than_threads_wait_for_their_turn() -> None:
+    at_once, most = 0, 0
+    lock = threading.Lock()
+
+    def run(_: dict[str, Any]) -> Return:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.01)
+        with lock:
+            at_once -= 1
+        return Return()
+
+    tools = tools_for(Scripted(run), threads=3)
+    results = await asyncio.gather(*(ended(a_try(tools)) for _ in range(30)))
+    assert {state_of(result) for result in results} == {State.COMPLETE}
+    assert most == 3
