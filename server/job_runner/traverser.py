@@ -86,6 +86,7 @@ class Traverser:
         self._tasks: set[asyncio.Task[None]] = set()
         self._handles: set[asyncio.TimerHandle] = set()
         self._on_done: Callable[[], None] = lambda: None
+        self._reported_tries = 0
         self._reported_complete = 0
         self._pumping = False
         self._room_awaited = False
@@ -246,7 +247,14 @@ class Traverser:
             self._spawn(self._follow(job_try))
 
     def _report(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
-        report = TryReport(entry=result.entry, job_data=result.data, sequence_try=run.sequence_try)
+        self._reported_tries += 1
+        report = TryReport(
+            entry=result.entry,
+            job_data=result.data,
+            sequence_try=run.sequence_try,
+            ordinal=self._reported_tries,
+            is_last=result.is_last,
+        )
         self._reported_complete += result.entry.state == state_pb2.STATE_COMPLETE
         finished = self._chain.finished_jobs + self._reported_complete
         self._outbox.add_try(self._assignment, report, finished, committed)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from google.protobuf.message import Message
 from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
@@ -27,6 +26,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ChainReport,
     RefusedReport,
     RunnerInfo,
+    TryReport,
 )
 from spincycle_grpc.wire import encode
 
@@ -45,10 +45,17 @@ def insert_ignoring(connection: Connection, table: Any) -> Any:
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-def log_row(
-    entry: JobLog, job_data: Message | None = None, sequence_try: int | None = None
-) -> dict[str, Any]:
-    """Returns the row of a finished try."""
+def log_row(entry: JobLog) -> dict[str, Any]:
+    """Returns the row of a log entry alone, without what recovery needs."""
+    return _row(entry, None, None, None)
+
+
+def try_row(tried: TryReport, epoch: int) -> dict[str, Any]:
+    """Returns the row of a finished try as a runner reports it."""
+    return _row(tried.entry, tried, epoch, encode(tried.job_data) if tried.HasField("job_data") else None)
+
+
+def _row(entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: bytes | None) -> dict[str, Any]:
     return {
         "request_id": entry.request_id,
         "job_id": entry.job_id,
@@ -62,8 +69,11 @@ def log_row(
         "exit": entry.exit,
         "stdout": entry.stdout.encode(),
         "stderr": entry.stderr.encode(),
-        "job_data": encode(job_data) if job_data is not None else None,
-        "sequence_try": sequence_try,
+        "job_data": job_data,
+        "sequence_try": tried.sequence_try if tried is not None else None,
+        "epoch": epoch,
+        "ordinal": tried.ordinal if tried is not None else None,
+        "is_last": tried.is_last if tried is not None else None,
     }
 
 
@@ -167,9 +177,8 @@ class _ReportBatch:
             return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_STALE)
         if not _is_valid(report):
             return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_INVALID)
-        for tried in report.tries:
-            job_data = tried.job_data if tried.HasField("job_data") else None
-            self.tries.append(log_row(tried.entry, job_data, tried.sequence_try))
+        epoch = report.assignment.epoch
+        self.tries += [try_row(tried, epoch) for tried in report.tries]
         end = report.WhichOneof("end")
         if end == "suspended":
             _set_suspended(self._rows, request_id, report.finished_jobs)

@@ -146,6 +146,9 @@ job_log = Table(
     # The TryReport that the entry came in, as it has what the log lacks: null for entries of other origin.
     Column("job_data", _blob(), nullable=True),
     Column("sequence_try", Integer, nullable=True),
+    Column("epoch", BigInteger, nullable=True),
+    Column("ordinal", BigInteger, nullable=True),
+    Column("is_last", Boolean, nullable=True),
 )
 
 suspended_job_chains = Table(

@@ -255,8 +255,18 @@ class TryReport(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     JOB_DATA_FIELD_NUMBER: _builtins.int
     SEQUENCE_TRY_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    IS_LAST_FIELD_NUMBER: _builtins.int
     sequence_try: _builtins.int
     """Which try of the job's sequence the try was in, from 1."""
+    ordinal: _builtins.int
+    """Counts the tries of the assignment in the order in which the runner took
+    them in, from 1: a chain is rebuilt from its tries in this order.
+    """
+    is_last: _builtins.bool
+    """The job failed for good, whatever its retry says: it could not be made, or
+    the time of a sequence that it is in, or of the request, was over.
+    """
     @_builtins.property
     def entry(self) -> _job_log_pb2.JobLog:
         """The log entry."""
@@ -271,10 +281,12 @@ class TryReport(_message.Message):
         entry: _job_log_pb2.JobLog | None = ...,
         job_data: _struct_pb2.Struct | None = ...,
         sequence_try: _builtins.int = ...,
+        ordinal: _builtins.int = ...,
+        is_last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "job_data", b"job_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "job_data", b"job_data", "sequence_try", b"sequence_try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "is_last", b"is_last", "job_data", b"job_data", "ordinal", b"ordinal", "sequence_try", b"sequence_try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,9 @@ def upgrade() -> None:
     blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
     op.add_column("job_log", sa.Column("job_data", blob, nullable=True))
     op.add_column("job_log", sa.Column("sequence_try", sa.Integer, nullable=True))
+    op.add_column("job_log", sa.Column("epoch", sa.BigInteger, nullable=True))
+    op.add_column("job_log", sa.Column("ordinal", sa.BigInteger, nullable=True))
+    op.add_column("job_log", sa.Column("is_last", sa.Boolean, nullable=True))
     op.create_table(
         "runners",
         sa.Column("runner_id", Ascii(20), primary_key=True),
