@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from server.chain import RunningChain
 from server.config import Config, advertised
 from server.credentials import channel_credentials, server_credentials
 from server.gateway import GatewayApp, HttpServer
@@ -45,13 +46,16 @@ from server.rpc import Gate, GrpcServer, MethodTable
 from server.spec_files import load_specs
 from server.store import Store
 from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_reports_pb2
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 
 logger = structlog.get_logger(__name__)
 
 REQUEST_MANAGER_ADDRESS = Address("127.0.0.1", 32308)
 JOB_RUNNER_ADDRESS = Address("127.0.0.1", 32307)
 
+
+_LEASE_LOOK = 0.25
+"""Seconds between looks at whether the lease still lasts."""
 
 CALL_THREADS = 64
 """Threads of a Job Runner for making and stopping jobs, and as many for asking them for their status."""
@@ -185,11 +189,15 @@ async def job_runner(
     noop_types = frozenset({"noop"}) if does_nothing(factory, "noop") else frozenset()
     runner_id = RequestIdGenerator().next()
     outbox = Outbox()
-    chains = Chains(
-        runner_id,
-        lambda chain, assignment: Traverser(chain, assignment, tools, outbox, noop_types=noop_types),
-        max_chains=config.job_runner_max_chains,
-    )
+    reporter: Reporter | None = None
+
+    def make_traverser(chain: RunningChain, assignment: Assignment) -> Traverser:
+        def may_start() -> bool:
+            return not assignment.epoch or reporter is None or reporter.lease_left > 0
+
+        return Traverser(chain, assignment, tools, outbox, noop_types=noop_types, may_start=may_start)
+
+    chains = Chains(runner_id, make_traverser, max_chains=config.job_runner_max_chains)
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
         gate = Gate(config.server_max_requests)
@@ -213,8 +221,23 @@ async def job_runner(
             credentials=channel_credentials(config.rm_client_tls),
         )
         _background(stack, "reporter", reporter.run())
+        _background(stack, "lease", _watch_lease(reporter, chains))
         stack.push_async_callback(_drain, gate, reporter, chains, outbox, config)
         yield
+
+
+async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
+    """Stops what a runner does when its lease is over: others may do it by then. Ends when cancelled."""
+    while True:
+        left = reporter.lease_left
+        if left > 0:
+            await asyncio.sleep(min(left, _LEASE_LOOK))
+            continue
+        logger.warning("lease is over: no request manager was reached for that long, chains are suspended")
+        while reporter.lease_left <= 0:
+            chains.suspend_held()  # again and again, since a chain may have been on its way here
+            await asyncio.sleep(_LEASE_LOOK)
+        logger.info("lease renewed")
 
 
 async def _drain(gate: Gate, reporter: Reporter, chains: Chains, outbox: Outbox, config: Config) -> None:
@@ -225,6 +248,7 @@ async def _drain(gate: Gate, reporter: Reporter, chains: Chains, outbox: Outbox,
         async with asyncio.timeout(config.job_runner_stop_timeout + config.server_stop_timeout):
             await chains.suspend_all()
             await outbox.wait_empty()
+            await reporter.leave()
     except TimeoutError:
         logger.warning("reports not delivered: their requests are taken over when the lease is over")
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "server.rpc": set(),
     "server.gateway": {"server.listening", "server.rpc"},
     "server.request_manager": {
-        "server.graph", "server.request_ids", "server.rpc", "server.specs", "server.store",
+        "server.chain", "server.graph", "server.request_ids", "server.rpc", "server.specs", "server.store",
     },
     "server.job_runner": {"server.builtin_jobs", "server.chain", "server.rpc"},
 }  # fmt: skip

@@ -42,10 +42,10 @@ class TryRecord:
 
 
 def replay(parts: Parts, records: Iterable[TryRecord], request_id: str) -> tuple[int, int]:
-    """Sets the parts of a chain, which are new, to where records have brought it.
+    """Sets the parts of a chain to where records have brought it.
 
     Args:
-        parts: The jobs and sequences, all PENDING.
+        parts: The jobs and sequences, all PENDING or as they were before the first record.
         records: The tries, in the order in which they were taken in.
         request_id: The request, for errors.
 
@@ -70,7 +70,7 @@ def replay(parts: Parts, records: Iterable[TryRecord], request_id: str) -> tuple
             if around.timeout:
                 times.setdefault(around.id, _Time()).add(record)
     for sequence_id, time in times.items():
-        parts.sequences[sequence_id].elapsed = time.elapsed
+        parts.sequences[sequence_id].elapsed += time.elapsed
     return sum(job.state is State.COMPLETE for job in parts.jobs.values()), chain_time.elapsed
 
 
@@ -78,7 +78,7 @@ def _begin_again(sequence: SequencePart, sequence_try: int, times: dict[str, _Ti
     """Sets all in a sequence back: its first job has run in a try that was not known of yet."""
     for part in sequence.subtree():
         if part is not sequence:
-            part.tries = 0
+            part.tries = part.elapsed = 0
             times.pop(part.id, None)
         for job in part.jobs:
             if job.state is State.COMPLETE:

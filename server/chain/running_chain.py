@@ -80,18 +80,22 @@ class RunningChain:
         return running
 
     @classmethod
-    def rebuilt(cls, chain: JobChain, records: Iterable[TryRecord]) -> RunningChain:
+    def rebuilt(
+        cls, chain: JobChain, records: Iterable[TryRecord], *, base: SuspendedJobChain | None = None
+    ) -> RunningChain:
         """Returns a chain that goes on from where its finished tries have brought it.
 
         Args:
             chain: The chain as created.
             records: The finished tries of all its assignments, in the order in which they were taken in.
+            base: The chain as it was suspended before the first of these tries; None: they are all.
 
         Raises:
             InvalidArgumentError: The chain is not valid, or a record is not of it. Reason: INVALID_JOB_CHAIN.
         """
-        running = cls(chain, linked(chain))
-        running._finished, running._elapsed = replay(running._parts, records, chain.request_id)
+        running = cls(chain, linked(chain)) if base is None else cls.resume(base)
+        running._finished, elapsed = replay(running._parts, records, chain.request_id)
+        running._elapsed += elapsed
         return running
 
     @property

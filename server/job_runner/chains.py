@@ -118,6 +118,16 @@ class Chains:
             traverser.suspend()
         await self._none_left.wait()
 
+    def suspend_held(self) -> None:
+        """Suspends the chains that Request Managers gave: the runner's lease is over. Returns at once.
+
+        Another runner may have them by now. If none has, they are taken from here when a Request
+        Manager is there again, with all that has happened to them.
+        """
+        for assignment, traverser in list(self._held.values()):
+            if assignment.epoch:
+                traverser.suspend()
+
     def _is_held(self, assignment: Assignment) -> bool:
         if self._draining:
             raise UnavailableError("job runner is shutting down", reason="SHUTTING_DOWN")
@@ -131,6 +141,8 @@ class Chains:
             return False
         if held[0].epoch == assignment.epoch:
             return True
+        if held[0].epoch < assignment.epoch:
+            held[1].drop("its request has a newer assignment")
         raise FailedPreconditionError(
             f"an earlier assignment of request {assignment.request_id} is still held",
             reason="EARLIER_ASSIGNMENT",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -68,12 +69,17 @@ class Reporter:
         self._lease = lease
         self._credentials = credentials
         self._draining = False
-        self._lease_end = 0.0
+        self._leaving = False
+        self._left = asyncio.Event()
+        self._lease_end: float | None = None
+        self._told_held_at = 0.0
         self._connected = asyncio.Event()
 
     @property
     def lease_left(self) -> float:
-        """Seconds until the lease is over, 0 when it is or there is none."""
+        """Seconds until the lease is over, 0 when it is; infinity before there was any."""
+        if self._lease_end is None:
+            return math.inf
         return max(0.0, self._lease_end - time.monotonic())
 
     async def wait_connected(self) -> None:
@@ -84,6 +90,12 @@ class Reporter:
         """Has the Request Manager told that this runner takes no more chains."""
         self._draining = True
         self._outbox.nudge()
+
+    async def leave(self) -> None:
+        """Has the Request Manager told that this runner is gone. Returns when it knows."""
+        self._leaving = True
+        self._outbox.nudge()
+        await self._left.wait()
 
     async def run(self) -> None:
         """Reports for ever, to one Request Manager after the other. Ends when cancelled."""
@@ -121,18 +133,24 @@ class Reporter:
         while True:
             batch = self._outbox.take()
             number += 1
-            message = ReportRequest(number=number, chains=batch.reports(), draining=self._draining)
+            leaving = self._leaving and not batch.entries
+            message = ReportRequest(
+                number=number, chains=batch.reports(), draining=self._draining, leaving=leaving
+            )
             if number == 1:
                 message.runner.CopyFrom(self._runner)
-            if number == 1 or not batch.entries:
+            if number == 1 or time.monotonic() - self._told_held_at > self._lease / 4:
                 message.held.extend(self._held())
                 message.holds_all = True
+                self._told_held_at = time.monotonic()
             try:
                 answer = await self._exchange(call, message)
             except BaseException:
                 self._outbox.put_back(batch)
                 raise
             self._outbox.settle(batch, answer.refused)
+            if leaving:
+                self._left.set()
             if number == 1:
                 logger.info("reporting", request_manager=address, runner_id=self._runner.runner_id)
                 self._connected.set()

@@ -62,6 +62,7 @@ class Traverser:
         tools: What tries of jobs need.
         outbox: Where reports go.
         noop_types: Job types that do nothing at all, and thus need no job made and no commit awaited.
+        may_start: Whether the runner may start jobs now. When it no more may, the chain is to be suspended.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Traverser:
         outbox: Outbox,
         *,
         noop_types: frozenset[str] = frozenset(),
+        may_start: Callable[[], bool] = lambda: True,
     ) -> None:
         self._chain = chain
         self._jobs = chain.jobs
@@ -79,6 +81,7 @@ class Traverser:
         self._tools = tools
         self._outbox = outbox
         self._noop_types = noop_types
+        self._may_start = may_start
         self._to_run: deque[Run] = deque()
         self._tries: dict[str, JobTry] = {}
         self._waiting: dict[str, JobTry] = {}
@@ -181,12 +184,12 @@ class Traverser:
         self._pumping = True
         try:
             taken = 0
-            while not self._dropped and (self._to_run or self._next_is_committed()):
+            while not self._dropped and (self._runs_wait() or self._next_is_committed()):
                 if taken == _TAKEN_AT_ONCE:
                     asyncio.get_running_loop().call_soon(self._pump)
                     return
                 taken += 1
-                if self._to_run and not self._outbox.full:
+                if self._runs_wait() and not self._outbox.full:
                     self._launch(self._to_run.popleft())
                 elif self._next_is_committed():
                     self._take_in(self._ended.popleft())
@@ -195,6 +198,9 @@ class Traverser:
                     return
         finally:
             self._pumping = False
+
+    def _runs_wait(self) -> bool:
+        return bool(self._to_run) and self._may_start()
 
     def _next_is_committed(self) -> bool:
         return bool(self._ended) and (self._ended[0].committed is None or self._ended[0].committed.done())

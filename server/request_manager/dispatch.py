@@ -1,9 +1,10 @@
-"""Handing requests to Job Runners: new ones at once, waiting and suspended ones in rounds.
+"""Handing requests to Job Runners: new ones at once, waiting, suspended and lost ones in rounds.
 
 What is promised to a runner is written in the database first (the assignment), and told to the
 runner after that. A runner that does not answer may have taken the chain all the same, so it
-is told again, which is safe, for as long as its lease lasts; only a runner that is gone, or
-that says no, loses the assignment.
+is told again, which is safe, for as long as its lease lasts; only a runner that says no loses
+the assignment, and one that is gone has its requests taken over from where their records say
+that they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from server.request_manager.recovery import recovered
 from spincycle_grpc.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -99,7 +101,6 @@ class Dispatcher:
         Raises:
             NotFoundError: There is no such request.
             FailedPreconditionError: It has failed.
-            UnavailableError: Its runner does not answer.
         """
         while True:
             request = await self._store.get_request(request_id, with_job_chain=False)
@@ -110,28 +111,33 @@ class Dispatcher:
                 if await self._store.stop_unassigned(request_id):
                     return
             elif state == State.RUNNING:
-                if await self._stop_running(request_id):
+                if await self._store.request_stop(request_id) and await self._stop_running(request_id):
                     return
             else:
                 raise wrong_state(request_id, state, State.RUNNING)
 
     async def _stop_running(self, request_id: str) -> bool:
-        """Tells the runner of a request to stop it. Returns False when the request has moved on meanwhile."""
+        """Tells the runner of a request to stop it. Returns False when the request has moved on meanwhile.
+
+        That it is to stop is in the database already: whoever takes it over from a runner that is
+        gone, or that goes before it has stopped, stops it.
+        """
         holder = await self._store.get_assignment(request_id)
         if holder is None:
             return False
         _, runner_id = holder
         runner = self._runners.get(runner_id)
         if runner is None:
-            raise UnavailableError(
-                "the job runner of the request does not answer: try again when another has taken it over",
-                reason="JOB_RUNNER_GONE",
-                request_id=request_id,
-            )
+            self.wake()
+            return True
         try:
             await self._runners.stop_job_chain(runner, request_id)
         except NotFoundError:
             # Either the chain is on its way to the runner, or its last report to the database.
+            await asyncio.sleep(_FIRST_PAUSE)
+            return False
+        except SpinCycleError as error:
+            logger.warning("runner does not answer", runner_id=runner_id, error=str(error))
             await asyncio.sleep(_FIRST_PAUSE)
             return False
         return True
@@ -174,13 +180,50 @@ class Dispatcher:
             if runner is None:
                 break
             await self._resume(request_id, runner)
+        for lost in await self._store.lost_requests(ROUND_SIZE):
+            if not await self.recover(lost):
+                break
 
     async def _resume(self, request_id: str, runner: RunnerInfo) -> None:
+        assignment = await self._store.assign(request_id, runner, expected_state=State.SUSPENDED)
+        if assignment is None:
+            return
         suspended = await self._store.get_suspended(request_id)
         if suspended is None:
-            return
-        assignment = await self._store.assign(request_id, runner, expected_state=State.SUSPENDED)
+            logger.warning("suspended chain is gone: rebuilt from the job log", request_id=request_id)
+            await self._go_on(runner, assignment)
+        else:
+            self._background(self._send_suspended(runner, assignment, suspended))
+
+    async def recover(self, lost: Assignment) -> bool:
+        """Gives a request whose runner is gone or does not have it to another. Returns whether there is one.
+
+        Its record is read only when the assignment has changed hands, so that no report that the
+        old one still sends can be missing in what is read.
+        """
+        runner = self.pick()
+        if runner is None:
+            return False
+        assignment = await self._store.assign(
+            lost.request_id, runner, expected_state=State.RUNNING, expected_epoch=lost.epoch
+        )
         if assignment is not None:
+            logger.warning("request taken over", request_id=lost.request_id, epoch=assignment.epoch)
+            await self._go_on(runner, assignment)
+        return True
+
+    async def _go_on(self, runner: RunnerInfo, assignment: Assignment) -> None:
+        """Goes on with a request from where its record says that it is."""
+        record = await self._store.get_record(assignment.request_id)
+        try:
+            suspended, stopped = await asyncio.to_thread(recovered, record)
+        except InvalidArgumentError as error:
+            logger.error("request cannot go on", request_id=assignment.request_id, error=str(error))
+            await self._store.end_assignment(assignment, State.FAIL)
+            return
+        if stopped is not None:
+            await self._store.end_assignment(assignment, stopped, suspended.job_chain.finished_jobs)
+        else:
             self._background(self._send_suspended(runner, assignment, suspended))
 
     def _background(self, sending: Coroutine[object, object, None]) -> None:
@@ -223,6 +266,7 @@ class Dispatcher:
         """Tells the runner until it says yes or no, or is gone. Returns whether it said yes."""
         log = logger.bind(request_id=assignment.request_id, runner_id=runner.runner_id)
         pause = _FIRST_PAUSE
+        doubtful = False  # whether it may have the chain, though it did not say so
         while True:
             try:
                 await send()
@@ -236,6 +280,12 @@ class Dispatcher:
                 return False
             except SpinCycleError as error:
                 log.warning("runner does not answer", error=str(error))
+                if error.reason == "SHUTTING_DOWN" and not doubtful:
+                    self._runners.drain(runner.runner_id)
+                    await self._store.unassign(assignment, state_before)
+                    self.wake()
+                    return False
+                doubtful = True
             else:
                 log.info("request started", epoch=assignment.epoch)
                 return True
@@ -243,7 +293,7 @@ class Dispatcher:
             pause = min(2 * pause, _LONGEST_PAUSE)
             if self._runners.get(runner.runner_id) is None:
                 log.warning("runner is gone")
-                await self._store.unassign(assignment, state_before)
+                self.wake()  # The request is taken over: its runner may have had it after all.
                 return False
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
 
+from server.request_manager.recovery import MissingChains
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import (
+    Assignment,
     FinishRequest,
     FinishResponse,
     ProgressRequest,
@@ -53,6 +55,7 @@ class RunnerReportsService:
         self._runners = runners
         self._dispatcher = dispatcher
         self._lease = lease
+        self._missing = MissingChains(patience=lease / 2)
         self._ending = False
         self._reading: set[asyncio.Task[ReportRequest | None]] = set()
 
@@ -103,6 +106,11 @@ class RunnerReportsService:
             refused = (
                 await self._store.apply_reports(runner.runner_id, message.chains) if message.chains else []
             )
+            if message.holds_all:
+                await self._look_for_missing(runner.runner_id, message.held)
+            if message.leaving:
+                await self._store.remove_runner(runner.runner_id)
+                self._left(runner.runner_id)
             left = self._lease - (now - renewed_at)
             yield ReportResponse(number=message.number, refused=refused, lease=_duration(left))
 
@@ -159,6 +167,20 @@ class RunnerReportsService:
         entry = request.entry
         entry.request_id = request.request_id
         return RecordLogResponse(entry=await self._store.record_log(entry))
+
+    async def _look_for_missing(self, runner_id: str, held: Iterable[Assignment]) -> None:
+        """Has requests taken over that are assigned to a runner that does not have them."""
+        assigned = await self._store.assigned_to(runner_id)
+        pairs = {(one.request_id, one.epoch) for one in held}
+        for request_id, epoch in self._missing.update(runner_id, assigned, pairs):
+            logger.warning("runner does not have a request", runner_id=runner_id, request_id=request_id)
+            await self._dispatcher.recover(Assignment(request_id=request_id, epoch=epoch))
+
+    def _left(self, runner_id: str) -> None:
+        self._runners.remove(runner_id)
+        self._missing.forget(runner_id)
+        logger.info("runner left", runner_id=runner_id)
+        self._dispatcher.wake()
 
     def _heard(self, runner: RunnerInfo, *, draining: bool) -> None:
         is_new = self._runners.get(runner.runner_id) is None

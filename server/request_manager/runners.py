@@ -73,6 +73,10 @@ class Runners:
             del self._live[other.runner_id]
         self._live[runner.runner_id] = runner
 
+    def remove(self, runner_id: str) -> None:
+        """Forgets a runner that has left."""
+        self._live.pop(runner_id, None)
+
     def drain(self, runner_id: str) -> None:
         """Gives the runner no more chains."""
         self._draining.add(runner_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -77,6 +77,10 @@ def _row(entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: by
     }
 
 
+_Suspended: TypeAlias = tuple[str, bytes, int | None]
+"""A suspended chain: its request, its JSON, and the assignment that was suspended, if it was one of ours."""
+
+
 @dataclass(slots=True)
 class RecordLog(Write):
     """Records one finished try; the first entry of a try stands. Result: None."""
@@ -113,7 +117,7 @@ class Suspend(Write):
         """Reads all rows, then writes states and chains."""
         rows = RequestRows(connection, (write.request_id for write in writes))
         results: list[SpinCycleError | None] = []
-        stored: list[tuple[str, bytes]] = []
+        stored: list[_Suspended] = []
         for write in writes:
             row = rows.get(write.request_id)
             if row is None:
@@ -122,7 +126,7 @@ class Suspend(Write):
                 results.append(wrong_state(write.request_id, row["state"], State.RUNNING))
             else:
                 _set_suspended(rows, write.request_id, write.finished_jobs)
-                stored.append((write.request_id, write.suspended))
+                stored.append((write.request_id, write.suspended, None))
                 results.append(None)
         _save_suspended(connection, stored)
         rows.save()
@@ -163,7 +167,7 @@ class _ReportBatch:
     def __init__(self, rows: RequestRows) -> None:
         self._rows = rows
         self.tries: list[dict[str, Any]] = []
-        self.suspended: list[tuple[str, bytes]] = []
+        self.suspended: list[_Suspended] = []
 
     def add(self, runner_id: str, report: ChainReport) -> RefusedReport | None:
         """Takes a report in, or returns why not."""
@@ -182,7 +186,7 @@ class _ReportBatch:
         end = report.WhichOneof("end")
         if end == "suspended":
             _set_suspended(self._rows, request_id, report.finished_jobs)
-            self.suspended.append((request_id, encode(report.suspended)))
+            self.suspended.append((request_id, encode(report.suspended), epoch))
         elif end == "finish":
             self._rows.change(
                 request_id,
@@ -191,6 +195,8 @@ class _ReportBatch:
                 finished_jobs=report.finished_jobs,
                 jr_url=None,
             )
+            if epoch > 1:  # It may have been resumed from a chain that was kept.
+                self._rows.drop_suspended(request_id, for_good=True)
         elif row["finished_jobs"] != report.finished_jobs:
             self._rows.change(request_id, finished_jobs=report.finished_jobs)
         return None
@@ -229,11 +235,18 @@ def _set_suspended(rows: RequestRows, request_id: str, finished_jobs: int) -> No
     rows.change(request_id, state=State.SUSPENDED, jr_url=None, finished_jobs=finished_jobs)
 
 
-def _save_suspended(connection: Connection, chains: Sequence[tuple[str, bytes]]) -> None:
+def _save_suspended(connection: Connection, chains: Sequence[_Suspended]) -> None:
     if not chains:
         return
     now = database_now(connection)
-    ids = [request_id for request_id, _ in chains]
+    ids = [request_id for request_id, _, _ in chains]
+    kept = set(
+        connection.scalars(
+            select(suspended_job_chains.c.request_id).where(
+                suspended_job_chains.c.request_id.in_(ids), suspended_job_chains.c.is_dropped.is_not(True)
+            )
+        )
+    )
     connection.execute(delete(suspended_job_chains).where(suspended_job_chains.c.request_id.in_(ids)))
     connection.execute(
         insert(suspended_job_chains),
@@ -243,8 +256,10 @@ def _save_suspended(connection: Connection, chains: Sequence[tuple[str, bytes]])
                 "suspended_job_chain": data,
                 "updated_at": now,
                 "suspended_at": now,
+                "epoch": epoch,
+                "is_dropped": epoch is not None and request_id not in kept,
             }
-            for request_id, data in chains
+            for request_id, data, epoch in chains
         ],
     )
 
@@ -280,4 +295,18 @@ class RenewRunner(Write):
                 for runner_id, write in newest.items()
             ],
         )
+        return [None] * len(writes)
+
+
+@dataclass(slots=True)
+class RemoveRunner(Write):
+    """Ends the lease of a runner that has left. Result: None."""
+
+    order: ClassVar[int] = 10
+    runner_id: str
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[RemoveRunner]) -> Sequence[None]:
+        """One statement."""
+        connection.execute(delete(runners).where(runners.c.runner_id.in_([one.runner_id for one in writes])))
         return [None] * len(writes)

@@ -33,9 +33,11 @@ _UPDATE = (
         started_at=bindparam("new_started_at"),
         finished_at=bindparam("new_finished_at"),
         finished_jobs=bindparam("new_finished_jobs"),
+        stop_requested=bindparam("new_stop_requested"),
     )
 )
 _DELETE_SUSPENDED = delete(suspended_job_chains).where(suspended_job_chains.c.request_id == bindparam("key"))
+_DELETE_RESUMED = _DELETE_SUSPENDED.where(suspended_job_chains.c.is_dropped.is_(True))
 
 
 def not_found(request_id: str) -> NotFoundError:
@@ -81,6 +83,7 @@ class RequestRows:
             row.request_id: dict(row._mapping) for row in connection.execute(query)
         }
         self._changed: dict[str, dict[str, Any]] = {}
+        self._dropped: list[str] = []
         self._resumed: list[str] = []
 
     def get(self, request_id: str) -> Mapping[str, Any] | None:
@@ -93,9 +96,14 @@ class RequestRows:
         row.update(values)
         self._changed[request_id] = row
 
-    def drop_suspended(self, request_id: str) -> None:
-        """Drops the suspended chain of a request."""
-        self._resumed.append(request_id)
+    def drop_suspended(self, request_id: str, *, for_good: bool) -> None:
+        """Drops the suspended chain of a request, if there is one.
+
+        Args:
+            request_id: The request.
+            for_good: Whether the request has ended; if not, a chain that is to be kept is kept.
+        """
+        (self._dropped if for_good else self._resumed).append(request_id)
 
     def save(self) -> None:
         """Writes the changes."""
@@ -112,12 +120,15 @@ class RequestRows:
                         "new_started_at": row["started_at"],
                         "new_finished_at": row["finished_at"],
                         "new_finished_jobs": row["finished_jobs"],
+                        "new_stop_requested": row["stop_requested"],
                     }
                     for row in self._changed.values()
                 ],
             )
+        if self._dropped:
+            self._connection.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._dropped])
         if self._resumed:
-            self._connection.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._resumed])
+            self._connection.execute(_DELETE_RESUMED, [{"key": key} for key in self._resumed])
 
 
 class StateWrite(Write):
@@ -143,17 +154,21 @@ class StateWrite(Write):
 
 @dataclass(slots=True)
 class Assign(StateWrite):
-    """Gives a request in the expected state to a runner. Result: the Assignment, or None if it has not."""
+    """Gives a request to a runner. Result: the Assignment, or None if the request is not as expected.
+
+    With an epoch, it must still have that assignment; without, any.
+    """
 
     order: ClassVar[int] = 2
     request_id: str
     runner: RunnerInfo
     expected_state: State
+    expected_epoch: int | None
     now: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Assignment | None:
         """Counts the epoch up and sets the request RUNNING."""
-        if row["state"] != self.expected_state:
+        if row["state"] != self.expected_state or self.expected_epoch not in (None, row["epoch"]):
             return None
         epoch = row["epoch"] + 1
         rows.change(
@@ -169,7 +184,10 @@ class Assign(StateWrite):
 
 @dataclass(slots=True)
 class Unassign(StateWrite):
-    """Takes a request from a runner that did not start it. Result: whether it happened."""
+    """Takes a request from a runner that did not start it. Result: whether it happened.
+
+    One that goes back to RUNNING has no runner, and is recovered.
+    """
 
     order: ClassVar[int] = 3
     request_id: str
@@ -200,7 +218,23 @@ class StopUnassigned(StateWrite):
         if row["state"] not in (State.PENDING, State.SUSPENDED):
             return False
         rows.change(self.request_id, state=State.STOPPED, finished_at=self.now, jr_url=None)
-        rows.drop_suspended(self.request_id)
+        rows.drop_suspended(self.request_id, for_good=True)
+        return True
+
+
+@dataclass(slots=True)
+class RequestStop(StateWrite):
+    """Notes that a RUNNING request is to stop, whoever runs it. Result: whether it is RUNNING."""
+
+    order: ClassVar[int] = 4
+    request_id: str
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Sets the mark."""
+        if row["state"] != State.RUNNING:
+            return False
+        if not row["stop_requested"]:
+            rows.change(self.request_id, stop_requested=True)
         return True
 
 
@@ -216,7 +250,7 @@ class DropSuspended(StateWrite):
         """Keeps the chain where the request has been suspended again meanwhile."""
         if row["state"] == State.SUSPENDED or row["epoch"] != self.epoch:
             return False
-        rows.drop_suspended(self.request_id)
+        rows.drop_suspended(self.request_id, for_good=False)
         return True
 
 
@@ -233,7 +267,7 @@ class FailSuspended(StateWrite):
         if row["state"] != State.SUSPENDED:
             return False
         rows.change(self.request_id, state=State.FAIL, finished_at=self.now, jr_url=None)
-        rows.drop_suspended(self.request_id)
+        rows.drop_suspended(self.request_id, for_good=True)
         return True
 
 
@@ -263,6 +297,7 @@ class Finish(StateWrite):
             finished_jobs=finished_jobs,
             jr_url=None,
         )
+        rows.drop_suspended(self.request_id, for_good=True)
         return None
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
@@ -114,6 +115,8 @@ requests = Table(
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     # The runner of the newest assignment.
     Column("runner_id", Ascii(20), nullable=True),
+    # Whether a user wants the request stopped, though its runner may not have been told.
+    Column("stop_requested", Boolean, nullable=False, server_default=false()),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
@@ -159,6 +162,11 @@ suspended_job_chains = Table(
     Column("rm_host", String(64), nullable=True),
     Column("updated_at", Microseconds, nullable=False),
     Column("suspended_at", Microseconds, nullable=False),
+    # The assignment that was suspended; null if it was none of this project's.
+    Column("epoch", BigInteger, nullable=True),
+    # Whether the chain is dropped when it is resumed. One that somebody else suspended is kept until the
+    # request ends: the tries before it are not in the job log as those of this project's runners are.
+    Column("is_dropped", Boolean, nullable=True),
 )
 
 runners = Table(

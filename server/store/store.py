@@ -10,9 +10,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 
-from server.store import migrations, reads
+from server.store import migrations, reads, record_reads
 from server.store.engine import READ_CONNECTIONS, make_engine, parse_url, translate
-from server.store.report_writes import ApplyReports, RecordLog, RenewRunner, Suspend
+from server.store.record_reads import Record
+from server.store.report_writes import ApplyReports, RecordLog, RemoveRunner, RenewRunner, Suspend
 from server.store.request_writes import (
     Assign,
     CreateRequest,
@@ -20,6 +21,7 @@ from server.store.request_writes import (
     FailSuspended,
     Finish,
     Progress,
+    RequestStop,
     StopUnassigned,
     Unassign,
 )
@@ -187,10 +189,46 @@ class Store:
         """Returns the runners whose leases last, each with whether it is draining."""
         return await self._read(reads.live_runners)
 
+    async def get_record(self, request_id: str) -> Record:
+        """Returns what the chain of a request can be rebuilt from.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        return await self._read(record_reads.get_record, request_id)
+
+    async def lost_requests(self, limit: int) -> Sequence[Assignment]:
+        """Returns the assignments of RUNNING requests whose runners are not alive, oldest request first."""
+        return await self._read(record_reads.lost_requests, limit)
+
+    async def assigned_to(self, runner_id: str) -> dict[str, int]:
+        """Returns the epochs of all RUNNING requests that are assigned to a runner, by request id."""
+        return await self._read(record_reads.assigned_to, runner_id)
+
+    async def request_stop(self, request_id: str) -> bool:
+        """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        runs: bool = await self._writer.write(RequestStop(request_id))
+        return runs
+
+    async def remove_runner(self, runner_id: str) -> None:
+        """Ends the lease of a runner that has left."""
+        await self._writer.write(RemoveRunner(runner_id))
+
     async def assign(
-        self, request_id: str, runner: RunnerInfo, *, expected_state: State
+        self,
+        request_id: str,
+        runner: RunnerInfo,
+        *,
+        expected_state: State,
+        expected_epoch: int | None = None,
     ) -> Assignment | None:
         """Gives a request to a runner, if it is in the expected state; counts its epoch up.
+
+        With an expected epoch, the request must still have that assignment.
 
         Returns:
             The assignment, or None when it did not happen.
@@ -199,7 +237,7 @@ class Store:
             NotFoundError: There is no such request.
         """
         assignment: Assignment | None = await self._writer.write(
-            Assign(request_id, runner, expected_state, _now())
+            Assign(request_id, runner, expected_state, expected_epoch, _now())
         )
         return assignment
 
@@ -210,13 +248,17 @@ class Store:
         )
         return undone
 
-    async def end_assignment(self, assignment: Assignment, state: State) -> None:
-        """Ends a request whose runner cannot run it.
+    async def end_assignment(
+        self, assignment: Assignment, state: State, finished_jobs: int | None = None
+    ) -> None:
+        """Ends a request that its runner cannot run, or that has nothing left to run.
 
         Raises:
             FailedPreconditionError: The assignment does not stand any more.
         """
-        await self._writer.write(Finish(assignment.request_id, state, _now(), epoch=assignment.epoch))
+        await self._writer.write(
+            Finish(assignment.request_id, state, _now(), finished_jobs, epoch=assignment.epoch)
+        )
 
     async def stop_unassigned(self, request_id: str) -> bool:
         """Stops a PENDING or SUSPENDED request. Returns whether it was one."""

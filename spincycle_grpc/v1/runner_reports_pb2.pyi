@@ -70,12 +70,17 @@ class ReportRequest(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     HOLDS_ALL_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts up by one, from 1 on each stream."""
     holds_all: _builtins.bool
     """Whether `held` is the whole list. Set in the first message, and now and then later."""
     draining: _builtins.bool
     """The runner is shutting down: give it no new chains."""
+    leaving: _builtins.bool
+    """The last message of a runner that shuts down. It holds no chain any more,
+    and will not take one: its lease is over when this message is acknowledged.
+    """
     @_builtins.property
     def runner(self) -> Global___RunnerInfo:
         """Who the runner is. Set in the first message of a stream."""
@@ -97,10 +102,11 @@ class ReportRequest(_message.Message):
         held: _abc.Iterable[Global___Assignment] | None = ...,
         holds_all: _builtins.bool = ...,
         draining: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["runner", b"runner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "draining", b"draining", "held", b"held", "holds_all", b"holds_all", "number", b"number", "runner", b"runner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "draining", b"draining", "held", b"held", "holds_all", b"holds_all", "leaving", b"leaving", "number", b"number", "runner", b"runner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,6 +16,11 @@ def upgrade() -> None:
     """Adds columns that are nullable or have defaults, so that the original's statements go on working."""
     op.add_column("requests", sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("requests", sa.Column("runner_id", Ascii(20), nullable=True))
+    op.add_column(
+        "requests", sa.Column("stop_requested", sa.Boolean, nullable=False, server_default=sa.false())
+    )
+    op.add_column("suspended_job_chains", sa.Column("epoch", sa.BigInteger, nullable=True))
+    op.add_column("suspended_job_chains", sa.Column("is_dropped", sa.Boolean, nullable=True))
     blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
     op.add_column("job_log", sa.Column("job_data", blob, nullable=True))
     op.add_column("job_log", sa.Column("sequence_try", sa.Integer, nullable=True))

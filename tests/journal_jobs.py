@@ -1,0 +1,79 @@
+"""A job type that keeps a journal, in a file that all processes of a test append to.
+
+What a job has done is read back from there, so that it fails as often as it is told to whatever
+dies in between. `factory` is the job factory: `tests.journal_jobs:factory`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spincycle_grpc.jobs import Job, JobTypes, Return
+from spincycle_grpc.state import State
+
+JOURNAL = "SPINCYCLE_TEST_JOURNAL"
+"""The environment variable that names the file."""
+
+
+@dataclass
+class Journal(Job):
+    """Sleeps for a while, and writes when it starts and how it ends.
+
+    Attributes:
+        ms: How long it sleeps.
+        times: How many of its tries fail before one is COMPLETE.
+    """
+
+    ms: str = "0"
+    times: str = "0"
+    _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False, compare=False)
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        own = [line for line in read_journal(about=self.id.request_id) if line["job"] == self.id.id]
+        failed = sum(line["event"] == "FAIL" for line in own)
+        self._write("start")
+        try:
+            await asyncio.wait_for(self._stopped.wait(), int(self.ms) / 1000)
+        except TimeoutError:
+            state = State.COMPLETE if failed >= int(self.times) else State.FAIL
+        else:
+            state = State.STOPPED
+        self._write(state.name)
+        job_data[self.id.name] = "done"
+        return Return(state, 0 if state is State.COMPLETE else 1)
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+    def _write(self, event: str) -> None:
+        line = {
+            "request": self.id.request_id,
+            "job": self.id.id,
+            "name": self.id.name,
+            "event": event,
+            "time": time.monotonic_ns(),
+            "pid": os.getpid(),
+        }
+        file = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(file, json.dumps(line).encode() + b"\n")  # one write, so that lines stay whole
+        finally:
+            os.close(file)
+
+
+def read_journal(path: str | Path | None = None, about: str = "") -> list[dict[str, Any]]:
+    """Returns all lines, or those about one request, in the order in which they were written."""
+    try:
+        lines = Path(path or os.environ[JOURNAL]).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if about.encode() in line]
+
+
+factory = JobTypes({"journal": Journal})
