@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -53,6 +53,22 @@ def read_spec_files(directory: Path) -> dict[str, bytes]:
     return files
 
 
+def check_specs(
+    files: Mapping[str, bytes], knows_job_type: Callable[[str], bool] | None
+) -> tuple[Specs, list[Problem]]:
+    """Returns the specs of some files, and all that is wrong with them by file and line.
+
+    Args:
+        files: Names to contents.
+        knows_job_type: Whether the job factory makes jobs of a type; None: types are not checked.
+    """
+    parsed = parse_specs(files)
+    # What could not be read leaves a gap, which the linter would complain of once more.
+    told = {problem.position for problem in parsed.problems}
+    linted = [problem for problem in lint(parsed.specs, knows_job_type) if problem.position not in told]
+    return parsed.specs, sorted([*parsed.problems, *linted], key=lambda problem: problem.sort_key)
+
+
 def load_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> Specs:
     """Returns the specs of a directory, after checking them. Warnings are logged.
 
@@ -63,16 +79,15 @@ def load_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> Specs:
     Raises:
         SpecsError: They cannot be read, or have errors.
     """
-    parsed = parse_specs(read_spec_files(directory))
-    problems = [*parsed.problems, *lint(parsed.specs, knows_job_type)]
+    specs, problems = check_specs(read_spec_files(directory), knows_job_type)
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
     for problem in problems:
         if problem.severity is Severity.WARNING:
             logger.warning("spec warning", problem=str(problem))
     if errors:
         raise SpecsError(_told(directory, errors), reason="BAD_SPECS")
-    logger.info("specs loaded", directory=str(directory), sequences=len(parsed.specs.sequences))
-    return parsed.specs
+    logger.info("specs loaded", directory=str(directory), sequences=len(specs.sequences))
+    return specs
 
 
 def _told(directory: Path, errors: list[Problem]) -> str:

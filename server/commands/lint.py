@@ -9,9 +9,7 @@ from pathlib import Path
 import click
 
 from server.job_factories import find_factory, knows_job_type
-from server.spec_files import read_spec_files
-from server.specs.linter import lint
-from server.specs.parser import parse_specs
+from server.spec_files import check_specs, read_spec_files
 from server.specs.problems import Problem, Severity
 
 
@@ -36,10 +34,7 @@ def lint_command(directory: Path, warnings: bool, strict: bool, output_format: s
     Exit status: 0 no errors, 1 errors (with --strict, or warnings), 2 DIR or the job factory cannot be read.
     """
     files = read_spec_files(directory)
-    parsed = parse_specs(files)
-    knows = knows_job_type(find_factory(jobs)) if jobs else None
-    problems = [*parsed.problems, *lint(parsed.specs, knows)]
-    problems.sort(key=lambda problem: problem.sort_key)
+    specs, problems = check_specs(files, knows_job_type(find_factory(jobs)) if jobs else None)
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
     shown = problems if warnings or strict else errors
     if output_format == "json":
@@ -51,7 +46,7 @@ def lint_command(directory: Path, warnings: bool, strict: bool, output_format: s
     click.echo(
         f"{_counted(len(errors), 'error')}, {_counted(warning_count, 'warning')}"
         + (" (--warnings shows them)" if len(shown) < len(problems) else "")
-        + f" in {_counted(len(parsed.specs.sequences), 'sequence')} of {_counted(len(files), 'file')}",
+        + f" in {_counted(len(specs.sequences), 'sequence')} of {_counted(len(files), 'file')}",
         err=True,
     )
     if errors or (strict and warning_count):

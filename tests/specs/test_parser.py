@@ -1,0 +1,207 @@
+"""Spec files as the original reads them, and what it would not have noticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.spec_files import SpecsError, read_spec_files
+from server.specs.model import NodeSpec, SequenceSpec
+from server.specs.parser import ParseResult, parse_specs
+
+REFERENCE = Path(__file__).parents[1] / "reference" / "data" / "specs"
+
+
+def parsed(text: str) -> ParseResult:
+    return parse_specs({"a.yaml": text.encode()})
+
+
+def sequence(text: str) -> SequenceSpec:
+    """Returns the sequence s of a file without problems."""
+    result = parsed(text)
+    assert result.problems == []
+    return result.specs.sequences["s"]
+
+
+def node(fields: str) -> NodeSpec:
+    """Returns the node n of the fields."""
+    return sequence(f"sequences: {{s: {{nodes: {{n: {fields}}}}}}}").nodes["n"]
+
+
+def told(text: str) -> list[str]:
+    """Returns the problems of a file, each as place, code and message."""
+    return [
+        f"{one.position.line}:{one.position.column} {one.code} {one.message}" for one in parsed(text).problems
+    ]
+
+
+def test_the_specs_of_the_original_have_no_problems() -> None:
+    result = parse_specs(read_spec_files(REFERENCE))
+    assert result.problems == []
+    assert len(result.specs.sequences) > 20
+
+
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        ("[a, b]", [("a", "a"), ("b", "b")]),
+        ("[{arg: a, as: x}, {arg: b}]", [("a", "x"), ("b", "b")]),
+        ("[a, {arg: b, as: y}]", [("a", "a"), ("b", "y")]),
+        ("[100, yes]", [("100", "100"), ("yes", "yes")]),
+        ("", []),
+    ],
+)
+def test_both_dialects_of_sets(sets: str, expected: list[tuple[str, str]]) -> None:
+    assert [(one.arg, one.as_name) for one in node(f"{{sets: {sets}}}").sets] == expected
+
+
+def test_given_may_be_left_out() -> None:
+    args = node("{args: [{expected: a}, {expected: b, given: c}, {expected: d, given: null}]}").args
+    assert [(one.expected, one.given) for one in args] == [("a", "a"), ("b", "c"), ("d", "d")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["yes", "no", "on", "off", "y", "true", "1", "010", "0x1F", "1.50", "1e3", "2020-01-01", "1:30", ".inf"],
+)
+def test_what_yaml_takes_for_something_else_is_a_text_where_a_text_is_meant(text: str) -> None:
+    spec = sequence(
+        f"sequences: {{s: {{args: {{optional: [{{name: a, default: {text}}}]}},"
+        f" nodes: {{n: {{type: {text}, deps: [{text}], eq: {{{text}: {text}}}}}}}}}}}"
+    )
+    assert spec.optional[0].default == text
+    read = spec.nodes["n"]
+    assert (read.type, read.deps, dict(read.eq)) == (text, (text,), {text: text})
+
+
+@pytest.mark.parametrize("text", ["null", "~", ""])
+def test_null_is_as_if_it_were_not_there(text: str) -> None:
+    spec = sequence(f"sequences: {{s: {{request: {text}, acl: {text}, nodes: {{n: {{retry: {text}}}}}}}}}")
+    assert (spec.request, spec.acl, spec.nodes["n"].retry, spec.nodes["n"].parallel) == (False, (), 0, None)
+
+
+def test_an_empty_default_is_a_default_and_null_is_none() -> None:
+    spec = sequence('sequences: {s: {args: {optional: [{name: a, default: ""}, {name: b, default: ~}]}}}')
+    assert [arg.default for arg in spec.optional] == ["", None]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("yes", True), ("On", True), ("TRUE", True), ("n", False), ("off", False), ("False", False)],
+)
+def test_truths(text: str, expected: bool) -> None:
+    assert sequence(f"sequences: {{s: {{request: {text}}}}}").request is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("3", 3), ("1_000", 1000), ("0x10", 16), ("010", 8), ("+2", 2)]
+)
+def test_whole_numbers(text: str, expected: int) -> None:
+    assert node(f"{{retry: {text}}}").retry == expected
+
+
+@pytest.mark.parametrize("text", ["'3'", "3.0", "-1", "three", "[3]", "9223372036854775808", "1e2"])
+def test_what_is_no_whole_number(text: str) -> None:
+    [problem] = parsed(f"sequences: {{s: {{nodes: {{n: {{retry: {text}}}}}}}}}").problems
+    assert problem.code == "WRONG_TYPE"
+    assert (problem.sequence, problem.node, problem.field) == ("s", "n", "retry")
+
+
+def test_places_are_told_by_line_and_column() -> None:
+    text = (
+        "sequences:\n"
+        "  s:\n"
+        "    request: 1\n"
+        "    nodse:\n"
+        "      n: {}\n"
+        "    nodes:\n"
+        "      n: {type: a,\n"
+        "          type: b}\n"
+    )
+    assert told(text) == [
+        "3:14 WRONG_TYPE 'request' must be true or false, not '1'",
+        "4:5 UNKNOWN_FIELD unknown field 'nodse': must be one of request, args, acl, nodes, timeout",
+        "8:11 DUPLICATE_KEY 'type' is there already, in line 7",
+    ]
+
+
+def test_the_first_of_two_sequences_of_a_name_stands() -> None:
+    text = b"sequences: {s: {request: %s}}"
+    result = parse_specs({"b.yaml": text % b"false", "a.yaml": text % b"true"})
+    assert result.specs.sequences["s"].request
+    assert [(one.position.file, one.code) for one in result.problems] == [("b.yaml", "DUPLICATE_SEQUENCE")]
+
+
+def test_aliases_and_merge_keys_are_followed() -> None:
+    spec = sequence(
+        "sequences:\n"
+        "  s:\n"
+        "    nodes:\n"
+        "      a: &a {category: job, type: t, retry: 2, args: [&host {expected: host}]}\n"
+        "      b: {<<: *a, retry: 3}\n"
+        "      c: *a\n"
+        "      d: {args: [*host]}\n"
+    )
+    nodes = spec.nodes
+    assert [(one.type, one.retry) for one in nodes.values()] == [("t", 2), ("t", 3), ("t", 2), ("", 0)]
+    assert [one.args[0].expected for one in nodes.values()] == ["host"] * 4
+
+
+def test_aliases_that_explode_are_an_error_and_take_no_time() -> None:
+    levels = "".join(f"  - &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 12))
+    lists = (
+        f"anchors:\n  - &l0 [{{expected: a}}]\n{levels}sequences: {{s: {{nodes: {{n: {{args: *l11}}}}}}}}\n"
+    )
+    maps = "sequences:\n  s:\n    nodes: &m0 {a: {}, b: {}}\n" + "".join(
+        f"  s{i}:\n    nodes: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 10)}]}}\n" for i in range(1, 12)
+    )
+    assert "TOO_MANY_ALIASES" in {one.code for one in parsed(maps).problems}
+    assert {one.code for one in parsed(lists).problems} >= {"UNKNOWN_FIELD"}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"sequences: [", "while parsing a flow node did not find expected node content"),
+        (b"a: b: c", "mapping values are not allowed in this context"),
+        (b"sequences: *nobody", "names nothing"),
+        (b"--- {}\n--- {}\n", "several documents"),
+        (b"\xff\xfe\xff", ""),
+        (b"a: \x00", "U+0000"),
+        (b"a: \xe4", ""),
+        (b"[" * 5000, "levels deep"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_one_problem(data: bytes, said: str) -> None:
+    [problem] = parse_specs({"a.yaml": data}).problems
+    assert problem.code == "BAD_YAML"
+    assert said in problem.message
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "~", "sequences:", "sequences: {}", "---\n"])
+def test_a_file_may_have_nothing(text: str) -> None:
+    assert parsed(text) == parse_specs({})
+
+
+@pytest.mark.parametrize("text", ["[]", "text", "sequences: []", "sequences: {s: []}", "{[a]: b}"])
+def test_what_is_no_map_where_one_is_meant(text: str) -> None:
+    assert [one.code for one in parsed(text).problems] == ["WRONG_TYPE"]
+
+
+def test_spec_files_are_found_by_their_ending_in_all_directories(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.YAML", "sub/deep/c.Yaml", "d.yml", "e.yaml.bak", ".hidden/f.yaml", "g"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    found = read_spec_files(tmp_path)
+    assert sorted(found) == [".hidden/f.yaml", "a.yaml", "b.YAML", "sub/deep/c.Yaml"]
+    assert found["a.yaml"] == b"a.yaml"
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SpecsError, match=r"gone\.yaml"):
+        read_spec_files(tmp_path)
+    with pytest.raises(SpecsError, match="no specs directory"):
+        read_spec_files(tmp_path / "nowhere")
