@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from server.call_threads import CallThreads
 from server.chain import RunningChain
 from server.config import Config, advertised
 from server.credentials import channel_credentials, server_credentials
@@ -30,7 +31,6 @@ from server.job_runner.job_try import JobTools, does_nothing
 from server.job_runner.outbox import Outbox
 from server.job_runner.reporter import Reporter
 from server.job_runner.service import JobRunnerService
-from server.job_runner.threads import CallThreads
 from server.job_runner.traverser import Traverser
 from server.listening import Address
 from server.logs import configure_logs
@@ -133,7 +133,6 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         )
         stack.push_async_callback(dispatcher.close)
         building = Building(specs, factory, create_timeout=config.jobs_create_timeout)
-        stack.callback(building.close)
         access = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
         users = RequestManagerService(
             store=store,

@@ -69,8 +69,8 @@ def check_specs(
     return parsed.specs, sorted([*parsed.problems, *linted], key=lambda problem: problem.sort_key)
 
 
-def load_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> Specs:
-    """Returns the specs of a directory, after checking them. Warnings are logged.
+def usable_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> tuple[Specs, list[Problem]]:
+    """Returns the specs of a directory, after checking them, and the warnings.
 
     Args:
         directory: Where the spec files are.
@@ -81,11 +81,20 @@ def load_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> Specs:
     """
     specs, problems = check_specs(read_spec_files(directory), knows_job_type)
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
-    for problem in problems:
-        if problem.severity is Severity.WARNING:
-            logger.warning("spec warning", problem=str(problem))
     if errors:
         raise SpecsError(_told(directory, errors), reason="BAD_SPECS")
+    return specs, problems
+
+
+def load_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> Specs:
+    """Returns the specs of a directory for a server: warnings are logged.
+
+    Raises:
+        SpecsError: As `usable_specs`.
+    """
+    specs, warnings = usable_specs(directory, knows_job_type)
+    for problem in warnings:
+        logger.warning("spec warning", problem=str(problem))
     logger.info("specs loaded", directory=str(directory), sequences=len(specs.sequences))
     return specs
 

@@ -19,9 +19,10 @@ ALLOWED = {
     "server.rpc": set(),
     "server.gateway": {"server.listening", "server.rpc"},
     "server.request_manager": {
-        "server.chain", "server.graph", "server.request_ids", "server.rpc", "server.specs", "server.store",
+        "server.call_threads", "server.chain", "server.graph", "server.request_ids", "server.rpc",
+        "server.specs", "server.store",
     },
-    "server.job_runner": {"server.builtin_jobs", "server.chain", "server.rpc"},
+    "server.job_runner": {"server.builtin_jobs", "server.call_threads", "server.chain", "server.rpc"},
 }  # fmt: skip
 """Which rooms of the server each room may import, besides itself."""
 

@@ -8,7 +8,7 @@ import click
 
 from server.graph import ChainBuilder
 from server.job_factories import find_factory, knows_job_type
-from server.spec_files import load_specs
+from server.spec_files import usable_specs
 from spincycle_grpc.graphviz import draw_svg
 from spincycle_grpc.render import render
 from spincycle_grpc.written_args import parse_written_args
@@ -38,7 +38,7 @@ def graph_command(
     """
     args = parse_written_args(words)
     factory = find_factory(jobs or "")
-    specs = load_specs(directory, knows_job_type(factory))
+    specs, _ = usable_specs(directory, knows_job_type(factory))
     chain = ChainBuilder(specs, factory).build(request, args, "").job_chain
     if output_format == "svg":
         drawing = draw_svg(render(chain, "dot"))

@@ -17,8 +17,8 @@ import structlog
 from google.protobuf.struct_pb2 import Struct
 
 from server.builtin_jobs import Noop, ShellCommand, Sleep
+from server.call_threads import CallThreads
 from server.chain import Run
-from server.job_runner.threads import CallThreads
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import Job, JobFactory, JobId, Return, make_job
@@ -107,6 +107,7 @@ class JobTry:
         self._stop_asked = asyncio.Event()
         self._stop_error = ""
         self._is_last = False
+        self._ending = False
         self._status_call: asyncio.Task[str] | None = None
         self._last_status = ""
 
@@ -166,6 +167,8 @@ class JobTry:
             raise
         except BaseException as error:
             raise _NotMadeError from error
+        if self._ending:  # While it was made, nobody could tell it to stop.
+            return Return(State.STOPPED), None
         data = copy.deepcopy(self._data) if self._data else {}
         self._started_at = time.time_ns()
         try:
@@ -204,6 +207,7 @@ class JobTry:
 
     async def _end(self, work: asyncio.Future[tuple[Return, Struct | None]]) -> TryResult:
         """Stops the job, and waits for its end as long as it may take."""
+        self._ending = True
         stopping = asyncio.ensure_future(self._call_stop())
         try:
             await asyncio.wait({work}, timeout=self._tools.stop_limit)

@@ -2,8 +2,8 @@
 
 A build runs in a thread. One whose create takes too long is given up: its caller gets an error
 that names the node, and the thread is left to end by itself, since nothing can end it from
-outside. A thread that is left keeps its place among the threads until it ends, so that jobs
-that hang cannot use up the machine.
+outside. Its place is free for other builds, up to a number of threads that hang, so that they
+cannot use up the machine.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
 
+from server.call_threads import CallThreads
 from server.graph import BuildWatch, BuiltRequest, ChainBuilder, Creating, request_specs
 from spincycle_grpc.duration import format_duration
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError
@@ -33,6 +33,9 @@ THREADS = 16
 MAX_WAITING = 1000
 """Builds that wait for a thread; one more is refused."""
 
+MAX_HANGING = 64
+"""Threads that creates which do not end may keep, beyond those for other builds."""
+
 
 class Building:
     """Builds job chains in threads.
@@ -46,7 +49,7 @@ class Building:
     def __init__(self, specs: Specs, job_factory: JobFactory, *, create_timeout: float) -> None:
         self._builder = ChainBuilder(specs, job_factory)
         self._create_timeout = create_timeout
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="build")
+        self._threads = CallThreads("build", THREADS, max_given_up=MAX_HANGING)
         self._unfinished = 0
         self.request_specs: Sequence[RequestSpec] = request_specs(specs)
 
@@ -66,16 +69,18 @@ class Building:
                 reason="TOO_MANY_BUILDS",
             )
         watch = BuildWatch(time.monotonic)
-        build = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: self._builder.build(request_type, given_args, request_id, watch=watch)
+        build = asyncio.ensure_future(
+            self._threads.call(lambda: self._builder.build(request_type, given_args, request_id, watch=watch))
         )
         self._unfinished += 1
-        build.add_done_callback(self._ended)
         try:
             return await self._watched(build, watch, request_id)
         except BaseException:
             watch.cancel()
             raise
+        finally:
+            self._unfinished -= 1
+            build.cancel()
 
     async def _watched(
         self, build: asyncio.Future[BuiltRequest], watch: BuildWatch, request_id: str
@@ -99,12 +104,3 @@ class Building:
         message = f"{creating.describe()}: create of job type {creating.job_type} did not end within {limit}"
         logger.error("job create takes too long", request_id=request_id, error=message)
         return InternalError(message, reason="JOB_CREATE_TIMEOUT", request_id=request_id)
-
-    def _ended(self, build: asyncio.Future[BuiltRequest]) -> None:
-        self._unfinished -= 1
-        if not build.cancelled():
-            build.exception()  # A build that was given up has nobody who looks at how it ended.
-
-    def close(self) -> None:
-        """Ends the threads that have nothing to do; others are left to end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from server.builtin_jobs import builtin_factory
+from server.call_threads import CallThreads
 from server.chain import Run
 from server.job_runner.job_try import JobTools, JobTry, TryResult
-from server.job_runner.threads import CallThreads
 from spincycle_grpc.jobs import Job, JobId, Return, UnknownJobTypeError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import Job as JobMessage
@@ -214,7 +214,7 @@ async def test_a_job_told_to_stop_is_stopped() -> None:
 
     job_try = a_try(tools_for(ScriptedOnLoop(run, stop)))
     running = asyncio.ensure_future(ended(job_try))
-    await asyncio.sleep(0)
+    await made(job_try)
     job_try.stop()
     entry = (await running).entry
     assert (State(entry.state), entry.exit, entry.error, entry.stdout) == (
@@ -223,6 +223,25 @@ async def test_a_job_told_to_stop_is_stopped() -> None:
         "interrupted",
         "out",
     )
+
+
+async def test_a_job_told_to_stop_while_it_is_made_does_not_run() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def factory(job_id: JobId) -> Job:
+        begun.set()
+        release.wait(SOON)
+        return Scripted(raising(AssertionError("it ran")))
+
+    tools = tools_for()
+    tools.factory, tools.stop_limit = factory, SOON
+    job_try = a_try(tools)
+    running = asyncio.ensure_future(ended(job_try))
+    await asyncio.to_thread(begun.wait, SOON)
+    job_try.stop()
+    await asyncio.sleep(0)
+    release.set()
+    assert state_of(await running) is State.STOPPED
 
 
 async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:

@@ -1,8 +1,9 @@
-"""Threads for code of users that blocks: one a call, so many at once; none keeps the process from ending."""
+"""Threads for code of users that blocks: they are reused, and none keeps the process from ending."""
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,23 +11,40 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 
+class _Worker:
+    """A thread that makes one call after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def make(self, call: Callable[[], None]) -> None:
+        """Has the thread make a call, which must not raise. To be used when it has made the last one."""
+        self._calls.put(call)
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+
+
 class CallThreads:
-    """Runs calls in threads of their own.
+    """Makes calls in threads.
 
     A call that never returns keeps the process from nothing: it does not hinder its end, and when
     whoever waits for it gives it up, by cancelling the wait, its place is free for another call.
-    So that there is a limit to what hangs, that holds for as many hanging calls as there are places.
 
     Args:
-        name: The beginning of the threads' names.
+        name: The name of the threads.
         limit: How many calls run at once; more wait for their turn.
+        max_given_up: As many calls that were given up may run besides. Beyond that they keep their places.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, *, max_given_up: int | None = None) -> None:
         self._name = name
-        self._limit = limit
         self._places = asyncio.Semaphore(limit)
+        self._max_given_up = limit if max_given_up is None else max_given_up
         self._given_up = 0
+        self._idle: list[_Worker] = []
 
     async def call(self, function: Callable[..., _Result], *args: Any) -> _Result:
         """Returns what the function returns.
@@ -40,6 +58,7 @@ class CallThreads:
         has_place = True
 
         def settle(result: _Result | None, error: BaseException | None) -> None:
+            self._idle.append(worker)
             if has_place:
                 self._places.release()
             else:
@@ -63,14 +82,15 @@ class CallThreads:
                 return  # The loop is closed: nobody waits any more.
 
         try:
-            threading.Thread(target=run, name=self._name, daemon=True).start()
+            worker = self._idle.pop() if self._idle else _Worker(self._name)
         except RuntimeError:  # The system has no thread left.
             self._places.release()
             raise
+        worker.make(run)
         try:
             return await outcome
         except asyncio.CancelledError:
-            if outcome.cancelled() and self._given_up < self._limit:
+            if outcome.cancelled() and self._given_up < self._max_given_up:
                 self._given_up += 1
                 has_place = False
                 self._places.release()

@@ -1,0 +1,88 @@
+"""Building in threads: a job's create may block, hang or raise, and no other request notices."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from server.request_manager.building import THREADS, Building
+from spincycle_grpc.errors import InternalError
+from spincycle_grpc.jobs import Job, JobId, Return
+from tests.graph.models import node, sequence, specs
+
+SPECS = specs(
+    sequence("hangs", node("first"), node("slow", node_type="hang", deps=["first"]), request=True),
+    sequence("raises", node("bad", node_type="raise"), request=True),
+    sequence("nested", node("inner", "sequence", "raises"), request=True),
+    sequence("fine", node("job", node_type="fine"), request=True),
+)
+
+
+class Worker(Job):
+    """Does in its create what its type says."""
+
+    def __init__(self, job_type: str, released: threading.Event) -> None:
+        self._type, self._released = job_type, released
+
+    def create(self, job_args: dict[str, Any]) -> None:
+        if self._type == "hang":
+            self._released.wait(60)
+        elif self._type == "raise":
+            raise ValueError("no such volume")
+
+    def run(self, job_data: dict[str, Any]) -> Return:
+        return Return()
+
+
+@pytest.fixture
+def building() -> Iterator[Building]:
+    released = threading.Event()
+
+    def factory(job_id: JobId) -> Job:
+        return Worker(job_id.type, released)
+
+    building = Building(SPECS, factory, create_timeout=0.2)
+    yield building
+    released.set()
+
+
+async def test_a_create_that_hangs_is_given_up_and_named(building: Building) -> None:
+    with pytest.raises(InternalError) as caught:
+        await building.build("hangs", {}, "request")
+    assert caught.value.reason == "JOB_CREATE_TIMEOUT"
+    assert caught.value.request_id == "request"
+    assert "node slow" in caught.value.message
+    assert "200ms" in caught.value.message
+
+
+async def test_creates_that_hang_keep_no_other_request_from_being_built(building: Building) -> None:
+    hanging = [building.build("hangs", {}, "request") for _ in range(2 * THREADS)]
+    failed = await asyncio.gather(*hanging, return_exceptions=True)
+    assert {getattr(error, "reason", error) for error in failed} == {"JOB_CREATE_TIMEOUT"}
+    built = await asyncio.wait_for(building.build("fine", {}, "request"), 20)
+    assert built.job_chain.jobs
+
+
+@pytest.mark.parametrize(
+    ("request_type", "place"), [("raises", "seq sequence_raises, node bad"), ("nested", "node inner")]
+)
+async def test_a_create_that_raises_names_the_node(building: Building, request_type: str, place: str) -> None:
+    with pytest.raises(InternalError) as caught:
+        await building.build(request_type, {}, "request")
+    assert caught.value.reason == "JOB_NOT_CREATED"
+    assert place in caught.value.message
+    assert "bad" in caught.value.message
+    assert "no such volume" in caught.value.message
+    assert "Traceback" not in caught.value.message
+
+
+async def test_a_build_that_nobody_waits_for_ends_at_the_next_create(building: Building) -> None:
+    build = asyncio.ensure_future(building.build("hangs", {}, "request"))
+    await asyncio.sleep(0.05)
+    build.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await build
