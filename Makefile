@@ -52,6 +52,7 @@ lock: $(DEV_ENV) ## Pin the versions of all dependencies anew.
 
 bench: $(DEV_ENV) ## Run the benchmarks of single rooms.
 	$(BIN)/python bench/wire.py
+	$(BIN)/python bench/graph.py
 	$(BIN)/python bench/chain.py
 
 clean: ## Remove what the other targets made.
