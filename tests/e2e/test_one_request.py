@@ -138,6 +138,28 @@ async def test_a_client_made_from_the_stubs_alone(server: ServerProcess) -> None
         assert len(log.entries) == 5
 
 
+async def test_a_plan_is_the_chain_that_a_request_would_get_and_leaves_nothing(
+    http: httpx.Client, server: ServerProcess
+) -> None:
+    before = http.get("/api/v1/requests").json()
+    planned = http.post("/api/v1/requests/plan", json={"type": "nap", "args": {"ms": "5"}})
+    assert planned.status_code == 200
+    names = sorted(job["name"] for job in planned.json()["JobChain"]["jobs"].values())
+    recorded = json.loads(exchange("job-chain")["body"])
+    assert names == sorted(job["name"] for job in recorded["jobs"].values())
+    assert (planned.json()["id"], planned.json()["state"]) == ("", state_pb2.STATE_PENDING)
+    async with grpc.aio.insecure_channel(server.address("request-manager", "grpc")) as channel:
+        answer = await RequestManagerStub(channel).Plan(messages.PlanRequest(type="nap"), timeout=LIMIT)
+        assert len(answer.request.job_chain.jobs) == 5
+    drawn = spinc(server, "plan", "nap", "ms=5")
+    assert drawn.returncode == 0, drawn.stderr
+    assert all(name in drawn.stdout for name in ("before", "sleep", "after"))
+    assert http.get("/api/v1/requests").json() == before
+    refused = http.post("/api/v1/requests/plan", json={"type": "one-job"})
+    assert refused.status_code == 400
+    assert "required arg 'out' not set" in refused.json()["message"]
+
+
 def spinc(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "spincycle_grpc.cli", *arguments],
