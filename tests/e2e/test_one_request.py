@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 import httpx
 import pytest
@@ -138,7 +139,7 @@ async def test_a_client_made_from_the_stubs_alone(server: ServerProcess) -> None
         assert len(log.entries) == 5
 
 
-async def test_a_plan_is_the_chain_that_a_request_would_get_and_leaves_nothing(
+def test_a_plan_is_the_chain_that_a_request_would_get_and_leaves_nothing(
     http: httpx.Client, server: ServerProcess
 ) -> None:
     before = http.get("/api/v1/requests").json()
@@ -148,8 +149,8 @@ async def test_a_plan_is_the_chain_that_a_request_would_get_and_leaves_nothing(
     recorded = json.loads(exchange("job-chain")["body"])
     assert names == sorted(job["name"] for job in recorded["jobs"].values())
     assert (planned.json()["id"], planned.json()["state"]) == ("", state_pb2.STATE_PENDING)
-    async with grpc.aio.insecure_channel(server.address("request-manager", "grpc")) as channel:
-        answer = await RequestManagerStub(channel).Plan(messages.PlanRequest(type="nap"), timeout=LIMIT)
+    with grpc.insecure_channel(server.address("request-manager", "grpc")) as channel:
+        answer = RequestManagerStub(channel).Plan(messages.PlanRequest(type="nap"), timeout=LIMIT)
         assert len(answer.request.job_chain.jobs) == 5
     drawn = spinc(server, "plan", "nap", "ms=5")
     assert drawn.returncode == 0, drawn.stderr

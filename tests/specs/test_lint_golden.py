@@ -66,6 +66,29 @@ def test_a_directory_that_is_not_there_is_another_status() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_request_manager_does_not_start_with_errors(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "server",
+            "request-manager",
+            f"--specs={DATA / 'faulty'}",
+            "--http=127.0.0.1:0",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SPINCYCLE_JOBS": "tests.specs.known_jobs:factory"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "args.yaml:5:23: error: in sequence unnamed-arg" in done.stderr
+    assert "`spincycle lint` shows all" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def main() -> None:
     """Writes the golden files."""
     for name, arguments in GOLDEN.items():
