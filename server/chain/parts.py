@@ -72,6 +72,10 @@ class SequencePart:
             yield sequence
             stack += sequence.inner
 
+    def is_complete(self) -> bool:
+        """Whether all jobs in it are COMPLETE."""
+        return all(job.state is State.COMPLETE for part in self.subtree() for job in part.jobs)
+
 
 @dataclass(eq=False, slots=True)
 class JobPart:
@@ -140,10 +144,11 @@ def linked(chain: JobChain) -> Parts:
     if not chain.jobs:
         raise invalid("job chain has no jobs", chain.request_id)
     sequences = _sequences(chain)
-    jobs = {job_id: _job_part(chain, job_id, job, sequences) for job_id, job in chain.jobs.items()}
-    for job_id, following in chain.adjacency_list.items():
+    # Sorted, since maps have no order: a chain goes the same way in each process.
+    jobs = {job_id: _job_part(chain, job_id, chain.jobs[job_id], sequences) for job_id in sorted(chain.jobs)}
+    for job_id in chain.adjacency_list:
         parent = jobs.get(job_id)
-        children = [jobs.get(child_id) for child_id in following.ids]
+        children = [jobs.get(child_id) for child_id in chain.adjacency_list[job_id].ids]
         if parent is None or None in children:
             raise invalid(
                 "invalid adjacency list: some jobs exist in chain.AdjacencyList but not chain.Jobs",
@@ -160,7 +165,8 @@ def linked(chain: JobChain) -> Parts:
 
 def _sequences(chain: JobChain) -> dict[str, SequencePart]:
     sequences: dict[str, SequencePart] = {}
-    for job_id, job in chain.jobs.items():
+    for job_id in sorted(chain.jobs):
+        job = chain.jobs[job_id]
         if job.id != job_id:
             raise invalid(f"job {job.name} has ID {job.id}, but stands under {job_id}", chain.request_id)
         if job.sequence_id == job_id:

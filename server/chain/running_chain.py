@@ -271,9 +271,19 @@ class RunningChain:
                 part.phase = Phase.OPEN
         sequence.phase = phase
 
+    @staticmethod
+    def _thaw(sequence: SequencePart) -> None:
+        sequence.phase = Phase.OPEN
+        if sequence.parent is None or not sequence.parent.frozen:
+            for part in sequence.subtree():
+                part.frozen = False
+
     def _drained(self, sequence: SequencePart, now: int, actions: Actions) -> None:
         """Goes on with a sequence that was waited for, if no job in it runs any more."""
         while sequence.phase is Phase.EXPIRED and not sequence.active and sequence.parent is not None:
+            if sequence.is_complete():  # Its last job ended well just as it was stopped.
+                self._thaw(sequence)
+                return
             if not sequence.parent.frozen:
                 self._fail_sequence(sequence.parent)
             sequence = sequence.parent
@@ -310,17 +320,15 @@ class RunningChain:
 
     def _open(self, sequence: SequencePart, now: int, actions: Actions) -> None:
         """Lets a sequence that went back run again."""
-        sequence.phase = Phase.OPEN
-        for part in sequence.subtree():
-            part.frozen = False
+        self._thaw(sequence)
         for part in sequence.subtree():
             self._run_ready(part.jobs, now, actions)
 
     def _expire(self, sequence: SequencePart, now: int, actions: Actions) -> None:
         """Ends a sequence whose time is over, unless it has ended by itself."""
-        jobs = [job for part in sequence.subtree() for job in part.jobs]
-        if sequence.phase is Phase.EXPIRED or all(job.state is State.COMPLETE for job in jobs):
+        if sequence.phase is Phase.EXPIRED or sequence.is_complete():
             return
+        jobs = [job for part in sequence.subtree() for job in part.jobs]
         self._freeze(sequence, Phase.EXPIRED)
         error = f"sequence timed out after {sequence.timeout_text}"
         for job in jobs:

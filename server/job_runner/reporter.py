@@ -159,10 +159,13 @@ class Reporter:
     async def _exchange(self, call: _ReportCall, message: ReportRequest) -> ReportResponse:
         sent_at = time.monotonic()
         async with asyncio.timeout(ANSWER_TIMEOUT):
-            await call.write(message)
+            try:
+                await call.write(message)
+            except asyncio.InvalidStateError:  # what grpc says of a stream that ended since the last answer
+                raise await _end_of(call) from None
             answer = await call.read()
-        if not isinstance(answer, ReportResponse):
-            raise await _end_of(call)
+            if not isinstance(answer, ReportResponse):
+                raise await _end_of(call)
         self._lease = answer.lease.seconds + answer.lease.nanos / 1e9
         self._lease_end = sent_at + self._lease
         return answer

@@ -6,7 +6,7 @@ from random import Random
 
 from hypothesis import HealthCheck, given, settings
 
-from server.chain import RunningChain, Stop, Timer, TryRecord, Wait
+from server.chain import Actions, RunningChain, Stop, Timer, TryRecord, Wait
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
@@ -35,6 +35,11 @@ def chain_of(timeout: str = "") -> JobChain:
     return chain
 
 
+def stops_of(actions: Actions) -> list[Stop]:
+    """Returns what is stopped, by job: side by side, jobs have no order."""
+    return sorted(actions.stop, key=lambda stop: stop.job_id)
+
+
 def begun(chain: RunningChain) -> Timer:
     """Starts a chain up to a and b; returns the timer of inner, which began at 1 s."""
     chain.start(0)
@@ -51,7 +56,7 @@ def test_a_sequence_whose_time_is_over_is_not_tried_again_but_the_one_around_it_
     timer = begun(chain)
     assert timer.nanoseconds == 10 * SECOND
     over = chain.timer_over(timer.key, 11 * SECOND)
-    assert over.stop == [Stop("a", TIMED_OUT), Stop("b", TIMED_OUT)]
+    assert stops_of(over) == [Stop("a", TIMED_OUT), Stop("b", TIMED_OUT)]
     assert not over.run
     chain.try_finished("a", State.FAIL, 11 * SECOND, is_last=True)
     again = chain.try_finished("b", State.FAIL, 11 * SECOND, is_last=True)
@@ -68,7 +73,7 @@ def test_the_time_runs_through_all_tries_and_anew_when_the_sequence_around_goes_
     assert again.timers == []
     chain.try_finished("inns", State.COMPLETE, 3 * SECOND)
     over = chain.timer_over(timer.key, 11 * SECOND)
-    assert [stop.job_id for stop in over.stop] == ["a", "b"]
+    assert [stop.job_id for stop in stops_of(over)] == ["a", "b"]
     chain.try_finished("a", State.FAIL, 11 * SECOND, is_last=True)
     chain.try_finished("b", State.FAIL, 11 * SECOND, is_last=True)
     [fresh] = chain.try_finished("outs", State.COMPLETE, 12 * SECOND).timers
@@ -106,6 +111,18 @@ def test_a_job_that_completes_when_it_is_stopped_is_complete() -> None:
     assert chain.state_of("a") is State.COMPLETE
 
 
+def test_a_sequence_whose_last_job_completes_as_it_is_stopped_is_complete() -> None:
+    chain = RunningChain.new(chain_of())
+    timer = begun(chain)
+    chain.try_finished("a", State.COMPLETE, 2 * SECOND)
+    chain.try_finished("b", State.COMPLETE, 2 * SECOND)
+    assert [stop.job_id for stop in chain.timer_over(timer.key, 11 * SECOND).stop] == ["inne"]
+    after = chain.try_finished("inne", State.COMPLETE, 11 * SECOND)
+    assert [run.job_id for run in after.run] == ["aftr"]
+    assert [run.job_id for run in chain.try_finished("aftr", State.COMPLETE, 12 * SECOND).run] == ["oute"]
+    assert chain.try_finished("oute", State.COMPLETE, 12 * SECOND).done is State.COMPLETE
+
+
 def test_a_request_whose_time_is_over_fails() -> None:
     chain = RunningChain.new(chain_of(timeout="30s"))
     [timer] = chain.start(0).timers
@@ -113,7 +130,7 @@ def test_a_request_whose_time_is_over_fails() -> None:
     chain.try_finished("outs", State.COMPLETE, SECOND)
     chain.try_finished("inns", State.COMPLETE, SECOND)
     over = chain.timer_over(timer.key, 30 * SECOND)
-    assert over.stop == [Stop(job_id, "request timed out after 30s") for job_id in ("a", "b")]
+    assert stops_of(over) == [Stop(job_id, "request timed out after 30s") for job_id in ("a", "b")]
     chain.try_finished("a", State.FAIL, 30 * SECOND, is_last=True)
     assert chain.try_finished("b", State.COMPLETE, 30 * SECOND).done is State.FAIL
     assert chain.state_of("a") is State.FAIL
@@ -161,7 +178,8 @@ def test_a_sequence_that_is_resumed_after_its_time_fails_the_one_around_it() -> 
 def test_chains_with_limits_end_however_they_are_disturbed(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
-    for job_id, job in job_chain.jobs.items():
+    for job_id in sorted(job_chain.jobs):
+        job = job_chain.jobs[job_id]
         if job.sequence_id == job_id and random.random() < 0.5:
             job.sequence_timeout = "10s"
     job_chain.timeout = random.choice(["", "100s"])
