@@ -122,6 +122,10 @@ class RunningChain:
         """Returns the state of a job. One between two tries is RUNNING."""
         return self._jobs[job_id].state
 
+    def waits(self, job_id: str) -> bool:
+        """Whether a job is between two tries."""
+        return self._jobs[job_id].waits
+
     def tries_of(self, job_id: str) -> int:
         """Returns how often a job was tried, over the whole request, with the try that runs."""
         return self._jobs[job_id].tries

@@ -68,12 +68,15 @@ class Outbox:
 
     Args:
         max_tries: As many waiting tries make the box full.
+        max_bytes: Or as many bytes of them.
     """
 
-    def __init__(self, *, max_tries: int = 100_000) -> None:
+    def __init__(self, *, max_tries: int = 100_000, max_bytes: int = 256 * 1024 * 1024) -> None:
         self._max_tries = max_tries
+        self._max_bytes = max_bytes
         self._waiting: dict[_Key, _ChainEntry] = {}
         self._count = 0
+        self._bytes = 0
         self._filled = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -84,7 +87,7 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Whether chains should start no more jobs until there is room."""
-        return self._count >= self._max_tries
+        return self._count >= self._max_tries or self._bytes >= self._max_bytes
 
     def add_try(
         self,
@@ -97,7 +100,7 @@ class Outbox:
         entry = self._entry(assignment)
         entry.tries.append((report, waiter))
         entry.finished_jobs = finished_jobs
-        self._add(1)
+        self._add(1, _size(report))
 
     def add_end(
         self, assignment: Assignment, end: ChainEnd, finished_jobs: int, waiter: asyncio.Future[None]
@@ -112,7 +115,7 @@ class Outbox:
         """Drops what a chain has waiting here; nobody waits for it any more."""
         entry = self._waiting.pop(_key(assignment), None)
         if entry is not None:
-            self._remove(len(entry.tries))
+            self._remove(len(entry.tries), _size_of(entry))
             self._check_empty()
 
     def take(self) -> Batch:
@@ -126,13 +129,13 @@ class Outbox:
                 tried = entry.tries.popleft()
                 part.tries.append(tried)
                 tries += 1
-                size += len(tried[0].entry.stdout) + len(tried[0].entry.stderr) + 200
+                size += _size(tried[0])
             taken.append(part)
             if entry.tries:
                 break
             part.end, part.end_waiter = entry.end, entry.end_waiter
             del self._waiting[key]
-        self._remove(tries)
+        self._remove(tries, size)
         if not self._waiting:
             self._filled.clear()
         self._on_their_way += len(taken)
@@ -148,7 +151,9 @@ class Outbox:
                 earlier.tries.extend(entry.tries)
                 earlier.finished_jobs = entry.finished_jobs
                 earlier.end, earlier.end_waiter = entry.end, entry.end_waiter
-        self._add(sum(len(entry.tries) for entry in batch.entries))
+        self._add(
+            sum(len(entry.tries) for entry in batch.entries), sum(_size_of(entry) for entry in batch.entries)
+        )
         if self._waiting:
             self._filled.set()
 
@@ -192,8 +197,9 @@ class Outbox:
             self._empty.clear()
         return entry
 
-    def _add(self, tries: int) -> None:
+    def _add(self, tries: int, size: int) -> None:
         self._count += tries
+        self._bytes += size
         if self.full:
             self._has_room.clear()
 
@@ -201,14 +207,26 @@ class Outbox:
         if not self._waiting and self._on_their_way == 0:
             self._empty.set()
 
-    def _remove(self, tries: int) -> None:
+    def _remove(self, tries: int, size: int) -> None:
         self._count -= tries
+        self._bytes -= size
         if not self.full:
             self._has_room.set()
 
 
 def _key(assignment: Assignment) -> _Key:
     return assignment.request_id, assignment.epoch
+
+
+def _size(report: TryReport) -> int:
+    """Returns about how many bytes a try is, in memory as on the wire; exact counts would cost too much."""
+    entry = report.entry
+    data = report.job_data.ByteSize() if report.HasField("job_data") else 0
+    return len(entry.stdout) + len(entry.stderr) + len(entry.error) + data + 200
+
+
+def _size_of(entry: _ChainEntry) -> int:
+    return sum(_size(report) for report, _ in entry.tries)
 
 
 def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:

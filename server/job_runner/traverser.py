@@ -132,7 +132,11 @@ class Traverser:
     async def status(self) -> list[JobStatus]:
         """Returns the status of all jobs that run, in no order."""
         running = [(job_try, "") for job_try in self._tries.values()]
-        running += [(job_try, "(retry sleep) ") for job_try in self._waiting.values()]
+        running += [
+            (job_try, "(retry sleep) ")
+            for job_id, job_try in self._waiting.items()
+            if self._chain.waits(job_id)
+        ]
         said = await asyncio.gather(*(job_try.status(STATUS_LIMIT) for job_try, _ in running))
         return [
             self._job_status(job_try, prefix + text)

@@ -1,0 +1,361 @@
+"""What runs a chain: what waits for a commit and what does not, waits, statuses, and chains taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from server.builtin_jobs import builtin_factory
+from server.call_threads import CallThreads
+from server.chain import RunningChain
+from server.job_runner.job_try import JobTools
+from server.job_runner.outbox import Batch, Outbox
+from server.job_runner.traverser import Traverser
+from spincycle_grpc.jobs import Job, JobId, Return
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    REFUSAL_REASON_INVALID,
+    REFUSAL_REASON_STALE,
+    Assignment,
+    ChainReport,
+    RefusedReport,
+)
+
+ASSIGNMENT = Assignment(request_id="request", epoch=3)
+SOON = 20.0
+"""Seconds within which all that happens has happened."""
+
+
+class Worker(Job):
+    """A job that runs until it is told how to end, or to stop."""
+
+    def __init__(self, job_id: JobId, runs: dict[str, asyncio.Future[State]]) -> None:
+        self.id = job_id
+        self._runs = runs
+        self.seen: dict[str, Any] = {}
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        self.seen = dict(job_data)
+        self._runs[self.id.name] = asyncio.get_running_loop().create_future()
+        state = await self._runs[self.id.name]
+        job_data[self.id.name] = "done"
+        return Return(state, 0 if state is State.COMPLETE else 1)
+
+    async def stop(self) -> None:
+        self._runs[self.id.name].set_result(State.STOPPED)
+
+    def status(self) -> str:
+        return f"working as {self.id.name}"
+
+
+class Bench:
+    """A chain on a traverser, its jobs and its reports in the test's hands."""
+
+    def __init__(self, chain: RunningChain, **options: Any) -> None:
+        self.runs: dict[str, asyncio.Future[State]] = {}
+        self.jobs: dict[str, Worker] = {}
+        self.outbox = Outbox(**options)
+        self.may_start = True
+        self.ended = asyncio.Event()
+        self.traverser = Traverser(
+            chain,
+            ASSIGNMENT,
+            JobTools(
+                factory=self._make,
+                runs=CallThreads("run", 1),
+                calls=CallThreads("call", 4),
+                statuses=CallThreads("status", 4),
+                max_output=1000,
+                stop_limit=5,
+            ),
+            self.outbox,
+            noop_types=frozenset({"noop"}),
+            may_start=lambda: self.may_start,
+        )
+
+    def _make(self, job_id: JobId) -> Job:
+        if job_id.type != "work":
+            return builtin_factory(job_id)
+        self.jobs[job_id.name] = Worker(job_id, self.runs)
+        return self.jobs[job_id.name]
+
+    def start(self) -> None:
+        self.traverser.start(self.ended.set)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(SOON):
+            while not condition():  # noqa: ASYNC110 (many conditions, most of them none of an event)
+                await asyncio.sleep(0.001)
+
+    async def running(self, *names: str) -> None:
+        """Returns when these jobs run."""
+        await self.until(lambda: set(names) <= {name for name, run in self.runs.items() if not run.done()})
+
+    async def is_quiet(self) -> None:
+        """Lets everything happen that can happen by itself."""
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+
+    def running_names(self) -> set[str]:
+        return {name for name, run in self.runs.items() if not run.done()}
+
+    def end(self, name: str, state: State = State.COMPLETE) -> None:
+        self.runs[name].set_result(state)
+
+    async def batch(self) -> Batch:
+        async with asyncio.timeout(SOON):
+            await self.outbox.wait_filled()
+        return self.outbox.take()
+
+    async def commit(self) -> list[ChainReport]:
+        """Takes in what was reported, and acknowledges it."""
+        batch = await self.batch()
+        reports = batch.reports()
+        self.outbox.settle(batch, [])
+        return reports
+
+    async def commit_to_the_end(self) -> list[ChainReport]:
+        reports: list[ChainReport] = []
+        while not self.ended.is_set():
+            try:
+                async with asyncio.timeout(0.02):
+                    await self.outbox.wait_filled()
+            except TimeoutError:
+                continue
+            reports += await self.commit()
+            await asyncio.sleep(0)
+        return reports
+
+
+def chain_of(
+    names: Iterable[str], edges: Iterable[tuple[str, str]], retry: dict[str, str] | None = None
+) -> JobChain:
+    """Returns a chain of one sequence: start, the jobs, end. `retry` has jobs' waits between two tries."""
+    chain = JobChain(request_id="request")
+    for name in ["start", *names, "end"]:
+        job = chain.jobs[name]
+        job.id, job.name, job.sequence_id = name, name, "start"
+        job.type = "noop" if name in {"start", "end"} else "work"
+        job.state = state_pb2.STATE_PENDING
+        if retry and name in retry:
+            job.retry, job.retry_wait = 1, retry[name]
+    for before, after in edges:
+        chain.adjacency_list[before].ids.append(after)
+    return chain
+
+
+def row(*names: str, **options: Any) -> JobChain:
+    """Returns a chain whose jobs run one after the other."""
+    path = ["start", *names, "end"]
+    return chain_of(names, itertools.pairwise(path), **options)
+
+
+def side_by_side(*names: str, **options: Any) -> JobChain:
+    """Returns a chain whose jobs run at the same time."""
+    edges = [edge for name in names for edge in (("start", name), (name, "end"))]
+    return chain_of(names, edges, **options)
+
+
+@pytest.fixture
+async def bench_of() -> AsyncIterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
+
+    def make(chain: JobChain, **options: Any) -> Bench:
+        bench = Bench(RunningChain.new(chain), **options)
+        benches.append(bench)
+        bench.start()
+        return bench
+
+    yield make
+    for bench in benches:
+        bench.traverser.drop("the test is over")
+        await bench.until(bench.ended.is_set)
+
+
+MakeBench = Callable[..., Bench]
+
+
+async def test_a_job_starts_only_when_the_one_before_is_committed(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", "b"))
+    await bench.running("a")
+    await bench.commit()
+    bench.end("a")
+    await bench.until(lambda: "a" not in bench.running_names())
+    batch = await bench.batch()
+    await bench.is_quiet()
+    assert "b" not in bench.runs
+    bench.outbox.settle(batch, [])
+    await bench.running("b")
+    assert bench.jobs["b"].seen == {"a": "done"}
+
+
+async def test_a_noop_is_not_waited_for(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a"))
+    await bench.running("a")  # behind the noop that starts the sequence, though nobody took a report
+
+
+async def test_reports_that_were_not_acknowledged_start_nothing(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", "b"))
+    await bench.running("a")
+    bench.end("a")
+    for _ in range(3):
+        batch = await bench.batch()
+        bench.outbox.put_back(batch)
+        await bench.is_quiet()
+        assert "b" not in bench.runs
+    await bench.commit()
+    await bench.running("b")
+
+
+async def test_jobs_end_in_the_order_of_their_reports(bench_of: MakeBench) -> None:
+    bench = bench_of(side_by_side("a", "b", "c"))
+    await bench.running("a", "b", "c")
+    for name in ("c", "a", "b"):
+        bench.end(name)
+        await bench.until(lambda name=name: name not in bench.running_names())  # type: ignore[misc]
+        await bench.is_quiet()
+    reports = await bench.commit_to_the_end()
+    tries = [tried for report in reports for tried in report.tries]
+    assert [tried.entry.job_id for tried in tries] == ["start", "c", "a", "b", "end"]
+    assert [tried.ordinal for tried in tries] == [1, 2, 3, 4, 5]
+
+
+async def test_the_last_report_has_the_state_and_the_count(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a"))
+    await bench.running("a")
+    bench.end("a")
+    reports = await bench.commit_to_the_end()
+    assert [report.HasField("finish") for report in reports] == [False] * (len(reports) - 1) + [True]
+    assert reports[-1].finish.state == state_pb2.STATE_COMPLETE
+    assert reports[-1].finished_jobs == 3
+    assert all(report.assignment == ASSIGNMENT for report in reports)
+
+
+async def test_a_chain_is_held_until_its_last_report_is_committed(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a"))
+    await bench.running("a")
+    bench.end("a", State.FAIL)
+    await bench.is_quiet()
+    await bench.commit()
+    batch = await bench.batch()
+    assert batch.reports()[0].finish.state == state_pb2.STATE_FAIL
+    await bench.is_quiet()
+    assert not bench.ended.is_set()
+    bench.outbox.settle(batch, [])
+    await bench.until(bench.ended.is_set)
+
+
+async def test_a_wait_between_two_tries_is_waited_for_and_told_in_the_status(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", retry={"a": "150ms"}))
+    await bench.running("a")
+    await bench.commit()
+    [before] = await bench.traverser.status()
+    bench.end("a", State.FAIL)
+    await bench.commit()
+    await bench.is_quiet()
+    [between] = await bench.traverser.status()
+    await bench.running("a")
+    [after] = await bench.traverser.status()
+    assert [one.status for one in (before, between, after)] == [
+        "working as a", "(retry sleep) working as a", "working as a",
+    ]  # fmt: skip
+    assert [getattr(one, "try") for one in (before, between, after)] == [1, 1, 2]
+    assert after.started_at - before.started_at >= 150_000_000
+    assert (before.request_id, before.job_id, before.type, before.state) == (
+        "request", "a", "work", state_pb2.STATE_RUNNING,
+    )  # fmt: skip
+
+
+async def test_a_stop_during_a_wait_ends_the_chain_at_once(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", retry={"a": "1h"}))
+    await bench.running("a")
+    await bench.commit()
+    bench.end("a", State.FAIL)
+    await bench.commit()
+    await bench.is_quiet()
+    bench.traverser.stop()
+    reports = await bench.commit_to_the_end()
+    assert reports[-1].finish.state == state_pb2.STATE_STOPPED
+    assert await bench.traverser.status() == []
+
+
+async def test_a_suspended_chain_is_reported_with_all_that_has_ended(bench_of: MakeBench) -> None:
+    bench = bench_of(side_by_side("a", "b"))
+    await bench.running("a", "b")
+    bench.end("a")
+    await bench.is_quiet()
+    bench.traverser.suspend()
+    reports = await bench.commit_to_the_end()
+    states = {tried.entry.job_id: State(tried.entry.state) for report in reports for tried in report.tries}
+    assert states == {"start": State.COMPLETE, "a": State.COMPLETE, "b": State.STOPPED}
+    suspended = reports[-1].suspended
+    assert suspended.request_id == "request"
+    assert suspended.job_chain.jobs["a"].state == state_pb2.STATE_COMPLETE
+    again = Bench(RunningChain.resume(suspended))
+    again.start()
+    await again.running("b")
+    assert "a" not in again.runs
+    again.end("b")
+    assert (await again.commit_to_the_end())[-1].finish.state == state_pb2.STATE_COMPLETE
+
+
+async def test_a_chain_that_is_another_runners_stops_and_says_no_more(bench_of: MakeBench) -> None:
+    bench = bench_of(side_by_side("a", "b"))
+    await bench.running("a", "b")
+    bench.end("a")
+    await bench.is_quiet()
+    batch = await bench.batch()
+    bench.outbox.settle(batch, [RefusedReport(assignment=ASSIGNMENT, reason=REFUSAL_REASON_STALE)])
+    await bench.until(bench.ended.is_set)
+    assert not bench.running_names(), "b was not stopped"
+    assert not bench.outbox.take().entries
+
+
+async def test_a_report_that_cannot_be_stored_keeps_the_chain_going(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", "b"))
+    await bench.running("a")
+    bench.end("a")
+    await bench.is_quiet()
+    batch = await bench.batch()
+    bench.outbox.settle(batch, [RefusedReport(assignment=ASSIGNMENT, reason=REFUSAL_REASON_INVALID)])
+    await bench.running("b")
+
+
+async def test_a_runner_without_a_lease_starts_nothing_more(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", "b"))
+    await bench.running("a")
+    bench.may_start = False
+    bench.end("a")
+    await bench.is_quiet()
+    await bench.commit()
+    await bench.is_quiet()
+    assert "b" not in bench.runs
+    bench.traverser.suspend()
+    reports = await bench.commit_to_the_end()
+    assert reports[-1].suspended.job_chain.jobs["a"].state == state_pb2.STATE_COMPLETE
+    assert reports[-1].suspended.job_chain.jobs["b"].state == state_pb2.STATE_STOPPED
+    assert not bench.jobs.get("b") or not bench.jobs["b"].seen
+
+
+@pytest.mark.parametrize("limits", [{"max_tries": 2}, {"max_bytes": 1}])
+async def test_a_full_outbox_starts_no_more_jobs_until_there_is_room(
+    bench_of: MakeBench, limits: dict[str, int]
+) -> None:
+    names = [f"job{number}" for number in range(4)]
+    bench = bench_of(row(*names), **limits)
+    # A box of one byte is full with the report of the noop, one of two tries with that and the first job's.
+    await bench.is_quiet()
+    assert len(bench.runs) == limits.get("max_tries", 1) - 1
+    for name in names:
+        while name not in bench.runs:
+            await bench.commit()
+            await bench.is_quiet()
+        bench.end(name)
+        await bench.is_quiet()
+    assert (await bench.commit_to_the_end())[-1].finish.state == state_pb2.STATE_COMPLETE
