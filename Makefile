@@ -8,7 +8,7 @@ RUN_ENV := .venv/run.stamp
 DEV_ENV := .venv/dev.stamp
 BIN := .venv/bin
 
-.PHONY: help run test check unit protos lock format bench clean
+.PHONY: help run test check unit chaos protos lock format bench clean
 
 help: ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: $(DEV_ENV) ## Style, types and contracts.
 
 unit: $(DEV_ENV) ## The tests alone (ARGS is for pytest).
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(DEV_ENV) ## Kill, pause and restart everything for MINUTES=5, by SEED (chosen if not given).
+	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_chaos.py -s
 
 protos: $(DEV_ENV) ## Write the stubs anew from the .proto files.
 	$(BIN)/python tools/protos.py generate

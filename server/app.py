@@ -157,7 +157,7 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         server = _Served("request-manager", tables, gate, address, config.server_grpc)
         await server.start(stack, config)
         stack.callback(reports.end_streams)
-        stack.callback(gate.close)
+        stack.push_async_callback(server.finish_calls, config.server_stop_timeout)
         yield server.grpc_address
 
 
@@ -221,7 +221,7 @@ async def job_runner(
         )
         _background(stack, "reporter", reporter.run())
         _background(stack, "lease", _watch_lease(reporter, chains))
-        stack.push_async_callback(_drain, gate, reporter, chains, outbox, config)
+        stack.push_async_callback(_drain, server, reporter, chains, outbox, config)
         yield
 
 
@@ -239,9 +239,9 @@ async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
         logger.info("lease renewed")
 
 
-async def _drain(gate: Gate, reporter: Reporter, chains: Chains, outbox: Outbox, config: Config) -> None:
+async def _drain(server: _Served, reporter: Reporter, chains: Chains, outbox: Outbox, config: Config) -> None:
     """Suspends what a runner has, and waits until a Request Manager has all of its reports."""
-    gate.close()
+    await server.refuse_calls()
     reporter.drain()
     try:
         async with asyncio.timeout(config.job_runner_stop_timeout + config.server_stop_timeout):
@@ -273,6 +273,8 @@ class _Served:
     ) -> None:
         self._name = name
         self._tables = tables
+        self._gate = gate
+        self._grpc_server: GrpcServer | None = None
         self.http_address = address
         self.grpc_address = grpc_address or address.for_grpc()
 
@@ -284,7 +286,9 @@ class _Served:
             max_body=config.server_max_body,
             call_timeout=config.server_call_timeout,
         )
-        grpc_server = GrpcServer(self._tables, str(self.grpc_address), server_credentials(config.server_tls))
+        grpc_server = self._grpc_server = GrpcServer(
+            self._tables, str(self.grpc_address), server_credentials(config.server_tls)
+        )
         http_server = HttpServer(app, self.http_address, config.server_tls)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
@@ -294,6 +298,19 @@ class _Served:
         self.http_address = Address(self.http_address.host, http_server.port)
         self.grpc_address = Address(self.grpc_address.host, grpc_server.port)
         logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
+
+    async def refuse_calls(self) -> None:
+        """Answers new calls that the server shuts down, and has its health say so."""
+        self._gate.close()
+        if self._grpc_server is not None:
+            await self._grpc_server.set_serving(False)
+
+    async def finish_calls(self, limit: float) -> None:
+        """Refuses new calls, and returns when those at hand are answered or the limit (seconds) is over."""
+        await self.refuse_calls()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._gate.wait_idle()
 
 
 def _background(stack: contextlib.AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:

@@ -76,4 +76,24 @@ def read_journal(path: str | Path | None = None, about: str = "") -> list[dict[s
     return [json.loads(line) for line in lines if about.encode() in line]
 
 
-factory = JobTypes({"journal": Journal})
+@dataclass
+class Gated(Job):
+    """A job that is not made until the file at its arg `gate` is there, for 20 seconds at most.
+
+    It says that it waits by a file with `.waited-for` at the end of its name.
+    """
+
+    gate: str = ""
+
+    def create(self, job_args: dict[str, Any]) -> None:
+        super().create(job_args)
+        Path(f"{self.gate}.waited-for").touch()
+        deadline = time.monotonic() + 20
+        while not Path(self.gate).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        return Return()
+
+
+factory = JobTypes({"journal": Journal, "gated": Gated})

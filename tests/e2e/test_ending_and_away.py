@@ -1,0 +1,140 @@
+"""Servers that end while they are needed, and runners that do not answer."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from spincycle_grpc.client import Client
+from spincycle_grpc.errors import UnavailableError
+from spincycle_grpc.state import State
+from tests.e2e.kinds import SPECS
+from tests.e2e.processes import ServerProcess, running
+from tests.e2e.test_one_request import LIMIT, eventually, free_port, wait_state
+from tests.journal_jobs import JOURNAL, read_journal
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {
+        JOURNAL: str(tmp_path / "journal"),
+        "SPINCYCLE_JOBS": "tests.journal_jobs:factory",
+        "SPINCYCLE_SPECS_DIR": str(SPECS),
+        "SPINCYCLE_RESUME_INTERVAL": "100ms",
+    }
+
+
+@pytest.fixture
+def two_runners(tmp_path: Path, environment: dict[str, str]) -> Iterator[list[ServerProcess]]:
+    """A Request Manager with two Job Runners."""
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(
+            running("request-manager", "--http=127.0.0.1:0", directory=tmp_path, environment=environment)
+        )
+        arguments = (
+            "job-runner", "--http=127.0.0.1:0", f"--rm={manager.address('request-manager', 'grpc')}"
+        )  # fmt: skip
+        runners = [
+            stack.enter_context(running(*arguments, directory=tmp_path, environment=environment))
+            for _ in range(2)
+        ]
+        for runner in runners:
+            runner.wait_for("reporting")
+        yield [manager, *runners]
+
+
+def http_of(manager: ServerProcess) -> httpx.Client:
+    return httpx.Client(base_url=f"http://{manager.address('request-manager', 'http')}", timeout=LIMIT)
+
+
+def test_a_request_manager_that_ends_finishes_what_is_at_hand_and_refuses_the_rest(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    gate = tmp_path / "gate"
+    held = {"type": "gated", "args": {"gate": str(gate)}}
+    with (
+        running(
+            "request-manager", "--http=127.0.0.1:0", directory=tmp_path, environment=environment
+        ) as manager,
+        http_of(manager) as http,
+        concurrent.futures.ThreadPoolExecutor(1) as threads,
+    ):
+        creating = threads.submit(http.post, "/api/v1/requests", json=held)
+        client = Client(manager.address("request-manager", "grpc"))
+        eventually(gate.with_name("gate.waited-for").exists)
+        manager.process.send_signal(signal.SIGTERM)
+        manager.wait_for("ending")
+        refused = eventually(lambda: _refusal(http))
+        assert refused == (503, "the server is shutting down")
+        with pytest.raises(UnavailableError) as raised:
+            client.create("row", {})
+        assert raised.value.reason == "SHUTTING_DOWN"
+        gate.touch()
+        assert creating.result(LIMIT).status_code == 201
+        client.close()
+        assert manager.process.wait(LIMIT) == 0, manager.log()
+
+
+def _refusal(http: httpx.Client) -> tuple[int, str] | None:
+    answer = http.post("/api/v1/requests", json={"type": "row", "args": {}})
+    if answer.status_code == 201:
+        return None
+    return answer.status_code, answer.json()["message"]
+
+
+def test_no_report_is_lost_when_the_request_manager_is_away(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    port = free_port()
+    arguments = ("request-manager", f"--http=127.0.0.1:{port}")
+    runner_arguments = ("job-runner", "--http=127.0.0.1:0", f"--rm=127.0.0.1:{port + 10}")
+    with running(*runner_arguments, directory=tmp_path, environment=environment) as runner:
+        with (
+            running(*arguments, directory=tmp_path, environment=environment) as manager,
+            http_of(manager) as http,
+        ):
+            runner.wait_for("reporting")
+            created = http.post("/api/v1/requests", json={"type": "row", "args": {"ms": "600"}})
+            request_id = created.json()["id"]
+            eventually(lambda: read_journal(environment[JOURNAL]))
+            assert manager.terminate() == 0, manager.log()
+        eventually(lambda: [line["event"] for line in read_journal(environment[JOURNAL])][1:] == ["COMPLETE"])
+        with (
+            running(*arguments, directory=tmp_path, environment=environment) as manager,
+            http_of(manager) as http,
+        ):
+            request = wait_state(http, request_id, State.COMPLETE, State.FAIL, State.STOPPED)
+            assert (request["state"], request["finishedJobs"]) == (State.COMPLETE, 5)
+            log = http.get(f"/api/v1/requests/{request_id}/log").json()
+            assert sorted((entry["try"], entry["state"]) for entry in log) == [(1, State.COMPLETE)] * 5
+    events = [(line["name"], line["event"]) for line in read_journal(environment[JOURNAL])]
+    assert events == [
+        (name, event) for name in ("first", "second", "third") for event in ("start", "COMPLETE")
+    ]
+
+
+def test_a_runner_that_does_not_answer_is_left_out_of_the_status(
+    two_runners: list[ServerProcess],
+) -> None:
+    manager, _, away = two_runners
+    with http_of(manager) as http:
+        for _ in range(2):
+            http.post("/api/v1/requests", json={"type": "row", "args": {"ms": "8000"}})
+        eventually(lambda: len(http.get("/api/v1/status/running").json()["jobs"]) == 2)
+        os.kill(away.process.pid, signal.SIGSTOP)
+        try:
+            answer = http.get("/api/v1/status/running")
+            # The other runner's job is there, and that one is away is no matter of the caller's.
+            assert answer.status_code == 200
+            assert len(answer.json()["jobs"]) == 1
+            assert set(answer.json()) == {"jobs", "requests"}
+            manager.wait_for("runner did not tell its status")
+        finally:
+            os.kill(away.process.pid, signal.SIGCONT)
