@@ -44,7 +44,7 @@ from server.request_manager.runners import Runners
 from server.request_manager.service import RequestManagerService
 from server.rpc import Gate, GrpcServer, MethodTable
 from server.spec_files import load_specs
-from server.store import Store
+from server.store import DatabaseOptions, Store
 from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 
@@ -59,6 +59,17 @@ _LEASE_LOOK = 0.25
 
 CALL_THREADS = 64
 """Threads of a Job Runner for making and stopping jobs, and as many for asking them for their status."""
+
+
+def database_options(config: Config) -> DatabaseOptions:
+    """Returns how the database is connected to."""
+    return DatabaseOptions(
+        timeout=config.database_timeout,
+        connections=config.database_connections,
+        cert_file=config.mysql_cert_file,
+        key_file=config.mysql_key_file,
+        ca_file=config.mysql_ca_file,
+    )
 
 
 def run(serve: Callable[[Config], Coroutine[Any, Any, None]], config: Config) -> None:
@@ -123,7 +134,7 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
     """
     factory = find_factory(config.jobs_factory, config.job_runner_max_output)
     specs = load_specs(Path(config.specs_dir), knows_job_type(factory))
-    store = await Store.open(config.store_url(), wait=config.database_timeout)
+    store = await Store.open(config.store_url(), database_options(config))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         runners = Runners(store, channel_credentials(config.jr_client_tls))

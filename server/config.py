@@ -125,6 +125,7 @@ class Config:
     # What the Request Manager needs.
     database_url: str = _option("database.url", "", secret=True)
     database_timeout: float = _option("database.timeout", "5s", _duration)
+    database_connections: int = _option("database.connections", "4", _count)
     mysql_dsn: str = _option("mysql.dsn", "", secret=True)
     mysql_cert_file: str = _option("mysql.tls.cert_file", "")
     mysql_key_file: str = _option("mysql.tls.key_file", "")

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import BigInteger, ColumnElement, literal, literal_column, select
 from sqlalchemy.engine import Connection
 
-_QUERIES = {
-    "mysql": text("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"),
-    "mariadb": text("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"),
-    "postgresql": text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"),
+_EXPRESSIONS: dict[str, ColumnElement[int]] = {
+    "mysql": literal_column("CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)", BigInteger),
+    "postgresql": literal_column(
+        "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)", BigInteger
+    ),
 }
 
 
-def database_now(connection: Connection) -> int:
-    """Returns the time in microseconds since the Unix epoch.
+def now_expression(connection: Connection) -> ColumnElement[int]:
+    """Returns the time in microseconds since the Unix epoch, for use in a statement.
 
     An SQLite file is used on one machine, whose clock is the database's.
     """
-    query = _QUERIES.get(connection.dialect.name)
-    if query is None:
+    expression: Any = _EXPRESSIONS.get(connection.dialect.name)
+    return literal(time.time_ns() // 1000, BigInteger) if expression is None else expression
+
+
+def database_now(connection: Connection) -> int:
+    """Returns the time in microseconds since the Unix epoch."""
+    if connection.dialect.name not in _EXPRESSIONS:
         return time.time_ns() // 1000
-    return int(connection.execute(query).scalar_one())
+    return int(connection.execute(select(now_expression(connection))).scalar_one())

@@ -1,23 +1,49 @@
-"""Connecting to the database, and its errors in the project's words."""
+"""Connecting to the database: SQLite, MySQL and MariaDB, or PostgreSQL."""
 
 from __future__ import annotations
 
+import ssl
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
-from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError, UnavailableError
+from spincycle_grpc.errors import InvalidArgumentError
 
-READ_CONNECTIONS = 4
-"""Connections for reading, and threads that use them."""
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg",
+}
+_FORMS = "sqlite:///PATH, mysql://USER:PASSWORD@HOST/DATABASE or postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """How a database is connected to.
+
+    Attributes:
+        timeout: Seconds that a statement waits for another's lock or its answer, and for a connection.
+            Troubles that pass are waited out for as long.
+        connections: Connections that read, and threads that use them. One more writes.
+        cert_file: The client's certificate for MySQL; "": none.
+        key_file: Its key.
+        ca_file: Who must have signed the server's certificate; "": TLS only if the URL asks for it.
+    """
+
+    timeout: float = 5.0
+    connections: int = 4
+    cert_file: str = ""
+    key_file: str = ""
+    ca_file: str = ""
 
 
 def parse_url(text: str) -> URL:
-    """Returns the URL of a database.
+    """Returns the URL of a database, with the driver that is used for it.
 
     Raises:
         InvalidArgumentError: It is none, or of a database that is not supported. The message does not
@@ -25,41 +51,59 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise InvalidArgumentError(
-            "the database must be given as sqlite:///PATH", reason="BAD_DATABASE_URL"
+            f"the database must be given as {_FORMS}", reason="BAD_DATABASE_URL"
         ) from error
-    if url.get_backend_name() != "sqlite":
+    kind = url.get_backend_name()
+    if kind not in _DRIVERS:
         raise InvalidArgumentError(
-            f"databases of kind {url.get_backend_name()!r} are not supported: use sqlite:///PATH",
-            reason="BAD_DATABASE_URL",
+            f"databases of kind {kind!r} are not supported: use {_FORMS}", reason="BAD_DATABASE_URL"
         )
-    if not url.database or url.database == ":memory:":
+    if kind == "sqlite" and (not url.database or url.database == ":memory:"):
         raise InvalidArgumentError(
             "an SQLite database must be a file: use sqlite:///PATH", reason="BAD_DATABASE_URL"
         )
-    return url
+    if kind != "sqlite" and not url.database:
+        raise InvalidArgumentError(
+            f"the URL of the database names no database: use {_FORMS}", reason="BAD_DATABASE_URL"
+        )
+    return url.set(drivername=_DRIVERS[kind])
 
 
-def make_engine(url: URL, timeout: float, *, connections: int) -> Engine:
-    """Returns an engine with a fixed number of connections.
+def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: bool) -> Engine:
+    """Returns an engine with a fixed number of connections, which are opened when they are needed.
 
     Args:
-        url: The database.
-        timeout: Seconds that a statement waits for another's lock, or for a connection.
+        url: The database, from `parse_url`.
+        options: How to connect.
         connections: As many are open at most.
+        reads: Whether it is for single statements that read; if not, for transactions.
     """
+    kind = url.get_backend_name()
+    settings: dict[str, Any] = {}
+    if kind != "sqlite":
+        settings["isolation_level"] = "AUTOCOMMIT" if reads else "READ COMMITTED"
+        settings["skip_autocommit_rollback"] = reads
+    connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}[kind]
     engine = create_engine(
         url,
         poolclass=QueuePool,
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=timeout,
-        connect_args={"timeout": timeout, "check_same_thread": False},
+        pool_timeout=options.timeout,
+        hide_parameters=True,  # Errors are logged; what users store is not.
+        connect_args=connect_args(options),
+        **settings,
     )
-    event.listen(engine, "connect", _set_up_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    if kind == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _sqlite_args(options: DatabaseOptions) -> dict[str, Any]:
+    return {"timeout": options.timeout, "check_same_thread": False}
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
@@ -76,21 +120,52 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
 
 
-def translate(error: Exception) -> SpinCycleError:
-    """Returns what an error of the database is for users. Statements and values stay out of it."""
-    if isinstance(error, SpinCycleError):
-        return error
-    if isinstance(error, OperationalError | PoolTimeoutError):
-        detail = _first_line(error)
-        return UnavailableError(f"the database cannot be used now: {detail}", reason="DATABASE_UNAVAILABLE")
-    if isinstance(error, SQLAlchemyError):
-        return InternalError(
-            "the database refused a change: the server's log says more", reason="DATABASE_ERROR"
-        )
-    return InternalError("internal error: the server's log says more")
+def _mysql_args(options: DatabaseOptions) -> dict[str, Any]:
+    seconds = max(1, round(options.timeout))
+    arguments: dict[str, Any] = {
+        "charset": "utf8mb4",
+        "connect_timeout": seconds,
+        # An answer may come late by the wait for a lock, which ends first and is the better error.
+        "read_timeout": 2 * seconds,
+        "write_timeout": 2 * seconds,
+        # Times are UTC; a value that does not fit is an error, not cut in silence.
+        "init_command": (
+            f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, "
+            "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
+            "NO_ENGINE_SUBSTITUTION'"
+        ),
+    }
+    if options.ca_file or options.cert_file:
+        arguments["ssl"] = _tls(options)
+    return arguments
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    text = str(cause) if cause is not None else "no connection is free"
-    return text.splitlines()[0] if text else type(error).__name__
+def _tls(options: DatabaseOptions) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file or None)
+        if options.cert_file:
+            context.load_cert_chain(options.cert_file, options.key_file or None)
+    except OSError as error:
+        raise InvalidArgumentError(
+            "the files of options mysql.tls.* cannot be used: "
+            f"{error.strerror or 'they hold no certificate or key'}",
+            reason="BAD_CONFIG",
+        ) from error
+    return context
+
+
+def _postgresql_args(options: DatabaseOptions) -> dict[str, Any]:
+    milliseconds = round(options.timeout * 1000)
+    return {
+        "connect_timeout": max(2, round(options.timeout)),
+        "application_name": "spincycle",
+        "options": (
+            f"-c timezone=UTC -c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds} "
+            f"-c idle_in_transaction_session_timeout={10 * milliseconds}"
+        ),
+        # A server that is gone without a word is noticed.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 4 * milliseconds,
+    }

@@ -34,6 +34,8 @@ _UPDATE = (
         finished_at=bindparam("new_finished_at"),
         finished_jobs=bindparam("new_finished_jobs"),
         stop_requested=bindparam("new_stop_requested"),
+        # MySQL's TIMESTAMP columns may be made to change with the row: this one never does.
+        created_at=requests.c.created_at,
     )
 )
 _DELETE_SUSPENDED = delete(suspended_job_chains).where(suspended_job_chains.c.request_id == bindparam("key"))
@@ -78,7 +80,13 @@ class RequestRows:
 
     def __init__(self, connection: Connection, request_ids: Iterable[str]) -> None:
         self._connection = connection
-        query = select(requests).where(requests.c.request_id.in_(set(request_ids))).with_for_update()
+        query = (
+            select(requests)
+            .where(requests.c.request_id.in_(sorted(set(request_ids))))
+            # Locks are taken in one order, or transactions block each other.
+            .order_by(requests.c.request_id)
+            .with_for_update()
+        )
         self._rows: dict[str, dict[str, Any]] = {
             row.request_id: dict(row._mapping) for row in connection.execute(query)
         }

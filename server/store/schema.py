@@ -29,6 +29,7 @@ from sqlalchemy.types import TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_TEXT_BYTES = 65_535
 
 
 class Ascii(TypeDecorator[str]):
@@ -44,7 +45,7 @@ class Ascii(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Chooses the type for the database."""
-        if dialect.name in ("mysql", "mariadb"):
+        if dialect.name in ("mysql"):
             kind = mysql.BINARY if self.fixed else mysql.VARBINARY
             return dialect.type_descriptor(kind(self.length))
         if dialect.name == "postgresql":
@@ -53,7 +54,7 @@ class Ascii(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         """Gives MySQL bytes."""
-        if value is None or dialect.name not in ("mysql", "mariadb"):
+        if value is None or dialect.name not in ("mysql"):
             return value
         return value.encode()
 
@@ -64,6 +65,37 @@ class Ascii(TypeDecorator[str]):
         return None if value is None else str(value)
 
 
+class BoundedText(TypeDecorator[str]):
+    """A text that is cut to what its column holds, and freed of what PostgreSQL cannot store.
+
+    Args:
+        length: Characters of a VARCHAR; None: a TEXT, of which MySQL keeps 65,535 bytes.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Chooses the type for the database."""
+        return dialect.type_descriptor(Text() if self.length is None else String(self.length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Cuts it."""
+        if value is None:
+            return None
+        if "\0" in value:
+            value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        if self.length is not None:
+            return value[: self.length]
+        if len(value) * 4 > _TEXT_BYTES:
+            value = value.encode()[:_TEXT_BYTES].decode(errors="ignore")
+        return value
+
+
 class Microseconds(TypeDecorator[int]):
     """A time in microseconds since the Unix epoch: TIMESTAMP(6) where there is such a type."""
 
@@ -72,7 +104,7 @@ class Microseconds(TypeDecorator[int]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Chooses the type for the database."""
-        if dialect.name in ("mysql", "mariadb"):
+        if dialect.name in ("mysql"):
             return dialect.type_descriptor(mysql.TIMESTAMP(fsp=6))
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.TIMESTAMP(precision=6, timezone=True))
@@ -92,8 +124,23 @@ class Microseconds(TypeDecorator[int]):
         return None if value is None else int(value)
 
 
+class StateNumber(TypeDecorator[int]):
+    """The number of a State."""
+
+    impl = SmallInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Chooses the type for the database."""
+        return dialect.type_descriptor(mysql.TINYINT() if dialect.name == "mysql" else SmallInteger())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """Makes it a plain number: not all drivers know enums."""
+        return None if value is None else int(value)
+
+
 def _blob() -> TypeEngine[bytes]:
-    return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+    return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
 
 
 metadata = MetaData()
@@ -103,8 +150,8 @@ requests = Table(
     metadata,
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
     Column("type", Ascii(75), nullable=False),
-    Column("state", SmallInteger().with_variant(mysql.TINYINT(), "mysql", "mariadb"), nullable=False),
-    Column("user", String(100), nullable=True),
+    Column("state", StateNumber, nullable=False),
+    Column("user", BoundedText(100), nullable=True),
     Column("created_at", Microseconds, nullable=False),
     Column("started_at", Microseconds, nullable=True),
     Column("finished_at", Microseconds, nullable=True),
@@ -126,8 +173,8 @@ request_archives = Table(
     "request_archives",
     metadata,
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
-    Column("create_request", LargeBinary, nullable=False),
-    Column("args", LargeBinary, nullable=True),
+    Column("create_request", _blob(), nullable=False),
+    Column("args", _blob(), nullable=True),
     Column("job_chain", _blob(), nullable=False),
 )
 
@@ -137,12 +184,12 @@ job_log = Table(
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
     Column("job_id", Ascii(4, fixed=True), primary_key=True),
     Column("try", SmallInteger().with_variant(Integer(), "sqlite", "postgresql"), primary_key=True),
-    Column("name", String(100), nullable=False),
+    Column("name", BoundedText(100), nullable=False),
     Column("type", Ascii(75), nullable=False),
-    Column("state", SmallInteger().with_variant(mysql.TINYINT(), "mysql", "mariadb"), nullable=False),
+    Column("state", StateNumber, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger, nullable=True),
-    Column("error", Text, nullable=True),
+    Column("error", BoundedText, nullable=True),
     Column("exit", BigInteger, nullable=True),
     Column("stdout", _blob(), nullable=True),
     Column("stderr", _blob(), nullable=True),
@@ -185,8 +232,28 @@ request_args = Table(
     "request_args",
     metadata,
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
-    Column("name", String(100), primary_key=True),
-    Column("value", String(200), nullable=False),
+    Column("name", BoundedText(100), primary_key=True),
+    Column("value", BoundedText(200), nullable=False),
     Index("request_args_name_value", "name", "value", "request_id"),
 )
 """The args of requests as text, to find requests by them. Long values are cut; archives have them whole."""
+
+writers = Table(
+    "writers",
+    metadata,
+    Column("writer_id", Ascii(20), primary_key=True),
+    Column("batch", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+"""The newest transaction of each process that writes, so that one whose answer was lost can be looked up."""
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key_hash", LargeBinary(32).with_variant(mysql.BINARY(32), "mysql"), primary_key=True),
+    Column("body_hash", LargeBinary(32).with_variant(mysql.BINARY(32), "mysql"), nullable=False),
+    Column("request_id", Ascii(20, fixed=True), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("idempotency_keys_expires_at", "expires_at"),
+)
+"""Which request was created under a key, with what body. A key expires by the database's clock."""

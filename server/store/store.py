@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 from server.store import migrations, reads, record_reads
-from server.store.engine import READ_CONNECTIONS, make_engine, parse_url, translate
+from server.store.engine import DatabaseOptions, make_engine, parse_url
 from server.store.record_reads import Record
 from server.store.report_writes import ApplyReports, RecordLog, RemoveRunner, RenewRunner, Suspend
 from server.store.request_writes import (
@@ -26,6 +27,7 @@ from server.store.request_writes import (
     Unassign,
 )
 from server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
+from server.store.troubles import Trouble, translate, trouble_of
 from server.store.writer import GroupCommitWriter
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
@@ -39,6 +41,11 @@ from spincycle_grpc.wire import encode
 _Parameters = ParamSpec("_Parameters")
 _Answer = TypeVar("_Answer")
 
+_DEFAULTS = DatabaseOptions()
+_PING = text("SELECT 1")
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.5
+
 
 class Store:
     """The database of a Request Manager.
@@ -47,29 +54,37 @@ class Store:
     own. Every method may raise UnavailableError when the database cannot be used now.
     """
 
-    def __init__(self, engine: Engine, read_engine: Engine) -> None:
+    def __init__(self, engine: Engine, read_engine: Engine, options: DatabaseOptions) -> None:
         self._engine = engine
         self._read_engine = read_engine.execution_options(readonly=True)
-        self._readers = ThreadPoolExecutor(READ_CONNECTIONS, thread_name_prefix="store-reader")
-        self._writer = GroupCommitWriter(engine, translate)
+        self._patience = options.timeout
+        self._is_away = False
+        self._readers = ThreadPoolExecutor(options.connections, thread_name_prefix="store-reader")
+        self._writer = GroupCommitWriter(engine, patience=options.timeout)
 
     @classmethod
-    async def open(cls, url: str, *, wait: float = 5.0) -> Store:
-        """Opens a database, and brings its schema up to date.
+    async def open(cls, url: str, options: DatabaseOptions = _DEFAULTS) -> Store:
+        """Opens a database. An SQLite file is made, or brought up to date.
 
         Args:
-            url: `sqlite:///PATH`.
-            wait: Seconds to wait for a lock or a connection.
+            url: `sqlite:///PATH`, `mysql://USER:PASSWORD@HOST/DATABASE` or
+                `postgresql://USER:PASSWORD@HOST/DATABASE`.
+            options: How to connect.
 
         Raises:
             InvalidArgumentError: The URL is none that can be used.
-            FailedPreconditionError: The database is from a newer version of this program.
+            FailedPreconditionError: The database is behind, or from a newer version of this program.
             UnavailableError: The database cannot be opened.
         """
         parsed = parse_url(url)
-        engine = make_engine(parsed, wait, connections=1)
-        await asyncio.to_thread(_upgrade, engine)
-        return cls(engine, make_engine(parsed, wait, connections=READ_CONNECTIONS))
+        engine = make_engine(parsed, options, connections=1, reads=False)
+        try:
+            await asyncio.to_thread(_prepare, engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        reads_engine = make_engine(parsed, options, connections=options.connections, reads=True)
+        return cls(engine, reads_engine, options)
 
     async def close(self) -> None:
         """Does what waits to be written, then closes all connections."""
@@ -328,8 +343,15 @@ class Store:
         await self._writer.write(RenewRunner(runner, lease, draining))
 
     async def ping(self) -> None:
-        """Does nothing, or raises when the database cannot be used."""
-        await self._read(reads.live_runners)
+        """Does nothing, or raises when the database cannot be used now."""
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._ping_now)
+
+    def _ping_now(self) -> None:
+        try:
+            with self._read_engine.connect() as connection:
+                connection.execute(_PING)
+        except Exception as error:
+            raise translate(error) from error
 
     async def _read(
         self,
@@ -343,19 +365,35 @@ class Store:
     def _read_now(
         self, read: Callable[..., _Answer], arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> _Answer:
-        try:
-            with self._read_engine.connect() as connection:
-                return read(connection, *arguments, **named)
-        except SpinCycleError:
-            raise
-        except Exception as error:
-            raise translate(error) from error
+        """Reads, again if a trouble passes: reading twice does no harm."""
+        deadline = time.monotonic() + (0 if self._is_away else self._patience)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with self._read_engine.connect() as connection:
+                    answer = read(connection, *arguments, **named)
+            except SpinCycleError:
+                raise
+            except Exception as error:
+                trouble = trouble_of(error)
+                if trouble not in (Trouble.AWAY, Trouble.CONFLICT) or time.monotonic() > deadline:
+                    self._is_away = trouble is Trouble.AWAY
+                    raise translate(error) from error
+            else:
+                self._is_away = False
+                return answer
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _upgrade(engine: Engine) -> None:
+def _prepare(engine: Engine) -> None:
+    """Has the schema up to date, or refuses the database. SQLite files have one user: they are upgraded."""
     try:
         with engine.begin() as connection:
-            migrations.upgrade(connection)
+            if connection.dialect.name == "sqlite":
+                migrations.upgrade(connection)
+            else:
+                migrations.check_schema(connection)
     except SpinCycleError:
         raise
     except Exception as error:

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import random
 import threading
+import time
+import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import structlog
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
+from server.store.clock import now_expression
+from server.store.schema import writers
+from server.store.troubles import Trouble, translate, trouble_of
 from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
 
 logger = structlog.get_logger(__name__)
@@ -28,6 +35,16 @@ MAX_WAITING = 10_000
 
 MAX_BATCH = 500
 """Writes in one transaction."""
+
+MAX_CONFLICTS = 8
+"""How often a transaction is done again since another was in its way."""
+
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.5
+_KEPT = 86_400_000_000
+"""Microseconds that the row of a writer that writes no more is kept."""
+
+_SELECT_NUMBER = select(writers.c.batch).where(writers.c.writer_id == bindparam("key")).with_for_update()
 
 
 class Write(ABC):
@@ -64,12 +81,16 @@ class GroupCommitWriter:
 
     Args:
         engine: Connects to the database.
-        translate: Turns an error of the database into one of the project's.
+        patience: Seconds to wait for a trouble to pass.
     """
 
-    def __init__(self, engine: Engine, translate: Callable[[Exception], SpinCycleError]) -> None:
+    def __init__(self, engine: Engine, *, patience: float) -> None:
         self._engine = engine
-        self._translate = translate
+        self._patience = patience
+        self._id = uuid.uuid4().hex[:20]
+        self._number = 0
+        self._is_away = False
+        self._has_row = False
         self._loop = asyncio.get_running_loop()
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(MAX_WAITING)
         self._closed = False
@@ -127,33 +148,106 @@ class GroupCommitWriter:
 
     def _commit(self, batch: list[_Waiting]) -> list[Any]:
         try:
-            return self._transaction([waiting.write for waiting in batch])
+            return self._done([waiting.write for waiting in batch])
         except Exception as error:
-            if len(batch) == 1:
-                return [self._failure(error)]
+            if len(batch) == 1 or trouble_of(error) in (Trouble.AWAY, Trouble.UNUSABLE):
+                return [self._failure(error, len(batch))] * len(batch)
             logger.warning(
                 "batch failed, each write is done alone", writes=len(batch), error=type(error).__name__
             )
         return [self._commit([waiting])[0] for waiting in batch]
 
-    def _failure(self, error: Exception) -> SpinCycleError:
-        translated = self._translate(error)
-        logger.error("write failed", reason=translated.reason, exc_info=error)
+    def _failure(self, error: Exception, writes: int) -> SpinCycleError:
+        translated = translate(error)
+        logger.error("write failed", writes=writes, reason=translated.reason, exc_info=error)
         return translated
 
-    def _transaction(self, writes: Sequence[Write]) -> list[Any]:
+    def _done(self, writes: Sequence[Write]) -> list[Any]:
+        """Does the writes once, however often it takes. Raises the last error when it gives up."""
+        self._number += 1
+        deadline = time.monotonic() + (0 if self._is_away else self._patience)
+        pause, conflicts = _FIRST_PAUSE, 0
+        in_doubt: list[Any] | None = None
+        while True:
+            try:
+                if in_doubt is not None and self._is_committed():
+                    logger.info("transaction whose answer was lost is committed")
+                    return in_doubt
+                in_doubt = None
+                self._make_row()
+                with self._engine.connect() as connection:
+                    results = self._apply(connection, writes)
+                    in_doubt = results
+                    _commit(connection)
+            except Exception as error:
+                trouble = trouble_of(error)
+                conflicts += trouble is Trouble.CONFLICT
+                passes = trouble is Trouble.AWAY or (
+                    trouble is Trouble.CONFLICT and conflicts < MAX_CONFLICTS
+                )
+                if not passes or time.monotonic() > deadline:
+                    self._is_away = trouble is Trouble.AWAY
+                    raise
+                logger.warning("transaction is done again", trouble=trouble.name, writes=len(writes))
+            else:
+                self._is_away = False
+                self.commits += 1
+                return results
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (spreads writers, hides nothing)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _apply(self, connection: Connection, writes: Sequence[Write]) -> list[Any]:
         kinds: defaultdict[type[Write], list[int]] = defaultdict(list)
         for index, write in enumerate(writes):
             kinds[type(write)].append(index)
         results: list[Any] = [None] * len(writes)
-        with self._engine.begin() as connection:
-            for kind in sorted(kinds, key=lambda kind: kind.order):
-                indexes = kinds[kind]
-                answers = kind.apply_all(connection, [writes[index] for index in indexes])
-                for index, answer in zip(indexes, answers, strict=True):
-                    results[index] = answer
-        self.commits += 1
+        for kind in sorted(kinds, key=lambda kind: kind.order):
+            indexes = kinds[kind]
+            answers = kind.apply_all(connection, [writes[index] for index in indexes])
+            for index, answer in zip(indexes, answers, strict=True):
+                results[index] = answer
+        self._leave_number(connection)
         return results
+
+    def _make_row(self) -> None:
+        """Makes this writer's row, in a transaction of its own, before the first that it numbers.
+
+        The lock on a row that is there makes `_is_committed` wait for a transaction whose end is open.
+        """
+        if self._has_row:
+            return
+        with self._engine.begin() as connection:
+            if connection.scalar(_SELECT_NUMBER, {"key": self._id}) is None:
+                self._insert_row(connection, 0)
+        self._has_row = True
+
+    def _insert_row(self, connection: Connection, number: int) -> None:
+        now = now_expression(connection)
+        connection.execute(delete(writers).where(writers.c.updated_at < now - _KEPT))
+        connection.execute(insert(writers).values(writer_id=self._id, batch=number, updated_at=now))
+
+    def _leave_number(self, connection: Connection) -> None:
+        changed = connection.execute(
+            update(writers)
+            .where(writers.c.writer_id == self._id)
+            .values(batch=self._number, updated_at=now_expression(connection))
+        )
+        if changed.rowcount == 0:  # It was dropped: nothing was written for long.
+            self._insert_row(connection, self._number)
+
+    def _is_committed(self) -> bool:
+        with self._engine.connect() as connection:
+            number = connection.scalar(_SELECT_NUMBER, {"key": self._id})
+        return bool(number == self._number)
+
+
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except BaseException:
+        # SQLAlchemy does not roll back after a failed commit: what it left open is nobody's.
+        connection.invalidate()
+        raise
 
 
 def _resolve(batch: Sequence[_Waiting], results: Sequence[Any]) -> None:

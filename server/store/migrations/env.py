@@ -1,13 +1,18 @@
-"""What Alembic runs for each command: the migrations, on the connection that it was given."""
+"""What Alembic runs for each command: the migrations, on the connection that it was given, or as SQL text."""
 
 from alembic import context
 
 from server.store.schema import metadata
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=metadata,
-    transaction_per_migration=False,
-)
+_connection = context.config.attributes["connection"]
+if context.is_offline_mode():
+    context.configure(
+        dialect_name=_connection.dialect.name,
+        target_metadata=metadata,
+        output_buffer=context.config.output_buffer,
+        literal_binds=True,
+    )
+else:
+    context.configure(connection=_connection, target_metadata=metadata, transaction_per_migration=False)
 with context.begin_transaction():
     context.run_migrations()

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from sqlalchemy.dialects import mysql
 
+from server.store.migrations.missing import add_table
 from server.store.schema import Ascii, Microseconds
 
 revision = "0001"
@@ -17,19 +18,25 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-_TINYINT = sa.SmallInteger().with_variant(mysql.TINYINT(), "mysql", "mariadb")
-_LONGBLOB = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+_TINYINT = sa.SmallInteger().with_variant(mysql.TINYINT(), "mysql")
+_LONGBLOB = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
 
 
 def upgrade() -> None:
     """Makes the tables that are missing."""
-    present = set(sa.inspect(op.get_bind()).get_table_names())
     for name, columns, indexes in _TABLES:
-        if name in present:
-            continue
-        op.create_table(name, *columns())
-        for index, on in indexes.items():
-            op.create_index(index, name, on)
+        if name not in context.config.attributes["present"].columns:
+            add_table(name, columns(), indexes)
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    # MySQL gives a TIMESTAMP that has no default one that changes with the row.
+    default = sa.text("CURRENT_TIMESTAMP(6)") if _is_mysql() and not nullable else None
+    return sa.Column(name, Microseconds, nullable=nullable, server_default=default)
+
+
+def _is_mysql() -> bool:
+    return bool(op.get_context().dialect.name == "mysql")
 
 
 def _requests() -> list[sa.Column[Any]]:
@@ -38,9 +45,9 @@ def _requests() -> list[sa.Column[Any]]:
         sa.Column("type", Ascii(75), nullable=False),
         sa.Column("state", _TINYINT, nullable=False),
         sa.Column("user", sa.String(100), nullable=True),
-        sa.Column("created_at", Microseconds, nullable=False),
-        sa.Column("started_at", Microseconds, nullable=True),
-        sa.Column("finished_at", Microseconds, nullable=True),
+        _time("created_at"),
+        _time("started_at", nullable=True),
+        _time("finished_at", nullable=True),
         sa.Column("total_jobs", sa.Integer, nullable=False, server_default="0"),
         sa.Column("finished_jobs", sa.Integer, nullable=False, server_default="0"),
         sa.Column("jr_url", sa.String(2000), nullable=True),
@@ -50,8 +57,8 @@ def _requests() -> list[sa.Column[Any]]:
 def _request_archives() -> list[sa.Column[Any]]:
     return [
         sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
-        sa.Column("create_request", sa.LargeBinary, nullable=False),
-        sa.Column("args", sa.LargeBinary, nullable=True),
+        sa.Column("create_request", _LONGBLOB, nullable=False),
+        sa.Column("args", _LONGBLOB, nullable=True),
         sa.Column("job_chain", _LONGBLOB, nullable=False),
     ]
 
@@ -79,8 +86,8 @@ def _suspended_job_chains() -> list[sa.Column[Any]]:
         sa.Column("request_id", Ascii(20, fixed=True), primary_key=True),
         sa.Column("suspended_job_chain", _LONGBLOB, nullable=False),
         sa.Column("rm_host", sa.String(64), nullable=True),
-        sa.Column("updated_at", Microseconds, nullable=False),
-        sa.Column("suspended_at", Microseconds, nullable=False),
+        _time("updated_at"),
+        _time("suspended_at"),
     ]
 
 

@@ -1,0 +1,102 @@
+"""Troubles of databases: which pass by themselves, and what they are for users."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from spincycle_grpc.errors import InternalError, SpinCycleError, UnavailableError
+
+
+class Trouble(Enum):
+    """What a failed statement or transaction tells of the database."""
+
+    CONFLICT = auto()
+    """Another transaction was in the way: the same one may be done again at once."""
+
+    AWAY = auto()
+    """The connection was lost, or there is none to be had: it may be there again in a while."""
+
+    UNUSABLE = auto()
+    """The database cannot do it now, as with a full disk; somebody has to see to it."""
+
+    FAULT = auto()
+    """The statement is wrong, or a value does not fit."""
+
+
+_MYSQL_CONFLICTS = frozenset({1020, 1205, 1213})
+_MYSQL_AWAY = frozenset(
+    # Too many connections, shutdown, killed, lost, no server; read-only, as an old primary after a failover.
+    {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1290, 1836, 1927, 2002, 2003, 2006, 2013,
+     2014, 2055, 4031}
+)  # fmt: skip
+_MYSQL_UNUSABLE = frozenset({3, 5, 28, 1021, 1030, 1037, 1041, 1044, 1045, 1049, 1114, 1129, 1130, 1698})
+_POSTGRESQL_CONFLICTS = ("40001", "40P01", "55P03")
+_POSTGRESQL_AWAY = ("08", "57P0", "53300", "25006", "57014")
+_POSTGRESQL_UNUSABLE = ("53", "54", "55", "58", "28", "3D", "42501")
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """Returns what an error tells of the database. Integrity errors are conflicts: somebody was faster."""
+    if isinstance(error, PoolTimeoutError):
+        return Trouble.AWAY
+    if not isinstance(error, DBAPIError):
+        return Trouble.FAULT
+    if error.connection_invalidated:
+        return Trouble.AWAY
+    cause = error.orig
+    module = type(cause).__module__
+    if module.startswith("pymysql"):
+        return _of_mysql(cause)
+    if module.startswith("psycopg"):
+        return _of_postgresql(cause)
+    return _of_sqlite(error)
+
+
+def _of_mysql(cause: BaseException | None) -> Trouble:
+    code = cause.args[0] if cause is not None and cause.args else None
+    if code in _MYSQL_CONFLICTS or code == 1062:
+        return Trouble.CONFLICT
+    if code in _MYSQL_AWAY:
+        return Trouble.AWAY
+    # An error that pymysql makes itself, as when the connection was closed under it, has no such code.
+    return Trouble.UNUSABLE if code in _MYSQL_UNUSABLE else Trouble.FAULT
+
+
+def _of_postgresql(cause: BaseException | None) -> Trouble:
+    code = getattr(cause, "sqlstate", None)
+    if code is None:  # no connection could be made, or it broke
+        return Trouble.AWAY if type(cause).__name__ == "OperationalError" else Trouble.FAULT
+    if code in _POSTGRESQL_CONFLICTS or code == "23505":
+        return Trouble.CONFLICT
+    if code.startswith(_POSTGRESQL_AWAY):
+        return Trouble.AWAY
+    return Trouble.UNUSABLE if code.startswith(_POSTGRESQL_UNUSABLE) else Trouble.FAULT
+
+
+def _of_sqlite(error: DBAPIError) -> Trouble:
+    text = str(error.orig)
+    if "locked" in text or "UNIQUE constraint" in text:
+        return Trouble.CONFLICT
+    return Trouble.UNUSABLE if isinstance(error, OperationalError) else Trouble.FAULT
+
+
+def translate(error: Exception) -> SpinCycleError:
+    """Returns what an error of the database is for users. Statements, values and addresses stay out of it."""
+    if isinstance(error, SpinCycleError):
+        return error
+    if not isinstance(error, SQLAlchemyError):
+        return InternalError("internal error: the server's log says more")
+    trouble = trouble_of(error)
+    if trouble is Trouble.FAULT:
+        return InternalError(
+            "the database refused a change: the server's log says more", reason="DATABASE_ERROR"
+        )
+    why = {
+        Trouble.CONFLICT: "it is too busy",
+        Trouble.AWAY: "it does not answer",
+        Trouble.UNUSABLE: "it cannot do its work, the server's log says why",
+    }[trouble]
+    return UnavailableError(f"the database cannot be used now: {why}", reason="DATABASE_UNAVAILABLE")

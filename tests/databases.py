@@ -1,0 +1,259 @@
+"""Private database servers for tests: MariaDB and PostgreSQL from the installed binaries, on free ports.
+
+Each is started once in a test run, and can be killed and started again; tests get databases of their
+own in it. What is started is ended by pid. Where there is no binary, tests are skipped, except in CI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+START_LIMIT = 60.0
+_numbers = count(1)
+
+
+def find_binary(*names: str) -> str:
+    """Returns the path of the first of some programs; skips the test where there is none.
+
+    In CI all are installed: there it fails.
+    """
+    places = [
+        *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
+        Path("/usr/sbin"),
+        Path("/usr/bin"),
+    ]
+    for name in names:
+        found = shutil.which(name) or next(
+            (str(place / name) for place in places if (place / name).exists()), None
+        )
+        if found:
+            return found
+    message = f"{names[0]} is not installed"
+    if os.environ.get("CI"):
+        raise AssertionError(message)
+    pytest.skip(message)
+
+
+def free_port() -> int:
+    """Returns a port that was free just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class DatabaseServer(ABC):
+    """One server with its files."""
+
+    user: str
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="spincycle-db-"))
+        self.directory.chmod(0o755)
+        # Database servers refuse to run as root.
+        self.account = self.user if os.geteuid() == 0 else None
+        if self.account:
+            owner = pwd.getpwnam(self.account)
+            os.chown(self.directory, owner.pw_uid, owner.pw_gid)
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def make_files(self) -> None:
+        """Makes the files of an empty server."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Returns what runs the server."""
+
+    @abstractmethod
+    def url(self, database: str) -> str:
+        """Returns the URL of a database, as users write it."""
+
+    @abstractmethod
+    def admin_url(self) -> str:
+        """Returns the URL of the database that is always there, for SQLAlchemy."""
+
+    def run_once(self, *command: str) -> None:
+        """Runs a program as the server's user."""
+        done = subprocess.run(
+            command,
+            cwd=self.directory,
+            user=self.account,
+            capture_output=True,
+            timeout=START_LIMIT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> None:
+        """Starts the server, and returns when it answers."""
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(),
+                cwd=self.directory,
+                user=self.account,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_LIMIT
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except DBAPIError:
+                log_text = (self.directory / "log").read_text(errors="replace")[-3000:]
+                assert self._process.poll() is None, log_text
+                assert time.monotonic() < deadline, log_text
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """Ends the server by SIGKILL, with all processes that belong to it."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(START_LIMIT)
+            self._process = None
+
+    def close(self) -> None:
+        """Ends the server and drops its files."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def execute(self, statement: str) -> None:
+        """Runs a statement that is for the whole server."""
+        engine = create_engine(self.admin_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+
+    def fresh_database(self) -> str:
+        """Makes an empty database, and returns its URL."""
+        name = f"spincycle_{next(_numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+class MariaDb(DatabaseServer):
+    """A MariaDB server. Commits are on disk when they are answered, as its default is."""
+
+    user = "mysql"
+
+    def make_files(self) -> None:
+        self.run_once(
+            find_binary("mariadb-install-db", "mysql_install_db"),
+            "--no-defaults",
+            f"--datadir={self.directory / 'data'}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        )
+
+    def command(self) -> list[str]:
+        return [
+            find_binary("mariadbd", "mysqld"),
+            "--no-defaults",
+            f"--datadir={self.directory / 'data'}",
+            f"--socket={self.directory / 'socket'}",
+            f"--pid-file={self.directory / 'pid'}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--innodb-buffer-pool-size=128M",
+            "--max-allowed-packet=64M",
+        ]
+
+    def url(self, database: str) -> str:
+        return f"mysql://root@127.0.0.1:{self.port}/{database}"
+
+    def admin_url(self) -> str:
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/mysql"
+
+
+class PostgreSql(DatabaseServer):
+    """A PostgreSQL server. Commits are on disk when they are answered, as its default is."""
+
+    user = "postgres"
+
+    def make_files(self) -> None:
+        self.run_once(
+            find_binary("initdb"), "-D", str(self.directory / "data"), "-U", "spincycle", "-A", "trust",
+            "--locale=C.UTF-8", "-E", "UTF8", "--no-sync",
+        )  # fmt: skip
+
+    def command(self) -> list[str]:
+        return [
+            find_binary("postgres"),
+            "-D", str(self.directory / "data"),
+            "-p", str(self.port),
+            "-c", "listen_addresses=127.0.0.1",
+            "-c", f"unix_socket_directories={self.directory}",
+        ]  # fmt: skip
+
+    def kill(self) -> None:
+        super().kill()
+        (self.directory / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://spincycle@127.0.0.1:{self.port}/{database}"
+
+    def admin_url(self) -> str:
+        return f"postgresql+psycopg://spincycle@127.0.0.1:{self.port}/postgres"
+
+
+SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDb, "postgresql": PostgreSql}
+DATABASES = ("sqlite", *SERVERS)
+
+
+@contextlib.contextmanager
+def database_server(kind: str) -> Iterator[DatabaseServer]:
+    """Runs a server of its own for a test that disturbs it."""
+    server = SERVERS[kind]()
+    try:
+        server.make_files()
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+class SharedServers:
+    """The servers of a test run, each started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._servers: dict[str, DatabaseServer] = {}
+
+    def get(self, kind: str) -> DatabaseServer:
+        """Returns the running server of a kind."""
+        if kind not in self._servers:
+            self._servers[kind] = self._stack.enter_context(database_server(kind))
+        return self._servers[kind]
+
+    def url(self, kind: str, directory: Path) -> str:
+        """Returns the URL of a fresh database of a kind; one of SQLite is in the directory."""
+        if kind == "sqlite":
+            return f"sqlite:///{directory / f'{next(_numbers)}.db'}"
+        return self.get(kind).fresh_database()
+
+    def close(self) -> None:
+        """Ends them all."""
+        self._stack.close()

@@ -1,0 +1,49 @@
+"""Commits that fail: before they have happened, or after, when only their answer is lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, cast
+
+import psycopg
+import pymysql
+from sqlalchemy.engine import Engine
+
+FAULTS = ("none", "before commit", "after commit")
+
+
+class CommitFaults:
+    """Has every other commit of an engine fail, as when the connection breaks.
+
+    Attributes:
+        count: How many have failed.
+    """
+
+    def __init__(self, engine: Engine, when: str) -> None:
+        self.count = 0
+        self._when = when
+        self._fails_next = True
+        self._commit: Callable[[Any], None] = engine.dialect.do_commit
+        engine.dialect.do_commit = self._do_commit  # type: ignore[method-assign, assignment]
+
+    def _do_commit(self, connection: Any) -> None:
+        fails, self._fails_next = self._fails_next, not self._fails_next
+        if not fails:
+            self._commit(connection)
+            return
+        self.count += 1
+        if self._when == "after commit":
+            self._commit(connection)
+        _break(connection.driver_connection)
+
+
+def _break(connection: Any) -> None:
+    """Breaks a connection, and raises what its driver says of that."""
+    if isinstance(connection, pymysql.connections.Connection):
+        cast("Any", connection)._force_close()
+        raise pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query")
+    if isinstance(connection, psycopg.Connection):
+        connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+    raise sqlite3.OperationalError("database is locked")
