@@ -75,6 +75,12 @@ class DatabaseServer(ABC):
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process that runs it, or is the parent of those that do."""
+        assert self._process is not None
+        return self._process.pid
+
     @abstractmethod
     def make_files(self) -> None:
         """Makes the files of an empty server."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
 
-from spincycle_grpc.errors import NotFoundError
+from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, SpinCycleError
 from spincycle_grpc.v1 import job_runner_pb2 as messages
 from spincycle_grpc.version import API_VERSION
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from spincycle_grpc.v1.status_pb2 import JobStatus
 
 logger = structlog.get_logger(__name__)
+
+_STARTED = messages.JobChainStart()
+_STARTED_AT_ONCE = 20
+"""Chains that are started before others of the loop have their turn."""
 
 
 class JobRunnerService:
@@ -47,6 +52,35 @@ class JobRunnerService:
         self._chains.check_runner(request.runner_id)
         await self._chains.resume(request.suspended_job_chain, request.epoch)
         return messages.ResumeJobChainResponse(url=self._url(request.suspended_job_chain.request_id))
+
+    async def StartJobChains(  # noqa: N802
+        self, request: messages.StartJobChainsRequest, context: CallContext
+    ) -> messages.StartJobChainsResponse:
+        """Starts several chains, each for itself."""
+        self._chains.check_runner(request.runner_id)
+        starts = []
+        for assigned in request.chains:
+            starts.append(await self._start(assigned))
+            if len(starts) % _STARTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return messages.StartJobChainsResponse(starts=starts)
+
+    async def _start(self, assigned: messages.AssignedJobChain) -> messages.JobChainStart:
+        try:
+            match assigned.WhichOneof("chain"):
+                case "job_chain":
+                    await self._chains.start_new(assigned.job_chain, assigned.epoch)
+                case "suspended_job_chain":
+                    await self._chains.resume(assigned.suspended_job_chain, assigned.epoch)
+                case _:
+                    raise InvalidArgumentError("there is no chain to start", reason="INVALID_JOB_CHAIN")
+        except SpinCycleError as error:
+            return messages.JobChainStart(
+                error=messages.JobChainStartError(
+                    code=error.status.grpc_code, reason=error.reason, message=error.message
+                )
+            )
+        return _STARTED
 
     async def StopJobChain(  # noqa: N802
         self, request: messages.StopJobChainRequest, context: CallContext

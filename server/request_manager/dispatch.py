@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,6 +26,7 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 
 if TYPE_CHECKING:
     from server.request_manager.runners import Runners
@@ -237,31 +238,18 @@ class Dispatcher:
             logger.error("sending a chain failed", exc_info=error)
 
     async def _send_new(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
-        await self._deliver(
-            runner,
-            assignment,
-            State.PENDING,
-            lambda: self._runners.new_job_chain(runner, job_chain, assignment.epoch),
-        )
+        chain = AssignedJobChain(epoch=assignment.epoch, job_chain=job_chain)
+        await self._deliver(runner, assignment, State.PENDING, chain)
 
     async def _send_suspended(
         self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
     ) -> None:
-        delivered = await self._deliver(
-            runner,
-            assignment,
-            State.SUSPENDED,
-            lambda: self._runners.resume_job_chain(runner, suspended, assignment.epoch),
-        )
-        if delivered:
+        chain = AssignedJobChain(epoch=assignment.epoch, suspended_job_chain=suspended)
+        if await self._deliver(runner, assignment, State.SUSPENDED, chain):
             await self._store.drop_suspended(assignment)
 
     async def _deliver(
-        self,
-        runner: RunnerInfo,
-        assignment: Assignment,
-        state_before: State,
-        send: Callable[[], Awaitable[None]],
+        self, runner: RunnerInfo, assignment: Assignment, state_before: State, chain: AssignedJobChain
     ) -> bool:
         """Tells the runner until it says yes or no, or is gone. Returns whether it said yes."""
         log = logger.bind(request_id=assignment.request_id, runner_id=runner.runner_id)
@@ -269,7 +257,7 @@ class Dispatcher:
         doubtful = False  # whether it may have the chain, though it did not say so
         while True:
             try:
-                await send()
+                await self._runners.start_job_chain(runner, chain)
             except InvalidArgumentError as error:
                 log.error("runner refused the chain", error=str(error))
                 await self._store.end_assignment(assignment, State.FAIL)

@@ -14,15 +14,10 @@ import grpc
 import grpc.aio
 import structlog
 
+from server.request_manager.chain_sender import ChainSender
 from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
 from spincycle_grpc.errors import SpinCycleError
-from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
-from spincycle_grpc.v1.job_runner_pb2 import (
-    NewJobChainRequest,
-    ResumeJobChainRequest,
-    RunningJobsRequest,
-    StopJobChainRequest,
-)
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, RunningJobsRequest, StopJobChainRequest
 from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
@@ -56,6 +51,7 @@ class Runners:
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._senders: dict[str, ChainSender] = {}
         self._turn = 0
 
     async def refresh(self) -> None:
@@ -63,6 +59,8 @@ class Runners:
         live = await self._store.live_runners()
         self._live = {runner.runner_id: runner for runner, _ in live}
         self._draining = {runner.runner_id for runner, draining in live if draining}
+        for runner_id in [runner_id for runner_id in self._senders if runner_id not in self._live]:
+            await self._senders.pop(runner_id).close()
         used = {runner.grpc_address for runner, _ in live}
         for address in [address for address in self._channels if address not in used]:
             await self._channels.pop(address).close()
@@ -97,25 +95,22 @@ class Runners:
         self._turn += 1
         return able[self._turn % len(able)]
 
-    async def new_job_chain(self, runner: RunnerInfo, job_chain: JobChain, epoch: int) -> None:
-        """Gives the runner a new chain. Safe to repeat.
+    async def start_job_chain(self, runner: RunnerInfo, chain: AssignedJobChain) -> None:
+        """Gives the runner a chain. Safe to repeat.
 
         Raises:
-            SpinCycleError: As the contract of NewJobChain says, or the runner cannot be reached.
+            SpinCycleError: As the contracts of NewJobChain and ResumeJobChain say, or the runner cannot
+                be reached.
         """
-        request = NewJobChainRequest(job_chain=job_chain, epoch=epoch, runner_id=runner.runner_id)
-        await self._call(runner, lambda stub: stub.NewJobChain(request, timeout=CALL_TIMEOUT))
-
-    async def resume_job_chain(self, runner: RunnerInfo, suspended: SuspendedJobChain, epoch: int) -> None:
-        """Gives the runner a suspended chain. Safe to repeat.
-
-        Raises:
-            SpinCycleError: As the contract of ResumeJobChain says, or the runner cannot be reached.
-        """
-        request = ResumeJobChainRequest(
-            suspended_job_chain=suspended, epoch=epoch, runner_id=runner.runner_id
-        )
-        await self._call(runner, lambda stub: stub.ResumeJobChain(request, timeout=CALL_TIMEOUT))
+        sender = self._senders.get(runner.runner_id)
+        if sender is None:
+            sender = self._senders[runner.runner_id] = ChainSender(
+                runner.runner_id,
+                lambda request: self._call(
+                    runner, lambda stub: stub.StartJobChains(request, timeout=CALL_TIMEOUT)
+                ),
+            )
+        await sender.send(chain)
 
     async def stop_job_chain(self, runner: RunnerInfo, request_id: str) -> None:
         """Tells the runner to stop a chain. Safe to repeat.
@@ -170,6 +165,8 @@ class Runners:
         return JobRunnerStub(channel)
 
     async def close(self) -> None:
-        """Closes all channels."""
+        """Gives up what is on its way, and closes all channels."""
+        senders, self._senders = list(self._senders.values()), {}
+        await asyncio.gather(*(sender.close() for sender in senders))
         channels, self._channels = list(self._channels.values()), {}
         await asyncio.gather(*(channel.close() for channel in channels))

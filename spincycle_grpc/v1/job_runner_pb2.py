@@ -28,7 +28,7 @@ from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
 from spincycle_grpc.v1 import status_pb2 as spincycle_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\")\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14StopJobChainResponse\"H\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xb8\x05\n\tJobRunner\x12\x86\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"2\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa0\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"C\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12\x89\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"2\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12x\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12y\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\x1f\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"Z\n\x15StartJobChainsRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12.\n\x06\x63hains\x18\x02 \x03(\x0b\x32\x1e.spincycle.v1.AssignedJobChain\"\x97\x01\n\x10\x41ssignedJobChain\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12+\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChainH\x00\x12>\n\x13suspended_job_chain\x18\x03 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x42\x07\n\x05\x63hain\"E\n\x16StartJobChainsResponse\x12+\n\x06starts\x18\x01 \x03(\x0b\x32\x1b.spincycle.v1.JobChainStart\"@\n\rJobChainStart\x12/\n\x05\x65rror\x18\x01 \x01(\x0b\x32 .spincycle.v1.JobChainStartError\"C\n\x12JobChainStartError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\")\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14StopJobChainResponse\"H\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\x95\x06\n\tJobRunner\x12\x86\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"2\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa0\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"C\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12[\n\x0eStartJobChains\x12#.spincycle.v1.StartJobChainsRequest\x1a$.spincycle.v1.StartJobChainsResponse\x12\x89\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"2\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12x\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12y\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\x1f\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,18 +55,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMEJOBCHAINREQUEST']._serialized_end=407
   _globals['_RESUMEJOBCHAINRESPONSE']._serialized_start=409
   _globals['_RESUMEJOBCHAINRESPONSE']._serialized_end=446
-  _globals['_STOPJOBCHAINREQUEST']._serialized_start=448
-  _globals['_STOPJOBCHAINREQUEST']._serialized_end=489
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=491
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=513
-  _globals['_RUNNINGJOBSREQUEST']._serialized_start=515
-  _globals['_RUNNINGJOBSREQUEST']._serialized_end=587
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=589
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=649
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=651
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=676
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=678
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=721
-  _globals['_JOBRUNNER']._serialized_start=724
-  _globals['_JOBRUNNER']._serialized_end=1420
+  _globals['_STARTJOBCHAINSREQUEST']._serialized_start=448
+  _globals['_STARTJOBCHAINSREQUEST']._serialized_end=538
+  _globals['_ASSIGNEDJOBCHAIN']._serialized_start=541
+  _globals['_ASSIGNEDJOBCHAIN']._serialized_end=692
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_start=694
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_end=763
+  _globals['_JOBCHAINSTART']._serialized_start=765
+  _globals['_JOBCHAINSTART']._serialized_end=829
+  _globals['_JOBCHAINSTARTERROR']._serialized_start=831
+  _globals['_JOBCHAINSTARTERROR']._serialized_end=898
+  _globals['_STOPJOBCHAINREQUEST']._serialized_start=900
+  _globals['_STOPJOBCHAINREQUEST']._serialized_end=941
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=943
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=965
+  _globals['_RUNNINGJOBSREQUEST']._serialized_start=967
+  _globals['_RUNNINGJOBSREQUEST']._serialized_end=1039
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=1041
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=1101
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=1103
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=1128
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=1130
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=1173
+  _globals['_JOBRUNNER']._serialized_start=1176
+  _globals['_JOBRUNNER']._serialized_end=1965
 # @@protoc_insertion_point(module_scope)

@@ -129,6 +129,148 @@ class ResumeJobChainResponse(_message.Message):
 Global___ResumeJobChainResponse: _TypeAlias = ResumeJobChainResponse  # noqa: Y015
 
 @_typing.final
+class StartJobChainsRequest(_message.Message):
+    """Asks to run several chains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNER_ID_FIELD_NUMBER: _builtins.int
+    CHAINS_FIELD_NUMBER: _builtins.int
+    runner_id: _builtins.str
+    """The runner that the chains are assigned to. Empty: whichever answers."""
+    @_builtins.property
+    def chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedJobChain]:
+        """The chains."""
+
+    def __init__(
+        self,
+        *,
+        runner_id: _builtins.str = ...,
+        chains: _abc.Iterable[Global___AssignedJobChain] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "runner_id", b"runner_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartJobChainsRequest: _TypeAlias = StartJobChainsRequest  # noqa: Y015
+
+@_typing.final
+class AssignedJobChain(_message.Message):
+    """A chain, and which assignment of its request it is for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    JOB_CHAIN_FIELD_NUMBER: _builtins.int
+    SUSPENDED_JOB_CHAIN_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The number of the assignment, from 1. 0: not assigned by a Request Manager."""
+    @_builtins.property
+    def job_chain(self) -> _job_pb2.JobChain:
+        """A new chain, all of its jobs PENDING."""
+
+    @_builtins.property
+    def suspended_job_chain(self) -> _job_pb2.SuspendedJobChain:
+        """A chain to go on with."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        job_chain: _job_pb2.JobChain | None = ...,
+        suspended_job_chain: _job_pb2.SuspendedJobChain | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "job_chain", b"job_chain", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "job_chain", b"job_chain", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_chain: _TypeAlias = _typing.Literal["job_chain", "suspended_job_chain"]  # noqa: Y015
+    _WhichOneofArgType_chain: _TypeAlias = _typing.Literal["chain", b"chain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_chain) -> _WhichOneofReturnType_chain | None: ...
+
+Global___AssignedJobChain: _TypeAlias = AssignedJobChain  # noqa: Y015
+
+@_typing.final
+class StartJobChainsResponse(_message.Message):
+    """Answers StartJobChains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobChainStart]:
+        """What became of each chain, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        starts: _abc.Iterable[Global___JobChainStart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartJobChainsResponse: _TypeAlias = StartJobChainsResponse  # noqa: Y015
+
+@_typing.final
+class JobChainStart(_message.Message):
+    """Whether a chain was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def error(self) -> Global___JobChainStartError:
+        """Why not. Unset: it was."""
+
+    def __init__(
+        self,
+        *,
+        error: Global___JobChainStartError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobChainStart: _TypeAlias = JobChainStart  # noqa: Y015
+
+@_typing.final
+class JobChainStartError(_message.Message):
+    """Why a chain was not started: what NewJobChain or ResumeJobChain would have failed with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The number of the gRPC status."""
+    reason: _builtins.str
+    """The stable reason, as "TOO_MANY_CHAINS"."""
+    message: _builtins.str
+    """What to tell a person."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobChainStartError: _TypeAlias = JobChainStartError  # noqa: Y015
+
+@_typing.final
 class StopJobChainRequest(_message.Message):
     """Asks to stop a chain."""
 

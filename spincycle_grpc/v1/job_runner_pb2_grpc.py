@@ -48,6 +48,11 @@ class JobRunnerStub:
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.ResumeJobChainRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.ResumeJobChainResponse.FromString,
                 _registered_method=True)
+        self.StartJobChains = channel.unary_unary(
+                '/spincycle.v1.JobRunner/StartJobChains',
+                request_serializer=spincycle_dot_v1_dot_job__runner__pb2.StartJobChainsRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.StartJobChainsResponse.FromString,
+                _registered_method=True)
         self.StopJobChain = channel.unary_unary(
                 '/spincycle.v1.JobRunner/StopJobChain',
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.StopJobChainRequest.SerializeToString,
@@ -92,6 +97,17 @@ class JobRunnerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartJobChains(self, request, context):
+        """Starts to run several job chains, new ones and suspended ones, each as
+        NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
+        cannot be started keeps no other from it. A retry is safe.
+
+        FAILED_PRECONDITION: the chains are for another runner, which had this address before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopJobChain(self, request, context):
         """Stops a job chain: nothing new starts, and the jobs that run are told to
         stop. The answer comes before they have stopped. A retry is safe.
@@ -130,6 +146,11 @@ def add_JobRunnerServicer_to_server(servicer, server):
                     servicer.ResumeJobChain,
                     request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.ResumeJobChainRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_job__runner__pb2.ResumeJobChainResponse.SerializeToString,
+            ),
+            'StartJobChains': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartJobChains,
+                    request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.StartJobChainsRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_job__runner__pb2.StartJobChainsResponse.SerializeToString,
             ),
             'StopJobChain': grpc.unary_unary_rpc_method_handler(
                     servicer.StopJobChain,
@@ -205,6 +226,33 @@ class JobRunner:
             '/spincycle.v1.JobRunner/ResumeJobChain',
             spincycle_dot_v1_dot_job__runner__pb2.ResumeJobChainRequest.SerializeToString,
             spincycle_dot_v1_dot_job__runner__pb2.ResumeJobChainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartJobChains(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.JobRunner/StartJobChains',
+            spincycle_dot_v1_dot_job__runner__pb2.StartJobChainsRequest.SerializeToString,
+            spincycle_dot_v1_dot_job__runner__pb2.StartJobChainsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,13 @@ class JobRunnerStub:
 
     INVALID_ARGUMENT: the chain, or its counters, are not valid.
     """
+    StartJobChains: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]
+    """Starts to run several job chains, new ones and suspended ones, each as
+    NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
+    cannot be started keeps no other from it. A retry is safe.
+
+    FAILED_PRECONDITION: the chains are for another runner, which had this address before.
+    """
     StopJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]
     """Stops a job chain: nothing new starts, and the jobs that run are told to
     stop. The answer comes before they have stopped. A retry is safe.
@@ -83,6 +90,13 @@ class JobRunnerAsyncStub(JobRunnerStub):
     """Goes on with a suspended job chain. Else as NewJobChain.
 
     INVALID_ARGUMENT: the chain, or its counters, are not valid.
+    """
+    StartJobChains: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]  # type: ignore[assignment]
+    """Starts to run several job chains, new ones and suspended ones, each as
+    NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
+    cannot be started keeps no other from it. A retry is safe.
+
+    FAILED_PRECONDITION: the chains are for another runner, which had this address before.
     """
     StopJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]  # type: ignore[assignment]
     """Stops a job chain: nothing new starts, and the jobs that run are told to
@@ -127,6 +141,19 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         """Goes on with a suspended job chain. Else as NewJobChain.
 
         INVALID_ARGUMENT: the chain, or its counters, are not valid.
+        """
+
+    @_abc_1.abstractmethod
+    def StartJobChains(
+        self,
+        request: _job_runner_pb2.StartJobChainsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_runner_pb2.StartJobChainsResponse, _abc.Awaitable[_job_runner_pb2.StartJobChainsResponse]]:
+        """Starts to run several job chains, new ones and suspended ones, each as
+        NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
+        cannot be started keeps no other from it. A retry is safe.
+
+        FAILED_PRECONDITION: the chains are for another runner, which had this address before.
         """
 
     @_abc_1.abstractmethod

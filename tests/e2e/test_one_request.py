@@ -104,9 +104,8 @@ def test_http_answers_as_recorded(http: httpx.Client) -> None:
 
     def sleeping() -> httpx.Response | None:
         response = http.get("/api/v1/status/running")
-        return (
-            response if [job for job in response.json()["jobs"] if job["requestId"] == request_id] else None
-        )
+        jobs = [job for job in response.json()["jobs"] if job["requestId"] == request_id]
+        return response if jobs and jobs[0]["status"] else None  # While it is made, it says nothing.
 
     assert_as_recorded(eventually(sleeping), "running")
     assert_as_recorded(http.get(f"/api/v1/requests/{request_id}"), "get-running")

@@ -1,0 +1,102 @@
+"""What the database does on this machine when nobody asks for more: one-row autocommit inserts.
+
+The load comes from the databases' own programs, which cost next to nothing, so that the figure is
+the database's. SQLite has none; there, threads of this process insert.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+
+from tests.databases import find_binary
+
+if TYPE_CHECKING:
+    from bench.cluster import Cluster
+
+CONNECTIONS = 16
+INSERTS = 40_000
+LIMIT = 120.0
+_TABLE = "CREATE TABLE calibration (id {serial} PRIMARY KEY, number BIGINT NOT NULL)"
+_INSERT = "INSERT INTO calibration (number) VALUES (7)"
+
+
+def inserts_per_second(cluster: Cluster, inserts: int = INSERTS) -> float:
+    """Returns one-row autocommit inserts a second over 16 connections into the cluster's database."""
+    return {"sqlite": _sqlite, "mariadb": _mariadb, "postgresql": _postgresql}[cluster.kind](cluster, inserts)
+
+
+def _mariadb(cluster: Cluster, inserts: int) -> float:
+    url = make_url(cluster.url)
+    output = _run(
+        find_binary("mariadb-slap", "mysqlslap"), "--no-defaults", "--host=127.0.0.1", f"--port={url.port}",
+        f"--user={url.username}", "--create-schema=calibration", "--engine=innodb",
+        f"--create={_TABLE.format(serial='BIGINT AUTO_INCREMENT')}", f"--query={_INSERT}",
+        f"--concurrency={CONNECTIONS}", f"--number-of-queries={inserts}",
+    )  # fmt: skip
+    found = re.search(r"Average number of seconds[^:]*: ([\d.]+)", output)
+    assert found is not None, output
+    return inserts / float(found[1])
+
+
+def _postgresql(cluster: Cluster, inserts: int) -> float:
+    assert cluster.database is not None
+    cluster.database.execute(_TABLE.format(serial="BIGSERIAL"))
+    url = make_url(cluster.database.admin_url())
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(_INSERT + ";\n")
+        script.flush()
+        output = _run(
+            find_binary("pgbench"), "-h", "127.0.0.1", "-p", str(url.port), "-U", str(url.username), "-n",
+            "-M", "prepared", "-c", str(CONNECTIONS), "-t", str(inserts // CONNECTIONS), "-f", script.name,
+            str(url.database),
+        )  # fmt: skip
+    cluster.database.execute("DROP TABLE calibration")
+    found = re.search(r"tps = ([\d.]+)", output)
+    assert found is not None, output
+    return float(found[1])
+
+
+def _sqlite(cluster: Cluster, inserts: int) -> float:
+    """Inserts into a file of its own beside the database, with its settings."""
+    path = Path(str(make_url(cluster.url).database)).with_name("calibration.db")
+    inserts //= 10  # Each waits for the disk alone.
+    first = _sqlite_connection(path)
+    first.execute(_TABLE.format(serial="INTEGER"))
+
+    def insert() -> None:
+        connection = _sqlite_connection(path)
+        for _ in range(inserts // CONNECTIONS):
+            connection.execute(_INSERT)
+        connection.close()
+
+    threads = [threading.Thread(target=insert) for _ in range(CONNECTIONS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - began
+    first.close()
+    return inserts / seconds
+
+
+def _sqlite_connection(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=LIMIT, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=True
+    ).stdout

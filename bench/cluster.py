@@ -1,0 +1,160 @@
+"""A whole installation for benchmarks: a private database, a Request Manager and a Job Runner, each a process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from server.store import DatabaseOptions, migrations
+from server.store.engine import make_engine, parse_url
+from tests.databases import DATABASES, DatabaseServer, database_server
+
+SPECS = Path(__file__).parent / "data" / "specs"
+START_LIMIT = 60.0
+STOP_LIMIT = 40.0
+
+__all__ = ["DATABASES", "Cluster", "Server", "running_cluster"]
+
+
+@dataclass
+class Server:
+    """One running server process.
+
+    Attributes:
+        name: "request manager" or "job runner".
+        http: Where it serves HTTP, host:port.
+        grpc: Where it serves gRPC, host:port.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    http: str
+    grpc: str
+
+    def cpu_seconds(self) -> float:
+        """Returns the CPU time that it has used, its threads' too."""
+        return cpu_seconds(self.process.pid)
+
+    def memory(self) -> int:
+        """Returns the bytes that it holds in memory."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+
+@dataclass
+class Cluster:
+    """What is measured.
+
+    Attributes:
+        database: The database server; None: SQLite.
+        url: The database.
+    """
+
+    kind: str
+    database: DatabaseServer | None
+    url: str
+    manager: Server
+    runner: Server
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Returns the CPU time of each process so far, this one as "load"."""
+        own = os.times()
+        seconds = {
+            "request manager": self.manager.cpu_seconds(),
+            "job runner": self.runner.cpu_seconds(),
+            "load": own.user + own.system,
+        }
+        if self.database is not None:
+            seconds["database"] = cpu_seconds(self.database.pid)
+        return seconds
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the CPU time of a process and all that have descended from it."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+@contextlib.contextmanager
+def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
+    """Runs a Request Manager and a Job Runner over a fresh database of a kind; ends them by pid.
+
+    Args:
+        kind: One of DATABASES.
+        options: Environment of the servers, without SPINCYCLE_ and in lower case.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="spincycle-bench-"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        database = None if kind == "sqlite" else stack.enter_context(database_server(kind))
+        url = f"sqlite:///{directory / 'bench.db'}" if database is None else database.fresh_database()
+        _migrate(url)
+        environment = {f"SPINCYCLE_{name.upper()}": value for name, value in options.items()}
+        manager = stack.enter_context(
+            _running("request manager", directory, environment, "--db", url, "--specs", str(SPECS))
+        )
+        runner = stack.enter_context(_running("job runner", directory, environment, "--rm", manager.grpc))
+        _wait_logged(directory / "job-runner.log", "reporting")
+        yield Cluster(kind, database, url, manager, runner)
+
+
+def _migrate(url: str) -> None:
+    engine = make_engine(parse_url(url), DatabaseOptions(), connections=1, reads=False)
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+    engine.dispose()
+
+
+@contextlib.contextmanager
+def _running(
+    name: str, directory: Path, environment: dict[str, str], *arguments: str
+) -> Iterator[Server]:
+    command = name.replace(" ", "-")
+    log = directory / f"{command}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", command, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", *arguments],
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**os.environ, "SPINCYCLE_LOG_FORMAT": "json", **environment},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        listening = _wait_logged(log, "listening", process)
+        yield Server(name, process, listening["http"], listening["grpc"])
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_LIMIT)
+
+
+def _wait_logged(log: Path, message: str, process: subprocess.Popen[bytes] | None = None) -> dict[str, str]:
+    deadline = time.monotonic() + START_LIMIT
+    while True:
+        for line in log.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                event: dict[str, str] = json.loads(line)
+                if event.get("message") == message:
+                    return event
+        ended = process is not None and process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            raise RuntimeError(f"no {message!r} in the log of the server:\n{log.read_text(errors='replace')[-3000:]}")
+        time.sleep(0.02)
