@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, literal, literal_column, select
 from sqlalchemy.engine import Connection
 
-_EXPRESSIONS: dict[str, ColumnElement[int]] = {
+EXPRESSIONS: dict[str, ColumnElement[int]] = {
     "mysql": literal_column("CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)", BigInteger),
     "postgresql": literal_column(
         "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)", BigInteger
     ),
 }
+"""The time in microseconds since the Unix epoch, by kind of database; SQLite's is this machine's."""
 
 
 def now_expression(connection: Connection) -> ColumnElement[int]:
@@ -21,12 +22,12 @@ def now_expression(connection: Connection) -> ColumnElement[int]:
 
     An SQLite file is used on one machine, whose clock is the database's.
     """
-    expression: Any = _EXPRESSIONS.get(connection.dialect.name)
+    expression: Any = EXPRESSIONS.get(connection.dialect.name)
     return literal(time.time_ns() // 1000, BigInteger) if expression is None else expression
 
 
 def database_now(connection: Connection) -> int:
     """Returns the time in microseconds since the Unix epoch."""
-    if connection.dialect.name not in _EXPRESSIONS:
+    if connection.dialect.name not in EXPRESSIONS:
         return time.time_ns() // 1000
     return int(connection.execute(select(now_expression(connection))).scalar_one())

@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
+from pymysql.constants import CLIENT
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
@@ -128,6 +129,8 @@ def _mysql_args(options: DatabaseOptions) -> dict[str, Any]:
         # An answer may come late by the wait for a lock, which ends first and is the better error.
         "read_timeout": 2 * seconds,
         "write_timeout": 2 * seconds,
+        # A transaction's changes go out together; rows that are found count, changed or not.
+        "client_flag": CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
         # Times are UTC; a value that does not fit is an error, not cut in silence.
         "init_command": (
             f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, "

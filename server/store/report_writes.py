@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Insert, delete, insert, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.engine import Connection
 
 from server.store.clock import database_now
 from server.store.request_writes import RequestRows, not_found, wrong_state
 from server.store.rows import microseconds_of
 from server.store.schema import job_log, requests, runners, suspended_job_chains
+from server.store.transaction import RowStatement, Transaction
 from server.store.writer import Write
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
@@ -35,16 +35,17 @@ _NEWEST_TRY = 32_767
 """The largest number of a try that the column holds."""
 
 
-def insert_ignoring(connection: Connection, table: Any) -> Any:
-    """Returns an INSERT that leaves rows alone whose key is there."""
-    name = connection.dialect.name
-    if name == "mysql":
+def _insert_ignoring(dialect_name: str) -> Insert:
+    """Returns the INSERT into the job log that leaves entries alone that are there."""
+    if dialect_name == "mysql":
         # Not INSERT IGNORE, which would cut values that do not fit.
-        first = next(iter(table.primary_key))
-        return mysql.insert(table).on_duplicate_key_update({first.name: first})
-    if name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+        return mysql.insert(job_log).on_duplicate_key_update(request_id=job_log.c.request_id)
+    if dialect_name == "postgresql":
+        return postgresql.insert(job_log).on_conflict_do_nothing()
+    return sqlite.insert(job_log).on_conflict_do_nothing()
+
+
+_INSERT_TRY = RowStatement(_insert_ignoring)
 
 
 def log_row(entry: JobLog) -> dict[str, Any]:
@@ -92,14 +93,15 @@ class RecordLog(Write):
 
     @classmethod
     def apply_all(
-        cls, connection: Connection, writes: Sequence[RecordLog]
+        cls, transaction: Transaction, writes: Sequence[RecordLog]
     ) -> Sequence[SpinCycleError | None]:
         """One statement to see which requests there are, one to insert."""
         ids = {write.entry.request_id for write in writes}
-        known = set(connection.scalars(select(requests.c.request_id).where(requests.c.request_id.in_(ids))))
+        known = set(
+            transaction.execute(select(requests.c.request_id).where(requests.c.request_id.in_(ids))).scalars()
+        )
         rows = [log_row(write.entry) for write in writes if write.entry.request_id in known]
-        if rows:
-            connection.execute(insert_ignoring(connection, job_log), rows)
+        transaction.change(_INSERT_TRY, rows)
         return [
             None if write.entry.request_id in known else not_found(write.entry.request_id) for write in writes
         ]
@@ -115,9 +117,11 @@ class Suspend(Write):
     finished_jobs: int
 
     @classmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[Suspend]) -> Sequence[SpinCycleError | None]:
+    def apply_all(
+        cls, transaction: Transaction, writes: Sequence[Suspend]
+    ) -> Sequence[SpinCycleError | None]:
         """Reads all rows, then writes states and chains."""
-        rows = RequestRows(connection, (write.request_id for write in writes))
+        rows = RequestRows(transaction, (write.request_id for write in writes))
         results: list[SpinCycleError | None] = []
         stored: list[_Suspended] = []
         for write in writes:
@@ -130,7 +134,7 @@ class Suspend(Write):
                 _set_suspended(rows, write.request_id, write.finished_jobs)
                 stored.append((write.request_id, write.suspended, None))
                 results.append(None)
-        _save_suspended(connection, stored)
+        _save_suspended(transaction, stored)
         rows.save()
         return results
 
@@ -145,20 +149,19 @@ class ApplyReports(Write):
 
     @classmethod
     def apply_all(
-        cls, connection: Connection, writes: Sequence[ApplyReports]
+        cls, transaction: Transaction, writes: Sequence[ApplyReports]
     ) -> Sequence[list[RefusedReport]]:
         """Reads the requests' rows, decides which reports count, and writes all of them together."""
         rows = RequestRows(
-            connection, (report.assignment.request_id for write in writes for report in write.reports)
+            transaction, (report.assignment.request_id for write in writes for report in write.reports)
         )
         batch = _ReportBatch(rows)
         results = [
             [refusal for report in write.reports if (refusal := batch.add(write.runner_id, report))]
             for write in writes
         ]
-        if batch.tries:
-            connection.execute(insert_ignoring(connection, job_log), batch.tries)
-        _save_suspended(connection, batch.suspended)
+        transaction.change(_INSERT_TRY, batch.tries)
+        _save_suspended(transaction, batch.suspended)
         rows.save()
         return results
 
@@ -237,20 +240,20 @@ def _set_suspended(rows: RequestRows, request_id: str, finished_jobs: int) -> No
     rows.change(request_id, state=State.SUSPENDED, jr_url=None, finished_jobs=finished_jobs)
 
 
-def _save_suspended(connection: Connection, chains: Sequence[_Suspended]) -> None:
+def _save_suspended(transaction: Transaction, chains: Sequence[_Suspended]) -> None:
     if not chains:
         return
-    now = database_now(connection)
+    now = database_now(transaction.connection)
     ids = [request_id for request_id, _, _ in chains]
     kept = set(
-        connection.scalars(
+        transaction.execute(
             select(suspended_job_chains.c.request_id).where(
                 suspended_job_chains.c.request_id.in_(ids), suspended_job_chains.c.is_dropped.is_not(True)
             )
-        )
+        ).scalars()
     )
-    connection.execute(delete(suspended_job_chains).where(suspended_job_chains.c.request_id.in_(ids)))
-    connection.execute(
+    transaction.execute(delete(suspended_job_chains).where(suspended_job_chains.c.request_id.in_(ids)))
+    transaction.execute(
         insert(suspended_job_chains),
         [
             {
@@ -276,15 +279,15 @@ class RenewRunner(Write):
     draining: bool
 
     @classmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[RenewRunner]) -> Sequence[None]:
+    def apply_all(cls, transaction: Transaction, writes: Sequence[RenewRunner]) -> Sequence[None]:
         """Replaces the rows of the runners, and of those that had their addresses before."""
-        now = database_now(connection)
+        now = database_now(transaction.connection)
         newest = {write.runner.runner_id: write for write in writes}
         addresses = [write.runner.grpc_address for write in newest.values()]
-        connection.execute(
+        transaction.execute(
             delete(runners).where(runners.c.runner_id.in_(newest) | runners.c.grpc_address.in_(addresses))
         )
-        connection.execute(
+        transaction.execute(
             insert(runners),
             [
                 {
@@ -308,7 +311,7 @@ class RemoveRunner(Write):
     runner_id: str
 
     @classmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[RemoveRunner]) -> Sequence[None]:
+    def apply_all(cls, transaction: Transaction, writes: Sequence[RemoveRunner]) -> Sequence[None]:
         """One statement."""
-        connection.execute(delete(runners).where(runners.c.runner_id.in_([one.runner_id for one in writes])))
+        transaction.execute(delete(runners).where(runners.c.runner_id.in_([one.runner_id for one in writes])))
         return [None] * len(writes)

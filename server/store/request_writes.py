@@ -11,31 +11,46 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.engine import Connection
 
 from server.store.schema import request_archives, request_args, requests, suspended_job_chains
+from server.store.transaction import RowStatement, Transaction
 from server.store.writer import Write
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 
-_INSERT_REQUEST = insert(requests)
-_INSERT_ARCHIVE = insert(request_archives)
-_INSERT_ARG = insert(request_args)
-_UPDATE = (
-    update(requests)
-    .where(requests.c.request_id == bindparam("key"))
-    .values(
-        state=bindparam("new_state"),
-        epoch=bindparam("new_epoch"),
-        runner_id=bindparam("new_runner_id"),
-        jr_url=bindparam("new_jr_url"),
-        started_at=bindparam("new_started_at"),
-        finished_at=bindparam("new_finished_at"),
-        finished_jobs=bindparam("new_finished_jobs"),
-        stop_requested=bindparam("new_stop_requested"),
-        # MySQL's TIMESTAMP columns may be made to change with the row: this one never does.
-        created_at=requests.c.created_at,
+_INSERT_REQUEST = RowStatement(lambda _: insert(requests))
+_INSERT_ARCHIVE = RowStatement(lambda _: insert(request_archives))
+_INSERT_ARG = RowStatement(lambda _: insert(request_args))
+_ROW_COLUMNS = (
+    requests.c.request_id,
+    requests.c.state,
+    requests.c.epoch,
+    requests.c.runner_id,
+    requests.c.jr_url,
+    requests.c.started_at,
+    requests.c.finished_at,
+    requests.c.finished_jobs,
+    requests.c.stop_requested,
+)
+"""What may change of a request."""
+
+_UPDATE = RowStatement(
+    lambda _: (
+        update(requests)
+        .where(requests.c.request_id == bindparam("key"))
+        .values(
+            state=bindparam("new_state"),
+            epoch=bindparam("new_epoch"),
+            runner_id=bindparam("new_runner_id"),
+            jr_url=bindparam("new_jr_url"),
+            started_at=bindparam("new_started_at"),
+            finished_at=bindparam("new_finished_at"),
+            finished_jobs=bindparam("new_finished_jobs"),
+            stop_requested=bindparam("new_stop_requested"),
+            # MySQL's TIMESTAMP columns may be made to change with the row: this one never does.
+            created_at=requests.c.created_at,
+        )
     )
 )
 _DELETE_SUSPENDED = delete(suspended_job_chains).where(suspended_job_chains.c.request_id == bindparam("key"))
@@ -60,35 +75,34 @@ def wrong_state(request_id: str, state: int, expected: State) -> FailedPrecondit
 class CreateRequest(Write):
     """A new request, with its archive and perhaps its assignment. Result: None."""
 
+    order: ClassVar[int] = 100  # Behind all that reads, so that it goes out with what the others change.
     request: Mapping[str, Any]
     archive: Mapping[str, Any]
     args: Sequence[Mapping[str, Any]]
 
     @classmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[CreateRequest]) -> Sequence[None]:
+    def apply_all(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> Sequence[None]:
         """One statement a table."""
-        connection.execute(_INSERT_REQUEST, [write.request for write in writes])
-        connection.execute(_INSERT_ARCHIVE, [write.archive for write in writes])
-        args = [row for write in writes for row in write.args]
-        if args:
-            connection.execute(_INSERT_ARG, args)
+        transaction.change(_INSERT_REQUEST, [write.request for write in writes])
+        transaction.change(_INSERT_ARCHIVE, [write.archive for write in writes])
+        transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
         return [None] * len(writes)
 
 
 class RequestRows:
     """The rows of some requests, locked, changed in memory, and written back at the end."""
 
-    def __init__(self, connection: Connection, request_ids: Iterable[str]) -> None:
-        self._connection = connection
+    def __init__(self, transaction: Transaction, request_ids: Iterable[str]) -> None:
+        self._transaction = transaction
         query = (
-            select(requests)
+            select(*_ROW_COLUMNS)
             .where(requests.c.request_id.in_(sorted(set(request_ids))))
             # Locks are taken in one order, or transactions block each other.
             .order_by(requests.c.request_id)
             .with_for_update()
         )
         self._rows: dict[str, dict[str, Any]] = {
-            row.request_id: dict(row._mapping) for row in connection.execute(query)
+            row.request_id: dict(row._mapping) for row in transaction.execute(query)
         }
         self._changed: dict[str, dict[str, Any]] = {}
         self._dropped: list[str] = []
@@ -116,7 +130,7 @@ class RequestRows:
     def save(self) -> None:
         """Writes the changes."""
         if self._changed:
-            self._connection.execute(
+            self._transaction.change(
                 _UPDATE,
                 [
                     {
@@ -134,9 +148,9 @@ class RequestRows:
                 ],
             )
         if self._dropped:
-            self._connection.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._dropped])
+            self._transaction.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._dropped])
         if self._resumed:
-            self._connection.execute(_DELETE_RESUMED, [{"key": key} for key in self._resumed])
+            self._transaction.execute(_DELETE_RESUMED, [{"key": key} for key in self._resumed])
 
 
 class StateWrite(Write):
@@ -149,9 +163,9 @@ class StateWrite(Write):
         raise NotImplementedError
 
     @classmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[StateWrite]) -> Sequence[Any]:
+    def apply_all(cls, transaction: Transaction, writes: Sequence[StateWrite]) -> Sequence[Any]:
         """Reads all rows, decides for each write in turn, and writes back what changed."""
-        rows = RequestRows(connection, (write.request_id for write in writes))
+        rows = RequestRows(transaction, (write.request_id for write in writes))
         results: list[Any] = []
         for write in writes:
             row = rows.get(write.request_id)

@@ -130,6 +130,7 @@ class Store:
             "jr_url": None if runner is None else runner.url,
             "epoch": 0 if runner is None else 1,
             "runner_id": None if runner is None else runner.runner_id,
+            "stop_requested": False,
         }
         archive = {
             "request_id": request.id,

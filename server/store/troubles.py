@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from enum import Enum, auto
 
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from spincycle_grpc.errors import InternalError, SpinCycleError, UnavailableError
@@ -15,6 +16,9 @@ class Trouble(Enum):
 
     CONFLICT = auto()
     """Another transaction was in the way: the same one may be done again at once."""
+
+    DUPLICATE = auto()
+    """There is a row of that key already: somebody was faster, or will always have been."""
 
     AWAY = auto()
     """The connection was lost, or there is none to be had: it may be there again in a while."""
@@ -28,8 +32,8 @@ class Trouble(Enum):
 
 _MYSQL_CONFLICTS = frozenset({1020, 1205, 1213})
 _MYSQL_AWAY = frozenset(
-    # Too many connections, shutdown, killed, lost, no server; read-only, as an old primary after a failover.
-    {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1290, 1836, 1927, 2002, 2003, 2006, 2013,
+    # Closed already, too many connections, shutdown, killed, lost, no server; read-only, as after a failover.
+    {0, 1040, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1290, 1836, 1927, 2002, 2003, 2006, 2013,
      2014, 2055, 4031}
 )  # fmt: skip
 _MYSQL_UNUSABLE = frozenset({3, 5, 28, 1021, 1030, 1037, 1041, 1044, 1045, 1049, 1114, 1129, 1130, 1698})
@@ -39,25 +43,25 @@ _POSTGRESQL_UNUSABLE = ("53", "54", "55", "58", "28", "3D", "42501")
 
 
 def trouble_of(error: Exception) -> Trouble:
-    """Returns what an error tells of the database. Integrity errors are conflicts: somebody was faster."""
+    """Returns what an error tells of the database."""
     if isinstance(error, PoolTimeoutError):
         return Trouble.AWAY
-    if not isinstance(error, DBAPIError):
-        return Trouble.FAULT
-    if error.connection_invalidated:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Trouble.AWAY
-    cause = error.orig
+    cause = error.orig if isinstance(error, DBAPIError) else error
     module = type(cause).__module__
     if module.startswith("pymysql"):
         return _of_mysql(cause)
     if module.startswith("psycopg"):
         return _of_postgresql(cause)
-    return _of_sqlite(error)
+    return _of_sqlite(cause) if isinstance(cause, sqlite3.Error) else Trouble.FAULT
 
 
 def _of_mysql(cause: BaseException | None) -> Trouble:
     code = cause.args[0] if cause is not None and cause.args else None
-    if code in _MYSQL_CONFLICTS or code == 1062:
+    if code == 1062:
+        return Trouble.DUPLICATE
+    if code in _MYSQL_CONFLICTS:
         return Trouble.CONFLICT
     if code in _MYSQL_AWAY:
         return Trouble.AWAY
@@ -69,25 +73,33 @@ def _of_postgresql(cause: BaseException | None) -> Trouble:
     code = getattr(cause, "sqlstate", None)
     if code is None:  # no connection could be made, or it broke
         return Trouble.AWAY if type(cause).__name__ == "OperationalError" else Trouble.FAULT
-    if code in _POSTGRESQL_CONFLICTS or code == "23505":
+    if code == "23505":
+        return Trouble.DUPLICATE
+    if code in _POSTGRESQL_CONFLICTS:
         return Trouble.CONFLICT
     if code.startswith(_POSTGRESQL_AWAY):
         return Trouble.AWAY
     return Trouble.UNUSABLE if code.startswith(_POSTGRESQL_UNUSABLE) else Trouble.FAULT
 
 
-def _of_sqlite(error: DBAPIError) -> Trouble:
-    text = str(error.orig)
-    if "locked" in text or "UNIQUE constraint" in text:
+def _of_sqlite(cause: sqlite3.Error) -> Trouble:
+    text = str(cause)
+    if "UNIQUE constraint" in text:
+        return Trouble.DUPLICATE
+    if "locked" in text:
         return Trouble.CONFLICT
-    return Trouble.UNUSABLE if isinstance(error, OperationalError) else Trouble.FAULT
+    return Trouble.UNUSABLE if isinstance(cause, sqlite3.OperationalError) else Trouble.FAULT
+
+
+def _is_of_driver(error: Exception) -> bool:
+    return type(error).__module__.split(".")[0] in ("pymysql", "psycopg", "sqlite3")
 
 
 def translate(error: Exception) -> SpinCycleError:
     """Returns what an error of the database is for users. Statements, values and addresses stay out of it."""
     if isinstance(error, SpinCycleError):
         return error
-    if not isinstance(error, SQLAlchemyError):
+    if not isinstance(error, SQLAlchemyError) and not _is_of_driver(error):
         return InternalError("internal error: the server's log says more")
     trouble = trouble_of(error)
     if trouble is Trouble.FAULT:
@@ -96,6 +108,7 @@ def translate(error: Exception) -> SpinCycleError:
         )
     why = {
         Trouble.CONFLICT: "it is too busy",
+        Trouble.DUPLICATE: "somebody else does the same",
         Trouble.AWAY: "it does not answer",
         Trouble.UNUSABLE: "it cannot do its work, the server's log says why",
     }[trouble]

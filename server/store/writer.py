@@ -8,6 +8,8 @@ so that a write that cannot be done harms no other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import queue
 import random
 import threading
@@ -20,11 +22,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import structlog
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from server.store.clock import now_expression
+from server.store.clock import EXPRESSIONS, now_expression
 from server.store.schema import writers
+from server.store.transaction import RowStatement, Transaction
 from server.store.troubles import Trouble, translate, trouble_of
 from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
 
@@ -39,11 +42,25 @@ MAX_BATCH = 500
 MAX_CONFLICTS = 8
 """How often a transaction is done again since another was in its way."""
 
+MAX_DUPLICATES = 3
+"""How often one write is done again since there was a row of its key."""
+
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
 _KEPT = 86_400_000_000
 """Microseconds that the row of a writer that writes no more is kept."""
 
+
+def _leave_number(dialect_name: str) -> Update:
+    now = bindparam("now", type_=BigInteger) if dialect_name == "sqlite" else EXPRESSIONS[dialect_name]
+    return (
+        update(writers)
+        .where(writers.c.writer_id == bindparam("key"))
+        .values(batch=bindparam("number"), updated_at=now)
+    )
+
+
+_LEAVE_NUMBER = RowStatement(_leave_number)
 _SELECT_NUMBER = select(writers.c.batch).where(writers.c.writer_id == bindparam("key")).with_for_update()
 
 
@@ -58,7 +75,7 @@ class Write(ABC):
 
     @classmethod
     @abstractmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[Any]) -> Sequence[Any]:
+    def apply_all(cls, transaction: Transaction, writes: Sequence[Any]) -> Sequence[Any]:
         """Does the writes in the open transaction.
 
         Returns:
@@ -176,15 +193,25 @@ class GroupCommitWriter:
                 in_doubt = None
                 self._make_row()
                 with self._engine.connect() as connection:
-                    results = self._apply(connection, writes)
-                    in_doubt = results
-                    _commit(connection)
+                    connection.begin()
+                    try:
+                        results = self._apply(Transaction(connection), writes)
+                        in_doubt = results
+                        connection.commit()
+                    except Exception as error:
+                        if in_doubt is not None or trouble_of(error) is Trouble.AWAY:
+                            _break_off(connection)
+                        raise
             except Exception as error:
                 trouble = trouble_of(error)
-                conflicts += trouble is Trouble.CONFLICT
-                passes = trouble is Trouble.AWAY or (
-                    trouble is Trouble.CONFLICT and conflicts < MAX_CONFLICTS
-                )
+                conflicts += trouble in (Trouble.CONFLICT, Trouble.DUPLICATE)
+                limit = {
+                    Trouble.AWAY: math.inf,
+                    Trouble.CONFLICT: MAX_CONFLICTS,
+                    # With others in the batch, each is done alone next.
+                    Trouble.DUPLICATE: MAX_DUPLICATES if len(writes) == 1 else 0,
+                }
+                passes = conflicts < limit.get(trouble, 0)
                 if not passes or time.monotonic() > deadline:
                     self._is_away = trouble is Trouble.AWAY
                     raise
@@ -196,17 +223,17 @@ class GroupCommitWriter:
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (spreads writers, hides nothing)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _apply(self, connection: Connection, writes: Sequence[Write]) -> list[Any]:
+    def _apply(self, transaction: Transaction, writes: Sequence[Write]) -> list[Any]:
         kinds: defaultdict[type[Write], list[int]] = defaultdict(list)
         for index, write in enumerate(writes):
             kinds[type(write)].append(index)
         results: list[Any] = [None] * len(writes)
         for kind in sorted(kinds, key=lambda kind: kind.order):
             indexes = kinds[kind]
-            answers = kind.apply_all(connection, [writes[index] for index in indexes])
+            answers = kind.apply_all(transaction, [writes[index] for index in indexes])
             for index, answer in zip(indexes, answers, strict=True):
                 results[index] = answer
-        self._leave_number(connection)
+        self._leave_number(transaction)
         return results
 
     def _make_row(self) -> None:
@@ -226,14 +253,11 @@ class GroupCommitWriter:
         connection.execute(delete(writers).where(writers.c.updated_at < now - _KEPT))
         connection.execute(insert(writers).values(writer_id=self._id, batch=number, updated_at=now))
 
-    def _leave_number(self, connection: Connection) -> None:
-        changed = connection.execute(
-            update(writers)
-            .where(writers.c.writer_id == self._id)
-            .values(batch=self._number, updated_at=now_expression(connection))
-        )
-        if changed.rowcount == 0:  # It was dropped: nothing was written for long.
-            self._insert_row(connection, self._number)
+    def _leave_number(self, transaction: Transaction) -> None:
+        row = {"key": self._id, "number": self._number, "now": time.time_ns() // 1000}
+        transaction.change(_LEAVE_NUMBER, [row])
+        if transaction.flush() == 0:  # The row was dropped: nothing was written for long.
+            self._insert_row(transaction.connection, self._number)
 
     def _is_committed(self) -> bool:
         with self._engine.connect() as connection:
@@ -241,13 +265,11 @@ class GroupCommitWriter:
         return bool(number == self._number)
 
 
-def _commit(connection: Connection) -> None:
-    try:
-        connection.commit()
-    except BaseException:
-        # SQLAlchemy does not roll back after a failed commit: what it left open is nobody's.
-        connection.invalidate()
-        raise
+def _break_off(connection: Connection) -> None:
+    """Ends a connection whose state nobody knows, and what it may have left open."""
+    with contextlib.suppress(Exception):
+        connection.connection.rollback()
+    connection.invalidate()
 
 
 def _resolve(batch: Sequence[_Waiting], results: Sequence[Any]) -> None:
