@@ -177,6 +177,7 @@ class Reporter:
             if not isinstance(answer, ReportResponse):
                 raise await _end_of(call)
         if self.lease_left <= 0:
+            logger.warning("lease was over when it was renewed, chains are suspended")
             self._on_lapse()
         self._lease = answer.lease.seconds + answer.lease.nanos / 1e9
         self._lease_end = sent_at + self._lease
