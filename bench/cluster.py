@@ -1,4 +1,4 @@
-"""A whole installation for benchmarks: a private database, a Request Manager and a Job Runner, each a process."""
+"""A whole installation for benchmarks: a private database, and each server a process of its own."""
 
 from __future__ import annotations
 
@@ -121,14 +121,22 @@ def _migrate(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _running(
-    name: str, directory: Path, environment: dict[str, str], *arguments: str
-) -> Iterator[Server]:
+def _running(name: str, directory: Path, environment: dict[str, str], *arguments: str) -> Iterator[Server]:
     command = name.replace(" ", "-")
     log = directory / f"{command}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", command, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "server",
+                command,
+                "--http",
+                "127.0.0.1:0",
+                "--grpc",
+                "127.0.0.1:0",
+                *arguments,
+            ],
             cwd=Path(__file__).resolve().parent.parent,
             env={**os.environ, "SPINCYCLE_LOG_FORMAT": "json", **environment},
             stdout=output,
@@ -156,5 +164,7 @@ def _wait_logged(log: Path, message: str, process: subprocess.Popen[bytes] | Non
                     return event
         ended = process is not None and process.poll() is not None
         if ended or time.monotonic() > deadline:
-            raise RuntimeError(f"no {message!r} in the log of the server:\n{log.read_text(errors='replace')[-3000:]}")
+            raise RuntimeError(
+                f"no {message!r} in the log of the server:\n{log.read_text(errors='replace')[-3000:]}"
+            )
         time.sleep(0.02)

@@ -90,9 +90,7 @@ async def connect(address: str) -> Connection:
     return connection
 
 
-async def closed_loop(
-    address: str, make: Callable[[], bytes], *, clients: int, seconds: float
-) -> Answers:
+async def closed_loop(address: str, make: Callable[[], bytes], *, clients: int, seconds: float) -> Answers:
     """Has clients that each send the next request when the answer to the one before is there.
 
     Args:

@@ -229,6 +229,7 @@ async def job_runner(
             chains.assignments,
             lease=config.job_runner_lease,
             credentials=channel_credentials(config.rm_client_tls),
+            on_lapse=chains.suspend_held,
         )
         _background(stack, "reporter", reporter.run())
         _background(stack, "lease", _watch_lease(reporter, chains))

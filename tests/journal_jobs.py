@@ -1,7 +1,8 @@
 """A job type that keeps a journal, in a file that all processes of a test append to.
 
 What a job has done is read back from there, so that it fails as often as it is told to whatever
-dies in between. `factory` is the job factory: `tests.journal_jobs:factory`.
+dies in between. A job does not know which of its tries runs: the job log tells, by the times.
+`factory` is the job factory: `tests.journal_jobs:factory`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Journal(Job):
     _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False, compare=False)
 
     async def run(self, job_data: dict[str, Any]) -> Return:
-        own = [line for line in read_journal(about=self.id.request_id) if line["job"] == self.id.id]
+        own = [line for line in read_journal(self._own_file()) if line["job"] == self.id.id]
         failed = sum(line["event"] == "FAIL" for line in own)
         self._write("start")
         try:
@@ -57,14 +58,21 @@ class Journal(Job):
             "job": self.id.id,
             "name": self.id.name,
             "event": event,
-            "time": time.monotonic_ns(),
+            "time": time.time_ns(),
             "pid": os.getpid(),
         }
-        file = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            os.write(file, json.dumps(line).encode() + b"\n")  # one write, so that lines stay whole
-        finally:
-            os.close(file)
+        # A file of the request alone first, since that of all gets long.
+        for path in (self._own_file(), Path(os.environ[JOURNAL])):
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            try:
+                os.write(file, json.dumps(line).encode() + b"\n")  # one write, so that lines stay whole
+            finally:
+                os.close(file)
+
+    def _own_file(self) -> Path:
+        directory = Path(f"{os.environ[JOURNAL]}.requests")
+        directory.mkdir(exist_ok=True)
+        return directory / self.id.request_id
 
 
 def read_journal(path: str | Path | None = None, about: str = "") -> list[dict[str, Any]]:

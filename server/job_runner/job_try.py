@@ -10,6 +10,7 @@ import asyncio
 import copy
 import inspect
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,10 +93,18 @@ class JobTry:
         message: The job as the chain has it.
         data: The data that it starts with; it gets a copy.
         tools: What tries need.
+        may_start: Whether the runner may start jobs now: asked, also in threads, right before the job runs.
     """
 
     def __init__(
-        self, run: Run, request_id: str, message: job_pb2.Job, data: dict[str, Any], tools: JobTools
+        self,
+        run: Run,
+        request_id: str,
+        message: job_pb2.Job,
+        data: dict[str, Any],
+        tools: JobTools,
+        *,
+        may_start: Callable[[], bool] = lambda: True,
     ) -> None:
         self.run = run
         self._request_id = request_id
@@ -107,6 +116,8 @@ class JobTry:
         self._stop_asked = asyncio.Event()
         self._stop_error = ""
         self._is_last = False
+        self._may_start = may_start
+        self._has_begun = False
         self._ending = False
         self._status_call: asyncio.Task[str] | None = None
         self._last_status = ""
@@ -167,10 +178,7 @@ class JobTry:
             raise
         except BaseException as error:
             raise _NotMadeError from error
-        if self._ending:  # While it was made, nobody could tell it to stop.
-            return Return(State.STOPPED), None
         data = copy.deepcopy(self._data) if self._data else {}
-        self._started_at = time.time_ns()
         try:
             returned = await self._run_job(job, data)
         except (SystemExit, KeyboardInterrupt) as error:  # which a task lets through to the whole program
@@ -187,9 +195,20 @@ class JobTry:
 
     async def _run_job(self, job: Job, data: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(job.run):
-            return await job.run(data)
-        returned: Any = await self._tools.runs.call(job.run, data)
+            return await job.run(data) if self._begin() else Return(State.STOPPED)
+        returned: Any = await self._tools.runs.call(self._run_in_thread, job, data)
         return await returned if inspect.isawaitable(returned) else returned
+
+    def _run_in_thread(self, job: Job, data: dict[str, Any]) -> Any:
+        return job.run(data) if self._begin() else Return(State.STOPPED)
+
+    def _begin(self) -> bool:
+        """Notes that the job runs from now on, unless it was told to end while it waited for that."""
+        self._has_begun = True  # before the look at `_ending`, which `_end` sets before it looks at this
+        if self._ending or not self._may_start():
+            return False
+        self._started_at = time.time_ns()
+        return True
 
     async def _made(self) -> Job:
         if self._message.type in self._tools.on_loop:
@@ -208,6 +227,8 @@ class JobTry:
     async def _end(self, work: asyncio.Future[tuple[Return, Struct | None]]) -> TryResult:
         """Stops the job, and waits for its end as long as it may take."""
         self._ending = True
+        if not self._has_begun:  # It is being made, or waits for a thread: it will not run.
+            return self._stopped(Return(State.STOPPED))
         stopping = asyncio.ensure_future(self._call_stop())
         try:
             await asyncio.wait({work}, timeout=self._tools.stop_limit)

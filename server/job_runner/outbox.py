@@ -43,9 +43,13 @@ class ReportRefusedError(Exception):
 
 @dataclass(slots=True)
 class _ChainEntry:
-    """What one chain has to report: finished tries, each with who waits for it, and perhaps its end."""
+    """What one chain has to report: finished tries, each with who waits for it, and perhaps its end.
+
+    The claim is for whoever waits to hear that the assignment stands.
+    """
 
     assignment: Assignment
+    claim_waiter: asyncio.Future[None] | None = None
     tries: deque[tuple[TryReport, asyncio.Future[None] | None]] = field(default_factory=deque)
     finished_jobs: int = 0
     end: ChainEnd | None = None
@@ -89,6 +93,12 @@ class Outbox:
         """Whether chains should start no more jobs until there is room."""
         return self._count >= self._max_tries or self._bytes >= self._max_bytes
 
+    def add_claim(self, assignment: Assignment, finished_jobs: int, waiter: asyncio.Future[None]) -> None:
+        """Asks whether an assignment stands. The waiter gets its result when a Request Manager says yes."""
+        entry = self._entry(assignment)
+        entry.finished_jobs = finished_jobs
+        entry.claim_waiter = waiter
+
     def add_try(
         self,
         assignment: Assignment,
@@ -124,7 +134,8 @@ class Outbox:
         tries = size = 0
         for key in list(self._waiting):
             entry = self._waiting[key]
-            part = _ChainEntry(entry.assignment, finished_jobs=entry.finished_jobs)
+            part = _ChainEntry(entry.assignment, entry.claim_waiter, finished_jobs=entry.finished_jobs)
+            entry.claim_waiter = None
             while entry.tries and tries < MAX_BATCH_TRIES and size < MAX_BATCH_BYTES:
                 tried = entry.tries.popleft()
                 part.tries.append(tried)
@@ -230,10 +241,8 @@ def _size_of(entry: _ChainEntry) -> int:
 
 
 def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:
-    waiters = [waiter for _, waiter in entry.tries if waiter is not None]
-    if entry.end_waiter is not None:
-        waiters.append(entry.end_waiter)
-    return waiters
+    waiters = [entry.claim_waiter, *(waiter for _, waiter in entry.tries), entry.end_waiter]
+    return [waiter for waiter in waiters if waiter is not None]
 
 
 def _message(entry: _ChainEntry) -> ChainReport:

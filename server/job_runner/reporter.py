@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds that a Request Manager has to acknowledge a message, before another one is tried."""
+"""Seconds that a Request Manager has to acknowledge a message, before another one is tried.
+
+With a short lease it is half of that: another one must be reached while the lease lasts.
+"""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -50,6 +53,7 @@ class Reporter:
         held: Returns all chains that the runner holds.
         lease: Seconds to take a lease to last until a Request Manager has said how long it does.
         credentials: For TLS to the Request Managers; None: plain text.
+        on_lapse: Called when a lease is renewed that was over, before anything else is made of the answer.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Reporter:
         *,
         lease: float,
         credentials: grpc.ChannelCredentials | None = None,
+        on_lapse: Callable[[], None] = lambda: None,
     ) -> None:
         self._runner = runner
         self._addresses = addresses
@@ -68,6 +73,7 @@ class Reporter:
         self._held = held
         self._lease = lease
         self._credentials = credentials
+        self._on_lapse = on_lapse
         self._draining = False
         self._leaving = False
         self._left = asyncio.Event()
@@ -109,7 +115,7 @@ class Reporter:
             except grpc.aio.AioRpcError as error:
                 reason = str(error_from_rpc(error, address))
             except TimeoutError:
-                reason = f"no answer in {ANSWER_TIMEOUT:g} s"
+                reason = f"no answer in {self._answer_timeout:g} s"
             except ConnectionResetError as error:
                 reason = str(error)
             self._connected.clear()
@@ -156,9 +162,13 @@ class Reporter:
                 self._connected.set()
             await self._something_to_say()
 
+    @property
+    def _answer_timeout(self) -> float:
+        return min(ANSWER_TIMEOUT, self._lease / 2)
+
     async def _exchange(self, call: _ReportCall, message: ReportRequest) -> ReportResponse:
         sent_at = time.monotonic()
-        async with asyncio.timeout(ANSWER_TIMEOUT):
+        async with asyncio.timeout(self._answer_timeout):
             try:
                 await call.write(message)
             except asyncio.InvalidStateError:  # what grpc says of a stream that ended since the last answer
@@ -166,6 +176,9 @@ class Reporter:
             answer = await call.read()
             if not isinstance(answer, ReportResponse):
                 raise await _end_of(call)
+        if self.lease_left <= 0:
+            logger.warning("lease was over when it was renewed, chains are suspended")
+            self._on_lapse()
         self._lease = answer.lease.seconds + answer.lease.nanos / 1e9
         self._lease_end = sent_at + self._lease
         return answer

@@ -3,6 +3,9 @@
 What comes of tries is taken in one by one, in the order in which they were reported, and a try
 with an effect only when its report is committed. So the record alone, in its order, tells how the
 chain got to where it is, and no job starts that depends on what could still be lost.
+
+Before the first try with an effect, a Request Manager is asked whether the assignment stands: the
+chain may have come late, or a second time, and another runner may have the request by then.
 """
 
 from __future__ import annotations
@@ -93,6 +96,7 @@ class Traverser:
         self._reported_complete = 0
         self._pumping = False
         self._room_awaited = False
+        self._is_claimed = not assignment.epoch  # One that is none of a Request Manager's needs no claim.
         self._dropped = False
         self._log = logger.bind(request_id=assignment.request_id)
 
@@ -100,6 +104,10 @@ class Traverser:
         """Starts the chain. `on_done` is called when it has ended and its last report is committed."""
         self._on_done = on_done
         self._log.info("chain started", epoch=self._assignment.epoch)
+        if not self._is_claimed:
+            claim: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            claim.add_done_callback(self._claim_answered)
+            self._outbox.add_claim(self._assignment, self._chain.finished_jobs, claim)
         self._apply(self._chain.start(_now()))
         self._pump()
 
@@ -156,6 +164,11 @@ class Traverser:
             **{"try": job_try.run.number},
         )
 
+    def _claim_answered(self, claim: asyncio.Future[None]) -> None:
+        if not self._is_refused(claim):
+            self._is_claimed = True
+            self._pump()
+
     def _apply(self, actions: Actions) -> None:
         """Does what the chain wants done."""
         for stop in actions.stop:
@@ -204,7 +217,9 @@ class Traverser:
             self._pumping = False
 
     def _runs_wait(self) -> bool:
-        return bool(self._to_run) and self._may_start()
+        if not self._to_run or not self._may_start():
+            return False
+        return self._is_claimed or self._jobs[self._to_run[0].job_id].type in self._noop_types
 
     def _next_is_committed(self) -> bool:
         return bool(self._ended) and (self._ended[0].committed is None or self._ended[0].committed.done())
@@ -227,7 +242,14 @@ class Traverser:
         if job.type in self._noop_types:
             self._report(run, TryResult(self._noop_entry(run, job)), None)
             return
-        job_try = JobTry(run, self._assignment.request_id, job, self._chain.data_of(run.job_id), self._tools)
+        job_try = JobTry(
+            run,
+            self._assignment.request_id,
+            job,
+            self._chain.data_of(run.job_id),
+            self._tools,
+            may_start=self._may_start,
+        )
         self._tries[run.job_id] = job_try
         self._spawn(self._follow(job_try))
 

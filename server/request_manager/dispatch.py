@@ -5,6 +5,9 @@ runner after that. A runner that does not answer may have taken the chain all th
 is told again, which is safe, for as long as its lease lasts; only a runner that says no loses
 the assignment, and one that is gone has its requests taken over from where their records say
 that they are.
+
+What is told late, by a process that was frozen, does no harm: a runner asks whether an assignment
+stands before it runs anything of it.
 """
 
 from __future__ import annotations
@@ -128,6 +131,9 @@ class Dispatcher:
             return False
         _, runner_id = holder
         runner = self._runners.get(runner_id)
+        if runner is None:  # It may have come to life at another Request Manager.
+            await self._runners.refresh()
+            runner = self._runners.get(runner_id)
         if runner is None:
             self.wake()
             return True
@@ -142,6 +148,18 @@ class Dispatcher:
             await asyncio.sleep(_FIRST_PAUSE)
             return False
         return True
+
+    def tell_to_stop(self, runner: RunnerInfo, request_id: str) -> None:
+        """Tells a runner, in the background and once, to stop a request that it has."""
+
+        async def tell() -> None:
+            try:
+                await self._runners.stop_job_chain(runner, request_id)
+            except SpinCycleError as error:  # It is told again with its next report, if it still has it.
+                logger.info("runner did not stop a request", request_id=request_id, error=str(error))
+
+        if len(self._sending) < MAX_SENDING:
+            self._background(tell())
 
     def wake(self) -> None:
         """Makes the next round come now, as when a runner has come to life."""
@@ -196,8 +214,10 @@ class Dispatcher:
         else:
             self._background(self._send_suspended(runner, assignment, suspended))
 
-    async def recover(self, lost: Assignment) -> bool:
+    async def recover(self, lost: Assignment, token: int | None = None) -> bool:
         """Gives a request whose runner is gone or does not have it to another. Returns whether there is one.
+
+        With a token, only if the renewal with which the runner said that it does not have it is its newest.
 
         Its record is read only when the assignment has changed hands, so that no report that the
         old one still sends can be missing in what is read.
@@ -206,7 +226,7 @@ class Dispatcher:
         if runner is None:
             return False
         assignment = await self._store.assign(
-            lost.request_id, runner, expected_state=State.RUNNING, expected_epoch=lost.epoch
+            lost.request_id, runner, expected_state=State.RUNNING, expected_epoch=lost.epoch, token=token
         )
         if assignment is not None:
             logger.warning("request taken over", request_id=lost.request_id, epoch=assignment.epoch)
@@ -264,7 +284,11 @@ class Dispatcher:
                 return False
             except (FailedPreconditionError, ResourceExhaustedError) as error:
                 log.warning("runner did not take the chain", error=str(error))
-                await self._store.unassign(assignment, state_before)
+                if error.reason == "OTHER_RUNNER":
+                    await self._store.remove_runner(runner.runner_id)
+                    self._runners.remove(runner.runner_id)
+                # What may have run before goes on from its record, not from where it was.
+                await self._store.unassign(assignment, State.RUNNING if doubtful else state_before)
                 return False
             except SpinCycleError as error:
                 log.warning("runner does not answer", error=str(error))

@@ -45,7 +45,7 @@ def _try_record(tried: StoredTry) -> TryRecord:
 
 
 class MissingChains:
-    """The chains that runners should hold and say that they do not.
+    """The chains that a runner should hold and says, on one stream, that it does not.
 
     A chain may be on its way, so one counts as missing only when it was not there for a while.
 
@@ -55,15 +55,12 @@ class MissingChains:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._since: dict[str, dict[tuple[str, int], float]] = {}
+        self._since: dict[tuple[str, int], float] = {}
 
-    def update(
-        self, runner_id: str, assigned: Mapping[str, int], held: Collection[tuple[str, int]]
-    ) -> list[tuple[str, int]]:
-        """Takes in what a runner holds and what is assigned to it.
+    def update(self, assigned: Mapping[str, int], held: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Takes in what the runner holds and what is assigned to it.
 
         Args:
-            runner_id: The runner.
             assigned: Epoch by request id.
             held: Pairs of request id and epoch.
 
@@ -71,12 +68,7 @@ class MissingChains:
             The assignments that are missing, as pairs of request id and epoch.
         """
         now = time.monotonic()
-        before = self._since.get(runner_id, {})
-        since = {pair: before.get(pair, now) for pair in assigned.items() if pair not in held}
+        since = {pair: self._since.get(pair, now) for pair in assigned.items() if pair not in held}
         missing = [pair for pair, first in since.items() if now - first >= self._patience]
-        self._since[runner_id] = {pair: first for pair, first in since.items() if pair not in missing}
+        self._since = {pair: first for pair, first in since.items() if pair not in missing}
         return missing
-
-    def forget(self, runner_id: str) -> None:
-        """Drops what is known of a runner that is gone."""
-        self._since.pop(runner_id, None)

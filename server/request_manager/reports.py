@@ -11,6 +11,7 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from server.request_manager.recovery import MissingChains
+from server.store.report_writes import Renewal
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
@@ -55,7 +56,6 @@ class RunnerReportsService:
         self._runners = runners
         self._dispatcher = dispatcher
         self._lease = lease
-        self._missing = MissingChains(patience=lease / 2)
         self._ending = False
         self._reading: set[asyncio.Task[ReportRequest | None]] = set()
 
@@ -90,7 +90,9 @@ class RunnerReportsService:
         The lease is written now and then, not for each message; the answer says what is left of it.
         """
         runner: RunnerInfo | None = None
+        renewal = Renewal(0, ())
         renewed_at = 0.0
+        missing = MissingChains(patience=self._lease / 2)
         async for message in self._messages(requests):
             if message.HasField("runner"):
                 runner = _checked_runner(message.runner)
@@ -99,15 +101,22 @@ class RunnerReportsService:
                     "the first message of a runner's stream must say who it is", reason="RUNNER_UNKNOWN"
                 )
             now = time.monotonic()
-            if message.HasField("runner") or message.draining or now - renewed_at > self._lease / 5:
-                await self._store.renew_runner(runner, self._lease, draining=message.draining)
+            is_first = message.HasField("runner")
+            if not is_first and renewal.others:
+                await self._remove_replaced(renewal.others)
+                renewal = Renewal(renewal.token, ())
+            if is_first or message.draining or message.holds_all or now - renewed_at > self._lease / 5:
+                token = None if is_first else renewal.token
+                renewal = await self._store.renew_runner(
+                    runner, self._lease, draining=message.draining, token=token
+                )
                 renewed_at = now
                 self._heard(runner, draining=message.draining)
             refused = (
                 await self._store.apply_reports(runner.runner_id, message.chains) if message.chains else []
             )
             if message.holds_all:
-                await self._look_for_missing(runner.runner_id, message.held)
+                await self._look_at_held(runner, message.held, missing, renewal.token)
             if message.leaving:
                 await self._store.remove_runner(runner.runner_id)
                 self._left(runner.runner_id)
@@ -168,17 +177,38 @@ class RunnerReportsService:
         entry.request_id = request.request_id
         return RecordLogResponse(entry=await self._store.record_log(entry))
 
-    async def _look_for_missing(self, runner_id: str, held: Iterable[Assignment]) -> None:
-        """Has requests taken over that are assigned to a runner that does not have them."""
-        assigned = await self._store.assigned_to(runner_id)
+    async def _look_at_held(
+        self, runner: RunnerInfo, held: Iterable[Assignment], missing: MissingChains, token: int
+    ) -> None:
+        """Compares what a runner has with what is assigned to it.
+
+        Requests that it does not have are taken over; those that it has and that are to stop are stopped:
+        it may not have been told, as when a Request Manager died.
+        """
+        assigned = await self._store.assigned_to(runner.runner_id)
         pairs = {(one.request_id, one.epoch) for one in held}
-        for request_id, epoch in self._missing.update(runner_id, assigned, pairs):
-            logger.warning("runner does not have a request", runner_id=runner_id, request_id=request_id)
-            await self._dispatcher.recover(Assignment(request_id=request_id, epoch=epoch))
+        for request_id, one in assigned.items():
+            if one.stop_requested and (request_id, one.epoch) in pairs:
+                self._dispatcher.tell_to_stop(runner, request_id)
+        epochs = {request_id: one.epoch for request_id, one in assigned.items()}
+        for request_id, epoch in missing.update(epochs, pairs):
+            logger.warning(
+                "runner does not have a request", runner_id=runner.runner_id, request_id=request_id
+            )
+            await self._dispatcher.recover(Assignment(request_id=request_id, epoch=epoch), token)
+
+    async def _remove_replaced(self, runner_ids: Iterable[str]) -> None:
+        """Ends the leases of runners whose address a runner has that has just written again.
+
+        It is alive after they were seen in the database, so it is they that are gone: it would not do to
+        tell from one message, since that may be an old one of theirs, read late.
+        """
+        for runner_id in runner_ids:
+            await self._store.remove_runner(runner_id)
+            self._left(runner_id)
 
     def _left(self, runner_id: str) -> None:
         self._runners.remove(runner_id)
-        self._missing.forget(runner_id)
         logger.info("runner left", runner_id=runner_id)
         self._dispatcher.wake()
 

@@ -136,6 +136,8 @@ def _mysql_args(options: DatabaseOptions) -> dict[str, Any]:
             f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, "
             "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
             "NO_ENGINE_SUBSTITUTION'"
+            # A frozen process must not keep others from what it has locked. MySQL has no such setting.
+            f" /*M! , idle_transaction_timeout = {seconds} */"
         ),
     }
     if options.ca_file or options.cert_file:
@@ -164,7 +166,8 @@ def _postgresql_args(options: DatabaseOptions) -> dict[str, Any]:
         "application_name": "spincycle",
         "options": (
             f"-c timezone=UTC -c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds} "
-            f"-c idle_in_transaction_session_timeout={10 * milliseconds}"
+            # A frozen process must not keep others from what it has locked.
+            f"-c idle_in_transaction_session_timeout={milliseconds}"
         ),
         # A server that is gone without a word is noticed.
         "keepalives_idle": 10,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.engine import Connection
 
 from server.store.clock import database_now
@@ -195,10 +195,22 @@ def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment,
 
 
 def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain | None:
-    """Returns the suspended chain of a request, or None."""
+    """Returns the suspended chain of a request, or None.
+
+    None also where tries were reported since it was suspended, in an assignment that was lost: then
+    the record alone tells how far the request is.
+    """
+    since = (
+        select(job_log.c.job_id)
+        .where(
+            job_log.c.request_id == request_id,
+            job_log.c.epoch > func.coalesce(suspended_job_chains.c.epoch, 0),
+        )
+        .exists()
+    )
     data = connection.scalar(
         select(suspended_job_chains.c.suspended_job_chain).where(
-            suspended_job_chains.c.request_id == request_id
+            suspended_job_chains.c.request_id == request_id, ~since
         )
     )
     return None if data is None else decode(data, SuspendedJobChain)
@@ -226,9 +238,14 @@ def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequ
 
 
 def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
-    """Returns the runners whose leases last, each with whether it is draining."""
+    """Returns the runners whose leases last, each with whether it is draining.
+
+    Of several at one address it is the one that was renewed last: the others are gone.
+    """
     now = database_now(connection)
+    query = select(runners).where(runners.c.lease_expires_at > now).order_by(runners.c.lease_expires_at)
+    newest = {row.grpc_address: row for row in connection.execute(query)}
     return [
         (RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), row.draining)
-        for row in connection.execute(select(runners).where(runners.c.lease_expires_at > now))
+        for row in newest.values()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 from sqlalchemy import select
@@ -131,9 +131,21 @@ def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
     return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]
 
 
-def assigned_to(connection: Connection, runner_id: str) -> dict[str, int]:
-    """Returns the epochs of all RUNNING requests that are assigned to a runner, by request id."""
-    query = select(requests.c.request_id, requests.c.epoch).where(
+class Assigned(NamedTuple):
+    """A RUNNING request in the hands of a runner.
+
+    Attributes:
+        epoch: Which assignment it is.
+        stop_requested: Whether it is to stop.
+    """
+
+    epoch: int
+    stop_requested: bool
+
+
+def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
+    """Returns the RUNNING requests that are assigned to a runner, by request id."""
+    query = select(requests.c.request_id, requests.c.epoch, requests.c.stop_requested).where(
         requests.c.state == State.RUNNING, requests.c.runner_id == runner_id
     )
-    return {row.request_id: row.epoch for row in connection.execute(query)}
+    return {row.request_id: Assigned(row.epoch, row.stop_requested) for row in connection.execute(query)}

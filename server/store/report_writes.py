@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from sqlalchemy import Insert, delete, insert, select
+from sqlalchemy import Insert, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from server.store.clock import database_now
@@ -15,7 +15,7 @@ from server.store.rows import microseconds_of
 from server.store.schema import job_log, requests, runners, suspended_job_chains
 from server.store.transaction import RowStatement, Transaction
 from server.store.writer import Write
-from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -31,6 +31,19 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 from spincycle_grpc.wire import encode
 
 _FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
+_RUNNER_KEPT = 86_400_000_000
+"""Microseconds that the row of a runner that died is kept."""
+
+_UPDATE_RUNNER = (
+    update(runners)
+    .where(runners.c.runner_id == bindparam("new_runner_id"))
+    .values(
+        url=bindparam("new_url"),
+        grpc_address=bindparam("new_grpc_address"),
+        draining=bindparam("new_draining"),
+        lease_expires_at=bindparam("new_lease_expires_at"),
+    )
+)
 _NEWEST_TRY = 32_767
 """The largest number of a try that the column holds."""
 
@@ -269,38 +282,109 @@ def _save_suspended(transaction: Transaction, chains: Sequence[_Suspended]) -> N
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A lease as it was renewed.
+
+    Attributes:
+        token: Which renewal it is, for the next one of the same stream.
+        others: The runners that have the same address in the database.
+    """
+
+    token: int
+    others: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class RenewRunner(Write):
-    """Makes a runner live on for a while. Result: None."""
+    """Makes a runner live on for a while. Result: a Renewal, or an error where another stream renewed it.
+
+    A stream's first renewal has no token. Later ones have that of the renewal before: what a Request
+    Manager that was frozen still has of a stream must not stand against what came on a newer one.
+    """
 
     order: ClassVar[int] = 1
     runner: RunnerInfo
     lease: float
     draining: bool
+    token: int | None = None
 
     @classmethod
-    def apply_all(cls, transaction: Transaction, writes: Sequence[RenewRunner]) -> Sequence[None]:
-        """Replaces the rows of the runners, and of those that had their addresses before."""
+    def apply_all(
+        cls, transaction: Transaction, writes: Sequence[RenewRunner]
+    ) -> Sequence[Renewal | FailedPreconditionError]:
+        """Locks the rows of the runners, and writes those whose tokens fit."""
+        ids = sorted({write.runner.runner_id for write in writes})
+        rows = transaction.execute(
+            select(runners.c.runner_id, runners.c.lease_expires_at)
+            .where(runners.c.runner_id.in_(ids))
+            .order_by(runners.c.runner_id)
+            .with_for_update()
+        )
+        known = {row.runner_id: row.lease_expires_at for row in rows}
+        tokens: dict[str, int] = dict(known)
         now = database_now(transaction.connection)
-        newest = {write.runner.runner_id: write for write in writes}
-        addresses = [write.runner.grpc_address for write in newest.values()]
+        changed: dict[str, dict[str, Any]] = {}
+        renewed: list[int | None] = []
+        for write in writes:
+            runner_id = write.runner.runner_id
+            before = tokens.get(runner_id)
+            if write.token is not None and write.token != before:
+                renewed.append(None)
+                continue
+            token = now + int(write.lease * 1_000_000)
+            # Each token is another one; a microsecond more is less than it took to come here.
+            tokens[runner_id] = token = token + 1 if token == before else token
+            renewed.append(token)
+            changed[runner_id] = {
+                "runner_id": runner_id,
+                "url": write.runner.url,
+                "grpc_address": write.runner.grpc_address,
+                "draining": write.draining,
+                "lease_expires_at": token,
+            }
+        _save_runners(transaction, known, changed, now)
+        others = _others_at(transaction, [write.runner.grpc_address for write in writes])
+        return [
+            _superseded(write.runner.runner_id)
+            if token is None
+            else Renewal(
+                token, tuple(others.get(write.runner.grpc_address, set()) - {write.runner.runner_id})
+            )
+            for write, token in zip(writes, renewed, strict=True)
+        ]
+
+
+def _save_runners(
+    transaction: Transaction,
+    known: Mapping[str, int],
+    changed: Mapping[str, Mapping[str, Any]],
+    now: int,
+) -> None:
+    updated = [row for runner_id, row in changed.items() if runner_id in known]
+    if updated:
         transaction.execute(
-            delete(runners).where(runners.c.runner_id.in_(newest) | runners.c.grpc_address.in_(addresses))
+            _UPDATE_RUNNER, [{f"new_{name}": value for name, value in row.items()} for row in updated]
         )
-        transaction.execute(
-            insert(runners),
-            [
-                {
-                    "runner_id": runner_id,
-                    "url": write.runner.url,
-                    "grpc_address": write.runner.grpc_address,
-                    "draining": write.draining,
-                    "lease_expires_at": now + int(write.lease * 1_000_000),
-                }
-                for runner_id, write in newest.items()
-            ],
-        )
-        return [None] * len(writes)
+    inserted = [row for runner_id, row in changed.items() if runner_id not in known]
+    if inserted:
+        transaction.execute(delete(runners).where(runners.c.lease_expires_at < now - _RUNNER_KEPT))
+        transaction.execute(insert(runners), inserted)
+
+
+def _others_at(transaction: Transaction, addresses: Sequence[str]) -> dict[str, set[str]]:
+    """Returns the ids of the runners that have the addresses, by address."""
+    found: dict[str, set[str]] = {}
+    query = select(runners.c.runner_id, runners.c.grpc_address).where(runners.c.grpc_address.in_(addresses))
+    for row in transaction.execute(query):
+        found.setdefault(row.grpc_address, set()).add(row.runner_id)
+    return found
+
+
+def _superseded(runner_id: str) -> FailedPreconditionError:
+    return FailedPreconditionError(
+        f"job runner {runner_id} reports on a newer stream: this one is over", reason="STREAM_SUPERSEDED"
+    )
 
 
 @dataclass(slots=True)

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from server.store.schema import request_archives, request_args, requests, suspended_job_chains
+from server.store.clock import database_now
+from server.store.schema import request_archives, request_args, requests, runners, suspended_job_chains
 from server.store.transaction import RowStatement, Transaction
 from server.store.writer import Write
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCycleError
@@ -107,10 +108,25 @@ class RequestRows:
         self._changed: dict[str, dict[str, Any]] = {}
         self._dropped: list[str] = []
         self._resumed: list[str] = []
+        self._live_runners: dict[str, int] | None = None
 
     def get(self, request_id: str) -> Mapping[str, Any] | None:
         """Returns the row as it is now."""
         return self._rows.get(request_id)
+
+    def live_runners(self) -> Mapping[str, int]:
+        """Returns when the leases end that last, by the ids of the runners.
+
+        Since it is read under the locks, no report of a runner that is renewed later can come before them.
+        """
+        if self._live_runners is None:
+            query = select(runners.c.runner_id, runners.c.lease_expires_at).where(
+                runners.c.lease_expires_at > database_now(self._transaction.connection)
+            )
+            self._live_runners = {
+                row.runner_id: row.lease_expires_at for row in self._transaction.execute(query)
+            }
+        return self._live_runners
 
     def change(self, request_id: str, **values: Any) -> None:
         """Changes a row."""
@@ -178,7 +194,9 @@ class StateWrite(Write):
 class Assign(StateWrite):
     """Gives a request to a runner. Result: the Assignment, or None if the request is not as expected.
 
-    With an epoch, it must still have that assignment; without, any.
+    With an epoch, it must still have that assignment; without, any. One that is RUNNING is taken from its
+    runner when that one is not alive, or, with a token, when that is its newest renewal: with it the runner
+    said that it does not have the request.
     """
 
     order: ClassVar[int] = 2
@@ -187,10 +205,13 @@ class Assign(StateWrite):
     expected_state: State
     expected_epoch: int | None
     now: int
+    token: int | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Assignment | None:
         """Counts the epoch up and sets the request RUNNING."""
         if row["state"] != self.expected_state or self.expected_epoch not in (None, row["epoch"]):
+            return None
+        if self.expected_state == State.RUNNING and self.token != rows.live_runners().get(row["runner_id"]):
             return None
         epoch = row["epoch"] + 1
         rows.change(
@@ -201,6 +222,8 @@ class Assign(StateWrite):
             jr_url=self.runner.url,
             started_at=row["started_at"] or self.now,
         )
+        if self.expected_state == State.RUNNING:  # A chain from before what is now lost is out of date.
+            rows.drop_suspended(self.request_id, for_good=False)
         return Assignment(request_id=self.request_id, epoch=epoch)
 
 

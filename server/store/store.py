@@ -14,7 +14,14 @@ from sqlalchemy.engine import Connection, Engine
 from server.store import migrations, reads, record_reads
 from server.store.engine import DatabaseOptions, make_engine, parse_url
 from server.store.record_reads import Record
-from server.store.report_writes import ApplyReports, RecordLog, RemoveRunner, RenewRunner, Suspend
+from server.store.report_writes import (
+    ApplyReports,
+    RecordLog,
+    RemoveRunner,
+    Renewal,
+    RenewRunner,
+    Suspend,
+)
 from server.store.request_writes import (
     Assign,
     CreateRequest,
@@ -190,7 +197,7 @@ class Store:
         return await self._read(reads.get_assignment, request_id)
 
     async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
-        """Returns the suspended chain of a request, or None."""
+        """Returns the suspended chain of a request; None where there is none that is up to date."""
         return await self._read(reads.get_suspended, request_id)
 
     async def waiting_requests(self, limit: int) -> Sequence[str]:
@@ -217,8 +224,8 @@ class Store:
         """Returns the assignments of RUNNING requests whose runners are not alive, oldest request first."""
         return await self._read(record_reads.lost_requests, limit)
 
-    async def assigned_to(self, runner_id: str) -> dict[str, int]:
-        """Returns the epochs of all RUNNING requests that are assigned to a runner, by request id."""
+    async def assigned_to(self, runner_id: str) -> dict[str, record_reads.Assigned]:
+        """Returns the RUNNING requests that are assigned to a runner, by request id."""
         return await self._read(record_reads.assigned_to, runner_id)
 
     async def request_stop(self, request_id: str) -> bool:
@@ -241,10 +248,12 @@ class Store:
         *,
         expected_state: State,
         expected_epoch: int | None = None,
+        token: int | None = None,
     ) -> Assignment | None:
         """Gives a request to a runner, if it is in the expected state; counts its epoch up.
 
-        With an expected epoch, the request must still have that assignment.
+        With an expected epoch, the request must still have that assignment. A RUNNING request is taken
+        from its runner if that one is not alive, or if the token is that of its newest renewal.
 
         Returns:
             The assignment, or None when it did not happen.
@@ -253,7 +262,7 @@ class Store:
             NotFoundError: There is no such request.
         """
         assignment: Assignment | None = await self._writer.write(
-            Assign(request_id, runner, expected_state, expected_epoch, _now())
+            Assign(request_id, runner, expected_state, expected_epoch, _now(), token)
         )
         return assignment
 
@@ -339,9 +348,22 @@ class Store:
         refused: list[RefusedReport] = await self._writer.write(ApplyReports(runner_id, reports))
         return refused
 
-    async def renew_runner(self, runner: RunnerInfo, lease: float, *, draining: bool) -> None:
-        """Makes a runner live on for the lease, in seconds by the database's clock."""
-        await self._writer.write(RenewRunner(runner, lease, draining))
+    async def renew_runner(
+        self, runner: RunnerInfo, lease: float, *, draining: bool, token: int | None = None
+    ) -> Renewal:
+        """Makes a runner live on for the lease, in seconds by the database's clock.
+
+        Args:
+            runner: The runner.
+            lease: How long.
+            draining: Whether it takes no more chains.
+            token: That of the renewal before on the same stream; None: it is the stream's first.
+
+        Raises:
+            FailedPreconditionError: Another stream has renewed it since. Reason: STREAM_SUPERSEDED.
+        """
+        renewal: Renewal = await self._writer.write(RenewRunner(runner, lease, draining, token))
+        return renewal
 
     async def ping(self) -> None:
         """Does nothing, or raises when the database cannot be used now."""

@@ -6,9 +6,12 @@ import contextlib
 import itertools
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,15 +19,18 @@ from typing import Any
 import httpx
 
 from spincycle_grpc.state import State
-from tests.e2e.kinds import KINDS, SPECS, Kind, assert_ended_right
+from tests.databases import DatabaseServer
+from tests.e2e.chaos_checks import Troubles, assert_done_once
+from tests.e2e.kinds import CHAOS_KINDS, SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.test_one_request import free_port
 from tests.journal_jobs import JOURNAL, read_journal
 
-LEASE = 1.5
+LEASE = 2.0
 """Seconds that a runner's lease lasts: short, so that much can happen in a test."""
 
-LIMIT = 30.0
+LIMIT = 60.0
+END_LIMIT = 120.0
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
 
 
@@ -33,15 +39,32 @@ class Member:
     """One process of the system, which is replaced by a fresh one when it dies.
 
     Attributes:
-        deaths: When it was killed, or found out to be another's: from then on it does nothing more.
+        servers: All processes that it has been so far; the last one is the present.
     """
 
     name: str
     start: Callable[[], ServerProcess]
-    server: ServerProcess = field(init=False)
+    servers: list[ServerProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.server = self.start()
+        self.begin()
+
+    @property
+    def server(self) -> ServerProcess:
+        return self.servers[-1]
+
+    @property
+    def pid(self) -> int:
+        return self.server.process.pid
+
+    def begin(self) -> None:
+        """Starts a fresh process."""
+        self.servers.append(self.start())
+
+    def revive(self) -> None:
+        """Starts a fresh process if the present one could not be started, as when the database was away."""
+        if self.server.process.poll() is not None:
+            self.begin()
 
 
 class System:
@@ -49,17 +72,26 @@ class System:
 
     Args:
         directory: Where they run.
-        database: The URL of the database, or "" for an SQLite file of one Request Manager.
+        database: The server of the database, or None for an SQLite file of one Request Manager.
+        url: The URL of the database, migrated; "" for an SQLite file.
         managers: How many Request Managers.
         runners: How many Job Runners.
         stack: Ends what was started.
     """
 
     def __init__(
-        self, directory: Path, database: str, managers: int, runners: int, stack: contextlib.ExitStack
+        self,
+        directory: Path,
+        *,
+        database: DatabaseServer | None,
+        url: str,
+        managers: int,
+        runners: int,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._directory = directory
         self._stack = stack
+        self.database = database
         self.journal = directory / "journal"
         self._environment = {
             JOURNAL: str(self.journal),
@@ -67,12 +99,12 @@ class System:
             "SPINCYCLE_SPECS_DIR": str(SPECS),
             "SPINCYCLE_RESUME_INTERVAL": "200ms",
             "SPINCYCLE_JOB_RUNNER_LEASE": f"{LEASE}s",
-            "SPINCYCLE_JOB_RUNNER_STOP_TIMEOUT": "2s",
-            **({"SPINCYCLE_DATABASE_URL": database} if database else {}),
+            "SPINCYCLE_JOB_RUNNER_STOP_TIMEOUT": "5s",
+            **({"SPINCYCLE_DATABASE_URL": url} if url else {}),
         }
         self.ports = [free_port() for _ in range(managers)]
-        self.killed_pids: set[int] = set()
-        self.pauses: list[tuple[int, int, int]] = []
+        self.troubles = Troubles()
+        self.done: list[tuple[int, str]] = []
         self.managers = [
             Member(f"manager {index}", lambda port=port: self._start_manager(port))  # type: ignore[misc]
             for index, port in enumerate(self.ports)
@@ -95,63 +127,85 @@ class System:
         addresses = ",".join(f"127.0.0.1:{port + 10}" for port in self.ports)
         return self._run("job-runner", "--http=127.0.0.1:0", f"--rm={addresses}")
 
+    def note(self, what: str) -> None:
+        """Remembers what is done to the system, for the history of a request."""
+        self.done.append((time.time_ns(), what))
+
     def kill(self, member: Member) -> None:
         """SIGKILL, and a fresh process in its place."""
-        self.killed_pids.add(member.server.process.pid)
+        self.troubles.kills.setdefault(member.pid, time.time_ns())
         member.server.kill()
-        member.server = member.start()
+        member.begin()
 
     def terminate(self, member: Member) -> None:
         """SIGTERM, which must end it cleanly, and a fresh process in its place."""
         member.server.wait_for("listening")  # before that there is nothing to end cleanly
         status = member.server.terminate()
         assert status == 0, f"{member.name} ended with {status}:\n{member.server.log()[-5000:]}"
-        member.server = member.start()
+        member.begin()
 
     def pause(self, member: Member, seconds: float) -> None:
         """SIGSTOP for a while, then SIGCONT: a machine that hangs and comes back."""
-        pid, began = member.server.process.pid, time.monotonic_ns()
+        pid, began = member.pid, time.time_ns()
         os.kill(pid, signal.SIGSTOP)
         try:
             time.sleep(seconds)
         finally:
             os.kill(pid, signal.SIGCONT)
-            self.pauses.append((pid, began, time.monotonic_ns()))
+            self.troubles.pauses.append((pid, began, time.time_ns()))
 
-    def may_have_lost_its_lease(self, pid: int, now: int) -> bool:
-        """Whether a process was killed, or was paused before this time for as long as its lease lasted.
+    def restart_database(self) -> None:
+        """SIGKILL of the database server, which recovers when it is started again."""
+        assert self.database is not None
+        self.database.kill()
+        self.database.start()
 
-        There may have been half of the lease left, since it is renewed at that time at the latest.
-        """
-        lease = int(LEASE * 1e9)
-        return pid in self.killed_pids or any(
-            paused == pid and began + lease // 2 <= now <= ended + lease
-            for paused, began, ended in self.pauses
-        )
+    def revive(self) -> None:
+        """Has all members running."""
+        for member in (*self.managers, *self.runners):
+            member.revive()
 
-    def urls(self) -> Iterator[str]:
-        """The addresses of the Request Managers, round and round."""
-        return itertools.cycle(f"http://127.0.0.1:{port}" for port in self.ports)
+    def all_troubles(self) -> Troubles:
+        """Returns what runners were in for, with what their logs say of their leases."""
+        for runner in self.runners:
+            for server in runner.servers:
+                self.troubles.lapses += [
+                    (server.process.pid, _nanoseconds(event["timestamp"]))
+                    for event in server.events
+                    if "chains are suspended" in event.get("message", "")
+                ]
+        return self.troubles
 
     def history(self, request_id: str) -> str:
-        """Returns all that any process has logged of a request, and its journal."""
+        """Returns all that any process has logged of a request, its journal, and what was done meanwhile."""
         lines = [
-            (event.get("timestamp", ""), f"{member.name}: {event}")
+            (_nanoseconds(event["timestamp"]), f"{member.name} ({server.process.pid}): {event}")
             for member in (*self.managers, *self.runners)
-            for event in member.server.events
-            if request_id in str(event)
+            for server in member.servers
+            for event in list(server.events)
+            if "timestamp" in event
+            and (request_id in str(event) or "lease" in event["message"] or "reporting" in event["message"])
         ]
-        journal = [str(line) for line in read_journal(self.journal, about=request_id)]
-        return "\n".join([line for _, line in sorted(lines)] + journal)
+        lines += [(line["time"], f"journal: {line}") for line in read_journal(self.journal, about=request_id)]
+        about = [time for time, line in lines if request_id in line]
+        lines += [(time, f"CHAOS: {what}") for time, what in self.done]
+        margin = int(3 * LEASE * 1e9)
+        first, last = min(about, default=0) - margin, max(about, default=0) + margin
+        return "\n".join(f"{time} {line}" for time, line in sorted(lines) if first <= time <= last)
+
+
+def _nanoseconds(timestamp: str) -> int:
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1_000_000) * 1000
 
 
 class Users:
-    """Those who make requests and ask for them, again and again until they get an answer."""
+    """Those who make requests, stop some, and ask for them, again and again until they get an answer."""
 
     def __init__(self, system: System) -> None:
-        self._urls = system.urls()
+        self._urls = itertools.cycle(f"http://127.0.0.1:{port}" for port in system.ports)
         self._http = httpx.Client(timeout=5.0)
         self.kinds: dict[str, Kind] = {}
+        self._to_stop: set[str] = set()
 
     def close(self) -> None:
         self._http.close()
@@ -164,9 +218,41 @@ class Users:
             )
             if answer.status_code == 201:
                 self.kinds[answer.json()["id"]] = kind
+                if kind.is_stopped:
+                    self._to_stop.add(answer.json()["id"])
                 return True
             assert answer.status_code in (429, 503, 504), answer.text
         return False
+
+    def stop_one(self) -> None:
+        """Tries once to stop a request that is to be stopped, if there is one."""
+        if not self._to_stop:
+            return
+        request_id = min(self._to_stop)
+        with contextlib.suppress(httpx.TransportError):
+            answer = self._http.put(f"{next(self._urls)}/api/v1/requests/{request_id}/stop")
+            if answer.status_code == 200:
+                self._to_stop.remove(request_id)
+            else:
+                assert answer.status_code in (429, 503, 504), answer.text
+
+    def stop_all(self) -> None:
+        """Stops what is to be stopped, however often it takes."""
+        deadline = time.monotonic() + LIMIT
+        while self._to_stop:
+            assert time.monotonic() < deadline, f"nobody stops {self._to_stop}"
+            self.stop_one()
+
+    def make(self, count: int, random: Random, is_over: threading.Event) -> None:
+        """Makes requests without a pause until there are so many, and it is over."""
+        turn = itertools.cycle(CHAOS_KINDS)
+        while len(self.kinds) < count or not is_over.is_set():
+            if len(self.kinds) < count or random.random() < 0.1:
+                self.create(next(turn))
+            if random.random() < 0.2:
+                self.stop_one()
+            time.sleep(random.uniform(0, 0.1))
+        self.stop_all()
 
     def get(self, path: str) -> Any:
         """Returns what a GET answers, as soon as one is answered."""
@@ -184,87 +270,95 @@ class Users:
         return State(self.get(f"/api/v1/requests/{request_id}")["state"])
 
 
-def disturb(system: System, random: Random) -> str:
-    """Does one thing to the system. Returns what."""
+def disturb(system: System, random: Random) -> None:
+    """Does one thing to the system."""
     what = random.choice(
-        ["kill runner", "kill runner", "pause runner", "end runner", "kill manager", "end manager"]
-    )
+        [
+            "kill runner", "kill runner", "pause runner", "pause runner", "end runner",
+            "kill manager", "pause manager", "end manager",
+            "kill database" if system.database is not None else "kill runner",
+        ]
+    )  # fmt: skip
+    if what == "kill database":
+        system.note(what)
+        system.restart_database()
+        system.note("database is back")
+        return
     member = random.choice(system.runners if "runner" in what else system.managers)
+    seconds = random.uniform(0.2, 2 * LEASE)
+    system.note(f"{what}: {member.name} ({member.pid})")
     if what.startswith("kill"):
         system.kill(member)
     elif what.startswith("pause"):
-        system.pause(member, random.uniform(0.2, 2 * LEASE))
+        system.pause(member, seconds)
+        system.note(f"goes on: {member.name}")
     else:
         system.terminate(member)
-    return f"{what}: {member.name}"
 
 
 def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> None:
     """Makes requests and disturbs the system, then checks that all have ended right."""
     random = Random(seed)
     users = Users(system)
-    done: list[str] = []
+    is_over = threading.Event()
+    failures: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            users.make(requests, Random(seed), is_over)
+        except BaseException as error:
+            failures.append(error)
+
+    making = threading.Thread(target=make)
+    making.start()
     try:
-        turn = itertools.cycle(KINDS)
         end = time.monotonic() + seconds
-        while time.monotonic() < end and len(users.kinds) < requests:
-            for _ in range(random.randint(1, 8)):
-                users.create(next(turn))
-            if random.random() < 0.5:
-                done.append(disturb(system, random))
-        while len(users.kinds) < requests:
-            if not users.create(next(turn)):
-                time.sleep(0.05)
-        deadline = time.monotonic() + 90
-        waiting = set(users.kinds)
-        while waiting:
-            waiting = {request_id for request_id in waiting if users.state(request_id) not in ENDED}
-            if time.monotonic() > deadline:
-                first = min(waiting)
-                raise AssertionError(
-                    f"seed {seed}: {len(waiting)} requests have not ended, {first} among them:\n"
-                    f"{users.get(f'/api/v1/requests/{first}/log')}\n{system.history(first)}"
-                )
-            time.sleep(0.1)
-        for request_id, kind in users.kinds.items():
-            request = users.get(f"/api/v1/requests/{request_id}")
-            log = users.get(f"/api/v1/requests/{request_id}/log")
-            try:
-                assert_ended_right(kind, request, log)
-                assert_done_once(kind, system, request_id, request, log)
-            except AssertionError as error:
-                raise AssertionError(f"seed {seed}: {error}\n{log}\n{system.history(request_id)}") from error
+        while time.monotonic() < end and not failures:
+            time.sleep(random.uniform(0, 1.0))
+            system.revive()
+            disturb(system, random)
+        system.revive()
+        is_over.set()
+        making.join(LIMIT + END_LIMIT)
+        assert not failures, f"seed {seed}: {failures}"
+        _wait_until_all_ended(system, users, seed)
+        _check(system, users, seed)
     finally:
+        is_over.set()
+        making.join(LIMIT)
         users.close()
-        print(f"seed {seed}: {len(users.kinds)} requests; " + ", ".join(done))  # noqa: T201 (shown when it failed)
+        what = ", ".join(what for _, what in system.done)
+        print(f"seed {seed}: {len(users.kinds)} requests; {what}")  # noqa: T201 (shown when it failed)
 
 
-def assert_done_once(
-    kind: Kind, system: System, request_id: str, request: dict[str, Any], log: list[dict[str, Any]]
-) -> None:
-    """Checks the journal of a request: what really happened, whatever the log says."""
-    chain = request["JobChain"]
-    before: dict[str, set[str]] = {}
-    for job_id, following in chain["adjacencyList"].items():
-        for child in following:
-            before.setdefault(child, set()).add(job_id)
-    jobs = {job_id for job_id, job in chain["jobs"].items() if job["type"] == "journal"}
-    complete_in_log = {entry["jobId"] for entry in log if entry["state"] == State.COMPLETE}
-    running: dict[str, int] = {}
-    ended: dict[str, list[str]] = {}
-    for line in read_journal(system.journal, about=request_id):
-        job_id, event, pid = line["job"], line["event"], line["pid"]
-        if event != "start":
-            if running.get(job_id) == pid:
-                del running[job_id]
-            ended.setdefault(job_id, []).append(event)
-            continue
-        other = running.get(job_id)
-        assert other is None or system.may_have_lost_its_lease(other, line["time"]), (
-            f"two tries at once: {line}"
-        )
-        for parent in before.get(job_id, set()) & jobs:
-            assert "COMPLETE" in ended.get(parent, []), f"{job_id} before {parent}: {line}"
-        running[job_id] = pid
-    for job_id in complete_in_log & jobs:
-        assert "COMPLETE" in ended[job_id], f"{job_id} is COMPLETE in the log alone"
+def _wait_until_all_ended(system: System, users: Users, seed: int) -> None:
+    deadline = time.monotonic() + END_LIMIT
+    waiting = set(users.kinds)
+    while waiting:
+        waiting = {request_id for request_id in waiting if users.state(request_id) not in ENDED}
+        if time.monotonic() > deadline:
+            first = min(waiting)
+            raise AssertionError(
+                f"seed {seed}: {len(waiting)} requests have not ended, {first} among them:\n"
+                f"{users.get(f'/api/v1/requests/{first}/log')}\n{system.history(first)}"
+            )
+        time.sleep(0.2)
+
+
+def _check(system: System, users: Users, seed: int) -> None:
+    journals: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in read_journal(system.journal):
+        journals[line["request"]].append(line)
+    troubles = system.all_troubles()
+    for request_id, kind in users.kinds.items():
+        request = users.get(f"/api/v1/requests/{request_id}")
+        log = users.get(f"/api/v1/requests/{request_id}/log")
+        try:
+            assert_ended_right(kind, request, log)
+            assert_done_once(kind, request, log, journals[request_id], troubles)
+        except AssertionError as error:
+            raise AssertionError(
+                f"seed {seed}: {error}\nlog:\n"
+                + "\n".join(map(str, log))
+                + f"\nhistory:\n{system.history(request_id)}"
+            ) from error

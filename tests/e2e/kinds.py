@@ -21,12 +21,14 @@ class Kind:
         ends: The state that it ends in, undisturbed or not.
         args: Its args.
         sequence_retries: How often a sequence in it may be tried again.
+        is_stopped: Whether its user stops it.
     """
 
     type: str
     ends: State
     args: dict[str, Any] = field(default_factory=dict)
     sequence_retries: int = 0
+    is_stopped: bool = False
 
 
 KINDS = [
@@ -36,7 +38,17 @@ KINDS = [
     Kind("sequence-retried", State.COMPLETE, sequence_retries=3),
     Kind("hosts", State.COMPLETE, {"hosts": ["a", "b", "c", "d"]}),
     Kind("timed-out", State.FAIL),
+    Kind("conditional", State.COMPLETE, {"way": "long"}),
+    Kind("conditional", State.COMPLETE, {"way": "short"}),
 ]
+
+CHAOS_KINDS = [
+    *KINDS,
+    Kind("row", State.COMPLETE, {"ms": "500"}),
+    Kind("hosts", State.COMPLETE, {"hosts": ["a", "b", "c"], "ms": "300"}),
+    Kind("row", State.STOPPED, {"ms": "3600000"}, is_stopped=True),
+]
+"""With jobs that run long enough to be killed at it, and requests that run until they are stopped."""
 
 
 def assert_ended_right(kind: Kind, request: dict[str, Any], log: list[dict[str, Any]]) -> None:

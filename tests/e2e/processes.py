@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,14 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def running(
-    *arguments: str, directory: Path, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    directory: Path,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("server",),
 ) -> Iterator[ServerProcess]:
     """Runs `spincycle` with the arguments in a directory; kills it at the end if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "server", *arguments],
+        [sys.executable, "-m", *program, *arguments],
         cwd=directory,
         env={
             **os.environ,

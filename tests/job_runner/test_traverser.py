@@ -55,9 +55,17 @@ class Worker(Job):
 
 
 class Bench:
-    """A chain on a traverser, its jobs and its reports in the test's hands."""
+    """A chain on a traverser, its jobs and its reports in the test's hands.
 
-    def __init__(self, chain: RunningChain, **options: Any) -> None:
+    Args:
+        chain: The chain.
+        assignment: Which assignment of it runs here.
+        options: Of the outbox.
+    """
+
+    def __init__(self, chain: RunningChain, assignment: Assignment = ASSIGNMENT, **options: Any) -> None:
+        self._assignment = assignment
+        self._claimed: list[ChainReport] = []
         self.runs: dict[str, asyncio.Future[State]] = {}
         self.jobs: dict[str, Worker] = {}
         self.outbox = Outbox(**options)
@@ -65,7 +73,7 @@ class Bench:
         self.ended = asyncio.Event()
         self.traverser = Traverser(
             chain,
-            ASSIGNMENT,
+            assignment,
             JobTools(
                 factory=self._make,
                 runs=CallThreads("run", 1),
@@ -85,8 +93,13 @@ class Bench:
         self.jobs[job_id.name] = Worker(job_id, self.runs)
         return self.jobs[job_id.name]
 
-    def start(self) -> None:
+    def start(self, *, is_claimed: bool = True) -> None:
+        """Starts the chain, and says that its assignment stands, together with the first reports."""
         self.traverser.start(self.ended.set)
+        if is_claimed and self._assignment.epoch:
+            batch = self.outbox.take()
+            self._claimed = batch.reports()
+            self.outbox.settle(batch, [])
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(SOON):
@@ -114,14 +127,14 @@ class Bench:
         return self.outbox.take()
 
     async def commit(self) -> list[ChainReport]:
-        """Takes in what was reported, and acknowledges it."""
-        batch = await self.batch()
-        reports = batch.reports()
+        """Takes in what was reported, and acknowledges it, if it was not when the chain was started."""
+        reports, self._claimed = self._claimed, []
+        batch = self.outbox.take() if reports else await self.batch()
         self.outbox.settle(batch, [])
-        return reports
+        return reports + batch.reports()
 
     async def commit_to_the_end(self) -> list[ChainReport]:
-        reports: list[ChainReport] = []
+        reports, self._claimed = self._claimed, []
         while not self.ended.is_set():
             try:
                 async with asyncio.timeout(0.02):
@@ -166,10 +179,10 @@ def side_by_side(*names: str, **options: Any) -> JobChain:
 async def bench_of() -> AsyncIterator[Callable[..., Bench]]:
     benches: list[Bench] = []
 
-    def make(chain: JobChain, **options: Any) -> Bench:
+    def make(chain: JobChain, *, is_claimed: bool = True, **options: Any) -> Bench:
         bench = Bench(RunningChain.new(chain), **options)
         benches.append(bench)
-        bench.start()
+        bench.start(is_claimed=is_claimed)
         return bench
 
     yield make
@@ -196,8 +209,50 @@ async def test_a_job_starts_only_when_the_one_before_is_committed(bench_of: Make
 
 
 async def test_a_noop_is_not_waited_for(bench_of: MakeBench) -> None:
-    bench = bench_of(row("a"))
+    bench = bench_of(row("a"), assignment=Assignment(request_id="request"))
     await bench.running("a")  # behind the noop that starts the sequence, though nobody took a report
+
+
+async def test_no_job_runs_before_a_request_manager_says_that_the_assignment_stands(
+    bench_of: MakeBench,
+) -> None:
+    bench = bench_of(row("a"), is_claimed=False)
+    for _ in range(3):
+        batch = await bench.batch()
+        await bench.is_quiet()
+        bench.outbox.put_back(batch)
+        await bench.is_quiet()
+        assert not bench.runs
+    batch = await bench.batch()
+    assert [tried.entry.job_id for tried in batch.reports()[0].tries] == ["start"]
+    bench.outbox.settle(batch, [])
+    await bench.running("a")
+
+
+async def test_a_chain_that_came_too_late_runs_nothing(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a"), is_claimed=False)
+    batch = await bench.batch()
+    bench.outbox.settle(batch, [RefusedReport(assignment=ASSIGNMENT, reason=REFUSAL_REASON_STALE)])
+    await bench.until(bench.ended.is_set)
+    assert not bench.runs
+    assert not bench.outbox.take().entries
+
+
+async def test_a_chain_goes_on_only_when_its_assignment_stands(bench_of: MakeBench) -> None:
+    before = bench_of(row("a", "b"))
+    await before.running("a")
+    before.traverser.suspend()
+    reports = await before.commit_to_the_end()
+    bench = Bench(RunningChain.resume(reports[-1].suspended))
+    bench.start(is_claimed=False)
+    batch = await bench.batch()
+    await bench.is_quiet()
+    assert not bench.runs
+    assert not batch.reports()[0].tries
+    bench.outbox.settle(batch, [])
+    await bench.running("a")
+    bench.traverser.drop("the test is over")
+    await bench.until(bench.ended.is_set)
 
 
 async def test_reports_that_were_not_acknowledged_start_nothing(bench_of: MakeBench) -> None:
@@ -348,7 +403,7 @@ async def test_a_full_outbox_starts_no_more_jobs_until_there_is_room(
     bench_of: MakeBench, limits: dict[str, int]
 ) -> None:
     names = [f"job{number}" for number in range(4)]
-    bench = bench_of(row(*names), **limits)
+    bench = bench_of(row(*names), assignment=Assignment(request_id="request"), **limits)
     # A box of one byte is full with the report of the noop, one of two tries with that and the first job's.
     await bench.is_quiet()
     assert len(bench.runs) == limits.get("max_tries", 1) - 1

@@ -1,0 +1,230 @@
+"""`spincycle`, killed by SIGKILL when it comes to a named point: python -m tests.e2e.dying_server POINT ...
+
+The server's code has no hooks for this: the place of the point is patched before the server is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from server.__main__ import main
+from server.job_runner.outbox import Outbox
+from server.job_runner.reporter import Reporter
+from server.job_runner.service import JobRunnerService
+from server.job_runner.traverser import Traverser
+from server.request_manager.dispatch import Dispatcher
+from server.request_manager.reports import RunnerReportsService
+from server.request_manager.runners import Runners
+from server.request_manager.service import RequestManagerService
+from server.store.report_writes import ApplyReports, RenewRunner
+from server.store.request_writes import (
+    Assign,
+    CreateRequest,
+    DropSuspended,
+    RequestStop,
+    StopUnassigned,
+    Unassign,
+)
+from server.store.store import Store
+from server.store.writer import GroupCommitWriter, Write
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+
+Install = Callable[[], None]
+Test = Callable[[Any], bool]
+
+
+def die() -> None:
+    """Ends this process as a power cut would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)  # It goes no further, whichever thread it is that the signal ends first.
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+def after(owner: type, name: str, test: Callable[..., bool] = lambda *_: True) -> Install:
+    """Dies when a coroutine method has done its work, before its caller hears of it."""
+
+    def install() -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        async def patched(self: Any, *arguments: Any, **named: Any) -> Any:
+            result = await original(self, *arguments, **named)
+            if test(*arguments):
+                die()
+            return result
+
+        setattr(owner, name, patched)
+
+    return install
+
+
+def before(owner: type, name: str, test: Callable[..., bool] = lambda *_: True) -> Install:
+    """Dies when a method is called, before it does anything."""
+
+    def install() -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def patched(self: Any, *arguments: Any, **named: Any) -> Any:
+            if test(*arguments):
+                die()
+            return original(self, *arguments, **named)
+
+        setattr(owner, name, patched)
+
+    return install
+
+
+def _around_commit(method: str, kind: type[Write], test: Test, at_least: int, number: int) -> Install:
+    def install() -> None:
+        original = getattr(GroupCommitWriter, method)
+        seen = 0
+
+        def patched(self: Any, *arguments: Any) -> Any:
+            nonlocal seen
+            result = original(self, *arguments)
+            writes = arguments[-1]
+            if sum(isinstance(write, kind) and test(write) for write in writes) >= at_least:
+                seen += 1
+                if seen == number:
+                    die()
+            return result
+
+        setattr(GroupCommitWriter, method, patched)
+
+    return install
+
+
+def committed(kind: type[Write], test: Test = _always, *, at_least: int = 1, number: int = 1) -> Install:
+    """Dies when a transaction with such writes is committed, before anybody is told."""
+    return _around_commit("_done", kind, test, at_least, number)
+
+
+def uncommitted(kind: type[Write], test: Test = _always, *, at_least: int = 1) -> Install:
+    """Dies when such writes are done and their transaction is not committed."""
+    return _around_commit("_apply", kind, test, at_least, 1)
+
+
+def _has_tries(write: ApplyReports) -> bool:
+    return any(tried.entry.type != "noop" for report in write.reports for tried in report.tries)
+
+
+def _ends(how: str) -> Callable[[ApplyReports], bool]:
+    return lambda write: any(report.WhichOneof("end") == how for report in write.reports)
+
+
+def _assigned_from(state: State) -> Callable[[Assign], bool]:
+    return lambda write: write.expected_state == state
+
+
+def _is(kind: str) -> Callable[[RunnerInfo, AssignedJobChain], bool]:
+    return lambda _, assigned: assigned.WhichOneof("chain") == kind
+
+
+def _unacknowledged() -> None:
+    """Dies when reports are committed, right before they are acknowledged."""
+    report, apply = RunnerReportsService.Report, Store.apply_reports
+    is_next = False
+
+    async def patched_apply(self: Store, runner_id: str, reports: Any) -> Any:
+        nonlocal is_next
+        refused = await apply(self, runner_id, reports)
+        is_next = _has_tries(ApplyReports(runner_id, reports))
+        return refused
+
+    async def patched_report(self: RunnerReportsService, requests: Any, context: Any) -> AsyncIterator[Any]:
+        async for answer in report(self, requests, context):
+            if is_next:
+                die()
+            yield answer
+
+    Store.apply_reports = patched_apply  # type: ignore[method-assign]
+    RunnerReportsService.Report = patched_report  # type: ignore[method-assign]
+
+
+def _sent() -> None:
+    """Dies when a report of a job was sent, before anything is heard of it."""
+    exchange = Reporter._exchange
+
+    async def patched(self: Reporter, call: Any, message: Any) -> Any:
+        if _has_tries(ApplyReports("", message.chains)):
+            await call.write(message)
+            die()
+        return await exchange(self, call, message)
+
+    Reporter._exchange = patched  # type: ignore[method-assign]
+
+
+def _is_job(run: object, result: object, waiter: object) -> bool:
+    return waiter is not None
+
+
+def _settles_tries(batch: Any, refused: Any) -> bool:
+    return any(waiter is not None for entry in batch.entries for _, waiter in entry.tries)
+
+
+def _settles_end(batch: Any, refused: Any) -> bool:
+    return any(entry.end is not None for entry in batch.entries)
+
+
+def _is_suspension(assignment: Any, end: Any, *_: Any) -> bool:
+    return isinstance(end, SuspendedJobChain)
+
+
+MANAGER_POINTS: dict[str, Install] = {
+    "create is not committed": uncommitted(CreateRequest),
+    "create is committed": committed(CreateRequest),
+    "create is not answered": after(RequestManagerService, "Create"),
+    "several creates are not committed": uncommitted(CreateRequest, at_least=2),
+    "several creates are committed": committed(CreateRequest, at_least=2),
+    "assigned, not sent": before(Dispatcher, "send"),
+    "waiting request is assigned": committed(Assign, _assigned_from(State.PENDING)),
+    "chain is sent": after(Runners, "start_job_chain", _is("job_chain")),
+    "report is not committed": uncommitted(ApplyReports, _has_tries),
+    "report is committed": committed(ApplyReports, _has_tries),
+    "report is not acknowledged": _unacknowledged,
+    "finish is not committed": uncommitted(ApplyReports, _ends("finish")),
+    "finish is committed": committed(ApplyReports, _ends("finish")),
+    "suspension is not committed": uncommitted(ApplyReports, _ends("suspended")),
+    "suspension is committed": committed(ApplyReports, _ends("suspended")),
+    "resume is assigned": committed(Assign, _assigned_from(State.SUSPENDED)),
+    "resume is sent": after(Runners, "start_job_chain", _is("suspended_job_chain")),
+    "resumed chain is dropped": committed(DropSuspended),
+    "unassign is committed": committed(Unassign),
+    "stop is noted": committed(RequestStop),
+    "stop is told": after(Runners, "stop_job_chain"),
+    "stop of a waiting request is committed": committed(StopUnassigned),
+    "lease is renewed": committed(RenewRunner, number=3),
+    "takeover is not committed": uncommitted(Assign, _assigned_from(State.RUNNING)),
+    "takeover is committed": committed(Assign, _assigned_from(State.RUNNING)),
+    "takeover is not sent": before(Dispatcher, "_send_suspended"),
+}
+
+RUNNER_POINTS: dict[str, Install] = {
+    "chain is accepted": after(JobRunnerService, "StartJobChains"),
+    "assignment stands": before(Traverser, "_claim_answered"),
+    "try has ended": before(Traverser, "_report", _is_job),
+    "report is on its way": _sent,
+    "acknowledgement is read": before(Outbox, "settle", _settles_tries),
+    "end is acknowledged": before(Outbox, "settle", _settles_end),
+    "told to suspend": before(Traverser, "suspend"),
+    "chain is suspended": before(Outbox, "add_end", _is_suspension),
+    "all are suspended": before(Reporter, "leave"),
+}
+
+if __name__ == "__main__":
+    point = sys.argv.pop(1)
+    {**MANAGER_POINTS, **RUNNER_POINTS}[point]()
+    main()
