@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from server.builtin_jobs import Noop, makes_builtin
 from server.call_threads import CallThreads
 from server.chain import RunningChain
 from server.config import Config, advertised
@@ -27,7 +28,7 @@ from server.credentials import channel_credentials, server_credentials
 from server.gateway import GatewayApp, HttpServer
 from server.job_factories import find_factory, knows_job_type
 from server.job_runner.chains import Chains
-from server.job_runner.job_try import JobTools, does_nothing
+from server.job_runner.job_try import JobTools
 from server.job_runner.outbox import Outbox
 from server.job_runner.reporter import Reporter
 from server.job_runner.service import JobRunnerService
@@ -196,7 +197,7 @@ async def job_runner(
         max_output=config.job_runner_max_output,
         stop_limit=config.job_runner_stop_timeout,
     )
-    noop_types = frozenset({"noop"}) if does_nothing(factory, "noop") else frozenset()
+    noop_types = frozenset({"noop"}) if makes_builtin(factory, "noop", (Noop,)) else frozenset()
     runner_id = RequestIdGenerator().next()
     outbox = Outbox()
     reporter: Reporter | None = None

@@ -19,8 +19,8 @@ ALLOWED = {
     "server.rpc": set(),
     "server.gateway": {"server.listening", "server.rpc"},
     "server.request_manager": {
-        "server.call_threads", "server.chain", "server.graph", "server.request_ids", "server.rpc",
-        "server.specs", "server.store",
+        "server.builtin_jobs", "server.call_threads", "server.chain", "server.graph", "server.request_ids",
+        "server.rpc", "server.specs", "server.store",
     },
     "server.job_runner": {"server.builtin_jobs", "server.call_threads", "server.chain", "server.rpc"},
 }  # fmt: skip

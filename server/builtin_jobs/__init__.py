@@ -7,9 +7,21 @@ from functools import partial
 from server.builtin_jobs.noop import Noop
 from server.builtin_jobs.shell_command import ShellCommand
 from server.builtin_jobs.sleep import Sleep
-from spincycle_grpc.jobs import JobFactory, JobTypes
+from spincycle_grpc.jobs import JobFactory, JobId, JobTypes, make_job
 
-__all__ = ["DEFAULT_MAX_OUTPUT", "Noop", "ShellCommand", "Sleep", "builtin_factory", "make_builtin_factory"]
+__all__ = [
+    "BUILTIN",
+    "DEFAULT_MAX_OUTPUT",
+    "Noop",
+    "ShellCommand",
+    "Sleep",
+    "builtin_factory",
+    "make_builtin_factory",
+    "makes_builtin",
+]
+
+BUILTIN = (Noop, Sleep, ShellCommand)
+"""The classes of the built-in jobs. None of their methods blocks."""
 
 DEFAULT_MAX_OUTPUT = 1 << 20
 """How many bytes of each output of a shell command are kept unless told otherwise."""
@@ -33,3 +45,11 @@ def make_builtin_factory(max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
 
 builtin_factory: JobFactory = make_builtin_factory()
 """The built-in types, with 1 MiB of each output."""
+
+
+def makes_builtin(factory: JobFactory, job_type: str, kinds: tuple[type, ...] = BUILTIN) -> bool:
+    """Whether a factory makes a built-in job of a type, and not a user's of that name."""
+    try:
+        return type(make_job(factory, JobId(job_type, job_type, "0000", ""))) in kinds
+    except Exception:
+        return False

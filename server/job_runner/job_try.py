@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from google.protobuf.struct_pb2 import Struct
 
-from server.builtin_jobs import Noop, ShellCommand, Sleep
+from server.builtin_jobs import BUILTIN
 from server.call_threads import CallThreads
 from server.chain import Run
 from spincycle_grpc.duration import parse_duration
@@ -34,7 +34,6 @@ logger = structlog.get_logger(__name__)
 STOP_LIMIT = 10.0
 """Seconds that a try has to end after it was told to; behaviour of the original."""
 
-_BUILTIN = (Noop, Sleep, ShellCommand)
 _MAX_ERROR = 64 * 1024
 
 
@@ -214,7 +213,7 @@ class JobTry:
         if self._message.type in self._tools.on_loop:
             return self._make()
         job = await self._tools.calls.call(self._make)
-        if type(job) in _BUILTIN:
+        if type(job) in BUILTIN:
             self._tools.on_loop.add(self._message.type)
         return job
 
@@ -310,14 +309,6 @@ class JobTry:
             "job_type": self._message.type,
             "job_try": self.run.number,
         }
-
-
-def does_nothing(factory: JobFactory, job_type: str) -> bool:
-    """Whether jobs of a type are the built-in noop, and no user's job of that name."""
-    try:
-        return type(make_job(factory, JobId(job_type, job_type, "0000", ""))) is Noop
-    except Exception:
-        return False
 
 
 def log_entry(job: job_pb2.Job, request_id: str, number: int, **fields: Any) -> JobLog:
