@@ -103,7 +103,7 @@ class Traverser:
     def start(self, on_done: Callable[[], None]) -> None:
         """Starts the chain. `on_done` is called when it has ended and its last report is committed."""
         self._on_done = on_done
-        self._log.info("chain started", epoch=self._assignment.epoch)
+        self._log.debug("chain started", epoch=self._assignment.epoch)
         if not self._is_claimed:
             claim: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             claim.add_done_callback(self._claim_answered)
@@ -328,7 +328,7 @@ class Traverser:
             end = self._chain.suspended(_now())
         else:
             finished_at = Timestamp()
-            finished_at.GetCurrentTime()
+            finished_at.FromNanoseconds(time.time_ns())
             end = ChainFinish(state=state.value, finished_at=finished_at)  # type: ignore[arg-type]
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, committed)

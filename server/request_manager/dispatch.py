@@ -299,7 +299,7 @@ class Dispatcher:
                     return False
                 doubtful = True
             else:
-                log.info("request started", epoch=assignment.epoch)
+                log.debug("request started", epoch=assignment.epoch)
                 return True
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

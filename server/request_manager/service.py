@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -72,8 +73,7 @@ class RequestManagerService:
             args=built.args,
             total_jobs=len(built.job_chain.jobs),
         )
-        created.created_at.GetCurrentTime()
-        created.created_at.nanos -= created.created_at.nanos % 1000  # As the database keeps it.
+        created.created_at.FromMicroseconds(time.time_ns() // 1000)  # As the database keeps it.
         runner = self._dispatcher.pick()
         assignment = await self._store.create_request(created, request, built.job_chain, runner)
         if runner is not None and assignment is not None:

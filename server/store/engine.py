@@ -6,8 +6,10 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, SERVER_STATUS
 from sqlalchemy import create_engine, event
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
@@ -16,11 +18,33 @@ from spincycle_grpc.errors import InvalidArgumentError
 
 _DRIVERS = {
     "sqlite": "sqlite",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mysql+pymysql",
+    "mysql": "mysql+spincycle",
+    "mariadb": "mysql+spincycle",
     "postgresql": "postgresql+psycopg",
 }
 _FORMS = "sqlite:///PATH, mysql://USER:PASSWORD@HOST/DATABASE or postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+class _MySql(MySQLDialect_pymysql):
+    """SQLAlchemy's, but it sends no COMMIT or ROLLBACK where no transaction is open, as psycopg does."""
+
+    supports_statement_cache = True
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        if _is_in_transaction(dbapi_connection):
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        if _is_in_transaction(dbapi_connection):
+            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
+
+
+def _is_in_transaction(connection: Any) -> bool:
+    """Whether the server's last answer said that a transaction is open."""
+    return bool(connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+
+
+registry.register("mysql.spincycle", __name__, "_MySql")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,22 +8,22 @@ through a pipeline, on SQLite one after the other. Statements are compiled once 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import Insert, Update
+from sqlalchemy import Boolean, Insert, Integer, LargeBinary, String, Update
 from sqlalchemy.engine import Connection, CursorResult, Dialect
 from sqlalchemy.types import TypeEngine
+
+from server.store.schema import Ascii, BoundedText, Microseconds, StateNumber
 
 MAX_TEXT = 1024 * 1024
 """Characters of statements that are sent at once, unless a single row is longer."""
 
-_ESCAPED = str.maketrans(
-    {"\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z", "'": "\\'", '"': '\\"', "\\": "\\\\"}
-)
-"""What MySQL's text literals escape; our sessions never set NO_BACKSLASH_ESCAPES."""
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (UTC, as the session is)
 
 
 class RowStatement:
@@ -127,26 +127,39 @@ class Transaction:
         if rows:
             self._changes.append((statement.for_dialect(self._dialect), rows))
 
-    def flush(self) -> int:
-        """Sends all changes so far. Returns how many rows the last of them found.
+    def flush(self) -> None:
+        """Sends all changes so far.
 
         Raises:
             Exception: What the driver raises; the transaction is then to be rolled back.
         """
+        self._send(commits=False)
+
+    def commit(self) -> None:
+        """Sends all changes so far and commits, in one round trip where there are changes.
+
+        Raises:
+            Exception: As `flush`. Whether it is committed is not known if the connection broke.
+        """
+        self._send(commits=True)
+        self.connection.commit()  # Sends nothing where no transaction is open any more.
+
+    def _send(self, *, commits: bool) -> None:
         changes, self._changes = self._changes, []
         if not changes:
-            return 0
+            return
+        driver: Any = self.connection.connection.driver_connection
         # Closed whatever happens: SQLite keeps a closed connection, and its locks, while a cursor is open.
-        with contextlib.closing(self.connection.connection.cursor()) as cursor:
+        with contextlib.closing(driver.cursor()) as cursor:
             if self._dialect.name == "mysql":
-                _send_texts(cursor, changes)
+                _send_texts(cursor, changes, last="COMMIT" if commits else "")
             elif self._dialect.name == "postgresql":
-                driver: Any = self.connection.connection.driver_connection
                 with driver.pipeline():
                     _send_rows(cursor, changes)
+                    if commits:
+                        driver.commit()
             else:
                 _send_rows(cursor, changes)
-            return int(cursor.rowcount)
 
 
 def _send_rows(cursor: Any, changes: _Changes) -> None:
@@ -154,7 +167,7 @@ def _send_rows(cursor: Any, changes: _Changes) -> None:
         cursor.executemany(compiled.text, [compiled.parameters(row) for row in rows])
 
 
-def _send_texts(cursor: Any, changes: _Changes) -> None:
+def _send_texts(cursor: Any, changes: _Changes, last: str) -> None:
     texts: list[str] = []
     length = 0
     for compiled, rows in changes:
@@ -164,6 +177,8 @@ def _send_texts(cursor: Any, changes: _Changes) -> None:
                 texts, length = [], 0
             texts.append(text)
             length += len(text)
+    if last:
+        texts.append(last)
     _run_texts(cursor, texts)
 
 
@@ -191,29 +206,55 @@ def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] 
 
 def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
     """Returns what writes a value of a type as MySQL has it in a statement."""
-    process = _processor(kind, dialect)
-    if process is None:
-        return mysql_literal
-    return lambda value: mysql_literal(process(value))
+    if isinstance(kind, Ascii):
+        return _text_literal
+    if isinstance(kind, Microseconds):
+        return _time_literal
+    if isinstance(kind, LargeBinary):
+        return _blob_literal
+    if isinstance(kind, BoundedText):
+        process = _processor(kind, dialect)
+        return lambda value: _text_literal(value if process is None else process(value))
+    if isinstance(kind, String):
+        return _text_literal
+    if isinstance(kind, Integer | Boolean | StateNumber):
+        return _number_literal
+    raise TypeError(f"values of type {kind!r} are not written")
 
 
-def mysql_literal(value: Any) -> str:
-    """Returns a value as MySQL has it in a statement.
+# Our sessions set a sql_mode without NO_BACKSLASH_ESCAPES. Statements have their length with them, so that
+# all else may stand in a literal as it is.
 
-    Raises:
-        TypeError: It is of no type that is stored.
-    """
+
+def _text_literal(value: str | None) -> str:
     if value is None:
         return "NULL"
-    kind = type(value)
-    if kind is int:
-        return str(value)
-    if kind is str:
-        return f"'{value.translate(_ESCAPED)}'"
-    if kind is bytes:
-        return f"_binary'{value.decode('ascii', 'surrogateescape').translate(_ESCAPED)}'"
-    if kind is bool:
-        return "1" if value else "0"
-    if kind is datetime:
+    if value.isalnum():
         return f"'{value}'"
-    raise TypeError(f"a value of type {kind.__name__} is not stored")
+    return f"'{_escaped(value)}'"
+
+
+def _blob_literal(value: bytes | None) -> str:
+    # What is no ASCII goes through as it is: the whole text is encoded the same way.
+    return "NULL" if value is None else f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
+
+
+def _escaped(value: str) -> str:
+    value = value.replace("\\", "\\\\").replace("'", "\\'")
+    return value.replace("\0", "\\0") if "\0" in value else value
+
+
+def _number_literal(value: int | None) -> str:
+    return "NULL" if value is None else str(int(value))
+
+
+def _time_literal(value: int | None) -> str:
+    if value is None:
+        return "NULL"
+    seconds, microseconds = divmod(value, 1_000_000)
+    return f"'{_second(seconds)}.{microseconds:06d}'"
+
+
+@functools.lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return str(_EPOCH + timedelta(seconds=seconds))

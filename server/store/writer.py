@@ -17,7 +17,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -107,7 +107,7 @@ class GroupCommitWriter:
         self._id = uuid.uuid4().hex[:20]
         self._number = 0
         self._is_away = False
-        self._has_row = False
+        self._row_renewed_at = -math.inf
         self._loop = asyncio.get_running_loop()
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(MAX_WAITING)
         self._closed = False
@@ -192,16 +192,12 @@ class GroupCommitWriter:
                     return in_doubt
                 in_doubt = None
                 self._make_row()
-                with self._engine.connect() as connection:
+                with self._engine.connect() as connection, _rolled_back(connection):
                     connection.begin()
-                    try:
-                        results = self._apply(Transaction(connection), writes)
-                        in_doubt = results
-                        connection.commit()
-                    except Exception as error:
-                        if in_doubt is not None or trouble_of(error) is Trouble.AWAY:
-                            _break_off(connection)
-                        raise
+                    transaction = Transaction(connection)
+                    results = self._apply(transaction, writes)
+                    in_doubt = results
+                    self._commit_now(transaction)
             except Exception as error:
                 trouble = trouble_of(error)
                 conflicts += trouble in (Trouble.CONFLICT, Trouble.DUPLICATE)
@@ -237,27 +233,28 @@ class GroupCommitWriter:
         return results
 
     def _make_row(self) -> None:
-        """Makes this writer's row, in a transaction of its own, before the first that it numbers.
+        """Makes this writer's row, in a transaction of its own, before those that it numbers.
 
-        The lock on a row that is there makes `_is_committed` wait for a transaction whose end is open.
+        The lock on a row that is there makes `_is_committed` wait for a transaction whose end is open. Others
+        drop the row when it was not written for a day, so it is looked after when half of that is over.
         """
-        if self._has_row:
+        if time.monotonic() - self._row_renewed_at < _KEPT / 2e6:
             return
         with self._engine.begin() as connection:
+            now = now_expression(connection)
+            connection.execute(delete(writers).where(writers.c.updated_at < now - _KEPT))
             if connection.scalar(_SELECT_NUMBER, {"key": self._id}) is None:
-                self._insert_row(connection, 0)
-        self._has_row = True
-
-    def _insert_row(self, connection: Connection, number: int) -> None:
-        now = now_expression(connection)
-        connection.execute(delete(writers).where(writers.c.updated_at < now - _KEPT))
-        connection.execute(insert(writers).values(writer_id=self._id, batch=number, updated_at=now))
+                row = {"writer_id": self._id, "batch": self._number - 1, "updated_at": now}
+                connection.execute(insert(writers).values(row))
+        self._row_renewed_at = time.monotonic()
 
     def _leave_number(self, transaction: Transaction) -> None:
         row = {"key": self._id, "number": self._number, "now": time.time_ns() // 1000}
         transaction.change(_LEAVE_NUMBER, [row])
-        if transaction.flush() == 0:  # The row was dropped: nothing was written for long.
-            self._insert_row(transaction.connection, self._number)
+
+    def _commit_now(self, transaction: Transaction) -> None:
+        transaction.commit()
+        self._row_renewed_at = time.monotonic()
 
     def _is_committed(self) -> bool:
         with self._engine.connect() as connection:
@@ -265,11 +262,24 @@ class GroupCommitWriter:
         return bool(number == self._number)
 
 
-def _break_off(connection: Connection) -> None:
-    """Ends a connection whose state nobody knows, and what it may have left open."""
-    with contextlib.suppress(Exception):
+@contextlib.contextmanager
+def _rolled_back(connection: Connection) -> Iterator[None]:
+    """Leaves nothing open of a transaction that failed, also in its commit, nor a connection that broke."""
+    try:
+        yield
+    except Exception as error:
+        if trouble_of(error) is Trouble.AWAY or not _roll_back(connection):
+            connection.invalidate()
+        raise
+
+
+def _roll_back(connection: Connection) -> bool:
+    """Rolls back below SQLAlchemy, which does not after a commit that failed. Returns whether it worked."""
+    try:
         connection.connection.rollback()
-    connection.invalidate()
+    except Exception:
+        return False
+    return True
 
 
 def _resolve(batch: Sequence[_Waiting], results: Sequence[Any]) -> None:

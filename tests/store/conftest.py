@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from server.store import DatabaseOptions, Store, migrations
 from server.store.engine import make_engine, parse_url
 from tests.databases import DATABASES, SharedServers
-from tests.store.faults import FAULTS, CommitFaults
+from tests.store.faults import FAULTS, WriteFaults
 
 OPTIONS = DatabaseOptions(timeout=5.0)
 
@@ -39,7 +39,7 @@ async def store(request: pytest.FixtureRequest, database_url: str) -> AsyncItera
     """A store, of which every other commit may fail."""
     migrate(database_url)
     store = await Store.open(database_url, OPTIONS)
-    faults = CommitFaults(store._engine, request.param) if request.param != "none" else None
+    faults = WriteFaults(store, request.param) if request.param != "none" else None
     yield store
     await store.close()
     if faults is not None and store.commits:

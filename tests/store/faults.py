@@ -10,6 +10,9 @@ import psycopg
 import pymysql
 from sqlalchemy.engine import Engine
 
+from server.store import Store
+from server.store.transaction import Transaction
+
 FAULTS = ("none", "before commit", "after commit")
 
 
@@ -36,6 +39,34 @@ class CommitFaults:
         if self._when == "after commit":
             self._commit(connection)
         _break(connection.driver_connection)
+
+
+class WriteFaults:
+    """Has every other transaction of a store fail in its commit, as when the connection breaks.
+
+    Attributes:
+        count: How many have failed.
+    """
+
+    def __init__(self, store: Store, when: str) -> None:
+        self.count = 0
+        self._when = when
+        self._fails_next = True
+        self._commit: Callable[[Transaction], None] = store._writer._commit_now
+        store._writer._commit_now = self._commit_now  # type: ignore[method-assign]
+
+    def _commit_now(self, transaction: Transaction) -> None:
+        fails, self._fails_next = self._fails_next, not self._fails_next
+        if not fails:
+            self._commit(transaction)
+            return
+        self.count += 1
+        driver = transaction.connection.connection.driver_connection
+        if self._when == "after commit":
+            self._commit(transaction)
+        else:
+            transaction.flush()
+        _break(driver)
 
 
 def _break(connection: Any) -> None:
