@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from server.store.clock import database_now
 from server.store.request_writes import RequestRows, not_found, wrong_state
 from server.store.rows import microseconds_of
 from server.store.schema import job_log, requests, runners, suspended_job_chains
+from server.store.upserts import insert_ignoring
 from server.store.writer import Write
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
@@ -33,18 +33,6 @@ from spincycle_grpc.wire import encode
 _FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
 _NEWEST_TRY = 32_767
 """The largest number of a try that the column holds."""
-
-
-def insert_ignoring(connection: Connection, table: Any) -> Any:
-    """Returns an INSERT that leaves rows alone whose key is there."""
-    name = connection.dialect.name
-    if name == "mysql":
-        # Not INSERT IGNORE, which would cut values that do not fit.
-        first = next(iter(table.primary_key))
-        return mysql.insert(table).on_duplicate_key_update({first.name: first})
-    if name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def log_row(entry: JobLog) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection
 
+from server.store.idempotency import IdempotencyKey, claim_keys
 from server.store.schema import request_archives, request_args, requests, suspended_job_chains
 from server.store.writer import Write
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCycleError
@@ -58,21 +59,43 @@ def wrong_state(request_id: str, state: int, expected: State) -> FailedPrecondit
 
 @dataclass(slots=True)
 class CreateRequest(Write):
-    """A new request, with its archive and perhaps its assignment. Result: None."""
+    """A new request, with its archive and perhaps its assignment. Result: None.
+
+    With an idempotency key, the request is made only if the key has made none.
+    """
 
     request: Mapping[str, Any]
     archive: Mapping[str, Any]
     args: Sequence[Mapping[str, Any]]
+    key: IdempotencyKey | None = None
 
     @classmethod
-    def apply_all(cls, connection: Connection, writes: Sequence[CreateRequest]) -> Sequence[None]:
-        """One statement a table."""
+    def apply_all(
+        cls, connection: Connection, writes: Sequence[CreateRequest]
+    ) -> Sequence[SpinCycleError | None]:
+        """One statement a table, and two more if there are keys."""
+        results: list[SpinCycleError | None] = [None] * len(writes)
+        keyed = [
+            (index, (write.key, write.request["request_id"]))
+            for index, write in enumerate(writes)
+            if write.key is not None
+        ]
+        if keyed:
+            refusals = claim_keys(connection, [claim for _, claim in keyed])
+            for (index, _), refusal in zip(keyed, refusals, strict=True):
+                results[index] = refusal
+            writes = [write for write, refusal in zip(writes, results, strict=True) if refusal is None]
+        if writes:
+            cls._insert(connection, writes)
+        return results
+
+    @classmethod
+    def _insert(cls, connection: Connection, writes: Sequence[CreateRequest]) -> None:
         connection.execute(_INSERT_REQUEST, [write.request for write in writes])
         connection.execute(_INSERT_ARCHIVE, [write.archive for write in writes])
         args = [row for write in writes for row in write.args]
         if args:
             connection.execute(_INSERT_ARG, args)
-        return [None] * len(writes)
 
 
 class RequestRows:
