@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
-from server.store import idempotency, migrations, reads, record_reads
+from server.store import finding, idempotency, migrations, reads, record_reads
 from server.store.engine import DatabaseOptions, make_engine, parse_url
 from server.store.idempotency import ForgetKeys, IdempotencyKey
 from server.store.record_reads import Record
@@ -145,7 +145,12 @@ class Store:
             "job_chain": encode(job_chain),
         }
         args = [
-            {"request_id": request.id, "name": arg.name[:100], "value": arg_text(arg)[:MAX_ARG_TEXT]}
+            {
+                "request_id": request.id,
+                "name": arg.name[:100],
+                "value": arg_text(arg)[:MAX_ARG_TEXT],
+                "created_at": created_at,
+            }
             for arg in request.args
         ]
         await self._writer.write(CreateRequest(row, archive, args, key))
@@ -188,7 +193,7 @@ class Store:
         Raises:
             InvalidArgumentError: The filter makes no sense.
         """
-        return await self._read(reads.find_requests, wanted)
+        return await self._read(finding.find_requests, wanted)
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns those of the requests that there are, without args and chains."""
