@@ -246,7 +246,7 @@ def insert_costs(engine: Engine) -> dict[str, float]:
 
 @contextlib.contextmanager
 def databases(kind: str) -> Iterator[Any]:
-    """Yields what makes an engine of an empty database of a kind, up to date."""
+    """Yields what makes an empty database of a kind, up to date: engines for writes and for reads."""
     with contextlib.ExitStack() as stack:
         if kind == "sqlite":
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="spincycle-find-"))
@@ -255,13 +255,14 @@ def databases(kind: str) -> Iterator[Any]:
             server = stack.enter_context(database_server(kind))
             urls = (server.fresh_database() for _ in range(10))
 
-        def make() -> Engine:
-            options = DatabaseOptions(timeout=600.0)
-            engine = make_engine(parse_url(next(urls)), options, connections=2, reads=False)
-            stack.callback(engine.dispose)
-            with engine.begin() as connection:
+        def make() -> tuple[Engine, Engine]:
+            options, url = DatabaseOptions(timeout=600.0), parse_url(next(urls))
+            writes, reads = (make_engine(url, options, connections=1, reads=only) for only in (False, True))
+            stack.callback(writes.dispose)
+            stack.callback(reads.dispose)
+            with writes.begin() as connection:
                 migrations.upgrade(connection)
-            return engine
+            return writes, reads.execution_options(readonly=True)
 
         yield make
 
@@ -270,17 +271,15 @@ def run(kind: str, sizes: list[int], rounds: int) -> dict[str, Any]:
     """Fills tables, measures, and returns all results."""
     with databases(kind) as make, contextlib.ExitStack() as stack:
         engines = {size: make() for size in sizes}
-        filled = {size: fill(engine, size) for size, engine in engines.items()}
-        connections = {size: stack.enter_context(engine.connect()) for size, engine in engines.items()}
+        filled = {size: fill(writes, size) for size, (writes, _) in engines.items()}
+        connections = {size: stack.enter_context(reads.connect()) for size, (_, reads) in engines.items()}
         finds = measured(connections, rounds)
-        for connection in connections.values():
-            connection.rollback()
         return {
             "database": kind,
             "sizes": sizes,
             "seconds_to_fill": filled,
             "finds": finds,
-            "microseconds_a_request": insert_costs(make()),
+            "microseconds_a_request": insert_costs(make()[0]),
         }
 
 

@@ -224,8 +224,7 @@ class Finding:
     def _conditions(self, index: str = "") -> list[ColumnElement[bool]]:
         """All that a row of `requests` must meet besides its time of creation and args.
 
-        No index is to help with that. What the index of the scan sees to already is left out: said
-        twice, PostgreSQL would begin to read in the wrong place.
+        No index is to help with that. What the index of the scan sees to already is left out.
         """
         conditions: list[ColumnElement[bool]] = []
         if self.wanted.type and index != "requests_type":

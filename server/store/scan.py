@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, Table, and_, literal, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, Table, and_, literal, literal_column, or_, select, union_all
 from sqlalchemy.engine import Connection
 
 Conditions: TypeAlias = Sequence[ColumnElement[bool]]
@@ -76,17 +76,14 @@ class Branch:
         if dialect != "postgresql" or len(self.equal) < 2:
             return query.where(self.all()).order_by(created_at.desc())
         # PostgreSQL likes an index of fewer columns, and filters what it reads there, when it believes
-        # that it meets matches soon. Only the index that is meant has the rows in this order.
-        columns = [*(column for column, _ in self.equal), created_at]
-        earliest, latest = (
-            tuple_(
-                *(literal(value, column.type) for column, value in self.equal), literal(time, created_at.type)
-            )
-            for time in span.bounds
-        )
-        row = tuple_(*columns)
-        within = (row >= earliest, row <= latest)
-        return query.where(*within, *self.conditions).order_by(*(column.desc() for column in columns))
+        # that it meets matches soon. Only the index that is meant has the rows by this expression.
+        time = _at_utc(created_at)
+        earliest, latest = (_at_utc(literal(bound, created_at.type)) for bound in span.bounds)
+        return query.where(self.all(), time >= earliest, time <= latest).order_by(time.desc())
+
+
+def _at_utc(time: Any) -> Any:
+    return time.op("AT TIME ZONE")(literal_column("'UTC'"))
 
 
 @dataclass(frozen=True, slots=True)

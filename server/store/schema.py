@@ -167,6 +167,7 @@ requests = Table(
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
+    # On PostgreSQL these two have the expression `created_at AT TIME ZONE 'UTC'`.
     Index("requests_type", "type", "state", "created_at"),
     Index("requests_user", "user", "state", "created_at"),
 )

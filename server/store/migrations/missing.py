@@ -57,7 +57,7 @@ def add_table(
     add_indexes(name, indexes or {})
 
 
-def add_indexes(table: str, indexes: Mapping[str, Sequence[str]]) -> None:
+def add_indexes(table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]]) -> None:
     """Adds indexes by name, if the table has none of their names."""
     present = _present().indexes.setdefault(table, set())
     for index, on in indexes.items():
