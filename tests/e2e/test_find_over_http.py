@@ -35,7 +35,7 @@ def made(http: httpx.Client) -> list[dict[str, Any]]:
         body = {"type": "nap", "args": {"ms": str(number % 4)}} if number % 3 else {"type": "diamond"}
         ids.append(http.post(PATH, json=body).json()["id"])
     ended = [wait_state(http, request_id, State.COMPLETE) for request_id in ids]
-    return sorted(sorted(ended, key=lambda one: str(one["id"])), key=lambda one: -_nanoseconds(one["createdAt"]))
+    return sorted(ended, key=lambda one: (-_nanoseconds(one["createdAt"]), one["id"]))
 
 
 def _nanoseconds(time: str) -> int:

@@ -11,11 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import create_engine, func, select, update
 
+from server.store.schema import idempotency_keys
 from spincycle_grpc import AsyncClient, Client, ConflictError
 from spincycle_grpc.state import State
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import LIMIT, free_port, wait_state
+from tests.e2e.test_one_request import LIMIT, eventually, free_port, wait_state
 
 KEY = "deploy-4711-key"
 PATH = "/api/v1/requests"
@@ -120,6 +122,24 @@ def test_no_key_is_in_the_log(http: httpx.Client, server: ServerProcess) -> None
     server.wait_for("call failed", reason="IDEMPOTENCY_KEY_REUSED")
     for key in ("never-logged", KEY):
         assert key not in server.log()
+
+
+def test_keys_that_have_expired_are_forgotten_and_free_again(tmp_path: Path) -> None:
+    with running("request-manager", "--http=127.0.0.1:0", directory=tmp_path) as manager:
+        base = f"http://{manager.address('request-manager', 'http')}"
+        database = create_engine(f"sqlite:///{tmp_path / 'spincycle.db'}", isolation_level="AUTOCOMMIT")
+        with httpx.Client(base_url=base, timeout=LIMIT) as http, database.connect() as connection:
+
+            def create(number: int) -> str:
+                answer = http.post(PATH, json=NAP, headers={"Idempotency-Key": str(number)})
+                return str(answer.json()["id"])
+
+            before = [create(number) for number in range(3)]
+            connection.execute(update(idempotency_keys).values(expires_at=1))
+            rows = select(func.count()).select_from(idempotency_keys)
+            eventually(lambda: connection.scalar(rows) == 0)
+            assert {create(number) for number in range(3)}.isdisjoint(before)
+        database.dispose()
 
 
 def test_a_request_manager_that_is_killed_makes_no_second_request(tmp_path: Path) -> None:
