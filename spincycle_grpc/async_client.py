@@ -76,10 +76,11 @@ class AsyncClient:
         type: str,  # noqa: A002 (what the contract calls it)
         args: Mapping[str, object] | None = None,
         *,
+        idempotency_key: str | None = None,
         deadline: float | None = None,
     ) -> Request:
         """Makes a request and starts it, as `Client.create`."""
-        return await self._call(calls.create(type, args), deadline)
+        return await self._call(calls.create(type, args, idempotency_key), deadline)
 
     async def plan(
         self,

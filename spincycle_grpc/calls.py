@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,10 +45,17 @@ class Call(Generic[_Answer]):
     policy: RetryPolicy = A_FEW_TIMES
 
 
-def create(request_type: str, args: Mapping[str, object] | None) -> Call[Request]:
-    """Makes a request. A second try would make a second one."""
-    request = _message(messages.CreateRequest, type=request_type, args=to_struct(args or {}, ""))
-    return Call("Create", request, lambda response: response.request, ONCE)
+def create(
+    request_type: str, args: Mapping[str, object] | None, idempotency_key: str | None
+) -> Call[Request]:
+    """Makes a request, under a key of its own if none is given: a second try makes no second one."""
+    request = _message(
+        messages.CreateRequest,
+        type=request_type,
+        args=to_struct(args or {}, ""),
+        idempotency_key=uuid.uuid4().hex if idempotency_key is None else idempotency_key,
+    )
+    return Call("Create", request, lambda response: response.request)
 
 
 def plan(request_type: str, args: Mapping[str, object] | None) -> Call[Request]:

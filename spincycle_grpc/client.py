@@ -30,8 +30,8 @@ class Client:
     Threads may share a client. Each call has a deadline, and raises the classes of
     `spincycle_grpc.errors`: what the server raised, with its reason and the request it is about,
     UnavailableError when the server cannot be reached, DeadlineExceededError. Calls that may be
-    repeated are tried a few times while the server is unavailable; `create` and `start` never
-    are, since they may have had their effect.
+    repeated are tried a few times while the server is unavailable; `start` never is, since it may
+    have had its effect.
 
     Args:
         address: host:port of the server's gRPC.
@@ -82,13 +82,17 @@ class Client:
         type: str,  # noqa: A002 (what the contract calls it)
         args: Mapping[str, object] | None = None,
         *,
+        idempotency_key: str | None = None,
         deadline: float | None = None,
     ) -> Request:
-        """Makes a request and starts it.
+        """Makes a request and starts it. The tries of one call make one request.
 
         Args:
             type: The name of the request spec.
             args: Names to JSON values. Whole numbers are exact up to 2^53.
+            idempotency_key: Makes calls with the same key make one request, for a day, also those of
+                other processes of the same user: 1 to 255 printable ASCII characters, as a random
+                UUID that the caller stores before it calls. None: one for this call alone.
             deadline: Seconds for this call; None: the client's.
 
         Returns:
@@ -96,10 +100,11 @@ class Client:
 
         Raises:
             InvalidArgumentError: There is no such type, or the args do not fit it.
+            ConflictError: The key was used with another type or other args.
             UnavailableError, DeadlineExceededError: The request may have been made all the same:
-                `find` tells.
+                another call with the same key, or else `find`, tells.
         """
-        return self._call(calls.create(type, args), deadline)
+        return self._call(calls.create(type, args, idempotency_key), deadline)
 
     def plan(
         self,

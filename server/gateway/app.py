@@ -112,6 +112,10 @@ class GatewayApp:
         route.query.read(scope["query_string"], request)
         for name, value in zip(route.variables, values, strict=True):
             setattr(request, name, value)
+        for header, name in route.headers:
+            text = _header(scope, header)
+            if text is not None:
+                setattr(request, name, text.decode("latin-1"))
         context = CallContext(
             transport="http",
             metadata={name.decode("latin-1"): text.decode("latin-1") for name, text in scope["headers"]},
@@ -136,10 +140,10 @@ class GatewayApp:
         """Reads the body into the request, if the route has one."""
         if not route.body:
             return
-        content_type = _header(scope, b"content-type")
+        content_type = _header(scope, b"content-type") or b""
         if content_type.partition(b";")[0].strip().lower() != b"application/json":
             raise HttpError(415, "Unsupported Media Type")
-        length = _header(scope, b"content-length")
+        length = _header(scope, b"content-length") or b""
         if length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
         try:
@@ -220,12 +224,13 @@ def _plain_error(message: str) -> bytes:
     return b'{"message":' + full + b"}\n"
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    """Returns the first header of a name, which may be empty; None where there is none."""
     value: bytes
     for key, value in scope["headers"]:
         if key == name:
             return value
-    return b""
+    return None
 
 
 def _peer(scope: Scope) -> str:

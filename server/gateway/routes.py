@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from google.api import annotations_pb2, http_pb2
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from server.gateway.query import QueryReader
@@ -30,6 +31,7 @@ class Route:
         location: Makes the Location header from the response, or None.
         form: The form of the body.
         query: Reads the query string.
+        headers: The headers that set fields: name in lower case, field.
     """
 
     method: Method
@@ -42,6 +44,7 @@ class Route:
     location: Callable[[Message], str] | None
     form: int
     query: QueryReader
+    headers: tuple[tuple[bytes, str], ...]
 
 
 def routes_of(table: MethodTable) -> list[Route]:
@@ -78,7 +81,16 @@ def _route(method: Method) -> Route:
         location=_location(answer.location) if answer.location else None,
         form=answer.body,
         query=QueryReader(method.descriptor.input_type, excluded={*variables, rule.body}),
+        headers=_headers(method.descriptor.input_type),
     )
+
+
+def _headers(message_type: Descriptor) -> tuple[tuple[bytes, str], ...]:
+    named = (
+        (field.GetOptions().Extensions[json_pb2.json_field].http_header, field.name)
+        for field in message_type.fields
+    )
+    return tuple((header.lower().encode(), name) for header, name in named if header)
 
 
 def _location(template: str) -> Callable[[Message], str]:

@@ -45,6 +45,12 @@ MAX_SENDING = 1000
 ROUND_SIZE = 200
 """Waiting requests, and suspended ones, that one round takes up."""
 
+FORGET_SIZE = 500
+"""Idempotency keys that are forgotten in one transaction."""
+
+FORGET_TIMES = 100
+"""Such transactions in a round: more keys than can be made in the time of one."""
+
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
@@ -171,6 +177,7 @@ class Dispatcher:
             try:
                 await self._runners.refresh()
                 await self._round()
+                await self._forget_keys()
             except SpinCycleError as error:
                 logger.warning("dispatch round failed", error=str(error), reason=error.reason)
             with contextlib.suppress(TimeoutError):
@@ -202,6 +209,12 @@ class Dispatcher:
         for lost in await self._store.lost_requests(ROUND_SIZE):
             if not await self.recover(lost):
                 break
+
+    async def _forget_keys(self) -> None:
+        """Forgets idempotency keys that have expired, in small transactions, and so many at the most."""
+        for _ in range(FORGET_TIMES):
+            if await self._store.forget_keys(FORGET_SIZE) < FORGET_SIZE:
+                return
 
     async def _resume(self, request_id: str, runner: RunnerInfo) -> None:
         assignment = await self._store.assign(request_id, runner, expected_state=State.SUSPENDED)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from server.request_manager.access import START, STOP
+from server.request_manager.idempotency import as_made, key_of
+from server.store import CreatedBeforeError
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
@@ -60,11 +62,15 @@ class RequestManagerService:
     async def Create(  # noqa: N802 (this and the names below are the contract's)
         self, request: messages.CreateRequest, context: CallContext
     ) -> messages.CreateResponse:
-        """Makes a request and starts it."""
+        """Makes a request and starts it, or returns the one that was made under the same key."""
         _require_type(request.type)
         self._access.check(context.caller, START, request.type)
+        args = from_struct(request.args)
+        key = key_of(request, args, context.caller.name)
+        if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
+            return await self._made_before(earlier)
         request_id = self._request_ids.next()
-        built = await self._building.build(request.type, from_struct(request.args), request_id)
+        built = await self._building.build(request.type, args, request_id)
         created = Request(
             id=request_id,
             type=request.type,
@@ -75,11 +81,19 @@ class RequestManagerService:
         )
         created.created_at.FromMicroseconds(time.time_ns() // 1000)  # As the database keeps it.
         runner = self._dispatcher.pick()
-        assignment = await self._store.create_request(created, request, built.job_chain, runner)
+        try:
+            assignment = await self._store.create_request(created, request, built.job_chain, runner, key)
+        except CreatedBeforeError as error:  # by a call that came at the same time
+            return await self._made_before(error.request_id)
         if runner is not None and assignment is not None:
             self._dispatcher.send(runner, assignment, built.job_chain)
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         return messages.CreateResponse(request=created)
+
+    async def _made_before(self, request_id: str) -> messages.CreateResponse:
+        found = await self._store.get_request(request_id, with_job_chain=False)
+        logger.info("request was created before", request_id=request_id, type=found.type, user=found.user)
+        return messages.CreateResponse(request=as_made(found))
 
     async def Plan(  # noqa: N802
         self, request: messages.PlanRequest, context: CallContext

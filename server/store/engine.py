@@ -110,7 +110,11 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
     if kind != "sqlite":
         settings["isolation_level"] = "AUTOCOMMIT" if reads else "READ COMMITTED"
         settings["skip_autocommit_rollback"] = reads
-    connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}[kind]
+    connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}
+    arguments = connect_args[kind](options)
+    if kind == "postgresql" and reads:
+        # A plan for all values serves none of them well: finds are of many matches or of few.
+        arguments["options"] += " -c plan_cache_mode=force_custom_plan"
     engine = create_engine(
         url,
         poolclass=QueuePool,
@@ -118,7 +122,7 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
         max_overflow=0,
         pool_timeout=options.timeout,
         hide_parameters=True,  # Errors are logged; what users store is not.
-        connect_args=connect_args(options),
+        connect_args=arguments,
         **settings,
     )
     if kind == "sqlite":

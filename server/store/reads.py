@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
 
 from server.store.clock import database_now
 from server.store.request_writes import not_found
-from server.store.rows import MAX_ARG_TEXT, log_entry_of, microseconds_of, request_of
+from server.store.rows import log_entry_of, request_of
 from server.store.schema import (
     job_log,
     request_archives,
-    request_args,
     requests,
     runners,
     suspended_job_chains,
 )
-from spincycle_grpc.errors import InvalidArgumentError, NotFoundError
+from spincycle_grpc.errors import NotFoundError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
-from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
+from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.wire import decode, decode_into
 
@@ -79,48 +78,6 @@ def get_job_chain(connection: Connection, request_id: str) -> JobChain:
     if data is None:
         raise not_found(request_id)
     return decode(data, JobChain)
-
-
-def find_requests(connection: Connection, wanted: RequestFilter) -> list[Request]:
-    """Returns the requests that a filter lets through, newest first, then by id.
-
-    Raises:
-        InvalidArgumentError: An arg of the filter has not the form name=value.
-    """
-    query = _filtered(select(requests), wanted).order_by(requests.c.created_at.desc(), requests.c.request_id)
-    if wanted.limit:
-        query = query.limit(min(wanted.limit, 2**63 - 1)).offset(min(wanted.offset, 2**63 - 1))
-    return [request_of(row) for row in connection.execute(query)]
-
-
-def _filtered(query: Select[Any], wanted: RequestFilter) -> Select[Any]:
-    if wanted.type:
-        query = query.where(requests.c.type == wanted.type)
-    if wanted.states:
-        query = query.where(requests.c.state.in_(list(wanted.states)))
-    if wanted.user:
-        query = query.where(requests.c.user == wanted.user)
-    if wanted.HasField("since"):
-        since = microseconds_of(wanted.since)
-        query = query.where(or_(requests.c.finished_at.is_(None), requests.c.finished_at > since))
-    if wanted.HasField("until"):
-        query = query.where(requests.c.created_at < microseconds_of(wanted.until))
-    for arg in wanted.args:
-        name, equals, value = arg.partition("=")
-        if not name or not equals:
-            raise InvalidArgumentError(
-                f"invalid 'arg' parameter: {arg!r} must be name=value", reason="BAD_FILTER"
-            )
-        query = query.where(
-            select(request_args.c.request_id)
-            .where(
-                request_args.c.request_id == requests.c.request_id,
-                request_args.c.name == name,
-                request_args.c.value == value[:MAX_ARG_TEXT],
-            )
-            .exists()
-        )
-    return query
 
 
 def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict[str, Request]:

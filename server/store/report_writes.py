@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from sqlalchemy import Insert, bindparam, delete, insert, select, update
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from server.store.clock import database_now
 from server.store.request_writes import RequestRows, not_found, wrong_state
 from server.store.rows import microseconds_of
 from server.store.schema import job_log, requests, runners, suspended_job_chains
 from server.store.transaction import RowStatement, Transaction
+from server.store.upserts import insert_ignoring
 from server.store.writer import Write
 from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError
 from spincycle_grpc.state import State
@@ -48,17 +48,7 @@ _NEWEST_TRY = 32_767
 """The largest number of a try that the column holds."""
 
 
-def _insert_ignoring(dialect_name: str) -> Insert:
-    """Returns the INSERT into the job log that leaves entries alone that are there."""
-    if dialect_name == "mysql":
-        # Not INSERT IGNORE, which would cut values that do not fit.
-        return mysql.insert(job_log).on_duplicate_key_update(request_id=job_log.c.request_id)
-    if dialect_name == "postgresql":
-        return postgresql.insert(job_log).on_conflict_do_nothing()
-    return sqlite.insert(job_log).on_conflict_do_nothing()
-
-
-_INSERT_TRY = RowStatement(_insert_ignoring)
+_INSERT_TRY = RowStatement(lambda dialect_name: insert_ignoring(dialect_name, job_log))
 
 
 def log_row(entry: JobLog) -> dict[str, Any]:

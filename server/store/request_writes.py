@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from server.store.clock import database_now
+from server.store.idempotency import IdempotencyKey, claim_keys
 from server.store.schema import request_archives, request_args, requests, runners, suspended_job_chains
 from server.store.transaction import RowStatement, Transaction
 from server.store.writer import Write
@@ -74,20 +75,42 @@ def wrong_state(request_id: str, state: int, expected: State) -> FailedPrecondit
 
 @dataclass(slots=True)
 class CreateRequest(Write):
-    """A new request, with its archive and perhaps its assignment. Result: None."""
+    """A new request, with its archive and perhaps its assignment. Result: None.
+
+    With an idempotency key, the request is made only if the key has made none.
+    """
 
     order: ClassVar[int] = 100  # Behind all that reads, so that it goes out with what the others change.
     request: Mapping[str, Any]
     archive: Mapping[str, Any]
     args: Sequence[Mapping[str, Any]]
+    key: IdempotencyKey | None = None
 
     @classmethod
-    def apply_all(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> Sequence[None]:
-        """One statement a table."""
+    def apply_all(
+        cls, transaction: Transaction, writes: Sequence[CreateRequest]
+    ) -> Sequence[SpinCycleError | None]:
+        """One statement a table, and two more if there are keys."""
+        results: list[SpinCycleError | None] = [None] * len(writes)
+        keyed = [
+            (index, (write.key, write.request["request_id"]))
+            for index, write in enumerate(writes)
+            if write.key is not None
+        ]
+        if keyed:
+            refusals = claim_keys(transaction.connection, [claim for _, claim in keyed])
+            for (index, _), refusal in zip(keyed, refusals, strict=True):
+                results[index] = refusal
+            writes = [write for write, refusal in zip(writes, results, strict=True) if refusal is None]
+        if writes:
+            cls._insert(transaction, writes)
+        return results
+
+    @classmethod
+    def _insert(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> None:
         transaction.change(_INSERT_REQUEST, [write.request for write in writes])
         transaction.change(_INSERT_ARCHIVE, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
-        return [None] * len(writes)
 
 
 class RequestRows:

@@ -167,6 +167,9 @@ requests = Table(
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
+    # On PostgreSQL these two have the expression `created_at AT TIME ZONE 'UTC'`.
+    Index("requests_type", "type", "state", "created_at"),
+    Index("requests_user", "user", "state", "created_at"),
 )
 
 request_archives = Table(
@@ -234,7 +237,9 @@ request_args = Table(
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
     Column("name", BoundedText(100), primary_key=True),
     Column("value", BoundedText(200), nullable=False),
-    Index("request_args_name_value", "name", "value", "request_id"),
+    # The request's, in microseconds since the Unix epoch, for the index.
+    Column("created_at", BigInteger, nullable=False, server_default="0"),
+    Index("request_args_newest", "name", "value", "created_at", "request_id"),
 )
 """The args of requests as text, to find requests by them. Long values are cut; archives have them whole."""
 

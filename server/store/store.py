@@ -11,8 +11,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
-from server.store import migrations, reads, record_reads
+from server.store import finding, idempotency, migrations, reads, record_reads
 from server.store.engine import DatabaseOptions, make_engine, parse_url
+from server.store.idempotency import ForgetKeys, IdempotencyKey
 from server.store.record_reads import Record
 from server.store.report_writes import (
     ApplyReports,
@@ -111,6 +112,7 @@ class Store:
         create_request: request_manager_pb2.CreateRequest,
         job_chain: JobChain,
         runner: RunnerInfo | None,
+        key: IdempotencyKey | None = None,
     ) -> Assignment | None:
         """Stores a new request, with its archive and, where there is a runner for it, its assignment.
 
@@ -119,9 +121,14 @@ class Store:
             create_request: What was asked for.
             job_chain: The chain as created.
             runner: Who is to run it; None: the request waits.
+            key: Under which it is made, if under any.
 
         Returns:
             The assignment, of epoch 1; None without a runner.
+
+        Raises:
+            CreatedBeforeError: The same request was made under the key before; nothing is stored.
+            ConflictError: The key was used for something else; nothing is stored.
         """
         created_at = microseconds_of(request.created_at)
         row = {
@@ -146,11 +153,31 @@ class Store:
             "job_chain": encode(job_chain),
         }
         args = [
-            {"request_id": request.id, "name": arg.name[:100], "value": arg_text(arg)[:MAX_ARG_TEXT]}
+            {
+                "request_id": request.id,
+                "name": arg.name[:100],
+                "value": arg_text(arg)[:MAX_ARG_TEXT],
+                "created_at": created_at,
+            }
             for arg in request.args
         ]
-        await self._writer.write(CreateRequest(row, archive, args))
+        await self._writer.write(CreateRequest(row, archive, args, key))
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
+
+    async def request_of_key(self, key: IdempotencyKey) -> str | None:
+        """Returns the id of the request that was made under a key, or None.
+
+        Raises:
+            ConflictError: The key was used for something else.
+        """
+        return await self._read(idempotency.request_of_key, key)
+
+    async def forget_keys(self, limit: int) -> int:
+        """Forgets keys that have expired, so many at the most. Returns how many it found."""
+        expired = await self._read(idempotency.expired_keys, limit)
+        if expired:
+            await self._writer.write(ForgetKeys(expired))
+        return len(expired)
 
     async def get_request(self, request_id: str, *, with_job_chain: bool) -> Request:
         """Returns a request with its args, and with its job chain if asked.
@@ -174,7 +201,7 @@ class Store:
         Raises:
             InvalidArgumentError: The filter makes no sense.
         """
-        return await self._read(reads.find_requests, wanted)
+        return await self._read(finding.find_requests, wanted)
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns those of the requests that there are, without args and chains."""

@@ -64,6 +64,7 @@ class JsonField(_message.Message):
     FLATTEN_QUERY_FIELD_NUMBER: _builtins.int
     QUERY_BY_NAME_FIELD_NUMBER: _builtins.int
     QUERY_NAME_FIELD_NUMBER: _builtins.int
+    HTTP_HEADER_FIELD_NUMBER: _builtins.int
     omit_empty: _builtins.bool
     """Leave the field out when it has its default value, or is an empty list or map."""
     hidden: _builtins.bool
@@ -76,6 +77,11 @@ class JsonField(_message.Message):
     """Read the enum from a query string by name, without its type's prefix."""
     query_name: _builtins.str
     """The name of the field in a query string, where it is not its JSON name."""
+    http_header: _builtins.str
+    """Over HTTP the text field is set from the header of this name, if the
+    request has one; of several the first counts. Such a field should be
+    hidden. Empty: from none.
+    """
     def __init__(
         self,
         *,
@@ -84,10 +90,11 @@ class JsonField(_message.Message):
         flatten_query: _builtins.bool = ...,
         query_by_name: _builtins.bool = ...,
         query_name: _builtins.str = ...,
+        http_header: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flatten_query", b"flatten_query", "hidden", b"hidden", "omit_empty", b"omit_empty", "query_by_name", b"query_by_name", "query_name", b"query_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flatten_query", b"flatten_query", "hidden", b"hidden", "http_header", b"http_header", "omit_empty", b"omit_empty", "query_by_name", b"query_by_name", "query_name", b"query_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,10 +32,16 @@ class CreateRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """The name of the request spec. Must not be empty."""
     user: _builtins.str
     """Ignored: the user is who the server finds the caller to be."""
+    idempotency_key: _builtins.str
+    """Names this call, so that it can be made again without making a second
+    request: 1 to 255 printable ASCII characters, fresh for each request, as a
+    random UUID. Unset: every call makes a request.
+    """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
         """The args by name. Whole numbers are exact up to 2^53."""
@@ -46,12 +52,15 @@ class CreateRequest(_message.Message):
         type: _builtins.str = ...,
         args: _struct_pb2.Struct | None = ...,
         user: _builtins.str = ...,
+        idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["args", b"args"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "args", b"args", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "type", b"type", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "args", b"args", "idempotency_key", b"idempotency_key", "type", b"type", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___CreateRequest: _TypeAlias = CreateRequest  # noqa: Y015
 
@@ -64,7 +73,7 @@ class CreateResponse(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> _request_pb2.Request:
-        """The new request, PENDING, without job chain."""
+        """The new request as it was made: PENDING, without job chain."""
 
     def __init__(
         self,

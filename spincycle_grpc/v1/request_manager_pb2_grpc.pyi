@@ -46,12 +46,20 @@ class RequestManagerStub:
     where no runner is alive, the request waits for one as PENDING. The answer
     shows the request as made: PENDING, with args and without job chain.
 
-    A retry makes a second request: retry only when the error says that
-    nothing was stored (INVALID_ARGUMENT, RESOURCE_EXHAUSTED).
+    With an idempotency key a retry is safe: the same call with the same key
+    makes one request, however often and wherever it is made, also at once.
+    All of them get that request, shown as it was made; its job chain is not
+    built again. Keys of different callers have nothing to do with each other.
+    A key is remembered for a day by the database's clock, then it is as new.
+
+    Without a key a retry makes a second request: retry only when the error
+    says that nothing was stored (INVALID_ARGUMENT, RESOURCE_EXHAUSTED).
 
     INVALID_ARGUMENT: empty or unknown type, a missing or static arg, a value
-    that the spec cannot use. INTERNAL: the spec is broken, or a job could not
-    be created.
+    that the spec cannot use, a bad key. ALREADY_EXISTS: the caller used the
+    key with another type, user or args; nothing is made. NOT_FOUND: the
+    request that was made under the key has been deleted since. INTERNAL: the
+    spec is broken, or a job could not be created.
     """
     Plan: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]
     """Builds what Create would make of the same call, and stores and starts
@@ -127,12 +135,20 @@ class RequestManagerAsyncStub(RequestManagerStub):
     where no runner is alive, the request waits for one as PENDING. The answer
     shows the request as made: PENDING, with args and without job chain.
 
-    A retry makes a second request: retry only when the error says that
-    nothing was stored (INVALID_ARGUMENT, RESOURCE_EXHAUSTED).
+    With an idempotency key a retry is safe: the same call with the same key
+    makes one request, however often and wherever it is made, also at once.
+    All of them get that request, shown as it was made; its job chain is not
+    built again. Keys of different callers have nothing to do with each other.
+    A key is remembered for a day by the database's clock, then it is as new.
+
+    Without a key a retry makes a second request: retry only when the error
+    says that nothing was stored (INVALID_ARGUMENT, RESOURCE_EXHAUSTED).
 
     INVALID_ARGUMENT: empty or unknown type, a missing or static arg, a value
-    that the spec cannot use. INTERNAL: the spec is broken, or a job could not
-    be created.
+    that the spec cannot use, a bad key. ALREADY_EXISTS: the caller used the
+    key with another type, user or args; nothing is made. NOT_FOUND: the
+    request that was made under the key has been deleted since. INTERNAL: the
+    spec is broken, or a job could not be created.
     """
     Plan: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]  # type: ignore[assignment]
     """Builds what Create would make of the same call, and stores and starts
@@ -211,12 +227,20 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         where no runner is alive, the request waits for one as PENDING. The answer
         shows the request as made: PENDING, with args and without job chain.
 
-        A retry makes a second request: retry only when the error says that
-        nothing was stored (INVALID_ARGUMENT, RESOURCE_EXHAUSTED).
+        With an idempotency key a retry is safe: the same call with the same key
+        makes one request, however often and wherever it is made, also at once.
+        All of them get that request, shown as it was made; its job chain is not
+        built again. Keys of different callers have nothing to do with each other.
+        A key is remembered for a day by the database's clock, then it is as new.
+
+        Without a key a retry makes a second request: retry only when the error
+        says that nothing was stored (INVALID_ARGUMENT, RESOURCE_EXHAUSTED).
 
         INVALID_ARGUMENT: empty or unknown type, a missing or static arg, a value
-        that the spec cannot use. INTERNAL: the spec is broken, or a job could not
-        be created.
+        that the spec cannot use, a bad key. ALREADY_EXISTS: the caller used the
+        key with another type, user or args; nothing is made. NOT_FOUND: the
+        request that was made under the key has been deleted since. INTERNAL: the
+        spec is broken, or a job could not be created.
         """
 
     @_abc_1.abstractmethod

@@ -54,6 +54,17 @@ def test_it_prints_the_id(manager: FakeManager, spinc: Spinc) -> None:
     assert not manager.requests("RequestList")
 
 
+def test_a_key_is_sent_as_it_is(manager: FakeManager, spinc: Spinc) -> None:
+    assert spinc("start", "nap", "--idempotency-key", "deploy 42").exit_code == 0
+    assert manager.requests("Create")[0].idempotency_key == "deploy 42"
+    manager.failures["Create"] = [
+        errors.ConflictError("the idempotency key was used", reason="IDEMPOTENCY_KEY_REUSED")
+    ]
+    told = spinc("start", "nap", "--idempotency-key=deploy 42")
+    assert (told.exit_code not in (0, 1), told.stdout) == (True, "")
+    assert "the idempotency key was used" in told.stderr
+
+
 def test_waiting_without_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.PENDING), stage(State.RUNNING, 2), stage(State.COMPLETE, 5)]
     told = spinc("start", "nap", "--wait")

@@ -37,7 +37,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "Running": lambda client: client.running(REQUEST_ID),
     "Version": lambda client: client.version(),
 }
-NEVER_REPEATED = {"Create", "Start"}
+NEVER_REPEATED = {"Start"}
 
 
 class Channel:
@@ -133,7 +133,7 @@ def test_calls_that_may_be_repeated_are(
 
 
 @pytest.mark.parametrize("method", sorted(NEVER_REPEATED))
-def test_create_and_start_are_never_repeated(
+def test_start_is_never_repeated(
     method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     called = threads.submit(CALLS[method], client)
@@ -141,6 +141,24 @@ def test_create_and_start_are_never_repeated(
     with pytest.raises(errors.UnavailableError, match="shutting down"):
         called.result(10)
     assert len(channel.timeouts) == 1
+
+
+def test_the_tries_of_a_create_have_one_key_and_no_other_call_has_it(
+    channel: Channel, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    keys = []
+    for given in (None, None, "mine"):
+        called = threads.submit(client.create, "nap", idempotency_key=given)
+        request, rpc = channel.take("Create")
+        status: Any = status_of(errors.UnavailableError("shutting down"))
+        rpc.terminate(None, status.trailing_metadata, status.code, status.details)
+        again = channel.answer("Create", messages.CreateResponse(request=stage(State.PENDING)))
+        called.result(10)
+        assert again == request
+        keys.append(request.idempotency_key)
+    assert len(set(keys)) == 3
+    assert all(len(key) == 32 for key in keys[:2])
+    assert keys[2] == "mine"
 
 
 def test_only_unavailable_is_tried_again(

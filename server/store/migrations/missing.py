@@ -54,10 +54,24 @@ def add_table(
     if name not in present.columns:
         op.create_table(name, *columns, **_MYSQL_TABLE)
         present.columns[name] = {column.name: column.type for column in columns}
-    for index, on in (indexes or {}).items():
-        if index not in present.indexes.setdefault(name, set()):
-            op.create_index(index, name, list(on))
-            present.indexes[name].add(index)
+    add_indexes(name, indexes or {})
+
+
+def add_indexes(table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]]) -> None:
+    """Adds indexes by name, if the table has none of their names."""
+    present = _present().indexes.setdefault(table, set())
+    for index, on in indexes.items():
+        if index not in present:
+            op.create_index(index, table, list(on))
+            present.add(index)
+
+
+def drop_index(table: str, index: str) -> None:
+    """Drops an index, if it is there."""
+    present = _present().indexes.setdefault(table, set())
+    if index in present:
+        op.drop_index(index, table)
+        present.discard(index)
 
 
 def add_column(table: str, column: sa.Column[Any]) -> None:

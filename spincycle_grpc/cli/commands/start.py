@@ -22,9 +22,16 @@ from spincycle_grpc.wire import encode
 @click.argument("request")
 @click.argument("words", metavar="[ARG=VALUE | ARG:=JSON]...", nargs=-1)
 @click.option("--wait", is_flag=True, help="Follow the request until it has ended. Ctrl-C leaves it running.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Start it once, however often this is run with the same KEY and args within a day.",
+)
 @client_options
 @pass_settings
-def command(settings: Settings, request: str, words: tuple[str, ...], wait: bool) -> None:
+def command(
+    settings: Settings, request: str, words: tuple[str, ...], wait: bool, idempotency_key: str | None
+) -> None:
     """Make a request and start it. Prints its id.
 
     ARG=VALUE is an arg whose value is text; ARG:=JSON is one whose value is a list, a number, true.
@@ -35,7 +42,7 @@ def command(settings: Settings, request: str, words: tuple[str, ...], wait: bool
         if can_ask() and not settings.as_json:
             _ask(client, request, args)
         try:
-            made = client.create(request, args)
+            made = client.create(request, args, idempotency_key=idempotency_key)
         except KeyboardInterrupt as error:
             raise Failure(
                 "interrupted; the request may have been made: spinc find shows it", INTERRUPTED

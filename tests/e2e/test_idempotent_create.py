@@ -1,0 +1,183 @@
+"""Creating a request once, as users do it over HTTP and gRPC, whatever becomes of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, func, select, update
+
+from server.store.schema import idempotency_keys
+from spincycle_grpc import AsyncClient, Client, ConflictError
+from spincycle_grpc.state import State
+from tests.e2e.processes import ServerProcess, running
+from tests.e2e.test_one_request import LIMIT, eventually, free_port, wait_state
+
+KEY = "deploy-4711-key"
+PATH = "/api/v1/requests"
+NAP: dict[str, Any] = {"type": "nap", "args": {"ms": "1"}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("server")) as both:
+        both.wait_for("runner reports")
+        yield both
+
+
+@pytest.fixture
+def http(server: ServerProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(
+        base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT
+    ) as client:
+        yield client
+
+
+def test_the_same_call_gets_the_same_answer(http: httpx.Client, server: ServerProcess) -> None:
+    first = http.post(PATH, json=NAP, headers={"Idempotency-Key": KEY})
+    assert first.status_code == 201
+    wait_state(http, first.json()["id"], State.COMPLETE)
+    # Other bytes that mean the same: the order of keys, their case, a value that is not there.
+    body = f'{{"user":null,"args":{json.dumps(NAP["args"])},"TYPE":"nap"}}'
+    headers = {"idempotency-key": KEY, "Content-Type": "application/json"}
+    again = http.post(PATH, content=body, headers=headers)
+    assert again.status_code == 201
+    assert again.json() == first.json()
+    assert again.headers["Location"] == first.headers["Location"] == f"{PATH}/{first.json()['id']}"
+    with Client(server.address("request-manager", "grpc")) as client:
+        assert client.create("nap", {"ms": "1"}, idempotency_key=KEY).id == first.json()["id"]
+    assert len([one for one in http.get(PATH).json() if one["id"] >= first.json()["id"]]) == 1
+
+
+def test_another_call_with_the_same_key_is_refused(http: httpx.Client, server: ServerProcess) -> None:
+    assert http.post(PATH, json=NAP, headers={"Idempotency-Key": "reused"}).status_code == 201
+    before = http.get(PATH).json()
+    for other in (
+        {"type": "nap", "args": {"ms": "2"}},
+        {"type": "nap", "args": {"ms": 1}},
+        {"type": "nap", "args": {"ms": "1"}, "user": "finch"},
+        {"type": "diamond", "args": {"ms": "1"}},
+    ):
+        refused = http.post(PATH, json=other, headers={"Idempotency-Key": "reused"})
+        assert refused.status_code == 409
+        assert refused.json()["httpStatus"] == 409
+        assert "reused" not in refused.json()["message"]
+    with Client(server.address("request-manager", "grpc")) as client:
+        with pytest.raises(ConflictError) as raised:
+            client.create("diamond", idempotency_key="reused")
+        assert raised.value.reason == "IDEMPOTENCY_KEY_REUSED"
+    assert [one["id"] for one in http.get(PATH).json()] == [one["id"] for one in before]
+
+
+def test_calls_without_a_key_make_a_request_each(http: httpx.Client) -> None:
+    assert http.post(PATH, json=NAP).json()["id"] != http.post(PATH, json=NAP).json()["id"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "ü"])
+def test_a_key_that_cannot_be_used(http: httpx.Client, key: str) -> None:
+    refused = http.post(PATH, json=NAP, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
+    assert refused.status_code == 400
+    assert "1 to 255 printable ASCII characters" in refused.json()["message"]
+
+
+def test_the_longest_key_and_one_in_the_body(http: httpx.Client) -> None:
+    ids = [
+        http.post(PATH, json=NAP, headers={"Idempotency-Key": "~ " * 126 + "~~~"}).json()["id"]
+        for _ in range(2)
+    ]
+    assert ids[0] == ids[1]
+    # The body stays the original's: there the key is unknown, and ignored.
+    body = {**NAP, "idempotencyKey": 5, "idempotency_key": "x"}
+    assert http.post(PATH, json=body).json()["id"] != http.post(PATH, json=body).json()["id"]
+
+
+async def test_a_failed_create_leaves_its_key_free(server: ServerProcess) -> None:
+    async with httpx.AsyncClient(
+        base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT
+    ) as http:
+        headers = {"Idempotency-Key": "free"}
+        assert (await http.post(PATH, json={"type": "one-job"}, headers=headers)).status_code == 400
+        assert (await http.post(PATH, json=NAP, headers=headers)).status_code == 201
+
+
+async def test_many_at_once_are_one(server: ServerProcess) -> None:
+    async with AsyncClient(server.address("request-manager", "grpc")) as client:
+        made = await asyncio.gather(
+            *(client.create("nap", {"ms": "1"}, idempotency_key="at once") for _ in range(50))
+        )
+    assert len({request.id for request in made}) == 1
+    assert made.count(made[0]) == 50
+
+
+def test_no_key_is_in_the_log(http: httpx.Client, server: ServerProcess) -> None:
+    for body in (NAP, NAP, {"type": "nosuch"}, {"type": "diamond"}):
+        http.post(PATH, json=body, headers={"Idempotency-Key": "never-logged"})
+    server.wait_for("request was created before")
+    server.wait_for("call failed", reason="IDEMPOTENCY_KEY_REUSED")
+    for key in ("never-logged", KEY):
+        assert key not in server.log()
+
+
+def test_keys_that_have_expired_are_forgotten_and_free_again(tmp_path: Path) -> None:
+    with running("request-manager", "--http=127.0.0.1:0", directory=tmp_path) as manager:
+        base = f"http://{manager.address('request-manager', 'http')}"
+        database = create_engine(f"sqlite:///{tmp_path / 'spincycle.db'}", isolation_level="AUTOCOMMIT")
+        with httpx.Client(base_url=base, timeout=LIMIT) as http, database.connect() as connection:
+
+            def create(number: int) -> str:
+                answer = http.post(PATH, json=NAP, headers={"Idempotency-Key": str(number)})
+                return str(answer.json()["id"])
+
+            before = [create(number) for number in range(3)]
+            connection.execute(update(idempotency_keys).values(expires_at=1))
+            rows = select(func.count()).select_from(idempotency_keys)
+            eventually(lambda: connection.scalar(rows) == 0)
+            assert {create(number) for number in range(3)}.isdisjoint(before)
+        database.dispose()
+
+
+def test_a_request_manager_that_is_killed_makes_no_second_request(tmp_path: Path) -> None:
+    """It is killed over and over while a client creates with keys; each key has one request at the end."""
+    port = free_port()
+    keys = [f"key {number}" for number in range(60)]
+    made: dict[str, str] = {}
+
+    def start() -> ServerProcess:
+        server = stack.enter_context(
+            running("request-manager", f"--http=127.0.0.1:{port}", directory=tmp_path)
+        )
+        server.wait_for("listening")
+        return server
+
+    async def create_all(manager: ServerProcess) -> None:
+        """Makes all requests at once, and kills the server when the first are answered."""
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT) as http:
+
+            async def create(key: str) -> None:
+                answer = await http.post(PATH, json=NAP, headers={"Idempotency-Key": key})
+                assert answer.status_code == 201, answer.text
+                assert made.setdefault(key, answer.json()["id"]) == answer.json()["id"]
+
+            tasks = [asyncio.create_task(create(key)) for key in keys]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            manager.process.kill()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                assert result is None or isinstance(result, httpx.TransportError)
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            asyncio.run(create_all(start()))
+        start()
+        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT))
+        for key in keys:
+            answer = http.post(PATH, json=NAP, headers={"Idempotency-Key": key})
+            assert answer.status_code == 201
+            assert made.setdefault(key, answer.json()["id"]) == answer.json()["id"]
+        stored = [request["id"] for request in http.get(PATH).json()]
+        assert sorted(stored) == sorted(made.values())

@@ -1,0 +1,262 @@
+"""Finds beside a plain slow model, on each database: what comes back, in what order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert
+from sqlalchemy.engine import Connection, Engine
+
+from server.request_ids import RequestIdGenerator
+from server.store import finding
+from server.store.engine import make_engine, parse_url
+from server.store.schema import request_args, requests
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_grpc.v1.state_pb2 import STATE_PENDING, STATE_RUNNING
+from tests.databases import DATABASES, SharedServers
+from tests.store.conftest import OPTIONS, engine_of, migrate
+
+FIRST = 1_750_000_000_000_000
+LAST = 253_402_300_798_000_000
+TIMES = [FIRST + 1_000_000 * number for number in range(12)] + [FIRST + 1, FIRST + 2, FIRST + 999_999]
+TYPES = ["nap", "Nap", "stop-host", "rare"]
+USERS = [None, "finch", "Finch", "finch ", "ü" * 100]
+ARGS = {
+    "host": ["db1", "DB1", "db1 ", "", "a=b", "x" * 200],
+    "Host": ["db1"],
+    "ports": ["[1,null]", "80"],
+}
+
+
+@dataclass
+class Row:
+    """A request as the model knows it."""
+
+    request_id: str
+    type: str
+    state: int
+    user: str | None
+    created_at: int
+    finished_at: int | None
+    args: dict[str, str] = field(default_factory=dict)
+
+
+def made_rows(count: int, seed: int) -> list[Row]:
+    """Returns rows of few different values, so that all filters match some and times are the same often."""
+    chance = random.Random(seed)  # noqa: S311 (test data)
+    ids = RequestIdGenerator()
+    rows = []
+    for _ in range(count):
+        created_at = chance.choice(TIMES)
+        finished_at = chance.choice([None, created_at, *(time for time in TIMES if time > created_at)])
+        args = {name: chance.choice(values) for name, values in ARGS.items() if chance.random() < 0.6}
+        kind = "rare" if chance.random() < 0.01 else chance.choice(TYPES[:3])
+        state, user = chance.choice(list(State)), chance.choice(USERS)
+        rows.append(Row(ids.next(), kind, state, user, created_at, finished_at, args))
+    chance.shuffle(rows)
+    return rows
+
+
+def fill(engine: Engine, rows: list[Row]) -> None:
+    """Stores rows."""
+    with engine.begin() as connection:
+        connection.execute(
+            insert(requests),
+            [
+                {"request_id": row.request_id, "type": row.type, "state": row.state, "user": row.user,
+                 "created_at": row.created_at, "finished_at": row.finished_at, "started_at": None,
+                 "total_jobs": 3, "finished_jobs": 0}
+                for row in rows
+            ],
+        )  # fmt: skip
+        args = [
+            {"request_id": row.request_id, "name": name, "value": value, "created_at": row.created_at}
+            for row in rows
+            for name, value in row.args.items()
+        ]
+        if args:
+            connection.execute(insert(request_args), args)
+
+
+def nanoseconds(time: Timestamp) -> int:
+    return time.seconds * 1_000_000_000 + time.nanos
+
+
+def matches(row: Row, wanted: RequestFilter) -> bool:
+    """Whether a filter lets a row through, in the words of the contract."""
+    return (
+        (not wanted.type or row.type == wanted.type)
+        and (not wanted.states or row.state in wanted.states)
+        and (not wanted.user or row.user == wanted.user)
+        and (
+            not wanted.HasField("since")
+            or row.finished_at is None
+            or row.finished_at * 1000 > nanoseconds(wanted.since)
+        )
+        and (not wanted.HasField("until") or row.created_at * 1000 < nanoseconds(wanted.until))
+        and all(
+            name in row.args and row.args[name] == value[:200]
+            for name, _, value in (arg.partition("=") for arg in wanted.args)
+        )
+    )
+
+
+def expected(rows: list[Row], wanted: RequestFilter) -> list[str]:
+    """Returns the ids that a find gives."""
+    found = sorted(
+        (row for row in rows if matches(row, wanted)), key=lambda row: (-row.created_at, row.request_id)
+    )
+    if wanted.limit:
+        found = found[wanted.offset : wanted.offset + wanted.limit]
+    return [row.request_id for row in found]
+
+
+@st.composite
+def filters(draw: st.DrawFn) -> RequestFilter:
+    """Filters that let through much, little or nothing."""
+    wanted = RequestFilter(
+        type=draw(st.sampled_from(["", "", *TYPES, "nosuch", "naṗ", "n\0p", "n" * 200])),
+        states=draw(st.lists(st.sampled_from([*State, 99, -1]), max_size=4)),
+        user=draw(st.sampled_from(["", "", "finch", "Finch", "finch ", "ü" * 100, "FINCH", "f\0"])),
+        limit=draw(st.sampled_from([0, 1, 2, 5, 10, 50, 500, 2**64 - 1])),
+        offset=draw(st.sampled_from([0, 0, 1, 7, 50, 399, 2**64 - 1])),
+        args=draw(
+            st.lists(
+                st.sampled_from(
+                    [f"{name}={value}" for name, values in ARGS.items() for value in values]
+                    + ["nosuch=1", "host=" + "x" * 300, "host=d", "ports=\0"]
+                ),
+                max_size=2,
+            )
+        ),
+    )
+    for name in ("since", "until"):
+        times = st.sampled_from([0, 4_000_000_000_000_000, LAST, *TIMES])
+        time = draw(st.one_of(st.none(), st.none(), times))
+        if time is not None:
+            moved = time * 1000 + draw(st.sampled_from([-1000, -1, 0, 1, 1000]))
+            if moved >= 0:
+                getattr(wanted, name).FromNanoseconds(moved)
+    return wanted
+
+
+ROWS = made_rows(400, seed=1)
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def filled(
+    request: pytest.FixtureRequest,
+    database_servers: SharedServers,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Connection]:
+    """A connection to a database of many requests, of each kind."""
+    url = database_servers.url(request.param, tmp_path_factory.mktemp("finding"))
+    migrate(url)
+    engine = engine_of(url)
+    fill(engine, ROWS)
+    engine.dispose()
+    # As the store reads: each statement is a transaction of its own.
+    reads = make_engine(parse_url(url), OPTIONS, connections=1, reads=True)
+    with reads.execution_options(readonly=True).connect() as connection:
+        yield connection
+    reads.dispose()
+
+
+def found_ids(connection: Connection, wanted: RequestFilter) -> list[str]:
+    return [request.id for request in finding.find_requests(connection, wanted)]
+
+
+@pytest.mark.parametrize(("few", "block"), [(3, 4), (30, 7), (finding.FEW, finding.BLOCK)])
+def test_finds_are_those_of_the_model(
+    filled: Connection, few: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few rows in a block, and few that are few, all ways to read are gone on 400 requests."""
+    monkeypatch.setattr(finding, "FEW", few)
+    monkeypatch.setattr(finding, "BLOCK", block)
+
+    @settings(max_examples=60, deadline=None)
+    @example(RequestFilter(type="nap", states=[STATE_PENDING, STATE_RUNNING], limit=5))
+    @example(RequestFilter(args=["host=db1"], user="finch", type="nap", limit=50))
+    @given(filters())
+    def check(wanted: RequestFilter) -> None:
+        assert found_ids(filled, wanted) == expected(ROWS, wanted)
+
+    check()
+
+
+def test_what_is_found_is_whole(filled: Connection) -> None:
+    by_id = {row.request_id: row for row in ROWS}
+    for request in finding.find_requests(filled, RequestFilter(limit=100)):
+        row = by_id[request.id]
+        assert (request.type, request.state, request.user) == (row.type, row.state, row.user or "")
+        assert request.created_at.ToMicroseconds() == row.created_at
+        assert request.HasField("finished_at") == (row.finished_at is not None)
+        assert not request.args
+        assert not request.HasField("job_chain")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        RequestFilter(args=["host"]),
+        RequestFilter(args=["=db1"]),
+        RequestFilter(args=["host=db1", ""]),
+        RequestFilter(since=Timestamp(seconds=2**60)),
+        RequestFilter(until=Timestamp(seconds=-(2**60))),
+        RequestFilter(since=Timestamp(nanos=-1)),
+        RequestFilter(until=Timestamp(nanos=1_000_000_000)),
+    ],
+)
+def test_filters_that_make_no_sense(filled: Connection, wanted: RequestFilter) -> None:
+    with pytest.raises(InvalidArgumentError) as raised:
+        finding.find_requests(filled, wanted)
+    assert raised.value.reason == "BAD_FILTER"
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_ten_thousand_requests_of_one_moment(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    """All of one time, so that only ids tell them apart: pages have no gaps and no doubles."""
+    url = database_servers.url(kind, tmp_path)
+    migrate(url)
+    engine = engine_of(url)
+    ids = RequestIdGenerator()
+    rows = [
+        Row(ids.next(), "nap", State.COMPLETE, None, FIRST, FIRST + 1, {"n": str(number % 3)})
+        for number in range(10_000)
+    ]
+    fill(engine, rows)
+    filters_of_all: list[Any] = [
+        {},
+        {"type": "nap"},
+        {"states": [3, 4]},
+        {"until": Timestamp(seconds=2 * 10**9)},
+    ]
+    with engine.connect() as connection:
+        in_order = [row.request_id for row in rows]
+        for fields in filters_of_all:
+            assert found_ids(connection, RequestFilter(**fields)) == in_order
+            assert found_ids(connection, RequestFilter(**fields, limit=10_001)) == in_order
+            assert found_ids(connection, RequestFilter(**fields, offset=9_999)) == in_order
+        for fields in filters_of_all[:2]:
+            pages = [
+                found_ids(connection, RequestFilter(**fields, limit=1_500, offset=offset))
+                for offset in range(0, 10_500, 1_500)
+            ]
+            assert [request_id for page in pages for request_id in page] == in_order
+        assert found_ids(connection, RequestFilter(args=["n=1"])) == in_order[1::3]
+        assert (
+            found_ids(connection, RequestFilter(args=["n=1"], limit=5, offset=3_000)) == in_order[9001::3][:5]
+        )
+    engine.dispose()

@@ -1,0 +1,202 @@
+"""Idempotency keys: one request for each, on each database, and whatever becomes of the commits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.engine import Connection
+
+from server.request_ids import RequestIdGenerator
+from server.store import CreatedBeforeError, IdempotencyKey, Store
+from server.store.engine import make_engine
+from server.store.schema import idempotency_keys, request_archives, requests
+from spincycle_grpc.errors import ConflictError, SpinCycleError
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_grpc.v1.request_pb2 import RequestFilter
+from tests.store.conftest import OPTIONS, engine_of, migrate
+from tests.store.made import RUNNER, a_chain, a_request, create
+
+SECRET = "the-secret-key"
+
+
+def a_key(key: str = SECRET, body: bytes = b"body", caller: str = "finch") -> IdempotencyKey:
+    return IdempotencyKey.of(caller, key, body)
+
+
+async def create_under(store: Store, key: IdempotencyKey | None) -> str:
+    """Makes a request under a key, or finds the one that was made; returns its id."""
+    made = a_request()
+    request = CreateRequest(type=made.type, idempotency_key=SECRET)
+    try:
+        await store.create_request(made, request, a_chain(made.id), RUNNER, key)
+    except CreatedBeforeError as error:
+        return error.request_id
+    return made.id
+
+
+async def count_requests(store: Store) -> int:
+    return len(await store.find_requests(RequestFilter()))
+
+
+@contextlib.contextmanager
+def beside(store: Store) -> Iterator[Connection]:
+    """A transaction of somebody else, whose commit does not fail."""
+    engine = make_engine(store._engine.url, OPTIONS, connections=1, reads=False)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def expire(store: Store) -> None:
+    """Makes all keys as old as they get."""
+    with beside(store) as connection:
+        connection.execute(update(idempotency_keys).values(expires_at=1))
+
+
+async def test_the_same_key_makes_one_request(store: Store) -> None:
+    assert await store.request_of_key(a_key()) is None
+    first = await create_under(store, a_key())
+    assert await store.request_of_key(a_key()) == first
+    assert await create_under(store, a_key()) == first
+    assert await count_requests(store) == 1
+
+
+async def test_another_body_is_refused_and_makes_nothing(store: Store) -> None:
+    first = await create_under(store, a_key())
+    other = a_key(body=b"other")
+    with pytest.raises(ConflictError) as looked:
+        await store.request_of_key(other)
+    with pytest.raises(ConflictError) as written:
+        await create_under(store, other)
+    for raised in (looked, written):
+        assert raised.value.reason == "IDEMPOTENCY_KEY_REUSED"
+        assert SECRET not in str(raised.value)
+    assert await store.request_of_key(a_key()) == first
+    assert await count_requests(store) == 1
+
+
+async def test_keys_of_others_are_others(store: Store) -> None:
+    keys = [a_key(), a_key(caller="wren"), a_key(caller=""), a_key(key=SECRET.upper())]
+    assert len({await create_under(store, key) for key in keys}) == 4
+    # Name and key are not run together.
+    assert IdempotencyKey.of("ab", "c", b"") != IdempotencyKey.of("a", "bc", b"")
+
+
+async def test_at_once_one_request_is_made(store: Store) -> None:
+    made = await asyncio.gather(
+        *(create_under(store, a_key()) for _ in range(20)),
+        *(create_under(store, None) for _ in range(5)),
+        *(create_under(store, a_key(str(number))) for number in range(5)),
+    )
+    assert len(set(made[:20])) == 1
+    assert len(set(made)) == 11
+    assert await count_requests(store) == 11
+
+
+async def test_one_that_is_refused_harms_no_other_of_its_batch(store: Store) -> None:
+    await create_under(store, a_key("a"))
+    results = await asyncio.gather(
+        create_under(store, a_key("b")),
+        create_under(store, a_key("a", b"other")),
+        create_under(store, a_key("b", b"other")),
+        create(store),
+        create_under(store, a_key("b")),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, SpinCycleError) for result in results] == [False, True, True, False, False]
+    assert results[0] == results[4]
+    assert await count_requests(store) == 3
+
+
+async def test_two_request_managers_make_one_request(database_url: str) -> None:
+    migrate(database_url)
+    stores = [await Store.open(database_url, OPTIONS) for _ in range(2)]
+    try:
+        for round_number in range(10):
+            keys = [a_key(f"{round_number} {number}") for number in range(10)]
+            made = await asyncio.gather(
+                *(create_under(stores[0], key) for key in keys),
+                *(create_under(stores[1], key) for key in reversed(keys)),
+            )
+            assert made[:10] == made[:9:-1]
+        assert await count_requests(stores[0]) == 100
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_a_key_that_has_expired_is_as_new(store: Store) -> None:
+    first = await create_under(store, a_key())
+    kept = await create_under(store, a_key("kept"))
+    expire(store)
+    assert await store.request_of_key(a_key()) is None
+    assert await store.request_of_key(a_key(body=b"other")) is None
+    again = await create_under(store, a_key(body=b"other"))
+    assert again != first
+    assert await store.request_of_key(a_key(body=b"other")) == again
+    assert await store.request_of_key(a_key("kept")) is None
+    assert kept != again
+
+
+async def test_keys_are_forgotten_some_at_a_time(store: Store) -> None:
+    for number in range(5):
+        await create_under(store, a_key(str(number)))
+    assert await store.forget_keys(10) == 0
+    expire(store)
+    fresh = await create_under(store, a_key("fresh"))
+    assert await store.forget_keys(3) == 3
+    assert await store.forget_keys(3) == 2
+    assert await store.forget_keys(3) == 0
+    assert await store.request_of_key(a_key("fresh")) == fresh
+    with beside(store) as connection:
+        assert connection.scalar(select(func.count()).select_from(idempotency_keys)) == 1
+
+
+async def test_keys_last_a_day_by_the_clock_of_the_database(store: Store) -> None:
+    await create_under(store, a_key())
+    await store.renew_runner(RUNNER, 86_400, draining=False)
+    with beside(store) as connection:
+        expires_at = connection.scalar(select(idempotency_keys.c.expires_at))
+        lease = connection.exec_driver_sql("SELECT lease_expires_at FROM runners").scalar_one()
+    assert 0 <= lease - expires_at < 60_000_000
+
+
+async def test_of_a_key_only_its_hash_is_kept(database_url: str) -> None:
+    migrate(database_url)
+    store = await Store.open(database_url, OPTIONS)
+    await create_under(store, a_key())
+    await store.close()
+    engine = engine_of(database_url)
+    with engine.connect() as connection:
+        for table in (requests, request_archives, idempotency_keys):
+            for row in connection.execute(select(table)):
+                assert SECRET not in repr(tuple(row))
+        assert connection.scalar(select(idempotency_keys.c.key_hash)) == a_key().key_hash
+    engine.dispose()
+
+
+async def test_a_key_without_a_request_is_not_left_by_a_create_that_fails(store: Store) -> None:
+    made = await create(store)
+    again = a_request(id=made.id)
+    with pytest.raises(SpinCycleError):
+        await store.create_request(again, CreateRequest(type="x"), a_chain(again.id), None, a_key())
+    assert await store.request_of_key(a_key()) is None
+
+
+async def test_many_expired_keys_at_once_are_all_as_new(store: Store) -> None:
+    ids = RequestIdGenerator()
+    with beside(store) as connection:
+        connection.execute(
+            insert(idempotency_keys),
+            [
+                {"key_hash": a_key(str(number)).key_hash, "body_hash": b"x" * 32, "request_id": ids.next(),
+                 "expires_at": 1}
+                for number in range(50)
+            ],
+        )  # fmt: skip
+    made = await asyncio.gather(*(create_under(store, a_key(str(number))) for number in range(50)))
+    assert len(set(made)) == await count_requests(store) == 50
