@@ -90,7 +90,7 @@ class CreateRequest(Write):
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[CreateRequest]
     ) -> Sequence[SpinCycleError | None]:
-        """One statement a table, and two more if there are keys."""
+        """One statement a table, and up to three more if there are keys."""
         results: list[SpinCycleError | None] = [None] * len(writes)
         keyed = [
             (index, (write.key, write.request["request_id"]))
