@@ -71,7 +71,9 @@ def parse_url(text: str) -> URL:
     return url.set(drivername=_DRIVERS[kind])
 
 
-def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: bool) -> Engine:
+def make_engine(
+    url: URL, options: DatabaseOptions, *, connections: int, reads: bool, changes_schema: bool = False
+) -> Engine:
     """Returns an engine with a fixed number of connections, which are opened when they are needed.
 
     Args:
@@ -79,6 +81,8 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
         options: How to connect.
         connections: As many are open at most.
         reads: Whether it is for single statements that read; if not, for transactions.
+        changes_schema: Whether it is for migrations: their statements may take as long as they need,
+            but wait no longer than others for locks, since what comes after them waits as well.
     """
     kind = url.get_backend_name()
     settings: dict[str, Any] = {}
@@ -93,7 +97,7 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
         max_overflow=0,
         pool_timeout=options.timeout,
         hide_parameters=True,  # Errors are logged; what users store is not.
-        connect_args=connect_args(options),
+        connect_args=connect_args(options, changes_schema),
         **settings,
     )
     if kind == "sqlite":
@@ -102,7 +106,7 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
     return engine
 
 
-def _sqlite_args(options: DatabaseOptions) -> dict[str, Any]:
+def _sqlite_args(options: DatabaseOptions, changes_schema: bool) -> dict[str, Any]:
     return {"timeout": options.timeout, "check_same_thread": False}
 
 
@@ -120,19 +124,21 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
 
 
-def _mysql_args(options: DatabaseOptions) -> dict[str, Any]:
+def _mysql_args(options: DatabaseOptions, changes_schema: bool) -> dict[str, Any]:
     seconds = max(1, round(options.timeout))
+    # Tables of old servers have defaults of zero for times, which make each change of them an error
+    # where zeros are refused.
+    no_zeros = "" if changes_schema else "NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     arguments: dict[str, Any] = {
         "charset": "utf8mb4",
         "connect_timeout": seconds,
         # An answer may come late by the wait for a lock, which ends first and is the better error.
-        "read_timeout": 2 * seconds,
+        "read_timeout": None if changes_schema else 2 * seconds,
         "write_timeout": 2 * seconds,
         # Times are UTC; a value that does not fit is an error, not cut in silence.
         "init_command": (
-            f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, "
-            "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
-            "NO_ENGINE_SUBSTITUTION'"
+            f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, "
+            f"sql_mode = 'STRICT_ALL_TABLES,{no_zeros}ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
         ),
     }
     if options.ca_file or options.cert_file:
@@ -154,13 +160,14 @@ def _tls(options: DatabaseOptions) -> ssl.SSLContext:
     return context
 
 
-def _postgresql_args(options: DatabaseOptions) -> dict[str, Any]:
+def _postgresql_args(options: DatabaseOptions, changes_schema: bool) -> dict[str, Any]:
     milliseconds = round(options.timeout * 1000)
+    longest = 0 if changes_schema else 2 * milliseconds
     return {
         "connect_timeout": max(2, round(options.timeout)),
         "application_name": "spincycle",
         "options": (
-            f"-c timezone=UTC -c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds} "
+            f"-c timezone=UTC -c lock_timeout={milliseconds} -c statement_timeout={longest} "
             f"-c idle_in_transaction_session_timeout={10 * milliseconds}"
         ),
         # A server that is gone without a word is noticed.

@@ -27,7 +27,7 @@ from server.store.request_writes import (
     Unassign,
 )
 from server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
-from server.store.troubles import Trouble, translate, trouble_of
+from server.store.troubles import Trouble, translate, translate_for_operator, trouble_of
 from server.store.writer import GroupCommitWriter
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
@@ -134,7 +134,7 @@ class Store:
         archive = {
             "request_id": request.id,
             "create_request": encode(create_request),
-            "args": encode(request, "args") if request.args else None,
+            "args": encode(request, "args"),  # Never null: an original's column may refuse it.
             "job_chain": encode(job_chain),
         }
         args = [
@@ -185,7 +185,7 @@ class Store:
         return await self._read(reads.get_job_log, request_id, job_id)
 
     async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
-        """Returns the assignment of a RUNNING request and its runner's id, or None."""
+        """Returns the assignment of a RUNNING request and its runner's id, "" for nobody yet; or None."""
         return await self._read(reads.get_assignment, request_id)
 
     async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
@@ -221,12 +221,14 @@ class Store:
         return await self._read(record_reads.assigned_to, runner_id)
 
     async def request_stop(self, request_id: str) -> bool:
-        """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING.
+        """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING then.
+
+        One that an original Spin Cycle started has no assignment: it is STOPPED at once.
 
         Raises:
             NotFoundError: There is no such request.
         """
-        runs: bool = await self._writer.write(RequestStop(request_id))
+        runs: bool = await self._writer.write(RequestStop(request_id, _now()))
         return runs
 
     async def remove_runner(self, runner_id: str) -> None:
@@ -394,10 +396,8 @@ def _prepare(engine: Engine) -> None:
                 migrations.upgrade(connection)
             else:
                 migrations.check_schema(connection)
-    except SpinCycleError:
-        raise
     except Exception as error:
-        raise translate(error) from error
+        raise translate_for_operator(error, engine.url) from error
 
 
 def _now() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -80,7 +81,8 @@ def _of_sqlite(error: DBAPIError) -> Trouble:
     text = str(error.orig)
     if "locked" in text or "UNIQUE constraint" in text:
         return Trouble.CONFLICT
-    return Trouble.UNUSABLE if isinstance(error, OperationalError) else Trouble.FAULT
+    is_broken = "not a database" in text or "malformed" in text
+    return Trouble.UNUSABLE if is_broken or isinstance(error, OperationalError) else Trouble.FAULT
 
 
 def translate(error: Exception) -> SpinCycleError:
@@ -100,3 +102,21 @@ def translate(error: Exception) -> SpinCycleError:
         Trouble.UNUSABLE: "it cannot do its work, the server's log says why",
     }[trouble]
     return UnavailableError(f"the database cannot be used now: {why}", reason="DATABASE_UNAVAILABLE")
+
+
+def translate_for_operator(error: Exception, url: URL) -> SpinCycleError:
+    """Returns what an error is for who starts a server or a command: with the words of the database.
+
+    They name users, hosts and databases, and say what to see to. A password is never among them, nor
+    is any statement.
+    """
+    translated = translate(error)
+    if translated is error or not isinstance(error, DBAPIError) or translated.reason == "INTERNAL":
+        return translated
+    arguments = error.orig.args if error.orig is not None else ()
+    words = " ".join(str(arguments[-1]).split()) if arguments else type(error).__name__
+    if url.password:
+        words = words.replace(str(url.password), "***")
+    if isinstance(translated, UnavailableError):
+        return UnavailableError(f"the database cannot be used now: {words}", reason=translated.reason)
+    return InternalError(f"the database refused a change: {words}", reason=translated.reason)

@@ -3,7 +3,13 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from server.store.migrations.missing import BLOBS, add_column, add_table, widen_mysql
+from server.store.migrations.missing import (
+    BLOBS,
+    add_column,
+    add_table,
+    widen_mysql,
+    widen_mysql_text,
+)
 from server.store.schema import Ascii
 
 revision = "0003"
@@ -44,3 +50,6 @@ def upgrade() -> None:
     widen_mysql("job_log", "exit", tiny, mysql.BIGINT(), nullable=True)
     widen_mysql("request_archives", "create_request", BLOBS, mysql.LONGBLOB(), nullable=False)
     widen_mysql("request_archives", "args", BLOBS, mysql.LONGBLOB(), nullable=True)
+    widen_mysql_text("requests", "user", nullable=True)
+    widen_mysql_text("job_log", "name", nullable=False)
+    widen_mysql_text("job_log", "error", nullable=True)
