@@ -72,7 +72,7 @@ def parse_url(text: str) -> URL:
 
 
 def make_engine(
-    url: URL, options: DatabaseOptions, *, connections: int, reads: bool, changes_schema: bool = False
+    url: URL, options: DatabaseOptions, *, connections: int, reads: bool, takes_long: bool = False
 ) -> Engine:
     """Returns an engine with a fixed number of connections, which are opened when they are needed.
 
@@ -81,8 +81,8 @@ def make_engine(
         options: How to connect.
         connections: As many are open at most.
         reads: Whether it is for single statements that read; if not, for transactions.
-        changes_schema: Whether it is for migrations: their statements may take as long as they need,
-            but wait no longer than others for locks, since what comes after them waits as well.
+        takes_long: Whether it is for commands of operators, as migrations: their statements may take as
+            long as they need, but wait no longer than others for locks, since others wait behind them.
     """
     kind = url.get_backend_name()
     settings: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def make_engine(
         max_overflow=0,
         pool_timeout=options.timeout,
         hide_parameters=True,  # Errors are logged; what users store is not.
-        connect_args=connect_args(options, changes_schema),
+        connect_args=connect_args(options, takes_long),
         **settings,
     )
     if kind == "sqlite":
@@ -106,7 +106,7 @@ def make_engine(
     return engine
 
 
-def _sqlite_args(options: DatabaseOptions, changes_schema: bool) -> dict[str, Any]:
+def _sqlite_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     return {"timeout": options.timeout, "check_same_thread": False}
 
 
@@ -124,16 +124,16 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
 
 
-def _mysql_args(options: DatabaseOptions, changes_schema: bool) -> dict[str, Any]:
+def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     seconds = max(1, round(options.timeout))
     # Tables of old servers have defaults of zero for times, which make each change of them an error
     # where zeros are refused.
-    no_zeros = "" if changes_schema else "NO_ZERO_DATE,NO_ZERO_IN_DATE,"
+    no_zeros = "" if takes_long else "NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     arguments: dict[str, Any] = {
         "charset": "utf8mb4",
         "connect_timeout": seconds,
         # An answer may come late by the wait for a lock, which ends first and is the better error.
-        "read_timeout": None if changes_schema else 2 * seconds,
+        "read_timeout": None if takes_long else 2 * seconds,
         "write_timeout": 2 * seconds,
         # Times are UTC; a value that does not fit is an error, not cut in silence.
         "init_command": (
@@ -160,9 +160,9 @@ def _tls(options: DatabaseOptions) -> ssl.SSLContext:
     return context
 
 
-def _postgresql_args(options: DatabaseOptions, changes_schema: bool) -> dict[str, Any]:
+def _postgresql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     milliseconds = round(options.timeout * 1000)
-    longest = 0 if changes_schema else 2 * milliseconds
+    longest = 0 if takes_long else 2 * milliseconds
     return {
         "connect_timeout": max(2, round(options.timeout)),
         "application_name": "spincycle",

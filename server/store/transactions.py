@@ -34,9 +34,11 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Answer], *, pat
     connected = False  # An address or password that is wrong is told at once.
     while True:
         try:
-            with engine.begin() as connection:
+            with engine.connect() as connection:
                 connected = True
-                return work(connection)
+                answer = work(connection)
+                _commit(connection)
+                return answer
         except Exception as error:
             trouble = trouble_of(error)
             passes = trouble is Trouble.CONFLICT or (trouble is Trouble.AWAY and connected)
@@ -44,3 +46,11 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Answer], *, pat
                 raise translate_for_operator(error, engine.url) from error
         time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (spreads those that wait, hides nothing)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except BaseException:
+        connection.invalidate()  # What a failed commit leaves open is nobody's.
+        raise

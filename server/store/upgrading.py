@@ -86,7 +86,7 @@ def _engine(url: str, options: DatabaseOptions, *, looks: bool = False) -> Itera
         options = dataclasses.replace(options, timeout=max(options.timeout, _SQLITE_WAIT))
         if looks and not Path(str(parsed.database)).exists():
             parsed = make_url("sqlite://")  # As a file that is empty, which is not made.
-    engine = make_engine(parsed, options, connections=1, reads=False, changes_schema=True)
+    engine = make_engine(parsed, options, connections=1, reads=False, takes_long=True)
     try:
         yield engine
     finally:
