@@ -60,6 +60,7 @@ class Store:
         self._patience = options.timeout
         self._is_away = False
         self._readers = ThreadPoolExecutor(options.connections, thread_name_prefix="store-reader")
+        self._pinger = ThreadPoolExecutor(1, thread_name_prefix="store-ping")
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
 
     @classmethod
@@ -83,13 +84,15 @@ class Store:
         except BaseException:
             engine.dispose()
             raise
-        reads_engine = make_engine(parsed, options, connections=options.connections, reads=True)
+        # One connection more than threads that read: a look at the database waits for none of them.
+        reads_engine = make_engine(parsed, options, connections=options.connections + 1, reads=True)
         return cls(engine, reads_engine, options)
 
     async def close(self) -> None:
         """Does what waits to be written, then closes all connections."""
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._pinger.shutdown)
         self._engine.dispose()
         self._read_engine.dispose()
 
@@ -345,8 +348,11 @@ class Store:
         await self._writer.write(RenewRunner(runner, lease, draining))
 
     async def ping(self) -> None:
-        """Does nothing, or raises when the database cannot be used now."""
-        await asyncio.get_running_loop().run_in_executor(self._readers, self._ping_now)
+        """Does nothing, or raises when the database cannot be used now.
+
+        It takes no longer than the database has to answer: what is being read is not waited for.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._pinger, self._ping_now)
 
     def _ping_now(self) -> None:
         try:
