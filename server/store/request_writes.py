@@ -178,7 +178,9 @@ class Assign(StateWrite):
         """Counts the epoch up and sets the request RUNNING."""
         if row["state"] != self.expected_state or self.expected_epoch not in (None, row["epoch"]):
             return None
-        epoch = row["epoch"] + 1
+        # One that an original suspended has run before, under no number: the first is that run's, so
+        # that later ones are known to have a suspended chain behind them.
+        epoch = row["epoch"] + 1 + (self.expected_state == State.SUSPENDED and row["epoch"] == 0)
         rows.change(
             self.request_id,
             state=State.RUNNING,
