@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+import psycopg
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -69,7 +70,7 @@ def _of_mysql(cause: BaseException | None) -> Trouble:
 def _of_postgresql(cause: BaseException | None) -> Trouble:
     code = getattr(cause, "sqlstate", None)
     if code is None:  # no connection could be made, or it broke
-        return Trouble.AWAY if type(cause).__name__ == "OperationalError" else Trouble.FAULT
+        return Trouble.AWAY if isinstance(cause, psycopg.OperationalError) else Trouble.FAULT
     if code in _POSTGRESQL_CONFLICTS or code == "23505":
         return Trouble.CONFLICT
     if code.startswith(_POSTGRESQL_AWAY):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,27 @@ def test_a_database_that_is_killed_and_comes_back(database: DatabaseServer, tmp_
         fresh = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}})
         assert fresh.status_code == 201
         wait_state(http, fresh.json()["id"], State.COMPLETE)
+        assert server.terminate() == 0, server.log()
+
+
+def test_a_database_that_hangs(database: DatabaseServer, tmp_path: Path) -> None:
+    url = database.fresh_database()
+    upgrade_database(url, DatabaseOptions())
+    environment = {"SPINCYCLE_DATABASE_TIMEOUT": "1s"}
+    arguments = ("request-manager", "--http=127.0.0.1:0", f"--db={url}")
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(*arguments, directory=tmp_path, environment=environment))
+        http = stack.enter_context(http_of(server))
+        channel = stack.enter_context(grpc.insecure_channel(server.address("request-manager", "grpc")))
+        assert health_of(channel) == {SERVING}
+        database.signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: health_of(channel) == {NOT_SERVING})
+            assert http.get("/api/v1/requests").status_code == 503, server.log()
+        finally:
+            database.signal(signal.SIGCONT)
+        eventually(lambda: health_of(channel) == {SERVING})
+        assert http.get("/api/v1/requests").json() == []
         assert server.terminate() == 0, server.log()
 
 
