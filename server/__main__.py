@@ -18,6 +18,8 @@ _COMMANDS = {
     "server": "Run a Request Manager and a Job Runner in one process.",
     "request-manager": "Run a Request Manager.",
     "job-runner": "Run a Job Runner.",
+    "migrate": "Bring the database up to date.",
+    "prune": "Delete old requests that have ended.",
     "lint": "Check request specs.",
     "graph": "Print the job chain that a request would get.",
     "demo": "Serve the example specs, run a request and show it.",

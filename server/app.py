@@ -46,6 +46,7 @@ from server.request_manager.service import RequestManagerService
 from server.rpc import Gate, GrpcServer, MethodTable
 from server.spec_files import load_specs
 from server.store import DatabaseOptions, Store
+from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 
@@ -57,6 +58,9 @@ JOB_RUNNER_ADDRESS = Address("127.0.0.1", 32307)
 
 _LEASE_LOOK = 0.25
 """Seconds between looks at whether the lease still lasts."""
+
+_DATABASE_LOOK = 1.0
+"""Seconds between looks at whether the database answers."""
 
 CALL_THREADS = 64
 """Threads of a Job Runner for making and stopping jobs, and as many for asking them for their status."""
@@ -170,6 +174,8 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         await server.start(stack, config)
         stack.callback(reports.end_streams)
         stack.push_async_callback(server.finish_calls, config.server_stop_timeout)
+        # It ends first: a server that shuts down is not to be healthy again.
+        _background(stack, "database", _watch_database(store, server, config.database_timeout))
         yield server.grpc_address
 
 
@@ -236,6 +242,38 @@ async def job_runner(
         _background(stack, "lease", _watch_lease(reporter, chains))
         stack.push_async_callback(_drain, server, reporter, chains, outbox, config)
         yield
+
+
+async def _watch_database(store: Store, server: _Served, patience: float) -> None:
+    """Has the health of a Request Manager tell whether its database answers. Ends when cancelled.
+
+    Args:
+        store: The database.
+        server: The server whose health is told.
+        patience: Seconds after which a database that says nothing counts as away.
+    """
+    while True:
+        await asyncio.sleep(_DATABASE_LOOK)
+        looking = asyncio.create_task(_trouble(store))
+        done, _ = await asyncio.wait({looking}, timeout=patience)
+        trouble = looking.result() if done else "it does not answer in time"
+        if trouble is None:
+            continue
+        logger.error("database is away: not serving", error=str(trouble))
+        await server.set_serving(False)
+        while await looking is not None:  # One look at a time, however long it takes.
+            await asyncio.sleep(_DATABASE_LOOK)
+            looking = asyncio.create_task(_trouble(store))
+        logger.info("database is back: serving")
+        await server.set_serving(True)
+
+
+async def _trouble(store: Store) -> SpinCycleError | None:
+    try:
+        await store.ping()
+    except SpinCycleError as error:
+        return error
+    return None
 
 
 async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
@@ -312,11 +350,15 @@ class _Served:
         self.grpc_address = Address(self.grpc_address.host, grpc_server.port)
         logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
 
+    async def set_serving(self, serving: bool) -> None:
+        """Has the health of the server tell whether it can do its work."""
+        if self._grpc_server is not None:
+            await self._grpc_server.set_serving(serving)
+
     async def refuse_calls(self) -> None:
         """Answers new calls that the server shuts down, and has its health say so."""
         self._gate.close()
-        if self._grpc_server is not None:
-            await self._grpc_server.set_serving(False)
+        await self.set_serving(False)
 
     async def finish_calls(self, limit: float) -> None:
         """Refuses new calls, and returns when those at hand are answered or the limit (seconds) is over."""

@@ -14,15 +14,20 @@ _UNITS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)", re.ASCII)
+_DAY = 24 * _UNITS["h"]
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h|d)", re.ASCII)
 _LONGEST = 2**63 - 1
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, *, days: bool = False) -> int:
     """Returns the nanoseconds of a duration.
 
     It is a row of numbers, each with its unit (ns, us, ms, s, m or h) and perhaps a fraction;
     "0" needs no unit.
+
+    Args:
+        text: The duration.
+        days: Whether d is a unit too, of 24 hours. Specs and the wire do not know it.
 
     Raises:
         ValueError: The text is no duration, or longer than 2^63-1 nanoseconds; says what it must be.
@@ -31,13 +36,15 @@ def parse_duration(text: str) -> int:
         return 0
     position = total = 0
     while position < len(text) and (part := _PART.match(text, position)):
+        if part[2] == "d" and not days:
+            break
         whole, _, fraction = part[1].partition(".")
-        unit = _UNITS[part[2]]
+        unit = _UNITS.get(part[2], _DAY)
         total += int(whole or 0) * unit
         total += int(fraction or 0) * unit // 10 ** len(fraction)
         position = part.end()
     if position == 0 or position < len(text):
-        raise ValueError("must be a duration, as 500ms, 1.5s or 1h30m")
+        raise ValueError(f"must be a duration, as {'90d, 36h' if days else '500ms, 1.5s'} or 1h30m")
     if total > _LONGEST:
         raise ValueError("must be a duration of at most 292 years")
     return total

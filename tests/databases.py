@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -140,6 +141,14 @@ class DatabaseServer(ABC):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(START_LIMIT)
             self._process = None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to all processes of the server, as SIGSTOP, after which it hangs."""
+        assert self._process is not None
+        processes = [self._process.pid]
+        processes += [child.pid for child in psutil.Process(self._process.pid).children(recursive=True)]
+        for process in processes:
+            os.kill(process, number)
 
     def close(self) -> None:
         """Ends the server and drops its files."""

@@ -96,7 +96,9 @@ def parse_url(text: str) -> URL:
     return url.set(drivername=_DRIVERS[kind])
 
 
-def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: bool) -> Engine:
+def make_engine(
+    url: URL, options: DatabaseOptions, *, connections: int, reads: bool, takes_long: bool = False
+) -> Engine:
     """Returns an engine with a fixed number of connections, which are opened when they are needed.
 
     Args:
@@ -104,6 +106,8 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
         options: How to connect.
         connections: As many are open at most.
         reads: Whether it is for single statements that read; if not, for transactions.
+        takes_long: Whether it is for commands of operators, as migrations: their statements may take as
+            long as they need, but wait no longer than others for locks, since others wait behind them.
     """
     kind = url.get_backend_name()
     settings: dict[str, Any] = {}
@@ -111,7 +115,7 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
         settings["isolation_level"] = "AUTOCOMMIT" if reads else "READ COMMITTED"
         settings["skip_autocommit_rollback"] = reads
     connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}
-    arguments = connect_args[kind](options)
+    arguments = connect_args[kind](options, takes_long)
     if kind == "postgresql" and reads:
         # A plan for all values serves none of them well: finds are of many matches or of few.
         arguments["options"] += " -c plan_cache_mode=force_custom_plan"
@@ -131,7 +135,7 @@ def make_engine(url: URL, options: DatabaseOptions, *, connections: int, reads: 
     return engine
 
 
-def _sqlite_args(options: DatabaseOptions) -> dict[str, Any]:
+def _sqlite_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     return {"timeout": options.timeout, "check_same_thread": False}
 
 
@@ -149,21 +153,23 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
 
 
-def _mysql_args(options: DatabaseOptions) -> dict[str, Any]:
+def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     seconds = max(1, round(options.timeout))
+    # Tables of old servers have defaults of zero for times, which make each change of them an error
+    # where zeros are refused.
+    no_zeros = "" if takes_long else "NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     arguments: dict[str, Any] = {
         "charset": "utf8mb4",
         "connect_timeout": seconds,
         # An answer may come late by the wait for a lock, which ends first and is the better error.
-        "read_timeout": 2 * seconds,
+        "read_timeout": None if takes_long else 2 * seconds,
         "write_timeout": 2 * seconds,
         # A transaction's changes go out together; rows that are found count, changed or not.
         "client_flag": CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
         # Times are UTC; a value that does not fit is an error, not cut in silence.
         "init_command": (
-            f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, "
-            "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
-            "NO_ENGINE_SUBSTITUTION'"
+            f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, "
+            f"sql_mode = 'STRICT_ALL_TABLES,{no_zeros}ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
             # A frozen process must not keep others from what it has locked. MySQL has no such setting.
             f" /*M! , idle_transaction_timeout = {seconds} */"
         ),
@@ -187,13 +193,14 @@ def _tls(options: DatabaseOptions) -> ssl.SSLContext:
     return context
 
 
-def _postgresql_args(options: DatabaseOptions) -> dict[str, Any]:
+def _postgresql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     milliseconds = round(options.timeout * 1000)
+    longest = 0 if takes_long else 2 * milliseconds
     return {
         "connect_timeout": max(2, round(options.timeout)),
         "application_name": "spincycle",
         "options": (
-            f"-c timezone=UTC -c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds} "
+            f"-c timezone=UTC -c lock_timeout={milliseconds} -c statement_timeout={longest} "
             # A frozen process must not keep others from what it has locked.
             f"-c idle_in_transaction_session_timeout={milliseconds}"
         ),

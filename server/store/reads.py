@@ -140,15 +140,18 @@ def get_job_log(connection: Connection, request_id: str, job_id: str) -> JobLog:
 
 
 def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment, str] | None:
-    """Returns the assignment of a RUNNING request and the id of its runner; None when it has none."""
+    """Returns the assignment of a RUNNING request and the id of its runner; None when it has none.
+
+    The id is "" where the request waits to be taken over.
+    """
     row = connection.execute(
         select(requests.c.epoch, requests.c.runner_id).where(
             requests.c.request_id == request_id, requests.c.state == State.RUNNING
         )
     ).one_or_none()
-    if row is None or row.runner_id is None:
+    if row is None or not row.epoch:
         return None
-    return Assignment(request_id=request_id, epoch=row.epoch), row.runner_id
+    return Assignment(request_id=request_id, epoch=row.epoch), row.runner_id or ""
 
 
 def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain | None:

@@ -236,7 +236,9 @@ class Assign(StateWrite):
             return None
         if self.expected_state == State.RUNNING and self.token != rows.live_runners().get(row["runner_id"]):
             return None
-        epoch = row["epoch"] + 1
+        # One that an original suspended has run before, under no number: the first is that run's, so
+        # that later ones are known to have a suspended chain behind them.
+        epoch = row["epoch"] + 1 + (self.expected_state == State.SUSPENDED and row["epoch"] == 0)
         rows.change(
             self.request_id,
             state=State.RUNNING,
@@ -292,14 +294,22 @@ class StopUnassigned(StateWrite):
 
 @dataclass(slots=True)
 class RequestStop(StateWrite):
-    """Notes that a RUNNING request is to stop, whoever runs it. Result: whether it is RUNNING."""
+    """Notes that a RUNNING request is to stop, whoever runs it. Result: whether it is RUNNING then.
+
+    One without an assignment was started by an original Spin Cycle, whose runner is taken to be gone:
+    it is STOPPED at once, or it would stay RUNNING for ever.
+    """
 
     order: ClassVar[int] = 4
     request_id: str
+    now: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets the mark."""
+        """Sets the mark, or the state."""
         if row["state"] != State.RUNNING:
+            return False
+        if not row["epoch"]:
+            rows.change(self.request_id, state=State.STOPPED, finished_at=self.now, jr_url=None)
             return False
         if not row["stop_requested"]:
             rows.change(self.request_id, stop_requested=True)

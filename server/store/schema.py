@@ -95,6 +95,10 @@ class BoundedText(TypeDecorator[str]):
             value = value.encode()[:_TEXT_BYTES].decode(errors="ignore")
         return value
 
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Takes bytes too, which a column of an original database may hold."""
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
+
 
 class Microseconds(TypeDecorator[int]):
     """A time in microseconds since the Unix epoch: TIMESTAMP(6) where there is such a type."""

@@ -35,7 +35,7 @@ from server.store.request_writes import (
     Unassign,
 )
 from server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
-from server.store.troubles import Trouble, translate, trouble_of
+from server.store.troubles import Trouble, translate, translate_for_operator, trouble_of
 from server.store.writer import GroupCommitWriter
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
@@ -68,6 +68,7 @@ class Store:
         self._patience = options.timeout
         self._is_away = False
         self._readers = ThreadPoolExecutor(options.connections, thread_name_prefix="store-reader")
+        self._pinger = ThreadPoolExecutor(1, thread_name_prefix="store-ping")
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
 
     @classmethod
@@ -91,13 +92,15 @@ class Store:
         except BaseException:
             engine.dispose()
             raise
-        reads_engine = make_engine(parsed, options, connections=options.connections, reads=True)
+        # One connection more than threads that read: a look at the database waits for none of them.
+        reads_engine = make_engine(parsed, options, connections=options.connections + 1, reads=True)
         return cls(engine, reads_engine, options)
 
     async def close(self) -> None:
         """Does what waits to be written, then closes all connections."""
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._pinger.shutdown)
         self._engine.dispose()
         self._read_engine.dispose()
 
@@ -149,7 +152,7 @@ class Store:
         archive = {
             "request_id": request.id,
             "create_request": encode(create_request),
-            "args": encode(request, "args") if request.args else None,
+            "args": encode(request, "args"),  # Never null: an original's column may refuse it.
             "job_chain": encode(job_chain),
         }
         args = [
@@ -220,7 +223,7 @@ class Store:
         return await self._read(reads.get_job_log, request_id, job_id)
 
     async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
-        """Returns the assignment of a RUNNING request and its runner's id, or None."""
+        """Returns the assignment of a RUNNING request and its runner's id, "" for nobody yet; or None."""
         return await self._read(reads.get_assignment, request_id)
 
     async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
@@ -256,12 +259,14 @@ class Store:
         return await self._read(record_reads.assigned_to, runner_id)
 
     async def request_stop(self, request_id: str) -> bool:
-        """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING.
+        """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING then.
+
+        One that an original Spin Cycle started has no assignment: it is STOPPED at once.
 
         Raises:
             NotFoundError: There is no such request.
         """
-        runs: bool = await self._writer.write(RequestStop(request_id))
+        runs: bool = await self._writer.write(RequestStop(request_id, _now()))
         return runs
 
     async def remove_runner(self, runner_id: str) -> None:
@@ -393,8 +398,11 @@ class Store:
         return renewal
 
     async def ping(self) -> None:
-        """Does nothing, or raises when the database cannot be used now."""
-        await asyncio.get_running_loop().run_in_executor(self._readers, self._ping_now)
+        """Does nothing, or raises when the database cannot be used now.
+
+        It takes no longer than the database has to answer: what is being read is not waited for.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._pinger, self._ping_now)
 
     def _ping_now(self) -> None:
         try:
@@ -444,10 +452,8 @@ def _prepare(engine: Engine) -> None:
                 migrations.upgrade(connection)
             else:
                 migrations.check_schema(connection)
-    except SpinCycleError:
-        raise
     except Exception as error:
-        raise translate(error) from error
+        raise translate_for_operator(error, engine.url) from error
 
 
 def _now() -> int:

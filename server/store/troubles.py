@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum, auto
 
+import psycopg
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -72,7 +74,7 @@ def _of_mysql(cause: BaseException | None) -> Trouble:
 def _of_postgresql(cause: BaseException | None) -> Trouble:
     code = getattr(cause, "sqlstate", None)
     if code is None:  # no connection could be made, or it broke
-        return Trouble.AWAY if type(cause).__name__ == "OperationalError" else Trouble.FAULT
+        return Trouble.AWAY if isinstance(cause, psycopg.OperationalError) else Trouble.FAULT
     if code == "23505":
         return Trouble.DUPLICATE
     if code in _POSTGRESQL_CONFLICTS:
@@ -88,7 +90,9 @@ def _of_sqlite(cause: sqlite3.Error) -> Trouble:
         return Trouble.DUPLICATE
     if "locked" in text:
         return Trouble.CONFLICT
-    return Trouble.UNUSABLE if isinstance(cause, sqlite3.OperationalError) else Trouble.FAULT
+    is_broken = "not a database" in text or "malformed" in text
+    is_unusable = is_broken or isinstance(cause, sqlite3.OperationalError)
+    return Trouble.UNUSABLE if is_unusable else Trouble.FAULT
 
 
 def _is_of_driver(error: Exception) -> bool:
@@ -113,3 +117,21 @@ def translate(error: Exception) -> SpinCycleError:
         Trouble.UNUSABLE: "it cannot do its work, the server's log says why",
     }[trouble]
     return UnavailableError(f"the database cannot be used now: {why}", reason="DATABASE_UNAVAILABLE")
+
+
+def translate_for_operator(error: Exception, url: URL) -> SpinCycleError:
+    """Returns what an error is for who starts a server or a command: with the words of the database.
+
+    They name users, hosts and databases, and say what to see to. A password is never among them, nor
+    is any statement.
+    """
+    translated = translate(error)
+    if translated is error or not isinstance(error, DBAPIError) or translated.reason == "INTERNAL":
+        return translated
+    arguments = error.orig.args if error.orig is not None else ()
+    words = " ".join(str(arguments[-1]).split()) if arguments else type(error).__name__
+    if url.password:
+        words = words.replace(str(url.password), "***")
+    if isinstance(translated, UnavailableError):
+        return UnavailableError(f"the database cannot be used now: {words}", reason=translated.reason)
+    return InternalError(f"the database refused a change: {words}", reason=translated.reason)

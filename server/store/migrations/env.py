@@ -11,6 +11,8 @@ if context.is_offline_mode():
         target_metadata=metadata,
         output_buffer=context.config.output_buffer,
         literal_binds=True,
+        # What can be done as a whole or not at all is: on SQLite too, whatever Alembic thinks of it.
+        transactional_ddl=_connection.dialect.name != "mysql",
     )
 else:
     context.configure(connection=_connection, target_metadata=metadata, transaction_per_migration=False)

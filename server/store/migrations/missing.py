@@ -23,12 +23,23 @@ _MYSQL_TABLE: dict[str, Any] = {
 }
 
 
+_COLLATIONS = sa.text(
+    "SELECT table_name, column_name, collation_name FROM information_schema.columns"
+    " WHERE table_schema = DATABASE() AND collation_name IS NOT NULL"
+)
+
+
 @dataclass
 class Present:
-    """The tables of a database: for each its columns with their types, and its indexes."""
+    """The tables of a database: for each its columns with their types, its indexes with their columns.
+
+    Attributes:
+        collations: On MySQL, those of columns that hold text, by table and column.
+    """
 
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
-    indexes: dict[str, set[str]] = field(default_factory=dict)
+    indexes: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    collations: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def look(connection: Connection) -> Present:
@@ -37,7 +48,13 @@ def look(connection: Connection) -> Present:
     present = Present()
     for table in inspector.get_table_names():
         present.columns[table] = {column["name"]: column["type"] for column in inspector.get_columns(table)}
-        present.indexes[table] = {str(index["name"]) for index in inspector.get_indexes(table)}
+        present.indexes[table] = {
+            str(index["name"]): tuple(str(name) for name in index["column_names"])
+            for index in inspector.get_indexes(table)
+        }
+    if connection.dialect.name == "mysql":
+        for table, column, collation in connection.execute(_COLLATIONS):
+            present.collations[table, column] = collation
     return present
 
 
@@ -49,7 +66,10 @@ def _present() -> Present:
 def add_table(
     name: str, columns: Sequence[sa.Column[Any]], indexes: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Adds a table with its indexes, by name, if there is none of its name."""
+    """Adds a table, if there is none of its name, and those of its indexes that it lacks.
+
+    An index that is on the same columns under another name will do.
+    """
     present = _present()
     if name not in present.columns:
         op.create_table(name, *columns, **_MYSQL_TABLE)
@@ -58,20 +78,19 @@ def add_table(
 
 
 def add_indexes(table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]]) -> None:
-    """Adds indexes by name, if the table has none of their names."""
-    present = _present().indexes.setdefault(table, set())
+    """Adds indexes, if the table has none of their names or on their columns."""
+    there = _present().indexes.setdefault(table, {})
     for index, on in indexes.items():
-        if index not in present:
+        columns = tuple(str(column) for column in on)
+        if index not in there and columns not in there.values():
             op.create_index(index, table, list(on))
-            present.add(index)
+            there[index] = columns
 
 
 def drop_index(table: str, index: str) -> None:
     """Drops an index, if it is there."""
-    present = _present().indexes.setdefault(table, set())
-    if index in present:
+    if _present().indexes.setdefault(table, {}).pop(index, None) is not None:
         op.drop_index(index, table)
-        present.discard(index)
 
 
 def add_column(table: str, column: sa.Column[Any]) -> None:
@@ -91,6 +110,25 @@ def widen_mysql(table: str, column: str, narrow: Sequence[type], wide: Any, *, n
         op.alter_column(table, column, type_=wide, existing_nullable=nullable)
         columns[column] = wide
 
+
+def widen_mysql_text(table: str, column: str, *, nullable: bool) -> None:
+    """Has a column of a MySQL table hold all of Unicode, compared as before. utf8mb3 holds a part."""
+    present = _present()
+    collation = present.collations.get((table, column), "utf8mb4")
+    if op.get_context().dialect.name != "mysql" or collation.startswith("utf8mb4"):
+        return
+    old = present.columns[table][column]
+    how = collation.partition("_")[2]
+    collation = f"utf8mb4_{how if how in _COMPARISONS else 'general_ci'}"
+    if isinstance(old, sa.Text):
+        wide: sa.types.TypeEngine[str] = mysql.TEXT(charset="utf8mb4", collation=collation)
+    else:
+        wide = mysql.VARCHAR(old.length, charset="utf8mb4", collation=collation)
+    op.alter_column(table, column, type_=wide, existing_nullable=nullable)
+    present.collations[table, column] = collation
+
+
+_COMPARISONS = frozenset({"bin", "general_ci", "unicode_ci"})
 
 BLOBS = (mysql.BLOB, sa.LargeBinary, sa.BLOB, mysql.MEDIUMBLOB)
 """Types that hold less than a LONGBLOB."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 from sqlalchemy.dialects import mysql
 
 from server.store.migrations.missing import add_table
@@ -25,8 +25,7 @@ _LONGBLOB = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
 def upgrade() -> None:
     """Makes the tables that are missing."""
     for name, columns, indexes in _TABLES:
-        if name not in context.config.attributes["present"].columns:
-            add_table(name, columns(), indexes)
+        add_table(name, columns(), indexes)
 
 
 def _time(name: str, *, nullable: bool = False) -> sa.Column[Any]:

@@ -11,6 +11,7 @@ from server.store.migrations.missing import (
     add_table,
     drop_index,
     widen_mysql,
+    widen_mysql_text,
 )
 from server.store.schema import Ascii
 
@@ -52,6 +53,9 @@ def upgrade() -> None:
     widen_mysql("job_log", "exit", tiny, mysql.BIGINT(), nullable=True)
     widen_mysql("request_archives", "create_request", BLOBS, mysql.LONGBLOB(), nullable=False)
     widen_mysql("request_archives", "args", BLOBS, mysql.LONGBLOB(), nullable=True)
+    widen_mysql_text("requests", "user", nullable=True)
+    widen_mysql_text("job_log", "name", nullable=False)
+    widen_mysql_text("job_log", "error", nullable=True)
     _index_finds()
 
 

@@ -1,0 +1,95 @@
+"""`spincycle prune` as an operator runs it: with a terminal and without, interrupted, and used wrongly."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from spincycle_grpc.state import State
+from tests.commands.test_migrate import BEHIND, said, spincycle
+from tests.databases import SharedServers
+from tests.e2e.processes import REPOSITORY
+from tests.store.test_retention import fill, rows
+
+LIMIT = 30
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'spincycle.db'}"
+
+
+async def test_it_counts_and_deletes(url: str, tmp_path: Path) -> None:
+    await fill(url, {State.COMPLETE: 100 * 24, State.FAIL: 91 * 24, State.STOPPED: 80 * 24}, each=3)
+    counted = spincycle(tmp_path, "prune", "--older-than", "90d", "--dry-run")
+    assert (counted.returncode, counted.stderr) == (0, "")
+    assert counted.stdout.startswith("6 requests would be deleted, which ended before 2")
+    assert counted.stdout.endswith("Z: 3 COMPLETE, 3 FAIL\n")
+    assert rows(url)["requests"] == 9
+    deleted = spincycle(tmp_path, "prune", "--older-than=90d", f"--db={url}")
+    assert said(deleted) == (0, "6 requests deleted, with 18 entries of job logs", "")
+    assert rows(url)["requests"] == 3
+    again = spincycle(tmp_path, "prune", "--older-than", "90d")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.startswith("no request ended before 2")
+
+
+def at_a_terminal(directory: Path, *arguments: str) -> pexpect.spawn[str]:
+    return pexpect.spawn(
+        sys.executable,
+        ["-m", "server", "prune", *arguments],
+        cwd=str(directory),
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "COLUMNS": "100"},
+        encoding="utf-8",
+        timeout=LIMIT,
+    )
+
+
+async def test_a_terminal_gets_a_bar_and_an_interruption_leaves_the_rest(url: str, tmp_path: Path) -> None:
+    await fill(url, {State.COMPLETE: 100}, each=3000, entries=1)
+    terminal = at_a_terminal(tmp_path, "--older-than", "1h30m")
+    terminal.expect(r"deleting.*/3000.*requests")
+    terminal.kill(signal.SIGINT)
+    terminal.expect(r"interrupted when (\d+) of 3000 requests were deleted: run it again to go on")
+    assert isinstance(terminal.match, re.Match)
+    deleted = int(terminal.match.group(1))
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 130
+    left = rows(url)
+    assert left["requests"] == left["job_log"] == 3000 - deleted > 0
+    terminal = at_a_terminal(tmp_path, "--older-than", "1h30m")
+    terminal.expect(rf"{left['requests']} requests deleted, with {left['requests']} entries of job logs")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    assert rows(url)["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing option '--older-than'"),
+        (["--older-than", "90"], "'90' must be a duration, as 90d, 36h or 1h30m"),
+        (["--older-than", "0s"], "must be longer than nothing"),
+        (["--older-than", "-1d"], "'-1d' must be a duration"),
+        (["--older-than", "1d", "--db", "oracle://x/y"], "databases of kind 'oracle' are not supported"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = spincycle(tmp_path, "prune", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_is_behind_is_refused(database_servers: SharedServers, tmp_path: Path) -> None:
+    url = database_servers.url("postgresql", tmp_path)
+    assert said(spincycle(tmp_path, "prune", "--older-than", "1d", f"--db={url}")) == (1, "", BEHIND)

@@ -1,0 +1,139 @@
+"""An original's database behind real servers: what it holds is served, and what was suspended goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.store import DatabaseOptions
+from server.store.upgrading import upgrade_database
+from spincycle_grpc.state import State
+from tests.databases import SharedServers
+from tests.e2e.processes import running
+from tests.e2e.test_one_request import LIMIT, wait_state
+from tests.store import original
+from tests.store.original import OriginalRequest
+
+LOG_KEYS = {
+    "jobId": "job_id", "name": "name", "try": "try", "type": "type", "state": "state", "exit": "exit",
+    "startedAt": "started_at", "finishedAt": "finished_at", "error": "error",
+}  # fmt: skip
+
+
+@pytest.fixture(params=original.EXITS)
+def url(request: pytest.FixtureRequest, database_servers: SharedServers, tmp_path: Path) -> str:
+    url = database_servers.url("mariadb", tmp_path)
+    original.make_original(url, request.param)
+    upgrade_database(url, DatabaseOptions())
+    return url
+
+
+@pytest.fixture
+def http(url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A Request Manager without a Job Runner: all stays as it was."""
+    dsn = "root@tcp({})/{}".format(*url.removeprefix("mysql://root@").split("/"))
+    environment = {"SPINCYCLE_MYSQL_DSN": dsn}
+    arguments = ("request-manager", "--http=127.0.0.1:0")
+    with running(*arguments, directory=tmp_path, environment=environment) as manager:
+        with httpx.Client(
+            base_url=f"http://{manager.address('request-manager', 'http')}/api/v1", timeout=LIMIT
+        ) as client:
+            yield client
+        assert manager.terminate() == 0, manager.log()
+
+
+def zulu(time: str | None) -> str | None:
+    """Returns a time as it is on the wire: without zeros at the end."""
+    if time is None:
+        return None
+    whole, _, fraction = time.replace(" ", "T").partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}.{fraction}Z" if fraction else f"{whole}Z"
+
+
+def summary(request: OriginalRequest) -> dict[str, object]:
+    summary: dict[str, object] = {
+        "id": request.id, "type": "stop-host", "state": request.state, "user": request.user or "",
+        "createdAt": zulu(request.created_at), "startedAt": zulu(request.started_at),
+        "finishedAt": zulu(request.finished_at), "totalJobs": 4, "finishedJobs": request.finished_jobs,
+    }  # fmt: skip
+    if request.jr_url:
+        summary["jrURL"] = request.jr_url
+    return summary
+
+
+def test_what_it_holds_is_served_as_it_was(http: httpx.Client) -> None:
+    newest_first = sorted(original.ALL, key=lambda request: request.created_at, reverse=True)
+    # Two of them were created in the same tenth of a second, not in the same microsecond.
+    assert http.get("/requests").json() == [summary(request) for request in newest_first]
+    for request in original.ALL:
+        expected = summary(request) | {"JobChain": request.chain()}
+        if request.args:
+            expected["args"] = request.args
+        assert http.get(f"/requests/{request.id}").json() == expected
+        assert http.get(f"/requests/{request.id}/job-chain").json() == request.chain()
+        log = http.get(f"/requests/{request.id}/log").json()
+        assert [{name: entry[name] for name in LOG_KEYS} for entry in log] == [
+            {name: entry[column] for name, column in LOG_KEYS.items()} for entry in request.log
+        ]
+    failed = http.get(f"/requests/{original.COMPLETE.id}/log").json()[2]
+    assert (failed["stdout"], failed["stderr"]) == ("grüß", "\N{REPLACEMENT CHARACTER}\0boom")
+    found = http.get("/requests", params={"arg": "host=db1", "state": "COMPLETE"}).json()
+    assert [one["id"] for one in found] == [original.COMPLETE.id]
+
+
+def test_what_its_lost_runner_left_running_is_stopped(http: httpx.Client) -> None:
+    path = f"/requests/{original.RUNNING.id}"
+    assert http.get(path).json()["state"] == State.RUNNING
+    for _ in range(2):
+        assert http.put(f"{path}/stop").status_code == 200
+    stopped = http.get(path).json()
+    assert stopped["state"] == State.STOPPED
+    assert (stopped["createdAt"], stopped["startedAt"]) == (
+        zulu(original.RUNNING.created_at), zulu(original.RUNNING.started_at)
+    )  # fmt: skip
+    assert stopped["finishedAt"] is not None
+
+
+def test_its_runner_that_still_lives_may_finish(http: httpx.Client) -> None:
+    request_id = original.RUNNING.id
+    entry = {
+        "requestId": request_id, "jobId": "bbbb", "try": 1, "name": "sleep-bbbb", "type": "sleep",
+        "startedAt": 1, "finishedAt": 2, "state": 3, "exit": 0, "error": "", "stdout": "", "stderr": "",
+    }  # fmt: skip
+    assert http.post(f"/requests/{request_id}/log", json=entry).status_code == 201
+    body = {
+        "requestId": request_id,
+        "state": 3,
+        "finishedAt": "2026-11-20T09:00:00.000001Z",
+        "finishedJobs": 4,
+    }
+    assert http.put(f"/requests/{request_id}/finish", json=body).status_code == 200
+    finished = http.get(f"/requests/{request_id}").json()
+    assert (finished["state"], finished["finishedAt"]) == (State.COMPLETE, "2026-11-20T09:00:00.000001Z")
+
+
+def test_what_was_suspended_goes_on_and_completes(url: str, tmp_path: Path) -> None:
+    with running("server", "--http=127.0.0.1:0", f"--db={url}", directory=tmp_path) as server:
+        base = f"http://{server.address('request-manager', 'http')}"
+        with httpx.Client(base_url=base, timeout=LIMIT) as http:
+            for request in (original.SUSPENDED, original.PENDING):
+                ended = wait_state(http, request.id, State.COMPLETE, State.FAIL, State.STOPPED)
+                assert (ended["state"], ended["finishedJobs"]) == (State.COMPLETE, 4), server.log()
+                assert ended["createdAt"] == zulu(request.created_at)
+            log = http.get(f"/api/v1/requests/{original.SUSPENDED.id}/log").json()
+            # The job that had ended is not run again; the one that was stopped is.
+            assert [(entry["jobId"], entry["try"], entry["state"]) for entry in log] == [
+                ("aaaa", 1, State.COMPLETE), ("bbbb", 1, State.STOPPED), ("bbbb", 2, State.COMPLETE),
+                ("cccc", 1, State.COMPLETE), ("dddd", 1, State.COMPLETE),
+            ]  # fmt: skip
+            assert (log[3]["stdout"], log[3]["stderr"]) == ("hello", "warn")
+            running_still = http.get(f"/api/v1/requests/{original.RUNNING.id}").json()
+            assert (running_still["state"], running_still["finishedJobs"]) == (State.RUNNING, 1)
+        assert server.terminate() == 0, server.log()
+    with original.engine_of(url).connect() as connection:
+        left = connection.exec_driver_sql("SELECT COUNT(*) FROM suspended_job_chains").scalar()
+    assert left == 0

@@ -1,0 +1,167 @@
+"""Old requests are deleted with all their rows, on each database, and nothing else is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+from server.store import Store
+from server.store.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
+from server.store.schema import idempotency_keys, job_log, metadata, requests
+from spincycle_grpc.state import State
+from tests.store.conftest import OPTIONS, engine_of, migrate
+from tests.store.faults import FAULTS, CommitFaults
+from tests.store.made import a_log_entry, a_suspended_chain, create
+
+HOUR = 3_600_000_000
+TABLES = (
+    "requests", "request_archives", "request_args", "job_log", "suspended_job_chains", "idempotency_keys"
+)  # fmt: skip
+
+
+async def fill(url: str, ages: dict[State, int], each: int, entries: int = 3) -> None:
+    """Makes requests in some states that ended some hours ago, all with rows in all tables."""
+    migrate(url)
+    store = await Store.open(url, OPTIONS)
+    made = await asyncio.gather(*(create(store) for _ in range(each * len(ages))))
+    await asyncio.gather(*(store.suspend(one.id, a_suspended_chain(one.id)) for one in made))
+    await store.close()
+    now = time.time_ns() // 1000
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        for number, request in enumerate(made):
+            state = list(ages)[number // each]
+            ended = now - ages[state] * HOUR if ages[state] else None
+            connection.execute(
+                update(requests)
+                .where(requests.c.request_id == request.id)
+                .values(state=state, finished_at=ended, created_at=requests.c.created_at)
+            )
+            connection.execute(insert(job_log), [log_row(request.id, entry) for entry in range(entries)])
+            connection.execute(
+                insert(idempotency_keys).values(
+                    key_hash=request.id.encode().ljust(32),
+                    body_hash=bytes(32),
+                    request_id=request.id,
+                    expires_at=now + HOUR,
+                )
+            )
+    engine.dispose()
+
+
+def log_row(request_id: str, number: int) -> dict[str, Any]:
+    entry = a_log_entry(request_id, number=number + 1)
+    return {
+        "request_id": request_id, "job_id": entry.job_id, "try": number + 1, "name": entry.name,
+        "type": entry.type, "state": entry.state, "started_at": 1, "finished_at": 2,
+    }  # fmt: skip
+
+
+def rows(url: str) -> dict[str, int]:
+    engine = engine_of(url)
+    with engine.connect() as connection:
+        counts = {
+            table: connection.scalar(select(func.count()).select_from(metadata.tables[table])) or 0
+            for table in TABLES
+        }
+    engine.dispose()
+    return counts
+
+
+class Told:
+    """What `prune` tells of its transactions."""
+
+    def __init__(self) -> None:
+        self.requests: list[int] = []
+        self.entries: list[int] = []
+
+    def __call__(self, more_requests: int, more_entries: int) -> None:
+        self.requests.append(more_requests)
+        self.entries.append(more_entries)
+
+
+OLD = {State.COMPLETE: 100, State.FAIL: 100, State.STOPPED: 100}
+KEPT = {State.PENDING: 0, State.RUNNING: 0, State.SUSPENDED: 0}
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+async def test_what_ended_long_ago_goes_with_all_its_rows(database_url: str, faults: str) -> None:
+    await fill(database_url, {**OLD, **KEPT}, each=2)
+    retention = Retention(database_url, OPTIONS)
+    broken = CommitFaults(retention._engine, faults) if faults != "none" else None
+    before = retention.cutoff(90 * HOUR)
+    assert retention.count(before) == dict.fromkeys(OLD, 2)
+    assert retention.prune(before, Told(), lambda: False)
+    assert retention.count(before) == {}
+    retention.close()
+    assert broken is None or broken.count
+    assert rows(database_url) == dict.fromkeys(TABLES, 6) | {"job_log": 18}
+    store = await Store.open(database_url, OPTIONS)
+    for state in KEPT:
+        assert len(await store.get_log((await one_of(store, state)).id)) == 3
+    await store.close()
+
+
+async def one_of(store: Store, state: State) -> Any:
+    from spincycle_grpc.v1.request_pb2 import RequestFilter
+
+    return (await store.find_requests(RequestFilter(states=[int(state)], limit=1)))[0]  # type: ignore[list-item]
+
+
+async def test_what_ended_lately_stays(database_url: str) -> None:
+    await fill(database_url, {State.COMPLETE: 89, State.FAIL: 91, State.STOPPED: 1}, each=1)
+    retention = Retention(database_url, OPTIONS)
+    before = retention.cutoff(90 * HOUR)
+    assert retention.count(before) == {State.FAIL: 1}
+    assert retention.prune(before, Told(), lambda: False)
+    retention.close()
+    assert rows(database_url)["requests"] == 2
+
+
+async def test_transactions_are_small(database_url: str) -> None:
+    await fill(database_url, {State.COMPLETE: 100}, each=MAX_REQUESTS + 7)
+    await fill(database_url, {State.FAIL: 200}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
+    told = Told()
+    retention = Retention(database_url, OPTIONS)
+    assert retention.prune(retention.cutoff(90 * HOUR), told, lambda: False)
+    retention.close()
+    assert sum(told.requests) == MAX_REQUESTS + 8
+    assert sum(told.entries) == 3 * (MAX_REQUESTS + 7) + 2 * MAX_LOG_ENTRIES + 1
+    assert max(told.requests) <= MAX_REQUESTS
+    assert max(told.entries) <= MAX_LOG_ENTRIES
+    assert rows(database_url) == dict.fromkeys(TABLES, 0)
+
+
+async def test_what_was_interrupted_goes_on_when_it_is_run_again(database_url: str) -> None:
+    await fill(database_url, {State.FAIL: 100}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
+    told = Told()
+    retention = Retention(database_url, OPTIONS)
+    before = retention.cutoff(90 * HOUR)
+    assert not retention.prune(before, told, lambda: len(told.entries) == 2)
+    assert sum(told.entries) == MAX_LOG_ENTRIES
+    assert retention.count(before) == {State.FAIL: 1}
+    assert rows(database_url)["job_log"] == MAX_LOG_ENTRIES + 1
+    assert retention.prune(before, told, lambda: False)
+    retention.close()
+    assert rows(database_url) == dict.fromkeys(TABLES, 0)
+
+
+async def test_a_store_works_meanwhile(database_url: str) -> None:
+    await fill(database_url, {State.COMPLETE: 100}, each=3 * MAX_REQUESTS)
+    store = await Store.open(database_url, OPTIONS)
+    retention = Retention(database_url, OPTIONS)
+    before = retention.cutoff(90 * HOUR)
+    pruning = asyncio.ensure_future(asyncio.to_thread(retention.prune, before, Told(), lambda: False))
+    made = 0
+    while not pruning.done() or not made:
+        request = await create(store)
+        await store.finish(request.id, State.COMPLETE, time.time_ns() // 1000, 3)
+        made += 1
+    assert await pruning
+    retention.close()
+    await store.close()
+    assert rows(database_url)["requests"] == made
