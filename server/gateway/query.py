@@ -30,6 +30,8 @@ class QueryReader:
 
     def __init__(self, message_type: Descriptor, excluded: Collection[str]) -> None:
         self._setters: dict[str, Callable[[Message, str, str], None]] = {}
+        self.fields: dict[str, FieldDescriptor] = {}
+        """The fields by the names of their parameters."""
         if "*" not in excluded:
             self._add_fields(message_type, excluded, ())
 
@@ -45,6 +47,7 @@ class QueryReader:
             if parse is not None:
                 name = options.query_name or field.json_name
                 self._setters[name] = _setter(field, path, parse)
+                self.fields[name] = field
 
     def read(self, query: bytes, request: Message) -> None:
         """Sets fields of a request.
@@ -105,9 +108,10 @@ def _parser(field: FieldDescriptor, *, by_name: bool) -> Callable[[str], Any] | 
 
 
 def _unsigned(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text[:30]) >= 2**64:
+    digits = text.lstrip("0")[:30] if text.isascii() and text.isdigit() else "9" * 30
+    if int(digits or 0) >= 2**64:
         raise ValueError("cannot be parsed to uint: it must be a whole number from 0")
-    return int(text)
+    return int(digits or 0)
 
 
 def _truth(text: str) -> bool:
