@@ -48,6 +48,7 @@ class JobRunnerStub:
     """Goes on with a suspended job chain. Else as NewJobChain.
 
     INVALID_ARGUMENT: the chain, or its counters, are not valid.
+    FAILED_PRECONDITION: as for NewJobChain.
     """
     StopJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]
     """Stops a job chain: nothing new starts, and the jobs that run are told to
@@ -83,6 +84,7 @@ class JobRunnerAsyncStub(JobRunnerStub):
     """Goes on with a suspended job chain. Else as NewJobChain.
 
     INVALID_ARGUMENT: the chain, or its counters, are not valid.
+    FAILED_PRECONDITION: as for NewJobChain.
     """
     StopJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]  # type: ignore[assignment]
     """Stops a job chain: nothing new starts, and the jobs that run are told to
@@ -127,6 +129,7 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         """Goes on with a suspended job chain. Else as NewJobChain.
 
         INVALID_ARGUMENT: the chain, or its counters, are not valid.
+        FAILED_PRECONDITION: as for NewJobChain.
         """
 
     @_abc_1.abstractmethod
