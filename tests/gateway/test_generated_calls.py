@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.processes import ServerProcess, running
+from tests.reference.recordings import exchange
 
 TYPES = ["nap", "diamond", "cond", "nosuch", ""]
 CHECKS = [
@@ -47,7 +48,8 @@ def ids(server: ServerProcess) -> dict[str, list[str]]:
         bodies = [{"type": "diamond"}, {"type": "nap", "args": {"ms": "3600000"}}]
         made = [client.post("/requests", json=body).json()["id"] for body in bodies]
         jobs = [job for one in made for job in client.get(f"/requests/{one}/job-chain").json()["jobs"]]
-    return {"request_id": [*made, "nosuch"], "requestId": [*made, "nosuch"], "job_id": jobs, "jobId": jobs}
+    requests = [*made, json.loads(exchange("jr-new-chain")["requestBody"])["requestId"], "nosuch"]
+    return {"request_id": requests, "requestId": requests, "job_id": jobs, "jobId": jobs}
 
 
 def narrowed(document: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
@@ -57,11 +59,14 @@ def narrowed(document: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, A
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in ids:
                     parameter["schema"] = also(parameter["schema"], ids[parameter["name"]])
-    for name, schema in document["components"]["schemas"].items():
+    for name, schema in list(document["components"]["schemas"].items()):
         properties = schema.get("properties", {})
         if name in ("CreateRequest", "PlanRequest"):
             properties["Type"] = also(properties["Type"], TYPES)
-        if name.endswith("Input"):
+        if name == "JobChainInput":
+            chain = json.loads(exchange("jr-new-chain")["requestBody"])
+            document["components"]["schemas"][name] = {"anyOf": [{"enum": [chain]}, schema]}
+        elif name.endswith("Input"):
             properties.update(
                 {key: also(properties[key], ids[key]) for key in ids.keys() & properties.keys()}
             )
