@@ -11,7 +11,9 @@ from importlib import resources
 from typing import Any
 
 from server.gateway.openapi_schemas import Schema, Schemas
+from server.gateway.query import enum_names
 from server.gateway.routes import Route
+from spincycle_grpc._json_writing import json_options
 from spincycle_grpc.errors import Status
 from spincycle_grpc.v1.error_pb2 import Error
 from spincycle_grpc.v1.json_pb2 import HTTP_BODY_FORM_EMPTY, HTTP_BODY_FORM_NULL, HTTP_BODY_FORM_TEXT
@@ -107,7 +109,12 @@ class _Document:
             "tags": [descriptor.containing_service.name],
             "responses": {str(route.status): self._success(route, routes), **self._errors(route, comment)},
         }
-        if parameters := [*self._path_parameters(route), *self._query_parameters(route)]:
+        parameters = [
+            *self._path_parameters(route),
+            *self._query_parameters(route),
+            *self._header_parameters(route),
+        ]
+        if parameters:
             operation["parameters"] = parameters
         if route.body:
             schema = self._body_schema(route)
@@ -136,15 +143,27 @@ class _Document:
     def _query_parameters(self, route: Route) -> Iterable[dict[str, Any]]:
         for name, field in route.query.fields.items():
             schema = self._schemas.of_field(field, is_read=False)
-            if field.enum_type is not None:  # by name, without the prefix
-                names = [value.name.partition("_")[2] for value in field.enum_type.values]
-                schema = {"type": "array", "items": {"type": "string", "enum": names}}
+            if field.enum_type is not None:
+                one: Schema = {"type": "string", "enum": list(enum_names(field.enum_type))}
+                schema = {"type": "array", "items": one} if field.is_repeated else one
             yield {
                 "name": name,
                 "in": "query",
+                "allowEmptyValue": True,
                 "description": _comments().get(field.full_name, ""),
                 "schema": schema,
             }
+
+    def _header_parameters(self, route: Route) -> Iterable[dict[str, Any]]:
+        for field in route.method.descriptor.input_type.fields:
+            name = getattr(json_options(field), "http_header", "")
+            if name:
+                yield {
+                    "name": name,
+                    "in": "header",
+                    "description": _comments().get(field.full_name, ""),
+                    "schema": {"type": "string"},
+                }
 
     def _body_schema(self, route: Route) -> Schema:
         message = route.method.descriptor.input_type

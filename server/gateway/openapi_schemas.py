@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
+from spincycle_grpc._json_writing import entry_fields, enum_literals, is_map, json_options
 from spincycle_grpc.v1 import json_pb2
 
 Schema: TypeAlias = dict[str, Any]
@@ -57,8 +58,8 @@ class Schemas:
 
     def of_field(self, field: FieldDescriptor, *, is_read: bool) -> Schema:
         """Returns the schema of a field's value, null aside."""
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            value = self._one(field.message_type.fields_by_name["value"], is_read=is_read)
+        if is_map(field):
+            value = self._one(entry_fields(field)[1], is_read=is_read)
             return {"type": "object", "additionalProperties": _nullable(value) if is_read else value}
         one = self._one(field, is_read=is_read)
         if not field.is_repeated:
@@ -74,7 +75,7 @@ class Schemas:
         properties: dict[str, Schema] = {}
         required: list[str] = []
         for field in descriptor.fields:
-            options = field.GetOptions().Extensions[json_pb2.json_field]
+            options = json_options(field)
             if options.hidden:
                 continue
             schema = self.of_field(field, is_read=is_read)
@@ -109,10 +110,9 @@ class Schemas:
         enum = field.enum_type
         assert enum is not None  # noqa: S101 (the caller has looked)
         if enum.name not in self.components:
-            words = [value.GetOptions().Extensions[json_pb2.json_literal] for value in enum.values]
-            is_words = any(words)
-            shown = words if is_words else [value.number for value in enum.values]
-            schema: Schema = {"type": "string" if is_words else "integer", "enum": shown}
+            literals = enum_literals(field)
+            shown = [literals.get(value.number, value.number) for value in enum.values]
+            schema: Schema = {"type": "string" if literals else "integer", "enum": shown}
             schema["x-enum-varnames"] = [value.name for value in enum.values]
             lines = [
                 f"- `{value}` {it.name}: {self._comments.get(f'{enum.full_name}.{it.name}', '')}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import parse_qsl
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -132,15 +132,20 @@ def _timestamp(text: str) -> Timestamp:
     return time
 
 
+def enum_names(enum: EnumDescriptor) -> dict[str, int]:
+    """Returns the values of an enum by their names as a query has them, without the prefix of the type."""
+    word = "".join("_" + letter if letter.isupper() else letter for letter in enum.name)
+    prefix = f"{word.lstrip('_').upper()}_"
+    return {value.name.removeprefix(prefix): value.number for value in enum.values}
+
+
 def _enum_reader(field: FieldDescriptor) -> Callable[[str], int]:
     enum = field.enum_type
     assert enum is not None  # noqa: S101 (the caller has looked)
-    numbers = {value.name: value.number for value in enum.values}
-    word = "".join("_" + letter if letter.isupper() else letter for letter in enum.name)
-    prefix = f"{word.lstrip('_').upper()}_"
+    numbers = enum_names(enum)
 
     def read(text: str) -> int:
-        number = numbers.get(prefix + text)
+        number = numbers.get(text)
         if number is None:
             raise ValueError(f"is not a valid {enum.name.lower()} name")
         return number

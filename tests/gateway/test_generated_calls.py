@@ -28,6 +28,7 @@ CHECKS = [
     "response_schema_conformance",
     "unsupported_method",
     "allow_header_conformance",
+    "negative_data_rejection",
 ]
 SEED = 1012
 EXAMPLES = 40

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from google.api import annotations_pb2
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_reports_pb2
@@ -95,7 +96,7 @@ def test_no_method_with_a_route_is_missing(documents: dict[str, Any]) -> None:
         for file in (request_manager_pb2, runner_reports_pb2, job_runner_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
-        if not method.client_streaming
+        if method.GetOptions().HasExtension(annotations_pb2.http)
     }
     assert described == methods | {"OpenApi"}
 
