@@ -58,7 +58,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._arriving = 0
         self._unknown_method = b""
         self._lingering = False
+        self._answering: Any = None
         self._unsent = 0
+        self._unsent_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for a request."""
@@ -67,7 +69,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
+        if self._answering is not None:  # With pipelined requests it is not the newest, which uvicorn tells.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         self._stop_timer()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -127,27 +133,49 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.transport = _Transport(self)  # type: ignore[assignment]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
         super()._start_asgi_task(cycle, _too_many_connections if app is service_unavailable else app)
 
     def on_response_complete(self) -> None:
         """Is called when an answer was handed to the transport."""
         super().on_response_complete()
-        if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self._limits.idle_timeout, self.timeout_keep_alive_handler
-            )
+        if self.transport.is_closing():
+            self._watch_unsent()
+
+    def pause_writing(self) -> None:
+        """Is called when much of an answer waits for the client to take it."""
+        super().pause_writing()
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        """Is called when the client has taken most of it."""
+        super().resume_writing()
+        self._stop_watching()
+        self._watch_unsent()
 
     def timeout_keep_alive_handler(self) -> None:
         """Ends an idle connection. One whose client still takes an answer in is not idle."""
-        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        if not self._unsent:
-            super().timeout_keep_alive_handler()
-        elif self._unsent == before:
+        super().timeout_keep_alive_handler()
+        self._watch_unsent()
+
+    def _watch_unsent(self) -> None:
+        """Looks on while the client takes an answer in, and ends the connection if it takes nothing."""
+        self._unsent = self.transport.get_write_buffer_size()
+        if self._unsent and self._unsent_timer is None:
+            self._unsent_timer = self.loop.call_later(self._limits.idle_timeout, self._look_at_unsent)
+
+    def _stop_watching(self) -> None:
+        if self._unsent_timer is not None:
+            self._unsent_timer.cancel()
+            self._unsent_timer = None
+
+    def _look_at_unsent(self) -> None:
+        self._unsent_timer = None
+        before = self._unsent
+        if before <= self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self._limits.idle_timeout, self.timeout_keep_alive_handler
-            )
+            self._watch_unsent()
 
     def end(self) -> None:
         """Ends the connection after an answer, in a way that lets a client that still sends read it."""

@@ -1,4 +1,4 @@
-"""Servers for the tests of HTTP: a Request Manager with small limits, and one that is also hasty."""
+"""Servers for the tests of HTTP: Request Managers, each with its own limits."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ def hasty_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Request Manager that waits for no client."""
     yield from _manager(
         tmp_path_factory,
-        SPINCYCLE_SERVER_HEADER_TIMEOUT="300ms",
-        SPINCYCLE_SERVER_READ_TIMEOUT="300ms",
-        SPINCYCLE_SERVER_IDLE_TIMEOUT="300ms",
-        SPINCYCLE_SERVER_MAX_CONNECTIONS="4",
+        SPINCYCLE_SERVER_HEADER_TIMEOUT="1s",
+        SPINCYCLE_SERVER_READ_TIMEOUT="1s",
+        SPINCYCLE_SERVER_IDLE_TIMEOUT="1s",
     )
+
+
+@pytest.fixture(scope="module")
+def impatient_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Request Manager that waits for no client that takes nothing."""
+    yield from _manager(tmp_path_factory, SPINCYCLE_SERVER_IDLE_TIMEOUT="2s")
+
+
+@pytest.fixture(scope="module")
+def small_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Request Manager that has few connections."""
+    yield from _manager(tmp_path_factory, SPINCYCLE_SERVER_MAX_CONNECTIONS="4")
 
 
 @pytest.fixture(scope="module", params=["https://ops.example.com", "*"])
@@ -45,3 +56,5 @@ def _manager(tmp_path_factory: pytest.TempPathFactory, **environment: str) -> It
         "request-manager", "--http=127.0.0.1:0", directory=directory, environment=environment
     ) as server:
         yield server.address("request-manager", "http")
+        broken = [event for event in server.events if event["level"] in ("error", "critical")]
+        assert not broken

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 
+import psutil
 import pytest
 
 from tests.gateway.conftest import MAX_BODY
-from tests.gateway.wire import JSON, Connection, request
+from tests.gateway.wire import JSON, LIMIT, Connection, request
 
 VERSION = request("GET", "/version")
 NO_TYPE = request("POST", "/api/v1/requests", JSON, body=b"{}")
@@ -220,14 +222,51 @@ def test_a_body_that_nobody_wants_cannot_come_for_ever(hasty_manager: str) -> No
                 is_ended = True
 
 
-def test_too_many_connections_are_503(hasty_manager: str) -> None:
+def test_too_many_connections_are_503(small_manager: str) -> None:
     with contextlib.ExitStack() as stack:
         statuses = []
         for _ in range(6):
-            connection = stack.enter_context(Connection(hasty_manager))
+            connection = stack.enter_context(Connection(small_manager))
             connection.send(VERSION)
             answer = connection.answer()
             statuses.append(answer.status)
         assert 503 in statuses
         assert (answer.headers["retry-after"], answer.headers["connection"]) == ("1", "close")
         assert json.loads(answer.body)["message"].startswith("Service Unavailable")
+
+
+@pytest.mark.parametrize("headers", [[], ["Connection: close"]])
+def test_a_client_that_takes_no_answer_is_not_waited_for(impatient_manager: str, headers: list[str]) -> None:
+    create = json.dumps({"type": "one-job", "args": {"out": "x" * 900_000}}).encode()
+    with Connection(impatient_manager) as connection:
+        connection.send(request("POST", "/api/v1/requests", JSON, body=create))
+        path = connection.answer().headers["location"]
+    host, _, port = impatient_manager.rpartition(":")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((host, int(port)))
+        client.sendall(request("GET", path) * 10 + request("GET", path, *headers))
+        deadline = time.monotonic() + LIMIT
+        while is_established(int(port), client.getsockname()):
+            assert time.monotonic() < deadline, "the server waits for ever"
+            time.sleep(0.02)
+
+
+def is_established(port: int, peer: tuple[str, int]) -> bool:
+    """Whether a server has its connection to a peer, which cannot tell as long as it does not read."""
+    return any(
+        one.status == psutil.CONN_ESTABLISHED and one.raddr and tuple(one.raddr) == peer
+        for one in psutil.net_connections("tcp")
+        if one.laddr and one.laddr.port == port
+    )
+
+
+def test_a_client_that_takes_its_time_gets_its_answer(impatient_manager: str) -> None:
+    create = json.dumps({"type": "one-job", "args": {"out": "x" * 900_000}}).encode()
+    with Connection(impatient_manager) as connection:
+        connection.send(request("POST", "/api/v1/requests", JSON, body=create))
+        path = connection.answer().headers["location"]
+        connection.send(request("GET", path) * 10)
+        for _ in range(10):
+            time.sleep(0.3)  # each time less than the limit, and all together more
+            assert len(connection.answer().body) > 900_000
