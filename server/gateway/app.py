@@ -132,7 +132,7 @@ class GatewayApp:
         """Answers what is no route's."""
         if path == b"*" and http_method == "OPTIONS":
             return 204, [_allow(route.http_method for route in self._routes)], b""
-        if path != openapi.PATH.encode():
+        if path.rstrip(b"/") != openapi.PATH.encode():
             raise HttpError(404, "Not Found")
         if http_method == "OPTIONS":
             return 204, [_allow(["GET"])], b""
