@@ -92,19 +92,24 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_timer()
         self._unset_keepalive_if_required()
         self._arriving = len(data)
+        rest = self._parse(data)
+        while rest:
+            rest = self._parse(rest)
+        if self._in_head:
+            self._on_part_of_head(len(data))
+
+    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Has the parser read, and returns what a new one has to read instead."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._start_parser()  # There is nothing to upgrade to: the connection goes on as it is.
-            if rest := data[upgrade.args[0] :]:
-                self.data_received(rest)
+            return memoryview(data)[upgrade.args[0] :]
         except httptools.HttpParserInvalidMethodError:
-            self._on_unknown_method(data)
+            return self._with_known_method(bytes(data))
         except httptools.HttpParserError:
             self._refuse(400, "Bad Request")
-        else:
-            if self._in_head:
-                self._on_part_of_head(len(data))
+        return b""
 
     def on_message_begin(self) -> None:
         """Is called by the parser at the first byte of a request."""
@@ -193,6 +198,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER, self.transport.abort)
 
     def _on_part_of_head(self, size: int) -> None:
+        if self._lingering:
+            return
         # What came together with the end of the message before is not counted.
         self._head_size = 0 if self._head_size < 0 else self._head_size + size
         if self._head_size > MAX_HEAD:
@@ -201,16 +208,16 @@ class HttpProtocol(HttpToolsProtocol):
     def _measured_head(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _on_unknown_method(self, data: bytes) -> None:
+    def _with_known_method(self, data: bytes) -> bytes:
         """Has the app answer a method that the parser does not know: it knows what is allowed instead."""
         match = _FIRST_LINE.match(data)
         is_idle = self.cycle is None or self.cycle.response_complete
         if match is None or not is_idle or match[1] == _STAND_IN:
             self._refuse(400, "Bad Request")
-            return
+            return b""
         self._start_parser()
         self._unknown_method = match[1]
-        self.data_received(_STAND_IN + data[match.end(1) :])
+        return _STAND_IN + data[match.end(1) :]
 
     def _start_parser(self) -> None:
         self.parser = httptools.HttpRequestParser(self)

@@ -182,6 +182,8 @@ def test_an_upgrade_is_not_made_and_the_connection_goes_on(manager: str) -> None
         for _ in range(2):
             connection.send(upgrade + VERSION)
             assert [connection.answer().status for _ in range(2)] == [200, 200]
+        connection.send(upgrade * 3000)
+        assert {connection.answer().status for _ in range(3000)} == {200}
 
 
 def test_a_head_that_does_not_come_is_408(hasty_manager: str) -> None:
