@@ -25,7 +25,7 @@ from server.call_threads import CallThreads
 from server.chain import RunningChain
 from server.config import Config, advertised
 from server.credentials import channel_credentials, server_credentials
-from server.gateway import GatewayApp, HttpServer
+from server.gateway import GatewayApp, HttpLimits, HttpServer, with_cors
 from server.job_factories import find_factory, knows_job_type
 from server.job_runner.chains import Chains
 from server.job_runner.job_try import JobTools
@@ -333,14 +333,18 @@ class _Served:
         """Serves until the stack is left. The addresses then have the ports that the system chose."""
         app = GatewayApp(
             self._tables,
+            title=f"Spin Cycle {self._name.replace('-', ' ').title()}",
             full_errors=self._name == "request-manager",
             max_body=config.server_max_body,
+            body_timeout=config.server_read_timeout,
             call_timeout=config.server_call_timeout,
         )
         grpc_server = self._grpc_server = GrpcServer(
             self._tables, str(self.grpc_address), server_credentials(config.server_tls)
         )
-        http_server = HttpServer(app, self.http_address, config.server_tls)
+        http_server = HttpServer(
+            with_cors(app, config.server_cors_origins), self.http_address, config.server_tls, _limits(config)
+        )
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
         await http_server.start()
@@ -366,6 +370,14 @@ class _Served:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._gate.wait_idle()
+
+
+def _limits(config: Config) -> HttpLimits:
+    return HttpLimits(
+        header_timeout=config.server_header_timeout,
+        idle_timeout=config.server_idle_timeout,
+        max_connections=config.server_max_connections,
+    )
 
 
 def _background(stack: contextlib.AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:

@@ -2,7 +2,7 @@
 
 Run as `python tools/protos.py COMMAND`:
 
-* `generate` writes spincycle_grpc/v1, stubs and types, and formats the .proto files.
+* `generate` writes spincycle_grpc/v1, stubs, types and comments, and formats the .proto files.
 * `check` fails when the committed stubs differ from what `generate` would write.
 * `lint` runs `buf lint` and `buf format --diff`.
 * `breaking` runs `buf breaking` against the newest commit whose .proto files differ
@@ -15,14 +15,18 @@ them as a second module, which is laid out under .build/.
 from __future__ import annotations
 
 import filecmp
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import google.api
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +35,16 @@ STUBS = ROOT / "spincycle_grpc" / "v1"
 GOOGLEAPIS = Path(next(iter(google.api.__path__))).parent.parent
 BUILD = ROOT / ".build"
 TOOLS = Path(sys.executable).parent
+COMMENTS = "comments.json"
+"""The file beside the stubs that has the comments of the contracts, which stubs do not carry."""
+
+_NAMED_PARTS = {
+    "FileDescriptorProto": {4: "message_type", 5: "enum_type", 6: "service"},
+    "DescriptorProto": {2: "field", 3: "nested_type", 4: "enum_type"},
+    "EnumDescriptorProto": {2: "value"},
+    "ServiceDescriptorProto": {2: "method"},
+}
+"""For each kind of descriptor: the numbers of the fields that hold parts with names."""
 
 # protoc writes imports by proto path; the package that holds the stubs has another name.
 _PROTO_IMPORT = re.compile(r"\bspincycle\.v1\b")
@@ -71,6 +85,8 @@ def _generate_into(target: Path) -> None:
             f"--grpc_python_out={out}",
             f"--mypy_out=quiet:{out}",
             f"--mypy_grpc_out=quiet:{out}",
+            "--include_source_info",
+            f"--descriptor_set_out={out / 'descriptors'}",
             *_proto_files(PROTOS),
         ]
         if protoc.main(arguments) != 0:
@@ -83,6 +99,42 @@ def _generate_into(target: Path) -> None:
             if "_pb2_grpc" in generated.name and "class " not in text:
                 continue  # A file without a service has nothing to say to gRPC.
             (target / generated.name).write_text(_rewrite_imports(text))
+        descriptors = FileDescriptorSet.FromString((out / "descriptors").read_bytes())
+        (target / COMMENTS).write_text(_comments(descriptors))
+
+
+def _comments(descriptors: FileDescriptorSet) -> str:
+    """Returns a JSON object: the full name of what a comment is about, and the comment."""
+    found = {name: text for file in descriptors.file for name, text in _comments_of(file)}
+    return json.dumps(dict(sorted(found.items())), indent=0, ensure_ascii=False) + "\n"
+
+
+def _comments_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    for location in file.source_code_info.location:
+        name = _name_at(file, location.path)
+        if name and location.leading_comments:
+            yield f"{file.package}.{name}", _joined(location.leading_comments)
+
+
+def _name_at(file: FileDescriptorProto, path: Sequence[int]) -> str:
+    """Returns the name of what a path of field numbers and indexes leads to; "" if it has none."""
+    names: list[str] = []
+    part: Any = file
+    if len(path) % 2:
+        return ""
+    for number, index in zip(path[::2], path[1::2], strict=True):
+        field = _NAMED_PARTS.get(type(part).__name__, {}).get(number)
+        if field is None:
+            return ""
+        part = getattr(part, field)[index]
+        names.append(part.name)
+    return ".".join(names)
+
+
+def _joined(comment: str) -> str:
+    """Returns a comment with the lines of each of its paragraphs joined."""
+    paragraphs = "\n".join(line.strip() for line in comment.strip().splitlines()).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)
 
 
 def generate() -> None:
@@ -97,7 +149,7 @@ def check() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
         _generate_into(fresh)
-        ours = {path.name for path in STUBS.glob("*_pb2*")}
+        ours = {path.name for path in (*STUBS.glob("*_pb2*"), *STUBS.glob(COMMENTS))}
         theirs = {path.name for path in fresh.iterdir()}
         _, different, errors = filecmp.cmpfiles(STUBS, fresh, ours & theirs, shallow=False)
         drifted = sorted((ours ^ theirs) | set(different) | set(errors))

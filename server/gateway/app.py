@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import orjson
 import structlog
 from google.protobuf.message import Message
 
+from server.gateway import openapi
+from server.gateway.content_coding import MIN_COMPRESSED, compressed, decoded, prefers_gzip
+from server.gateway.errors import Header, HttpError, error_body
 from server.gateway.routes import Route, Router, routes_of
 from server.rpc import CallContext, MethodTable
 from spincycle_grpc.errors import (
@@ -24,7 +28,6 @@ from spincycle_grpc.v1.json_pb2 import (
     HTTP_BODY_FORM_NULL,
     HTTP_BODY_FORM_TEXT,
 )
-from spincycle_grpc.version import API_VERSION
 from spincycle_grpc.wire import decode_into, encode
 
 logger = structlog.get_logger(__name__)
@@ -32,24 +35,15 @@ logger = structlog.get_logger(__name__)
 Scope: TypeAlias = Mapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
-Header: TypeAlias = tuple[bytes, bytes]
 
 _JSON: Header = (b"content-type", b"application/json; charset=UTF-8")
 _TEXT: Header = (b"content-type", b"text/plain; charset=UTF-8")
-_VERSION: Header = (b"x-spincycle-version", API_VERSION.encode())
+_CLOSE: Header = (b"connection", b"close")
+_GZIP: Header = (b"content-encoding", b"gzip")
+_VARY: Header = (b"vary", b"Accept-Encoding")
 _RETRY_AFTER: Header = (b"retry-after", b"1")
-_PLAIN_REASONS = frozenset({"BAD_JSON", "WRONG_TYPE"})
+_PLAIN_REASONS = frozenset({"BAD_JSON", "BAD_PATH", "WRONG_TYPE"})
 """Reasons of errors that the original's framework told, by their message alone."""
-
-
-class HttpError(Exception):
-    """An answer that is no method's: no such route, body too large, and so on."""
-
-    def __init__(self, status: int, message: str, headers: Sequence[Header] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = headers
 
 
 class GatewayApp:
@@ -57,6 +51,7 @@ class GatewayApp:
 
     Args:
         tables: The methods.
+        title: The server's name, for its OpenAPI document.
         full_errors: Whether errors have request id and status, as the Request Manager's, or the
             message alone, as the Job Runner's.
         max_body: Bytes of a request's body.
@@ -68,13 +63,17 @@ class GatewayApp:
         self,
         tables: Iterable[MethodTable],
         *,
+        title: str,
         full_errors: bool,
         max_body: int,
         body_timeout: float = 30.0,
         call_timeout: float = 60.0,
     ) -> None:
-        self._router = Router(route for table in tables for route in routes_of(table))
+        self._routes = [route for table in tables for route in routes_of(table)]
+        self._router = Router(self._routes)
+        self._title = title
         self._full_errors = full_errors
+        self._document = b""
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._call_timeout = call_timeout
@@ -87,7 +86,9 @@ class GatewayApp:
             status, headers, body = await self._answer(scope, receive)
         except HttpError as error:
             status, headers = error.status, [_JSON, *error.headers]
-            body = _plain_error(error.message)
+            body = error_body(error.message)
+            if _CLOSE not in headers and any(name == b"expect" for name, _ in scope["headers"]):
+                headers.append(_CLOSE)  # Nobody knows whether the body will come.
         except SpinCycleError as error:
             status, headers, body = self._error(error)
         except Exception:
@@ -95,7 +96,13 @@ class GatewayApp:
             status, headers, body = self._error(
                 InternalError("an error in the server itself, which its log shows", reason="INTERNAL")
             )
-        headers += [_VERSION, (b"content-length", str(len(body)).encode())]
+        if len(body) >= MIN_COMPRESSED:
+            headers.append(_VARY)
+            if prefers_gzip(_joined_header(scope["headers"], b"accept-encoding")):
+                headers.append(_GZIP)
+                body = await compressed(body)
+        if status != 204:
+            headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -103,25 +110,42 @@ class GatewayApp:
         path = scope.get("raw_path") or scope["path"].encode()
         routes, values = self._router.find(path.partition(b"?")[0].decode("latin-1"))
         if not routes:
-            raise HttpError(404, "Not Found")
+            return self._answer_itself(path, scope["method"])
         route = _chosen(routes, scope["method"])
         if route is None:
             return 204, [_allow(routes)], b""
+        metadata = _metadata(scope["headers"])
         request = route.method.request_type()
-        await self._fill(request, route, scope, receive)
+        if route.body:
+            await self._fill(request, route, metadata, receive)
         route.query.read(scope["query_string"], request)
         for name, value in zip(route.variables, values, strict=True):
             setattr(request, name, value)
         for header, name in route.headers:
-            text = _header(scope, header)
+            text = metadata.get(header)
             if text is not None:
-                setattr(request, name, text.decode("latin-1"))
+                setattr(request, name, text)
         context = CallContext(
             transport="http",
-            metadata={name.decode("latin-1"): text.decode("latin-1") for name, text in scope["headers"]},
+            metadata=metadata,
             peer=_peer(scope),
         )
         return _success(route, await self._call(route, request, context))
+
+    def _answer_itself(self, path: bytes, http_method: str) -> tuple[int, list[Header], bytes]:
+        """Answers what is no route's."""
+        if path == b"*" and http_method == "OPTIONS":
+            return 204, [_allow(route.http_method for route in self._routes)], b""
+        if path.rstrip(b"/") != openapi.PATH.encode():
+            raise HttpError(404, "Not Found")
+        if http_method == "OPTIONS":
+            return 204, [_allow(["GET"])], b""
+        if http_method not in ("GET", "HEAD"):
+            raise HttpError(405, "Method Not Allowed", [_allow(["GET"])])
+        if not self._document:
+            document = openapi.document(self._routes, self._title, full_errors=self._full_errors)
+            self._document = orjson.dumps(document) + b"\n"
+        return 200, [_JSON], self._document
 
     async def _call(self, route: Route, request: Message, context: CallContext) -> Message:
         """Calls the method; it goes on when the client hangs up, since it may have changed something."""
@@ -136,21 +160,23 @@ class GatewayApp:
             ) from error
         return answer
 
-    async def _fill(self, request: Message, route: Route, scope: Scope, receive: Receive) -> None:
-        """Reads the body into the request, if the route has one."""
-        if not route.body:
-            return
-        content_type = _header(scope, b"content-type") or b""
-        if content_type.partition(b";")[0].strip().lower() != b"application/json":
+    async def _fill(
+        self, request: Message, route: Route, metadata: Mapping[str, str], receive: Receive
+    ) -> None:
+        """Reads the body into the request."""
+        content_type = metadata.get("content-type", "")
+        if content_type.partition(";")[0].strip().lower() != "application/json":
             raise HttpError(415, "Unsupported Media Type")
-        length = _header(scope, b"content-length") or b""
+        length = metadata.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
         try:
             async with asyncio.timeout(self._body_timeout):
                 data = await self._read_body(receive)
         except TimeoutError as error:
-            raise HttpError(408, "Request Timeout", [(b"connection", b"close")]) from error
+            raise HttpError(408, "Request Timeout", [_CLOSE]) from error
+        if "content-encoding" in metadata:
+            data = await decoded(data, metadata["content-encoding"], self._max_body)
         if data:
             decode_into(request, data, "" if route.body == "*" else route.body)
 
@@ -170,9 +196,7 @@ class GatewayApp:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _too_large(self) -> HttpError:
-        return HttpError(
-            413, f"Request Entity Too Large: at most {self._max_body} bytes", [(b"connection", b"close")]
-        )
+        return HttpError(413, f"Request Entity Too Large: at most {self._max_body} bytes", [_CLOSE])
 
     def _error(self, error: SpinCycleError) -> tuple[int, list[Header], bytes]:
         status = error.status.http_status
@@ -181,7 +205,7 @@ class GatewayApp:
             headers.append(_RETRY_AFTER)
         is_framework = isinstance(error, InvalidArgumentError) and error.reason in _PLAIN_REASONS
         if not self._full_errors or is_framework or status == 401:
-            return status, headers, _plain_error(error.message)
+            return status, headers, error_body(error.message)
         body = Error(message=error.message, request_id=error.request_id, http_status=status)
         return status, headers, encode(body) + b"\n"
 
@@ -200,8 +224,9 @@ def _chosen(routes: Mapping[str, Route], http_method: str) -> Route | None:
     return route
 
 
-def _allow(routes: Mapping[str, Route]) -> Header:
-    methods = {*routes, "OPTIONS"} | ({"HEAD"} if "GET" in routes else set())
+def _allow(http_methods: Iterable[str]) -> Header:
+    methods = {*http_methods, "OPTIONS"}
+    methods |= {"HEAD"} if "GET" in methods else set()
     return b"allow", ", ".join(sorted(methods)).encode()
 
 
@@ -218,19 +243,18 @@ def _success(route: Route, response: Message) -> tuple[int, list[Header], bytes]
     return route.status, [_JSON, *headers], encode(response, route.response_body) + b"\n"
 
 
-def _plain_error(message: str) -> bytes:
-    """The body of an error that is its message alone, written as all JSON here is."""
-    full = encode(Error(message=message), "message")
-    return b'{"message":' + full + b"}\n"
+def _metadata(headers: Sequence[Header]) -> dict[str, str]:
+    """Returns headers as text; those with the same name are joined."""
+    metadata = {name.decode("latin-1"): text.decode("latin-1") for name, text in headers}
+    if len(metadata) != len(headers):
+        for key, _ in headers:
+            metadata[key.decode("latin-1")] = _joined_header(headers, key)
+    return metadata
 
 
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    """Returns the first header of a name, which may be empty; None where there is none."""
-    value: bytes
-    for key, value in scope["headers"]:
-        if key == name:
-            return value
-    return None
+def _joined_header(headers: Sequence[Header], name: bytes) -> str:
+    """Returns a header's values, joined; "" if it was not sent."""
+    return ", ".join(value.decode("latin-1") for key, value in headers if key == name)
 
 
 def _peer(scope: Scope) -> str:

@@ -8,58 +8,17 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.gateway.http_protocol import HttpLimits, HttpProtocol
 from spincycle_grpc.errors import UnavailableError
+from spincycle_grpc.version import API_VERSION
 
 if TYPE_CHECKING:
     from server.listening import Address, TlsFiles
-
-HEADER_TIMEOUT = 10.0
-"""Seconds that a request's first line and headers may take to arrive."""
-
-KEEP_ALIVE = 75
-"""Seconds that a connection may be idle between requests."""
-
-
-class _PatientProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a limit on how long the headers of a request may take."""
-
-    _header_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._start_timer()
-
-    def data_received(self, data: bytes) -> None:
-        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._start_timer()
-        super().data_received(data)
-
-    def on_headers_complete(self) -> None:
-        self._stop_timer()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _start_timer(self) -> None:
-        self._stop_timer()
-        self._header_timer = self.loop.call_later(HEADER_TIMEOUT, self._give_up)
-
-    def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-    def _give_up(self) -> None:
-        self._header_timer = None
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -77,22 +36,25 @@ class HttpServer:
         app: What answers.
         address: Where to listen; port 0 lets the system choose.
         tls: The certificate; empty: plain HTTP.
-        max_connections: Connections at a time; more get 503.
+        limits: What a client may do.
     """
 
-    def __init__(self, app: Any, address: Address, tls: TlsFiles, *, max_connections: int = 4000) -> None:
+    def __init__(self, app: Any, address: Address, tls: TlsFiles, limits: HttpLimits) -> None:
+        idle_timeout: Any = limits.idle_timeout  # uvicorn asks for an int, and hands it to a timer
+        protocol: Any = partial(HttpProtocol, limits=limits)
         self._address = address
         self._config = uvicorn.Config(
             app,
-            http=_PatientProtocol,
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=True,
-            timeout_keep_alive=KEEP_ALIVE,
-            limit_concurrency=max_connections,
+            headers=[("X-Spincycle-Version", API_VERSION)],  # of all answers, those of uvicorn too
+            timeout_keep_alive=idle_timeout,
+            limit_concurrency=limits.max_connections,
             ssl_certfile=tls.cert_file or None,
             ssl_keyfile=tls.key_file or None,
             ssl_ca_certs=tls.ca_file or None,

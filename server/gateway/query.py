@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import parse_qsl
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -30,6 +30,8 @@ class QueryReader:
 
     def __init__(self, message_type: Descriptor, excluded: Collection[str]) -> None:
         self._setters: dict[str, Callable[[Message, str, str], None]] = {}
+        self.fields: dict[str, FieldDescriptor] = {}
+        """The fields by the names of their parameters."""
         if "*" not in excluded:
             self._add_fields(message_type, excluded, ())
 
@@ -45,6 +47,7 @@ class QueryReader:
             if parse is not None:
                 name = options.query_name or field.json_name
                 self._setters[name] = _setter(field, path, parse)
+                self.fields[name] = field
 
     def read(self, query: bytes, request: Message) -> None:
         """Sets fields of a request.
@@ -105,9 +108,10 @@ def _parser(field: FieldDescriptor, *, by_name: bool) -> Callable[[str], Any] | 
 
 
 def _unsigned(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text[:30]) >= 2**64:
+    digits = text.lstrip("0")[:30] if text.isascii() and text.isdigit() else "9" * 30
+    if int(digits or 0) >= 2**64:
         raise ValueError("cannot be parsed to uint: it must be a whole number from 0")
-    return int(text)
+    return int(digits or 0)
 
 
 def _truth(text: str) -> bool:
@@ -128,15 +132,20 @@ def _timestamp(text: str) -> Timestamp:
     return time
 
 
+def enum_names(enum: EnumDescriptor) -> dict[str, int]:
+    """Returns the values of an enum by their names as a query has them, without the prefix of the type."""
+    word = "".join("_" + letter if letter.isupper() else letter for letter in enum.name)
+    prefix = f"{word.lstrip('_').upper()}_"
+    return {value.name.removeprefix(prefix): value.number for value in enum.values}
+
+
 def _enum_reader(field: FieldDescriptor) -> Callable[[str], int]:
     enum = field.enum_type
     assert enum is not None  # noqa: S101 (the caller has looked)
-    numbers = {value.name: value.number for value in enum.values}
-    word = "".join("_" + letter if letter.isupper() else letter for letter in enum.name)
-    prefix = f"{word.lstrip('_').upper()}_"
+    numbers = enum_names(enum)
 
     def read(text: str) -> int:
-        number = numbers.get(prefix + text)
+        number = numbers.get(text)
         if number is None:
             raise ValueError(f"is not a valid {enum.name.lower()} name")
         return number

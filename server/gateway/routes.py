@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,10 @@ from google.protobuf.message import Message
 
 from server.gateway.query import QueryReader
 from server.rpc import Method, MethodTable
+from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.v1 import json_pb2
+
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Route:
     Attributes:
         method: What is called.
         http_method: GET, POST or PUT.
+        template: The path, its variables in braces.
         segments: The path, cut at its slashes; None stands for a variable.
         variables: The fields that the variables set, in order.
         body: The field that the body sets; "*" for the whole request, "" for none.
@@ -36,6 +41,7 @@ class Route:
 
     method: Method
     http_method: str
+    template: str
     segments: tuple[str | None, ...]
     variables: tuple[str, ...]
     body: str
@@ -44,7 +50,7 @@ class Route:
     location: Callable[[Message], str] | None
     form: int
     query: QueryReader
-    headers: tuple[tuple[bytes, str], ...]
+    headers: tuple[tuple[str, str], ...]
 
 
 def routes_of(table: MethodTable) -> list[Route]:
@@ -73,6 +79,7 @@ def _route(method: Method) -> Route:
     return Route(
         method=method,
         http_method=http_method.upper(),
+        template=template,
         segments=tuple(segments),
         variables=tuple(variables),
         body=rule.body,
@@ -85,12 +92,12 @@ def _route(method: Method) -> Route:
     )
 
 
-def _headers(message_type: Descriptor) -> tuple[tuple[bytes, str], ...]:
+def _headers(message_type: Descriptor) -> tuple[tuple[str, str], ...]:
     named = (
         (field.GetOptions().Extensions[json_pb2.json_field].http_header, field.name)
         for field in message_type.fields
     )
-    return tuple((header.lower().encode(), name) for header, name in named if header)
+    return tuple((header.lower(), name) for header, name in named if header)
 
 
 def _location(template: str) -> Callable[[Message], str]:
@@ -137,6 +144,9 @@ class Router:
 
         A trailing slash makes no difference. There are no routes for an unknown path. The path
         is as it was sent: an escaped slash is part of a value.
+
+        Raises:
+            InvalidArgumentError: A value has an escape that stands for no text.
         """
         node: _Node | None = self._root
         values: list[str] = []
@@ -145,10 +155,24 @@ class Router:
             child = node.children.get(segment)
             if child is None:
                 child = node.variable
-                values.append(unquote(segment))
                 if not segment:
                     return {}, ()
+                if child is not None:
+                    values.append(_unescaped(segment) if "%" in segment else segment)
             if child is None:
                 return {}, ()
             node = child
         return (node.routes, values) if node is not None else ({}, ())
+
+
+def _unescaped(segment: str) -> str:
+    try:
+        text = "" if _BAD_ESCAPE.search(segment) else unquote(segment, errors="strict")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or "\0" in text:
+        raise InvalidArgumentError(
+            "Bad Request: each % in a path must begin an escape, as %2F, of UTF-8 without zero bytes",
+            reason="BAD_PATH",
+        )
+    return text

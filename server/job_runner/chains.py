@@ -71,8 +71,10 @@ class Chains:
             UnavailableError: The runner shuts down.
         """
         assignment = Assignment(request_id=job_chain.request_id, epoch=epoch)
-        if not self._is_held(assignment):
-            self._run(assignment, RunningChain.new(job_chain))
+        is_held = self._is_held(assignment)
+        chain = RunningChain.new(job_chain)  # also if one is held: what is not valid is never taken for it
+        if not is_held:
+            self._run(assignment, chain)
 
     async def resume(self, suspended: SuspendedJobChain, epoch: int) -> None:
         """Goes on with a suspended chain. One that is held already is left alone.
@@ -81,8 +83,10 @@ class Chains:
             SpinCycleError: As `start_new`.
         """
         assignment = Assignment(request_id=suspended.request_id, epoch=epoch)
-        if not self._is_held(assignment):
-            self._run(assignment, RunningChain.resume(suspended))
+        is_held = self._is_held(assignment)
+        chain = RunningChain.resume(suspended)
+        if not is_held:
+            self._run(assignment, chain)
 
     def stop(self, request_id: str) -> None:
         """Tells a chain to stop.

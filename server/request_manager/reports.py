@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from server.store.report_writes import Renewal
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import (
     Assignment,
     FinishRequest,
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 _FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
+_JOB_ID = re.compile("[0-9A-Za-z]{4}")
+_LATEST_TRY = 2**15 - 1
+_LARGEST_COUNT = 2**31 - 1
+_LONGEST_TYPE = 75
+_LATEST_TIME = 2**31 - 1
+"""What the columns of all databases hold: a number of a try, a count, bytes of a type, seconds since 1970."""
 
 
 class RunnerReportsService:
@@ -134,6 +142,9 @@ class RunnerReportsService:
             )
         if not request.HasField("finished_at"):
             request.finished_at.GetCurrentTime()
+        if not 0 < request.finished_at.seconds <= _LATEST_TIME:
+            raise _invalid("finishedAt must be within the years 1970 to 2037", request.request_id)
+        _check_count(request.finished_jobs, request.request_id)
         finished_at = request.finished_at.ToMicroseconds()
         await self._store.finish(request.request_id, State(request.state), finished_at, request.finished_jobs)
         return FinishResponse()
@@ -148,6 +159,7 @@ class RunnerReportsService:
                 reason="WRONG_REQUEST",
                 request_id=request.request_id,
             )
+        _check_count(suspended.job_chain.finished_jobs, request.request_id)
         await self._store.suspend(request.request_id, suspended)
         self._dispatcher.wake()
         return SuspendResponse()
@@ -168,6 +180,7 @@ class RunnerReportsService:
                 reason="WRONG_REQUEST",
                 request_id=request.request_id,
             )
+        _check_count(progress.finished_jobs, request.request_id)
         await self._store.set_progress(request.request_id, progress.finished_jobs)
         return ProgressResponse()
 
@@ -175,6 +188,7 @@ class RunnerReportsService:
         """Records one finished try and returns the entry that stands for it, which is the first."""
         entry = request.entry
         entry.request_id = request.request_id
+        _check_entry(entry)
         return RecordLogResponse(entry=await self._store.record_log(entry))
 
     async def _look_at_held(
@@ -236,3 +250,26 @@ def _checked_runner(runner: RunnerInfo) -> RunnerInfo:
 
 def _duration(seconds: float) -> Duration:
     return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+
+
+def _check_count(finished_jobs: int, request_id: str) -> None:
+    if finished_jobs > _LARGEST_COUNT:
+        raise _invalid(f"finishedJobs must be at most {_LARGEST_COUNT}", request_id)
+
+
+def _check_entry(entry: JobLog) -> None:
+    """Does nothing with a log entry that can be stored, and raises with any other."""
+    if not _JOB_ID.fullmatch(entry.job_id):
+        raise _invalid("jobId must be four characters of 0-9A-Za-z", entry.request_id)
+    if not 0 < getattr(entry, "try") <= _LATEST_TRY:
+        raise _invalid(f"try must be from 1 to {_LATEST_TRY}", entry.request_id)
+    if entry.state not in state_pb2.State.values():
+        raise _invalid("state must be the number of a state", entry.request_id)
+    if len(entry.type.encode()) > _LONGEST_TYPE or "\0" in entry.type:
+        raise _invalid(f"type must have at most {_LONGEST_TYPE} bytes, none of them zero", entry.request_id)
+
+
+def _invalid(message: str, request_id: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"the report cannot be stored: {message}", reason="BAD_REPORT", request_id=request_id
+    )

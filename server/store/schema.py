@@ -53,7 +53,9 @@ class Ascii(TypeDecorator[str]):
         return dialect.type_descriptor(String(self.length))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        """Gives MySQL bytes."""
+        """Gives MySQL bytes, and no database a zero byte, which PostgreSQL refuses."""
+        if value is not None and "\0" in value:
+            value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
         if value is None or dialect.name not in ("mysql"):
             return value
         return value.encode()

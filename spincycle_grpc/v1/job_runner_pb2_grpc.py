@@ -92,6 +92,7 @@ class JobRunnerServicer:
         """Goes on with a suspended job chain. Else as NewJobChain.
 
         INVALID_ARGUMENT: the chain, or its counters, are not valid.
+        FAILED_PRECONDITION: as for NewJobChain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,6 +48,7 @@ class JobRunnerStub:
     """Goes on with a suspended job chain. Else as NewJobChain.
 
     INVALID_ARGUMENT: the chain, or its counters, are not valid.
+    FAILED_PRECONDITION: as for NewJobChain.
     """
     StartJobChains: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]
     """Starts to run several job chains, new ones and suspended ones, each as
@@ -90,6 +91,7 @@ class JobRunnerAsyncStub(JobRunnerStub):
     """Goes on with a suspended job chain. Else as NewJobChain.
 
     INVALID_ARGUMENT: the chain, or its counters, are not valid.
+    FAILED_PRECONDITION: as for NewJobChain.
     """
     StartJobChains: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]  # type: ignore[assignment]
     """Starts to run several job chains, new ones and suspended ones, each as
@@ -141,6 +143,7 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         """Goes on with a suspended job chain. Else as NewJobChain.
 
         INVALID_ARGUMENT: the chain, or its counters, are not valid.
+        FAILED_PRECONDITION: as for NewJobChain.
         """
 
     @_abc_1.abstractmethod

@@ -79,7 +79,7 @@ class JsonField(_message.Message):
     """The name of the field in a query string, where it is not its JSON name."""
     http_header: _builtins.str
     """Over HTTP the text field is set from the header of this name, if the
-    request has one; of several the first counts. Such a field should be
+    request has one; several are joined by commas. Such a field should be
     hidden. Empty: from none.
     """
     def __init__(

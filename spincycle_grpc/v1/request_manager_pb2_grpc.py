@@ -201,8 +201,9 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLog(self, request, context):
-        """Returns the job log of a request, by job id and try. It is empty for a
-        request that does not exist.
+        """Returns the job log of a request, by job id and try.
+
+        NOT_FOUND: no such request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +228,8 @@ class RequestManagerServicer:
     def Running(self, request, context):
         """Returns the running jobs of all Job Runners, oldest first, and their
         requests. A Job Runner that does not answer within a second is left out.
+
+        INVALID_ARGUMENT: the filter makes no sense.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

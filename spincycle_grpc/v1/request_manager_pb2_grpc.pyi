@@ -100,8 +100,9 @@ class RequestManagerStub:
     NOT_FOUND: no such request.
     """
     GetLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]
-    """Returns the job log of a request, by job id and try. It is empty for a
-    request that does not exist.
+    """Returns the job log of a request, by job id and try.
+
+    NOT_FOUND: no such request.
     """
     GetJobLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]
     """Returns the newest job log entry of one job.
@@ -113,6 +114,8 @@ class RequestManagerStub:
     Running: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]
     """Returns the running jobs of all Job Runners, oldest first, and their
     requests. A Job Runner that does not answer within a second is left out.
+
+    INVALID_ARGUMENT: the filter makes no sense.
     """
     Version: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RequestManagerVersionRequest, _request_manager_pb2.RequestManagerVersionResponse]
     """Returns the version of the API."""
@@ -189,8 +192,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
     NOT_FOUND: no such request.
     """
     GetLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]  # type: ignore[assignment]
-    """Returns the job log of a request, by job id and try. It is empty for a
-    request that does not exist.
+    """Returns the job log of a request, by job id and try.
+
+    NOT_FOUND: no such request.
     """
     GetJobLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]  # type: ignore[assignment]
     """Returns the newest job log entry of one job.
@@ -202,6 +206,8 @@ class RequestManagerAsyncStub(RequestManagerStub):
     Running: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]  # type: ignore[assignment]
     """Returns the running jobs of all Job Runners, oldest first, and their
     requests. A Job Runner that does not answer within a second is left out.
+
+    INVALID_ARGUMENT: the filter makes no sense.
     """
     Version: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RequestManagerVersionRequest, _request_manager_pb2.RequestManagerVersionResponse]  # type: ignore[assignment]
     """Returns the version of the API."""
@@ -323,8 +329,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.GetLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetLogResponse, _abc.Awaitable[_request_manager_pb2.GetLogResponse]]:
-        """Returns the job log of a request, by job id and try. It is empty for a
-        request that does not exist.
+        """Returns the job log of a request, by job id and try.
+
+        NOT_FOUND: no such request.
         """
 
     @_abc_1.abstractmethod
@@ -354,6 +361,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_request_manager_pb2.RunningResponse, _abc.Awaitable[_request_manager_pb2.RunningResponse]]:
         """Returns the running jobs of all Job Runners, oldest first, and their
         requests. A Job Runner that does not answer within a second is left out.
+
+        INVALID_ARGUMENT: the filter makes no sense.
         """
 
     @_abc_1.abstractmethod

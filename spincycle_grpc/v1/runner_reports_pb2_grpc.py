@@ -120,7 +120,8 @@ class RunnerReportsServicer:
         """Records one finished try of a job. Where the try is recorded already, the
         first entry stands, so that a retry is safe.
 
-        NOT_FOUND: no such request.
+        NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
+        or state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

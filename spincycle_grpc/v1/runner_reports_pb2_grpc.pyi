@@ -69,7 +69,8 @@ class RunnerReportsStub:
     """Records one finished try of a job. Where the try is recorded already, the
     first entry stands, so that a retry is safe.
 
-    NOT_FOUND: no such request.
+    NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
+    or state.
     """
 
 @_typing.type_check_only
@@ -113,7 +114,8 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
     """Records one finished try of a job. Where the try is recorded already, the
     first entry stands, so that a retry is safe.
 
-    NOT_FOUND: no such request.
+    NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
+    or state.
     """
 
 class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
@@ -184,7 +186,8 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         """Records one finished try of a job. Where the try is recorded already, the
         first entry stands, so that a retry is safe.
 
-        NOT_FOUND: no such request.
+        NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
+        or state.
         """
 
 def add_RunnerReportsServicer_to_server(servicer: RunnerReportsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,6 +1,7 @@
 """Every recorded HTTP exchange, in order, against a fresh server: the answers are the original's.
 
-DIFFERENCES holds the answers that are not; docs/wire-format.md gives the reason of each.
+DIFFERENCES holds the answers that are not. Each names the row of the table in docs/wire-format.md that
+gives its reason, and what the table does not have is no difference that an answer may show.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.processes import ServerProcess, running
+from tests.e2e.processes import REPOSITORY, ServerProcess, running
 from tests.reference.recordings import EXCHANGES, without_ids_and_times
 
 LIMIT = 30.0
@@ -28,42 +31,69 @@ AWAITED = {
 }
 """What was waited for before an exchange was recorded: a state of the request that another one made."""
 
-NOT_FOUND = "request nosuch not found"
-WRONG_STATE = "request in state {}, expected state {}"
-
 BAD_NUMBER = 'invalid {!r} parameter: "{}" cannot be parsed to uint: it must be a whole number from 0'
 
-DIFFERENCES: dict[str, dict[str, Any]] = {
-    # An empty list is [].
-    "find-type-user": {"body": []},
-    "find-since": {"body": []},
-    "find-until": {"body": []},
-    # What is not there is 404.
-    "jr-running-unknown": {"status": 404},
-    "log-unknown": {"status": 404, "error": "request nosuch not found"},
-    # What the caller can mend is 400.
-    "create-unknown-type": {"status": 400},
-    "jr-new-chain-not-pending": {"status": 400},
-    "jr-resume-bad": {"status": 400},
-    # A request in the wrong state for the call is 409.
-    "start-running": {"status": 409},
-    "finish-complete": {"status": 409},
-    "suspend-complete": {"status": 409},
-    # What can be sent again may be sent again.
-    "stop-stopped": {"status": 200, "body": None},
-    "log-create-again": {"status": 201, "body": "log-create"},
-    "jr-new-chain-again": {"status": 200, "body": None, "headers": "jr-new-chain"},
-    # A plain sentence in place of a language's own formatting.
-    "find-bad-since": {
-        "error": "invalid 'since' parameter: \"yesterday\" cannot be parsed to time.Time using"
-        " RFC3339Nano format: give it as <time>"
-    },
-    "find-bad-limit": {"error": BAD_NUMBER.format("limit", "ten")},
-    "find-bad-offset": {"error": BAD_NUMBER.format("offset", "-1")},
-    "log-job-unknown": {"error": "job zzzz not found in request <request>"},
-}
+EMPTY = "an empty list or map"
+REQUEST_ID = "`requestId` of an error about one request"
+FORMATTING = "messages from a language's own formatting (`%!w(...)`, `Error 1062`)"
+WRONG_STATE = "a request in the wrong state for the call"
+BAD_CHAIN = "an invalid job chain sent to a Job Runner"
 
-UNKNOWN = "nosuch"
+
+@dataclass(frozen=True)
+class Difference:
+    """How one answer differs from the recorded one.
+
+    Attributes:
+        row: The first column of its row in docs/wire-format.md.
+        status: The status, if it differs.
+        body: The body, if it differs; a name in angle brackets is that of the exchange whose body it is.
+        message: The message of an error, if it differs.
+        headers: The exchange whose headers the answer has, if not its own.
+    """
+
+    row: str
+    status: int | None = None
+    body: Any = ...
+    message: str | None = None
+    headers: str | None = None
+
+
+DIFFERENCES = {
+    "find-type-user": Difference(EMPTY, body=[]),
+    "find-since": Difference(EMPTY, body=[]),
+    "find-until": Difference(EMPTY, body=[]),
+    "jr-running-unknown": Difference("running jobs of one unknown request, from a Job Runner", status=404),
+    "log-unknown": Difference(
+        "the log of an unknown request",
+        status=404,
+        body={"message": "request nosuch not found", "requestId": "nosuch", "httpStatus": 404},
+    ),
+    "create-unknown-type": Difference(
+        "unknown request type, missing required arg, `if` that matches nothing, `each` over what is no list",
+        status=400,
+    ),
+    "jr-new-chain-not-pending": Difference(BAD_CHAIN, status=400),
+    "jr-resume-bad": Difference(BAD_CHAIN, status=400),
+    "start-running": Difference(WRONG_STATE, status=409),
+    "finish-complete": Difference(WRONG_STATE, status=409),
+    "suspend-complete": Difference(WRONG_STATE, status=409),
+    "stop-stopped": Difference("stop of a STOPPED request", status=200, body=None, headers="stop"),
+    "log-create-again": Difference(
+        "the same job log entry sent again", status=201, body="<log-create>", headers="log-create"
+    ),
+    "jr-new-chain-again": Difference(
+        "the same chain sent to a Job Runner again", status=200, body=None, headers="jr-new-chain"
+    ),
+    "find-bad-since": Difference(
+        FORMATTING,
+        message="invalid 'since' parameter: \"yesterday\" cannot be parsed to time.Time using"
+        " RFC3339Nano format: give it as <time>",
+    ),
+    "find-bad-limit": Difference(FORMATTING, message=BAD_NUMBER.format("limit", "ten")),
+    "find-bad-offset": Difference(FORMATTING, message=BAD_NUMBER.format("offset", "-1")),
+    "log-job-unknown": Difference(FORMATTING, message="job zzzz not found in request <request>"),
+}
 
 
 class Replay:
@@ -77,12 +107,17 @@ class Replay:
         self._client = httpx.Client(timeout=LIMIT, headers={"Accept-Encoding": "identity"})
         self._ids: dict[str, str] = {}
         self.made: dict[str, str] = {}
-        self.bodies: dict[str, Any] = {}
+        self.answers: dict[str, httpx.Response] = {}
 
     def close(self) -> None:
         self._client.close()
 
-    def ask(self, one: dict[str, Any]) -> httpx.Response:
+    def run(self) -> None:
+        """Sends all that was sent, in order, and keeps the answers."""
+        for one in EXCHANGES:
+            self.answers[one["name"]] = self._ask(one)
+
+    def _ask(self, one: dict[str, Any]) -> httpx.Response:
         """Sends what was sent, when what was waited for is there."""
         self._await(one["name"])
         answer = self._client.request(
@@ -134,43 +169,57 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
     with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("replay")) as server:
         server.wait_for("runner reports")
         replay = Replay(server)
+        replay.run()
         yield replay
         replay.close()
 
 
 @pytest.mark.parametrize("one", EXCHANGES, ids=lambda one: one["name"])
 def test_the_answer_is_the_recorded_one(replay: Replay, one: dict[str, Any]) -> None:
-    answer = replay.ask(one)
-    difference = DIFFERENCES.get(one["name"], {})
-    assert answer.status_code == difference.get("status", one["status"])
+    answer = replay.answers[one["name"]]
+    difference = DIFFERENCES.get(one["name"], Difference(""))
+    assert answer.status_code == (difference.status or one["status"])
 
-    body = parsed(answer.text, answer.headers)
-    expected = parsed(replay.translated(one["body"]), one["headers"])
+    assert comparable(parsed(answer.text, answer.headers)) == comparable(
+        expected_body(replay, one, difference)
+    )
+    assert answer.text.endswith("\n") == (one["body"].endswith("\n") and difference.body is not None)
+
     headers = one["headers"]
-    if isinstance(difference.get("body"), str):
-        expected = replay.bodies[difference["body"]]
-    elif "body" in difference:
-        expected = difference["body"]
-    if "headers" in difference:
-        headers = next(other["headers"] for other in EXCHANGES if other["name"] == difference["headers"])
-    if answer.status_code >= 400 and isinstance(expected, dict) and "httpStatus" in expected:
-        expected["httpStatus"] = answer.status_code
-        expected["requestId"] = request_id_of(replay.translated(one["path"]))
-    elif answer.status_code >= 400 and "status" in difference and isinstance(expected, list):
-        expected = {"httpStatus": answer.status_code, "requestId": UNKNOWN}
-    if "error" in difference:
-        expected["message"] = difference["error"]
+    if difference.headers is not None:
+        headers = next(other["headers"] for other in EXCHANGES if other["name"] == difference.headers)
+    for name in ("Content-Type", "X-Spincycle-Version"):
+        assert answer.headers.get(name) == headers.get(name)
+    assert located(answer.headers) == located(headers)
+
+
+def expected_body(replay: Replay, one: dict[str, Any], difference: Difference) -> Any:
+    """Returns what the body must be: the recorded one, but for a difference that the table has."""
+    expected = parsed(replay.translated(one["body"]), one["headers"])
+    if isinstance(difference.body, str):
+        other = replay.answers[difference.body.strip("<>")]
+        return parsed(other.text, other.headers)
+    if difference.body is not ...:
+        return difference.body
+    if isinstance(expected, dict) and "httpStatus" in expected:
+        expected["httpStatus"] = difference.status or expected["httpStatus"]
+        if REQUEST_ID in documented_rows():
+            expected["requestId"] = request_id_of(replay.translated(one["path"]))
+    if difference.message is not None:
+        expected["message"] = difference.message
     if one["name"].startswith("find-") and isinstance(expected, list):  # the recorded table held older ones
         expected = [request for request in expected if request["id"] in replay.made.values()]
-    replay.bodies[one["name"]] = body
-    assert comparable(body) == comparable(expected)
+    return expected
 
-    is_empty = expected is None and headers.get("Content-Length") == "0"
-    assert answer.headers.get("Content-Type", "").lower() == (
-        "" if is_empty or answer.text == "" else headers["Content-Type"].lower()
-    )
-    assert answer.headers["X-Spincycle-Version"] == headers["X-Spincycle-Version"]
-    assert located(answer.headers) == located(headers)
+
+@cache
+def documented_rows() -> list[str]:
+    """Returns the first column of the table of differences in docs/wire-format.md."""
+    text = (REPOSITORY / "docs" / "wire-format.md").read_text(encoding="utf-8")
+    lines = text.partition("\n## Differences\n")[2].partition("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
+    assert all(len(row) == 4 and all(row) for row in rows), "a row lacks a column, or its reason"
+    return [row[0] for row in rows[2:]]
 
 
 def parsed(text: str, headers: Any) -> Any:
@@ -189,12 +238,12 @@ def located(headers: Any) -> str:
     return str(without_ids_and_times(headers.get("Location", "")))
 
 
-def comparable(body: Any) -> Any:
-    """Returns a body without what differs from run to run: ids, times, and how far a request has come."""
+def comparable(body: Any) -> str:
+    """Returns a body, as text, without what differs from run to run: ids, times, how far a request is."""
     body = without_ids_and_times(without_progress(body))
     if isinstance(body, list) and body and "try" in body[0]:  # by job ids, which are random
         body.sort(key=json.dumps)
-    return body
+    return json.dumps(body, indent=1)  # the order of keys counts
 
 
 def without_progress(body: Any) -> Any:
@@ -208,3 +257,15 @@ def without_progress(body: Any) -> Any:
 
 def test_every_difference_is_one_of_a_recorded_exchange() -> None:
     assert DIFFERENCES.keys() <= {one["name"] for one in EXCHANGES}
+    assert len({one["name"] for one in EXCHANGES}) == len(EXCHANGES)
+
+
+@pytest.mark.parametrize("row", sorted({REQUEST_ID, *(one.row for one in DIFFERENCES.values())}))
+def test_every_difference_is_a_row_of_the_document_once(row: str) -> None:
+    assert documented_rows().count(row) == 1
+
+
+def test_no_row_of_the_document_is_there_twice() -> None:
+    rows = documented_rows()
+    assert len(rows) > 20
+    assert len(set(rows)) == len(rows)

@@ -1,0 +1,83 @@
+"""gzip, of answers and of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from server.gateway.errors import HttpError
+
+MIN_COMPRESSED = 1500
+"""Bytes of the smallest body that is compressed; a smaller one fits in one packet anyway."""
+
+_LONG = 65_536
+"""Bytes from which on a body is compressed in a thread, so that others need not wait for it."""
+
+_LEVEL = 1
+_GZIP = 16 + zlib.MAX_WBITS
+_CODINGS = ("gzip", "x-gzip")
+
+
+def prefers_gzip(accept_encoding: str) -> bool:
+    """Whether an Accept-Encoding header takes gzip, and does not like the plain body better."""
+    weights: dict[str, float] = {}
+    for part in accept_encoding.lower().split(","):
+        coding, _, parameters = part.partition(";")
+        weights[coding.strip()] = _weight(parameters)
+    gzip = max(weights.get(coding, -1.0) for coding in _CODINGS)
+    if gzip < 0:
+        gzip = weights.get("*", 0.0)
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def _weight(parameters: str) -> float:
+    for parameter in parameters.split(";"):
+        name, equals, value = parameter.partition("=")
+        if name.strip() == "q" and equals:
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+async def compressed(body: bytes) -> bytes:
+    """Returns a body as gzip."""
+    return _compress(body) if len(body) < _LONG else await asyncio.to_thread(_compress, body)
+
+
+def _compress(body: bytes) -> bytes:
+    compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)
+    return compressor.compress(body) + compressor.flush()
+
+
+async def decoded(body: bytes, content_encoding: str, limit: int) -> bytes:
+    """Returns a request's body without its content coding.
+
+    Args:
+        body: The body as it was sent.
+        content_encoding: The header.
+        limit: The most bytes that the result may have.
+
+    Raises:
+        HttpError: 415 for a coding that is not gzip, 413 for more than the limit, 400 if it is broken.
+    """
+    coding = content_encoding.strip().lower()
+    if coding in ("", "identity"):
+        return body
+    if coding not in _CODINGS:
+        raise HttpError(415, "Unsupported Media Type", [(b"accept-encoding", b"gzip")])
+    return await asyncio.to_thread(_inflate, body, limit)
+
+
+def _inflate(body: bytes, limit: int) -> bytes:
+    inflater = zlib.decompressobj(_GZIP)
+    try:
+        data = inflater.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise HttpError(400, "Bad Request: the body is not gzip, as Content-Encoding says") from error
+    if len(data) > limit:
+        raise HttpError(413, f"Request Entity Too Large: at most {limit} bytes without gzip")
+    if not inflater.eof:
+        raise HttpError(400, "Bad Request: the gzip of the body ends early")
+    return data

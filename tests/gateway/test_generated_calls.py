@@ -1,0 +1,113 @@
+"""Calls that are generated from the servers' own OpenAPI documents: never a 500, and all as described.
+
+The documents cannot know which requests there are and which specs; `narrowed` adds them, so that
+not all calls end with "not found".
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.processes import ServerProcess, running
+from tests.reference.recordings import exchange
+
+TYPES = ["nap", "diamond", "cond", "nosuch", ""]
+CHECKS = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "allow_header_conformance",
+    "negative_data_rejection",
+]
+SEED = 1012
+EXAMPLES = 40
+LIMIT = 100.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("generated")) as server:
+        server.wait_for("runner reports")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ids(server: ServerProcess) -> dict[str, list[str]]:
+    """Values of ids that there are: of requests, one of them running, and of jobs."""
+    with httpx.Client(base_url=f"http://{server.address('request-manager', 'http')}/api/v1") as client:
+        bodies = [{"type": "diamond"}, {"type": "nap", "args": {"ms": "3600000"}}]
+        made = [client.post("/requests", json=body).json()["id"] for body in bodies]
+        jobs = [job for one in made for job in client.get(f"/requests/{one}/job-chain").json()["jobs"]]
+    requests = [*made, json.loads(exchange("jr-new-chain")["requestBody"])["requestId"], "nosuch"]
+    return {"request_id": requests, "requestId": requests, "job_id": jobs, "jobId": jobs}
+
+
+def narrowed(document: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
+    """Returns a document in which ids and types are also some that there are."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] in ids:
+                    parameter["schema"] = also(parameter["schema"], ids[parameter["name"]])
+    for name, schema in list(document["components"]["schemas"].items()):
+        properties = schema.get("properties", {})
+        if name in ("CreateRequest", "PlanRequest"):
+            properties["Type"] = also(properties["Type"], TYPES)
+        if name == "JobChainInput":
+            chain = json.loads(exchange("jr-new-chain")["requestBody"])
+            document["components"]["schemas"][name] = {"anyOf": [{"enum": [chain]}, schema]}
+        elif name.endswith("Input"):
+            properties.update(
+                {key: also(properties[key], ids[key]) for key in ids.keys() & properties.keys()}
+            )
+    return document
+
+
+def also(schema: dict[str, Any], values: list[str]) -> dict[str, Any]:
+    return {"anyOf": [{"type": "string", "enum": values}, schema]}
+
+
+@pytest.mark.timeout(LIMIT + 30)
+@pytest.mark.parametrize("name", ["request-manager", "job-runner"])
+def test_generated_calls(server: ServerProcess, ids: dict[str, list[str]], name: str, tmp_path: Path) -> None:
+    base = f"http://{server.address(name, 'http')}"
+    document = narrowed(httpx.get(f"{base}/openapi.json").json(), ids)
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "schemathesis"),
+            "run",
+            "openapi.json",
+            f"--url={base}",
+            f"--checks={','.join(CHECKS)}",
+            "--phases=examples,coverage,fuzzing,stateful",
+            f"--max-examples={EXAMPLES}",
+            f"--seed={SEED}",
+            "--generation-deterministic",
+            "--suppress-health-check=all",
+            "--continue-on-failure",
+            "--request-timeout=30",
+            "--warnings=off",
+            "--no-color",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    broken = [event for event in server.events if event["level"] in ("error", "critical")]
+    assert not broken
+    assert httpx.get(f"{base}/version").status_code == 200

@@ -1,0 +1,174 @@
+"""The OpenAPI documents: valid, of all routes, and saying what the wire has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.api import annotations_pb2
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_reports_pb2
+from spincycle_grpc.v1.state_pb2 import State
+from spincycle_grpc.version import API_VERSION
+from tests.e2e.processes import running
+from tests.gateway.wire import Connection, request
+
+METHODS = {"get", "put", "post", "delete", "patch"}
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    found = {}
+    with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("documents")) as server:
+        for name in ("request-manager", "job-runner"):
+            with Connection(server.address(name, "http")) as connection:
+                connection.send(request("GET", "/openapi.json"))
+                answer = connection.answer()
+                assert (answer.status, answer.headers["content-type"]) == (
+                    200,
+                    "application/json; charset=UTF-8",
+                )
+                found[name] = json.loads(answer.body)
+        yield found
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the operations by method and path."""
+    return {
+        f"{method.upper()} {path}": operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    }
+
+
+@pytest.mark.parametrize("name", ["request-manager", "job-runner"])
+def test_a_document_is_valid(documents: dict[str, Any], name: str) -> None:
+    document = documents[name]
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["version"] == API_VERSION
+    ids = [operation["operationId"] for operation in operations(document).values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
+    assert set(operations(documents["request-manager"])) == {
+        "GET /api/v1/request-list",
+        "GET /api/v1/requests",
+        "GET /api/v1/requests/{request_id}",
+        "GET /api/v1/requests/{request_id}/job-chain",
+        "GET /api/v1/requests/{request_id}/log",
+        "GET /api/v1/requests/{request_id}/log/{job_id}",
+        "GET /api/v1/status/running",
+        "GET /openapi.json",
+        "GET /version",
+        "POST /api/v1/requests",
+        "POST /api/v1/requests/plan",
+        "POST /api/v1/requests/{request_id}/log",
+        "PUT /api/v1/requests/{request_id}/finish",
+        "PUT /api/v1/requests/{request_id}/progress",
+        "PUT /api/v1/requests/{request_id}/start",
+        "PUT /api/v1/requests/{request_id}/stop",
+        "PUT /api/v1/requests/{request_id}/suspend",
+    }
+    assert set(operations(documents["job-runner"])) == {
+        "GET /api/v1/status/running",
+        "GET /openapi.json",
+        "GET /version",
+        "POST /api/v1/job-chains",
+        "POST /api/v1/job-chains/resume",
+        "PUT /api/v1/job-chains/{request_id}/stop",
+    }
+
+
+def test_no_method_with_a_route_is_missing(documents: dict[str, Any]) -> None:
+    described = {
+        operation["operationId"]
+        for document in documents.values()
+        for operation in operations(document).values()
+    }
+    methods = {
+        f"{service.name}_{method.name}"
+        for file in (request_manager_pb2, runner_reports_pb2, job_runner_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+        if method.GetOptions().HasExtension(annotations_pb2.http)
+    }
+    assert described == methods | {"OpenApi"}
+
+
+def test_everything_is_explained(documents: dict[str, Any]) -> None:
+    for document in documents.values():
+        for name, schema in document["components"]["schemas"].items():
+            assert schema["description"], name
+            for key, part in schema.get("properties", {}).items():
+                assert part.get("description") or name == "Message", f"{name}.{key}"
+        for operation in operations(document).values():
+            assert operation["summary"]
+            for parameter in operation.get("parameters", ()):
+                assert parameter["description"]
+
+
+def test_schemas_are_what_the_wire_has(documents: dict[str, Any]) -> None:
+    schemas = documents["request-manager"]["components"]["schemas"]
+    made = schemas["Request"]["properties"]
+    assert schemas["State"]["enum"] == list(State.values())
+    assert made["state"]["$ref"] == "#/components/schemas/State"
+    assert made["startedAt"]["type"] == ["string", "null"]
+    assert made["createdAt"]["format"] == "date-time"
+    assert {"JobChain", "jrURL"} <= set(made)
+    assert not {"args", "JobChain", "jrURL"} & set(schemas["Request"]["required"])
+    assert {"startedAt", "finishedAt", "totalJobs"} <= set(schemas["Request"]["required"])
+    assert made["totalJobs"]["maximum"] == 2**64 - 1
+    assert set(schemas["RequestArg"]["properties"]) == {
+        "Pos", "Name", "Desc", "Type", "Given", "Default", "Value",
+    }  # fmt: skip
+    assert schemas["ArgType"]["enum"] == ["", "required", "optional", "static"]
+    assert schemas["Job"]["properties"]["bytes"]["contentEncoding"] == "base64"
+    assert set(schemas["Error"]["properties"]) == {"message", "requestId", "httpStatus"}
+    assert schemas["JobChain"]["properties"]["adjacencyList"]["additionalProperties"] == {
+        "type": "array",
+        "items": {"type": "string"},
+    }
+    assert set(schemas["CreateRequest"]["properties"]) == {"Type", "Args", "User"}
+    assert "required" not in schemas["JobLogInput"]
+    assert "null" in schemas["JobLogInput"]["properties"]["stdout"]["type"]
+
+
+def test_answers_are_described_with_their_headers_and_errors(documents: dict[str, Any]) -> None:
+    for name, document in documents.items():
+        for path, operation in operations(document).items():
+            for status, response in operation["responses"].items():
+                assert "X-Spincycle-Version" in response["headers"], path
+                assert ("Retry-After" in response["headers"]) == (status in ("429", "503"))
+            if path != "GET /openapi.json":
+                assert {"429", "500", "503", "504"} <= set(operation["responses"])
+            if "requestBody" in operation:
+                assert {"400", "408", "413", "415"} <= set(operation["responses"])
+            assert ("401" in operation["responses"]) == (operation.get("tags") == ["RequestManager"]), name
+    manager, runner = (operations(documents[name]) for name in ("request-manager", "job-runner"))
+    created = manager["POST /api/v1/requests"]["responses"]["201"]
+    assert "Location" in created["headers"]
+    assert created["links"]["Stop"]["operationId"] == "RequestManager_Stop"
+    assert "409" in manager["PUT /api/v1/requests/{request_id}/stop"]["responses"]
+    assert "404" in manager["GET /api/v1/requests/{request_id}/log"]["responses"]
+    assert "404" not in manager["GET /api/v1/requests"]["responses"]
+    assert "409" in runner["POST /api/v1/job-chains"]["responses"]
+    assert runner["PUT /api/v1/job-chains/{request_id}/stop"]["responses"]["404"]["content"] == {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Message"}}
+    }
+    assert "content" not in manager["PUT /api/v1/requests/{request_id}/stop"]["responses"]["200"]
+
+
+def test_parameters_are_those_of_queries(documents: dict[str, Any]) -> None:
+    found = operations(documents["request-manager"])["GET /api/v1/requests"]["parameters"]
+    schemas = {parameter["name"]: parameter["schema"] for parameter in found}
+    assert list(schemas) == ["type", "state", "user", "since", "until", "limit", "offset", "arg"]
+    assert schemas["state"]["items"]["enum"][1:4] == ["PENDING", "RUNNING", "COMPLETE"]
+    assert schemas["since"] == {"type": "string", "format": "date-time"}
+    assert schemas["arg"] == {"type": "array", "items": {"type": "string"}}
+    assert schemas["limit"]["minimum"] == 0
