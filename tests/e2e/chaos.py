@@ -176,6 +176,16 @@ class System:
                 ]
         return self.troubles
 
+    def errors(self) -> str:
+        """Returns what any process has logged as an error, or has written without the log."""
+        return "\n".join(
+            f"{member.name} ({server.process.pid}): {event}"
+            for member in (*self.managers, *self.runners)
+            for server in member.servers
+            for event in list(server.events)
+            if event.get("level") in ("error", "critical", "raw")
+        )
+
     def history(self, request_id: str) -> str:
         """Returns all that any process has logged of a request, its journal, and what was done meanwhile."""
         lines = [
@@ -320,7 +330,7 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
         system.revive()
         is_over.set()
         making.join(LIMIT + END_LIMIT)
-        assert not failures, f"seed {seed}: {failures}"
+        assert not failures, f"seed {seed}: {failures}\n{system.errors()}"
         _wait_until_all_ended(system, users, seed)
         _check(system, users, seed)
     finally:
