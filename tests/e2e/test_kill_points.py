@@ -23,7 +23,7 @@ from tests.journal_jobs import JOURNAL, read_journal
 
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
 ROW = Kind("row", State.COMPLETE)
-SLOW = Kind("row", State.COMPLETE, {"ms": "400"})
+SLOW = Kind("row", State.COMPLETE, {"ms": "200"})
 ENDLESS = Kind("row", State.STOPPED, {"ms": "3600000"}, is_stopped=True)
 MIXED = [
     ROW,
