@@ -41,7 +41,7 @@ class Manager(RunnerReportsServicer):
         self.answers.set()
         self.heard = asyncio.Event()
 
-    async def Report(  # type: ignore[override]
+    async def Report(
         self, requests: AsyncIterator[ReportRequest], context: object
     ) -> AsyncIterator[ReportResponse]:
         async for message in requests:
