@@ -71,8 +71,9 @@ class Chains:
             UnavailableError: The runner shuts down.
         """
         assignment = Assignment(request_id=job_chain.request_id, epoch=epoch)
+        chain = RunningChain.new(job_chain)  # One that is not valid is told so, whatever is held.
         if not self._is_held(assignment):
-            self._run(assignment, RunningChain.new(job_chain))
+            self._run(assignment, chain)
 
     async def resume(self, suspended: SuspendedJobChain, epoch: int) -> None:
         """Goes on with a suspended chain. One that is held already is left alone.
@@ -81,8 +82,9 @@ class Chains:
             SpinCycleError: As `start_new`.
         """
         assignment = Assignment(request_id=suspended.request_id, epoch=epoch)
+        chain = RunningChain.resume(suspended)
         if not self._is_held(assignment):
-            self._run(assignment, RunningChain.resume(suspended))
+            self._run(assignment, chain)
 
     def stop(self, request_id: str) -> None:
         """Tells a chain to stop.
