@@ -39,8 +39,9 @@ check: $(DEV_ENV) ## Style, types and contracts.
 unit: $(DEV_ENV) ## The tests alone (ARGS is for pytest).
 	$(BIN)/python -m pytest $(ARGS)
 
-chaos: $(DEV_ENV) ## Kill, pause and restart everything for MINUTES=5, by SEED (chosen if not given).
-	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_chaos.py -s
+chaos: $(DEV_ENV) ## Kill, pause and restart everything for MINUTES=5 on each DB (or one: sqlite, mariadb, postgresql), by SEED.
+	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
+		$(BIN)/python -m pytest tests/e2e/test_chaos.py -s
 
 protos: $(DEV_ENV) ## Write the stubs anew from the .proto files.
 	$(BIN)/python tools/protos.py generate

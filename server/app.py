@@ -145,7 +145,11 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         runners = Runners(store, channel_credentials(config.jr_client_tls))
         stack.push_async_callback(runners.close)
         dispatcher = Dispatcher(
-            store, runners, interval=config.resume_interval, suspended_timeout=config.resume_timeout
+            store,
+            runners,
+            # What a lost runner had must be found within one more lease.
+            interval=min(config.resume_interval, config.job_runner_lease / 2),
+            suspended_timeout=config.resume_timeout,
         )
         stack.push_async_callback(dispatcher.close)
         building = Building(specs, factory, create_timeout=config.jobs_create_timeout)

@@ -71,9 +71,8 @@ class Chains:
             UnavailableError: The runner shuts down.
         """
         assignment = Assignment(request_id=job_chain.request_id, epoch=epoch)
-        is_held = self._is_held(assignment)
-        chain = RunningChain.new(job_chain)  # also if one is held: what is not valid is never taken for it
-        if not is_held:
+        chain = RunningChain.new(job_chain)  # One that is not valid is told so, whatever is held.
+        if not self._is_held(assignment):
             self._run(assignment, chain)
 
     async def resume(self, suspended: SuspendedJobChain, epoch: int) -> None:
@@ -83,9 +82,8 @@ class Chains:
             SpinCycleError: As `start_new`.
         """
         assignment = Assignment(request_id=suspended.request_id, epoch=epoch)
-        is_held = self._is_held(assignment)
         chain = RunningChain.resume(suspended)
-        if not is_held:
+        if not self._is_held(assignment):
             self._run(assignment, chain)
 
     def stop(self, request_id: str) -> None:

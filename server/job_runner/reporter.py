@@ -122,7 +122,8 @@ class Reporter:
             logger.warning("reporting interrupted", request_manager=address, error=reason)
             turn += 1
             lasted = time.monotonic() - started > _LONGEST_PAUSE
-            pause = _FIRST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE)
+            # A short lease must not run out while a Request Manager that is back waits to be tried.
+            pause = _FIRST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE, self._lease / 5)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spreads runners, hides nothing)
 
     async def _report_to(self, address: str) -> NoReturn:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status
+from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status, UnavailableError
 from spincycle_grpc.v1.job_runner_pb2 import (
     AssignedJobChain,
     JobChainStart,
@@ -76,8 +76,9 @@ class ChainSender:
                 await self._send(batch)
         finally:
             self._sending = None
+            gone = UnavailableError(f"job runner {self._runner_id} is gone: try again", reason="RUNNER_GONE")
             for waiting in (*batch, *self._waiting):
-                waiting.outcome.cancel()
+                _settle(waiting.outcome, gone)
             self._waiting.clear()
 
     def _next_batch(self) -> list[_Waiting]:

@@ -16,7 +16,7 @@ import structlog
 
 from server.request_manager.chain_sender import ChainSender
 from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
-from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.errors import SpinCycleError, UnavailableError
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, RunningJobsRequest, StopJobChainRequest
 from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
@@ -153,6 +153,14 @@ class Runners:
             return await call(self._stub(runner.grpc_address))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, runner.grpc_address) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # It is not the caller that was cancelled: the channel was closed, since the runner is gone.
+            raise UnavailableError(
+                f"job runner {runner.runner_id} is gone: try again", reason="RUNNER_GONE"
+            ) from None
 
     def _stub(self, address: str) -> JobRunnerAsyncStub:
         channel = self._channels.get(address)

@@ -186,15 +186,16 @@ def requests_in_state(connection: Connection, state: State, limit: int) -> Seque
     ).all()
 
 
-def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[str]:
-    """Returns the ids of requests that have been suspended for longer than this."""
+def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[Assignment]:
+    """Returns the last assignments of requests that have been suspended for longer than this."""
     before = database_now(connection) - int(seconds * 1_000_000)
-    return connection.scalars(
-        select(requests.c.request_id)
+    query = (
+        select(requests.c.request_id, requests.c.epoch)
         .join(suspended_job_chains, suspended_job_chains.c.request_id == requests.c.request_id)
         .where(and_(requests.c.state == State.SUSPENDED, suspended_job_chains.c.suspended_at < before))
         .limit(limit)
-    ).all()
+    )
+    return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]
 
 
 def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:

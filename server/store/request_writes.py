@@ -192,6 +192,12 @@ class RequestRows:
             self._transaction.execute(_DELETE_RESUMED, [{"key": key} for key in self._resumed])
 
 
+def _end_unassigned(rows: RequestRows, request_id: str, state: State, now: int) -> None:
+    """Ends a request that no runner has, and drops the suspended chain, if there is one."""
+    rows.change(request_id, state=state, finished_at=now, jr_url=None)
+    rows.drop_suspended(request_id, for_good=True)
+
+
 class StateWrite(Write):
     """A change of one request's state, decided by what the row says."""
 
@@ -231,10 +237,13 @@ class Assign(StateWrite):
     token: int | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Assignment | None:
-        """Counts the epoch up and sets the request RUNNING."""
+        """Counts the epoch up and sets the request RUNNING, or ends one that was to stop before."""
         if row["state"] != self.expected_state or self.expected_epoch not in (None, row["epoch"]):
             return None
         if self.expected_state == State.RUNNING and self.token != rows.live_runners().get(row["runner_id"]):
+            return None
+        if self.expected_state != State.RUNNING and row["stop_requested"]:
+            _end_unassigned(rows, self.request_id, State.STOPPED, self.now)
             return None
         # One that an original suspended has run before, under no number: the first is that run's, so
         # that later ones are known to have a suspended chain behind them.
@@ -287,8 +296,7 @@ class StopUnassigned(StateWrite):
         """Sets STOPPED and drops the suspended chain, if there is one."""
         if row["state"] not in (State.PENDING, State.SUSPENDED):
             return False
-        rows.change(self.request_id, state=State.STOPPED, finished_at=self.now, jr_url=None)
-        rows.drop_suspended(self.request_id, for_good=True)
+        _end_unassigned(rows, self.request_id, State.STOPPED, self.now)
         return True
 
 
@@ -334,18 +342,18 @@ class DropSuspended(StateWrite):
 
 @dataclass(slots=True)
 class FailSuspended(StateWrite):
-    """Fails a suspended request that nobody resumed. Result: whether it happened."""
+    """Fails a request that nobody resumed since an assignment was suspended. Result: whether it happened."""
 
     order: ClassVar[int] = 4
     request_id: str
+    epoch: int
     now: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
         """Sets FAIL and drops the suspended chain."""
-        if row["state"] != State.SUSPENDED:
+        if row["state"] != State.SUSPENDED or row["epoch"] != self.epoch:
             return False
-        rows.change(self.request_id, state=State.FAIL, finished_at=self.now, jr_url=None)
-        rows.drop_suspended(self.request_id, for_good=True)
+        _end_unassigned(rows, self.request_id, State.FAIL, self.now)
         return True
 
 

@@ -348,8 +348,8 @@ class Store:
     async def fail_unresumed(self, seconds: float, limit: int = 100) -> Sequence[str]:
         """Fails requests that have been suspended for longer than this. Returns their ids."""
         old = await self._read(reads.suspended_before, seconds, limit)
-        failed = [await self._writer.write(FailSuspended(request_id, _now())) for request_id in old]
-        return [request_id for request_id, happened in zip(old, failed, strict=True) if happened]
+        failed = [await self._writer.write(FailSuspended(one.request_id, one.epoch, _now())) for one in old]
+        return [one.request_id for one, happened in zip(old, failed, strict=True) if happened]
 
     async def set_progress(self, request_id: str, finished_jobs: int) -> None:
         """Sets the number of finished jobs.

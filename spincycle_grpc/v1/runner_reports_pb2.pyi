@@ -206,7 +206,9 @@ Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
 
 @_typing.final
 class ChainReport(_message.Message):
-    """What happened in one chain."""
+    """What happened in one chain. One in which nothing has happened asks whether the
+    assignment stands: a runner starts no job of a chain before it knows that.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

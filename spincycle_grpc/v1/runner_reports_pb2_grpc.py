@@ -80,6 +80,7 @@ class RunnerReportsServicer:
         on this stream or on another, changes nothing: all reports are idempotent.
 
         INVALID_ARGUMENT: the first message does not say who the runner is.
+        FAILED_PRECONDITION: the runner has reported on another stream since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

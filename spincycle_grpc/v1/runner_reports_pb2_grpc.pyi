@@ -45,6 +45,7 @@ class RunnerReportsStub:
     on this stream or on another, changes nothing: all reports are idempotent.
 
     INVALID_ARGUMENT: the first message does not say who the runner is.
+    FAILED_PRECONDITION: the runner has reported on another stream since.
     """
     Finish: _grpc.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]
     """Sets the final state of a RUNNING request. A retry after success fails
@@ -90,6 +91,7 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
     on this stream or on another, changes nothing: all reports are idempotent.
 
     INVALID_ARGUMENT: the first message does not say who the runner is.
+    FAILED_PRECONDITION: the runner has reported on another stream since.
     """
     Finish: _aio.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]  # type: ignore[assignment]
     """Sets the final state of a RUNNING request. A retry after success fails
@@ -138,6 +140,7 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         on this stream or on another, changes nothing: all reports are idempotent.
 
         INVALID_ARGUMENT: the first message does not say who the runner is.
+        FAILED_PRECONDITION: the runner has reported on another stream since.
         """
 
     @_abc_1.abstractmethod

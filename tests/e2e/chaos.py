@@ -176,6 +176,16 @@ class System:
                 ]
         return self.troubles
 
+    def errors(self) -> str:
+        """Returns what any process has logged as an error, or has written without the log."""
+        return "\n".join(
+            f"{member.name} ({server.process.pid}): {event}"
+            for member in (*self.managers, *self.runners)
+            for server in member.servers
+            for event in list(server.events)
+            if event.get("level") in ("error", "critical", "raw")
+        )
+
     def history(self, request_id: str) -> str:
         """Returns all that any process has logged of a request, its journal, and what was done meanwhile."""
         lines = [
@@ -205,13 +215,16 @@ class Users:
         self._urls = itertools.cycle(f"http://127.0.0.1:{port}" for port in system.ports)
         self._http = httpx.Client(timeout=5.0)
         self.kinds: dict[str, Kind] = {}
-        self._to_stop: set[str] = set()
+        self._to_stop: dict[str, float] = {}
 
     def close(self) -> None:
         self._http.close()
 
-    def create(self, kind: Kind) -> bool:
-        """Makes a request once. Returns whether it was answered; one that was not may exist all the same."""
+    def create(self, kind: Kind, patience: float) -> None:
+        """Makes a request once; one that was not answered may exist all the same.
+
+        One that is to be stopped is stopped after as many seconds as its user has patience.
+        """
         with contextlib.suppress(httpx.TransportError):
             answer = self._http.post(
                 next(self._urls) + "/api/v1/requests", json={"type": kind.type, "args": kind.args}
@@ -219,20 +232,21 @@ class Users:
             if answer.status_code == 201:
                 self.kinds[answer.json()["id"]] = kind
                 if kind.is_stopped:
-                    self._to_stop.add(answer.json()["id"])
-                return True
+                    self._to_stop[answer.json()["id"]] = time.monotonic() + patience
+                return
             assert answer.status_code in (429, 503, 504), answer.text
-        return False
 
     def stop_one(self) -> None:
-        """Tries once to stop a request that is to be stopped, if there is one."""
+        """Tries once to stop the request that is to be stopped next, if there is one."""
         if not self._to_stop:
             return
-        request_id = min(self._to_stop)
+        request_id = min(self._to_stop, key=self._to_stop.__getitem__)
+        if self._to_stop[request_id] > time.monotonic():
+            return
         with contextlib.suppress(httpx.TransportError):
             answer = self._http.put(f"{next(self._urls)}/api/v1/requests/{request_id}/stop")
             if answer.status_code == 200:
-                self._to_stop.remove(request_id)
+                del self._to_stop[request_id]
             else:
                 assert answer.status_code in (429, 503, 504), answer.text
 
@@ -242,16 +256,18 @@ class Users:
         while self._to_stop:
             assert time.monotonic() < deadline, f"nobody stops {self._to_stop}"
             self.stop_one()
+            time.sleep(0.02)
 
-    def make(self, count: int, random: Random, is_over: threading.Event) -> None:
-        """Makes requests without a pause until there are so many, and it is over."""
+    def make(self, count: int, seconds: float, random: Random, is_over: threading.Event) -> None:
+        """Makes so many requests in about so many seconds, and some more until it is over."""
         turn = itertools.cycle(CHAOS_KINDS)
         while len(self.kinds) < count or not is_over.is_set():
             if len(self.kinds) < count or random.random() < 0.1:
-                self.create(next(turn))
-            if random.random() < 0.2:
-                self.stop_one()
-            time.sleep(random.uniform(0, 0.1))
+                for _ in range(random.randint(1, 5)):
+                    self.create(next(turn), random.uniform(0, 3 * LEASE))
+            self.stop_one()
+            # Three at a time on the average, and a fifth of the time to spare.
+            time.sleep(random.uniform(0, 2 * 3 * 0.8 * seconds / count))
         self.stop_all()
 
     def get(self, path: str) -> Any:
@@ -285,7 +301,7 @@ def disturb(system: System, random: Random) -> None:
         system.note("database is back")
         return
     member = random.choice(system.runners if "runner" in what else system.managers)
-    seconds = random.uniform(0.2, 2 * LEASE)
+    seconds = random.uniform(0.25 * LEASE, 2.5 * LEASE)
     system.note(f"{what}: {member.name} ({member.pid})")
     if what.startswith("kill"):
         system.kill(member)
@@ -305,7 +321,7 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
 
     def make() -> None:
         try:
-            users.make(requests, Random(seed), is_over)
+            users.make(requests, seconds, Random(seed), is_over)
         except BaseException as error:
             failures.append(error)
 
@@ -320,7 +336,7 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
         system.revive()
         is_over.set()
         making.join(LIMIT + END_LIMIT)
-        assert not failures, f"seed {seed}: {failures}"
+        assert not failures, f"seed {seed}: {failures}\n{system.errors()}"
         _wait_until_all_ended(system, users, seed)
         _check(system, users, seed)
     finally:

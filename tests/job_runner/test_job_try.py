@@ -93,6 +93,13 @@ async def made(*tries: JobTry) -> None:
             await asyncio.sleep(0.001)
 
 
+async def begun(*tries: JobTry) -> None:
+    """Waits until the jobs of tries run."""
+    async with asyncio.timeout(SOON):
+        while not all(one._has_begun for one in tries):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
 def state_of(result: TryResult) -> State:
     return State(result.entry.state)
 
@@ -214,7 +221,7 @@ async def test_a_job_told_to_stop_is_stopped() -> None:
 
     job_try = a_try(tools_for(ScriptedOnLoop(run, stop)))
     running = asyncio.ensure_future(ended(job_try))
-    await made(job_try)
+    await begun(job_try)
     job_try.stop()
     entry = (await running).entry
     assert (State(entry.state), entry.exit, entry.error, entry.stdout) == (
@@ -253,7 +260,7 @@ async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
 
     job_try = a_try(tools_for(Scripted(run, stopped.set)))
     running = asyncio.ensure_future(ended(job_try))
-    await made(job_try)
+    await begun(job_try)
     job_try.stop()
     assert state_of(await running) is State.COMPLETE
 
@@ -270,7 +277,7 @@ async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
 async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any) -> None:
     job_try = a_try(tools_for(ScriptedOnLoop(run, stop)))
     running = asyncio.ensure_future(ended(job_try))
-    await made(job_try)
+    await begun(job_try)
     job_try.stop()
     result = await running
     assert state_of(result) is State.FAIL
@@ -282,7 +289,7 @@ async def test_jobs_that_hang_in_their_threads_keep_no_other_from_running() -> N
     tools = tools_for(Scripted(lambda _: hanging_thread()(), hanging_thread()), threads=2)
     hanging = [a_try(tools) for _ in range(2)]
     running = [asyncio.ensure_future(ended(one)) for one in hanging]
-    await made(*hanging)
+    await begun(*hanging)
     for one in hanging:
         one.stop()
     for result in asyncio.as_completed(running):
@@ -342,7 +349,7 @@ async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
 
     job_try = a_try(tools_for(Scripted(run, status=status)))
     running = asyncio.ensure_future(ended(job_try))
-    await made(job_try)
+    await begun(job_try)
     assert await job_try.status(SOON) == "halfway"
     for _ in range(3):
         assert await job_try.status(0.05) == "halfway"
@@ -356,7 +363,7 @@ async def test_a_status_that_raises_says_so() -> None:
     job = Scripted(lambda _: Return() if release.wait(SOON) else None, status=raising(SystemExit("gone")))
     job_try = a_try(tools_for(job))
     running = asyncio.ensure_future(ended(job_try))
-    await made(job_try)
+    await begun(job_try)
     assert await job_try.status(SOON) == "(no status: gone)"
     release.set()
     await running
@@ -375,7 +382,7 @@ async def test_five_thousand_sleepers_need_no_thread() -> None:
     before = threading.active_count()
     tries = [a_try(tools, type="sleep", bytes=b'{"duration":60000000000}') for _ in range(5000)]
     running = [asyncio.ensure_future(one.result()) for one in tries]
-    await made(*tries)
+    await begun(*tries)
     statuses = await asyncio.gather(*(one.status(SOON) for one in tries))
     assert set(statuses) == {"sleeping"}
     assert threading.active_count() - before <= 8
@@ -404,3 +411,32 @@ async def test_more_blocking_jobs_than_threads_wait_for_their_turn() -> None:
     results = await asyncio.gather(*(ended(a_try(tools)) for _ in range(30)))
     assert {state_of(result) for result in results} == {State.COMPLETE}
     assert most == 3
+
+
+async def test_a_job_told_to_stop_while_it_waits_for_a_thread_is_stopped_at_once() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def run(_: dict[str, Any]) -> Return:
+        assert not begun.is_set(), "a job ran that was told to stop"
+        begun.set()
+        release.wait(SOON)
+        return Return()
+
+    tools = tools_for(Scripted(run), threads=1)
+    first, second = a_try(tools), a_try(tools)
+    running = asyncio.ensure_future(ended(first))
+    await asyncio.to_thread(begun.wait, SOON)
+    waiting = asyncio.ensure_future(ended(second))
+    await made(second)
+    second.stop()
+    assert state_of(await waiting) is State.STOPPED
+    release.set()
+    assert state_of(await running) is State.COMPLETE
+
+
+@pytest.mark.parametrize("job", [Scripted, ScriptedOnLoop])
+async def test_a_job_that_the_runner_may_not_start_any_more_does_not_run(job: Any) -> None:
+    tools = tools_for(job(raising(AssertionError("it ran"))))
+    message = JobMessage(id="job1", name="the job", type="t")
+    job_try = JobTry(Run("job1", 3, 1), "request", message, {}, tools, may_start=lambda: False)
+    assert state_of(await ended(job_try)) is State.STOPPED

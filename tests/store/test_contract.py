@@ -186,6 +186,14 @@ class TestStates:
         await store.finish(made.id, State.STOPPED, 1, 0)
         assert not await store.request_stop(made.id)
 
+    async def test_what_was_to_stop_and_was_suspended_is_given_to_nobody(self, store: Store) -> None:
+        made = await create(store)
+        assert await store.request_stop(made.id)
+        await store.apply_reports("r1", [a_report(made.id, ends=a_suspended_chain(made.id))])
+        assert await store.assign(made.id, OTHER_RUNNER, expected_state=State.SUSPENDED) is None
+        assert await state_of(store, made.id) is State.STOPPED
+        assert await store.get_suspended(made.id) is None
+
     async def test_progress_is_set(self, store: Store) -> None:
         made = await create(store)
         await store.set_progress(made.id, 2)

@@ -1,0 +1,29 @@
+"""`spincycle` on a machine whose clock is wrong: python -m tests.e2e.skewed_server SECONDS ..."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def skew(seconds: int) -> None:
+    """Has all that asks for the time of day get one that is so many seconds ahead. Other clocks stay."""
+    time_ns, current = time.time_ns, Timestamp.GetCurrentTime
+
+    def get_current_time(self: Any) -> None:
+        current(self)
+        self.seconds += seconds
+
+    time.time_ns = lambda: time_ns() + seconds * 1_000_000_000
+    time.time = lambda: time.time_ns() / 1e9
+    Timestamp.GetCurrentTime = get_current_time  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    skew(int(sys.argv.pop(1)))
+    from server.__main__ import main
+
+    main()

@@ -1,0 +1,116 @@
+"""The stream of reports: leases that are over, and Request Managers that do not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from server.job_runner.outbox import Outbox
+from server.job_runner.reporter import Reporter
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2_grpc import (
+    RunnerReportsServicer,
+    add_RunnerReportsServicer_to_server,
+)
+
+RUNNER = RunnerInfo(runner_id="runner", url="http://127.0.0.1:1", grpc_address="127.0.0.1:2")
+ASSIGNMENT = Assignment(request_id="request", epoch=1)
+SOON = 20.0
+
+
+class Manager(RunnerReportsServicer):
+    """A Request Manager that acknowledges all, while it may.
+
+    Attributes:
+        lease: Seconds that a lease lasts.
+        answers: Whether it answers now.
+        heard: Is set when a message has come.
+    """
+
+    Finish = Progress = RecordLog = Suspend = None  # type: ignore[assignment]
+
+    def __init__(self, lease: float) -> None:
+        self.lease = lease
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.heard = asyncio.Event()
+
+    async def Report(
+        self, requests: AsyncIterator[ReportRequest], context: object
+    ) -> AsyncIterator[ReportResponse]:
+        async for message in requests:
+            self.heard.set()
+            await self.answers.wait()
+            seconds = int(self.lease)
+            lease = Duration(seconds=seconds, nanos=int((self.lease - seconds) * 1e9))
+            yield ReportResponse(number=message.number, lease=lease)
+
+
+@contextlib.asynccontextmanager
+async def serving(manager: Manager) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    add_RunnerReportsServicer_to_server(manager, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        manager.answers.set()
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def reporting(reporter: Reporter) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(reporter.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    return Outbox()
+
+
+async def test_a_lease_that_was_over_is_told_before_anything_that_was_committed(outbox: Outbox) -> None:
+    manager = Manager(lease=0.5)
+    seen: list[str] = []
+    claim: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    claim.add_done_callback(lambda _: seen.append("committed"))
+    async with serving(manager) as address:
+        reporter = Reporter(RUNNER, [address], outbox, list, lease=60, on_lapse=lambda: seen.append("lapse"))
+        async with reporting(reporter), asyncio.timeout(SOON):
+            await reporter.wait_connected()
+            manager.answers.clear()
+            outbox.add_claim(ASSIGNMENT, 0, claim)
+            while reporter.lease_left:  # noqa: ASYNC110 (no event tells that a time is over)
+                await asyncio.sleep(0.01)
+            assert not seen
+            manager.answers.set()
+            await claim
+    assert seen[:2] == ["lapse", "committed"]
+
+
+async def test_another_request_manager_is_reached_while_the_lease_lasts(outbox: Outbox) -> None:
+    frozen, other = Manager(lease=8), Manager(lease=8)
+    lapses: list[None] = []
+    async with serving(frozen) as first, serving(other) as second:
+        reporter = Reporter(
+            RUNNER, [first, second], outbox, list, lease=8, on_lapse=lambda: lapses.append(None)
+        )
+        async with reporting(reporter), asyncio.timeout(SOON):
+            await reporter.wait_connected()
+            frozen.answers.clear()
+            frozen.heard.clear()
+            await frozen.heard.wait()
+            await other.heard.wait()
+            assert reporter.lease_left > 0
+    assert not lapses

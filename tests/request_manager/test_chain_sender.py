@@ -1,0 +1,118 @@
+"""Chains that go to a runner together: each has its own outcome, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from server.request_manager.chain_sender import MAX_BYTES, MAX_CHAINS, ChainSender
+from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
+from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_grpc.v1.job_runner_pb2 import (
+    AssignedJobChain,
+    JobChainStart,
+    JobChainStartError,
+    StartJobChainsRequest,
+    StartJobChainsResponse,
+)
+
+
+def a_chain(name: str, size: int = 0) -> AssignedJobChain:
+    chain = JobChain(request_id=name)
+    if size:
+        chain.jobs["0000"].CopyFrom(Job(id="0000", bytes=b"x" * size))
+    return AssignedJobChain(epoch=1, job_chain=chain)
+
+
+class Runner:
+    """Takes each message when it is let, and refuses chains by name."""
+
+    def __init__(self, *refused: str) -> None:
+        self.refused = refused
+        self.messages: list[list[str]] = []
+        self.lets = asyncio.Event()
+        self.error: UnavailableError | None = None
+
+    async def call(self, request: StartJobChainsRequest) -> StartJobChainsResponse:
+        names = [one.job_chain.request_id for one in request.chains]
+        self.messages.append(names)
+        await self.lets.wait()
+        if self.error is not None:
+            raise self.error
+        full = JobChainStartError(code=8, reason="TOO_MANY_CHAINS", message="full")
+        return StartJobChainsResponse(
+            starts=[JobChainStart(error=full if name in self.refused else None) for name in names]
+        )
+
+
+async def sent(sender: ChainSender, *chains: AssignedJobChain) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(sender.send(chain)) for chain in chains]
+    await asyncio.sleep(0)  # So that all of them wait.
+    return tasks
+
+
+async def test_what_waits_goes_together_and_each_has_its_outcome() -> None:
+    runner = Runner("c")
+    sender = ChainSender("r1", runner.call)
+    tasks = await sent(sender, a_chain("a"), a_chain("b"))
+    await asyncio.sleep(0)
+    tasks += await sent(sender, a_chain("c"), a_chain("d"))
+    runner.lets.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert runner.messages == [["a", "b"], ["c", "d"]]
+    assert outcomes[:2] == [None, None]
+    assert outcomes[3] is None
+    assert isinstance(outcomes[2], ResourceExhaustedError)
+    assert (outcomes[2].reason, outcomes[2].message) == ("TOO_MANY_CHAINS", "full")
+
+
+async def test_a_message_has_bounds() -> None:
+    runner = Runner()
+    runner.lets.set()
+    sender = ChainSender("r1", runner.call)
+    await asyncio.gather(*await sent(sender, *(a_chain(str(number)) for number in range(MAX_CHAINS + 1))))
+    assert [len(message) for message in runner.messages] == [MAX_CHAINS, 1]
+    runner.messages.clear()
+    large = [a_chain(name, MAX_BYTES * 2 // 3) for name in "ab"]
+    await asyncio.gather(*await sent(sender, *large, a_chain("c"), a_chain("d", MAX_BYTES * 2)))
+    assert runner.messages == [["a"], ["b", "c"], ["d"]]
+
+
+async def test_a_call_that_fails_fails_all_of_its_chains_and_no_later_one() -> None:
+    runner = Runner()
+    runner.error = UnavailableError("cannot reach it")
+    runner.lets.set()
+    sender = ChainSender("r1", runner.call)
+    for failed in await asyncio.gather(
+        *await sent(sender, a_chain("a"), a_chain("b")), return_exceptions=True
+    ):
+        assert failed is runner.error
+    runner.error = None
+    await sender.send(a_chain("a"))
+
+
+async def test_a_chain_whose_sender_gave_up_is_left_out() -> None:
+    runner = Runner()
+    sender = ChainSender("r1", runner.call)
+    first, second, third = await sent(sender, a_chain("a"), a_chain("b"), a_chain("c"))
+    await asyncio.sleep(0)
+    later = await sent(sender, a_chain("d"), a_chain("e"))
+    later[0].cancel()
+    await asyncio.sleep(0)
+    runner.lets.set()
+    await asyncio.gather(first, second, third, later[1])
+    assert runner.messages == [["a", "b", "c"], ["e"]]
+
+
+async def test_when_it_is_closed_all_hear_that_the_runner_is_gone() -> None:
+    runner = Runner()
+    sender = ChainSender("r1", runner.call)
+    tasks = await sent(sender, a_chain("a"))
+    await asyncio.sleep(0)
+    tasks += await sent(sender, a_chain("b"))
+    await sender.close()
+    for task in tasks:
+        with pytest.raises(UnavailableError) as caught:
+            await task
+        assert caught.value.reason == "RUNNER_GONE"

@@ -1,0 +1,99 @@
+"""What becomes of a request whose runner does not take it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from server.request_manager.dispatch import Dispatcher
+from server.request_manager.runners import Runners
+from server.store import Store
+from spincycle_grpc.errors import (
+    FailedPreconditionError,
+    ResourceExhaustedError,
+    SpinCycleError,
+    UnavailableError,
+)
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from tests.store.made import RUNNER, a_chain, create
+
+FULL = ResourceExhaustedError("full", reason="TOO_MANY_CHAINS")
+AWAY = UnavailableError("cannot reach it")
+OTHER = FailedPreconditionError("another runner", reason="OTHER_RUNNER")
+SOON = 20.0
+
+
+class ToldRunners(Runners):
+    """Runners that answer what they are told to."""
+
+    def __init__(self, store: Store, *answers: SpinCycleError | None) -> None:
+        super().__init__(store)
+        self.answers = list(answers)
+
+    async def start_job_chain(self, runner: RunnerInfo, chain: AssignedJobChain) -> None:
+        answer = self.answers.pop(0)
+        if answer is not None:
+            raise answer
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(f"sqlite:///{tmp_path / 'store.db'}")
+    await opened.renew_runner(RUNNER, 3600, draining=False)
+    yield opened
+    await opened.close()
+
+
+async def sent(store: Store, *answers: SpinCycleError | None) -> str:
+    """Sends a request that is assigned, and returns its id when there is nothing more to say."""
+    made = await create(store, RUNNER)
+    runners = ToldRunners(store, *answers)
+    await runners.refresh()
+    dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
+    dispatcher.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(*dispatcher._sending)
+    assert not runners.answers
+    return made.id
+
+
+async def test_what_no_runner_took_waits_as_before(store: Store) -> None:
+    request_id = await sent(store, FULL)
+    assert await store.waiting_requests(10) == [request_id]
+
+
+async def test_what_may_have_run_is_not_begun_again(store: Store) -> None:
+    request_id = await sent(store, AWAY, FULL)
+    assert await store.waiting_requests(10) == []
+    found = await store.get_request(request_id, with_job_chain=False)
+    assert State(found.state) is State.RUNNING
+    # It goes on from its record.
+    assert await store.lost_requests(10) == [Assignment(request_id=request_id, epoch=1)]
+
+
+@pytest.mark.parametrize("answers", [(OTHER,), (AWAY, OTHER)])
+async def test_a_runner_whose_address_is_anothers_is_gone(
+    store: Store, answers: tuple[SpinCycleError, ...]
+) -> None:
+    held = await create(store, RUNNER)
+    await sent(store, *answers)
+    assert await store.live_runners() == []
+    assert held.id in {lost.request_id for lost in await store.lost_requests(10)}
+
+
+async def test_what_was_taken_over_meanwhile_stays_where_it_is(store: Store) -> None:
+    made = await create(store, RUNNER)
+    await store.remove_runner(RUNNER.runner_id)
+    other = RunnerInfo(runner_id="r3", url="http://127.0.0.1:1", grpc_address="127.0.0.1:2")
+    await store.renew_runner(other, 3600, draining=False)
+    assert await store.assign(made.id, other, expected_state=State.RUNNING, expected_epoch=1)
+    dispatcher = Dispatcher(store, ToldRunners(store, FULL), interval=3600, suspended_timeout=3600)
+    dispatcher.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(*dispatcher._sending)
+    assert await store.get_assignment(made.id) == (Assignment(request_id=made.id, epoch=2), "r3")

@@ -1,0 +1,35 @@
+"""A process that is frozen in the middle of a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from server.store import DatabaseOptions, Store
+from server.store.engine import make_engine, parse_url
+from server.store.schema import requests
+from spincycle_grpc.state import State
+from tests.databases import SharedServers
+from tests.store.conftest import OPTIONS, migrate
+from tests.store.made import RUNNER, create
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+async def test_others_soon_get_what_it_has_locked(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    url = database_servers.url(kind, tmp_path)
+    migrate(url)
+    store = await Store.open(url, OPTIONS)
+    made = await create(store, None)
+    engine = make_engine(parse_url(url), DatabaseOptions(timeout=1.0), connections=1, reads=False)
+    frozen = await asyncio.to_thread(engine.connect)
+    locked = select(requests.c.state).where(requests.c.request_id == made.id).with_for_update()
+    await asyncio.to_thread(frozen.execute, locked)
+    assert await store.assign(made.id, RUNNER, expected_state=State.PENDING)
+    frozen.invalidate()
+    engine.dispose()
+    await store.close()
