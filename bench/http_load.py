@@ -90,12 +90,14 @@ async def connect(address: str) -> Connection:
     return connection
 
 
-async def closed_loop(address: str, make: Callable[[], bytes], *, clients: int, seconds: float) -> Answers:
+async def closed_loop(
+    address: str, make: Callable[[], bytes | None], *, clients: int, seconds: float
+) -> Answers:
     """Has clients that each send the next request when the answer to the one before is there.
 
     Args:
         address: The server, host:port.
-        make: Returns the bytes of the next request.
+        make: Returns the bytes of the next request; None: there is none.
         clients: How many connections.
         seconds: For how long requests are begun.
     """
@@ -104,8 +106,8 @@ async def closed_loop(address: str, make: Callable[[], bytes], *, clients: int, 
 
     async def client() -> None:
         connection = await connect(address)
-        while (began := time.perf_counter()) < end:
-            status, head, _ = await connection.send(make())
+        while (began := time.perf_counter()) < end and (data := make()) is not None:
+            status, head, _ = await connection.send(data)
             answers.seconds.append(time.perf_counter() - began)
             answers.statuses[status] = answers.statuses.get(status, 0) + 1
             place = head.lower().find(b"\r\nlocation:")

@@ -30,7 +30,6 @@ def configure_logs(level: str, form: str) -> None:
         form = "text" if sys.stderr.isatty() else "json"
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -47,6 +47,7 @@ class HttpServer:
             app,
             http=protocol,
             ws="none",
+            proxy_headers=False,  # The peer is who connects: headers that name another can be made up.
             lifespan="off",
             log_config=None,
             access_log=False,

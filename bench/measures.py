@@ -1,0 +1,248 @@
+"""What is measured of a running installation. Each measure returns figures by name; times are in seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import httpx
+import uvloop
+
+from bench.http_load import Answers, closed_loop, connect, percentile, request_bytes
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
+
+if TYPE_CHECKING:
+    from bench.cluster import Cluster
+
+Figures = dict[str, Any]
+
+PATH = "/api/v1/requests"
+END_LIMIT = 300.0
+SAMPLE = 2000
+"""Requests whose recorded times are looked at."""
+
+_UNFINISHED = f"{PATH}?state=PENDING&state=RUNNING&state=SUSPENDED&limit=1"
+
+
+def _body(request_type: str, **args: object) -> bytes:
+    return json.dumps({"type": request_type, "args": args}).encode()
+
+
+def throughput(cluster: Cluster, clients: int, seconds: float) -> Figures:
+    """Has clients create three-job requests one after the other, and waits until all of them have ended.
+
+    Requests a second are those that are COMPLETE, by the time until the last one is.
+    """
+    data = request_bytes("POST", PATH, cluster.manager.http, _body("three-jobs"))
+    before, began = cluster.cpu_seconds(), time.perf_counter()
+    answers = uvloop.run(closed_loop(cluster.manager.http, lambda: data, clients=clients, seconds=seconds))
+    wait_ended(cluster)
+    took = time.perf_counter() - began
+    used = {name: total - before[name] for name, total in cluster.cpu_seconds().items()}
+    made = answers.statuses.get(201, 0)
+    ends = _recorded_seconds(cluster, min(made, SAMPLE))
+    return {
+        "clients": clients,
+        "requests": made,
+        "other_statuses": {status: count for status, count in answers.statuses.items() if status != 201},
+        "requests_a_second": made / took,
+        "create_p50": percentile(answers.seconds, 0.5),
+        "create_p99": percentile(answers.seconds, 0.99),
+        "complete_p50": percentile(ends, 0.5),
+        "complete_p99": percentile(ends, 0.99),
+        "cpu_a_request": {name: seconds / max(1, made) for name, seconds in used.items()},
+        "memory": memory(cluster),
+    }
+
+
+def grpc_throughput(cluster: Cluster, clients: int, seconds: float) -> Figures:
+    """As `throughput`, by gRPC."""
+    answers = Answers()
+
+    async def load() -> None:
+        end = time.perf_counter() + seconds
+        async with grpc.aio.insecure_channel(cluster.manager.grpc) as channel:
+            stub = RequestManagerStub(channel)
+
+            async def client() -> None:
+                while (began := time.perf_counter()) < end:
+                    await stub.Create(CreateRequest(type="three-jobs"), timeout=30)
+                    answers.seconds.append(time.perf_counter() - began)
+
+            await asyncio.gather(*(client() for _ in range(clients)))
+
+    began = time.perf_counter()
+    uvloop.run(load())
+    wait_ended(cluster)
+    return {
+        "clients": clients,
+        "requests": len(answers.seconds),
+        "requests_a_second": len(answers.seconds) / (time.perf_counter() - began),
+        "create_p50": percentile(answers.seconds, 0.5),
+        "create_p99": percentile(answers.seconds, 0.99),
+    }
+
+
+def one_alone(cluster: Cluster, requests: int) -> Figures:
+    """Creates one request after the other, each when the one before is seen to be COMPLETE."""
+    created: list[float] = []
+    completed: list[float] = []
+    body = _body("three-jobs")
+
+    async def follow() -> None:
+        connection = await connect(cluster.manager.http)
+        for _ in range(requests):
+            began = time.perf_counter()
+            data = request_bytes("POST", PATH, cluster.manager.http, body)
+            _, _, answer = await connection.send(data)
+            created.append(time.perf_counter() - began)
+            look = request_bytes("GET", f"{PATH}/{json.loads(answer)['id']}", cluster.manager.http)
+            while True:
+                _, _, answer = await connection.send(look)
+                if json.loads(answer)["state"] == State.COMPLETE:
+                    break
+                await asyncio.sleep(0.0005)
+            completed.append(time.perf_counter() - began)
+        connection.close()
+
+    uvloop.run(follow())
+    return {
+        "requests": requests,
+        "create_p50": percentile(created, 0.5),
+        "create_p99": percentile(created, 0.99),
+        "complete_p50": percentile(completed, 0.5),
+        "complete_p99": percentile(completed, 0.99),
+    }
+
+
+def get_under_load(cluster: Cluster, clients: int, seconds: float) -> Figures:
+    """Reads one request after the other while others create."""
+    create = request_bytes("POST", PATH, cluster.manager.http, _body("three-jobs"))
+    with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=30) as http:
+        request_id = http.get(f"{PATH}?limit=1").json()[0]["id"]
+    look = request_bytes("GET", f"{PATH}/{request_id}", cluster.manager.http)
+
+    async def both() -> Answers:
+        _, read = await asyncio.gather(
+            closed_loop(cluster.manager.http, lambda: create, clients=clients, seconds=seconds),
+            closed_loop(cluster.manager.http, lambda: look, clients=1, seconds=seconds),
+        )
+        return read
+
+    read = uvloop.run(both())
+    wait_ended(cluster)
+    return {
+        "clients": clients,
+        "reads": len(read.seconds),
+        "get_p50": percentile(read.seconds, 0.5),
+        "get_p99": percentile(read.seconds, 0.99),
+    }
+
+
+def fleet(cluster: Cluster, request_type: str, hosts: int) -> Figures:
+    """Makes one request over many hosts, and waits for its end."""
+    names = [f"host-{number:05d}" for number in range(hosts)]
+    with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=END_LIMIT) as http:
+        began = time.perf_counter()
+        answer = http.post(PATH, json={"type": request_type, "args": {"hosts": names}})
+        created = time.perf_counter() - began
+        answer.raise_for_status()
+        request_id = answer.json()["id"]
+        deadline = began + END_LIMIT
+        while True:
+            found = http.get(PATH, params={"limit": 1}).json()[0]
+            if found["id"] == request_id and found["state"] == State.COMPLETE:
+                break
+            if found["state"] in (State.FAIL, State.STOPPED) or time.perf_counter() > deadline:
+                raise RuntimeError(f"request over {hosts} hosts did not end as it should: {found}")
+            time.sleep(0.01)
+        ran = time.perf_counter() - began - created
+    return {
+        "type": request_type,
+        "hosts": hosts,
+        "jobs": found["totalJobs"],
+        "create": created,
+        "run": ran,
+        "microseconds_a_job": 1e6 * (created + ran) / found["totalJobs"],
+        "memory": memory(cluster),
+    }
+
+
+def sleepers(cluster: Cluster, jobs: int, milliseconds: int) -> Figures:
+    """Has many jobs sleep at once: what they cost in memory, and how late the runner's loop answers."""
+    before = memory(cluster)
+    names = [str(number) for number in range(jobs)]
+    with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=END_LIMIT) as http:
+        answer = http.post(PATH, json={"type": "sleepers", "args": {"hosts": names, "ms": str(milliseconds)}})
+        answer.raise_for_status()
+        with httpx.Client(base_url=f"http://{cluster.runner.http}", timeout=30) as runner:
+            running = 0
+            deadline = time.perf_counter() + milliseconds / 1000
+            while running < jobs and time.perf_counter() < deadline:
+                time.sleep(0.1)
+                running = len(runner.get("/api/v1/status/running").json())
+            delays = []
+            for _ in range(200):
+                began = time.perf_counter()
+                runner.get("/version")
+                delays.append(time.perf_counter() - began)
+                time.sleep(0.005)
+        during = memory(cluster)
+    wait_ended(cluster)
+    return {
+        "jobs": jobs,
+        "running_at_once": running,
+        "memory_before": before,
+        "memory": during,
+        "answer_p50": percentile(delays, 0.5),
+        "answer_p99": percentile(delays, 0.99),
+    }
+
+
+def memory_over(cluster: Cluster, requests: int) -> Figures:
+    """Makes many requests: what the servers hold after a fifth of them, and after all."""
+    held: list[dict[str, int]] = []
+    data = request_bytes("POST", PATH, cluster.manager.http, _body("three-jobs"))
+    for part in (requests // 5, requests - requests // 5):
+        left = iter(range(part))
+        uvloop.run(closed_loop(cluster.manager.http, _until(left, data), clients=64, seconds=END_LIMIT))
+        wait_ended(cluster)
+        held.append(memory(cluster))
+    return {"requests": requests, "memory_after_a_fifth": held[0], "memory": held[1]}
+
+
+def _until(left: Any, data: bytes) -> Callable[[], bytes | None]:
+    return lambda: data if next(left, None) is not None else None
+
+
+def memory(cluster: Cluster) -> dict[str, int]:
+    """Returns the bytes that each server holds."""
+    return {server.name: server.memory() for server in (cluster.manager, cluster.runner)}
+
+
+def wait_ended(cluster: Cluster) -> None:
+    """Returns when no request is left that has not ended."""
+    deadline = time.perf_counter() + END_LIMIT
+    with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=30) as http:
+        while http.get(_UNFINISHED).json():
+            if time.perf_counter() > deadline:
+                raise RuntimeError(f"requests have not ended in {END_LIMIT:g} s")
+            time.sleep(0.01)
+
+
+def _recorded_seconds(cluster: Cluster, requests: int) -> list[float]:
+    """Returns how long the newest requests took from their creation to their end, as they are recorded."""
+    with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=60) as http:
+        found = http.get(PATH, params={"limit": max(1, requests)}).json()
+    return [
+        (datetime.fromisoformat(one["finishedAt"]) - datetime.fromisoformat(one["createdAt"])).total_seconds()
+        for one in found
+        if one["finishedAt"]
+    ]
