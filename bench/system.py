@@ -123,7 +123,8 @@ def _other_table(figures: Figures) -> Table:
     alone, grpc, get = figures["alone"], figures["grpc"], figures["get"]
     table.add_row(
         "one request alone",
-        f"create p50 {alone['create_p50'] * 1e3:.1f} ms, seen COMPLETE p50 {alone['complete_p50'] * 1e3:.1f} ms",
+        f"create p50 {alone['create_p50'] * 1e3:.1f} ms, "
+        f"seen COMPLETE p50 {alone['complete_p50'] * 1e3:.1f} ms",
     )
     table.add_row(
         "gRPC, 16 clients",
@@ -148,7 +149,8 @@ def _other_table(figures: Figures) -> Table:
         endurance = figures["endurance"]
         table.add_row(
             f"memory over {endurance['requests']:,} requests",
-            f"after a fifth {_memory(endurance['memory_after_a_fifth'])}; after all {_memory(endurance['memory'])}",
+            f"after a fifth {_memory(endurance['memory_after_a_fifth'])}; "
+            f"after all {_memory(endurance['memory'])}",
         )
     return table
 

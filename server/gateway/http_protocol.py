@@ -20,6 +20,9 @@ MAX_HEAD = 65_536
 LINGER = 2.0
 """Seconds that what a client still sends is thrown away after an answer that ends the connection."""
 
+_SMALL = 32_768
+"""Bytes of an answer's body that go out together with its head."""
+
 _FIRST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) \S+ HTTP/1\.[01]\r?\n")
 _STAND_IN = b"TRACE"
 """A method that the parser knows and no route has, in place of methods that it does not know."""
@@ -134,8 +137,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._unknown_method:
             self.scope["method"] = self._unknown_method.decode()
             self._unknown_method = b""
-        if self.scope["method"] not in ("GET", "HEAD"):
-            self.cycle.transport = _Transport(self)  # type: ignore[assignment]
+        may_have_body = self.scope["method"] not in ("GET", "HEAD")
+        close = self.end if may_have_body else self.transport.close
+        self.cycle.transport = _Transport(self.transport, close)  # type: ignore[assignment]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle
@@ -267,14 +271,31 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _Transport:
-    """A connection's transport as one request with a body sees it: closed with care."""
+    """A connection's transport as one request sees it.
 
-    __slots__ = ("close", "is_closing", "write")
+    The head of an answer waits for its body, which follows at once: one packet for both, and one system
+    call, the most that a small answer costs.
+    """
 
-    def __init__(self, protocol: HttpProtocol) -> None:
-        self.write: Callable[[bytes], None] = protocol.transport.write
-        self.is_closing: Callable[[], bool] = protocol.transport.is_closing
-        self.close: Callable[[], None] = protocol.end
+    __slots__ = ("_head", "_write", "close", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._write: Callable[[bytes], None] = transport.write
+        self._head = b""
+        self.is_closing: Callable[[], bool] = transport.is_closing
+        self.close = close
+
+    def write(self, data: bytes) -> None:
+        if data[:5] == b"HTTP/" and data[9:12] != b"100":
+            self._head = data
+        elif self._head:
+            head, self._head = self._head, b""
+            if len(data) > _SMALL:  # A copy would cost more than a call.
+                self._write(head)
+                head = b""
+            self._write(head + data if head else data)
+        else:
+            self._write(data)
 
 
 _HEAD_TOO_LARGE = f"Request Header Fields Too Large: at most {MAX_HEAD} bytes"

@@ -70,6 +70,12 @@ class Store:
         self._readers = ThreadPoolExecutor(options.connections, thread_name_prefix="store-reader")
         self._pinger = ThreadPoolExecutor(1, thread_name_prefix="store-ping")
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
+        # Creations need nothing of what else is written, and should not wait for it. SQLite has one writer.
+        self._creator = (
+            self._writer
+            if engine.dialect.name == "sqlite"
+            else GroupCommitWriter(engine, patience=options.timeout)
+        )
 
     @classmethod
     async def open(cls, url: str, options: DatabaseOptions = _DEFAULTS) -> Store:
@@ -86,7 +92,7 @@ class Store:
             UnavailableError: The database cannot be opened.
         """
         parsed = parse_url(url)
-        engine = make_engine(parsed, options, connections=1, reads=False)
+        engine = make_engine(parsed, options, connections=2, reads=False)
         try:
             await asyncio.to_thread(_prepare, engine)
         except BaseException:
@@ -98,6 +104,7 @@ class Store:
 
     async def close(self) -> None:
         """Does what waits to be written, then closes all connections."""
+        await self._creator.close()
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._pinger.shutdown)
@@ -107,7 +114,7 @@ class Store:
     @property
     def commits(self) -> int:
         """The number of transactions committed so far."""
-        return self._writer.commits
+        return sum(writer.commits for writer in {self._writer, self._creator})
 
     async def create_request(
         self,
@@ -164,7 +171,7 @@ class Store:
             }
             for arg in request.args
         ]
-        await self._writer.write(CreateRequest(row, archive, args, key))
+        await self._creator.write(CreateRequest(row, archive, args, key))
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
 
     async def request_of_key(self, key: IdempotencyKey) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import psycopg
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from server.store import Store
 from server.store.transaction import Transaction
+from server.store.writer import GroupCommitWriter
 
 FAULTS = ("none", "before commit", "after commit")
 
@@ -52,18 +54,19 @@ class WriteFaults:
         self.count = 0
         self._when = when
         self._fails_next = True
-        self._commit: Callable[[Transaction], None] = store._writer._commit_now
-        store._writer._commit_now = self._commit_now  # type: ignore[method-assign]
+        self._commit: Callable[[GroupCommitWriter, Transaction], None] = GroupCommitWriter._commit_now
+        for writer in {store._writer, store._creator}:
+            writer._commit_now = partial(self._commit_now, writer)  # type: ignore[method-assign]
 
-    def _commit_now(self, transaction: Transaction) -> None:
+    def _commit_now(self, writer: GroupCommitWriter, transaction: Transaction) -> None:
         fails, self._fails_next = self._fails_next, not self._fails_next
         if not fails:
-            self._commit(transaction)
+            self._commit(writer, transaction)
             return
         self.count += 1
         driver = transaction.connection.connection.driver_connection
         if self._when == "after commit":
-            self._commit(transaction)
+            self._commit(writer, transaction)
         else:
             transaction.flush()
         _break(driver)
