@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from server.app import database_options
+from server.app.request_manager import database_options
 from server.commands.options import overrides, server_options
 from server.config import load_config
 from server.store import DatabaseOptions

@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from server.app import database_options
+from server.app.request_manager import database_options
 from server.commands.options import overrides, server_options
 from server.config import load_config
 from server.store.retention import Retention

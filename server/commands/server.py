@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from server.app import run, serve_both
+from server.app.running import run, serve_both
 from server.commands.options import overrides, server_options
 from server.config import load_config
 

@@ -6,10 +6,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
-from pymysql.constants import CLIENT, SERVER_STATUS
 from sqlalchemy import create_engine, event
 from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
@@ -22,29 +20,13 @@ _DRIVERS = {
     "mariadb": "mysql+spincycle",
     "postgresql": "postgresql+psycopg",
 }
+# As the protocol has them; the driver is loaded only where it is used.
+_FOUND_ROWS = 1 << 1
+_MULTI_STATEMENTS = 1 << 16
 _FORMS = "sqlite:///PATH, mysql://USER:PASSWORD@HOST/DATABASE or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-class _MySql(MySQLDialect_pymysql):
-    """SQLAlchemy's, but it sends no COMMIT or ROLLBACK where no transaction is open, as psycopg does."""
-
-    supports_statement_cache = True
-
-    def do_commit(self, dbapi_connection: Any) -> None:
-        if _is_in_transaction(dbapi_connection):
-            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
-
-    def do_rollback(self, dbapi_connection: Any) -> None:
-        if _is_in_transaction(dbapi_connection):
-            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
-
-
-def _is_in_transaction(connection: Any) -> bool:
-    """Whether the server's last answer said that a transaction is open."""
-    return bool(connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
-
-
-registry.register("mysql.spincycle", __name__, "_MySql")
+registry.register("mysql.spincycle", "server.store.mysql_dialect", "MySqlDialect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +147,7 @@ def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
         "read_timeout": None if takes_long else 2 * seconds,
         "write_timeout": 2 * seconds,
         # A transaction's changes go out together; rows that are found count, changed or not.
-        "client_flag": CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
+        "client_flag": _MULTI_STATEMENTS | _FOUND_ROWS,
         # Times are UTC; a value that does not fit is an error, not cut in silence.
         "init_command": (
             f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum, auto
 
-import psycopg
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -74,7 +73,7 @@ def _of_mysql(cause: BaseException | None) -> Trouble:
 def _of_postgresql(cause: BaseException | None) -> Trouble:
     code = getattr(cause, "sqlstate", None)
     if code is None:  # no connection could be made, or it broke
-        return Trouble.AWAY if isinstance(cause, psycopg.OperationalError) else Trouble.FAULT
+        return Trouble.AWAY if _is_called(cause, "OperationalError") else Trouble.FAULT
     if code == "23505":
         return Trouble.DUPLICATE
     if code in _POSTGRESQL_CONFLICTS:
@@ -82,6 +81,11 @@ def _of_postgresql(cause: BaseException | None) -> Trouble:
     if code.startswith(_POSTGRESQL_AWAY):
         return Trouble.AWAY
     return Trouble.UNUSABLE if code.startswith(_POSTGRESQL_UNUSABLE) else Trouble.FAULT
+
+
+def _is_called(cause: object, name: str) -> bool:
+    """Whether an error is of a class of this name: drivers that are not used are not loaded."""
+    return any(kind.__name__ == name for kind in type(cause).__mro__)
 
 
 def _of_sqlite(cause: sqlite3.Error) -> Trouble:
