@@ -67,7 +67,7 @@ def _postgresql(cluster: Cluster, inserts: int) -> float:
 
 def _sqlite(cluster: Cluster, inserts: int) -> float:
     """Inserts into a file of its own beside the database, with its settings."""
-    path = Path(str(make_url(cluster.url).database)).with_name("calibration.db")
+    path = Path(str(make_url(cluster.url).database)).with_name(f"calibration-{time.time_ns()}.db")
     inserts //= 10  # Each waits for the disk alone.
     first = _sqlite_connection(path)
     first.execute(_TABLE.format(serial="INTEGER"))

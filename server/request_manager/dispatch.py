@@ -285,18 +285,18 @@ class Dispatcher:
         self, runner: RunnerInfo, assignment: Assignment, state_before: State, chain: AssignedJobChain
     ) -> bool:
         """Tells the runner until it says yes or no, or is gone. Returns whether it said yes."""
-        log = logger.bind(request_id=assignment.request_id, runner_id=runner.runner_id)
+        names = {"request_id": assignment.request_id, "runner_id": runner.runner_id}
         pause = _FIRST_PAUSE
         doubtful = False  # whether it may have the chain, though it did not say so
         while True:
             try:
                 await self._runners.start_job_chain(runner, chain)
             except InvalidArgumentError as error:
-                log.error("runner refused the chain", error=str(error))
+                logger.error("runner refused the chain", error=str(error), **names)
                 await self._store.end_assignment(assignment, State.FAIL)
                 return False
             except (FailedPreconditionError, ResourceExhaustedError) as error:
-                log.warning("runner did not take the chain", error=str(error))
+                logger.warning("runner did not take the chain", error=str(error), **names)
                 if error.reason == "OTHER_RUNNER":
                     await self._store.remove_runner(runner.runner_id)
                     self._runners.remove(runner.runner_id)
@@ -304,7 +304,7 @@ class Dispatcher:
                 await self._store.unassign(assignment, State.RUNNING if doubtful else state_before)
                 return False
             except SpinCycleError as error:
-                log.warning("runner does not answer", error=str(error))
+                logger.warning("runner does not answer", error=str(error), **names)
                 if error.reason == "SHUTTING_DOWN" and not doubtful:
                     self._runners.drain(runner.runner_id)
                     await self._store.unassign(assignment, state_before)
@@ -312,12 +312,12 @@ class Dispatcher:
                     return False
                 doubtful = True
             else:
-                log.debug("request started", epoch=assignment.epoch)
+                logger.debug("request started", epoch=assignment.epoch, **names)
                 return True
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             if self._runners.get(runner.runner_id) is None:
-                log.warning("runner is gone")
+                logger.warning("runner is gone", **names)
                 self.wake()  # The request is taken over: its runner may have had it after all.
                 return False
 

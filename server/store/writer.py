@@ -109,7 +109,7 @@ class GroupCommitWriter:
         self._is_away = False
         self._row_renewed_at = -math.inf
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -125,21 +125,20 @@ class GroupCommitWriter:
         """
         if self._closed:
             raise UnavailableError("the database is closed", reason="STORE_CLOSED")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        try:
-            self._queue.put_nowait(_Waiting(write, future))
-        except queue.Full:
+        if self._queue.qsize() >= MAX_WAITING:
             raise ResourceExhaustedError(
                 f"{MAX_WAITING} changes wait for the database, the limit: try again later",
                 reason="TOO_MANY_WRITES",
-            ) from None
+            )
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put(_Waiting(write, future))
         return await future
 
     async def close(self) -> None:
         """Does what waits, then ends the thread."""
         if not self._closed:
             self._closed = True
-            await asyncio.to_thread(self._queue.put, None)
+            self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
