@@ -8,10 +8,10 @@ RUN_ENV := .venv/run.stamp
 DEV_ENV := .venv/dev.stamp
 BIN := .venv/bin
 
-.PHONY: help run test check unit chaos protos lock format bench clean
+.PHONY: help run test check unit chaos protos lock format bench bench-find bench-rooms clean
 
 help: ## Show what there is to make.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(RUN_ENV): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -54,7 +54,13 @@ format: $(DEV_ENV) ## Format the code.
 lock: $(DEV_ENV) ## Pin the versions of all dependencies anew.
 	$(BIN)/python tools/lock.py
 
-bench: $(DEV_ENV) ## Run the benchmarks of single rooms.
+bench: $(DEV_ENV) ## Measure the whole system on DB=mariadb, sqlite or postgresql (ARGS=--short: a part).
+	$(BIN)/python -m bench.system --database $(or $(DB),mariadb) $(ARGS)
+
+bench-find: $(DEV_ENV) ## Measure finds in tables of a thousand and of a million requests, on DB=mariadb.
+	$(BIN)/python -m bench.find --database $(or $(DB),mariadb) $(ARGS)
+
+bench-rooms: $(DEV_ENV) ## Measure single rooms: JSON codec, building, state machine.
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/graph.py
 	$(BIN)/python bench/chain.py

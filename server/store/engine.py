@@ -182,7 +182,9 @@ def _postgresql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, An
         "connect_timeout": max(2, round(options.timeout)),
         "application_name": "spincycle",
         "options": (
-            f"-c timezone=UTC -c lock_timeout={milliseconds} -c statement_timeout={longest} "
+            # A commit that is answered is on disk, whatever the server's default is.
+            "-c synchronous_commit=on -c timezone=UTC "
+            f"-c lock_timeout={milliseconds} -c statement_timeout={longest} "
             # A frozen process must not keep others from what it has locked.
             f"-c idle_in_transaction_session_timeout={milliseconds}"
         ),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
@@ -48,6 +49,8 @@ from spincycle_grpc.wire import encode
 
 _Parameters = ParamSpec("_Parameters")
 _Answer = TypeVar("_Answer")
+
+logger = structlog.get_logger(__name__)
 
 _DEFAULTS = DatabaseOptions()
 _PING = text("SELECT 1")
@@ -468,8 +471,24 @@ def _prepare(engine: Engine) -> None:
                 migrations.upgrade(connection)
             else:
                 migrations.check_schema(connection)
+                _warn_of_lossy(connection)
     except Exception as error:
         raise translate_for_operator(error, engine.url) from error
+
+
+def _warn_of_lossy(connection: Connection) -> None:
+    """Tells operators of a database that may lose what it has committed; only they can change it."""
+    query, durable = {
+        "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
+        "postgresql": ("SHOW fsync", ("on",)),
+    }[connection.dialect.name]
+    setting = str(connection.scalar(text(query)))
+    if setting not in durable:
+        logger.warning(
+            "the database is not durable: a power cut can lose what users were told is accepted",
+            setting=query.split()[-1].lstrip("@"),
+            value=setting,
+        )
 
 
 def _now() -> int:

@@ -1,0 +1,65 @@
+"""What a store does so that what it answered stays: it answers after the commit, which is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from server.store import Store
+from server.store.transaction import Transaction
+from tests.databases import database_server
+from tests.store.conftest import OPTIONS, migrate
+from tests.store.made import create
+
+
+async def test_a_write_is_answered_after_its_commit(database_url: str) -> None:
+    migrate(database_url)
+    store = await Store.open(database_url, OPTIONS)
+    reached, let = threading.Event(), threading.Event()
+    commit = store._creator._commit_now
+
+    def held(transaction: Transaction) -> None:
+        transaction.flush()
+        reached.set()
+        assert let.wait(20)
+        commit(transaction)
+
+    store._creator._commit_now = held  # type: ignore[method-assign]
+    creating = asyncio.create_task(create(store))
+    assert await asyncio.to_thread(reached.wait, 20)
+    assert not creating.done()
+    assert await store.waiting_requests(10) == []  # Nobody else sees it yet.
+    let.set()
+    made = await creating
+    assert (await store.get_request(made.id, with_job_chain=False)).id == made.id
+    await store.close()
+
+
+async def test_commits_are_flushed_to_the_disk(database_url: str) -> None:
+    """By what each database promises for these settings."""
+    migrate(database_url)
+    store = await Store.open(database_url, OPTIONS)
+    with store._engine.connect() as connection:
+        settings = {
+            "sqlite": ("PRAGMA synchronous", 2),
+            "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", 1),
+            "postgresql": ("SHOW synchronous_commit", "on"),
+        }
+        query, expected = settings[connection.dialect.name]
+        assert connection.scalar(text(query)) == expected
+    await store.close()
+
+
+async def test_operators_are_told_of_a_database_that_may_lose_what_it_has_committed() -> None:
+    with database_server("mariadb") as server:
+        url = server.fresh_database()
+        migrate(url)
+        for value, told in ((1, 0), (2, 1)):
+            server.execute(f"SET GLOBAL innodb_flush_log_at_trx_commit = {value}")
+            with capture_logs() as logs:
+                await (await Store.open(url, OPTIONS)).close()
+            said = [log for log in logs if "not durable" in log["event"]]
+            assert len(said) == told
