@@ -96,6 +96,9 @@ def make_engine(
     if kind != "sqlite":
         settings["isolation_level"] = "AUTOCOMMIT" if reads else "READ COMMITTED"
         settings["skip_autocommit_rollback"] = reads
+    if kind == "mysql" and not reads:
+        # What is left open is rolled back where it is left; a second ROLLBACK would be a round trip more.
+        settings["pool_reset_on_return"] = None
     connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}
     arguments = connect_args[kind](options, takes_long)
     if kind == "postgresql" and reads:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
 
 class MySqlDialect(MySQLDialect_pymysql):
-    """SQLAlchemy's, but it sends no COMMIT or ROLLBACK where no transaction is open, as psycopg does."""
+    """SQLAlchemy's, but it sends no COMMIT where no transaction is open, as psycopg does."""
 
     supports_statement_cache = True
 
@@ -17,11 +17,6 @@ class MySqlDialect(MySQLDialect_pymysql):
         """Commits what is open."""
         if _is_in_transaction(dbapi_connection):
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
-
-    def do_rollback(self, dbapi_connection: Any) -> None:
-        """Rolls back what is open."""
-        if _is_in_transaction(dbapi_connection):
-            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
 
 
 def _is_in_transaction(connection: Any) -> bool:
