@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
@@ -100,9 +101,17 @@ def show(figures: Figures, console: Console) -> None:
 
 
 def _throughput_table(figures: Figures) -> Table:
-    table = Table(
-        "clients", "requests/s", "per insert", "create p50", "p99", "COMPLETE p50", "p99", "CPU a request"
+    columns = (
+        "clients",
+        "requests/s",
+        "per insert",
+        "create p50",
+        "p99",
+        "COMPLETE p50",
+        "p99",
+        "CPU a request",
     )
+    table = Table(*columns, box=MARKDOWN)
     for one in figures["throughput"]:
         cpu = ", ".join(f"{name} {seconds * 1e6:.0f}" for name, seconds in one["cpu_a_request"].items())
         table.add_row(
@@ -113,13 +122,13 @@ def _throughput_table(figures: Figures) -> Table:
                 f"{one[name] * 1e3:.1f} ms"
                 for name in ("create_p50", "create_p99", "complete_p50", "complete_p99")
             ),
-            f"{cpu} µs",
+            f"{cpu} µs",  # of one core
         )
     return table
 
 
 def _other_table(figures: Figures) -> Table:
-    table = Table("what", "figures")
+    table = Table("what", "figures", box=MARKDOWN)
     alone, grpc, get = figures["alone"], figures["grpc"], figures["get"]
     table.add_row(
         "one request alone",
@@ -168,7 +177,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to write the figures; default: bench-DATABASE.json")
     options = parser.parse_args()
     figures = measure(options.database, seconds=options.seconds, short=options.short)
-    show(figures, Console(width=160))
+    show(figures, Console(width=200))
     path = options.json or Path(f"bench-{options.database}.json")
     path.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"figures are in {path}", file=sys.stderr)
