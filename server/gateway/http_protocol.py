@@ -139,7 +139,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._unknown_method = b""
         may_have_body = self.scope["method"] not in ("GET", "HEAD")
         close = self.end if may_have_body else self.transport.close
-        self.cycle.transport = _Transport(self.transport, close)  # type: ignore[assignment]
+        has_body = self.scope["method"] != "HEAD"
+        self.cycle.transport = _Transport(self.transport, close, has_body=has_body)  # type: ignore[assignment]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle
@@ -274,19 +275,20 @@ class _Transport:
     """A connection's transport as one request sees it.
 
     The head of an answer waits for its body, which follows at once: one packet for both, and one system
-    call, the most that a small answer costs.
+    call, the most that a small answer costs. Where none follows, as with HEAD, it does not wait.
     """
 
-    __slots__ = ("_head", "_write", "close", "is_closing")
+    __slots__ = ("_has_body", "_head", "_write", "close", "is_closing")
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None], *, has_body: bool) -> None:
         self._write: Callable[[bytes], None] = transport.write
         self._head = b""
+        self._has_body = has_body
         self.is_closing: Callable[[], bool] = transport.is_closing
         self.close = close
 
     def write(self, data: bytes) -> None:
-        if data[:5] == b"HTTP/" and data[9:12] != b"100":
+        if self._has_body and data[:5] == b"HTTP/" and data[9:12] != b"100":
             self._head = data
         elif self._head:
             head, self._head = self._head, b""
