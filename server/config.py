@@ -32,6 +32,10 @@ _GO_DSN = re.compile(
 _SECRET_PARAMETER = re.compile(r"(?<=[?&;])(\w*(?:password|secret|token|key)\w*)=[^&;]*", re.IGNORECASE)
 
 
+MAX_OUTPUT = 4 * 1024 * 1024
+"""The most that can be kept of each output of a job."""
+
+
 class ConfigError(InvalidArgumentError):
     """An option has a value that cannot be used, or the file cannot be read."""
 
@@ -55,6 +59,13 @@ def _size(text: str) -> int:
     if match is None or int(match[1]) == 0:
         raise ValueError("must be a size in bytes, as 1048576 or 1MiB")
     return int(match[1]) * _SIZE_UNITS[(match[2] or "").lower()[:1]]
+
+
+def _output_size(text: str) -> int:
+    size = _size(text)
+    if size > MAX_OUTPUT:
+        raise ValueError(f"must be at most {MAX_OUTPUT} bytes, so that reports of tries stay small")
+    return size
 
 
 def _truth(text: str) -> bool:
@@ -161,7 +172,7 @@ class Config:
     job_runner_advertise: str = _option("job_runner.advertise", "")
     job_runner_max_threads: int = _option("job_runner.max_threads", "64", _count)
     job_runner_max_chains: int = _option("job_runner.max_chains", "10000", _count)
-    job_runner_max_output: int = _option("job_runner.max_output", "1MiB", _size)
+    job_runner_max_output: int = _option("job_runner.max_output", "1MiB", _output_size)
     job_runner_stop_timeout: float = _option("job_runner.stop_timeout", "10s", _duration)
 
     @property

@@ -288,7 +288,8 @@ class _Transport:
         self.close = close
 
     def write(self, data: bytes) -> None:
-        if self._has_body and data[:5] == b"HTTP/" and data[9:12] != b"100":
+        if self._has_body and data[9:12] != b"100":
+            self._has_body = False  # What follows is the body.
             self._head = data
         elif self._head:
             head, self._head = self._head, b""

@@ -34,6 +34,9 @@ logger = structlog.get_logger(__name__)
 STOP_LIMIT = 10.0
 """Seconds that a try has to end after it was told to; behaviour of the original."""
 
+MAX_JOB_DATA = 1024 * 1024
+"""Bytes of a job's data after a try: they are stored, and copied to the jobs that follow."""
+
 _MAX_ERROR = 64 * 1024
 
 
@@ -188,9 +191,12 @@ class JobTry:
         if returned.state is not State.COMPLETE or not data:
             return returned, None
         try:
-            return returned, to_struct(data, "data")
+            struct = to_struct(data, "data")
+            if struct.ByteSize() > MAX_JOB_DATA:
+                raise InvalidArgumentError(f"{struct.ByteSize()} bytes, more than {MAX_JOB_DATA}, the limit")
         except InvalidArgumentError as error:
             return Return(State.FAIL, 1, f"job data: {error}", returned.stdout, returned.stderr), None
+        return returned, struct
 
     async def _run_job(self, job: Job, data: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(job.run):

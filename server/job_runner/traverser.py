@@ -23,6 +23,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from server.chain import Actions, Run, RunningChain
 from server.job_runner.job_try import JobTools, JobTry, TryResult, log_entry
 from server.job_runner.outbox import Outbox, ReportRefusedError
+from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import job_pb2, state_pb2
@@ -42,6 +43,9 @@ logger = structlog.get_logger(__name__)
 
 STATUS_LIMIT = 0.5
 """Seconds that jobs have to tell their status."""
+
+_LARGEST_END = MAX_MESSAGE_BYTES * 3 // 4
+"""Bytes of a suspended chain that a message holds, besides what else is in it."""
 
 _TAKEN_AT_ONCE = 200
 """Tries that are taken in before others of the loop have their turn."""
@@ -318,14 +322,27 @@ class Traverser:
         if error.reason == REFUSAL_REASON_STALE:
             self.drop("its request was given to another runner, or has ended")
             return True
-        self._log.warning("report not stored", reason=error.reason)
-        return False
+        self._fail("its report cannot be stored, the request manager's log says why")
+        return True
+
+    def _fail(self, why: str) -> None:
+        """Gives the chain up: what has happened in it cannot be recorded, so it must not go on."""
+        self.drop(why)
+        finished_at = Timestamp()
+        finished_at.FromNanoseconds(time.time_ns())
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        told.add_done_callback(lambda told: told.exception())  # Whether it counts is the request manager's.
+        end = ChainFinish(state=state_pb2.STATE_FAIL, finished_at=finished_at)
+        self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, told)
 
     def _end(self, state: State) -> None:
         self._cancel_handles()
         end: ChainFinish | job_pb2.SuspendedJobChain
         if state is State.SUSPENDED:
             end = self._chain.suspended(_now())
+            if end.ByteSize() > _LARGEST_END:
+                self.drop("it is too large to be suspended whole: it is taken over from its record")
+                return
         else:
             finished_at = Timestamp()
             finished_at.FromNanoseconds(time.time_ns())

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -51,8 +51,14 @@ FORGET_SIZE = 500
 FORGET_TIMES = 100
 """Such transactions in a round: more keys than can be made in the time of one."""
 
+STOP_TRIES = 3
+"""How often a runner is told to stop a request before whoever stopped it is answered."""
+
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+
+
+_Read = TypeVar("_Read")
 
 
 class Dispatcher:
@@ -112,6 +118,7 @@ class Dispatcher:
             NotFoundError: There is no such request.
             FailedPreconditionError: It has failed.
         """
+        told = 0
         while True:
             request = await self._store.get_request(request_id, with_job_chain=False)
             state = State(request.state)
@@ -121,8 +128,10 @@ class Dispatcher:
                 if await self._store.stop_unassigned(request_id):
                     return
             elif state == State.RUNNING:
-                if await self._store.request_stop(request_id) and await self._stop_running(request_id):
-                    return
+                if await self._store.request_stop(request_id):
+                    told += 1
+                    if await self._stop_running(request_id) or told == STOP_TRIES:
+                        return  # It is to stop, in the database: its runner is told with its next report.
             else:
                 raise wrong_state(request_id, state, State.RUNNING)
 
@@ -180,6 +189,8 @@ class Dispatcher:
                 await self._forget_keys()
             except SpinCycleError as error:
                 logger.warning("dispatch round failed", error=str(error), reason=error.reason)
+            except Exception as error:  # The next round may go: without rounds nothing is recovered.
+                logger.error("dispatch round broke", exc_info=error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval)
             self._wake.clear()
@@ -197,8 +208,9 @@ class Dispatcher:
                 break
             assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
             if assignment is not None:
-                job_chain = await self._store.get_job_chain(request_id)
-                self.send(runner, assignment, job_chain)
+                job_chain = await self._read(assignment, self._store.get_job_chain(request_id))
+                if job_chain is not None:
+                    self.send(runner, assignment, job_chain)
         for request_id in await self._store.fail_unresumed(self._suspended_timeout):
             logger.warning("request failed: nobody resumed it in time", request_id=request_id)
         for request_id in await self._store.suspended_requests(ROUND_SIZE):
@@ -220,12 +232,25 @@ class Dispatcher:
         assignment = await self._store.assign(request_id, runner, expected_state=State.SUSPENDED)
         if assignment is None:
             return
-        suspended = await self._store.get_suspended(request_id)
-        if suspended is None:
+        found = await self._read(assignment, self._suspended(request_id))
+        if found == []:
             logger.warning("suspended chain is gone: rebuilt from the job log", request_id=request_id)
             await self._go_on(runner, assignment)
-        else:
-            self._background(self._send_suspended(runner, assignment, suspended))
+        elif found:
+            self._background(self._send_suspended(runner, assignment, found[0]))
+
+    async def _suspended(self, request_id: str) -> list[SuspendedJobChain]:
+        suspended = await self._store.get_suspended(request_id)
+        return [] if suspended is None else [suspended]
+
+    async def _read(self, assignment: Assignment, reading: Awaitable[_Read]) -> _Read | None:
+        """Returns what is read of an assigned request; fails the request, and returns None, if nobody can."""
+        try:
+            return await reading
+        except (InvalidArgumentError, NotFoundError) as error:
+            logger.error("request cannot be read", request_id=assignment.request_id, error=str(error))
+            await self._store.end_assignment(assignment, State.FAIL)
+            return None
 
     async def recover(self, lost: Assignment, token: int | None = None) -> bool:
         """Gives a request whose runner is gone or does not have it to another. Returns whether there is one.
@@ -248,7 +273,9 @@ class Dispatcher:
 
     async def _go_on(self, runner: RunnerInfo, assignment: Assignment) -> None:
         """Goes on with a request from where its record says that it is."""
-        record = await self._store.get_record(assignment.request_id)
+        record = await self._read(assignment, self._store.get_record(assignment.request_id))
+        if record is None:
+            return
         try:
             suspended, stopped = await asyncio.to_thread(recovered, record)
         except InvalidArgumentError as error:
@@ -259,6 +286,17 @@ class Dispatcher:
             await self._store.end_assignment(assignment, stopped, suspended.job_chain.finished_jobs)
         else:
             self._background(self._send_suspended(runner, assignment, suspended))
+
+    def recover_soon(self, lost: Assignment, token: int) -> None:
+        """As `recover`, in the background; if too much is under way, the next look finds it again."""
+        if len(self._sending) < MAX_SENDING:
+            self._background(self._recover_alone(lost, token))
+
+    async def _recover_alone(self, lost: Assignment, token: int) -> None:
+        try:
+            await self.recover(lost, token)
+        except SpinCycleError as error:
+            logger.warning("request not taken over", request_id=lost.request_id, error=str(error))
 
     def _background(self, sending: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(sending)
@@ -316,10 +354,21 @@ class Dispatcher:
                 return True
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+            if not await self._stands(assignment):
+                logger.info("request has moved on", **names)
+                return False
             if self._runners.get(runner.runner_id) is None:
                 logger.warning("runner is gone", **names)
                 self.wake()  # The request is taken over: its runner may have had it after all.
                 return False
+
+    async def _stands(self, assignment: Assignment) -> bool:
+        """Whether a request still has an assignment, as far as the database can tell now."""
+        try:
+            holder = await self._store.get_assignment(assignment.request_id)
+        except SpinCycleError:
+            return True
+        return holder is not None and holder[0].epoch == assignment.epoch
 
 
 def wrong_state(request_id: str, state: State, expected: State) -> FailedPreconditionError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,18 +13,21 @@ from google.protobuf.duration_pb2 import Duration
 
 from server.request_manager.recovery import MissingChains
 from server.store.report_writes import Renewal
-from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.errors import InternalError, InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import (
+    REFUSAL_REASON_INVALID,
     Assignment,
+    ChainReport,
     FinishRequest,
     FinishResponse,
     ProgressRequest,
     ProgressResponse,
     RecordLogRequest,
     RecordLogResponse,
+    RefusedReport,
     ReportRequest,
     ReportResponse,
     RunnerInfo,
@@ -120,9 +123,7 @@ class RunnerReportsService:
                 )
                 renewed_at = now
                 self._heard(runner, draining=message.draining)
-            refused = (
-                await self._store.apply_reports(runner.runner_id, message.chains) if message.chains else []
-            )
+            refused = await self._applied(runner.runner_id, message.chains) if message.chains else []
             if message.holds_all:
                 await self._look_at_held(runner, message.held, missing, renewal.token)
             if message.leaving:
@@ -191,6 +192,17 @@ class RunnerReportsService:
         _check_entry(entry)
         return RecordLogResponse(entry=await self._store.record_log(entry))
 
+    async def _applied(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
+        """Stores reports. One that cannot be stored is refused, and keeps no other from it."""
+        try:
+            return await self._store.apply_reports(runner_id, reports)
+        except (InternalError, InvalidArgumentError) as error:
+            if len(reports) == 1:
+                assignment = reports[0].assignment
+                logger.error("report cannot be stored", request_id=assignment.request_id, error=str(error))
+                return [RefusedReport(assignment=assignment, reason=REFUSAL_REASON_INVALID)]
+        return [refusal for report in reports for refusal in await self._applied(runner_id, [report])]
+
     async def _look_at_held(
         self, runner: RunnerInfo, held: Iterable[Assignment], missing: MissingChains, token: int
     ) -> None:
@@ -209,7 +221,7 @@ class RunnerReportsService:
             logger.warning(
                 "runner does not have a request", runner_id=runner.runner_id, request_id=request_id
             )
-            await self._dispatcher.recover(Assignment(request_id=request_id, epoch=epoch), token)
+            self._dispatcher.recover_soon(Assignment(request_id=request_id, epoch=epoch), token)
 
     async def _remove_replaced(self, runner_ids: Iterable[str]) -> None:
         """Ends the leases of runners whose address a runner has that has just written again.

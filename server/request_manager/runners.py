@@ -50,15 +50,19 @@ class Runners:
         self._credentials = credentials
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
+        self._heard: dict[str, RunnerInfo] = {}  # since the database was last read
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._senders: dict[str, ChainSender] = {}
         self._turn = 0
 
     async def refresh(self) -> None:
         """Reads from the database which runners are alive, and closes channels to those that are not."""
+        self._heard.clear()
         live = await self._store.live_runners()
+        live += [(runner, False) for runner in self._heard.values()]  # after the database was read, perhaps
         self._live = {runner.runner_id: runner for runner, _ in live}
-        self._draining = {runner.runner_id for runner, draining in live if draining}
+        draining = {runner.runner_id for runner, draining in live if draining}
+        self._draining = draining | (self._draining & self._heard.keys())
         for runner_id in [runner_id for runner_id in self._senders if runner_id not in self._live]:
             await self._senders.pop(runner_id).close()
         used = {runner.grpc_address for runner, _ in live}
@@ -69,10 +73,11 @@ class Runners:
         """Takes in a runner that just reported to this process."""
         for other in [other for other in self._live.values() if other.grpc_address == runner.grpc_address]:
             del self._live[other.runner_id]
-        self._live[runner.runner_id] = runner
+        self._live[runner.runner_id] = self._heard[runner.runner_id] = runner
 
     def remove(self, runner_id: str) -> None:
         """Forgets a runner that has left."""
+        self._heard.pop(runner_id, None)
         self._live.pop(runner_id, None)
 
     def drain(self, runner_id: str) -> None:

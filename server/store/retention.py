@@ -72,11 +72,11 @@ class Retention:
             FailedPreconditionError: It is behind, or from a newer version of this program.
             UnavailableError: It cannot be used.
         """
-        in_transaction(self._engine, migrations.check_schema, patience=self._patience)
+        in_transaction(self._engine, migrations.check_schema, patience=self._patience, reads=True)
 
     def cutoff(self, age: int) -> int:
         """Returns the time that was some microseconds ago by the database's clock."""
-        return in_transaction(self._engine, database_now, patience=self._patience) - age
+        return in_transaction(self._engine, database_now, patience=self._patience, reads=True) - age
 
     def count(self, before: int) -> dict[State, int]:
         """Returns how many requests ended before a time, by the state that they ended in.
@@ -84,7 +84,8 @@ class Retention:
         Args:
             before: In microseconds since the Unix epoch.
         """
-        return in_transaction(self._engine, partial(_count, before=before), patience=self._patience)
+        count = partial(_count, before=before)
+        return in_transaction(self._engine, count, patience=self._patience, reads=True)
 
     def prune(
         self, before: int, progress: Callable[[int, int], None], is_interrupted: Callable[[], bool]

@@ -122,10 +122,19 @@ class Transaction:
         self.flush()
         return self.connection.execute(statement, parameters)
 
-    def change(self, statement: RowStatement, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Changes rows, before the next statement is run or the transaction is committed."""
+    def change(
+        self, statement: RowStatement, rows: Sequence[Mapping[str, Any]], *, first: bool = False
+    ) -> None:
+        """Changes rows, before the next statement is run or the transaction is committed.
+
+        Args:
+            statement: What to do.
+            rows: The values, one set a row.
+            first: Whether to do it before the other changes that wait.
+        """
         if rows:
-            self._changes.append((statement.for_dialect(self._dialect), rows))
+            place = 0 if first else len(self._changes)
+            self._changes.insert(place, (statement.for_dialect(self._dialect), rows))
 
     def flush(self) -> None:
         """Sends all changes so far.

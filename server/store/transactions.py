@@ -17,7 +17,9 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
 
-def in_transaction(engine: Engine, work: Callable[[Connection], _Answer], *, patience: float) -> _Answer:
+def in_transaction(
+    engine: Engine, work: Callable[[Connection], _Answer], *, patience: float, reads: bool = False
+) -> _Answer:
     """Does work in a transaction and returns its answer once that is committed.
 
     Args:
@@ -25,6 +27,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Answer], *, pat
         work: What to do. It may be done again after it has been committed, when the answer of its
             commit was lost; that must do no harm.
         patience: Seconds for which troubles that pass by themselves are waited out.
+        reads: Whether it only reads, and then keeps nobody from writing.
 
     Raises:
         SpinCycleError: It could not be done; says why, for an operator.
@@ -34,7 +37,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Answer], *, pat
     connected = False  # An address or password that is wrong is told at once.
     while True:
         try:
-            with engine.connect() as connection:
+            with engine.connect().execution_options(readonly=reads) as connection:
                 connected = True
                 answer = work(connection)
                 _commit(connection)

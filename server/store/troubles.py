@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from spincycle_grpc.errors import InternalError, SpinCycleError, UnavailableError
+from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError, UnavailableError
 
 
 class Trouble(Enum):
@@ -26,6 +26,9 @@ class Trouble(Enum):
 
     UNUSABLE = auto()
     """The database cannot do it now, as with a full disk; somebody has to see to it."""
+
+    TOO_LARGE = auto()
+    """A value is larger than the database takes."""
 
     FAULT = auto()
     """The statement is wrong, or a value does not fit."""
@@ -62,6 +65,8 @@ def _of_mysql(cause: BaseException | None) -> Trouble:
     code = cause.args[0] if cause is not None and cause.args else None
     if code == 1062:
         return Trouble.DUPLICATE
+    if code == 1153:
+        return Trouble.TOO_LARGE
     if code in _MYSQL_CONFLICTS:
         return Trouble.CONFLICT
     if code in _MYSQL_AWAY:
@@ -76,6 +81,8 @@ def _of_postgresql(cause: BaseException | None) -> Trouble:
         return Trouble.AWAY if _is_called(cause, "OperationalError") else Trouble.FAULT
     if code == "23505":
         return Trouble.DUPLICATE
+    if code == "54000":
+        return Trouble.TOO_LARGE
     if code in _POSTGRESQL_CONFLICTS:
         return Trouble.CONFLICT
     if code.startswith(_POSTGRESQL_AWAY):
@@ -90,6 +97,8 @@ def _is_called(cause: object, name: str) -> bool:
 
 def _of_sqlite(cause: sqlite3.Error) -> Trouble:
     text = str(cause)
+    if "too big" in text:
+        return Trouble.TOO_LARGE
     if "UNIQUE constraint" in text:
         return Trouble.DUPLICATE
     if "locked" in text:
@@ -110,6 +119,11 @@ def translate(error: Exception) -> SpinCycleError:
     if not isinstance(error, SQLAlchemyError) and not _is_of_driver(error):
         return InternalError("internal error: the server's log says more")
     trouble = trouble_of(error)
+    if trouble is Trouble.TOO_LARGE:
+        return InvalidArgumentError(
+            "it is larger than the database takes at once: send less, or have its limit raised",
+            reason="TOO_LARGE_TO_STORE",
+        )
     if trouble is Trouble.FAULT:
         return InternalError(
             "the database refused a change: the server's log says more", reason="DATABASE_ERROR"

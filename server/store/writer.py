@@ -184,6 +184,7 @@ class GroupCommitWriter:
         deadline = time.monotonic() + (0 if self._is_away else self._patience)
         pause, conflicts = _FIRST_PAUSE, 0
         in_doubt: list[Any] | None = None
+        was_in_doubt = False
         while True:
             try:
                 if in_doubt is not None and self._is_committed():
@@ -207,6 +208,10 @@ class GroupCommitWriter:
                     Trouble.DUPLICATE: MAX_DUPLICATES if len(writes) == 1 else 0,
                 }
                 passes = conflicts < limit.get(trouble, 0)
+                if passes and in_doubt is not None and not was_in_doubt and trouble is Trouble.AWAY:
+                    # However long it took: whether it is committed must be looked up.
+                    was_in_doubt = True
+                    deadline = max(deadline, time.monotonic() + self._patience)
                 if not passes or time.monotonic() > deadline:
                     self._is_away = trouble is Trouble.AWAY
                     raise
@@ -249,7 +254,8 @@ class GroupCommitWriter:
 
     def _leave_number(self, transaction: Transaction) -> None:
         row = {"key": self._id, "number": self._number, "now": time.time_ns() // 1000}
-        transaction.change(_LEAVE_NUMBER, [row])
+        # First, so that the row is locked whatever else of the packet is still to be done.
+        transaction.change(_LEAVE_NUMBER, [row], first=True)
 
     def _commit_now(self, transaction: Transaction) -> None:
         transaction.commit()

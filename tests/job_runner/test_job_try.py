@@ -13,7 +13,7 @@ import pytest
 from server.builtin_jobs import builtin_factory
 from server.call_threads import CallThreads
 from server.chain import Run
-from server.job_runner.job_try import JobTools, JobTry, TryResult
+from server.job_runner.job_try import MAX_JOB_DATA, JobTools, JobTry, TryResult
 from spincycle_grpc.jobs import Job, JobId, Return, UnknownJobTypeError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import Job as JobMessage
@@ -185,6 +185,17 @@ async def test_data_that_are_no_json_fail_the_try_and_keep_its_output() -> None:
     result = await result_of(Scripted(run))
     assert (state_of(result), result.entry.stdout, result.data) == (State.FAIL, "said", None)
     assert result.entry.error.startswith("job data: data.key")
+
+
+async def test_data_that_are_too_large_fail_the_try() -> None:
+    def run(data: dict[str, Any]) -> Return:
+        data["key"] = "x" * MAX_JOB_DATA
+        return Return(stdout="said")
+
+    result = await result_of(Scripted(run))
+    assert (state_of(result), result.entry.stdout, result.data) == (State.FAIL, "said", None)
+    assert result.entry.error.startswith("job data: ")
+    assert f"more than {MAX_JOB_DATA}, the limit" in result.entry.error
 
 
 async def test_the_data_of_the_chain_are_not_the_jobs_to_change() -> None:

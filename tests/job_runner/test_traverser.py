@@ -372,14 +372,18 @@ async def test_a_chain_that_is_another_runners_stops_and_says_no_more(bench_of: 
     assert not bench.outbox.take().entries
 
 
-async def test_a_report_that_cannot_be_stored_keeps_the_chain_going(bench_of: MakeBench) -> None:
+async def test_a_chain_whose_report_cannot_be_stored_fails(bench_of: MakeBench) -> None:
     bench = bench_of(row("a", "b"))
     await bench.running("a")
     bench.end("a")
     await bench.is_quiet()
     batch = await bench.batch()
     bench.outbox.settle(batch, [RefusedReport(assignment=ASSIGNMENT, reason=REFUSAL_REASON_INVALID)])
-    await bench.running("b")
+    await bench.until(bench.ended.is_set)
+    [report] = (await bench.batch()).reports()
+    assert report.finish.state == state_pb2.STATE_FAIL
+    assert not report.tries
+    assert "b" not in bench.runs
 
 
 async def test_a_runner_without_a_lease_starts_nothing_more(bench_of: MakeBench) -> None:
