@@ -65,7 +65,8 @@ ODD_TEXTS = [
 ]  # fmt: skip
 ODD_BYTES = [
     b"", b"\0", b"'", b"\\", b"\\'", b"\\\0", b"%", b"%s", b";", b"\n", b"\x1a", b"\xff", b"\xc3(",
-    b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xf0\x9f", b"\x80'\\", b"\xbf\x27", b"\x81\x5c", bytes(range(256)),
+    b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xf0\x9f", b"\x80'\\", b"\xbf\x27", b"\x81\x5c",
+    bytes(range(256)),
 ]  # fmt: skip
 SECOND = 1_000_000
 TIMES = [
