@@ -28,7 +28,7 @@ $(DEV_ENV): requirements-dev.lock pyproject.toml
 run: $(RUN_ENV) ## Start the server, run an example request, show it live, go on serving (ARGS=--once: end).
 	@$(BIN)/spincycle demo $(ARGS)
 
-test: check unit ## All that CI checks.
+test: check unit ## Style, types, contracts and tests.
 
 check: $(DEV_ENV) ## Style, types and contracts.
 	$(BIN)/ruff check .
@@ -36,8 +36,8 @@ check: $(DEV_ENV) ## Style, types and contracts.
 	$(BIN)/mypy
 	$(BIN)/python tools/protos.py check lint breaking
 
-unit: $(DEV_ENV) ## The tests alone (ARGS is for pytest).
-	$(BIN)/python -m pytest $(ARGS)
+unit: $(DEV_ENV) ## The tests alone, but for chaos, in 4 processes: most of them wait (ARGS is for pytest).
+	$(BIN)/python -m pytest -m "not chaos" -n 4 --dist worksteal $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart everything for MINUTES=5 on each DB (or one: sqlite, mariadb, postgresql), by SEED.
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \

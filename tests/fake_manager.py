@@ -149,7 +149,7 @@ class FakeManager(RequestManagerServicer):
     def asked_often(self, times: int) -> bool:
         """Waits until there were so many calls, and returns whether there were."""
         with self._news:
-            return self._news.wait_for(lambda: len(self.asked) >= times, 10)
+            return self._news.wait_for(lambda: len(self.asked) >= times, 30)
 
     def _called(self, method: str, request: Message, context: Any) -> None:
         with self._news:

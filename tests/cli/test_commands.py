@@ -196,10 +196,13 @@ def test_wrong_usage_is_one_sentence(arguments: tuple[str, ...], manager: FakeMa
 def test_the_kind_of_an_error_is_the_exit_code(
     error: errors.SpinCycleError, exit_code: int, manager: FakeManager, spinc: Spinc
 ) -> None:
-    manager.failures["Create"] = [error]
+    manager.failures["Create"] = [error] * 100
     told = spinc("start", "nap")
     assert (told.exit_code, told.stdout, told.stderr) == (exit_code, "", "spinc: no\n")
-    assert len(manager.requests("Create")) == 1
+    # A server that is away is tried again, under the same key.
+    is_tried_again = isinstance(error, errors.UnavailableError)
+    assert (len(manager.requests("Create")) > 1) is is_tried_again
+    assert len({request.idempotency_key for request in manager.requests("Create")}) == 1
 
 
 def test_a_sentence_of_the_server_stays_on_one_line(manager: FakeManager, spinc: Spinc) -> None:

@@ -96,15 +96,27 @@ def _around_commit(method: str, kind: type[Write], test: Test, at_least: int, nu
             nonlocal seen
             result = original(self, *arguments)
             writes = arguments[-1]
-            if sum(isinstance(write, kind) and test(write) for write in writes) >= at_least:
+            wanted = sum(isinstance(write, kind) and test(write) for write in writes)
+            if wanted >= at_least:
                 seen += 1
                 if seen == number:
+                    if method == "_apply":
+                        arguments[0].flush()  # Else nothing would have been sent yet.
                     die()
+            elif wanted:
+                _wait_for_others(self, at_least)
             return result
 
         setattr(GroupCommitWriter, method, patched)
 
     return install
+
+
+def _wait_for_others(writer: Any, count: int) -> None:
+    """Waits, for a while, until so many writes wait for the next transaction, which does them together."""
+    deadline = time.monotonic() + 5
+    while writer._queue.qsize() < count and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def committed(kind: type[Write], test: Test = _always, *, at_least: int = 1, number: int = 1) -> Install:

@@ -23,6 +23,7 @@ REQUESTS = max(300, int(SECONDS * 5))
 CHOSEN = os.environ.get("SPINCYCLE_CHAOS_DATABASE") or ",".join(DATABASES)
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(SECONDS * 3 + 400)
 @pytest.mark.parametrize("kind", CHOSEN.split(","))
 def test_chaos(kind: str, tmp_path: Path) -> None:
