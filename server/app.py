@@ -162,6 +162,7 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
             # What a lost runner had must be found within one more lease.
             interval=min(config.resume_interval, config.job_runner_lease / 2),
             suspended_timeout=config.resume_timeout,
+            max_waiting=config.server_max_waiting,
         )
         stack.push_async_callback(dispatcher.close)
         building = Building(specs, factory, create_timeout=config.jobs_create_timeout)
@@ -182,7 +183,12 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         )
         tables = [
             MethodTable(services[0]["RequestManager"], users, gate, load_authenticator(config.auth_plugin)),
-            MethodTable(services[1]["RunnerReports"], reports, gate),
+            MethodTable(
+                services[1]["RunnerReports"],
+                reports,
+                gate,
+                reserved=services[1]["RunnerReports"].methods_by_name,
+            ),
         ]
         address = config.server_addr or REQUEST_MANAGER_ADDRESS
         _background(stack, "dispatcher", dispatcher.run())
@@ -230,12 +236,18 @@ async def job_runner(
 
         return Traverser(chain, assignment, tools, outbox, noop_types=noop_types, may_start=may_start)
 
-    chains = Chains(runner_id, make_traverser, max_chains=config.job_runner_max_chains)
+    chains = Chains(
+        runner_id,
+        make_traverser,
+        max_chains=config.job_runner_max_chains,
+        max_jobs=config.job_runner_max_jobs,
+    )
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
         gate = Gate(config.server_max_requests)
         descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
-        tables = [MethodTable(descriptor, service, gate)]
+        reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
+        tables = [MethodTable(descriptor, service, gate, reserved=reserved)]
         server = _Served("job-runner", tables, gate, address, grpc_address)
         await server.start(stack, config)
         host = advertised(address, config.job_runner_advertise)

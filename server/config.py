@@ -120,6 +120,7 @@ class Config:
     server_header_timeout: float = _option("server.header_timeout", "10s", _duration)
     server_read_timeout: float = _option("server.read_timeout", "30s", _duration)
     server_idle_timeout: float = _option("server.idle_timeout", "75s", _duration)
+    server_max_waiting: int = _option("server.max_waiting", "10000", _count)
     server_max_connections: int = _option("server.max_connections", "4000", _count)
     server_stop_timeout: float = _option("server.stop_timeout", "30s", _duration)
     server_cors_origins: tuple[str, ...] = _option("server.cors_origins", "", _words)
@@ -161,6 +162,7 @@ class Config:
     job_runner_advertise: str = _option("job_runner.advertise", "")
     job_runner_max_threads: int = _option("job_runner.max_threads", "64", _count)
     job_runner_max_chains: int = _option("job_runner.max_chains", "10000", _count)
+    job_runner_max_jobs: int = _option("job_runner.max_jobs", "200000", _count)
     job_runner_max_output: int = _option("job_runner.max_output", "1MiB", _size)
     job_runner_stop_timeout: float = _option("job_runner.stop_timeout", "10s", _duration)
 

@@ -36,6 +36,9 @@ logger = structlog.get_logger(__name__)
 MAX_WAITING = 10_000
 """Writes that wait; one more is refused."""
 
+RESERVED = 1000
+"""Writes beyond that which wait if they are of runners, which must not lose their leases to users' load."""
+
 MAX_BATCH = 500
 """Writes in one transaction."""
 
@@ -69,9 +72,11 @@ class Write(ABC):
 
     Attributes:
         order: Kinds with a lower number come first in a transaction.
+        is_reserved: Whether the kind has places in the queue that others do not.
     """
 
     order: ClassVar[int] = 0
+    is_reserved: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -109,7 +114,7 @@ class GroupCommitWriter:
         self._is_away = False
         self._row_renewed_at = -math.inf
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(MAX_WAITING + RESERVED)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -127,6 +132,8 @@ class GroupCommitWriter:
             raise UnavailableError("the database is closed", reason="STORE_CLOSED")
         future: asyncio.Future[Any] = self._loop.create_future()
         try:
+            if self._queue.qsize() >= MAX_WAITING and not write.is_reserved:
+                raise queue.Full
             self._queue.put_nowait(_Waiting(write, future))
         except queue.Full:
             raise ResourceExhaustedError(
