@@ -238,7 +238,7 @@ class Dispatcher:
     async def _give_out(self, request_ids: Sequence[str]) -> int:
         """Gives PENDING requests to runners, all at once. Returns for how many there was one."""
         pairs: list[tuple[str, RunnerInfo]] = []
-        for request_id in request_ids[: MAX_SENDING - len(self._sending)]:
+        for request_id in request_ids[: max(0, MAX_SENDING - len(self._sending))]:
             runner = self._pick()
             if runner is None:
                 break
