@@ -58,6 +58,7 @@ class Cluster:
     Attributes:
         database: The database server; None: SQLite.
         url: The database.
+        directory: Where the servers' logs are.
     """
 
     kind: str
@@ -65,6 +66,16 @@ class Cluster:
     url: str
     manager: Server
     runner: Server
+    directory: Path
+
+    def logged(self) -> list[dict[str, str]]:
+        """Returns what both servers have logged so far."""
+        events = []
+        for log in sorted(self.directory.glob("*.log")):
+            for line in log.read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    events.append(json.loads(line))
+        return events
 
     def cpu_seconds(self) -> dict[str, float]:
         """Returns the CPU time of each process so far, this one as "load"."""
@@ -110,7 +121,7 @@ def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
         )
         runner = stack.enter_context(_running("job runner", directory, environment, "--rm", manager.grpc))
         _wait_logged(directory / "job-runner.log", "reporting")
-        yield Cluster(kind, database, url, manager, runner)
+        yield Cluster(kind, database, url, manager, runner, directory)
 
 
 def _migrate(url: str) -> None:

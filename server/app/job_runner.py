@@ -71,12 +71,18 @@ async def job_runner(
 
         return Traverser(chain, assignment, tools, outbox, noop_types=noop_types, may_start=may_start)
 
-    chains = Chains(runner_id, make_traverser, max_chains=config.job_runner_max_chains)
+    chains = Chains(
+        runner_id,
+        make_traverser,
+        max_chains=config.job_runner_max_chains,
+        max_jobs=config.job_runner_max_jobs,
+    )
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
         gate = Gate(config.server_max_requests)
         descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
-        tables = [MethodTable(descriptor, service, gate)]
+        reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
+        tables = [MethodTable(descriptor, service, gate, reserved=reserved)]
         server = Served("job-runner", tables, gate, address, grpc_address)
         await server.start(stack, config)
         host = advertised(address, config.job_runner_advertise)

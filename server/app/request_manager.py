@@ -67,6 +67,7 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
             # What a lost runner had must be found within one more lease.
             interval=min(config.resume_interval, config.job_runner_lease / 2),
             suspended_timeout=config.resume_timeout,
+            max_waiting=config.server_max_waiting,
         )
         stack.push_async_callback(dispatcher.close)
         building = Building(specs, factory, create_timeout=config.jobs_create_timeout)
@@ -87,7 +88,12 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         )
         tables = [
             MethodTable(services[0]["RequestManager"], users, gate, load_authenticator(config.auth_plugin)),
-            MethodTable(services[1]["RunnerReports"], reports, gate),
+            MethodTable(
+                services[1]["RunnerReports"],
+                reports,
+                gate,
+                reserved=services[1]["RunnerReports"].methods_by_name,
+            ),
         ]
         address = config.server_addr or REQUEST_MANAGER_ADDRESS
         background(stack, "dispatcher", dispatcher.run())

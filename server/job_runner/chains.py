@@ -32,6 +32,7 @@ class Chains:
         runner_id: Who the runner is.
         make_traverser: Makes what runs a chain, from the chain and its assignment.
         max_chains: As many chains are held at once.
+        max_jobs: No more chains are taken while those that are held have as many jobs.
     """
 
     def __init__(
@@ -40,10 +41,13 @@ class Chains:
         make_traverser: Callable[[RunningChain, Assignment], Traverser],
         *,
         max_chains: int,
+        max_jobs: int = 200_000,
     ) -> None:
         self._runner_id = runner_id
         self._make_traverser = make_traverser
         self._max_chains = max_chains
+        self._max_jobs = max_jobs
+        self._jobs = 0
         self._held: dict[str, tuple[Assignment, Traverser]] = {}
         self._draining = False
         self._none_left = asyncio.Event()
@@ -140,6 +144,11 @@ class Chains:
                     f"job runner holds {self._max_chains} chains, its limit: try again later",
                     reason="TOO_MANY_CHAINS",
                 )
+            if self._jobs >= self._max_jobs:
+                raise ResourceExhaustedError(
+                    f"job runner holds chains of {self._max_jobs} jobs, its limit: try again later",
+                    reason="TOO_MANY_CHAINS",
+                )
             return False
         if held[0].epoch == assignment.epoch:
             return True
@@ -155,9 +164,12 @@ class Chains:
         traverser = self._make_traverser(chain, assignment)
         self._held[assignment.request_id] = (assignment, traverser)
         self._none_left.clear()
-        traverser.start(on_done=lambda: self._drop(assignment))
+        jobs = len(chain.jobs)
+        self._jobs += jobs
+        traverser.start(on_done=lambda: self._drop(assignment, jobs))
 
-    def _drop(self, assignment: Assignment) -> None:
+    def _drop(self, assignment: Assignment, jobs: int) -> None:
         del self._held[assignment.request_id]
+        self._jobs -= jobs
         if not self._held:
             self._none_left.set()

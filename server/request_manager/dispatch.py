@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from server.request_manager.recovery import recovered
+from server.request_manager.waiting import WaitingRequests
 from spincycle_grpc.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -40,10 +41,13 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 MAX_SENDING = 1000
-"""Chains on their way to runners at a time; more requests wait for the next round."""
+"""Chains on their way to runners at a time; more requests wait as PENDING."""
+
+MAX_SENDING_JOBS = 200_000
+"""Jobs of these chains, since a chain may be large."""
 
 ROUND_SIZE = 200
-"""Waiting requests, and suspended ones, that one round takes up."""
+"""Suspended requests, and lost ones, that one round takes up."""
 
 FORGET_SIZE = 500
 """Idempotency keys that are forgotten in one transaction."""
@@ -69,23 +73,55 @@ class Dispatcher:
         runners: The runners to choose from.
         interval: Seconds between rounds.
         suspended_timeout: Seconds after which a suspended request that nobody resumed fails.
+        max_waiting: As many requests may wait for a runner.
     """
 
-    def __init__(self, store: Store, runners: Runners, *, interval: float, suspended_timeout: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        runners: Runners,
+        *,
+        interval: float,
+        suspended_timeout: float,
+        max_waiting: int = 10_000,
+    ) -> None:
         self._store = store
         self._runners = runners
         self._interval = interval
         self._suspended_timeout = suspended_timeout
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], int] = {}
+        self._sending_jobs = 0
+        self._waiting = WaitingRequests(store, self._give_out, limit=max_waiting, interval=interval)
         self._wake = asyncio.Event()
 
+    def check_room(self) -> None:
+        """Does nothing while one more request may be made.
+
+        Raises:
+            ResourceExhaustedError: As many wait for a runner as may.
+        """
+        self._waiting.check()
+
     def pick(self) -> RunnerInfo | None:
-        """Returns the runner for the next new request; None when it has to wait."""
-        return self._runners.pick() if len(self._sending) < MAX_SENDING else None
+        """Returns the runner for the next new request; None when it has to wait, behind others perhaps."""
+        return None if self._waiting.any else self._pick()
+
+    def waits(self) -> None:
+        """Tells that a new request has to wait, and is in the database."""
+        self._waiting.added()
+
+    def freed(self, runner_id: str, chains: int) -> None:
+        """Tells that chains of a runner have ended, and that it knows."""
+        if self._runners.full.freed(runner_id, chains):
+            self._waiting.wake()
+
+    def _pick(self) -> RunnerInfo | None:
+        has_room = len(self._sending) < MAX_SENDING and self._sending_jobs < MAX_SENDING_JOBS
+        return self._runners.pick() if has_room else None
 
     def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Tells a runner, in the background, of a request that is assigned to it already."""
-        self._background(self._send_new(runner, assignment, job_chain))
+        self._background(self._send_new(runner, assignment, job_chain), len(job_chain.jobs))
 
     async def start(self, request_id: str) -> None:
         """Assigns a PENDING request and tells its runner, before it returns.
@@ -101,7 +137,7 @@ class Dispatcher:
         runner = self._runners.pick()
         if runner is None:
             raise UnavailableError(
-                "no job runner is alive: the request starts by itself when one is",
+                "no job runner is alive and has room: the request starts by itself when one is",
                 reason="NO_JOB_RUNNER",
                 request_id=request_id,
             )
@@ -179,18 +215,27 @@ class Dispatcher:
     def wake(self) -> None:
         """Makes the next round come now, as when a runner has come to life."""
         self._wake.set()
+        self._waiting.wake()
 
     async def run(self) -> None:
-        """Goes round for ever: gives out what waits and what is suspended. Ends when cancelled."""
+        """Gives out what waits, what is suspended and what is lost, for ever. Ends when cancelled."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._waiting.run())
+            both.create_task(self._go_round())
+
+    async def _go_round(self) -> None:
         while True:
+            goes_on = False
             try:
                 await self._runners.refresh()
-                await self._round()
+                goes_on = await self._round()
                 await self._forget_keys()
             except SpinCycleError as error:
                 logger.warning("dispatch round failed", error=str(error), reason=error.reason)
             except Exception as error:  # The next round may go: without rounds nothing is recovered.
                 logger.error("dispatch round broke", exc_info=error)
+            if goes_on:
+                continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval)
             self._wake.clear()
@@ -201,26 +246,42 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
 
-    async def _round(self) -> None:
-        for request_id in await self._store.waiting_requests(ROUND_SIZE):
-            runner = self.pick()
+    async def _give_out(self, request_ids: Sequence[str]) -> int:
+        """Gives PENDING requests to runners, all at once. Returns for how many there was one."""
+        pairs: list[tuple[str, RunnerInfo]] = []
+        for request_id in request_ids[: max(0, MAX_SENDING - len(self._sending))]:
+            runner = self._pick()
             if runner is None:
                 break
+            pairs.append((request_id, runner))
+        await asyncio.gather(*(self._start_waiting(request_id, runner) for request_id, runner in pairs))
+        return len(pairs)
+
+    async def _start_waiting(self, request_id: str, runner: RunnerInfo) -> None:
+        try:
             assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
             if assignment is not None:
                 job_chain = await self._read(assignment, self._store.get_job_chain(request_id))
                 if job_chain is not None:
                     self.send(runner, assignment, job_chain)
+        except SpinCycleError as error:  # If it is assigned, its runner tells that it lacks it.
+            logger.warning("waiting request not given out", request_id=request_id, error=str(error))
+
+    async def _round(self) -> bool:
+        """Returns whether there may be more to do at once."""
         for request_id in await self._store.fail_unresumed(self._suspended_timeout):
             logger.warning("request failed: nobody resumed it in time", request_id=request_id)
-        for request_id in await self._store.suspended_requests(ROUND_SIZE):
-            runner = self.pick()
+        suspended = await self._store.suspended_requests(ROUND_SIZE)
+        for request_id in suspended:
+            runner = self._pick()
             if runner is None:
-                break
+                return False
             await self._resume(request_id, runner)
-        for lost in await self._store.lost_requests(ROUND_SIZE):
+        all_lost = await self._store.lost_requests(ROUND_SIZE)
+        for lost in all_lost:
             if not await self.recover(lost):
-                break
+                return False
+        return ROUND_SIZE in (len(suspended), len(all_lost))
 
     async def _forget_keys(self) -> None:
         """Forgets idempotency keys that have expired, in small transactions, and so many at the most."""
@@ -237,7 +298,7 @@ class Dispatcher:
             logger.warning("suspended chain is gone: rebuilt from the job log", request_id=request_id)
             await self._go_on(runner, assignment)
         elif found:
-            self._background(self._send_suspended(runner, assignment, found[0]))
+            self._send_suspended_soon(runner, assignment, found[0])
 
     async def _suspended(self, request_id: str) -> list[SuspendedJobChain]:
         suspended = await self._store.get_suspended(request_id)
@@ -260,7 +321,7 @@ class Dispatcher:
         Its record is read only when the assignment has changed hands, so that no report that the
         old one still sends can be missing in what is read.
         """
-        runner = self.pick()
+        runner = self._pick()
         if runner is None:
             return False
         assignment = await self._store.assign(
@@ -285,7 +346,7 @@ class Dispatcher:
         if stopped is not None:
             await self._store.end_assignment(assignment, stopped, suspended.job_chain.finished_jobs)
         else:
-            self._background(self._send_suspended(runner, assignment, suspended))
+            self._send_suspended_soon(runner, assignment, suspended)
 
     def recover_soon(self, lost: Assignment, token: int) -> None:
         """As `recover`, in the background; if too much is under way, the next look finds it again."""
@@ -298,13 +359,22 @@ class Dispatcher:
         except SpinCycleError as error:
             logger.warning("request not taken over", request_id=lost.request_id, error=str(error))
 
-    def _background(self, sending: Coroutine[object, object, None]) -> None:
+    def _send_suspended_soon(
+        self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
+    ) -> None:
+        jobs = len(suspended.job_chain.jobs)
+        self._background(self._send_suspended(runner, assignment, suspended), jobs)
+
+    def _background(self, sending: Coroutine[object, object, None], jobs: int = 0) -> None:
         task = asyncio.create_task(sending)
-        self._sending.add(task)
+        self._sending[task] = jobs
+        self._sending_jobs += jobs
         task.add_done_callback(self._sent)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
+        self._sending_jobs -= self._sending.pop(task)
+        if self._waiting.any and len(self._sending) == MAX_SENDING // 2:
+            self._waiting.wake()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("sending a chain failed", exc_info=error)
 
@@ -334,12 +404,18 @@ class Dispatcher:
                 await self._store.end_assignment(assignment, State.FAIL)
                 return False
             except (FailedPreconditionError, ResourceExhaustedError) as error:
-                logger.warning("runner did not take the chain", error=str(error), **names)
+                is_full = error.reason == "TOO_MANY_CHAINS"
+                write = logger.debug if is_full else logger.warning
+                write("runner did not take the chain", error=str(error), **names)
+                if is_full:
+                    self._runners.full.refused(runner.runner_id)
                 if error.reason == "OTHER_RUNNER":
                     await self._store.remove_runner(runner.runner_id)
                     self._runners.remove(runner.runner_id)
                 # What may have run before goes on from its record, not from where it was.
                 await self._store.unassign(assignment, State.RUNNING if doubtful else state_before)
+                if state_before is State.PENDING and not doubtful:
+                    self._waiting.added()
                 return False
             except SpinCycleError as error:
                 logger.warning("runner does not answer", error=str(error), **names)

@@ -131,6 +131,10 @@ class RunnerReportsService:
                 self._left(runner.runner_id)
             left = self._lease - (now - renewed_at)
             yield ReportResponse(number=message.number, refused=refused, lease=_duration(left))
+            # Now the runner has the answer, and has done with what has ended.
+            ended = sum(chain.WhichOneof("end") is not None for chain in message.chains)
+            if ended:
+                self._dispatcher.freed(runner.runner_id, ended)
 
     async def Finish(self, request: FinishRequest, context: CallContext) -> FinishResponse:  # noqa: N802
         """Sets the final state of a RUNNING request."""

@@ -15,6 +15,7 @@ import grpc.aio
 import structlog
 
 from server.request_manager.chain_sender import ChainSender
+from server.request_manager.full_runners import FullRunners
 from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, RunningJobsRequest, StopJobChainRequest
@@ -43,6 +44,9 @@ class Runners:
     Args:
         store: Says which runners are alive.
         credentials: For TLS to the runners; None: plain text.
+
+    Attributes:
+        full: Those of them that take no more for now.
     """
 
     def __init__(self, store: Store, credentials: grpc.ChannelCredentials | None = None) -> None:
@@ -54,6 +58,7 @@ class Runners:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._senders: dict[str, ChainSender] = {}
         self._turn = 0
+        self.full = FullRunners()
 
     async def refresh(self) -> None:
         """Reads from the database which runners are alive, and closes channels to those that are not."""
@@ -65,6 +70,7 @@ class Runners:
         self._draining = draining | (self._draining & self._heard.keys())
         for runner_id in [runner_id for runner_id in self._senders if runner_id not in self._live]:
             await self._senders.pop(runner_id).close()
+        self.full.keep(set(self._live))
         used = {runner.grpc_address for runner, _ in live}
         for address in [address for address in self._channels if address not in used]:
             await self._channels.pop(address).close()
@@ -93,12 +99,14 @@ class Runners:
         able = [
             runner
             for runner_id, runner in self._live.items()
-            if runner_id not in self._draining and runner_id not in excluded
+            if runner_id not in self._draining and runner_id not in excluded and self.full.has_room(runner_id)
         ]
         if not able:
             return None
         self._turn += 1
-        return able[self._turn % len(able)]
+        picked = able[self._turn % len(able)]
+        self.full.given(picked.runner_id)
+        return picked
 
     async def start_job_chain(self, runner: RunnerInfo, chain: AssignedJobChain) -> None:
         """Gives the runner a chain. Safe to repeat.

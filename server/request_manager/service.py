@@ -69,6 +69,7 @@ class RequestManagerService:
         key = key_of(request, args, context.caller.name)
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
             return await self._made_before(earlier)
+        self._dispatcher.check_room()
         request_id = self._request_ids.next()
         built = await self._building.build(request.type, args, request_id)
         created = Request(
@@ -87,6 +88,8 @@ class RequestManagerService:
             return await self._made_before(error.request_id)
         if runner is not None and assignment is not None:
             self._dispatcher.send(runner, assignment, built.job_chain)
+        else:
+            self._dispatcher.waits()
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         return messages.CreateResponse(request=created)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,12 +32,20 @@ logger = structlog.get_logger(__name__)
 UnaryHandler: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Any]]
 
+RESERVED = 1000
+"""Calls of other servers that are let in when as many calls as may be are inside."""
+
+_REFUSALS_TOLD = 1.0
+"""Seconds for which refusals are counted before the log tells them."""
+
 _SERVER_FAULTS = frozenset({Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE})
 _NOBODY = Caller()
 
 
 class Gate:
     """Lets calls in, up to a number at a time, until it is closed.
+
+    Calls of other servers have a reserve beyond that, so that users cannot keep them out.
 
     Args:
         limit: Calls at a time.
@@ -49,8 +58,8 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def enter(self) -> None:
-        """Lets one call in.
+    def enter(self, *, reserved: bool = False) -> None:
+        """Lets one call in; a reserved one is another server's.
 
         Raises:
             UnavailableError: The gate is closed: the server shuts down.
@@ -58,7 +67,7 @@ class Gate:
         """
         if self._closed:
             raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
-        if self._inside >= self._limit:
+        if self._inside >= self._limit + RESERVED * reserved:
             raise ResourceExhaustedError(
                 f"the server has {self._limit} calls at hand, its limit: try again later",
                 reason="TOO_MANY_CALLS",
@@ -106,6 +115,7 @@ class MethodTable:
         servicer: Has a coroutine for each method, or an async generator for a streaming one.
         gate: Lets calls in.
         authenticator: Finds out who calls.
+        reserved: The names of methods that other servers call.
     """
 
     def __init__(
@@ -114,8 +124,12 @@ class MethodTable:
         servicer: object,
         gate: Gate,
         authenticator: Authenticator | None = None,
+        *,
+        reserved: Collection[str] = (),
     ) -> None:
         self.service = service
+        self._reserved = reserved
+        self._refusals = _Refusals(service.full_name)
         self._gate = gate
         self._authenticator = authenticator
         self.methods: Mapping[str, Method] = {
@@ -143,14 +157,22 @@ class MethodTable:
     def _unary(self, descriptor: MethodDescriptor, handler: UnaryHandler) -> UnaryHandler:
         name = descriptor.full_name
         gate = self._gate
+        reserved = descriptor.name in self._reserved
 
         async def call(request: Message, context: CallContext) -> Message:
-            gate.enter()
+            try:
+                gate.enter(reserved=reserved)
+            except ResourceExhaustedError as error:
+                self._refusals.add(error)
+                raise
             started = time.monotonic()
             try:
                 if self._authenticator is not None:
                     context = await self._identified(context)
                 answer: Message = await handler(request, context)
+            except ResourceExhaustedError as error:
+                self._refusals.add(error)
+                raise
             except SpinCycleError as error:
                 _log_failure(name, request, context, error, started)
                 raise
@@ -176,6 +198,24 @@ class MethodTable:
                 raise _unexpected(name, None, error) from error
 
         return call
+
+
+class _Refusals:
+    """Tells the log of refused calls, a second's together: a line each would cost more than to refuse."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._counts: Counter[str] = Counter()
+
+    def add(self, error: ResourceExhaustedError) -> None:
+        """Counts a refusal by its reason."""
+        if not self._counts:
+            asyncio.get_running_loop().call_later(_REFUSALS_TOLD, self._tell)
+        self._counts[error.reason] += 1
+
+    def _tell(self) -> None:
+        logger.warning("calls refused", service=self._service, calls=dict(self._counts))
+        self._counts.clear()
 
 
 def _log_failure(

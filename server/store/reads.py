@@ -186,6 +186,12 @@ def requests_in_state(connection: Connection, state: State, limit: int) -> Seque
     ).all()
 
 
+def count_in_state(connection: Connection, state: State, limit: int) -> int:
+    """Returns how many requests are in a state; no more than the limit are counted."""
+    found = select(requests.c.request_id).where(requests.c.state == state).limit(limit).subquery()
+    return connection.scalar(select(func.count()).select_from(found)) or 0
+
+
 def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[Assignment]:
     """Returns the last assignments of requests that have been suspended for longer than this."""
     before = database_now(connection) - int(seconds * 1_000_000)

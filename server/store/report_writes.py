@@ -147,6 +147,7 @@ class ApplyReports(Write):
     """What one message of a runner says. Result: the list of RefusedReport."""
 
     order: ClassVar[int] = 9
+    is_reserved: ClassVar[bool] = True
     runner_id: str
     reports: Sequence[ChainReport]
 
@@ -294,6 +295,7 @@ class RenewRunner(Write):
     """
 
     order: ClassVar[int] = 1
+    is_reserved: ClassVar[bool] = True
     runner: RunnerInfo
     lease: float
     draining: bool
@@ -382,6 +384,7 @@ class RemoveRunner(Write):
     """Ends the lease of a runner that has left. Result: None."""
 
     order: ClassVar[int] = 10
+    is_reserved: ClassVar[bool] = True
     runner_id: str
 
     @classmethod

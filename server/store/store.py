@@ -247,6 +247,10 @@ class Store:
         """Returns the ids of PENDING requests, oldest first."""
         return await self._read(reads.requests_in_state, State.PENDING, limit)
 
+    async def count_waiting(self, limit: int) -> int:
+        """Returns how many requests are PENDING; no more than the limit are counted."""
+        return await self._read(reads.count_in_state, State.PENDING, limit)
+
     async def suspended_requests(self, limit: int) -> Sequence[str]:
         """Returns the ids of SUSPENDED requests, oldest first."""
         return await self._read(reads.requests_in_state, State.SUSPENDED, limit)

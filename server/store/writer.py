@@ -36,6 +36,9 @@ logger = structlog.get_logger(__name__)
 MAX_WAITING = 10_000
 """Writes that wait; one more is refused."""
 
+RESERVED = 1000
+"""Writes beyond that which wait if they are of runners, which must not lose their leases to users' load."""
+
 MAX_BATCH = 500
 """Writes in one transaction."""
 
@@ -69,9 +72,11 @@ class Write(ABC):
 
     Attributes:
         order: Kinds with a lower number come first in a transaction.
+        is_reserved: Whether the kind has places in the queue that others do not.
     """
 
     order: ClassVar[int] = 0
+    is_reserved: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -125,7 +130,8 @@ class GroupCommitWriter:
         """
         if self._closed:
             raise UnavailableError("the database is closed", reason="STORE_CLOSED")
-        if self._queue.qsize() >= MAX_WAITING:
+        limit = MAX_WAITING + RESERVED if write.is_reserved else MAX_WAITING
+        if self._queue.qsize() >= limit:
             raise ResourceExhaustedError(
                 f"{MAX_WAITING} changes wait for the database, the limit: try again later",
                 reason="TOO_MANY_WRITES",

@@ -1,0 +1,194 @@
+"""Load that does not wait for answers: calls are begun at a rate, however slowly they are answered.
+
+A closed loop slows down with the server that it measures, and so hides what an overload does. Here a
+call that is due takes an idle connection; where none is left, it is counted as held back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from bench.http_load import Connection, connect
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
+
+TICK = 0.002
+"""Seconds between looks at which calls are due."""
+
+CHANNELS = 4
+"""gRPC channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of call.
+
+    Attributes:
+        name: What it is called in the figures.
+        rate: Calls a second.
+        data: The bytes of an HTTP request; None: a create over gRPC.
+        creates: Whether it makes a request.
+    """
+
+    name: str
+    rate: float
+    data: bytes | None
+    creates: bool
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of the calls.
+
+    Attributes:
+        offered: Calls begun, by kind.
+        held_back: Calls that were due while no connection was idle, by kind.
+        answers: Calls by what was answered: the status with the reason of a refusal, or what went wrong.
+        made: Ids of the requests that were made.
+        good: Seconds of the calls that were done, by kind.
+        refused: Seconds of those that were refused.
+        unanswered: Calls that had no answer within the deadline.
+    """
+
+    offered: Counter[str] = field(default_factory=Counter)
+    held_back: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    made: list[str] = field(default_factory=list)
+    good: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    refused: list[float] = field(default_factory=list)
+    unanswered: int = 0
+
+
+class OpenLoad:
+    """Offers calls to a Request Manager at their rates.
+
+    Args:
+        http: Where it serves HTTP, host:port.
+        grpc_address: Where it serves gRPC.
+        kinds: What is offered.
+        connections: HTTP connections.
+        deadline: Seconds within which a call must be answered.
+    """
+
+    def __init__(
+        self, http: str, grpc_address: str, kinds: list[Kind], *, connections: int, deadline: float
+    ) -> None:
+        self._http = http
+        self._grpc_address = grpc_address
+        self._kinds = kinds
+        self._connections = connections
+        self._deadline = deadline
+        self._idle: list[Connection] = []
+        self._calls: set[asyncio.Future[None]] = set()
+        self._under_way = 0
+        self.outcome = Outcome()
+
+    async def run(self, seconds: float, look: Callable[[], None], look_every: float = 0.5) -> Outcome:
+        """Offers the load for some seconds, then waits for the answers that are due.
+
+        Args:
+            seconds: For how long calls are begun.
+            look: Is called now and then meanwhile.
+            look_every: Seconds between these.
+        """
+        for _ in range(self._connections):
+            self._idle.append(await connect(self._http))
+        channels = [grpc.aio.insecure_channel(self._grpc_address) for _ in range(CHANNELS)]
+        stubs = itertools.cycle([RequestManagerStub(channel) for channel in channels])
+        began = time.perf_counter()
+        done, next_look = [0] * len(self._kinds), 0.0
+        while (now := time.perf_counter() - began) < seconds:
+            for index, kind in enumerate(self._kinds):
+                due = int(now * kind.rate)
+                for _ in range(due - done[index]):
+                    self._begin(kind, next(stubs) if kind.data is None else None)
+                done[index] = due
+            if now >= next_look:
+                look()
+                next_look = now + look_every
+            await asyncio.sleep(TICK)
+        end = time.perf_counter() + self._deadline
+        while self._under_way and time.perf_counter() < end:  # noqa: ASYNC110 (cheaper than an event a call)
+            await asyncio.sleep(0.02)
+        self.outcome.unanswered = self._under_way
+        for call in self._calls:
+            call.cancel()
+        for connection in self._idle:
+            connection.close()
+        for channel in channels:
+            await channel.close()
+        return self.outcome
+
+    def _begin(self, kind: Kind, stub: Any) -> None:
+        if kind.data is None:
+            self.outcome.offered[kind.name] += 1
+            self._under_way += 1
+            call = asyncio.ensure_future(self._create_by_grpc(kind, stub))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+            return
+        if not self._idle:
+            self.outcome.held_back[kind.name] += 1
+            return
+        self.outcome.offered[kind.name] += 1
+        self._under_way += 1
+        connection, began = self._idle.pop(), time.perf_counter()
+        answer = connection.send(kind.data)
+        answer.add_done_callback(lambda ended: self._on_http(kind, connection, began, ended))
+
+    def _on_http(
+        self,
+        kind: Kind,
+        connection: Connection,
+        began: float,
+        ended: asyncio.Future[tuple[int, bytes, bytes]],
+    ) -> None:
+        self._under_way -= 1
+        error = ended.exception()
+        if error is not None:
+            self.outcome.answers[f"broken connection ({type(error).__name__})"] += 1
+            return
+        self._idle.append(connection)
+        status, head, body = ended.result()
+        self._count(kind, status in (200, 201), began)
+        if status == 201 and kind.creates:
+            place = head.lower().find(b"\r\nlocation:")
+            location = head[place + 11 :].split(b"\r\n", 1)[0].strip().decode()
+            self.outcome.made.append(location.rpartition("/")[2])
+        text = str(status)
+        if status in (429, 503):
+            text += "" if b"\r\nretry-after:" in head.lower() else " without Retry-After"
+            text += f" {_sentence(body)}"
+        self.outcome.answers[text] += 1
+
+    async def _create_by_grpc(self, kind: Kind, stub: Any) -> None:
+        began = time.perf_counter()
+        try:
+            answer = await stub.Create(CreateRequest(type="three-jobs"), timeout=self._deadline)
+        except grpc.aio.AioRpcError as error:
+            self._count(kind, False, began)
+            self.outcome.answers[f"gRPC {error.code().name}"] += 1
+        else:
+            self._count(kind, True, began)
+            self.outcome.answers["gRPC OK"] += 1
+            self.outcome.made.append(answer.request.id)
+        finally:
+            self._under_way -= 1
+
+    def _count(self, kind: Kind, good: bool, began: float) -> None:
+        (self.outcome.good[kind.name] if good else self.outcome.refused).append(time.perf_counter() - began)
+
+
+def _sentence(body: bytes) -> str:
+    """Returns the message of an error, as far as it is short."""
+    _, _, rest = body.partition(b'"message":"')
+    return rest.partition(b'"')[0][:60].decode(errors="replace")
