@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 from server.store import DatabaseOptions, migrations
 from server.store.engine import make_engine, parse_url
@@ -24,7 +25,7 @@ SPECS = Path(__file__).parent / "data" / "specs"
 START_LIMIT = 60.0
 STOP_LIMIT = 40.0
 
-__all__ = ["DATABASES", "Cluster", "Server", "running_cluster"]
+__all__ = ["DATABASES", "Cluster", "Server", "private_database", "running_cluster"]
 
 
 @dataclass
@@ -112,7 +113,7 @@ def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
     directory = Path(tempfile.mkdtemp(prefix="spincycle-bench-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        database = None if kind == "sqlite" else stack.enter_context(database_server(kind))
+        database = None if kind == "sqlite" else stack.enter_context(private_database(kind))
         url = f"sqlite:///{directory / 'bench.db'}" if database is None else database.fresh_database()
         _migrate(url)
         environment = {f"SPINCYCLE_{name.upper()}": value for name, value in options.items()}
@@ -122,6 +123,16 @@ def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
         runner = stack.enter_context(_running("job runner", directory, environment, "--rm", manager.grpc))
         _wait_logged(directory / "job-runner.log", "reporting")
         yield Cluster(kind, database, url, manager, runner, directory)
+
+
+@contextlib.contextmanager
+def private_database(kind: str) -> Iterator[DatabaseServer]:
+    """Runs a database server of a kind; ends the program with a sentence where there is none."""
+    try:
+        with database_server(kind) as server:
+            yield server
+    except pytest.skip.Exception as missing:
+        raise SystemExit(f"{missing}: install the server of {kind}, or measure --database sqlite") from None
 
 
 def _migrate(url: str) -> None:

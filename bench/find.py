@@ -25,6 +25,7 @@ from typing import Any
 from sqlalchemy import insert, text
 from sqlalchemy.engine import Connection, Engine
 
+from bench.cluster import private_database
 from server.request_ids import RequestIdGenerator
 from server.store import DatabaseOptions, migrations
 from server.store.engine import make_engine, parse_url
@@ -35,7 +36,7 @@ from server.store.schema import request_args, requests
 from server.store.transaction import Transaction
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import RequestFilter
-from tests.databases import DATABASES, database_server
+from tests.databases import DATABASES
 
 PAGE = 50
 CHUNK = 5_000
@@ -256,7 +257,7 @@ def databases(kind: str) -> Iterator[Any]:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="spincycle-find-"))
             urls = (f"sqlite:///{directory}/{number}.db" for number in range(10))
         else:
-            server = stack.enter_context(database_server(kind))
+            server = stack.enter_context(private_database(kind))
             urls = (server.fresh_database() for _ in range(10))
 
         def make() -> tuple[Engine, Engine]:

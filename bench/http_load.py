@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
+ANSWER_LIMIT = 60.0
+"""Seconds after which a server that does not answer ends the measurement."""
+
 
 @dataclass(slots=True)
 class Answers:
@@ -107,7 +110,8 @@ async def closed_loop(
     async def client() -> None:
         connection = await connect(address)
         while (began := time.perf_counter()) < end and (data := make()) is not None:
-            status, head, _ = await connection.send(data)
+            async with asyncio.timeout(ANSWER_LIMIT):
+                status, head, _ = await connection.send(data)
             answers.seconds.append(time.perf_counter() - began)
             answers.statuses[status] = answers.statuses.get(status, 0) + 1
             place = head.lower().find(b"\r\nlocation:")

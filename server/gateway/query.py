@@ -30,6 +30,7 @@ class QueryReader:
 
     def __init__(self, message_type: Descriptor, excluded: Collection[str]) -> None:
         self._setters: dict[str, Callable[[Message, str, str], None]] = {}
+        self._repeated: set[str] = set()
         self.fields: dict[str, FieldDescriptor] = {}
         """The fields by the names of their parameters."""
         if "*" not in excluded:
@@ -47,6 +48,8 @@ class QueryReader:
             if parse is not None:
                 name = options.query_name or field.json_name
                 self._setters[name] = _setter(field, path, parse)
+                if field.is_repeated:
+                    self._repeated.add(name)
                 self.fields[name] = field
 
     def read(self, query: bytes, request: Message) -> None:
@@ -63,7 +66,12 @@ class QueryReader:
             raise InvalidArgumentError(
                 f"a query has at most {MAX_PARAMETERS} parameters", reason="BAD_QUERY"
             ) from error
+        single: set[str] = set()
         for name, text in pairs:
+            if name in single:
+                continue  # Of several the first counts, as with the original.
+            if name not in self._repeated:
+                single.add(name)
             setter = self._setters.get(name)
             if setter is not None and text:
                 setter(request, name, text)

@@ -36,7 +36,7 @@ class DatabaseOptions:
     Attributes:
         timeout: Seconds that a statement waits for another's lock or its answer, and for a connection.
             Troubles that pass are waited out for as long.
-        connections: Connections that read, and threads that use them. One more writes.
+        connections: Connections that read, and threads that use them. Up to three more write and look.
         cert_file: The client's certificate for MySQL; "": none.
         key_file: Its key.
         ca_file: Who must have signed the server's certificate; "": TLS only if the URL asks for it.
