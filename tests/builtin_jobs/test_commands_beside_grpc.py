@@ -48,7 +48,7 @@ async def main():
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-    await server.stop(0)
+    await server.stop(10)  # Calls that are under way end by themselves.
     print(dict(ended), "GRPC_ENABLE_FORK_SUPPORT" in os.environ)
 
 uvloop.run(main())

@@ -62,7 +62,10 @@ async def spoil(store: Store, request_id: str) -> None:
 async def test_a_waiting_request_that_cannot_be_read_fails_and_others_start(store: Store) -> None:
     spoilt, sound = await create(store, None), await create(store, None)
     await spoil(store, spoilt.id)
-    await dispatched(store, None)
+    dispatcher = await dispatched(store, None)
+    await dispatcher._give_out(await store.waiting_requests(10))
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(*dispatcher._sending)
     assert await state_of(store, spoilt.id) is State.FAIL
     assert await state_of(store, sound.id) is State.RUNNING
 
