@@ -37,7 +37,8 @@ check: $(DEV_ENV) ## Style, types and contracts.
 	$(BIN)/python tools/protos.py check lint breaking
 
 unit: $(DEV_ENV) ## The tests alone, but for chaos, in 4 processes: most of them wait (ARGS is for pytest).
-	$(BIN)/python -m pytest -m "not chaos" -n 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest tests/builtin_jobs $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart everything for MINUTES=5 on each DB (or one: sqlite, mariadb, postgresql), by SEED.
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
