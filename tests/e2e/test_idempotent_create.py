@@ -31,14 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield both
 
 
-@pytest.fixture
-def http(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT
-    ) as client:
-        yield client
-
-
 def test_the_same_call_gets_the_same_answer(http: httpx.Client, server: ServerProcess) -> None:
     first = http.post(PATH, json=NAP, headers={"Idempotency-Key": KEY})
     assert first.status_code == 201

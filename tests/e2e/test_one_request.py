@@ -57,14 +57,6 @@ def server(
             yield manager
 
 
-@pytest.fixture
-def http(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT
-    ) as client:
-        yield client
-
-
 def wait_state(http: httpx.Client, request_id: str, *states: int) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         request: dict[str, Any] = http.get(f"/api/v1/requests/{request_id}").json()
