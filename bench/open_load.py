@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,7 +87,7 @@ class OpenLoad:
         self._kinds = kinds
         self._connections = connections
         self._deadline = deadline
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()  # used in turn, so that none is idle for long
         self._calls: set[asyncio.Future[None]] = set()
         self._under_way = 0
         self.outcome = Outcome()
@@ -141,7 +141,7 @@ class OpenLoad:
             return
         self.outcome.offered[kind.name] += 1
         self._under_way += 1
-        connection, began = self._idle.pop(), time.perf_counter()
+        connection, began = self._idle.popleft(), time.perf_counter()
         answer = connection.send(kind.data)
         answer.add_done_callback(lambda ended: self._on_http(kind, connection, began, ended))
 

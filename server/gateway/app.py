@@ -106,6 +106,12 @@ class GatewayApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
+    def refusal(self, error: SpinCycleError) -> bytes:
+        """Returns the answer to calls that are refused with an error, without the headers of all answers."""
+        _, headers, body = self._error(error)
+        headers.append((b"content-length", str(len(body)).encode()))
+        return b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body
+
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, list[Header], bytes]:
         path = scope.get("raw_path") or scope["path"].encode()
         routes, values = self._router.find(path.partition(b"?")[0].decode("latin-1"))

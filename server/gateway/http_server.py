@@ -7,7 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,19 @@ class HttpServer:
         address: Where to listen; port 0 lets the system choose.
         tls: The certificate; empty: plain HTTP.
         limits: What a client may do.
+        refusal: Returns what follows the common headers of an answer 429, where calls are refused now.
     """
 
-    def __init__(self, app: Any, address: Address, tls: TlsFiles, limits: HttpLimits) -> None:
+    def __init__(  # noqa: PLR0917 (each is named above)
+        self,
+        app: Any,
+        address: Address,
+        tls: TlsFiles,
+        limits: HttpLimits,
+        refusal: Callable[[], bytes | None],
+    ) -> None:
         idle_timeout: Any = limits.idle_timeout  # uvicorn asks for an int, and hands it to a timer
-        protocol: Any = partial(HttpProtocol, limits=limits)
+        protocol: Any = partial(HttpProtocol, limits=limits, refusal=refusal)
         self._address = address
         self._config = uvicorn.Config(
             app,

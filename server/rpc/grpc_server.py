@@ -16,9 +16,14 @@ from server.rpc.status import status_of
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
 
+MAX_PENDING = 10_000
+"""Calls that have come and were not looked at yet; the library cancels what is beyond, without a reason."""
+
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.server.max_pending_requests", MAX_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -6,9 +6,7 @@ down, the limit of calls at a time, authentication, the log, and what an error b
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,12 +17,12 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from server.rpc.context import Authenticator, CallContext, Caller
+from server.rpc.gate import Gate
 from spincycle_grpc.errors import (
     InternalError,
     ResourceExhaustedError,
     SpinCycleError,
     Status,
-    UnavailableError,
 )
 
 logger = structlog.get_logger(__name__)
@@ -32,62 +30,8 @@ logger = structlog.get_logger(__name__)
 UnaryHandler: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Any]]
 
-RESERVED = 1000
-"""Calls of other servers that are let in when as many calls as may be are inside."""
-
-_REFUSALS_TOLD = 1.0
-"""Seconds for which refusals are counted before the log tells them."""
-
 _SERVER_FAULTS = frozenset({Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE})
 _NOBODY = Caller()
-
-
-class Gate:
-    """Lets calls in, up to a number at a time, until it is closed.
-
-    Calls of other servers have a reserve beyond that, so that users cannot keep them out.
-
-    Args:
-        limit: Calls at a time.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside = 0
-        self._closed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def enter(self, *, reserved: bool = False) -> None:
-        """Lets one call in; a reserved one is another server's.
-
-        Raises:
-            UnavailableError: The gate is closed: the server shuts down.
-            ResourceExhaustedError: As many calls as may be are inside.
-        """
-        if self._closed:
-            raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
-        if self._inside >= self._limit + RESERVED * reserved:
-            raise ResourceExhaustedError(
-                f"the server has {self._limit} calls at hand, its limit: try again later",
-                reason="TOO_MANY_CALLS",
-            )
-        self._inside += 1
-        self._idle.clear()
-
-    def leave(self) -> None:
-        """Tells that a call has ended."""
-        self._inside -= 1
-        if self._inside == 0:
-            self._idle.set()
-
-    def close(self) -> None:
-        """Lets nobody in any more."""
-        self._closed = True
-
-    async def wait_idle(self) -> None:
-        """Returns when no call is inside."""
-        await self._idle.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +73,6 @@ class MethodTable:
     ) -> None:
         self.service = service
         self._reserved = reserved
-        self._refusals = _Refusals(service.full_name)
         self._gate = gate
         self._authenticator = authenticator
         self.methods: Mapping[str, Method] = {
@@ -160,18 +103,16 @@ class MethodTable:
         reserved = descriptor.name in self._reserved
 
         async def call(request: Message, context: CallContext) -> Message:
-            try:
-                gate.enter(reserved=reserved)
-            except ResourceExhaustedError as error:
-                self._refusals.add(error)
-                raise
+            gate.enter(reserved=reserved)
             started = time.monotonic()
             try:
+                if not reserved:
+                    await gate.turn(context)
                 if self._authenticator is not None:
                     context = await self._identified(context)
                 answer: Message = await handler(request, context)
             except ResourceExhaustedError as error:
-                self._refusals.add(error)
+                gate.refusals.add(error)
                 raise
             except SpinCycleError as error:
                 _log_failure(name, request, context, error, started)
@@ -198,24 +139,6 @@ class MethodTable:
                 raise _unexpected(name, None, error) from error
 
         return call
-
-
-class _Refusals:
-    """Tells the log of refused calls, a second's together: a line each would cost more than to refuse."""
-
-    def __init__(self, service: str) -> None:
-        self._service = service
-        self._counts: Counter[str] = Counter()
-
-    def add(self, error: ResourceExhaustedError) -> None:
-        """Counts a refusal by its reason."""
-        if not self._counts:
-            asyncio.get_running_loop().call_later(_REFUSALS_TOLD, self._tell)
-        self._counts[error.reason] += 1
-
-    def _tell(self) -> None:
-        logger.warning("calls refused", service=self._service, calls=dict(self._counts))
-        self._counts.clear()
 
 
 def _log_failure(

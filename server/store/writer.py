@@ -25,6 +25,7 @@ import structlog
 from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
+from server.pacing import Pacer
 from server.store.clock import EXPRESSIONS, now_expression
 from server.store.schema import writers
 from server.store.transaction import RowStatement, Transaction
@@ -116,6 +117,7 @@ class GroupCommitWriter:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
+        self._pacer = Pacer()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
         self.commits = 0
@@ -150,7 +152,11 @@ class GroupCommitWriter:
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
             results = self._commit(batch)
-            self._loop.call_soon_threadsafe(_resolve, batch, results)
+            self._loop.call_soon_threadsafe(self._resolve, batch, results)
+
+    def _resolve(self, batch: Sequence[_Waiting], results: Sequence[Any]) -> None:
+        for waiting, result in zip(batch, results, strict=True):
+            self._pacer.run(_resolve, waiting.future, result)
 
     def _next_batch(self) -> list[_Waiting] | None:
         first = self._queue.get()
@@ -293,11 +299,10 @@ def _roll_back(connection: Connection) -> bool:
     return True
 
 
-def _resolve(batch: Sequence[_Waiting], results: Sequence[Any]) -> None:
-    for waiting, result in zip(batch, results, strict=True):
-        if waiting.future.done():
-            continue
-        if isinstance(result, SpinCycleError):
-            waiting.future.set_exception(result)
-        else:
-            waiting.future.set_result(result)
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return
+    if isinstance(result, SpinCycleError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -1,0 +1,105 @@
+"""Work that comes in crowds, done some at a time, so that one turn of the event loop stays short.
+
+A turn runs all that has become ready, however much that is. What needs several turns, one after the other,
+waits long where a crowd fills each of them; a call by gRPC needs six before it is even looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+MANY = 64
+"""Callbacks that are run together: the more, the better is shared what a crowd costs."""
+
+FEW = 8
+"""As many, at the most, where somebody needs short turns."""
+
+TURNS = 6
+"""Turns of the loop from these to the next: what is not paced gets through in the turns between."""
+
+_CROWD = 0.001
+"""Seconds within which callbacks count as a crowd."""
+
+_HURRY = 0.25
+"""Seconds for which turns are short for somebody who needs them."""
+
+_FEWER, _MORE = 0.8, 0.25
+"""What few are multiplied with when somebody hurries in each round, and what is added a round when not."""
+
+
+class Pacer:
+    """Runs callbacks in the order in which they came: at once if they are few.
+
+    Its users bound how many wait.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._since = 0.0
+        self._ran = 0
+        self._turns = 0
+        self._rounds = 0
+        self._few = float(FEW)
+        self._hurried_in = 0
+        self._hurry_until = 0.0
+
+    def hurry(self) -> None:
+        """Keeps turns short for a while: shorter, the oftener somebody hurries.
+
+        Who comes one a round may have others behind him; who comes every other round has none.
+        """
+        passed, self._hurried_in = self._rounds - self._hurried_in, self._rounds
+        if passed <= 1:
+            self._few = max(1.0, self._few * _FEWER)
+        else:
+            self._few = min(float(FEW), self._few + _MORE * (passed - 1))
+        self._hurry_until = time.monotonic() + _HURRY
+
+    def run(self, callback: Callable[..., object], *arguments: Any) -> None:
+        """Runs a callback, now or soon; it must not raise. To be called in the thread of the loop."""
+        if not self._waiting:
+            if self._has_room():
+                callback(*arguments)
+                return
+            self._turns = TURNS
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._waiting.append((callback, arguments))
+
+    async def turn(self) -> None:
+        """Returns when it is the caller's turn: at once if callers are few."""
+        if not self._waiting and self._has_room():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.run(_settle, turn)
+        await turn
+
+    def _has_room(self) -> bool:
+        now = time.monotonic()
+        if now - self._since > _CROWD:
+            self._since, self._ran = now, 0
+            self._rounds += 1
+        self._ran += 1
+        return self._ran <= self._size(now)
+
+    def _size(self, now: float) -> int:
+        return int(self._few) if now < self._hurry_until else MANY
+
+    def _turn(self) -> None:
+        self._turns -= 1
+        if self._turns <= 0:
+            self._turns = TURNS
+            self._rounds += 1
+            for _ in range(min(self._size(time.monotonic()), len(self._waiting))):
+                callback, arguments = self._waiting.popleft()
+                callback(*arguments)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
