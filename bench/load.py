@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ MISHAPS = frozenset(
 )
 """What the servers must not have logged."""
 
+MISHAPS_SHOWN = 20
+"""How many of these are written whole, as they stand in the logs."""
+
 
 def measure(database: str, *, seconds: float, calibration: float, **options: str) -> Figures:
     """Returns all figures for a database.
@@ -100,8 +104,9 @@ def measure(database: str, *, seconds: float, calibration: float, **options: str
         figures["serving"] = [_serves(server.grpc) for server in (cluster.manager, cluster.runner)]
         figures["carried_afterwards"] = measures.throughput(cluster, 64, calibration)["requests_a_second"]
         figures["lost"] = _lost(cluster, set(outcome.made))
-        logged = [event.get("message", "") for event in cluster.logged()]
-        figures["mishaps"] = {message: logged.count(message) for message in MISHAPS if message in logged}
+        mishaps = [event for event in cluster.logged() if event.get("message") in MISHAPS]
+        figures["mishaps"] = dict(Counter(event["message"] for event in mishaps))
+        figures["first_mishaps"] = mishaps[:MISHAPS_SHOWN]
     return figures
 
 
