@@ -14,9 +14,9 @@ ALLOWED = {
     "server.specs": set(),
     "server.graph": {"server.specs"},
     "server.chain": set(),
-    "server.store": set(),
+    "server.store": {"server.pacing"},
     "server.builtin_jobs": set(),
-    "server.rpc": set(),
+    "server.rpc": {"server.pacing"},
     "server.gateway": {"server.listening", "server.rpc"},
     "server.request_manager": {
         "server.builtin_jobs", "server.call_threads", "server.chain", "server.graph", "server.request_ids",

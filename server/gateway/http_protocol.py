@@ -164,6 +164,7 @@ class HttpProtocol(HttpToolsProtocol):
         """
         return (
             (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
             and not self._unknown_method
             and self.parser.get_method() in _PLAIN_METHODS
             and self.parser.get_http_version() == "1.1"

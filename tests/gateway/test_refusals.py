@@ -1,0 +1,210 @@
+"""Calls that are refused since the server has as many as it takes: at once, and unread."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.processes import ServerProcess, running
+from tests.gateway.wire import JSON, Answer, Connection, request
+
+CREATE = request("POST", "/api/v1/requests", JSON, body=b'{"type":"one-job","args":{"out":"x"}}')
+LIST = request("GET", "/api/v1/requests?limit=1")
+MESSAGE = "the server has 1 calls at hand, its limit: try again later"
+
+
+@dataclass
+class FullManager:
+    """A Request Manager that lets one call in, and has it.
+
+    Attributes:
+        server: Its process.
+        address: Where it serves HTTP.
+        database: Is held, so that the call which is inside stays there.
+        inside: The connection of that call.
+    """
+
+    server: ServerProcess
+    address: str
+    database: sqlite3.Connection
+    inside: Connection
+
+    def let_go(self) -> int:
+        """Lets the call that is inside end. Returns its status."""
+        self.database.rollback()
+        return self.inside.answer().status
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[FullManager]:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            running(
+                "request-manager",
+                "--http=127.0.0.1:0",
+                directory=tmp_path,
+                environment={
+                    "SPINCYCLE_SERVER_MAX_REQUESTS": "1",
+                    "SPINCYCLE_SERVER_HEADER_TIMEOUT": "1s",
+                    "SPINCYCLE_DATABASE_TIMEOUT": "60s",
+                },
+            )
+        )
+        address = server.address("request-manager", "http")
+        database = sqlite3.connect(tmp_path / "spincycle.db", isolation_level=None)
+        stack.callback(database.close)
+        database.execute("BEGIN IMMEDIATE")
+        inside = stack.enter_context(Connection(address))
+        inside.send(CREATE)
+        with Connection(address) as probe:
+            while True:  # It is inside soon after it was sent, and then nobody else is let in.
+                probe.send(LIST)
+                if probe.answer().status == 429:
+                    break
+        yield FullManager(server, address, database, inside)
+
+
+def without_date(answer: Answer) -> Answer:
+    headers = {name: value for name, value in answer.headers.items() if name != "date"}
+    return Answer(answer.status, headers, answer.body)
+
+
+def test_a_refusal_says_the_same_as_one_by_the_app(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        connection.send(LIST)
+        early = connection.answer()
+        connection.send(request("GET", "/api/v1/requests?limit=1", "Origin: https://ops.example.com"))
+        by_app = connection.answer()
+    assert early.status == 429
+    assert without_date(early) == without_date(by_app)
+    assert set(early.headers) >= {"date", "x-spincycle-version"}
+    assert early.headers["retry-after"] == "1"
+    assert json.loads(early.body) == {"message": MESSAGE, "requestId": "", "httpStatus": 429}
+
+
+def test_the_connection_goes_on_and_calls_are_let_in_again(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        connection.send(LIST + CREATE + LIST)
+        assert [connection.answer().status for _ in range(3)] == [429] * 3
+        assert full.let_go() == 201
+        connection.send(LIST)
+        answer = connection.answer()
+        assert (answer.status, len(json.loads(answer.body))) == (200, 1)
+        connection.send(CREATE)
+        assert connection.answer().status == 201
+
+
+def test_a_body_is_waited_for_but_not_for_ever(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        connection.send(CREATE[:-5])
+        connection.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.answer()
+        connection.socket.settimeout(30)
+        connection.send(CREATE[-5:])
+        assert connection.answer().status == 429
+        connection.send(CREATE[:-5])
+        assert connection.answer().status == 408
+        assert connection.is_ended()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "method", "ends"),
+    [
+        (request("HEAD", "/api/v1/requests"), 429, "HEAD", False),
+        (request("OPTIONS", "/api/v1/requests"), 204, "OPTIONS", False),
+        (request("DELETE", "/api/v1/requests"), 405, "DELETE", False),
+        (request("BREW", "/api/v1/requests"), 405, "BREW", False),
+        (request("GET", "/api/v1/requests", "Connection: close"), 429, "GET", True),
+        (b"GET /api/v1/requests HTTP/1.0\r\n\r\n", 429, "GET", True),
+        (request("PUT", "/api/v1/requests/x/start", body=b"{}"), 429, "PUT", False),
+    ],
+)
+def test_other_requests_are_answered_as_ever(
+    full: FullManager, data: bytes, status: int, method: str, ends: bool
+) -> None:
+    with Connection(full.address) as connection:
+        connection.send(data)
+        answer = connection.answer(method)
+        assert answer.status == status
+        assert (answer.headers.get("connection") == "close") is ends
+        if ends:
+            assert connection.is_ended()
+            return
+        connection.send(LIST)
+        assert connection.answer().status == 429
+
+
+def test_who_asks_before_sending_a_body_is_told_first(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        head = request("POST", "/api/v1/requests", JSON, "Expect: 100-continue", "Content-Length: 17")
+        connection.send(head)
+        assert connection.answer().status == 100
+        connection.send(b'{"type":"nosuch"}')
+        assert connection.answer().status == 429
+
+
+def test_answers_that_nobody_reads_take_no_memory(full: FullManager) -> None:
+    process = psutil.Process(full.server.process.pid)
+    before = process.memory_info().rss
+    crowd = LIST * 20_000
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = full.address.rpartition(":")
+        client.connect((host, int(port)))
+        client.settimeout(2)
+        sent = 0
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            for _ in range(40):
+                client.sendall(crowd)
+                sent += len(crowd)
+        grown = process.memory_info().rss - before
+    assert sent < 40 * len(crowd), "the server reads on, though nobody takes its answers"
+    assert grown < 40e6
+    assert full.let_go() == 201
+
+
+def test_what_is_refused_is_not_looked_at(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        for body in (b"{bad", b""):
+            connection.send(request("POST", "/api/v1/requests", "Content-Type: text/plain", body=body))
+            assert connection.answer().status == 429
+        connection.send(request("GET", "/nosuch"))
+        assert connection.answer().status == 429
+
+
+def test_refusals_are_counted_in_the_log(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        connection.send(LIST * 3)
+        assert [connection.answer().status for _ in range(3)] == [429] * 3
+    told = full.server.wait_for("calls refused")
+    assert set(told["calls"]) == {"TOO_MANY_CALLS"}
+    assert told["calls"]["TOO_MANY_CALLS"] > 0
+
+
+def test_many_at_once_are_refused_or_answered_and_none_is_lost(full: FullManager) -> None:
+    statuses: list[int] = []
+
+    def client() -> None:
+        with Connection(full.address) as connection:
+            for _ in range(50):
+                connection.send(LIST)
+                statuses.append(connection.answer().status)
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert full.let_go() == 201
+    for thread in threads:
+        thread.join()
+    assert len(statuses) == 400
+    assert set(statuses) <= {200, 429}

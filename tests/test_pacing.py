@@ -1,0 +1,100 @@
+"""Crowds are done some at a time, in their order, and others get their turns of the loop in between."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from server.pacing import FEW, MANY, TURNS, Pacer
+
+CROWD = 5 * MANY
+
+
+class Turns:
+    """Counts the turns of the running loop."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self._count()
+
+    def _count(self) -> None:
+        self.passed += 1
+        self._next = asyncio.get_running_loop().call_soon(self._count)
+
+    def end(self) -> None:
+        self._next.cancel()
+
+
+async def rounds_of(pacer: Pacer, size: int) -> list[tuple[int, int]]:
+    """Has a crowd done, in its order. Returns for each round the turn in which it was, and its size."""
+    turns = Turns()
+    done: list[tuple[int, int]] = []
+    ended = asyncio.Event()
+
+    def do(number: int) -> None:
+        done.append((turns.passed, number))
+        if len(done) == size:
+            ended.set()
+
+    for number in range(size):
+        pacer.run(do, number)
+    await ended.wait()
+    turns.end()
+    assert [number for _, number in done] == list(range(size))
+    in_turn = [turn for turn, _ in done]
+    return [(turn, in_turn.count(turn)) for turn in sorted(set(in_turn))]
+
+
+async def test_few_are_done_at_once() -> None:
+    pacer = Pacer()
+    done: list[int] = []
+    for number in range(MANY):
+        pacer.run(done.append, number)
+    assert done == list(range(MANY))
+    await asyncio.wait_for(Pacer().turn(), 1)
+
+
+async def test_a_crowd_is_done_in_rounds_with_turns_between() -> None:
+    rounds = await rounds_of(Pacer(), CROWD)
+    assert [size for _, size in rounds] == [MANY] * 5
+    turns = [turn for turn, _ in rounds]
+    assert [after - before for before, after in itertools.pairwise(turns)] == [TURNS] * 4
+
+
+async def test_rounds_are_small_where_somebody_hurries() -> None:
+    pacer = Pacer()
+    pacer.hurry()
+    rounds = await rounds_of(pacer, 3 * FEW)
+    assert max(size for _, size in rounds) <= FEW
+    assert len(rounds) >= 3
+
+
+async def test_rounds_get_smaller_the_oftener_somebody_hurries_and_larger_again() -> None:
+    pacer = Pacer()
+    for _ in range(20):
+        pacer.hurry()
+    rounds = await rounds_of(pacer, CROWD)
+    assert {size for _, size in rounds} == {1}
+    for _ in range(40):  # once in many rounds
+        pacer.hurry()
+        await rounds_of(pacer, MANY)
+    pacer.hurry()
+    rounds = await rounds_of(pacer, CROWD)
+    assert max(size for _, size in rounds) == FEW
+
+
+async def test_callers_wait_in_their_order_and_one_that_gives_up_keeps_nobody() -> None:
+    pacer = Pacer()
+    order: list[int] = []
+
+    async def caller(number: int) -> None:
+        await pacer.turn()
+        order.append(number)
+
+    callers = [asyncio.create_task(caller(number)) for number in range(CROWD)]
+    await asyncio.sleep(0)
+    given_up = range(MANY, CROWD, 7)
+    for number in given_up:
+        callers[number].cancel()
+    await asyncio.wait(callers)
+    assert order == [number for number in range(CROWD) if number not in given_up]
