@@ -10,13 +10,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from server.request_manager.chain_messages import start_request
 from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status, UnavailableError
-from spincycle_grpc.v1.job_runner_pb2 import (
-    AssignedJobChain,
-    JobChainStart,
-    StartJobChainsRequest,
-    StartJobChainsResponse,
-)
+from spincycle_grpc.v1.job_runner_pb2 import JobChainStart, StartJobChainsResponse
 
 MAX_CHAINS = 200
 """Chains in one message."""
@@ -27,8 +23,7 @@ MAX_BYTES = 8 * 1024 * 1024
 
 @dataclass(slots=True)
 class _Waiting:
-    chain: AssignedJobChain
-    size: int
+    chain: bytes
     outcome: asyncio.Future[None]
 
 
@@ -37,28 +32,28 @@ class ChainSender:
 
     Args:
         runner_id: The runner.
-        call: Calls StartJobChains, or raises what SpinCycleError the call failed with.
+        call: Calls StartJobChains by a serialized request, or raises the SpinCycleError that it failed with.
     """
 
     def __init__(
         self,
         runner_id: str,
-        call: Callable[[StartJobChainsRequest], Awaitable[StartJobChainsResponse]],
+        call: Callable[[bytes], Awaitable[StartJobChainsResponse]],
     ) -> None:
         self._runner_id = runner_id
         self._call = call
         self._waiting: deque[_Waiting] = deque()
         self._sending: asyncio.Task[None] | None = None
 
-    async def send(self, chain: AssignedJobChain) -> None:
-        """Returns when the runner has the chain. Safe to repeat.
+    async def send(self, chain: bytes) -> None:
+        """Returns when the runner has the chain, a serialized AssignedJobChain. Safe to repeat.
 
         Raises:
             SpinCycleError: As the contracts of NewJobChain and ResumeJobChain say, or the runner cannot
                 be reached.
         """
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(chain, chain.ByteSize(), outcome))
+        self._waiting.append(_Waiting(chain, outcome))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
         await outcome
@@ -86,18 +81,16 @@ class ChainSender:
         batch: list[_Waiting] = []
         size = 0
         while self._waiting and len(batch) < MAX_CHAINS:
-            if batch and size + self._waiting[0].size > MAX_BYTES:
+            if batch and size + len(self._waiting[0].chain) > MAX_BYTES:
                 break
             waiting = self._waiting.popleft()
             if not waiting.outcome.done():
                 batch.append(waiting)
-                size += waiting.size
+                size += len(waiting.chain)
         return batch
 
     async def _send(self, batch: Sequence[_Waiting]) -> None:
-        request = StartJobChainsRequest(
-            runner_id=self._runner_id, chains=[waiting.chain for waiting in batch]
-        )
+        request = start_request(self._runner_id, [waiting.chain for waiting in batch])
         try:
             answer = await self._call(request)
         except SpinCycleError as error:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from server.request_manager.chain_messages import new_chain, resumed_chain
 from server.request_manager.recovery import recovered
 from server.request_manager.waiting import WaitingRequests
 from spincycle_grpc.errors import (
@@ -30,7 +31,6 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 
 if TYPE_CHECKING:
     from server.request_manager.runners import Runners
@@ -379,18 +379,18 @@ class Dispatcher:
             logger.error("sending a chain failed", exc_info=error)
 
     async def _send_new(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
-        chain = AssignedJobChain(epoch=assignment.epoch, job_chain=job_chain)
+        chain = new_chain(assignment.epoch, job_chain)
         await self._deliver(runner, assignment, State.PENDING, chain)
 
     async def _send_suspended(
         self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
     ) -> None:
-        chain = AssignedJobChain(epoch=assignment.epoch, suspended_job_chain=suspended)
+        chain = resumed_chain(assignment.epoch, suspended)
         if await self._deliver(runner, assignment, State.SUSPENDED, chain):
             await self._store.drop_suspended(assignment)
 
     async def _deliver(
-        self, runner: RunnerInfo, assignment: Assignment, state_before: State, chain: AssignedJobChain
+        self, runner: RunnerInfo, assignment: Assignment, state_before: State, chain: bytes
     ) -> bool:
         """Tells the runner until it says yes or no, or is gone. Returns whether it said yes."""
         names = {"request_id": assignment.request_id, "runner_id": runner.runner_id}

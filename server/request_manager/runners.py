@@ -18,7 +18,12 @@ from server.request_manager.chain_sender import ChainSender
 from server.request_manager.full_runners import FullRunners
 from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
-from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, RunningJobsRequest, StopJobChainRequest
+from spincycle_grpc.v1 import job_runner_pb2
+from spincycle_grpc.v1.job_runner_pb2 import (
+    RunningJobsRequest,
+    StartJobChainsResponse,
+    StopJobChainRequest,
+)
 from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
@@ -38,6 +43,27 @@ STATUS_TIMEOUT = 1.0
 _Answer = TypeVar("_Answer")
 
 
+class _Calls:
+    """What can be called at one address.
+
+    Attributes:
+        channel: The connection.
+        stub: All methods.
+        start_job_chains: StartJobChains of a request that is serialized.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.stub: JobRunnerAsyncStub = JobRunnerStub(channel)
+        service = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
+        self.start_job_chains: grpc.aio.UnaryUnaryMultiCallable[bytes, StartJobChainsResponse] = (
+            channel.unary_unary(
+                f"/{service.full_name}/StartJobChains",
+                response_deserializer=StartJobChainsResponse.FromString,
+            )
+        )
+
+
 class Runners:
     """The Job Runners that can be given chains.
 
@@ -55,7 +81,7 @@ class Runners:
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
         self._heard: dict[str, RunnerInfo] = {}  # since the database was last read
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._calls: dict[str, _Calls] = {}
         self._senders: dict[str, ChainSender] = {}
         self._turn = 0
         self.full = FullRunners()
@@ -72,8 +98,8 @@ class Runners:
             await self._senders.pop(runner_id).close()
         self.full.keep(set(self._live))
         used = {runner.grpc_address for runner, _ in live}
-        for address in [address for address in self._channels if address not in used]:
-            await self._channels.pop(address).close()
+        for address in [address for address in self._calls if address not in used]:
+            await self._calls.pop(address).channel.close()
 
     def add(self, runner: RunnerInfo) -> None:
         """Takes in a runner that just reported to this process."""
@@ -108,8 +134,8 @@ class Runners:
         self.full.given(picked.runner_id)
         return picked
 
-    async def start_job_chain(self, runner: RunnerInfo, chain: AssignedJobChain) -> None:
-        """Gives the runner a chain. Safe to repeat.
+    async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
+        """Gives the runner a chain, a serialized AssignedJobChain. Safe to repeat.
 
         Raises:
             SpinCycleError: As the contracts of NewJobChain and ResumeJobChain say, or the runner cannot
@@ -120,7 +146,7 @@ class Runners:
             sender = self._senders[runner.runner_id] = ChainSender(
                 runner.runner_id,
                 lambda request: self._call(
-                    runner, lambda stub: stub.StartJobChains(request, timeout=CALL_TIMEOUT)
+                    runner, lambda calls: calls.start_job_chains(request, timeout=CALL_TIMEOUT)
                 ),
             )
         await sender.send(chain)
@@ -132,7 +158,7 @@ class Runners:
             SpinCycleError: As the contract of StopJobChain says, or the runner cannot be reached.
         """
         request = StopJobChainRequest(request_id=request_id)
-        await self._call(runner, lambda stub: stub.StopJobChain(request, timeout=CALL_TIMEOUT))
+        await self._call(runner, lambda calls: calls.stub.StopJobChain(request, timeout=CALL_TIMEOUT))
 
     async def running_jobs(self, status_filter: StatusFilter) -> list[JobStatus]:
         """Asks all live runners at once for their running jobs.
@@ -151,7 +177,8 @@ class Runners:
         request = RunningJobsRequest(filter=status_filter)
         try:
             answer = await self._call(
-                runner, lambda stub: stub.RunningJobs(request, timeout=STATUS_TIMEOUT, wait_for_ready=False)
+                runner,
+                lambda calls: calls.stub.RunningJobs(request, timeout=STATUS_TIMEOUT, wait_for_ready=False),
             )
         except SpinCycleError as error:
             if error.reason != "JOB_CHAIN_NOT_FOUND":
@@ -159,11 +186,9 @@ class Runners:
             return []
         return list(answer.jobs)
 
-    async def _call(
-        self, runner: RunnerInfo, call: Callable[[JobRunnerAsyncStub], Awaitable[_Answer]]
-    ) -> _Answer:
+    async def _call(self, runner: RunnerInfo, call: Callable[[_Calls], Awaitable[_Answer]]) -> _Answer:
         try:
-            return await call(self._stub(runner.grpc_address))
+            return await call(self._calls_to(runner.grpc_address))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, runner.grpc_address) from error
         except asyncio.CancelledError:
@@ -175,19 +200,19 @@ class Runners:
                 f"job runner {runner.runner_id} is gone: try again", reason="RUNNER_GONE"
             ) from None
 
-    def _stub(self, address: str) -> JobRunnerAsyncStub:
-        channel = self._channels.get(address)
-        if channel is None:
+    def _calls_to(self, address: str) -> _Calls:
+        calls = self._calls.get(address)
+        if calls is None:
             if self._credentials is None:
                 channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
             else:
                 channel = grpc.aio.secure_channel(address, self._credentials, options=CHANNEL_OPTIONS)
-            self._channels[address] = channel
-        return JobRunnerStub(channel)
+            calls = self._calls[address] = _Calls(channel)
+        return calls
 
     async def close(self) -> None:
         """Gives up what is on its way, and closes all channels."""
         senders, self._senders = list(self._senders.values()), {}
         await asyncio.gather(*(sender.close() for sender in senders))
-        channels, self._channels = list(self._channels.values()), {}
-        await asyncio.gather(*(channel.close() for channel in channels))
+        all_calls, self._calls = list(self._calls.values()), {}
+        await asyncio.gather(*(calls.channel.close() for calls in all_calls))

@@ -141,8 +141,8 @@ def _assigned_from(state: State) -> Callable[[Assign], bool]:
     return lambda write: write.expected_state == state
 
 
-def _is(kind: str) -> Callable[[RunnerInfo, AssignedJobChain], bool]:
-    return lambda _, assigned: assigned.WhichOneof("chain") == kind
+def _is(kind: str) -> Callable[[RunnerInfo, bytes], bool]:
+    return lambda _, assigned: AssignedJobChain.FromString(assigned).WhichOneof("chain") == kind
 
 
 def _unacknowledged() -> None:

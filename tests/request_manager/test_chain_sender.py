@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from server.request_manager.chain_messages import new_chain
 from server.request_manager.chain_sender import MAX_BYTES, MAX_CHAINS, ChainSender
 from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.job_runner_pb2 import (
-    AssignedJobChain,
     JobChainStart,
     JobChainStartError,
     StartJobChainsRequest,
@@ -18,11 +18,11 @@ from spincycle_grpc.v1.job_runner_pb2 import (
 )
 
 
-def a_chain(name: str, size: int = 0) -> AssignedJobChain:
+def a_chain(name: str, size: int = 0) -> bytes:
     chain = JobChain(request_id=name)
     if size:
         chain.jobs["0000"].CopyFrom(Job(id="0000", bytes=b"x" * size))
-    return AssignedJobChain(epoch=1, job_chain=chain)
+    return new_chain(1, chain)
 
 
 class Runner:
@@ -34,7 +34,9 @@ class Runner:
         self.lets = asyncio.Event()
         self.error: UnavailableError | None = None
 
-    async def call(self, request: StartJobChainsRequest) -> StartJobChainsResponse:
+    async def call(self, data: bytes) -> StartJobChainsResponse:
+        request = StartJobChainsRequest.FromString(data)
+        assert request.runner_id == "r1"
         names = [one.job_chain.request_id for one in request.chains]
         self.messages.append(names)
         await self.lets.wait()
@@ -46,7 +48,7 @@ class Runner:
         )
 
 
-async def sent(sender: ChainSender, *chains: AssignedJobChain) -> list[asyncio.Task[None]]:
+async def sent(sender: ChainSender, *chains: bytes) -> list[asyncio.Task[None]]:
     tasks = [asyncio.create_task(sender.send(chain)) for chain in chains]
     await asyncio.sleep(0)  # So that all of them wait.
     return tasks

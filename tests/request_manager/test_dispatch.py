@@ -18,7 +18,6 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from tests.store.made import RUNNER, a_chain, create
 
@@ -35,7 +34,7 @@ class ToldRunners(Runners):
         super().__init__(store)
         self.answers = list(answers)
 
-    async def start_job_chain(self, runner: RunnerInfo, chain: AssignedJobChain) -> None:
+    async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
         answer = self.answers.pop(0)
         if answer is not None:
             raise answer

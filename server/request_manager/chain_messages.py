@@ -1,0 +1,60 @@
+"""Chains as the bytes that go to a runner, put together without a copy of the messages that are in them.
+
+Setting a message as a field of another copies all of it; a chain of 40,000 jobs took 0.2 s so, in which
+nothing else was done. Serialized, a field that is a message is its tag, its length and its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.descriptor import Descriptor
+
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest
+
+_LENGTH_DELIMITED = 2
+"""The wire type of messages: protobuf.dev/programming-guides/encoding."""
+
+
+def new_chain(epoch: int, job_chain: JobChain) -> bytes:
+    """Returns the AssignedJobChain of a new chain."""
+    head = AssignedJobChain(epoch=epoch).SerializeToString()
+    return b"".join((head, *_field(_NEW, job_chain.SerializeToString())))
+
+
+def resumed_chain(epoch: int, suspended: SuspendedJobChain) -> bytes:
+    """Returns the AssignedJobChain of a chain to go on with."""
+    head = AssignedJobChain(epoch=epoch).SerializeToString()
+    return b"".join((head, *_field(_RESUMED, suspended.SerializeToString())))
+
+
+def start_request(runner_id: str, chains: Sequence[bytes]) -> bytes:
+    """Returns the StartJobChainsRequest with these AssignedJobChains."""
+    parts = [StartJobChainsRequest(runner_id=runner_id).SerializeToString()]
+    for chain in chains:
+        parts += _field(_CHAINS, chain)
+    return b"".join(parts)
+
+
+def _field(tag: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
+    return tag, _varint(len(data)), data
+
+
+def _varint(number: int) -> bytes:
+    """Returns a whole number, seven bits a byte, lowest first; the highest bit says that more follow."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _tag(message: Descriptor, field: str) -> bytes:
+    return _varint(message.fields_by_name[field].number << 3 | _LENGTH_DELIMITED)
+
+
+_NEW = _tag(AssignedJobChain.DESCRIPTOR, "job_chain")
+_RESUMED = _tag(AssignedJobChain.DESCRIPTOR, "suspended_job_chain")
+_CHAINS = _tag(StartJobChainsRequest.DESCRIPTOR, "chains")
