@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import binascii
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from keyword import iskeyword
 from typing import Any, TypeAlias
 
+import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
@@ -18,6 +19,10 @@ from spincycle_grpc.structs import from_struct, from_value
 from spincycle_grpc.v1 import json_pb2
 
 Write: TypeAlias = Callable[[Any], Any]
+
+_PART = 256
+"""Messages of a map or a list whose values are in memory at a time: those of a large chain are several times
+as large as their JSON, and would go through the processor's cache twice."""
 
 _EPOCH = datetime.datetime(1970, 1, 1)
 _KEY_WRITERS: dict[int, Write] = {
@@ -96,7 +101,14 @@ class Writers:
             return convert
         if is_plain_type(field):
             return _copied
-        return lambda values: [convert(value) for value in values]
+
+        def write(values: Any) -> Any:
+            if len(values) <= _PART:
+                return [convert(value) for value in values]
+            parts = ([convert(value) for value in part] for part in _parts(values))
+            return _joined(b"[", parts, b"]")
+
+        return write
 
     def _map_writer(self, field: FieldDescriptor) -> Write:
         key_field, value_field = entry_fields(field)
@@ -104,7 +116,15 @@ class Writers:
         if is_plain_type(value_field):
             return lambda values: {write_key(key): values[key] for key in sorted(values)}
         convert = self._single_writer(value_field)
-        return lambda values: {write_key(key): convert(values[key]) for key in sorted(values)}
+
+        def write(values: Any) -> Any:
+            keys = sorted(values)
+            if len(keys) <= _PART:
+                return {write_key(key): convert(values[key]) for key in keys}
+            parts = ({write_key(key): convert(values[key]) for key in part} for part in _parts(keys))
+            return _joined(b"{", parts, b"}")
+
+        return write
 
     def _single_writer(self, field: FieldDescriptor) -> Write:
         if field.message_type is not None:
@@ -127,6 +147,16 @@ class Writers:
             return found(message)
 
         return self._writers.get(descriptor.full_name, write)
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), _PART):
+        yield values[start : start + _PART]
+
+
+def _joined(begin: bytes, parts: Iterable[Any], end: bytes) -> orjson.Fragment:
+    """Returns the JSON of arrays or objects as that of one; each is gone before the next is made."""
+    return orjson.Fragment(begin + b",".join(orjson.dumps(part)[1:-1] for part in parts) + end)
 
 
 def attribute(field: FieldDescriptor) -> str:

@@ -290,3 +290,22 @@ def test_one_field_replaces_what_was_there() -> None:
     assert (request.id, request.job_chain.request_id) == ("before", "new")
     wire.decode_into(request, b"null", "job_chain")
     assert not request.HasField("job_chain")
+
+
+@pytest.mark.parametrize("jobs", [255, 256, 257, 512, 1000])
+def test_large_chains_and_lists_are_written_as_small_ones(jobs: int) -> None:
+    chain = job_pb2.JobChain(
+        request_id="c", jobs={f"{n:04d}": job_pb2.Job(id=f"{n:04d}") for n in range(jobs)}
+    )
+    chain.jobs["0007"].name = 'a "name", with <marks> & more'
+    written = wire.encode(chain)
+    assert wire.decode(written, job_pb2.JobChain) == chain
+    small = job_pb2.JobChain(request_id="c", jobs={key: chain.jobs[key] for key in ("0000", "0007")})
+    whole, part = json.loads(written), json.loads(wire.encode(small))
+    assert list(whole["jobs"]) == sorted(chain.jobs)
+    assert {key: whole["jobs"][key] for key in part["jobs"]} == part["jobs"]
+
+    entries = [job_log_pb2.JobLog(job_id=f"{n:04d}", name="<") for n in range(jobs)]
+    log = request_manager_pb2.GetLogResponse(entries=entries)
+    listed = wire.encode(log, "entries")
+    assert listed == b"[" + b",".join(wire.encode(entry) for entry in entries) + b"]"
