@@ -22,6 +22,7 @@ from server.request_manager.dispatch import Dispatcher
 from server.request_manager.reports import RunnerReportsService
 from server.request_manager.runners import Runners
 from server.request_manager.service import RequestManagerService
+from server.request_manager.stopping import Stopping
 from server.rpc import Gate, MethodTable
 from server.spec_files import load_specs
 from server.store import DatabaseOptions, Store
@@ -69,18 +70,20 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
             suspended_timeout=config.resume_timeout,
             max_waiting=config.server_max_waiting,
         )
-        stack.push_async_callback(dispatcher.close)
+        stack.push_async_callback(dispatcher.delivery.close)
+        stopping = Stopping(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
         building = Building(specs, factory, create_timeout=config.jobs_create_timeout)
         access = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
         users = RequestManagerService(
             store=store,
             building=building,
             dispatcher=dispatcher,
+            stopping=stopping,
             runners=runners,
             access=access,
             request_ids=RequestIdGenerator(),
         )
-        reports = RunnerReportsService(store, runners, dispatcher, lease=config.job_runner_lease)
+        reports = RunnerReportsService(store, runners, dispatcher, stopping, lease=config.job_runner_lease)
         gate = Gate(config.server_max_requests)
         services = (
             request_manager_pb2.DESCRIPTOR.services_by_name,

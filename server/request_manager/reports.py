@@ -38,6 +38,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 if TYPE_CHECKING:
     from server.request_manager.dispatch import Dispatcher
     from server.request_manager.runners import Runners
+    from server.request_manager.stopping import Stopping
     from server.rpc import CallContext
     from server.store import Store
 
@@ -59,13 +60,17 @@ class RunnerReportsService:
         store: Keeps the reports.
         runners: Learns of runners that come and go.
         dispatcher: Is woken when a runner comes.
+        stopping: Tells a runner again what it has that is to stop.
         lease: Seconds that a runner lives after its last message.
     """
 
-    def __init__(self, store: Store, runners: Runners, dispatcher: Dispatcher, *, lease: float) -> None:
+    def __init__(
+        self, store: Store, runners: Runners, dispatcher: Dispatcher, stopping: Stopping, *, lease: float
+    ) -> None:
         self._store = store
         self._runners = runners
         self._dispatcher = dispatcher
+        self._stopping = stopping
         self._lease = lease
         self._ending = False
         self._reading: set[asyncio.Task[ReportRequest | None]] = set()
@@ -219,7 +224,7 @@ class RunnerReportsService:
         pairs = {(one.request_id, one.epoch) for one in held}
         for request_id, one in assigned.items():
             if one.stop_requested and (request_id, one.epoch) in pairs:
-                self._dispatcher.tell_to_stop(runner, request_id)
+                self._stopping.tell_runner(runner, request_id)
         epochs = {request_id: one.epoch for request_id, one in assigned.items()}
         for request_id, epoch in missing.update(epochs, pairs):
             logger.warning(

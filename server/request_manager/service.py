@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from server.request_manager.building import Building
     from server.request_manager.dispatch import Dispatcher
     from server.request_manager.runners import Runners
+    from server.request_manager.stopping import Stopping
     from server.rpc import CallContext
     from server.store import Store
 
@@ -37,7 +38,8 @@ class RequestManagerService:
         store: Keeps the requests.
         building: Makes job chains from specs.
         dispatcher: Hands requests to runners.
-        runners: Are asked what they run, and told to stop.
+        stopping: Stops requests.
+        runners: Are asked what they run.
         access: Says who may do what.
         request_ids: Makes the ids of new requests.
     """
@@ -48,6 +50,7 @@ class RequestManagerService:
         store: Store,
         building: Building,
         dispatcher: Dispatcher,
+        stopping: Stopping,
         runners: Runners,
         access: AccessLists,
         request_ids: RequestIdGenerator,
@@ -55,6 +58,7 @@ class RequestManagerService:
         self._store = store
         self._building = building
         self._dispatcher = dispatcher
+        self._stopping = stopping
         self._runners = runners
         self._access = access
         self._request_ids = request_ids
@@ -87,7 +91,7 @@ class RequestManagerService:
         except CreatedBeforeError as error:  # by a call that came at the same time
             return await self._made_before(error.request_id)
         if runner is not None and assignment is not None:
-            self._dispatcher.send(runner, assignment, built.job_chain)
+            self._dispatcher.delivery.send(runner, assignment, built.job_chain)
         else:
             self._dispatcher.waits()
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
@@ -141,7 +145,7 @@ class RequestManagerService:
         """Stops a request."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         self._access.check(context.caller, STOP, found.type, request.request_id)
-        await self._dispatcher.stop(request.request_id)
+        await self._stopping.stop(request.request_id)
         logger.info("request stop", request_id=request.request_id, user=context.caller.name)
         return messages.StopResponse()
 

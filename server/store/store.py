@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Collection, Sequence
 
-import structlog
-from sqlalchemy import text
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
-from server.store import finding, idempotency, migrations, reads, record_reads
-from server.store.engine import DatabaseOptions, make_engine, parse_url
+from server.store import finding, idempotency, reads, record_reads
+from server.store.engine import DatabaseOptions
 from server.store.idempotency import ForgetKeys, IdempotencyKey
+from server.store.opening import open_engines
+from server.store.reader import Reader
 from server.store.record_reads import Record
 from server.store.report_writes import (
     ApplyReports,
@@ -36,9 +34,7 @@ from server.store.request_writes import (
     Unassign,
 )
 from server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
-from server.store.troubles import Trouble, translate, translate_for_operator, trouble_of
 from server.store.writer import GroupCommitWriter
-from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -47,34 +43,21 @@ from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
 from spincycle_grpc.wire import encode
 
-_Parameters = ParamSpec("_Parameters")
-_Answer = TypeVar("_Answer")
-
-logger = structlog.get_logger(__name__)
-
 _DEFAULTS = DatabaseOptions()
-_PING = text("SELECT 1")
 _FEW_JOBS = 500
 """Jobs of a chain that is written as JSON without a change of threads: a few milliseconds."""
-
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 0.5
 
 
 class Store:
     """The database of a Request Manager.
 
-    Writes go through the group-commit writer, reads through a few threads with connections of their
-    own. Every method may raise UnavailableError when the database cannot be used now.
+    Writes go through the group-commit writer, reads through the reader. Every method may raise
+    UnavailableError when the database cannot be used now.
     """
 
     def __init__(self, engine: Engine, read_engine: Engine, options: DatabaseOptions) -> None:
         self._engine = engine
-        self._read_engine = read_engine.execution_options(readonly=True)
-        self._patience = options.timeout
-        self._is_away = False
-        self._readers = ThreadPoolExecutor(options.connections, thread_name_prefix="store-reader")
-        self._pinger = ThreadPoolExecutor(1, thread_name_prefix="store-ping")
+        self._reader = Reader(read_engine, threads=options.connections, patience=options.timeout)
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
         # Creations need nothing of what else is written, and should not wait for it. SQLite has one writer.
         self._creator = (
@@ -97,25 +80,15 @@ class Store:
             FailedPreconditionError: The database is behind, or from a newer version of this program.
             UnavailableError: The database cannot be opened.
         """
-        parsed = parse_url(url)
-        engine = make_engine(parsed, options, connections=2, reads=False)
-        try:
-            await asyncio.to_thread(_prepare, engine)
-        except BaseException:
-            engine.dispose()
-            raise
-        # One connection more than threads that read: a look at the database waits for none of them.
-        reads_engine = make_engine(parsed, options, connections=options.connections + 1, reads=True)
-        return cls(engine, reads_engine, options)
+        engine, read_engine = await open_engines(url, options)
+        return cls(engine, read_engine, options)
 
     async def close(self) -> None:
         """Does what waits to be written, then closes all connections."""
         await self._creator.close()
         await self._writer.close()
-        await asyncio.to_thread(self._readers.shutdown)
-        await asyncio.to_thread(self._pinger.shutdown)
+        await self._reader.close()
         self._engine.dispose()
-        self._read_engine.dispose()
 
     @property
     def commits(self) -> int:
@@ -186,11 +159,11 @@ class Store:
         Raises:
             ConflictError: The key was used for something else.
         """
-        return await self._read(idempotency.request_of_key, key)
+        return await self._reader.read(idempotency.request_of_key, key)
 
     async def forget_keys(self, limit: int) -> int:
         """Forgets keys that have expired, so many at the most. Returns how many it found."""
-        expired = await self._read(idempotency.expired_keys, limit)
+        expired = await self._reader.read(idempotency.expired_keys, limit)
         if expired:
             await self._writer.write(ForgetKeys(expired))
         return len(expired)
@@ -201,7 +174,7 @@ class Store:
         Raises:
             NotFoundError: There is none.
         """
-        return await self._read(reads.get_request, request_id, with_job_chain)
+        return await self._reader.read(reads.get_request, request_id, with_job_chain)
 
     async def get_job_chain(self, request_id: str) -> JobChain:
         """Returns the chain as created.
@@ -209,7 +182,7 @@ class Store:
         Raises:
             NotFoundError: There is no such request.
         """
-        return await self._read(reads.get_job_chain, request_id)
+        return await self._reader.read(reads.get_job_chain, request_id)
 
     async def find_requests(self, wanted: RequestFilter) -> list[Request]:
         """Returns the requests that a filter lets through, newest first, without args and chains.
@@ -217,15 +190,15 @@ class Store:
         Raises:
             InvalidArgumentError: The filter makes no sense.
         """
-        return await self._read(finding.find_requests, wanted)
+        return await self._reader.read(finding.find_requests, wanted)
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns those of the requests that there are, without args and chains."""
-        return await self._read(reads.requests_by_id, request_ids) if request_ids else {}
+        return await self._reader.read(reads.requests_by_id, request_ids) if request_ids else {}
 
     async def get_log(self, request_id: str) -> list[JobLog]:
         """Returns the job log by job id and try; empty for an unknown request."""
-        return await self._read(reads.get_log, request_id)
+        return await self._reader.read(reads.get_log, request_id)
 
     async def get_job_log(self, request_id: str, job_id: str) -> JobLog:
         """Returns the newest entry of a job.
@@ -233,31 +206,31 @@ class Store:
         Raises:
             NotFoundError: There is none.
         """
-        return await self._read(reads.get_job_log, request_id, job_id)
+        return await self._reader.read(reads.get_job_log, request_id, job_id)
 
     async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
         """Returns the assignment of a RUNNING request and its runner's id, "" for nobody yet; or None."""
-        return await self._read(reads.get_assignment, request_id)
+        return await self._reader.read(reads.get_assignment, request_id)
 
     async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
         """Returns the suspended chain of a request; None where there is none that is up to date."""
-        return await self._read(reads.get_suspended, request_id)
+        return await self._reader.read(reads.get_suspended, request_id)
 
     async def waiting_requests(self, limit: int) -> Sequence[str]:
         """Returns the ids of PENDING requests, oldest first."""
-        return await self._read(reads.requests_in_state, State.PENDING, limit)
+        return await self._reader.read(reads.requests_in_state, State.PENDING, limit)
 
     async def count_waiting(self, limit: int) -> int:
         """Returns how many requests are PENDING; no more than the limit are counted."""
-        return await self._read(reads.count_in_state, State.PENDING, limit)
+        return await self._reader.read(reads.count_in_state, State.PENDING, limit)
 
     async def suspended_requests(self, limit: int) -> Sequence[str]:
         """Returns the ids of SUSPENDED requests, oldest first."""
-        return await self._read(reads.requests_in_state, State.SUSPENDED, limit)
+        return await self._reader.read(reads.requests_in_state, State.SUSPENDED, limit)
 
     async def live_runners(self) -> list[tuple[RunnerInfo, bool]]:
         """Returns the runners whose leases last, each with whether it is draining."""
-        return await self._read(reads.live_runners)
+        return await self._reader.read(reads.live_runners)
 
     async def get_record(self, request_id: str) -> Record:
         """Returns what the chain of a request can be rebuilt from.
@@ -265,15 +238,15 @@ class Store:
         Raises:
             NotFoundError: There is no such request.
         """
-        return await self._read(record_reads.get_record, request_id)
+        return await self._reader.read(record_reads.get_record, request_id)
 
     async def lost_requests(self, limit: int) -> Sequence[Assignment]:
         """Returns the assignments of RUNNING requests whose runners are not alive, oldest request first."""
-        return await self._read(record_reads.lost_requests, limit)
+        return await self._reader.read(record_reads.lost_requests, limit)
 
     async def assigned_to(self, runner_id: str) -> dict[str, record_reads.Assigned]:
         """Returns the RUNNING requests that are assigned to a runner, by request id."""
-        return await self._read(record_reads.assigned_to, runner_id)
+        return await self._reader.read(record_reads.assigned_to, runner_id)
 
     async def request_stop(self, request_id: str) -> bool:
         """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING then.
@@ -364,7 +337,7 @@ class Store:
 
     async def fail_unresumed(self, seconds: float, limit: int = 100) -> Sequence[str]:
         """Fails requests that have been suspended for longer than this. Returns their ids."""
-        old = await self._read(reads.suspended_before, seconds, limit)
+        old = await self._reader.read(reads.suspended_before, seconds, limit)
         failed = [await self._writer.write(FailSuspended(one.request_id, one.epoch, _now())) for one in old]
         return [one.request_id for one, happened in zip(old, failed, strict=True) if happened]
 
@@ -386,7 +359,7 @@ class Store:
             NotFoundError: There is no such request.
         """
         await self._writer.write(RecordLog(entry))
-        return await self._read(reads.get_try, entry.request_id, entry.job_id, getattr(entry, "try"))
+        return await self._reader.read(reads.get_try, entry.request_id, entry.job_id, getattr(entry, "try"))
 
     async def apply_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
         """Stores what a runner reports, all of it in one transaction.
@@ -419,80 +392,13 @@ class Store:
 
         It takes no longer than the database has to answer: what is being read is not waited for.
         """
-        await asyncio.get_running_loop().run_in_executor(self._pinger, self._ping_now)
-
-    def _ping_now(self) -> None:
-        try:
-            with self._read_engine.connect() as connection:
-                connection.execute(_PING)
-        except Exception as error:
-            raise translate(error) from error
-
-    async def _read(
-        self,
-        read: Callable[Concatenate[Connection, _Parameters], _Answer],
-        *arguments: _Parameters.args,
-        **named: _Parameters.kwargs,
-    ) -> _Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read_now, read, arguments, named)
-
-    def _read_now(
-        self, read: Callable[..., _Answer], arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> _Answer:
-        """Reads, again if a trouble passes: reading twice does no harm."""
-        deadline = time.monotonic() + (0 if self._is_away else self._patience)
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                with self._read_engine.connect() as connection:
-                    answer = read(connection, *arguments, **named)
-            except SpinCycleError:
-                raise
-            except Exception as error:
-                trouble = trouble_of(error)
-                if trouble not in (Trouble.AWAY, Trouble.CONFLICT) or time.monotonic() > deadline:
-                    self._is_away = trouble is Trouble.AWAY
-                    raise translate(error) from error
-            else:
-                self._is_away = False
-                return answer
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        await self._reader.ping()
 
 
 async def _encoded(job_chain: JobChain) -> bytes:
     if len(job_chain.jobs) <= _FEW_JOBS:
         return encode(job_chain)
     return await asyncio.to_thread(encode, job_chain)
-
-
-def _prepare(engine: Engine) -> None:
-    """Has the schema up to date, or refuses the database. SQLite files have one user: they are upgraded."""
-    try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
-                migrations.upgrade(connection)
-            else:
-                migrations.check_schema(connection)
-                _warn_of_lossy(connection)
-    except Exception as error:
-        raise translate_for_operator(error, engine.url) from error
-
-
-def _warn_of_lossy(connection: Connection) -> None:
-    """Tells operators of a database that may lose what it has committed; only they can change it."""
-    query, durable = {
-        "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
-        "postgresql": ("SHOW fsync", ("on",)),
-    }[connection.dialect.name]
-    setting = str(connection.scalar(text(query)))
-    if setting not in durable:
-        logger.warning(
-            "the database is not durable: a power cut can lose what users were told is accepted",
-            setting=query.split()[-1].lstrip("@"),
-            value=setting,
-        )
 
 
 def _now() -> int:

@@ -18,7 +18,7 @@ from server.job_runner.outbox import Outbox
 from server.job_runner.reporter import Reporter
 from server.job_runner.service import JobRunnerService
 from server.job_runner.traverser import Traverser
-from server.request_manager.dispatch import Dispatcher
+from server.request_manager.delivery import Delivery
 from server.request_manager.reports import RunnerReportsService
 from server.request_manager.runners import Runners
 from server.request_manager.service import RequestManagerService
@@ -201,7 +201,7 @@ MANAGER_POINTS: dict[str, Install] = {
     "create is not answered": after(RequestManagerService, "Create"),
     "several creates are not committed": uncommitted(CreateRequest, at_least=2),
     "several creates are committed": committed(CreateRequest, at_least=2),
-    "assigned, not sent": before(Dispatcher, "send"),
+    "assigned, not sent": before(Delivery, "send"),
     "waiting request is assigned": committed(Assign, _assigned_from(State.PENDING)),
     "chain is sent": after(Runners, "start_job_chain", _is("job_chain")),
     "report is not committed": uncommitted(ApplyReports, _has_tries),
@@ -221,7 +221,7 @@ MANAGER_POINTS: dict[str, Install] = {
     "lease is renewed": committed(RenewRunner, number=3),
     "takeover is not committed": uncommitted(Assign, _assigned_from(State.RUNNING)),
     "takeover is committed": committed(Assign, _assigned_from(State.RUNNING)),
-    "takeover is not sent": before(Dispatcher, "_send_suspended"),
+    "takeover is not sent": before(Delivery, "send_suspended"),
 }
 
 RUNNER_POINTS: dict[str, Install] = {

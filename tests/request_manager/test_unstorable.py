@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from server.request_manager.dispatch import Dispatcher
 from server.request_manager.reports import RunnerReportsService
+from server.request_manager.stopping import Stopping
 from server.rpc import CallContext
 from server.store import Store
 from server.store.schema import request_archives, suspended_job_chains
@@ -24,7 +25,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     RefusedReport,
     ReportRequest,
 )
-from tests.request_manager.test_dispatch import AWAY, SOON, ToldRunners
+from tests.request_manager.test_delivery import AWAY, SOON, ToldRunners
 from tests.store.made import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_suspended_chain, create
 
 
@@ -47,7 +48,7 @@ async def dispatched(store: Store, *answers: None) -> Dispatcher:
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
     await dispatcher._round()
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher._sending)
+        await asyncio.gather(*dispatcher.delivery._sending)
     return dispatcher
 
 
@@ -65,7 +66,7 @@ async def test_a_waiting_request_that_cannot_be_read_fails_and_others_start(stor
     dispatcher = await dispatched(store, None)
     await dispatcher._give_out(await store.waiting_requests(10))
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher._sending)
+        await asyncio.gather(*dispatcher.delivery._sending)
     assert await state_of(store, spoilt.id) is State.FAIL
     assert await state_of(store, sound.id) is State.RUNNING
 
@@ -93,11 +94,11 @@ async def test_a_runner_that_cannot_be_reached_is_told_only_while_the_assignment
     runners = ToldRunners(store, *[AWAY] * 1000)
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    dispatcher.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
     await asyncio.sleep(0)
     await store.finish(made.id, State.COMPLETE, 1, 3)
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher._sending)
+        await asyncio.gather(*dispatcher.delivery._sending)
     assert runners.answers
 
 
@@ -110,8 +111,10 @@ async def test_a_stop_that_is_noted_is_answered_though_the_runner_is_not_reached
 
     runners.stop_job_chain = unreachable  # type: ignore[method-assign, assignment]
     await runners.refresh()
+    dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
+    stopping = Stopping(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
     async with asyncio.timeout(SOON):
-        await Dispatcher(store, runners, interval=3600, suspended_timeout=3600).stop(made.id)
+        await stopping.stop(made.id)
     assert (await store.get_record(made.id)).stop_requested
 
 
@@ -129,9 +132,9 @@ async def test_a_report_that_cannot_be_stored_is_refused_and_others_are_stored(
 
     monkeypatch.setattr(store, "apply_reports", without_bad)
     runners = ToldRunners(store)
-    service = RunnerReportsService(
-        store, runners, Dispatcher(store, runners, interval=3600, suspended_timeout=3600), lease=60
-    )
+    dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
+    stopping = Stopping(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
+    service = RunnerReportsService(store, runners, dispatcher, stopping, lease=60)
     message = ReportRequest(
         number=1,
         runner=RUNNER,

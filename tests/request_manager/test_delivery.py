@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.request_manager import delivery as delivery_module
 from server.request_manager.dispatch import Dispatcher
 from server.request_manager.runners import Runners
 from server.store import Store
@@ -18,6 +19,7 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from tests.store.made import RUNNER, a_chain, create
 
@@ -54,9 +56,9 @@ async def sent(store: Store, *answers: SpinCycleError | None) -> str:
     runners = ToldRunners(store, *answers)
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    dispatcher.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher._sending)
+        await asyncio.gather(*dispatcher.delivery._sending)
     assert not runners.answers
     return made.id
 
@@ -92,7 +94,88 @@ async def test_what_was_taken_over_meanwhile_stays_where_it_is(store: Store) -> 
     await store.renew_runner(other, 3600, draining=False)
     assert await store.assign(made.id, other, expected_state=State.RUNNING, expected_epoch=1)
     dispatcher = Dispatcher(store, ToldRunners(store, FULL), interval=3600, suspended_timeout=3600)
-    dispatcher.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher._sending)
+        await asyncio.gather(*dispatcher.delivery._sending)
     assert await store.get_assignment(made.id) == (Assignment(request_id=made.id, epoch=2), "r3")
+
+
+class HeldRunners(ToldRunners):
+    """Runners that answer when they are let."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.told: asyncio.Queue[str] = asyncio.Queue()
+        self.may_answer = asyncio.Event()
+
+    async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
+        self.told.put_nowait(AssignedJobChain.FromString(chain).job_chain.request_id)
+        await self.may_answer.wait()
+
+
+async def handed_out(store: Store) -> tuple[Dispatcher, HeldRunners, list[str], list[str]]:
+    """Makes three requests of three jobs, and has a dispatcher hand them out.
+
+    Returns:
+        The dispatcher, its runners, the requests, and those that are on their way.
+    """
+    made = [(await create(store, None)).id for _ in range(3)]
+    runners = HeldRunners(store)
+    await runners.refresh()
+    dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
+    given = await dispatcher._give_out(made)
+    async with asyncio.timeout(SOON):
+        return dispatcher, runners, made, [await runners.told.get() for _ in range(given)]
+
+
+async def test_as_many_chains_are_on_their_way_as_may_be(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "MAX_SENDING", 2)
+    dispatcher, runners, made, told = await handed_out(store)
+    assert set(told) == set(made[:2])
+    assert (dispatcher.delivery.places, dispatcher.delivery.has_room) == (0, False)
+    assert dispatcher.pick() is None
+    assert await store.waiting_requests(10) == made[2:]
+    runners.may_answer.set()
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(*dispatcher.delivery._sending)
+    assert dispatcher.delivery.has_room
+    assert await dispatcher._give_out(made[2:]) == 1
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(*dispatcher.delivery._sending)
+    assert runners.told.get_nowait() == made[2]
+
+
+async def test_chains_on_their_way_are_counted_by_their_jobs_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "MAX_SENDING_JOBS", 6)
+    dispatcher, _, made, told = await handed_out(store)
+    assert set(told) == set(made)
+    assert dispatcher.delivery.places > 0
+    assert not dispatcher.delivery.has_room
+    assert dispatcher.pick() is None
+    waits = await create(store, None)
+    assert await dispatcher._give_out([waits.id]) == 0
+    await dispatcher.delivery.close()
+    assert dispatcher.delivery.has_room
+
+
+async def test_what_can_wait_is_not_begun_when_too_much_is_on_its_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "MAX_SENDING", 3)
+    dispatcher, _, _, _ = await handed_out(store)
+    begun: list[str] = []
+
+    async def work() -> None:
+        begun.append("begun")
+
+    dispatcher.delivery.try_in_background(work)
+    await asyncio.sleep(0)
+    assert not begun
+    await dispatcher.delivery.close()
+    dispatcher.delivery.try_in_background(work)
+    await asyncio.gather(*dispatcher.delivery._sending)
+    assert begun == ["begun"]

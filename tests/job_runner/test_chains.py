@@ -1,0 +1,177 @@
+"""How many chains, and chains of how many jobs, a runner takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from server.chain import RunningChain
+from server.job_runner.chains import Chains
+from server.job_runner.service import JobRunnerService
+from server.job_runner.traverser import Traverser
+from server.rpc import CallContext
+from spincycle_grpc.errors import ERROR_CLASSES, ResourceExhaustedError, Status
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds, SuspendedJobChain
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, JobChainStart, StartJobChainsRequest
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+
+
+class EndlessTraverser:
+    """Runs a chain until the test ends it: what its jobs do is no matter here."""
+
+    def __init__(self) -> None:
+        self.end: Callable[[], None] = lambda: None
+
+    def start(self, on_done: Callable[[], None]) -> None:
+        self.end = on_done
+
+
+class Runner:
+    """A runner's chains, of which the test says when they end."""
+
+    def __init__(self, **limits: int) -> None:
+        self._running: dict[str, EndlessTraverser] = {}
+        self.chains = Chains("runner", self._make, **{"max_chains": 100, **limits})
+
+    def _make(self, chain: RunningChain, assignment: Assignment) -> Traverser:
+        traverser = self._running[assignment.request_id] = EndlessTraverser()
+        return cast("Traverser", traverser)
+
+    async def take(self, request_id: str, jobs: int = 1) -> None:
+        await self.chains.start_new(a_chain(request_id, jobs), 1)
+
+    def end(self, request_id: str) -> None:
+        self._running.pop(request_id).end()
+
+    def held(self) -> set[str]:
+        return {assignment.request_id for assignment in self.chains.assignments()}
+
+
+def a_chain(request_id: str, jobs: int) -> JobChain:
+    """Returns a chain of so many jobs in a row."""
+    ids = [f"j{number:03d}" for number in range(jobs)]
+    chain = JobChain(request_id=request_id, state=state_pb2.STATE_PENDING)
+    for job_id in ids:
+        fields: dict[str, Any] = {"name": job_id, "type": "work", "sequence_id": ids[0]}
+        chain.jobs[job_id].CopyFrom(Job(id=job_id, state=state_pb2.STATE_PENDING, **fields))
+    for before, after in itertools.pairwise(ids):
+        chain.adjacency_list[before].CopyFrom(JobIds(ids=[after]))
+    return chain
+
+
+async def refusal_of(runner: Runner, request_id: str, jobs: int = 1) -> ResourceExhaustedError:
+    """Returns with what a chain is refused, of which nothing is held then."""
+    with pytest.raises(ResourceExhaustedError) as raised:
+        await runner.take(request_id, jobs)
+    assert request_id not in runner.held()
+    return raised.value
+
+
+async def test_a_runner_that_has_as_many_jobs_takes_no_more_chains() -> None:
+    runner = Runner(max_jobs=5)
+    await runner.take("a", 3)
+    await runner.take("b", 2)
+    refusal = await refusal_of(runner, "c")
+    assert refusal.reason == "TOO_MANY_CHAINS"
+    assert "5 jobs" in refusal.message
+    assert runner.held() == {"a", "b"}
+
+
+async def test_it_takes_chains_while_it_has_fewer_however_large_they_are() -> None:
+    runner = Runner(max_jobs=5)
+    await runner.take("a", 4)
+    await runner.take("b", 20)
+    assert (await refusal_of(runner, "c")).reason == "TOO_MANY_CHAINS"
+
+
+async def test_a_chain_that_is_larger_than_the_limit_is_taken_by_an_empty_runner() -> None:
+    runner = Runner(max_jobs=5)
+    await runner.take("a", 50)
+    assert runner.held() == {"a"}
+    assert (await refusal_of(runner, "b")).reason == "TOO_MANY_CHAINS"
+
+
+async def test_the_jobs_of_a_chain_that_has_ended_count_no_more() -> None:
+    runner = Runner(max_jobs=5)
+    await runner.take("a", 4)
+    await runner.take("b", 4)
+    await refusal_of(runner, "c")
+    runner.end("a")
+    await runner.take("c", 4)
+    await refusal_of(runner, "d")
+    runner.end("b")
+    runner.end("c")
+    await runner.take("d", 50)
+    assert runner.held() == {"d"}
+
+
+async def test_a_chain_that_is_refused_counts_nothing() -> None:
+    runner = Runner(max_jobs=5)
+    await runner.take("a", 5)
+    for _ in range(3):
+        await refusal_of(runner, "b", 50)
+    runner.end("a")
+    await runner.take("b", 4)
+    await runner.take("c", 1)
+    assert runner.held() == {"b", "c"}
+
+
+async def test_a_chain_that_is_held_already_is_accepted_again_by_a_full_runner() -> None:
+    runner = Runner(max_jobs=5)
+    await runner.take("a", 5)
+    await runner.take("a", 5)
+    runner.end("a")
+    await runner.take("b", 4)
+    await runner.take("c", 1)  # The jobs of the first were counted once.
+    await refusal_of(runner, "d")
+
+
+async def test_chains_are_counted_whatever_jobs_they_have() -> None:
+    runner = Runner(max_chains=2)
+    await runner.take("a")
+    await runner.take("b")
+    refusal = await refusal_of(runner, "c")
+    assert refusal.reason == "TOO_MANY_CHAINS"
+    assert "2 chains" in refusal.message
+    runner.end("a")
+    await runner.take("c")
+
+
+async def test_suspended_chains_are_counted_and_refused_alike() -> None:
+    runner = Runner(max_jobs=5)
+    chain = a_chain("a", 5)
+    await runner.chains.resume(SuspendedJobChain(request_id="a", job_chain=chain), 1)
+    await refusal_of(runner, "b")
+    with pytest.raises(ResourceExhaustedError):
+        await runner.chains.resume(SuspendedJobChain(request_id="c", job_chain=a_chain("c", 1)), 1)
+
+
+def told(start: JobChainStart) -> tuple[type[Exception], str] | None:
+    """Returns the class and the reason of the error in an answer, if there is one."""
+    if not start.HasField("error"):
+        return None
+    return ERROR_CLASSES[Status.from_grpc_code(start.error.code)], start.error.reason
+
+
+async def test_of_chains_in_one_message_those_are_refused_that_are_too_many() -> None:
+    runner = Runner(max_jobs=5)
+    await runner.take("held", 3)
+    message = StartJobChainsRequest(
+        runner_id="runner",
+        chains=[
+            AssignedJobChain(epoch=1, job_chain=a_chain("a", 2)),
+            AssignedJobChain(epoch=1, job_chain=a_chain("b", 1)),
+            AssignedJobChain(epoch=1, job_chain=a_chain("held", 3)),
+        ],
+    )
+    answer = await JobRunnerService(runner.chains).StartJobChains(message, CallContext())
+    assert [told(start) for start in answer.starts] == [
+        None,
+        (ResourceExhaustedError, "TOO_MANY_CHAINS"),
+        None,
+    ]
+    assert runner.held() == {"held", "a"}

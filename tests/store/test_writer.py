@@ -1,0 +1,193 @@
+"""What the writer does with writes that are too many, and with one that harms its batch, on each database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from server.store import Store
+from server.store import writer as writer_module
+from server.store.transaction import Transaction
+from server.store.writer import GroupCommitWriter, Write
+from spincycle_grpc.errors import NotFoundError, ResourceExhaustedError, UnavailableError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_grpc.v1.request_pb2 import Request
+from tests.store.conftest import OPTIONS, migrate
+from tests.store.made import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_request, create
+
+SOON = 20.0
+
+
+@dataclass(slots=True)
+class Hold(Write):
+    """Changes nothing, and takes until it is let."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    let: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def apply_all(cls, transaction: Transaction, writes: Sequence[Hold]) -> Sequence[None]:
+        for write in writes:
+            write.reached.set()
+            assert write.let.wait(SOON)
+        return [None] * len(writes)
+
+
+@contextlib.asynccontextmanager
+async def busy(writer: GroupCommitWriter) -> AsyncIterator[None]:
+    """Keeps a writer at one write: what comes meanwhile waits, and is done in one batch after that."""
+    hold = Hold()
+    holding = asyncio.create_task(writer.write(hold))
+    assert await asyncio.to_thread(hold.reached.wait, SOON)
+    try:
+        yield
+    finally:
+        hold.let.set()
+        await holding
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    migrate(url)
+    store = await Store.open(url, OPTIONS)
+    yield store
+    await store.close()
+
+
+async def put(*writes: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
+    """Begins writes in their order, and returns when they wait or are refused."""
+    tasks = [asyncio.create_task(write) for write in writes]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def create_as(request: Request) -> CreateRequest:
+    return CreateRequest(type=request.type, user=request.user)
+
+
+async def test_runners_writes_are_taken_when_those_of_users_are_refused(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(writer_module, "RESERVED", 3)
+    async with opened(database_url) as store:
+        await store.renew_runner(OTHER_RUNNER, 3600, draining=False)
+        made = [await create(store) for _ in range(5)]
+        async with busy(store._writer):
+            users = await put(*(store.request_stop(one.id) for one in made[:3]))
+            with pytest.raises(ResourceExhaustedError) as refused:
+                await store.request_stop(made[3].id)
+            assert refused.value.reason == "TOO_MANY_WRITES"
+
+            report = a_report(made[4].id, a_log_entry(made[4].id), ends=state_pb2.STATE_COMPLETE)
+            runners = await put(
+                store.renew_runner(RUNNER, 3600, draining=False),
+                store.apply_reports(RUNNER.runner_id, [report]),
+                store.remove_runner(OTHER_RUNNER.runner_id),
+            )
+            # Their places have an end too.
+            with pytest.raises(ResourceExhaustedError) as refused:
+                await store.renew_runner(RUNNER, 3600, draining=False)
+            assert refused.value.reason == "TOO_MANY_WRITES"
+            with pytest.raises(ResourceExhaustedError):
+                await store.request_stop(made[3].id)
+            assert not any(task.done() for task in (*users, *runners))
+        async with asyncio.timeout(SOON):
+            assert await asyncio.gather(*users) == [True, True, True]
+            _, refusals, _ = await asyncio.gather(*runners)
+        assert refusals == []
+        assert [runner.runner_id for runner, _ in await store.live_runners()] == [RUNNER.runner_id]
+        found = await store.get_request(made[4].id, with_job_chain=False)
+        assert State(found.state) is State.COMPLETE
+        # What was refused has changed nothing, and is taken when it comes again.
+        assert not (await store.get_record(made[3].id)).stop_requested
+        assert await store.request_stop(made[3].id)
+
+
+async def test_creations_have_places_of_their_own_where_they_have_a_writer(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_WAITING", 1)
+    async with opened(database_url) as store:
+        made = await create(store)
+        async with busy(store._writer):
+            [waiting] = await put(store.request_stop(made.id))
+            with pytest.raises(ResourceExhaustedError):
+                await store.request_stop(made.id)
+            if database_url.startswith("sqlite"):
+                with pytest.raises(ResourceExhaustedError) as refused:
+                    await create(store)
+                assert refused.value.reason == "TOO_MANY_WRITES"
+            else:
+                async with asyncio.timeout(SOON):
+                    await create(store)
+        assert await waiting
+
+
+async def test_a_write_whose_row_is_there_already_harms_no_other_of_its_batch(store: Store) -> None:
+    there = await create(store)
+    before, again, after = a_request(), a_request(id=there.id, user="owl"), a_request()
+    with capture_logs() as logs:
+        async with busy(store._creator):
+            tasks = await put(
+                *(
+                    store.create_request(one, create_as(one), a_chain(one.id), RUNNER)
+                    for one in (before, again, after)
+                )
+            )
+        async with asyncio.timeout(SOON):
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+    # They were one batch, which fell apart.
+    assert [log["writes"] for log in logs if log["event"].startswith("batch failed")] == [3]
+    assert [getattr(result, "request_id", None) for result in (results[0], results[2])] == [
+        before.id,
+        after.id,
+    ]
+    assert isinstance(results[1], UnavailableError)
+    assert results[1].reason == "DATABASE_UNAVAILABLE"
+    for one in (there, before, after):
+        found = await store.get_request(one.id, with_job_chain=True)
+        assert (found.user, found.args) == ("finch", one.args)
+        assert found.job_chain == a_chain(one.id)
+
+
+async def test_of_two_writes_of_the_same_row_in_a_batch_one_is_done(store: Store) -> None:
+    first = a_request(user="finch")
+    second, other = a_request(id=first.id, user="owl"), a_request()
+    with capture_logs() as logs:
+        async with busy(store._creator):
+            tasks = await put(
+                *(
+                    store.create_request(one, create_as(one), a_chain(one.id), None)
+                    for one in (first, second, other)
+                )
+            )
+        async with asyncio.timeout(SOON):
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [log["writes"] for log in logs if log["event"].startswith("batch failed")] == [3]
+    assert (results[0], results[2]) == (None, None)
+    assert isinstance(results[1], UnavailableError)
+    assert (await store.get_request(first.id, with_job_chain=False)).user == "finch"
+    assert sorted(await store.waiting_requests(10)) == sorted([first.id, other.id])
+
+
+async def test_a_write_that_is_refused_leaves_its_batch_whole(store: Store) -> None:
+    """Unlike one that fails: what it lacks was looked up, and nothing was changed for it."""
+    made = [await create(store) for _ in range(2)]
+    with capture_logs() as logs:
+        async with busy(store._writer):
+            tasks = await put(*(store.request_stop(one) for one in (made[0].id, "unknown", made[1].id)))
+        async with asyncio.timeout(SOON):
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert not [log for log in logs if log["event"].startswith("batch failed")]
+    assert (results[0], results[2]) == (True, True)
+    assert isinstance(results[1], NotFoundError)
