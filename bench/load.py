@@ -26,7 +26,7 @@ from bench import measures
 from bench.cluster import DATABASES, Cluster, running_cluster
 from bench.http_load import percentile, request_bytes
 from bench.open_load import Kind, OpenLoad, Outcome
-from bench.system import machine
+from bench.system import machine, write
 
 Figures = dict[str, Any]
 
@@ -262,9 +262,7 @@ def main() -> int:
     figures = measure(options.database, seconds=seconds, calibration=calibration)
     failed = figures["failures"] = failures(figures)
     show(figures, Console(width=160))
-    path = options.json or Path(f"load-{options.database}.json")
-    path.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"figures are in {path}", file=sys.stderr)
+    write(figures, options.json or Path(f"load-{options.database}.json"))
     for sentence in failed:
         print(sentence, file=sys.stderr)
     return 1 if failed else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -25,6 +26,9 @@ Figures = dict[str, Any]
 
 PATH = "/api/v1/requests"
 END_LIMIT = 300.0
+ASLEEP = 2.0
+"""Seconds for which it is looked at the runner while all jobs sleep."""
+
 SAMPLE = 2000
 """Requests whose recorded times are looked at."""
 
@@ -35,12 +39,12 @@ def _body(request_type: str, **args: object) -> bytes:
     return json.dumps({"type": request_type, "args": args}).encode()
 
 
-def throughput(cluster: Cluster, clients: int, seconds: float) -> Figures:
+def throughput(cluster: Cluster, clients: int, seconds: float, request_type: str = "three-jobs") -> Figures:
     """Has clients create three-job requests one after the other, and waits until all of them have ended.
 
     Requests a second are those that are COMPLETE, by the time until the last one is.
     """
-    data = request_bytes("POST", PATH, cluster.manager.http, _body("three-jobs"))
+    data = request_bytes("POST", PATH, cluster.manager.http, _body(request_type))
     before, began = cluster.cpu_seconds(), time.perf_counter()
     answers = uvloop.run(closed_loop(cluster.manager.http, lambda: data, clients=clients, seconds=seconds))
     wait_ended(cluster)
@@ -50,6 +54,7 @@ def throughput(cluster: Cluster, clients: int, seconds: float) -> Figures:
     _check_complete(cluster, made)
     ends = _recorded_seconds(cluster, min(made, SAMPLE))
     return {
+        "type": request_type,
         "clients": clients,
         "requests": made,
         "requests_a_second": made / took,
@@ -181,33 +186,66 @@ def sleepers(cluster: Cluster, jobs: int, milliseconds: int) -> Figures:
     """Has many jobs sleep at once: what they cost in memory, and how late the runner's loop answers."""
     before = memory(cluster)
     names = [str(number) for number in range(jobs)]
-    with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=END_LIMIT) as http:
+    with (
+        httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=END_LIMIT) as http,
+        _Watch(cluster) as watch,
+    ):
         answer = http.post(PATH, json={"type": "sleepers", "args": {"hosts": names, "ms": str(milliseconds)}})
         answer.raise_for_status()
+        running = 0
+        deadline = time.perf_counter() + milliseconds / 1000
         with httpx.Client(base_url=f"http://{cluster.runner.http}", timeout=30) as runner:
-            running = 0
-            deadline = time.perf_counter() + milliseconds / 1000
             while running < jobs and time.perf_counter() < deadline:
                 time.sleep(0.1)
                 running = len(runner.get("/api/v1/status/running").json())
-            if running < jobs:
-                raise RuntimeError(f"only {running} of {jobs} jobs ran at once: allow them more milliseconds")
-            delays = []
-            for _ in range(200):
-                began = time.perf_counter()
-                runner.get("/version")
-                delays.append(time.perf_counter() - began)
-                time.sleep(0.005)
-        during = memory(cluster)
-    wait_ended(cluster)
+        if running < jobs:
+            raise RuntimeError(f"only {running} of {jobs} jobs ran at once: allow them more milliseconds")
+        asleep_from = len(watch.delays)
+        time.sleep(ASLEEP)
+        asleep = watch.delays[asleep_from:]
+        wait_ended(cluster)
     return {
         "jobs": jobs,
         "running_at_once": running,
         "memory_before": before,
-        "memory": during,
-        "answer_p50": percentile(delays, 0.5),
-        "answer_p99": percentile(delays, 0.99),
+        "memory": watch.peak,
+        "answer_p50": percentile(asleep, 0.5),
+        "answer_p99": percentile(asleep, 0.99),
+        "answer_max": max(watch.delays),
     }
+
+
+class _Watch:
+    """Looks, in a thread and until it is left, at how soon the runner answers and what the servers hold.
+
+    Attributes:
+        delays: Seconds that each answer took.
+        peak: The most bytes that each server held.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.delays: list[float] = []
+        self.peak = memory(cluster)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        with httpx.Client(base_url=f"http://{self._cluster.runner.http}", timeout=30) as runner:
+            while not self._ended.wait(0.005):
+                began = time.perf_counter()
+                runner.get("/version")
+                self.delays.append(time.perf_counter() - began)
+                held = memory(self._cluster)
+                self.peak = {name: max(size, held[name]) for name, size in self.peak.items()}
 
 
 def memory_over(cluster: Cluster, requests: int) -> Figures:

@@ -48,6 +48,9 @@ def measure(database: str, *, seconds: float, short: bool) -> Figures:
         figures["calibrations"] = calibrations
         for one in figures["throughput"]:
             one["requests_for_each_insert"] = one["requests_a_second"] / figures["inserts_a_second"]
+        figures["one_effect"] = [
+            _throughput(cluster, clients, seconds, "one-effect") for clients in CLIENTS[1:]
+        ]
         figures["alone"] = _said("one request alone", lambda: measures.one_alone(cluster, 300))
         figures["grpc"] = _said("gRPC, 16 clients", lambda: measures.grpc_throughput(cluster, 16, seconds))
         figures["get"] = _said("GET under load", lambda: measures.get_under_load(cluster, 16, seconds))
@@ -61,8 +64,11 @@ def measure(database: str, *, seconds: float, short: bool) -> Figures:
     return figures
 
 
-def _throughput(cluster: Cluster, clients: int, seconds: float) -> Figures:
-    figures: Figures = _said(f"{clients} clients", lambda: measures.throughput(cluster, clients, seconds))
+def _throughput(cluster: Cluster, clients: int, seconds: float, request_type: str = "three-jobs") -> Figures:
+    figures: Figures = _said(
+        f"{request_type}, {clients} clients",
+        lambda: measures.throughput(cluster, clients, seconds, request_type),
+    )
     return figures
 
 
@@ -135,6 +141,12 @@ def _other_table(figures: Figures) -> Table:
         f"create p50 {alone['create_p50'] * 1e3:.1f} ms, "
         f"seen COMPLETE p50 {alone['complete_p50'] * 1e3:.1f} ms",
     )
+    for one in figures["one_effect"]:
+        table.add_row(
+            f"{one['clients']} clients, one job with an effect",
+            f"{one['requests_a_second']:,.0f} requests/s, create p50 {one['create_p50'] * 1e3:.1f} ms, "
+            f"COMPLETE p50 {one['complete_p50'] * 1e3:.1f} ms",
+        )
     table.add_row(
         "gRPC, 16 clients",
         f"{grpc['requests_a_second']:,.0f} requests/s, p50 {grpc['create_p50'] * 1e3:.1f} ms",
@@ -152,7 +164,8 @@ def _other_table(figures: Figures) -> Table:
     table.add_row(
         f"{sleepers['running_at_once']:,} jobs asleep at once",
         f"{_memory(sleepers['memory'])}, runner answers in p50 {sleepers['answer_p50'] * 1e3:.1f} ms, "
-        f"p99 {sleepers['answer_p99'] * 1e3:.1f} ms",
+        f"p99 {sleepers['answer_p99'] * 1e3:.1f} ms; while they start and end at most "
+        f"{sleepers['answer_max'] * 1e3:.0f} ms",
     )
     if "endurance" in figures:
         endurance = figures["endurance"]
@@ -168,6 +181,12 @@ def _memory(held: dict[str, int]) -> str:
     return ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in held.items())
 
 
+def write(figures: Figures, path: Path) -> None:
+    """Writes figures as JSON."""
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"figures are in {path}", file=sys.stderr)
+
+
 def main() -> int:
     """Measures, prints a table, writes JSON."""
     parser = argparse.ArgumentParser(prog="bench.system", description=__doc__)
@@ -178,9 +197,7 @@ def main() -> int:
     options = parser.parse_args()
     figures = measure(options.database, seconds=options.seconds, short=options.short)
     show(figures, Console(width=200))
-    path = options.json or Path(f"bench-{options.database}.json")
-    path.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"figures are in {path}", file=sys.stderr)
+    write(figures, options.json or Path(f"bench-{options.database}.json"))
     return 0
 
 
