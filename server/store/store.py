@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 from server.store import finding, idempotency, migrations, reads, record_reads
-from server.store.engine import DatabaseOptions, make_engine, parse_url
+from server.store.engine import DatabaseOptions, make_engine, parse_url, statement_limit
 from server.store.idempotency import ForgetKeys, IdempotencyKey
 from server.store.record_reads import Record
 from server.store.report_writes import (
@@ -72,6 +72,7 @@ class Store:
         self._engine = engine
         self._read_engine = read_engine.execution_options(readonly=True)
         self._patience = options.timeout
+        self._statement_limit = statement_limit(options)
         self._is_away = False
         self._readers = ThreadPoolExecutor(options.connections, thread_name_prefix="store-reader")
         self._pinger = ThreadPoolExecutor(1, thread_name_prefix="store-ping")
@@ -216,8 +217,9 @@ class Store:
 
         Raises:
             InvalidArgumentError: The filter makes no sense.
+            DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
         """
-        return await self._read(finding.find_requests, wanted)
+        return await self._read(finding.find_requests, wanted, statement_limit=self._statement_limit)
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns those of the requests that there are, without args and chains."""
