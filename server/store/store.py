@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -215,11 +216,22 @@ class Store:
     async def find_requests(self, wanted: RequestFilter) -> list[Request]:
         """Returns the requests that a filter lets through, newest first, without args and chains.
 
+        When the call is cancelled, the find ends before its next block of rows.
+
         Raises:
             InvalidArgumentError: The filter makes no sense.
             DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
         """
-        return await self._read(finding.find_requests, wanted, statement_limit=self._statement_limit)
+        given_up = threading.Event()
+        try:
+            return await self._read(
+                finding.find_requests,
+                wanted,
+                statement_limit=self._statement_limit,
+                is_given_up=given_up.is_set,
+            )
+        finally:
+            given_up.set()
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns those of the requests that there are, without args and chains."""

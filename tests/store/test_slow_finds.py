@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from sqlalchemy.engine import Connection
 from server.store import DatabaseOptions, Store, finding
 from server.store.engine import _mysql_args, statement_limit
 from server.store.mysql_dialect import bounded
+from server.store.scan import Scan
 from spincycle_grpc.errors import DeadlineExceededError, UnavailableError
 from spincycle_grpc.v1.request_pb2 import RequestFilter
-from tests.databases import SharedServers
+from tests.databases import DATABASES, SharedServers
 from tests.store.conftest import migrate
 from tests.store.made import create
 
@@ -111,6 +113,49 @@ async def test_other_reads_that_take_too_long_are_a_database_that_does_not_answe
 
     with pytest.raises(UnavailableError):
         await hasty._read(slow)
+
+
+@pytest.fixture(params=DATABASES)
+async def filled(
+    request: pytest.FixtureRequest, database_servers: SharedServers, tmp_path: Path
+) -> AsyncIterator[Store]:
+    """A store with some requests."""
+    url = database_servers.url(request.param, tmp_path)
+    migrate(url)
+    store = await Store.open(url)
+    for _ in range(6):
+        await create(store)
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "wanted", [RequestFilter(), RequestFilter(limit=1, offset=5)], ids=["all", "large offset"]
+)
+async def test_a_find_that_nobody_waits_for_ends_before_its_next_block(
+    filled: Store, monkeypatch: pytest.MonkeyPatch, wanted: RequestFilter
+) -> None:
+    monkeypatch.setattr(finding, "BLOCK", 1)
+    reads = 0
+    reached, let = threading.Event(), threading.Event()
+    read = Scan.read
+
+    def held(self: Scan, *arguments: Any, **named: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        reached.set()
+        assert let.wait(20)
+        return read(self, *arguments, **named)
+
+    monkeypatch.setattr(Scan, "read", held)
+    find = asyncio.create_task(filled.find_requests(wanted))
+    assert await asyncio.to_thread(reached.wait, 20)
+    find.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await find
+    let.set()
+    await asyncio.to_thread(filled._readers.shutdown)  # Returns when the threads have ended.
+    assert reads == 1
 
 
 def test_how_mariadb_and_mysql_are_told_a_limit() -> None:
