@@ -11,6 +11,10 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 
+class NoThreadError(Exception):
+    """There was no turn for a call within the time that it may wait; it was not made."""
+
+
 class _Worker:
     """A thread that makes one call after the other."""
 
@@ -37,10 +41,14 @@ class CallThreads:
         name: The name of the threads.
         limit: How many calls run at once; more wait for their turn.
         max_given_up: As many calls that were given up may run besides. Beyond that they keep their places.
+        longest_wait: Seconds that a call waits for its turn; None: however long it takes.
     """
 
-    def __init__(self, name: str, limit: int, *, max_given_up: int | None = None) -> None:
+    def __init__(
+        self, name: str, limit: int, *, max_given_up: int | None = None, longest_wait: float | None = None
+    ) -> None:
         self._name = name
+        self._longest_wait = longest_wait
         self._places = asyncio.Semaphore(limit)
         self._max_given_up = limit if max_given_up is None else max_given_up
         self._given_up = 0
@@ -50,9 +58,10 @@ class CallThreads:
         """Returns what the function returns.
 
         Raises:
+            NoThreadError: It had to wait for too long.
             BaseException: Whatever the function raises.
         """
-        await self._places.acquire()
+        await self._turn()
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[_Result] = loop.create_future()
         has_place = True
@@ -95,6 +104,16 @@ class CallThreads:
                 has_place = False
                 self._places.release()
             raise
+
+    async def _turn(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._longest_wait):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise NoThreadError from error
 
 
 def _raisable(error: BaseException) -> BaseException:

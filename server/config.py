@@ -126,6 +126,7 @@ class Config:
     server_key_file: str = _option("server.tls.key_file", "")
     server_ca_file: str = _option("server.tls.ca_file", "")
     server_max_body: int = _option("server.max_body", "16MiB", _size)
+    server_max_bodies: int = _option("server.max_bodies", "256MiB", _size)
     server_max_requests: int = _option("server.max_requests", "500", _count)
     server_call_timeout: float = _option("server.call_timeout", "60s", _duration)
     server_header_timeout: float = _option("server.header_timeout", "10s", _duration)

@@ -53,6 +53,8 @@ class Served:
             title=f"Spin Cycle {self._name.replace('-', ' ').title()}",
             full_errors=self._name == "request-manager",
             max_body=config.server_max_body,
+            max_bodies=config.server_max_bodies,
+            on_refused=self._gate.refusals.add,
             body_timeout=config.server_read_timeout,
             call_timeout=config.server_call_timeout,
         )

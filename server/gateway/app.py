@@ -11,6 +11,7 @@ import structlog
 from google.protobuf.message import Message
 
 from server.gateway import openapi
+from server.gateway.bodies import Bodies, Share
 from server.gateway.content_coding import MIN_COMPRESSED, compressed, decoded, prefers_gzip
 from server.gateway.errors import Header, HttpError, error_body
 from server.gateway.routes import Route, Router, routes_of
@@ -19,6 +20,7 @@ from spincycle_grpc.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
+    ResourceExhaustedError,
     SpinCycleError,
     Status,
 )
@@ -55,6 +57,9 @@ class GatewayApp:
         full_errors: Whether errors have request id and status, as the Request Manager's, or the
             message alone, as the Job Runner's.
         max_body: Bytes of a request's body.
+        max_bodies: Bytes of all bodies that are being read; room for one of them, as gzip and without, is
+            always made.
+        on_refused: Is told of a call that is refused since there was no room for its body.
         body_timeout: Seconds that a body may take to arrive.
         call_timeout: Seconds that a method may take.
     """
@@ -66,6 +71,8 @@ class GatewayApp:
         title: str,
         full_errors: bool,
         max_body: int,
+        max_bodies: int,
+        on_refused: Callable[[ResourceExhaustedError], None],
         body_timeout: float = 30.0,
         call_timeout: float = 60.0,
     ) -> None:
@@ -75,6 +82,8 @@ class GatewayApp:
         self._full_errors = full_errors
         self._document = b""
         self._max_body = max_body
+        self._bodies = Bodies(max(max_bodies, 2 * max_body))
+        self._on_refused = on_refused
         self._body_timeout = body_timeout
         self._call_timeout = call_timeout
 
@@ -177,16 +186,27 @@ class GatewayApp:
         if length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
         try:
+            with self._bodies.share() as share:
+                data = await self._whole_body(metadata, receive, share)
+                if data:
+                    decode_into(request, data, "" if route.body == "*" else route.body)
+        except ResourceExhaustedError as error:
+            self._on_refused(error)
+            raise
+
+    async def _whole_body(self, metadata: Mapping[str, str], receive: Receive, share: Share) -> bytes:
+        """Returns the body without its content coding."""
+        try:
             async with asyncio.timeout(self._body_timeout):
-                data = await self._read_body(receive)
+                data = await self._read_body(receive, share)
         except TimeoutError as error:
             raise HttpError(408, "Request Timeout", [_CLOSE]) from error
         if "content-encoding" in metadata:
-            data = await decoded(data, metadata["content-encoding"], self._max_body)
-        if data:
-            decode_into(request, data, "" if route.body == "*" else route.body)
+            data = await decoded(data, metadata["content-encoding"], self._max_body, share)
+        return data
 
-    async def _read_body(self, receive: Receive) -> bytes:
+    async def _read_body(self, receive: Receive, share: Share) -> bytes:
+        """Returns the body as it was sent. Its last part is not counted: nothing else is done meanwhile."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -200,6 +220,7 @@ class GatewayApp:
             parts.append(part)
             if not event.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+            share.hold(size)
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"Request Entity Too Large: at most {self._max_body} bytes", [_CLOSE])

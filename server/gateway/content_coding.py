@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 
+from server.gateway.bodies import Share
 from server.gateway.errors import HttpError
 
 MIN_COMPRESSED = 1500
@@ -12,6 +13,9 @@ MIN_COMPRESSED = 1500
 
 _LONG = 65_536
 """Bytes from which on a body is compressed in a thread, so that others need not wait for it."""
+
+_STEP = 262_144
+"""Bytes that a request's body is inflated by at a time."""
 
 _LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -51,33 +55,44 @@ def _compress(body: bytes) -> bytes:
     return compressor.compress(body) + compressor.flush()
 
 
-async def decoded(body: bytes, content_encoding: str, limit: int) -> bytes:
+async def decoded(body: bytes, content_encoding: str, limit: int, share: Share) -> bytes:
     """Returns a request's body without its content coding.
 
     Args:
         body: The body as it was sent.
         content_encoding: The header.
         limit: The most bytes that the result may have.
+        share: Is to hold the body and the result.
 
     Raises:
         HttpError: 415 for a coding that is not gzip, 413 for more than the limit, 400 if it is broken.
+        ResourceExhaustedError: All bodies together are over their limit.
     """
     coding = content_encoding.strip().lower()
     if coding in ("", "identity"):
         return body
     if coding not in _CODINGS:
         raise HttpError(415, "Unsupported Media Type", [(b"accept-encoding", b"gzip")])
-    return await asyncio.to_thread(_inflate, body, limit)
+    share.hold(len(body))
+    return await asyncio.to_thread(_inflate, body, limit, share)
 
 
-def _inflate(body: bytes, limit: int) -> bytes:
+def _inflate(body: bytes, limit: int, share: Share) -> bytes:
     inflater = zlib.decompressobj(_GZIP)
-    try:
-        data = inflater.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise HttpError(400, "Bad Request: the body is not gzip, as Content-Encoding says") from error
-    if len(data) > limit:
-        raise HttpError(413, f"Request Entity Too Large: at most {limit} bytes without gzip")
-    if not inflater.eof:
-        raise HttpError(400, "Bad Request: the gzip of the body ends early")
-    return data
+    parts: list[bytes] = []
+    size = 0
+    rest = body
+    while not inflater.eof:
+        try:
+            part = inflater.decompress(rest, _STEP)
+        except zlib.error as error:
+            raise HttpError(400, "Bad Request: the body is not gzip, as Content-Encoding says") from error
+        rest = inflater.unconsumed_tail
+        size += len(part)
+        if size > limit:
+            raise HttpError(413, f"Request Entity Too Large: at most {limit} bytes without gzip")
+        if not (part or rest or inflater.eof):
+            raise HttpError(400, "Bad Request: the gzip of the body ends early")
+        share.hold(len(body) + size)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -118,7 +118,8 @@ class _Document:
             operation["parameters"] = parameters
         if route.body:
             schema = self._body_schema(route)
-            operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+            # Without one there is no Content-Type either, and the answer is 415.
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         return operation
 
     def _own_operation(self) -> dict[str, Any]:
@@ -156,14 +157,21 @@ class _Document:
 
     def _header_parameters(self, route: Route) -> Iterable[dict[str, Any]]:
         for field in route.method.descriptor.input_type.fields:
-            name = getattr(json_options(field), "http_header", "")
-            if name:
-                yield {
-                    "name": name,
-                    "in": "header",
-                    "description": _comments().get(field.full_name, ""),
-                    "schema": {"type": "string"},
-                }
+            options = json_options(field)
+            if not options.http_header:
+                continue
+            schema: Schema = {"type": "string"}
+            if options.http_header_pattern:
+                schema["pattern"] = options.http_header_pattern
+                schema["minLength"] = int(re.search(options.http_header_pattern, "") is None)
+            if options.http_header_max_length:
+                schema["maxLength"] = options.http_header_max_length
+            yield {
+                "name": options.http_header,
+                "in": "header",
+                "description": _comments().get(field.full_name, ""),
+                "schema": schema,
+            }
 
     def _body_schema(self, route: Route) -> Schema:
         message = route.method.descriptor.input_type

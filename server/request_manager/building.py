@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from server.builtin_jobs import makes_builtin
-from server.call_threads import CallThreads
+from server.call_threads import CallThreads, NoThreadError
 from server.graph import BuildWatch, BuiltRequest, ChainBuilder, Creating, request_specs
 from spincycle_grpc.duration import format_duration
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError
@@ -34,6 +34,9 @@ THREADS = 16
 MAX_WAITING = 1000
 """Builds that wait for a thread; one more is refused."""
 
+LONGEST_WAIT = 30.0
+"""Seconds that a build waits for a thread, as when creates that hang keep them all; then it is refused."""
+
 MAX_HANGING = 64
 """Threads that creates which do not end may keep, beyond those for other builds."""
 
@@ -45,12 +48,21 @@ class Building:
         specs: The request specs.
         job_factory: Makes the jobs.
         create_timeout: Seconds that one job's create may take.
+        longest_wait: Seconds that a build waits for a thread.
     """
 
-    def __init__(self, specs: Specs, job_factory: JobFactory, *, create_timeout: float) -> None:
+    def __init__(
+        self,
+        specs: Specs,
+        job_factory: JobFactory,
+        *,
+        create_timeout: float,
+        longest_wait: float = LONGEST_WAIT,
+    ) -> None:
         self._builder = ChainBuilder(specs, job_factory)
         self._create_timeout = create_timeout
-        self._threads = CallThreads("build", THREADS, max_given_up=MAX_HANGING)
+        self._longest_wait = longest_wait
+        self._threads = CallThreads("build", THREADS, max_given_up=MAX_HANGING, longest_wait=longest_wait)
         self._unfinished = 0
         self._at_once = _never_blocking(specs, job_factory)
         self.request_specs: Sequence[RequestSpec] = request_specs(specs)
@@ -63,7 +75,7 @@ class Building:
         Raises:
             InvalidArgumentError: The type or the args cannot be used.
             InternalError: The spec is broken, a job cannot be created, or its create takes too long.
-            ResourceExhaustedError: Too many builds wait.
+            ResourceExhaustedError: Too many builds wait, or this one had to for too long; nothing was built.
         """
         if self._unfinished >= THREADS + MAX_WAITING:
             raise ResourceExhaustedError(
@@ -80,6 +92,12 @@ class Building:
                 watch,
                 request_id,
             )
+        except NoThreadError as error:
+            raise ResourceExhaustedError(
+                f"no thread was free to build the request within {self._longest_wait:g} s: try again later, "
+                "and look in the server's log for jobs whose create takes too long",
+                reason="BUILD_NOT_STARTED",
+            ) from error
         except BaseException:
             watch.cancel()
             raise

@@ -23,6 +23,9 @@ _DRIVERS = {
 # As the protocol has them; the driver is loaded only where it is used.
 _FOUND_ROWS = 1 << 1
 _MULTI_STATEMENTS = 1 << 16
+_BEFORE_THE_DRIVER = 0.5
+"""Seconds for the word that a statement was ended to reach the driver, before it gives up the connection."""
+
 _FORMS = "sqlite:///PATH, mysql://USER:PASSWORD@HOST/DATABASE or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -120,6 +123,20 @@ def make_engine(
     return engine
 
 
+def statement_limit(options: DatabaseOptions) -> float:
+    """Returns the seconds after which MariaDB and MySQL are to end a SELECT that takes too long.
+
+    That is before the driver gives up the connection, so that what is slow can be told from what is away.
+    Only finds have this limit: the time in which the rows are taken counts too, and of a large record it
+    may be long. PostgreSQL, which hands out all rows at once, has a limit for all statements.
+    """
+    return 2 * _whole_seconds(options) - _BEFORE_THE_DRIVER
+
+
+def _whole_seconds(options: DatabaseOptions) -> int:
+    return max(1, round(options.timeout))
+
+
 def _sqlite_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     return {"timeout": options.timeout, "check_same_thread": False}
 
@@ -139,7 +156,7 @@ def _begin_sqlite(connection: Any) -> None:
 
 
 def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
-    seconds = max(1, round(options.timeout))
+    seconds = _whole_seconds(options)
     # Tables of old servers have defaults of zero for times, which make each change of them an error
     # where zeros are refused.
     no_zeros = "" if takes_long else "NO_ZERO_DATE,NO_ZERO_IN_DATE,"

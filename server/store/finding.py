@@ -16,12 +16,14 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, UnaryExpression, func, select, true
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.operators import custom_op
 
 from server.store.rows import MAX_ARG_TEXT, microseconds_of, request_of
 from server.store.scan import Branch, Scan, Span
 from server.store.schema import request_args, requests
-from spincycle_grpc.errors import InvalidArgumentError
+from server.store.troubles import was_ended
+from spincycle_grpc.errors import CallCancelledError, DeadlineExceededError, InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 
@@ -37,13 +39,40 @@ _POSITION = (requests.c.created_at, requests.c.request_id)
 _ARG_POSITION = (request_args.c.created_at, request_args.c.request_id)
 
 
-def find_requests(connection: Connection, wanted: RequestFilter) -> list[Request]:
+def find_requests(
+    connection: Connection,
+    wanted: RequestFilter,
+    *,
+    statement_limit: float | None = None,
+    is_given_up: Callable[[], bool] = lambda: False,
+) -> list[Request]:
     """Returns the requests that a filter lets through, newest first, then by id.
+
+    Args:
+        connection: Reads.
+        wanted: The filter.
+        statement_limit: Seconds after which MariaDB and MySQL end a statement; None: theirs.
+        is_given_up: Whether nobody waits for the answer any more. It is asked before each block.
 
     Raises:
         InvalidArgumentError: An arg of the filter has not the form name=value, or a time is none.
+        DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
+        CallCancelledError: It was given up.
     """
-    finding = Finding(connection, wanted)
+    connection = connection.execution_options(statement_limit=statement_limit)
+    try:
+        return _found(Finding(connection, wanted, is_given_up), wanted)
+    except DBAPIError as error:
+        if was_ended(error):
+            raise DeadlineExceededError(
+                "the database took too long to find requests, and was stopped: "
+                "narrow the filter, or give a limit and a smaller offset",
+                reason="FIND_TOO_SLOW",
+            ) from error
+        raise
+
+
+def _found(finding: Finding, wanted: RequestFilter) -> list[Request]:
     if not wanted.limit:
         return [request_of(row) for row in finding.rows(BLOCK)]
     end = wanted.offset + wanted.limit
@@ -65,6 +94,7 @@ class Finding:
     Args:
         connection: Reads.
         wanted: The filter, of which limit and offset are not looked at.
+        is_given_up: As `find_requests` has it.
 
     Raises:
         InvalidArgumentError: As `find_requests`.
@@ -72,6 +102,7 @@ class Finding:
 
     connection: Connection
     wanted: RequestFilter
+    is_given_up: Callable[[], bool]
 
     def __post_init__(self) -> None:
         self._args = [_name_and_value(arg) for arg in self.wanted.args]
@@ -102,6 +133,8 @@ class Finding:
         scan = self._plan(span)
         conditions = self._conditions(scan.index) if scan.table is requests else None
         while True:
+            if self.is_given_up():
+                raise CallCancelledError("nobody waits for the find any more", reason="FIND_GIVEN_UP")
             found, rest = scan.read(self.connection, span, block, conditions)
             found = self._with_args(found, scan)
             yield from found if scan.table is requests else self._rows_of(found)

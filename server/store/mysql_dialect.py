@@ -9,9 +9,19 @@ from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
 
 class MySqlDialect(MySQLDialect_pymysql):
-    """SQLAlchemy's, but it sends no COMMIT where no transaction is open, as psycopg does."""
+    """SQLAlchemy's, but it sends no COMMIT where no transaction is open, as psycopg does.
+
+    The execution option `statement_limit` is the seconds after which the server ends a SELECT.
+    """
 
     supports_statement_cache = True
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Executes a statement."""
+        limit = context.execution_options.get("statement_limit") if context is not None else None
+        if limit is not None:
+            statement = bounded(statement, limit, is_mariadb=self.is_mariadb)
+        cursor.execute(statement, parameters)
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """Commits what is open."""
@@ -22,3 +32,11 @@ class MySqlDialect(MySQLDialect_pymysql):
 def _is_in_transaction(connection: Any) -> bool:
     """Whether the server's last answer said that a transaction is open."""
     return bool(connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+
+
+def bounded(select: str, seconds: float, *, is_mariadb: bool) -> str:
+    """Returns a SELECT that the server ends by itself after so long: each of the two has its own way."""
+    if is_mariadb:
+        return f"SET STATEMENT max_statement_time = {seconds:g} FOR {select}"
+    hint = f"SELECT /*+ MAX_EXECUTION_TIME({round(seconds * 1000)}) */"
+    return select.replace("SELECT", hint, 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Collection, Sequence
 
 from sqlalchemy.engine import Engine
 
 from server.store import finding, idempotency, reads, record_reads
-from server.store.engine import DatabaseOptions
+from server.store.engine import DatabaseOptions, statement_limit
 from server.store.idempotency import ForgetKeys, IdempotencyKey
 from server.store.opening import open_engines
 from server.store.reader import Reader
@@ -58,6 +59,7 @@ class Store:
     def __init__(self, engine: Engine, read_engine: Engine, options: DatabaseOptions) -> None:
         self._engine = engine
         self._reader = Reader(read_engine, threads=options.connections, patience=options.timeout)
+        self._statement_limit = statement_limit(options)
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
         # Creations need nothing of what else is written, and should not wait for it. SQLite has one writer.
         self._creator = (
@@ -187,10 +189,22 @@ class Store:
     async def find_requests(self, wanted: RequestFilter) -> list[Request]:
         """Returns the requests that a filter lets through, newest first, without args and chains.
 
+        When the call is cancelled, the find ends before its next block of rows.
+
         Raises:
             InvalidArgumentError: The filter makes no sense.
+            DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
         """
-        return await self._reader.read(finding.find_requests, wanted)
+        given_up = threading.Event()
+        try:
+            return await self._reader.read(
+                finding.find_requests,
+                wanted,
+                statement_limit=self._statement_limit,
+                is_given_up=given_up.is_set,
+            )
+        finally:
+            given_up.set()
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns those of the requests that there are, without args and chains."""

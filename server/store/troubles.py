@@ -41,8 +41,10 @@ _MYSQL_AWAY = frozenset(
      2014, 2055, 4031}
 )  # fmt: skip
 _MYSQL_UNUSABLE = frozenset({3, 5, 28, 1021, 1030, 1037, 1041, 1044, 1045, 1049, 1114, 1129, 1130, 1698})
+_MYSQL_ENDED = frozenset({1317, 1969, 3024})
+_POSTGRESQL_ENDED = "57014"
 _POSTGRESQL_CONFLICTS = ("40001", "40P01", "55P03")
-_POSTGRESQL_AWAY = ("08", "57P0", "53300", "25006", "57014")
+_POSTGRESQL_AWAY = ("08", "57P0", "53300", "25006", _POSTGRESQL_ENDED)
 _POSTGRESQL_UNUSABLE = ("53", "54", "55", "58", "28", "3D", "42501")
 
 
@@ -61,8 +63,23 @@ def trouble_of(error: Exception) -> Trouble:
     return _of_sqlite(cause) if isinstance(cause, sqlite3.Error) else Trouble.FAULT
 
 
+def was_ended(error: DBAPIError) -> bool:
+    """Whether the database ended the statement, which took too long, and is there itself.
+
+    Of a write or of a read by a key that takes so long, `trouble_of` says that the database is away.
+    """
+    cause = error.orig
+    if type(cause).__module__.startswith("pymysql"):
+        return _mysql_code(cause) in _MYSQL_ENDED
+    return getattr(cause, "sqlstate", None) == _POSTGRESQL_ENDED
+
+
+def _mysql_code(cause: BaseException | None) -> object:
+    return cause.args[0] if cause is not None and cause.args else None
+
+
 def _of_mysql(cause: BaseException | None) -> Trouble:
-    code = cause.args[0] if cause is not None and cause.args else None
+    code = _mysql_code(cause)
     if code == 1062:
         return Trouble.DUPLICATE
     if code == 1153:

@@ -65,6 +65,8 @@ class JsonField(_message.Message):
     QUERY_BY_NAME_FIELD_NUMBER: _builtins.int
     QUERY_NAME_FIELD_NUMBER: _builtins.int
     HTTP_HEADER_FIELD_NUMBER: _builtins.int
+    HTTP_HEADER_PATTERN_FIELD_NUMBER: _builtins.int
+    HTTP_HEADER_MAX_LENGTH_FIELD_NUMBER: _builtins.int
     omit_empty: _builtins.bool
     """Leave the field out when it has its default value, or is an empty list or map."""
     hidden: _builtins.bool
@@ -82,6 +84,13 @@ class JsonField(_message.Message):
     request has one; several are joined by commas. Such a field should be
     hidden. Empty: from none.
     """
+    http_header_pattern: _builtins.str
+    """The regular expression that the header's value must match as a whole, else
+    the method refuses it. It is what the OpenAPI document says, and has its
+    form. Empty: any.
+    """
+    http_header_max_length: _builtins.int
+    """The most characters that the header's value may have. Default: any number."""
     def __init__(
         self,
         *,
@@ -91,10 +100,12 @@ class JsonField(_message.Message):
         query_by_name: _builtins.bool = ...,
         query_name: _builtins.str = ...,
         http_header: _builtins.str = ...,
+        http_header_pattern: _builtins.str = ...,
+        http_header_max_length: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flatten_query", b"flatten_query", "hidden", b"hidden", "http_header", b"http_header", "omit_empty", b"omit_empty", "query_by_name", b"query_by_name", "query_name", b"query_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flatten_query", b"flatten_query", "hidden", b"hidden", "http_header", b"http_header", "http_header_max_length", b"http_header_max_length", "http_header_pattern", b"http_header_pattern", "omit_empty", b"omit_empty", "query_by_name", b"query_by_name", "query_name", b"query_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

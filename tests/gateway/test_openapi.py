@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_report
 from spincycle_grpc.v1.state_pb2 import State
 from spincycle_grpc.version import API_VERSION
 from tests.e2e.processes import running
-from tests.gateway.wire import Connection, request
+from tests.gateway.wire import JSON, Connection, request
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 
@@ -172,3 +173,46 @@ def test_parameters_are_those_of_queries(documents: dict[str, Any]) -> None:
     assert schemas["since"] == {"type": "string", "format": "date-time"}
     assert schemas["arg"] == {"type": "array", "items": {"type": "string"}}
     assert schemas["limit"]["minimum"] == 0
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["k", "~", "a b", "a  ", "!" + " " * 254, "k" * 255, "", "k" * 256, "\xe9", "a\tb", "a\x7f"],
+    ids=lambda key: f"{len(key)} {key[:3]!r}",
+)
+def test_the_idempotency_keys_of_the_document_are_those_that_are_taken(
+    documents: dict[str, Any], manager: str, key: str
+) -> None:
+    parameters = operations(documents["request-manager"])["POST /api/v1/requests"]["parameters"]
+    (schema,) = [one["schema"] for one in parameters if one["name"] == "Idempotency-Key"]
+    assert set(schema) == {"type", "minLength", "maxLength", "pattern"}
+    is_described = (
+        schema["minLength"] <= len(key) <= schema["maxLength"]
+        and re.search(schema["pattern"], key) is not None
+    )
+    with Connection(manager) as connection:
+        body = b'{"type": "diamond"}'
+        connection.send(request("POST", "/api/v1/requests", JSON, f"Idempotency-Key: {key}", body=body))
+        assert connection.answer().status == (201 if is_described else 400)
+
+
+def test_bodies_are_required_where_there_is_no_answer_without(documents: dict[str, Any]) -> None:
+    with_body = [
+        operation
+        for document in documents.values()
+        for operation in operations(document).values()
+        if "requestBody" in operation
+    ]
+    assert len(with_body) == 8
+    assert all(operation["requestBody"]["required"] is True for operation in with_body)
+
+
+def test_a_call_without_its_body_is_refused(documents: dict[str, Any], manager: str) -> None:
+    for path, operation in operations(documents["request-manager"]).items():
+        if "requestBody" not in operation:
+            continue
+        method, template = path.split()
+        with Connection(manager) as connection:
+            for headers, status in (((), 415), ((JSON, "Content-Length: 0"), 400)):
+                connection.send(request(method, template.format(request_id="nosuch"), *headers))
+                assert connection.answer().status == status, path

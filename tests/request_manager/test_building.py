@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from server.request_manager.building import THREADS, Building
-from spincycle_grpc.errors import InternalError
+from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_grpc.jobs import Job, JobId, Return
 from tests.graph.models import node, sequence, specs
 
@@ -86,3 +86,30 @@ async def test_a_build_that_nobody_waits_for_ends_at_the_next_create(building: B
     build.cancel()
     with pytest.raises(asyncio.CancelledError):
         await build
+
+
+async def test_a_build_waits_for_a_thread_no_longer_than_it_may() -> None:
+    hanging, released = threading.Semaphore(0), threading.Event()
+
+    class Hanging(Worker):
+        def create(self, job_args: dict[str, Any]) -> None:
+            if self._type == "hang":
+                hanging.release()
+            super().create(job_args)
+
+    building = Building(
+        SPECS, lambda job_id: Hanging(job_id.type, released), create_timeout=60, longest_wait=0.1
+    )
+    builds = [asyncio.ensure_future(building.build("hangs", {}, "request")) for _ in range(THREADS)]
+    try:
+        for _ in builds:
+            assert await asyncio.to_thread(hanging.acquire, timeout=20)
+        for _ in range(2):
+            with pytest.raises(ResourceExhaustedError) as caught:
+                await building.build("fine", {}, "request")
+            assert caught.value.reason == "BUILD_NOT_STARTED"
+            assert "within 0.1 s" in caught.value.message
+    finally:
+        released.set()
+    assert all(built.job_chain.jobs for built in await asyncio.gather(*builds))
+    assert (await building.build("fine", {}, "request")).job_chain.jobs

@@ -1,0 +1,150 @@
+"""Bodies of many calls at once: how much of them is held in all, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import select
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from server.gateway.bodies import Bodies
+from server.gateway.content_coding import decoded
+from server.gateway.errors import HttpError
+from spincycle_grpc.errors import ResourceExhaustedError
+from tests.e2e.processes import ServerProcess, running
+from tests.gateway.conftest import MAX_BODY
+from tests.gateway.wire import JSON, LIMIT, Connection, request
+
+PATH = "/api/v1/requests"
+PART, REST = 900_000, 50_000
+NO_TYPE = request("POST", PATH, JSON, body=b"{}")
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A Request Manager that holds two bodies of the largest size."""
+    environment = {"SPINCYCLE_SERVER_MAX_BODY": str(MAX_BODY), "SPINCYCLE_SERVER_MAX_BODIES": "1"}
+    directory = tmp_path_factory.mktemp("manager")
+    with running(
+        "request-manager", "--http=127.0.0.1:0", directory=directory, environment=environment
+    ) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def opened(server: ServerProcess, count: int) -> Iterator[list[Connection]]:
+    """Connections on which most of a body has been sent."""
+    head = request("POST", PATH, JSON, f"Content-Length: {PART + REST}")
+    with contextlib.ExitStack() as stack:
+        address = server.address("request-manager", "http")
+        connections = [stack.enter_context(Connection(address)) for _ in range(count)]
+        for connection in connections:
+            connection.send(head + b" " * PART)
+        yield connections
+
+
+def answered(connections: list[Connection]) -> list[Connection]:
+    """Waits for answers, and returns those that got one."""
+    sockets = {connection.socket: connection for connection in connections}
+    readable, _, _ = select.select(list(sockets), [], [], LIMIT)
+    return [sockets[one] for one in readable]
+
+
+def test_a_body_for_which_there_is_no_room_is_429_and_the_others_are_read(crowded: ServerProcess) -> None:
+    address = crowded.address("request-manager", "http")
+    with opened(crowded, 3) as connections:
+        (refused,) = answered(connections)
+        answer = refused.answer()
+        assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+        assert "2000000 bytes" in json.loads(answer.body)["message"]
+        with Connection(address) as another:  # What comes in one piece needs no room.
+            another.send(NO_TYPE)
+            assert another.answer().status == 400
+        for connection in connections:
+            connection.send(b" " * REST)
+            if connection is not refused:
+                assert connection.answer().status == 400
+        refused.send(request("POST", PATH, JSON, body=b" " * (PART + REST)))  # There is room again.
+        assert refused.answer().status == 400
+    assert "TOO_MANY_BODIES" in crowded.wait_for("calls refused")["calls"]
+
+
+def test_what_gzip_becomes_needs_room_too(crowded: ServerProcess) -> None:
+    bomb = request("POST", PATH, JSON, "Content-Encoding: gzip", body=gzip.compress(b" " * PART))
+    with opened(crowded, 2) as connections, Connection(crowded.address("request-manager", "http")) as small:
+        give_up = time.monotonic() + LIMIT
+        status = 400
+        while status == 400 and time.monotonic() < give_up:  # The bodies may still be on their way.
+            small.send(bomb)
+            status = small.answer().status
+        assert status == 429
+        for connection in connections:
+            connection.send(b" " * REST)
+            assert connection.answer().status == 400
+        small.send(bomb)
+        assert small.answer().status == 400
+
+
+def test_the_room_of_a_client_that_is_gone_is_given_back(crowded: ServerProcess) -> None:
+    for _ in range(3):
+        with opened(crowded, 2):
+            pass
+    body = request("POST", PATH, JSON, body=b" " * (PART + REST))
+    with Connection(crowded.address("request-manager", "http")) as connection:
+        give_up = time.monotonic() + LIMIT
+        status = 429
+        while status == 429 and time.monotonic() < give_up:
+            connection.send(body)
+            status = connection.answer().status
+        assert status == 400
+
+
+def test_a_share_is_given_back_whole() -> None:
+    bodies = Bodies(10)
+    with bodies.share() as one, bodies.share() as other:
+        one.hold(4)
+        other.hold(6)
+        with pytest.raises(ResourceExhaustedError) as caught:
+            one.hold(5)
+        assert caught.value.reason == "TOO_MANY_BODIES"
+        other.hold(5)
+        one.hold(5)
+    with bodies.share() as one:
+        one.hold(10)
+
+
+def test_threads_lose_no_byte() -> None:
+    bodies = Bodies(10)
+
+    def hold(_: int) -> None:
+        for size in range(200):
+            with contextlib.suppress(ResourceExhaustedError), bodies.share() as share:
+                share.hold(size % 8)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(hold, range(8)))
+    with bodies.share() as share:
+        share.hold(10)
+
+
+@pytest.mark.parametrize("size", [0, 1, 262_143, 262_144, 262_145, 1_000_000])
+async def test_gzip_is_read_bit_by_bit_and_counted(size: int) -> None:
+    plain = bytes(number % 251 for number in range(size))
+    packed = gzip.compress(plain)
+    needed = len(packed) + size
+    with Bodies(needed).share() as share:
+        assert await decoded(packed, "gzip", size, share) == plain
+    with pytest.raises(ResourceExhaustedError), Bodies(needed - 1).share() as share:
+        await decoded(packed, "gzip", size, share)
+    if size:
+        with pytest.raises(HttpError) as caught, Bodies(2 * needed).share() as share:
+            await decoded(packed, "gzip", size - 1, share)
+        assert caught.value.status == 413
+    with pytest.raises(HttpError) as caught, Bodies(2 * needed).share() as share:
+        await decoded(packed[:-1], "gzip", size, share)
+    assert caught.value.status == 400
