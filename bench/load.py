@@ -50,7 +50,7 @@ AS_FAST = 0.5
 
 FLEET_HOSTS = 500
 FLEET_RATE = 0.5
-READ_SHARE, GRPC_SHARE = 0.15, 0.05
+READ_SHARE, GRPC_SHARE, CONNECT_SHARE = 0.15, 0.05, 0.02
 MISHAPS = frozenset(
     {
         "call broke",
@@ -111,7 +111,7 @@ def measure(database: str, *, seconds: float, calibration: float, **options: str
 
 
 def _mix(cluster: Cluster, rate: float) -> list[Kind]:
-    """Mostly creates of three jobs; some reads, some creates over gRPC, and a few large fleets."""
+    """Mostly creates of three jobs; some reads, creates by gRPC or on new connections, and large fleets."""
     http = cluster.manager.http
     names = [f"host-{number:05d}" for number in range(FLEET_HOSTS)]
 
@@ -121,8 +121,20 @@ def _mix(cluster: Cluster, rate: float) -> list[Kind]:
     with httpx.Client(base_url=f"http://{http}", timeout=30) as client:
         request_id = client.get(f"{measures.PATH}?limit=1").json()[0]["id"]
     return [
-        Kind("three-jobs", rate * (1 - READ_SHARE - GRPC_SHARE), create({"type": "three-jobs"}), True),
+        Kind(
+            "three-jobs",
+            rate * (1 - READ_SHARE - GRPC_SHARE - CONNECT_SHARE),
+            create({"type": "three-jobs"}),
+            True,
+        ),
         Kind("reads", rate * READ_SHARE, request_bytes("GET", f"{measures.PATH}/{request_id}", http), False),
+        Kind(
+            "new connections",
+            rate * CONNECT_SHARE,
+            create({"type": "three-jobs"}),
+            creates=True,
+            connects=True,
+        ),
         Kind("gRPC", rate * GRPC_SHARE, None, True),
         Kind("fleets", FLEET_RATE, create({"type": "fleet", "args": {"hosts": names}}), True),
     ]

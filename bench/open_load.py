@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +37,14 @@ class Kind:
         rate: Calls a second.
         data: The bytes of an HTTP request; None: a create over gRPC.
         creates: Whether it makes a request.
+        connects: Whether each HTTP call has a connection of its own.
     """
 
     name: str
     rate: float
     data: bytes | None
     creates: bool
+    connects: bool = False
 
 
 @dataclass(slots=True)
@@ -129,26 +131,29 @@ class OpenLoad:
         return self.outcome
 
     def _begin(self, kind: Kind, stub: Any) -> None:
-        if kind.data is None:
-            self.outcome.offered[kind.name] += 1
-            self._under_way += 1
-            call = asyncio.ensure_future(self._create_by_grpc(kind, stub))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-            return
-        if not self._idle:
+        if kind.data is not None and not kind.connects and not self._idle:
             self.outcome.held_back[kind.name] += 1
             return
         self.outcome.offered[kind.name] += 1
         self._under_way += 1
-        connection, began = self._idle.popleft(), time.perf_counter()
-        answer = connection.send(kind.data)
-        answer.add_done_callback(lambda ended: self._on_http(kind, connection, began, ended))
+        if kind.data is None:
+            self._start(self._create_by_grpc(kind, stub))
+        elif kind.connects:
+            self._start(self._by_new_connection(kind, kind.data))
+        else:
+            connection, began = self._idle.popleft(), time.perf_counter()
+            answer = connection.send(kind.data)
+            answer.add_done_callback(lambda ended: self._on_http(kind, connection, began, ended))
+
+    def _start(self, calling: Coroutine[Any, Any, None]) -> None:
+        call = asyncio.ensure_future(calling)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
 
     def _on_http(
         self,
         kind: Kind,
-        connection: Connection,
+        connection: Connection | None,
         began: float,
         ended: asyncio.Future[tuple[int, bytes, bytes]],
     ) -> None:
@@ -157,7 +162,8 @@ class OpenLoad:
         if error is not None:
             self.outcome.answers[f"broken connection ({type(error).__name__})"] += 1
             return
-        self._idle.append(connection)
+        if connection is not None:
+            self._idle.append(connection)
         status, head, body = ended.result()
         self._count(kind, status in (200, 201), began)
         if status == 201 and kind.creates:
@@ -169,6 +175,21 @@ class OpenLoad:
             text += "" if b"\r\nretry-after:" in head.lower() else " without Retry-After"
             text += f" {_sentence(body)}"
         self.outcome.answers[text] += 1
+
+    async def _by_new_connection(self, kind: Kind, data: bytes) -> None:
+        began = time.perf_counter()
+        try:
+            connection = await connect(self._http)
+        except OSError as error:
+            self._under_way -= 1
+            self.outcome.answers[f"no connection ({type(error).__name__})"] += 1
+            return
+        answer = connection.send(data)
+        try:
+            await asyncio.wait({answer})
+            self._on_http(kind, None, began, answer)
+        finally:
+            connection.close()
 
     async def _create_by_grpc(self, kind: Kind, stub: Any) -> None:
         began = time.perf_counter()

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from server.listening import Address, TlsFiles
 
 
+ACCEPTED_TOGETHER = 16
+"""Connections that are accepted in one turn of the loop: libuv accepts one a turn and listener, and turns of
+a busy server are long. So the listener is there as often; all share one queue."""
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server without its signal handlers: signals are the app's."""
 
@@ -81,7 +86,8 @@ class HttpServer:
         """
         listener = self._listen()
         self.port = listener.getsockname()[1]
-        self._serving = asyncio.create_task(self._server.serve([listener]))
+        listeners = [listener, *(listener.dup() for _ in range(ACCEPTED_TOGETHER - 1))]
+        self._serving = asyncio.create_task(self._server.serve(listeners))
         while not self._server.started:
             if self._serving.done():
                 self._serving.result()
