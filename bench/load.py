@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -24,7 +27,7 @@ from rich.table import Table
 
 from bench import measures
 from bench.cluster import DATABASES, Cluster, running_cluster
-from bench.http_load import percentile, request_bytes
+from bench.http_load import closed_loop, percentile, request_bytes
 from bench.open_load import Kind, OpenLoad, Outcome
 from bench.system import machine, write
 
@@ -47,6 +50,9 @@ END_LIMIT = 60.0
 
 AS_FAST = 0.5
 """The share of what was carried before that must be carried afterwards; much is left to a noisy machine."""
+
+STANDS_STILL, GOES_ON = 1.5, 8.0
+"""Seconds for which the runner is frozen, less than its lease, and for which the load then goes on."""
 
 FLEET_HOSTS = 500
 FLEET_RATE = 0.5
@@ -102,6 +108,7 @@ def measure(database: str, *, seconds: float, calibration: float, **options: str
         }
         figures |= _figures(outcome)
         figures["serving"] = [_serves(server.grpc) for server in (cluster.manager, cluster.runner)]
+        figures["while_the_runner_stood_still"] = _frozen(cluster)
         figures["carried_afterwards"] = measures.throughput(cluster, 64, calibration)["requests_a_second"]
         figures["lost"] = _lost(cluster, set(outcome.made))
         mishaps = [event for event in cluster.logged() if event.get("message") in MISHAPS]
@@ -138,6 +145,30 @@ def _mix(cluster: Cluster, rate: float) -> list[Kind]:
         Kind("gRPC", rate * GRPC_SHARE, None, True),
         Kind("fleets", FLEET_RATE, create({"type": "fleet", "args": {"hosts": names}}), True),
     ]
+
+
+def _frozen(cluster: Cluster) -> dict[int, int]:
+    """Has clients create while the runner stands still for a while, and goes on. Returns answers by status.
+
+    What waits then must become fewer under the same load, and not more for as long as it lasts.
+    """
+    data = request_bytes(
+        "POST", measures.PATH, cluster.manager.http, json.dumps({"type": "three-jobs"}).encode()
+    )
+    pid = cluster.runner.process.pid
+    timers = [
+        threading.Timer(1.0, os.kill, (pid, signal.SIGSTOP)),
+        threading.Timer(1.0 + STANDS_STILL, os.kill, (pid, signal.SIGCONT)),
+    ]
+    for timer in timers:
+        timer.start()
+    answers = uvloop.run(
+        closed_loop(cluster.manager.http, lambda: data, clients=64, seconds=1.0 + STANDS_STILL + GOES_ON)
+    )
+    for timer in timers:
+        timer.join()
+    measures.wait_ended(cluster)
+    return answers.statuses
 
 
 def _ended(cluster: Cluster) -> tuple[float, int]:
@@ -205,6 +236,11 @@ def failures(figures: Figures) -> list[str]:
         found.append(f"{figures['lost']} requests that were accepted are not COMPLETE.")
     if figures["mishaps"]:
         found.append(f"The servers logged what must not happen under load: {figures['mishaps']}.")
+    if set(figures["while_the_runner_stood_still"]) != {201}:
+        found.append(
+            f"64 clients were refused when the runner had stood still for {STANDS_STILL:g} s: "
+            f"{figures['while_the_runner_stood_still']}."
+        )
     if not all(figures["serving"]):
         found.append("A server is not healthy after the load.")
     if figures["carried_afterwards"] < AS_FAST * figures["carried"]:
@@ -258,6 +294,10 @@ def show(figures: Figures, console: Console) -> None:
     peaks = {name: max(one[name] for one in figures["memory"]) for name in MEMORY}
     table.add_row("peak memory", ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in peaks.items()))
     table.add_row("until all had ended", f"{figures['until_all_had_ended']:.1f} s after the load")
+    frozen = ", ".join(
+        f"{count:,} answered {status}" for status, count in figures["while_the_runner_stood_still"].items()
+    )
+    table.add_row(f"64 clients, runner frozen for {STANDS_STILL:g} s", frozen)
     table.add_row("carried afterwards", f"{figures['carried_afterwards']:,.0f} requests/s")
     console.print(table)
 

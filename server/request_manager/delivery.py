@@ -50,15 +50,23 @@ class Delivery:
         store: Where assignments end that no runner takes.
         runners: How runners are told.
         waiting: Hears of requests that wait again, and of room for more of them.
+        on_sent: Is called when there is a place again.
         on_gone: Is called when a runner is gone or leaves: others must take what it does not have.
     """
 
     def __init__(
-        self, store: Store, runners: Runners, waiting: WaitingRequests, *, on_gone: Callable[[], None]
+        self,
+        store: Store,
+        runners: Runners,
+        waiting: WaitingRequests,
+        *,
+        on_sent: Callable[[], None],
+        on_gone: Callable[[], None],
     ) -> None:
         self._store = store
         self._runners = runners
         self._waiting = waiting
+        self._on_sent = on_sent
         self._on_gone = on_gone
         self._sending: dict[asyncio.Task[None], int] = {}
         self._sending_jobs = 0
@@ -110,6 +118,8 @@ class Delivery:
         self._sending_jobs -= self._sending.pop(task)
         if self._waiting.any and len(self._sending) == MAX_SENDING // 2:
             self._waiting.wake()
+        if self.has_room:
+            self._on_sent()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("sending a chain failed", exc_info=error)
 

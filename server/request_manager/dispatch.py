@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from server.request_manager.delivery import Delivery
+from server.request_manager.line import Line
 from server.request_manager.recovery import recovered
 from server.request_manager.waiting import WaitingRequests
 from server.store.request_writes import wrong_state
@@ -39,6 +40,10 @@ FORGET_TIMES = 100
 """Such transactions in a round: more keys than can be made in the time of one."""
 
 _Read = TypeVar("_Read")
+
+
+LET_IN = 0.5
+"""New requests for each that is on its way, while others wait: so these become fewer."""
 
 
 class Dispatcher:
@@ -69,7 +74,8 @@ class Dispatcher:
         self._interval = interval
         self._suspended_timeout = suspended_timeout
         self._waiting = WaitingRequests(store, self._give_out, limit=max_waiting, interval=interval)
-        self.delivery = Delivery(store, runners, self._waiting, on_gone=self.wake)
+        self.delivery = Delivery(store, runners, self._waiting, on_sent=self._sent, on_gone=self.wake)
+        self._line = Line()
         self._wake = asyncio.Event()
 
     def check_room(self) -> None:
@@ -80,9 +86,17 @@ class Dispatcher:
         """
         self._waiting.check()
 
-    def pick(self) -> RunnerInfo | None:
-        """Returns the runner for the next new request; None when it has to wait, behind others perhaps."""
+    async def pick(self) -> RunnerInfo | None:
+        """Returns the runner for the next new request; None when it has to wait, behind others perhaps.
+
+        Where it is not for want of runners that it would have to wait, it first waits here for a moment.
+        """
+        if (self._waiting.any or not self.delivery.has_room) and self._runners.any_free:
+            await self._line.wait()
         return None if self._waiting.any else self._pick()
+
+    def _sent(self) -> None:
+        self._line.let_go_on(LET_IN if self._waiting.any else 1.0)
 
     def waits(self) -> None:
         """Tells that a new request has to wait, and is in the database."""

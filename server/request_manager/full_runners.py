@@ -34,6 +34,10 @@ class FullRunners:
         """Tells that a runner has refused a chain."""
         self._full[runner_id] = _Full(0, 1, time.monotonic() + PROBE)
 
+    def is_known(self, runner_id: str) -> bool:
+        """Whether the runner has refused a chain, and nobody has found since that it is not full."""
+        return runner_id in self._full
+
     def freed(self, runner_id: str, chains: int) -> bool:
         """Tells that chains of a runner have ended. Returns whether it was full."""
         full = self._full.get(runner_id)

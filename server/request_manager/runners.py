@@ -120,6 +120,13 @@ class Runners:
         """Returns the runner, or None when it is not alive."""
         return self._live.get(runner_id)
 
+    @property
+    def any_free(self) -> bool:
+        """Whether there is a runner that can be given chains and has not refused one since it was full."""
+        return any(
+            runner_id not in self._draining and not self.full.is_known(runner_id) for runner_id in self._live
+        )
+
     def pick(self, excluded: Collection[str] = ()) -> RunnerInfo | None:
         """Returns the runner whose turn it is, or None when none can be given a chain."""
         able = [

@@ -85,7 +85,7 @@ class RequestManagerService:
             total_jobs=len(built.job_chain.jobs),
         )
         created.created_at.FromMicroseconds(time.time_ns() // 1000)  # As the database keeps it.
-        runner = self._dispatcher.pick()
+        runner = await self._dispatcher.pick()
         try:
             assignment = await self._store.create_request(created, request, built.job_chain, runner, key)
         except CreatedBeforeError as error:  # by a call that came at the same time

@@ -135,7 +135,7 @@ async def test_as_many_chains_are_on_their_way_as_may_be(
     dispatcher, runners, made, told = await handed_out(store)
     assert set(told) == set(made[:2])
     assert (dispatcher.delivery.places, dispatcher.delivery.has_room) == (0, False)
-    assert dispatcher.pick() is None
+    assert await dispatcher.pick() is None
     assert await store.waiting_requests(10) == made[2:]
     runners.may_answer.set()
     async with asyncio.timeout(SOON):
@@ -155,7 +155,7 @@ async def test_chains_on_their_way_are_counted_by_their_jobs_too(
     assert set(told) == set(made)
     assert dispatcher.delivery.places > 0
     assert not dispatcher.delivery.has_room
-    assert dispatcher.pick() is None
+    assert await dispatcher.pick() is None
     waits = await create(store, None)
     assert await dispatcher._give_out([waits.id]) == 0
     await dispatcher.delivery.close()

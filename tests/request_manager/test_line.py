@@ -1,0 +1,169 @@
+"""Creates that wait for a place on the way to a runner: in their order, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from server.request_manager import delivery as delivery_module
+from server.request_manager.dispatch import Dispatcher
+from server.request_manager.line import Line
+from server.request_manager.runners import Runners
+from server.store import Store
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from tests.store.made import RUNNER, a_chain, create
+
+FOR_EVER = 3600.0
+SOON = 20.0
+
+
+async def queued(line: Line, count: int) -> tuple[list[asyncio.Task[None]], list[int]]:
+    """Has callers wait. Returns them, and the list to which each adds its number when it goes on."""
+    order: list[int] = []
+
+    async def caller(number: int) -> None:
+        await line.wait(FOR_EVER)
+        order.append(number)
+
+    tasks = [asyncio.create_task(caller(number)) for number in range(count)]
+    await settled()
+    return tasks, order
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_callers_go_on_in_their_order() -> None:
+    line = Line()
+    tasks, order = await queued(line, 4)
+    line.let_go_on(1)
+    await settled()
+    assert order == [0]
+    line.let_go_on(3)
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2, 3]
+
+
+async def test_halves_of_callers_add_up_and_nothing_is_saved_for_later() -> None:
+    line = Line()
+    line.let_go_on(5)  # Nobody waits.
+    tasks, order = await queued(line, 3)
+    assert order == []
+    lets = []
+    for _ in range(4):
+        line.let_go_on(0.5)
+        await settled()
+        lets.append(len(order))
+    assert lets == [0, 1, 1, 2]
+    line.let_go_on(1)
+    await asyncio.gather(*tasks)
+
+
+async def test_who_has_gone_takes_nobodys_turn() -> None:
+    line = Line()
+    tasks, order = await queued(line, 3)
+    tasks[0].cancel()
+    await settled()
+    line.let_go_on(1)
+    await settled()
+    assert order == [1]
+    line.let_go_on(1)
+    await asyncio.wait(tasks)
+    assert order == [1, 2]
+
+
+async def test_a_caller_goes_on_when_its_patience_is_over() -> None:
+    async with asyncio.timeout(SOON):
+        await Line().wait(0.01)
+
+
+class HeldRunners(Runners):
+    """Runners that take one chain for each time that they are let."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.lets: asyncio.Queue[None] = asyncio.Queue()
+        self.told: list[str] = []
+
+    async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
+        self.told.append(AssignedJobChain.FromString(chain).job_chain.request_id)
+        await self.lets.get()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(f"sqlite:///{tmp_path / 'store.db'}")
+    await opened.renew_runner(RUNNER, 3600, draining=False)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def busy(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Dispatcher, HeldRunners]:
+    """A dispatcher with as many chains on their way as may be, and its runners."""
+    monkeypatch.setattr(delivery_module, "MAX_SENDING", 2)
+    monkeypatch.setattr(Line.wait, "__defaults__", (FOR_EVER,))
+    runners = HeldRunners(store)
+    await runners.refresh()
+    dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
+    for _ in range(2):
+        await send(store, dispatcher)
+    return dispatcher, runners
+
+
+async def send(store: Store, dispatcher: Dispatcher) -> None:
+    made = await create(store, RUNNER)
+    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+
+
+async def test_a_create_waits_for_a_place_instead_of_being_pending(
+    busy: tuple[Dispatcher, HeldRunners],
+) -> None:
+    dispatcher, runners = busy
+    picks = [asyncio.create_task(dispatcher.pick()) for _ in range(2)]
+    await settled()
+    assert not any(pick.done() for pick in picks)
+    runners.lets.put_nowait(None)
+    async with asyncio.timeout(SOON):
+        assert await picks[0] == RUNNER
+    await settled()
+    assert not picks[1].done()
+    runners.lets.put_nowait(None)
+    async with asyncio.timeout(SOON):
+        assert await picks[1] == RUNNER
+        assert await dispatcher.pick() == RUNNER  # Nobody waits, and there is room.
+
+
+async def test_behind_requests_that_wait_one_goes_on_for_two_that_are_sent(
+    store: Store, busy: tuple[Dispatcher, HeldRunners]
+) -> None:
+    dispatcher, runners = busy
+    dispatcher.waits()
+    pick = asyncio.create_task(dispatcher.pick())
+    runners.lets.put_nowait(None)
+    await settled()
+    assert not pick.done()
+    runners.lets.put_nowait(None)
+    async with asyncio.timeout(SOON):
+        assert await pick is None  # It is not to overtake those.
+
+
+@pytest.mark.parametrize("why", ["draining", "full", "gone"])
+async def test_no_create_waits_for_a_runner_that_takes_nothing(
+    busy: tuple[Dispatcher, HeldRunners], why: str
+) -> None:
+    dispatcher, runners = busy
+    if why == "draining":
+        runners.drain(RUNNER.runner_id)
+    elif why == "full":
+        runners.full.refused(RUNNER.runner_id)
+    else:
+        runners.remove(RUNNER.runner_id)
+    async with asyncio.timeout(SOON):
+        assert await dispatcher.pick() is None
