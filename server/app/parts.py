@@ -61,21 +61,12 @@ class Served:
         grpc_server = self._grpc_server = GrpcServer(
             self._tables, str(self.grpc_address), server_credentials(config.server_tls)
         )
-        full_error = self._gate.full_error()
-        refusal = app.refusal(full_error)
-
-        def refusal_now() -> bytes | None:
-            if not self._gate.is_full:
-                return None
-            self._gate.refusals.add(full_error)
-            return refusal
-
         http_server = HttpServer(
             with_cors(app, config.server_cors_origins),
             self.http_address,
             config.server_tls,
             _limits(config),
-            refusal_now,
+            app.early_refusals(self._gate),
         )
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
@@ -107,6 +98,7 @@ class Served:
 def _limits(config: Config) -> HttpLimits:
     return HttpLimits(
         header_timeout=config.server_header_timeout,
+        read_timeout=config.server_read_timeout,
         idle_timeout=config.server_idle_timeout,
         max_connections=config.server_max_connections,
     )

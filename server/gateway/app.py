@@ -14,8 +14,9 @@ from server.gateway import openapi
 from server.gateway.bodies import Bodies, Share
 from server.gateway.content_coding import MIN_COMPRESSED, compressed, decoded, prefers_gzip
 from server.gateway.errors import Header, HttpError, error_body
+from server.gateway.refusals import EarlyRefusals, users_calls
 from server.gateway.routes import Route, Router, routes_of
-from server.rpc import CallContext, MethodTable
+from server.rpc import CallContext, Gate, MethodTable
 from spincycle_grpc.errors import (
     DeadlineExceededError,
     InternalError,
@@ -115,11 +116,21 @@ class GatewayApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    def refusal(self, error: SpinCycleError) -> bytes:
-        """Returns the answer to calls that are refused with an error, without the headers of all answers."""
+    def early_refusals(self, gate: Gate) -> EarlyRefusals:
+        """Returns what refuses calls of users before they are read, while the gate is full."""
+        error = gate.full_error()
         _, headers, body = self._error(error)
         headers.append((b"content-length", str(len(body)).encode()))
-        return b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body
+        calls = users_calls(
+            ((route.http_method, route.template, route.method.is_reserved) for route in self._routes),
+            [openapi.PATH],
+        )
+        return EarlyRefusals(
+            is_full=lambda: gate.is_full,
+            calls=calls,
+            answer=b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body,
+            count=lambda: gate.refusals.add(error),
+        )
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, list[Header], bytes]:
         path = scope.get("raw_path") or scope["path"].encode()

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.gateway.errors import error_body
+from server.gateway.refusals import EarlyRefusals
 
 MAX_HEAD = 65_536
 """Bytes of a request's first line and headers together."""
@@ -23,7 +24,6 @@ LINGER = 2.0
 _SMALL = 32_768
 """Bytes of an answer's body that go out together with its head."""
 
-_PLAIN_METHODS = frozenset({b"GET", b"POST", b"PUT"})
 _SPECIAL_HEADERS = frozenset({b"expect", b"origin"})
 """Headers that call for more than an answer: a word before it, or headers of its own."""
 
@@ -38,11 +38,13 @@ class HttpLimits:
 
     Attributes:
         header_timeout: How long a request's first line and headers may take to arrive.
+        read_timeout: How long the body of one that is refused may take then.
         idle_timeout: How long a connection may be idle between requests, or take nothing of an answer.
         max_connections: Connections at a time; more get 503.
     """
 
     header_timeout: float = 10.0
+    read_timeout: float = 30.0
     idle_timeout: float = 75.0
     max_connections: int = 4000
 
@@ -57,16 +59,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     Args:
         limits: What a client may do.
-        refusal: Returns what follows the common headers of an answer 429, where calls are refused now.
+        refusals: Says which calls are refused before they are read.
     """
 
-    def __init__(
-        self, *arguments: Any, limits: HttpLimits, refusal: Callable[[], bytes | None], **named: Any
-    ) -> None:
+    def __init__(self, *arguments: Any, limits: HttpLimits, refusals: EarlyRefusals, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._limits = limits
-        self._refusal = refusal
-        self._refused = b""
+        self._refusals = refusals
+        self._refusing = b""
+        self._has_refused = False
         self._header_timer: asyncio.TimerHandle | None = None
         self._in_head = False
         self._head_size = 0
@@ -106,6 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._start_timer()
         self._unset_keepalive_if_required()
+        self._has_refused = False
         self._arriving = len(data)
         rest = self._parse(data)
         while rest:
@@ -135,10 +137,13 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Is called by the parser when a request can be answered, but for its body."""
         self._in_head = False
-        if (refused := self._refusal()) is not None and self._is_plain():
-            self._refused = refused
-            return
         self._stop_timer()
+        if self._refusals.is_due() and self._is_plain():
+            self._refusing = self._refusals.answer(self.parser.get_method(), self.url)
+            if self._refusing:
+                self._start_timer(self._limits.read_timeout)
+                return
+        self._unset_keepalive_if_required()  # It may run since a request of the same packet was refused.
         app, target = self.app, self.url
         # Only a head that came in parts, or in a large one, can be too long.
         if (self._head_size >= 0 or self._arriving > MAX_HEAD) and self._measured_head() > MAX_HEAD:
@@ -158,15 +163,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.transport = _Transport(self.transport, close, has_body=has_body)  # type: ignore[assignment]
 
     def _is_plain(self) -> bool:
-        """Whether the request at hand can be refused right here, as soon as it is whole.
-
-        Under more load than a server carries most of its time would go into refusals, each as dear as a read.
-        """
+        """Whether the request at hand can be refused right here, as soon as it is whole."""
         return (
             (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
             and not self._unknown_method
-            and self.parser.get_method() in _PLAIN_METHODS
+            and len(self.connections) < self._limits.max_connections
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
@@ -175,18 +177,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Is called by the parser with a part of a body."""
-        if not self._refused:
+        if not self._refusing:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Is called by the parser when a request is whole."""
-        if not self._refused:
+        if not self._refusing:
             super().on_message_complete()
             return
         self._stop_timer()
         headers = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
-        self.transport.write(STATUS_LINE[429] + headers + self._refused)
-        self._refused = b""
+        self.transport.write(STATUS_LINE[429] + headers + self._refusing)
+        self._refusing = b""
+        self._has_refused = True
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -266,7 +269,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _with_known_method(self, data: bytes) -> bytes:
         """Has the app answer a method that the parser does not know: it knows what is allowed instead."""
         match = _FIRST_LINE.match(data)
-        is_idle = self.cycle is None or self.cycle.response_complete
+        # With a refusal in the same data it is not known where in it the method stands.
+        is_idle = (self.cycle is None or self.cycle.response_complete) and not self._has_refused
         if match is None or not is_idle or match[1] == _STAND_IN:
             self._refuse(400, "Bad Request")
             return b""
@@ -302,9 +306,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._lingering = True
         self.end()
 
-    def _start_timer(self) -> None:
+    def _start_timer(self, seconds: float | None = None) -> None:
         self._stop_timer()
-        self._header_timer = self.loop.call_later(self._limits.header_timeout, self._give_up)
+        limit = self._limits.header_timeout if seconds is None else seconds
+        self._header_timer = self.loop.call_later(limit, self._give_up)
 
     def _stop_timer(self) -> None:
         if self._header_timer is not None:
@@ -315,7 +320,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._header_timer = None
         if self.transport is None or self.transport.is_closing():
             return
-        if self._in_head or self._refused:
+        if self._in_head or self._refusing:
             self._refuse(408, "Request Timeout")
         else:
             self.transport.close()

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from spincycle_grpc.errors import UnavailableError
 from spincycle_grpc.version import API_VERSION
 
 if TYPE_CHECKING:
+    from server.gateway.refusals import EarlyRefusals
     from server.listening import Address, TlsFiles
 
 
@@ -42,7 +43,7 @@ class HttpServer:
         address: Where to listen; port 0 lets the system choose.
         tls: The certificate; empty: plain HTTP.
         limits: What a client may do.
-        refusal: Returns what follows the common headers of an answer 429, where calls are refused now.
+        refusals: Says which calls are refused before they are read.
     """
 
     def __init__(  # noqa: PLR0917 (each is named above)
@@ -51,10 +52,10 @@ class HttpServer:
         address: Address,
         tls: TlsFiles,
         limits: HttpLimits,
-        refusal: Callable[[], bytes | None],
+        refusals: EarlyRefusals,
     ) -> None:
         idle_timeout: Any = limits.idle_timeout  # uvicorn asks for an int, and hands it to a timer
-        protocol: Any = partial(HttpProtocol, limits=limits, refusal=refusal)
+        protocol: Any = partial(HttpProtocol, limits=limits, refusals=refusals)
         self._address = address
         self._config = uvicorn.Config(
             app,

@@ -43,12 +43,14 @@ class Method:
         request_type: The class of its request.
         call: The wrapped method. It raises nothing but SpinCycleError and CancelledError.
         is_stream: Whether it takes and gives streams.
+        is_reserved: Whether other servers call it, and it has places of its own.
     """
 
     descriptor: MethodDescriptor
     request_type: type[Message]
     call: Callable[..., Any]
     is_stream: bool
+    is_reserved: bool
 
 
 class MethodTable:
@@ -89,6 +91,7 @@ class MethodTable:
             if is_stream
             else self._unary(descriptor, handler),
             is_stream=is_stream,
+            is_reserved=descriptor.name in self._reserved,
         )
 
     async def _identified(self, context: CallContext) -> CallContext:

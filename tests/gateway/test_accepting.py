@@ -11,11 +11,13 @@ import uvloop
 
 from server.gateway.http_protocol import HttpLimits
 from server.gateway.http_server import ACCEPTED_TOGETHER, HttpServer
+from server.gateway.refusals import EarlyRefusals, UsersCalls
 from server.listening import Address, TlsFiles
 from tests.gateway.wire import request
 
 CONNECTIONS = 8 * ACCEPTED_TOGETHER
 LONG_TURN = 0.005
+NOBODY_REFUSED = EarlyRefusals(lambda: False, UsersCalls((), (), ()), b"", lambda: None)
 
 
 async def app(_scope: Any, _receive: Any, send: Any) -> None:
@@ -25,7 +27,7 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
 
 async def turns_until_answered() -> int:
     """Returns how many long turns pass until as many new connections are answered."""
-    server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), lambda: None)
+    server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), NOBODY_REFUSED)
     await server.start()
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CONNECTIONS)]
     for client in clients:
@@ -57,7 +59,7 @@ def test_a_turn_accepts_several_connections() -> None:
 
 def test_all_listeners_end_with_the_server() -> None:
     async def begin_and_end() -> int:
-        server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), lambda: None)
+        server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), NOBODY_REFUSED)
         await server.start()
         await server.stop(1)
         return server.port

@@ -7,6 +7,7 @@ import json
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.processes import ServerProcess, running
-from tests.gateway.wire import JSON, Answer, Connection, request
+from tests.gateway.wire import JSON, LIMIT, Answer, Connection, request
 
 CREATE = request("POST", "/api/v1/requests", JSON, body=b'{"type":"one-job","args":{"out":"x"}}')
 LIST = request("GET", "/api/v1/requests?limit=1")
@@ -54,7 +55,9 @@ def full(tmp_path: Path) -> Iterator[FullManager]:
                 directory=tmp_path,
                 environment={
                     "SPINCYCLE_SERVER_MAX_REQUESTS": "1",
-                    "SPINCYCLE_SERVER_HEADER_TIMEOUT": "1s",
+                    "SPINCYCLE_SERVER_READ_TIMEOUT": "1s",
+                    "SPINCYCLE_SERVER_IDLE_TIMEOUT": "1s",
+                    "SPINCYCLE_SERVER_MAX_CONNECTIONS": "30",
                     "SPINCYCLE_DATABASE_TIMEOUT": "60s",
                 },
             )
@@ -182,13 +185,64 @@ def test_what_is_refused_is_not_looked_at(full: FullManager) -> None:
         assert connection.answer().status == 429
 
 
-def test_refusals_are_counted_in_the_log(full: FullManager) -> None:
+def test_each_refusal_is_counted_once_in_the_log(full: FullManager) -> None:
     with Connection(full.address) as connection:
-        connection.send(LIST * 3)
-        assert [connection.answer().status for _ in range(3)] == [429] * 3
-    told = full.server.wait_for("calls refused")
-    assert set(told["calls"]) == {"TOO_MANY_CALLS"}
-    assert told["calls"]["TOO_MANY_CALLS"] > 0
+        for method, status in (("GET", 429), ("HEAD", 429), ("OPTIONS", 204), ("DELETE", 405)):
+            connection.send(request(method, "/api/v1/requests"))
+            assert connection.answer(method).status == status
+        connection.send(request("GET", "/api/v1/requests", "Origin: https://ops.example.com"))
+        assert connection.answer().status == 429
+    in_all = 1 + 3  # The fixture's first, GET twice and HEAD.
+    deadline = time.monotonic() + LIMIT
+    while (counted := refusals_in_log(full)) < in_all and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert counted == in_all
+
+
+def refusals_in_log(full: FullManager) -> int:
+    told = [event["calls"] for event in full.server.events if event["message"] == "calls refused"]
+    return sum(calls["TOO_MANY_CALLS"] for calls in told)
+
+
+def test_an_unknown_method_behind_a_refusal_makes_nothing_happen_twice(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        connection.send(CREATE + request("BREW", "/pot"))
+        assert connection.answer().status == 429
+        assert connection.answer().status == 400
+        assert connection.is_ended()
+    assert full.let_go() == 201
+    with Connection(full.address) as connection:
+        connection.send(request("GET", "/api/v1/requests"))
+        assert len(json.loads(connection.answer().body)) == 1
+
+
+def test_calls_of_other_servers_have_places_of_their_own(full: FullManager) -> None:
+    progress = b'{"requestId":"nosuch","finishedJobs":1}'
+    with Connection(full.address) as connection:
+        # In one packet with a call that is refused; and what ends idle connections does not end this one.
+        connection.send(LIST + request("PUT", "/api/v1/requests/nosuch/progress", JSON, body=progress))
+        assert connection.answer().status == 429
+        time.sleep(1.5)
+        assert full.let_go() == 201
+        assert connection.answer().status == 404
+
+
+def test_the_document_of_the_api_is_there_for_all(full: FullManager) -> None:
+    with Connection(full.address) as connection:
+        connection.send(request("GET", "/openapi.json"))
+        assert connection.answer().status == 200
+
+
+def test_connections_have_their_limit_all_the_same(full: FullManager) -> None:
+    with contextlib.ExitStack() as stack:
+        answers = []
+        for _ in range(40):
+            connection = stack.enter_context(Connection(full.address))
+            connection.send(LIST)
+            answers.append(connection.answer())
+        assert {answer.status for answer in answers} == {429, 503}
+        assert answers[-1].status == 503
+        assert answers[-1].headers["connection"] == "close"
 
 
 def test_many_at_once_are_refused_or_answered_and_none_is_lost(full: FullManager) -> None:
