@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import httpx
+import psutil
 import uvloop
 
 from bench.http_load import Answers, closed_loop, connect, percentile, request_bytes
@@ -227,6 +228,7 @@ class _Watch:
         self._cluster = cluster
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
+        self._failed: Exception | None = None
         self.delays: list[float] = []
         self.peak = memory(cluster)
 
@@ -237,8 +239,16 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        if self._failed is not None:
+            raise RuntimeError("the runner could not be looked at all the time") from self._failed
 
     def _look(self) -> None:
+        try:
+            self._look_until_ended()
+        except (httpx.HTTPError, psutil.Error) as error:
+            self._failed = error
+
+    def _look_until_ended(self) -> None:
         with httpx.Client(base_url=f"http://{self._cluster.runner.http}", timeout=30) as runner:
             while not self._ended.wait(0.005):
                 began = time.perf_counter()

@@ -28,16 +28,20 @@ _HURRY = 0.25
 """Seconds for which turns are short for somebody who needs them."""
 
 _FEWER, _MORE = 0.8, 0.25
-"""What few are multiplied with when somebody hurries in each round, and what is added a round when not."""
+"""What few are multiplied with at a hurry in the same round or the next, and what is added a round later."""
 
 
 class Pacer:
     """Runs callbacks in the order in which they came: at once if they are few.
 
     Its users bound how many wait.
+
+    Args:
+        now: Seconds of a clock that never goes back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._since = 0.0
         self._ran = 0
@@ -48,16 +52,18 @@ class Pacer:
         self._hurry_until = 0.0
 
     def hurry(self) -> None:
-        """Keeps turns short for a while: shorter, the oftener somebody hurries.
+        """Keeps turns short for a while: shorter, the oftener somebody hurries while a crowd waits.
 
-        Who comes one a round may have others behind him; who comes every other round has none.
+        Who comes in each round may have others behind him; who comes every other round has none.
         """
+        self._hurry_until = self._now() + _HURRY
+        if not self._waiting:
+            return
         passed, self._hurried_in = self._rounds - self._hurried_in, self._rounds
         if passed <= 1:
             self._few = max(1.0, self._few * _FEWER)
         else:
             self._few = min(float(FEW), self._few + _MORE * (passed - 1))
-        self._hurry_until = time.monotonic() + _HURRY
 
     def run(self, callback: Callable[..., object], *arguments: Any) -> None:
         """Runs a callback, now or soon; it must not raise. To be called in the thread of the loop."""
@@ -78,7 +84,7 @@ class Pacer:
         await turn
 
     def _has_room(self) -> bool:
-        now = time.monotonic()
+        now = self._now()
         if now - self._since > _CROWD:
             self._since, self._ran = now, 0
             self._rounds += 1
@@ -90,14 +96,16 @@ class Pacer:
 
     def _turn(self) -> None:
         self._turns -= 1
-        if self._turns <= 0:
-            self._turns = TURNS
-            self._rounds += 1
-            for _ in range(min(self._size(time.monotonic()), len(self._waiting))):
-                callback, arguments = self._waiting.popleft()
-                callback(*arguments)
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
+        try:
+            if self._turns <= 0:
+                self._turns = TURNS
+                self._rounds += 1
+                for _ in range(min(self._size(self._now()), len(self._waiting))):
+                    callback, arguments = self._waiting.popleft()
+                    callback(*arguments)
+        finally:  # One that raises, which it must not, is to keep nobody waiting for ever.
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._turn)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

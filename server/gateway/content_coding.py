@@ -81,13 +81,16 @@ def _inflate(body: bytes, limit: int, share: Share) -> bytes:
     inflater = zlib.decompressobj(_GZIP)
     parts: list[bytes] = []
     size = 0
-    rest = body
+    view, position = memoryview(body), 0
     while not inflater.eof:
+        rest: bytes | memoryview = inflater.unconsumed_tail
+        if not rest:  # A step at a time, since what is not yet inflated is copied each time.
+            rest = view[position : position + _STEP]
+            position += len(rest)
         try:
             part = inflater.decompress(rest, _STEP)
         except zlib.error as error:
             raise HttpError(400, "Bad Request: the body is not gzip, as Content-Encoding says") from error
-        rest = inflater.unconsumed_tail
         size += len(part)
         if size > limit:
             raise HttpError(413, f"Request Entity Too Large: at most {limit} bytes without gzip")

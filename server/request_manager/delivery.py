@@ -81,6 +81,11 @@ class Delivery:
         """Whether one more chain may be on its way."""
         return len(self._sending) < MAX_SENDING and self._sending_jobs < MAX_SENDING_JOBS
 
+    @property
+    def _has_much_room(self) -> bool:
+        """Whether it is worth a look at what waits: so often that none waits long, and not for each place."""
+        return len(self._sending) <= MAX_SENDING // 2 and self._sending_jobs <= MAX_SENDING_JOBS // 2
+
     def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Tells a runner, in the background, of a new request that is assigned to it already."""
         self._background(self.deliver(runner, assignment, job_chain), len(job_chain.jobs))
@@ -100,6 +105,7 @@ class Delivery:
     async def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """As `send`, but returns when the runner has said yes or no, or is gone."""
         chain = new_chain(assignment.epoch, job_chain)
+        del job_chain  # It may be large, and the runner may not answer for long.
         await self._deliver(runner, assignment, State.PENDING, chain)
 
     async def close(self) -> None:
@@ -115,8 +121,9 @@ class Delivery:
         task.add_done_callback(self._sent)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
+        had_room = self._has_much_room
         self._sending_jobs -= self._sending.pop(task)
-        if self._waiting.any and len(self._sending) == MAX_SENDING // 2:
+        if self._waiting.any and self._has_much_room and not had_room:
             self._waiting.wake()
         if self.has_room:
             self._on_sent()
@@ -127,6 +134,7 @@ class Delivery:
         self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
     ) -> None:
         chain = resumed_chain(assignment.epoch, suspended)
+        del suspended
         if await self._deliver(runner, assignment, State.SUSPENDED, chain):
             await self._store.drop_suspended(assignment)
 

@@ -16,7 +16,7 @@ from server.rpc.status import status_of
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
 
-MAX_PENDING = 10_000
+MAX_PENDING = 2000
 """Calls that have come and were not looked at yet; the library cancels what is beyond, without a reason."""
 
 _OPTIONS = (
