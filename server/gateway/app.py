@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from server.gateway import openapi
 from server.gateway.bodies import Bodies, Share
 from server.gateway.content_coding import MIN_COMPRESSED, compressed, decoded, prefers_gzip
-from server.gateway.errors import Header, HttpError, error_body
+from server.gateway.errors import Header, HttpError, error_body, header_lines
 from server.gateway.refusals import EarlyRefusals, users_calls
 from server.gateway.routes import Route, Router, routes_of
 from server.rpc import CallContext, Gate, MethodTable
@@ -128,7 +128,7 @@ class GatewayApp:
         return EarlyRefusals(
             is_full=lambda: gate.is_full,
             calls=calls,
-            answer=b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body,
+            answer=header_lines(headers) + b"\r\n" + body,
             count=lambda: gate.refusals.add(error),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from spincycle_grpc.v1.error_pb2 import Error
@@ -19,6 +19,11 @@ class HttpError(Exception):
         self.status = status
         self.message = message
         self.headers = headers
+
+
+def header_lines(headers: Iterable[Header]) -> bytes:
+    """Returns headers as they are sent, each a line."""
+    return b"".join(b"%s: %s\r\n" % header for header in headers)
 
 
 def error_body(message: str) -> bytes:

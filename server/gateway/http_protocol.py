@@ -12,7 +12,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from server.gateway.errors import error_body
+from server.gateway.errors import error_body, header_lines
 from server.gateway.refusals import EarlyRefusals
 
 MAX_HEAD = 65_536
@@ -92,6 +92,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_watching()
         super().connection_lost(exc)
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request waits for its answer."""
+        return self.cycle is None or self.cycle.response_complete
+
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answers a client that has said all, and listens on, as `nc -N` does."""
         cycle = self.cycle
@@ -104,7 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Takes in what a client sent."""
         if self._lingering:
             return
-        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
+        if self._header_timer is None and self._is_idle:
             self._start_timer()
         self._unset_keepalive_if_required()
         self._has_refused = False
@@ -165,7 +170,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _is_plain(self) -> bool:
         """Whether the request at hand can be refused right here, as soon as it is whole."""
         return (
-            (self.cycle is None or self.cycle.response_complete)
+            self._is_idle
             and not self.flow.write_paused
             and not self._unknown_method
             and len(self.connections) < self._limits.max_connections
@@ -186,14 +191,11 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._stop_timer()
-        headers = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
-        self.transport.write(STATUS_LINE[429] + headers + self._refusing)
+        head = STATUS_LINE[429] + header_lines(self.server_state.default_headers)
+        self.transport.write(head + self._refusing)
         self._refusing = b""
         self._has_refused = True
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self.on_response_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle
@@ -270,8 +272,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Has the app answer a method that the parser does not know: it knows what is allowed instead."""
         match = _FIRST_LINE.match(data)
         # With a refusal in the same data it is not known where in it the method stands.
-        is_idle = (self.cycle is None or self.cycle.response_complete) and not self._has_refused
-        if match is None or not is_idle or match[1] == _STAND_IN:
+        is_first = self._is_idle and not self._has_refused
+        if match is None or not is_first or match[1] == _STAND_IN:
             self._refuse(400, "Bad Request")
             return b""
         self._start_parser()
@@ -298,8 +300,7 @@ class HttpProtocol(HttpToolsProtocol):
                 (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"),
             ]
-            lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-            self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
+            self.transport.write(STATUS_LINE[status] + header_lines(headers) + b"\r\n" + body)
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()

@@ -39,11 +39,10 @@ FORGET_SIZE = 500
 FORGET_TIMES = 100
 """Such transactions in a round: more keys than can be made in the time of one."""
 
-_Read = TypeVar("_Read")
-
-
 LET_IN = 0.5
 """New requests for each that is on its way, while others wait: so these become fewer."""
+
+_Read = TypeVar("_Read")
 
 
 class Dispatcher:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -40,14 +38,6 @@ class ToldRunners(Runners):
         answer = self.answers.pop(0)
         if answer is not None:
             raise answer
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite:///{tmp_path / 'store.db'}")
-    await opened.renew_runner(RUNNER, 3600, draining=False)
-    yield opened
-    await opened.close()
 
 
 async def sent(store: Store, *answers: SpinCycleError | None) -> str:

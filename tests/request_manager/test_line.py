@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -94,14 +92,6 @@ class HeldRunners(Runners):
     async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
         self.told.append(AssignedJobChain.FromString(chain).job_chain.request_id)
         await self.lets.get()
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite:///{tmp_path / 'store.db'}")
-    await opened.renew_runner(RUNNER, 3600, draining=False)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -27,14 +26,6 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from tests.request_manager.test_delivery import AWAY, SOON, ToldRunners
 from tests.store.made import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_suspended_chain, create
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite:///{tmp_path / 'store.db'}")
-    await opened.renew_runner(RUNNER, 3600, draining=False)
-    yield opened
-    await opened.close()
 
 
 async def state_of(store: Store, request_id: str) -> State:

@@ -70,6 +70,18 @@ async def put(*writes: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
     return tasks
 
 
+async def done_together(
+    writer: GroupCommitWriter, *writes: Coroutine[Any, Any, Any]
+) -> tuple[list[Any], list[int]]:
+    """Has writes done as one batch. Returns the outcome of each, and the sizes of batches that fell apart."""
+    with capture_logs() as logs:
+        async with busy(writer):
+            tasks = await put(*writes)
+        async with asyncio.timeout(SOON):
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    return outcomes, [log["writes"] for log in logs if log["event"].startswith("batch failed")]
+
+
 def create_as(request: Request) -> CreateRequest:
     return CreateRequest(type=request.type, user=request.user)
 
@@ -136,18 +148,14 @@ async def test_creations_have_places_of_their_own_where_they_have_a_writer(
 async def test_a_write_whose_row_is_there_already_harms_no_other_of_its_batch(store: Store) -> None:
     there = await create(store)
     before, again, after = a_request(), a_request(id=there.id, user="owl"), a_request()
-    with capture_logs() as logs:
-        async with busy(store._creator):
-            tasks = await put(
-                *(
-                    store.create_request(one, create_as(one), a_chain(one.id), RUNNER)
-                    for one in (before, again, after)
-                )
-            )
-        async with asyncio.timeout(SOON):
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-    # They were one batch, which fell apart.
-    assert [log["writes"] for log in logs if log["event"].startswith("batch failed")] == [3]
+    results, fell_apart = await done_together(
+        store._creator,
+        *(
+            store.create_request(one, create_as(one), a_chain(one.id), RUNNER)
+            for one in (before, again, after)
+        ),
+    )
+    assert fell_apart == [3]
     assert [getattr(result, "request_id", None) for result in (results[0], results[2])] == [
         before.id,
         after.id,
@@ -163,17 +171,11 @@ async def test_a_write_whose_row_is_there_already_harms_no_other_of_its_batch(st
 async def test_of_two_writes_of_the_same_row_in_a_batch_one_is_done(store: Store) -> None:
     first = a_request(user="finch")
     second, other = a_request(id=first.id, user="owl"), a_request()
-    with capture_logs() as logs:
-        async with busy(store._creator):
-            tasks = await put(
-                *(
-                    store.create_request(one, create_as(one), a_chain(one.id), None)
-                    for one in (first, second, other)
-                )
-            )
-        async with asyncio.timeout(SOON):
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [log["writes"] for log in logs if log["event"].startswith("batch failed")] == [3]
+    results, fell_apart = await done_together(
+        store._creator,
+        *(store.create_request(one, create_as(one), a_chain(one.id), None) for one in (first, second, other)),
+    )
+    assert fell_apart == [3]
     assert (results[0], results[2]) == (None, None)
     assert isinstance(results[1], UnavailableError)
     assert (await store.get_request(first.id, with_job_chain=False)).user == "finch"
@@ -183,11 +185,9 @@ async def test_of_two_writes_of_the_same_row_in_a_batch_one_is_done(store: Store
 async def test_a_write_that_is_refused_leaves_its_batch_whole(store: Store) -> None:
     """Unlike one that fails: what it lacks was looked up, and nothing was changed for it."""
     made = [await create(store) for _ in range(2)]
-    with capture_logs() as logs:
-        async with busy(store._writer):
-            tasks = await put(*(store.request_stop(one) for one in (made[0].id, "unknown", made[1].id)))
-        async with asyncio.timeout(SOON):
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert not [log for log in logs if log["event"].startswith("batch failed")]
+    results, fell_apart = await done_together(
+        store._writer, *(store.request_stop(one) for one in (made[0].id, "unknown", made[1].id))
+    )
+    assert not fell_apart
     assert (results[0], results[2]) == (True, True)
     assert isinstance(results[1], NotFoundError)

@@ -1,0 +1,20 @@
+"""What several tests of the Request Manager's parts start from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from server.store import Store
+from tests.store.made import RUNNER
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store that knows one runner."""
+    opened = await Store.open(f"sqlite:///{tmp_path / 'store.db'}")
+    await opened.renew_runner(RUNNER, 3600, draining=False)
+    yield opened
+    await opened.close()
