@@ -1,7 +1,7 @@
 """Work that comes in crowds, done some at a time, so that one turn of the event loop stays short.
 
 A turn runs all that has become ready, however much that is. What needs several turns, one after the other,
-waits long where a crowd fills each of them; a call by gRPC needs six before it is even looked at.
+as a call by gRPC does to be taken in, waits long where a crowd fills each of them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,11 @@ from typing import Any
 MANY = 64
 """Callbacks that are run together: the more, the better is shared what a crowd costs."""
 
-FEW = 8
-"""As many, at the most, where somebody needs short turns."""
-
 TURNS = 6
 """Turns of the loop from these to the next: what is not paced gets through in the turns between."""
 
 _CROWD = 0.001
 """Seconds within which callbacks count as a crowd."""
-
-_HURRY = 0.25
-"""Seconds for which turns are short for somebody who needs them."""
-
-_FEWER, _MORE = 0.8, 0.25
-"""What few are multiplied with at a hurry in the same round or the next, and what is added a round later."""
 
 
 class Pacer:
@@ -46,24 +37,6 @@ class Pacer:
         self._since = 0.0
         self._ran = 0
         self._turns = 0
-        self._rounds = 0
-        self._few = float(FEW)
-        self._hurried_in = 0
-        self._hurry_until = 0.0
-
-    def hurry(self) -> None:
-        """Keeps turns short for a while: shorter, the oftener somebody hurries while a crowd waits.
-
-        Who comes in each round may have others behind him; who comes every other round has none.
-        """
-        self._hurry_until = self._now() + _HURRY
-        if not self._waiting:
-            return
-        passed, self._hurried_in = self._rounds - self._hurried_in, self._rounds
-        if passed <= 1:
-            self._few = max(1.0, self._few * _FEWER)
-        else:
-            self._few = min(float(FEW), self._few + _MORE * (passed - 1))
 
     def run(self, callback: Callable[..., object], *arguments: Any) -> None:
         """Runs a callback, now or soon; it must not raise. To be called in the thread of the loop."""
@@ -87,20 +60,15 @@ class Pacer:
         now = self._now()
         if now - self._since > _CROWD:
             self._since, self._ran = now, 0
-            self._rounds += 1
         self._ran += 1
-        return self._ran <= self._size(now)
-
-    def _size(self, now: float) -> int:
-        return int(self._few) if now < self._hurry_until else MANY
+        return self._ran <= MANY
 
     def _turn(self) -> None:
         self._turns -= 1
         try:
             if self._turns <= 0:
                 self._turns = TURNS
-                self._rounds += 1
-                for _ in range(min(self._size(self._now()), len(self._waiting))):
+                for _ in range(min(MANY, len(self._waiting))):
                     callback, arguments = self._waiting.popleft()
                     callback(*arguments)
         finally:  # One that raises, which it must not, is to keep nobody waiting for ever.

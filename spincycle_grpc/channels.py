@@ -57,7 +57,7 @@ def _sentence(status: Status, details: str, address: str) -> str:
     if status is Status.UNIMPLEMENTED:
         return f"{address} does not know this method: is it a server of this kind and version?"
     if status is Status.CANCELLED:
-        return "the call was cancelled"
+        return f"{address} ended the call: it stops, or too many calls wait: try again later"
     return f"{address} answered {status.name}: {details}"
 
 

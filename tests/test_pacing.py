@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 
-from server.pacing import FEW, MANY, TURNS, Pacer
+from server.pacing import MANY, TURNS, Pacer
 
 CROWD = 5 * MANY
 
@@ -31,9 +30,7 @@ class Turns:
         self._next.cancel()
 
 
-async def rounds_of(
-    pacer: Pacer, size: int, while_they_wait: Callable[[], None] | None = None
-) -> list[tuple[int, int]]:
+async def rounds_of(pacer: Pacer, size: int) -> list[tuple[int, int]]:
     """Has a crowd done, in its order. Returns for each round the turn in which it was, and its size."""
     turns = Turns()
     done: list[tuple[int, int]] = []
@@ -46,8 +43,6 @@ async def rounds_of(
 
     for number in range(size):
         pacer.run(do, number)
-    if while_they_wait is not None:
-        while_they_wait()
     await ended.wait()
     turns.end()
     assert [number for _, number in done] == list(range(size))
@@ -69,45 +64,6 @@ async def test_a_crowd_is_done_in_rounds_with_turns_between() -> None:
     assert [size for _, size in rounds] == [MANY] * 5
     turns = [turn for turn, _ in rounds]
     assert [after - before for before, after in itertools.pairwise(turns)] == [TURNS] * 4
-
-
-async def test_rounds_are_small_where_somebody_hurries() -> None:
-    pacer = stopped_pacer()
-    pacer.hurry()
-    rounds = await rounds_of(pacer, 3 * FEW)
-    assert max(size for _, size in rounds) <= FEW
-    assert len(rounds) >= 3
-
-
-async def test_rounds_get_smaller_the_oftener_somebody_hurries_and_larger_again() -> None:
-    pacer = stopped_pacer()
-
-    def hurry_often() -> None:
-        for _ in range(20):
-            pacer.hurry()
-
-    await rounds_of(pacer, CROWD, hurry_often)
-    assert {size for _, size in await rounds_of(pacer, CROWD)} == {1}
-    for _ in range(2):  # once in many rounds
-        await rounds_of(pacer, CROWD, pacer.hurry)
-    assert {size for _, size in await rounds_of(pacer, CROWD)} == {FEW}
-
-
-async def test_hurrying_where_nobody_waits_makes_nothing_smaller() -> None:
-    pacer = stopped_pacer()
-    for _ in range(20):
-        pacer.hurry()
-    rounds = await rounds_of(pacer, CROWD)
-    assert {size for _, size in rounds[:-1]} == {FEW}
-
-
-async def test_some_time_after_the_last_hurry_rounds_are_large_again() -> None:
-    now = 100.0
-    pacer = Pacer(lambda: now)
-    pacer.hurry()
-    now += 10
-    rounds = await rounds_of(pacer, CROWD)
-    assert {size for _, size in rounds} == {MANY}
 
 
 async def test_one_that_raises_keeps_nobody_waiting() -> None:

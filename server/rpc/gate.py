@@ -74,9 +74,7 @@ class Gate:
 
     async def turn(self, context: CallContext) -> None:
         """Returns when it is the turn of a call that is inside: at once unless many come together by HTTP."""
-        if context.transport == "grpc":
-            self._pacer.hurry()  # It has waited already, and those behind it wait.
-        else:
+        if context.transport != "grpc":  # Those come some at a time as it is.
             await self._pacer.turn()
 
     def leave(self) -> None:

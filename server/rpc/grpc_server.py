@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from server.rpc.accepting import Acceptors
 from server.rpc.context import CallContext
 from server.rpc.methods import Method, MethodTable
 from server.rpc.status import status_of
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
-from spincycle_grpc.errors import SpinCycleError, UnavailableError
+from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError, UnavailableError
 
 MAX_PENDING = 2000
 """Calls that have come and were not looked at yet; the library cancels what is beyond, without a reason."""
@@ -47,8 +50,17 @@ class GrpcServer:
         self._address = address
         self._credentials = credentials
         self._server = grpc.aio.server(options=_OPTIONS)
+        taken_in_together: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for table in tables:
-            self._server.add_generic_rpc_handlers((_handlers(table),))
+            name = table.service.full_name
+            handlers = {method: _handler(one) for method, one in table.methods.items()}
+            self._server.add_registered_method_handlers(name, handlers)
+            taken_in_together |= {
+                f"/{name}/{method}": handlers[method]
+                for method, one in table.methods.items()
+                if not one.is_stream
+            }
+        self._acceptors = Acceptors(self._server, taken_in_together)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [table.service.full_name for table in tables]
@@ -74,6 +86,7 @@ class GrpcServer:
                 reason="ADDRESS_IN_USE",
             ) from error
         await self._server.start()
+        self._acceptors.start()
 
     async def set_serving(self, serving: bool) -> None:
         """Tells the health service whether the server can do its work."""
@@ -89,20 +102,31 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def _handlers(table: MethodTable) -> grpc.GenericRpcHandler:
-    return grpc.method_handlers_generic_handler(
-        table.service.full_name, {name: _handler(method) for name, method in table.methods.items()}
-    )
-
-
 def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
     options: dict[str, Callable[..., Any]] = {
-        "request_deserializer": method.request_type.FromString,
+        "request_deserializer": partial(_deserialize, method.request_type),
         "response_serializer": _serialize,
     }
     if method.is_stream:
         return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
     return grpc.unary_unary_rpc_method_handler(_unary(method), **options)
+
+
+def _deserialize(request_type: type[Message], data: bytes) -> Message | SpinCycleError:
+    """Returns a request, or the error of one that is broken: the library would answer with a Python error."""
+    try:
+        return request_type.FromString(data)
+    except DecodeError:
+        return InvalidArgumentError(
+            f"the request is no {request_type.DESCRIPTOR.full_name}: send what the .proto files say",
+            reason="BAD_MESSAGE",
+        )
+
+
+def _whole(request: Message | SpinCycleError) -> Message:
+    if isinstance(request, SpinCycleError):
+        raise request
+    return request
 
 
 def _serialize(message: Any) -> bytes:
@@ -118,7 +142,7 @@ def _context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
 def _unary(method: Method) -> Callable[..., Any]:
     async def behavior(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await method.call(request, _context(context))
+            return await method.call(_whole(request), _context(context))
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))
 
@@ -129,8 +153,9 @@ def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
     async def behavior(
         requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
+        whole = (_whole(request) async for request in requests)
         try:
-            async for answer in method.call(requests, _context(context)):
+            async for answer in method.call(whole, _context(context)):
                 yield answer
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))
