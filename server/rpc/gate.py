@@ -74,7 +74,7 @@ class Gate:
 
     async def turn(self, context: CallContext) -> None:
         """Returns when it is the turn of a call that is inside: at once unless many come together by HTTP."""
-        if context.transport != "grpc":  # Those come some at a time as it is.
+        if context.transport != "grpc":  # Those have waited for their turn already.
             await self._pacer.turn()
 
     def leave(self) -> None:

@@ -20,7 +20,7 @@ from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError, UnavailableError
 
 MAX_PENDING = 2000
-"""Calls that have come and were not looked at yet; the library cancels what is beyond, without a reason."""
+"""Calls of one method that have come and were not taken in yet; the library cancels what is beyond."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -50,17 +50,13 @@ class GrpcServer:
         self._address = address
         self._credentials = credentials
         self._server = grpc.aio.server(options=_OPTIONS)
-        taken_in_together: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        by_full_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for table in tables:
-            name = table.service.full_name
-            handlers = {method: _handler(one) for method, one in table.methods.items()}
-            self._server.add_registered_method_handlers(name, handlers)
-            taken_in_together |= {
-                f"/{name}/{method}": handlers[method]
-                for method, one in table.methods.items()
-                if not one.is_stream
-            }
-        self._acceptors = Acceptors(self._server, taken_in_together)
+            service = table.service.full_name
+            handlers = {name: _handler(method) for name, method in table.methods.items()}
+            self._server.add_registered_method_handlers(service, handlers)
+            by_full_name |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+        self._acceptors = Acceptors(self._server, by_full_name)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [table.service.full_name for table in tables]
@@ -113,7 +109,10 @@ def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 def _deserialize(request_type: type[Message], data: bytes) -> Message | SpinCycleError:
-    """Returns a request, or the error of one that is broken: the library would answer with a Python error."""
+    """Returns a request, or the error of one that is broken, which the method raises in its turn.
+
+    If it was raised here, the library would answer with a Python error.
+    """
     try:
         return request_type.FromString(data)
     except DecodeError:
@@ -121,12 +120,6 @@ def _deserialize(request_type: type[Message], data: bytes) -> Message | SpinCycl
             f"the request is no {request_type.DESCRIPTOR.full_name}: send what the .proto files say",
             reason="BAD_MESSAGE",
         )
-
-
-def _whole(request: Message | SpinCycleError) -> Message:
-    if isinstance(request, SpinCycleError):
-        raise request
-    return request
 
 
 def _serialize(message: Any) -> bytes:
@@ -142,7 +135,7 @@ def _context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
 def _unary(method: Method) -> Callable[..., Any]:
     async def behavior(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await method.call(_whole(request), _context(context))
+            return await method.call(request, _context(context))
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))
 
@@ -153,9 +146,8 @@ def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
     async def behavior(
         requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
-        whole = (_whole(request) async for request in requests)
         try:
-            async for answer in method.call(whole, _context(context)):
+            async for answer in method.call(requests, _context(context)):
                 yield answer
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))

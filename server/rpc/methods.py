@@ -41,7 +41,8 @@ class Method:
     Attributes:
         descriptor: The method of the contract.
         request_type: The class of its request.
-        call: The wrapped method. It raises nothing but SpinCycleError and CancelledError.
+        call: The wrapped method. It raises nothing but SpinCycleError and CancelledError. In place of a
+            broken request it takes an error, which it raises when the caller is known.
         is_stream: Whether it takes and gives streams.
         is_reserved: Whether other servers call it, and it has places of its own.
     """
@@ -113,7 +114,7 @@ class MethodTable:
                     await gate.turn(context)
                 if self._authenticator is not None:
                     context = await self._identified(context)
-                answer: Message = await handler(request, context)
+                answer: Message = await handler(_whole(request), context)
             except ResourceExhaustedError as error:
                 gate.refusals.add(error)
                 raise
@@ -133,7 +134,8 @@ class MethodTable:
         async def call(requests: AsyncIterator[Message], context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
             try:
-                async for answer in handler(requests, await self._identified(context)):
+                context = await self._identified(context)
+                async for answer in handler((_whole(request) async for request in requests), context):
                     yield answer
             except SpinCycleError as error:
                 _log_failure(name, None, context, error, started)
@@ -142,6 +144,12 @@ class MethodTable:
                 raise _unexpected(name, None, error) from error
 
         return call
+
+
+def _whole(request: Any) -> Any:
+    if isinstance(request, SpinCycleError):
+        raise request
+    return request
 
 
 def _log_failure(
