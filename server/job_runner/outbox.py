@@ -26,7 +26,7 @@ ChainEnd: TypeAlias = ChainFinish | SuspendedJobChain
 
 _Key: TypeAlias = tuple[str, int]
 
-MAX_BATCH_TRIES = 2000
+MAX_BATCH_TRIES = 10_000
 """Tries in one message."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024

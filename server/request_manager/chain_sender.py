@@ -14,7 +14,7 @@ from server.request_manager.chain_messages import start_request
 from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status, UnavailableError
 from spincycle_grpc.v1.job_runner_pb2 import JobChainStart, StartJobChainsResponse
 
-MAX_CHAINS = 200
+MAX_CHAINS = 500
 """Chains in one message."""
 
 MAX_BYTES = 8 * 1024 * 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-PATIENCE = 1.0
+PATIENCE = 2.0
 """Seconds after which a create goes on in any case: its request waits as PENDING."""
 
 
