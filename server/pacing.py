@@ -1,7 +1,7 @@
 """Work that comes in crowds, done some at a time, so that one turn of the event loop stays short.
 
 A turn runs all that has become ready, however much that is. What needs several turns, one after the other,
-as a call by gRPC does to be taken in, waits long where a crowd fills each of them.
+as each message by gRPC does, waits long where a crowd fills each of them.
 """
 
 from __future__ import annotations

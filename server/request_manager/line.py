@@ -11,7 +11,10 @@ import asyncio
 from collections import deque
 
 PATIENCE = 2.0
-"""Seconds after which a create goes on in any case: its request waits as PENDING."""
+"""Seconds after which a create goes on in any case: its request waits as PENDING.
+
+Under twice the load places are waited for half a second, at times a whole one.
+"""
 
 
 class Line:
