@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ from tests.databases import SharedServers
 
 # Before a test module loads gRPC: tests start commands beside its threads, as servers do.
 load_grpc()
+
+# A shell has what it starts in the background ignore Ctrl-C, and so has all that this starts: tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
