@@ -151,9 +151,18 @@ class DatabaseServer(ABC):
             os.kill(process, number)
 
     def close(self) -> None:
-        """Ends the server and drops its files."""
+        """Ends the server and drops its files. One that has ended by itself must have told why."""
+        why = self._why_ended()
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+        assert not why, why
+
+    def _why_ended(self) -> str:
+        """Returns how the server ended by itself, and the end of its log; "" if it runs, or was killed here."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        log = (self.directory / "log").read_text(errors="replace")[-3000:]
+        return f"the database server ended by itself, exit status {self._process.returncode}:\n{log}"
 
     def execute(self, statement: str) -> None:
         """Runs a statement that is for the whole server."""
@@ -163,6 +172,8 @@ class DatabaseServer(ABC):
 
     def fresh_database(self) -> str:
         """Makes an empty database, and returns its URL."""
+        why = self._why_ended()
+        assert not why, why
         name = f"spincycle_{next(_numbers)}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
