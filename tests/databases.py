@@ -158,7 +158,7 @@ class DatabaseServer(ABC):
         assert not why, why
 
     def _why_ended(self) -> str:
-        """Returns how the server ended by itself, and the end of its log; "" if it runs, or was killed here."""
+        """Returns how the server ended by itself, with the end of its log; "" if it did not."""
         if self._process is None or self._process.poll() is None:
             return ""
         log = (self.directory / "log").read_text(errors="replace")[-3000:]
