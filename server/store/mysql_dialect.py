@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pymysql.constants import SERVER_STATUS
+from pymysql.constants import ER, SERVER_STATUS
+from sqlalchemy import Connection
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
+from sqlalchemy.exc import DBAPIError
+
+_NO_TABLE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR})
 
 
 class MySqlDialect(MySQLDialect_pymysql):
@@ -22,6 +26,24 @@ class MySqlDialect(MySQLDialect_pymysql):
         if limit is not None:
             statement = bounded(statement, limit, is_mariadb=self.is_mariadb)
         cursor.execute(statement, parameters)
+
+    def has_table(self, connection: Connection, table_name: str, schema: str | None = None, **_: Any) -> bool:
+        """Whether there is such a table or view.
+
+        SQLAlchemy asks by DESCRIBE, for temporary tables too, of which there are none here. MariaDB makes a
+        table of its own for the answer, and 10.11.19 crashed at that, twice in 4,000 tests.
+        """
+        quote = self.identifier_preparer.quote_identifier
+        name = ".".join(quote(part) for part in (schema or self.default_schema_name, table_name) if part)
+        quiet = {"skip_user_error_events": True}
+        try:
+            statement = f"SELECT 1 FROM {name} LIMIT 0"  # noqa: S608 (the parts are quoted)
+            connection.exec_driver_sql(statement, execution_options=quiet).close()
+        except DBAPIError as error:
+            if error.orig is not None and error.orig.args[0] in _NO_TABLE:
+                return False
+            raise
+        return True
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """Commits what is open."""
