@@ -81,7 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for a request."""
         super().connection_made(transport)
-        self._start_timer()
+        self._start_timer(self._limits.header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
@@ -110,7 +110,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._lingering:
             return
         if self._header_timer is None and self._is_idle:
-            self._start_timer()
+            self._start_timer(self._limits.header_timeout)
         self._unset_keepalive_if_required()
         self._has_refused = False
         self._arriving = len(data)
@@ -307,10 +307,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._lingering = True
         self.end()
 
-    def _start_timer(self, seconds: float | None = None) -> None:
+    def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
-        limit = self._limits.header_timeout if seconds is None else seconds
-        self._header_timer = self.loop.call_later(limit, self._give_up)
+        self._header_timer = self.loop.call_later(seconds, self._give_up)
 
     def _stop_timer(self) -> None:
         if self._header_timer is not None:

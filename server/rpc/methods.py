@@ -85,14 +85,15 @@ class MethodTable:
 
     def _method(self, descriptor: MethodDescriptor, handler: Callable[..., Any]) -> Method:
         is_stream = descriptor.client_streaming and descriptor.server_streaming
+        is_reserved = descriptor.name in self._reserved
         return Method(
             descriptor=descriptor,
             request_type=GetMessageClass(descriptor.input_type),
             call=self._stream(descriptor.full_name, handler)
             if is_stream
-            else self._unary(descriptor, handler),
+            else self._unary(descriptor, handler, reserved=is_reserved),
             is_stream=is_stream,
-            is_reserved=descriptor.name in self._reserved,
+            is_reserved=is_reserved,
         )
 
     async def _identified(self, context: CallContext) -> CallContext:
@@ -101,10 +102,9 @@ class MethodTable:
         caller = await self._authenticator.authenticate(context.metadata, context.peer)
         return CallContext(caller, context.transport, context.metadata, context.peer)
 
-    def _unary(self, descriptor: MethodDescriptor, handler: UnaryHandler) -> UnaryHandler:
+    def _unary(self, descriptor: MethodDescriptor, handler: UnaryHandler, *, reserved: bool) -> UnaryHandler:
         name = descriptor.full_name
         gate = self._gate
-        reserved = descriptor.name in self._reserved
 
         async def call(request: Message, context: CallContext) -> Message:
             gate.enter(reserved=reserved)

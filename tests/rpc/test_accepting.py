@@ -79,6 +79,11 @@ class Servicer:
     async def _find_nothing(self, *_: object) -> None:
         raise NotFoundError("nothing is here", reason="NOTHING")
 
+    async def until_begun(self, calls: int) -> None:
+        """Returns when so many creates have begun."""
+        while self.began.total() < calls:  # noqa: ASYNC110 (the loop turns anyway)
+            await asyncio.sleep(0)
+
     def _count_turns(self) -> None:
         self._turn += 1
         self._next = asyncio.get_running_loop().call_soon(self._count_turns)
@@ -127,8 +132,7 @@ async def begun_together(servicer: Servicer, address: str) -> int:
             return calls
 
         calls = thread.submit(call_all).result()  # The loop stands still until they have arrived.
-        while servicer.began.total() < CALLS:  # noqa: ASYNC110 (the loop turns anyway)
-            await asyncio.sleep(0)
+        await servicer.until_begun(CALLS)
         servicer.goes_on.set()
         for call in calls:
             answer = await asyncio.to_thread(call.result)
@@ -219,8 +223,7 @@ async def test_a_call_ends_when_its_caller_gives_up() -> None:
     async with served() as (servicer, _, address), grpc.aio.insecure_channel(address) as channel:
         stub: Any = RequestManagerStub(channel)
         calls = [stub.Create(CreateRequest(type="any")) for _ in range(CALLS)]
-        while servicer.began.total() < CALLS:  # noqa: ASYNC110 (the loop turns anyway)
-            await asyncio.sleep(0)
+        await servicer.until_begun(CALLS)
         for call in calls:
             call.cancel()
         while servicer.cancelled < CALLS:  # noqa: ASYNC110
@@ -233,8 +236,7 @@ async def test_a_stop_ends_calls_and_leaves_nothing(caplog: pytest.LogCaptureFix
         async with served() as (servicer, server, address), grpc.aio.insecure_channel(address) as channel:
             stub: Any = RequestManagerStub(channel)
             calls = [stub.Create(CreateRequest(type="any")) for _ in range(CALLS)]
-            while servicer.began.total() < CALLS:  # noqa: ASYNC110 (the loop turns anyway)
-                await asyncio.sleep(0)
+            await servicer.until_begun(CALLS)
             await server.stop(0)
             for call in calls:
                 assert (await failed(call)).code() in {
@@ -263,8 +265,7 @@ async def test_a_call_that_was_begun_before_a_stop_is_answered() -> None:
                 answered += 1
 
         callers = [asyncio.create_task(call_until_told()) for _ in range(CALLS)]
-        while servicer.began.total() < 5 * CALLS:  # noqa: ASYNC110 (the loop turns anyway)
-            await asyncio.sleep(0)
+        await servicer.until_begun(5 * CALLS)
         await server.stop(LIMIT)
         ended = await asyncio.gather(*callers)
         assert sum(answered for answered, _ in ended) == servicer.began.total()
