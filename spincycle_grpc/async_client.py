@@ -173,7 +173,8 @@ class AsyncClient:
         waiting = Wait(request_id, deadline)
         look = calls.get(request_id, with_job_chain=False, policy=UNTIL_THE_DEADLINE)
         while True:
-            request = await self._call(look, waiting.call_deadline(self._deadline))
+            with waiting.look(self._deadline) as seconds:
+                request = await self._call(look, seconds)
             yield request
             if is_final(request):
                 return

@@ -265,7 +265,8 @@ class Client:
         waiting = Wait(request_id, deadline)
         look = calls.get(request_id, with_job_chain=False, policy=UNTIL_THE_DEADLINE)
         while True:
-            request = self._call(look, waiting.call_deadline(self._deadline))
+            with waiting.look(self._deadline) as seconds:
+                request = self._call(look, seconds)
             yield request
             if is_final(request):
                 return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from spincycle_grpc.errors import DeadlineExceededError
 from spincycle_grpc.retries import checked_deadline
@@ -41,10 +42,24 @@ class Wait:
         self._deadline = deadline
         self._end = math.inf if deadline is None else time.monotonic() + checked_deadline(deadline)
         self._pause = _FIRST_PAUSE
+        self._has_seen = False
 
-    def call_deadline(self, longest: float) -> float:
-        """Returns the seconds that a look may take: no more than are left of the wait."""
-        return min(max(self._end - time.monotonic(), _SHORTEST_CALL), longest)
+    @contextlib.contextmanager
+    def look(self, longest: float) -> Iterator[float]:
+        """Gives a look the seconds that it may take: no more than are left of the wait.
+
+        Raises:
+            DeadlineExceededError: The look took what was left of a wait whose request had been seen before.
+                Reason: WAITED_TOO_LONG.
+        """
+        seconds = min(max(self._left(), _SHORTEST_CALL), longest)
+        try:
+            yield seconds
+        except DeadlineExceededError as error:
+            if not self._has_seen or seconds >= longest:
+                raise
+            raise self._too_long() from error
+        self._has_seen = True
 
     def next_pause(self) -> float:
         """Returns the seconds before the next look: few at first, for requests that are soon done.
@@ -52,16 +67,22 @@ class Wait:
         Raises:
             DeadlineExceededError: There is no time left for another look. Reason: WAITED_TOO_LONG.
         """
-        left = self._end - time.monotonic()
+        left = self._left()
         if left <= 0:
-            raise DeadlineExceededError(
-                f"request {self._request_id} has not ended within {self._deadline:g} seconds; it goes on",
-                reason="WAITED_TOO_LONG",
-                request_id=self._request_id,
-            )
+            raise self._too_long()
         pause = min(self._pause, left)
         self._pause = min(self._pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
         return pause
+
+    def _left(self) -> float:
+        return self._end - time.monotonic()
+
+    def _too_long(self) -> DeadlineExceededError:
+        return DeadlineExceededError(
+            f"request {self._request_id} has not ended within {self._deadline:g} seconds; it goes on",
+            reason="WAITED_TOO_LONG",
+            request_id=self._request_id,
+        )
 
 
 class Changes:

@@ -305,6 +305,20 @@ def test_a_wait_ends_at_its_deadline() -> None:
     assert (not_found.value.reason, not_found.value.request_id) == ("REQUEST_NOT_FOUND", "nosuch")
 
 
+def test_a_wait_ends_at_its_deadline_in_the_middle_of_a_look_too() -> None:
+    manager = FakeManager()
+    manager.stages = [stage(State.RUNNING)]
+    held = threading.Event()
+    with serving(manager) as address, Client(address) as client:
+        with pytest.raises(errors.DeadlineExceededError) as caught:
+            client.wait(REQUEST_ID, deadline=1, on_change=lambda _: manager.hold.update(Get=held))
+        assert (caught.value.reason, caught.value.request_id) == ("WAITED_TOO_LONG", REQUEST_ID)
+        with pytest.raises(errors.DeadlineExceededError) as caught:
+            client.wait(REQUEST_ID, deadline=0.1)
+        assert caught.value.reason == "DEADLINE_EXCEEDED"  # Nobody knows whether there is such a request.
+        held.set()
+
+
 def test_closing_a_client_ends_its_waits(threads: ThreadPoolExecutor) -> None:
     manager = FakeManager()
     manager.stages = [stage(State.RUNNING)]
