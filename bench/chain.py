@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from server.chain import RunningChain
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_server.chain import RunningChain
 
 SIZES = (100, 1_000, 10_000, 50_000)
 COMPARED = 1_000

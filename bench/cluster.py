@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.store import DatabaseOptions, migrations
-from server.store.engine import make_engine, parse_url
+from spincycle_server.store import DatabaseOptions, migrations
+from spincycle_server.store.engine import make_engine, parse_url
 from tests.databases import DATABASES, DatabaseServer, database_server
 
 SPECS = Path(__file__).parent / "data" / "specs"
@@ -151,7 +151,7 @@ def _running(name: str, directory: Path, environment: dict[str, str], *arguments
             [
                 sys.executable,
                 "-m",
-                "server",
+                "spincycle_server",
                 command,
                 "--http",
                 "127.0.0.1:0",

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.builtin_jobs import builtin_factory
-from server.graph import ChainBuilder
-from server.specs.parser import parse_specs
+from spincycle_server.builtin_jobs import builtin_factory
+from spincycle_server.graph import ChainBuilder
+from spincycle_server.specs.parser import parse_specs
 
 SIZES = (100, 1_000, 10_000, 50_000)
 COMPARED = 1_000

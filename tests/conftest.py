@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.grpc_settings import load_grpc
+from spincycle_server.grpc_settings import load_grpc
 from tests.databases import SharedServers
 
 # Before a test module loads gRPC: tests start commands beside its threads, as servers do.

@@ -12,7 +12,6 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from server.rpc.status import status_of
 from spincycle_grpc.errors import NotFoundError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_value
@@ -27,6 +26,7 @@ from spincycle_grpc.v1.request_manager_pb2_grpc import (
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg, RequestSpec
 from spincycle_grpc.v1.state_pb2 import STATE_PENDING
 from spincycle_grpc.v1.status_pb2 import JobStatus, RunningStatus
+from spincycle_server.rpc.status import status_of
 
 REQUEST_ID = "9vb2d3q0c7k5r1n8m4tg"
 JOB_ID = "aB3x"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from server.config import (
+from spincycle_server.config import (
     ConfigError,
     grpc_address_of,
     load_config,
     mask_secrets,
     url_of_go_dsn,
 )
-from server.listening import Address
+from spincycle_server.listening import Address
 
 
 def write(path: Path, text: str) -> str:

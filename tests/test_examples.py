@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from server.builtin_jobs import builtin_factory
-from server.job_factories import knows_job_type
+from spincycle_server.builtin_jobs import builtin_factory
+from spincycle_server.job_factories import knows_job_type
 
 ROOT = Path(__file__).parent.parent
 SPECS = sorted((ROOT / "examples" / "specs").glob("*.yaml"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from server.builtin_jobs import builtin_factory
-from server.job_factories import combine
 from spincycle_grpc.jobs import JobId, make_job
+from spincycle_server.builtin_jobs import builtin_factory
+from spincycle_server.job_factories import combine
 from tests import fixture_jobs
 
 DATA = Path(__file__).parent / "reference" / "data"

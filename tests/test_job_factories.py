@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from server.builtin_jobs import Noop, ShellCommand
-from server.job_factories import (
+from spincycle_grpc.jobs import Job, JobId, JobTypes, Return, UnknownJobTypeError
+from spincycle_server.builtin_jobs import Noop, ShellCommand
+from spincycle_server.job_factories import (
     JobFactoryNotFoundError,
     combine,
     find_factory,
@@ -17,7 +18,6 @@ from server.job_factories import (
     knows_job_type,
     load_factory,
 )
-from spincycle_grpc.jobs import Job, JobId, JobTypes, Return, UnknownJobTypeError
 
 FACTORY = """
 from spincycle_grpc.jobs import Job, JobTypes, Return
@@ -76,7 +76,10 @@ class TestLoadFactory:
             load_factory("json:factory")
 
     def test_finds_installed_modules_from_elsewhere(self, tmp_path: Path) -> None:
-        code = "import server.job_factories as f; f.load_factory('server.builtin_jobs:builtin_factory')"
+        code = (
+            "from spincycle_server.job_factories import load_factory; "
+            "load_factory('spincycle_server.builtin_jobs:builtin_factory')"
+        )
         root = Path(__file__).parent.parent
         environment = {"PYTHONPATH": str(root)}
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=60)

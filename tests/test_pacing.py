@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from server.pacing import MANY, TURNS, Pacer
+from spincycle_server.pacing import MANY, TURNS, Pacer
 
 CROWD = 5 * MANY
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from server.request_ids import RequestIdGenerator
+from spincycle_server.request_ids import RequestIdGenerator
 
 XID = re.compile(r"[0-9a-v]{20}")
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from server.job_factories import combine, knows_job_type, load_factory
 from spincycle_grpc.jobs import JobId, Return, UnknownJobTypeError, make_job
+from spincycle_server.job_factories import combine, knows_job_type, load_factory
 
 PAGE = Path(__file__).parent.parent / "docs" / "writing-jobs.md"
 

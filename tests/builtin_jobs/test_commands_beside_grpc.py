@@ -9,11 +9,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
-import server.__main__  # loads gRPC as the servers do
+import spincycle_server.__main__  # loads gRPC as the servers do
 
 import asyncio, collections, os
 import grpc, uvloop
-from server.builtin_jobs import ShellCommand
+from spincycle_server.builtin_jobs import ShellCommand
 
 ROUNDS = 100
 

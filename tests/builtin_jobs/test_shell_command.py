@@ -10,9 +10,9 @@ import psutil
 import pytest
 import uvloop
 
-from server.builtin_jobs import ShellCommand
 from spincycle_grpc.jobs import Return
 from spincycle_grpc.state import State
+from spincycle_server.builtin_jobs import ShellCommand
 
 LIMIT = 20.0
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from server.builtin_jobs import Noop, Sleep, builtin_factory
 from spincycle_grpc.jobs import JobId, Return, UnknownJobTypeError, make_job
 from spincycle_grpc.state import State
+from spincycle_server.builtin_jobs import Noop, Sleep, builtin_factory
 
 
 def new_sleep(duration: Any) -> Sleep:

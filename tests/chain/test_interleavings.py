@@ -8,9 +8,9 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.chain import Actions, Run, RunningChain, TryRecord
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_server.chain import Actions, Run, RunningChain, TryRecord
 from tests.chain.generated import ChainMaker
 from tests.chain.model import WAITING, Model, data_after
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from server.chain import RunningChain
 from spincycle_grpc.state import State
+from spincycle_server.chain import RunningChain
 from tests.chain.generated import ChainMaker
 from tests.chain.model import WAITING, Model
 from tests.chain.test_interleavings import SEEDS, Driver, assert_same, gone_on

@@ -6,10 +6,10 @@ from random import Random
 
 from hypothesis import HealthCheck, given, settings
 
-from server.chain import Actions, RunningChain, Stop, Timer, TryRecord, Wait
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_server.chain import Actions, RunningChain, Stop, Timer, TryRecord, Wait
 from tests.chain.generated import ChainMaker
 from tests.chain.test_interleavings import SEEDS, Driver, gone_on
 

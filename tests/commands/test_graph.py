@@ -28,7 +28,7 @@ def graph(*arguments: str, path: str | None = None) -> subprocess.CompletedProce
     if path is not None:
         environment["PATH"] = path
     return subprocess.run(
-        [sys.executable, "-m", "server", "graph", str(SPECS), *arguments],
+        [sys.executable, "-m", "spincycle_server", "graph", str(SPECS), *arguments],
         env=environment,
         capture_output=True,
         text=True,

@@ -16,7 +16,7 @@ from tests.store import original
 
 def spincycle(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "server", *arguments],
+        [sys.executable, "-m", "spincycle_server", *arguments],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
         capture_output=True,

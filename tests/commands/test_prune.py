@@ -43,7 +43,7 @@ async def test_it_counts_and_deletes(url: str, tmp_path: Path) -> None:
 def at_a_terminal(directory: Path, *arguments: str) -> pexpect.spawn[str]:
     return pexpect.spawn(
         sys.executable,
-        ["-m", "server", "prune", *arguments],
+        ["-m", "spincycle_server", "prune", *arguments],
         cwd=str(directory),
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "COLUMNS": "100"},
         encoding="utf-8",

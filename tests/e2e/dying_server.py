@@ -13,17 +13,21 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from server.__main__ import main
-from server.job_runner.outbox import Outbox
-from server.job_runner.reporter import Reporter
-from server.job_runner.service import JobRunnerService
-from server.job_runner.traverser import Traverser
-from server.request_manager.delivery import Delivery
-from server.request_manager.reports import RunnerReportsService
-from server.request_manager.runners import Runners
-from server.request_manager.service import RequestManagerService
-from server.store.report_writes import ApplyReports, RenewRunner
-from server.store.request_writes import (
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_server.__main__ import main
+from spincycle_server.job_runner.outbox import Outbox
+from spincycle_server.job_runner.reporter import Reporter
+from spincycle_server.job_runner.service import JobRunnerService
+from spincycle_server.job_runner.traverser import Traverser
+from spincycle_server.request_manager.delivery import Delivery
+from spincycle_server.request_manager.reports import RunnerReportsService
+from spincycle_server.request_manager.runners import Runners
+from spincycle_server.request_manager.service import RequestManagerService
+from spincycle_server.store.report_writes import ApplyReports, RenewRunner
+from spincycle_server.store.request_writes import (
     Assign,
     CreateRequest,
     DropSuspended,
@@ -31,12 +35,8 @@ from server.store.request_writes import (
     StopUnassigned,
     Unassign,
 )
-from server.store.store import Store
-from server.store.writer import GroupCommitWriter, Write
-from spincycle_grpc.state import State
-from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
-from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_server.store.store import Store
+from spincycle_server.store.writer import GroupCommitWriter, Write
 
 Install = Callable[[], None]
 Test = Callable[[Any], bool]

@@ -100,7 +100,7 @@ def running(
     *arguments: str,
     directory: Path,
     environment: Mapping[str, str] | None = None,
-    program: Sequence[str] = ("server",),
+    program: Sequence[str] = ("spincycle_server",),
 ) -> Iterator[ServerProcess]:
     """Runs `spincycle` with the arguments in a directory; kills it at the end if it still runs."""
     process = subprocess.Popen(

@@ -24,6 +24,6 @@ def skew(seconds: int) -> None:
 
 if __name__ == "__main__":
     skew(int(sys.argv.pop(1)))
-    from server.__main__ import main
+    from spincycle_server.__main__ import main
 
     main()

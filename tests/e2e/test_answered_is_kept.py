@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import create_engine, select
 from sqlalchemy.pool import NullPool
 
-from server.store.engine import parse_url
-from server.store.schema import request_archives, requests
+from spincycle_server.store.engine import parse_url
+from spincycle_server.store.schema import request_archives, requests
 from tests.databases import DATABASES, database_server
 from tests.e2e.processes import running
 from tests.store.conftest import migrate

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, func, select, update
 
-from server.store.schema import idempotency_keys
 from spincycle_grpc import AsyncClient, Client, ConflictError
 from spincycle_grpc.state import State
+from spincycle_server.store.schema import idempotency_keys
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.test_one_request import LIMIT, eventually, free_port, wait_state
 

@@ -56,7 +56,7 @@ class Scene:
         self.runners: list[ServerProcess] = []
 
     def _run(self, *arguments: str, point: str, **environment: str) -> ServerProcess:
-        program = ("tests.e2e.dying_server", point) if point else ("server",)
+        program = ("tests.e2e.dying_server", point) if point else ("spincycle_server",)
         return self._stack.enter_context(
             running(
                 *arguments,

@@ -41,7 +41,7 @@ class Machines:
         self.ports: list[int] = []
 
     def _run(self, *arguments: str, seconds: int) -> ServerProcess:
-        program = ("tests.e2e.skewed_server", f"{seconds}") if seconds else ("server",)
+        program = ("tests.e2e.skewed_server", f"{seconds}") if seconds else ("spincycle_server",)
         server = running(
             *arguments, directory=self._directory, environment=self._environment, program=program
         )

@@ -294,7 +294,7 @@ def free_port() -> int:
 
 def test_the_demo_of_make_run(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "server", "demo", "--once", f"--http=127.0.0.1:{free_port()}"],
+        [sys.executable, "-m", "spincycle_server", "demo", "--once", f"--http=127.0.0.1:{free_port()}"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0"},
         capture_output=True,

@@ -9,10 +9,10 @@ from typing import Any
 
 import uvloop
 
-from server.gateway.http_protocol import HttpLimits
-from server.gateway.http_server import ACCEPTED_TOGETHER, HttpServer
-from server.gateway.refusals import EarlyRefusals, UsersCalls
-from server.listening import Address, TlsFiles
+from spincycle_server.gateway.http_protocol import HttpLimits
+from spincycle_server.gateway.http_server import ACCEPTED_TOGETHER, HttpServer
+from spincycle_server.gateway.refusals import EarlyRefusals, UsersCalls
+from spincycle_server.listening import Address, TlsFiles
 from tests.gateway.wire import request
 
 CONNECTIONS = 8 * ACCEPTED_TOGETHER

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from server.gateway.app import GatewayApp
-from server.gateway.bodies import Bodies
-from server.gateway.content_coding import decoded
-from server.gateway.errors import HttpError
-from server.rpc import Gate, MethodTable
 from spincycle_grpc.errors import ResourceExhaustedError
 from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_server.gateway.app import GatewayApp
+from spincycle_server.gateway.bodies import Bodies
+from spincycle_server.gateway.content_coding import decoded
+from spincycle_server.gateway.errors import HttpError
+from spincycle_server.rpc import Gate, MethodTable
 from tests.e2e.processes import ServerProcess, running
 from tests.gateway.conftest import MAX_BODY
 from tests.gateway.wire import JSON, LIMIT, Connection, request

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from server.gateway.content_coding import prefers_gzip
+from spincycle_server.gateway.content_coding import prefers_gzip
 from tests.gateway.conftest import MAX_BODY
 from tests.gateway.wire import JSON, Connection, request
 

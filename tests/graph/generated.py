@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from server.specs.model import NodeSet, NodeSpec, SequenceSpec, Specs
+from spincycle_server.specs.model import NodeSet, NodeSpec, SequenceSpec, Specs
 from tests.graph.models import NOWHERE, node, sequence
 
 _T = TypeVar("_T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from server.specs.model import ArgSpec, NodeArg, NodeSet, NodeSpec, Position, SequenceSpec, Specs
+from spincycle_server.specs.model import ArgSpec, NodeArg, NodeSet, NodeSpec, Position, SequenceSpec, Specs
 
 NOWHERE = Position("specs.yaml")
 

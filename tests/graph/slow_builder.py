@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from server.specs.model import NodeSpec, SequenceSpec, Specs
 from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
 
 
 class RefusedError(Exception):

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from server.graph import ChainBuilder, job_ids
-from server.specs.model import NodeSpec, SequenceSpec
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import JobId
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_server.graph import ChainBuilder, job_ids
+from spincycle_server.specs.model import NodeSpec, SequenceSpec
 from tests.graph.chains import assert_sound, children_of, named, one, parents_of
 from tests.graph.job_types import Keep, factory
 from tests.graph.models import node, sequence, specs

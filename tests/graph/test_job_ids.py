@@ -4,7 +4,7 @@ import re
 from itertools import islice
 from random import Random
 
-from server.graph.job_ids import JOB_ID_COUNT, job_ids
+from spincycle_server.graph.job_ids import JOB_ID_COUNT, job_ids
 
 
 def test_ids_are_four_letters_or_digits() -> None:

@@ -7,9 +7,9 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from server.graph import ChainBuilder, job_ids
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_server.graph import ChainBuilder, job_ids
 from tests.graph.chains import assert_sound, same_graph
 from tests.graph.generated import Written, broken_requests, written_requests
 from tests.graph.job_types import factory

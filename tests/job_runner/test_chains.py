@@ -8,16 +8,16 @@ from typing import Any, cast
 
 import pytest
 
-from server.chain import RunningChain
-from server.job_runner.chains import Chains
-from server.job_runner.service import JobRunnerService
-from server.job_runner.traverser import Traverser
-from server.rpc import CallContext
 from spincycle_grpc.errors import ERROR_CLASSES, ResourceExhaustedError, Status
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds, SuspendedJobChain
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, JobChainStart, StartJobChainsRequest
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+from spincycle_server.chain import RunningChain
+from spincycle_server.job_runner.chains import Chains
+from spincycle_server.job_runner.service import JobRunnerService
+from spincycle_server.job_runner.traverser import Traverser
+from spincycle_server.rpc import CallContext
 
 
 class EndlessTraverser:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from server.builtin_jobs import builtin_factory
-from server.call_threads import CallThreads
-from server.chain import Run
-from server.job_runner.job_try import MAX_JOB_DATA, JobTools, JobTry, TryResult
 from spincycle_grpc.jobs import Job, JobId, Return, UnknownJobTypeError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import Job as JobMessage
+from spincycle_server.builtin_jobs import builtin_factory
+from spincycle_server.call_threads import CallThreads
+from spincycle_server.chain import Run
+from spincycle_server.job_runner.job_try import MAX_JOB_DATA, JobTools, JobTry, TryResult
 
 MAX_OUTPUT = 1000
 STOP_LIMIT = 0.3

@@ -6,8 +6,6 @@ import asyncio
 
 import pytest
 
-from server.job_runner import outbox as outbox_module
-from server.job_runner.outbox import Outbox, ReportRefusedError
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import (
@@ -17,6 +15,8 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     RefusedReport,
     TryReport,
 )
+from spincycle_server.job_runner import outbox as outbox_module
+from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
 
 FIRST = Assignment(request_id="first", epoch=1)
 SECOND = Assignment(request_id="second", epoch=4)

@@ -11,13 +11,13 @@ import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from server.job_runner.outbox import Outbox
-from server.job_runner.reporter import Reporter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
 from spincycle_grpc.v1.runner_reports_pb2_grpc import (
     RunnerReportsServicer,
     add_RunnerReportsServicer_to_server,
 )
+from spincycle_server.job_runner.outbox import Outbox
+from spincycle_server.job_runner.reporter import Reporter
 
 RUNNER = RunnerInfo(runner_id="runner", url="http://127.0.0.1:1", grpc_address="127.0.0.1:2")
 ASSIGNMENT = Assignment(request_id="request", epoch=1)

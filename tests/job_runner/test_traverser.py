@@ -9,12 +9,6 @@ from typing import Any
 
 import pytest
 
-from server.builtin_jobs import builtin_factory
-from server.call_threads import CallThreads
-from server.chain import RunningChain
-from server.job_runner.job_try import JobTools
-from server.job_runner.outbox import Batch, Outbox
-from server.job_runner.traverser import Traverser
 from spincycle_grpc.jobs import Job, JobId, Return
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
@@ -26,6 +20,12 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ChainReport,
     RefusedReport,
 )
+from spincycle_server.builtin_jobs import builtin_factory
+from spincycle_server.call_threads import CallThreads
+from spincycle_server.chain import RunningChain
+from spincycle_server.job_runner.job_try import JobTools
+from spincycle_server.job_runner.outbox import Batch, Outbox
+from spincycle_server.job_runner.traverser import Traverser
 
 ASSIGNMENT = Assignment(request_id="request", epoch=3)
 SOON = 20.0

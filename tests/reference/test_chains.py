@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from server.graph import BuiltRequest, ChainBuilder
-from server.job_factories import combine
-from server.specs.parser import parse_specs
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.wire import decode
+from spincycle_server.graph import BuiltRequest, ChainBuilder
+from spincycle_server.job_factories import combine
+from spincycle_server.specs.parser import parse_specs
 from tests.fixture_jobs import factory
 from tests.graph.chains import assert_sound, same_graph
 from tests.reference.recordings import CASES, SPECS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.store import Store
+from spincycle_server.store import Store
 from tests.store.made import RUNNER
 
 

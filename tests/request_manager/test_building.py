@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from server.request_manager.building import THREADS, Building
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_grpc.jobs import Job, JobId, Return
+from spincycle_server.request_manager.building import THREADS, Building
 from tests.graph.models import node, sequence, specs
 
 SPECS = specs(

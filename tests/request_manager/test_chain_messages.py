@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from server.request_manager.chain_messages import new_chain, resumed_chain, start_request
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest
+from spincycle_server.request_manager.chain_messages import new_chain, resumed_chain, start_request
 
 SIZES = (0, 1, 120, 127, 128, 129, 16_383, 16_384, 2_100_000)
 """Bytes of a job: around those where the length takes one byte more."""

@@ -6,8 +6,6 @@ import asyncio
 
 import pytest
 
-from server.request_manager.chain_messages import new_chain
-from server.request_manager.chain_sender import MAX_BYTES, MAX_CHAINS, ChainSender
 from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.job_runner_pb2 import (
@@ -16,6 +14,8 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     StartJobChainsRequest,
     StartJobChainsResponse,
 )
+from spincycle_server.request_manager.chain_messages import new_chain
+from spincycle_server.request_manager.chain_sender import MAX_BYTES, MAX_CHAINS, ChainSender
 
 
 def a_chain(name: str, size: int = 0) -> bytes:

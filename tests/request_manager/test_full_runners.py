@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from server.request_manager import full_runners as full_runners_module
-from server.request_manager.full_runners import MAX_PROBED, PROBE, FullRunners
+from spincycle_server.request_manager import full_runners as full_runners_module
+from spincycle_server.request_manager.full_runners import MAX_PROBED, PROBE, FullRunners
 
 
 class Clock:

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from server.request_manager import delivery as delivery_module
-from server.request_manager.dispatch import Dispatcher
-from server.request_manager.line import Line
-from server.request_manager.runners import Runners
-from server.store import Store
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.request_manager import delivery as delivery_module
+from spincycle_server.request_manager.dispatch import Dispatcher
+from spincycle_server.request_manager.line import Line
+from spincycle_server.request_manager.runners import Runners
+from spincycle_server.store import Store
 from tests.store.made import RUNNER, a_chain, create
 
 FOR_EVER = 3600.0

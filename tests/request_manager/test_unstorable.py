@@ -8,12 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from sqlalchemy import update
 
-from server.request_manager.dispatch import Dispatcher
-from server.request_manager.reports import RunnerReportsService
-from server.request_manager.stopping import Stopping
-from server.rpc import CallContext
-from server.store import Store
-from server.store.schema import request_archives, suspended_job_chains
 from spincycle_grpc.errors import InternalError, UnavailableError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
@@ -24,6 +18,12 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     RefusedReport,
     ReportRequest,
 )
+from spincycle_server.request_manager.dispatch import Dispatcher
+from spincycle_server.request_manager.reports import RunnerReportsService
+from spincycle_server.request_manager.stopping import Stopping
+from spincycle_server.rpc import CallContext
+from spincycle_server.store import Store
+from spincycle_server.store.schema import request_archives, suspended_job_chains
 from tests.request_manager.test_delivery import AWAY, SOON, ToldRunners
 from tests.store.made import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_suspended_chain, create
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.spec_files import check_specs, read_spec_files
+from spincycle_server.spec_files import check_specs, read_spec_files
 
 TESTS = Path(__file__).parents[1]
 FILES = [

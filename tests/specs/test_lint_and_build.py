@@ -10,12 +10,12 @@ from typing import Any
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from server.graph import ChainBuilder
-from server.specs.linter import lint
-from server.specs.model import NodeSpec, SequenceSpec, Specs
-from server.specs.problems import Severity
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.jobs import Job, JobId, Return
+from spincycle_server.graph import ChainBuilder
+from spincycle_server.specs.linter import lint
+from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
+from spincycle_server.specs.problems import Severity
 from tests.graph.models import node, sequence, specs
 
 ARGS = ("a", "b", "c", "d")

@@ -26,7 +26,14 @@ GOLDEN = {
 def lint(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command where the specs are, so that no path of this machine is in what it says."""
     return subprocess.run(
-        [sys.executable, "-m", "server", "lint", "--jobs=tests.specs.known_jobs:factory", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "spincycle_server",
+            "lint",
+            "--jobs=tests.specs.known_jobs:factory",
+            *arguments,
+        ],
         cwd=DATA,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
@@ -71,7 +78,7 @@ def test_a_request_manager_does_not_start_with_errors(tmp_path: Path) -> None:
         [
             sys.executable,
             "-m",
-            "server",
+            "spincycle_server",
             "request-manager",
             f"--specs={DATA / 'faulty'}",
             "--http=127.0.0.1:0",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from server.spec_files import SpecsError, read_spec_files
-from server.specs.model import NodeSpec, SequenceSpec
-from server.specs.parser import ParseResult, parse_specs
+from spincycle_server.spec_files import SpecsError, read_spec_files
+from spincycle_server.specs.model import NodeSpec, SequenceSpec
+from spincycle_server.specs.parser import ParseResult, parse_specs
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "data" / "specs"
 

@@ -15,10 +15,10 @@ import grpc_testing  # type: ignore[import-untyped]
 import pytest
 
 import spincycle_grpc
-from server.rpc.status import status_of
 from spincycle_grpc import Client, State, errors
 from spincycle_grpc.retries import A_FEW_TIMES, ONCE
 from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_server.rpc.status import status_of
 from tests.fake_manager import REQUEST_ID, FakeManager, serving, stage
 
 SERVICE = messages.DESCRIPTOR.services_by_name["RequestManager"]

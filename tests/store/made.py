@@ -6,8 +6,6 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from server.request_ids import RequestIdGenerator
-from server.store import Store
 from spincycle_grpc.structs import to_struct, to_value
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -15,6 +13,8 @@ from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds, SuspendedJobChain
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import ArgType, Request, RequestArg
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainFinish, ChainReport, RunnerInfo, TryReport
+from spincycle_server.request_ids import RequestIdGenerator
+from spincycle_server.store import Store
 
 _ids = RequestIdGenerator()
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import text
 
-from server.config import url_of_go_dsn
-from server.store import DatabaseOptions, Store
-from server.store.engine import make_engine, parse_url
-from server.store.upgrading import upgrade_database
 from spincycle_grpc.errors import InvalidArgumentError, UnavailableError
+from spincycle_server.config import url_of_go_dsn
+from spincycle_server.store import DatabaseOptions, Store
+from spincycle_server.store.engine import make_engine, parse_url
+from spincycle_server.store.upgrading import upgrade_database
 from tests.databases import MariaDb, SharedServers
 from tests.store.conftest import OPTIONS
 from tests.store.made import create

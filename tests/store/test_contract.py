@@ -7,7 +7,6 @@ import asyncio
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from server.store import Store
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_struct, to_value
@@ -20,6 +19,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_STALE,
     Assignment,
 )
+from spincycle_server.store import Store
 from tests.store.made import (
     OTHER_RUNNER,
     RUNNER,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from server.store import DatabaseOptions, Store
-from server.store.engine import make_engine, parse_url
-from server.store.schema import requests
 from spincycle_grpc.state import State
+from spincycle_server.store import DatabaseOptions, Store
+from spincycle_server.store.engine import make_engine, parse_url
+from spincycle_server.store.schema import requests
 from tests.databases import SharedServers
 from tests.store.conftest import OPTIONS, migrate
 from tests.store.made import RUNNER, create

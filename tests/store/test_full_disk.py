@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import event, select
 from sqlalchemy.engine import Connection
 
-from server.store import Store
-from server.store.schema import requests
 from spincycle_grpc.errors import UnavailableError
+from spincycle_server.store import Store
+from spincycle_server.store.schema import requests
 from tests.store.conftest import OPTIONS, engine_of
 from tests.store.made import a_log_entry, create
 

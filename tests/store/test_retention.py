@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from server.store import Store
-from server.store.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
-from server.store.schema import idempotency_keys, job_log, metadata, requests
 from spincycle_grpc.state import State
+from spincycle_server.store import Store
+from spincycle_server.store.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
+from spincycle_server.store.schema import idempotency_keys, job_log, metadata, requests
 from tests.store.conftest import OPTIONS, engine_of, migrate
 from tests.store.faults import FAULTS, CommitFaults
 from tests.store.made import a_log_entry, a_suspended_chain, create

@@ -26,11 +26,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Engine
 
-from server.store import transaction as transactions
-from server.store.schema import Ascii, BoundedText, Microseconds, StateNumber
-from server.store.transaction import MAX_TEXT, RowStatement, Transaction
-from server.store.troubles import Trouble, trouble_of
 from spincycle_grpc.state import State
+from spincycle_server.store import transaction as transactions
+from spincycle_server.store.schema import Ascii, BoundedText, Microseconds, StateNumber
+from spincycle_server.store.transaction import MAX_TEXT, RowStatement, Transaction
+from spincycle_server.store.troubles import Trouble, trouble_of
 from tests.databases import DATABASES, SharedServers
 from tests.store.conftest import engine_of
 

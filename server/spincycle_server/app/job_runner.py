@@ -1,0 +1,134 @@
+"""A Job Runner, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from spincycle_grpc.v1 import job_runner_pb2
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.app.parts import Served, background
+from spincycle_server.builtin_jobs import Noop, makes_builtin
+from spincycle_server.call_threads import CallThreads
+from spincycle_server.chain import RunningChain
+from spincycle_server.config import Config, advertised
+from spincycle_server.credentials import channel_credentials
+from spincycle_server.job_factories import find_factory
+from spincycle_server.job_runner.chains import Chains
+from spincycle_server.job_runner.job_try import JobTools
+from spincycle_server.job_runner.outbox import Outbox
+from spincycle_server.job_runner.reporter import Reporter
+from spincycle_server.job_runner.service import JobRunnerService
+from spincycle_server.job_runner.traverser import Traverser
+from spincycle_server.listening import Address
+from spincycle_server.request_ids import RequestIdGenerator
+from spincycle_server.rpc import Gate, MethodTable
+
+logger = structlog.get_logger(__name__)
+
+CALL_THREADS = 64
+"""Threads of a Job Runner for making and stopping jobs, and as many for asking them for their status."""
+
+_LEASE_LOOK = 0.25
+"""Seconds between looks at whether the lease still lasts."""
+
+
+@contextlib.asynccontextmanager
+async def job_runner(
+    config: Config, address: Address, grpc_address: Address | None, request_managers: Sequence[str]
+) -> AsyncIterator[None]:
+    """Runs a Job Runner that reports to the first of some Request Managers that answers.
+
+    Args:
+        config: The configuration.
+        address: Where to serve HTTP.
+        grpc_address: Where to serve gRPC; None: made from the former.
+        request_managers: The gRPC addresses of Request Managers.
+
+    Raises:
+        SpinCycleError: It cannot start.
+    """
+    factory = find_factory(config.jobs_factory, config.job_runner_max_output)
+    tools = JobTools(
+        factory=factory,
+        runs=CallThreads("job", config.job_runner_max_threads),
+        calls=CallThreads("job-call", CALL_THREADS),
+        statuses=CallThreads("job-status", CALL_THREADS),
+        max_output=config.job_runner_max_output,
+        stop_limit=config.job_runner_stop_timeout,
+    )
+    noop_types = frozenset({"noop"}) if makes_builtin(factory, "noop", (Noop,)) else frozenset()
+    runner_id = RequestIdGenerator().next()
+    outbox = Outbox()
+    reporter: Reporter | None = None
+
+    def make_traverser(chain: RunningChain, assignment: Assignment) -> Traverser:
+        def may_start() -> bool:
+            return not assignment.epoch or reporter is None or reporter.lease_left > 0
+
+        return Traverser(chain, assignment, tools, outbox, noop_types=noop_types, may_start=may_start)
+
+    chains = Chains(
+        runner_id,
+        make_traverser,
+        max_chains=config.job_runner_max_chains,
+        max_jobs=config.job_runner_max_jobs,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        service = JobRunnerService(chains)
+        gate = Gate(config.server_max_requests)
+        descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
+        reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
+        tables = [MethodTable(descriptor, service, gate, reserved=reserved)]
+        server = Served("job-runner", tables, gate, address, grpc_address)
+        await server.start(stack, config)
+        host = advertised(address, config.job_runner_advertise)
+        scheme = "https" if config.server_tls else "http"
+        service.base_url = f"{scheme}://{Address(host, server.http_address.port)}"
+        reporter = Reporter(
+            RunnerInfo(
+                runner_id=runner_id,
+                url=service.base_url,
+                grpc_address=str(Address(host, server.grpc_address.port)),
+            ),
+            request_managers,
+            outbox,
+            chains.assignments,
+            lease=config.job_runner_lease,
+            credentials=channel_credentials(config.rm_client_tls),
+            on_lapse=chains.suspend_held,
+        )
+        background(stack, "reporter", reporter.run())
+        background(stack, "lease", _watch_lease(reporter, chains))
+        stack.push_async_callback(_drain, server, reporter, chains, outbox, config)
+        yield
+
+
+async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
+    """Stops what a runner does when its lease is over: others may do it by then. Ends when cancelled."""
+    while True:
+        left = reporter.lease_left
+        if left > 0:
+            await asyncio.sleep(min(left, _LEASE_LOOK))
+            continue
+        logger.warning("lease is over: no request manager was reached for that long, chains are suspended")
+        while reporter.lease_left <= 0:
+            chains.suspend_held()  # again and again, since a chain may have been on its way here
+            await asyncio.sleep(_LEASE_LOOK)
+        logger.info("lease renewed")
+
+
+async def _drain(server: Served, reporter: Reporter, chains: Chains, outbox: Outbox, config: Config) -> None:
+    """Suspends what a runner has, and waits until a Request Manager has all of its reports."""
+    await server.refuse_calls()
+    reporter.drain()
+    try:
+        async with asyncio.timeout(config.job_runner_stop_timeout + config.server_stop_timeout):
+            await chains.suspend_all()
+            await outbox.wait_empty()
+            await reporter.leave()
+    except TimeoutError:
+        logger.warning("reports not delivered: their requests are taken over when the lease is over")

@@ -1,0 +1,131 @@
+"""The job that runs a program of the machine that the Job Runner is on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from spincycle_grpc.jobs import Job, Return
+from spincycle_grpc.state import State
+from spincycle_server.builtin_jobs.process import Process
+
+_STOP_GRACE = 5.0
+_EXIT_NOT_FOUND, _EXIT_NOT_RUN, _EXIT_SIGNAL = 127, 126, 128
+_ESCAPES = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
+
+
+@dataclass
+class ShellCommand(Job):
+    """Runs a command without a shell; COMPLETE if it exits with 0, else FAIL.
+
+    Its job args are `cmd`, a program, and optionally `args`, one text that is split on white space.
+    The exit code is the command's; as in shells it is 128 + n for one that signal n ended, 127 if
+    there is no such program, and 126 if it cannot be run.
+
+    Attributes:
+        cmd: The program: a path, or a name that is looked for in PATH.
+        args: Its arguments.
+        max_output: How many bytes of stdout, and of stderr, are kept.
+        stop_grace: How many seconds the command has, when stopped, between SIGTERM and SIGKILL.
+    """
+
+    cmd: str = ""
+    args: list[str] = field(default_factory=list)
+    max_output: int = 1 << 20
+    stop_grace: float = _STOP_GRACE
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False, compare=False)
+
+    def create(self, job_args: dict[str, Any]) -> None:
+        """Takes `cmd` and `args`.
+
+        Raises:
+            ValueError: There is no `cmd`, or one of the two is no text that can be a command.
+        """
+        self.cmd = _text(job_args, "cmd")
+        if not self.cmd:
+            raise ValueError("job arg cmd is missing or empty: give the program to run")
+        self.args = _text(job_args, "args").split()
+
+    def serialize(self) -> bytes:
+        """Returns `{"cmd":…,"args":[…]}`, without args if there are none, escaped as the original does."""
+        fields = {"cmd": self.cmd, "args": self.args} if self.args else {"cmd": self.cmd}
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        return text.translate(_ESCAPES).encode()
+
+    def deserialize(self, data: bytes) -> None:
+        """Takes what `serialize` returned.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            fields = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"the bytes of the job are not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise ValueError("the bytes of the job are not a JSON object")
+        cmd, args = fields.get("cmd"), fields.get("args") or []
+        if (
+            not isinstance(cmd, str)
+            or not isinstance(args, list)
+            or not all(isinstance(arg, str) for arg in args)
+        ):
+            raise ValueError("the bytes of the job are not those of a shell-command")
+        self.cmd, self.args = cmd, args
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        """Runs the command until it ends, or until `stop` and the end of its whole process group."""
+        if self._stopping.is_set():
+            return Return(State.STOPPED)
+        try:
+            process = await Process.start([self.cmd, *self.args], self.max_output)
+        except OSError as error:
+            return self._not_started(error)
+        try:
+            stopped = not await process.ends_before(self._stopping)
+            if stopped:
+                await process.terminate(self.stop_grace)
+            stdout, stderr = await process.output()
+        finally:
+            await process.close()
+        return _to_return(process.exit_status, stopped, stdout, stderr)
+
+    async def stop(self) -> None:
+        """Ends the command and all processes of its group: SIGTERM, then SIGKILL."""
+        self._stopping.set()
+
+    def status(self) -> str:
+        """Returns the program's name."""
+        return f"running {self.cmd}"
+
+    def _not_started(self, error: OSError) -> Return:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        exit_code = _EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else _EXIT_NOT_RUN
+        return Return(State.FAIL, exit_code, f"cannot run {self.cmd}: {reason}")
+
+
+def _text(job_args: dict[str, Any], name: str) -> str:
+    value = job_args.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"job arg {name} must be text without NUL, not {value!r:.60}")
+    return value
+
+
+def _to_return(exit_status: int | None, stopped: bool, stdout: str, stderr: str) -> Return:
+    if exit_status is None:
+        return Return(State.FAIL, _EXIT_SIGNAL + signal.SIGKILL, "did not end when killed", stdout, stderr)
+    if exit_status == 0:
+        return Return(State.STOPPED if stopped else State.COMPLETE, 0, "", stdout, stderr)
+    if exit_status < 0:
+        exit_code = _EXIT_SIGNAL - exit_status
+        error = f"ended by signal {-exit_status} ({signal.strsignal(-exit_status)})"
+    else:
+        exit_code = exit_status
+        error = f"exit status {exit_status}"
+    return Return(State.STOPPED if stopped else State.FAIL, exit_code, error, stdout, stderr)

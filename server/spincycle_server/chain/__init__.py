@@ -1,0 +1,7 @@
+"""The state machine of one running chain: pure, without a clock, threads or I/O."""
+
+from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
+from spincycle_server.chain.records import TryRecord
+from spincycle_server.chain.running_chain import RunningChain
+
+__all__ = ["Actions", "Run", "RunningChain", "Stop", "Timer", "TryRecord", "Wait"]

@@ -1,0 +1,19 @@
+"""`spincycle job-runner`."""
+
+from __future__ import annotations
+
+import click
+
+from spincycle_server.app.running import run, serve_job_runner
+from spincycle_server.commands.options import overrides, server_options
+from spincycle_server.config import load_config
+
+
+@click.command("job-runner")
+@server_options("http", "grpc", "jobs", "rm")
+def job_runner_command(config: str | None, **options: str | None) -> None:
+    """Run a Job Runner.
+
+    CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is read if it is there.
+    """
+    run(serve_job_runner, load_config(config, overrides=overrides(options)))

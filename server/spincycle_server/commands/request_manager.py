@@ -1,0 +1,19 @@
+"""`spincycle request-manager`."""
+
+from __future__ import annotations
+
+import click
+
+from spincycle_server.app.running import run, serve_request_manager
+from spincycle_server.commands.options import overrides, server_options
+from spincycle_server.config import load_config
+
+
+@click.command("request-manager")
+@server_options("http", "grpc", "specs", "db", "jobs")
+def request_manager_command(config: str | None, **options: str | None) -> None:
+    """Run a Request Manager.
+
+    CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is read if it is there.
+    """
+    run(serve_request_manager, load_config(config, overrides=overrides(options)))

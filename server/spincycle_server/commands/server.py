@@ -1,0 +1,19 @@
+"""`spincycle server`."""
+
+from __future__ import annotations
+
+import click
+
+from spincycle_server.app.running import run, serve_both
+from spincycle_server.commands.options import overrides, server_options
+from spincycle_server.config import load_config
+
+
+@click.command("server")
+@server_options("http", "grpc", "specs", "db", "jobs")
+def server_command(config: str | None, **options: str | None) -> None:
+    """Run a Request Manager and a Job Runner in one process.
+
+    CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is read if it is there.
+    """
+    run(serve_both, load_config(config, overrides=overrides(options)))

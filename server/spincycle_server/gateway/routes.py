@@ -1,0 +1,178 @@
+"""Routes: what HTTP method and path reach which method, read from `google.api.http` options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.v1 import json_pb2
+from spincycle_server.gateway.query import QueryReader
+from spincycle_server.rpc import Method, MethodTable
+
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method as HTTP has it.
+
+    Attributes:
+        method: What is called.
+        http_method: GET, POST or PUT.
+        template: The path, its variables in braces.
+        segments: The path, cut at its slashes; None stands for a variable.
+        variables: The fields that the variables set, in order.
+        body: The field that the body sets; "*" for the whole request, "" for none.
+        response_body: The field of the response that is the body; "" for the whole.
+        status: The status of success.
+        location: Makes the Location header from the response, or None.
+        form: The form of the body.
+        query: Reads the query string.
+        headers: The headers that set fields: name in lower case, field.
+    """
+
+    method: Method
+    http_method: str
+    template: str
+    segments: tuple[str | None, ...]
+    variables: tuple[str, ...]
+    body: str
+    response_body: str
+    status: int
+    location: Callable[[Message], str] | None
+    form: int
+    query: QueryReader
+    headers: tuple[tuple[str, str], ...]
+
+
+def routes_of(table: MethodTable) -> list[Route]:
+    """Returns the routes of all methods of a table that have an HTTP rule."""
+    return [
+        _route(method)
+        for method in table.methods.values()
+        if method.descriptor.GetOptions().HasExtension(annotations_pb2.http)
+    ]
+
+
+def _route(method: Method) -> Route:
+    options = method.descriptor.GetOptions()
+    rule: http_pb2.HttpRule = options.Extensions[annotations_pb2.http]
+    answer = options.Extensions[json_pb2.http_answer]
+    http_method = rule.WhichOneof("pattern") or ""
+    template: str = getattr(rule, http_method)
+    segments: list[str | None] = []
+    variables: list[str] = []
+    for segment in template.strip("/").split("/"):
+        if segment.startswith("{"):
+            variables.append(segment[1:-1])
+            segments.append(None)
+        else:
+            segments.append(segment)
+    return Route(
+        method=method,
+        http_method=http_method.upper(),
+        template=template,
+        segments=tuple(segments),
+        variables=tuple(variables),
+        body=rule.body,
+        response_body=rule.response_body,
+        status=answer.status or 200,
+        location=_location(answer.location) if answer.location else None,
+        form=answer.body,
+        query=QueryReader(method.descriptor.input_type, excluded={*variables, rule.body}),
+        headers=_headers(method.descriptor.input_type),
+    )
+
+
+def _headers(message_type: Descriptor) -> tuple[tuple[str, str], ...]:
+    named = (
+        (field.GetOptions().Extensions[json_pb2.json_field].http_header, field.name)
+        for field in message_type.fields
+    )
+    return tuple((header.lower(), name) for header, name in named if header)
+
+
+def _location(template: str) -> Callable[[Message], str]:
+    """Returns what fills {field.paths} of a response into a template."""
+    parts = template.replace("}", "{").split("{")
+    paths = [part.split(".") for part in parts[1::2]]
+
+    def fill(response: Message) -> str:
+        filled = list(parts)
+        for index, path in enumerate(paths):
+            value: Any = response
+            for name in path:
+                value = getattr(value, name)
+            filled[2 * index + 1] = str(value)
+        return "".join(filled)
+
+    return fill
+
+
+@dataclass(slots=True)
+class _Node:
+    children: dict[str, _Node] = field(default_factory=dict)
+    variable: _Node | None = None
+    routes: dict[str, Route] = field(default_factory=dict)
+
+
+class Router:
+    """Finds routes by path, segment by segment."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._root = _Node()
+        for route in routes:
+            node = self._root
+            for segment in route.segments:
+                if segment is None:
+                    node.variable = node.variable or _Node()
+                    node = node.variable
+                else:
+                    node = node.children.setdefault(segment, _Node())
+            node.routes[route.http_method] = route
+
+    def find(self, path: str) -> tuple[Mapping[str, Route], Sequence[str]]:
+        """Returns the routes of a path by HTTP method, and the values of its variables.
+
+        A trailing slash makes no difference. There are no routes for an unknown path. The path
+        is as it was sent: an escaped slash is part of a value.
+
+        Raises:
+            InvalidArgumentError: A value has an escape that stands for no text.
+        """
+        node: _Node | None = self._root
+        values: list[str] = []
+        for segment in path.strip("/").split("/"):
+            assert node is not None  # noqa: S101 (the loop ends where there is none)
+            child = node.children.get(segment)
+            if child is None:
+                child = node.variable
+                if not segment:
+                    return {}, ()
+                if child is not None:
+                    values.append(_unescaped(segment) if "%" in segment else segment)
+            if child is None:
+                return {}, ()
+            node = child
+        return (node.routes, values) if node is not None else ({}, ())
+
+
+def _unescaped(segment: str) -> str:
+    try:
+        text = "" if _BAD_ESCAPE.search(segment) else unquote(segment, errors="strict")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or "\0" in text:
+        raise InvalidArgumentError(
+            "Bad Request: each % in a path must begin an escape, as %2F, of UTF-8 without zero bytes",
+            reason="BAD_PATH",
+        )
+    return text

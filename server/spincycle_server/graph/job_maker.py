@@ -1,0 +1,90 @@
+"""Making the job of a job node: the one place where a build runs code that is not its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
+from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError, make_job
+from spincycle_grpc.structs import to_struct
+from spincycle_server.graph.chain_writer import ChainWriter
+from spincycle_server.graph.plan import NodePlan
+from spincycle_server.graph.scope import Scope
+from spincycle_server.graph.values import checked_copy, copied_args
+from spincycle_server.graph.watch import BuildWatch
+
+
+class JobMaker:
+    """Makes the jobs of one chain.
+
+    Args:
+        factory: Knows the job types.
+        request_id: The request that the jobs belong to.
+        writer: Takes the jobs.
+        watch: Is told which job is being made.
+    """
+
+    def __init__(self, factory: JobFactory, request_id: str, writer: ChainWriter, watch: BuildWatch) -> None:
+        self._factory = factory
+        self._request_id = request_id
+        self._writer = writer
+        self._watch = watch
+
+    def make(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> str:
+        """Makes a job, adds it to the chain, takes over the args that it sets, and returns its id.
+
+        The job gets a copy of its args, since what it does to them must not reach other jobs.
+
+        Raises:
+            InternalError: The job cannot be made, or does not set what it should. Reason:
+                UNKNOWN_JOB_TYPE, JOB_NOT_CREATED, ARG_NOT_SET.
+            CallCancelledError: The build was given up.
+        """
+        job_id = self._writer.job_id()
+        message = self._writer.job(job_id, node.name, node.type, scope.sequence_id, scope.parent_sequence_id)
+        if node.retry:
+            message.retry = node.retry
+            message.retry_wait = node.retry_wait
+        if node.timeout:
+            message.timeout = node.timeout
+        if args:
+            message.args.MergeFrom(to_struct(args, "args"))
+        job_args = copied_args(args)
+        data = self._create(node, scope, job_id, job_args)
+        if data:
+            message.bytes = data
+        if node.sets:
+            scope.take_sets(node, node.type, self._checked_sets(node, scope, job_args))
+        return job_id
+
+    def _create(self, node: NodePlan, scope: Scope, job_id: str, job_args: dict[str, Any]) -> bytes:
+        self._watch.begin_job(scope.place, node.name, node.type)
+        try:
+            job = make_job(self._factory, JobId(node.type, node.name, job_id, self._request_id))
+            job.create(job_args)
+            data = job.serialize()
+        except UnknownJobTypeError as error:
+            raise scope.place.broken_spec(str(error), error.reason, node.name) from error
+        except Exception as error:
+            raise _not_created(node, scope, _in_words(error)) from error
+        finally:
+            self._watch.end_job()
+        if not isinstance(data, bytes):
+            raise _not_created(node, scope, f"serialize returned {type(data).__name__}, must be bytes")
+        return data
+
+    def _checked_sets(self, node: NodePlan, scope: Scope, job_args: dict[str, Any]) -> dict[str, object]:
+        try:
+            return {arg: checked_copy(arg, job_args[arg]) for arg, _ in node.sets if arg in job_args}
+        except InvalidArgumentError as error:
+            raise _not_created(node, scope, f"what it sets cannot be used: {error}") from error
+
+
+def _not_created(node: NodePlan, scope: Scope, what: str) -> InternalError:
+    return scope.place.broken_spec(
+        f"job type {node.type} could not be created: {what}", "JOB_NOT_CREATED", node.name
+    )
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, SpinCycleError) else f"{type(error).__name__}: {error}"

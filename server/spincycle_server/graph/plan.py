@@ -1,0 +1,209 @@
+"""What of building a sequence depends on its spec alone, worked out once for all requests.
+
+Nodes are numbered in the order of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
+
+_CATEGORIES = ("job", "sequence", "conditional")
+
+NOOP_SEQUENCE = "noop"
+"""The sequence without nodes that is there unless the specs define one of this name."""
+
+
+class PlanError(Exception):
+    """A sequence spec of which no chain can be made.
+
+    Attributes:
+        message: What is wrong.
+        reason: The reason of the error that users get.
+        node: The node that it is wrong with, or "".
+    """
+
+    def __init__(self, message: str, reason: str, node: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.node = node
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node.
+
+    Attributes:
+        index: Its number in the sequence.
+        args: (name inside, name outside) of what it is given, the `if` arg included.
+        elements: (list, element) of what it is built for each of.
+        needs: The args without which it cannot be built.
+        sets: (name inside, name outside) of what it sets.
+        deps: The numbers of the nodes that it depends on.
+        is_last: No node depends on it.
+        retry_wait: As messages show it: "" without retry, "0s" where the spec gives none.
+    """
+
+    index: int
+    name: str
+    category: str
+    type: str
+    args: tuple[tuple[str, str], ...]
+    elements: tuple[tuple[str, str], ...]
+    parallel: int | None
+    needs: tuple[str, ...]
+    sets: tuple[tuple[str, str], ...]
+    deps: tuple[int, ...]
+    is_last: bool
+    if_arg: str
+    eq: dict[str, str]
+    retry: int
+    retry_wait: str
+    timeout: str
+
+
+@dataclass(frozen=True, slots=True)
+class SequencePlan:
+    """One sequence.
+
+    Attributes:
+        required: The args that it must be given.
+        defaults: The values of the args that it may be given, and of the static ones.
+        nodes: The nodes by number.
+        needed_by: Arg to the numbers of the nodes that need it.
+    """
+
+    name: str
+    required: tuple[str, ...]
+    defaults: tuple[tuple[str, str], ...]
+    nodes: tuple[NodePlan, ...]
+    needed_by: dict[str, list[int]]
+
+
+class Plans:
+    """The plans of all sequences of some specs, each made when it is first asked for.
+
+    May be used by several threads: the worst that happens is that two make the same plan.
+    """
+
+    def __init__(self, specs: Specs) -> None:
+        self._specs = specs
+        self._plans: dict[str, SequencePlan] = {}
+        if NOOP_SEQUENCE not in specs.sequences:
+            self._plans[NOOP_SEQUENCE] = SequencePlan(
+                NOOP_SEQUENCE, required=(), defaults=(), nodes=(), needed_by={}
+            )
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a sequence of this name."""
+        return name in self._plans or name in self._specs.sequences
+
+    def get(self, name: str) -> SequencePlan:
+        """Returns the plan of a sequence.
+
+        Raises:
+            KeyError: There is no such sequence.
+            PlanError: No chain can be made of the sequence.
+        """
+        plan = self._plans.get(name)
+        if plan is None:
+            plan = self._plans[name] = plan_sequence(self._specs.sequences[name])
+        return plan
+
+
+def plan_sequence(spec: SequenceSpec) -> SequencePlan:
+    """Works out the plan of one sequence, in time linear in the size of its spec.
+
+    Raises:
+        PlanError: No chain can be made of the sequence.
+    """
+    deps = _numbered_deps(spec)
+    depended_on = {dep for node_deps in deps for dep in node_deps}
+    nodes = tuple(
+        _plan_node(index, node, deps[index], is_last=index not in depended_on)
+        for index, node in enumerate(spec.nodes.values())
+    )
+    needed_by: dict[str, list[int]] = {}
+    for node in nodes:
+        for arg in node.needs:
+            needed_by.setdefault(arg, []).append(node.index)
+    return SequencePlan(
+        name=spec.name,
+        required=tuple(arg.name for arg in spec.required),
+        defaults=tuple(
+            (arg.name, arg.default) for arg in (*spec.optional, *spec.static) if arg.default is not None
+        ),
+        nodes=nodes,
+        needed_by=needed_by,
+    )
+
+
+def _plan_node(index: int, spec: NodeSpec, deps: tuple[int, ...], *, is_last: bool) -> NodePlan:
+    if spec.category not in _CATEGORIES:
+        raise PlanError(
+            f"unknown category {spec.category!r}, must be job, sequence or conditional",
+            "BAD_SPEC",
+            spec.name,
+        )
+    if spec.parallel is not None and spec.parallel < 1:
+        raise PlanError(f"'parallel' is {spec.parallel}, must be at least 1", "BAD_SPEC", spec.name)
+    if spec.category == "conditional" and not (spec.if_arg and spec.eq):
+        raise PlanError("a conditional must have 'if' and 'eq'", "BAD_SPEC", spec.name)
+    elements = _elements(spec)
+    if_arg = spec.if_arg if spec.category == "conditional" else ""
+    args = [(arg.expected, arg.given) for arg in spec.args]
+    if if_arg:
+        args.append((if_arg, if_arg))
+    needs = dict.fromkeys([given for _, given in args] + [list_arg for list_arg, _ in elements])
+    return NodePlan(
+        index=index,
+        name=spec.name,
+        category=spec.category,
+        type=spec.type,
+        args=tuple(args),
+        elements=elements,
+        parallel=spec.parallel,
+        needs=tuple(needs),
+        sets=tuple((node_set.arg, node_set.as_name) for node_set in spec.sets),
+        deps=deps,
+        is_last=is_last,
+        if_arg=if_arg,
+        eq=dict(spec.eq),
+        retry=spec.retry,
+        retry_wait=(spec.retry_wait or "0s") if spec.retry else "",
+        timeout=spec.timeout,
+    )
+
+
+def _elements(spec: NodeSpec) -> tuple[tuple[str, str], ...]:
+    elements = []
+    for pair in spec.each:
+        list_arg, colon, element = pair.partition(":")
+        if not (list_arg and colon and element):
+            where = f"invalid 'each:' each:[{' '.join(spec.each)}]"
+            raise PlanError(f"{where}: {pair!r} must be list:element", "BAD_SPEC", spec.name)
+        elements.append((list_arg, element))
+    return tuple(elements)
+
+
+def _numbered_deps(spec: SequenceSpec) -> list[tuple[int, ...]]:
+    numbers = {name: index for index, name in enumerate(spec.nodes)}
+    deps = [tuple(dict.fromkeys(node.deps)) for node in spec.nodes.values()]
+    dependents: dict[str, list[int]] = {}
+    for index, names in enumerate(deps):
+        for name in names:
+            dependents.setdefault(name, []).append(index)
+    unmet = [len(names) for names in deps]
+    names_by_number = list(spec.nodes)
+    met = [index for index, count in enumerate(unmet) if count == 0]
+    for index in met:  # Grows as it goes: what each node was the last dep of comes after it.
+        for dependent in dependents.get(names_by_number[index], ()):
+            unmet[dependent] -= 1
+            if unmet[dependent] == 0:
+                met.append(dependent)
+    if len(met) < len(deps):
+        stuck = " ".join(name for name, count in zip(spec.nodes, unmet, strict=True) if count)
+        raise PlanError(f"Impossible dependencies found amongst: [{stuck}]", "IMPOSSIBLE_DEPS")
+    return [tuple(numbers[name] for name in names) for names in deps]

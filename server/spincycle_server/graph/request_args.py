@@ -1,0 +1,98 @@
+"""The args of requests: what specs say of them, and what one call makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.struct_pb2 import Value
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.v1.request_pb2 import ArgType, RequestArg, RequestSpec
+from spincycle_server.graph.values import checked_struct
+from spincycle_server.specs.model import ArgSpec, SequenceSpec, Specs
+
+
+def request_sequence(specs: Specs, request_type: str) -> SequenceSpec:
+    """Returns the sequence that requests of a type are made from.
+
+    Raises:
+        InvalidArgumentError: There is none. Reason: UNKNOWN_REQUEST_TYPE, NOT_A_REQUEST.
+    """
+    sequence = specs.sequences.get(request_type)
+    if sequence is None:
+        raise InvalidArgumentError(
+            f"cannot find definition for request: {request_type}", reason="UNKNOWN_REQUEST_TYPE"
+        )
+    if not sequence.request:
+        raise InvalidArgumentError(f"{request_type} is not a request", reason="NOT_A_REQUEST")
+    return sequence
+
+
+def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[RequestArg]:
+    """Returns the args of one request as recorded with it: required, optional, static.
+
+    Each has its final value; positions count within each kind. What the caller gave beyond what
+    the spec names is not among them.
+
+    Raises:
+        InvalidArgumentError: A required arg is missing, a static one is given, or a value is no
+            JSON. Reason: REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN WRONG_TYPE,
+            NUMBER_TOO_LARGE, ARG_TOO_DEEP.
+    """
+    for arg in sequence.static:
+        if arg.name in given:
+            raise InvalidArgumentError(
+                f"static arg '{arg.name}' cannot be given, its value is fixed by the spec; leave it out",
+                reason="STATIC_ARG_GIVEN",
+            )
+    for arg in sequence.required:
+        if arg.name not in given:
+            raise InvalidArgumentError(f"required arg '{arg.name}' not set", reason="REQUIRED_ARG_MISSING")
+    values = checked_struct(given).fields
+    kinds = (
+        (sequence.required, ArgType.ARG_TYPE_REQUIRED),
+        (sequence.optional, ArgType.ARG_TYPE_OPTIONAL),
+        (sequence.static, ArgType.ARG_TYPE_STATIC),
+    )
+    return [
+        RequestArg(
+            pos=position,
+            name=arg.name,
+            type=kind,
+            given=arg.name in given,
+            default=_default_of(arg, kind),
+            value=values[arg.name] if arg.name in given else _text(arg.default),
+        )
+        for args, kind in kinds
+        for position, arg in enumerate(args)
+    ]
+
+
+def _default_of(arg: ArgSpec, kind: ArgType.ValueType) -> Value | None:
+    # The value of a static arg is not shown as a default: nothing else can take its place.
+    return _text(arg.default) if kind == ArgType.ARG_TYPE_OPTIONAL else None
+
+
+def _text(text: str | None) -> Value | None:
+    return None if text is None else Value(string_value=text)
+
+
+def request_specs(specs: Specs) -> list[RequestSpec]:
+    """Returns what callers need to know to make requests: by name, args required, then optional.
+
+    Positions are 0 here, as in the original's list.
+    """
+    return [
+        RequestSpec(name=name, args=_spec_args(sequence))
+        for name, sequence in sorted(specs.sequences.items())
+        if sequence.request
+    ]
+
+
+def _spec_args(sequence: SequenceSpec) -> list[RequestArg]:
+    kinds = ((sequence.required, ArgType.ARG_TYPE_REQUIRED), (sequence.optional, ArgType.ARG_TYPE_OPTIONAL))
+    return [
+        RequestArg(name=arg.name, desc=arg.desc, type=kind, default=_default_of(arg, kind))
+        for args, kind in kinds
+        for arg in args
+    ]

@@ -1,0 +1,73 @@
+"""One sequence while it is built: the args that exist in it so far, and who it is built for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spincycle_server.graph.place import Place
+from spincycle_server.graph.plan import NodePlan, SequencePlan
+from spincycle_server.graph.ready_nodes import ReadyNodes
+
+
+class Scope:
+    """One sequence while it is built.
+
+    Args:
+        plan: The sequence.
+        sequence_id: The id of its first job.
+        args: What it is given. The scope keeps the dict, and adds the args that nodes set.
+        outer: The sequence around it; None for the request's.
+        node: The node of `outer` that it is built for.
+
+    Attributes:
+        place: Where it stands in the specs.
+        parent_sequence_id: The id of the sequence around it, or "".
+        ready: Its nodes, as they can be built.
+    """
+
+    __slots__ = ("args", "node", "outer", "parent_sequence_id", "place", "plan", "ready", "sequence_id")
+
+    def __init__(
+        self,
+        plan: SequencePlan,
+        sequence_id: str,
+        args: dict[str, object],
+        outer: Scope | None = None,
+        node: NodePlan | None = None,
+    ) -> None:
+        self.plan = plan
+        self.sequence_id = sequence_id
+        self.args = args
+        self.outer = outer
+        self.node = node
+        self.parent_sequence_id = outer.sequence_id if outer else ""
+        self.place: Place = Place(plan.name, outer.place if outer else None, node.name if node else "")
+        for name, value in plan.defaults:
+            args.setdefault(name, value)
+        self.ready = ReadyNodes(plan, args)
+
+    def given_to(self, node: NodePlan) -> dict[str, object]:
+        """Returns the args that a node is given; the elements of its `each` come on top."""
+        args = self.args
+        return {expected: args[given] for expected, given in node.args}
+
+    def take_sets(self, node: NodePlan, made: str, args: Mapping[str, object]) -> None:
+        """Takes over the args that a node sets.
+
+        Args:
+            node: The node.
+            made: The type of the job, or the name of the sequence, that was built for it.
+            args: The args that exist in what was built.
+
+        Raises:
+            InternalError: One of them does not exist there. Reason: ARG_NOT_SET.
+        """
+        for arg, as_name in node.sets:
+            if arg not in args:
+                raise self.place.broken_spec(
+                    f"expected {made} to set {arg} in jobargs", "ARG_NOT_SET", node.name
+                )
+            is_new = as_name not in self.args
+            self.args[as_name] = args[arg]
+            if is_new:
+                self.ready.arg_exists(as_name)

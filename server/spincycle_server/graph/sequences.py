@@ -1,0 +1,221 @@
+"""Building sequences: which jobs they have, which noops stand around what, and which job leads to which.
+
+What builds a sequence is a generator that yields the generators of what is inside, as if it
+called them. A loop with a stack of its own runs them, so that specs may nest more deeply than
+Python calls do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from spincycle_grpc.errors import SpinCycleError
+from spincycle_server.graph.chain_writer import ChainWriter
+from spincycle_server.graph.job_maker import JobMaker
+from spincycle_server.graph.place import Place
+from spincycle_server.graph.plan import NodePlan, PlanError, Plans, SequencePlan
+from spincycle_server.graph.scope import Scope
+from spincycle_server.graph.values import kind_name
+
+_Span = tuple[str, str]
+"""The ids of the first and the last job of something that was built."""
+
+_Task = Generator["_Task", _Span, _Span]
+"""Builds something: yields tasks for what is inside, is sent their spans, and returns its own."""
+
+
+class SequenceBuilding:
+    """The building of one chain.
+
+    Args:
+        plans: The sequences.
+        writer: Takes the jobs and edges.
+        maker: Makes the jobs of job nodes.
+    """
+
+    def __init__(self, plans: Plans, writer: ChainWriter, maker: JobMaker) -> None:
+        self._plans = plans
+        self._writer = writer
+        self._maker = maker
+        self._open_sequences: set[str] = set()
+
+    def run(self, sequence_name: str, args: dict[str, object]) -> None:
+        """Builds the request's sequence, with all that is inside.
+
+        Raises:
+            InvalidArgumentError: The specs cannot use the args.
+            InternalError: The specs are broken, or a job cannot be created.
+            CallCancelledError: The build was given up.
+        """
+        task = self._sequence(Scope(self._plan(sequence_name), self._writer.job_id(), args))
+        around: list[_Task] = []
+        span: _Span | None = None
+        while True:
+            try:
+                inner = next(task) if span is None else task.send(span)
+            except StopIteration as done:
+                if not around:
+                    return
+                span = done.value
+                task = around.pop()
+            else:
+                around.append(task)
+                task = inner
+                span = None
+
+    def _sequence(self, scope: Scope) -> _Task:
+        """Builds a sequence between two noops, and hands the args that it sets to the one around it."""
+        plan = scope.plan
+        if plan.name in self._open_sequences:
+            raise scope.place.broken_spec(
+                f"sequence '{plan.name}' is part of itself, which has no end", "SEQUENCE_CIRCLE"
+            )
+        self._open_sequences.add(plan.name)
+        self._start_noop(scope)
+        built: dict[int, _Span] = {}
+        for node in scope.ready:
+            if node.elements:
+                built[node.index] = yield self._each(node, scope)
+            else:
+                made = self._once(node, scope, scope.given_to(node))
+                built[node.index] = made if isinstance(made, tuple) else (yield made)
+        if len(built) < len(plan.nodes):
+            raise _args_missing(scope)
+        end = self._noop(scope)
+        self._link(scope, built, end)
+        if scope.outer is not None and scope.node is not None:
+            scope.outer.take_sets(scope.node, plan.name, scope.args)
+        self._open_sequences.remove(plan.name)
+        return scope.sequence_id, end
+
+    def _start_noop(self, scope: Scope) -> None:
+        noop = self._writer.noop(scope.sequence_id, scope.sequence_id, scope.parent_sequence_id)
+        node = scope.node
+        if node is None:
+            return
+        if node.retry:
+            noop.sequence_retry = node.retry
+            noop.sequence_retry_wait = node.retry_wait
+        if node.timeout:
+            noop.sequence_timeout = node.timeout
+
+    def _noop(self, scope: Scope) -> str:
+        job_id = self._writer.job_id()
+        self._writer.noop(job_id, scope.sequence_id, scope.parent_sequence_id)
+        return job_id
+
+    def _link(self, scope: Scope, built: dict[int, _Span], end: str) -> None:
+        edge = self._writer.edge
+        nodes = scope.plan.nodes
+        for index, (first, _) in built.items():
+            for dep in nodes[index].deps:
+                edge(built[dep][1], first)
+            if not nodes[index].deps:
+                edge(scope.sequence_id, first)
+        for index, (_, last) in built.items():
+            if nodes[index].is_last:
+                edge(last, end)
+        if not nodes:
+            edge(scope.sequence_id, end)
+
+    def _once(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> _Span | _Task:
+        """Builds a node with these args: a job at once, anything else by the task that is returned."""
+        if node.category == "job":
+            job_id = self._maker.make(node, scope, args)
+            return job_id, job_id
+        if node.category == "sequence":
+            missing = f"sequence '{node.type}' does not exist"
+            return self._sequence(self._inner(node.type, node, scope, args, missing))
+        return self._conditional(node, scope, args)
+
+    def _inner(self, name: str, node: NodePlan, scope: Scope, args: dict[str, object], missing: str) -> Scope:
+        if name not in self._plans:
+            raise scope.place.broken_spec(missing, "UNKNOWN_SEQUENCE", node.name)
+        plan = self._plan(name, scope.place, node.name)
+        for arg in plan.required:
+            if arg not in args:
+                raise scope.place.broken_spec(
+                    f"required arg '{arg}' not set", "REQUIRED_ARG_MISSING", node.name
+                )
+        return Scope(plan, self._writer.job_id(), args, scope, node)
+
+    def _plan(self, name: str, outer: Place | None = None, node: str = "") -> SequencePlan:
+        try:
+            return self._plans.get(name)
+        except PlanError as error:
+            raise Place(name, outer, node).broken_spec(error.message, error.reason, error.node) from None
+
+    def _conditional(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> _Task:
+        """Builds the sequence that the value of the `if` arg picks, between two more noops."""
+        value = args[node.if_arg]
+        if not isinstance(value, str):
+            raise scope.place.bad_arg(f"'if' arg '{node.if_arg}' is not a string", "BAD_IF", node.name)
+        name = node.eq.get(value, node.eq.get("default"))
+        if name is None:
+            raise scope.place.bad_arg(
+                f"'if: {node.if_arg}' value '{value}' does not match any options: {', '.join(node.eq)}",
+                "BAD_IF",
+                node.name,
+            )
+        missing = f"conditional sequence '{name}' for 'if: {node.if_arg}' value '{value}' does not exist"
+        before = self._noop(scope)
+        first, last = yield self._sequence(self._inner(name, node, scope, args, missing))
+        after = self._noop(scope)
+        self._writer.edge(before, first)
+        self._writer.edge(last, after)
+        return before, after
+
+    def _each(self, node: NodePlan, scope: Scope) -> _Task:
+        """Builds a node once for each element, in groups of `parallel`, one group after the other."""
+        names = [element for _, element in node.elements]
+        rows = _rows(node, scope)
+        given = scope.given_to(node)
+        if len(rows) == 1:
+            made = self._once(node, scope, given | dict(zip(names, rows[0], strict=True)))
+            return made if isinstance(made, tuple) else (yield made)
+        edge = self._writer.edge
+        before = previous = self._noop(scope)
+        size = node.parallel or len(rows) or 1
+        for begin in range(0, len(rows), size):
+            fork, join = self._noop(scope), self._noop(scope)
+            edge(previous, fork)
+            for row in rows[begin : begin + size]:
+                made = self._once(node, scope, given | dict(zip(names, row, strict=True)))
+                first, last = made if isinstance(made, tuple) else (yield made)
+                edge(fork, first)
+                edge(last, join)
+            previous = join
+        after = self._noop(scope)
+        edge(previous, after)
+        return before, after
+
+
+def _rows(node: NodePlan, scope: Scope) -> list[tuple[object, ...]]:
+    """Returns the lists of an `each`, walked together."""
+    where = f"invalid 'each:' each:[{' '.join(':'.join(pair) for pair in node.elements)}]:"
+    lists: list[Sequence[object]] = []
+    for arg, _ in node.elements:
+        value = scope.args[arg]
+        if not isinstance(value, list | tuple):
+            raise scope.place.bad_arg(
+                f"{where} arg {arg} is a {kind_name(value)}, expected a slice", "BAD_EACH", node.name
+            )
+        lists.append(value)
+    if len({len(values) for values in lists}) > 1:
+        lengths = ", ".join(
+            f"{arg} has {len(values)}" for (arg, _), values in zip(node.elements, lists, strict=True)
+        )
+        raise scope.place.bad_arg(
+            f"{where} lists must have the same number of elements, but {lengths}", "BAD_EACH", node.name
+        )
+    return list(zip(*lists, strict=True))
+
+
+def _args_missing(scope: Scope) -> SpinCycleError:
+    waiting = scope.ready.waiting()
+    names = " ".join(node.name for node in waiting)
+    absent = dict.fromkeys(arg for node in waiting for arg in node.needs if arg not in scope.args)
+    return scope.place.broken_spec(
+        f"Job Args are missing for [{names}]: no node that can be built sets {', '.join(absent)}",
+        "JOB_ARGS_MISSING",
+    )

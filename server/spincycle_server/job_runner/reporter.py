@@ -1,0 +1,206 @@
+"""The stream to a Request Manager: carries what happened in all chains, and renews the runner's lease.
+
+What piles up while one message is on its way goes out together in the next one. A report is
+done with when a Request Manager has said that it is committed; when a stream breaks, what it
+has not acknowledged is sent again on the next one, to the same Request Manager or another,
+which is safe since reports are idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+
+from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from spincycle_server.job_runner.outbox import Outbox
+
+    _ReportCall: TypeAlias = grpc.aio.StreamStreamCall[ReportRequest, ReportResponse]
+
+logger = structlog.get_logger(__name__)
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds that a Request Manager has to acknowledge a message, before another one is tried.
+
+With a short lease it is half of that: another one must be reached while the lease lasts.
+"""
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+
+class Reporter:
+    """Sends what is in the outbox, for as long as it runs.
+
+    Args:
+        runner: Who reports.
+        addresses: The gRPC addresses of Request Managers, tried in turn.
+        outbox: What there is to report.
+        held: Returns all chains that the runner holds.
+        lease: Seconds to take a lease to last until a Request Manager has said how long it does.
+        credentials: For TLS to the Request Managers; None: plain text.
+        on_lapse: Called when a lease is renewed that was over, before anything else is made of the answer.
+    """
+
+    def __init__(
+        self,
+        runner: RunnerInfo,
+        addresses: Sequence[str],
+        outbox: Outbox,
+        held: Callable[[], Iterable[Assignment]],
+        *,
+        lease: float,
+        credentials: grpc.ChannelCredentials | None = None,
+        on_lapse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._runner = runner
+        self._addresses = addresses
+        self._outbox = outbox
+        self._held = held
+        self._lease = lease
+        self._credentials = credentials
+        self._on_lapse = on_lapse
+        self._draining = False
+        self._leaving = False
+        self._left = asyncio.Event()
+        self._lease_end: float | None = None
+        self._told_held_at = 0.0
+        self._connected = asyncio.Event()
+
+    @property
+    def lease_left(self) -> float:
+        """Seconds until the lease is over, 0 when it is; infinity before there was any."""
+        if self._lease_end is None:
+            return math.inf
+        return max(0.0, self._lease_end - time.monotonic())
+
+    async def wait_connected(self) -> None:
+        """Returns when a Request Manager has acknowledged the runner."""
+        await self._connected.wait()
+
+    def drain(self) -> None:
+        """Has the Request Manager told that this runner takes no more chains."""
+        self._draining = True
+        self._outbox.nudge()
+
+    async def leave(self) -> None:
+        """Has the Request Manager told that this runner is gone. Returns when it knows."""
+        self._leaving = True
+        self._outbox.nudge()
+        await self._left.wait()
+
+    async def run(self) -> None:
+        """Reports for ever, to one Request Manager after the other. Ends when cancelled."""
+        turn = 0
+        pause = _FIRST_PAUSE
+        while True:
+            address = self._addresses[turn % len(self._addresses)]
+            started = time.monotonic()
+            try:
+                await self._report_to(address)
+            except grpc.aio.AioRpcError as error:
+                reason = str(error_from_rpc(error, address))
+            except TimeoutError:
+                reason = f"no answer in {self._answer_timeout:g} s"
+            except ConnectionResetError as error:
+                reason = str(error)
+            self._connected.clear()
+            logger.warning("reporting interrupted", request_manager=address, error=reason)
+            turn += 1
+            lasted = time.monotonic() - started > _LONGEST_PAUSE
+            # A short lease must not run out while a Request Manager that is back waits to be tried.
+            pause = _FIRST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE, self._lease / 5)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spreads runners, hides nothing)
+
+    async def _report_to(self, address: str) -> NoReturn:
+        async with self._channel(address) as channel:
+            call = RunnerReportsStub(channel).Report()
+            try:
+                await self._converse(call, address)
+            finally:
+                call.cancel()
+
+    async def _converse(self, call: _ReportCall, address: str) -> NoReturn:
+        """One message after the other, each sent when the one before is acknowledged."""
+        number = 0
+        while True:
+            batch = self._outbox.take()
+            number += 1
+            leaving = self._leaving and not batch.entries
+            message = ReportRequest(
+                number=number, chains=batch.reports(), draining=self._draining, leaving=leaving
+            )
+            if number == 1:
+                message.runner.CopyFrom(self._runner)
+            if number == 1 or time.monotonic() - self._told_held_at > self._lease / 4:
+                message.held.extend(self._held())
+                message.holds_all = True
+                self._told_held_at = time.monotonic()
+            try:
+                answer = await self._exchange(call, message)
+            except BaseException:
+                self._outbox.put_back(batch)
+                raise
+            self._outbox.settle(batch, answer.refused)
+            if leaving:
+                self._left.set()
+            if number == 1:
+                logger.info("reporting", request_manager=address, runner_id=self._runner.runner_id)
+                self._connected.set()
+            await self._something_to_say()
+
+    @property
+    def _answer_timeout(self) -> float:
+        return min(ANSWER_TIMEOUT, self._lease / 2)
+
+    async def _exchange(self, call: _ReportCall, message: ReportRequest) -> ReportResponse:
+        sent_at = time.monotonic()
+        async with asyncio.timeout(self._answer_timeout):
+            try:
+                await call.write(message)
+            except asyncio.InvalidStateError:  # what grpc says of a stream that ended since the last answer
+                raise await _end_of(call) from None
+            answer = await call.read()
+            if not isinstance(answer, ReportResponse):
+                raise await _end_of(call)
+        if self.lease_left <= 0:
+            logger.warning("lease was over when it was renewed, chains are suspended")
+            self._on_lapse()
+        self._lease = answer.lease.seconds + answer.lease.nanos / 1e9
+        self._lease_end = sent_at + self._lease
+        return answer
+
+    async def _something_to_say(self) -> None:
+        """Waits for a report, for something to tell at once, or for the time to renew the lease."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._lease / 4):
+                await self._outbox.wait_filled()
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(address, self._credentials, options=CHANNEL_OPTIONS)
+
+
+async def _end_of(call: _ReportCall) -> Exception:
+    """Returns the error that a stream ended with; one that ended well was closed by a server that stops."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return ConnectionResetError("the request manager closed the stream")
+    return grpc.aio.AioRpcError(
+        code, await call.initial_metadata(), await call.trailing_metadata(), details=await call.details()
+    )

@@ -1,0 +1,111 @@
+"""The servicer of JobRunner: takes chains, stops them, and tells what runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, SpinCycleError
+from spincycle_grpc.v1 import job_runner_pb2 as messages
+from spincycle_grpc.version import API_VERSION
+
+if TYPE_CHECKING:
+    from spincycle_grpc.v1.status_pb2 import JobStatus
+    from spincycle_server.job_runner.chains import Chains
+    from spincycle_server.rpc import CallContext
+
+logger = structlog.get_logger(__name__)
+
+_STARTED = messages.JobChainStart()
+_STARTED_AT_ONCE = 20
+"""Chains that are started before others of the loop have their turn."""
+
+
+class JobRunnerService:
+    """What the contract of JobRunner says, method by method.
+
+    Args:
+        chains: The chains that this runner holds.
+
+    Attributes:
+        base_url: The address under which others reach the runner's HTTP server, once it is known.
+    """
+
+    def __init__(self, chains: Chains) -> None:
+        self._chains = chains
+        self.base_url = ""
+
+    async def NewJobChain(  # noqa: N802 (this and the names below are the contract's)
+        self, request: messages.NewJobChainRequest, context: CallContext
+    ) -> messages.NewJobChainResponse:
+        """Starts to run a new chain."""
+        self._chains.check_runner(request.runner_id)
+        await self._chains.start_new(request.job_chain, request.epoch)
+        return messages.NewJobChainResponse(url=self._url(request.job_chain.request_id))
+
+    async def ResumeJobChain(  # noqa: N802
+        self, request: messages.ResumeJobChainRequest, context: CallContext
+    ) -> messages.ResumeJobChainResponse:
+        """Goes on with a suspended chain."""
+        self._chains.check_runner(request.runner_id)
+        await self._chains.resume(request.suspended_job_chain, request.epoch)
+        return messages.ResumeJobChainResponse(url=self._url(request.suspended_job_chain.request_id))
+
+    async def StartJobChains(  # noqa: N802
+        self, request: messages.StartJobChainsRequest, context: CallContext
+    ) -> messages.StartJobChainsResponse:
+        """Starts several chains, each for itself."""
+        self._chains.check_runner(request.runner_id)
+        starts = []
+        for assigned in request.chains:
+            starts.append(await self._start(assigned))
+            if len(starts) % _STARTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return messages.StartJobChainsResponse(starts=starts)
+
+    async def _start(self, assigned: messages.AssignedJobChain) -> messages.JobChainStart:
+        try:
+            match assigned.WhichOneof("chain"):
+                case "job_chain":
+                    await self._chains.start_new(assigned.job_chain, assigned.epoch)
+                case "suspended_job_chain":
+                    await self._chains.resume(assigned.suspended_job_chain, assigned.epoch)
+                case _:
+                    raise InvalidArgumentError("there is no chain to start", reason="INVALID_JOB_CHAIN")
+        except SpinCycleError as error:
+            return messages.JobChainStart(
+                error=messages.JobChainStartError(
+                    code=error.status.grpc_code, reason=error.reason, message=error.message
+                )
+            )
+        return _STARTED
+
+    async def StopJobChain(  # noqa: N802
+        self, request: messages.StopJobChainRequest, context: CallContext
+    ) -> messages.StopJobChainResponse:
+        """Stops a chain."""
+        self._chains.stop(request.request_id)
+        return messages.StopJobChainResponse()
+
+    async def RunningJobs(  # noqa: N802
+        self, request: messages.RunningJobsRequest, context: CallContext
+    ) -> messages.RunningJobsResponse:
+        """Returns the running jobs, oldest first."""
+        request_id = request.filter.request_id
+        if request_id and not self._chains.holds(request_id):
+            raise NotFoundError(
+                f"request {request_id} not found", reason="JOB_CHAIN_NOT_FOUND", request_id=request_id
+            )
+        jobs: list[JobStatus] = await self._chains.running_jobs(request_id)
+        return messages.RunningJobsResponse(jobs=jobs)
+
+    async def Version(  # noqa: N802
+        self, request: messages.JobRunnerVersionRequest, context: CallContext
+    ) -> messages.JobRunnerVersionResponse:
+        """Returns the version of the API."""
+        return messages.JobRunnerVersionResponse(version=API_VERSION)
+
+    def _url(self, request_id: str) -> str:
+        return f"{self.base_url}/api/v1/job-chains/{request_id}"

@@ -1,0 +1,398 @@
+"""Runs one chain: does what its state machine says, with real jobs, a clock and reports.
+
+What comes of tries is taken in one by one, in the order in which they were reported, and a try
+with an effect only when its report is committed. So the record alone, in its order, tells how the
+chain got to where it is, and no job starts that depends on what could still be lost.
+
+Before the first try with an effect, a Request Manager is asked whether the assignment stands: the
+chain may have come late, or a second time, and another runner may have the request by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from spincycle_grpc.channels import MAX_MESSAGE_BYTES
+from spincycle_grpc.state import State
+from spincycle_grpc.structs import from_struct
+from spincycle_grpc.v1 import job_pb2, state_pb2
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    REFUSAL_REASON_STALE,
+    Assignment,
+    ChainFinish,
+    TryReport,
+)
+from spincycle_grpc.v1.status_pb2 import JobStatus
+from spincycle_server.chain import Actions, Run, RunningChain
+from spincycle_server.job_runner.job_try import JobTools, JobTry, TryResult, log_entry
+from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
+
+if TYPE_CHECKING:
+    from spincycle_server.chain import Timer, Wait
+
+logger = structlog.get_logger(__name__)
+
+STATUS_LIMIT = 0.5
+"""Seconds that jobs have to tell their status."""
+
+_LARGEST_END = MAX_MESSAGE_BYTES * 3 // 4
+"""Bytes of a suspended chain that a message holds, besides what else is in it."""
+
+_TAKEN_AT_ONCE = 200
+"""Tries that are taken in before others of the loop have their turn."""
+
+
+@dataclass(slots=True)
+class _Ended:
+    """A try that has ended and been reported, and who tells when the report is committed."""
+
+    run: Run
+    result: TryResult
+    committed: asyncio.Future[None] | None
+
+
+class Traverser:
+    """Runs one chain to its end.
+
+    Args:
+        chain: The chain, not started.
+        assignment: Which assignment of its request it is.
+        tools: What tries of jobs need.
+        outbox: Where reports go.
+        noop_types: Job types that do nothing at all, and thus need no job made and no commit awaited.
+        may_start: Whether the runner may start jobs now. When it no more may, the chain is to be suspended.
+    """
+
+    def __init__(
+        self,
+        chain: RunningChain,
+        assignment: Assignment,
+        tools: JobTools,
+        outbox: Outbox,
+        *,
+        noop_types: frozenset[str] = frozenset(),
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._chain = chain
+        self._jobs = chain.jobs
+        self._assignment = assignment
+        self._tools = tools
+        self._outbox = outbox
+        self._noop_types = noop_types
+        self._may_start = may_start
+        self._to_run: deque[Run] = deque()
+        self._tries: dict[str, JobTry] = {}
+        self._waiting: dict[str, JobTry] = {}
+        self._ended: deque[_Ended] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handles: set[asyncio.TimerHandle] = set()
+        self._on_done: Callable[[], None] = lambda: None
+        self._reported_tries = 0
+        self._reported_complete = 0
+        self._pumping = False
+        self._room_awaited = False
+        self._is_claimed = not assignment.epoch  # One that is none of a Request Manager's needs no claim.
+        self._dropped = False
+        self._log = logger.bind(request_id=assignment.request_id)
+
+    def start(self, on_done: Callable[[], None]) -> None:
+        """Starts the chain. `on_done` is called when it has ended and its last report is committed."""
+        self._on_done = on_done
+        self._log.debug("chain started", epoch=self._assignment.epoch)
+        if not self._is_claimed:
+            claim: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            claim.add_done_callback(self._claim_answered)
+            self._outbox.add_claim(self._assignment, self._chain.finished_jobs, claim)
+        self._apply(self._chain.start(_now()))
+        self._pump()
+
+    def stop(self) -> None:
+        """Stops the chain for good. Returns at once."""
+        self._log.info("chain told to stop")
+        self._apply(self._chain.stop(_now()))
+        self._pump()
+
+    def suspend(self) -> None:
+        """Stops the chain so that it can be resumed. Returns at once."""
+        self._apply(self._chain.suspend(_now()))
+        self._pump()
+
+    def drop(self, reason: str) -> None:
+        """Stops the chain and reports no more of it: it is another runner's now."""
+        if self._dropped:
+            return
+        self._dropped = True
+        self._log.warning("chain dropped", reason=reason)
+        self._outbox.forget(self._assignment)
+        self._ended.clear()
+        self._to_run.clear()
+        self._cancel_handles()
+        for job_try in self._tries.values():
+            job_try.stop()
+        if not self._tasks:
+            self._finish("dropped")
+
+    async def status(self) -> list[JobStatus]:
+        """Returns the status of all jobs that run, in no order."""
+        running = [(job_try, "") for job_try in self._tries.values()]
+        running += [
+            (job_try, "(retry sleep) ")
+            for job_id, job_try in self._waiting.items()
+            if self._chain.waits(job_id)
+        ]
+        said = await asyncio.gather(*(job_try.status(STATUS_LIMIT) for job_try, _ in running))
+        return [
+            self._job_status(job_try, prefix + text)
+            for (job_try, prefix), text in zip(running, said, strict=True)
+        ]
+
+    def _job_status(self, job_try: JobTry, status: str) -> JobStatus:
+        job = self._jobs[job_try.run.job_id]
+        return JobStatus(
+            request_id=self._assignment.request_id,
+            job_id=job.id,
+            type=job.type,
+            name=job.name,
+            started_at=job_try.started_at,
+            state=state_pb2.STATE_RUNNING,
+            status=status,
+            **{"try": job_try.run.number},
+        )
+
+    def _claim_answered(self, claim: asyncio.Future[None]) -> None:
+        if not self._is_refused(claim):
+            self._is_claimed = True
+            self._pump()
+
+    def _apply(self, actions: Actions) -> None:
+        """Does what the chain wants done."""
+        for stop in actions.stop:
+            job_try = self._tries.get(stop.job_id)
+            if job_try is not None:
+                job_try.stop(stop.error)
+        self._to_run += actions.run
+        if actions.stop and self._to_run:
+            self._stop_waiting_runs({stop.job_id: stop.error for stop in actions.stop})
+        for wait in actions.wait:
+            self._later(wait, self._chain.wait_over)
+        for timer in actions.timers:
+            self._later(timer, self._chain.timer_over)
+        if actions.done is not None:
+            self._end(actions.done)
+
+    def _later(self, wait: Wait | Timer, over: Callable[[tuple[str, str, int], int], Actions]) -> None:
+        def fire() -> None:
+            self._handles.discard(handle)
+            self._apply(over(wait.key, _now()))
+            self._pump()
+
+        handle = asyncio.get_running_loop().call_later(wait.nanoseconds / 1e9, fire)
+        self._handles.add(handle)
+
+    def _pump(self) -> None:
+        """Starts what is to run and takes in what has ended, until there is nothing of either."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            taken = 0
+            while not self._dropped and (self._runs_wait() or self._next_is_committed()):
+                if taken == _TAKEN_AT_ONCE:
+                    asyncio.get_running_loop().call_soon(self._pump)
+                    return
+                taken += 1
+                if self._runs_wait() and not self._outbox.full:
+                    self._launch(self._to_run.popleft())
+                elif self._next_is_committed():
+                    self._take_in(self._ended.popleft())
+                else:
+                    self._await_room()
+                    return
+        finally:
+            self._pumping = False
+
+    def _runs_wait(self) -> bool:
+        if not self._to_run or not self._may_start():
+            return False
+        return self._is_claimed or self._jobs[self._to_run[0].job_id].type in self._noop_types
+
+    def _next_is_committed(self) -> bool:
+        return bool(self._ended) and (self._ended[0].committed is None or self._ended[0].committed.done())
+
+    def _await_room(self) -> None:
+        """Goes on once the outbox has room: a runner that reaches nobody starts nothing without end."""
+        if self._room_awaited:
+            return
+        self._room_awaited = True
+
+        async def wait() -> None:
+            await self._outbox.wait_room()
+            self._room_awaited = False
+
+        self._spawn(wait())
+
+    def _launch(self, run: Run) -> None:
+        self._waiting.pop(run.job_id, None)
+        job = self._jobs[run.job_id]
+        if job.type in self._noop_types:
+            self._report(run, TryResult(self._noop_entry(run, job)), None)
+            return
+        job_try = JobTry(
+            run,
+            self._assignment.request_id,
+            job,
+            self._chain.data_of(run.job_id),
+            self._tools,
+            may_start=self._may_start,
+        )
+        self._tries[run.job_id] = job_try
+        self._spawn(self._follow(job_try))
+
+    async def _follow(self, job_try: JobTry) -> None:
+        result = await job_try.result()
+        run = job_try.run
+        del self._tries[run.job_id]
+        if self._dropped:
+            return
+        self._waiting[run.job_id] = job_try  # Until the chain says what becomes of it.
+        if result.entry.state == state_pb2.STATE_FAIL:
+            self._log.info(
+                "try failed", job_id=run.job_id, job_try=run.number, error=result.entry.error[:200]
+            )
+        self._report(run, result, asyncio.get_running_loop().create_future())
+
+    def _stop_waiting_runs(self, errors: dict[str, str]) -> None:
+        """Ends tries that were told to stop before they began."""
+        waiting, self._to_run = self._to_run, deque()
+        for run in waiting:
+            if run.job_id not in errors:
+                self._to_run.append(run)
+                continue
+            job_try = JobTry(run, self._assignment.request_id, self._jobs[run.job_id], {}, self._tools)
+            job_try.stop(errors[run.job_id])
+            self._tries[run.job_id] = job_try
+            self._spawn(self._follow(job_try))
+
+    def _report(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
+        self._reported_tries += 1
+        report = TryReport(
+            entry=result.entry,
+            job_data=result.data,
+            sequence_try=run.sequence_try,
+            ordinal=self._reported_tries,
+            is_last=result.is_last,
+        )
+        self._reported_complete += result.entry.state == state_pb2.STATE_COMPLETE
+        finished = self._chain.finished_jobs + self._reported_complete
+        self._outbox.add_try(self._assignment, report, finished, committed)
+        self._ended.append(_Ended(run, result, committed))
+        if committed is not None:
+            committed.add_done_callback(lambda _: self._pump())
+
+    def _take_in(self, ended: _Ended) -> None:
+        if ended.committed is not None and self._is_refused(ended.committed):
+            return
+        result = ended.result
+        self._reported_complete -= result.entry.state == state_pb2.STATE_COMPLETE
+        actions = self._chain.try_finished(
+            ended.run.job_id,
+            State(result.entry.state),
+            _now(),
+            data=from_struct(result.data) if result.data is not None else None,
+            is_last=result.is_last,
+        )
+        if self._chain.state_of(ended.run.job_id) is not State.RUNNING:
+            self._waiting.pop(ended.run.job_id, None)
+        self._apply(actions)
+
+    def _is_refused(self, committed: asyncio.Future[None]) -> bool:
+        """Whether the chain is another runner's, and was dropped for that."""
+        error = committed.exception()
+        if not isinstance(error, ReportRefusedError):
+            return False
+        if error.reason == REFUSAL_REASON_STALE:
+            self.drop("its request was given to another runner, or has ended")
+            return True
+        self._fail("its report cannot be stored, the request manager's log says why")
+        return True
+
+    def _fail(self, why: str) -> None:
+        """Gives the chain up: what has happened in it cannot be recorded, so it must not go on."""
+        self.drop(why)
+        finished_at = Timestamp()
+        finished_at.FromNanoseconds(time.time_ns())
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        told.add_done_callback(lambda told: told.exception())  # Whether it counts is the request manager's.
+        end = ChainFinish(state=state_pb2.STATE_FAIL, finished_at=finished_at)
+        self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, told)
+
+    def _end(self, state: State) -> None:
+        self._cancel_handles()
+        end: ChainFinish | job_pb2.SuspendedJobChain
+        if state is State.SUSPENDED:
+            end = self._chain.suspended(_now())
+            if end.ByteSize() > _LARGEST_END:
+                self.drop("it is too large to be suspended whole: it is taken over from its record")
+                return
+        else:
+            finished_at = Timestamp()
+            finished_at.FromNanoseconds(time.time_ns())
+            end = ChainFinish(state=state.value, finished_at=finished_at)  # type: ignore[arg-type]
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, committed)
+        self._log.info("chain ended", state=state.name, finished_jobs=self._chain.finished_jobs)
+        self._spawn(self._await_end(committed, state))
+
+    async def _await_end(self, committed: asyncio.Future[None], state: State) -> None:
+        await asyncio.wait({committed})
+        if not self._dropped and not self._is_refused(committed):
+            self._finish(state.name)
+
+    def _finish(self, how: str) -> None:
+        self._log.debug("chain done with", how=how)
+        on_done, self._on_done = self._on_done, lambda: None
+        on_done()
+
+    def _noop_entry(self, run: Run, job: job_pb2.Job) -> JobLog:
+        now = time.time_ns()
+        return log_entry(
+            job,
+            self._assignment.request_id,
+            run.number,
+            started_at=now,
+            finished_at=now,
+            state=State.COMPLETE,
+        )
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._after)
+
+    def _after(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("chain cannot go on", exc_info=error)
+            self.drop("of an error in the job runner itself, which the log shows")
+        if self._dropped and not self._tasks:
+            self._finish("dropped")
+        elif not self._dropped:
+            self._pump()
+
+    def _cancel_handles(self) -> None:
+        for handle in self._handles:
+            handle.cancel()
+        self._handles.clear()
+
+
+def _now() -> int:
+    return time.monotonic_ns()

@@ -1,0 +1,201 @@
+"""The servicer of RequestManager: what users call."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.structs import from_struct
+from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_grpc.v1.status_pb2 import RunningStatus
+from spincycle_grpc.version import API_VERSION
+from spincycle_server.request_manager.access import START, STOP
+from spincycle_server.request_manager.idempotency import as_made, key_of
+from spincycle_server.store import CreatedBeforeError
+
+if TYPE_CHECKING:
+    from spincycle_server.request_ids import RequestIdGenerator
+    from spincycle_server.request_manager.access import AccessLists
+    from spincycle_server.request_manager.building import Building
+    from spincycle_server.request_manager.dispatch import Dispatcher
+    from spincycle_server.request_manager.runners import Runners
+    from spincycle_server.request_manager.stopping import Stopping
+    from spincycle_server.rpc import CallContext
+    from spincycle_server.store import Store
+
+logger = structlog.get_logger(__name__)
+
+
+class RequestManagerService:
+    """What the contract of RequestManager says, method by method.
+
+    Args:
+        store: Keeps the requests.
+        building: Makes job chains from specs.
+        dispatcher: Hands requests to runners.
+        stopping: Stops requests.
+        runners: Are asked what they run.
+        access: Says who may do what.
+        request_ids: Makes the ids of new requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        building: Building,
+        dispatcher: Dispatcher,
+        stopping: Stopping,
+        runners: Runners,
+        access: AccessLists,
+        request_ids: RequestIdGenerator,
+    ) -> None:
+        self._store = store
+        self._building = building
+        self._dispatcher = dispatcher
+        self._stopping = stopping
+        self._runners = runners
+        self._access = access
+        self._request_ids = request_ids
+
+    async def Create(  # noqa: N802 (this and the names below are the contract's)
+        self, request: messages.CreateRequest, context: CallContext
+    ) -> messages.CreateResponse:
+        """Makes a request and starts it, or returns the one that was made under the same key."""
+        _require_type(request.type)
+        self._access.check(context.caller, START, request.type)
+        args = from_struct(request.args)
+        key = key_of(request, args, context.caller.name)
+        if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
+            return await self._made_before(earlier)
+        self._dispatcher.check_room()
+        request_id = self._request_ids.next()
+        built = await self._building.build(request.type, args, request_id)
+        created = Request(
+            id=request_id,
+            type=request.type,
+            state=state_pb2.STATE_PENDING,
+            user=context.caller.name,
+            args=built.args,
+            total_jobs=len(built.job_chain.jobs),
+        )
+        created.created_at.FromMicroseconds(time.time_ns() // 1000)  # As the database keeps it.
+        runner = await self._dispatcher.pick()
+        try:
+            assignment = await self._store.create_request(created, request, built.job_chain, runner, key)
+        except CreatedBeforeError as error:  # by a call that came at the same time
+            return await self._made_before(error.request_id)
+        if runner is not None and assignment is not None:
+            self._dispatcher.delivery.send(runner, assignment, built.job_chain)
+        else:
+            self._dispatcher.waits()
+        logger.info("request created", request_id=request_id, type=request.type, user=created.user)
+        return messages.CreateResponse(request=created)
+
+    async def _made_before(self, request_id: str) -> messages.CreateResponse:
+        found = await self._store.get_request(request_id, with_job_chain=False)
+        logger.info("request was created before", request_id=request_id, type=found.type, user=found.user)
+        return messages.CreateResponse(request=as_made(found))
+
+    async def Plan(  # noqa: N802
+        self, request: messages.PlanRequest, context: CallContext
+    ) -> messages.PlanResponse:
+        """Builds the chain that a request would get, and stores nothing."""
+        _require_type(request.type)
+        self._access.check(context.caller, START, request.type)
+        built = await self._building.build(request.type, from_struct(request.args), "")
+        planned = Request(
+            type=request.type,
+            state=state_pb2.STATE_PENDING,
+            user=context.caller.name,
+            args=built.args,
+            job_chain=built.job_chain,
+            total_jobs=len(built.job_chain.jobs),
+        )
+        return messages.PlanResponse(request=planned)
+
+    async def Find(  # noqa: N802
+        self, request: messages.FindRequest, context: CallContext
+    ) -> messages.FindResponse:
+        """Finds requests."""
+        return messages.FindResponse(requests=await self._store.find_requests(request.filter))
+
+    async def Get(self, request: messages.GetRequest, context: CallContext) -> messages.GetResponse:  # noqa: N802
+        """Returns one request."""
+        found = await self._store.get_request(request.request_id, with_job_chain=not request.omit_job_chain)
+        return messages.GetResponse(request=found)
+
+    async def Start(  # noqa: N802
+        self, request: messages.StartRequest, context: CallContext
+    ) -> messages.StartResponse:
+        """Starts a PENDING request."""
+        found = await self._store.get_request(request.request_id, with_job_chain=False)
+        self._access.check(context.caller, START, found.type, request.request_id)
+        await self._dispatcher.start(request.request_id)
+        return messages.StartResponse()
+
+    async def Stop(  # noqa: N802
+        self, request: messages.StopRequest, context: CallContext
+    ) -> messages.StopResponse:
+        """Stops a request."""
+        found = await self._store.get_request(request.request_id, with_job_chain=False)
+        self._access.check(context.caller, STOP, found.type, request.request_id)
+        await self._stopping.stop(request.request_id)
+        logger.info("request stop", request_id=request.request_id, user=context.caller.name)
+        return messages.StopResponse()
+
+    async def GetJobChain(  # noqa: N802
+        self, request: messages.GetJobChainRequest, context: CallContext
+    ) -> messages.GetJobChainResponse:
+        """Returns the job chain as created."""
+        return messages.GetJobChainResponse(job_chain=await self._store.get_job_chain(request.request_id))
+
+    async def GetLog(  # noqa: N802
+        self, request: messages.GetLogRequest, context: CallContext
+    ) -> messages.GetLogResponse:
+        """Returns the job log."""
+        return messages.GetLogResponse(entries=await self._store.get_log(request.request_id))
+
+    async def GetJobLog(  # noqa: N802
+        self, request: messages.GetJobLogRequest, context: CallContext
+    ) -> messages.GetJobLogResponse:
+        """Returns the newest job log entry of one job."""
+        entry = await self._store.get_job_log(request.request_id, request.job_id)
+        return messages.GetJobLogResponse(entry=entry)
+
+    async def RequestList(  # noqa: N802
+        self, request: messages.RequestListRequest, context: CallContext
+    ) -> messages.RequestListResponse:
+        """Lists the specs that are requests."""
+        return messages.RequestListResponse(specs=self._building.request_specs)
+
+    async def Running(  # noqa: N802
+        self, request: messages.RunningRequest, context: CallContext
+    ) -> messages.RunningResponse:
+        """Returns the running jobs of all runners and their requests."""
+        if request.filter.order_by.lower() not in ("", "starttime"):
+            raise InvalidArgumentError(
+                f"invalid 'orderBy' parameter: {request.filter.order_by!r} must be startTime",
+                reason="BAD_FILTER",
+            )
+        jobs = await self._runners.running_jobs(request.filter)
+        requests = await self._store.requests_by_id({job.request_id for job in jobs})
+        for found in requests.values():
+            found.job_runner_url = ""  # As the original shows them here.
+        return messages.RunningResponse(status=RunningStatus(jobs=jobs, requests=requests))
+
+    async def Version(  # noqa: N802
+        self, request: messages.RequestManagerVersionRequest, context: CallContext
+    ) -> messages.RequestManagerVersionResponse:
+        """Returns the version of the API."""
+        return messages.RequestManagerVersionResponse(version=API_VERSION)
+
+
+def _require_type(request_type: str) -> None:
+    if not request_type:
+        raise InvalidArgumentError("Type is empty, must be a request name", reason="TYPE_EMPTY")

@@ -1,0 +1,8 @@
+"""How methods are called: one table, and the gRPC way in."""
+
+from spincycle_server.rpc.context import Authenticator, CallContext, Caller
+from spincycle_server.rpc.gate import Gate
+from spincycle_server.rpc.grpc_server import GrpcServer
+from spincycle_server.rpc.methods import Method, MethodTable
+
+__all__ = ["Authenticator", "CallContext", "Caller", "Gate", "GrpcServer", "Method", "MethodTable"]

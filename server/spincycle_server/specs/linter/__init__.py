@@ -1,0 +1,46 @@
+"""The linter of request specs: finds, before a server starts, what would keep requests from being built.
+
+What it passes can be built: every arg that a node needs exists when the node is built, as long as
+jobs set the args that their nodes say they set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spincycle_server.specs.linter.arg_rules import ArgRules
+from spincycle_server.specs.linter.call_rules import check_call
+from spincycle_server.specs.linter.calls import Calls
+from spincycle_server.specs.linter.dep_rules import check_deps
+from spincycle_server.specs.linter.node_rules import check_node
+from spincycle_server.specs.linter.report import Report
+from spincycle_server.specs.linter.sequence_rules import check_sequence
+from spincycle_server.specs.linter.uses import sequence_uses
+from spincycle_server.specs.model import Specs
+from spincycle_server.specs.problems import Problem
+
+__all__ = ["lint"]
+
+
+def lint(specs: Specs, knows_job_type: Callable[[str], bool] | None) -> list[Problem]:
+    """Checks specs.
+
+    Args:
+        specs: All specs that requests may be made from.
+        knows_job_type: Whether the job factory makes jobs of a type. None: types are not checked.
+
+    Returns:
+        All problems, errors and warnings, by file and line.
+    """
+    report = Report()
+    uses = {name: sequence_uses(sequence) for name, sequence in specs.sequences.items()}
+    calls = Calls(uses)
+    for name, sequence in specs.sequences.items():
+        check_sequence(report, sequence)
+        check_deps(report, sequence)
+        for node in uses[name].nodes:
+            check_node(report, sequence, node.node, knows_job_type)
+            check_call(report, sequence, node, uses)
+        ArgRules(report, uses[name], calls.of[name]).check()
+    calls.check(report)
+    return report.in_order()

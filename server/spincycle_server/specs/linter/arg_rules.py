@@ -1,0 +1,157 @@
+"""What is wrong with the args inside a sequence: missing ones, unused ones, ones that are set twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spincycle_server.specs.linter.arg_flow import ArgFlow, circular_waits, unset_args
+from spincycle_server.specs.linter.calls import Call
+from spincycle_server.specs.linter.report import Report, arrows
+from spincycle_server.specs.linter.uses import NodeUses, SequenceUses, split_each
+from spincycle_server.specs.model import NodeSpec, Position
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """One way in which a sequence is begun.
+
+    Attributes:
+        args: The args that exist then.
+        call: The call that gives them; None for a request, or where nothing calls the sequence.
+    """
+
+    args: frozenset[str]
+    call: Call | None
+
+
+class ArgRules:
+    """Checks the args inside one sequence.
+
+    Args:
+        report: Takes the problems.
+        uses: What the sequence does with args.
+        calls: The calls of it.
+    """
+
+    def __init__(self, report: Report, uses: SequenceUses, calls: Sequence[Call]) -> None:
+        self._report = report
+        self._uses = uses
+        self._calls = calls
+        self._told: set[tuple[str, str]] = set()
+
+    def check(self) -> None:
+        """Does all checks."""
+        self._check_flow()
+        self._check_empty_lists()
+        self._check_unused()
+        self._check_set_twice()
+
+    def _check_flow(self) -> None:
+        """Finds nodes that cannot be built.
+
+        A sequence that nothing calls cannot be told what it is given, and is never built: there,
+        what it lacks is worth no more than a warning.
+        """
+        nodes = self._uses.nodes
+        if not ArgFlow(nodes, self._uses.declared).absent:
+            return
+        for start in self._starts():
+            flow = ArgFlow(nodes, start.args)
+            for node, arg in unset_args(flow, nodes):
+                self._tell("MISSING_ARG", f"nothing provides arg '{arg}': {self._remedy(start)}", node, arg)
+            for wait in circular_waits(flow, nodes):
+                if len(wait.circle) == 1:
+                    message = f"only the node itself sets arg '{wait.arg}', which it needs first"
+                else:
+                    message = (
+                        f"only nodes that wait for this one set arg '{wait.arg}': {arrows(wait.circle)}, "
+                        "each of which needs what the next one sets"
+                    )
+                self._tell("ARG_CIRCLE", message, wait.node, wait.arg)
+
+    def _starts(self) -> list[_Start]:
+        """Returns in which ways the sequence is begun, as far as its nodes see a difference."""
+        uses = self._uses
+        starts: dict[frozenset[str], _Start] = {}
+        if uses.sequence.request or not self._calls:
+            starts[frozenset()] = _Start(uses.declared, None)
+        undeclared = uses.needs - uses.declared
+        for call in self._calls:
+            given = call.node.gives & undeclared
+            if given not in starts:
+                starts[given] = _Start(uses.declared | given, call)
+        return list(starts.values())
+
+    def _remedy(self, start: _Start) -> str:
+        remedy = "declare it as an arg of the sequence, or let a node set it"
+        if start.call is None:
+            return remedy
+        where = f"node {start.call.node.node.name} of sequence {start.call.caller.name}"
+        return f"{remedy}; {where} calls the sequence without it"
+
+    def _tell(self, code: str, message: str, node: NodeUses, arg: str) -> None:
+        if (node.node.name, arg) in self._told:
+            return
+        self._told.add((node.node.name, arg))
+        field, position = _place_of(node.node, arg)
+        subject = self._report.about(self._uses.sequence, node.node)
+        is_built = self._uses.sequence.request or self._calls
+        (subject.error if is_built else subject.warning)(code, message, field, position)
+
+    def _check_empty_lists(self) -> None:
+        """Finds nodes that can be built only while the lists of `each` are not empty."""
+        nodes = self._uses.nodes
+        set_by_each = self._uses.sets - self._uses.sets_surely
+        if not set_by_each or not ArgFlow(nodes, self._uses.declared, empty_lists=True).absent:
+            return
+        for start in self._starts():
+            flow = ArgFlow(nodes, start.args, empty_lists=True)
+            for index, absent in flow.absent.items():
+                for arg in sorted(absent & set_by_each):
+                    self._warn_of_empty_lists(nodes[index], arg)
+
+    def _warn_of_empty_lists(self, node: NodeUses, arg: str) -> None:
+        if (node.node.name, arg) in self._told:
+            return
+        self._told.add((node.node.name, arg))
+        message = (
+            f"only nodes with 'each' set arg '{arg}', which fails when the list is empty: "
+            "declare it with a default"
+        )
+        field, position = _place_of(node.node, arg)
+        subject = self._report.about(self._uses.sequence, node.node)
+        subject.warning("SET_BY_EACH_ONLY", message, field, position)
+
+    def _check_unused(self) -> None:
+        """Finds args of the sequence that neither its nodes need nor those that call it take back."""
+        taken_back = {one.arg for call in self._calls for one in call.node.node.sets}
+        sequence = self._uses.sequence
+        for arg in (*sequence.required, *sequence.optional, *sequence.static):
+            if arg.name and arg.name not in self._uses.needs and arg.name not in taken_back:
+                message = f"no node uses arg '{arg.name}': remove it"
+                self._report.about(sequence).warning("UNUSED_ARG", message, "args", arg.position)
+
+    def _check_set_twice(self) -> None:
+        first: dict[str, NodeSpec] = {}
+        for uses in self._uses.nodes:
+            told: set[str] = set()
+            for one in uses.node.sets:
+                setter = first.setdefault(one.as_name, uses.node)
+                if setter is not uses.node and one.as_name not in told:
+                    message = (
+                        f"node {setter.name} sets arg '{one.as_name}' too, and which is built last decides: "
+                        "set it as another name"
+                    )
+                    subject = self._report.about(self._uses.sequence, uses.node)
+                    subject.warning("SET_TWICE", message, "sets", one.position)
+                told.add(one.as_name)
+
+
+def _place_of(node: NodeSpec, arg: str) -> tuple[str, Position | None]:
+    """Returns the field of a node that needs an arg, and where; None for where the field stands."""
+    for one in node.args:
+        if one.given == arg:
+            return "args", one.position
+    lists = {split[0] for pair in node.each if (split := split_each(pair))}
+    return ("each" if arg in lists else "if"), None

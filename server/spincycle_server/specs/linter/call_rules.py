@@ -1,0 +1,107 @@
+"""What is wrong with a node's call of a sequence: who is called, what is given, what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from spincycle_server.specs.linter.calls import called_by, calling_field
+from spincycle_server.specs.linter.report import Report, Subject
+from spincycle_server.specs.linter.uses import NodeUses, SequenceUses, split_each
+from spincycle_server.specs.model import NodeSpec, Position, SequenceSpec
+
+NOOP_SEQUENCE = "noop"
+"""The sequence without nodes that is there unless the specs define one of this name."""
+
+_SHOWN = 3
+
+
+def check_call(
+    report: Report, sequence: SequenceSpec, node: NodeUses, uses: Mapping[str, SequenceUses]
+) -> None:
+    """Checks a node against the sequences that it calls, if any.
+
+    Args:
+        report: Takes the problems.
+        sequence: The sequence that the node is in.
+        node: The node.
+        uses: What each sequence does with args.
+    """
+    targets = called_by(node.node)
+    if targets:
+        _CallCheck(report.about(sequence, node.node), node, uses).check(targets)
+
+
+class _CallCheck:
+    """Checks one node against the sequences that it calls."""
+
+    def __init__(self, subject: Subject, node: NodeUses, uses: Mapping[str, SequenceUses]) -> None:
+        self._subject = subject
+        self._node = node
+        self._uses = uses
+
+    def check(self, targets: list[str]) -> None:
+        for target in targets:
+            if target not in self._uses and target != NOOP_SEQUENCE:
+                message = f"there is no sequence '{target}': correct the name, or write the sequence"
+                self._subject.error("UNKNOWN_SEQUENCE", message, calling_field(self._node.node))
+            elif target in self._uses:
+                self._check_required(self._uses[target].sequence)
+        self._check_sets(targets)
+        if all(target in self._uses or target == NOOP_SEQUENCE for target in targets):
+            self._check_taken(targets)
+
+    def _check_required(self, target: SequenceSpec) -> None:
+        for arg in target.required:
+            if arg.name and arg.name not in self._node.gives:
+                message = f"sequence '{target.name}' requires arg '{arg.name}': give it"
+                self._subject.error("REQUIRED_ARG_NOT_GIVEN", message, "args")
+
+    def _check_sets(self, targets: list[str]) -> None:
+        for one in self._node.node.sets:
+            if not one.arg or one.arg in self._node.gives:
+                continue
+            without = [target for target in targets if not self._is_set(target, one.arg)]
+            unsure = [target for target in targets if not self._is_set(target, one.arg, surely=True)]
+            if without:
+                message = (
+                    f"nothing in {_listed(without)} sets arg '{one.arg}': let a node set it, or remove this"
+                )
+                self._subject.error("NOT_SET_INSIDE", message, "sets", one.position)
+            elif unsure:
+                message = (
+                    f"in {_listed(unsure)} only nodes with 'each' set arg '{one.arg}', "
+                    "which fails when the list is empty: give it a default there"
+                )
+                self._subject.warning("SET_BY_EACH_ONLY", message, "sets", one.position)
+
+    def _is_set(self, target: str, arg: str, *, surely: bool = False) -> bool:
+        uses = self._uses.get(target)
+        if uses is None:
+            return target != NOOP_SEQUENCE  # Of a sequence that does not exist, nobody can tell.
+        return arg in uses.declared or arg in (uses.sets_surely if surely else uses.sets)
+
+    def _check_taken(self, targets: list[str]) -> None:
+        taken = {one.arg for one in self._node.node.sets} | {self._node.node.if_arg}
+        called = [self._uses[target] for target in targets if target in self._uses]
+        for name, field, position in _given(self._node.node):
+            if name in taken or any(name in uses.declared or name in uses.needs for uses in called):
+                continue
+            message = f"{_listed(targets)} takes no arg '{name}': do not give it, or declare it there"
+            self._subject.warning("ARG_NOT_TAKEN", message, field, position)
+
+
+def _given(node: NodeSpec) -> Iterator[tuple[str, str, Position | None]]:
+    """Yields what a node gives, but for the `if` arg: its name inside, with the field and the place."""
+    for arg in node.args:
+        if arg.expected:
+            yield arg.expected, "args", arg.position
+    for pair in node.each:
+        split = split_each(pair)
+        if split:
+            yield split[1], "each", None
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"sequence {shown}{more}" if len(names) == 1 else f"sequences {shown}{more}"

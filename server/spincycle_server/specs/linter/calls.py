@@ -1,0 +1,79 @@
+"""Which node calls which sequence: circles, and what no request reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spincycle_server.specs.linter.circles import circles
+from spincycle_server.specs.linter.report import Report, arrows
+from spincycle_server.specs.linter.uses import NodeUses, SequenceUses
+from spincycle_server.specs.model import NodeSpec, SequenceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A node that calls a sequence; a conditional makes one call for each sequence that it may pick."""
+
+    caller: SequenceSpec
+    node: NodeUses
+    target: str
+
+
+def called_by(node: NodeSpec) -> list[str]:
+    """Returns the names of the sequences that a node calls, or may call, each once."""
+    if node.category == "sequence":
+        return [node.type] if node.type else []
+    return list(dict.fromkeys(node.eq.values())) if node.category == "conditional" else []
+
+
+def calling_field(node: NodeSpec) -> str:
+    """Returns the field in which a node names the sequences that it calls."""
+    return "eq" if node.category == "conditional" else "type"
+
+
+class Calls:
+    """All calls of some specs.
+
+    Args:
+        uses: What each sequence does with args.
+
+    Attributes:
+        of: Sequence to the calls of it.
+    """
+
+    def __init__(self, uses: Mapping[str, SequenceUses]) -> None:
+        self._uses = uses
+        self.of: dict[str, list[Call]] = {name: [] for name in uses}
+        self._targets: dict[str, dict[str, NodeSpec]] = {name: {} for name in uses}
+        for name, sequence in uses.items():
+            for node in sequence.nodes:
+                for target in called_by(node.node):
+                    if target in uses:
+                        self.of[target].append(Call(sequence.sequence, node, target))
+                        self._targets[name].setdefault(target, node.node)
+
+    def check(self, report: Report) -> None:
+        """Finds circles, and what no request reaches."""
+        self._check_circles(report)
+        self._check_reached(report)
+
+    def _check_circles(self, report: Report) -> None:
+        for circle in circles(self._targets):
+            sequence = self._uses[circle[0]].sequence
+            node = self._targets[circle[0]][(circle[1:] or circle)[0]]
+            message = f"sequences that call each other in a circle have no end: {arrows(circle)}"
+            report.about(sequence, node).error("SEQUENCE_CIRCLE", message, calling_field(node))
+
+    def _check_reached(self, report: Report) -> None:
+        reached = {name: None for name, uses in self._uses.items() if uses.sequence.request}
+        queue = list(reached)
+        for name in queue:  # Grows as it goes.
+            for target in self._targets[name]:
+                if target not in reached:
+                    reached[target] = None
+                    queue.append(target)
+        for name, uses in self._uses.items():
+            if name not in reached:
+                message = "no request reaches it: say `request: true`, call it, or remove it"
+                report.about(uses.sequence).warning("UNREACHED_SEQUENCE", message)

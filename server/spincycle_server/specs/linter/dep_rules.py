@@ -1,0 +1,23 @@
+"""What is wrong with the deps of the nodes of one sequence."""
+
+from __future__ import annotations
+
+from spincycle_server.specs.linter.circles import circles
+from spincycle_server.specs.linter.report import Report, arrows
+from spincycle_server.specs.model import SequenceSpec
+
+
+def check_deps(report: Report, sequence: SequenceSpec) -> None:
+    """Finds deps on nodes that do not exist, and circles."""
+    graph: dict[str, list[str]] = {}
+    for node in sequence.nodes.values():
+        graph[node.name] = []
+        for dep in dict.fromkeys(node.deps):
+            if dep in sequence.nodes:
+                graph[node.name].append(dep)
+            else:
+                message = f"there is no node '{dep}' in the sequence: correct the name, or remove it"
+                report.about(sequence, node).error("UNKNOWN_DEP", message, "deps")
+    for circle in circles(graph):
+        message = f"deps that form a circle have no end: {arrows(circle)}"
+        report.about(sequence, sequence.nodes[circle[0]]).error("DEP_CIRCLE", message, "deps")

@@ -1,0 +1,133 @@
+"""What is wrong with a node by itself, whatever its sequence and the others hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spincycle_server.specs.linter.report import Report, Subject
+from spincycle_server.specs.linter.sequence_rules import check_duration
+from spincycle_server.specs.linter.uses import split_each
+from spincycle_server.specs.model import NodeSpec, SequenceSpec
+
+_CATEGORIES = ("job", "sequence", "conditional")
+
+
+def check_node(
+    report: Report, sequence: SequenceSpec, node: NodeSpec, knows_job_type: Callable[[str], bool] | None
+) -> None:
+    """Checks the fields of a node; what it names in other places is checked elsewhere."""
+    subject = report.about(sequence, node)
+    _check_category(subject, node)
+    if node.category == "job" and node.type and knows_job_type and not knows_job_type(node.type):
+        message = (
+            f"the job factory does not know job type '{node.type}': correct it, or add it to the factory"
+        )
+        subject.error("UNKNOWN_JOB_TYPE", message, "type")
+    _check_args(subject, node)
+    _check_sets(subject, node)
+    _check_each(subject, node)
+    if node.parallel is not None and node.parallel < 1:
+        subject.error("BAD_PARALLEL", f"'parallel' is {node.parallel}, must be at least 1", "parallel")
+    if node.parallel is not None and not node.each:
+        subject.error(
+            "PARALLEL_WITHOUT_EACH", "'parallel' does nothing without 'each': remove it", "parallel"
+        )
+    if node.retry_wait and not node.retry:
+        message = "'retryWait' does nothing without 'retry': remove it, or set 'retry'"
+        subject.error("RETRY_WAIT_WITHOUT_RETRY", message, "retryWait")
+    check_duration(subject, "retryWait", node.retry_wait)
+    check_duration(subject, "timeout", node.timeout)
+
+
+def _check_category(subject: Subject, node: NodeSpec) -> None:
+    must_be = f"must be one of {', '.join(_CATEGORIES)}"
+    if not node.category:
+        subject.error("MISSING_CATEGORY", f"it has no category: {must_be}", "category")
+    elif node.category not in _CATEGORIES:
+        subject.error("UNKNOWN_CATEGORY", f"unknown category '{node.category}': {must_be}", "category")
+    elif node.category == "conditional":
+        if node.type:
+            message = "a conditional has no type: name its sequences in 'eq', and remove 'type'"
+            subject.error("TYPE_ON_CONDITIONAL", message, "type")
+        if not node.if_arg:
+            subject.error("MISSING_IF", "a conditional needs 'if': name the arg that it looks at", "if")
+        if not node.eq:
+            subject.error("MISSING_EQ", "a conditional needs 'eq': name a sequence for each value", "eq")
+    else:
+        if not node.type:
+            names = "a job type" if node.category == "job" else "a sequence"
+            subject.error("MISSING_TYPE", f"it has no type: name {names}", "type")
+        if node.if_arg:
+            message = f"'if' is for conditionals, not for a {node.category}: remove it"
+            subject.error("IF_OUTSIDE_CONDITIONAL", message, "if")
+        if node.eq:
+            message = f"'eq' is for conditionals, not for a {node.category}: remove it"
+            subject.error("EQ_OUTSIDE_CONDITIONAL", message, "eq")
+
+
+def _check_args(subject: Subject, node: NodeSpec) -> None:
+    lines: dict[str, int] = {}
+    given: dict[str, str] = {}
+    for arg in node.args:
+        if not arg.expected or not arg.given:
+            message = "this arg has no name: say what is 'expected', and what is 'given' for it"
+            subject.error("UNNAMED_ARG", message, "args", arg.position)
+        elif arg.expected in lines:
+            message = (
+                f"expected arg '{arg.expected}' is there already, in line {lines[arg.expected]}: remove one"
+            )
+            subject.error("DUPLICATE_EXPECTED", message, "args", arg.position)
+        elif arg.given in given:
+            message = (
+                f"arg '{arg.given}' is given twice, as '{given[arg.given]}' and as '{arg.expected}': "
+                "remove one if this is a mistake"
+            )
+            subject.warning("GIVEN_TWICE", message, "args", arg.position)
+        if node.category == "conditional" and arg.expected == node.if_arg != arg.given:
+            message = f"the 'if' arg '{node.if_arg}' takes the place of this one: expect it by another name"
+            subject.warning("HIDDEN_ARG", message, "args", arg.position)
+        lines.setdefault(arg.expected, arg.position.line)
+        given.setdefault(arg.given, arg.expected)
+
+
+def _check_sets(subject: Subject, node: NodeSpec) -> None:
+    lines: dict[str, int] = {}
+    for one in node.sets:
+        if not one.arg or not one.as_name:
+            subject.error("UNNAMED_ARG", "this arg has no name: give it one", "sets", one.position)
+        elif one.as_name in lines:
+            message = (
+                f"arg '{one.as_name}' is set already, in line {lines[one.as_name]}: remove one, or rename it"
+            )
+            subject.error("DUPLICATE_SET", message, "sets", one.position)
+        lines.setdefault(one.as_name, one.position.line)
+
+
+def _check_each(subject: Subject, node: NodeSpec) -> None:
+    expected = {arg.expected for arg in node.args}
+    elements: set[str] = set()
+    lists: dict[str, str] = {}
+    for pair in node.each:
+        split = split_each(pair)
+        if split is None:
+            message = f"'{pair}' must be list:element, the name of a list and the name for one of it"
+            subject.error("BAD_EACH", message, "each")
+            continue
+        list_arg, element = split
+        if element in elements:
+            message = f"element '{element}' is there twice: give each list an element of its own"
+            subject.error("DUPLICATE_ELEMENT", message, "each")
+        elif element in expected:
+            message = f"element '{element}' is an expected arg too: rename one of them"
+            subject.error("ELEMENT_IS_ARG", message, "each")
+        elif list_arg in lists:
+            message = (
+                f"list '{list_arg}' is there twice, for '{lists[list_arg]}' and for '{element}': "
+                "remove one if this is a mistake"
+            )
+            subject.warning("LIST_TWICE", message, "each")
+        if node.category == "conditional" and element == node.if_arg:
+            message = f"element '{element}' takes the place of the 'if' arg: rename it if it should not"
+            subject.warning("HIDDEN_ARG", message, "each")
+        elements.add(element)
+        lists.setdefault(list_arg, element)

@@ -1,0 +1,78 @@
+"""Gathering problems: each is put where its field stands in the file."""
+
+from __future__ import annotations
+
+from spincycle_server.specs.model import NodeSpec, Position, SequenceSpec
+from spincycle_server.specs.problems import Problem, Severity
+
+_NAMES_SHOWN_AT_EACH_END = 5
+
+
+class Report:
+    """The problems that one run of the linter finds.
+
+    Attributes:
+        problems: What was found so far, in no order.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def about(self, sequence: SequenceSpec, node: NodeSpec | None = None) -> Subject:
+        """Returns what takes the problems of a sequence, or of a node of it."""
+        return Subject(self, sequence, node)
+
+    def in_order(self) -> list[Problem]:
+        """Returns the problems by file and line."""
+        return sorted(self.problems, key=lambda problem: (*problem.sort_key, problem.node, problem.message))
+
+
+class Subject:
+    """A sequence or a node of it, with what is wrong with it. Made by `Report.about`."""
+
+    def __init__(self, report: Report, sequence: SequenceSpec, node: NodeSpec | None) -> None:
+        self._report = report
+        self._sequence = sequence
+        self._node = node
+
+    def error(self, code: str, message: str, field: str = "", position: Position | None = None) -> None:
+        """Notes an error.
+
+        Args:
+            code: A stable upper-case word.
+            message: One sentence that says what to do.
+            field: The field that it is in, as in the file.
+            position: Where it is. Default: where the field's value stands, else the node, else the sequence.
+        """
+        self._note(Severity.ERROR, code, message, field, position)
+
+    def warning(self, code: str, message: str, field: str = "", position: Position | None = None) -> None:
+        """Notes a warning. The args are those of `error`."""
+        self._note(Severity.WARNING, code, message, field, position)
+
+    def _note(
+        self, severity: Severity, code: str, message: str, field: str, position: Position | None
+    ) -> None:
+        node = self._node
+        if position is None:
+            position = node.positions.get(field, node.position) if node else self._sequence.position
+        self._report.problems.append(
+            Problem(
+                position=position,
+                severity=severity,
+                code=code,
+                message=message,
+                sequence=self._sequence.name,
+                node=node.name if node else "",
+                field=field,
+            )
+        )
+
+
+def arrows(circle: list[str]) -> str:
+    """Returns a circle as messages show it: `a -> b -> a`. Of a very long one, the middle is left out."""
+    steps = [*circle, circle[0]]
+    left_out = len(steps) - 2 * _NAMES_SHOWN_AT_EACH_END
+    if left_out > 1:
+        steps[_NAMES_SHOWN_AT_EACH_END:-_NAMES_SHOWN_AT_EACH_END] = [f"({left_out} more)"]
+    return " -> ".join(steps)

@@ -1,0 +1,67 @@
+"""What is wrong with a sequence by itself: its args, its access list, its timeout, that it has no nodes."""
+
+from __future__ import annotations
+
+from spincycle_grpc.duration import parse_duration
+from spincycle_server.specs.linter.report import Report, Subject
+from spincycle_server.specs.model import ArgSpec, SequenceSpec
+
+_OPS = ("start", "stop")
+
+
+def check_sequence(report: Report, sequence: SequenceSpec) -> None:
+    """Checks the fields of a sequence, but not its nodes."""
+    subject = report.about(sequence)
+    if not sequence.nodes:
+        subject.error("NO_NODES", "it has no nodes: give it one, or remove it", "nodes")
+    check_duration(subject, "timeout", sequence.timeout)
+    lines: dict[str, int] = {}
+    for arg in sequence.required:
+        _check_arg(subject, "required", arg, lines)
+    for arg in sequence.optional:
+        _check_arg(subject, "optional", arg, lines)
+    for arg in sequence.static:
+        _check_arg(subject, "static", arg, lines)
+    _check_acl(subject, sequence)
+
+
+def check_duration(subject: Subject, field: str, text: str) -> None:
+    """Checks a duration; "" is for none."""
+    if text:
+        try:
+            parse_duration(text)
+        except ValueError as error:
+            subject.error("BAD_DURATION", f"'{field}' is '{text}', {error}", field)
+
+
+def _check_arg(subject: Subject, kind: str, arg: ArgSpec, lines: dict[str, int]) -> None:
+    if not arg.name:
+        subject.error("UNNAMED_ARG", f"this {kind} arg has no name: give it one", "args", arg.position)
+    elif arg.name in lines:
+        message = f"arg '{arg.name}' is there already, in line {lines[arg.name]}: remove one"
+        subject.error("DUPLICATE_ARG", message, "args", arg.position)
+    if kind == "required" and arg.default is not None:
+        message = f"required arg '{arg.name}' has a default: remove it, or make the arg optional"
+        subject.error("DEFAULT_ON_REQUIRED", message, "args", arg.position)
+    if kind != "required" and arg.default is None:
+        message = f"{kind} arg '{arg.name}' has no default: give it one"
+        subject.error("MISSING_DEFAULT", message, "args", arg.position)
+    lines.setdefault(arg.name, arg.position.line)
+
+
+def _check_acl(subject: Subject, sequence: SequenceSpec) -> None:
+    lines: dict[str, int] = {}
+    for acl in sequence.acl:
+        if not acl.role:
+            subject.error("MISSING_ROLE", "this entry of the acl has no role: name one", "acl", acl.position)
+        elif acl.role in lines:
+            message = f"role '{acl.role}' is there already, in line {lines[acl.role]}: make it one entry"
+            subject.error("DUPLICATE_ROLE", message, "acl", acl.position)
+        if acl.admin and acl.ops:
+            message = f"role '{acl.role}' is admin, who may do all: remove either 'admin' or 'ops'"
+            subject.error("ADMIN_WITH_OPS", message, "acl", acl.position)
+        for op in dict.fromkeys(acl.ops):
+            if op not in _OPS:
+                message = f"unknown op '{op}': must be one of {', '.join(_OPS)}"
+                subject.error("UNKNOWN_OP", message, "acl", acl.position)
+        lines.setdefault(acl.role, acl.position.line)

@@ -1,0 +1,190 @@
+"""Spec files to specs: both dialects of the original, with all that is wrong in one list.
+
+v1 writes `sets: [a, b]` and gives each arg of a node a `given`; v2 writes `sets: [{arg: a, as: b}]`
+and lets `given` default to `expected`. A file may mix them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spincycle_server.specs.model import (
+    AclSpec,
+    ArgSpec,
+    NodeArg,
+    NodeSet,
+    NodeSpec,
+    Position,
+    SequenceSpec,
+    Specs,
+)
+from spincycle_server.specs.problems import Problem, Severity
+from spincycle_server.specs.reading import Reader, TooManyAliasesError, positions_of
+from spincycle_server.specs.yaml_tree import MapNode, Node, YamlTextError, read_tree
+
+_SEQUENCE_FIELDS = ("request", "args", "acl", "nodes", "timeout")
+_ARG_KINDS = ("required", "optional", "static")
+_NODE_FIELDS = (
+    "category",
+    "type",
+    "args",
+    "sets",
+    "deps",
+    "each",
+    "parallel",
+    "retry",
+    "retryWait",
+    "timeout",
+    "if",
+    "eq",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParseResult:
+    """What became of spec files.
+
+    Attributes:
+        specs: All sequences that could be read, also from files with problems.
+        problems: What is wrong, by file and line.
+    """
+
+    specs: Specs
+    problems: list[Problem]
+
+
+def parse_specs(files: Mapping[str, bytes]) -> ParseResult:
+    """Reads spec files.
+
+    Args:
+        files: Names to contents. Of a sequence that is in two files, the one in the file whose name
+            sorts first stands.
+
+    Returns:
+        The specs and the problems; there is no input for which it raises.
+    """
+    sequences: dict[str, SequenceSpec] = {}
+    problems: list[Problem] = []
+    for file in sorted(files):
+        found, file_problems = _parse_file(file, files[file])
+        problems += file_problems
+        for sequence in found:
+            first = sequences.setdefault(sequence.name, sequence)
+            if first is not sequence:
+                message = f"sequence '{sequence.name}' is there already, in {first.position}: rename one"
+                problems.append(_error(sequence.position, "DUPLICATE_SEQUENCE", message, sequence.name))
+    return ParseResult(Specs(sequences), sorted(problems, key=lambda problem: problem.sort_key))
+
+
+def _parse_file(file: str, data: bytes) -> tuple[list[SequenceSpec], list[Problem]]:
+    try:
+        tree = read_tree(data)
+    except YamlTextError as error:
+        return [], [_error(Position(file, error.line, error.column), "BAD_YAML", str(error))]
+    if tree.root is None:
+        return [], []
+    reader = Reader(file, tree.size)
+    sequences: list[SequenceSpec] = []
+    try:
+        top = reader.fields(tree.root, "", ("sequences",))
+        if "sequences" in top:
+            for name, key, value in reader.entries(top["sequences"], "sequences"):
+                reader.sequence = name
+                sequences.append(_sequence(reader, name, key, value))
+                reader.sequence = ""
+    except TooManyAliasesError:
+        reader.problem(
+            tree.root, "TOO_MANY_ALIASES", "its aliases explode: write out what they stand for, or use fewer"
+        )
+    return sequences, reader.problems
+
+
+def _sequence(reader: Reader, name: str, key: Node, value: Node) -> SequenceSpec:
+    fields = reader.fields(value, "", _SEQUENCE_FIELDS)
+    kinds = reader.fields(fields["args"], "args", _ARG_KINDS) if "args" in fields else {}
+    args = {
+        kind: tuple(_arg(reader, item) for item in reader.items(kinds.get(kind), kind)) for kind in _ARG_KINDS
+    }
+    acl = tuple(_acl(reader, item) for item in reader.items(fields.get("acl"), "acl"))
+    nodes: dict[str, NodeSpec] = {}
+    if "nodes" in fields:
+        for node_name, node_key, node_value in reader.entries(fields["nodes"], "nodes"):
+            reader.node = node_name
+            nodes[node_name] = _node(reader, node_name, node_key, node_value)
+            reader.node = ""
+    return SequenceSpec(
+        name=name,
+        request=reader.truth(fields.get("request"), "request"),
+        required=args["required"],
+        optional=args["optional"],
+        static=args["static"],
+        acl=acl,
+        nodes=nodes,
+        timeout=reader.text(fields.get("timeout"), "timeout") or "",
+        position=reader.position(key),
+    )
+
+
+def _arg(reader: Reader, item: Node) -> ArgSpec:
+    fields = reader.fields(item, "args", ("name", "desc", "default"))
+    return ArgSpec(
+        name=reader.text(fields.get("name"), "name") or "",
+        desc=reader.text(fields.get("desc"), "desc") or "",
+        default=reader.text(fields.get("default"), "default"),
+        position=reader.position(item),
+    )
+
+
+def _acl(reader: Reader, item: Node) -> AclSpec:
+    fields = reader.fields(item, "acl", ("role", "admin", "ops"))
+    return AclSpec(
+        role=reader.text(fields.get("role"), "role") or "",
+        admin=reader.truth(fields.get("admin"), "admin"),
+        ops=reader.texts(fields.get("ops"), "ops"),
+        position=reader.position(item),
+    )
+
+
+def _node(reader: Reader, name: str, key: Node, value: Node) -> NodeSpec:
+    fields = reader.fields(value, "", _NODE_FIELDS)
+    eq: dict[str, str] = {}
+    if "eq" in fields:
+        for word, _, target in reader.entries(fields["eq"], "eq"):
+            eq[word] = reader.text(target, "eq") or ""
+    return NodeSpec(
+        name=name,
+        category=reader.text(fields.get("category"), "category") or "",
+        type=reader.text(fields.get("type"), "type") or "",
+        args=tuple(_node_arg(reader, item) for item in reader.items(fields.get("args"), "args")),
+        sets=tuple(_node_set(reader, item) for item in reader.items(fields.get("sets"), "sets")),
+        deps=reader.texts(fields.get("deps"), "deps"),
+        each=reader.texts(fields.get("each"), "each"),
+        parallel=reader.count(fields.get("parallel"), "parallel"),
+        retry=reader.count(fields.get("retry"), "retry") or 0,
+        retry_wait=reader.text(fields.get("retryWait"), "retryWait") or "",
+        timeout=reader.text(fields.get("timeout"), "timeout") or "",
+        if_arg=reader.text(fields.get("if"), "if") or "",
+        eq=eq,
+        position=reader.position(key),
+        positions=positions_of(reader, fields),
+    )
+
+
+def _node_arg(reader: Reader, item: Node) -> NodeArg:
+    fields = reader.fields(item, "args", ("expected", "given"))
+    expected = reader.text(fields.get("expected"), "expected") or ""
+    return NodeArg(expected, reader.text(fields.get("given"), "given") or expected, reader.position(item))
+
+
+def _node_set(reader: Reader, item: Node) -> NodeSet:
+    if not isinstance(item, MapNode):
+        arg = reader.text(item, "sets") or ""
+        return NodeSet(arg, arg, reader.position(item))
+    fields = reader.fields(item, "sets", ("arg", "as"))
+    arg = reader.text(fields.get("arg"), "arg") or ""
+    return NodeSet(arg, reader.text(fields.get("as"), "as") or arg, reader.position(item))
+
+
+def _error(position: Position, code: str, message: str, sequence: str = "") -> Problem:
+    return Problem(position=position, severity=Severity.ERROR, code=code, message=message, sequence=sequence)

@@ -1,0 +1,87 @@
+"""Taking over the database of an original Spin Cycle: what its requests lack is added to new tables."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection, Engine
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_grpc.wire import decode_into
+from spincycle_server.store.rows import MAX_ARG_TEXT, arg_text
+from spincycle_server.store.schema import request_archives, request_args, requests
+from spincycle_server.store.transactions import in_transaction
+from spincycle_server.store.upserts import insert_ignoring
+
+_PAGE = 200
+"""Requests of one transaction."""
+
+
+def index_args(engine: Engine, *, patience: float) -> int:
+    """Makes the requests of an original findable by their args, which it kept in its archives alone.
+
+    Adds rows to a table of this project, in small transactions, and can be done again at any time:
+    it sees to the requests that have no such rows. Originals use MySQL; elsewhere there is nothing to do.
+
+    Args:
+        engine: Connects to the database.
+        patience: Seconds for which troubles that pass are waited out.
+
+    Returns:
+        The number of requests that got rows.
+
+    Raises:
+        SpinCycleError: The database cannot be used.
+    """
+    if engine.dialect.name != "mysql":
+        return 0
+    indexed, after = 0, ""
+    while True:
+        ids, rows = in_transaction(engine, partial(_index_page, after=after), patience=patience)
+        indexed += rows
+        if len(ids) < _PAGE:
+            return indexed
+        after = ids[-1]
+
+
+def _index_page(connection: Connection, after: str) -> tuple[list[str], int]:
+    has_args = select(request_args.c.request_id).where(request_args.c.request_id == requests.c.request_id)
+    ids = list(
+        connection.scalars(
+            select(requests.c.request_id)
+            .where(requests.c.request_id > after, ~has_args.exists())
+            .order_by(requests.c.request_id)
+            .limit(_PAGE)
+        )
+    )
+    archives = connection.execute(
+        select(request_archives.c.request_id, request_archives.c.args, requests.c.created_at)
+        .join(requests, requests.c.request_id == request_archives.c.request_id)
+        .where(request_archives.c.request_id.in_(ids))
+    )
+    rows = [
+        row for archive in archives for row in _rows(archive.request_id, archive.created_at, archive.args)
+    ]
+    if rows:
+        connection.execute(insert_ignoring(connection.dialect.name, request_args), rows)
+    return ids, len({row["request_id"] for row in rows})
+
+
+def _rows(request_id: str, created_at: int, args: bytes | None) -> list[dict[str, Any]]:
+    request = Request()
+    try:
+        decode_into(request, args or b"[]", "args")
+    except InvalidArgumentError:  # It cannot be shown either, and is nothing to stop at.
+        return []
+    return [
+        {
+            "request_id": request_id,
+            "name": arg.name[:100],
+            "value": arg_text(arg)[:MAX_ARG_TEXT],
+            "created_at": created_at,
+        }
+        for arg in request.args
+    ]

@@ -1,0 +1,316 @@
+"""Finding requests: newest first, through the index that leads to the fewest rows.
+
+A page costs what its own rows cost, however many requests there are, as long as one index leads to
+them in the order of their creation. So the plan is made here and not left to the database: filters
+that an index serves are looked at first, one that lets through few requests wins, and of those that
+let through many the one whose newest matches reach back the furthest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any, TypeAlias
+
+from sqlalchemy import ColumnElement, UnaryExpression, func, select, true
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.operators import custom_op
+
+from spincycle_grpc.errors import CallCancelledError, DeadlineExceededError, InvalidArgumentError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
+from spincycle_server.store.rows import MAX_ARG_TEXT, microseconds_of, request_of
+from spincycle_server.store.scan import Branch, Scan, Span
+from spincycle_server.store.schema import request_args, requests
+from spincycle_server.store.troubles import was_ended
+
+BLOCK = 2_000
+"""Rows that are read at a time, so that a find that returns all does not hold them twice."""
+
+FEW = 100
+"""Fewer matches of one filter than this are looked through one by one."""
+
+_ALL_STATES = tuple(State)
+_BY_STATE = frozenset({"requests_type", "requests_user", "state"})
+_POSITION = (requests.c.created_at, requests.c.request_id)
+_ARG_POSITION = (request_args.c.created_at, request_args.c.request_id)
+
+
+def find_requests(
+    connection: Connection,
+    wanted: RequestFilter,
+    *,
+    statement_limit: float | None = None,
+    is_given_up: Callable[[], bool] = lambda: False,
+) -> list[Request]:
+    """Returns the requests that a filter lets through, newest first, then by id.
+
+    Args:
+        connection: Reads.
+        wanted: The filter.
+        statement_limit: Seconds after which MariaDB and MySQL end a statement; None: theirs.
+        is_given_up: Whether nobody waits for the answer any more. It is asked before each block.
+
+    Raises:
+        InvalidArgumentError: An arg of the filter has not the form name=value, or a time is none.
+        DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
+        CallCancelledError: It was given up.
+    """
+    connection = connection.execution_options(statement_limit=statement_limit)
+    try:
+        return _found(Finding(connection, wanted, is_given_up), wanted)
+    except DBAPIError as error:
+        if was_ended(error):
+            raise DeadlineExceededError(
+                "the database took too long to find requests, and was stopped: "
+                "narrow the filter, or give a limit and a smaller offset",
+                reason="FIND_TOO_SLOW",
+            ) from error
+        raise
+
+
+def _found(finding: Finding, wanted: RequestFilter) -> list[Request]:
+    if not wanted.limit:
+        return [request_of(row) for row in finding.rows(BLOCK)]
+    end = wanted.offset + wanted.limit
+    rows = finding.rows(min(end, BLOCK))
+    return [request_of(row) for row in islice(rows, *(min(edge, 2**62) for edge in (wanted.offset, end)))]
+
+
+def _as_it_is(column: Any) -> Any:
+    return column
+
+
+_Seen: TypeAlias = Callable[[Any], Any]
+
+
+@dataclass
+class Finding:
+    """One find.
+
+    Args:
+        connection: Reads.
+        wanted: The filter, of which limit and offset are not looked at.
+        is_given_up: As `find_requests` has it.
+
+    Raises:
+        InvalidArgumentError: As `find_requests`.
+    """
+
+    connection: Connection
+    wanted: RequestFilter
+    is_given_up: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self._args = [_name_and_value(arg) for arg in self.wanted.args]
+        self._since = _time(self.wanted, "since")
+        self._until = _time(self.wanted, "until")
+        self._states = sorted({int(state) for state in self.wanted.states} & {*_ALL_STATES})
+
+    def rows(self, block: int) -> Iterator[Any]:
+        """Yields the rows in order, read a block at a time."""
+        if (self.wanted.states and not self._states) or "\0" in self.wanted.type:
+            return
+        for span in self._spans:
+            yield from self._rows_in(span, block)
+
+    @cached_property
+    def _spans(self) -> list[Span]:
+        """The times of creation to look at, the newest first.
+
+        What was created after `since` was not finished before. Older requests are seldom needed for
+        a page, and few of them match: those that were running at that time.
+        """
+        whole = Span(before=self._until)
+        if self._since is None:
+            return [whole]
+        return [replace(whole, after=self._since), replace(whole, up_to=self._since)]
+
+    def _rows_in(self, span: Span, block: int) -> Iterator[Any]:
+        scan = self._plan(span)
+        conditions = self._conditions(scan.index) if scan.table is requests else None
+        while True:
+            if self.is_given_up():
+                raise CallCancelledError("nobody waits for the find any more", reason="FIND_GIVEN_UP")
+            found, rest = scan.read(self.connection, span, block, conditions)
+            found = self._with_args(found, scan)
+            yield from found if scan.table is requests else self._rows_of(found)
+            if rest is None:
+                return
+            span = rest
+            if self._args:
+                block = min(2 * block, BLOCK)  # Few of those before may have had all args.
+
+    def _with_args(self, rows: list[Any], scan: Scan) -> list[Any]:
+        """Returns those of the rows of a scan whose requests have all args that are wanted.
+
+        They are looked up by their ids: databases that do not know how many there are will rather
+        read all requests that have the arg.
+        """
+        for name, value in self._args:
+            if not rows or scan is self._arg_scans[name, value]:
+                continue
+            ids = [row.request_id for row in rows]
+            conditions = self._is_arg(name, value, self._unindexed)
+            query = (
+                select(request_args.c.request_id)
+                .where(request_args.c.request_id.in_(ids), *conditions)
+                .with_hint(request_args, "FORCE INDEX (PRIMARY)", "mysql")
+            )
+            having = set(self.connection.scalars(query))
+            rows = [row for row in rows if row.request_id in having]
+        return rows
+
+    def _rows_of(self, positions: Sequence[Any]) -> list[Any]:
+        """Returns those of some requests that meet all conditions, in their order."""
+        if not positions:
+            return []
+        ids = [position.request_id for position in positions]
+        query = (
+            select(requests)
+            .where(requests.c.request_id.in_(ids), *self._conditions())
+            .with_hint(requests, "FORCE INDEX (PRIMARY)", "mysql")
+        )
+        rows = {row.request_id: row for row in self.connection.execute(query)}
+        return [rows[request_id] for request_id in ids if request_id in rows]
+
+    def _unindexed(self, column: Any) -> Any:
+        """Returns a column so written that SQLite, which takes no hints, uses no index of it."""
+        if self.connection.dialect.name != "sqlite":
+            return column
+        return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+
+    def _plan(self, span: Span) -> Scan:
+        """Returns what to read."""
+        scans = self._scans
+        if span.up_to is not None:
+            running = self._running_at(span.up_to)
+            if not scans or self._is_few(running, span):
+                return running
+        if not scans:
+            return Scan(requests, _POSITION, "created_at")
+        if len(scans) == 1:
+            return scans[0]
+        samples = [(scan.read(self.connection, span, FEW), scan) for scan in scans]
+        few = [(len(found), scan) for (found, rest), scan in samples if rest is None]
+        if few:
+            return min(few, key=lambda one: one[0])[1]
+        return min(samples, key=lambda one: one[0][0][-1].created_at)[1]
+
+    @cached_property
+    def _scans(self) -> list[Scan]:
+        """The filters that an index serves."""
+        scans = []
+        if self.wanted.type:
+            scans.append(self._by_state("requests_type", ((requests.c.type, self.wanted.type),)))
+        if self.wanted.user:
+            scans.append(self._by_state("requests_user", ((requests.c.user, self.wanted.user),)))
+        if self._states and not scans:
+            scans.append(self._by_state("state", ()))
+        return [*scans, *self._arg_scans.values()]
+
+    @cached_property
+    def _arg_scans(self) -> dict[tuple[str, str], Scan]:
+        return {
+            (name, value): Scan(
+                request_args,
+                _ARG_POSITION,
+                "request_args_newest",
+                (Branch((), self._is_arg(name, value)),),
+            )
+            for name, value in self._args
+        }
+
+    def _by_state(self, index: str, equal: tuple[tuple[Any, str], ...]) -> Scan:
+        conditions = self._is_user() if index == "requests_user" else ()
+        branches = [
+            Branch((*equal, (requests.c.state, state)), conditions) for state in self._states or _ALL_STATES
+        ]
+        return Scan(requests, _POSITION, index, branches)
+
+    def _running_at(self, time: int) -> Scan:
+        """Returns what reads the requests that were not finished by a time."""
+        ends = [
+            Branch((), (requests.c.finished_at.is_(None),)),
+            Branch((), (requests.c.finished_at > time,)),
+        ]
+        position = (self._unindexed(requests.c.created_at), requests.c.request_id)
+        return Scan(requests, position, "finished_at", ends)
+
+    def _is_few(self, running: Scan, span: Span) -> bool:
+        return all(
+            len(
+                self.connection.execute(
+                    select(requests.c.request_id)
+                    .where(branch.all())
+                    .with_hint(requests, f"FORCE INDEX ({running.index})", "mysql")
+                    .limit(FEW)
+                ).all()
+            )
+            < FEW
+            for branch in running.branches
+        )
+
+    def _conditions(self, index: str = "") -> list[ColumnElement[bool]]:
+        """All that a row of `requests` must meet besides its time of creation and args.
+
+        No index is to help with that. What the index of the scan sees to already is left out.
+        """
+        conditions: list[ColumnElement[bool]] = []
+        if self.wanted.type and index != "requests_type":
+            conditions += self._is_type()
+        if self.wanted.user and index != "requests_user":
+            conditions += self._is_user(self._unindexed)
+        if self._states and index not in _BY_STATE:
+            conditions.append(self._unindexed(requests.c.state).in_(self._states))
+        if self._since is not None:
+            conditions.append(func.coalesce(requests.c.finished_at > self._since, true()))
+        return conditions
+
+    def _is_type(self) -> tuple[ColumnElement[bool], ...]:
+        return (self._unindexed(requests.c.type) == self.wanted.type,)
+
+    def _is_user(self, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
+        return self._same_text(seen(requests.c.user), self.wanted.user, 100)
+
+    def _is_arg(self, name: str, value: str, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
+        return (
+            *self._same_text(seen(request_args.c.name), name, 100),
+            *self._same_text(seen(request_args.c.value), value, MAX_ARG_TEXT),
+        )
+
+    def _same_text(self, column: Any, text: str, length: int) -> tuple[ColumnElement[bool], ...]:
+        """Compares as far as a column holds a text. MySQL alone takes no notice of spaces at the end."""
+        kept = text[:length]
+        if self.connection.dialect.name != "mysql":
+            return (column == kept,)
+        return (column == kept, func.char_length(column) == len(kept))
+
+
+def _name_and_value(arg: str) -> tuple[str, str]:
+    name, equals, value = arg.partition("=")
+    if not name or not equals:
+        raise InvalidArgumentError(
+            f"invalid 'arg' parameter: {arg!r} must be name=value", reason="BAD_FILTER"
+        )
+    return name, value
+
+
+def _time(wanted: RequestFilter, name: str) -> int | None:
+    """Returns a time of the filter in microseconds, as databases have them.
+
+    One of fewer nanoseconds than a microsecond has lies between two of them: what is before it is
+    before the later, what is after it is after the earlier.
+    """
+    if not wanted.HasField(name):  # type: ignore[arg-type]
+        return None
+    time = getattr(wanted, name)
+    if not (-62_135_596_800 <= time.seconds <= 253_402_300_799 and 0 <= time.nanos < 1_000_000_000):
+        raise InvalidArgumentError(
+            f"invalid '{name}' parameter: must be a time in the years 1 to 9999", reason="BAD_FILTER"
+        )
+    microseconds = microseconds_of(time) + (name == "until" and time.nanos % 1000 > 0)
+    return min(max(microseconds, 0), 253_402_300_799_999_999)

@@ -1,0 +1,178 @@
+"""Idempotency keys: which request was made under a key, for as long as the key is remembered.
+
+The row of a key is written in the transaction that makes its request, so that there is one exactly
+when there is the other. Of a key only a hash is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sqlalchemy import delete, select
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.errors import ConflictError, SpinCycleError
+from spincycle_server.store.clock import database_now, now_expression
+from spincycle_server.store.schema import idempotency_keys
+from spincycle_server.store.transaction import Transaction
+from spincycle_server.store.upserts import insert_ignoring
+from spincycle_server.store.writer import Write
+
+KEPT = 86_400_000_000
+"""Microseconds that a key is remembered."""
+
+_KEY = idempotency_keys.c.key_hash
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's key, and what it was used for, both as hashes."""
+
+    key_hash: bytes
+    body_hash: bytes
+
+    @classmethod
+    def of(cls, caller: str, key: str, body: bytes) -> IdempotencyKey:
+        """Returns the key of a caller. Those of others are different keys.
+
+        Args:
+            caller: The name of the caller; "" for nobody in particular.
+            key: As the caller gave it.
+            body: What the caller asks for, in one form for all that mean the same.
+        """
+        scope = hashlib.sha256(caller.encode()).digest()
+        return cls(hashlib.sha256(scope + key.encode()).digest(), hashlib.sha256(body).digest())
+
+
+class CreatedBeforeError(ConflictError):
+    """The request of a key exists already, and is what the call asks for. Its id is `request_id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    request_id: str
+    body_hash: bytes
+
+    def refusal(self, key: IdempotencyKey) -> ConflictError:
+        """Returns why a key that made a request makes no other."""
+        if self.body_hash == key.body_hash:
+            return CreatedBeforeError(
+                "the request was created before", reason="CREATED_BEFORE", request_id=self.request_id
+            )
+        return ConflictError(
+            "the idempotency key was used for another request: give each request a key of its own",
+            reason="IDEMPOTENCY_KEY_REUSED",
+        )
+
+
+def request_of_key(connection: Connection, key: IdempotencyKey) -> str | None:
+    """Returns the id of the request that was made under a key; None where there is none.
+
+    Raises:
+        ConflictError: The key was used for something else.
+    """
+    query = select(idempotency_keys.c.request_id, idempotency_keys.c.body_hash).where(
+        idempotency_keys.c.key_hash == key.key_hash,
+        idempotency_keys.c.expires_at > now_expression(connection),
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    refusal = _Held(row.request_id, row.body_hash).refusal(key)
+    if isinstance(refusal, CreatedBeforeError):
+        return refusal.request_id
+    raise refusal
+
+
+def claim_keys(
+    connection: Connection, wanted: Sequence[tuple[IdempotencyKey, str]]
+) -> list[SpinCycleError | None]:
+    """Claims keys for requests that are about to be made in the open transaction.
+
+    Another transaction that claims one of them at the same time is waited for. A key that has expired
+    is as new.
+
+    Args:
+        connection: In a transaction at READ COMMITTED, or alone.
+        wanted: Keys with the ids of their requests.
+
+    Returns:
+        For each, None if it is claimed, or why its request must not be made.
+    """
+    now = database_now(connection)
+    first: dict[bytes, tuple[IdempotencyKey, str]] = {}
+    for key, request_id in wanted:
+        first.setdefault(key.key_hash, (key, request_id))
+    # In one order: transactions that claim the same keys in others block each other.
+    unclaimed = sorted(first)
+    while unclaimed:
+        _insert(connection, [first[key_hash] for key_hash in unclaimed], now + KEPT)
+        held, expired = _read(connection, first, now)
+        if expired:
+            _forget(connection, expired, now)
+        # One that is not there at all was forgotten by another process just now.
+        unclaimed = sorted({*expired, *(first.keys() - held.keys())})
+    return [
+        None if held[key.key_hash].request_id == request_id else held[key.key_hash].refusal(key)
+        for key, request_id in wanted
+    ]
+
+
+def _insert(connection: Connection, claims: Sequence[tuple[IdempotencyKey, str]], expires_at: int) -> None:
+    """Inserts rows where there are none."""
+    connection.execute(
+        insert_ignoring(connection.dialect.name, idempotency_keys),
+        [
+            {
+                "key_hash": key.key_hash,
+                "body_hash": key.body_hash,
+                "request_id": request_id,
+                "expires_at": expires_at,
+            }
+            for key, request_id in claims
+        ],
+    )
+
+
+def _read(
+    connection: Connection, hashes: Collection[bytes], now: int
+) -> tuple[dict[bytes, _Held], list[bytes]]:
+    """Returns what the keys stand for, and those that have expired."""
+    query = select(idempotency_keys).where(_KEY.in_(sorted(hashes)))
+    rows = connection.execute(query).all()
+    held = {row.key_hash: _Held(row.request_id, row.body_hash) for row in rows}
+    return held, [row.key_hash for row in rows if row.expires_at <= now]
+
+
+def _forget(connection: Connection, hashes: Collection[bytes], now: int) -> None:
+    """Deletes those of the keys that have expired."""
+    expired = idempotency_keys.c.expires_at <= now
+    connection.execute(delete(idempotency_keys).where(_KEY.in_(sorted(hashes)), expired))
+
+
+def expired_keys(connection: Connection, limit: int) -> Sequence[bytes]:
+    """Returns the hashes of keys that have expired, those that did so first."""
+    return connection.scalars(
+        select(_KEY)
+        .where(idempotency_keys.c.expires_at <= database_now(connection))
+        .order_by(idempotency_keys.c.expires_at)
+        .limit(limit)
+    ).all()
+
+
+@dataclass(slots=True)
+class ForgetKeys(Write):
+    """Forgets those of some keys that have expired. Result: None."""
+
+    order: ClassVar[int] = 9
+    hashes: Sequence[bytes]
+
+    @classmethod
+    def apply_all(cls, transaction: Transaction, writes: Sequence[Any]) -> Sequence[None]:
+        """One statement."""
+        hashes = {key_hash for write in writes for key_hash in write.hashes}
+        _forget(transaction.connection, hashes, database_now(transaction.connection))
+        return [None] * len(writes)

@@ -1,0 +1,98 @@
+"""Reads: each in a thread with a connection of its own, and done again while a trouble passes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Engine
+
+from spincycle_grpc.errors import SpinCycleError
+from spincycle_server.store.troubles import Trouble, translate, trouble_of
+
+_Parameters = ParamSpec("_Parameters")
+_Answer = TypeVar("_Answer")
+
+_PING = text("SELECT 1")
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.5
+
+
+class Reader:
+    """Does reads, as many at a time as it has threads; others wait for one.
+
+    Args:
+        engine: Connects to the database. It has one connection more than there are threads, so that a
+            look at the database waits for none of them.
+        threads: How many read.
+        patience: Seconds to wait for a trouble to pass.
+    """
+
+    def __init__(self, engine: Engine, *, threads: int, patience: float) -> None:
+        self._engine = engine.execution_options(readonly=True)
+        self._patience = patience
+        self._is_away = False
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="store-reader")
+        self._pinger = ThreadPoolExecutor(1, thread_name_prefix="store-ping")
+
+    async def read(
+        self,
+        read: Callable[Concatenate[Connection, _Parameters], _Answer],
+        *arguments: _Parameters.args,
+        **named: _Parameters.kwargs,
+    ) -> _Answer:
+        """Returns what a function reads. It is given a connection before its arguments.
+
+        Raises:
+            UnavailableError: The database cannot be used now.
+            SpinCycleError: What the function raises.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read_now, read, arguments, named)
+
+    async def ping(self) -> None:
+        """Does nothing, or raises when the database cannot be used now.
+
+        It takes no longer than the database has to answer: what is being read is not waited for.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._pinger, self._ping_now)
+
+    async def close(self) -> None:
+        """Waits for what is being read, then closes all connections."""
+        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._pinger.shutdown)
+        self._engine.dispose()
+
+    def _ping_now(self) -> None:
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(_PING)
+        except Exception as error:
+            raise translate(error) from error
+
+    def _read_now(
+        self, read: Callable[..., _Answer], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> _Answer:
+        """Reads, again if a trouble passes: reading twice does no harm."""
+        deadline = time.monotonic() + (0 if self._is_away else self._patience)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    answer = read(connection, *arguments, **named)
+            except SpinCycleError:
+                raise
+            except Exception as error:
+                trouble = trouble_of(error)
+                if trouble not in (Trouble.AWAY, Trouble.CONFLICT) or time.monotonic() > deadline:
+                    self._is_away = trouble is Trouble.AWAY
+                    raise translate(error) from error
+            else:
+                self._is_away = False
+                return answer
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)

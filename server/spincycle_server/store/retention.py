@@ -1,0 +1,184 @@
+"""Retention: requests that ended long ago are deleted with all their rows, in small transactions.
+
+Servers go on meanwhile: each transaction deletes a bounded number of rows and locks nothing but rows
+of requests that have ended. Between transactions there is a pause as long as the last one took. What
+was interrupted goes on when it is run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.state import State
+from spincycle_server.store import migrations
+from spincycle_server.store.clock import database_now
+from spincycle_server.store.engine import DatabaseOptions, make_engine, parse_url
+from spincycle_server.store.schema import (
+    idempotency_keys,
+    job_log,
+    request_archives,
+    request_args,
+    requests,
+    suspended_job_chains,
+)
+from spincycle_server.store.transactions import in_transaction
+
+MAX_REQUESTS = 50
+"""Requests that one transaction deletes."""
+
+MAX_LOG_ENTRIES = 500
+"""Entries of job logs that one transaction deletes; a larger log takes several."""
+
+_FINAL_STATES = (State.COMPLETE, State.FAIL, State.STOPPED)
+_SHORTEST_PAUSE = 0.005
+_LONGEST_PAUSE = 1.0
+_TABLES = (request_archives, request_args, suspended_job_chains, requests)
+
+
+class _Batch(NamedTuple):
+    requests: int
+    log_entries: int
+
+
+class Retention:
+    """Deletes old requests of a database.
+
+    Args:
+        url: The database.
+        options: How to connect.
+
+    Raises:
+        InvalidArgumentError: The URL is none that can be used.
+    """
+
+    def __init__(self, url: str, options: DatabaseOptions) -> None:
+        self._engine = make_engine(parse_url(url), options, connections=1, reads=False, takes_long=True)
+        self._patience = options.timeout
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._engine.dispose()
+
+    def check(self) -> None:
+        """Does nothing when the database can be used.
+
+        Raises:
+            FailedPreconditionError: It is behind, or from a newer version of this program.
+            UnavailableError: It cannot be used.
+        """
+        in_transaction(self._engine, migrations.check_schema, patience=self._patience, reads=True)
+
+    def cutoff(self, age: int) -> int:
+        """Returns the time that was some microseconds ago by the database's clock."""
+        return in_transaction(self._engine, database_now, patience=self._patience, reads=True) - age
+
+    def count(self, before: int) -> dict[State, int]:
+        """Returns how many requests ended before a time, by the state that they ended in.
+
+        Args:
+            before: In microseconds since the Unix epoch.
+        """
+        count = partial(_count, before=before)
+        return in_transaction(self._engine, count, patience=self._patience, reads=True)
+
+    def prune(
+        self, before: int, progress: Callable[[int, int], None], is_interrupted: Callable[[], bool]
+    ) -> bool:
+        """Deletes the requests that ended before a time, oldest first.
+
+        Args:
+            before: In microseconds since the Unix epoch.
+            progress: Is told how many requests and entries of job logs each transaction deleted.
+            is_interrupted: Is asked between transactions whether to go on.
+
+        Returns:
+            Whether all are gone; False when it was interrupted.
+
+        Raises:
+            UnavailableError: The database cannot be used; what was told of is deleted.
+        """
+        # Keys first: once a request is gone, none may lead to it.
+        for delete_batch in (_delete_keys, _delete_requests):
+            while True:
+                if is_interrupted():
+                    return False
+                began = time.monotonic()
+                batch = in_transaction(
+                    self._engine, partial(delete_batch, before=before), patience=self._patience
+                )
+                if batch is None:
+                    break
+                progress(batch.requests, batch.log_entries)
+                # Half of the time is the servers'.
+                time.sleep(min(max(time.monotonic() - began, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+        return True
+
+
+def _has_ended(before: int) -> ColumnElement[bool]:
+    return and_(requests.c.finished_at < before, requests.c.state.in_(_FINAL_STATES))
+
+
+def _count(connection: Connection, before: int) -> dict[State, int]:
+    query = select(requests.c.state, func.count()).where(_has_ended(before)).group_by(requests.c.state)
+    return {State(row[0]): int(row[1]) for row in connection.execute(query)}
+
+
+def _delete_keys(connection: Connection, before: int) -> _Batch | None:
+    """Deletes idempotency keys of requests that are about to be deleted. Returns None when there are none."""
+    keys = connection.scalars(
+        select(idempotency_keys.c.key_hash)
+        .join(requests, requests.c.request_id == idempotency_keys.c.request_id)
+        .where(_has_ended(before))
+        .limit(MAX_LOG_ENTRIES)
+    ).all()
+    if not keys:
+        return None
+    connection.execute(delete(idempotency_keys).where(idempotency_keys.c.key_hash.in_(keys)))
+    return _Batch(0, 0)
+
+
+def _delete_requests(connection: Connection, before: int) -> _Batch | None:
+    """Deletes some requests, or a part of their logs. Returns what it was; None when there are none."""
+    ids = connection.scalars(
+        select(requests.c.request_id)
+        .where(_has_ended(before))
+        .order_by(requests.c.finished_at)
+        .limit(MAX_REQUESTS)
+    ).all()
+    if not ids:
+        return None
+    # Under their locks they are looked at again: nobody may have begun to change one.
+    ended = connection.scalars(
+        select(requests.c.request_id)
+        .where(requests.c.request_id.in_(ids), _has_ended(before))
+        .order_by(requests.c.request_id)
+        .with_for_update()
+    ).all()
+    entries = connection.execute(
+        select(job_log.c.request_id, job_log.c.job_id, job_log.c["try"])
+        .where(job_log.c.request_id.in_(ended))
+        .order_by(job_log.c.request_id, job_log.c.job_id, job_log.c["try"])
+        .limit(MAX_LOG_ENTRIES + 1)
+    ).all()
+    is_rest = len(entries) <= MAX_LOG_ENTRIES
+    # Whole requests go as far as the limit reaches; the log of a larger one goes piece by piece before it.
+    done = ended if is_rest else [one for one in ended if one < entries[-1].request_id]
+    _delete_entries(connection, [tuple(entry) for entry in entries[:MAX_LOG_ENTRIES]])
+    for table in _TABLES:
+        if done:
+            connection.execute(delete(table).where(table.c.request_id.in_(done)))
+    return _Batch(len(done), min(len(entries), MAX_LOG_ENTRIES))
+
+
+def _delete_entries(connection: Connection, keys: Sequence[tuple[str, str, int]]) -> None:
+    if keys:
+        key = tuple_(job_log.c.request_id, job_log.c.job_id, job_log.c["try"])
+        # The first condition is for PostgreSQL, which takes twice as long by the other one alone.
+        ids = {request_id for request_id, _, _ in keys}
+        connection.execute(delete(job_log).where(job_log.c.request_id.in_(ids), key.in_(keys)))

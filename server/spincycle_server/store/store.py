@@ -1,0 +1,419 @@
+"""The Store: all that the servers keep, behind coroutines that say what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Collection, Sequence
+
+from sqlalchemy.engine import Engine
+
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
+from spincycle_grpc.wire import encode
+from spincycle_server.store import finding, idempotency, reads, record_reads
+from spincycle_server.store.engine import DatabaseOptions, statement_limit
+from spincycle_server.store.idempotency import ForgetKeys, IdempotencyKey
+from spincycle_server.store.opening import open_engines
+from spincycle_server.store.reader import Reader
+from spincycle_server.store.record_reads import Record
+from spincycle_server.store.report_writes import (
+    ApplyReports,
+    RecordLog,
+    RemoveRunner,
+    Renewal,
+    RenewRunner,
+    Suspend,
+)
+from spincycle_server.store.request_writes import (
+    Assign,
+    CreateRequest,
+    DropSuspended,
+    FailSuspended,
+    Finish,
+    Progress,
+    RequestStop,
+    StopUnassigned,
+    Unassign,
+)
+from spincycle_server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
+from spincycle_server.store.writer import GroupCommitWriter
+
+_DEFAULTS = DatabaseOptions()
+_FEW_JOBS = 500
+"""Jobs of a chain that is written as JSON without a change of threads: a few milliseconds."""
+
+
+class Store:
+    """The database of a Request Manager.
+
+    Writes go through the group-commit writer, reads through the reader. Every method may raise
+    UnavailableError when the database cannot be used now.
+    """
+
+    def __init__(self, engine: Engine, read_engine: Engine, options: DatabaseOptions) -> None:
+        self._engine = engine
+        self._reader = Reader(read_engine, threads=options.connections, patience=options.timeout)
+        self._statement_limit = statement_limit(options)
+        self._writer = GroupCommitWriter(engine, patience=options.timeout)
+        # Creations need nothing of what else is written, and should not wait for it. SQLite has one writer.
+        self._creator = (
+            self._writer
+            if engine.dialect.name == "sqlite"
+            else GroupCommitWriter(engine, patience=options.timeout)
+        )
+
+    @classmethod
+    async def open(cls, url: str, options: DatabaseOptions = _DEFAULTS) -> Store:
+        """Opens a database. An SQLite file is made, or brought up to date.
+
+        Args:
+            url: `sqlite:///PATH`, `mysql://USER:PASSWORD@HOST/DATABASE` or
+                `postgresql://USER:PASSWORD@HOST/DATABASE`.
+            options: How to connect.
+
+        Raises:
+            InvalidArgumentError: The URL is none that can be used.
+            FailedPreconditionError: The database is behind, or from a newer version of this program.
+            UnavailableError: The database cannot be opened.
+        """
+        engine, read_engine = await open_engines(url, options)
+        return cls(engine, read_engine, options)
+
+    async def close(self) -> None:
+        """Does what waits to be written, then closes all connections."""
+        await self._creator.close()
+        await self._writer.close()
+        await self._reader.close()
+        self._engine.dispose()
+
+    @property
+    def commits(self) -> int:
+        """The number of transactions committed so far."""
+        return sum(writer.commits for writer in {self._writer, self._creator})
+
+    async def create_request(
+        self,
+        request: Request,
+        create_request: request_manager_pb2.CreateRequest,
+        job_chain: JobChain,
+        runner: RunnerInfo | None,
+        key: IdempotencyKey | None = None,
+    ) -> Assignment | None:
+        """Stores a new request, with its archive and, where there is a runner for it, its assignment.
+
+        Args:
+            request: The request as made, PENDING.
+            create_request: What was asked for.
+            job_chain: The chain as created.
+            runner: Who is to run it; None: the request waits.
+            key: Under which it is made, if under any.
+
+        Returns:
+            The assignment, of epoch 1; None without a runner.
+
+        Raises:
+            CreatedBeforeError: The same request was made under the key before; nothing is stored.
+            ConflictError: The key was used for something else; nothing is stored.
+        """
+        created_at = microseconds_of(request.created_at)
+        row = {
+            "request_id": request.id,
+            "type": request.type,
+            "state": State.PENDING if runner is None else State.RUNNING,
+            "user": request.user or None,
+            "created_at": created_at,
+            "started_at": None if runner is None else max(created_at, _now()),
+            "finished_at": None,
+            "total_jobs": request.total_jobs,
+            "finished_jobs": 0,
+            "jr_url": None if runner is None else runner.url,
+            "epoch": 0 if runner is None else 1,
+            "runner_id": None if runner is None else runner.runner_id,
+            "stop_requested": False,
+        }
+        archive = {
+            "request_id": request.id,
+            "create_request": encode(create_request),
+            "args": encode(request, "args"),  # Never null: an original's column may refuse it.
+            "job_chain": await _encoded(job_chain),
+        }
+        args = [
+            {
+                "request_id": request.id,
+                "name": arg.name[:100],
+                "value": arg_text(arg)[:MAX_ARG_TEXT],
+                "created_at": created_at,
+            }
+            for arg in request.args
+        ]
+        await self._creator.write(CreateRequest(row, archive, args, key))
+        return None if runner is None else Assignment(request_id=request.id, epoch=1)
+
+    async def request_of_key(self, key: IdempotencyKey) -> str | None:
+        """Returns the id of the request that was made under a key, or None.
+
+        Raises:
+            ConflictError: The key was used for something else.
+        """
+        return await self._reader.read(idempotency.request_of_key, key)
+
+    async def forget_keys(self, limit: int) -> int:
+        """Forgets keys that have expired, so many at the most. Returns how many it found."""
+        expired = await self._reader.read(idempotency.expired_keys, limit)
+        if expired:
+            await self._writer.write(ForgetKeys(expired))
+        return len(expired)
+
+    async def get_request(self, request_id: str, *, with_job_chain: bool) -> Request:
+        """Returns a request with its args, and with its job chain if asked.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return await self._reader.read(reads.get_request, request_id, with_job_chain)
+
+    async def get_job_chain(self, request_id: str) -> JobChain:
+        """Returns the chain as created.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        return await self._reader.read(reads.get_job_chain, request_id)
+
+    async def find_requests(self, wanted: RequestFilter) -> list[Request]:
+        """Returns the requests that a filter lets through, newest first, without args and chains.
+
+        When the call is cancelled, the find ends before its next block of rows.
+
+        Raises:
+            InvalidArgumentError: The filter makes no sense.
+            DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
+        """
+        given_up = threading.Event()
+        try:
+            return await self._reader.read(
+                finding.find_requests,
+                wanted,
+                statement_limit=self._statement_limit,
+                is_given_up=given_up.is_set,
+            )
+        finally:
+            given_up.set()
+
+    async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
+        """Returns those of the requests that there are, without args and chains."""
+        return await self._reader.read(reads.requests_by_id, request_ids) if request_ids else {}
+
+    async def get_log(self, request_id: str) -> list[JobLog]:
+        """Returns the job log by job id and try; empty for an unknown request."""
+        return await self._reader.read(reads.get_log, request_id)
+
+    async def get_job_log(self, request_id: str, job_id: str) -> JobLog:
+        """Returns the newest entry of a job.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return await self._reader.read(reads.get_job_log, request_id, job_id)
+
+    async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
+        """Returns the assignment of a RUNNING request and its runner's id, "" for nobody yet; or None."""
+        return await self._reader.read(reads.get_assignment, request_id)
+
+    async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
+        """Returns the suspended chain of a request; None where there is none that is up to date."""
+        return await self._reader.read(reads.get_suspended, request_id)
+
+    async def waiting_requests(self, limit: int) -> Sequence[str]:
+        """Returns the ids of PENDING requests, oldest first."""
+        return await self._reader.read(reads.requests_in_state, State.PENDING, limit)
+
+    async def count_waiting(self, limit: int) -> int:
+        """Returns how many requests are PENDING; no more than the limit are counted."""
+        return await self._reader.read(reads.count_in_state, State.PENDING, limit)
+
+    async def suspended_requests(self, limit: int) -> Sequence[str]:
+        """Returns the ids of SUSPENDED requests, oldest first."""
+        return await self._reader.read(reads.requests_in_state, State.SUSPENDED, limit)
+
+    async def live_runners(self) -> list[tuple[RunnerInfo, bool]]:
+        """Returns the runners whose leases last, each with whether it is draining."""
+        return await self._reader.read(reads.live_runners)
+
+    async def get_record(self, request_id: str) -> Record:
+        """Returns what the chain of a request can be rebuilt from.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        return await self._reader.read(record_reads.get_record, request_id)
+
+    async def lost_requests(self, limit: int) -> Sequence[Assignment]:
+        """Returns the assignments of RUNNING requests whose runners are not alive, oldest request first."""
+        return await self._reader.read(record_reads.lost_requests, limit)
+
+    async def assigned_to(self, runner_id: str) -> dict[str, record_reads.Assigned]:
+        """Returns the RUNNING requests that are assigned to a runner, by request id."""
+        return await self._reader.read(record_reads.assigned_to, runner_id)
+
+    async def request_stop(self, request_id: str) -> bool:
+        """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING then.
+
+        One that an original Spin Cycle started has no assignment: it is STOPPED at once.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        runs: bool = await self._writer.write(RequestStop(request_id, _now()))
+        return runs
+
+    async def remove_runner(self, runner_id: str) -> None:
+        """Ends the lease of a runner that has left."""
+        await self._writer.write(RemoveRunner(runner_id))
+
+    async def assign(
+        self,
+        request_id: str,
+        runner: RunnerInfo,
+        *,
+        expected_state: State,
+        expected_epoch: int | None = None,
+        token: int | None = None,
+    ) -> Assignment | None:
+        """Gives a request to a runner, if it is in the expected state; counts its epoch up.
+
+        With an expected epoch, the request must still have that assignment. A RUNNING request is taken
+        from its runner if that one is not alive, or if the token is that of its newest renewal.
+
+        Returns:
+            The assignment, or None when it did not happen.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        assignment: Assignment | None = await self._writer.write(
+            Assign(request_id, runner, expected_state, expected_epoch, _now(), token)
+        )
+        return assignment
+
+    async def unassign(self, assignment: Assignment, state_before: State) -> bool:
+        """Takes back an assignment that its runner did not get. Returns whether it still stood."""
+        undone: bool = await self._writer.write(
+            Unassign(assignment.request_id, assignment.epoch, state_before)
+        )
+        return undone
+
+    async def end_assignment(
+        self, assignment: Assignment, state: State, finished_jobs: int | None = None
+    ) -> None:
+        """Ends a request that its runner cannot run, or that has nothing left to run.
+
+        Raises:
+            FailedPreconditionError: The assignment does not stand any more.
+        """
+        await self._writer.write(
+            Finish(assignment.request_id, state, _now(), finished_jobs, epoch=assignment.epoch)
+        )
+
+    async def stop_unassigned(self, request_id: str) -> bool:
+        """Stops a PENDING or SUSPENDED request. Returns whether it was one."""
+        stopped: bool = await self._writer.write(StopUnassigned(request_id, _now()))
+        return stopped
+
+    async def finish(self, request_id: str, state: State, finished_at: int, finished_jobs: int) -> None:
+        """Sets the final state of a RUNNING request; the time is in microseconds since the Unix epoch.
+
+        Raises:
+            NotFoundError: There is no such request.
+            FailedPreconditionError: It is not RUNNING.
+        """
+        await self._writer.write(Finish(request_id, state, finished_at, finished_jobs))
+
+    async def suspend(self, request_id: str, suspended: SuspendedJobChain) -> None:
+        """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one transaction.
+
+        Raises:
+            NotFoundError: There is no such request.
+            FailedPreconditionError: It is not RUNNING.
+        """
+        finished_jobs = suspended.job_chain.finished_jobs
+        await self._writer.write(Suspend(request_id, encode(suspended), finished_jobs))
+
+    async def drop_suspended(self, assignment: Assignment) -> None:
+        """Drops the record of a chain that has been resumed, if the assignment still stands."""
+        await self._writer.write(DropSuspended(assignment.request_id, assignment.epoch))
+
+    async def fail_unresumed(self, seconds: float, limit: int = 100) -> Sequence[str]:
+        """Fails requests that have been suspended for longer than this. Returns their ids."""
+        old = await self._reader.read(reads.suspended_before, seconds, limit)
+        failed = [await self._writer.write(FailSuspended(one.request_id, one.epoch, _now())) for one in old]
+        return [one.request_id for one, happened in zip(old, failed, strict=True) if happened]
+
+    async def set_progress(self, request_id: str, finished_jobs: int) -> None:
+        """Sets the number of finished jobs.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        await self._writer.write(Progress(request_id, finished_jobs))
+
+    async def record_log(self, entry: JobLog) -> JobLog:
+        """Records a finished try; the first entry of a try stands.
+
+        Returns:
+            The entry that stands.
+
+        Raises:
+            NotFoundError: There is no such request.
+        """
+        await self._writer.write(RecordLog(entry))
+        return await self._reader.read(reads.get_try, entry.request_id, entry.job_id, getattr(entry, "try"))
+
+    async def apply_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
+        """Stores what a runner reports, all of it in one transaction.
+
+        Returns:
+            The reports that were refused, and why; the others are committed.
+        """
+        refused: list[RefusedReport] = await self._writer.write(ApplyReports(runner_id, reports))
+        return refused
+
+    async def renew_runner(
+        self, runner: RunnerInfo, lease: float, *, draining: bool, token: int | None = None
+    ) -> Renewal:
+        """Makes a runner live on for the lease, in seconds by the database's clock.
+
+        Args:
+            runner: The runner.
+            lease: How long.
+            draining: Whether it takes no more chains.
+            token: That of the renewal before on the same stream; None: it is the stream's first.
+
+        Raises:
+            FailedPreconditionError: Another stream has renewed it since. Reason: STREAM_SUPERSEDED.
+        """
+        renewal: Renewal = await self._writer.write(RenewRunner(runner, lease, draining, token))
+        return renewal
+
+    async def ping(self) -> None:
+        """Does nothing, or raises when the database cannot be used now.
+
+        It takes no longer than the database has to answer: what is being read is not waited for.
+        """
+        await self._reader.ping()
+
+
+async def _encoded(job_chain: JobChain) -> bytes:
+    if len(job_chain.jobs) <= _FEW_JOBS:
+        return encode(job_chain)
+    return await asyncio.to_thread(encode, job_chain)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,269 @@
+"""An open transaction whose changes are sent together: one round trip for what would take many.
+
+Reads go out at once, through SQLAlchemy. Changes of rows (`RowStatement`) are collected, and sent before
+the next read or the commit: on MySQL as the text of many statements in one packet, on PostgreSQL
+through a pipeline, on SQLite one after the other. Statements are compiled once for each dialect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from sqlalchemy import Boolean, Insert, Integer, LargeBinary, String, Update
+from sqlalchemy.engine import Connection, CursorResult, Dialect
+from sqlalchemy.types import TypeEngine
+
+from spincycle_server.store.schema import Ascii, BoundedText, Microseconds, StateNumber
+
+MAX_TEXT = 1024 * 1024
+"""Characters of statements that are sent at once, unless a single row is longer."""
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (UTC, as the session is)
+
+
+class RowStatement:
+    """A statement that changes one row for each set of values.
+
+    Args:
+        make: Returns the statement for a dialect by its name. Its parameters are named; an INSERT without
+            values has one for each column.
+    """
+
+    def __init__(self, make: Callable[[str], Insert | Update]) -> None:
+        self._make = make
+        self._compiled: dict[str, _Compiled] = {}
+
+    def for_dialect(self, dialect: Dialect) -> _Compiled:
+        """Returns the statement as a dialect has it."""
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            compiled = self._compiled[dialect.name] = _Compiled(self._make(dialect.name), dialect)
+        return compiled
+
+
+class _Compiled:
+    """The text of a statement, and how its values are written.
+
+    Attributes:
+        text: The statement with a placeholder for each value, as the driver has them.
+    """
+
+    def __init__(self, statement: Insert | Update, dialect: Dialect) -> None:
+        positional: Any = type(dialect)
+        style = "qmark" if dialect.name == "sqlite" else "format"
+        compiled: Any = statement.compile(dialect=positional(paramstyle=style))
+        names: Sequence[str] = compiled.positiontup
+        self.text: str = compiled.string
+        self._values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+        )
+        types = [compiled.binds[name].type for name in names]
+        self._processors = [_processor(kind, dialect) for kind in types]
+        self._literals = [_literal(kind, dialect) for kind in types]
+        self._is_insert = isinstance(statement, Insert)
+        head, _, rest = self.text.partition(" VALUES ")
+        self._head, self._row, self._tail = f"{head} VALUES ", *_row_and_tail(rest)
+
+    def parameters(self, row: Mapping[str, Any]) -> list[Any]:
+        """Returns the values of a row as the driver takes them."""
+        return [
+            value if process is None else process(value)
+            for process, value in zip(self._processors, self._values(row), strict=True)
+        ]
+
+    def texts(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+        """Returns the statements for some rows with the values in them, for MySQL."""
+        written = (
+            tuple([write(value) for write, value in zip(self._literals, self._values(row), strict=True)])
+            for row in rows
+        )
+        if not self._is_insert:
+            yield from (self.text % values for values in written)
+            return
+        parts: list[str] = []
+        length = 0
+        for values in written:
+            part = self._row % values
+            if parts and length + len(part) > MAX_TEXT:
+                yield self._head + ",".join(parts) + self._tail
+                parts, length = [], 0
+            parts.append(part)
+            length += len(part)
+        yield self._head + ",".join(parts) + self._tail
+
+
+_Changes: TypeAlias = Sequence[tuple[_Compiled, Sequence[Mapping[str, Any]]]]
+
+
+class Transaction:
+    """What a write does its work in.
+
+    Args:
+        connection: Has the transaction open.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._dialect = connection.dialect
+        self._changes: list[tuple[_Compiled, Sequence[Mapping[str, Any]]]] = []
+
+    @property
+    def dialect_name(self) -> str:
+        """The kind of database: sqlite, mysql or postgresql."""
+        return self._dialect.name
+
+    def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
+        """Runs a statement at once, after all changes so far."""
+        self.flush()
+        return self.connection.execute(statement, parameters)
+
+    def change(
+        self, statement: RowStatement, rows: Sequence[Mapping[str, Any]], *, first: bool = False
+    ) -> None:
+        """Changes rows, before the next statement is run or the transaction is committed.
+
+        Args:
+            statement: What to do.
+            rows: The values, one set a row.
+            first: Whether to do it before the other changes that wait.
+        """
+        if rows:
+            place = 0 if first else len(self._changes)
+            self._changes.insert(place, (statement.for_dialect(self._dialect), rows))
+
+    def flush(self) -> None:
+        """Sends all changes so far.
+
+        Raises:
+            Exception: What the driver raises; the transaction is then to be rolled back.
+        """
+        self._send(commits=False)
+
+    def commit(self) -> None:
+        """Sends all changes so far and commits, in one round trip where there are changes.
+
+        Raises:
+            Exception: As `flush`. Whether it is committed is not known if the connection broke.
+        """
+        self._send(commits=True)
+        self.connection.commit()  # Sends nothing where no transaction is open any more.
+
+    def _send(self, *, commits: bool) -> None:
+        changes, self._changes = self._changes, []
+        if not changes:
+            return
+        driver: Any = self.connection.connection.driver_connection
+        # Closed whatever happens: SQLite keeps a closed connection, and its locks, while a cursor is open.
+        with contextlib.closing(driver.cursor()) as cursor:
+            if self._dialect.name == "mysql":
+                _send_texts(cursor, changes, last="COMMIT" if commits else "")
+            elif self._dialect.name == "postgresql":
+                with driver.pipeline():
+                    _send_rows(cursor, changes)
+                    if commits:
+                        driver.commit()
+            else:
+                _send_rows(cursor, changes)
+
+
+def _send_rows(cursor: Any, changes: _Changes) -> None:
+    for compiled, rows in changes:
+        cursor.executemany(compiled.text, [compiled.parameters(row) for row in rows])
+
+
+def _send_texts(cursor: Any, changes: _Changes, last: str) -> None:
+    texts: list[str] = []
+    length = 0
+    for compiled, rows in changes:
+        for text in compiled.texts(rows):
+            if texts and length + len(text) > MAX_TEXT:
+                _run_texts(cursor, texts)
+                texts, length = [], 0
+            texts.append(text)
+            length += len(text)
+    if last:
+        texts.append(last)
+    _run_texts(cursor, texts)
+
+
+def _run_texts(cursor: Any, texts: Sequence[str]) -> None:
+    # As bytes: those of blobs are no text.
+    cursor.execute(";\n".join(texts).encode(errors="surrogateescape"))
+    while cursor.nextset():  # An error of a later statement is raised here.
+        pass
+
+
+def _row_and_tail(rest: str) -> tuple[str, str]:
+    """Splits what stands behind VALUES into the values of a row and what follows them."""
+    depth = 0
+    for index, sign in enumerate(rest):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return rest[: index + 1], rest[index + 1 :]
+    return rest, ""
+
+
+def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    processor: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
+    return processor
+
+
+def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
+    """Returns what writes a value of a type as MySQL has it in a statement."""
+    if isinstance(kind, Ascii):
+        return _text_literal
+    if isinstance(kind, Microseconds):
+        return _time_literal
+    if isinstance(kind, LargeBinary):
+        return _blob_literal
+    if isinstance(kind, BoundedText):
+        process = _processor(kind, dialect)
+        return lambda value: _text_literal(value if process is None else process(value))
+    if isinstance(kind, String):
+        return _text_literal
+    if isinstance(kind, Integer | Boolean | StateNumber):
+        return _number_literal
+    raise TypeError(f"values of type {kind!r} are not written")
+
+
+# Our sessions set a sql_mode without NO_BACKSLASH_ESCAPES. Statements have their length with them, so that
+# all else may stand in a literal as it is.
+
+
+def _text_literal(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    if value.isalnum():
+        return f"'{value}'"
+    return f"'{_escaped(value)}'"
+
+
+def _blob_literal(value: bytes | None) -> str:
+    # What is no ASCII goes through as it is: the whole text is encoded the same way.
+    return "NULL" if value is None else f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
+
+
+def _escaped(value: str) -> str:
+    value = value.replace("\\", "\\\\").replace("'", "\\'")
+    return value.replace("\0", "\\0") if "\0" in value else value
+
+
+def _number_literal(value: int | None) -> str:
+    return "NULL" if value is None else str(int(value))
+
+
+def _time_literal(value: int | None) -> str:
+    if value is None:
+        return "NULL"
+    seconds, microseconds = divmod(value, 1_000_000)
+    return f"'{_second(seconds)}.{microseconds:06d}'"
+
+
+@functools.lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return str(_EPOCH + timedelta(seconds=seconds))
