@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import DatabaseOptions, migrations
-from spincycle_server.store.engine import make_engine, parse_url
 from tests.databases import DATABASES, DatabaseServer, database_server
 
 SPECS = Path(__file__).parent / "data" / "specs"

@@ -28,14 +28,14 @@ from sqlalchemy.engine import Connection, Engine
 from bench.cluster import private_database
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_server.database.engine import make_engine, parse_url
+from spincycle_server.database.transaction import Transaction
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.store import DatabaseOptions, migrations
-from spincycle_server.store.engine import make_engine, parse_url
 from spincycle_server.store.finding import find_requests
 from spincycle_server.store.request_writes import CreateRequest, Finish
 from spincycle_server.store.rows import set_microseconds
 from spincycle_server.store.schema import request_args, requests
-from spincycle_server.store.transaction import Transaction
 from tests.databases import DATABASES
 
 PAGE = 50

@@ -14,15 +14,17 @@ SERVER = REPOSITORY / "server" / "spincycle_server"
 ALLOWED = {
     "builtin_jobs": set(),
     "chain": set(),
+    "database": set(),
     "gateway": {"listening", "rpc"},
     "graph": {"specs"},
     "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc"},
+    "maintenance": {"database", "store"},
     "request_manager": {
         "builtin_jobs", "call_threads", "chain", "graph", "request_ids", "rpc", "specs", "store",
     },
     "rpc": {"pacing"},
     "specs": set(),
-    "store": {"pacing"},
+    "store": {"database", "pacing"},
 }  # fmt: skip
 """The rooms of the server that each room may import, besides itself."""
 

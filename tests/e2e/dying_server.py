@@ -26,6 +26,7 @@ from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.reports import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.service import RequestManagerService
+from spincycle_server.store.group_commit import GroupCommitWriter, Write
 from spincycle_server.store.report_writes import ApplyReports, RenewRunner
 from spincycle_server.store.request_writes import (
     Assign,
@@ -36,7 +37,6 @@ from spincycle_server.store.request_writes import (
     Unassign,
 )
 from spincycle_server.store.store import Store
-from spincycle_server.store.writer import GroupCommitWriter, Write
 
 Install = Callable[[], None]
 Test = Callable[[Any], bool]

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from spincycle_grpc.state import State
+from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
-from spincycle_server.store.upgrading import upgrade_database
 from tests.databases import SharedServers
 from tests.e2e.processes import running
 from tests.e2e.test_one_request import LIMIT, wait_state

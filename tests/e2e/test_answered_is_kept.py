@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, select
 from sqlalchemy.pool import NullPool
 
-from spincycle_server.store.engine import parse_url
+from spincycle_server.database.engine import parse_url
 from spincycle_server.store.schema import request_archives, requests
 from tests.databases import DATABASES, database_server
 from tests.e2e.processes import running

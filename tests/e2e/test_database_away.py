@@ -17,8 +17,8 @@ from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
+from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
-from spincycle_server.store.upgrading import upgrade_database
 from tests.databases import SERVERS, DatabaseServer, database_server
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.test_one_request import LIMIT, eventually, wait_state

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import Engine
 
+from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import DatabaseOptions, Store, migrations
-from spincycle_server.store.engine import make_engine, parse_url
 from tests.databases import DATABASES, SharedServers
 from tests.store.faults import FAULTS, WriteFaults
 

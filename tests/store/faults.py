@@ -11,9 +11,9 @@ import psycopg
 import pymysql
 from sqlalchemy.engine import Engine
 
+from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
-from spincycle_server.store.transaction import Transaction
-from spincycle_server.store.writer import GroupCommitWriter
+from spincycle_server.store.group_commit import GroupCommitWriter
 
 FAULTS = ("none", "before commit", "after commit")
 

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
-from spincycle_server.store.engine import parse_url
+from spincycle_server.database.engine import parse_url
 
 # Old servers, and new ones with this setting, give the first TIMESTAMP of a table
 # ON UPDATE CURRENT_TIMESTAMP, and the others a default of zero.

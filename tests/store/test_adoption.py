@@ -12,8 +12,8 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions, Store
-from spincycle_server.store.upgrading import upgrade_database
 from tests.databases import SharedServers
 from tests.store import original
 from tests.store.conftest import OPTIONS

@@ -18,9 +18,9 @@ from sqlalchemy import text
 
 from spincycle_grpc.errors import InvalidArgumentError, UnavailableError
 from spincycle_server.config import url_of_go_dsn
+from spincycle_server.database.engine import make_engine, parse_url
+from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions, Store
-from spincycle_server.store.engine import make_engine, parse_url
-from spincycle_server.store.upgrading import upgrade_database
 from tests.databases import MariaDb, SharedServers
 from tests.store.conftest import OPTIONS
 from tests.store.made import create

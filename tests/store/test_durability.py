@@ -8,8 +8,8 @@ import threading
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
-from spincycle_server.store.transaction import Transaction
 from tests.databases import database_server
 from tests.store.conftest import OPTIONS, migrate
 from tests.store.made import create

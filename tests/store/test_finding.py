@@ -19,9 +19,9 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_grpc.v1.state_pb2 import STATE_PENDING, STATE_RUNNING
+from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.store import finding
-from spincycle_server.store.engine import make_engine, parse_url
 from spincycle_server.store.schema import request_args, requests
 from tests.databases import DATABASES, SharedServers
 from tests.store.conftest import OPTIONS, engine_of, migrate

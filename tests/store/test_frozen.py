@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from spincycle_grpc.state import State
+from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import DatabaseOptions, Store
-from spincycle_server.store.engine import make_engine, parse_url
 from spincycle_server.store.schema import requests
 from tests.databases import SharedServers
 from tests.store.conftest import OPTIONS, migrate

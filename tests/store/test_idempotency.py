@@ -13,9 +13,9 @@ from sqlalchemy.engine import Connection
 from spincycle_grpc.errors import ConflictError, SpinCycleError
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_server.database.engine import make_engine
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store
-from spincycle_server.store.engine import make_engine
 from spincycle_server.store.schema import idempotency_keys, request_archives, requests
 from tests.store.conftest import OPTIONS, engine_of, migrate
 from tests.store.made import RUNNER, a_chain, a_request, create

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import DatabaseOptions
-from spincycle_server.store.engine import make_engine, parse_url
 from tests.databases import SharedServers
 
 

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from spincycle_grpc.state import State
+from spincycle_server.maintenance.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
 from spincycle_server.store import Store
-from spincycle_server.store.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
 from spincycle_server.store.schema import idempotency_keys, job_log, metadata, requests
 from tests.store.conftest import OPTIONS, engine_of, migrate
 from tests.store.faults import FAULTS, CommitFaults

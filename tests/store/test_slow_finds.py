@@ -14,9 +14,9 @@ from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import DeadlineExceededError, UnavailableError
 from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_server.database.engine import _mysql_args, statement_limit
+from spincycle_server.database.mysql_dialect import bounded
 from spincycle_server.store import DatabaseOptions, Store, finding
-from spincycle_server.store.engine import _mysql_args, statement_limit
-from spincycle_server.store.mysql_dialect import bounded
 from spincycle_server.store.scan import Scan
 from tests.databases import DATABASES, SharedServers
 from tests.store.conftest import migrate

@@ -27,10 +27,10 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Engine
 
 from spincycle_grpc.state import State
-from spincycle_server.store import transaction as transactions
-from spincycle_server.store.schema import Ascii, BoundedText, Microseconds, StateNumber
-from spincycle_server.store.transaction import MAX_TEXT, RowStatement, Transaction
-from spincycle_server.store.troubles import Trouble, trouble_of
+from spincycle_server.database import transaction as transactions
+from spincycle_server.database.transaction import MAX_TEXT, RowStatement, Transaction
+from spincycle_server.database.troubles import Trouble, trouble_of
+from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 from tests.databases import DATABASES, SharedServers
 from tests.store.conftest import engine_of
 

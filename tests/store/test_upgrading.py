@@ -12,8 +12,8 @@ from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
+from spincycle_server.maintenance.migrating import check_database, upgrade_database, upgrade_sql
 from spincycle_server.store import DatabaseOptions, Store
-from spincycle_server.store.upgrading import check_database, upgrade_database, upgrade_sql
 from tests.databases import SharedServers, find_binary
 from tests.store import original
 from tests.store.conftest import OPTIONS, engine_of

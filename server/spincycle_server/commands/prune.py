@@ -17,7 +17,7 @@ from spincycle_grpc.state import State
 from spincycle_server.app.request_manager import database_options
 from spincycle_server.commands.options import overrides, server_options
 from spincycle_server.config import load_config
-from spincycle_server.store.retention import Retention
+from spincycle_server.maintenance.retention import Retention
 
 _LINE_PAUSE = 10.0
 """Seconds between the lines that tell the progress where there is no terminal."""

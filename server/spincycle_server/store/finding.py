@@ -22,10 +22,10 @@ from sqlalchemy.sql.operators import custom_op
 from spincycle_grpc.errors import CallCancelledError, DeadlineExceededError, InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
+from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.rows import MAX_ARG_TEXT, microseconds_of, request_of
 from spincycle_server.store.scan import Branch, Scan, Span
 from spincycle_server.store.schema import request_args, requests
-from spincycle_server.store.troubles import was_ended
 
 BLOCK = 2_000
 """Rows that are read at a time, so that a find that returns all does not hold them twice."""

@@ -15,11 +15,11 @@ from sqlalchemy import delete, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import ConflictError, SpinCycleError
-from spincycle_server.store.clock import database_now, now_expression
+from spincycle_server.database.clock import database_now, now_expression
+from spincycle_server.database.dialects import insert_ignoring
+from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.group_commit import Write
 from spincycle_server.store.schema import idempotency_keys
-from spincycle_server.store.transaction import Transaction
-from spincycle_server.store.upserts import insert_ignoring
-from spincycle_server.store.writer import Write
 
 KEPT = 86_400_000_000
 """Microseconds that a key is remembered."""

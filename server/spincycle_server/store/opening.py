@@ -8,9 +8,9 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
+from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
+from spincycle_server.database.troubles import translate_for_operator
 from spincycle_server.store import migrations
-from spincycle_server.store.engine import DatabaseOptions, make_engine, parse_url
-from spincycle_server.store.troubles import translate_for_operator
 
 logger = structlog.get_logger(__name__)
 

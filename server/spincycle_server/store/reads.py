@@ -15,7 +15,7 @@ from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.wire import decode, decode_into
-from spincycle_server.store.clock import database_now
+from spincycle_server.database.clock import database_now
 from spincycle_server.store.request_writes import not_found
 from spincycle_server.store.rows import log_entry_of, request_of
 from spincycle_server.store.schema import (

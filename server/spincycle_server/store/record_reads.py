@@ -14,7 +14,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.wire import decode
-from spincycle_server.store.clock import database_now
+from spincycle_server.database.clock import database_now
 from spincycle_server.store.reads import get_job_chain
 from spincycle_server.store.schema import job_log, requests, runners, suspended_job_chains
 

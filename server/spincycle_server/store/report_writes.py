@@ -22,13 +22,13 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     TryReport,
 )
 from spincycle_grpc.wire import encode
-from spincycle_server.store.clock import database_now
+from spincycle_server.database.clock import database_now
+from spincycle_server.database.dialects import insert_ignoring
+from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.group_commit import Write
 from spincycle_server.store.request_writes import RequestRows, not_found, wrong_state
 from spincycle_server.store.rows import microseconds_of
 from spincycle_server.store.schema import job_log, requests, runners, suspended_job_chains
-from spincycle_server.store.transaction import RowStatement, Transaction
-from spincycle_server.store.upserts import insert_ignoring
-from spincycle_server.store.writer import Write
 
 _FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
 _RUNNER_KEPT = 86_400_000_000

@@ -15,7 +15,9 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
-from spincycle_server.store.clock import database_now
+from spincycle_server.database.clock import database_now
+from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.group_commit import Write
 from spincycle_server.store.idempotency import IdempotencyKey, claim_keys
 from spincycle_server.store.schema import (
     request_archives,
@@ -24,8 +26,6 @@ from spincycle_server.store.schema import (
     runners,
     suspended_job_chains,
 )
-from spincycle_server.store.transaction import RowStatement, Transaction
-from spincycle_server.store.writer import Write
 
 _INSERT_REQUEST = RowStatement(lambda _: insert(requests))
 _INSERT_ARCHIVE = RowStatement(lambda _: insert(request_archives))

@@ -16,11 +16,12 @@ from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
 from spincycle_grpc.wire import encode
+from spincycle_server.database.engine import DatabaseOptions, statement_limit
+from spincycle_server.database.reader import Reader
 from spincycle_server.store import finding, idempotency, reads, record_reads
-from spincycle_server.store.engine import DatabaseOptions, statement_limit
+from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.idempotency import ForgetKeys, IdempotencyKey
 from spincycle_server.store.opening import open_engines
-from spincycle_server.store.reader import Reader
 from spincycle_server.store.record_reads import Record
 from spincycle_server.store.report_writes import (
     ApplyReports,
@@ -42,7 +43,6 @@ from spincycle_server.store.request_writes import (
     Unassign,
 )
 from spincycle_server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
-from spincycle_server.store.writer import GroupCommitWriter
 
 _DEFAULTS = DatabaseOptions()
 _FEW_JOBS = 500

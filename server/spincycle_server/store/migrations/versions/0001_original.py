@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
+from spincycle_server.database.types import Ascii, Microseconds
 from spincycle_server.store.migrations.missing import add_table
-from spincycle_server.store.schema import Ascii, Microseconds
 
 revision = "0001"
 down_revision = None

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from spincycle_server.database.types import Ascii
 from spincycle_server.store.migrations.missing import add_column, add_table
-from spincycle_server.store.schema import Ascii
 
 revision = "0002"
 down_revision = "0001"

@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
+from spincycle_server.database.types import Ascii
 from spincycle_server.store.migrations.missing import (
     BLOBS,
     add_column,
@@ -13,7 +14,6 @@ from spincycle_server.store.migrations.missing import (
     widen_mysql,
     widen_mysql_text,
 )
-from spincycle_server.store.schema import Ascii
 
 revision = "0003"
 down_revision = "0002"

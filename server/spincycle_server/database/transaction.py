@@ -18,7 +18,7 @@ from sqlalchemy import Boolean, Insert, Integer, LargeBinary, String, Update
 from sqlalchemy.engine import Connection, CursorResult, Dialect
 from sqlalchemy.types import TypeEngine
 
-from spincycle_server.store.schema import Ascii, BoundedText, Microseconds, StateNumber
+from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 
 MAX_TEXT = 1024 * 1024
 """Characters of statements that are sent at once, unless a single row is longer."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from sqlalchemy.engine import Connection, Engine, make_url
 
+from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
+from spincycle_server.database.retrying import in_transaction
+from spincycle_server.maintenance.adoption import index_args
 from spincycle_server.store import migrations
-from spincycle_server.store.adoption import index_args
-from spincycle_server.store.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.store.migrations import Revisions
-from spincycle_server.store.transactions import in_transaction
 
 _SQLITE_WAIT = 60.0
 """Seconds that a migration of an SQLite file waits for another one."""

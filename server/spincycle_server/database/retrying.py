@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 
-from spincycle_server.store.troubles import Trouble, translate_for_operator, trouble_of
+from spincycle_server.database.troubles import Trouble, translate_for_operator, trouble_of
 
 _Answer = TypeVar("_Answer")
 

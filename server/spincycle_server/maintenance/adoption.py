@@ -11,10 +11,10 @@ from sqlalchemy.engine import Connection, Engine
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.wire import decode_into
+from spincycle_server.database.dialects import insert_ignoring
+from spincycle_server.database.retrying import in_transaction
 from spincycle_server.store.rows import MAX_ARG_TEXT, arg_text
 from spincycle_server.store.schema import request_archives, request_args, requests
-from spincycle_server.store.transactions import in_transaction
-from spincycle_server.store.upserts import insert_ignoring
 
 _PAGE = 200
 """Requests of one transaction."""

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 from spincycle_grpc.errors import SpinCycleError
-from spincycle_server.store.troubles import Trouble, translate, trouble_of
+from spincycle_server.database.troubles import Trouble, translate, trouble_of
 
 _Parameters = ParamSpec("_Parameters")
 _Answer = TypeVar("_Answer")

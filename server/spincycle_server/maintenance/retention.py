@@ -16,9 +16,10 @@ from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import State
+from spincycle_server.database.clock import database_now
+from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
+from spincycle_server.database.retrying import in_transaction
 from spincycle_server.store import migrations
-from spincycle_server.store.clock import database_now
-from spincycle_server.store.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.store.schema import (
     idempotency_keys,
     job_log,
@@ -27,7 +28,6 @@ from spincycle_server.store.schema import (
     requests,
     suspended_job_chains,
 )
-from spincycle_server.store.transactions import in_transaction
 
 MAX_REQUESTS = 50
 """Requests that one transaction deletes."""

@@ -29,7 +29,7 @@ _BEFORE_THE_DRIVER = 0.5
 _FORMS = "sqlite:///PATH, mysql://USER:PASSWORD@HOST/DATABASE or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-registry.register("mysql.spincycle", "spincycle_server.store.mysql_dialect", "MySqlDialect")
+registry.register("mysql.spincycle", "spincycle_server.database.mysql_dialect", "MySqlDialect")
 
 
 @dataclass(frozen=True, slots=True)

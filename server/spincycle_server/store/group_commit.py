@@ -26,11 +26,11 @@ from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, up
 from sqlalchemy.engine import Connection, Engine
 
 from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
+from spincycle_server.database.clock import EXPRESSIONS, now_expression
+from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.database.troubles import Trouble, translate, trouble_of
 from spincycle_server.pacing import Pacer
-from spincycle_server.store.clock import EXPRESSIONS, now_expression
 from spincycle_server.store.schema import writers
-from spincycle_server.store.transaction import RowStatement, Transaction
-from spincycle_server.store.troubles import Trouble, translate, trouble_of
 
 logger = structlog.get_logger(__name__)
 

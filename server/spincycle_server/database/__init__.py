@@ -1,0 +1,1 @@
+"""How the server talks to a database. This room knows no table."""

@@ -1,0 +1,136 @@
+"""Column types that keep the same values on every database.
+
+Ids are compared byte by byte, and times are kept in microseconds, on every database.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, LargeBinary, SmallInteger, String, Text, TypeDecorator
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TEXT_BYTES = 65_535
+
+
+class Ascii(TypeDecorator[str]):
+    """A short ASCII text that is compared byte by byte: BINARY or VARBINARY on MySQL, as in the original."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int, *, fixed: bool = False) -> None:
+        super().__init__(length)
+        self.length = length
+        self.fixed = fixed
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Chooses the type for the database."""
+        if dialect.name == "mysql":
+            kind = mysql.BINARY if self.fixed else mysql.VARBINARY
+            return dialect.type_descriptor(kind(self.length))
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(String(self.length, collation="C"))
+        return dialect.type_descriptor(String(self.length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        """Gives MySQL bytes, and no database a zero byte, which PostgreSQL refuses."""
+        if value is not None and "\0" in value:
+            value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        if value is None or dialect.name != "mysql":
+            return value
+        return value.encode()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Takes MySQL's bytes, without the zeros that pad a short id."""
+        if isinstance(value, bytes):
+            return value.rstrip(b"\0").decode(errors="replace")
+        return None if value is None else str(value)
+
+
+class BoundedText(TypeDecorator[str]):
+    """A text that is cut to what its column holds, and freed of what PostgreSQL cannot store.
+
+    Args:
+        length: Characters of a VARCHAR; None: a TEXT, of which MySQL keeps 65,535 bytes.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Chooses the type for the database."""
+        return dialect.type_descriptor(Text() if self.length is None else String(self.length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Cuts it."""
+        if value is None:
+            return None
+        if "\0" in value:
+            value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        if self.length is not None:
+            return value[: self.length]
+        if len(value) * 4 > _TEXT_BYTES:
+            value = value.encode()[:_TEXT_BYTES].decode(errors="ignore")
+        return value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Takes bytes too, which a column of an original database may hold."""
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+class Microseconds(TypeDecorator[int]):
+    """A time in microseconds since the Unix epoch: TIMESTAMP(6) where there is such a type."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Chooses the type for the database."""
+        if dialect.name == "mysql":
+            return dialect.type_descriptor(mysql.TIMESTAMP(fsp=6))
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(precision=6, timezone=True))
+        return dialect.type_descriptor(BigInteger())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
+        """Gives databases with a type for times a time."""
+        if value is None or dialect.name == "sqlite":
+            return value
+        time = _EPOCH + value * _MICROSECOND
+        return time if dialect.name == "postgresql" else time.replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        """Takes a time, which is UTC."""
+        if isinstance(value, datetime):
+            return (value.replace(tzinfo=value.tzinfo or UTC) - _EPOCH) // _MICROSECOND
+        return None if value is None else int(value)
+
+
+class StateNumber(TypeDecorator[int]):
+    """The number of a State."""
+
+    impl = SmallInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Chooses the type for the database."""
+        return dialect.type_descriptor(mysql.TINYINT() if dialect.name == "mysql" else SmallInteger())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """Makes it a plain number: not all drivers know enums."""
+        return None if value is None else int(value)
+
+
+def blob() -> TypeEngine[bytes]:
+    """Returns a type for bytes of any length: MySQL needs its longest kind."""
+    return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
