@@ -1,4 +1,4 @@
-"""The tables. Those of the original keep its names and columns; added columns are nullable or have a default."""
+"""The tables. Those of the original keep names and columns; added columns are nullable or have a default."""
 
 from __future__ import annotations
 
