@@ -20,7 +20,7 @@ from tests.gateway.wire import JSON, LIMIT, Answer, Connection, request
 
 CREATE = request("POST", "/api/v1/requests", JSON, body=b'{"type":"one-job","args":{"out":"x"}}')
 LIST = request("GET", "/api/v1/requests?limit=1")
-MESSAGE = "the server has 1 calls at hand, its limit: try again later"
+MESSAGE = "the limit of 1 concurrent calls is reached: try again later"
 
 
 @dataclass

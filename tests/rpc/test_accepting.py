@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
 from spincycle_grpc.channels import error_from_rpc
@@ -146,21 +148,54 @@ async def test_calls_that_wait_are_taken_in_together() -> None:
         assert await begun_together(servicer, address) >= CALLS // 8
 
 
-def test_the_installed_library_is_the_one_whose_inside_is_known() -> None:
-    """With a new version, read what `accepting` uses of it, then name it there."""
-    assert grpc.__version__ == accepting.KNOWN_VERSION
+def test_the_lock_file_names_the_known_version() -> None:
+    """Before you lock a new version, read how it defines the names that `accepting` uses."""
+    lock = (Path(__file__).parents[2] / "requirements.lock").read_text()
+    assert f"\ngrpcio=={accepting.KNOWN_VERSION} " in lock
 
 
-async def test_with_another_version_of_the_library_they_are_taken_in_one_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+async def inner() -> AsyncIterator[object]:
+    """What a server of grpc.aio holds."""
+    server = grpc.aio.server()
+    yield server._server  # type: ignore[attr-defined]
+    await server.stop(None)
+
+
+@pytest.mark.parametrize("version", ["1.85.0", "1.85.99"])
+async def test_patch_releases_of_the_known_version_are_used(
+    version: str, inner: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accepting, "KNOWN_VERSION", "0.1")
+    monkeypatch.setattr(grpc, "__version__", version)
+    assert not accepting.unusable_because(inner)
+
+
+@pytest.mark.parametrize("version", ["1.84.1", "1.86.0", "2.85.1"])
+async def test_with_another_version_calls_are_accepted_one_at_a_time_and_nobody_is_warned(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc, "__version__", version)
     with capture_logs() as logs:
         async with served() as (servicer, _, address):
             assert await begun_together(servicer, address) < CALLS // 8
-    (told,) = [event for event in logs if event["log_level"] == "warning"]
-    assert "grpcio==0.1" in told["event"]
-    assert told["grpcio"] == grpc.__version__
+    (told,) = [event for event in logs if event["log_level"] != "debug"]
+    assert told["log_level"] == "info"
+    assert told["reason"] == f"grpcio {version} is not a patch release of 1.85"
+
+
+@pytest.mark.parametrize(
+    "name", ["_MethodResolver", "_RequestCallError", "_handle_rpc", "_schedule_rpc_coro"]
+)
+@pytest.mark.parametrize("stand_in", [None, lambda other: None])
+async def test_private_names_that_are_missing_or_differ_are_not_used(
+    name: str, stand_in: object, inner: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cygrpc, name, stand_in)
+    assert f"cygrpc.{name}" in accepting.unusable_because(inner)
+
+
+def test_a_server_of_another_class_is_not_used() -> None:
+    assert "AioServer" in accepting.unusable_because(None)
 
 
 async def test_each_call_gets_its_own_answer() -> None:

@@ -155,6 +155,7 @@ class GatewayApp:
             transport="http",
             metadata=metadata,
             peer=_peer(scope),
+            is_paced=True,
         )
         return _success(route, await self._call(route, request, context))
 

@@ -1,4 +1,4 @@
-"""How methods are called: one table, and the gRPC way in."""
+"""How a method is called: the method table, which wraps each method once, and the gRPC server."""
 
 from spincycle_server.rpc.context import Authenticator, CallContext, Caller
 from spincycle_server.rpc.gate import Gate

@@ -1,17 +1,19 @@
-"""Calls by gRPC, taken in many at a time.
+"""Accepting many gRPC calls in one turn of the event loop.
 
-grpc.aio asks the library below it for one call, waits for it over a few turns of the event loop, and only
-then asks for the next: however fast calls are done, no more come in than one in a few turns, and a busy
-server's turns are long. So more of the same questions are asked here, and what they bring is handed to
-grpc.aio as its own are. A server's interceptors and its limit of calls do not see these calls.
+grpc.aio requests one call at a time from the C core, and needs several turns of the event loop before it
+requests the next. This limits a busy server, because its turns are long. `Acceptors` therefore keeps more
+requests for calls open, and hands each accepted call to grpc.aio as grpc.aio does itself. Interceptors and
+grpc.aio's `maximum_concurrent_rpcs` do not see these calls.
 
-There is no public way to do so. What is used of the library's inside is named here alone, and only for the
-version of it that this was written for: with another one, calls come in one at a time, as ever.
+grpcio has no public API for this. Only this module uses grpcio's private names. It does so only with a patch
+release of the known version in which all of these names exist with the expected parameters. With any other
+grpcio, calls are accepted one at a time, as grpc.aio does by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,19 +24,70 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 logger = structlog.get_logger(__name__)
 
-QUESTIONS = 128
-"""Calls of one method that the library may hand over in one turn; the next are asked for at once."""
+REQUESTED_CALLS = 128
+"""How many calls of one method the C core can hand over in one turn of the event loop."""
 
 KNOWN_VERSION = "1.85.1"
-"""The version of grpcio whose inside is as it is used here."""
+"""The version of grpcio in the lock file. This module was written against its private names."""
+
+_EXPECTED_PARAMETERS = {
+    "AioServer._request_registered_call": ("self", "method"),
+    "AioServer.is_running": ("self",),
+    "_handle_rpc": (
+        "method_name",
+        "method_resolver",
+        "interceptors",
+        "rpc_state",
+        "loop",
+        "concurrency_exceeded",
+    ),
+    "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
+}
+"""The private functions of `cygrpc` that this module calls, and their parameters."""
+
+_EXPECTED_CLASSES = ("_MethodResolver", "_RequestCallError")
+
+
+def unusable_because(inner: object) -> str:
+    """Returns why the installed grpcio's private names cannot be used, or "" if they can.
+
+    Args:
+        inner: The attribute `_server` of a grpc.aio.Server.
+    """
+    if _series(grpc.__version__) != _series(KNOWN_VERSION):
+        return f"grpcio {grpc.__version__} is not a patch release of {_series(KNOWN_VERSION)}"
+    for name in _EXPECTED_CLASSES:
+        if not inspect.isclass(getattr(cygrpc, name, None)):
+            return f"grpcio {grpc.__version__} has no class cygrpc.{name}"
+    for name, parameters in _EXPECTED_PARAMETERS.items():
+        if _parameters(name) != parameters:
+            return f"cygrpc.{name} of grpcio {grpc.__version__} has other parameters"
+    if not isinstance(inner, cygrpc.AioServer):
+        return f"grpc.aio.Server of grpcio {grpc.__version__} holds no cygrpc.AioServer"
+    return ""
+
+
+def _series(version: str) -> str:
+    return version.rpartition(".")[0]
+
+
+def _parameters(name: str) -> tuple[str, ...]:
+    """Returns the parameters of a function of `cygrpc`; none if it does not exist."""
+    function: Any = cygrpc
+    for part in name.split("."):
+        function = getattr(function, part, None)
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return ()
 
 
 class Acceptors:
-    """Takes calls of some methods in, beside the server itself.
+    """Accepts calls of some methods, in addition to the server itself.
 
     Args:
-        server: The server; the methods are registered with it. It has no interceptors.
-        handlers: Its handlers by the full name of the method, "/package.Service/Method".
+        server: The server on which the methods are registered. It must have no interceptors.
+        handlers: The handlers by full method name, "/package.Service/Method".
     """
 
     def __init__(
@@ -45,17 +98,18 @@ class Acceptors:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Takes calls in from now on, until the server stops. The server must have been started."""
-        if grpc.__version__ != KNOWN_VERSION:
-            logger.warning(
-                f"calls by gRPC are taken in one at a time: for more, install grpcio=={KNOWN_VERSION}",
-                grpcio=grpc.__version__,
-            )
+        """Accepts calls until the server stops. Call it after the server has started.
+
+        Logs at level info if the installed grpcio does not support this: calls still work, but more slowly,
+        and most operators do not choose the version of grpcio.
+        """
+        inner: Any = getattr(self._server, "_server", None)
+        if reason := unusable_because(inner):
+            logger.info("gRPC calls are accepted one at a time, which limits their rate", reason=reason)
             return
-        inner = self._server._server  # type: ignore[attr-defined]
         resolver = cygrpc._MethodResolver([], self._handlers)
         for name in self._handlers:
-            for _ in range(QUESTIONS - 1):  # The server asks one itself.
+            for _ in range(REQUESTED_CALLS - 1):  # The server itself requests one more.
                 self._run(self._accept(inner, resolver, name))
 
     async def _accept(self, inner: Any, resolver: Any, name: str) -> None:
@@ -64,20 +118,20 @@ class Acceptors:
         while inner.is_running():
             try:
                 state = await inner._request_registered_call(method)
-            except cygrpc._RequestCallError:  # So ends a question when the server stops, or its call at once.
+            except cygrpc._RequestCallError:  # The server is stopping, or the call ended before we got it.
                 continue
             answering = cygrpc._handle_rpc(name, resolver, (), state, loop, False)
             self._run(cygrpc._schedule_rpc_coro(answering, state, loop, name))
 
     def _run(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)  # The loop alone would not keep it.
+        self._tasks.add(task)  # The event loop holds only a weak reference to the task.
         task.add_done_callback(self._on_end)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error(
-                "a call by gRPC was lost, and others may be taken in more slowly: restart the server",
+                "accepting a gRPC call failed: restart the server if gRPC calls have become slow",
                 exc_info=task.exception(),
             )

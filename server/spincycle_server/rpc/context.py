@@ -1,4 +1,4 @@
-"""Who calls a method, and under what circumstances: the same for gRPC and HTTP."""
+"""Who calls a method, and how. gRPC and HTTP calls have the same context."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. Without authentication nobody in particular: no name and no roles."""
+    """Who calls. Without authentication, name and roles are empty."""
 
     name: str = ""
     roles: frozenset[str] = frozenset()
@@ -17,39 +17,31 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """The circumstances of one call.
+    """The context of one call.
 
     Attributes:
         caller: Who calls.
-        transport: "grpc" or "http".
-        metadata: Headers, their names in lower case.
+        transport: "grpc" or "http", for the log.
+        metadata: Headers, by names in lower case.
         peer: The caller's address, for the log.
+        is_paced: Whether the call waits its turn if many calls arrive together. The gRPC library already
+            queues its calls, so only HTTP calls are paced.
     """
 
     caller: Caller = Caller()
     transport: str = "grpc"
     metadata: Mapping[str, str] = field(default_factory=dict)
     peer: str = ""
+    is_paced: bool = False
 
 
 class Authenticator(Protocol):
-    """Finds out who calls."""
+    """Identifies callers."""
 
     async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Caller:
         """Returns the caller.
 
         Raises:
-            UnauthenticatedError: The server cannot tell, and has to know.
+            UnauthenticatedError: The caller is unknown, and the server requires a known one.
         """
         ...
-
-
-class Everybody:
-    """The authenticator that asks for nothing: all callers are nobody in particular."""
-
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Caller:
-        """Returns the caller without name and roles."""
-        return _NOBODY
-
-
-_NOBODY = Caller()

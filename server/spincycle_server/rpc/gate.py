@@ -1,109 +1,107 @@
-"""The gate that all calls go through: so many at a time, at a pace, and none when the server shuts down."""
+"""The gate that every unary call passes: it limits concurrent calls, paces them, and closes at shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import structlog
 
 from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
 from spincycle_server.pacing import Pacer
 
-if TYPE_CHECKING:
-    from spincycle_server.rpc.context import CallContext
-
 logger = structlog.get_logger(__name__)
 
 RESERVED = 1000
-"""Calls of other servers that are let in when as many calls as may be are inside."""
+"""Concurrent calls from other servers that are admitted beyond the limit."""
 
-_REFUSALS_TOLD = 1.0
-"""Seconds for which refusals are counted before the log tells them."""
+_REFUSALS_LOGGED_EVERY = 1.0
+"""Seconds over which refusals are counted before one line of the log reports them."""
 
 
 class Gate:
-    """Lets calls in, up to a number at a time, until it is closed.
+    """Admits calls up to a limit until it is closed.
 
-    Calls of other servers have a reserve beyond that, so that users cannot keep them out.
+    Calls from other servers have a reserve beyond the limit, so that users' calls cannot block them.
 
     Args:
-        limit: Calls at a time.
+        limit: The maximum number of concurrent calls.
 
     Attributes:
-        refusals: Tells the log of calls that were refused, here or further in.
+        refusals: Logs refused calls, whether the gate or a later step refused them.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._inside = 0
+        self._in_flight = 0
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._pacer = Pacer()
-        self.refusals = Refusals()
+        self.refusals = RefusalLog()
 
     @property
     def is_full(self) -> bool:
-        """Whether a call of a user would be refused since there are too many."""
-        return self._inside >= self._limit and not self._closed
+        """Whether the gate refuses users' calls because the limit is reached. A closed gate is not full."""
+        return self._in_flight >= self._limit and not self._closed
 
     def full_error(self) -> ResourceExhaustedError:
-        """Returns the error of a call that is refused since there are too many."""
+        """Returns the error of calls that are refused because the limit is reached."""
         return ResourceExhaustedError(
-            f"the server has {self._limit} calls at hand, its limit: try again later",
+            f"the limit of {self._limit} concurrent calls is reached: try again later",
             reason="TOO_MANY_CALLS",
         )
 
-    def enter(self, *, reserved: bool = False) -> None:
-        """Lets one call in; a reserved one is another server's.
+    def enter(self, *, is_reserved: bool = False) -> None:
+        """Admits one call. Each call that enters must leave.
+
+        Args:
+            is_reserved: Whether another server calls, and the reserve is open to the call.
 
         Raises:
-            UnavailableError: The gate is closed: the server shuts down.
-            ResourceExhaustedError: As many calls as may be are inside.
+            UnavailableError: The gate is closed because the server is shutting down.
+            ResourceExhaustedError: The limit is reached.
         """
         if self._closed:
             raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
-        if self._inside >= self._limit + RESERVED * reserved:
+        if self._in_flight >= self._limit + RESERVED * is_reserved:
             error = self.full_error()
             self.refusals.add(error)
             raise error
-        self._inside += 1
+        self._in_flight += 1
         self._idle.clear()
 
-    async def turn(self, context: CallContext) -> None:
-        """Returns when it is the turn of a call that is inside: at once unless many come together by HTTP."""
-        if context.transport != "grpc":  # Those have waited for their turn already.
-            await self._pacer.turn()
+    async def wait_turn(self) -> None:
+        """Waits until an admitted call may start: not at all unless many calls wait together."""
+        await self._pacer.turn()
 
     def leave(self) -> None:
-        """Tells that a call has ended."""
-        self._inside -= 1
-        if self._inside == 0:
+        """Records that an admitted call has ended."""
+        self._in_flight -= 1
+        if self._in_flight == 0:
             self._idle.set()
 
     def close(self) -> None:
-        """Lets nobody in any more."""
+        """Refuses all calls from now on. Admitted calls continue."""
         self._closed = True
 
     async def wait_idle(self) -> None:
-        """Returns when no call is inside."""
+        """Waits until no call is in flight."""
         await self._idle.wait()
 
 
-class Refusals:
-    """Tells the log of refused calls, a second's together: a line each would cost more than to refuse."""
+class RefusalLog:
+    """Logs refused calls, one line a second: a line for each would cost more than the refusal."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
     def add(self, error: ResourceExhaustedError) -> None:
-        """Counts a refusal by its reason."""
+        """Counts a refusal under its reason."""
         if not self._counts:
-            asyncio.get_running_loop().call_later(_REFUSALS_TOLD, self._tell)
+            asyncio.get_running_loop().call_later(_REFUSALS_LOGGED_EVERY, self._log)
         self._counts[error.reason] += 1
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         logger.warning("calls refused", calls=dict(self._counts))
         self._counts.clear()

@@ -1,4 +1,4 @@
-"""The gRPC server: the methods of the tables, reflection and health."""
+"""The gRPC server: it serves method tables, health and reflection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spincycle_server.rpc.methods import Method, MethodTable
 from spincycle_server.rpc.status import status_of
 
 MAX_PENDING = 2000
-"""Calls of one method that have come and were not taken in yet; the library cancels what is beyond."""
+"""How many calls of one method may wait to be accepted. The gRPC library cancels calls beyond that."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -39,9 +39,12 @@ class GrpcServer:
     """Serves method tables over gRPC.
 
     Args:
-        tables: What to serve.
-        address: host:port; port 0 lets the system choose.
-        credentials: For TLS; None: plain text.
+        tables: The methods to serve.
+        address: host:port to listen on. With port 0 the system chooses a port.
+        credentials: For TLS; None: plaintext.
+
+    Attributes:
+        port: The port on which the server listens, 0 before `start`.
     """
 
     def __init__(
@@ -66,10 +69,10 @@ class GrpcServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Listens.
+        """Starts to listen and to accept calls.
 
         Raises:
-            UnavailableError: The address cannot be had.
+            UnavailableError: The server cannot listen on the address.
         """
         try:
             if self._credentials is None:
@@ -78,14 +81,14 @@ class GrpcServer:
                 self.port = self._server.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
             raise UnavailableError(
-                f"cannot listen on {self._address}: the address is in use or not of this machine",
+                f"cannot listen on {self._address}: it is in use, or not an address of this machine",
                 reason="ADDRESS_IN_USE",
             ) from error
         await self._server.start()
         self._acceptors.start()
 
     async def set_serving(self, serving: bool) -> None:
-        """Tells the health service whether the server can do its work."""
+        """Sets what the health service answers, for the server as a whole and for each service."""
         state = (
             health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         )
@@ -93,7 +96,7 @@ class GrpcServer:
             await self._health.set(name, state)
 
     async def stop(self, grace: float) -> None:
-        """Takes no more calls, and returns when those at hand have ended or the grace (seconds) is over."""
+        """Stops accepting calls. Waits for calls in flight to end, for at most `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 
@@ -109,15 +112,15 @@ def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 def _deserialize(request_type: type[Message], data: bytes) -> Message | SpinCycleError:
-    """Returns a request, or the error of one that is broken, which the method raises in its turn.
+    """Returns a request, or the error if it cannot be parsed.
 
-    If it was raised here, the library would answer with a Python error.
+    The method raises the error. If this function raised it, gRPC would answer with its text alone.
     """
     try:
         return request_type.FromString(data)
     except DecodeError:
         return InvalidArgumentError(
-            f"the request is no {request_type.DESCRIPTOR.full_name}: send what the .proto files say",
+            f"the request is not a valid {request_type.DESCRIPTOR.full_name}: encode it by the .proto files",
             reason="BAD_MESSAGE",
         )
 
@@ -127,7 +130,7 @@ def _serialize(message: Any) -> bytes:
     return data
 
 
-def _context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
+def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     return CallContext(transport="grpc", metadata=metadata, peer=context.peer())
 
@@ -135,7 +138,7 @@ def _context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
 def _unary(method: Method) -> Callable[..., Any]:
     async def behavior(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await method.call(request, _context(context))
+            return await method.call(request, _call_context(context))
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))
 
@@ -147,7 +150,7 @@ def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
         requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
         try:
-            async for answer in method.call(requests, _context(context)):
+            async for answer in method.call(requests, _call_context(context)):
                 yield answer
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))

@@ -1,14 +1,14 @@
-"""The table of methods: each method of a servicer, wrapped once for both ways in.
+"""The method table: each method of a servicer, wrapped once for gRPC and HTTP.
 
-What wraps a method is the same for gRPC and for HTTP: the gate that closes when the server shuts
-down, the limit of calls at a time, authentication, the log, and what an error becomes.
+The wrapper does the same for both: it passes the gate, authenticates the caller, logs failures, and turns
+unexpected exceptions into INTERNAL errors.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import structlog
@@ -16,13 +16,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from spincycle_grpc.errors import (
-    InternalError,
-    ResourceExhaustedError,
-    SpinCycleError,
-    Status,
-)
-from spincycle_server.rpc.context import Authenticator, CallContext, Caller
+from spincycle_grpc.errors import InternalError, ResourceExhaustedError, SpinCycleError, Status
+from spincycle_server.rpc.context import Authenticator, CallContext
 from spincycle_server.rpc.gate import Gate
 
 logger = structlog.get_logger(__name__)
@@ -31,7 +26,6 @@ UnaryHandler: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Any]]
 
 _SERVER_FAULTS = frozenset({Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE})
-_NOBODY = Caller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +33,12 @@ class Method:
     """One method, ready to be called.
 
     Attributes:
-        descriptor: The method of the contract.
+        descriptor: The method in the contract.
         request_type: The class of its request.
-        call: The wrapped method. It raises nothing but SpinCycleError and CancelledError. In place of a
-            broken request it takes an error, which it raises when the caller is known.
-        is_stream: Whether it takes and gives streams.
-        is_reserved: Whether other servers call it, and it has places of its own.
+        call: The wrapped method. It raises only SpinCycleError and CancelledError. If a request could not be
+            parsed, the error is passed in its place: the method raises it once the caller is authenticated.
+        is_stream: Whether requests and responses are streams.
+        is_reserved: Whether other servers call it. The gate has a reserve for its calls.
     """
 
     descriptor: MethodDescriptor
@@ -59,9 +53,9 @@ class MethodTable:
 
     Args:
         service: The contract.
-        servicer: Has a coroutine for each method, or an async generator for a streaming one.
-        gate: Lets calls in.
-        authenticator: Finds out who calls.
+        servicer: Has a coroutine for each unary method, and an async generator for each streaming method.
+        gate: Admits calls of unary methods.
+        authenticator: Identifies callers; None: callers have neither name nor roles.
         reserved: The names of methods that other servers call.
     """
 
@@ -91,30 +85,29 @@ class MethodTable:
             request_type=GetMessageClass(descriptor.input_type),
             call=self._stream(descriptor.full_name, handler)
             if is_stream
-            else self._unary(descriptor, handler, reserved=is_reserved),
+            else self._unary(descriptor.full_name, handler, is_reserved=is_reserved),
             is_stream=is_stream,
             is_reserved=is_reserved,
         )
 
-    async def _identified(self, context: CallContext) -> CallContext:
+    async def _authenticated(self, context: CallContext) -> CallContext:
         if self._authenticator is None:
             return context
         caller = await self._authenticator.authenticate(context.metadata, context.peer)
-        return CallContext(caller, context.transport, context.metadata, context.peer)
+        return replace(context, caller=caller)
 
-    def _unary(self, descriptor: MethodDescriptor, handler: UnaryHandler, *, reserved: bool) -> UnaryHandler:
-        name = descriptor.full_name
+    def _unary(self, name: str, handler: UnaryHandler, *, is_reserved: bool) -> UnaryHandler:
         gate = self._gate
 
-        async def call(request: Message, context: CallContext) -> Message:
-            gate.enter(reserved=reserved)
+        async def call(request: Message | SpinCycleError, context: CallContext) -> Message:
+            gate.enter(is_reserved=is_reserved)
             started = time.monotonic()
             try:
-                if not reserved:
-                    await gate.turn(context)
+                if context.is_paced and not is_reserved:
+                    await gate.wait_turn()
                 if self._authenticator is not None:
-                    context = await self._identified(context)
-                answer: Message = await handler(_whole(request), context)
+                    context = await self._authenticated(context)
+                answer: Message = await handler(_parsed(request), context)
             except ResourceExhaustedError as error:
                 gate.refusals.add(error)
                 raise
@@ -122,7 +115,7 @@ class MethodTable:
                 _log_failure(name, request, context, error, started)
                 raise
             except Exception as error:
-                raise _unexpected(name, request, error) from error
+                raise _internal_error(name, request, error) from error
             finally:
                 gate.leave()
             logger.debug("call", method=name, transport=context.transport, seconds=time.monotonic() - started)
@@ -131,29 +124,32 @@ class MethodTable:
         return call
 
     def _stream(self, name: str, handler: StreamHandler) -> StreamHandler:
-        async def call(requests: AsyncIterator[Message], context: CallContext) -> AsyncIterator[Message]:
+        async def call(
+            requests: AsyncIterator[Message | SpinCycleError], context: CallContext
+        ) -> AsyncIterator[Message]:
             started = time.monotonic()
             try:
-                context = await self._identified(context)
-                async for answer in handler((_whole(request) async for request in requests), context):
+                context = await self._authenticated(context)
+                async for answer in handler((_parsed(request) async for request in requests), context):
                     yield answer
             except SpinCycleError as error:
                 _log_failure(name, None, context, error, started)
                 raise
             except Exception as error:
-                raise _unexpected(name, None, error) from error
+                raise _internal_error(name, None, error) from error
 
         return call
 
 
-def _whole(request: Any) -> Any:
+def _parsed(request: Message | SpinCycleError) -> Message:
+    """Returns a request; raises the error that stands in its place if it could not be parsed."""
     if isinstance(request, SpinCycleError):
         raise request
     return request
 
 
 def _log_failure(
-    name: str, request: Message | None, context: CallContext, error: SpinCycleError, started: float
+    name: str, request: object, context: CallContext, error: SpinCycleError, started: float
 ) -> None:
     write = logger.warning if error.status in _SERVER_FAULTS else logger.info
     write(
@@ -168,7 +164,8 @@ def _log_failure(
     )
 
 
-def _unexpected(name: str, request: Message | None, error: Exception) -> InternalError:
+def _internal_error(name: str, request: object, error: Exception) -> InternalError:
+    """Logs an unexpected exception with its traceback. Returns the error that the caller gets instead."""
     request_id = getattr(request, "request_id", "")
-    logger.error("call broke", method=name, request_id=request_id, exc_info=error)
-    return InternalError("internal error: the server's log says more", request_id=request_id)
+    logger.error("call raised an unexpected exception", method=name, request_id=request_id, exc_info=error)
+    return InternalError("internal error: see the server's log for details", request_id=request_id)

@@ -1,4 +1,4 @@
-"""Errors as gRPC statuses, with their reason and request in a google.rpc.ErrorInfo."""
+"""Errors as gRPC statuses. A google.rpc.ErrorInfo detail carries the reason and the request id."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from spincycle_grpc.channels import REQUEST_ID_KEY
 from spincycle_grpc.errors import SpinCycleError
 
 DOMAIN = "spincycle"
-"""The domain of all reasons."""
+"""The domain of every ErrorInfo."""
 
 
 def status_of(error: SpinCycleError) -> grpc.Status:
-    """Returns the status that tells the error whole."""
+    """Returns the status that carries all of an error."""
     detail = Any()
     metadata = {REQUEST_ID_KEY: error.request_id} if error.request_id else {}
     detail.Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
