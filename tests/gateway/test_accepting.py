@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from spincycle_server.gateway.http_protocol import HttpLimits
+from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.http_server import ACCEPTED_TOGETHER, HttpServer
 from spincycle_server.gateway.refusals import EarlyRefusals, UsersCalls
 from spincycle_server.listening import Address, TlsFiles

@@ -1,13 +1,11 @@
-"""The HTTP server: uvicorn, run inside this process's loop and ended by us."""
+"""The HTTP server: uvicorn, run in this process's event loop and stopped by the app."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,9 @@ import uvicorn
 
 from spincycle_grpc.errors import UnavailableError
 from spincycle_grpc.version import API_VERSION
-from spincycle_server.gateway.http_protocol import HttpLimits, HttpProtocol
+from spincycle_server.gateway.http_limits import HttpLimits
+from spincycle_server.gateway.http_protocol import HttpProtocol
+from spincycle_server.gateway.uvicorn_internals import UvicornServer, require_known_uvicorn
 
 if TYPE_CHECKING:
     from spincycle_server.gateway.refusals import EarlyRefusals
@@ -23,27 +23,25 @@ if TYPE_CHECKING:
 
 
 ACCEPTED_TOGETHER = 16
-"""Connections that are accepted in one turn of the loop: libuv accepts one a turn and listener, and turns of
-a busy server are long. So the listener is there as often; all share one queue."""
+"""Connections that the server accepts in one turn of the event loop. libuv accepts one connection per turn
+and listener, and the turns of a busy server are long. So this many listeners share one queue."""
 
-
-class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: signals are the app's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+_START_POLL = 0.001
+"""Seconds between checks whether uvicorn listens."""
 
 
 class HttpServer:
     """Serves an ASGI app.
 
     Args:
-        app: What answers.
-        address: Where to listen; port 0 lets the system choose.
+        app: The ASGI app that answers requests.
+        address: Where to listen. With port 0 the system chooses a port.
         tls: The certificate; empty: plain HTTP.
-        limits: What a client may do.
-        refusals: Says which calls are refused before they are read.
+        limits: The limits of connections.
+        refusals: Decides which requests are refused before the app sees them.
+
+    Attributes:
+        port: The port on which the server listens, 0 before `start`.
     """
 
     def __init__(  # noqa: PLR0917 (each is named above)
@@ -54,20 +52,20 @@ class HttpServer:
         limits: HttpLimits,
         refusals: EarlyRefusals,
     ) -> None:
-        idle_timeout: Any = limits.idle_timeout  # uvicorn asks for an int, and hands it to a timer
+        idle_timeout: Any = limits.idle_timeout  # uvicorn declares an int, and passes it to a timer.
         protocol: Any = partial(HttpProtocol, limits=limits, refusals=refusals)
         self._address = address
         self._config = uvicorn.Config(
             app,
             http=protocol,
             ws="none",
-            proxy_headers=False,  # The peer is who connects: headers that name another can be made up.
+            proxy_headers=False,  # Anyone can forge headers that name another peer.
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=True,
-            headers=[("X-Spincycle-Version", API_VERSION)],  # of all answers, those of uvicorn too
+            headers=[("X-Spincycle-Version", API_VERSION)],  # of all answers, including uvicorn's own
             timeout_keep_alive=idle_timeout,
             limit_concurrency=limits.max_connections,
             ssl_certfile=tls.cert_file or None,
@@ -75,31 +73,31 @@ class HttpServer:
             ssl_ca_certs=tls.ca_file or None,
             ssl_cert_reqs=ssl.CERT_REQUIRED if tls.ca_file else ssl.CERT_NONE,
         )
-        self._server = _Server(self._config)
+        self._server = UvicornServer(self._config)
         self._serving: asyncio.Task[None] | None = None
         self.port = 0
 
     async def start(self) -> None:
-        """Listens.
+        """Starts to listen.
 
         Raises:
-            UnavailableError: The address cannot be had.
+            UnavailableError: The server cannot listen on the address, or does not know the installed uvicorn.
         """
+        require_known_uvicorn(self._config)
         listener = self._listen()
         self.port = listener.getsockname()[1]
         listeners = [listener, *(listener.dup() for _ in range(ACCEPTED_TOGETHER - 1))]
         self._serving = asyncio.create_task(self._server.serve(listeners))
-        while not self._server.started:
+        while not self._server.is_listening:
             if self._serving.done():
                 self._serving.result()
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(_START_POLL)
 
     async def stop(self, grace: float) -> None:
-        """Takes no more requests; returns when those at hand are answered or the grace (seconds) is over."""
+        """Stops accepting requests. Waits for requests in flight, for at most max(`grace`, 1) seconds."""
         if self._serving is None:
             return
-        self._server.config.timeout_graceful_shutdown = max(1, int(grace))
-        self._server.should_exit = True
+        self._server.begin_stop(max(1, int(grace)))
         await self._serving
 
     def _listen(self) -> socket.socket:
@@ -111,11 +109,11 @@ class HttpServer:
             listener.listen(2048)
         except OSError as error:
             listener.close()
-            raise self._refused(error) from error
+            raise self._cannot_listen(error) from error
         listener.setblocking(False)
         return listener
 
-    def _refused(self, error: OSError) -> UnavailableError:
+    def _cannot_listen(self, error: OSError) -> UnavailableError:
         why = (
             "the address is in use"
             if error.errno == errno.EADDRINUSE

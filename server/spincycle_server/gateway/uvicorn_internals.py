@@ -1,0 +1,249 @@
+"""The names inside uvicorn on which the HTTP server depends. Only this module uses them.
+
+uvicorn neither bounds the head of a request nor answers a client before it has read the request, and it has
+no public API to add this. So `UvicornConnection` extends uvicorn's protocol class, and gives its state and
+its steps names of our own. `http_protocol` builds on these names alone.
+
+The server refuses to start with a uvicorn that this module does not know. A fallback to plain uvicorn would
+silently remove the limits on heads, on idle time and on connections that stall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl, service_unavailable
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from spincycle_grpc.errors import UnavailableError
+from spincycle_server.gateway.answer_transport import AnswerTransport
+from spincycle_server.gateway.errors import header_lines
+
+KNOWN_VERSION = "0.54.0"
+"""The version of uvicorn in the lock file. Its other patch releases are used if they have the same names."""
+
+SHARED_ATTRIBUTES = frozenset({"headers", "loop", "parser", "transport", "url"})
+"""The attributes of uvicorn's protocol that subclasses of `UvicornConnection` may use."""
+
+_PROTOCOL_NAMES = SHARED_ATTRIBUTES | {
+    "_start_asgi_task",
+    "_unset_keepalive_if_required",
+    "app",
+    "connections",
+    "cycle",
+    "flow",
+    "on_headers_complete",
+    "on_response_complete",
+    "pipeline",
+    "scheme",
+    "scope",
+    "server_state",
+    "timeout_keep_alive_handler",
+}
+_CYCLE_NAMES = {
+    "disconnected",
+    "keep_alive",
+    "message_event",
+    "more_body",
+    "response_complete",
+    "response_started",
+    "transport",
+}
+_FLOW_NAMES = {"resume_reading", "write_paused"}
+_SERVER_NAMES = {"capture_signals", "config", "serve", "should_exit", "started"}
+
+
+def require_known_uvicorn(config: uvicorn.Config) -> None:
+    """Checks that the installed uvicorn has all names that this module uses.
+
+    Raises:
+        UnavailableError: It is another version, or lacks a name. Reason: UNKNOWN_UVICORN.
+    """
+    is_known = uvicorn.__version__.rpartition(".")[0] == KNOWN_VERSION.rpartition(".")[0]
+    if not is_known or (missing := _missing_names(config)):
+        why = "another version than" if not is_known else f"lacks {', '.join(missing)} of"
+        raise UnavailableError(
+            f"the installed uvicorn {uvicorn.__version__} is not supported: it {why} {KNOWN_VERSION}; "
+            f"run: pip install uvicorn=={KNOWN_VERSION}",
+            reason="UNKNOWN_UVICORN",
+        )
+
+
+def _missing_names(config: uvicorn.Config) -> list[str]:
+    protocol = HttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    cycle_arguments: Any = dict.fromkeys(inspect.signature(RequestResponseCycle).parameters)
+    cycle = RequestResponseCycle(**cycle_arguments)
+    transport: Any = None
+    expected: list[tuple[object, frozenset[str] | set[str]]] = [
+        (protocol, _PROTOCOL_NAMES - {"headers", "url"}),
+        (cycle, _CYCLE_NAMES),
+        (FlowControl(transport), _FLOW_NAMES),
+        (uvicorn.Server(config), _SERVER_NAMES),
+    ]
+    return [
+        f"{type(owner).__name__}.{name}"
+        for owner, names in expected
+        for name in sorted(names)
+        if not hasattr(owner, name)
+    ]
+
+
+class UvicornServer(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the app handles signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals alone."""
+        yield
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the server accepts connections."""
+        return self.started
+
+    def begin_stop(self, grace: int) -> None:
+        """Tells the server to stop: it waits for requests in flight, for at most `grace` seconds."""
+        self.config.timeout_graceful_shutdown = grace
+        self.should_exit = True
+
+
+class UvicornConnection(HttpToolsProtocol):
+    """uvicorn's protocol class, with names of our own for its state and its steps.
+
+    Subclasses override the callbacks of asyncio.Protocol and of httptools' parser, and `on_closing`. Of
+    uvicorn's attributes they use only those in `SHARED_ATTRIBUTES`.
+
+    Args:
+        overloaded: The ASGI app that answers while there are too many connections.
+    """
+
+    def __init__(self, *arguments: Any, overloaded: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._overloaded = overloaded
+        self._answering: Any = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits for its answer."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_receiving_body(self) -> bool:
+        """Whether some of the newest request's body has not arrived yet."""
+        return self.cycle is not None and self.cycle.more_body
+
+    @property
+    def may_write_answer(self) -> bool:
+        """Whether an answer that is written now would neither cut another one in two nor overtake it."""
+        return self.is_idle or not (self.cycle.response_started or self.pipeline)
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether many bytes wait for the client to read them."""
+        return self.flow.write_paused
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme == "https"
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections the server has."""
+        return len(self.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the app that the client is gone. Of pipelined requests, uvicorn tells only the newest."""
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        super().connection_lost(exc)
+
+    def stop_idle_timer(self) -> None:
+        """Stops the timer that ends an idle connection."""
+        self._unset_keepalive_if_required()
+
+    def replace_parser(self) -> None:
+        """Starts to parse anew, with the first line of a request."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+
+    def start_request(self, end: Callable[[], None], *, app: Any = None, method: bytes = b"") -> None:
+        """Starts the app for the request whose head was parsed, or queues it behind earlier requests.
+
+        Args:
+            end: Called to end the connection after the answer, if the client may still be sending a body.
+            app: Answers instead of the server's app, whatever the target of the request is.
+            method: The method of the request; empty: the parser's.
+        """
+        servers_app, target = self.app, self.url
+        if app is not None:
+            self.app, self.url = app, b"/"
+        elif target == b"*":
+            self.url = b"/*"  # uvicorn cannot parse a target without a slash.
+        super().on_headers_complete()
+        self.app = servers_app
+        if target == b"*":
+            self.scope["raw_path"] = target
+        if method:
+            self.scope["method"] = method.decode()
+        may_have_body = self.scope["method"] not in ("GET", "HEAD")
+        close = end if may_have_body else self.transport.close
+        has_body = self.scope["method"] != "HEAD"
+        self.cycle.transport = AnswerTransport(self.transport, close, has_body=has_body)  # type: ignore[assignment]
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, self._overloaded if app is service_unavailable else app)
+
+    def write_answer(self, status: int, rest: bytes) -> None:
+        """Writes an answer that does not come from an app.
+
+        Args:
+            status: The HTTP status.
+            rest: What follows the headers that all answers have.
+        """
+        self.transport.write(STATUS_LINE[status] + header_lines(self.server_state.default_headers) + rest)
+
+    def end_answer(self) -> None:
+        """Makes the connection ready for the next request, after `write_answer`."""
+        self.on_response_complete()
+
+    def close_after_answer(self) -> None:
+        """Ends the connection once the newest request is answered."""
+        self.cycle.keep_alive = False
+
+    def abandon_request(self) -> None:
+        """Tells the app that the client of the newest request is gone."""
+        if not self.is_idle:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def drop_queued_requests(self) -> None:
+        """Drops requests that wait for the answers to earlier ones."""
+        self.pipeline.clear()
+
+    def resume_reading(self) -> None:
+        """Reads from the client again if uvicorn paused it."""
+        self.flow.resume_reading()
+
+    def on_response_complete(self) -> None:
+        """Is called by uvicorn after each answer."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self.on_closing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Is called by uvicorn to end an idle connection."""
+        super().timeout_keep_alive_handler()
+        self.on_closing()
+
+    def on_closing(self) -> None:
+        """Is called when the connection is ending. The client may not have read all of its answers yet."""
