@@ -70,6 +70,7 @@ class SlowBuilder:
     ) -> Ends:
         """Rules 1, 2, 5, 9 and 10."""
         self.check_deps(spec)
+        self.check_each(spec)
         if any(arg.name not in args for arg in spec.required):
             raise RefusedError("REQUIRED_ARG_MISSING")
         if spec.name in outer:
@@ -101,6 +102,15 @@ class SlowBuilder:
             gone.add(free[0])
         if len(gone) < len(spec.nodes):
             raise RefusedError("IMPOSSIBLE_DEPS")
+
+    def check_each(self, spec: SequenceSpec) -> None:
+        """Refuses an `each` that is not list:element, or whose element has the name of another arg."""
+        for node in spec.nodes.values():
+            elements = [arg.expected for arg in node.args]
+            for pair in node.each:
+                if pair.count(":") != 1 or "" in pair.split(":") or pair.split(":")[1] in elements:
+                    raise RefusedError("BAD_SPEC")
+                elements.append(pair.split(":")[1])
 
     def can_be_built(self, node: NodeSpec, args: Args) -> bool:
         lists = [pair.split(":")[0] for pair in node.each]

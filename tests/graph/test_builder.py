@@ -268,12 +268,6 @@ def test_each_takes_elements_of_any_kind_from_all_lists_at_once() -> None:
     ]
 
 
-def test_an_element_of_each_takes_the_place_of_an_arg_of_its_name() -> None:
-    spec = request(node("say", args={"host": "hosts"}, each=["hosts:host"]))
-    chain = chain_of(spec, given={"hosts": ["a"]})
-    assert from_struct(one(chain, "say").args) == {"host": "a"}
-
-
 def test_what_each_sets_is_what_its_last_element_set() -> None:
     spec = request(
         node("say", args=["host"]), node("per", "sequence", "per", each=["hosts:host"], sets=["host"])

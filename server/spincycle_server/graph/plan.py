@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spincycle_server.specs.each import EachPair, each_pairs, each_problems
 from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
+from spincycle_server.specs.problems import Severity
 
 _CATEGORIES = ("job", "sequence", "conditional")
 
@@ -38,7 +40,7 @@ class NodePlan:
     Attributes:
         index: Its number in the sequence.
         args: (name inside, name outside) of what it is given, the `if` arg included.
-        elements: (list, element) of what it is built for each of.
+        each: The lists whose items the node is built for, all walked together.
         needs: The args without which it cannot be built.
         sets: (name inside, name outside) of what it sets.
         deps: The numbers of the nodes that it depends on.
@@ -51,7 +53,7 @@ class NodePlan:
     category: str
     type: str
     args: tuple[tuple[str, str], ...]
-    elements: tuple[tuple[str, str], ...]
+    each: tuple[EachPair, ...]
     parallel: int | None
     needs: tuple[str, ...]
     sets: tuple[tuple[str, str], ...]
@@ -151,19 +153,19 @@ def _plan_node(index: int, spec: NodeSpec, deps: tuple[int, ...], *, is_last: bo
         raise PlanError(f"'parallel' is {spec.parallel}, must be at least 1", "BAD_SPEC", spec.name)
     if spec.category == "conditional" and not (spec.if_arg and spec.eq):
         raise PlanError("a conditional must have 'if' and 'eq'", "BAD_SPEC", spec.name)
-    elements = _elements(spec)
+    each = _checked_each(spec)
     if_arg = spec.if_arg if spec.category == "conditional" else ""
     args = [(arg.expected, arg.given) for arg in spec.args]
     if if_arg:
         args.append((if_arg, if_arg))
-    needs = dict.fromkeys([given for _, given in args] + [list_arg for list_arg, _ in elements])
+    needs = dict.fromkeys([given for _, given in args] + [pair.list_arg for pair in each])
     return NodePlan(
         index=index,
         name=spec.name,
         category=spec.category,
         type=spec.type,
         args=tuple(args),
-        elements=elements,
+        each=each,
         parallel=spec.parallel,
         needs=tuple(needs),
         sets=tuple((node_set.arg, node_set.as_name) for node_set in spec.sets),
@@ -177,15 +179,12 @@ def _plan_node(index: int, spec: NodeSpec, deps: tuple[int, ...], *, is_last: bo
     )
 
 
-def _elements(spec: NodeSpec) -> tuple[tuple[str, str], ...]:
-    elements = []
-    for pair in spec.each:
-        list_arg, colon, element = pair.partition(":")
-        if not (list_arg and colon and element):
+def _checked_each(spec: NodeSpec) -> tuple[EachPair, ...]:
+    for problem in each_problems(spec):
+        if problem.severity is Severity.ERROR:
             where = f"invalid 'each:' each:[{' '.join(spec.each)}]"
-            raise PlanError(f"{where}: {pair!r} must be list:element", "BAD_SPEC", spec.name)
-        elements.append((list_arg, element))
-    return tuple(elements)
+            raise PlanError(f"{where}: {problem.message}", "BAD_SPEC", spec.name)
+    return tuple(each_pairs(spec))
 
 
 def _numbered_deps(spec: SequenceSpec) -> list[tuple[int, ...]]:

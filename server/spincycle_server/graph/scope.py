@@ -47,7 +47,7 @@ class Scope:
         self.ready = ReadyNodes(plan, args)
 
     def given_to(self, node: NodePlan) -> dict[str, object]:
-        """Returns the args that a node is given; the elements of its `each` come on top."""
+        """Returns the args that a node is given; the caller adds the elements of `each`."""
         args = self.args
         return {expected: args[given] for expected, given in node.args}
 

@@ -74,7 +74,7 @@ class SequenceBuilding:
         self._start_noop(scope)
         built: dict[int, _Span] = {}
         for node in scope.ready:
-            if node.elements:
+            if node.each:
                 built[node.index] = yield self._each(node, scope)
             else:
                 made = self._once(node, scope, scope.given_to(node))
@@ -167,7 +167,7 @@ class SequenceBuilding:
 
     def _each(self, node: NodePlan, scope: Scope) -> _Task:
         """Builds a node once for each element, in groups of `parallel`, one group after the other."""
-        names = [element for _, element in node.elements]
+        names = [pair.element for pair in node.each]
         rows = _rows(node, scope)
         given = scope.given_to(node)
         if len(rows) == 1:
@@ -192,18 +192,20 @@ class SequenceBuilding:
 
 def _rows(node: NodePlan, scope: Scope) -> list[tuple[object, ...]]:
     """Returns the lists of an `each`, walked together."""
-    where = f"invalid 'each:' each:[{' '.join(':'.join(pair) for pair in node.elements)}]:"
+    where = f"invalid 'each:' each:[{' '.join(map(str, node.each))}]:"
     lists: list[Sequence[object]] = []
-    for arg, _ in node.elements:
-        value = scope.args[arg]
+    for pair in node.each:
+        value = scope.args[pair.list_arg]
         if not isinstance(value, list | tuple):
             raise scope.place.bad_arg(
-                f"{where} arg {arg} is a {kind_name(value)}, expected a slice", "BAD_EACH", node.name
+                f"{where} arg {pair.list_arg} is a {kind_name(value)}, expected a slice",
+                "BAD_EACH",
+                node.name,
             )
         lists.append(value)
     if len({len(values) for values in lists}) > 1:
         lengths = ", ".join(
-            f"{arg} has {len(values)}" for (arg, _), values in zip(node.elements, lists, strict=True)
+            f"{pair.list_arg} has {len(values)}" for pair, values in zip(node.each, lists, strict=True)
         )
         raise scope.place.bad_arg(
             f"{where} lists must have the same number of elements, but {lengths}", "BAD_EACH", node.name

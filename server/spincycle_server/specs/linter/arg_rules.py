@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spincycle_server.specs.each import each_pairs
 from spincycle_server.specs.linter.arg_flow import ArgFlow, circular_waits, unset_args
 from spincycle_server.specs.linter.calls import Call
 from spincycle_server.specs.linter.report import Report, arrows
-from spincycle_server.specs.linter.uses import NodeUses, SequenceUses, split_each
+from spincycle_server.specs.linter.uses import NodeUses, SequenceUses
 from spincycle_server.specs.model import NodeSpec, Position
 
 
@@ -153,5 +154,5 @@ def _place_of(node: NodeSpec, arg: str) -> tuple[str, Position | None]:
     for one in node.args:
         if one.given == arg:
             return "args", one.position
-    lists = {split[0] for pair in node.each if (split := split_each(pair))}
+    lists = {pair.list_arg for pair in each_pairs(node)}
     return ("each" if arg in lists else "if"), None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from spincycle_server.specs.each import each_pairs
 from spincycle_server.specs.linter.calls import called_by, calling_field
 from spincycle_server.specs.linter.report import Report, Subject
-from spincycle_server.specs.linter.uses import NodeUses, SequenceUses, split_each
+from spincycle_server.specs.linter.uses import NodeUses, SequenceUses
 from spincycle_server.specs.model import NodeSpec, Position, SequenceSpec
 
 NOOP_SEQUENCE = "noop"
@@ -95,10 +96,8 @@ def _given(node: NodeSpec) -> Iterator[tuple[str, str, Position | None]]:
     for arg in node.args:
         if arg.expected:
             yield arg.expected, "args", arg.position
-    for pair in node.each:
-        split = split_each(pair)
-        if split:
-            yield split[1], "each", None
+    for pair in each_pairs(node):
+        yield pair.element, "each", None
 
 
 def _listed(names: list[str]) -> str:

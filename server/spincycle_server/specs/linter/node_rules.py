@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from spincycle_server.specs.each import each_problems
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.linter.sequence_rules import check_duration
-from spincycle_server.specs.linter.uses import split_each
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
+from spincycle_server.specs.problems import Severity
 
 _CATEGORIES = ("job", "sequence", "conditional")
 
@@ -104,30 +105,6 @@ def _check_sets(subject: Subject, node: NodeSpec) -> None:
 
 
 def _check_each(subject: Subject, node: NodeSpec) -> None:
-    expected = {arg.expected for arg in node.args}
-    elements: set[str] = set()
-    lists: dict[str, str] = {}
-    for pair in node.each:
-        split = split_each(pair)
-        if split is None:
-            message = f"'{pair}' must be list:element, the name of a list and the name for one of it"
-            subject.error("BAD_EACH", message, "each")
-            continue
-        list_arg, element = split
-        if element in elements:
-            message = f"element '{element}' is there twice: give each list an element of its own"
-            subject.error("DUPLICATE_ELEMENT", message, "each")
-        elif element in expected:
-            message = f"element '{element}' is an expected arg too: rename one of them"
-            subject.error("ELEMENT_IS_ARG", message, "each")
-        elif list_arg in lists:
-            message = (
-                f"list '{list_arg}' is there twice, for '{lists[list_arg]}' and for '{element}': "
-                "remove one if this is a mistake"
-            )
-            subject.warning("LIST_TWICE", message, "each")
-        if node.category == "conditional" and element == node.if_arg:
-            message = f"element '{element}' takes the place of the 'if' arg: rename it if it should not"
-            subject.warning("HIDDEN_ARG", message, "each")
-        elements.add(element)
-        lists.setdefault(list_arg, element)
+    for problem in each_problems(node):
+        tell = subject.error if problem.severity is Severity.ERROR else subject.warning
+        tell(problem.code, problem.message, "each")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from spincycle_server.specs.each import each_pairs
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
 
 
@@ -63,17 +64,11 @@ def sequence_uses(sequence: SequenceSpec) -> SequenceUses:
     )
 
 
-def split_each(pair: str) -> tuple[str, str] | None:
-    """Returns the list and the element of a `list:element`; None if the pair has another form."""
-    list_arg, _, element = pair.partition(":")
-    return (list_arg, element) if list_arg and element and ":" not in element else None
-
-
 def _node_uses(node: NodeSpec) -> NodeUses:
-    pairs = [split for pair in node.each if (split := split_each(pair))]
+    pairs = each_pairs(node)
     if_args = [node.if_arg] if node.category == "conditional" and node.if_arg else []
-    needs = [arg.given for arg in node.args if arg.given] + [list_arg for list_arg, _ in pairs] + if_args
-    gives = [arg.expected for arg in node.args] + [element for _, element in pairs] + if_args
+    needs = [arg.given for arg in node.args if arg.given] + [pair.list_arg for pair in pairs] + if_args
+    gives = [arg.expected for arg in node.args] + [pair.element for pair in pairs] + if_args
     return NodeUses(
         node=node,
         needs=tuple(dict.fromkeys(needs)),
