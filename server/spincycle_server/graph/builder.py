@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import RequestArg
+from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_ids import job_ids
 from spincycle_server.graph.job_maker import JobMaker
 from spincycle_server.graph.plan import Plans
 from spincycle_server.graph.request_args import request_args, request_sequence
-from spincycle_server.graph.sequences import SequenceBuilding
-from spincycle_server.graph.watch import BuildWatch
+from spincycle_server.graph.sequence_expander import SequenceExpander
 from spincycle_server.specs.model import Specs
 
 DEFAULT_MAX_JOBS = 500_000
@@ -56,7 +56,7 @@ class ChainBuilder:
         request_id: str,
         *,
         ids: Iterator[str] | None = None,
-        watch: BuildWatch | None = None,
+        monitor: BuildMonitor | None = None,
     ) -> BuiltRequest:
         """Builds one request, in time linear in the jobs and edges of its chain.
 
@@ -67,7 +67,7 @@ class ChainBuilder:
             given_args: What the caller gave: JSON values by name, also ones that the spec does not name.
             request_id: The request that the chain is for; "" when it is for none.
             ids: The ids of the jobs. Default: random ones.
-            watch: Follows the build, and can end it.
+            monitor: Follows the build, and can end it.
 
         Raises:
             InvalidArgumentError: The type or the args cannot be used. Reason: UNKNOWN_REQUEST_TYPE,
@@ -76,11 +76,11 @@ class ChainBuilder:
             InternalError: The spec is broken, or a job cannot be created. Reason: BAD_SPEC,
                 UNKNOWN_SEQUENCE, SEQUENCE_CIRCLE, IMPOSSIBLE_DEPS, REQUIRED_ARG_MISSING, JOB_ARGS_MISSING,
                 ARG_NOT_SET, UNKNOWN_JOB_TYPE, JOB_NOT_CREATED.
-            CallCancelledError: The watch gave the build up. Reason: BUILD_CANCELLED.
+            CallCancelledError: The monitor gave the build up. Reason: BUILD_CANCELLED.
         """
         sequence = request_sequence(self._specs, request_type)
         args = request_args(sequence, given_args)
         writer = ChainWriter(request_id, sequence.timeout, ids or job_ids(), self._max_jobs)
-        maker = JobMaker(self._job_factory, request_id, writer, watch or BuildWatch(clock=lambda: 0.0))
-        SequenceBuilding(self._plans, writer, maker).run(sequence.name, dict(given_args))
+        maker = JobMaker(self._job_factory, request_id, writer, monitor or BuildMonitor(clock=lambda: 0.0))
+        SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
         return BuiltRequest(args, writer.chain)

@@ -1,4 +1,4 @@
-"""Making the job of a job node: the one place where a build runs code that is not its own."""
+"""Making the job of a job node: the one path where a build runs code that is not its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
 from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError, make_job
 from spincycle_grpc.structs import to_struct
+from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.plan import NodePlan
 from spincycle_server.graph.scope import Scope
 from spincycle_server.graph.values import checked_copy, copied_args
-from spincycle_server.graph.watch import BuildWatch
 
 
 class JobMaker:
@@ -21,14 +21,16 @@ class JobMaker:
         factory: Knows the job types.
         request_id: The request that the jobs belong to.
         writer: Takes the jobs.
-        watch: Is told which job is being made.
+        monitor: Is told which job is being made.
     """
 
-    def __init__(self, factory: JobFactory, request_id: str, writer: ChainWriter, watch: BuildWatch) -> None:
+    def __init__(
+        self, factory: JobFactory, request_id: str, writer: ChainWriter, monitor: BuildMonitor
+    ) -> None:
         self._factory = factory
         self._request_id = request_id
         self._writer = writer
-        self._watch = watch
+        self._monitor = monitor
 
     def make(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> str:
         """Makes a job, adds it to the chain, takes over the args that it sets, and returns its id.
@@ -58,17 +60,17 @@ class JobMaker:
         return job_id
 
     def _create(self, node: NodePlan, scope: Scope, job_id: str, job_args: dict[str, Any]) -> bytes:
-        self._watch.begin_job(scope.place, node.name, node.type)
+        self._monitor.begin_job(scope.path, node.name, node.type)
         try:
             job = make_job(self._factory, JobId(node.type, node.name, job_id, self._request_id))
             job.create(job_args)
             data = job.serialize()
         except UnknownJobTypeError as error:
-            raise scope.place.broken_spec(str(error), error.reason, node.name) from error
+            raise scope.path.broken_spec(str(error), error.reason, node.name) from error
         except Exception as error:
             raise _not_created(node, scope, _in_words(error)) from error
         finally:
-            self._watch.end_job()
+            self._monitor.end_job()
         if not isinstance(data, bytes):
             raise _not_created(node, scope, f"serialize returned {type(data).__name__}, must be bytes")
         return data
@@ -81,7 +83,7 @@ class JobMaker:
 
 
 def _not_created(node: NodePlan, scope: Scope, what: str) -> InternalError:
-    return scope.place.broken_spec(
+    return scope.path.broken_spec(
         f"job type {node.type} could not be created: {what}", "JOB_NOT_CREATED", node.name
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spincycle_server.graph.place import Place
 from spincycle_server.graph.plan import NodePlan, SequencePlan
 from spincycle_server.graph.ready_nodes import ReadyNodes
+from spincycle_server.graph.spec_path import SpecPath
 
 
 class Scope:
@@ -20,12 +20,12 @@ class Scope:
         node: The node of `outer` that it is built for.
 
     Attributes:
-        place: Where it stands in the specs.
+        path: Where it stands in the specs.
         parent_sequence_id: The id of the sequence around it, or "".
         ready: Its nodes, as they can be built.
     """
 
-    __slots__ = ("args", "node", "outer", "parent_sequence_id", "place", "plan", "ready", "sequence_id")
+    __slots__ = ("args", "node", "outer", "parent_sequence_id", "path", "plan", "ready", "sequence_id")
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Scope:
         self.outer = outer
         self.node = node
         self.parent_sequence_id = outer.sequence_id if outer else ""
-        self.place: Place = Place(plan.name, outer.place if outer else None, node.name if node else "")
+        self.path: SpecPath = SpecPath(plan.name, outer.path if outer else None, node.name if node else "")
         for name, value in plan.defaults:
             args.setdefault(name, value)
         self.ready = ReadyNodes(plan, args)
@@ -64,7 +64,7 @@ class Scope:
         """
         for arg, as_name in node.sets:
             if arg not in args:
-                raise self.place.broken_spec(
+                raise self.path.broken_spec(
                     f"expected {made} to set {arg} in jobargs", "ARG_NOT_SET", node.name
                 )
             is_new = as_name not in self.args

@@ -19,7 +19,7 @@ from spincycle_grpc.duration import format_duration
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_server.builtin_jobs import makes_builtin
 from spincycle_server.call_threads import CallThreads, NoThreadError
-from spincycle_server.graph import BuildWatch, BuiltRequest, ChainBuilder, Creating, request_specs
+from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, JobCreation, request_specs
 
 if TYPE_CHECKING:
     from spincycle_grpc.jobs import JobFactory
@@ -84,12 +84,12 @@ class Building:
             )
         if request_type in self._at_once:
             return self._builder.build(request_type, given_args, request_id)
-        watch = BuildWatch(time.monotonic)
+        monitor = BuildMonitor(time.monotonic)
         self._unfinished += 1
         try:
             return await self._watched(
-                lambda: self._builder.build(request_type, given_args, request_id, watch=watch),
-                watch,
+                lambda: self._builder.build(request_type, given_args, request_id, monitor=monitor),
+                monitor,
                 request_id,
             )
         except NoThreadError as error:
@@ -99,22 +99,22 @@ class Building:
                 reason="BUILD_NOT_STARTED",
             ) from error
         except BaseException:
-            watch.cancel()
+            monitor.cancel()
             raise
         finally:
             self._unfinished -= 1
 
     async def _watched(
-        self, build: Callable[[], BuiltRequest], watch: BuildWatch, request_id: str
+        self, build: Callable[[], BuiltRequest], monitor: BuildMonitor, request_id: str
     ) -> BuiltRequest:
         """Has a thread build, and looks now and then at how long the create at hand has been running."""
         loop = asyncio.get_running_loop()
-        overdue: list[Creating] = []
+        overdue: list[JobCreation] = []
         timer: asyncio.TimerHandle | None = None
 
         def look() -> None:
             nonlocal timer
-            creating = watch.creating
+            creating = monitor.creating
             left = self._create_timeout
             if creating is not None:
                 left -= time.monotonic() - creating.since
@@ -136,7 +136,7 @@ class Building:
             if timer is not None:
                 timer.cancel()
 
-    def _took_too_long(self, creating: Creating, request_id: str) -> InternalError:
+    def _took_too_long(self, creating: JobCreation, request_id: str) -> InternalError:
         limit = format_duration(int(self._create_timeout * 1e9))
         message = f"{creating.describe()}: create of job type {creating.job_type} did not end within {limit}"
         logger.error("job create takes too long", request_id=request_id, error=message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from spincycle_server.specs.field_reader import FieldReader, TooManyAliasesError, positions_of
 from spincycle_server.specs.model import (
     AclSpec,
     ArgSpec,
@@ -20,7 +21,6 @@ from spincycle_server.specs.model import (
     Specs,
 )
 from spincycle_server.specs.problems import Problem, Severity
-from spincycle_server.specs.reading import Reader, TooManyAliasesError, positions_of
 from spincycle_server.specs.yaml_tree import MapNode, Node, YamlTextError, read_tree
 
 _SEQUENCE_FIELDS = ("request", "args", "acl", "nodes", "timeout")
@@ -84,7 +84,7 @@ def _parse_file(file: str, data: bytes) -> tuple[list[SequenceSpec], list[Proble
         return [], [_error(Position(file, error.line, error.column), "BAD_YAML", str(error))]
     if tree.root is None:
         return [], []
-    reader = Reader(file, tree.size)
+    reader = FieldReader(file, tree.size)
     sequences: list[SequenceSpec] = []
     try:
         top = reader.fields(tree.root, "", ("sequences",))
@@ -100,7 +100,7 @@ def _parse_file(file: str, data: bytes) -> tuple[list[SequenceSpec], list[Proble
     return sequences, reader.problems
 
 
-def _sequence(reader: Reader, name: str, key: Node, value: Node) -> SequenceSpec:
+def _sequence(reader: FieldReader, name: str, key: Node, value: Node) -> SequenceSpec:
     fields = reader.fields(value, "", _SEQUENCE_FIELDS)
     kinds = reader.fields(fields["args"], "args", _ARG_KINDS) if "args" in fields else {}
     args = {
@@ -115,7 +115,7 @@ def _sequence(reader: Reader, name: str, key: Node, value: Node) -> SequenceSpec
             reader.node = ""
     return SequenceSpec(
         name=name,
-        request=reader.truth(fields.get("request"), "request"),
+        request=reader.boolean(fields.get("request"), "request"),
         required=args["required"],
         optional=args["optional"],
         static=args["static"],
@@ -126,7 +126,7 @@ def _sequence(reader: Reader, name: str, key: Node, value: Node) -> SequenceSpec
     )
 
 
-def _arg(reader: Reader, item: Node) -> ArgSpec:
+def _arg(reader: FieldReader, item: Node) -> ArgSpec:
     fields = reader.fields(item, "args", ("name", "desc", "default"))
     return ArgSpec(
         name=reader.text(fields.get("name"), "name") or "",
@@ -136,17 +136,17 @@ def _arg(reader: Reader, item: Node) -> ArgSpec:
     )
 
 
-def _acl(reader: Reader, item: Node) -> AclSpec:
+def _acl(reader: FieldReader, item: Node) -> AclSpec:
     fields = reader.fields(item, "acl", ("role", "admin", "ops"))
     return AclSpec(
         role=reader.text(fields.get("role"), "role") or "",
-        admin=reader.truth(fields.get("admin"), "admin"),
+        admin=reader.boolean(fields.get("admin"), "admin"),
         ops=reader.texts(fields.get("ops"), "ops"),
         position=reader.position(item),
     )
 
 
-def _node(reader: Reader, name: str, key: Node, value: Node) -> NodeSpec:
+def _node(reader: FieldReader, name: str, key: Node, value: Node) -> NodeSpec:
     fields = reader.fields(value, "", _NODE_FIELDS)
     eq: dict[str, str] = {}
     if "eq" in fields:
@@ -171,13 +171,13 @@ def _node(reader: Reader, name: str, key: Node, value: Node) -> NodeSpec:
     )
 
 
-def _node_arg(reader: Reader, item: Node) -> NodeArg:
+def _node_arg(reader: FieldReader, item: Node) -> NodeArg:
     fields = reader.fields(item, "args", ("expected", "given"))
     expected = reader.text(fields.get("expected"), "expected") or ""
     return NodeArg(expected, reader.text(fields.get("given"), "given") or expected, reader.position(item))
 
 
-def _node_set(reader: Reader, item: Node) -> NodeSet:
+def _node_set(reader: FieldReader, item: Node) -> NodeSet:
     if not isinstance(item, MapNode):
         arg = reader.text(item, "sets") or ""
         return NodeSet(arg, arg, reader.position(item))

@@ -94,7 +94,7 @@ def read_tree(data: bytes) -> Tree:
         line = data.count(b"\n", 0, error.start) + 1
         raise YamlTextError("is not UTF-8", line, error.start - data.rfind(b"\n", 0, error.start)) from error
     try:
-        return _Builder().build(yaml.parse(text, Loader=yaml.CSafeLoader))
+        return _TreeBuilder().build(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
@@ -114,7 +114,7 @@ def _reader_problem(error: yaml.reader.ReaderError, text: str) -> tuple[str, int
     return f"cannot be read: {error.reason}", 0, 0
 
 
-class _Builder:
+class _TreeBuilder:
     def __init__(self) -> None:
         self._root: Node | None = None
         self._stack: list[tuple[ListNode | MapNode, str | None]] = []

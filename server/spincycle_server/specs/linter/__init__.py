@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spincycle_server.specs.linter.arg_rules import ArgRules
+from spincycle_server.specs.linter.arg_usage import sequence_usage
+from spincycle_server.specs.linter.call_graph import CallGraph
 from spincycle_server.specs.linter.call_rules import check_call
-from spincycle_server.specs.linter.calls import Calls
 from spincycle_server.specs.linter.dep_rules import check_deps
 from spincycle_server.specs.linter.node_rules import check_node
 from spincycle_server.specs.linter.report import Report
 from spincycle_server.specs.linter.sequence_rules import check_sequence
-from spincycle_server.specs.linter.uses import sequence_uses
 from spincycle_server.specs.model import Specs
 from spincycle_server.specs.problems import Problem
 
@@ -33,8 +33,8 @@ def lint(specs: Specs, knows_job_type: Callable[[str], bool] | None) -> list[Pro
         All problems, errors and warnings, by file and line.
     """
     report = Report()
-    uses = {name: sequence_uses(sequence) for name, sequence in specs.sequences.items()}
-    calls = Calls(uses)
+    uses = {name: sequence_usage(sequence) for name, sequence in specs.sequences.items()}
+    calls = CallGraph(uses)
     for name, sequence in specs.sequences.items():
         check_sequence(report, sequence)
         check_deps(report, sequence)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from spincycle_server.specs.linter.circles import circles
-from spincycle_server.specs.linter.uses import NodeUses
+from spincycle_server.specs.linter.arg_usage import NodeUsage
+from spincycle_server.specs.linter.cycles import find_cycles
 
 
 class ArgFlow:
@@ -21,7 +21,9 @@ class ArgFlow:
         absent: Number of a node that cannot be built to the args that it lacks.
     """
 
-    def __init__(self, nodes: Sequence[NodeUses], start: Iterable[str], *, empty_lists: bool = False) -> None:
+    def __init__(
+        self, nodes: Sequence[NodeUsage], start: Iterable[str], *, empty_lists: bool = False
+    ) -> None:
         self._nodes = nodes
         self._empty_lists = empty_lists
         self._exist: set[str] = set()
@@ -51,11 +53,11 @@ class ArgFlow:
                     del self.absent[index]
                     queue += self._set_by(self._nodes[index])
 
-    def _set_by(self, node: NodeUses) -> tuple[str, ...]:
+    def _set_by(self, node: NodeUsage) -> tuple[str, ...]:
         return () if self._empty_lists and node.may_set_nothing else node.sets
 
 
-def unset_args(flow: ArgFlow, nodes: Sequence[NodeUses]) -> list[tuple[NodeUses, str]]:
+def unset_args(flow: ArgFlow, nodes: Sequence[NodeUsage]) -> list[tuple[NodeUsage, str]]:
     """Returns which nodes lack which args that no node sets at all, and lets these args exist.
 
     Args:
@@ -74,21 +76,21 @@ def unset_args(flow: ArgFlow, nodes: Sequence[NodeUses]) -> list[tuple[NodeUses,
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class ArgCycle:
     """A node that waits for an arg, which is set only by nodes that wait for the node.
 
     Attributes:
         node: The node.
         arg: The arg.
-        circle: Names of nodes, each of which waits for the next one, and the last one for `node`, the first.
+        cycle: Names of nodes, each of which waits for the next one, and the last one for `node`, the first.
     """
 
-    node: NodeUses
+    node: NodeUsage
     arg: str
-    circle: list[str]
+    cycle: list[str]
 
 
-def circular_waits(flow: ArgFlow, nodes: Sequence[NodeUses]) -> list[Wait]:
+def arg_cycles(flow: ArgFlow, nodes: Sequence[NodeUsage]) -> list[ArgCycle]:
     """Returns why the nodes cannot be built that lack only args that nodes set.
 
     Args:
@@ -97,7 +99,7 @@ def circular_waits(flow: ArgFlow, nodes: Sequence[NodeUses]) -> list[Wait]:
         nodes: The nodes of the flow.
     """
     setters = _setters(nodes)
-    found: list[Wait] = []
+    found: list[ArgCycle] = []
     while flow.absent:
         # Whatever sets an absent arg waits too, so each way leads on and, in the end, round and round.
         waits_for: dict[int | str, Collection[int | str]] = {
@@ -105,16 +107,16 @@ def circular_waits(flow: ArgFlow, nodes: Sequence[NodeUses]) -> list[Wait]:
             for index, absent in sorted(flow.absent.items())
         }
         waits_for |= {arg: setters[arg] for absent in flow.absent.values() for arg in absent}
-        # Other circles may be mere consequences of the last ones: the next round tells.
-        for circle in circles(waits_for, last_only=True):
-            indices = [point for point in circle if isinstance(point, int)]
+        # Other cycles may be mere consequences of the last ones: the next round tells.
+        for cycle in find_cycles(waits_for, last_only=True):
+            indices = [point for point in cycle if isinstance(point, int)]
             node = nodes[indices[0]]
-            found.append(Wait(node, str(circle[1]), [nodes[index].node.name for index in indices]))
+            found.append(ArgCycle(node, str(cycle[1]), [nodes[index].node.name for index in indices]))
             flow.provide(node.needs)
     return found
 
 
-def _setters(nodes: Sequence[NodeUses]) -> dict[str, list[int]]:
+def _setters(nodes: Sequence[NodeUsage]) -> dict[str, list[int]]:
     setters: dict[str, list[int]] = {}
     for index, node in enumerate(nodes):
         for arg in node.sets:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spincycle_server.specs.each import each_pairs
-from spincycle_server.specs.linter.arg_flow import ArgFlow, circular_waits, unset_args
-from spincycle_server.specs.linter.calls import Call
+from spincycle_server.specs.linter.arg_flow import ArgFlow, arg_cycles, unset_args
+from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
+from spincycle_server.specs.linter.call_graph import Call
 from spincycle_server.specs.linter.report import Report, arrows
-from spincycle_server.specs.linter.uses import NodeUses, SequenceUses
 from spincycle_server.specs.model import NodeSpec, Position
 
 
@@ -35,7 +35,7 @@ class ArgRules:
         calls: The calls of it.
     """
 
-    def __init__(self, report: Report, uses: SequenceUses, calls: Sequence[Call]) -> None:
+    def __init__(self, report: Report, uses: SequenceUsage, calls: Sequence[Call]) -> None:
         self._report = report
         self._uses = uses
         self._calls = calls
@@ -61,12 +61,12 @@ class ArgRules:
             flow = ArgFlow(nodes, start.args)
             for node, arg in unset_args(flow, nodes):
                 self._tell("MISSING_ARG", f"nothing provides arg '{arg}': {self._remedy(start)}", node, arg)
-            for wait in circular_waits(flow, nodes):
-                if len(wait.circle) == 1:
+            for wait in arg_cycles(flow, nodes):
+                if len(wait.cycle) == 1:
                     message = f"only the node itself sets arg '{wait.arg}', which it needs first"
                 else:
                     message = (
-                        f"only nodes that wait for this one set arg '{wait.arg}': {arrows(wait.circle)}, "
+                        f"only nodes that wait for this one set arg '{wait.arg}': {arrows(wait.cycle)}, "
                         "each of which needs what the next one sets"
                     )
                 self._tell("ARG_CIRCLE", message, wait.node, wait.arg)
@@ -91,7 +91,7 @@ class ArgRules:
         where = f"node {start.call.node.node.name} of sequence {start.call.caller.name}"
         return f"{remedy}; {where} calls the sequence without it"
 
-    def _tell(self, code: str, message: str, node: NodeUses, arg: str) -> None:
+    def _tell(self, code: str, message: str, node: NodeUsage, arg: str) -> None:
         if (node.node.name, arg) in self._told:
             return
         self._told.add((node.node.name, arg))
@@ -112,7 +112,7 @@ class ArgRules:
                 for arg in sorted(absent & set_by_each):
                     self._warn_of_empty_lists(nodes[index], arg)
 
-    def _warn_of_empty_lists(self, node: NodeUses, arg: str) -> None:
+    def _warn_of_empty_lists(self, node: NodeUsage, arg: str) -> None:
         if (node.node.name, arg) in self._told:
             return
         self._told.add((node.node.name, arg))

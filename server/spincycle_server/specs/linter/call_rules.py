@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from spincycle_server.specs.each import each_pairs
-from spincycle_server.specs.linter.calls import called_by, calling_field
+from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
+from spincycle_server.specs.linter.call_graph import called_by, calling_field
 from spincycle_server.specs.linter.report import Report, Subject
-from spincycle_server.specs.linter.uses import NodeUses, SequenceUses
 from spincycle_server.specs.model import NodeSpec, Position, SequenceSpec
 
 NOOP_SEQUENCE = "noop"
@@ -17,7 +17,7 @@ _SHOWN = 3
 
 
 def check_call(
-    report: Report, sequence: SequenceSpec, node: NodeUses, uses: Mapping[str, SequenceUses]
+    report: Report, sequence: SequenceSpec, node: NodeUsage, uses: Mapping[str, SequenceUsage]
 ) -> None:
     """Checks a node against the sequences that it calls, if any.
 
@@ -35,7 +35,7 @@ def check_call(
 class _CallCheck:
     """Checks one node against the sequences that it calls."""
 
-    def __init__(self, subject: Subject, node: NodeUses, uses: Mapping[str, SequenceUses]) -> None:
+    def __init__(self, subject: Subject, node: NodeUsage, uses: Mapping[str, SequenceUsage]) -> None:
         self._subject = subject
         self._node = node
         self._uses = uses

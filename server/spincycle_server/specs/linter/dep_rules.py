@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from spincycle_server.specs.linter.circles import circles
+from spincycle_server.specs.linter.cycles import find_cycles
 from spincycle_server.specs.linter.report import Report, arrows
 from spincycle_server.specs.model import SequenceSpec
 
 
 def check_deps(report: Report, sequence: SequenceSpec) -> None:
-    """Finds deps on nodes that do not exist, and circles."""
+    """Finds deps on nodes that do not exist, and cycles."""
     graph: dict[str, list[str]] = {}
     for node in sequence.nodes.values():
         graph[node.name] = []
@@ -18,6 +18,6 @@ def check_deps(report: Report, sequence: SequenceSpec) -> None:
             else:
                 message = f"there is no node '{dep}' in the sequence: correct the name, or remove it"
                 report.about(sequence, node).error("UNKNOWN_DEP", message, "deps")
-    for circle in circles(graph):
-        message = f"deps that form a circle have no end: {arrows(circle)}"
-        report.about(sequence, sequence.nodes[circle[0]]).error("DEP_CIRCLE", message, "deps")
+    for cycle in find_cycles(graph):
+        message = f"deps that form a cycle have no end: {arrows(cycle)}"
+        report.about(sequence, sequence.nodes[cycle[0]]).error("DEP_CIRCLE", message, "deps")

@@ -69,9 +69,9 @@ class Subject:
         )
 
 
-def arrows(circle: list[str]) -> str:
-    """Returns a circle as messages show it: `a -> b -> a`. Of a very long one, the middle is left out."""
-    steps = [*circle, circle[0]]
+def arrows(cycle: list[str]) -> str:
+    """Returns a cycle as messages show it: `a -> b -> a`. Of a very long one, the middle is left out."""
+    steps = [*cycle, cycle[0]]
     left_out = len(steps) - 2 * _NAMES_SHOWN_AT_EACH_END
     if left_out > 1:
         steps[_NAMES_SHOWN_AT_EACH_END:-_NAMES_SHOWN_AT_EACH_END] = [f"({left_out} more)"]

@@ -8,7 +8,7 @@ _LEVELS_SHOWN_AT_EACH_END = 5
 _LONGEST_MESSAGE = 2000
 
 
-class Place:
+class SpecPath:
     """A sequence that is being built.
 
     Attributes:
@@ -19,7 +19,7 @@ class Place:
 
     __slots__ = ("node", "outer", "sequence")
 
-    def __init__(self, sequence: str, outer: Place | None = None, node: str = "") -> None:
+    def __init__(self, sequence: str, outer: SpecPath | None = None, node: str = "") -> None:
         self.sequence = sequence
         self.outer = outer
         self.node = node
@@ -31,11 +31,11 @@ class Place:
         middle is left out.
         """
         steps: list[str] = []
-        place: Place | None = self
-        while place is not None:
-            steps.append(f"in seq sequence_{place.sequence}" + (f", node {node}" if node else ""))
-            node = place.node
-            place = place.outer
+        path: SpecPath | None = self
+        while path is not None:
+            steps.append(f"in seq sequence_{path.sequence}" + (f", node {node}" if node else ""))
+            node = path.node
+            path = path.outer
         steps.reverse()
         left_out = len(steps) - 2 * _LEVELS_SHOWN_AT_EACH_END
         if left_out > 0:

@@ -10,7 +10,7 @@ from spincycle_server.specs.model import NodeSpec, SequenceSpec
 
 
 @dataclass(frozen=True, slots=True)
-class NodeUses:
+class NodeUsage:
     """What a node does with args.
 
     Attributes:
@@ -29,7 +29,7 @@ class NodeUses:
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceUses:
+class SequenceUsage:
     """What a sequence does with args.
 
     Attributes:
@@ -43,16 +43,16 @@ class SequenceUses:
 
     sequence: SequenceSpec
     declared: frozenset[str]
-    nodes: tuple[NodeUses, ...]
+    nodes: tuple[NodeUsage, ...]
     needs: frozenset[str]
     sets: frozenset[str]
     sets_surely: frozenset[str]
 
 
-def sequence_uses(sequence: SequenceSpec) -> SequenceUses:
+def sequence_usage(sequence: SequenceSpec) -> SequenceUsage:
     """Returns what a sequence does with args, in time linear in its size."""
     nodes = tuple(_node_uses(node) for node in sequence.nodes.values())
-    return SequenceUses(
+    return SequenceUsage(
         sequence=sequence,
         declared=frozenset(
             arg.name for args in (sequence.required, sequence.optional, sequence.static) for arg in args
@@ -64,12 +64,12 @@ def sequence_uses(sequence: SequenceSpec) -> SequenceUses:
     )
 
 
-def _node_uses(node: NodeSpec) -> NodeUses:
+def _node_uses(node: NodeSpec) -> NodeUsage:
     pairs = each_pairs(node)
     if_args = [node.if_arg] if node.category == "conditional" and node.if_arg else []
     needs = [arg.given for arg in node.args if arg.given] + [pair.list_arg for pair in pairs] + if_args
     gives = [arg.expected for arg in node.args] + [pair.element for pair in pairs] + if_args
-    return NodeUses(
+    return NodeUsage(
         node=node,
         needs=tuple(dict.fromkeys(needs)),
         gives=frozenset(gives),

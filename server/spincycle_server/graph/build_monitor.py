@@ -6,23 +6,23 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from spincycle_grpc.errors import CallCancelledError
-from spincycle_server.graph.place import Place
+from spincycle_server.graph.spec_path import SpecPath
 
 
-class Creating(NamedTuple):
+class JobCreation(NamedTuple):
     """A job that is being made: its factory, create or serialize runs."""
 
-    place: Place
+    path: SpecPath
     node: str
     job_type: str
     since: float
 
     def describe(self) -> str:
         """Returns where in the specs the job stands, as errors say it: `in seq sequence_a, node b`."""
-        return self.place.describe(self.node)
+        return self.path.describe(self.node)
 
 
-class BuildWatch:
+class BuildMonitor:
     """What one build shares with the thread that waits for it.
 
     The building thread writes `creating` and reads `cancelled`, the waiting one does the reverse;
@@ -36,7 +36,7 @@ class BuildWatch:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.creating: Creating | None = None
+        self.creating: JobCreation | None = None
         self._clock = clock
         self._cancelled = False
 
@@ -49,7 +49,7 @@ class BuildWatch:
         """Gives the build up: it ends before its next job. A create that runs is not interrupted."""
         self._cancelled = True
 
-    def begin_job(self, place: Place, node: str, job_type: str) -> None:
+    def begin_job(self, path: SpecPath, node: str, job_type: str) -> None:
         """Says that a job is going to be made.
 
         Raises:
@@ -57,10 +57,10 @@ class BuildWatch:
         """
         if self._cancelled:
             raise CallCancelledError(
-                f"{place.describe(node)}: the building of the job chain was given up",
+                f"{path.describe(node)}: the building of the job chain was given up",
                 reason="BUILD_CANCELLED",
             )
-        self.creating = Creating(place, node, job_type, self._clock())
+        self.creating = JobCreation(path, node, job_type, self._clock())
 
     def end_job(self) -> None:
         """Says that the job is made, or failed to be."""

@@ -1,4 +1,4 @@
-"""Circles in directed graphs, found in linear time and without recursion."""
+"""Cycles in directed graphs, found in linear time and without recursion."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import TypeVar
 _T = TypeVar("_T", bound=Hashable)
 
 
-def circles(graph: Mapping[_T, Collection[_T]], *, last_only: bool = False) -> list[list[_T]]:
-    """Finds circles. Where several share a point, directly or through others, one stands for all.
+def find_cycles(graph: Mapping[_T, Collection[_T]], *, last_only: bool = False) -> list[list[_T]]:
+    """Finds cycles. Where several share a point, directly or through others, one stands for all.
 
     Args:
         graph: Each point with the points that it leads to, which must be in the graph too.
-        last_only: Leave out circles from which a way leads to another circle that shares no point.
+        last_only: Leave out cycles from which a way leads to another cycle that shares no point.
 
     Returns:
-        The points of each circle, once each, from the one that comes first in the graph on.
+        The points of each cycle, once each, from the one that comes first in the graph on.
     """
     order = {point: index for index, point in enumerate(graph)}
-    leads_to_circle: set[_T] = set()
+    leads_to_cycle: set[_T] = set()
     found: list[list[_T]] = []
     for component in _components(graph):
         members = set(component)
         onward = any(
-            after in leads_to_circle for point in component for after in graph[point] if after not in members
+            after in leads_to_cycle for point in component for after in graph[point] if after not in members
         )
         round_about = len(component) > 1 or component[0] in graph[component[0]]
         if round_about and not (last_only and onward):
-            found.append(_circle_through(min(component, key=order.__getitem__), graph, members))
+            found.append(_cycle_through(min(component, key=order.__getitem__), graph, members))
         if round_about or onward:
-            leads_to_circle |= members
-    return sorted(found, key=lambda circle: order[circle[0]])
+            leads_to_cycle |= members
+    return sorted(found, key=lambda cycle: order[cycle[0]])
 
 
-def _circle_through(start: _T, graph: Mapping[_T, Collection[_T]], members: set[_T]) -> list[_T]:
-    """Returns the shortest circle through a point of a component."""
+def _cycle_through(start: _T, graph: Mapping[_T, Collection[_T]], members: set[_T]) -> list[_T]:
+    """Returns the shortest cycle through a point of a component."""
     came_from: dict[_T, _T] = {}
     queue = [start]
     for point in queue:  # Grows as it goes.
@@ -48,7 +48,7 @@ def _circle_through(start: _T, graph: Mapping[_T, Collection[_T]], members: set[
             if after in members and after not in came_from:
                 came_from[after] = point
                 queue.append(after)
-    raise ValueError(f"{start} is in no circle")
+    raise ValueError(f"{start} is in no cycle")
 
 
 def _components(graph: Mapping[_T, Collection[_T]]) -> Iterator[list[_T]]:

@@ -12,9 +12,9 @@ from collections.abc import Generator, Sequence
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_maker import JobMaker
-from spincycle_server.graph.place import Place
 from spincycle_server.graph.plan import NodePlan, PlanError, Plans, SequencePlan
 from spincycle_server.graph.scope import Scope
+from spincycle_server.graph.spec_path import SpecPath
 from spincycle_server.graph.values import kind_name
 
 _Span = tuple[str, str]
@@ -24,7 +24,7 @@ _Task = Generator["_Task", _Span, _Span]
 """Builds something: yields tasks for what is inside, is sent their spans, and returns its own."""
 
 
-class SequenceBuilding:
+class SequenceExpander:
     """The building of one chain.
 
     Args:
@@ -67,7 +67,7 @@ class SequenceBuilding:
         """Builds a sequence between two noops, and hands the args that it sets to the one around it."""
         plan = scope.plan
         if plan.name in self._open_sequences:
-            raise scope.place.broken_spec(
+            raise scope.path.broken_spec(
                 f"sequence '{plan.name}' is part of itself, which has no end", "SEQUENCE_CIRCLE"
             )
         self._open_sequences.add(plan.name)
@@ -130,29 +130,29 @@ class SequenceBuilding:
 
     def _inner(self, name: str, node: NodePlan, scope: Scope, args: dict[str, object], missing: str) -> Scope:
         if name not in self._plans:
-            raise scope.place.broken_spec(missing, "UNKNOWN_SEQUENCE", node.name)
-        plan = self._plan(name, scope.place, node.name)
+            raise scope.path.broken_spec(missing, "UNKNOWN_SEQUENCE", node.name)
+        plan = self._plan(name, scope.path, node.name)
         for arg in plan.required:
             if arg not in args:
-                raise scope.place.broken_spec(
+                raise scope.path.broken_spec(
                     f"required arg '{arg}' not set", "REQUIRED_ARG_MISSING", node.name
                 )
         return Scope(plan, self._writer.job_id(), args, scope, node)
 
-    def _plan(self, name: str, outer: Place | None = None, node: str = "") -> SequencePlan:
+    def _plan(self, name: str, outer: SpecPath | None = None, node: str = "") -> SequencePlan:
         try:
             return self._plans.get(name)
         except PlanError as error:
-            raise Place(name, outer, node).broken_spec(error.message, error.reason, error.node) from None
+            raise SpecPath(name, outer, node).broken_spec(error.message, error.reason, error.node) from None
 
     def _conditional(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> _Task:
         """Builds the sequence that the value of the `if` arg picks, between two more noops."""
         value = args[node.if_arg]
         if not isinstance(value, str):
-            raise scope.place.bad_arg(f"'if' arg '{node.if_arg}' is not a string", "BAD_IF", node.name)
+            raise scope.path.bad_arg(f"'if' arg '{node.if_arg}' is not a string", "BAD_IF", node.name)
         name = node.eq.get(value, node.eq.get("default"))
         if name is None:
-            raise scope.place.bad_arg(
+            raise scope.path.bad_arg(
                 f"'if: {node.if_arg}' value '{value}' does not match any options: {', '.join(node.eq)}",
                 "BAD_IF",
                 node.name,
@@ -197,7 +197,7 @@ def _rows(node: NodePlan, scope: Scope) -> list[tuple[object, ...]]:
     for pair in node.each:
         value = scope.args[pair.list_arg]
         if not isinstance(value, list | tuple):
-            raise scope.place.bad_arg(
+            raise scope.path.bad_arg(
                 f"{where} arg {pair.list_arg} is a {kind_name(value)}, expected a slice",
                 "BAD_EACH",
                 node.name,
@@ -207,7 +207,7 @@ def _rows(node: NodePlan, scope: Scope) -> list[tuple[object, ...]]:
         lengths = ", ".join(
             f"{pair.list_arg} has {len(values)}" for pair, values in zip(node.each, lists, strict=True)
         )
-        raise scope.place.bad_arg(
+        raise scope.path.bad_arg(
             f"{where} lists must have the same number of elements, but {lengths}", "BAD_EACH", node.name
         )
     return list(zip(*lists, strict=True))
@@ -217,7 +217,7 @@ def _args_missing(scope: Scope) -> SpinCycleError:
     waiting = scope.ready.waiting()
     names = " ".join(node.name for node in waiting)
     absent = dict.fromkeys(arg for node in waiting for arg in node.needs if arg not in scope.args)
-    return scope.place.broken_spec(
+    return scope.path.broken_spec(
         f"Job Args are missing for [{names}]: no node that can be built sets {', '.join(absent)}",
         "JOB_ARGS_MISSING",
     )

@@ -1,13 +1,13 @@
-"""Which node calls which sequence: circles, and what no request reaches."""
+"""Which node calls which sequence: cycles, and what no request reaches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spincycle_server.specs.linter.circles import circles
+from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
+from spincycle_server.specs.linter.cycles import find_cycles
 from spincycle_server.specs.linter.report import Report, arrows
-from spincycle_server.specs.linter.uses import NodeUses, SequenceUses
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
 
 
@@ -16,7 +16,7 @@ class Call:
     """A node that calls a sequence; a conditional makes one call for each sequence that it may pick."""
 
     caller: SequenceSpec
-    node: NodeUses
+    node: NodeUsage
     target: str
 
 
@@ -32,7 +32,7 @@ def calling_field(node: NodeSpec) -> str:
     return "eq" if node.category == "conditional" else "type"
 
 
-class Calls:
+class CallGraph:
     """All calls of some specs.
 
     Args:
@@ -42,7 +42,7 @@ class Calls:
         of: Sequence to the calls of it.
     """
 
-    def __init__(self, uses: Mapping[str, SequenceUses]) -> None:
+    def __init__(self, uses: Mapping[str, SequenceUsage]) -> None:
         self._uses = uses
         self.of: dict[str, list[Call]] = {name: [] for name in uses}
         self._targets: dict[str, dict[str, NodeSpec]] = {name: {} for name in uses}
@@ -54,15 +54,15 @@ class Calls:
                         self._targets[name].setdefault(target, node.node)
 
     def check(self, report: Report) -> None:
-        """Finds circles, and what no request reaches."""
-        self._check_circles(report)
+        """Finds cycles, and what no request reaches."""
+        self._check_cycles(report)
         self._check_reached(report)
 
-    def _check_circles(self, report: Report) -> None:
-        for circle in circles(self._targets):
-            sequence = self._uses[circle[0]].sequence
-            node = self._targets[circle[0]][(circle[1:] or circle)[0]]
-            message = f"sequences that call each other in a circle have no end: {arrows(circle)}"
+    def _check_cycles(self, report: Report) -> None:
+        for cycle in find_cycles(self._targets):
+            sequence = self._uses[cycle[0]].sequence
+            node = self._targets[cycle[0]][(cycle[1:] or cycle)[0]]
+            message = f"sequences that call each other in a cycle have no end: {arrows(cycle)}"
             report.about(sequence, node).error("SEQUENCE_CIRCLE", message, calling_field(node))
 
     def _check_reached(self, report: Report) -> None:

@@ -22,7 +22,7 @@ class TooManyAliasesError(Exception):
     """Following the aliases of a file takes far more steps than the file has nodes."""
 
 
-class Reader:
+class FieldReader:
     """Reads one file's nodes, and gathers the problems.
 
     Args:
@@ -128,7 +128,7 @@ class Reader:
         """Returns a list of texts."""
         return tuple(text for item in self.items(node, field) if (text := self.text(item, field)) is not None)
 
-    def truth(self, node: Node | None, field: str) -> bool:
+    def boolean(self, node: Node | None, field: str) -> bool:
         """Returns a bool. None or null: False."""
         text = self.text(node, field)
         if node is None or text is None or text in _FALSE:
@@ -160,7 +160,7 @@ class Reader:
             raise TooManyAliasesError
 
 
-def positions_of(reader: Reader, fields: Mapping[str, Node]) -> dict[str, Position]:
+def positions_of(reader: FieldReader, fields: Mapping[str, Node]) -> dict[str, Position]:
     """Returns where the values of fields stand."""
     return {name: reader.position(node) for name, node in fields.items()}
 
