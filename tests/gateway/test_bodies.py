@@ -17,9 +17,9 @@ import pytest
 from spincycle_grpc.errors import ResourceExhaustedError
 from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_server.gateway.app import GatewayApp
-from spincycle_server.gateway.bodies import Bodies
+from spincycle_server.gateway.body_budget import BodyBudget
 from spincycle_server.gateway.content_coding import decoded
-from spincycle_server.gateway.errors import HttpError
+from spincycle_server.gateway.errors import ErrorFormat, HttpError
 from spincycle_server.rpc import Gate, MethodTable
 from tests.e2e.processes import ServerProcess, running
 from tests.gateway.conftest import MAX_BODY
@@ -130,7 +130,7 @@ async def test_what_gzip_becomes_needs_room_too() -> None:
     app = GatewayApp(
         [MethodTable(service, Uncalled(), Gate(10))],
         title="Here",
-        full_errors=True,
+        error_format=ErrorFormat.FULL,
         max_body=MAX_BODY,
         max_bodies=2 * MAX_BODY,
         on_refused=lambda error: refused.append(error.reason),
@@ -164,8 +164,8 @@ def test_the_room_of_a_client_that_is_gone_is_given_back(crowded: ServerProcess)
 
 
 def test_a_share_is_given_back_whole() -> None:
-    bodies = Bodies(10)
-    with bodies.share() as one, bodies.share() as other:
+    budget = BodyBudget(10)
+    with budget.share() as one, budget.share() as other:
         one.hold(4)
         other.hold(6)
         with pytest.raises(ResourceExhaustedError) as caught:
@@ -173,21 +173,21 @@ def test_a_share_is_given_back_whole() -> None:
         assert caught.value.reason == "TOO_MANY_BODIES"
         other.hold(5)
         one.hold(5)
-    with bodies.share() as one:
+    with budget.share() as one:
         one.hold(10)
 
 
 def test_threads_lose_no_byte() -> None:
-    bodies = Bodies(10)
+    budget = BodyBudget(10)
 
     def hold(_: int) -> None:
         for size in range(200):
-            with contextlib.suppress(ResourceExhaustedError), bodies.share() as share:
+            with contextlib.suppress(ResourceExhaustedError), budget.share() as share:
                 share.hold(size % 8)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(hold, range(8)))
-    with bodies.share() as share:
+    with budget.share() as share:
         share.hold(10)
 
 
@@ -196,14 +196,14 @@ async def test_gzip_is_read_bit_by_bit_and_counted(size: int) -> None:
     plain = bytes(number % 251 for number in range(size))
     packed = gzip.compress(plain)
     needed = len(packed) + size
-    with Bodies(needed).share() as share:
+    with BodyBudget(needed).share() as share:
         assert await decoded(packed, "gzip", size, share) == plain
-    with pytest.raises(ResourceExhaustedError), Bodies(needed - 1).share() as share:
+    with pytest.raises(ResourceExhaustedError), BodyBudget(needed - 1).share() as share:
         await decoded(packed, "gzip", size, share)
     if size:
-        with pytest.raises(HttpError) as caught, Bodies(2 * needed).share() as share:
+        with pytest.raises(HttpError) as caught, BodyBudget(2 * needed).share() as share:
             await decoded(packed, "gzip", size - 1, share)
         assert caught.value.status == 413
-    with pytest.raises(HttpError) as caught, Bodies(2 * needed).share() as share:
+    with pytest.raises(HttpError) as caught, BodyBudget(2 * needed).share() as share:
         await decoded(packed[:-1], "gzip", size, share)
     assert caught.value.status == 400

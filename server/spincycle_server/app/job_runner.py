@@ -16,6 +16,7 @@ from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
 from spincycle_server.config import Config, advertised
 from spincycle_server.credentials import channel_credentials
+from spincycle_server.gateway import ErrorFormat
 from spincycle_server.job_factories import find_factory
 from spincycle_server.job_runner.chains import Chains
 from spincycle_server.job_runner.job_try import JobTools
@@ -83,7 +84,15 @@ async def job_runner(
         descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
         reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
         tables = [MethodTable(descriptor, service, gate, reserved=reserved)]
-        server = Served("job-runner", tables, gate, address, grpc_address)
+        server = Served(
+            "job-runner",
+            "Spin Cycle Job Runner",
+            ErrorFormat.MESSAGE,
+            tables,
+            gate,
+            address,
+            grpc_address,
+        )
         await server.start(stack, config)
         host = advertised(address, config.job_runner_advertise)
         scheme = "https" if config.server_tls else "http"

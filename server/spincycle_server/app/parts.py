@@ -13,7 +13,7 @@ import structlog
 
 from spincycle_server.config import Config
 from spincycle_server.credentials import server_credentials
-from spincycle_server.gateway import GatewayApp, HttpLimits, HttpServer, with_cors
+from spincycle_server.gateway import ErrorFormat, GatewayApp, HttpLimits, HttpServer, with_cors
 from spincycle_server.listening import Address
 from spincycle_server.rpc import Gate, GrpcServer, MethodTable
 
@@ -24,7 +24,9 @@ class Served:
     """One server's two ways in.
 
     Args:
-        name: What it is, for the log.
+        name: The name of the server in the log.
+        title: The title of its OpenAPI document.
+        error_format: The format of errors in its JSON API.
         tables: What it serves.
         gate: What lets calls in.
         address: Where to serve HTTP.
@@ -34,12 +36,16 @@ class Served:
     def __init__(  # noqa: PLR0917 (each is named above)
         self,
         name: str,
+        title: str,
+        error_format: ErrorFormat,
         tables: Sequence[MethodTable],
         gate: Gate,
         address: Address,
         grpc_address: Address | None,
     ) -> None:
         self._name = name
+        self._title = title
+        self._error_format = error_format
         self._tables = tables
         self._gate = gate
         self._grpc_server: GrpcServer | None = None
@@ -50,8 +56,8 @@ class Served:
         """Serves until the stack is left. The addresses then have the ports that the system chose."""
         app = GatewayApp(
             self._tables,
-            title=f"Spin Cycle {self._name.replace('-', ' ').title()}",
-            full_errors=self._name == "request-manager",
+            title=self._title,
+            error_format=self._error_format,
             max_body=config.server_max_body,
             max_bodies=config.server_max_bodies,
             on_refused=self._gate.refusals.add,

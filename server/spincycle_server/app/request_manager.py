@@ -14,6 +14,7 @@ from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_server.app.parts import Served, background
 from spincycle_server.config import Config
 from spincycle_server.credentials import channel_credentials
+from spincycle_server.gateway import ErrorFormat
 from spincycle_server.job_factories import find_factory, knows_job_type
 from spincycle_server.listening import Address
 from spincycle_server.plugins import load_authenticator
@@ -100,7 +101,15 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         ]
         address = config.server_addr or REQUEST_MANAGER_ADDRESS
         background(stack, "dispatcher", dispatcher.run())
-        server = Served("request-manager", tables, gate, address, config.server_grpc)
+        server = Served(
+            "request-manager",
+            "Spin Cycle Request Manager",
+            ErrorFormat.FULL,
+            tables,
+            gate,
+            address,
+            config.server_grpc,
+        )
         await server.start(stack, config)
         stack.callback(reports.end_streams)
         stack.push_async_callback(server.finish_calls, config.server_stop_timeout)

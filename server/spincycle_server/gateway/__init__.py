@@ -2,7 +2,8 @@
 
 from spincycle_server.gateway.app import GatewayApp
 from spincycle_server.gateway.cors import with_cors
+from spincycle_server.gateway.errors import ErrorFormat
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.http_server import HttpServer
 
-__all__ = ["GatewayApp", "HttpLimits", "HttpServer", "with_cors"]
+__all__ = ["ErrorFormat", "GatewayApp", "HttpLimits", "HttpServer", "with_cors"]

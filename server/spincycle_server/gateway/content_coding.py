@@ -1,21 +1,21 @@
-"""gzip, of answers and of requests."""
+"""Content codings: gzip for answers and for requests."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
 
-from spincycle_server.gateway.bodies import Share
+from spincycle_server.gateway.body_budget import BodyShare
 from spincycle_server.gateway.errors import HttpError
 
 MIN_COMPRESSED = 1500
-"""Bytes of the smallest body that is compressed; a smaller one fits in one packet anyway."""
+"""Bytes of the smallest body that is compressed. A smaller body fits in one packet anyway."""
 
 _LONG = 65_536
-"""Bytes from which on a body is compressed in a thread, so that others need not wait for it."""
+"""Bytes of the smallest body that is compressed in a thread, so that it does not block the event loop."""
 
 _STEP = 262_144
-"""Bytes that a request's body is inflated by at a time."""
+"""Bytes of a request's body that are decompressed at a time."""
 
 _LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -23,7 +23,7 @@ _CODINGS = ("gzip", "x-gzip")
 
 
 def prefers_gzip(accept_encoding: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip, and does not like the plain body better."""
+    """Whether an Accept-Encoding header accepts gzip and does not prefer the plain body."""
     weights: dict[str, float] = {}
     for part in accept_encoding.lower().split(","):
         coding, _, parameters = part.partition(";")
@@ -46,7 +46,7 @@ def _weight(parameters: str) -> float:
 
 
 async def compressed(body: bytes) -> bytes:
-    """Returns a body as gzip."""
+    """Returns a body compressed with gzip. Large bodies are compressed in a thread."""
     return _compress(body) if len(body) < _LONG else await asyncio.to_thread(_compress, body)
 
 
@@ -55,18 +55,18 @@ def _compress(body: bytes) -> bytes:
     return compressor.compress(body) + compressor.flush()
 
 
-async def decoded(body: bytes, content_encoding: str, limit: int, share: Share) -> bytes:
-    """Returns a request's body without its content coding.
+async def decoded(body: bytes, content_encoding: str, limit: int, share: BodyShare) -> bytes:
+    """Returns the decompressed body of a request. It is decompressed in a thread.
 
     Args:
-        body: The body as it was sent.
-        content_encoding: The header.
-        limit: The most bytes that the result may have.
-        share: Is to hold the body and the result.
+        body: The body as the client sent it.
+        content_encoding: The Content-Encoding header.
+        limit: The maximum size of the result in bytes.
+        share: It holds the body and the result from now on.
 
     Raises:
-        HttpError: 415 for a coding that is not gzip, 413 for more than the limit, 400 if it is broken.
-        ResourceExhaustedError: All bodies together are over their limit.
+        HttpError: 415 if the coding is not gzip, 413 if the result exceeds the limit, 400 for invalid gzip.
+        ResourceExhaustedError: There is no room for the result. Reason: TOO_MANY_BODIES.
     """
     coding = content_encoding.strip().lower()
     if coding in ("", "identity"):
@@ -77,25 +77,27 @@ async def decoded(body: bytes, content_encoding: str, limit: int, share: Share) 
     return await asyncio.to_thread(_inflate, body, limit, share)
 
 
-def _inflate(body: bytes, limit: int, share: Share) -> bytes:
+def _inflate(body: bytes, limit: int, share: BodyShare) -> bytes:
     inflater = zlib.decompressobj(_GZIP)
     parts: list[bytes] = []
     size = 0
     view, position = memoryview(body), 0
     while not inflater.eof:
         rest: bytes | memoryview = inflater.unconsumed_tail
-        if not rest:  # A step at a time, since what is not yet inflated is copied each time.
+        if not rest:  # One step at a time: zlib copies the bytes that it leaves over.
             rest = view[position : position + _STEP]
             position += len(rest)
         try:
             part = inflater.decompress(rest, _STEP)
         except zlib.error as error:
-            raise HttpError(400, "Bad Request: the body is not gzip, as Content-Encoding says") from error
+            raise HttpError(
+                400, "Bad Request: the body is not gzip, although Content-Encoding says so"
+            ) from error
         size += len(part)
         if size > limit:
-            raise HttpError(413, f"Request Entity Too Large: at most {limit} bytes without gzip")
+            raise HttpError(413, f"Request Entity Too Large: at most {limit} bytes when decompressed")
         if not (part or rest or inflater.eof):
-            raise HttpError(400, "Bad Request: the gzip of the body ends early")
+            raise HttpError(400, "Bad Request: the gzip data of the body is truncated")
         share.hold(len(body) + size)
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,4 +1,4 @@
-"""Which web pages may call: the answers to browsers that ask."""
+"""Cross-origin resource sharing (CORS): which web pages may call the server."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ ALLOWED_METHODS = ("GET", "HEAD", "POST", "PUT")
 ALLOWED_HEADERS = ("Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key")
 EXPOSED_HEADERS = ("Location", "Retry-After", "X-Spincycle-Version")
 PREFLIGHT_SECONDS = 600
-"""How long a browser may remember what it was told."""
+"""How long a browser may cache the answer to a preflight request."""
 
 
 def with_cors(app: Any, origins: Sequence[str]) -> Any:
-    """Returns an ASGI app that lets pages of some origins call another.
+    """Returns an ASGI app that adds CORS to another one.
 
     Args:
-        app: What answers.
-        origins: The origins, as "https://ops.example.com"; "*" for all; none: the app as it is.
+        app: The app that answers requests.
+        origins: The origins whose pages may call, such as "https://ops.example.com"; "*" for all. Without
+            origins, the app is returned unchanged.
     """
     if not origins:
         return app

@@ -1,18 +1,38 @@
-"""Answers that are no method's: no such route, body too large, and so on."""
+"""Errors as HTTP answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import TypeAlias
 
+from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
 from spincycle_grpc.v1.error_pb2 import Error
 from spincycle_grpc.wire import encode
 
 Header: TypeAlias = tuple[bytes, bytes]
 
+FRAMEWORK_STATUSES = frozenset({401, 408, 413, 415})
+"""The statuses that always have `ErrorFormat.MESSAGE`: the original's HTTP framework sends these errors."""
+
+_FRAMEWORK_REASONS = frozenset({"BAD_JSON", "BAD_PATH", "WRONG_TYPE"})
+"""The reasons of INVALID_ARGUMENT that always have `ErrorFormat.MESSAGE`, for the same reason."""
+
+
+class ErrorFormat(Enum):
+    """What the body of an error contains.
+
+    Attributes:
+        MESSAGE: The message alone, as errors of the original's Job Runner.
+        FULL: Message, request id and HTTP status, as errors of the original's Request Manager.
+    """
+
+    MESSAGE = "message"
+    FULL = "full"
+
 
 class HttpError(Exception):
-    """An answer that is no method's."""
+    """An error that the gateway answers itself, without a method. Its format is `ErrorFormat.MESSAGE`."""
 
     def __init__(self, status: int, message: str, headers: Sequence[Header] = ()) -> None:
         super().__init__(message)
@@ -22,10 +42,19 @@ class HttpError(Exception):
 
 
 def header_lines(headers: Iterable[Header]) -> bytes:
-    """Returns headers as they are sent, each a line."""
+    """Returns headers as HTTP/1.1 writes them, one line each."""
     return b"".join(b"%s: %s\r\n" % header for header in headers)
 
 
 def error_body(message: str) -> bytes:
-    """Returns the body of an error that is its message alone, written as all JSON here is."""
+    """Returns the body of an error in `ErrorFormat.MESSAGE`."""
     return b'{"message":' + encode(Error(message=message), "message") + b"}\n"
+
+
+def formatted_error_body(error: SpinCycleError, error_format: ErrorFormat) -> bytes:
+    """Returns the body of a method's error. Some errors have `ErrorFormat.MESSAGE` on all servers."""
+    status = error.status.http_status
+    is_framework = isinstance(error, InvalidArgumentError) and error.reason in _FRAMEWORK_REASONS
+    if error_format is ErrorFormat.MESSAGE or is_framework or status in FRAMEWORK_STATUSES:
+        return error_body(error.message)
+    return encode(Error(message=error.message, request_id=error.request_id, http_status=status)) + b"\n"

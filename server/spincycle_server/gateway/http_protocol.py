@@ -116,7 +116,7 @@ class HttpProtocol(UvicornConnection):
         self._in_head = False
         self._stop_timer()
         if self._refusals.is_due() and self._may_be_refused_here():
-            self._refusal = self._refusals.answer(self.parser.get_method(), self.url)
+            self._refusal = self._refusals.refuse(self.parser.get_method(), self.url)
             if self._refusal:
                 self._start_timer(self._limits.read_timeout)
                 return

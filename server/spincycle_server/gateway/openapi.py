@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a server: its routes, as the contracts have them."""
+"""The OpenAPI 3.1 document of a server, built from its routes and from the comments of the contracts."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from spincycle_grpc.errors import Status
 from spincycle_grpc.v1.error_pb2 import Error
 from spincycle_grpc.v1.json_pb2 import HTTP_BODY_FORM_EMPTY, HTTP_BODY_FORM_NULL, HTTP_BODY_FORM_TEXT
 from spincycle_grpc.version import API_VERSION
+from spincycle_server.gateway.errors import FRAMEWORK_STATUSES, ErrorFormat
 from spincycle_server.gateway.openapi_schemas import Schema, Schemas
 from spincycle_server.gateway.query import enum_names
 from spincycle_server.gateway.routes import Route
 
 PATH = "/openapi.json"
-"""Where a server has its document."""
+"""The path of the document."""
 
 _CODES = re.compile(r"(?<![A-Z_])[A-Z]+(?:_[A-Z]+)+(?![A-Z_])|\b(?:INTERNAL|UNAVAILABLE|UNAUTHENTICATED)\b")
 _ALWAYS = (Status.RESOURCE_EXHAUSTED, Status.INTERNAL, Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED)
 _OF_BODIES = (408, 413, 415)
-_FRAMEWORK = frozenset({401, *_OF_BODIES})
-"""Errors that are a message alone on a Request Manager too."""
 
-_DESCRIPTION = """Keys are read in any case, unknown ones ignored, and `null` is as if the key were missing.
-Every path also answers HEAD where it has GET, and OPTIONS with `Allow`; other methods get 405 with `Allow`.
-What is no HTTP gets 400, a head over 64 KiB 431, one that does not come in time 408. Answers of some size
-are compressed for clients that accept gzip, and requests may be sent with `Content-Encoding: gzip`."""
+_DESCRIPTION = """Keys of JSON objects are case-insensitive. Unknown keys are ignored, and `null` means the
+same as a missing key. Every path with GET also answers HEAD. Every path answers OPTIONS with `Allow`, and
+other methods with 405 and `Allow`. Malformed HTTP gets 400, a head over 64 KiB gets 431, and a head that
+takes too long gets 408. Large answers are compressed for clients that accept gzip, and requests
+may be sent with `Content-Encoding: gzip`."""
 
 
-def document(routes: Sequence[Route], title: str, *, full_errors: bool) -> dict[str, Any]:
-    """Returns the document of some routes.
+def document(routes: Sequence[Route], title: str, error_format: ErrorFormat) -> dict[str, Any]:
+    """Returns the document.
 
     Args:
-        routes: What the server answers.
-        title: The name of the server.
-        full_errors: Whether errors have request id and status.
+        routes: The routes of the server.
+        title: The title of the document.
+        error_format: The format of methods' errors.
     """
-    return _Document(title, full_errors=full_errors).of(routes)
+    return _DocumentBuilder(title, error_format).build(routes)
 
 
 @cache
@@ -52,28 +52,20 @@ def _comments() -> Mapping[str, str]:
     return comments
 
 
-class _Document:
-    """One document while it is made.
-
-    Args:
-        title: The name of the server.
-        full_errors: Whether errors have request id and status.
-    """
-
-    def __init__(self, title: str, *, full_errors: bool) -> None:
+class _DocumentBuilder:
+    def __init__(self, title: str, error_format: ErrorFormat) -> None:
         self._title = title
-        self._full_errors = full_errors
+        self._error_format = error_format
         self._schemas = Schemas(_comments())
         self._schemas.components["Message"] = {
             "type": "object",
-            "description": "An error that is told by its message alone.",
+            "description": "An error that consists of its message alone.",
             "properties": {"message": {"type": "string"}},
             "required": ["message"],
             "additionalProperties": False,
         }
 
-    def of(self, routes: Sequence[Route]) -> dict[str, Any]:
-        """Returns the document of these routes."""
+    def build(self, routes: Sequence[Route]) -> dict[str, Any]:
         paths: dict[str, Any] = {}
         for route in routes:
             paths.setdefault(route.template, {})[route.http_method.lower()] = self._operation(route, routes)
@@ -118,7 +110,7 @@ class _Document:
             operation["parameters"] = parameters
         if route.body:
             schema = self._body_schema(route)
-            # Without one there is no Content-Type either, and the answer is 415.
+            # A request without a body has no Content-Type either, and gets 415.
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         return operation
 
@@ -200,7 +192,7 @@ class _Document:
         return self._schemas.of_message(message, is_read=False)
 
     def _errors(self, route: Route, comment: str) -> dict[str, Any]:
-        """Returns the errors: those that comments name, those of all methods, those of bodies."""
+        """Returns the errors that comments name, that all methods have, and that reading a body may cause."""
         service = _comments().get(route.method.descriptor.containing_service.full_name, "")
         names = {name for text in (comment, service) for name in _CODES.findall(text)}
         statuses = {status.http_status for status in Status if status.name in names}
@@ -212,7 +204,7 @@ class _Document:
 
     def _error(self, status: int) -> dict[str, Any]:
         schema: Schema = {"$ref": "#/components/schemas/Message"}
-        if self._full_errors and status not in _FRAMEWORK:
+        if self._error_format is ErrorFormat.FULL and status not in FRAMEWORK_STATUSES:
             error = self._schemas.of_message(Error.DESCRIPTOR, is_read=False)
             schema = {"anyOf": [error, schema]} if status == HTTPStatus.BAD_REQUEST else error
         headers = {"Retry-After": _reference("Retry-After")} if status in _LATER else {}
@@ -227,12 +219,12 @@ _HEADERS: dict[str, Any] = {
         "schema": {"type": "string", "const": API_VERSION},
     },
     "Location": {
-        "description": "Where what was made can be had.",
+        "description": "URL of the created resource.",
         "required": True,
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "Retry-After": {
-        "description": "After how many seconds the call may be tried again.",
+        "description": "Seconds after which the call may be retried.",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
@@ -258,7 +250,7 @@ def _operation_id(route: Route) -> str:
 
 
 def _links(route: Route, routes: Iterable[Route]) -> dict[str, Any]:
-    """Returns what else can be done with what a method made: all that has its id in the path."""
+    """Returns links from a created resource to the operations that have its id in their path."""
     if route.status != HTTPStatus.CREATED or route.location is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""JSON Schemas of messages, as spincycle_grpc/wire.py writes and reads them."""
+"""JSON Schemas of messages, in the JSON that spincycle_grpc/wire.py writes and reads."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ _WELL_KNOWN: dict[str, Schema] = {
 
 
 class Schemas:
-    """The schemas that were made so far, as the `components` of a document has them.
+    """Builds schemas and collects them in `components`.
 
-    A message that is read has another schema than one that is written: what is written has all of
-    its fields but for those that are left out when they are empty; of what is read any may be
-    missing or null, and unknown ones are ignored.
+    A message has different schemas for reading and for writing. A written message contains all of its fields,
+    except for those that are omitted if empty. In a message that is read, any field may be missing or null,
+    and unknown keys are ignored.
 
     Args:
         comments: The comments of the contracts, by full name.
+
+    Attributes:
+        components: The schemas by name, for the `components` of a document.
     """
 
     def __init__(self, comments: Mapping[str, str]) -> None:
@@ -43,13 +46,13 @@ class Schemas:
         self.components: dict[str, Schema] = {}
 
     def of_message(self, descriptor: Descriptor, *, is_read: bool) -> Schema:
-        """Returns the schema of a message, or a reference to it."""
+        """Returns the schema of a message, or a reference to it in `components`."""
         known = _WELL_KNOWN.get(descriptor.full_name)
         if known is not None:
             return dict(known)
         if descriptor.GetOptions().Extensions[json_pb2.json_message].unwrapped:
             return self.of_field(descriptor.fields[0], is_read=is_read)
-        # Both in one document under their own names; a request that is only read needs no suffix.
+        # The two schemas need two names. A request is only read, so its name needs no suffix.
         name = descriptor.name + ("Input" if is_read and not descriptor.name.endswith("Request") else "")
         if name not in self.components:
             self.components[name] = {}
@@ -57,7 +60,7 @@ class Schemas:
         return {"$ref": f"#/components/schemas/{name}"}
 
     def of_field(self, field: FieldDescriptor, *, is_read: bool) -> Schema:
-        """Returns the schema of a field's value, null aside."""
+        """Returns the schema of a field's value, without null."""
         if is_map(field):
             value = self._one(entry_fields(field)[1], is_read=is_read)
             return {"type": "object", "additionalProperties": _nullable(value) if is_read else value}
@@ -67,7 +70,7 @@ class Schemas:
         return {"type": "array", "items": _nullable(one) if is_read else one}
 
     def described(self, schema: Schema, full_name: str) -> Schema:
-        """Returns a schema with the comment on what it is of."""
+        """Returns a schema with the comment on a message or a field as its description."""
         comment = self._comments.get(full_name)
         return {**schema, "description": comment} if comment else schema
 
@@ -91,7 +94,7 @@ class Schemas:
         return self.described(schema, descriptor.full_name)
 
     def _one(self, field: FieldDescriptor, *, is_read: bool) -> Schema:
-        """Returns the schema of a field's value, or of one of its values."""
+        """Returns the schema of a single value of a field."""
         if field.message_type is not None:
             return self.of_message(field.message_type, is_read=is_read)
         if field.enum_type is not None:
@@ -106,9 +109,9 @@ class Schemas:
         return {"type": "string"} if field.cpp_type == FieldDescriptor.CPPTYPE_STRING else {"type": "number"}
 
     def _enum(self, field: FieldDescriptor) -> Schema:
-        """Returns a reference to an enum, which is written as numbers, or as the words that it declares."""
+        """Returns a reference to an enum. Its values are numbers, or strings if the contract says so."""
         enum = field.enum_type
-        assert enum is not None  # noqa: S101 (the caller has looked)
+        assert enum is not None  # noqa: S101 (the caller checks this)
         if enum.name not in self.components:
             literals = enum_literals(field)
             shown = [literals.get(value.number, value.number) for value in enum.values]

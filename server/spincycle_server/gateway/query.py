@@ -1,4 +1,4 @@
-"""Query strings as fields of requests."""
+"""Reads query strings into requests."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.v1 import json_pb2
 
 MAX_PARAMETERS = 1000
-"""Parameters in one query string."""
+"""The maximum number of parameters in one query string."""
 
 _UNSIGNED = (FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_UINT32)
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class QueryReader:
-    """Reads the parameters that set fields of one type of request; others are ignored.
+    """Reads the query parameters of one type of request. Unknown parameters are ignored.
 
     Args:
-        message_type: The request.
+        message_type: The type of the request.
         excluded: Fields that the path or the body sets; "*" excludes all.
+
+    Attributes:
+        fields: The fields by the names of their parameters.
     """
 
     def __init__(self, message_type: Descriptor, excluded: Collection[str]) -> None:
         self._setters: dict[str, Callable[[Message, str, str], None]] = {}
         self._repeated: set[str] = set()
         self.fields: dict[str, FieldDescriptor] = {}
-        """The fields by the names of their parameters."""
         if "*" not in excluded:
             self._add_fields(message_type, excluded, ())
 
@@ -56,7 +58,7 @@ class QueryReader:
         """Sets fields of a request.
 
         Raises:
-            InvalidArgumentError: A parameter has a value that its field cannot have.
+            InvalidArgumentError: There are too many parameters, or a value is invalid. Reason: BAD_QUERY.
         """
         if not query or not self._setters:
             return
@@ -64,12 +66,12 @@ class QueryReader:
             pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
         except ValueError as error:
             raise InvalidArgumentError(
-                f"a query has at most {MAX_PARAMETERS} parameters", reason="BAD_QUERY"
+                f"the query has too many parameters: send at most {MAX_PARAMETERS}", reason="BAD_QUERY"
             ) from error
         single: set[str] = set()
         for name, text in pairs:
             if name in single:
-                continue  # Of several the first counts, as with the original.
+                continue  # The first value counts, as in the original.
             if name not in self._repeated:
                 single.add(name)
             setter = self._setters.get(name)
@@ -101,7 +103,10 @@ def _setter(
 
 
 def _parser(field: FieldDescriptor, *, by_name: bool) -> Callable[[str], Any] | None:
-    """Returns what reads a field's value, or raises ValueError with the rest of the sentence."""
+    """Returns a function that parses values of a field; None if a query cannot set the field.
+
+    The function raises ValueError with the end of a sentence that begins with the parameter and its value.
+    """
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and field.type == FieldDescriptor.TYPE_STRING:
         return str
     if field.cpp_type in _UNSIGNED:
@@ -132,7 +137,7 @@ def _truth(text: str) -> bool:
 def _timestamp(text: str) -> Timestamp:
     time = Timestamp()
     try:
-        time.FromJsonString(text.replace(" ", "+"))  # A plus sign that was not escaped arrives as a space.
+        time.FromJsonString(text.replace(" ", "+"))  # An unescaped plus sign arrives as a space.
     except ValueError as error:
         raise ValueError(
             "cannot be parsed to time.Time using RFC3339Nano format: give it as 2006-01-02T15:04:05Z"
@@ -141,7 +146,7 @@ def _timestamp(text: str) -> Timestamp:
 
 
 def enum_names(enum: EnumDescriptor) -> dict[str, int]:
-    """Returns the values of an enum by their names as a query has them, without the prefix of the type."""
+    """Returns the values of an enum by the names that queries use: without the prefix of the type."""
     word = "".join("_" + letter if letter.isupper() else letter for letter in enum.name)
     prefix = f"{word.lstrip('_').upper()}_"
     return {value.name.removeprefix(prefix): value.number for value in enum.values}
@@ -149,7 +154,7 @@ def enum_names(enum: EnumDescriptor) -> dict[str, int]:
 
 def _enum_reader(field: FieldDescriptor) -> Callable[[str], int]:
     enum = field.enum_type
-    assert enum is not None  # noqa: S101 (the caller has looked)
+    assert enum is not None  # noqa: S101 (the caller checks this)
     numbers = enum_names(enum)
 
     def read(text: str) -> int:

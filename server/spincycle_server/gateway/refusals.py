@@ -1,7 +1,7 @@
-"""Calls that are refused before they are read, since the server has as many as it takes.
+"""Calls that the connection refuses before it reads them, because the limit of concurrent calls is reached.
 
-Under twice the load that a server carries most of what comes is refused. Each refusal would cost a task, and
-as much as a read; so the connection refuses such calls itself, with an answer that was made once.
+A server under twice its capacity refuses most calls. If the app refused them, each refusal would cost a task
+and as much as a read. So the connection refuses such calls itself, with an answer that is prepared once.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UsersCalls:
-    """Which calls are users', and so have no places of their own when the server is full.
+    """Tells users' calls from calls of other servers, which the gate's reserve admits.
 
     Attributes:
-        methods: HTTP methods that no call of other servers has.
-        paths: Paths without variables, by HTTP method, of other calls of users.
-        others: Paths that are no call, and are answered in any case.
+        methods: HTTP methods that no call of another server has.
+        paths: HTTP methods and paths without variables of further users' calls.
+        others: Paths that are always answered because they are not calls.
     """
 
     methods: Collection[bytes]
@@ -25,18 +25,18 @@ class UsersCalls:
     others: Collection[bytes]
 
     def has(self, method: bytes, path: bytes) -> bool:
-        """Whether a call is one of them; of some that are it says no."""
+        """Whether a request is certainly a user's call. It is False for users' calls that it cannot tell."""
         return (method in self.methods or (method, path) in self.paths) and path not in self.others
 
 
 class EarlyRefusals:
-    """Says which calls are refused now, and with which answer.
+    """Decides which calls the connection refuses, and with which answer.
 
     Args:
-        is_full: Whether the server has as many calls as it takes.
+        is_full: Whether the limit of concurrent calls is reached.
         calls: The calls that are refused then.
-        answer: What follows the headers of all answers with status 429.
-        count: Is called for each call that is refused.
+        answer: What follows the status line and the headers that all answers have.
+        count: Called for each refused call.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class EarlyRefusals:
         self._answer = answer
         self._count = count
 
-    def answer(self, method: bytes, target: bytes) -> bytes:
-        """Returns the answer to a call, or nothing if it is not to be refused here."""
+    def refuse(self, method: bytes, target: bytes) -> bytes:
+        """Counts a refusal and returns its answer; returns nothing if the app must answer the call."""
         if not self._calls.has(method, target.partition(b"?")[0]):
             return b""
         self._count()
@@ -59,8 +59,8 @@ def users_calls(routes: Iterable[tuple[str, str, bool]], others: Iterable[str]) 
     """Returns which calls are users'.
 
     Args:
-        routes: HTTP method, path template and whether other servers call it, of each route.
-        others: Paths that are no route.
+        routes: HTTP method, path template, and whether other servers call it, of each route.
+        others: Paths that are not calls.
     """
     all_routes = list(routes)
     reserved = {method for method, _, is_reserved in all_routes if is_reserved}

@@ -1,4 +1,4 @@
-"""Routes: what HTTP method and path reach which method, read from `google.api.http` options."""
+"""Routes: which HTTP method and path call which method, by the `google.api.http` options of the contracts."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method as HTTP has it.
+    """How HTTP calls one method.
 
     Attributes:
-        method: What is called.
+        method: The method.
         http_method: GET, POST or PUT.
-        template: The path, its variables in braces.
-        segments: The path, cut at its slashes; None stands for a variable.
+        template: The path, with variables in braces.
+        segments: The path, split at slashes; None stands for a variable.
         variables: The fields that the variables set, in order.
-        body: The field that the body sets; "*" for the whole request, "" for none.
-        response_body: The field of the response that is the body; "" for the whole.
-        status: The status of success.
-        location: Makes the Location header from the response, or None.
-        form: The form of the body.
-        query: Reads the query string.
-        headers: The headers that set fields: name in lower case, field.
+        body: The field that the body sets; "*" for the whole request, "" if there is no body.
+        response_body: The field of the response that becomes the body; "" for the whole response.
+        status: The HTTP status of a successful call.
+        location: Returns the Location header for a response; None if there is none.
+        form: The form of the response's body, an HttpBodyForm.
+        query: Reads the query string into the request.
+        headers: The headers that set fields: pairs of a name in lower case and a field.
     """
 
     method: Method
@@ -101,7 +101,7 @@ def _headers(message_type: Descriptor) -> tuple[tuple[str, str], ...]:
 
 
 def _location(template: str) -> Callable[[Message], str]:
-    """Returns what fills {field.paths} of a response into a template."""
+    """Returns a function that replaces each {field.path} in a template with the value from a response."""
     parts = template.replace("}", "{").split("{")
     paths = [part.split(".") for part in parts[1::2]]
 
@@ -125,7 +125,7 @@ class _Node:
 
 
 class Router:
-    """Finds routes by path, segment by segment."""
+    """Finds routes by path: a tree with one level per segment."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
@@ -142,16 +142,20 @@ class Router:
     def find(self, path: str) -> tuple[Mapping[str, Route], Sequence[str]]:
         """Returns the routes of a path by HTTP method, and the values of its variables.
 
-        A trailing slash makes no difference. There are no routes for an unknown path. The path
-        is as it was sent: an escaped slash is part of a value.
+        Args:
+            path: The path as the client sent it: an escaped slash is part of a value. A trailing slash is
+                ignored.
+
+        Returns:
+            Routes and values; no routes for an unknown path.
 
         Raises:
-            InvalidArgumentError: A value has an escape that stands for no text.
+            InvalidArgumentError: A value has an invalid escape. Reason: BAD_PATH.
         """
         node: _Node | None = self._root
         values: list[str] = []
         for segment in path.strip("/").split("/"):
-            assert node is not None  # noqa: S101 (the loop ends where there is none)
+            assert node is not None  # noqa: S101 (the loop returns if there is no child)
             child = node.children.get(segment)
             if child is None:
                 child = node.variable
@@ -172,7 +176,7 @@ def _unescaped(segment: str) -> str:
         text = ""
     if not text or "\0" in text:
         raise InvalidArgumentError(
-            "Bad Request: each % in a path must begin an escape, as %2F, of UTF-8 without zero bytes",
+            "Bad Request: each % in a path must begin an escape such as %2F, of UTF-8 without zero bytes",
             reason="BAD_PATH",
         )
     return text

@@ -1,0 +1,78 @@
+"""Answers to HTTP requests: status, headers and body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from google.protobuf.message import Message
+
+from spincycle_grpc.errors import SpinCycleError, Status
+from spincycle_grpc.v1.json_pb2 import HTTP_BODY_FORM_EMPTY, HTTP_BODY_FORM_NULL, HTTP_BODY_FORM_TEXT
+from spincycle_grpc.wire import encode
+from spincycle_server.gateway.errors import ErrorFormat, Header, HttpError, error_body, formatted_error_body
+from spincycle_server.gateway.routes import Route
+
+Answer: TypeAlias = tuple[int, list[Header], bytes]
+"""Status, headers and body. The headers lack Content-Length and those of uvicorn."""
+
+CLOSE: Header = (b"connection", b"close")
+
+_JSON: Header = (b"content-type", b"application/json; charset=UTF-8")
+_TEXT: Header = (b"content-type", b"text/plain; charset=UTF-8")
+_RETRY_AFTER: Header = (b"retry-after", b"1")
+
+
+def response_answer(route: Route, response: Message) -> Answer:
+    """Returns the answer of a successful call."""
+    headers: list[Header] = []
+    if route.location is not None:
+        headers.append((b"location", route.location(response).encode()))
+    if route.form == HTTP_BODY_FORM_EMPTY:
+        return route.status, headers, b""
+    if route.form == HTTP_BODY_FORM_TEXT:
+        return route.status, [_TEXT, *headers], str(getattr(response, route.response_body)).encode()
+    if route.form == HTTP_BODY_FORM_NULL:
+        return route.status, [_JSON, *headers], b"null\n"
+    return route.status, [_JSON, *headers], encode(response, route.response_body) + b"\n"
+
+
+def json_answer(body: bytes) -> Answer:
+    """Returns an answer whose body is ready-made JSON."""
+    return 200, [_JSON], body
+
+
+def error_answer(error: SpinCycleError, error_format: ErrorFormat) -> Answer:
+    """Returns the answer of a failed call."""
+    headers = [_JSON]
+    if error.status in (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE):
+        headers.append(_RETRY_AFTER)
+    return error.status.http_status, headers, formatted_error_body(error, error_format)
+
+
+def http_error_answer(error: HttpError, request_headers: Iterable[Header]) -> Answer:
+    """Returns the answer of an error of the gateway itself.
+
+    If the client waits for "100 Continue" before it sends its body, the connection ends: it is unknown
+    whether the body still comes.
+    """
+    headers = [_JSON, *error.headers]
+    if CLOSE not in headers and any(name == b"expect" for name, _ in request_headers):
+        headers.append(CLOSE)
+    return error.status, headers, error_body(error.message)
+
+
+def options_answer(http_methods: Iterable[str]) -> Answer:
+    """Returns the answer to OPTIONS for a path that has these HTTP methods."""
+    return 204, [_allow(http_methods)], b""
+
+
+def not_allowed(http_methods: Iterable[str]) -> HttpError:
+    """Returns the error of a method that a path does not have. It has these HTTP methods."""
+    return HttpError(405, "Method Not Allowed", [_allow(http_methods)])
+
+
+def _allow(http_methods: Iterable[str]) -> Header:
+    methods = {*http_methods, "OPTIONS"}
+    methods |= {"HEAD"} if "GET" in methods else set()
+    return b"allow", ", ".join(sorted(methods)).encode()

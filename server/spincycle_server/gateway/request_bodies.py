@@ -1,0 +1,109 @@
+"""Reads the bodies of requests, within limits of size, memory and time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message
+
+from spincycle_grpc.errors import ResourceExhaustedError
+from spincycle_grpc.wire import decode_into
+from spincycle_server.gateway.answers import CLOSE
+from spincycle_server.gateway.body_budget import BodyBudget, BodyShare
+from spincycle_server.gateway.content_coding import decoded
+from spincycle_server.gateway.errors import HttpError
+
+Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
+"""ASGI's receive: it returns the next event of a request."""
+
+
+class RequestBodies:
+    """Reads JSON bodies into requests.
+
+    Args:
+        max_body: The maximum size of one body in bytes, both compressed and decompressed.
+        max_bodies: The maximum size of all bodies that are being read. There is always room for one body in
+            both its compressed and its decompressed form.
+        timeout: Seconds within which a body must arrive.
+        on_refused: Called with the error if there is no room for a body.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_body: int,
+        max_bodies: int,
+        timeout: float,
+        on_refused: Callable[[ResourceExhaustedError], None],
+    ) -> None:
+        self._max_body = max_body
+        self._budget = BodyBudget(max(max_bodies, 2 * max_body))
+        self._timeout = timeout
+        self._on_refused = on_refused
+
+    async def read_into(
+        self, request: Message, field: str, metadata: Mapping[str, str], receive: Receive
+    ) -> None:
+        """Reads a body into a request.
+
+        Args:
+            request: The request.
+            field: The field of the request that the body sets; "*": the body is the whole request.
+            metadata: The headers, by names in lower case.
+            receive: ASGI's receive.
+
+        Raises:
+            HttpError: 400 if the client is gone, 408, 413, 415, and the errors of `decoded`.
+            ResourceExhaustedError: There is no room for the body. Reason: TOO_MANY_BODIES.
+            InvalidArgumentError: The body is not the JSON of the request.
+        """
+        content_type = metadata.get("content-type", "")
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            raise HttpError(415, "Unsupported Media Type")
+        length = metadata.get("content-length", "")
+        if length.isdigit() and int(length) > self._max_body:
+            raise self._too_large()
+        try:
+            with self._budget.share() as share:
+                data = await self._whole_body(metadata, receive, share)
+                if data:
+                    decode_into(request, data, "" if field == "*" else field)
+        except ResourceExhaustedError as error:
+            self._on_refused(error)
+            raise
+
+    async def _whole_body(self, metadata: Mapping[str, str], receive: Receive, share: BodyShare) -> bytes:
+        """Returns the decompressed body."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                data = await self._sent_body(receive, share)
+        except TimeoutError as error:
+            raise HttpError(408, "Request Timeout", [CLOSE]) from error
+        if "content-encoding" in metadata:
+            data = await decoded(data, metadata["content-encoding"], self._max_body, share)
+        return data
+
+    async def _sent_body(self, receive: Receive, share: BodyShare) -> bytes:
+        """Returns the body as the client sent it.
+
+        The share does not count the last part: nothing else runs between its arrival and its decoding.
+        """
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise HttpError(400, "Bad Request")
+            part: bytes = event.get("body", b"")
+            size += len(part)
+            if size > self._max_body:
+                raise self._too_large()
+            parts.append(part)
+            if not event.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            share.hold(size)
+
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"Request Entity Too Large: at most {self._max_body} bytes", [CLOSE])
