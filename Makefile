@@ -8,7 +8,7 @@ RUN_ENV := .venv/run.stamp
 DEV_ENV := .venv/dev.stamp
 BIN := .venv/bin
 
-.PHONY: help run test check unit chaos protos lock format bench bench-find bench-rooms load clean
+.PHONY: help run test check unit chaos protos lock format bench bench-find bench-rooms load picture clean
 
 help: ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-rooms: $(DEV_ENV) ## Measure single rooms: JSON codec, building, state mac
 
 load: $(DEV_ENV) ## Offer twice the load that the servers carry for a minute, on DB=mariadb, sqlite or postgresql (ARGS=--short).
 	$(BIN)/python -m bench.load --database $(or $(DB),mariadb) $(ARGS)
+
+picture: $(DEV_ENV) ## Render docs/architecture.dot to docs/architecture.svg (needs Graphviz).
+	$(BIN)/python tools/picture.py
 
 clean: ## Remove what the other targets made.
 	rm -rf .venv .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
