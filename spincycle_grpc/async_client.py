@@ -12,9 +12,10 @@ import grpc
 import grpc.aio
 
 from spincycle_grpc import calls
-from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
+from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.errors import CallCancelledError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, UNTIL_THE_DEADLINE, Tries, checked_deadline
+from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
@@ -204,11 +205,7 @@ class AsyncClient:
         """Returns the stub. It is made late, since a channel belongs to the loop that it is made in."""
         if self._stub is None:
             if self._channel is None:
-                self._channel = (
-                    grpc.aio.secure_channel(self._address, self._credentials, CHANNEL_OPTIONS)
-                    if self._credentials
-                    else grpc.aio.insecure_channel(self._address, CHANNEL_OPTIONS)
-                )
+                self._channel = open_async_channel(self._address, self._credentials)
             self._stub = RequestManagerStub(self._channel)
         return self._stub
 

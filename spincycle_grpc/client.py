@@ -11,9 +11,10 @@ from typing import Self, TypeVar
 import grpc
 
 from spincycle_grpc import calls
-from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
+from spincycle_grpc.channels import open_channel
 from spincycle_grpc.errors import CallCancelledError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, UNTIL_THE_DEADLINE, Tries, checked_deadline
+from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
@@ -56,11 +57,7 @@ class Client:
         self._closed = threading.Event()
         self._own_channel: grpc.Channel | None = None
         if channel is None:
-            channel = self._own_channel = (
-                grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
-                if credentials
-                else grpc.insecure_channel(address, CHANNEL_OPTIONS)
-            )
+            channel = self._own_channel = open_channel(address, credentials)
         self._stub = RequestManagerStub(channel)
 
     def __enter__(self) -> Self:

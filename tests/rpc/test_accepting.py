@@ -19,8 +19,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from spincycle_grpc.channels import error_from_rpc
 from spincycle_grpc.errors import NotFoundError, UnauthenticatedError
+from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub

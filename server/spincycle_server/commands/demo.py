@@ -15,6 +15,7 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from spincycle_grpc.channels import open_channel
 from spincycle_grpc.errors import UnavailableError
 from spincycle_server.commands.options import server_options
 from spincycle_server.listening import Address
@@ -94,7 +95,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _wait_serving(process: subprocess.Popen[bytes], address: str) -> None:
     deadline = time.monotonic() + START_LIMIT
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < deadline:
             if process.poll() is not None:

@@ -20,7 +20,8 @@ import grpc
 import grpc.aio
 import structlog
 
-from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
+from spincycle_grpc.channels import open_async_channel
+from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
 from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
 
@@ -127,7 +128,7 @@ class Reporter:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spreads runners, hides nothing)
 
     async def _report_to(self, address: str) -> NoReturn:
-        async with self._channel(address) as channel:
+        async with open_async_channel(address, self._credentials) as channel:
             call = RunnerReportsStub(channel).Report()
             try:
                 await self._converse(call, address)
@@ -189,11 +190,6 @@ class Reporter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._lease / 4):
                 await self._outbox.wait_filled()
-
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(address, self._credentials, options=CHANNEL_OPTIONS)
 
 
 async def _end_of(call: _ReportCall) -> Exception:

@@ -14,8 +14,9 @@ import grpc
 import grpc.aio
 import structlog
 
-from spincycle_grpc.channels import CHANNEL_OPTIONS, error_from_rpc
+from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
+from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import (
     RunningJobsRequest,
@@ -210,11 +211,7 @@ class Runners:
     def _calls_to(self, address: str) -> _Calls:
         calls = self._calls.get(address)
         if calls is None:
-            if self._credentials is None:
-                channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-            else:
-                channel = grpc.aio.secure_channel(address, self._credentials, options=CHANNEL_OPTIONS)
-            calls = self._calls[address] = _Calls(channel)
+            calls = self._calls[address] = _Calls(open_async_channel(address, self._credentials))
         return calls
 
     async def close(self) -> None:

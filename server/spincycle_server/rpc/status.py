@@ -8,8 +8,8 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 from grpc_status import rpc_status
 
-from spincycle_grpc.channels import REQUEST_ID_KEY
 from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.rpc_errors import REQUEST_ID_KEY
 
 DOMAIN = "spincycle"
 """The domain of every ErrorInfo."""

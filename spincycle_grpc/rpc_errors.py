@@ -1,0 +1,65 @@
+"""Turns the error of a failed gRPC call into an error of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+
+from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status
+
+REQUEST_ID_KEY = "requestId"
+"""The metadata key in an ErrorInfo that holds the id of the request that an error is about."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+def error_from_rpc(error: grpc.RpcError, address: str) -> SpinCycleError:
+    """Returns the error that a failed call stands for.
+
+    Errors of a Spin Cycle server keep their message, reason and request id. Errors of gRPC itself get
+    a message that says what to do.
+
+    Args:
+        error: The exception that the call raised.
+        address: host:port of the server, for the message.
+    """
+    code: grpc.StatusCode = error.code()
+    status = Status.from_grpc_code(code.value[0])
+    info = _error_info(error)
+    if info is not None:
+        return ERROR_CLASSES[status](
+            error.details() or status.name,
+            reason=info.reason,
+            request_id=info.metadata.get(REQUEST_ID_KEY, ""),
+        )
+    return ERROR_CLASSES[status](_message(status, error.details() or "", address))
+
+
+def _message(status: Status, details: str, address: str) -> str:
+    """Returns the message for an error of gRPC itself, whose details are written for its developers."""
+    if status is Status.UNAVAILABLE:
+        return f"cannot reach {address}: check the address, and that a server runs there"
+    if status is Status.DEADLINE_EXCEEDED:
+        return f"{address} did not answer in time: try again, or allow more time"
+    if status is Status.UNIMPLEMENTED:
+        return f"{address} does not know this method: check that the server has the right kind and version"
+    if status is Status.CANCELLED:
+        return f"{address} cancelled the call: it is stopping or overloaded, try again later"
+    return f"{address} answered {status.name}: {details}"
+
+
+def _error_info(error: grpc.RpcError) -> ErrorInfo | None:
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    packed = dict(metadata).get(_DETAILS_KEY)
+    if packed is None:
+        return None
+    info = ErrorInfo()
+    detail: Any
+    for detail in RpcStatus.FromString(packed).details:
+        if detail.Unpack(info):
+            return info
+    return None
