@@ -1,8 +1,9 @@
-"""Spin Cycle for those who import it: the client, the states, the errors, the job SDK and the JSON codec.
+"""The public names of Spin Cycle, for programs that call it and for jobs and plugins that it runs.
 
-`Client` and `AsyncClient` make requests and follow them; `spincycle_grpc.jobs` is for those who
-write jobs. The names here are loaded when they are first used, so that importing one module of
-this package does not load gRPC for those who do without.
+`Client` and `AsyncClient` create and follow requests. `Job`, `Return` and `JobTypes` are for job
+writers, `Caller` is for authentication plugins. All errors derive from `SpinCycleError`.
+
+Each name is loaded on first use, so `import spincycle_grpc` does not load gRPC.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spincycle_grpc.async_client import AsyncClient
+    from spincycle_grpc.caller import Caller
     from spincycle_grpc.client import Client
     from spincycle_grpc.errors import (
         CallCancelledError,
@@ -30,20 +32,38 @@ if TYPE_CHECKING:
         UnimplementedError,
         UnknownError,
     )
+    from spincycle_grpc.jobs import (
+        Job,
+        JobFactory,
+        JobFactoryError,
+        JobId,
+        JobTypes,
+        Return,
+        UnknownJobTypeError,
+    )
     from spincycle_grpc.state import State
+    from spincycle_grpc.version import API_VERSION, package_version
 
 __all__ = [
+    "API_VERSION",
     "AsyncClient",
     "CallCancelledError",
+    "Caller",
     "Client",
     "ConflictError",
     "DeadlineExceededError",
     "FailedPreconditionError",
     "InternalError",
     "InvalidArgumentError",
+    "Job",
+    "JobFactory",
+    "JobFactoryError",
+    "JobId",
+    "JobTypes",
     "NotFoundError",
     "PermissionDeniedError",
     "ResourceExhaustedError",
+    "Return",
     "SpinCycleError",
     "State",
     "Status",
@@ -51,9 +71,26 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "UnknownError",
+    "UnknownJobTypeError",
+    "package_version",
 ]
 
-_MODULES = {"AsyncClient": "async_client", "Client": "client", "State": "state"}
+_MODULES = {
+    "API_VERSION": "version",
+    "AsyncClient": "async_client",
+    "Caller": "caller",
+    "Client": "client",
+    "Job": "jobs",
+    "JobFactory": "jobs",
+    "JobFactoryError": "jobs",
+    "JobId": "jobs",
+    "JobTypes": "jobs",
+    "Return": "jobs",
+    "State": "state",
+    "UnknownJobTypeError": "jobs",
+    "package_version": "version",
+}
+"""The module of each public name. The others are in `errors`."""
 
 
 def __getattr__(name: str) -> object:

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
+from spincycle_grpc.caller import Caller
 from spincycle_grpc.errors import NotFoundError, UnauthenticatedError
 from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
@@ -26,7 +27,7 @@ from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
 from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable, accepting
-from spincycle_server.rpc.context import Authenticator, Caller
+from spincycle_server.rpc.context import Authenticator
 
 LIMIT = 60.0
 CALLS = 64

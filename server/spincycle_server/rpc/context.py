@@ -6,13 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls. Without authentication, name and roles are empty."""
-
-    name: str = ""
-    roles: frozenset[str] = frozenset()
+from spincycle_grpc.caller import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +22,7 @@ class CallContext:
             queues its calls, so only HTTP calls are paced.
     """
 
-    caller: Caller = Caller()
+    caller: Caller = field(default_factory=Caller)
     transport: str = "grpc"
     metadata: Mapping[str, str] = field(default_factory=dict)
     peer: str = ""

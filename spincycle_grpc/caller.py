@@ -1,0 +1,18 @@
+"""The identity of a caller, as authentication plugins return it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The identity of a caller. Without authentication both fields are empty.
+
+    Attributes:
+        name: The user's name. The server stores it as the user of the requests that the caller creates.
+        roles: The roles that access lists of request specs name.
+    """
+
+    name: str = ""
+    roles: frozenset[str] = frozenset()
