@@ -17,7 +17,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc._json_source import Path
-from spincycle_grpc._json_writing import entry_fields, enum_literals, is_map, is_plain_type, json_options
+from spincycle_grpc.json_form import entry_fields, enum_literals, is_map, is_plain_type, json_options
 from spincycle_grpc.structs import fill_struct, fill_value
 from spincycle_grpc.v1 import json_pb2
 

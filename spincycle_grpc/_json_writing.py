@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.json_form import entry_fields, enum_literals, is_map, is_plain_type, json_options
 from spincycle_grpc.structs import from_struct, from_value
 from spincycle_grpc.v1 import json_pb2
 
@@ -164,15 +165,6 @@ def attribute(field: FieldDescriptor) -> str:
     return f"getattr(message, {field.name!r})" if iskeyword(field.name) else f"message.{field.name}"
 
 
-def enum_literals(field: FieldDescriptor) -> dict[int, str]:
-    """Returns number to JSON literal of an enum field; empty where the enum is written as numbers."""
-    return {
-        value.number: value.GetOptions().Extensions[json_pb2.json_literal]
-        for value in (field.enum_type.values if field.enum_type is not None else ())
-        if value.GetOptions().HasExtension(json_pb2.json_literal)
-    }
-
-
 def write_timestamp(time: Timestamp) -> str:
     """Returns a time as RFC 3339 with up to nine fractional digits, trailing zeros cut.
 
@@ -201,31 +193,6 @@ def _copied(values: Any) -> Any:
 
 def _as_it_is(value: Any) -> Any:
     return value
-
-
-def json_options(field: FieldDescriptor) -> json_pb2.JsonField:
-    """Returns the options of a field's JSON form."""
-    options: json_pb2.JsonField = field.GetOptions().Extensions[json_pb2.json_field]
-    return options
-
-
-def entry_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
-    """Returns the fields of a map's entries: key and value."""
-    assert field.message_type is not None  # noqa: S101 (a map is a field of messages)
-    key, value = field.message_type.fields
-    return key, value
-
-
-def is_map(field: FieldDescriptor) -> bool:
-    """Whether the field is a map."""
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
-
-
-def is_plain_type(field: FieldDescriptor) -> bool:
-    """Whether a value of the field's type is in Python what it is in JSON."""
-    if field.message_type is not None or field.type == FieldDescriptor.TYPE_BYTES:
-        return False
-    return field.enum_type is None or not enum_literals(field)
 
 
 _WELL_KNOWN: dict[str, Write] = {

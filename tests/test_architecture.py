@@ -43,6 +43,15 @@ def imports_of(path: Path) -> Iterator[str]:
             yield node.module
 
 
+def names_imported_by(path: Path) -> Iterator[str]:
+    """Yields the full name of everything that a file imports, with the names after `import`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
 def imports_below(directory: Path) -> Iterator[tuple[str, str]]:
     """Yields each file of a directory with each module that it imports."""
     modules = sorted(directory.rglob("*.py"))
@@ -77,6 +86,16 @@ def test_the_client_package_does_not_import_the_server() -> None:
         f"{path} imports {name}"
         for path, name in imports_below(REPOSITORY / "spincycle_grpc")
         if name.split(".")[0] == "spincycle_server"
+    ]
+    assert not wrong
+
+
+def test_the_server_uses_only_public_names_of_the_client_package() -> None:
+    wrong = [
+        f"{path.relative_to(REPOSITORY)} imports {name}"
+        for path in sorted(SERVER.rglob("*.py"))
+        for name in names_imported_by(path)
+        if name.startswith("spincycle_grpc.") and any(part.startswith("_") for part in name.split("."))
     ]
     assert not wrong
 

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from importlib import resources
 from typing import Any
 
-from spincycle_grpc._json_writing import json_options
 from spincycle_grpc.errors import Status
+from spincycle_grpc.json_form import json_options
 from spincycle_grpc.v1.error_pb2 import Error
 from spincycle_grpc.v1.json_pb2 import HTTP_BODY_FORM_EMPTY, HTTP_BODY_FORM_NULL, HTTP_BODY_FORM_TEXT
 from spincycle_grpc.version import API_VERSION

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from spincycle_grpc._json_writing import entry_fields, enum_literals, is_map, json_options
+from spincycle_grpc.json_form import entry_fields, enum_literals, is_map, json_options
 from spincycle_grpc.v1 import json_pb2
 
 Schema: TypeAlias = dict[str, Any]
