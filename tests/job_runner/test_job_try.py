@@ -16,7 +16,7 @@ from spincycle_grpc.v1.job_pb2 import Job as JobMessage
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import Run
-from spincycle_server.job_runner.job_try import MAX_JOB_DATA, JobTools, JobTry, TryResult
+from spincycle_server.job_runner.job_try import MAX_JOB_DATA, JobTry, TryResources, TryResult
 
 MAX_OUTPUT = 1000
 STOP_LIMIT = 0.3
@@ -56,13 +56,13 @@ class ScriptedOnLoop(Scripted):
         await self._stop()
 
 
-def tools_for(job: Job | BaseException | None = None, *, threads: int = 4) -> JobTools:
+def resources_for(job: Job | BaseException | None = None, *, threads: int = 4) -> TryResources:
     def factory(job_id: JobId) -> Job:
         if isinstance(job, BaseException):
             raise job
         return job if job is not None else builtin_factory(job_id)
 
-    return JobTools(
+    return TryResources(
         factory=factory,
         runs=CallThreads("run", threads),
         calls=CallThreads("call", threads),
@@ -72,9 +72,9 @@ def tools_for(job: Job | BaseException | None = None, *, threads: int = 4) -> Jo
     )
 
 
-def a_try(tools: JobTools, data: dict[str, Any] | None = None, **fields: Any) -> JobTry:
+def a_try(resources: TryResources, data: dict[str, Any] | None = None, **fields: Any) -> JobTry:
     message = JobMessage(**{"id": "job1", "name": "the job", "type": "t", **fields})
-    return JobTry(Run("job1", 3, 1), "request", message, data or {}, tools)
+    return JobTry(Run("job1", 3, 1), "request", message, data or {}, resources)
 
 
 async def ended(job_try: JobTry) -> TryResult:
@@ -83,7 +83,7 @@ async def ended(job_try: JobTry) -> TryResult:
 
 
 async def result_of(job: Job | BaseException, data: dict[str, Any] | None = None, **fields: Any) -> TryResult:
-    return await ended(a_try(tools_for(job), data, **fields))
+    return await ended(a_try(resources_for(job), data, **fields))
 
 
 async def made(*tries: JobTry) -> None:
@@ -230,7 +230,7 @@ async def test_a_job_told_to_stop_is_stopped() -> None:
     async def stop() -> None:
         stopped.set()
 
-    job_try = a_try(tools_for(ScriptedOnLoop(run, stop)))
+    job_try = a_try(resources_for(ScriptedOnLoop(run, stop)))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
     job_try.stop()
@@ -251,9 +251,9 @@ async def test_a_job_told_to_stop_while_it_is_made_does_not_run() -> None:
         release.wait(SOON)
         return Scripted(raising(AssertionError("it ran")))
 
-    tools = tools_for()
-    tools.factory, tools.stop_limit = factory, SOON
-    job_try = a_try(tools)
+    resources = resources_for()
+    resources.factory, resources.stop_limit = factory, SOON
+    job_try = a_try(resources)
     running = asyncio.ensure_future(ended(job_try))
     await asyncio.to_thread(begun.wait, SOON)
     job_try.stop()
@@ -269,7 +269,7 @@ async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
         stopped.wait()
         return Return()
 
-    job_try = a_try(tools_for(Scripted(run, stopped.set)))
+    job_try = a_try(resources_for(Scripted(run, stopped.set)))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
     job_try.stop()
@@ -286,7 +286,7 @@ async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
     ids=["hangs", "raises", "exits"],
 )
 async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any) -> None:
-    job_try = a_try(tools_for(ScriptedOnLoop(run, stop)))
+    job_try = a_try(resources_for(ScriptedOnLoop(run, stop)))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
     job_try.stop()
@@ -297,16 +297,16 @@ async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any)
 
 async def test_jobs_that_hang_in_their_threads_keep_no_other_from_running() -> None:
     """As many as there are threads hang in run and in stop, and are given up; others run all the same."""
-    tools = tools_for(Scripted(lambda _: hanging_thread()(), hanging_thread()), threads=2)
-    hanging = [a_try(tools) for _ in range(2)]
+    resources = resources_for(Scripted(lambda _: hanging_thread()(), hanging_thread()), threads=2)
+    hanging = [a_try(resources) for _ in range(2)]
     running = [asyncio.ensure_future(ended(one)) for one in hanging]
     await begun(*hanging)
     for one in hanging:
         one.stop()
     for result in asyncio.as_completed(running):
         assert state_of(await result) is State.FAIL
-    tools.factory = lambda job_id: Scripted()
-    assert state_of(await ended(a_try(tools))) is State.COMPLETE
+    resources.factory = lambda job_id: Scripted()
+    assert state_of(await ended(a_try(resources))) is State.COMPLETE
 
 
 async def test_a_job_whose_own_time_is_over_is_stopped_and_may_be_tried_again() -> None:
@@ -327,7 +327,7 @@ async def test_a_job_whose_own_time_is_over_is_stopped_and_may_be_tried_again() 
 
 
 async def test_a_job_stopped_with_an_error_fails_for_good() -> None:
-    job_try = a_try(tools_for(ScriptedOnLoop(lambda _: hang(), hang)))
+    job_try = a_try(resources_for(ScriptedOnLoop(lambda _: hang(), hang)))
     running = asyncio.ensure_future(ended(job_try))
     await asyncio.sleep(0)
     job_try.stop("sequence timed out after 1s")
@@ -336,7 +336,7 @@ async def test_a_job_stopped_with_an_error_fails_for_good() -> None:
 
 
 async def test_a_try_told_to_stop_before_it_began_runs_nothing() -> None:
-    job_try = a_try(tools_for(Scripted(raising(AssertionError("it ran")))))
+    job_try = a_try(resources_for(Scripted(raising(AssertionError("it ran")))))
     job_try.stop()
     assert state_of(await ended(job_try)) is State.STOPPED
 
@@ -358,7 +358,7 @@ async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
         release.wait(SOON)
         return Return()
 
-    job_try = a_try(tools_for(Scripted(run, status=status)))
+    job_try = a_try(resources_for(Scripted(run, status=status)))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
     assert await job_try.status(SOON) == "halfway"
@@ -372,7 +372,7 @@ async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
 async def test_a_status_that_raises_says_so() -> None:
     release = threading.Event()
     job = Scripted(lambda _: Return() if release.wait(SOON) else None, status=raising(SystemExit("gone")))
-    job_try = a_try(tools_for(job))
+    job_try = a_try(resources_for(job))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
     assert await job_try.status(SOON) == "(no status: gone)"
@@ -389,9 +389,9 @@ async def test_output_is_kept_up_to_the_limit_with_a_note_of_what_is_missing() -
 
 
 async def test_five_thousand_sleepers_need_no_thread() -> None:
-    tools = tools_for()
+    resources = resources_for()
     before = threading.active_count()
-    tries = [a_try(tools, type="sleep", bytes=b'{"duration":60000000000}') for _ in range(5000)]
+    tries = [a_try(resources, type="sleep", bytes=b'{"duration":60000000000}') for _ in range(5000)]
     running = [asyncio.ensure_future(one.result()) for one in tries]
     await begun(*tries)
     statuses = await asyncio.gather(*(one.status(SOON) for one in tries))
@@ -418,8 +418,8 @@ async def test_more_blocking_jobs_than_threads_wait_for_their_turn() -> None:
             at_once -= 1
         return Return()
 
-    tools = tools_for(Scripted(run), threads=3)
-    results = await asyncio.gather(*(ended(a_try(tools)) for _ in range(30)))
+    resources = resources_for(Scripted(run), threads=3)
+    results = await asyncio.gather(*(ended(a_try(resources)) for _ in range(30)))
     assert {state_of(result) for result in results} == {State.COMPLETE}
     assert most == 3
 
@@ -433,8 +433,8 @@ async def test_a_job_told_to_stop_while_it_waits_for_a_thread_is_stopped_at_once
         release.wait(SOON)
         return Return()
 
-    tools = tools_for(Scripted(run), threads=1)
-    first, second = a_try(tools), a_try(tools)
+    resources = resources_for(Scripted(run), threads=1)
+    first, second = a_try(resources), a_try(resources)
     running = asyncio.ensure_future(ended(first))
     await asyncio.to_thread(begun.wait, SOON)
     waiting = asyncio.ensure_future(ended(second))
@@ -447,7 +447,7 @@ async def test_a_job_told_to_stop_while_it_waits_for_a_thread_is_stopped_at_once
 
 @pytest.mark.parametrize("job", [Scripted, ScriptedOnLoop])
 async def test_a_job_that_the_runner_may_not_start_any_more_does_not_run(job: Any) -> None:
-    tools = tools_for(job(raising(AssertionError("it ran"))))
+    resources = resources_for(job(raising(AssertionError("it ran"))))
     message = JobMessage(id="job1", name="the job", type="t")
-    job_try = JobTry(Run("job1", 3, 1), "request", message, {}, tools, may_start=lambda: False)
+    job_try = JobTry(Run("job1", 3, 1), "request", message, {}, resources, may_start=lambda: False)
     assert state_of(await ended(job_try)) is State.STOPPED

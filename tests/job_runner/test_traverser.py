@@ -23,7 +23,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
-from spincycle_server.job_runner.job_try import JobTools
+from spincycle_server.job_runner.job_try import TryResources
 from spincycle_server.job_runner.outbox import Batch, Outbox
 from spincycle_server.job_runner.traverser import Traverser
 
@@ -74,7 +74,7 @@ class Bench:
         self.traverser = Traverser(
             chain,
             assignment,
-            JobTools(
+            TryResources(
                 factory=self._make,
                 runs=CallThreads("run", 1),
                 calls=CallThreads("call", 4),

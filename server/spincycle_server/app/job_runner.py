@@ -19,7 +19,7 @@ from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.job_factories import find_factory
 from spincycle_server.job_runner.chains import Chains
-from spincycle_server.job_runner.job_try import JobTools
+from spincycle_server.job_runner.job_try import TryResources
 from spincycle_server.job_runner.outbox import Outbox
 from spincycle_server.job_runner.reporter import Reporter
 from spincycle_server.job_runner.service import JobRunnerService
@@ -53,7 +53,7 @@ async def job_runner(
         SpinCycleError: It cannot start.
     """
     factory = find_factory(config.jobs_factory, config.job_runner_max_output)
-    tools = JobTools(
+    resources = TryResources(
         factory=factory,
         runs=CallThreads("job", config.job_runner_max_threads),
         calls=CallThreads("job-call", CALL_THREADS),
@@ -70,7 +70,7 @@ async def job_runner(
         def may_start() -> bool:
             return not assignment.epoch or reporter is None or reporter.lease_left > 0
 
-        return Traverser(chain, assignment, tools, outbox, noop_types=noop_types, may_start=may_start)
+        return Traverser(chain, assignment, resources, outbox, noop_types=noop_types, may_start=may_start)
 
     chains = Chains(
         runner_id,

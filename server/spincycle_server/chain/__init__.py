@@ -1,4 +1,4 @@
-"""The state machine of one running chain: pure, without a clock, threads or I/O."""
+"""The state machine of one running chain. It is pure: no clock, no threads, no I/O."""
 
 from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
 from spincycle_server.chain.records import TryRecord

@@ -1,4 +1,4 @@
-"""What a running chain wants done next. Whoever drives it does so, and tells it of what comes of it."""
+"""The actions that a running chain asks for. The driver carries them out and reports back as events."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Run:
 
     Attributes:
         job_id: The job.
-        number: Counts the tries of the job over the whole request, from 1.
-        sequence_try: Which try of the job's sequence this is in, from 1.
+        number: Number of the try over the whole request, from 1.
+        sequence_try: Number of the try of the job's sequence, from 1.
     """
 
     job_id: str
@@ -24,11 +24,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait, then say that the wait is over. A stale one is ignored, so that none needs to be cancelled.
+    """Call `wait_over` after a time. The chain ignores stale waits, so the driver need not cancel them.
+
+    The chain does not end while it waits.
 
     Attributes:
-        key: Tells waits apart: whose it is, and which one of these.
-        nanoseconds: How long.
+        key: Identifies the wait.
+        nanoseconds: The length of the wait.
     """
 
     key: tuple[str, str, int]
@@ -37,11 +39,11 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """Let a limit run, then say that it is over. Like a wait, but the chain may end before it.
+    """Call `timer_over` when a timeout expires. Unlike with a `Wait`, the chain may end before that.
 
     Attributes:
-        key: Tells timers apart.
-        nanoseconds: How long.
+        key: Identifies the timer.
+        nanoseconds: Time until the timeout.
     """
 
     key: tuple[str, str, int]
@@ -54,7 +56,7 @@ class Stop:
 
     Attributes:
         job_id: The job.
-        error: Why its try is a FAIL, for its log; "" where it is just stopped.
+        error: The error for the try's log entry, which makes the try FAIL; "" makes it STOPPED.
     """
 
     job_id: str
@@ -63,14 +65,14 @@ class Stop:
 
 @dataclass(slots=True)
 class Actions:
-    """All that is to be done after one event.
+    """All actions that follow from one event.
 
     Attributes:
-        run: Tries to run now, side by side.
+        run: Tries to run now, in parallel.
         wait: Waits to begin.
-        timers: Limits that begin.
-        stop: Running tries to stop, side by side.
-        done: How the chain has ended, or SUSPENDED; None while it goes on.
+        timers: Timers to begin.
+        stop: Running tries to stop, in parallel.
+        done: The final state of the chain, or SUSPENDED; None while the chain continues.
     """
 
     run: list[Run] = field(default_factory=list)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spincycle_grpc.state import State
-from spincycle_server.chain.parts import JobPart, Parts, SequencePart, invalid
+from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain
+from spincycle_server.chain.linking import invalid_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class TryRecord:
     finished_at: int = 0
 
 
-def replay(parts: Parts, records: Iterable[TryRecord], request_id: str) -> tuple[int, int]:
+def replay(parts: LinkedChain, records: Iterable[TryRecord], request_id: str) -> tuple[int, int]:
     """Sets the parts of a chain to where records have brought it.
 
     Args:
@@ -60,7 +61,9 @@ def replay(parts: Parts, records: Iterable[TryRecord], request_id: str) -> tuple
     for record in records:
         job = parts.jobs.get(record.job_id)
         if job is None:
-            raise invalid(f"there is a record of job {record.job_id}, which the chain has not", request_id)
+            raise invalid_chain(
+                f"there is a record of job {record.job_id}, which the chain has not", request_id
+            )
         sequence = job.sequence
         if job.id == sequence.id and record.sequence_try != sequence.tries:
             _begin_again(sequence, record.sequence_try, times)
@@ -74,7 +77,7 @@ def replay(parts: Parts, records: Iterable[TryRecord], request_id: str) -> tuple
     return sum(job.state is State.COMPLETE for job in parts.jobs.values()), chain_time.elapsed
 
 
-def _begin_again(sequence: SequencePart, sequence_try: int, times: dict[str, _Time]) -> None:
+def _begin_again(sequence: ChainSequence, sequence_try: int, times: dict[str, _Time]) -> None:
     """Sets all in a sequence back: its first job has run in a try that was not known of yet."""
     for part in sequence.subtree():
         if part is not sequence:
@@ -89,7 +92,7 @@ def _begin_again(sequence: SequencePart, sequence_try: int, times: dict[str, _Ti
     sequence.tries = sequence_try
 
 
-def _take(job: JobPart, record: TryRecord) -> None:
+def _take(job: ChainJob, record: TryRecord) -> None:
     job.tries = record.number
     if record.state is State.STOPPED:
         return
@@ -101,9 +104,9 @@ def _take(job: JobPart, record: TryRecord) -> None:
         job.complete(record.data)
 
 
-def _around(sequence: SequencePart) -> Iterator[SequencePart]:
+def _around(sequence: ChainSequence) -> Iterator[ChainSequence]:
     """Goes through the sequences that a job is in, the innermost first."""
-    part: SequencePart | None = sequence
+    part: ChainSequence | None = sequence
     while part is not None:
         yield part
         part = part.parent

@@ -1,11 +1,12 @@
-"""One running chain: told what happened, it says what to do next.
+"""One running chain: it takes events and answers with actions.
 
-The rules are those of the original (which jobs run when, what is tried again, how a chain ends),
-with these of this project: a sequence that failed goes back only when none of its jobs runs any
-more, the sequences in it go back with it, and one that has no tries left fails the one around it.
+The rules are those of the original: when a job runs, what is retried, and how a chain ends. This
+project adds three rules for sequences. A failed sequence begins its next try only after all of its
+jobs have ended. The sequences in it are reset with it. A sequence without tries left fails the
+sequence around it.
 
-A try that fails leaves the job's data as they were. A try that was stopped does not count against
-the tries that a job has. A job between two tries counts as one that runs.
+A failed try does not change the job's data. A stopped try does not count against the job's retries.
+A job between two tries is RUNNING.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
-from spincycle_server.chain import suspension
 from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
-from spincycle_server.chain.parts import JobPart, Parts, Phase, SequencePart, invalid, linked
+from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain, Phase
+from spincycle_server.chain.linking import invalid_chain, link_chain
+from spincycle_server.chain.progress import Progress, thaw
 from spincycle_server.chain.records import TryRecord, replay
+from spincycle_server.chain.suspension import restore, suspended_chain
 
 
 class _Mode(Enum):
@@ -31,20 +34,18 @@ class _Mode(Enum):
 
 
 class RunningChain:
-    """The state of one chain. Every event costs time in the edges of its job.
+    """The state of one chain. Handling an event takes time linear in the edges of its job.
 
-    Times are nanoseconds of one clock of the driver's, which never goes back.
+    Every `now` is in nanoseconds, of one monotonic clock of the driver.
     """
 
-    def __init__(self, chain: JobChain, parts: Parts) -> None:
-        """Use `new` or `resume`."""
+    def __init__(self, chain: JobChain, linked: LinkedChain) -> None:
+        """Use `new`, `resume` or `rebuilt`."""
         self._chain = chain
-        self._parts = parts
-        self._jobs = parts.jobs
+        self._linked = linked
+        self._jobs = linked.jobs
         self._mode = _Mode.RUNNING
-        self._running = 0
-        self._waiting_sequences = 0
-        self._finished = 0
+        self._progress = Progress()
         self._began: int | None = None
         self._elapsed = 0
         self._done: State | None = None
@@ -54,12 +55,12 @@ class RunningChain:
         """Returns a chain that has not run.
 
         Raises:
-            InvalidArgumentError: It is not valid, or a job is not PENDING. Reason: INVALID_JOB_CHAIN.
+            InvalidArgumentError: The chain is invalid, or a job is not PENDING. Reason: INVALID_JOB_CHAIN.
         """
-        running = cls(chain, linked(chain))
+        running = cls(chain, link_chain(chain))
         for job in chain.jobs.values():
             if job.state != state_pb2.STATE_PENDING:
-                raise invalid(
+                raise invalid_chain(
                     f"invalid job state for new job chain: {_named(job.state)}, "
                     f"job {job.name} (ID {job.id}); all job states must be PENDING",
                     chain.request_id,
@@ -68,14 +69,15 @@ class RunningChain:
 
     @classmethod
     def resume(cls, suspended: SuspendedJobChain) -> RunningChain:
-        """Returns a chain that goes on where it was suspended.
+        """Returns a chain that continues where it was suspended.
 
         Raises:
-            InvalidArgumentError: It is not valid, or its counters do not fit. Reason: INVALID_JOB_CHAIN.
+            InvalidArgumentError: The chain is invalid, or its counters do not fit it. Reason:
+                INVALID_JOB_CHAIN.
         """
         chain = suspended.job_chain
-        running = cls(chain, linked(chain))
-        running._finished = suspension.restore(suspended, running._parts)
+        running = cls(chain, link_chain(chain))
+        running._progress.finished = restore(suspended, running._linked)
         running._elapsed = suspended.elapsed_ms * 1_000_000
         return running
 
@@ -83,75 +85,77 @@ class RunningChain:
     def rebuilt(
         cls, chain: JobChain, records: Iterable[TryRecord], *, base: SuspendedJobChain | None = None
     ) -> RunningChain:
-        """Returns a chain that goes on from where its finished tries have brought it.
+        """Returns a chain that continues after its recorded tries.
 
         Args:
             chain: The chain as created.
-            records: The finished tries of all its assignments, in the order in which they were taken in.
-            base: The chain as it was suspended before the first of these tries; None: they are all.
+            records: The finished tries of all assignments, in the order in which they were committed.
+            base: The suspended chain that the first of these tries continued; None if they began with
+                the chain as created.
 
         Raises:
-            InvalidArgumentError: The chain is not valid, or a record is not of it. Reason: INVALID_JOB_CHAIN.
+            InvalidArgumentError: The chain is invalid, or a record has an unknown job. Reason:
+                INVALID_JOB_CHAIN.
         """
-        running = cls(chain, linked(chain)) if base is None else cls.resume(base)
-        running._finished, elapsed = replay(running._parts, records, chain.request_id)
+        running = cls(chain, link_chain(chain)) if base is None else cls.resume(base)
+        running._progress.finished, elapsed = replay(running._linked, records, chain.request_id)
         running._elapsed += elapsed
         return running
 
     @property
     def request_id(self) -> str:
-        """The request that the chain is for."""
+        """The id of the chain's request."""
         return self._chain.request_id
 
     @property
     def jobs(self) -> Mapping[str, Job]:
-        """The jobs as the chain was given, by id."""
+        """The jobs of the chain message, by id. Their states are those of the start."""
         return self._chain.jobs
 
     @property
     def finished_jobs(self) -> int:
         """How many jobs are COMPLETE."""
-        return self._finished
+        return self._progress.finished
 
     @property
     def done(self) -> State | None:
-        """How the chain has ended, SUSPENDED if it was set aside; None while it goes on."""
+        """The final state of the chain, or SUSPENDED; None while it continues."""
         return self._done
 
     def state_of(self, job_id: str) -> State:
-        """Returns the state of a job. One between two tries is RUNNING."""
+        """Returns the state of a job. A job between two tries is RUNNING."""
         return self._jobs[job_id].state
 
     def waits(self, job_id: str) -> bool:
-        """Whether a job is between two tries."""
+        """Returns whether a job is between two tries."""
         return self._jobs[job_id].waits
 
     def tries_of(self, job_id: str) -> int:
-        """Returns how often a job was tried, over the whole request, with the try that runs."""
+        """Returns the number of tries of a job over the whole request, including the running try."""
         return self._jobs[job_id].tries
 
     def data_of(self, job_id: str) -> dict[str, Any]:
-        """Returns the data that a job starts with; the caller must not change them."""
+        """Returns the data that a job starts with. The caller must not change it."""
         return self._jobs[job_id].data
 
     def start(self, now: int) -> Actions:
-        """Begins to run the chain, or goes on with it."""
+        """Starts or continues the chain. Call it once, before all other events."""
         actions = Actions()
         self._began = now
-        if self._parts.timeout:
-            left = self._parts.timeout - self._elapsed
+        if self._linked.timeout:
+            left = self._linked.timeout - self._elapsed
             if left <= 0:
                 self._end_all(_Mode.EXPIRED, "", now, actions)
                 return self._finish(actions, now)
             actions.timers.append(Timer(("request", "", 0), left))
-        for sequence in self._parts.sequences.values():
+        for sequence in self._linked.sequences.values():
             if sequence.tries:
-                self._begin_time(sequence, now, actions)
+                self._begin_timeout(sequence, now, actions)
         for job in self._jobs.values():
             if job.state is State.FAIL:
                 self._fail_sequence(job.sequence)
-        for sequence in self._parts.sequences.values():
-            self._drained(sequence, now, actions)
+        for sequence in self._linked.sequences.values():
+            self._continue_if_idle(sequence, now, actions)
         self._run_ready(self._jobs.values(), now, actions)
         return self._finish(actions, now)
 
@@ -164,29 +168,28 @@ class RunningChain:
         data: Mapping[str, Any] | None = None,
         is_last: bool = False,
     ) -> Actions:
-        """Takes in the end of a job's try.
+        """Handles the end of a try.
 
-        A try that ends because it was stopped is STOPPED, unless the job says COMPLETE; one that is
-        FAIL had failed before, did not end when told to, or was stopped since its time was over.
+        A try that was told to stop ends as STOPPED, or as COMPLETE if it completed first. It ends as
+        FAIL if it failed before, if it did not stop, or if a timeout was the reason for the stop.
 
         Args:
-            job_id: A job that runs.
-            state: How the try ended; all but COMPLETE and STOPPED is FAIL.
-            now: The time.
-            data: The job's data after a try that is COMPLETE.
-            is_last: Whether a job that failed is not tried again, whatever its retry is.
+            job_id: A job with a running try.
+            state: How the try ended. Every state except COMPLETE and STOPPED counts as FAIL.
+            now: The current time.
+            data: The job's data after a COMPLETE try.
+            is_last: Do not retry the failed job, whatever its `retry` is.
 
         Raises:
-            ValueError: No try of the job runs.
+            ValueError: The job has no running try.
         """
         job = self._jobs[job_id]
         if job.state is not State.RUNNING or job.waits:
-            raise ValueError(f"job {job_id} does not run")
+            raise ValueError(f"job {job_id} has no running try")
         actions = Actions()
         job.stopping = False
         if state is State.COMPLETE:
-            self._finished += 1
-            self._run_ready(job.complete(data), now, actions)
+            self._run_ready(self._progress.complete(job, data), now, actions)
         elif job.expired:
             job.state = State.FAIL
         elif state is State.STOPPED:
@@ -199,7 +202,7 @@ class RunningChain:
         return self._finish(actions, now)
 
     def wait_over(self, key: tuple[str, str, int], now: int) -> Actions:
-        """Takes in that a wait is over."""
+        """Handles the end of a wait. Stale waits have no effect."""
         actions = Actions()
         kind, part_id, number = key
         if kind == "job":
@@ -207,45 +210,45 @@ class RunningChain:
             if job.waits and job.tries == number:
                 self._run_again(job, actions)
         else:
-            sequence = self._parts.sequences[part_id]
+            sequence = self._linked.sequences[part_id]
             if sequence.phase is Phase.WAITING and sequence.generation == number:
-                self._waiting_sequences -= 1
-                self._open(sequence, now, actions)
+                self._progress.end_wait(sequence)
+                self._reopen(sequence, now, actions)
         return self._finish(actions, now)
 
     def timer_over(self, key: tuple[str, str, int], now: int) -> Actions:
-        """Takes in that the time of a sequence, or of the whole chain, is over."""
+        """Handles the timeout of a sequence or of the request. Stale timers have no effect."""
         actions = Actions()
         if self._done is None and self._mode is _Mode.RUNNING:
             kind, part_id, number = key
             if kind == "request":
                 self._end_all(_Mode.EXPIRED, f"request timed out after {self._chain.timeout}", now, actions)
             else:
-                sequence = self._parts.sequences[part_id]
+                sequence = self._linked.sequences[part_id]
                 if sequence.lifetime == number:
                     self._expire(sequence, now, actions)
         return self._finish(actions, now)
 
     def stop(self, now: int) -> Actions:
-        """Stops the chain for good: nothing new starts, and what runs is stopped."""
+        """Stops the chain for good: no try starts any more, and running tries are stopped."""
         actions = Actions()
         if self._done is None and self._mode is not _Mode.EXPIRED:
             self._end_all(_Mode.STOPPING, "", now, actions)
         return self._finish(actions, now)
 
     def suspend(self, now: int) -> Actions:
-        """Stops the chain so that it can be resumed. A chain that is being stopped goes on to be."""
+        """Stops the chain so that it can be resumed. Has no effect after `stop` or a timeout."""
         actions = Actions()
         if self._done is None and self._mode is _Mode.RUNNING:
             self._end_all(_Mode.SUSPENDING, "", now, actions)
         return self._finish(actions, now)
 
     def suspended(self, now: int) -> SuspendedJobChain:
-        """Returns what is needed to go on with the chain, at any time. Tries that run count as not begun."""
+        """Returns the message to resume the chain from, at any time. Running tries count as not begun."""
         elapsed = self._elapsed + (now - self._began if self._began is not None else 0)
-        return suspension.taken(self._chain, self._parts, self._finished, now, elapsed)
+        return suspended_chain(self._chain, self._linked, self._progress.finished, now, elapsed)
 
-    def _fail(self, job: JobPart, actions: Actions, *, can_retry: bool) -> None:
+    def _fail(self, job: ChainJob, actions: Actions, *, can_retry: bool) -> None:
         if not can_retry or job.run_tries > job.retry:
             job.state = State.FAIL
             if self._mode is _Mode.RUNNING:
@@ -258,35 +261,19 @@ class RunningChain:
         else:
             self._run_again(job, actions)
 
-    def _fail_sequence(self, sequence: SequencePart | None) -> None:
-        """Has the innermost sequence that has tries left go back once it is drained, unless one does."""
+    def _fail_sequence(self, sequence: ChainSequence | None) -> None:
+        """Drains the innermost sequence that has tries left, unless one is already frozen."""
         while sequence is not None and not sequence.frozen:
             if sequence.tries <= sequence.retry:
-                self._freeze(sequence, Phase.DRAINING)
+                self._progress.freeze(sequence, Phase.DRAINING)
                 return
             sequence = sequence.parent
 
-    def _freeze(self, sequence: SequencePart, phase: Phase) -> None:
-        for part in sequence.subtree():
-            part.frozen = True
-            if part.phase is Phase.WAITING:
-                self._waiting_sequences -= 1
-                part.generation += 1
-                part.phase = Phase.OPEN
-        sequence.phase = phase
-
-    @staticmethod
-    def _thaw(sequence: SequencePart) -> None:
-        sequence.phase = Phase.OPEN
-        if sequence.parent is None or not sequence.parent.frozen:
-            for part in sequence.subtree():
-                part.frozen = False
-
-    def _drained(self, sequence: SequencePart, now: int, actions: Actions) -> None:
-        """Goes on with a sequence that was waited for, if no job in it runs any more."""
+    def _continue_if_idle(self, sequence: ChainSequence, now: int, actions: Actions) -> None:
+        """Continues with a draining or expired sequence once no job in it runs."""
         while sequence.phase is Phase.EXPIRED and not sequence.active and sequence.parent is not None:
-            if sequence.is_complete():  # Its last job ended well just as it was stopped.
-                self._thaw(sequence)
+            if sequence.is_complete():  # Its last job completed while it was being stopped.
+                thaw(sequence)
                 return
             if not sequence.parent.frozen:
                 self._fail_sequence(sequence.parent)
@@ -295,66 +282,44 @@ class RunningChain:
             return
         if sequence.parent is not None and sequence.parent.frozen:
             return
-        self._go_back(sequence)
+        self._progress.reset(sequence)
         if sequence.retry_wait:
-            sequence.phase = Phase.WAITING
-            self._waiting_sequences += 1
-            sequence.generation += 1
+            self._progress.begin_wait(sequence)
             actions.wait.append(Wait(("sequence", sequence.id, sequence.generation), sequence.retry_wait))
         else:
-            self._open(sequence, now, actions)
+            self._reopen(sequence, now, actions)
 
-    def _go_back(self, sequence: SequencePart) -> None:
-        """Sets all in a sequence back to before it ran, but for the jobs' data and numbers of tries."""
-        for part in sequence.subtree():
-            part.phase = Phase.OPEN
-            if part is not sequence:
-                part.tries = part.elapsed = 0
-                part.began = None
-                part.lifetime += 1
-            for job in part.jobs:
-                if job.state is State.COMPLETE:
-                    self._finished -= 1
-                    for child in job.children:
-                        child.missing += 1
-                job.state = State.PENDING
-                job.run_tries = 0
-                job.expired = False
-        sequence.tries += 1
-
-    def _open(self, sequence: SequencePart, now: int, actions: Actions) -> None:
-        """Lets a sequence that went back run again."""
-        self._thaw(sequence)
+    def _reopen(self, sequence: ChainSequence, now: int, actions: Actions) -> None:
+        """Runs a sequence again after it was reset."""
+        thaw(sequence)
         for part in sequence.subtree():
             self._run_ready(part.jobs, now, actions)
 
-    def _expire(self, sequence: SequencePart, now: int, actions: Actions) -> None:
-        """Ends a sequence whose time is over, unless it has ended by itself."""
+    def _expire(self, sequence: ChainSequence, now: int, actions: Actions) -> None:
+        """Stops a sequence that has timed out, unless it is complete."""
         if sequence.phase is Phase.EXPIRED or sequence.is_complete():
             return
         jobs = [job for part in sequence.subtree() for job in part.jobs]
-        self._freeze(sequence, Phase.EXPIRED)
+        self._progress.freeze(sequence, Phase.EXPIRED)
         error = f"sequence timed out after {sequence.timeout_text}"
         for job in jobs:
             if job.state is State.RUNNING:
                 job.expired = True
                 self._stop_job(job, State.FAIL, error, now, actions)
-        self._drained(sequence, now, actions)
+        self._continue_if_idle(sequence, now, actions)
 
     def _end_all(self, mode: _Mode, error: str, now: int, actions: Actions) -> None:
         self._mode = mode
-        for sequence in self._parts.sequences.values():
+        for sequence in self._linked.sequences.values():
             if sequence.phase is Phase.WAITING:
-                sequence.phase = Phase.OPEN
-                sequence.generation += 1
-        self._waiting_sequences = 0
+                self._progress.end_wait(sequence)
         for job in self._jobs.values():
             if job.state is State.RUNNING:
                 job.expired = job.expired or mode is _Mode.EXPIRED
                 self._stop_job(job, State.FAIL if job.expired else State.STOPPED, error, now, actions)
 
-    def _stop_job(self, job: JobPart, state: State, error: str, now: int, actions: Actions) -> None:
-        """Stops what a job does: its try by asking, its wait for another one at once."""
+    def _stop_job(self, job: ChainJob, state: State, error: str, now: int, actions: Actions) -> None:
+        """Stops a job: asks a running try to stop, and ends a wait for the next try at once."""
         if job.waits:
             job.waits = False
             job.state = state
@@ -363,77 +328,58 @@ class RunningChain:
             job.stopping = True
             actions.stop.append(Stop(job.id, error))
 
-    def _run_ready(self, jobs: Iterable[JobPart], now: int, actions: Actions) -> None:
+    def _run_ready(self, jobs: Iterable[ChainJob], now: int, actions: Actions) -> None:
         if self._mode is not _Mode.RUNNING:
             return
         for job in jobs:
             if job.state is State.PENDING and not job.missing and not job.sequence.frozen:
                 self._run(job, now, actions)
 
-    def _run(self, job: JobPart, now: int, actions: Actions) -> None:
+    def _run(self, job: ChainJob, now: int, actions: Actions) -> None:
         job.state = State.RUNNING
         if job.id == job.sequence.id and not job.sequence.tries:
             job.sequence.tries = 1
-            self._begin_time(job.sequence, now, actions)
-        self._enter(job)
+            self._begin_timeout(job.sequence, now, actions)
+        self._progress.enter(job)
         self._run_again(job, actions)
 
-    def _enter(self, job: JobPart) -> None:
-        """Counts a job that begins to run into all that it is in."""
-        self._running += 1
-        sequence: SequencePart | None = job.sequence
-        while sequence is not None:
-            sequence.active += 1
-            if sequence.active > 1:
-                return
-            sequence = sequence.parent
-
-    def _run_again(self, job: JobPart, actions: Actions) -> None:
+    def _run_again(self, job: ChainJob, actions: Actions) -> None:
         job.waits = False
         job.tries += 1
         job.run_tries += 1
         actions.run.append(Run(job.id, job.tries, max(1, job.sequence.tries)))
 
-    def _leave(self, job: JobPart, now: int, actions: Actions) -> None:
-        """Counts a job that has ended out of all that it was in."""
-        self._running -= 1
-        idle: list[SequencePart] = []
-        sequence: SequencePart | None = job.sequence
-        while sequence is not None:
-            sequence.active -= 1
-            if sequence.active:
-                break
-            idle.append(sequence)
-            sequence = sequence.parent
-        for part in idle:
+    def _leave(self, job: ChainJob, now: int, actions: Actions) -> None:
+        """Uncounts a job that has ended, and continues with the sequences that waited for its end."""
+        for part in self._progress.leave(job):
             if part.phase is not Phase.OPEN:
-                self._drained(part, now, actions)
+                self._continue_if_idle(part, now, actions)
 
-    def _begin_time(self, sequence: SequencePart, now: int, actions: Actions) -> None:
+    def _begin_timeout(self, sequence: ChainSequence, now: int, actions: Actions) -> None:
         if not sequence.timeout or sequence.began is not None:
             return
         sequence.began = now
         left = sequence.timeout - sequence.elapsed
         if left > 0:
             actions.timers.append(Timer(("sequence", sequence.id, sequence.lifetime), left))
-        else:  # A chain that goes on may have a sequence whose time is over.
+        else:  # A resumed chain may have a sequence whose timeout has already passed.
             self._expire(sequence, now, actions)
 
     def _finish(self, actions: Actions, now: int) -> Actions:
-        """Adds to the actions how the chain has ended, if it has."""
-        if self._running == 0 and self._waiting_sequences == 0 and self._done is None:
+        """Adds the final state to the actions if the chain has ended."""
+        if self._progress.running == 0 and self._progress.waiting_sequences == 0 and self._done is None:
             self._done = self._final_state(now)
             actions.done = self._done
         return actions
 
     def _final_state(self, now: int) -> State:
-        if self._finished == len(self._jobs):
+        if self._progress.finished == len(self._jobs):
             return State.COMPLETE
         if self._mode is _Mode.STOPPING:
             failed = any(job.state is State.FAIL for job in self._jobs.values())
             return State.FAIL if failed else State.STOPPED
         if self._mode is _Mode.SUSPENDING:
-            # A chain in which nothing is left to do has ended, even though it was to be suspended.
+            # A chain with nothing left to do has ended, although it was told to suspend.
             rest = RunningChain.resume(self.suspended(now)).start(now)
             return State.SUSPENDED if rest.done is None else rest.done
         return State.FAIL

@@ -41,7 +41,7 @@ _MAX_ERROR = 64 * 1024
 
 
 @dataclass(slots=True)
-class JobTools:
+class TryResources:
     """What tries need, shared by all chains of a runner.
 
     Attributes:
@@ -94,7 +94,7 @@ class JobTry:
         request_id: The request of the job.
         message: The job as the chain has it.
         data: The data that it starts with; it gets a copy.
-        tools: What tries need.
+        resources: What tries need.
         may_start: Whether the runner may start jobs now: asked, also in threads, right before the job runs.
     """
 
@@ -104,7 +104,7 @@ class JobTry:
         request_id: str,
         message: job_pb2.Job,
         data: dict[str, Any],
-        tools: JobTools,
+        resources: TryResources,
         *,
         may_start: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -112,7 +112,7 @@ class JobTry:
         self._request_id = request_id
         self._message = message
         self._data = data
-        self._tools = tools
+        self._resources = resources
         self._job: Job | None = None
         self._started_at = time.time_ns()
         self._stop_asked = asyncio.Event()
@@ -162,10 +162,10 @@ class JobTry:
         job = self._job
         if job is None:
             return ""
-        if self._message.type in self._tools.on_loop:
+        if self._message.type in self._resources.on_loop:
             return job.status()
         if self._status_call is None:
-            self._status_call = asyncio.ensure_future(self._tools.statuses.call(_status_of, job))
+            self._status_call = asyncio.ensure_future(self._resources.statuses.call(_status_of, job))
         await asyncio.wait({self._status_call}, timeout=limit)
         if self._status_call.done():  # A call that hangs is not made a second time.
             self._last_status = self._status_call.result()
@@ -201,7 +201,7 @@ class JobTry:
     async def _run_job(self, job: Job, data: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(job.run):
             return await job.run(data) if self._begin() else Return(State.STOPPED)
-        returned: Any = await self._tools.runs.call(self._run_in_thread, job, data)
+        returned: Any = await self._resources.runs.call(self._run_in_thread, job, data)
         return await returned if inspect.isawaitable(returned) else returned
 
     def _run_in_thread(self, job: Job, data: dict[str, Any]) -> Any:
@@ -216,16 +216,16 @@ class JobTry:
         return True
 
     async def _made(self) -> Job:
-        if self._message.type in self._tools.on_loop:
+        if self._message.type in self._resources.on_loop:
             return self._make()
-        job = await self._tools.calls.call(self._make)
+        job = await self._resources.calls.call(self._make)
         if type(job) in BUILTIN:
-            self._tools.on_loop.add(self._message.type)
+            self._resources.on_loop.add(self._message.type)
         return job
 
     def _make(self) -> Job:
         job_id = JobId(self._message.type, self._message.name, self._message.id, self._request_id)
-        job = make_job(self._tools.factory, job_id)
+        job = make_job(self._resources.factory, job_id)
         job.deserialize(self._message.bytes)
         return job
 
@@ -236,12 +236,12 @@ class JobTry:
             return self._stopped(Return(State.STOPPED))
         stopping = asyncio.ensure_future(self._call_stop())
         try:
-            await asyncio.wait({work}, timeout=self._tools.stop_limit)
+            await asyncio.wait({work}, timeout=self._resources.stop_limit)
         finally:
             stopping.cancel()
         if work.done():
             return self._ended(work)
-        limit = f"{self._tools.stop_limit:g}s"
+        limit = f"{self._resources.stop_limit:g}s"
         error = self._stop_error or f"did not stop within {limit}"
         logger.warning("job does not stop", error=error, **self._names())
         entry = self._entry(Return(State.FAIL, exit=1, error=error))
@@ -252,10 +252,10 @@ class JobTry:
         if job is None:
             return
         try:
-            if inspect.iscoroutinefunction(job.stop) or self._message.type in self._tools.on_loop:
+            if inspect.iscoroutinefunction(job.stop) or self._message.type in self._resources.on_loop:
                 pending = job.stop()
             else:
-                pending = await self._tools.calls.call(job.stop)
+                pending = await self._resources.calls.call(job.stop)
             if inspect.isawaitable(pending):
                 await pending
         except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -294,7 +294,7 @@ class JobTry:
         state = returned.state
         if state not in (State.COMPLETE, State.STOPPED):
             state = State.FAIL
-        limit = self._tools.max_output
+        limit = self._resources.max_output
         return log_entry(
             self._message,
             self._request_id,

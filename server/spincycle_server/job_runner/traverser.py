@@ -33,7 +33,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
-from spincycle_server.job_runner.job_try import JobTools, JobTry, TryResult, log_entry
+from spincycle_server.job_runner.job_try import JobTry, TryResources, TryResult, log_entry
 from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Traverser:
     Args:
         chain: The chain, not started.
         assignment: Which assignment of its request it is.
-        tools: What tries of jobs need.
+        resources: What tries of jobs need.
         outbox: Where reports go.
         noop_types: Job types that do nothing at all, and thus need no job made and no commit awaited.
         may_start: Whether the runner may start jobs now. When it no more may, the chain is to be suspended.
@@ -76,7 +76,7 @@ class Traverser:
         self,
         chain: RunningChain,
         assignment: Assignment,
-        tools: JobTools,
+        resources: TryResources,
         outbox: Outbox,
         *,
         noop_types: frozenset[str] = frozenset(),
@@ -85,7 +85,7 @@ class Traverser:
         self._chain = chain
         self._jobs = chain.jobs
         self._assignment = assignment
-        self._tools = tools
+        self._resources = resources
         self._outbox = outbox
         self._noop_types = noop_types
         self._may_start = may_start
@@ -251,7 +251,7 @@ class Traverser:
             self._assignment.request_id,
             job,
             self._chain.data_of(run.job_id),
-            self._tools,
+            self._resources,
             may_start=self._may_start,
         )
         self._tries[run.job_id] = job_try
@@ -277,7 +277,7 @@ class Traverser:
             if run.job_id not in errors:
                 self._to_run.append(run)
                 continue
-            job_try = JobTry(run, self._assignment.request_id, self._jobs[run.job_id], {}, self._tools)
+            job_try = JobTry(run, self._assignment.request_id, self._jobs[run.job_id], {}, self._resources)
             job_try.stop(errors[run.job_id])
             self._tries[run.job_id] = job_try
             self._spawn(self._follow(job_try))

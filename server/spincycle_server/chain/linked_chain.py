@@ -1,0 +1,138 @@
+"""The jobs and sequences of a running chain, as objects that refer to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from spincycle_grpc.state import State
+
+
+class Phase(Enum):
+    """The phase that a sequence is in, within its tries."""
+
+    OPEN = auto()
+    """Its jobs run as soon as they are ready."""
+
+    DRAINING = auto()
+    """It failed and has tries left. The next try begins after its running jobs have ended."""
+
+    WAITING = auto()
+    """It waits `retry_wait` before its next try."""
+
+    EXPIRED = auto()
+    """It has timed out."""
+
+
+@dataclass(eq=False, slots=True)
+class ChainSequence:
+    """A sequence of a running chain. Durations are in nanoseconds.
+
+    Attributes:
+        parent: The sequence around this one.
+        jobs: The jobs directly in it.
+        inner: The sequences directly in it.
+        tries: How many tries it has begun since the parent's current try began.
+        active: How many of its jobs run, plus how many of its inner sequences are active.
+        frozen: No job may start, because this sequence or one around it drains, waits or has expired.
+        generation: Number of the current wait. It makes older waits stale.
+        lifetime: How often a sequence around this one was reset. It makes older timers stale.
+        is_own: False for the stand-in that holds jobs without a sequence.
+        began: The driver's time at which the timeout began to run, or None if it does not run.
+        elapsed: Time that the sequence ran before `began`.
+    """
+
+    id: str
+    retry: int = 0
+    retry_wait: int = 0
+    timeout: int = 0
+    timeout_text: str = ""
+    parent: ChainSequence | None = None
+    jobs: list[ChainJob] = field(default_factory=list)
+    inner: list[ChainSequence] = field(default_factory=list)
+    phase: Phase = Phase.OPEN
+    tries: int = 0
+    active: int = 0
+    frozen: bool = False
+    generation: int = 0
+    lifetime: int = 0
+    is_own: bool = True
+    began: int | None = None
+    elapsed: int = 0
+
+    def subtree(self) -> Iterator[ChainSequence]:
+        """Yields this sequence and all sequences in it, at any depth."""
+        stack = [self]
+        while stack:
+            sequence = stack.pop()
+            yield sequence
+            stack += sequence.inner
+
+    def is_complete(self) -> bool:
+        """Returns whether all jobs in it are COMPLETE, at any depth."""
+        return all(job.state is State.COMPLETE for part in self.subtree() for job in part.jobs)
+
+
+@dataclass(eq=False, slots=True)
+class ChainJob:
+    """A job of a running chain.
+
+    Attributes:
+        retry_wait: Nanoseconds between two tries.
+        children: The jobs that directly depend on this one.
+        missing: How many jobs that this one directly depends on are not COMPLETE.
+        tries: How many tries the job has had over the whole request.
+        run_tries: How many tries it has had in the current try of its sequence, without stopped ones.
+        waits: The job is between two tries.
+        stopping: The running try was told to stop.
+        expired: The job was stopped because a sequence or the request timed out.
+    """
+
+    id: str
+    name: str
+    sequence: ChainSequence
+    retry: int
+    retry_wait: int
+    data: dict[str, Any]
+    state: State = State.PENDING
+    children: list[ChainJob] = field(default_factory=list)
+    missing: int = 0
+    tries: int = 0
+    run_tries: int = 0
+    waits: bool = False
+    stopping: bool = False
+    expired: bool = False
+
+    def complete(self, data: Mapping[str, Any] | None) -> list[ChainJob]:
+        """Makes the job COMPLETE, passes its data to its children, and returns the children now ready."""
+        self.state = State.COMPLETE
+        if data is not None:
+            self.data = dict(data)
+        ready = []
+        for child in self.children:
+            if self.data:
+                child.data = {**child.data, **self.data}
+            child.missing -= 1
+            if not child.missing:
+                ready.append(child)
+        return ready
+
+    def reset(self) -> None:
+        """Makes the job PENDING for a new try of its sequence. It keeps its data and its number of tries."""
+        if self.state is State.COMPLETE:
+            for child in self.children:
+                child.missing += 1
+        self.state = State.PENDING
+        self.run_tries = 0
+        self.expired = False
+
+
+@dataclass(slots=True)
+class LinkedChain:
+    """All jobs and sequences of a chain by id, and the timeout of the chain in nanoseconds (0 for none)."""
+
+    jobs: dict[str, ChainJob]
+    sequences: dict[str, ChainSequence]
+    timeout: int
