@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from dataclasses import dataclass
 
 import grpc
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import InvalidArgumentError
 
 DEFAULT_DEADLINE = 30.0
@@ -30,16 +30,6 @@ class RetryPolicy:
     tries: float
     first_wait: float = 0.1
     longest_wait: float = 1.0
-
-    def wait_after(self, tries: int) -> float | None:
-        """Returns the seconds to wait after so many tries; None when there is no other.
-
-        Up to half of them are left to chance, so that clients do not come back all at once.
-        """
-        if tries >= self.tries:
-            return None
-        wait = min(self.first_wait * 2.0 ** min(tries - 1, 30), self.longest_wait)
-        return wait * random.uniform(0.5, 1.0)  # noqa: S311 (nothing secret)
 
 
 ONCE = RetryPolicy(tries=1)
@@ -63,6 +53,7 @@ class Tries:
     def __init__(self, policy: RetryPolicy, deadline: float) -> None:
         self._policy = policy
         self._end = time.monotonic() + deadline
+        self._backoff = Backoff(policy.first_wait, policy.longest_wait)
         self._count = 0
 
     def begin(self) -> float:
@@ -72,12 +63,10 @@ class Tries:
 
     def wait_after(self, error: grpc.RpcError) -> float | None:
         """Returns the seconds to wait after a try that failed; None when there must be no other."""
-        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE or self._count >= self._policy.tries:
             return None
-        wait = self._policy.wait_after(self._count)
-        if wait is None or time.monotonic() + wait >= self._end:
-            return None
-        return wait
+        wait = self._backoff.next()
+        return wait if time.monotonic() + wait < self._end else None
 
 
 def checked_deadline(deadline: float) -> float:

@@ -21,3 +21,7 @@ class State(IntEnum):
     RESERVED = state_pb2.STATE_RESERVED
     STOPPED = state_pb2.STATE_STOPPED
     SUSPENDED = state_pb2.STATE_SUSPENDED
+
+
+FINAL_STATES: frozenset[int] = frozenset({State.COMPLETE, State.FAIL, State.STOPPED})
+"""The states that a request can end in."""

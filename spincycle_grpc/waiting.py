@@ -7,13 +7,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import DeadlineExceededError
 from spincycle_grpc.retries import checked_deadline
-from spincycle_grpc.state import State
+from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_pb2 import Request
-
-FINAL_STATES: frozenset[int] = frozenset({State.COMPLETE, State.FAIL, State.STOPPED})
-"""The states that a request can end in."""
 
 _FIRST_PAUSE = 0.05
 _PAUSE_GROWTH = 1.5
@@ -41,7 +39,7 @@ class Wait:
         self._request_id = request_id
         self._deadline = deadline
         self._end = math.inf if deadline is None else time.monotonic() + checked_deadline(deadline)
-        self._pause = _FIRST_PAUSE
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, growth=_PAUSE_GROWTH, jitter=0)
         self._has_seen = False
 
     @contextlib.contextmanager
@@ -70,9 +68,7 @@ class Wait:
         left = self._left()
         if left <= 0:
             raise self._too_long()
-        pause = min(self._pause, left)
-        self._pause = min(self._pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
-        return pause
+        return self._backoff.next(at_most=left)
 
     def _left(self) -> float:
         return self._end - time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
 
@@ -79,7 +80,7 @@ class Reader:
     ) -> _Answer:
         """Reads, again if a trouble passes: reading twice does no harm."""
         deadline = time.monotonic() + (0 if self._is_away else self._patience)
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 with self._engine.connect() as connection:
@@ -94,5 +95,4 @@ class Reader:
             else:
                 self._is_away = False
                 return answer
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            time.sleep(backoff.next())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_server.database.troubles import Trouble, translate_for_operator, trouble_of
 
 _Answer = TypeVar("_Answer")
@@ -33,7 +33,7 @@ def in_transaction(
         SpinCycleError: It could not be done; says why, for an operator.
     """
     deadline = time.monotonic() + patience
-    pause = _FIRST_PAUSE
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     connected = False  # An address or password that is wrong is told at once.
     while True:
         try:
@@ -49,8 +49,7 @@ def in_transaction(
             )
             if not passes or time.monotonic() > deadline:
                 raise translate_for_operator(error, engine.url) from error
-        time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (spreads those that wait, hides nothing)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        time.sleep(backoff.next())
 
 
 def _commit(connection: Connection) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -20,6 +19,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
@@ -107,7 +107,7 @@ class Reporter:
     async def run(self) -> None:
         """Reports for ever, to one Request Manager after the other. Ends when cancelled."""
         turn = 0
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             address = self._addresses[turn % len(self._addresses)]
             started = time.monotonic()
@@ -122,10 +122,10 @@ class Reporter:
             self._connected.clear()
             logger.warning("reporting interrupted", request_manager=address, error=reason)
             turn += 1
-            lasted = time.monotonic() - started > _LONGEST_PAUSE
+            if time.monotonic() - started > _LONGEST_PAUSE:
+                backoff.reset()
             # A short lease must not run out while a Request Manager that is back waits to be tried.
-            pause = _FIRST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE, self._lease / 5)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spreads runners, hides nothing)
+            await asyncio.sleep(backoff.next(at_most=self._lease / 5))
 
     async def _report_to(self, address: str) -> NoReturn:
         async with open_async_channel(address, self._credentials) as channel:

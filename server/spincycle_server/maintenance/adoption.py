@@ -13,7 +13,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.wire import decode_into
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.retrying import in_transaction
-from spincycle_server.store.rows import MAX_ARG_TEXT, arg_text
+from spincycle_server.store.rows import arg_rows
 from spincycle_server.store.schema import request_archives, request_args, requests
 
 _PAGE = 200
@@ -76,12 +76,4 @@ def _rows(request_id: str, created_at: int, args: bytes | None) -> list[dict[str
         decode_into(request, args or b"[]", "args")
     except InvalidArgumentError:  # It cannot be shown either, and is nothing to stop at.
         return []
-    return [
-        {
-            "request_id": request_id,
-            "name": arg.name[:100],
-            "value": arg_text(arg)[:MAX_ARG_TEXT],
-            "created_at": created_at,
-        }
-        for arg in request.args
-    ]
+    return arg_rows(request_id, created_at, request.args)

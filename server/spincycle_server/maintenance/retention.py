@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
 from sqlalchemy.engine import Connection
 
-from spincycle_grpc.state import State
+from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.database.retrying import in_transaction
@@ -35,7 +35,6 @@ MAX_REQUESTS = 50
 MAX_LOG_ENTRIES = 500
 """Entries of job logs that one transaction deletes; a larger log takes several."""
 
-_FINAL_STATES = (State.COMPLETE, State.FAIL, State.STOPPED)
 _SHORTEST_PAUSE = 0.005
 _LONGEST_PAUSE = 1.0
 _TABLES = (request_archives, request_args, suspended_job_chains, requests)
@@ -121,7 +120,7 @@ class Retention:
 
 
 def _has_ended(before: int) -> ColumnElement[bool]:
-    return and_(requests.c.finished_at < before, requests.c.state.in_(_FINAL_STATES))
+    return and_(requests.c.finished_at < before, requests.c.state.in_(FINAL_STATES))
 
 
 def _count(connection: Connection, before: int) -> dict[State, int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -143,7 +144,7 @@ class Delivery:
     ) -> bool:
         """Tells the runner until it says yes or no, or is gone. Returns whether it said yes."""
         names = {"request_id": assignment.request_id, "runner_id": runner.runner_id}
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         doubtful = False  # whether it may have the chain, though it did not say so
         while True:
             try:
@@ -177,8 +178,7 @@ class Delivery:
             else:
                 logger.debug("request started", epoch=assignment.epoch, **names)
                 return True
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.next())
             if not await self._stands(assignment):
                 logger.info("request has moved on", **names)
                 return False

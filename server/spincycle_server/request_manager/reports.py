@@ -12,7 +12,7 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from spincycle_grpc.errors import InternalError, InvalidArgumentError
-from spincycle_grpc.state import State
+from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import (
@@ -34,6 +34,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from spincycle_server.request_manager.recovery import MissingChains
 from spincycle_server.store.report_writes import Renewal
+from spincycle_server.store.schema import MAX_TRY
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatch import Dispatcher
@@ -44,13 +45,11 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-_FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
 _JOB_ID = re.compile("[0-9A-Za-z]{4}")
-_LATEST_TRY = 2**15 - 1
 _LARGEST_COUNT = 2**31 - 1
 _LONGEST_TYPE = 75
 _LATEST_TIME = 2**31 - 1
-"""What the columns of all databases hold: a number of a try, a count, bytes of a type, seconds since 1970."""
+"""What the columns of all databases hold: a count, bytes of a type, seconds since 1970."""
 
 
 class RunnerReportsService:
@@ -143,7 +142,7 @@ class RunnerReportsService:
 
     async def Finish(self, request: FinishRequest, context: CallContext) -> FinishResponse:  # noqa: N802
         """Sets the final state of a RUNNING request."""
-        if request.state not in _FINAL_STATES:
+        if request.state not in FINAL_STATES:
             raise InvalidArgumentError(
                 f"state {request.state} is none that a request can end in: "
                 "must be COMPLETE (3), FAIL (4) or STOPPED (6)",
@@ -282,8 +281,8 @@ def _check_entry(entry: JobLog) -> None:
     """Does nothing with a log entry that can be stored, and raises with any other."""
     if not _JOB_ID.fullmatch(entry.job_id):
         raise _invalid("jobId must be four characters of 0-9A-Za-z", entry.request_id)
-    if not 0 < getattr(entry, "try") <= _LATEST_TRY:
-        raise _invalid(f"try must be from 1 to {_LATEST_TRY}", entry.request_id)
+    if not 0 < getattr(entry, "try") <= MAX_TRY:
+        raise _invalid(f"try must be from 1 to {MAX_TRY}", entry.request_id)
     if entry.state not in state_pb2.State.values():
         raise _invalid("state must be the number of a state", entry.request_id)
     if len(entry.type.encode()) > _LONGEST_TYPE or "\0" in entry.type:

@@ -23,9 +23,9 @@ from spincycle_grpc.errors import CallCancelledError, DeadlineExceededError, Inv
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_server.database.troubles import was_ended
-from spincycle_server.store.rows import MAX_ARG_TEXT, microseconds_of, request_of
+from spincycle_server.store.rows import microseconds_of, request_of
 from spincycle_server.store.scan import Branch, Scan, Span
-from spincycle_server.store.schema import request_args, requests
+from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, request_args, requests
 
 BLOCK = 2_000
 """Rows that are read at a time, so that a find that returns all does not hold them twice."""
@@ -274,12 +274,12 @@ class Finding:
         return (self._unindexed(requests.c.type) == self.wanted.type,)
 
     def _is_user(self, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
-        return self._same_text(seen(requests.c.user), self.wanted.user, 100)
+        return self._same_text(seen(requests.c.user), self.wanted.user, MAX_TEXT)
 
     def _is_arg(self, name: str, value: str, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
         return (
-            *self._same_text(seen(request_args.c.name), name, 100),
-            *self._same_text(seen(request_args.c.value), value, MAX_ARG_TEXT),
+            *self._same_text(seen(request_args.c.name), name, MAX_TEXT),
+            *self._same_text(seen(request_args.c.value), value, MAX_ARG_VALUE),
         )
 
     def _same_text(self, column: Any, text: str, length: int) -> tuple[ColumnElement[bool], ...]:

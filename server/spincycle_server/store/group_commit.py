@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import math
 import queue
-import random
 import threading
 import time
 import uuid
@@ -25,6 +24,7 @@ import structlog
 from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
 from spincycle_server.database.clock import EXPRESSIONS, now_expression
 from spincycle_server.database.transaction import RowStatement, Transaction
@@ -197,7 +197,8 @@ class GroupCommitWriter:
         """Does the writes once, however often it takes. Raises the last error when it gives up."""
         self._number += 1
         deadline = time.monotonic() + (0 if self._is_away else self._patience)
-        pause, conflicts = _FIRST_PAUSE, 0
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        conflicts = 0
         in_doubt: list[Any] | None = None
         was_in_doubt = False
         while True:
@@ -235,8 +236,7 @@ class GroupCommitWriter:
                 self._is_away = False
                 self.commits += 1
                 return results
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (spreads writers, hides nothing)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            time.sleep(backoff.next())
 
     def _apply(self, transaction: Transaction, writes: Sequence[Write]) -> list[Any]:
         kinds: defaultdict[type[Write], list[int]] = defaultdict(list)

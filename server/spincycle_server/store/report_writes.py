@@ -9,8 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError
-from spincycle_grpc.state import State
-from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_INVALID,
@@ -28,9 +27,8 @@ from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.group_commit import Write
 from spincycle_server.store.request_writes import RequestRows, not_found, wrong_state
 from spincycle_server.store.rows import microseconds_of
-from spincycle_server.store.schema import job_log, requests, runners, suspended_job_chains
+from spincycle_server.store.schema import MAX_TRY, job_log, requests, runners, suspended_job_chains
 
-_FINAL_STATES = (state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL, state_pb2.STATE_STOPPED)
 _RUNNER_KEPT = 86_400_000_000
 """Microseconds that the row of a runner that died is kept."""
 
@@ -44,10 +42,6 @@ _UPDATE_RUNNER = (
         lease_expires_at=bindparam("new_lease_expires_at"),
     )
 )
-_NEWEST_TRY = 32_767
-"""The largest number of a try that the column holds."""
-
-
 _INSERT_TRY = RowStatement(lambda dialect_name: insert_ignoring(dialect_name, job_log))
 
 
@@ -230,12 +224,12 @@ def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport
 
 
 def _is_valid(report: ChainReport) -> bool:
-    if report.WhichOneof("end") == "finish" and report.finish.state not in _FINAL_STATES:
+    if report.WhichOneof("end") == "finish" and report.finish.state not in FINAL_STATES:
         return False
     return all(
         tried.entry.request_id == report.assignment.request_id
         and len(tried.entry.job_id) == 4
-        and 0 < getattr(tried.entry, "try") <= _NEWEST_TRY
+        and 0 < getattr(tried.entry, "try") <= MAX_TRY
         for tried in report.tries
     )
 

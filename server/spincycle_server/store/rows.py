@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -10,9 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from spincycle_grpc.structs import from_value
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg
-
-MAX_ARG_TEXT = 200
-"""Characters of an arg's text that are kept for finding requests by it."""
+from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT
 
 
 def microseconds_of(time: Timestamp) -> int:
@@ -63,7 +62,26 @@ def log_entry_of(row: Any) -> JobLog:
     )
 
 
-def arg_text(arg: RequestArg) -> str:
+def arg_rows(request_id: str, created_at: int, args: Iterable[RequestArg]) -> list[dict[str, Any]]:
+    """Returns the rows of `request_args` by which a request is found.
+
+    Args:
+        request_id: The request.
+        created_at: When it was created, in microseconds since the Unix epoch.
+        args: Its args.
+    """
+    return [
+        {
+            "request_id": request_id,
+            "name": arg.name[:MAX_TEXT],
+            "value": _arg_text(arg)[:MAX_ARG_VALUE],
+            "created_at": created_at,
+        }
+        for arg in args
+    ]
+
+
+def _arg_text(arg: RequestArg) -> str:
     """Returns an arg's value as `arg=` filters compare it: a string as it is, anything else as its JSON."""
     value = from_value(arg.value)
     return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -19,6 +19,15 @@ from sqlalchemy.dialects import mysql
 
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber, blob
 
+MAX_TRY = 32_767
+"""The largest number of a try that the columns of all databases hold."""
+
+MAX_TEXT = 100
+"""The longest user, job name and arg name in characters; longer ones are cut."""
+
+MAX_ARG_VALUE = 200
+"""The longest value of an arg by which requests are found, in characters; archives have values whole."""
+
 metadata = MetaData()
 
 requests = Table(
@@ -27,7 +36,7 @@ requests = Table(
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
     Column("type", Ascii(75), nullable=False),
     Column("state", StateNumber, nullable=False),
-    Column("user", BoundedText(100), nullable=True),
+    Column("user", BoundedText(MAX_TEXT), nullable=True),
     Column("created_at", Microseconds, nullable=False),
     Column("started_at", Microseconds, nullable=True),
     Column("finished_at", Microseconds, nullable=True),
@@ -63,7 +72,7 @@ job_log = Table(
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
     Column("job_id", Ascii(4, fixed=True), primary_key=True),
     Column("try", SmallInteger().with_variant(Integer(), "sqlite", "postgresql"), primary_key=True),
-    Column("name", BoundedText(100), nullable=False),
+    Column("name", BoundedText(MAX_TEXT), nullable=False),
     Column("type", Ascii(75), nullable=False),
     Column("state", StateNumber, nullable=False),
     Column("started_at", BigInteger, nullable=False),
@@ -111,8 +120,8 @@ request_args = Table(
     "request_args",
     metadata,
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
-    Column("name", BoundedText(100), primary_key=True),
-    Column("value", BoundedText(200), nullable=False),
+    Column("name", BoundedText(MAX_TEXT), primary_key=True),
+    Column("value", BoundedText(MAX_ARG_VALUE), nullable=False),
     # The request's, in microseconds since the Unix epoch, for the index.
     Column("created_at", BigInteger, nullable=False, server_default="0"),
     Index("request_args_newest", "name", "value", "created_at", "request_id"),

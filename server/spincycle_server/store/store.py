@@ -42,7 +42,7 @@ from spincycle_server.store.request_writes import (
     StopUnassigned,
     Unassign,
 )
-from spincycle_server.store.rows import MAX_ARG_TEXT, arg_text, microseconds_of
+from spincycle_server.store.rows import arg_rows, microseconds_of
 
 _DEFAULTS = DatabaseOptions()
 _FEW_JOBS = 500
@@ -143,15 +143,7 @@ class Store:
             "args": encode(request, "args"),  # Never null: an original's column may refuse it.
             "job_chain": await _encoded(job_chain),
         }
-        args = [
-            {
-                "request_id": request.id,
-                "name": arg.name[:100],
-                "value": arg_text(arg)[:MAX_ARG_TEXT],
-                "created_at": created_at,
-            }
-            for arg in request.args
-        ]
+        args = arg_rows(request.id, created_at, request.args)
         await self._creator.write(CreateRequest(row, archive, args, key))
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
 
