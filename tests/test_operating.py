@@ -1,0 +1,62 @@
+"""docs/operating.md agrees with the code: it has every option with its default, and constants that exist."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from spincycle_server.config import Config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SERVER = REPOSITORY / "server" / "spincycle_server"
+OPTIONS = {field.metadata["key"]: field for field in fields(Config)}
+PAGE = (REPOSITORY / "docs" / "operating.md").read_text()
+
+SHOWN_OTHERWISE = {
+    "auth.admin_roles": "none",
+    "auth.plugin": "none",
+    "database.url": "sqlite:///spincycle.db",
+    "job_runner.advertise": "the host it listens on",
+    "job_runner.grpc": "the HTTP address, with its port plus 10",
+    "jobs.factory": "none",
+    "jr_client.url": "none",
+    "mysql.dsn": "none",
+    "rm_client.grpc": "derived from `rm_client.url`",
+    "server.addr": "127.0.0.1:32308; Job Runner: 127.0.0.1:32307",
+    "server.cors_origins": "none",
+    "server.grpc": "the HTTP address, with its port plus 10",
+}
+"""What the page says of options whose default is computed or empty."""
+
+
+def documented_defaults() -> dict[str, str]:
+    """Returns the default that the table of options shows, by option."""
+    table = PAGE.partition("\n## Options\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z_.]+)`[^|]*\| ([^|]+) \|", table, re.MULTILINE)
+    return {key: default.strip() for key, default in rows}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_page_has_the_option_with_its_default(option: str) -> None:
+    group = option.rpartition(".")[0]
+    if group.endswith(".tls"):
+        assert f"`{group}.*`" in PAGE or f"`{group}.cert_file`, `.key_file`, `.ca_file`" in PAGE
+        return
+    shown = documented_defaults()[option]
+    if option in SHOWN_OTHERWISE:
+        assert shown == SHOWN_OTHERWISE[option]
+    else:
+        field = OPTIONS[option]
+        assert field.metadata["parse"](shown) == getattr(Config(), field.name)
+
+
+def test_the_table_of_options_has_no_option_that_does_not_exist() -> None:
+    assert {option for option in documented_defaults() if ".tls." not in option} <= set(OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "module"), re.findall(r"\(`([A-Z_]+)`, ([a-z_/]+\.py)\)", PAGE))
+def test_the_page_names_a_constant_that_exists(name: str, module: str) -> None:
+    assert re.search(rf"^{name}(: \w+)? = ", (SERVER / module).read_text(), re.MULTILINE)
