@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -14,7 +15,7 @@ import grpc.aio
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.errors import CallCancelledError
-from spincycle_grpc.retries import DEFAULT_DEADLINE, UNTIL_THE_DEADLINE, Tries, checked_deadline
+from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
@@ -172,17 +173,22 @@ class AsyncClient:
     async def watch(self, request_id: str, deadline: float | None = None) -> AsyncIterator[Request]:
         """Yields a request, changed or not, until it has ended, as `Client.watch`."""
         waiting = Wait(request_id, deadline)
-        look = calls.get(request_id, with_job_chain=False, policy=UNTIL_THE_DEADLINE)
+        look = calls.get(request_id, with_job_chain=False)
         while True:
             with waiting.look(self._deadline) as seconds:
-                request = await self._call(look, seconds)
+                request = await self._call(look, seconds, max_tries=math.inf)
             yield request
             if is_final(request):
                 return
             await asyncio.sleep(waiting.next_pause())
 
-    async def _call(self, call: calls.Call[_Answer], deadline: float | None) -> _Answer:
-        tries = Tries(call.policy, self._deadline if deadline is None else checked_deadline(deadline))
+    async def _call(
+        self, call: calls.Call[_Answer], deadline: float | None, *, max_tries: float | None = None
+    ) -> _Answer:
+        tries = Tries(
+            self._deadline if deadline is None else checked_deadline(deadline),
+            call.max_tries if max_tries is None else max_tries,
+        )
         while True:
             self._check_open()
             method = getattr(self._opened_stub(), call.method)

@@ -6,14 +6,16 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import orjson
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.retries import A_FEW_TIMES, ONCE, RetryPolicy
+from spincycle_grpc.retries import MAX_TRIES
 from spincycle_grpc.structs import from_value, to_struct, to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -23,6 +25,8 @@ from spincycle_grpc.v1.status_pb2 import RunningStatus, StatusFilter
 
 DEFAULT_ADDRESS = "127.0.0.1:32318"
 """Where a Request Manager serves gRPC when nobody says otherwise."""
+
+_SERVICE = messages.DESCRIPTOR.services_by_name["RequestManager"]
 
 _Answer = TypeVar("_Answer")
 _Message = TypeVar("_Message", bound=Message)
@@ -34,15 +38,29 @@ class Call(Generic[_Answer]):
 
     Attributes:
         method: The name of the method of RequestManager.
-        request: What is sent.
-        read: Takes what is wanted out of the response.
-        policy: When to try again: what the comment of the method in the .proto allows.
+        request: The message to send.
+        read: Returns the result of the call from the response.
     """
 
     method: str
     request: Message
     read: Callable[[Any], _Answer]
-    policy: RetryPolicy = A_FEW_TIMES
+
+    @property
+    def max_tries(self) -> int:
+        """How often the call may be tried. It is retried only if a second try has no second effect.
+
+        That is the case if the contract gives the method an idempotency level, or if the request carries
+        an idempotency key.
+        """
+        has_key = getattr(self.request, "idempotency_key", "") != ""
+        return MAX_TRIES if has_key or _has_idempotency_level(self.method) else 1
+
+
+@cache
+def _has_idempotency_level(method: str) -> bool:
+    options = _SERVICE.methods_by_name[method].GetOptions()
+    return options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
 
 
 def create(
@@ -90,15 +108,15 @@ def find(
     return Call("Find", messages.FindRequest(filter=chosen), lambda response: list(response.requests))
 
 
-def get(request_id: str, *, with_job_chain: bool, policy: RetryPolicy = A_FEW_TIMES) -> Call[Request]:
+def get(request_id: str, *, with_job_chain: bool) -> Call[Request]:
     """Returns a request."""
     request = _message(messages.GetRequest, request_id=request_id, omit_job_chain=not with_job_chain)
-    return Call("Get", request, lambda response: response.request, policy)
+    return Call("Get", request, lambda response: response.request)
 
 
 def start(request_id: str) -> Call[None]:
-    """Starts a request. A second try would say that it is running already."""
-    return Call("Start", _message(messages.StartRequest, request_id=request_id), _nothing, ONCE)
+    """Starts a request."""
+    return Call("Start", _message(messages.StartRequest, request_id=request_id), _nothing)
 
 
 def stop(request_id: str) -> Call[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -13,7 +14,7 @@ import grpc
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_channel
 from spincycle_grpc.errors import CallCancelledError
-from spincycle_grpc.retries import DEFAULT_DEADLINE, UNTIL_THE_DEADLINE, Tries, checked_deadline
+from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
@@ -260,17 +261,22 @@ class Client:
             SpinCycleError: As `wait`.
         """
         waiting = Wait(request_id, deadline)
-        look = calls.get(request_id, with_job_chain=False, policy=UNTIL_THE_DEADLINE)
+        look = calls.get(request_id, with_job_chain=False)
         while True:
             with waiting.look(self._deadline) as seconds:
-                request = self._call(look, seconds)
+                request = self._call(look, seconds, max_tries=math.inf)
             yield request
             if is_final(request):
                 return
             self._sleep(waiting.next_pause())
 
-    def _call(self, call: calls.Call[_Answer], deadline: float | None) -> _Answer:
-        tries = Tries(call.policy, self._deadline if deadline is None else checked_deadline(deadline))
+    def _call(
+        self, call: calls.Call[_Answer], deadline: float | None, *, max_tries: float | None = None
+    ) -> _Answer:
+        tries = Tries(
+            self._deadline if deadline is None else checked_deadline(deadline),
+            call.max_tries if max_tries is None else max_tries,
+        )
         method = getattr(self._stub, call.method)
         while True:
             self._check_open()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,10 +11,10 @@ from typing import Any
 import grpc
 import grpc_testing  # type: ignore[import-untyped]
 import pytest
+from google.protobuf.descriptor_pb2 import MethodOptions
 
-import spincycle_grpc
-from spincycle_grpc import Client, State, errors
-from spincycle_grpc.retries import A_FEW_TIMES, ONCE, RetryPolicy, Tries
+from spincycle_grpc import Client, State, calls, errors
+from spincycle_grpc.retries import MAX_TRIES, Tries
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_server.rpc.status import status_of
 from tests.fake_manager import REQUEST_ID, FakeManager, serving, stage
@@ -37,7 +35,8 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "Running": lambda client: client.running(REQUEST_ID),
     "Version": lambda client: client.version(),
 }
-NEVER_REPEATED = {"Start"}
+WITHOUT_IDEMPOTENCY_LEVEL = {"Create", "Start"}
+NEVER_RETRIED = {"Start"}
 
 
 class Channel:
@@ -119,7 +118,7 @@ def test_a_deadline_is_positive(deadline: float, client: Client) -> None:
         client.version(deadline=deadline)
 
 
-@pytest.mark.parametrize("method", sorted(CALLS.keys() - NEVER_REPEATED))
+@pytest.mark.parametrize("method", sorted(CALLS.keys() - NEVER_RETRIED))
 def test_calls_that_may_be_repeated_are(
     method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
@@ -132,7 +131,7 @@ def test_calls_that_may_be_repeated_are(
     assert all(later is not None and first is not None and later < first for later in others)
 
 
-@pytest.mark.parametrize("method", sorted(NEVER_REPEATED))
+@pytest.mark.parametrize("method", sorted(NEVER_RETRIED))
 def test_start_is_never_repeated(
     method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
@@ -181,29 +180,42 @@ def test_there_is_no_try_after_the_deadline(
         called.result(10)
 
 
-def test_the_waits_between_tries_grow_and_end() -> None:
-    assert waits_of(ONCE) == []
-    many = [waits_of(A_FEW_TIMES) for _ in range(50)]
-    for waits, longest in zip(zip(*many, strict=True), (0.1, 0.2, 0.4, 0.8), strict=True):
-        assert all(longest / 2 <= wait <= longest for wait in waits)
-        assert len(set(waits)) > 1
+def test_the_pauses_between_tries_grow_and_end() -> None:
+    assert pauses_of(1) == []
+    many = [pauses_of(MAX_TRIES) for _ in range(50)]
+    for pauses, longest in zip(zip(*many, strict=True), (0.1, 0.2, 0.4, 0.8), strict=True):
+        assert all(longest / 2 <= pause <= longest for pause in pauses)
+        assert len(set(pauses)) > 1
 
 
-def waits_of(policy: RetryPolicy) -> list[float]:
-    """Returns the seconds that a call to a server that is away waits between its tries."""
-    tries = Tries(policy, 3600)
-    waits: list[float] = []
+def pauses_of(limit: int) -> list[float]:
+    """Returns the pauses in seconds between the tries of a call to a server that is unavailable."""
+    tries = Tries(3600, limit)
+    pauses: list[float] = []
     while True:
         tries.begin()
-        wait = tries.wait_after(Unavailable())
-        if wait is None:
-            return waits
-        waits.append(wait)
+        pause = tries.wait_after(Unavailable())
+        if pause is None:
+            return pauses
+        pauses.append(pause)
 
 
 class Unavailable(grpc.RpcError):
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_contract_says_which_calls_are_retried() -> None:
+    unsafe = {
+        method.name
+        for method in SERVICE.methods
+        if method.GetOptions().idempotency_level == MethodOptions.IDEMPOTENCY_UNKNOWN
+    }
+    assert unsafe == WITHOUT_IDEMPOTENCY_LEVEL
+    assert calls.start(REQUEST_ID).max_tries == 1
+    assert calls.stop(REQUEST_ID).max_tries == MAX_TRIES
+    assert calls.create("nap", {}, None).max_tries == MAX_TRIES
+    assert calls.Call("Create", messages.CreateRequest(type="nap"), str).max_tries == 1
 
 
 def test_an_error_is_what_the_server_raised(
@@ -361,17 +373,3 @@ def test_closing_a_client_ends_its_calls(threads: ThreadPoolExecutor) -> None:
         client.close()
         with pytest.raises(errors.CallCancelledError):
             calling.result(10)
-
-
-def test_the_package_exports_what_it_says() -> None:
-    for name in spincycle_grpc.__all__:
-        assert getattr(spincycle_grpc, name) is not None
-    all_errors = {error.__name__ for error in errors.ERROR_CLASSES.values()}
-    assert all_errors <= set(spincycle_grpc.__all__)
-    with pytest.raises(AttributeError):
-        spincycle_grpc.nosuch  # noqa: B018
-
-
-def test_the_package_does_not_load_grpc_for_those_who_do_without() -> None:
-    code = "import sys, spincycle_grpc.cli, spincycle_grpc.errors; sys.exit('grpc' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0

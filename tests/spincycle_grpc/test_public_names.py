@@ -27,6 +27,7 @@ def modules_after(program: str) -> set[str]:
     [
         "import spincycle_grpc",
         "from spincycle_grpc import Caller, Job, JobTypes, NotFoundError, Return, State",
+        "import spincycle_grpc.cli",
         "import spincycle_grpc.errors",
         "import spincycle_grpc.jobs",
         "import spincycle_grpc.state",
