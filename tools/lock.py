@@ -25,6 +25,6 @@ def _pin(output: str, *extras: str) -> int:
 
 if __name__ == "__main__":
     sys.exit(
-        _pin("requirements.lock", "--extra=build")
-        or _pin("requirements-dev.lock", "--extra=build", "--extra=dev")
+        _pin("requirements.lock", "--extra=server", "--extra=build")
+        or _pin("requirements-dev.lock", "--extra=server", "--extra=build", "--extra=dev")
     )

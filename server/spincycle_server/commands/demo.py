@@ -1,41 +1,51 @@
-"""`spincycle demo`: what `make run` shows. A server in a process of its own, and `spinc` as a user has it."""
+"""`spincycle demo`: runs a server with the example specs in a second process, and `spinc` as a user would."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from spincycle_grpc.channels import open_channel
-from spincycle_grpc.errors import UnavailableError
+from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_server.commands.options import server_options
 from spincycle_server.listening import Address
 
-ROOT = Path(__file__).resolve().parents[3]
-EXAMPLES = ROOT / "examples" / "specs"
+PACKAGE = Path(str(resources.files("spincycle_server")))
+EXAMPLES = PACKAGE / "examples" / "specs"
 LOG_FILE = Path("spincycle.log")
 DATABASE_FILE = "spincycle.db"
 REQUEST = ("rolling-restart", "service=web", 'hosts:=["web1", "web2", "web3", "web4", "web5"]')
+
 START_LIMIT = 30.0
+"""Seconds that the server may take to start."""
+
 STOP_LIMIT = 40.0
+"""Seconds that the server may take to end; it is killed then."""
 
 
 @click.command("demo")
-@click.option("--once", is_flag=True, help="End when the request has ended.")
+@click.option("--once", is_flag=True, help="Exit when the request has ended.")
 @server_options("http", "grpc", "db")
 def demo_command(config: str | None, once: bool, http: str | None, grpc: str | None, db: str | None) -> None:
-    """Serve the example specs, run a request and show it; then go on serving until Ctrl-C.
+    """Serve the example specs and follow one request; then serve until Ctrl-C.
 
-    CONFIG is a YAML file with options of the server.
+    Requests are kept in spincycle.db in the current folder, and the server's log goes to spincycle.log.
+    CONFIG is a YAML file with server options.
+
+    Exit status: 0 if the request completed, 1 if it or the server failed, 2 for wrong usage.
     """
     http_address = Address.parse(http or "127.0.0.1:32308")
     grpc_address = Address.parse(grpc) if grpc else http_address.for_grpc()
@@ -45,34 +55,32 @@ def demo_command(config: str | None, once: bool, http: str | None, grpc: str | N
     with _server(options) as process:
         _wait_serving(process, str(grpc_address))
         click.echo(f"$ spinc start {' '.join(REQUEST[:2])} hosts:='[...]' --wait")
-        status = subprocess.call(  # noqa: S603 (this program itself)
-            [
-                sys.executable,
-                "-m",
-                "spincycle_grpc.cli",
-                f"--addr={grpc_address}",
-                "start",
-                *REQUEST,
-                "--wait",
-            ]
-        )
+        spinc = [sys.executable, "-P", "-m", "spincycle_grpc.cli", f"--addr={grpc_address}"]
+        status = subprocess.call([*spinc, "start", *REQUEST, "--wait"])  # noqa: S603 (this project's own command)
         if once or status != 0:
             sys.exit(status)
-        click.echo(f"\nServing HTTP on {http_address} and gRPC on {grpc_address}; logs go to {LOG_FILE}.")
-        click.echo("Try `.venv/bin/spinc` in another terminal. Ctrl-C ends the server.")
+        click.echo(f"\nServing HTTP on {http_address} and gRPC on {grpc_address}. The log is in {LOG_FILE}.")
+        click.echo(f"Try `{_spinc(grpc_address)}` in another terminal. Press Ctrl-C to stop the server.")
         sys.exit(process.wait())
+
+
+def _spinc(address: Address) -> str:
+    """Returns the command with which a user reaches the server from another terminal."""
+    program = "spinc" if shutil.which("spinc") else str(Path(sys.executable).with_name("spinc"))
+    return program if address == Address("127.0.0.1", 32318) else f"{program} --addr={address}"
 
 
 @contextlib.contextmanager
 def _server(options: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the server until the block ends; a signal to end ends the block."""
-    with LOG_FILE.open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 (this program itself)
-            [sys.executable, "-m", "spincycle_server", "server", *options],
-            cwd=ROOT,  # The example specs name programs by paths from here.
+    """Runs the server until the block ends. SIGTERM and Ctrl-C end the block."""
+    with _open_log() as log:
+        process = subprocess.Popen(  # noqa: S603 (this project's own command)
+            # -P keeps the folder below out of sys.path, where its modules would hide others.
+            [sys.executable, "-P", "-m", "spincycle_server", "server", *options],
+            cwd=PACKAGE,  # The example specs name programs as examples/bin/....
             stdin=subprocess.DEVNULL,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for this process, which then ends the server.
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the server.
         )
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -89,6 +97,16 @@ def _server(options: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
+def _open_log() -> BinaryIO:
+    try:
+        return LOG_FILE.open("ab")
+    except OSError as error:
+        raise FailedPreconditionError(
+            f"cannot write {LOG_FILE}: {error.strerror}: run the demo in a folder that you may write to",
+            reason="LOG_NOT_WRITABLE",
+        ) from error
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -99,7 +117,7 @@ def _wait_serving(process: subprocess.Popen[bytes], address: str) -> None:
         health = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise UnavailableError(f"the server did not start: {_last_words()}", reason="SERVER_DOWN")
+                raise UnavailableError(f"the server did not start: {_last_log_line()}", reason="SERVER_DOWN")
             with contextlib.suppress(grpc.RpcError):
                 answer = health.Check(  # type: ignore[attr-defined]
                     health_pb2.HealthCheckRequest(), timeout=1.0
@@ -108,10 +126,10 @@ def _wait_serving(process: subprocess.Popen[bytes], address: str) -> None:
                     return
             time.sleep(0.1)
     raise UnavailableError(
-        f"the server did not start in {START_LIMIT:g} s: see {LOG_FILE}", reason="SERVER_DOWN"
+        f"the server did not start within {START_LIMIT:g} seconds: see {LOG_FILE}", reason="SERVER_DOWN"
     )
 
 
-def _last_words() -> str:
+def _last_log_line() -> str:
     lines = LOG_FILE.read_text(errors="replace").splitlines()
     return lines[-1].removeprefix("spincycle: ") if lines else f"see {LOG_FILE}"
