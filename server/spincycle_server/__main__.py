@@ -3,56 +3,80 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 
 import click
 
+from spincycle_grpc.errors import SpinCycleError, Status
+from spincycle_grpc.version import API_VERSION, package_version
 from spincycle_server.grpc_settings import load_grpc
 
-load_grpc()  # before what follows imports it
-
-from spincycle_grpc.errors import SpinCycleError, Status  # noqa: E402
-from spincycle_grpc.version import API_VERSION, package_version  # noqa: E402
-
-_COMMANDS = {
-    "server": "Run a Request Manager and a Job Runner in one process.",
-    "request-manager": "Run a Request Manager.",
-    "job-runner": "Run a Job Runner.",
-    "migrate": "Bring the database up to date.",
-    "prune": "Delete old requests that have ended.",
-    "lint": "Check request specs.",
-    "graph": "Print the job chain that a request would get.",
-    "demo": "Serve the example specs, run a request and show it.",
+_SECTIONS = {
+    "Servers": {
+        "server": "Run a Request Manager and a Job Runner in one process.",
+        "request-manager": "Run a Request Manager.",
+        "job-runner": "Run a Job Runner.",
+        "demo": "Serve the example specs and follow one request.",
+    },
+    "Database": {
+        "migrate": "Create or upgrade the database schema.",
+        "prune": "Delete requests that ended long ago.",
+    },
+    "Request specs": {
+        "lint": "Check request specs.",
+        "graph": "Print the job chain of a request.",
+    },
 }
+
+_GRPC_COMMANDS = frozenset(_SECTIONS["Servers"])
+"""The commands that import gRPC. The others start faster without it."""
+
+_SERVER_PACKAGES = (
+    "alembic", "grpc_health", "grpc_reflection", "grpc_status", "httptools", "psycopg", "pymysql",
+    "sqlalchemy", "starlette", "structlog", "uvicorn", "uvloop", "yaml",
+)  # fmt: skip
+"""The import names of the packages that the extra `server` installs."""
 
 
 class _Commands(click.Group):
-    """The commands, each imported when it is used, so that none pays for the others."""
+    """The commands of `spincycle`. Each is imported only when it is used, which keeps the start short."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [name for section in _SECTIONS.values() for name in section]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in self.list_commands(ctx):
             return None
+        if cmd_name in _GRPC_COMMANDS:
+            load_grpc()  # before the command's module imports gRPC
         word = cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"spincycle_server.commands.{word}"), f"{word}_command")
         assert isinstance(command, click.Command)  # noqa: S101 (a command module exports a command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+        width = max(map(len, self.list_commands(ctx)))
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in commands.items()])
 
 
 @click.command(cls=_Commands)
 @click.version_option(package_version(), message=f"spincycle %(version)s (API {API_VERSION})")
 def cli() -> None:
-    """Spin Cycle: runs requests as chains of jobs."""
+    """Run and maintain the servers of Spin Cycle."""
 
 
 def main() -> None:
-    """Runs a command. Exit status: 0 done, 1 failed, 2 wrong usage or configuration."""
+    """Runs a command. Exit status: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted."""
+    if any(importlib.util.find_spec(name) is None for name in _SERVER_PACKAGES):
+        click.echo(
+            "spincycle: the packages that the servers need are not installed: "
+            "run `pip install 'spincycle-grpc[server]'`",
+            err=True,
+        )
+        sys.exit(2)
     try:
         cli.main(prog_name="spincycle", standalone_mode=False)
     except click.exceptions.Exit as ended:

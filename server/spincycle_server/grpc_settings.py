@@ -1,22 +1,22 @@
-"""How this process uses gRPC's library, which reads its settings once, from the environment."""
+"""gRPC's process-wide settings. Its library reads them from the environment once, when it is loaded."""
 
 from __future__ import annotations
 
 import os
 
 _SETTINGS = {
-    # What the library logs, this project's errors and log say better.
+    # The library's own log repeats what this project's errors and log already report.
     "GRPC_VERBOSITY": "NONE",
-    # With it a command that a job starts can die of signal 11 before it is executed: the library's
-    # handlers then run between fork and exec, in a copy of a process of many threads.
+    # The library's fork handlers run between fork and exec, in a copy of a process with many threads.
+    # With them, a command that a job starts can die of signal 11 before it is executed.
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
 
 
 def load_grpc() -> None:
-    """Loads gRPC's library with the settings of a server; to be called before anything else imports it.
+    """Loads gRPC with the settings of a server. Call it before anything else imports gRPC.
 
-    The environment is as before when it returns, so that the commands of jobs do not inherit the settings.
+    It restores the environment before it returns, so that the commands of jobs do not inherit the settings.
     """
     before = {name: os.environ.get(name) for name in _SETTINGS}
     os.environ.update(_SETTINGS)

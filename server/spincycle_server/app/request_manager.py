@@ -11,6 +11,7 @@ import structlog
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
+from spincycle_server.app.database import database_options
 from spincycle_server.app.parts import Served, background
 from spincycle_server.config import Config
 from spincycle_server.credentials import channel_credentials
@@ -28,7 +29,7 @@ from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.request_manager.stopping import Stopping
 from spincycle_server.rpc import Gate, MethodTable
 from spincycle_server.spec_files import load_specs
-from spincycle_server.store import DatabaseOptions, Store
+from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
 
@@ -36,17 +37,6 @@ REQUEST_MANAGER_ADDRESS = Address("127.0.0.1", 32308)
 
 _DATABASE_LOOK = 1.0
 """Seconds between looks at whether the database answers."""
-
-
-def database_options(config: Config) -> DatabaseOptions:
-    """Returns how the database is connected to."""
-    return DatabaseOptions(
-        timeout=config.database_timeout,
-        connections=config.database_connections,
-        cert_file=config.mysql_cert_file,
-        key_file=config.mysql_key_file,
-        ca_file=config.mysql_ca_file,
-    )
 
 
 @contextlib.asynccontextmanager

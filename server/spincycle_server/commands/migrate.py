@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from spincycle_server.app.request_manager import database_options
+from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
 from spincycle_server.config import load_config
+from spincycle_server.database.engine import DatabaseOptions
 from spincycle_server.maintenance.migrating import check_database, upgrade_database, upgrade_sql
-from spincycle_server.store import DatabaseOptions
 
 
 @click.command("migrate")

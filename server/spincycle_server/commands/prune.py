@@ -14,7 +14,7 @@ import click
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.state import State
-from spincycle_server.app.request_manager import database_options
+from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
 from spincycle_server.config import load_config
 from spincycle_server.maintenance.retention import Retention
