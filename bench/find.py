@@ -32,10 +32,11 @@ from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.store import DatabaseOptions, migrations
+from spincycle_server.store.creation import CreateRequest
 from spincycle_server.store.finding import find_requests
-from spincycle_server.store.request_writes import CreateRequest, Finish
 from spincycle_server.store.rows import set_microseconds
 from spincycle_server.store.schema import request_args, requests
+from spincycle_server.store.states import Finish
 from tests.databases import DATABASES
 
 PAGE = 50

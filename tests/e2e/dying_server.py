@@ -26,17 +26,14 @@ from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.reports import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.service import RequestManagerService
-from spincycle_server.store.group_commit import GroupCommitWriter, Write
-from spincycle_server.store.report_writes import ApplyReports, RenewRunner
-from spincycle_server.store.request_writes import (
-    Assign,
-    CreateRequest,
-    DropSuspended,
-    RequestStop,
-    StopUnassigned,
-    Unassign,
-)
+from spincycle_server.store.chain_reports import ApplyReports
+from spincycle_server.store.creation import CreateRequest
+from spincycle_server.store.group_commit import GroupCommitWriter
+from spincycle_server.store.leases import RenewRunner
+from spincycle_server.store.states import Assign, RequestStop, StopUnassigned, Unassign
 from spincycle_server.store.store import Store
+from spincycle_server.store.suspended_chains import DropSuspended
+from spincycle_server.store.write import Write
 
 Install = Callable[[], None]
 Test = Callable[[Any], bool]

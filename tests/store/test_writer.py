@@ -20,7 +20,8 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
 from spincycle_server.store import group_commit as writer_module
-from spincycle_server.store.group_commit import GroupCommitWriter, Write
+from spincycle_server.store.group_commit import GroupCommitWriter
+from spincycle_server.store.write import Write
 from tests.store.conftest import OPTIONS, migrate
 from tests.store.made import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_request, create
 

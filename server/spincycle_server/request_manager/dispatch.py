@@ -20,7 +20,7 @@ from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.line import Line
 from spincycle_server.request_manager.recovery import recovered
 from spincycle_server.request_manager.waiting import WaitingRequests
-from spincycle_server.store.request_writes import wrong_state
+from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import SuspendedJobChain

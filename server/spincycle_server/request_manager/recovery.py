@@ -12,7 +12,7 @@ from spincycle_server.chain import RunningChain, TryRecord
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
-    from spincycle_server.store.record_reads import Record, StoredTry
+    from spincycle_server.store.record import Record, StoredTry
 
 
 def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:

@@ -33,7 +33,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     SuspendResponse,
 )
 from spincycle_server.request_manager.recovery import MissingChains
-from spincycle_server.store.report_writes import Renewal
+from spincycle_server.store.leases import Renewal
 from spincycle_server.store.schema import MAX_TRY
 
 if TYPE_CHECKING:

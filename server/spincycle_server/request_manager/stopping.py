@@ -14,7 +14,7 @@ import structlog
 
 from spincycle_grpc.errors import NotFoundError, SpinCycleError
 from spincycle_grpc.state import State
-from spincycle_server.store.request_writes import wrong_state
+from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo

@@ -14,11 +14,10 @@ import queue
 import threading
 import time
 import uuid
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import structlog
 from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, update
@@ -31,6 +30,7 @@ from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
 from spincycle_server.pacing import Pacer
 from spincycle_server.store.schema import writers
+from spincycle_server.store.write import Write
 
 logger = structlog.get_logger(__name__)
 
@@ -66,31 +66,6 @@ def _leave_number(dialect_name: str) -> Update:
 
 _LEAVE_NUMBER = RowStatement(_leave_number)
 _SELECT_NUMBER = select(writers.c.batch).where(writers.c.writer_id == bindparam("key")).with_for_update()
-
-
-class Write(ABC):
-    """One change. The writes of one kind that are in a batch are done together.
-
-    Attributes:
-        order: Kinds with a lower number come first in a transaction.
-        is_reserved: Whether the kind has places in the queue that others do not.
-    """
-
-    order: ClassVar[int] = 0
-    is_reserved: ClassVar[bool] = False
-
-    @classmethod
-    @abstractmethod
-    def apply_all(cls, transaction: Transaction, writes: Sequence[Any]) -> Sequence[Any]:
-        """Does the writes in the open transaction.
-
-        Returns:
-            The result of each write. One that is a SpinCycleError is raised for its caller; such a
-            write has changed nothing.
-
-        Raises:
-            Exception: None of the writes could be done; the transaction is rolled back.
-        """
 
 
 @dataclass(slots=True)

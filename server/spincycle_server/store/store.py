@@ -18,31 +18,26 @@ from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, Refuse
 from spincycle_grpc.wire import encode
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
 from spincycle_server.database.reader import Reader
-from spincycle_server.store import finding, idempotency, reads, record_reads
+from spincycle_server.store import (
+    finding,
+    idempotency_keys,
+    job_logs,
+    leases,
+    lookups,
+    record,
+    suspended_chains,
+)
+from spincycle_server.store.chain_reports import ApplyReports
+from spincycle_server.store.creation import CreateRequest
 from spincycle_server.store.group_commit import GroupCommitWriter
-from spincycle_server.store.idempotency import ForgetKeys, IdempotencyKey
+from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
+from spincycle_server.store.job_logs import RecordLog
+from spincycle_server.store.leases import RemoveRunner, Renewal, RenewRunner
 from spincycle_server.store.opening import open_engines
-from spincycle_server.store.record_reads import Record
-from spincycle_server.store.report_writes import (
-    ApplyReports,
-    RecordLog,
-    RemoveRunner,
-    Renewal,
-    RenewRunner,
-    Suspend,
-)
-from spincycle_server.store.request_writes import (
-    Assign,
-    CreateRequest,
-    DropSuspended,
-    FailSuspended,
-    Finish,
-    Progress,
-    RequestStop,
-    StopUnassigned,
-    Unassign,
-)
+from spincycle_server.store.record import Record
 from spincycle_server.store.rows import arg_rows, microseconds_of
+from spincycle_server.store.states import Assign, Finish, Progress, RequestStop, StopUnassigned, Unassign
+from spincycle_server.store.suspended_chains import DropSuspended, FailSuspended, Suspend
 
 _DEFAULTS = DatabaseOptions()
 _FEW_JOBS = 500
@@ -153,11 +148,11 @@ class Store:
         Raises:
             ConflictError: The key was used for something else.
         """
-        return await self._reader.read(idempotency.request_of_key, key)
+        return await self._reader.read(idempotency_keys.request_of_key, key)
 
     async def forget_keys(self, limit: int) -> int:
         """Forgets keys that have expired, so many at the most. Returns how many it found."""
-        expired = await self._reader.read(idempotency.expired_keys, limit)
+        expired = await self._reader.read(idempotency_keys.expired_keys, limit)
         if expired:
             await self._writer.write(ForgetKeys(expired))
         return len(expired)
@@ -168,7 +163,7 @@ class Store:
         Raises:
             NotFoundError: There is none.
         """
-        return await self._reader.read(reads.get_request, request_id, with_job_chain)
+        return await self._reader.read(lookups.get_request, request_id, with_job_chain)
 
     async def get_job_chain(self, request_id: str) -> JobChain:
         """Returns the chain as created.
@@ -176,7 +171,7 @@ class Store:
         Raises:
             NotFoundError: There is no such request.
         """
-        return await self._reader.read(reads.get_job_chain, request_id)
+        return await self._reader.read(lookups.get_job_chain, request_id)
 
     async def find_requests(self, wanted: RequestFilter) -> list[Request]:
         """Returns the requests that a filter lets through, newest first, without args and chains.
@@ -200,11 +195,11 @@ class Store:
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns those of the requests that there are, without args and chains."""
-        return await self._reader.read(reads.requests_by_id, request_ids) if request_ids else {}
+        return await self._reader.read(lookups.requests_by_id, request_ids) if request_ids else {}
 
     async def get_log(self, request_id: str) -> list[JobLog]:
         """Returns the job log by job id and try; empty for an unknown request."""
-        return await self._reader.read(reads.get_log, request_id)
+        return await self._reader.read(job_logs.get_log, request_id)
 
     async def get_job_log(self, request_id: str, job_id: str) -> JobLog:
         """Returns the newest entry of a job.
@@ -212,31 +207,31 @@ class Store:
         Raises:
             NotFoundError: There is none.
         """
-        return await self._reader.read(reads.get_job_log, request_id, job_id)
+        return await self._reader.read(job_logs.get_job_log, request_id, job_id)
 
     async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
         """Returns the assignment of a RUNNING request and its runner's id, "" for nobody yet; or None."""
-        return await self._reader.read(reads.get_assignment, request_id)
+        return await self._reader.read(lookups.get_assignment, request_id)
 
     async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
         """Returns the suspended chain of a request; None where there is none that is up to date."""
-        return await self._reader.read(reads.get_suspended, request_id)
+        return await self._reader.read(suspended_chains.get_suspended, request_id)
 
     async def waiting_requests(self, limit: int) -> Sequence[str]:
         """Returns the ids of PENDING requests, oldest first."""
-        return await self._reader.read(reads.requests_in_state, State.PENDING, limit)
+        return await self._reader.read(lookups.requests_in_state, State.PENDING, limit)
 
     async def count_waiting(self, limit: int) -> int:
         """Returns how many requests are PENDING; no more than the limit are counted."""
-        return await self._reader.read(reads.count_in_state, State.PENDING, limit)
+        return await self._reader.read(lookups.count_in_state, State.PENDING, limit)
 
     async def suspended_requests(self, limit: int) -> Sequence[str]:
         """Returns the ids of SUSPENDED requests, oldest first."""
-        return await self._reader.read(reads.requests_in_state, State.SUSPENDED, limit)
+        return await self._reader.read(lookups.requests_in_state, State.SUSPENDED, limit)
 
     async def live_runners(self) -> list[tuple[RunnerInfo, bool]]:
         """Returns the runners whose leases last, each with whether it is draining."""
-        return await self._reader.read(reads.live_runners)
+        return await self._reader.read(leases.live_runners)
 
     async def get_record(self, request_id: str) -> Record:
         """Returns what the chain of a request can be rebuilt from.
@@ -244,15 +239,15 @@ class Store:
         Raises:
             NotFoundError: There is no such request.
         """
-        return await self._reader.read(record_reads.get_record, request_id)
+        return await self._reader.read(record.get_record, request_id)
 
     async def lost_requests(self, limit: int) -> Sequence[Assignment]:
         """Returns the assignments of RUNNING requests whose runners are not alive, oldest request first."""
-        return await self._reader.read(record_reads.lost_requests, limit)
+        return await self._reader.read(leases.lost_requests, limit)
 
-    async def assigned_to(self, runner_id: str) -> dict[str, record_reads.Assigned]:
+    async def assigned_to(self, runner_id: str) -> dict[str, lookups.Assigned]:
         """Returns the RUNNING requests that are assigned to a runner, by request id."""
-        return await self._reader.read(record_reads.assigned_to, runner_id)
+        return await self._reader.read(lookups.assigned_to, runner_id)
 
     async def request_stop(self, request_id: str) -> bool:
         """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING then.
@@ -343,7 +338,7 @@ class Store:
 
     async def fail_unresumed(self, seconds: float, limit: int = 100) -> Sequence[str]:
         """Fails requests that have been suspended for longer than this. Returns their ids."""
-        old = await self._reader.read(reads.suspended_before, seconds, limit)
+        old = await self._reader.read(suspended_chains.suspended_before, seconds, limit)
         failed = [await self._writer.write(FailSuspended(one.request_id, one.epoch, _now())) for one in old]
         return [one.request_id for one, happened in zip(old, failed, strict=True) if happened]
 
@@ -365,7 +360,9 @@ class Store:
             NotFoundError: There is no such request.
         """
         await self._writer.write(RecordLog(entry))
-        return await self._reader.read(reads.get_try, entry.request_id, entry.job_id, getattr(entry, "try"))
+        return await self._reader.read(
+            job_logs.get_try, entry.request_id, entry.job_id, getattr(entry, "try")
+        )
 
     async def apply_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
         """Stores what a runner reports, all of it in one transaction.

@@ -18,8 +18,9 @@ from spincycle_grpc.errors import ConflictError, SpinCycleError
 from spincycle_server.database.clock import database_now, now_expression
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import Transaction
-from spincycle_server.store.group_commit import Write
+from spincycle_server.store.errors import CreatedBeforeError
 from spincycle_server.store.schema import idempotency_keys
+from spincycle_server.store.write import Write
 
 KEPT = 86_400_000_000
 """Microseconds that a key is remembered."""
@@ -45,10 +46,6 @@ class IdempotencyKey:
         """
         scope = hashlib.sha256(caller.encode()).digest()
         return cls(hashlib.sha256(scope + key.encode()).digest(), hashlib.sha256(body).digest())
-
-
-class CreatedBeforeError(ConflictError):
-    """The request of a key exists already, and is what the call asks for. Its id is `request_id`."""
 
 
 @dataclass(frozen=True, slots=True)

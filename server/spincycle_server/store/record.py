@@ -1,22 +1,18 @@
-"""Reads for recovery: which requests are lost, and what a chain can be rebuilt from."""
+"""The record of a request: what its chain can be rebuilt from after its runner died."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
-from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.wire import decode
-from spincycle_server.database.clock import database_now
-from spincycle_server.store.reads import get_job_chain
-from spincycle_server.store.schema import job_log, requests, runners, suspended_job_chains
+from spincycle_server.store.lookups import get_job_chain
+from spincycle_server.store.schema import job_log, requests, suspended_job_chains
 
 _TRY_COLUMNS = (
     job_log.c.job_id,
@@ -110,42 +106,3 @@ def _stored_try(row: Any) -> StoredTry:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
-
-
-def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
-    """Returns the assignments of RUNNING requests whose runner is not alive, oldest request first.
-
-    Requests that an original Spin Cycle runs have no assignment, and are not among them.
-    """
-    alive = select(runners.c.runner_id).where(runners.c.lease_expires_at > database_now(connection))
-    query = (
-        select(requests.c.request_id, requests.c.epoch)
-        .where(
-            requests.c.state == State.RUNNING,
-            requests.c.epoch > 0,
-            requests.c.runner_id.is_(None) | requests.c.runner_id.not_in(alive),
-        )
-        .order_by(requests.c.created_at)
-        .limit(limit)
-    )
-    return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]
-
-
-class Assigned(NamedTuple):
-    """A RUNNING request in the hands of a runner.
-
-    Attributes:
-        epoch: Which assignment it is.
-        stop_requested: Whether it is to stop.
-    """
-
-    epoch: int
-    stop_requested: bool
-
-
-def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
-    """Returns the RUNNING requests that are assigned to a runner, by request id."""
-    query = select(requests.c.request_id, requests.c.epoch, requests.c.stop_requested).where(
-        requests.c.state == State.RUNNING, requests.c.runner_id == runner_id
-    )
-    return {row.request_id: Assigned(row.epoch, row.stop_requested) for row in connection.execute(query)}

@@ -1,0 +1,122 @@
+"""What runners report of their chains: finished tries, progress and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    REFUSAL_REASON_INVALID,
+    REFUSAL_REASON_NO_SUCH_REQUEST,
+    REFUSAL_REASON_STALE,
+    ChainReport,
+    RefusedReport,
+)
+from spincycle_grpc.wire import encode
+from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.job_logs import INSERT_TRY, try_row
+from spincycle_server.store.request_rows import RequestRows
+from spincycle_server.store.rows import microseconds_of
+from spincycle_server.store.schema import MAX_TRY
+from spincycle_server.store.suspended_chains import SuspendedRow, save_suspended, set_suspended
+from spincycle_server.store.write import Write
+
+
+@dataclass(slots=True)
+class ApplyReports(Write):
+    """What one message of a runner says. Result: the list of RefusedReport."""
+
+    order: ClassVar[int] = 9
+    is_reserved: ClassVar[bool] = True
+    runner_id: str
+    reports: Sequence[ChainReport]
+
+    @classmethod
+    def apply_all(
+        cls, transaction: Transaction, writes: Sequence[ApplyReports]
+    ) -> Sequence[list[RefusedReport]]:
+        """Reads the requests' rows, decides which reports count, and writes all of them together."""
+        rows = RequestRows(
+            transaction, (report.assignment.request_id for write in writes for report in write.reports)
+        )
+        batch = _ReportBatch(rows)
+        results = [
+            [refusal for report in write.reports if (refusal := batch.add(write.runner_id, report))]
+            for write in writes
+        ]
+        transaction.change(INSERT_TRY, batch.tries)
+        save_suspended(transaction, batch.suspended)
+        rows.save()
+        return results
+
+
+class _ReportBatch:
+    """Collects the rows that reports come to."""
+
+    def __init__(self, rows: RequestRows) -> None:
+        self._rows = rows
+        self.tries: list[dict[str, Any]] = []
+        self.suspended: list[SuspendedRow] = []
+
+    def add(self, runner_id: str, report: ChainReport) -> RefusedReport | None:
+        """Takes a report in, or returns why not."""
+        request_id = report.assignment.request_id
+        row = self._rows.get(request_id)
+        if row is None:
+            return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_NO_SUCH_REQUEST)
+        if not _is_current(row, runner_id, report):
+            if _is_repeated_end(row, runner_id, report):
+                return None
+            return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_STALE)
+        if not _is_valid(report):
+            return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_INVALID)
+        epoch = report.assignment.epoch
+        self.tries += [try_row(tried, epoch) for tried in report.tries]
+        end = report.WhichOneof("end")
+        if end == "suspended":
+            set_suspended(self._rows, request_id, report.finished_jobs)
+            self.suspended.append((request_id, encode(report.suspended), epoch))
+        elif end == "finish":
+            self._rows.change(
+                request_id,
+                state=report.finish.state,
+                finished_at=microseconds_of(report.finish.finished_at),
+                finished_jobs=report.finished_jobs,
+                jr_url=None,
+            )
+            if epoch > 1:  # It may have been resumed from a chain that was kept.
+                self._rows.drop_suspended(request_id, for_good=True)
+        elif row["finished_jobs"] != report.finished_jobs:
+            self._rows.change(request_id, finished_jobs=report.finished_jobs)
+        return None
+
+
+def _is_current(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:
+    return bool(
+        row["state"] == State.RUNNING
+        and row["epoch"] == report.assignment.epoch
+        and row["runner_id"] == runner_id
+    )
+
+
+def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:
+    """Whether the report is the last one of its assignment, sent again after it was stored."""
+    if row["epoch"] != report.assignment.epoch or row["runner_id"] != runner_id:
+        return False
+    end = report.WhichOneof("end")
+    if end == "suspended":
+        return bool(row["state"] == State.SUSPENDED)
+    return end == "finish" and bool(row["state"] == report.finish.state)
+
+
+def _is_valid(report: ChainReport) -> bool:
+    if report.WhichOneof("end") == "finish" and report.finish.state not in FINAL_STATES:
+        return False
+    return all(
+        tried.entry.request_id == report.assignment.request_id
+        and len(tried.entry.job_id) == 4
+        and 0 < getattr(tried.entry, "try") <= MAX_TRY
+        for tried in report.tries
+    )

@@ -1,0 +1,143 @@
+"""Job logs: the finished tries of jobs, as rows and as entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.errors import NotFoundError, SpinCycleError
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.runner_reports_pb2 import TryReport
+from spincycle_grpc.wire import encode
+from spincycle_server.database.dialects import insert_ignoring
+from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.errors import not_found
+from spincycle_server.store.rows import log_entry_of
+from spincycle_server.store.schema import job_log, requests
+from spincycle_server.store.write import Write
+
+_LOG_COLUMNS = (
+    job_log.c.request_id,
+    job_log.c.job_id,
+    job_log.c["try"],
+    job_log.c.name,
+    job_log.c.type,
+    job_log.c.started_at,
+    job_log.c.finished_at,
+    job_log.c.state,
+    job_log.c.exit,
+    job_log.c.error,
+    job_log.c.stdout,
+    job_log.c.stderr,
+)
+
+
+INSERT_TRY = RowStatement(lambda dialect_name: insert_ignoring(dialect_name, job_log))
+
+
+def log_row(entry: JobLog) -> dict[str, Any]:
+    """Returns the row of a log entry alone, without what recovery needs."""
+    return _row(entry, None, None, None)
+
+
+def try_row(tried: TryReport, epoch: int) -> dict[str, Any]:
+    """Returns the row of a finished try as a runner reports it."""
+    return _row(tried.entry, tried, epoch, encode(tried.job_data) if tried.HasField("job_data") else None)
+
+
+def _row(entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: bytes | None) -> dict[str, Any]:
+    return {
+        "request_id": entry.request_id,
+        "job_id": entry.job_id,
+        "try": getattr(entry, "try"),
+        "name": entry.name,
+        "type": entry.type,
+        "state": entry.state,
+        "started_at": entry.started_at,
+        "finished_at": entry.finished_at,
+        "error": entry.error,
+        "exit": entry.exit,
+        "stdout": entry.stdout.encode(),
+        "stderr": entry.stderr.encode(),
+        "job_data": job_data,
+        "sequence_try": tried.sequence_try if tried is not None else None,
+        "epoch": epoch,
+        "ordinal": tried.ordinal if tried is not None else None,
+        "is_last": tried.is_last if tried is not None else None,
+    }
+
+
+@dataclass(slots=True)
+class RecordLog(Write):
+    """Records one finished try; the first entry of a try stands. Result: None."""
+
+    order: ClassVar[int] = 7
+    entry: JobLog
+
+    @classmethod
+    def apply_all(
+        cls, transaction: Transaction, writes: Sequence[RecordLog]
+    ) -> Sequence[SpinCycleError | None]:
+        """One statement to see which requests there are, one to insert."""
+        ids = {write.entry.request_id for write in writes}
+        known = set(
+            transaction.execute(select(requests.c.request_id).where(requests.c.request_id.in_(ids))).scalars()
+        )
+        rows = [log_row(write.entry) for write in writes if write.entry.request_id in known]
+        transaction.change(INSERT_TRY, rows)
+        return [
+            None if write.entry.request_id in known else not_found(write.entry.request_id) for write in writes
+        ]
+
+
+def get_log(connection: Connection, request_id: str) -> list[JobLog]:
+    """Returns the job log by job id and try.
+
+    Raises:
+        NotFoundError: There is no such request.
+    """
+    query = (
+        select(*_LOG_COLUMNS)
+        .where(job_log.c.request_id == request_id)
+        .order_by(job_log.c.job_id, job_log.c["try"])
+    )
+    entries = [log_entry_of(row) for row in connection.execute(query)]
+    if not entries:
+        known = select(requests.c.request_id).where(requests.c.request_id == request_id)
+        if connection.execute(known).one_or_none() is None:
+            raise not_found(request_id)
+    return entries
+
+
+def get_try(connection: Connection, request_id: str, job_id: str, number: int) -> JobLog:
+    """Returns the entry of one try that was recorded."""
+    query = select(*_LOG_COLUMNS).where(
+        job_log.c.request_id == request_id, job_log.c.job_id == job_id, job_log.c["try"] == number
+    )
+    return log_entry_of(connection.execute(query).one())
+
+
+def get_job_log(connection: Connection, request_id: str, job_id: str) -> JobLog:
+    """Returns the newest entry of a job.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    query = (
+        select(*_LOG_COLUMNS)
+        .where(job_log.c.request_id == request_id, job_log.c.job_id == job_id)
+        .order_by(job_log.c["try"].desc())
+        .limit(1)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f"job {job_id} not found in request {request_id}",
+            reason="JOB_NOT_FOUND",
+            request_id=request_id,
+        )
+    return log_entry_of(row)

@@ -1,0 +1,195 @@
+"""The leases of runners: renewed, ended, and which requests are lost because theirs is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.errors import FailedPreconditionError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.database.clock import database_now
+from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.schema import requests, runners
+from spincycle_server.store.write import Write
+
+_RUNNER_KEPT = 86_400_000_000
+"""Microseconds that the row of a runner that died is kept."""
+
+
+_UPDATE_RUNNER = (
+    update(runners)
+    .where(runners.c.runner_id == bindparam("new_runner_id"))
+    .values(
+        url=bindparam("new_url"),
+        grpc_address=bindparam("new_grpc_address"),
+        draining=bindparam("new_draining"),
+        lease_expires_at=bindparam("new_lease_expires_at"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A lease as it was renewed.
+
+    Attributes:
+        token: Which renewal it is, for the next one of the same stream.
+        others: The runners that have the same address in the database.
+    """
+
+    token: int
+    others: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class RenewRunner(Write):
+    """Makes a runner live on for a while. Result: a Renewal, or an error where another stream renewed it.
+
+    A stream's first renewal has no token. Later ones have that of the renewal before: what a Request
+    Manager that was frozen still has of a stream must not stand against what came on a newer one.
+    """
+
+    order: ClassVar[int] = 1
+    is_reserved: ClassVar[bool] = True
+    runner: RunnerInfo
+    lease: float
+    draining: bool
+    token: int | None = None
+
+    @classmethod
+    def apply_all(
+        cls, transaction: Transaction, writes: Sequence[RenewRunner]
+    ) -> Sequence[Renewal | FailedPreconditionError]:
+        """Locks the rows of the runners, and writes those whose tokens fit."""
+        ids = sorted({write.runner.runner_id for write in writes})
+        rows = transaction.execute(
+            select(runners.c.runner_id, runners.c.lease_expires_at)
+            .where(runners.c.runner_id.in_(ids))
+            .order_by(runners.c.runner_id)
+            .with_for_update()
+        )
+        known = {row.runner_id: row.lease_expires_at for row in rows}
+        tokens: dict[str, int] = dict(known)
+        now = database_now(transaction.connection)
+        changed: dict[str, dict[str, Any]] = {}
+        renewed: list[int | None] = []
+        for write in writes:
+            runner_id = write.runner.runner_id
+            before = tokens.get(runner_id)
+            if write.token is not None and write.token != before:
+                renewed.append(None)
+                continue
+            token = now + int(write.lease * 1_000_000)
+            # Each token is another one; a microsecond more is less than it took to come here.
+            tokens[runner_id] = token = token + 1 if token == before else token
+            renewed.append(token)
+            changed[runner_id] = {
+                "runner_id": runner_id,
+                "url": write.runner.url,
+                "grpc_address": write.runner.grpc_address,
+                "draining": write.draining,
+                "lease_expires_at": token,
+            }
+        _save_runners(transaction, known, changed, now)
+        others = _others_at(transaction, [write.runner.grpc_address for write in writes])
+        return [
+            _superseded(write.runner.runner_id)
+            if token is None
+            else Renewal(
+                token, tuple(others.get(write.runner.grpc_address, set()) - {write.runner.runner_id})
+            )
+            for write, token in zip(writes, renewed, strict=True)
+        ]
+
+
+def _save_runners(
+    transaction: Transaction,
+    known: Mapping[str, int],
+    changed: Mapping[str, Mapping[str, Any]],
+    now: int,
+) -> None:
+    updated = [row for runner_id, row in changed.items() if runner_id in known]
+    if updated:
+        transaction.execute(
+            _UPDATE_RUNNER, [{f"new_{name}": value for name, value in row.items()} for row in updated]
+        )
+    inserted = [row for runner_id, row in changed.items() if runner_id not in known]
+    if inserted:
+        transaction.execute(delete(runners).where(runners.c.lease_expires_at < now - _RUNNER_KEPT))
+        transaction.execute(insert(runners), inserted)
+
+
+def _others_at(transaction: Transaction, addresses: Sequence[str]) -> dict[str, set[str]]:
+    """Returns the ids of the runners that have the addresses, by address."""
+    found: dict[str, set[str]] = {}
+    query = select(runners.c.runner_id, runners.c.grpc_address).where(runners.c.grpc_address.in_(addresses))
+    for row in transaction.execute(query):
+        found.setdefault(row.grpc_address, set()).add(row.runner_id)
+    return found
+
+
+def _superseded(runner_id: str) -> FailedPreconditionError:
+    return FailedPreconditionError(
+        f"job runner {runner_id} reports on a newer stream: this one is over", reason="STREAM_SUPERSEDED"
+    )
+
+
+@dataclass(slots=True)
+class RemoveRunner(Write):
+    """Ends the lease of a runner that has left. Result: None."""
+
+    order: ClassVar[int] = 10
+    is_reserved: ClassVar[bool] = True
+    runner_id: str
+
+    @classmethod
+    def apply_all(cls, transaction: Transaction, writes: Sequence[RemoveRunner]) -> Sequence[None]:
+        """One statement."""
+        transaction.execute(delete(runners).where(runners.c.runner_id.in_([one.runner_id for one in writes])))
+        return [None] * len(writes)
+
+
+def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
+    """Returns the runners whose leases last, each with whether it is draining.
+
+    Of several at one address it is the one that was renewed last: the others are gone.
+    """
+    now = database_now(connection)
+    query = select(runners).where(runners.c.lease_expires_at > now).order_by(runners.c.lease_expires_at)
+    newest = {row.grpc_address: row for row in connection.execute(query)}
+    return [
+        (RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), row.draining)
+        for row in newest.values()
+    ]
+
+
+def live_leases(transaction: Transaction) -> dict[str, int]:
+    """Returns when the leases end that last, by the ids of the runners."""
+    query = select(runners.c.runner_id, runners.c.lease_expires_at).where(
+        runners.c.lease_expires_at > database_now(transaction.connection)
+    )
+    return {row.runner_id: row.lease_expires_at for row in transaction.execute(query)}
+
+
+def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
+    """Returns the assignments of RUNNING requests whose runner is not alive, oldest request first.
+
+    Requests that an original Spin Cycle runs have no assignment, and are not among them.
+    """
+    alive = select(runners.c.runner_id).where(runners.c.lease_expires_at > database_now(connection))
+    query = (
+        select(requests.c.request_id, requests.c.epoch)
+        .where(
+            requests.c.state == State.RUNNING,
+            requests.c.epoch > 0,
+            requests.c.runner_id.is_(None) | requests.c.runner_id.not_in(alive),
+        )
+        .order_by(requests.c.created_at)
+        .limit(limit)
+    )
+    return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]

@@ -1,0 +1,118 @@
+"""Reads of requests: plain functions of an open connection, run in the store's reading threads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+from spincycle_grpc.wire import decode, decode_into
+from spincycle_server.store.errors import not_found
+from spincycle_server.store.rows import request_of
+from spincycle_server.store.schema import request_archives, requests
+
+_IDS_AT_ONCE = 500
+
+
+def get_request(connection: Connection, request_id: str, with_job_chain: bool) -> Request:
+    """Returns a request with its args, and with its job chain if asked.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    columns: list[Any] = [*requests.c, request_archives.c.args]
+    if with_job_chain:
+        columns.append(request_archives.c.job_chain)
+    joined = requests.outerjoin(request_archives, requests.c.request_id == request_archives.c.request_id)
+    row = connection.execute(
+        select(*columns).select_from(joined).where(requests.c.request_id == request_id)
+    ).one_or_none()
+    if row is None:
+        raise not_found(request_id)
+    request = request_of(row)
+    if row.args:
+        decode_into(request, row.args, "args")
+    if with_job_chain and row.job_chain:
+        decode_into(request, row.job_chain, "job_chain")
+    return request
+
+
+def get_job_chain(connection: Connection, request_id: str) -> JobChain:
+    """Returns the chain as created.
+
+    Raises:
+        NotFoundError: There is no such request.
+    """
+    data = connection.scalar(
+        select(request_archives.c.job_chain).where(request_archives.c.request_id == request_id)
+    )
+    if data is None:
+        raise not_found(request_id)
+    return decode(data, JobChain)
+
+
+def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict[str, Request]:
+    """Returns those of the requests that there are, by their ids, without args and job chains."""
+    ids = list(request_ids)
+    found: dict[str, Request] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        query = select(requests).where(requests.c.request_id.in_(ids[start : start + _IDS_AT_ONCE]))
+        found.update((row.request_id, request_of(row)) for row in connection.execute(query))
+    return found
+
+
+def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment, str] | None:
+    """Returns the assignment of a RUNNING request and the id of its runner; None when it has none.
+
+    The id is "" where the request waits to be taken over.
+    """
+    row = connection.execute(
+        select(requests.c.epoch, requests.c.runner_id).where(
+            requests.c.request_id == request_id, requests.c.state == State.RUNNING
+        )
+    ).one_or_none()
+    if row is None or not row.epoch:
+        return None
+    return Assignment(request_id=request_id, epoch=row.epoch), row.runner_id or ""
+
+
+class Assigned(NamedTuple):
+    """A RUNNING request in the hands of a runner.
+
+    Attributes:
+        epoch: Which assignment it is.
+        stop_requested: Whether it is to stop.
+    """
+
+    epoch: int
+    stop_requested: bool
+
+
+def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
+    """Returns the RUNNING requests that are assigned to a runner, by request id."""
+    query = select(requests.c.request_id, requests.c.epoch, requests.c.stop_requested).where(
+        requests.c.state == State.RUNNING, requests.c.runner_id == runner_id
+    )
+    return {row.request_id: Assigned(row.epoch, row.stop_requested) for row in connection.execute(query)}
+
+
+def requests_in_state(connection: Connection, state: State, limit: int) -> Sequence[str]:
+    """Returns the ids of requests in a state, oldest first."""
+    return connection.scalars(
+        select(requests.c.request_id)
+        .where(requests.c.state == state)
+        .order_by(requests.c.created_at)
+        .limit(limit)
+    ).all()
+
+
+def count_in_state(connection: Connection, state: State, limit: int) -> int:
+    """Returns how many requests are in a state; no more than the limit are counted."""
+    found = select(requests.c.request_id).where(requests.c.state == state).limit(limit).subquery()
+    return connection.scalar(select(func.count()).select_from(found)) or 0

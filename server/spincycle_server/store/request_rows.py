@@ -1,0 +1,125 @@
+"""Rows of requests that a transaction reads under locks, changes in memory and writes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import bindparam, delete, select, update
+
+from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.leases import live_leases
+from spincycle_server.store.schema import requests, suspended_job_chains
+
+_ROW_COLUMNS = (
+    requests.c.request_id,
+    requests.c.state,
+    requests.c.epoch,
+    requests.c.runner_id,
+    requests.c.jr_url,
+    requests.c.started_at,
+    requests.c.finished_at,
+    requests.c.finished_jobs,
+    requests.c.stop_requested,
+)
+"""What may change of a request."""
+
+
+_UPDATE = RowStatement(
+    lambda _: (
+        update(requests)
+        .where(requests.c.request_id == bindparam("key"))
+        .values(
+            state=bindparam("new_state"),
+            epoch=bindparam("new_epoch"),
+            runner_id=bindparam("new_runner_id"),
+            jr_url=bindparam("new_jr_url"),
+            started_at=bindparam("new_started_at"),
+            finished_at=bindparam("new_finished_at"),
+            finished_jobs=bindparam("new_finished_jobs"),
+            stop_requested=bindparam("new_stop_requested"),
+            # MySQL's TIMESTAMP columns may be made to change with the row: this one never does.
+            created_at=requests.c.created_at,
+        )
+    )
+)
+
+
+_DELETE_SUSPENDED = delete(suspended_job_chains).where(suspended_job_chains.c.request_id == bindparam("key"))
+
+
+_DELETE_RESUMED = _DELETE_SUSPENDED.where(suspended_job_chains.c.is_dropped.is_(True))
+
+
+class RequestRows:
+    """The rows of some requests, locked, changed in memory, and written back at the end."""
+
+    def __init__(self, transaction: Transaction, request_ids: Iterable[str]) -> None:
+        self._transaction = transaction
+        query = (
+            select(*_ROW_COLUMNS)
+            .where(requests.c.request_id.in_(sorted(set(request_ids))))
+            # Locks are taken in one order, or transactions block each other.
+            .order_by(requests.c.request_id)
+            .with_for_update()
+        )
+        self._rows: dict[str, dict[str, Any]] = {
+            row.request_id: dict(row._mapping) for row in transaction.execute(query)
+        }
+        self._changed: dict[str, dict[str, Any]] = {}
+        self._dropped: list[str] = []
+        self._resumed: list[str] = []
+        self._live_runners: dict[str, int] | None = None
+
+    def get(self, request_id: str) -> Mapping[str, Any] | None:
+        """Returns the row as it is now."""
+        return self._rows.get(request_id)
+
+    def live_runners(self) -> Mapping[str, int]:
+        """Returns when the leases end that last, by the ids of the runners.
+
+        Since it is read under the locks, no report of a runner that is renewed later can come before them.
+        """
+        if self._live_runners is None:
+            self._live_runners = live_leases(self._transaction)
+        return self._live_runners
+
+    def change(self, request_id: str, **values: Any) -> None:
+        """Changes a row."""
+        row = self._rows[request_id]
+        row.update(values)
+        self._changed[request_id] = row
+
+    def drop_suspended(self, request_id: str, *, for_good: bool) -> None:
+        """Drops the suspended chain of a request, if there is one.
+
+        Args:
+            request_id: The request.
+            for_good: Whether the request has ended; if not, a chain that is to be kept is kept.
+        """
+        (self._dropped if for_good else self._resumed).append(request_id)
+
+    def save(self) -> None:
+        """Writes the changes."""
+        if self._changed:
+            self._transaction.change(
+                _UPDATE,
+                [
+                    {
+                        "key": row["request_id"],
+                        "new_state": row["state"],
+                        "new_epoch": row["epoch"],
+                        "new_runner_id": row["runner_id"],
+                        "new_jr_url": row["jr_url"],
+                        "new_started_at": row["started_at"],
+                        "new_finished_at": row["finished_at"],
+                        "new_finished_jobs": row["finished_jobs"],
+                        "new_stop_requested": row["stop_requested"],
+                    }
+                    for row in self._changed.values()
+                ],
+            )
+        if self._dropped:
+            self._transaction.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._dropped])
+        if self._resumed:
+            self._transaction.execute(_DELETE_RESUMED, [{"key": key} for key in self._resumed])

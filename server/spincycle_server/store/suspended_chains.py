@@ -1,0 +1,160 @@
+"""Suspended job chains: stored, read, dropped, and failed when nobody resumes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from sqlalchemy import and_, delete, func, insert, select
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+from spincycle_grpc.wire import decode
+from spincycle_server.database.clock import database_now
+from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.errors import not_found, wrong_state
+from spincycle_server.store.request_rows import RequestRows
+from spincycle_server.store.schema import job_log, requests, suspended_job_chains
+from spincycle_server.store.states import StateWrite, end_unassigned
+from spincycle_server.store.write import Write
+
+SuspendedRow: TypeAlias = tuple[str, bytes, int | None]
+"""A suspended chain: its request, its JSON, and the assignment that was suspended, if it was one of ours."""
+
+
+@dataclass(slots=True)
+class Suspend(Write):
+    """Stores a suspended chain and sets its request SUSPENDED. Result: None."""
+
+    order: ClassVar[int] = 8
+    request_id: str
+    suspended: bytes
+    finished_jobs: int
+
+    @classmethod
+    def apply_all(
+        cls, transaction: Transaction, writes: Sequence[Suspend]
+    ) -> Sequence[SpinCycleError | None]:
+        """Reads all rows, then writes states and chains."""
+        rows = RequestRows(transaction, (write.request_id for write in writes))
+        results: list[SpinCycleError | None] = []
+        stored: list[SuspendedRow] = []
+        for write in writes:
+            row = rows.get(write.request_id)
+            if row is None:
+                results.append(not_found(write.request_id))
+            elif row["state"] != State.RUNNING:
+                results.append(wrong_state(write.request_id, row["state"], State.RUNNING))
+            else:
+                set_suspended(rows, write.request_id, write.finished_jobs)
+                stored.append((write.request_id, write.suspended, None))
+                results.append(None)
+        save_suspended(transaction, stored)
+        rows.save()
+        return results
+
+
+@dataclass(slots=True)
+class DropSuspended(StateWrite):
+    """Drops the suspended chain that an assignment resumed. Result: whether the assignment still stood."""
+
+    order: ClassVar[int] = 3
+    request_id: str
+    epoch: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Keeps the chain where the request has been suspended again meanwhile."""
+        if row["state"] == State.SUSPENDED or row["epoch"] != self.epoch:
+            return False
+        rows.drop_suspended(self.request_id, for_good=False)
+        return True
+
+
+@dataclass(slots=True)
+class FailSuspended(StateWrite):
+    """Fails a request that nobody resumed since an assignment was suspended. Result: whether it happened."""
+
+    order: ClassVar[int] = 4
+    request_id: str
+    epoch: int
+    now: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Sets FAIL and drops the suspended chain."""
+        if row["state"] != State.SUSPENDED or row["epoch"] != self.epoch:
+            return False
+        end_unassigned(rows, self.request_id, State.FAIL, self.now)
+        return True
+
+
+def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain | None:
+    """Returns the suspended chain of a request, or None.
+
+    None also where tries were reported since it was suspended, in an assignment that was lost: then
+    the record alone tells how far the request is.
+    """
+    since = (
+        select(job_log.c.job_id)
+        .where(
+            job_log.c.request_id == request_id,
+            job_log.c.epoch > func.coalesce(suspended_job_chains.c.epoch, 0),
+        )
+        .exists()
+    )
+    data = connection.scalar(
+        select(suspended_job_chains.c.suspended_job_chain).where(
+            suspended_job_chains.c.request_id == request_id, ~since
+        )
+    )
+    return None if data is None else decode(data, SuspendedJobChain)
+
+
+def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[Assignment]:
+    """Returns the last assignments of requests that have been suspended for longer than this."""
+    before = database_now(connection) - int(seconds * 1_000_000)
+    query = (
+        select(requests.c.request_id, requests.c.epoch)
+        .join(suspended_job_chains, suspended_job_chains.c.request_id == requests.c.request_id)
+        .where(and_(requests.c.state == State.SUSPENDED, suspended_job_chains.c.suspended_at < before))
+        .limit(limit)
+    )
+    return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]
+
+
+def set_suspended(rows: RequestRows, request_id: str, finished_jobs: int) -> None:
+    """Sets a request SUSPENDED."""
+    rows.change(request_id, state=State.SUSPENDED, jr_url=None, finished_jobs=finished_jobs)
+
+
+def save_suspended(transaction: Transaction, chains: Sequence[SuspendedRow]) -> None:
+    """Stores suspended chains. Each replaces the one that its request has."""
+    if not chains:
+        return
+    now = database_now(transaction.connection)
+    ids = [request_id for request_id, _, _ in chains]
+    kept = set(
+        transaction.execute(
+            select(suspended_job_chains.c.request_id).where(
+                suspended_job_chains.c.request_id.in_(ids), suspended_job_chains.c.is_dropped.is_not(True)
+            )
+        ).scalars()
+    )
+    transaction.execute(delete(suspended_job_chains).where(suspended_job_chains.c.request_id.in_(ids)))
+    transaction.execute(
+        insert(suspended_job_chains),
+        [
+            {
+                "request_id": request_id,
+                "suspended_job_chain": data,
+                "updated_at": now,
+                "suspended_at": now,
+                "epoch": epoch,
+                "is_dropped": epoch is not None and request_id not in kept,
+            }
+            for request_id, data, epoch in chains
+        ],
+    )
