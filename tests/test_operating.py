@@ -1,14 +1,17 @@
-"""docs/operating.md agrees with the code: it has every option with its default, and constants that exist."""
+"""docs/operating.md agrees with the code: options, defaults, constants, and the example of a plugin."""
 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from spincycle_grpc import Caller, UnauthenticatedError
 from spincycle_server.config import Config
+from spincycle_server.plugins import load_authenticator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = REPOSITORY / "server" / "spincycle_server"
@@ -60,3 +63,18 @@ def test_the_table_of_options_has_no_option_that_does_not_exist() -> None:
 @pytest.mark.parametrize(("name", "module"), re.findall(r"\(`([A-Z_]+)`, ([a-z_/]+\.py)\)", PAGE))
 def test_the_page_names_a_constant_that_exists(name: str, module: str) -> None:
     assert re.search(rf"^{name}(: \w+)? = ", (SERVER / module).read_text(), re.MULTILINE)
+
+
+async def test_the_plugin_of_the_page_authenticates_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "my_tokens.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    tokens = load_authenticator("my_tokens:Tokens")
+    assert tokens is not None
+    known = await tokens.authenticate({"authorization": "Bearer s3cret"}, "127.0.0.1:1")
+    assert known == Caller("storage", frozenset({"dba"}))
+    with pytest.raises(UnauthenticatedError):
+        await tokens.authenticate({}, "127.0.0.1:1")
