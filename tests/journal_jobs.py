@@ -17,6 +17,7 @@ from typing import Any
 
 from spincycle_grpc.jobs import Job, JobTypes, Return
 from spincycle_grpc.state import State
+from tests.limits import STEP
 
 JOURNAL = "SPINCYCLE_TEST_JOURNAL"
 """The environment variable that names the file."""
@@ -86,7 +87,7 @@ def read_journal(path: str | Path | None = None, about: str = "") -> list[dict[s
 
 @dataclass
 class Gated(Job):
-    """A job that is not made until the file at its arg `gate` is there, for 20 seconds at most.
+    """A job that is not made until the file at its arg `gate` is there, for `limits.STEP` at most.
 
     It says that it waits by a file with `.waited-for` at the end of its name.
     """
@@ -96,7 +97,7 @@ class Gated(Job):
     def create(self, job_args: dict[str, Any]) -> None:
         super().create(job_args)
         Path(f"{self.gate}.waited-for").touch()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + STEP
         while not Path(self.gate).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 

@@ -16,6 +16,7 @@ import yaml
 
 from spincycle_grpc.jobs import JobId, Return, UnknownJobTypeError, make_job
 from spincycle_server.job_factories import combine, knows_job_type, load_factory
+from tests.limits import STEP
 
 PAGE = Path(__file__).parent.parent / "docs" / "writing-jobs.md"
 
@@ -40,7 +41,7 @@ def my_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
 def test_the_tests_of_the_page_pass(my_jobs: ModuleType, name: str) -> None:
     test = getattr(my_jobs, name)
     if inspect.iscoroutinefunction(test):
-        asyncio.run(asyncio.wait_for(test(), 20))
+        asyncio.run(asyncio.wait_for(test(), STEP))
     else:
         test()
 
@@ -56,7 +57,7 @@ def run_of(my_jobs: ModuleType, job_type: str, **job_args: Any) -> tuple[dict[st
 
 
 async def awaited(result: Awaitable[Return]) -> Return:
-    return await asyncio.wait_for(result, 20)
+    return await asyncio.wait_for(result, STEP)
 
 
 @pytest.mark.parametrize(

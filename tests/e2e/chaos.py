@@ -25,12 +25,11 @@ from tests.e2e.kinds import CHAOS_KINDS, SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.test_one_request import free_port
 from tests.journal_jobs import JOURNAL, read_journal
+from tests.limits import REQUEST_END
 
 LEASE = 2.0
 """Seconds that a runner's lease lasts: short, so that much can happen in a test."""
 
-LIMIT = 60.0
-END_LIMIT = 120.0
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
 
 
@@ -252,7 +251,7 @@ class Users:
 
     def stop_all(self) -> None:
         """Stops what is to be stopped, however often it takes."""
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + REQUEST_END
         while self._to_stop:
             assert time.monotonic() < deadline, f"nobody stops {self._to_stop}"
             self.stop_one()
@@ -272,7 +271,7 @@ class Users:
 
     def get(self, path: str) -> Any:
         """Returns what a GET answers, as soon as one is answered."""
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + REQUEST_END
         while True:
             with contextlib.suppress(httpx.TransportError):
                 answer = self._http.get(next(self._urls) + path)
@@ -335,20 +334,20 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
             disturb(system, random)
         system.revive()
         is_over.set()
-        making.join(LIMIT + END_LIMIT)
+        making.join(2 * REQUEST_END)
         assert not failures, f"seed {seed}: {failures}\n{system.errors()}"
         _wait_until_all_ended(system, users, seed)
         _check(system, users, seed)
     finally:
         is_over.set()
-        making.join(LIMIT)
+        making.join(REQUEST_END)
         users.close()
         what = ", ".join(what for _, what in system.done)
         print(f"seed {seed}: {len(users.kinds)} requests; {what}")  # noqa: T201 (shown when it failed)
 
 
 def _wait_until_all_ended(system: System, users: Users, seed: int) -> None:
-    deadline = time.monotonic() + END_LIMIT
+    deadline = time.monotonic() + REQUEST_END
     waiting = set(users.kinds)
     while waiting:
         waiting = {request_id for request_id in waiting if users.state(request_id) not in ENDED}

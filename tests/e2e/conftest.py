@@ -8,14 +8,13 @@ import httpx
 import pytest
 
 from tests.e2e.processes import ServerProcess
-
-ANSWER_LIMIT = 30.0
+from tests.limits import ANSWER
 
 
 @pytest.fixture
 def http(server: ServerProcess) -> Iterator[httpx.Client]:
     """Calls the Request Manager of the module's server."""
     with httpx.Client(
-        base_url=f"http://{server.address('request-manager', 'http')}", timeout=ANSWER_LIMIT
+        base_url=f"http://{server.address('request-manager', 'http')}", timeout=ANSWER
     ) as client:
         yield client

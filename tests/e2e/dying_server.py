@@ -34,6 +34,7 @@ from spincycle_server.store.states import Assign, RequestStop, StopUnassigned, U
 from spincycle_server.store.store import Store
 from spincycle_server.store.suspended_chains import DropSuspended
 from spincycle_server.store.write import Write
+from tests.limits import STEP
 
 Install = Callable[[], None]
 Test = Callable[[Any], bool]
@@ -42,7 +43,7 @@ Test = Callable[[Any], bool]
 def die() -> None:
     """Ends this process as a power cut would."""
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)  # It goes no further, whichever thread it is that the signal ends first.
+    time.sleep(STEP)  # It goes no further, whichever thread it is that the signal ends first.
 
 
 def _always(_: Any) -> bool:
@@ -111,7 +112,7 @@ def _around_commit(method: str, kind: type[Write], test: Test, at_least: int, nu
 
 def _wait_for_others(writer: Any, count: int) -> None:
     """Waits, for a while, until so many writes wait for the next transaction, which does them together."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + STEP
     while writer._queue.qsize() < count and time.monotonic() < deadline:
         time.sleep(0.005)
 

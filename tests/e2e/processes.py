@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.limits import LOG_LINE, PROCESS_END
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPECS = REPOSITORY / "tests" / "reference" / "data" / "specs"
-START_LIMIT = 30.0
-STOP_LIMIT = 30.0
 
 
 @dataclass
@@ -43,7 +43,7 @@ class ServerProcess:
         """Ends it, if it still runs, and reads its log to the end."""
         if self.process.poll() is None:
             self.kill()
-        self._reader.join(STOP_LIMIT)
+        self._reader.join(PROCESS_END)
         assert self.process.stderr is not None
         self.process.stderr.close()
 
@@ -58,7 +58,7 @@ class ServerProcess:
             self._fresh.put(event)
         self._fresh.put(None)
 
-    def wait_for(self, message: str, limit: float = START_LIMIT, **values: object) -> dict[str, Any]:
+    def wait_for(self, message: str, limit: float = LOG_LINE, **values: object) -> dict[str, Any]:
         """Returns the first event, from now on or before, with this message and these values."""
         deadline = time.monotonic() + limit
         seen = 0
@@ -87,12 +87,12 @@ class ServerProcess:
         """Sends a signal, waits for the end, and returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(STOP_LIMIT)
+        return self.process.wait(PROCESS_END)
 
     def kill(self) -> None:
         """Ends it by SIGKILL."""
         self.process.kill()
-        self.process.wait(STOP_LIMIT)
+        self.process.wait(PROCESS_END)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
 from tests.databases import SharedServers
 from tests.e2e.processes import running
-from tests.e2e.test_one_request import LIMIT, wait_state
+from tests.e2e.test_one_request import wait_state
+from tests.limits import ANSWER
 from tests.store import original
 from tests.store.original import OriginalRequest
 
@@ -39,7 +40,7 @@ def http(url: str, tmp_path: Path) -> Iterator[httpx.Client]:
     arguments = ("request-manager", "--http=127.0.0.1:0")
     with running(*arguments, directory=tmp_path, environment=environment) as manager:
         with httpx.Client(
-            base_url=f"http://{manager.address('request-manager', 'http')}/api/v1", timeout=LIMIT
+            base_url=f"http://{manager.address('request-manager', 'http')}/api/v1", timeout=ANSWER
         ) as client:
             yield client
         assert manager.terminate() == 0, manager.log()
@@ -119,7 +120,7 @@ def test_its_runner_that_still_lives_may_finish(http: httpx.Client) -> None:
 def test_what_was_suspended_goes_on_and_completes(url: str, tmp_path: Path) -> None:
     with running("server", "--http=127.0.0.1:0", f"--db={url}", directory=tmp_path) as server:
         base = f"http://{server.address('request-manager', 'http')}"
-        with httpx.Client(base_url=base, timeout=LIMIT) as http:
+        with httpx.Client(base_url=base, timeout=ANSWER) as http:
             for request in (original.SUSPENDED, original.PENDING):
                 ended = wait_state(http, request.id, State.COMPLETE, State.FAIL, State.STOPPED)
                 assert (ended["state"], ended["finishedJobs"]) == (State.COMPLETE, 4), server.log()

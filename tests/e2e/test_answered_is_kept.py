@@ -15,11 +15,11 @@ from spincycle_server.database.engine import parse_url
 from spincycle_server.store.schema import request_archives, requests
 from tests.databases import DATABASES, database_server
 from tests.e2e.processes import running
+from tests.limits import ANSWER, REQUEST_END
 from tests.store.conftest import migrate
 
 CLIENTS = 8
 ANSWERED = 200
-LIMIT = 30.0
 
 
 class Creating:
@@ -34,7 +34,7 @@ class Creating:
             thread.start()
 
     def _create(self) -> None:
-        http = httpx.Client(base_url=f"http://{self._address}", timeout=LIMIT)
+        http = httpx.Client(base_url=f"http://{self._address}", timeout=ANSWER)
         with http, contextlib.suppress(httpx.TransportError):
             while True:
                 answer = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}})
@@ -46,7 +46,7 @@ class Creating:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(LIMIT)
+            thread.join(ANSWER)
             assert not thread.is_alive()
 
 
@@ -66,7 +66,7 @@ def test_what_was_answered_is_there_when_all_has_died(kind: str, tmp_path: Path)
             )
         )
         creating = Creating(manager.address("request-manager", "http"))
-        assert creating.enough.wait(LIMIT), manager.log()
+        assert creating.enough.wait(REQUEST_END), manager.log()
         if database is not None:
             database.kill()
         manager.kill()

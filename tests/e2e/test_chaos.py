@@ -15,6 +15,7 @@ import pytest
 
 from tests.databases import DATABASES, database_server
 from tests.e2e.chaos import System, run_chaos
+from tests.limits import REQUEST_END
 from tests.store.conftest import migrate
 
 SEED = int(os.environ.get("SPINCYCLE_CHAOS_SEED") or SystemRandom().randrange(1 << 30))
@@ -24,7 +25,7 @@ CHOSEN = os.environ.get("SPINCYCLE_CHAOS_DATABASE") or ",".join(DATABASES)
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(SECONDS * 3 + 400)
+@pytest.mark.timeout(SECONDS * 3 + 4 * REQUEST_END)
 @pytest.mark.parametrize("kind", CHOSEN.split(","))
 def test_chaos(kind: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:

@@ -21,7 +21,8 @@ from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
 from tests.databases import SERVERS, DatabaseServer, database_server
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import LIMIT, eventually, wait_state
+from tests.e2e.test_one_request import eventually, wait_state
+from tests.limits import ANSWER
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -35,14 +36,14 @@ def database(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
 
 
 def http_of(server: ServerProcess) -> httpx.Client:
-    return httpx.Client(base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT)
+    return httpx.Client(base_url=f"http://{server.address('request-manager', 'http')}", timeout=ANSWER)
 
 
 def health_of(channel: grpc.Channel) -> set[int]:
     """Returns what a server says of its health, as a whole and for each of its services."""
     stub = health_pb2_grpc.HealthStub(channel)
     answers = [
-        stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=LIMIT)  # type: ignore[attr-defined]
+        stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=ANSWER)  # type: ignore[attr-defined]
         for name in SERVICES
     ]
     return {answer.status for answer in answers}
@@ -71,7 +72,7 @@ def test_a_database_that_is_killed_and_comes_back(database: DatabaseServer, tmp_
             assert refused.json()["message"].startswith("the database cannot be used now")
             assert http.get(f"/api/v1/requests/{slow}").status_code == 503
             with pytest.raises(grpc.RpcError) as raised:
-                stub.Create(messages.CreateRequest(type="nap", args=to_struct({"ms": "1"})), timeout=LIMIT)
+                stub.Create(messages.CreateRequest(type="nap", args=to_struct({"ms": "1"})), timeout=ANSWER)
             assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
         database.start()
         eventually(lambda: health_of(channel) == {SERVING})

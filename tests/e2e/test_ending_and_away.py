@@ -17,8 +17,9 @@ from spincycle_grpc.errors import UnavailableError
 from spincycle_grpc.state import State
 from tests.e2e.kinds import SPECS
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import LIMIT, eventually, free_port, wait_state
+from tests.e2e.test_one_request import eventually, free_port, wait_state
 from tests.journal_jobs import JOURNAL, read_journal
+from tests.limits import ANSWER, PROCESS_END
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def two_runners(tmp_path: Path, environment: dict[str, str]) -> Iterator[list[Se
 
 
 def http_of(manager: ServerProcess) -> httpx.Client:
-    return httpx.Client(base_url=f"http://{manager.address('request-manager', 'http')}", timeout=LIMIT)
+    return httpx.Client(base_url=f"http://{manager.address('request-manager', 'http')}", timeout=ANSWER)
 
 
 def test_a_request_manager_that_ends_finishes_what_is_at_hand_and_refuses_the_rest(
@@ -77,9 +78,9 @@ def test_a_request_manager_that_ends_finishes_what_is_at_hand_and_refuses_the_re
             client.create("row", {})
         assert raised.value.reason == "SHUTTING_DOWN"
         gate.touch()
-        assert creating.result(LIMIT).status_code == 201
+        assert creating.result(ANSWER).status_code == 201
         client.close()
-        assert manager.process.wait(LIMIT) == 0, manager.log()
+        assert manager.process.wait(PROCESS_END) == 0, manager.log()
 
 
 def _refusal(http: httpx.Client) -> tuple[int, str] | None:

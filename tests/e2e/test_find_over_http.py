@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.state import State
 from tests.e2e.processes import running
-from tests.e2e.test_one_request import LIMIT, wait_state
+from tests.e2e.test_one_request import wait_state
+from tests.limits import ANSWER
 
 PATH = "/api/v1/requests"
 MADE = 12
@@ -23,7 +24,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with running("server", "--http=127.0.0.1:0", directory=directory) as server:
         server.wait_for("runner reports")
         base = f"http://{server.address('request-manager', 'http')}"
-        with httpx.Client(base_url=base, timeout=LIMIT) as client:
+        with httpx.Client(base_url=base, timeout=ANSWER) as client:
             yield client
 
 

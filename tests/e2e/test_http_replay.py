@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from tests.e2e.processes import REPOSITORY, ServerProcess, running
+from tests.limits import ANSWER, REQUEST_END
 from tests.reference.recordings import EXCHANGES, without_ids_and_times
 
-LIMIT = 30.0
 PENDING, RUNNING, COMPLETE, FAIL, STOPPED = 1, 2, 3, 4, 6
 
 AWAITED = {
@@ -104,7 +104,7 @@ class Replay:
             "rm": "http://" + server.address("request-manager", "http"),
             "jr": "http://" + server.address("job-runner", "http"),
         }
-        self._client = httpx.Client(timeout=LIMIT, headers={"Accept-Encoding": "identity"})
+        self._client = httpx.Client(timeout=ANSWER, headers={"Accept-Encoding": "identity"})
         self._ids: dict[str, str] = {}
         self.made: dict[str, str] = {}
         self.answers: dict[str, httpx.Response] = {}
@@ -150,7 +150,7 @@ class Replay:
         self._ids[ids[0][0]] = ids[1][0]
 
     def _await(self, name: str) -> None:
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + REQUEST_END
         if name in AWAITED:
             made, state = AWAITED[name]
             url = f"{self.base['rm']}/api/v1/requests/{self.made[made]}"

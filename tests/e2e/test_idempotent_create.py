@@ -17,7 +17,8 @@ from spincycle_grpc import AsyncClient, Client, ConflictError
 from spincycle_grpc.state import State
 from spincycle_server.store.schema import idempotency_keys
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import LIMIT, eventually, free_port, wait_state
+from tests.e2e.test_one_request import eventually, free_port, wait_state
+from tests.limits import ANSWER
 
 KEY = "deploy-4711-key"
 PATH = "/api/v1/requests"
@@ -91,7 +92,7 @@ def test_the_longest_key_and_one_in_the_body(http: httpx.Client) -> None:
 
 async def test_a_failed_create_leaves_its_key_free(server: ServerProcess) -> None:
     async with httpx.AsyncClient(
-        base_url=f"http://{server.address('request-manager', 'http')}", timeout=LIMIT
+        base_url=f"http://{server.address('request-manager', 'http')}", timeout=ANSWER
     ) as http:
         headers = {"Idempotency-Key": "free"}
         assert (await http.post(PATH, json={"type": "one-job"}, headers=headers)).status_code == 400
@@ -120,7 +121,7 @@ def test_keys_that_have_expired_are_forgotten_and_free_again(tmp_path: Path) -> 
     with running("request-manager", "--http=127.0.0.1:0", directory=tmp_path) as manager:
         base = f"http://{manager.address('request-manager', 'http')}"
         database = create_engine(f"sqlite:///{tmp_path / 'spincycle.db'}", isolation_level="AUTOCOMMIT")
-        with httpx.Client(base_url=base, timeout=LIMIT) as http, database.connect() as connection:
+        with httpx.Client(base_url=base, timeout=ANSWER) as http, database.connect() as connection:
 
             def create(number: int) -> str:
                 answer = http.post(PATH, json=NAP, headers={"Idempotency-Key": str(number)})
@@ -149,7 +150,7 @@ def test_a_request_manager_that_is_killed_makes_no_second_request(tmp_path: Path
 
     async def create_all(manager: ServerProcess) -> None:
         """Makes all requests at once, and kills the server when the first are answered."""
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER) as http:
 
             async def create(key: str) -> None:
                 answer = await http.post(PATH, json=NAP, headers={"Idempotency-Key": key})
@@ -166,7 +167,7 @@ def test_a_request_manager_that_is_killed_makes_no_second_request(tmp_path: Path
         for _ in range(3):
             asyncio.run(create_all(start()))
         start()
-        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT))
+        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER))
         for key in keys:
             answer = http.post(PATH, json=NAP, headers={"Idempotency-Key": key})
             assert answer.status_code == 201

@@ -18,8 +18,9 @@ from tests.e2e.chaos_checks import Troubles, assert_done_once
 from tests.e2e.dying_server import MANAGER_POINTS, RUNNER_POINTS
 from tests.e2e.kinds import SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import LIMIT, eventually, free_port
+from tests.e2e.test_one_request import eventually, free_port
 from tests.journal_jobs import JOURNAL, read_journal
+from tests.limits import ANSWER
 
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
 ROW = Kind("row", State.COMPLETE)
@@ -50,7 +51,7 @@ class Scene:
             "SPINCYCLE_JOB_RUNNER_STOP_TIMEOUT": "5s",
         }
         self._http = stack.enter_context(
-            httpx.Client(base_url=f"http://127.0.0.1:{self._port}/api/v1", timeout=LIMIT)
+            httpx.Client(base_url=f"http://127.0.0.1:{self._port}/api/v1", timeout=ANSWER)
         )
         self.kinds: dict[str, Kind] = {}
         self.runners: list[ServerProcess] = []

@@ -16,8 +16,9 @@ from tests.databases import SharedServers
 from tests.e2e.chaos_checks import Troubles, assert_done_once
 from tests.e2e.kinds import KINDS, SPECS, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import LIMIT, eventually, free_port, wait_state
+from tests.e2e.test_one_request import eventually, free_port, wait_state
 from tests.journal_jobs import JOURNAL, read_journal
+from tests.limits import ANSWER, PROCESS_END
 from tests.store.conftest import migrate
 
 ENDED = (State.COMPLETE, State.FAIL, State.STOPPED)
@@ -62,7 +63,7 @@ class Machines:
     def http(self, number: int = 0) -> httpx.Client:
         """Returns a user of a Request Manager."""
         url = f"http://127.0.0.1:{self.ports[number]}"
-        return self._stack.enter_context(httpx.Client(base_url=url, timeout=LIMIT))
+        return self._stack.enter_context(httpx.Client(base_url=url, timeout=ANSWER))
 
     def events(self) -> list[tuple[str, str]]:
         """Returns names of jobs and what became of them, in order."""
@@ -161,7 +162,7 @@ def test_clocks_of_machines_that_differ_change_nothing(
     }
     lost.kill()
     ends.process.send_signal(signal.SIGTERM)
-    assert ends.process.wait(LIMIT) == 0, ends.log()
+    assert ends.process.wait(PROCESS_END) == 0, ends.log()
     for request_id in requests:
         wait_state(users[0], request_id, *ENDED)
     journals: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)

@@ -24,12 +24,11 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.e2e.processes import REPOSITORY, ServerProcess, running
+from tests.limits import ANSWER, COMMAND, PROCESS_END, REQUEST_END
 from tests.reference.recordings import exchange, log_multiset, without_ids_and_times
 
-LIMIT = 30.0
 
-
-def eventually(look: Callable[[], Any], limit: float = LIMIT) -> Any:
+def eventually(look: Callable[[], Any], limit: float = REQUEST_END) -> Any:
     """Returns the first true answer of a look."""
     deadline = time.monotonic() + limit
     while not (answer := look()):
@@ -114,19 +113,19 @@ async def test_a_client_made_from_the_stubs_alone(server: ServerProcess) -> None
     async with grpc.aio.insecure_channel(server.address("request-manager", "grpc")) as channel:
         manager = RequestManagerStub(channel)
         created = await manager.Create(
-            ParseDict({"Type": "nap", "Args": {"ms": "200"}}, messages.CreateRequest()), timeout=LIMIT
+            ParseDict({"Type": "nap", "Args": {"ms": "200"}}, messages.CreateRequest()), timeout=ANSWER
         )
         request_id = created.request.id
         assert created.request.state == state_pb2.STATE_PENDING
         assert MessageToDict(created.request.args[0])["Value"] == "200"
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + REQUEST_END
         while True:
-            answer = await manager.Get(messages.GetRequest(request_id=request_id), timeout=LIMIT)
+            answer = await manager.Get(messages.GetRequest(request_id=request_id), timeout=ANSWER)
             if answer.request.state == state_pb2.STATE_COMPLETE:
                 break
             assert time.monotonic() < deadline
         assert answer.request.finished_jobs == answer.request.total_jobs == 5
-        log = await manager.GetLog(messages.GetLogRequest(request_id=request_id), timeout=LIMIT)
+        log = await manager.GetLog(messages.GetLogRequest(request_id=request_id), timeout=ANSWER)
         assert len(log.entries) == 5
 
 
@@ -141,7 +140,7 @@ def test_a_plan_is_the_chain_that_a_request_would_get_and_leaves_nothing(
     assert names == sorted(job["name"] for job in recorded["jobs"].values())
     assert (planned.json()["id"], planned.json()["state"]) == ("", state_pb2.STATE_PENDING)
     with grpc.insecure_channel(server.address("request-manager", "grpc")) as channel:
-        answer = RequestManagerStub(channel).Plan(messages.PlanRequest(type="nap"), timeout=LIMIT)
+        answer = RequestManagerStub(channel).Plan(messages.PlanRequest(type="nap"), timeout=ANSWER)
         assert len(answer.request.job_chain.jobs) == 5
     drawn = spinc(server, "plan", "nap", "ms=5")
     assert drawn.returncode == 0, drawn.stderr
@@ -162,7 +161,7 @@ def spinc(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess
         },
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=COMMAND,
         check=False,
     )
 
@@ -226,7 +225,7 @@ def test_a_dead_port_is_one_sentence(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=COMMAND,
         check=False,
     )
     assert told.returncode not in (0, 1, 2)
@@ -238,16 +237,16 @@ def test_a_dead_port_is_one_sentence(tmp_path: Path) -> None:
 def test_a_signal_ends_a_server_cleanly_and_the_next_one_goes_on(tmp_path: Path, number: int) -> None:
     with running("server", "--http=127.0.0.1:0", directory=tmp_path) as first:
         base = f"http://{first.address('request-manager', 'http')}/api/v1/requests"
-        request_id = httpx.post(base, json={"type": "nap", "args": {"ms": "1000"}}, timeout=LIMIT).json()[
+        request_id = httpx.post(base, json={"type": "nap", "args": {"ms": "1000"}}, timeout=ANSWER).json()[
             "id"
         ]
         eventually(
-            lambda: httpx.get(base.replace("requests", "status/running"), timeout=LIMIT).json()["jobs"]
+            lambda: httpx.get(base.replace("requests", "status/running"), timeout=ANSWER).json()["jobs"]
         )
         assert first.terminate(number) == 0, first.log()
     with running("server", "--http=127.0.0.1:0", directory=tmp_path) as second:
         base = f"http://{second.address('request-manager', 'http')}"
-        with httpx.Client(base_url=base, timeout=LIMIT) as http:
+        with httpx.Client(base_url=base, timeout=ANSWER) as http:
             finished = wait_state(http, request_id, state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL)
             assert finished["state"] == state_pb2.STATE_COMPLETE
             log = http.get(f"/api/v1/requests/{request_id}/log").json()
@@ -259,7 +258,7 @@ def test_a_signal_ends_a_server_cleanly_and_the_next_one_goes_on(tmp_path: Path,
 def test_a_request_waits_for_a_runner(tmp_path: Path) -> None:
     with running("request-manager", "--http=127.0.0.1:0", directory=tmp_path) as manager:
         base = f"http://{manager.address('request-manager', 'http')}"
-        with httpx.Client(base_url=base, timeout=LIMIT) as http:
+        with httpx.Client(base_url=base, timeout=ANSWER) as http:
             created = http.post("/api/v1/requests", json={"type": "diamond"})
             assert created.status_code == 201
             request_id = created.json()["id"]
@@ -276,7 +275,7 @@ def test_a_port_that_is_taken_is_one_sentence(server: ServerProcess, tmp_path: P
     with running(
         "request-manager", f"--http={server.address('request-manager', 'http')}", directory=tmp_path
     ) as second:
-        assert second.process.wait(LIMIT) == 1
+        assert second.process.wait(PROCESS_END) == 1
         eventually(lambda: second.events and "in use" in second.events[-1]["message"])
         assert "Traceback" not in second.log()
 
@@ -299,7 +298,7 @@ def test_the_demo_of_make_run(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0"},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=COMMAND,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

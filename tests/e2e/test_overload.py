@@ -19,6 +19,7 @@ from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.e2e.processes import ServerProcess
 from tests.e2e.test_leases import Machines, create
 from tests.e2e.test_one_request import eventually
+from tests.limits import ANSWER
 
 LEASE_TROUBLES = ("lease", "reporting interrupted", "request taken over", "runner does not have")
 
@@ -75,7 +76,7 @@ def test_no_more_requests_wait_than_may(tmp_path: Path, stack: contextlib.ExitSt
     assert refused.headers["Retry-After"] == "1"
     with grpc.insecure_channel(manager.address("request-manager", "grpc")) as channel:
         with pytest.raises(grpc.RpcError) as failed:
-            RequestManagerStub(channel).Create(CreateRequest(type="row"), timeout=30)
+            RequestManagerStub(channel).Create(CreateRequest(type="row"), timeout=ANSWER)
         call: Any = failed.value
         status = rpc_status.from_call(call)
     assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -11,7 +11,8 @@ import pytest
 
 from spincycle_grpc.state import State
 from tests.e2e.processes import running
-from tests.e2e.test_one_request import LIMIT, wait_state
+from tests.e2e.test_one_request import wait_state
+from tests.limits import ANSWER
 from tests.reference.recordings import CASES, log_multiset, without_ids_and_times
 
 RUN = [case for case in CASES if case.get("request")]
@@ -27,7 +28,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("recorded")) as server:
         server.wait_for("runner reports")
         address = server.address("request-manager", "http")
-        with httpx.Client(base_url=f"http://{address}", timeout=LIMIT) as client:
+        with httpx.Client(base_url=f"http://{address}", timeout=ANSWER) as client:
             yield client
 
 

@@ -12,8 +12,8 @@ import httpx
 from spincycle_grpc.state import State
 from tests.e2e.kinds import KINDS, SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import LIMIT
 from tests.journal_jobs import JOURNAL, read_journal
+from tests.limits import ANSWER, REQUEST_END
 
 REQUESTS = 200
 RUNNERS = 2
@@ -42,13 +42,13 @@ def test_requests_end_right_while_runners_are_restarted(tmp_path: Path) -> None:
         for runner in runners:
             runner.wait_for("reporting")
         http = stack.enter_context(
-            httpx.Client(base_url=f"http://{manager.address('request-manager', 'http')}", timeout=LIMIT)
+            httpx.Client(base_url=f"http://{manager.address('request-manager', 'http')}", timeout=ANSWER)
         )
         kinds: dict[str, Kind] = {}
         restarts = 0
         turn = itertools.cycle(KINDS)
         waiting: set[str] = set()
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + REQUEST_END
         while len(kinds) < REQUESTS or waiting:
             assert time.monotonic() < deadline, f"not ended: {sorted(waiting)}"
             for _ in range(min(20, REQUESTS - len(kinds))):
