@@ -1,4 +1,4 @@
-"""Specs and args to a job chain: a plain function of its inputs, but for what the jobs' own create does."""
+"""From specs and args to a job chain. Apart from the jobs' own `create`, building is a pure function."""
 
 from spincycle_server.graph.build_monitor import BuildMonitor, JobCreation
 from spincycle_server.graph.builder import BuiltRequest, ChainBuilder

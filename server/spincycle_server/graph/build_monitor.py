@@ -1,4 +1,4 @@
-"""Watching a build from another thread: which job's create runs since when, and giving the build up."""
+"""Monitors a build from another thread: shows whose `create` runs and since when, and cancels the build."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spincycle_server.graph.spec_path import SpecPath
 
 
 class JobCreation(NamedTuple):
-    """A job that is being made: its factory, create or serialize runs."""
+    """A job that is being created: its factory, `create` or `serialize` runs."""
 
     path: SpecPath
     node: str
@@ -18,21 +18,21 @@ class JobCreation(NamedTuple):
     since: float
 
     def describe(self) -> str:
-        """Returns where in the specs the job stands, as errors say it: `in seq sequence_a, node b`."""
+        """Returns the path of the job in the specs, as errors show it: `in seq sequence_a, node b`."""
         return self.path.describe(self.node)
 
 
 class BuildMonitor:
-    """What one build shares with the thread that waits for it.
+    """State that a build shares with the thread that waits for it.
 
-    The building thread writes `creating` and reads `cancelled`, the waiting one does the reverse;
-    both are single attributes, so that neither needs a lock.
+    The building thread writes `creating` and reads `cancelled`; the waiting thread does the reverse.
+    Both are single attributes, so no lock is needed.
 
     Args:
-        clock: Tells the time in seconds, by a clock that never goes back.
+        clock: Returns the time of a monotonic clock, in seconds.
 
     Attributes:
-        creating: The job that is being made right now; None between jobs.
+        creating: The job that is being created, or None between jobs.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -42,26 +42,26 @@ class BuildMonitor:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the build was given up."""
+        """Whether the build was cancelled."""
         return self._cancelled
 
     def cancel(self) -> None:
-        """Gives the build up: it ends before its next job. A create that runs is not interrupted."""
+        """Cancels the build before its next job. A running `create` is not interrupted."""
         self._cancelled = True
 
     def begin_job(self, path: SpecPath, node: str, job_type: str) -> None:
-        """Says that a job is going to be made.
+        """Records that the creation of a job begins.
 
         Raises:
-            CallCancelledError: The build was given up. Reason: BUILD_CANCELLED.
+            CallCancelledError: The build was cancelled. Reason: BUILD_CANCELLED.
         """
         if self._cancelled:
             raise CallCancelledError(
-                f"{path.describe(node)}: the building of the job chain was given up",
+                f"{path.describe(node)}: building the job chain was cancelled",
                 reason="BUILD_CANCELLED",
             )
         self.creating = JobCreation(path, node, job_type, self._clock())
 
     def end_job(self) -> None:
-        """Says that the job is made, or failed to be."""
+        """Records that the creation of the job has ended, with or without success."""
         self.creating = None

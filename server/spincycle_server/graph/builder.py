@@ -1,4 +1,4 @@
-"""Specs and args in, a request's args and job chain out: what the rest of the server uses."""
+"""The chain builder: the entry point of this room for the rest of the server."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from spincycle_server.graph.sequence_expander import SequenceExpander
 from spincycle_server.specs.model import Specs
 
 DEFAULT_MAX_JOBS = 500_000
-"""How many jobs a chain may have, unless the builder is told otherwise."""
+"""The default limit of jobs per chain."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltRequest:
-    """What became of specs and args.
+    """A request that has been built and not yet stored.
 
     Attributes:
-        args: The args of the request as recorded with it: required, optional, static.
-        job_chain: The chain, all PENDING.
+        args: The args to record with the request: required, optional, static.
+        job_chain: The chain. All jobs are PENDING.
     """
 
     args: list[RequestArg]
@@ -35,12 +35,12 @@ class BuiltRequest:
 
 
 class ChainBuilder:
-    """Makes the args and the job chains of requests. May be used by several threads at once.
+    """Builds the args and the job chain of each request. Safe for concurrent use by several threads.
 
     Args:
         specs: The request specs.
-        job_factory: Makes the jobs.
-        max_jobs: How many jobs one chain may have.
+        job_factory: Creates the jobs.
+        max_jobs: The most jobs that one chain may have.
     """
 
     def __init__(self, specs: Specs, job_factory: JobFactory, *, max_jobs: int = DEFAULT_MAX_JOBS) -> None:
@@ -60,23 +60,23 @@ class ChainBuilder:
     ) -> BuiltRequest:
         """Builds one request, in time linear in the jobs and edges of its chain.
 
-        Runs the create of jobs, which may block. The same specs, args, ids and jobs give the same chain.
+        Calls `create` of each job, which may block. Equal specs, args, ids and jobs give equal chains.
 
         Args:
             request_type: The name of the request spec.
-            given_args: What the caller gave: JSON values by name, also ones that the spec does not name.
-            request_id: The request that the chain is for; "" when it is for none.
-            ids: The ids of the jobs. Default: random ones.
-            monitor: Follows the build, and can end it.
+            given_args: The caller's args: JSON values by name, including args that the spec does not name.
+            request_id: The id of the request, or "" if there is no request.
+            ids: The ids of the jobs. Default: random ids.
+            monitor: Follows the build and can cancel it.
 
         Raises:
-            InvalidArgumentError: The type or the args cannot be used. Reason: UNKNOWN_REQUEST_TYPE,
+            InvalidArgumentError: The type or the args are invalid. Reason: UNKNOWN_REQUEST_TYPE,
                 NOT_A_REQUEST, REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN, BAD_EACH, BAD_IF, TOO_MANY_JOBS,
                 WRONG_TYPE, NUMBER_TOO_LARGE, ARG_TOO_DEEP.
-            InternalError: The spec is broken, or a job cannot be created. Reason: BAD_SPEC,
+            InternalError: The spec is invalid, or a job cannot be created. Reason: BAD_SPEC,
                 UNKNOWN_SEQUENCE, SEQUENCE_CIRCLE, IMPOSSIBLE_DEPS, REQUIRED_ARG_MISSING, JOB_ARGS_MISSING,
                 ARG_NOT_SET, UNKNOWN_JOB_TYPE, JOB_NOT_CREATED.
-            CallCancelledError: The monitor gave the build up. Reason: BUILD_CANCELLED.
+            CallCancelledError: The monitor cancelled the build. Reason: BUILD_CANCELLED.
         """
         sequence = request_sequence(self._specs, request_type)
         args = request_args(sequence, given_args)

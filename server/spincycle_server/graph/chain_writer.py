@@ -1,4 +1,4 @@
-"""Writing the job chain message, job by job and edge by edge, in place: nothing is copied in the end."""
+"""Writes the JobChain message in place, job by job and edge by edge, so that nothing is copied later."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 
 NOOP = "noop"
-"""The name and the type of the jobs that only join others."""
+"""The name and the type of jobs that only join other jobs."""
 
 _PENDING = State.PENDING.value
 
 
 class ChainWriter:
-    """A job chain that is being written.
+    """Writes one job chain.
 
     Args:
-        request_id: The request that the chain is for.
-        timeout: How long the chain may run, as a duration; "" for ever.
-        ids: Where the ids of the jobs come from.
-        max_jobs: How many jobs the chain may have.
+        request_id: The id of the request.
+        timeout: The timeout of the request, as a duration, or "" for none.
+        ids: The source of job ids.
+        max_jobs: The most jobs that the chain may have.
 
     Attributes:
-        chain: The chain as written so far.
+        chain: The chain so far.
     """
 
     def __init__(self, request_id: str, timeout: str, ids: Iterator[str], max_jobs: int) -> None:
@@ -35,23 +35,23 @@ class ChainWriter:
         self._left = self._max_jobs = max_jobs
 
     def job_id(self) -> str:
-        """Takes the id of the next job.
+        """Returns the id of the next job.
 
         Raises:
-            InvalidArgumentError: There are too many jobs. Reason: TOO_MANY_JOBS.
+            InvalidArgumentError: The chain is at its limit of jobs. Reason: TOO_MANY_JOBS.
         """
         job_id = next(self._ids, "") if self._left else ""
         if not job_id:
             raise InvalidArgumentError(
                 f"the job chain would have more than {self._max_jobs - self._left} jobs: "
-                "make several requests of fewer elements each",
+                "split the lists of the request and make several requests",
                 reason="TOO_MANY_JOBS",
             )
         self._left -= 1
         return job_id
 
     def job(self, job_id: str, name: str, job_type: str, sequence_id: str, parent_sequence_id: str) -> Job:
-        """Adds a job and returns it, for the caller to fill in the rest."""
+        """Adds a job and returns it. The caller fills in the remaining fields."""
         job = self._jobs[job_id]
         job.id = job_id
         job.name = name
@@ -62,9 +62,9 @@ class ChainWriter:
         return job
 
     def noop(self, job_id: str, sequence_id: str, parent_sequence_id: str) -> Job:
-        """Adds a job that only joins others, and returns it."""
+        """Adds a job that only joins other jobs, and returns it."""
         return self.job(job_id, NOOP, NOOP, sequence_id, parent_sequence_id)
 
     def edge(self, before: str, after: str) -> None:
-        """Lets one job come right after another."""
+        """Makes `after` depend directly on `before`."""
         self._adjacency_list[before].ids.append(after)

@@ -1,4 +1,4 @@
-"""The ids of the jobs of one request: four characters of 0-9A-Za-z, each id once."""
+"""Job ids: four characters of 0-9A-Za-z, unique within a request."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ _CHARACTERS = digits + ascii_uppercase + ascii_lowercase
 _PAIRS = [first + second for first in _CHARACTERS for second in _CHARACTERS]
 
 JOB_ID_COUNT = len(_PAIRS) ** 2
-"""How many job ids there are: 62 to the fourth."""
+"""The number of job ids: 62 to the fourth power."""
 
 
-_SHARED = Random()  # noqa: S311 (job ids are no secrets)
-"""Seeded once: that takes longer than to build a small chain."""
+_SHARED = Random()  # noqa: S311 (job ids are not secret)
+"""Seeded once, because seeding takes longer than building a small chain."""
 
 
 def job_ids(source: Random | None = None) -> Iterator[str]:
-    """Yields all job ids, each once, in an order that the source of randomness decides.
+    """Yields every job id once, in a random order.
 
-    It walks over the ids in steps of a length that has no factor in common with their number.
-    Such a walk comes by each id before it comes by one again, so that no id that was given out
-    has to be remembered, and the last one costs as much as the first.
+    The ids are visited in strides of a length that is coprime to their number. Such a walk visits
+    every id before it repeats one. So no id needs to be remembered, and each costs the same.
 
     Args:
-        source: Gives the same ids again when it is seeded the same. Default: one that all share.
+        source: The source of randomness. Equal seeds give equal ids. Default: a shared source.
     """
     source = source or _SHARED
     position = source.randrange(JOB_ID_COUNT)

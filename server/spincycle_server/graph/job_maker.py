@@ -1,4 +1,4 @@
-"""Making the job of a job node: the one path where a build runs code that is not its own."""
+"""Makes the jobs of job nodes. This is the only place where a build runs users' code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class JobMaker:
     """Makes the jobs of one chain.
 
     Args:
-        factory: Knows the job types.
-        request_id: The request that the jobs belong to.
-        writer: Takes the jobs.
-        monitor: Is told which job is being made.
+        factory: Creates the jobs.
+        request_id: The id of the request.
+        writer: Writes the jobs into the chain.
+        monitor: Records which job is being created.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class JobMaker:
         self._monitor = monitor
 
     def make(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> str:
-        """Makes a job, adds it to the chain, takes over the args that it sets, and returns its id.
+        """Makes a job, adds it to the chain, copies the args that it sets to the scope, and returns its id.
 
-        The job gets a copy of its args, since what it does to them must not reach other jobs.
+        The job gets its own copy of the args, so that changes to them cannot reach other jobs.
 
         Raises:
-            InternalError: The job cannot be made, or does not set what it should. Reason:
-                UNKNOWN_JOB_TYPE, JOB_NOT_CREATED, ARG_NOT_SET.
-            CallCancelledError: The build was given up.
+            InternalError: The job cannot be created, or does not set an arg that the node sets.
+                Reason: UNKNOWN_JOB_TYPE, JOB_NOT_CREATED, ARG_NOT_SET.
+            CallCancelledError: The build was cancelled. Reason: BUILD_CANCELLED.
         """
         job_id = self._writer.job_id()
         message = self._writer.job(job_id, node.name, node.type, scope.sequence_id, scope.parent_sequence_id)
@@ -72,14 +72,16 @@ class JobMaker:
         finally:
             self._monitor.end_job()
         if not isinstance(data, bytes):
-            raise _not_created(node, scope, f"serialize returned {type(data).__name__}, must be bytes")
+            raise _not_created(
+                node, scope, f"serialize returned {type(data).__name__}, but must return bytes"
+            )
         return data
 
     def _checked_sets(self, node: NodePlan, scope: Scope, job_args: dict[str, Any]) -> dict[str, object]:
         try:
             return {arg: checked_copy(arg, job_args[arg]) for arg, _ in node.sets if arg in job_args}
         except InvalidArgumentError as error:
-            raise _not_created(node, scope, f"what it sets cannot be used: {error}") from error
+            raise _not_created(node, scope, f"create set an invalid job arg: {error}") from error
 
 
 def _not_created(node: NodePlan, scope: Scope, what: str) -> InternalError:

@@ -1,6 +1,6 @@
-"""What of building a sequence depends on its spec alone, worked out once for all requests.
+"""Plans: the part of building a sequence that depends only on its spec, done once for all requests.
 
-Nodes are numbered in the order of the file.
+A plan numbers the nodes in the order of the file.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from spincycle_server.specs.problems import Severity
 _CATEGORIES = ("job", "sequence", "conditional")
 
 NOOP_SEQUENCE = "noop"
-"""The sequence without nodes that is there unless the specs define one of this name."""
+"""The name of the empty sequence that exists unless the specs define a sequence of this name."""
 
 
 class PlanError(Exception):
-    """A sequence spec of which no chain can be made.
+    """No chain can be built from a sequence spec.
 
     Attributes:
-        message: What is wrong.
-        reason: The reason of the error that users get.
-        node: The node that it is wrong with, or "".
+        message: The problem.
+        reason: The reason of the resulting SpinCycleError.
+        node: The node that has the problem, or "".
     """
 
     def __init__(self, message: str, reason: str, node: str = "") -> None:
@@ -35,17 +35,17 @@ class PlanError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """One node.
+    """The plan of one node.
 
     Attributes:
-        index: Its number in the sequence.
-        args: (name inside, name outside) of what it is given, the `if` arg included.
-        each: The lists whose items the node is built for, all walked together.
-        needs: The args without which it cannot be built.
-        sets: (name inside, name outside) of what it sets.
+        index: The number of the node in the sequence.
+        args: (name inside, name outside) of each arg that it is given, including the `if` arg.
+        each: The lists to iterate over, all in step. The node is built once per item.
+        needs: The args that must exist before the node is built.
+        sets: (name inside, name outside) of each arg that it sets.
         deps: The numbers of the nodes that it depends on.
         is_last: No node depends on it.
-        retry_wait: As messages show it: "" without retry, "0s" where the spec gives none.
+        retry_wait: The text for the job: "" without retry, "0s" if the spec gives no wait.
     """
 
     index: int
@@ -68,13 +68,13 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True)
 class SequencePlan:
-    """One sequence.
+    """The plan of one sequence.
 
     Attributes:
-        required: The args that it must be given.
-        defaults: The values of the args that it may be given, and of the static ones.
-        nodes: The nodes by number.
-        needed_by: Arg to the numbers of the nodes that need it.
+        required: The names of its required args.
+        defaults: Name and value of each optional and static arg.
+        nodes: The plans of the nodes, by number.
+        needed_by: Maps each arg to the numbers of the nodes that need it.
     """
 
     name: str
@@ -85,9 +85,9 @@ class SequencePlan:
 
 
 class Plans:
-    """The plans of all sequences of some specs, each made when it is first asked for.
+    """The plans of all sequences. Each plan is made on first use.
 
-    May be used by several threads: the worst that happens is that two make the same plan.
+    Safe for concurrent use by several threads: at worst, two threads make the same plan.
     """
 
     def __init__(self, specs: Specs) -> None:
@@ -99,15 +99,15 @@ class Plans:
             )
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a sequence of this name."""
+        """Returns whether a sequence of this name exists."""
         return name in self._plans or name in self._specs.sequences
 
     def get(self, name: str) -> SequencePlan:
         """Returns the plan of a sequence.
 
         Raises:
-            KeyError: There is no such sequence.
-            PlanError: No chain can be made of the sequence.
+            KeyError: The sequence does not exist.
+            PlanError: No chain can be built from the sequence.
         """
         plan = self._plans.get(name)
         if plan is None:
@@ -116,10 +116,10 @@ class Plans:
 
 
 def plan_sequence(spec: SequenceSpec) -> SequencePlan:
-    """Works out the plan of one sequence, in time linear in the size of its spec.
+    """Returns the plan of a sequence, in time linear in the size of its spec.
 
     Raises:
-        PlanError: No chain can be made of the sequence.
+        PlanError: No chain can be built from the sequence.
     """
     deps = _numbered_deps(spec)
     depended_on = {dep for node_deps in deps for dep in node_deps}
@@ -197,7 +197,7 @@ def _numbered_deps(spec: SequenceSpec) -> list[tuple[int, ...]]:
     unmet = [len(names) for names in deps]
     names_by_number = list(spec.nodes)
     met = [index for index, count in enumerate(unmet) if count == 0]
-    for index in met:  # Grows as it goes: what each node was the last dep of comes after it.
+    for index in met:  # The loop appends nodes whose last dep has been met.
         for dependent in dependents.get(names_by_number[index], ()):
             unmet[dependent] -= 1
             if unmet[dependent] == 0:

@@ -1,4 +1,4 @@
-"""In which order the nodes of one sequence are built: as the args that they need come to exist."""
+"""The build order of the nodes of one sequence: a node is ready when all args that it needs exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spincycle_server.graph.plan import NodePlan, SequencePlan
 
 
 class ReadyNodes:
-    """Yields, each time, the first node in the order of the file that is not built yet and could be.
+    """Yields the ready nodes. Of several ready nodes, the first in the order of the file comes first.
 
     Args:
         plan: The sequence.
@@ -37,7 +37,7 @@ class ReadyNodes:
             yield nodes[heappop(ready)]
 
     def arg_exists(self, arg: str) -> None:
-        """Takes note of an arg that did not exist so far."""
+        """Records that an arg exists from now on."""
         for index in self._plan.needed_by.get(arg, ()):
             absent = self._absent[index] - 1
             if absent:
@@ -47,5 +47,5 @@ class ReadyNodes:
                 heappush(self._ready, index)
 
     def waiting(self) -> list[NodePlan]:
-        """Returns the nodes that still lack an arg, in the order of the file."""
+        """Returns the nodes that lack an arg, in the order of the file."""
         return [node for node in self._plan.nodes if node.index in self._absent]

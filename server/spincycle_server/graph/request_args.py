@@ -1,4 +1,4 @@
-"""The args of requests: what specs say of them, and what one call makes of them."""
+"""The args of requests: their declarations in specs, and their values in one request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from spincycle_server.specs.model import ArgSpec, SequenceSpec, Specs
 
 
 def request_sequence(specs: Specs, request_type: str) -> SequenceSpec:
-    """Returns the sequence that requests of a type are made from.
+    """Returns the sequence of a request type.
 
     Raises:
-        InvalidArgumentError: There is none. Reason: UNKNOWN_REQUEST_TYPE, NOT_A_REQUEST.
+        InvalidArgumentError: There is no such request type. Reason: UNKNOWN_REQUEST_TYPE, NOT_A_REQUEST.
     """
     sequence = specs.sequences.get(request_type)
     if sequence is None:
@@ -29,20 +29,20 @@ def request_sequence(specs: Specs, request_type: str) -> SequenceSpec:
 
 
 def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[RequestArg]:
-    """Returns the args of one request as recorded with it: required, optional, static.
+    """Returns the args to record with a request: required, optional, static.
 
-    Each has its final value; positions count within each kind. What the caller gave beyond what
-    the spec names is not among them.
+    Each arg has its final value. Positions count within each kind. Args that the spec does not name
+    are not recorded.
 
     Raises:
-        InvalidArgumentError: A required arg is missing, a static one is given, or a value is no
-            JSON. Reason: REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN WRONG_TYPE,
-            NUMBER_TOO_LARGE, ARG_TOO_DEEP.
+        InvalidArgumentError: A required arg is missing, a static arg is given, or a value is not
+            JSON. Reason: REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN, WRONG_TYPE, NUMBER_TOO_LARGE,
+            ARG_TOO_DEEP.
     """
     for arg in sequence.static:
         if arg.name in given:
             raise InvalidArgumentError(
-                f"static arg '{arg.name}' cannot be given, its value is fixed by the spec; leave it out",
+                f"static arg '{arg.name}' cannot be given because the spec fixes its value: leave it out",
                 reason="STATIC_ARG_GIVEN",
             )
     for arg in sequence.required:
@@ -69,7 +69,7 @@ def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[Re
 
 
 def _default_of(arg: ArgSpec, kind: ArgType.ValueType) -> Value | None:
-    # The value of a static arg is not shown as a default: nothing else can take its place.
+    # The value of a static arg is not a default, because callers cannot replace it.
     return _text(arg.default) if kind == ArgType.ARG_TYPE_OPTIONAL else None
 
 
@@ -78,9 +78,9 @@ def _text(text: str | None) -> Value | None:
 
 
 def request_specs(specs: Specs) -> list[RequestSpec]:
-    """Returns what callers need to know to make requests: by name, args required, then optional.
+    """Returns the request types by name, each with its required args followed by its optional args.
 
-    Positions are 0 here, as in the original's list.
+    All positions are 0, as in the original's list.
     """
     return [
         RequestSpec(name=name, args=_spec_args(sequence))

@@ -1,4 +1,4 @@
-"""One sequence while it is built: the args that exist in it so far, and who it is built for."""
+"""The scope of a sequence that is being built: its args, and the node that calls it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from spincycle_server.graph.spec_path import SpecPath
 
 
 class Scope:
-    """One sequence while it is built.
+    """The scope of one sequence.
 
     Args:
-        plan: The sequence.
+        plan: The plan of the sequence.
         sequence_id: The id of its first job.
-        args: What it is given. The scope keeps the dict, and adds the args that nodes set.
-        outer: The sequence around it; None for the request's.
-        node: The node of `outer` that it is built for.
+        args: The args that it is given. The scope keeps the dict and adds the args that nodes set.
+        outer: The scope of the sequence around it, or None for the request's sequence.
+        node: The node of `outer` that calls the sequence.
 
     Attributes:
-        path: Where it stands in the specs.
+        path: The path of the sequence in the specs.
         parent_sequence_id: The id of the sequence around it, or "".
-        ready: Its nodes, as they can be built.
+        ready: The nodes that can be built.
     """
 
     __slots__ = ("args", "node", "outer", "parent_sequence_id", "path", "plan", "ready", "sequence_id")
@@ -47,20 +47,20 @@ class Scope:
         self.ready = ReadyNodes(plan, args)
 
     def given_to(self, node: NodePlan) -> dict[str, object]:
-        """Returns the args that a node is given; the caller adds the elements of `each`."""
+        """Returns the args that a node is given, without the elements of `each`."""
         args = self.args
         return {expected: args[given] for expected, given in node.args}
 
     def take_sets(self, node: NodePlan, made: str, args: Mapping[str, object]) -> None:
-        """Takes over the args that a node sets.
+        """Copies the args that a node sets into this scope.
 
         Args:
             node: The node.
-            made: The type of the job, or the name of the sequence, that was built for it.
-            args: The args that exist in what was built.
+            made: The type of the job, or the name of the sequence, that was built for the node.
+            args: The args of that job or sequence.
 
         Raises:
-            InternalError: One of them does not exist there. Reason: ARG_NOT_SET.
+            InternalError: The node sets an arg that does not exist in `args`. Reason: ARG_NOT_SET.
         """
         for arg, as_name in node.sets:
             if arg not in args:

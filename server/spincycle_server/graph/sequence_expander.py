@@ -1,8 +1,7 @@
-"""Building sequences: which jobs they have, which noops stand around what, and which job leads to which.
+"""Expands sequences into jobs, the noops around them, and the edges between them.
 
-What builds a sequence is a generator that yields the generators of what is inside, as if it
-called them. A loop with a stack of its own runs them, so that specs may nest more deeply than
-Python calls do.
+The expander is written as generators that yield the generators of inner sequences instead of calling
+them. A loop with its own stack runs them, so specs may nest more deeply than Python calls.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from spincycle_server.graph.spec_path import SpecPath
 from spincycle_server.graph.values import kind_name
 
 _Span = tuple[str, str]
-"""The ids of the first and the last job of something that was built."""
+"""The ids of the first and the last job of a built node or sequence."""
 
 _Task = Generator["_Task", _Span, _Span]
-"""Builds something: yields tasks for what is inside, is sent their spans, and returns its own."""
+"""Builds a node or sequence: yields the tasks of inner ones, receives their spans, returns its own span."""
 
 
 class SequenceExpander:
-    """The building of one chain.
+    """Expands the sequences of one chain.
 
     Args:
-        plans: The sequences.
-        writer: Takes the jobs and edges.
+        plans: The plans of the sequences.
+        writer: Writes jobs and edges into the chain.
         maker: Makes the jobs of job nodes.
     """
 
@@ -40,12 +39,12 @@ class SequenceExpander:
         self._open_sequences: set[str] = set()
 
     def run(self, sequence_name: str, args: dict[str, object]) -> None:
-        """Builds the request's sequence, with all that is inside.
+        """Expands the request's sequence and all sequences in it.
 
         Raises:
-            InvalidArgumentError: The specs cannot use the args.
-            InternalError: The specs are broken, or a job cannot be created.
-            CallCancelledError: The build was given up.
+            InvalidArgumentError: The args do not fit the specs.
+            InternalError: The specs are invalid, or a job cannot be created.
+            CallCancelledError: The build was cancelled.
         """
         task = self._sequence(Scope(self._plan(sequence_name), self._writer.job_id(), args))
         around: list[_Task] = []
@@ -64,12 +63,10 @@ class SequenceExpander:
                 span = None
 
     def _sequence(self, scope: Scope) -> _Task:
-        """Builds a sequence between two noops, and hands the args that it sets to the one around it."""
+        """Builds a sequence between two noops, and copies the args that it sets to the outer scope."""
         plan = scope.plan
         if plan.name in self._open_sequences:
-            raise scope.path.broken_spec(
-                f"sequence '{plan.name}' is part of itself, which has no end", "SEQUENCE_CIRCLE"
-            )
+            raise scope.path.broken_spec(f"sequence '{plan.name}' calls itself", "SEQUENCE_CIRCLE")
         self._open_sequences.add(plan.name)
         self._start_noop(scope)
         built: dict[int, _Span] = {}
@@ -119,7 +116,7 @@ class SequenceExpander:
             edge(scope.sequence_id, end)
 
     def _once(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> _Span | _Task:
-        """Builds a node with these args: a job at once, anything else by the task that is returned."""
+        """Builds a job node and returns its span, or returns the task that builds another node."""
         if node.category == "job":
             job_id = self._maker.make(node, scope, args)
             return job_id, job_id
@@ -146,7 +143,7 @@ class SequenceExpander:
             raise SpecPath(name, outer, node).broken_spec(error.message, error.reason, error.node) from None
 
     def _conditional(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> _Task:
-        """Builds the sequence that the value of the `if` arg picks, between two more noops."""
+        """Builds the sequence that the value of the `if` arg selects, between two more noops."""
         value = args[node.if_arg]
         if not isinstance(value, str):
             raise scope.path.bad_arg(f"'if' arg '{node.if_arg}' is not a string", "BAD_IF", node.name)
@@ -166,7 +163,7 @@ class SequenceExpander:
         return before, after
 
     def _each(self, node: NodePlan, scope: Scope) -> _Task:
-        """Builds a node once for each element, in groups of `parallel`, one group after the other."""
+        """Builds a node once per row of its lists, in groups of `parallel` that run one after another."""
         names = [pair.element for pair in node.each]
         rows = _rows(node, scope)
         given = scope.given_to(node)
@@ -191,7 +188,7 @@ class SequenceExpander:
 
 
 def _rows(node: NodePlan, scope: Scope) -> list[tuple[object, ...]]:
-    """Returns the lists of an `each`, walked together."""
+    """Returns the rows of a node's lists: the first items, the second items, and so on."""
     where = f"invalid 'each:' each:[{' '.join(map(str, node.each))}]:"
     lists: list[Sequence[object]] = []
     for pair in node.each:

@@ -1,4 +1,4 @@
-"""Where in the specs a build is: the sequence, the node of the sequence around it, and so on outwards."""
+"""The path of a build in the specs: from the request's sequence through its calls to the current sequence."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _LONGEST_MESSAGE = 2000
 
 
 class SpecPath:
-    """A sequence that is being built.
+    """The path to a sequence that is being built.
 
     Attributes:
         sequence: The name of the sequence.
-        outer: The sequence around it; None for the request's.
-        node: The node of `outer` that it is built for; "" for the request's.
+        outer: The path to the sequence around it, or None for the request's sequence.
+        node: The node of `outer` that calls the sequence, or "" for the request's sequence.
     """
 
     __slots__ = ("node", "outer", "sequence")
@@ -25,10 +25,10 @@ class SpecPath:
         self.node = node
 
     def describe(self, node: str = "") -> str:
-        """Returns the way from the request's sequence to this one, and to a node of it where one is given.
+        """Returns the path from the request's sequence to this one, and to a node of it if one is given.
 
-        It reads `in seq sequence_a, node b: in seq sequence_c, node d`. Of a very long way, the
-        middle is left out.
+        The text is `in seq sequence_a, node b: in seq sequence_c, node d`. The middle of a very long
+        path is left out.
         """
         steps: list[str] = []
         path: SpecPath | None = self
@@ -43,15 +43,15 @@ class SpecPath:
         return ": ".join(steps)
 
     def broken_spec(self, message: str, reason: str, node: str = "") -> InternalError:
-        """Returns the error for a fault of the specs or of a job."""
+        """Returns the error for an invalid spec or a failing job."""
         return InternalError(self._located(message, node), reason=reason)
 
     def bad_arg(self, message: str, reason: str, node: str = "") -> InvalidArgumentError:
-        """Returns the error for args that the specs cannot use."""
+        """Returns the error for args of the caller that do not fit the spec."""
         return InvalidArgumentError(self._located(message, node), reason=reason)
 
     def _located(self, message: str, node: str) -> str:
-        # Names and values in a message can be as long as their authors like; errors travel in headers.
+        # Names and values have no limit, but errors travel in headers, which do.
         if len(message) > _LONGEST_MESSAGE:
             message = f"{message[:_LONGEST_MESSAGE]}..."
         return f"{self.describe(node)}: {message}"

@@ -1,4 +1,4 @@
-"""The values of args: JSON, of which each job gets a copy of its own."""
+"""The values of args: JSON values, of which each job gets its own copy."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _KIND_NAMES: dict[type, str] = {
 
 
 def kind_name(value: object) -> str:
-    """Returns what kind of JSON value this is, as errors say it ("string", "number")."""
+    """Returns the kind of a JSON value, as error messages show it ("string", "number")."""
     return _KIND_NAMES.get(value.__class__, value.__class__.__name__)
 
 
 def copied_args(args: Mapping[str, object]) -> dict[str, object]:
-    """Returns args that share no list or map with these."""
+    """Returns a copy of args that shares no list or map with them."""
     return {name: value if value.__class__ in _SCALARS else _copied(value) for name, value in args.items()}
 
 
@@ -43,16 +43,16 @@ def checked_struct(args: Mapping[str, object]) -> Struct:
     """Returns the args of a request as a Struct.
 
     Raises:
-        InvalidArgumentError: One is no JSON, or could not be sent on. Reason: WRONG_TYPE,
+        InvalidArgumentError: A value is not JSON, or a Struct cannot hold it. Reason: WRONG_TYPE,
             NUMBER_TOO_LARGE, TOO_DEEP.
     """
     return to_struct(args, "args")
 
 
 def checked_copy(name: str, value: object) -> object:
-    """Returns the value of an arg as it is once it has been sent, sharing nothing with this one.
+    """Returns a copy of a value, as it is after it has been sent as a Struct.
 
     Raises:
-        InvalidArgumentError: As `checked_struct`.
+        InvalidArgumentError: As for `checked_struct`.
     """
     return from_struct(checked_struct({name: value}))[name]
