@@ -122,7 +122,7 @@ def test_places_are_told_by_line_and_column() -> None:
     assert told(text) == [
         "3:14 WRONG_TYPE 'request' must be true or false, not '1'",
         "4:5 UNKNOWN_FIELD unknown field 'nodse': must be one of request, args, acl, nodes, timeout",
-        "8:11 DUPLICATE_KEY 'type' is there already, in line 7",
+        "8:11 DUPLICATE_KEY duplicate key 'type', first in line 7",
     ]
 
 
@@ -165,7 +165,7 @@ def test_aliases_that_explode_are_an_error_and_take_no_time() -> None:
     [
         (b"sequences: [", "while parsing a flow node did not find expected node content"),
         (b"a: b: c", "mapping values are not allowed in this context"),
-        (b"sequences: *nobody", "names nothing"),
+        (b"sequences: *nobody", "has no anchor"),
         (b"--- {}\n--- {}\n", "several documents"),
         (b"\xff\xfe\xff", ""),
         (b"a: \x00", "U+0000"),

@@ -8,13 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spincycle_server.specs.each import EachPair, each_pairs, each_problems
-from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
+from spincycle_server.specs.model import CATEGORIES, NOOP_SEQUENCE, NodeSpec, SequenceSpec, Specs
 from spincycle_server.specs.problems import Severity
-
-_CATEGORIES = ("job", "sequence", "conditional")
-
-NOOP_SEQUENCE = "noop"
-"""The name of the empty sequence that exists unless the specs define a sequence of this name."""
 
 
 class PlanError(Exception):
@@ -143,7 +138,7 @@ def plan_sequence(spec: SequenceSpec) -> SequencePlan:
 
 
 def _plan_node(index: int, spec: NodeSpec, deps: tuple[int, ...], *, is_last: bool) -> NodePlan:
-    if spec.category not in _CATEGORIES:
+    if spec.category not in CATEGORIES:
         raise PlanError(
             f"unknown category {spec.category!r}, must be job, sequence or conditional",
             "BAD_SPEC",

@@ -1,1 +1,1 @@
-"""Request specs: what they say, how they are read, and what is wrong with them."""
+"""Request specs: their model, their parser and their linter."""

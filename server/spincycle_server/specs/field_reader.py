@@ -1,8 +1,7 @@
-"""Nodes of a YAML tree as the values that fields of specs have, and the problems met on the way.
+"""Reads the nodes of a YAML tree as the values of spec fields, and collects the problems.
 
-Scalars are read as Go's yaml.v2 reads them, for which the original's specs were written: in a
-field that is a text, `yes`, `100` and `2020-01-01` are those very texts; in one that is a bool,
-`yes` and `on` are true.
+Scalars are read as Go's yaml.v2 reads them, because the original's specs were written for it. In a
+text field, `yes`, `100` and `2020-01-01` are texts. In a bool field, `yes` and `on` are true.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ _LARGEST_COUNT = 2**63 - 1
 
 
 class TooManyAliasesError(Exception):
-    """Following the aliases of a file takes far more steps than the file has nodes."""
+    """Reading a file, with its aliases followed, takes far more steps than the file has nodes."""
 
 
 class FieldReader:
-    """Reads one file's nodes, and gathers the problems.
+    """Reads the nodes of one file and collects the problems.
 
     Args:
         file: The name of the file.
-        size: How many nodes the file has. A file may be read in a few times as many steps, aliases
-            followed; beyond that they explode.
+        size: The number of nodes in the file. It bounds the number of steps, because a few nested
+            aliases can expand to billions of nodes.
     """
 
     def __init__(self, file: str, size: int) -> None:
@@ -39,11 +38,11 @@ class FieldReader:
         self.node = ""
 
     def position(self, node: Node) -> Position:
-        """Returns where a node stands."""
+        """Returns the position of a node."""
         return Position(self._file, node.line, node.column)
 
     def problem(self, node: Node, code: str, message: str, field: str = "") -> None:
-        """Notes an error."""
+        """Records an error."""
         self.problems.append(
             Problem(
                 position=self.position(node),
@@ -57,7 +56,7 @@ class FieldReader:
         )
 
     def fields(self, node: Node, field: str, known: Iterable[str]) -> dict[str, Node]:
-        """Returns the fields of a map by name; unknown ones are problems, null ones are left out."""
+        """Returns the fields of a map by name, without null fields. Unknown fields are problems."""
         known = tuple(known)
         fields: dict[str, Node] = {}
         for name, key, value in self.entries(node, field):
@@ -69,10 +68,10 @@ class FieldReader:
         return fields
 
     def entries(self, node: Node, field: str) -> Iterator[tuple[str, Node, Node]]:
-        """Goes through a map: its keys as texts, with their nodes and values. No map, or null: nothing.
+        """Yields the entries of a map: key as text, node of the key, value. Null has no entries.
 
-        A key that is there twice is a problem; the first one stands. What `<<` merges in comes
-        last, where it is not there already.
+        A node that is not a map is a problem. So is a duplicate key, and its first entry wins. The
+        entries that `<<` merges come last, without keys that the map has itself.
         """
         self._step(node)
         if _is_null(node):
@@ -91,7 +90,10 @@ class FieldReader:
                 continue
             if name in seen:
                 self.problem(
-                    key, "DUPLICATE_KEY", f"'{name}' is there already, in line {seen[name].line}", name
+                    key,
+                    "DUPLICATE_KEY",
+                    f"duplicate key '{name}', first in line {seen[name].line}",
+                    name,
                 )
                 continue
             seen[name] = key
@@ -103,7 +105,7 @@ class FieldReader:
                     yield name, key, value
 
     def items(self, node: Node | None, field: str) -> list[Node]:
-        """Returns the items of a list. None or null: none."""
+        """Returns the items of a list. None and null have no items; another node is a problem."""
         if node is None or _is_null(node):
             return []
         self._step(node)
@@ -115,7 +117,7 @@ class FieldReader:
         return node.items
 
     def text(self, node: Node | None, field: str) -> str | None:
-        """Returns a scalar as it is written. None or null, and anything else: None."""
+        """Returns a scalar as written, or None for None and null. Another node is a problem."""
         if node is None or _is_null(node):
             return None
         self._step(node)
@@ -125,11 +127,11 @@ class FieldReader:
         return node.text
 
     def texts(self, node: Node | None, field: str) -> tuple[str, ...]:
-        """Returns a list of texts."""
+        """Returns the texts of a list."""
         return tuple(text for item in self.items(node, field) if (text := self.text(item, field)) is not None)
 
     def boolean(self, node: Node | None, field: str) -> bool:
-        """Returns a bool. None or null: False."""
+        """Returns a bool; False for None and null."""
         text = self.text(node, field)
         if node is None or text is None or text in _FALSE:
             return False
@@ -139,13 +141,13 @@ class FieldReader:
         return False
 
     def count(self, node: Node | None, field: str) -> int | None:
-        """Returns a whole number from 0. None, null and anything else: None."""
+        """Returns an integer of at least 0, or None for None and null. Another node is a problem."""
         text = self.text(node, field)
         if node is None or text is None:
             return None
         number = _whole_number(text) if isinstance(node, Scalar) and node.plain else None
         if number is None or not 0 <= number <= _LARGEST_COUNT:
-            self._wrong(node, "a whole number from 0", field)
+            self._wrong(node, "an integer of at least 0", field)
             return None
         return number
 
@@ -161,7 +163,7 @@ class FieldReader:
 
 
 def positions_of(reader: FieldReader, fields: Mapping[str, Node]) -> dict[str, Position]:
-    """Returns where the values of fields stand."""
+    """Returns the positions of the fields' values."""
     return {name: reader.position(node) for name, node in fields.items()}
 
 
@@ -179,7 +181,7 @@ def _one_of(words: tuple[str, ...]) -> str:
 
 
 def _whole_number(text: str) -> int | None:
-    """Returns the number that yaml.v2 reads: decimal, 0x, 0b, octal by a leading 0 or 0o, with `_` in it."""
+    """Returns an integer as yaml.v2 reads it: decimal, 0x, 0b, octal with 0 or 0o, `_` anywhere in it."""
     digits = text.replace("_", "").lower()
     sign = -1 if digits.startswith("-") else 1
     digits = digits.lstrip("+-") if digits[:1] in ("+", "-") else digits

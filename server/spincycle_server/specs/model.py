@@ -1,14 +1,20 @@
-"""What request specs say, once parsed: sequences of nodes, each with where it stands in which file."""
+"""The model of parsed request specs: sequences of nodes, each with its position in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+CATEGORIES = ("job", "sequence", "conditional")
+"""The categories of nodes."""
+
+NOOP_SEQUENCE = "noop"
+"""The name of the empty sequence that exists unless the specs define a sequence of this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a spec file. Lines and columns count from 1; 0 means the file as a whole."""
+    """A position in a spec file. Lines and columns count from 1; 0 stands for the whole file."""
 
     file: str
     line: int = 0
@@ -20,7 +26,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class ArgSpec:
-    """One arg that a sequence takes. `default` is None where the spec gives none."""
+    """One arg of a sequence. `default` is None if the spec gives no default."""
 
     name: str
     desc: str
@@ -30,7 +36,7 @@ class ArgSpec:
 
 @dataclass(frozen=True, slots=True)
 class AclSpec:
-    """One entry of a sequence's access list: a role, and which operations it may do."""
+    """One entry of a sequence's access list: a role and the operations that it may use."""
 
     role: str
     admin: bool
@@ -40,7 +46,7 @@ class AclSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeArg:
-    """One arg that a node is given: `expected` is its name inside, `given` its name outside."""
+    """One arg that a node is given: `expected` is its name inside the node, `given` its name outside."""
 
     expected: str
     given: str
@@ -49,7 +55,7 @@ class NodeArg:
 
 @dataclass(frozen=True, slots=True)
 class NodeSet:
-    """One arg that a node sets: `arg` is its name inside, `as_name` its name outside."""
+    """One arg that a node sets: `arg` is its name inside the node, `as_name` its name outside."""
 
     arg: str
     as_name: str
@@ -61,16 +67,16 @@ class NodeSpec:
     """One node of a sequence.
 
     Attributes:
-        category: "job", "sequence" or "conditional"; anything else is the linter's to refuse.
+        category: One of CATEGORIES. The parser does not check it; the linter does.
         type: The job type or sequence name; "" for a conditional.
-        each: The `list:element` pairs as written.
-        parallel: How many of `each` run side by side; None for all.
-        retry: Tries after the first one.
+        each: The `list:element` pairs as written; `specs.each` parses them.
+        parallel: How many items of `each` run in parallel; None for all.
+        retry: The most retries after the first try.
         retry_wait: A duration as written, or "".
         timeout: A duration as written, or "".
-        if_arg: The arg that a conditional looks at, or "".
-        eq: For a conditional, value to sequence name, in the order of the file.
-        positions: Field name, as in the file, to where its value stands.
+        if_arg: The arg whose value a conditional compares, or "".
+        eq: For a conditional: maps values to sequence names, in the order of the file.
+        positions: Maps each field name, as in the file, to the position of its value.
     """
 
     name: str
@@ -92,9 +98,9 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class SequenceSpec:
-    """One sequence: the args that it takes and its nodes, both in the order of the file.
+    """One sequence: its args and its nodes, both in the order of the file.
 
-    `timeout` is the limit of a request made from it, as written, or "".
+    `timeout` is the timeout of requests of this type: a duration as written, or "".
     """
 
     name: str
@@ -110,6 +116,6 @@ class SequenceSpec:
 
 @dataclass(frozen=True, slots=True)
 class Specs:
-    """All sequences of a specs directory by name, as read-only as their parts."""
+    """All sequences of a specs directory, by name."""
 
     sequences: Mapping[str, SequenceSpec]

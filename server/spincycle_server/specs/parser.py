@@ -1,7 +1,7 @@
-"""Spec files to specs: both dialects of the original, with all that is wrong in one list.
+"""Parses spec files, in both dialects of the original, and lists all problems.
 
-v1 writes `sets: [a, b]` and gives each arg of a node a `given`; v2 writes `sets: [{arg: a, as: b}]`
-and lets `given` default to `expected`. A file may mix them.
+v1 writes `sets: [a, b]` and requires `given` for each arg of a node. v2 writes
+`sets: [{arg: a, as: b}]`, and `given` defaults to `expected`. A file may mix both.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _NODE_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class ParseResult:
-    """What became of spec files.
+    """The result of parsing spec files.
 
     Attributes:
-        specs: All sequences that could be read, also from files with problems.
-        problems: What is wrong, by file and line.
+        specs: All sequences that could be read, including those of files with problems.
+        problems: All problems, by file and line.
     """
 
     specs: Specs
@@ -55,14 +55,11 @@ class ParseResult:
 
 
 def parse_specs(files: Mapping[str, bytes]) -> ParseResult:
-    """Reads spec files.
+    """Parses spec files. It never raises, whatever the files contain.
 
     Args:
-        files: Names to contents. Of a sequence that is in two files, the one in the file whose name
-            sorts first stands.
-
-    Returns:
-        The specs and the problems; there is no input for which it raises.
+        files: Maps file names to contents. If two files define a sequence of the same name, the file
+            whose name sorts first wins.
     """
     sequences: dict[str, SequenceSpec] = {}
     problems: list[Problem] = []
@@ -72,7 +69,7 @@ def parse_specs(files: Mapping[str, bytes]) -> ParseResult:
         for sequence in found:
             first = sequences.setdefault(sequence.name, sequence)
             if first is not sequence:
-                message = f"sequence '{sequence.name}' is there already, in {first.position}: rename one"
+                message = f"sequence '{sequence.name}' is already defined in {first.position}: rename one"
                 problems.append(_error(sequence.position, "DUPLICATE_SEQUENCE", message, sequence.name))
     return ParseResult(Specs(sequences), sorted(problems, key=lambda problem: problem.sort_key))
 
@@ -95,7 +92,9 @@ def _parse_file(file: str, data: bytes) -> tuple[list[SequenceSpec], list[Proble
                 reader.sequence = ""
     except TooManyAliasesError:
         reader.problem(
-            tree.root, "TOO_MANY_ALIASES", "its aliases explode: write out what they stand for, or use fewer"
+            tree.root,
+            "TOO_MANY_ALIASES",
+            "aliases expand to too many values: write some of the values out",
         )
     return sequences, reader.problems
 

@@ -1,4 +1,4 @@
-"""What is wrong with spec files: one problem each, with where it is."""
+"""Problems of spec files, each with its position."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spincycle_server.specs.model import Position
 
 
 class Severity(StrEnum):
-    """How bad a problem is: with errors a Request Manager does not start, warnings are logged."""
+    """The severity of a problem. A Request Manager does not start with errors; it logs warnings."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -20,13 +20,13 @@ class Problem:
     """One problem.
 
     Attributes:
-        position: Where it is.
-        severity: How bad it is.
-        code: A stable upper-case word for programs, as "UNKNOWN_DEP".
-        message: One sentence.
-        sequence: The sequence that it is in, or "".
-        node: The node that it is in, or "".
-        field: The field that it is in, or "".
+        position: The position of the problem.
+        severity: ERROR or WARNING.
+        code: A stable upper-case word for programs, such as "UNKNOWN_DEP".
+        message: One sentence: what is wrong and what to do.
+        sequence: The name of the sequence, or "".
+        node: The name of the node, or "".
+        field: The name of the field, or "".
     """
 
     position: Position
@@ -39,7 +39,7 @@ class Problem:
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
-        """By file and place."""
+        """The key that sorts problems by file and position."""
         return self.position.file, self.position.line, self.position.column, self.code
 
     def __str__(self) -> str:

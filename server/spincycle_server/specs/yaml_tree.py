@@ -1,7 +1,7 @@
-"""YAML text as a tree of nodes that know where they stand; what the text means is for others to say.
+"""Reads YAML text as a tree of nodes with positions. The tree does not interpret the values.
 
-The tree is made from the parser's events by a loop, so that deep nesting costs no recursion.
-Aliases are the nodes that they name: a tree may hold one node in many places.
+A loop builds the tree from the parser's events, so deep nesting needs no recursion. An alias becomes
+the node that it names, so one node may occur in the tree many times.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from yaml.events import (
 )
 
 MAX_DEPTH = 100
-"""Lists and maps inside each other; specs have eight at most."""
+"""The most levels of nested lists and maps. Specs need eight."""
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 @dataclass(eq=False, slots=True)
 class Scalar:
-    """A text. `plain` tells that it had no quotes, so that it may also stand for a number, a bool or null."""
+    """A scalar. `plain` means written without quotes, so it may stand for a number, a bool or null."""
 
     text: str
     plain: bool
@@ -39,7 +39,7 @@ class Scalar:
 
     @property
     def is_null(self) -> bool:
-        """Whether it stands for no value."""
+        """Whether it stands for null."""
         return self.plain and self.text in _NULLS
 
 
@@ -54,7 +54,7 @@ class ListNode:
 
 @dataclass(eq=False, slots=True)
 class MapNode:
-    """A map, in the order of the text, with all of its keys, also those that are there twice."""
+    """A map: all entries in the order of the text, including those with duplicate keys."""
 
     line: int
     column: int
@@ -65,7 +65,7 @@ Node: TypeAlias = Scalar | ListNode | MapNode
 
 
 class YamlTextError(ValueError):
-    """The text is no YAML, or of a kind that is not read here. Lines and columns count from 1."""
+    """The text is not YAML, or uses YAML that specs do not allow. Lines and columns count from 1."""
 
     def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ class YamlTextError(ValueError):
 
 @dataclass(slots=True)
 class Tree:
-    """The root of a text, None if it is empty, and how many nodes the text has, aliases not followed."""
+    """The root of a text, or None if it is empty, and the number of its nodes, with aliases not followed."""
 
     root: Node | None
     size: int
@@ -85,14 +85,16 @@ def read_tree(data: bytes) -> Tree:
     """Returns the tree of one YAML document.
 
     Raises:
-        YamlTextError: The text is no UTF-8 or no YAML, has several documents, nests more deeply than
-            MAX_DEPTH, or has an alias that names nothing, or what the alias itself is in.
+        YamlTextError: The text is not UTF-8 or not YAML, has several documents or nests more deeply
+            than MAX_DEPTH. Or an alias has no anchor, or is inside the node that it names.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise YamlTextError("is not UTF-8", line, error.start - data.rfind(b"\n", 0, error.start)) from error
+        raise YamlTextError(
+            "the file is not UTF-8", line, error.start - data.rfind(b"\n", 0, error.start)
+        ) from error
     try:
         return _TreeBuilder().build(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
@@ -106,19 +108,22 @@ def read_tree(data: bytes) -> Tree:
 
 
 def _reader_problem(error: yaml.reader.ReaderError, text: str) -> tuple[str, int, int]:
-    """Returns what character cannot be read and where, for an error that counts bytes."""
+    """Returns a message about the first forbidden character, its line and its column.
+
+    The error itself counts in bytes.
+    """
     for number, line in enumerate(text.splitlines() or [""], start=1):
         for column, character in enumerate(line, start=1):
             if not (character.isprintable() or character in "\t\x85\xa0\u2028\u2029\ufeff"):
-                return f"has the character U+{ord(character):04X}, which YAML does not allow", number, column
-    return f"cannot be read: {error.reason}", 0, 0
+                return f"YAML does not allow the character U+{ord(character):04X}", number, column
+    return f"the file cannot be read: {error.reason}", 0, 0
 
 
 class _TreeBuilder:
     def __init__(self) -> None:
         self._root: Node | None = None
         self._stack: list[tuple[ListNode | MapNode, str | None]] = []
-        self._keys: list[Node | None] = []  # for each map on the stack, the key that waits for its value
+        self._keys: list[Node | None] = []  # for each map on the stack, the key whose value is next
         self._anchors: dict[str, Node] = {}
         self._size = 0
         self._documents = 0
@@ -128,7 +133,7 @@ class _TreeBuilder:
             mark = event.start_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
             if isinstance(event, ScalarEvent):
-                # An empty plain scalar has implicit[0]; a quoted one has not.
+                # implicit[0] is true for plain scalars and false for quoted ones, even if they are empty.
                 self._add(Scalar(event.value, event.implicit[0], line, column), event.anchor)
             elif isinstance(event, SequenceStartEvent):
                 self._open(ListNode(line, column), event.anchor)
@@ -143,18 +148,24 @@ class _TreeBuilder:
             elif isinstance(event, DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
-                    raise YamlTextError("has several documents: one file is one document", line, column)
+                    raise YamlTextError("the file has several documents: use a file for each", line, column)
         return Tree(self._root, self._size)
 
     def _named(self, anchor: str | None, line: int, column: int) -> Node:
         node = self._anchors.get(anchor or "")
         if node is None:
-            raise YamlTextError(f"the alias {anchor!r} names nothing that ends before it", line, column)
+            raise YamlTextError(
+                f"alias {anchor!r} has no anchor that ends before it",
+                line,
+                column,
+            )
         return node
 
     def _open(self, node: ListNode | MapNode, anchor: str | None) -> None:
         if len(self._stack) == MAX_DEPTH:
-            raise YamlTextError(f"nests more than {MAX_DEPTH} levels deep", node.line, node.column)
+            raise YamlTextError(
+                f"lists and maps nest more than {MAX_DEPTH} levels deep", node.line, node.column
+            )
         self._stack.append((node, anchor))
         self._keys.append(None)
 

@@ -1,7 +1,7 @@
-"""The linter of request specs: finds, before a server starts, what would keep requests from being built.
+"""The linter of request specs: finds problems that would make building requests fail, before a server starts.
 
-What it passes can be built: every arg that a node needs exists when the node is built, as long as
-jobs set the args that their nodes say they set.
+Specs without errors can be built: every arg that a node needs exists when the node is built, provided
+that each job sets the args in its node's `sets`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def lint(specs: Specs, knows_job_type: Callable[[str], bool] | None) -> list[Pro
     """Checks specs.
 
     Args:
-        specs: All specs that requests may be made from.
-        knows_job_type: Whether the job factory makes jobs of a type. None: types are not checked.
+        specs: All specs of the server.
+        knows_job_type: Returns whether the job factory knows a job type. None skips this check.
 
     Returns:
-        All problems, errors and warnings, by file and line.
+        All errors and warnings, by file and line.
     """
     report = Report()
     uses = {name: sequence_usage(sequence) for name, sequence in specs.sequences.items()}

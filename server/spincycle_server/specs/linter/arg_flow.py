@@ -1,4 +1,4 @@
-"""How far the nodes of one sequence can be built: as the builder does it, as args come to exist."""
+"""The arg flow in one sequence: which nodes can be built, in the order in which args come to exist."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from spincycle_server.specs.linter.cycles import find_cycles
 
 
 class ArgFlow:
-    """The nodes of one sequence, as far as they can be built.
+    """Finds the nodes of one sequence that cannot be built.
 
     Args:
         nodes: The nodes.
         start: The args that exist before any node is built.
-        empty_lists: Take all lists of `each` for empty: nodes that have one set nothing.
+        empty_lists: Assume that all lists of `each` are empty, so that nodes with `each` set nothing.
 
     Attributes:
-        absent: Number of a node that cannot be built to the args that it lacks.
+        absent: Maps the number of each node that cannot be built to the args that it lacks.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class ArgFlow:
         self.provide(built)
 
     def provide(self, args: Iterable[str]) -> None:
-        """Lets args exist, and builds what can be built then."""
+        """Makes args exist and builds the nodes that have become ready."""
         queue = list(args)
-        for arg in queue:  # Grows as it goes.
+        for arg in queue:  # The loop appends to the queue.
             if arg in self._exist:
                 continue
             self._exist.add(arg)
@@ -58,10 +58,10 @@ class ArgFlow:
 
 
 def unset_args(flow: ArgFlow, nodes: Sequence[NodeUsage]) -> list[tuple[NodeUsage, str]]:
-    """Returns which nodes lack which args that no node sets at all, and lets these args exist.
+    """Returns each node that lacks an arg which no node sets, with the arg, and makes these args exist.
 
     Args:
-        flow: Shows what cannot be built, and is changed.
+        flow: The flow. It is changed.
         nodes: The nodes of the flow.
     """
     setters = _setters(nodes)
@@ -77,12 +77,12 @@ def unset_args(flow: ArgFlow, nodes: Sequence[NodeUsage]) -> list[tuple[NodeUsag
 
 @dataclass(frozen=True, slots=True)
 class ArgCycle:
-    """A node that waits for an arg, which is set only by nodes that wait for the node.
+    """A node that needs an arg, but all nodes that set the arg need the node first.
 
     Attributes:
         node: The node.
         arg: The arg.
-        cycle: Names of nodes, each of which waits for the next one, and the last one for `node`, the first.
+        cycle: Names of nodes, `node` first. Each needs an arg of the next, and the last one of `node`.
     """
 
     node: NodeUsage
@@ -91,23 +91,23 @@ class ArgCycle:
 
 
 def arg_cycles(flow: ArgFlow, nodes: Sequence[NodeUsage]) -> list[ArgCycle]:
-    """Returns why the nodes cannot be built that lack only args that nodes set.
+    """Returns the cycles that keep nodes from being built.
 
     Args:
-        flow: Shows what cannot be built, with every absent arg set by some node. It is changed:
-            in the end, all can be.
+        flow: The flow. Some node must set each absent arg. It is changed: in the end, all nodes are
+            built.
         nodes: The nodes of the flow.
     """
     setters = _setters(nodes)
     found: list[ArgCycle] = []
     while flow.absent:
-        # Whatever sets an absent arg waits too, so each way leads on and, in the end, round and round.
+        # Every node that sets an absent arg lacks an arg itself, so every path ends in a cycle.
         waits_for: dict[int | str, Collection[int | str]] = {
             index: [arg for arg in nodes[index].needs if arg in absent]
             for index, absent in sorted(flow.absent.items())
         }
         waits_for |= {arg: setters[arg] for absent in flow.absent.values() for arg in absent}
-        # Other cycles may be mere consequences of the last ones: the next round tells.
+        # Other cycles may only be consequences of the last ones. The next round shows this.
         for cycle in find_cycles(waits_for, last_only=True):
             indices = [point for point in cycle if isinstance(point, int)]
             node = nodes[indices[0]]

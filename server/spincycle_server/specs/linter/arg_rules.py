@@ -1,4 +1,4 @@
-"""What is wrong with the args inside a sequence: missing ones, unused ones, ones that are set twice."""
+"""Checks the args inside a sequence: missing args, unused args, and args that two nodes set."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from spincycle_server.specs.model import NodeSpec, Position
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """One way in which a sequence is begun.
+    """One possible start of a sequence.
 
     Attributes:
-        args: The args that exist then.
-        call: The call that gives them; None for a request, or where nothing calls the sequence.
+        args: The args that exist at the start.
+        call: The call that starts it, or None if a request starts it or nothing calls it.
     """
 
     args: frozenset[str]
@@ -30,9 +30,9 @@ class ArgRules:
     """Checks the args inside one sequence.
 
     Args:
-        report: Takes the problems.
-        uses: What the sequence does with args.
-        calls: The calls of it.
+        report: Collects the problems.
+        uses: The arg usage of the sequence.
+        calls: The calls of the sequence.
     """
 
     def __init__(self, report: Report, uses: SequenceUsage, calls: Sequence[Call]) -> None:
@@ -42,17 +42,17 @@ class ArgRules:
         self._told: set[tuple[str, str]] = set()
 
     def check(self) -> None:
-        """Does all checks."""
+        """Runs all checks."""
         self._check_flow()
         self._check_empty_lists()
         self._check_unused()
         self._check_set_twice()
 
     def _check_flow(self) -> None:
-        """Finds nodes that cannot be built.
+        """Reports nodes that cannot be built, because an arg is missing.
 
-        A sequence that nothing calls cannot be told what it is given, and is never built: there,
-        what it lacks is worth no more than a warning.
+        These are only warnings in a sequence that nothing calls. It is never built, and its args
+        are unknown.
         """
         nodes = self._uses.nodes
         if not ArgFlow(nodes, self._uses.declared).absent:
@@ -63,16 +63,16 @@ class ArgRules:
                 self._tell("MISSING_ARG", f"nothing provides arg '{arg}': {self._remedy(start)}", node, arg)
             for wait in arg_cycles(flow, nodes):
                 if len(wait.cycle) == 1:
-                    message = f"only the node itself sets arg '{wait.arg}', which it needs first"
+                    message = f"the node needs arg '{wait.arg}', but only the node itself sets it"
                 else:
                     message = (
-                        f"only nodes that wait for this one set arg '{wait.arg}': {arrows(wait.cycle)}, "
-                        "each of which needs what the next one sets"
+                        f"only nodes that need this node first set arg '{wait.arg}': {arrows(wait.cycle)}; "
+                        "each needs an arg that the next one sets"
                     )
                 self._tell("ARG_CIRCLE", message, wait.node, wait.arg)
 
     def _starts(self) -> list[_Start]:
-        """Returns in which ways the sequence is begun, as far as its nodes see a difference."""
+        """Returns the possible starts of the sequence, without starts that are the same for its nodes."""
         uses = self._uses
         starts: dict[frozenset[str], _Start] = {}
         if uses.sequence.request or not self._calls:
@@ -101,7 +101,7 @@ class ArgRules:
         (subject.error if is_built else subject.warning)(code, message, field, position)
 
     def _check_empty_lists(self) -> None:
-        """Finds nodes that can be built only while the lists of `each` are not empty."""
+        """Reports nodes that cannot be built if the lists of `each` are empty."""
         nodes = self._uses.nodes
         set_by_each = self._uses.sets - self._uses.sets_surely
         if not set_by_each or not ArgFlow(nodes, self._uses.declared, empty_lists=True).absent:
@@ -117,7 +117,7 @@ class ArgRules:
             return
         self._told.add((node.node.name, arg))
         message = (
-            f"only nodes with 'each' set arg '{arg}', which fails when the list is empty: "
+            f"only nodes with 'each' set arg '{arg}', so it is missing if the list is empty: "
             "declare it with a default"
         )
         field, position = _place_of(node.node, arg)
@@ -125,7 +125,7 @@ class ArgRules:
         subject.warning("SET_BY_EACH_ONLY", message, field, position)
 
     def _check_unused(self) -> None:
-        """Finds args of the sequence that neither its nodes need nor those that call it take back."""
+        """Reports args of the sequence that neither its nodes nor the `sets` of its callers use."""
         taken_back = {one.arg for call in self._calls for one in call.node.node.sets}
         sequence = self._uses.sequence
         for arg in (*sequence.required, *sequence.optional, *sequence.static):
@@ -141,8 +141,8 @@ class ArgRules:
                 setter = first.setdefault(one.as_name, uses.node)
                 if setter is not uses.node and one.as_name not in told:
                     message = (
-                        f"node {setter.name} sets arg '{one.as_name}' too, and which is built last decides: "
-                        "set it as another name"
+                        f"node {setter.name} also sets arg '{one.as_name}', and the node that is built last "
+                        "wins: rename one of the two"
                     )
                     subject = self._report.about(self._uses.sequence, uses.node)
                     subject.warning("SET_TWICE", message, "sets", one.position)
@@ -150,7 +150,7 @@ class ArgRules:
 
 
 def _place_of(node: NodeSpec, arg: str) -> tuple[str, Position | None]:
-    """Returns the field of a node that needs an arg, and where; None for where the field stands."""
+    """Returns the field of a node that needs an arg, and a position unless it is that of the field."""
     for one in node.args:
         if one.given == arg:
             return "args", one.position

@@ -1,4 +1,4 @@
-"""Which args nodes need, give and set, and which exist in a sequence: names read off the specs once."""
+"""The arg usage of nodes and sequences: the names of the args that they declare, need, give and set."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from spincycle_server.specs.model import NodeSpec, SequenceSpec
 
 @dataclass(frozen=True, slots=True)
 class NodeUsage:
-    """What a node does with args.
+    """The arg usage of a node.
 
     Attributes:
         node: The node.
-        needs: The args without which it cannot be built.
-        gives: The names of what is inside it is given.
-        sets: The args that exist once it is built.
-        may_set_nothing: It has `each`: for an empty list nothing is built, and nothing set.
+        needs: The args that must exist before it is built.
+        gives: The args that its job or sequence is given, by their names inside.
+        sets: The args that exist after it is built.
+        may_set_nothing: It has `each`, so an empty list builds nothing and sets nothing.
     """
 
     node: NodeSpec
@@ -30,15 +30,15 @@ class NodeUsage:
 
 @dataclass(frozen=True, slots=True)
 class SequenceUsage:
-    """What a sequence does with args.
+    """The arg usage of a sequence.
 
     Attributes:
         sequence: The sequence.
         declared: Its required, optional and static args.
-        nodes: What its nodes do, in the order of the file.
-        needs: What any of its nodes needs.
-        sets: What its nodes set.
-        sets_surely: What its nodes set even if all lists are empty.
+        nodes: The usage of its nodes, in the order of the file.
+        needs: The args that its nodes need.
+        sets: The args that its nodes set.
+        sets_surely: The args that its nodes set even if all lists are empty.
     """
 
     sequence: SequenceSpec
@@ -50,7 +50,7 @@ class SequenceUsage:
 
 
 def sequence_usage(sequence: SequenceSpec) -> SequenceUsage:
-    """Returns what a sequence does with args, in time linear in its size."""
+    """Returns the arg usage of a sequence, in time linear in its size."""
     nodes = tuple(_node_uses(node) for node in sequence.nodes.values())
     return SequenceUsage(
         sequence=sequence,

@@ -1,4 +1,4 @@
-"""Which node calls which sequence: cycles, and what no request reaches."""
+"""The call graph: which node calls which sequence. Finds cycles and sequences that no request reaches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spincycle_server.specs.model import NodeSpec, SequenceSpec
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A node that calls a sequence; a conditional makes one call for each sequence that it may pick."""
+    """A call of a sequence by a node. A conditional has one call for each sequence that it may select."""
 
     caller: SequenceSpec
     node: NodeUsage
@@ -21,25 +21,25 @@ class Call:
 
 
 def called_by(node: NodeSpec) -> list[str]:
-    """Returns the names of the sequences that a node calls, or may call, each once."""
+    """Returns the names of the sequences that a node may call, without duplicates."""
     if node.category == "sequence":
         return [node.type] if node.type else []
     return list(dict.fromkeys(node.eq.values())) if node.category == "conditional" else []
 
 
 def calling_field(node: NodeSpec) -> str:
-    """Returns the field in which a node names the sequences that it calls."""
+    """Returns the field of a node that names the sequences it calls."""
     return "eq" if node.category == "conditional" else "type"
 
 
 class CallGraph:
-    """All calls of some specs.
+    """All calls in the specs.
 
     Args:
-        uses: What each sequence does with args.
+        uses: The arg usage of each sequence.
 
     Attributes:
-        of: Sequence to the calls of it.
+        of: Maps each sequence to the calls of it.
     """
 
     def __init__(self, uses: Mapping[str, SequenceUsage]) -> None:
@@ -54,7 +54,7 @@ class CallGraph:
                         self._targets[name].setdefault(target, node.node)
 
     def check(self, report: Report) -> None:
-        """Finds cycles, and what no request reaches."""
+        """Reports call cycles and sequences that no request reaches."""
         self._check_cycles(report)
         self._check_reached(report)
 
@@ -62,18 +62,18 @@ class CallGraph:
         for cycle in find_cycles(self._targets):
             sequence = self._uses[cycle[0]].sequence
             node = self._targets[cycle[0]][(cycle[1:] or cycle)[0]]
-            message = f"sequences that call each other in a cycle have no end: {arrows(cycle)}"
+            message = f"sequences call each other in a cycle: {arrows(cycle)}; remove one of the calls"
             report.about(sequence, node).error("SEQUENCE_CIRCLE", message, calling_field(node))
 
     def _check_reached(self, report: Report) -> None:
         reached = {name: None for name, uses in self._uses.items() if uses.sequence.request}
         queue = list(reached)
-        for name in queue:  # Grows as it goes.
+        for name in queue:  # The loop appends to the queue.
             for target in self._targets[name]:
                 if target not in reached:
                     reached[target] = None
                     queue.append(target)
         for name, uses in self._uses.items():
             if name not in reached:
-                message = "no request reaches it: say `request: true`, call it, or remove it"
+                message = "no request reaches the sequence: set `request: true`, call it, or remove it"
                 report.about(uses.sequence).warning("UNREACHED_SEQUENCE", message)

@@ -1,4 +1,4 @@
-"""What is wrong with a node's call of a sequence: who is called, what is given, what comes back."""
+"""Checks the calls of sequences: the called sequence, the args that it is given, the args that it sets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from spincycle_server.specs.each import each_pairs
 from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
 from spincycle_server.specs.linter.call_graph import called_by, calling_field
 from spincycle_server.specs.linter.report import Report, Subject
-from spincycle_server.specs.model import NodeSpec, Position, SequenceSpec
-
-NOOP_SEQUENCE = "noop"
-"""The sequence without nodes that is there unless the specs define one of this name."""
+from spincycle_server.specs.model import NOOP_SEQUENCE, NodeSpec, Position, SequenceSpec
 
 _SHOWN = 3
 
@@ -22,10 +19,10 @@ def check_call(
     """Checks a node against the sequences that it calls, if any.
 
     Args:
-        report: Takes the problems.
-        sequence: The sequence that the node is in.
-        node: The node.
-        uses: What each sequence does with args.
+        report: Collects the problems.
+        sequence: The sequence of the node.
+        node: The arg usage of the node.
+        uses: The arg usage of each sequence.
     """
     targets = called_by(node.node)
     if targets:
@@ -43,7 +40,7 @@ class _CallCheck:
     def check(self, targets: list[str]) -> None:
         for target in targets:
             if target not in self._uses and target != NOOP_SEQUENCE:
-                message = f"there is no sequence '{target}': correct the name, or write the sequence"
+                message = f"sequence '{target}' does not exist: correct the name, or write the sequence"
                 self._subject.error("UNKNOWN_SEQUENCE", message, calling_field(self._node.node))
             elif target in self._uses:
                 self._check_required(self._uses[target].sequence)
@@ -64,21 +61,19 @@ class _CallCheck:
             without = [target for target in targets if not self._is_set(target, one.arg)]
             unsure = [target for target in targets if not self._is_set(target, one.arg, surely=True)]
             if without:
-                message = (
-                    f"nothing in {_listed(without)} sets arg '{one.arg}': let a node set it, or remove this"
-                )
+                message = f"no node in {_listed(without)} sets arg '{one.arg}': set it there, or remove this"
                 self._subject.error("NOT_SET_INSIDE", message, "sets", one.position)
             elif unsure:
                 message = (
                     f"in {_listed(unsure)} only nodes with 'each' set arg '{one.arg}', "
-                    "which fails when the list is empty: give it a default there"
+                    "so it is missing if the list is empty: give it a default there"
                 )
                 self._subject.warning("SET_BY_EACH_ONLY", message, "sets", one.position)
 
     def _is_set(self, target: str, arg: str, *, surely: bool = False) -> bool:
         uses = self._uses.get(target)
         if uses is None:
-            return target != NOOP_SEQUENCE  # Of a sequence that does not exist, nobody can tell.
+            return target != NOOP_SEQUENCE  # A sequence that does not exist might set it.
         return arg in uses.declared or arg in (uses.sets_surely if surely else uses.sets)
 
     def _check_taken(self, targets: list[str]) -> None:
@@ -87,12 +82,12 @@ class _CallCheck:
         for name, field, position in _given(self._node.node):
             if name in taken or any(name in uses.declared or name in uses.needs for uses in called):
                 continue
-            message = f"{_listed(targets)} takes no arg '{name}': do not give it, or declare it there"
+            message = f"{_listed(targets)} does not use arg '{name}': remove it here, or declare it there"
             self._subject.warning("ARG_NOT_TAKEN", message, field, position)
 
 
 def _given(node: NodeSpec) -> Iterator[tuple[str, str, Position | None]]:
-    """Yields what a node gives, but for the `if` arg: its name inside, with the field and the place."""
+    """Yields each arg that a node gives, except the `if` arg: name inside, field and position."""
     for arg in node.args:
         if arg.expected:
             yield arg.expected, "args", arg.position

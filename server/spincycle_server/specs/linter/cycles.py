@@ -1,4 +1,4 @@
-"""Cycles in directed graphs, found in linear time and without recursion."""
+"""Finds cycles in directed graphs, in linear time and without recursion."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _T = TypeVar("_T", bound=Hashable)
 
 
 def find_cycles(graph: Mapping[_T, Collection[_T]], *, last_only: bool = False) -> list[list[_T]]:
-    """Finds cycles. Where several share a point, directly or through others, one stands for all.
+    """Finds one cycle per strongly connected component.
 
     Args:
-        graph: Each point with the points that it leads to, which must be in the graph too.
-        last_only: Leave out cycles from which a way leads to another cycle that shares no point.
+        graph: Maps each point to the points that it leads to. These must be keys of the graph too.
+        last_only: Leave out components from which a path leads to a cycle in another component.
 
     Returns:
-        The points of each cycle, once each, from the one that comes first in the graph on.
+        The points of each cycle. Each cycle starts with its point that comes first in the graph.
     """
     order = {point: index for index, point in enumerate(graph)}
     leads_to_cycle: set[_T] = set()
@@ -26,33 +26,33 @@ def find_cycles(graph: Mapping[_T, Collection[_T]], *, last_only: bool = False) 
         onward = any(
             after in leads_to_cycle for point in component for after in graph[point] if after not in members
         )
-        round_about = len(component) > 1 or component[0] in graph[component[0]]
-        if round_about and not (last_only and onward):
+        is_cyclic = len(component) > 1 or component[0] in graph[component[0]]
+        if is_cyclic and not (last_only and onward):
             found.append(_cycle_through(min(component, key=order.__getitem__), graph, members))
-        if round_about or onward:
+        if is_cyclic or onward:
             leads_to_cycle |= members
     return sorted(found, key=lambda cycle: order[cycle[0]])
 
 
 def _cycle_through(start: _T, graph: Mapping[_T, Collection[_T]], members: set[_T]) -> list[_T]:
-    """Returns the shortest cycle through a point of a component."""
+    """Returns the shortest cycle through a point of a component, by breadth-first search."""
     came_from: dict[_T, _T] = {}
     queue = [start]
-    for point in queue:  # Grows as it goes.
+    for point in queue:  # The loop appends to the queue.
         for after in graph[point]:
             if after == start:
-                way = [point]
-                while way[-1] != start:
-                    way.append(came_from[way[-1]])
-                return way[::-1]
+                path = [point]
+                while path[-1] != start:
+                    path.append(came_from[path[-1]])
+                return path[::-1]
             if after in members and after not in came_from:
                 came_from[after] = point
                 queue.append(after)
-    raise ValueError(f"{start} is in no cycle")
+    raise ValueError(f"{start} is not in a cycle")
 
 
 def _components(graph: Mapping[_T, Collection[_T]]) -> Iterator[list[_T]]:
-    """Yields the strongly connected components, each after those that it leads to (Tarjan's algorithm)."""
+    """Yields the strongly connected components, each after the ones it leads to (Tarjan's algorithm)."""
     number: dict[_T, int] = {}
     lowest: dict[_T, int] = {}
     open_points: list[_T] = []
@@ -60,25 +60,25 @@ def _components(graph: Mapping[_T, Collection[_T]]) -> Iterator[list[_T]]:
     for root in graph:
         if root in number:
             continue
-        way: list[tuple[_T, Iterator[_T]]] = [(root, iter(graph[root]))]
+        path: list[tuple[_T, Iterator[_T]]] = [(root, iter(graph[root]))]
         number[root] = lowest[root] = len(number)
         open_points.append(root)
         is_open.add(root)
-        while way:
-            point, rest = way[-1]
+        while path:
+            point, rest = path[-1]
             for after in rest:
                 if after not in number:
                     number[after] = lowest[after] = len(number)
                     open_points.append(after)
                     is_open.add(after)
-                    way.append((after, iter(graph[after])))
+                    path.append((after, iter(graph[after])))
                     break
                 if after in is_open:
                     lowest[point] = min(lowest[point], number[after])
             else:
-                way.pop()
-                if way:
-                    lowest[way[-1][0]] = min(lowest[way[-1][0]], lowest[point])
+                path.pop()
+                if path:
+                    lowest[path[-1][0]] = min(lowest[path[-1][0]], lowest[point])
                 if lowest[point] == number[point]:
                     component: list[_T] = []
                     while not component or component[-1] != point:

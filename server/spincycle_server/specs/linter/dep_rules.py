@@ -1,4 +1,4 @@
-"""What is wrong with the deps of the nodes of one sequence."""
+"""Checks the deps of the nodes of one sequence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spincycle_server.specs.model import SequenceSpec
 
 
 def check_deps(report: Report, sequence: SequenceSpec) -> None:
-    """Finds deps on nodes that do not exist, and cycles."""
+    """Finds deps on unknown nodes, and cycles of deps."""
     graph: dict[str, list[str]] = {}
     for node in sequence.nodes.values():
         graph[node.name] = []
@@ -16,8 +16,8 @@ def check_deps(report: Report, sequence: SequenceSpec) -> None:
             if dep in sequence.nodes:
                 graph[node.name].append(dep)
             else:
-                message = f"there is no node '{dep}' in the sequence: correct the name, or remove it"
+                message = f"the sequence has no node '{dep}': correct the name, or remove the dep"
                 report.about(sequence, node).error("UNKNOWN_DEP", message, "deps")
     for cycle in find_cycles(graph):
-        message = f"deps that form a cycle have no end: {arrows(cycle)}"
+        message = f"deps form a cycle: {arrows(cycle)}; remove one of them"
         report.about(sequence, sequence.nodes[cycle[0]]).error("DEP_CIRCLE", message, "deps")

@@ -1,4 +1,4 @@
-"""What is wrong with a node by itself, whatever its sequence and the others hold."""
+"""Checks a node by itself, without its sequence and the other nodes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from collections.abc import Callable
 from spincycle_server.specs.each import each_problems
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.linter.sequence_rules import check_duration
-from spincycle_server.specs.model import NodeSpec, SequenceSpec
+from spincycle_server.specs.model import CATEGORIES, NodeSpec, SequenceSpec
 from spincycle_server.specs.problems import Severity
-
-_CATEGORIES = ("job", "sequence", "conditional")
 
 
 def check_node(
     report: Report, sequence: SequenceSpec, node: NodeSpec, knows_job_type: Callable[[str], bool] | None
 ) -> None:
-    """Checks the fields of a node; what it names in other places is checked elsewhere."""
+    """Checks the fields of a node. Other modules check the nodes and sequences that it refers to."""
     subject = report.about(sequence, node)
     _check_category(subject, node)
     if node.category == "job" and node.type and knows_job_type and not knows_job_type(node.type):
-        message = (
-            f"the job factory does not know job type '{node.type}': correct it, or add it to the factory"
-        )
+        message = f"the job factory has no job type '{node.type}': correct the type, or add it to the factory"
         subject.error("UNKNOWN_JOB_TYPE", message, "type")
     _check_args(subject, node)
     _check_sets(subject, node)
@@ -31,33 +27,33 @@ def check_node(
         subject.error("BAD_PARALLEL", f"'parallel' is {node.parallel}, must be at least 1", "parallel")
     if node.parallel is not None and not node.each:
         subject.error(
-            "PARALLEL_WITHOUT_EACH", "'parallel' does nothing without 'each': remove it", "parallel"
+            "PARALLEL_WITHOUT_EACH", "'parallel' has no effect without 'each': remove it", "parallel"
         )
     if node.retry_wait and not node.retry:
-        message = "'retryWait' does nothing without 'retry': remove it, or set 'retry'"
+        message = "'retryWait' has no effect without 'retry': remove it, or set 'retry'"
         subject.error("RETRY_WAIT_WITHOUT_RETRY", message, "retryWait")
     check_duration(subject, "retryWait", node.retry_wait)
     check_duration(subject, "timeout", node.timeout)
 
 
 def _check_category(subject: Subject, node: NodeSpec) -> None:
-    must_be = f"must be one of {', '.join(_CATEGORIES)}"
+    must_be = f"must be one of {', '.join(CATEGORIES)}"
     if not node.category:
-        subject.error("MISSING_CATEGORY", f"it has no category: {must_be}", "category")
-    elif node.category not in _CATEGORIES:
+        subject.error("MISSING_CATEGORY", f"the node has no category: {must_be}", "category")
+    elif node.category not in CATEGORIES:
         subject.error("UNKNOWN_CATEGORY", f"unknown category '{node.category}': {must_be}", "category")
     elif node.category == "conditional":
         if node.type:
-            message = "a conditional has no type: name its sequences in 'eq', and remove 'type'"
+            message = "a conditional has no type: name its sequences in 'eq' and remove 'type'"
             subject.error("TYPE_ON_CONDITIONAL", message, "type")
         if not node.if_arg:
-            subject.error("MISSING_IF", "a conditional needs 'if': name the arg that it looks at", "if")
+            subject.error("MISSING_IF", "a conditional needs 'if': name the arg to compare", "if")
         if not node.eq:
             subject.error("MISSING_EQ", "a conditional needs 'eq': name a sequence for each value", "eq")
     else:
         if not node.type:
             names = "a job type" if node.category == "job" else "a sequence"
-            subject.error("MISSING_TYPE", f"it has no type: name {names}", "type")
+            subject.error("MISSING_TYPE", f"the node has no type: name {names}", "type")
         if node.if_arg:
             message = f"'if' is for conditionals, not for a {node.category}: remove it"
             subject.error("IF_OUTSIDE_CONDITIONAL", message, "if")
@@ -71,11 +67,11 @@ def _check_args(subject: Subject, node: NodeSpec) -> None:
     given: dict[str, str] = {}
     for arg in node.args:
         if not arg.expected or not arg.given:
-            message = "this arg has no name: say what is 'expected', and what is 'given' for it"
+            message = "this arg has no name: set 'expected', and 'given' if it differs"
             subject.error("UNNAMED_ARG", message, "args", arg.position)
         elif arg.expected in lines:
             message = (
-                f"expected arg '{arg.expected}' is there already, in line {lines[arg.expected]}: remove one"
+                f"duplicate expected arg '{arg.expected}', first in line {lines[arg.expected]}: remove one"
             )
             subject.error("DUPLICATE_EXPECTED", message, "args", arg.position)
         elif arg.given in given:
@@ -85,7 +81,7 @@ def _check_args(subject: Subject, node: NodeSpec) -> None:
             )
             subject.warning("GIVEN_TWICE", message, "args", arg.position)
         if node.category == "conditional" and arg.expected == node.if_arg != arg.given:
-            message = f"the 'if' arg '{node.if_arg}' takes the place of this one: expect it by another name"
+            message = f"the 'if' arg '{node.if_arg}' hides this arg: rename 'expected'"
             subject.warning("HIDDEN_ARG", message, "args", arg.position)
         lines.setdefault(arg.expected, arg.position.line)
         given.setdefault(arg.given, arg.expected)
@@ -97,9 +93,7 @@ def _check_sets(subject: Subject, node: NodeSpec) -> None:
         if not one.arg or not one.as_name:
             subject.error("UNNAMED_ARG", "this arg has no name: give it one", "sets", one.position)
         elif one.as_name in lines:
-            message = (
-                f"arg '{one.as_name}' is set already, in line {lines[one.as_name]}: remove one, or rename it"
-            )
+            message = f"arg '{one.as_name}' is already set in line {lines[one.as_name]}: remove or rename one"
             subject.error("DUPLICATE_SET", message, "sets", one.position)
         lines.setdefault(one.as_name, one.position.line)
 

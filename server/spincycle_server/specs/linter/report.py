@@ -1,4 +1,4 @@
-"""Gathering problems: each is put where its field stands in the file."""
+"""Collects problems and gives each the position of its field in the file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _NAMES_SHOWN_AT_EACH_END = 5
 
 
 class Report:
-    """The problems that one run of the linter finds.
+    """The problems of one run of the linter.
 
     Attributes:
-        problems: What was found so far, in no order.
+        problems: The problems so far, in no order.
     """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
     def about(self, sequence: SequenceSpec, node: NodeSpec | None = None) -> Subject:
-        """Returns what takes the problems of a sequence, or of a node of it."""
+        """Returns the subject that records problems of a sequence, or of one of its nodes."""
         return Subject(self, sequence, node)
 
     def in_order(self) -> list[Problem]:
@@ -28,7 +28,7 @@ class Report:
 
 
 class Subject:
-    """A sequence or a node of it, with what is wrong with it. Made by `Report.about`."""
+    """Records the problems of one sequence or node. Made by `Report.about`."""
 
     def __init__(self, report: Report, sequence: SequenceSpec, node: NodeSpec | None) -> None:
         self._report = report
@@ -36,18 +36,19 @@ class Subject:
         self._node = node
 
     def error(self, code: str, message: str, field: str = "", position: Position | None = None) -> None:
-        """Notes an error.
+        """Records an error.
 
         Args:
             code: A stable upper-case word.
-            message: One sentence that says what to do.
-            field: The field that it is in, as in the file.
-            position: Where it is. Default: where the field's value stands, else the node, else the sequence.
+            message: One sentence: what is wrong and what to do.
+            field: The name of the field, as in the file.
+            position: The position. Default: that of the field's value, else of the node, else of the
+                sequence.
         """
         self._note(Severity.ERROR, code, message, field, position)
 
     def warning(self, code: str, message: str, field: str = "", position: Position | None = None) -> None:
-        """Notes a warning. The args are those of `error`."""
+        """Records a warning. The arguments are those of `error`."""
         self._note(Severity.WARNING, code, message, field, position)
 
     def _note(
@@ -70,7 +71,7 @@ class Subject:
 
 
 def arrows(cycle: list[str]) -> str:
-    """Returns a cycle as messages show it: `a -> b -> a`. Of a very long one, the middle is left out."""
+    """Returns a cycle as messages show it: `a -> b -> a`. The middle of a long cycle is left out."""
     steps = [*cycle, cycle[0]]
     left_out = len(steps) - 2 * _NAMES_SHOWN_AT_EACH_END
     if left_out > 1:

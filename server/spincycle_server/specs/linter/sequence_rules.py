@@ -1,4 +1,4 @@
-"""What is wrong with a sequence by itself: its args, its access list, its timeout, that it has no nodes."""
+"""Checks a sequence by itself: its args, its access list, its timeout, and that it has nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def check_sequence(report: Report, sequence: SequenceSpec) -> None:
     """Checks the fields of a sequence, but not its nodes."""
     subject = report.about(sequence)
     if not sequence.nodes:
-        subject.error("NO_NODES", "it has no nodes: give it one, or remove it", "nodes")
+        subject.error("NO_NODES", "the sequence has no nodes: add a node, or remove the sequence", "nodes")
     check_duration(subject, "timeout", sequence.timeout)
     lines: dict[str, int] = {}
     for arg in sequence.required:
@@ -26,7 +26,7 @@ def check_sequence(report: Report, sequence: SequenceSpec) -> None:
 
 
 def check_duration(subject: Subject, field: str, text: str) -> None:
-    """Checks a duration; "" is for none."""
+    """Checks a duration; "" means that there is none."""
     if text:
         try:
             parse_duration(text)
@@ -38,10 +38,10 @@ def _check_arg(subject: Subject, kind: str, arg: ArgSpec, lines: dict[str, int])
     if not arg.name:
         subject.error("UNNAMED_ARG", f"this {kind} arg has no name: give it one", "args", arg.position)
     elif arg.name in lines:
-        message = f"arg '{arg.name}' is there already, in line {lines[arg.name]}: remove one"
+        message = f"duplicate arg '{arg.name}', first in line {lines[arg.name]}: remove one"
         subject.error("DUPLICATE_ARG", message, "args", arg.position)
     if kind == "required" and arg.default is not None:
-        message = f"required arg '{arg.name}' has a default: remove it, or make the arg optional"
+        message = f"required arg '{arg.name}' has a default: remove the default, or make the arg optional"
         subject.error("DEFAULT_ON_REQUIRED", message, "args", arg.position)
     if kind != "required" and arg.default is None:
         message = f"{kind} arg '{arg.name}' has no default: give it one"
@@ -53,12 +53,12 @@ def _check_acl(subject: Subject, sequence: SequenceSpec) -> None:
     lines: dict[str, int] = {}
     for acl in sequence.acl:
         if not acl.role:
-            subject.error("MISSING_ROLE", "this entry of the acl has no role: name one", "acl", acl.position)
+            subject.error("MISSING_ROLE", "this acl entry has no role: name one", "acl", acl.position)
         elif acl.role in lines:
-            message = f"role '{acl.role}' is there already, in line {lines[acl.role]}: make it one entry"
+            message = f"duplicate role '{acl.role}', first in line {lines[acl.role]}: merge the entries"
             subject.error("DUPLICATE_ROLE", message, "acl", acl.position)
         if acl.admin and acl.ops:
-            message = f"role '{acl.role}' is admin, who may do all: remove either 'admin' or 'ops'"
+            message = f"role '{acl.role}' has 'ops', but 'admin' already allows all: remove one of them"
             subject.error("ADMIN_WITH_OPS", message, "acl", acl.position)
         for op in dict.fromkeys(acl.ops):
             if op not in _OPS:
