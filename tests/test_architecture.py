@@ -22,9 +22,9 @@ ALLOWED = {
     "request_manager": {
         "builtin_jobs", "call_threads", "chain", "graph", "request_ids", "rpc", "specs", "store",
     },
-    "rpc": {"pacing"},
+    "rpc": {"callback_throttle"},
     "specs": set(),
-    "store": {"database", "pacing"},
+    "store": {"database", "callback_throttle"},
 }  # fmt: skip
 """The rooms of the server that each room may import, besides itself."""
 

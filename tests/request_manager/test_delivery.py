@@ -16,7 +16,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.request_manager import delivery as delivery_module
-from spincycle_server.request_manager.dispatch import Dispatcher
+from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
 from tests.store.made import RUNNER, a_chain, create
@@ -121,7 +121,7 @@ async def handed_out(store: Store) -> tuple[Dispatcher, HeldRunners, list[str], 
 async def test_as_many_chains_are_on_their_way_as_may_be(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "MAX_SENDING", 2)
+    monkeypatch.setattr(delivery_module, "MAX_IN_FLIGHT", 2)
     dispatcher, runners, made, told = await handed_out(store)
     assert set(told) == set(made[:2])
     assert (dispatcher.delivery.places, dispatcher.delivery.has_room) == (0, False)
@@ -140,7 +140,7 @@ async def test_as_many_chains_are_on_their_way_as_may_be(
 async def test_chains_on_their_way_are_counted_by_their_jobs_too(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "MAX_SENDING_JOBS", 6)
+    monkeypatch.setattr(delivery_module, "MAX_IN_FLIGHT_JOBS", 6)
     dispatcher, _, made, told = await handed_out(store)
     assert set(told) == set(made)
     assert dispatcher.delivery.places > 0
@@ -155,7 +155,7 @@ async def test_chains_on_their_way_are_counted_by_their_jobs_too(
 async def test_what_can_wait_is_not_begun_when_too_much_is_on_its_way(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "MAX_SENDING", 3)
+    monkeypatch.setattr(delivery_module, "MAX_IN_FLIGHT", 3)
     dispatcher, _, _, _ = await handed_out(store)
     begun: list[str] = []
 

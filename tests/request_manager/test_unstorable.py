@@ -18,9 +18,9 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     RefusedReport,
     ReportRequest,
 )
-from spincycle_server.request_manager.dispatch import Dispatcher
+from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.reports import RunnerReportsService
-from spincycle_server.request_manager.stopping import Stopping
+from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.rpc import CallContext
 from spincycle_server.store import Store
 from spincycle_server.store.schema import request_archives, suspended_job_chains
@@ -103,9 +103,9 @@ async def test_a_stop_that_is_noted_is_answered_though_the_runner_is_not_reached
     runners.stop_job_chain = unreachable  # type: ignore[method-assign, assignment]
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    stopping = Stopping(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
+    stopper = RequestStopper(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
     async with asyncio.timeout(SOON):
-        await stopping.stop(made.id)
+        await stopper.stop(made.id)
     assert (await store.get_record(made.id)).stop_requested
 
 
@@ -124,8 +124,8 @@ async def test_a_report_that_cannot_be_stored_is_refused_and_others_are_stored(
     monkeypatch.setattr(store, "apply_reports", without_bad)
     runners = ToldRunners(store)
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    stopping = Stopping(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
-    service = RunnerReportsService(store, runners, dispatcher, stopping, lease=60)
+    stopper = RequestStopper(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
+    service = RunnerReportsService(store, runners, dispatcher, stopper, lease=60)
     message = ReportRequest(
         number=1,
         runner=RUNNER,

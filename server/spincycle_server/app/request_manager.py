@@ -21,12 +21,12 @@ from spincycle_server.listening import Address
 from spincycle_server.plugins import load_authenticator
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.access import AccessLists
-from spincycle_server.request_manager.building import Building
-from spincycle_server.request_manager.dispatch import Dispatcher
+from spincycle_server.request_manager.build_pool import BuildPool
+from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.reports import RunnerReportsService
+from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.service import RequestManagerService
-from spincycle_server.request_manager.stopping import Stopping
 from spincycle_server.rpc import Gate, MethodTable
 from spincycle_server.spec_files import load_specs
 from spincycle_server.store import Store
@@ -62,19 +62,19 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
             max_waiting=config.server_max_waiting,
         )
         stack.push_async_callback(dispatcher.delivery.close)
-        stopping = Stopping(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
-        building = Building(specs, factory, create_timeout=config.jobs_create_timeout)
+        stopper = RequestStopper(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
+        build_pool = BuildPool(specs, factory, create_timeout=config.jobs_create_timeout)
         access = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
         users = RequestManagerService(
             store=store,
-            building=building,
+            build_pool=build_pool,
             dispatcher=dispatcher,
-            stopping=stopping,
+            stopper=stopper,
             runners=runners,
             access=access,
             request_ids=RequestIdGenerator(),
         )
-        reports = RunnerReportsService(store, runners, dispatcher, stopping, lease=config.job_runner_lease)
+        reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         gate = Gate(config.server_max_requests)
         services = (
             request_manager_pb2.DESCRIPTOR.services_by_name,

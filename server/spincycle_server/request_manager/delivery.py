@@ -28,16 +28,16 @@ from spincycle_server.request_manager.chain_messages import new_chain, resumed_c
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+    from spincycle_server.request_manager.pending_requests import PendingRequests
     from spincycle_server.request_manager.runners import Runners
-    from spincycle_server.request_manager.waiting import WaitingRequests
     from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
 
-MAX_SENDING = 1000
+MAX_IN_FLIGHT = 1000
 """Chains on their way to runners at a time; more requests wait as PENDING."""
 
-MAX_SENDING_JOBS = 200_000
+MAX_IN_FLIGHT_JOBS = 200_000
 """Jobs of these chains, since a chain may be large."""
 
 _FIRST_PAUSE = 0.05
@@ -59,7 +59,7 @@ class Delivery:
         self,
         store: Store,
         runners: Runners,
-        waiting: WaitingRequests,
+        waiting: PendingRequests,
         *,
         on_sent: Callable[[], None],
         on_gone: Callable[[], None],
@@ -75,17 +75,17 @@ class Delivery:
     @property
     def places(self) -> int:
         """How many more may be on their way."""
-        return max(0, MAX_SENDING - len(self._sending))
+        return max(0, MAX_IN_FLIGHT - len(self._sending))
 
     @property
     def has_room(self) -> bool:
         """Whether one more chain may be on its way."""
-        return len(self._sending) < MAX_SENDING and self._sending_jobs < MAX_SENDING_JOBS
+        return len(self._sending) < MAX_IN_FLIGHT and self._sending_jobs < MAX_IN_FLIGHT_JOBS
 
     @property
     def _has_much_room(self) -> bool:
         """Whether it is worth a look at what waits: so often that none waits long, and not for each place."""
-        return len(self._sending) <= MAX_SENDING // 2 and self._sending_jobs <= MAX_SENDING_JOBS // 2
+        return len(self._sending) <= MAX_IN_FLIGHT // 2 and self._sending_jobs <= MAX_IN_FLIGHT_JOBS // 2
 
     def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Tells a runner, in the background, of a new request that is assigned to it already."""

@@ -37,9 +37,9 @@ from spincycle_server.store.leases import Renewal
 from spincycle_server.store.schema import MAX_TRY
 
 if TYPE_CHECKING:
-    from spincycle_server.request_manager.dispatch import Dispatcher
+    from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
-    from spincycle_server.request_manager.stopping import Stopping
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
 
@@ -59,17 +59,17 @@ class RunnerReportsService:
         store: Keeps the reports.
         runners: Learns of runners that come and go.
         dispatcher: Is woken when a runner comes.
-        stopping: Tells a runner again what it has that is to stop.
+        stopper: Tells a runner again what it has that is to stop.
         lease: Seconds that a runner lives after its last message.
     """
 
     def __init__(
-        self, store: Store, runners: Runners, dispatcher: Dispatcher, stopping: Stopping, *, lease: float
+        self, store: Store, runners: Runners, dispatcher: Dispatcher, stopper: RequestStopper, *, lease: float
     ) -> None:
         self._store = store
         self._runners = runners
         self._dispatcher = dispatcher
-        self._stopping = stopping
+        self._stopper = stopper
         self._lease = lease
         self._ending = False
         self._reading: set[asyncio.Task[ReportRequest | None]] = set()
@@ -223,7 +223,7 @@ class RunnerReportsService:
         pairs = {(one.request_id, one.epoch) for one in held}
         for request_id, one in assigned.items():
             if one.stop_requested and (request_id, one.epoch) in pairs:
-                self._stopping.tell_runner(runner, request_id)
+                self._stopper.tell_runner(runner, request_id)
         epochs = {request_id: one.epoch for request_id, one in assigned.items()}
         for request_id, epoch in missing.update(epochs, pairs):
             logger.warning(

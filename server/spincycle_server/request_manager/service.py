@@ -21,10 +21,10 @@ from spincycle_server.store import CreatedBeforeError
 if TYPE_CHECKING:
     from spincycle_server.request_ids import RequestIdGenerator
     from spincycle_server.request_manager.access import AccessLists
-    from spincycle_server.request_manager.building import Building
-    from spincycle_server.request_manager.dispatch import Dispatcher
+    from spincycle_server.request_manager.build_pool import BuildPool
+    from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
-    from spincycle_server.request_manager.stopping import Stopping
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
 
@@ -36,9 +36,9 @@ class RequestManagerService:
 
     Args:
         store: Keeps the requests.
-        building: Makes job chains from specs.
+        build_pool: Makes job chains from specs.
         dispatcher: Hands requests to runners.
-        stopping: Stops requests.
+        stopper: Stops requests.
         runners: Are asked what they run.
         access: Says who may do what.
         request_ids: Makes the ids of new requests.
@@ -48,17 +48,17 @@ class RequestManagerService:
         self,
         *,
         store: Store,
-        building: Building,
+        build_pool: BuildPool,
         dispatcher: Dispatcher,
-        stopping: Stopping,
+        stopper: RequestStopper,
         runners: Runners,
         access: AccessLists,
         request_ids: RequestIdGenerator,
     ) -> None:
         self._store = store
-        self._building = building
+        self._build_pool = build_pool
         self._dispatcher = dispatcher
-        self._stopping = stopping
+        self._stopper = stopper
         self._runners = runners
         self._access = access
         self._request_ids = request_ids
@@ -75,7 +75,7 @@ class RequestManagerService:
             return await self._made_before(earlier)
         self._dispatcher.check_room()
         request_id = self._request_ids.next()
-        built = await self._building.build(request.type, args, request_id)
+        built = await self._build_pool.build(request.type, args, request_id)
         created = Request(
             id=request_id,
             type=request.type,
@@ -108,7 +108,7 @@ class RequestManagerService:
         """Builds the chain that a request would get, and stores nothing."""
         _require_type(request.type)
         self._access.check(context.caller, START, request.type)
-        built = await self._building.build(request.type, from_struct(request.args), "")
+        built = await self._build_pool.build(request.type, from_struct(request.args), "")
         planned = Request(
             type=request.type,
             state=state_pb2.STATE_PENDING,
@@ -145,7 +145,7 @@ class RequestManagerService:
         """Stops a request."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         self._access.check(context.caller, STOP, found.type, request.request_id)
-        await self._stopping.stop(request.request_id)
+        await self._stopper.stop(request.request_id)
         logger.info("request stop", request_id=request.request_id, user=context.caller.name)
         return messages.StopResponse()
 
@@ -172,7 +172,7 @@ class RequestManagerService:
         self, request: messages.RequestListRequest, context: CallContext
     ) -> messages.RequestListResponse:
         """Lists the specs that are requests."""
-        return messages.RequestListResponse(specs=self._building.request_specs)
+        return messages.RequestListResponse(specs=self._build_pool.request_specs)
 
     async def Running(  # noqa: N802
         self, request: messages.RunningRequest, context: CallContext

@@ -8,7 +8,7 @@ from collections import Counter
 import structlog
 
 from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
-from spincycle_server.pacing import Pacer
+from spincycle_server.callback_throttle import CallbackThrottle
 
 logger = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class Gate:
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._pacer = Pacer()
+        self._throttle = CallbackThrottle()
         self.refusals = RefusalLog()
 
     @property
@@ -73,7 +73,7 @@ class Gate:
 
     async def wait_turn(self) -> None:
         """Waits until an admitted call may start: not at all unless many calls wait together."""
-        await self._pacer.turn()
+        await self._throttle.wait_turn()
 
     def leave(self) -> None:
         """Records that an admitted call has ended."""

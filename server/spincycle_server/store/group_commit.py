@@ -25,10 +25,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
+from spincycle_server.callback_throttle import CallbackThrottle
 from spincycle_server.database.clock import EXPRESSIONS, now_expression
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
-from spincycle_server.pacing import Pacer
 from spincycle_server.store.schema import writers
 from spincycle_server.store.write import Write
 
@@ -92,7 +92,7 @@ class GroupCommitWriter:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
-        self._pacer = Pacer()
+        self._throttle = CallbackThrottle()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
         self.commits = 0
@@ -134,7 +134,7 @@ class GroupCommitWriter:
             if waiting.write.is_reserved:  # What runners wait for does not wait for users' crowds.
                 _resolve(waiting.future, result)
             else:
-                self._pacer.run(_resolve, waiting.future, result)
+                self._throttle.run(_resolve, waiting.future, result)
 
     def _next_batch(self) -> list[_Waiting] | None:
         first = self._queue.get()

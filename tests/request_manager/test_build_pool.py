@@ -11,7 +11,7 @@ import pytest
 
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_grpc.jobs import Job, JobId, Return
-from spincycle_server.request_manager.building import THREADS, Building
+from spincycle_server.request_manager.build_pool import THREADS, BuildPool
 from tests.graph.models import node, sequence, specs
 
 SPECS = specs(
@@ -39,40 +39,42 @@ class Worker(Job):
 
 
 @pytest.fixture
-def building() -> Iterator[Building]:
+def build_pool() -> Iterator[BuildPool]:
     released = threading.Event()
 
     def factory(job_id: JobId) -> Job:
         return Worker(job_id.type, released)
 
-    building = Building(SPECS, factory, create_timeout=0.2)
-    yield building
+    build_pool = BuildPool(SPECS, factory, create_timeout=0.2)
+    yield build_pool
     released.set()
 
 
-async def test_a_create_that_hangs_is_given_up_and_named(building: Building) -> None:
+async def test_a_create_that_hangs_is_given_up_and_named(build_pool: BuildPool) -> None:
     with pytest.raises(InternalError) as caught:
-        await building.build("hangs", {}, "request")
+        await build_pool.build("hangs", {}, "request")
     assert caught.value.reason == "JOB_CREATE_TIMEOUT"
     assert caught.value.request_id == "request"
     assert "node slow" in caught.value.message
     assert "200ms" in caught.value.message
 
 
-async def test_creates_that_hang_keep_no_other_request_from_being_built(building: Building) -> None:
-    hanging = [building.build("hangs", {}, "request") for _ in range(2 * THREADS)]
+async def test_creates_that_hang_keep_no_other_request_from_being_built(build_pool: BuildPool) -> None:
+    hanging = [build_pool.build("hangs", {}, "request") for _ in range(2 * THREADS)]
     failed = await asyncio.gather(*hanging, return_exceptions=True)
     assert {getattr(error, "reason", error) for error in failed} == {"JOB_CREATE_TIMEOUT"}
-    built = await asyncio.wait_for(building.build("fine", {}, "request"), 20)
+    built = await asyncio.wait_for(build_pool.build("fine", {}, "request"), 20)
     assert built.job_chain.jobs
 
 
 @pytest.mark.parametrize(
     ("request_type", "place"), [("raises", "seq sequence_raises, node bad"), ("nested", "node inner")]
 )
-async def test_a_create_that_raises_names_the_node(building: Building, request_type: str, place: str) -> None:
+async def test_a_create_that_raises_names_the_node(
+    build_pool: BuildPool, request_type: str, place: str
+) -> None:
     with pytest.raises(InternalError) as caught:
-        await building.build(request_type, {}, "request")
+        await build_pool.build(request_type, {}, "request")
     assert caught.value.reason == "JOB_NOT_CREATED"
     assert place in caught.value.message
     assert "bad" in caught.value.message
@@ -80,8 +82,8 @@ async def test_a_create_that_raises_names_the_node(building: Building, request_t
     assert "Traceback" not in caught.value.message
 
 
-async def test_a_build_that_nobody_waits_for_ends_at_the_next_create(building: Building) -> None:
-    build = asyncio.ensure_future(building.build("hangs", {}, "request"))
+async def test_a_build_that_nobody_waits_for_ends_at_the_next_create(build_pool: BuildPool) -> None:
+    build = asyncio.ensure_future(build_pool.build("hangs", {}, "request"))
     await asyncio.sleep(0.05)
     build.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -97,19 +99,19 @@ async def test_a_build_waits_for_a_thread_no_longer_than_it_may() -> None:
                 hanging.release()
             super().create(job_args)
 
-    building = Building(
+    build_pool = BuildPool(
         SPECS, lambda job_id: Hanging(job_id.type, released), create_timeout=60, longest_wait=0.1
     )
-    builds = [asyncio.ensure_future(building.build("hangs", {}, "request")) for _ in range(THREADS)]
+    builds = [asyncio.ensure_future(build_pool.build("hangs", {}, "request")) for _ in range(THREADS)]
     try:
         for _ in builds:
             assert await asyncio.to_thread(hanging.acquire, timeout=20)
         for _ in range(2):
             with pytest.raises(ResourceExhaustedError) as caught:
-                await building.build("fine", {}, "request")
+                await build_pool.build("fine", {}, "request")
             assert caught.value.reason == "BUILD_NOT_STARTED"
             assert "within 0.1 s" in caught.value.message
     finally:
         released.set()
     assert all(built.job_chain.jobs for built in await asyncio.gather(*builds))
-    assert (await building.build("fine", {}, "request")).job_chain.jobs
+    assert (await build_pool.build("fine", {}, "request")).job_chain.jobs

@@ -22,7 +22,7 @@ _CROWD = 0.001
 """Seconds within which callbacks count as a crowd."""
 
 
-class Pacer:
+class CallbackThrottle:
     """Runs callbacks in the order in which they came: at once if they are few.
 
     Its users bound how many wait.
@@ -48,7 +48,7 @@ class Pacer:
             asyncio.get_running_loop().call_soon(self._turn)
         self._waiting.append((callback, arguments))
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Returns when it is the caller's turn: at once if callers are few."""
         if not self._waiting and self._has_room():
             return

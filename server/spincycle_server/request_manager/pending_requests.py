@@ -25,7 +25,7 @@ _COUNTED = 1.0
 """Seconds for which a count of many requests is good."""
 
 
-class WaitingRequests:
+class PendingRequests:
     """The requests that wait, oldest first.
 
     Args:

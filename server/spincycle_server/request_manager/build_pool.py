@@ -41,7 +41,7 @@ MAX_HANGING = 64
 """Threads that creates which do not end may keep, beyond those for other builds."""
 
 
-class Building:
+class BuildPool:
     """Builds job chains in threads.
 
     Args:

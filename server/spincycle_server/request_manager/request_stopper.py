@@ -30,7 +30,7 @@ STOP_TRIES = 3
 _PAUSE = 0.05
 
 
-class Stopping:
+class RequestStopper:
     """Stops requests.
 
     Args:

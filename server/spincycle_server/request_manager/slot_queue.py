@@ -17,7 +17,7 @@ Under twice the load places are waited for half a second, at times a whole one.
 """
 
 
-class Line:
+class SlotQueue:
     """Callers that wait, let go on one after the other. Calls at a time bound how many there are."""
 
     def __init__(self) -> None:

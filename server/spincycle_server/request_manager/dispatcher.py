@@ -17,9 +17,9 @@ import structlog
 from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, SpinCycleError, UnavailableError
 from spincycle_grpc.state import State
 from spincycle_server.request_manager.delivery import Delivery
-from spincycle_server.request_manager.line import Line
+from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.recovery import recovered
-from spincycle_server.request_manager.waiting import WaitingRequests
+from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class Dispatcher:
         self._runners = runners
         self._interval = interval
         self._suspended_timeout = suspended_timeout
-        self._waiting = WaitingRequests(store, self._give_out, limit=max_waiting, interval=interval)
+        self._waiting = PendingRequests(store, self._give_out, limit=max_waiting, interval=interval)
         self.delivery = Delivery(store, runners, self._waiting, on_sent=self._sent, on_gone=self.wake)
-        self._line = Line()
+        self._slot_queue = SlotQueue()
         self._wake = asyncio.Event()
 
     def check_room(self) -> None:
@@ -91,11 +91,11 @@ class Dispatcher:
         Where it is not for want of runners that it would have to wait, it first waits here for a moment.
         """
         if (self._waiting.any or not self.delivery.has_room) and self._runners.any_free:
-            await self._line.wait()
+            await self._slot_queue.wait()
         return None if self._waiting.any else self._pick()
 
     def _sent(self) -> None:
-        self._line.let_go_on(LET_IN if self._waiting.any else 1.0)
+        self._slot_queue.let_go_on(LET_IN if self._waiting.any else 1.0)
 
     def waits(self) -> None:
         """Tells that a new request has to wait, and is in the database."""

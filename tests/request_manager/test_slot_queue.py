@@ -9,9 +9,9 @@ import pytest
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.request_manager import delivery as delivery_module
-from spincycle_server.request_manager.dispatch import Dispatcher
-from spincycle_server.request_manager.line import Line
+from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
+from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.store import Store
 from tests.store.made import RUNNER, a_chain, create
 
@@ -19,12 +19,12 @@ FOR_EVER = 3600.0
 SOON = 20.0
 
 
-async def queued(line: Line, count: int) -> tuple[list[asyncio.Task[None]], list[int]]:
+async def queued(slot_queue: SlotQueue, count: int) -> tuple[list[asyncio.Task[None]], list[int]]:
     """Has callers wait. Returns them, and the list to which each adds its number when it goes on."""
     order: list[int] = []
 
     async def caller(number: int) -> None:
-        await line.wait(FOR_EVER)
+        await slot_queue.wait(FOR_EVER)
         order.append(number)
 
     tasks = [asyncio.create_task(caller(number)) for number in range(count)]
@@ -38,47 +38,47 @@ async def settled() -> None:
 
 
 async def test_callers_go_on_in_their_order() -> None:
-    line = Line()
-    tasks, order = await queued(line, 4)
-    line.let_go_on(1)
+    slot_queue = SlotQueue()
+    tasks, order = await queued(slot_queue, 4)
+    slot_queue.let_go_on(1)
     await settled()
     assert order == [0]
-    line.let_go_on(3)
+    slot_queue.let_go_on(3)
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3]
 
 
 async def test_halves_of_callers_add_up_and_nothing_is_saved_for_later() -> None:
-    line = Line()
-    line.let_go_on(5)  # Nobody waits.
-    tasks, order = await queued(line, 3)
+    slot_queue = SlotQueue()
+    slot_queue.let_go_on(5)  # Nobody waits.
+    tasks, order = await queued(slot_queue, 3)
     assert order == []
     lets = []
     for _ in range(4):
-        line.let_go_on(0.5)
+        slot_queue.let_go_on(0.5)
         await settled()
         lets.append(len(order))
     assert lets == [0, 1, 1, 2]
-    line.let_go_on(1)
+    slot_queue.let_go_on(1)
     await asyncio.gather(*tasks)
 
 
 async def test_who_has_gone_takes_nobodys_turn() -> None:
-    line = Line()
-    tasks, order = await queued(line, 3)
+    slot_queue = SlotQueue()
+    tasks, order = await queued(slot_queue, 3)
     tasks[0].cancel()
     await settled()
-    line.let_go_on(1)
+    slot_queue.let_go_on(1)
     await settled()
     assert order == [1]
-    line.let_go_on(1)
+    slot_queue.let_go_on(1)
     await asyncio.wait(tasks)
     assert order == [1, 2]
 
 
 async def test_a_caller_goes_on_when_its_patience_is_over() -> None:
     async with asyncio.timeout(SOON):
-        await Line().wait(0.01)
+        await SlotQueue().wait(0.01)
 
 
 class HeldRunners(Runners):
@@ -97,8 +97,8 @@ class HeldRunners(Runners):
 @pytest.fixture
 async def busy(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Dispatcher, HeldRunners]:
     """A dispatcher with as many chains on their way as may be, and its runners."""
-    monkeypatch.setattr(delivery_module, "MAX_SENDING", 2)
-    monkeypatch.setattr(Line.wait, "__defaults__", (FOR_EVER,))
+    monkeypatch.setattr(delivery_module, "MAX_IN_FLIGHT", 2)
+    monkeypatch.setattr(SlotQueue.wait, "__defaults__", (FOR_EVER,))
     runners = HeldRunners(store)
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)

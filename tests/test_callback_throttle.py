@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from spincycle_server.pacing import MANY, TURNS, Pacer
+from spincycle_server.callback_throttle import MANY, TURNS, CallbackThrottle
 
 CROWD = 5 * MANY
 
 
-def stopped_pacer() -> Pacer:
-    """Returns a pacer whose clock stands still, so that what comes next is always of the same crowd."""
-    return Pacer(lambda: 100.0)
+def stopped_throttle() -> CallbackThrottle:
+    """Returns a throttle whose clock stands still, so that what comes next is always of the same crowd."""
+    return CallbackThrottle(lambda: 100.0)
 
 
 class Turns:
@@ -30,7 +30,7 @@ class Turns:
         self._next.cancel()
 
 
-async def rounds_of(pacer: Pacer, size: int) -> list[tuple[int, int]]:
+async def rounds_of(throttle: CallbackThrottle, size: int) -> list[tuple[int, int]]:
     """Has a crowd done, in its order. Returns for each round the turn in which it was, and its size."""
     turns = Turns()
     done: list[tuple[int, int]] = []
@@ -42,7 +42,7 @@ async def rounds_of(pacer: Pacer, size: int) -> list[tuple[int, int]]:
             ended.set()
 
     for number in range(size):
-        pacer.run(do, number)
+        throttle.run(do, number)
     await ended.wait()
     turns.end()
     assert [number for _, number in done] == list(range(size))
@@ -51,40 +51,40 @@ async def rounds_of(pacer: Pacer, size: int) -> list[tuple[int, int]]:
 
 
 async def test_few_are_done_at_once() -> None:
-    pacer = stopped_pacer()
+    throttle = stopped_throttle()
     done: list[int] = []
     for number in range(MANY):
-        pacer.run(done.append, number)
+        throttle.run(done.append, number)
     assert done == list(range(MANY))
-    await asyncio.wait_for(stopped_pacer().turn(), 1)
+    await asyncio.wait_for(stopped_throttle().wait_turn(), 1)
 
 
 async def test_a_crowd_is_done_in_rounds_with_turns_between() -> None:
-    rounds = await rounds_of(stopped_pacer(), CROWD)
+    rounds = await rounds_of(stopped_throttle(), CROWD)
     assert [size for _, size in rounds] == [MANY] * 5
     turns = [turn for turn, _ in rounds]
     assert [after - before for before, after in itertools.pairwise(turns)] == [TURNS] * 4
 
 
 async def test_one_that_raises_keeps_nobody_waiting() -> None:
-    pacer = stopped_pacer()
+    throttle = stopped_throttle()
     caught: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: caught.append(context["exception"]))
     ended = asyncio.Event()
     for number in range(CROWD):
-        pacer.run((lambda: 1 / 0) if number == CROWD - 5 else lambda: None)
-    pacer.run(ended.set)
+        throttle.run((lambda: 1 / 0) if number == CROWD - 5 else lambda: None)
+    throttle.run(ended.set)
     async with asyncio.timeout(20):
         await ended.wait()
     assert [type(error) for error in caught] == [ZeroDivisionError]
 
 
 async def test_callers_wait_in_their_order_and_one_that_gives_up_keeps_nobody() -> None:
-    pacer = stopped_pacer()
+    throttle = stopped_throttle()
     order: list[int] = []
 
     async def caller(number: int) -> None:
-        await pacer.turn()
+        await throttle.wait_turn()
         order.append(number)
 
     callers = [asyncio.create_task(caller(number)) for number in range(CROWD)]
