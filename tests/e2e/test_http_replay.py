@@ -35,7 +35,7 @@ BAD_NUMBER = 'invalid {!r} parameter: "{}" cannot be parsed to uint: it must be 
 
 EMPTY = "an empty list or map"
 REQUEST_ID = "`requestId` of an error about one request"
-FORMATTING = "messages from a language's own formatting (`%!w(...)`, `Error 1062`)"
+FORMATTING = "messages from the language's own formatting (`%!w(...)`, `Error 1062`)"
 WRONG_STATE = "a request in the wrong state for the call"
 BAD_CHAIN = "an invalid job chain sent to a Job Runner"
 
@@ -70,7 +70,8 @@ DIFFERENCES = {
         body={"message": "request nosuch not found", "requestId": "nosuch", "httpStatus": 404},
     ),
     "create-unknown-type": Difference(
-        "unknown request type, missing required arg, `if` that matches nothing, `each` over what is no list",
+        "unknown request type, missing required arg, `if` that matches nothing, "
+        "`each` over a value that is not a list",
         status=400,
     ),
     "jr-new-chain-not-pending": Difference(BAD_CHAIN, status=400),
