@@ -8,7 +8,10 @@ RUN_ENV := .venv/run.stamp
 DEV_ENV := .venv/dev.stamp
 BIN := .venv/bin
 
-.PHONY: help run test check unit chaos protos lock format bench bench-find bench-rooms load picture clean
+# Tests start hundreds of processes, each of which would compile every module that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help run test check unit chaos package protos lock format bench bench-find bench-rooms load picture clean
 
 help: ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +41,14 @@ check: $(DEV_ENV) ## Style, types and contracts.
 
 unit: $(DEV_ENV) ## The tests alone, but for chaos, in 4 processes: most of them wait (ARGS is for pytest).
 	$(BIN)/python -m pytest tests/builtin_jobs $(ARGS)
-	$(BIN)/python -m pytest -m "not chaos" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos and not package" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart everything for MINUTES=5 on each DB (or one: sqlite, mariadb, postgresql), by SEED.
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
 		$(BIN)/python -m pytest tests/e2e/test_chaos.py -s
+
+package: $(DEV_ENV) ## Build the wheel, install it in empty environments, and run its commands there.
+	$(BIN)/python -m pytest -m package tests/test_package.py $(ARGS)
 
 protos: $(DEV_ENV) ## Write the stubs anew from the .proto files.
 	$(BIN)/python tools/protos.py generate

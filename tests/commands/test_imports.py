@@ -1,0 +1,48 @@
+"""Which libraries a command loads: those of the servers are slow to load, and only servers need them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "specs"
+PROGRAM = """
+import atexit, sys
+from spincycle_server.__main__ import main
+atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))
+sys.argv[0] = "spincycle"
+main()
+"""
+
+
+def modules_after(directory: Path, *arguments: str) -> set[str]:
+    """Returns the names of the modules that a process has loaded when its command has succeeded."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", [("migrate", "--check"), ("prune", "--older-than=1h")])
+def test_database_commands_load_no_server(command: tuple[str, ...], tmp_path: Path) -> None:
+    modules_after(tmp_path, "migrate")
+    modules = modules_after(tmp_path, *command)
+    assert "spincycle_server.database.engine" in modules
+    rooms = {f"spincycle_server.{room}" for room in ("rpc", "gateway", "request_manager", "specs")}
+    assert modules & {"grpc", "uvicorn", "uvloop", "starlette", *rooms} == set()
+
+
+@pytest.mark.parametrize("command", [("lint", str(EXAMPLES)), ("graph", str(EXAMPLES), "nap")])
+def test_spec_commands_load_neither_a_server_nor_a_database(command: tuple[str, ...], tmp_path: Path) -> None:
+    modules = modules_after(tmp_path, *command)
+    assert "spincycle_server.specs.parser" in modules
+    assert modules & {"grpc", "uvicorn", "uvloop", "starlette", "sqlalchemy", "alembic"} == set()
