@@ -115,7 +115,7 @@ def _throughput_table(figures: Figures) -> Table:
         "p99",
         "COMPLETE p50",
         "p99",
-        "CPU a request",
+        "CPU per request",
     )
     table = Table(*columns, box=MARKDOWN)
     for one in figures["throughput"]:
