@@ -26,6 +26,7 @@ from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.reports import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.service import RequestManagerService
+from spincycle_server.store.batches import BatchCommitter
 from spincycle_server.store.chain_reports import ApplyReports
 from spincycle_server.store.creation import CreateRequest
 from spincycle_server.store.group_commit import GroupCommitWriter
@@ -87,8 +88,14 @@ def before(owner: type, name: str, test: Callable[..., bool] = lambda *_: True) 
 
 def _around_commit(method: str, kind: type[Write], test: Test, at_least: int, number: int) -> Install:
     def install() -> None:
-        original = getattr(GroupCommitWriter, method)
+        original = getattr(BatchCommitter, method)
+        make_writer: Any = GroupCommitWriter.__init__
+        writers: dict[BatchCommitter, GroupCommitWriter] = {}
         seen = 0
+
+        def made(self: GroupCommitWriter, *arguments: Any, **named: Any) -> None:
+            make_writer(self, *arguments, **named)
+            writers[self.batches] = self
 
         def patched(self: Any, *arguments: Any) -> Any:
             nonlocal seen
@@ -98,33 +105,34 @@ def _around_commit(method: str, kind: type[Write], test: Test, at_least: int, nu
             if wanted >= at_least:
                 seen += 1
                 if seen == number:
-                    if method == "_apply":
+                    if method == "apply":
                         arguments[0].flush()  # Else nothing would have been sent yet.
                     die()
             elif wanted:
-                _wait_for_others(self, at_least)
+                _wait_for_others(writers[self], at_least)
             return result
 
-        setattr(GroupCommitWriter, method, patched)
+        setattr(BatchCommitter, method, patched)
+        GroupCommitWriter.__init__ = made  # type: ignore[method-assign]
 
     return install
 
 
-def _wait_for_others(writer: Any, count: int) -> None:
+def _wait_for_others(writer: GroupCommitWriter, count: int) -> None:
     """Waits, for a while, until so many writes wait for the next transaction, which does them together."""
     deadline = time.monotonic() + STEP
-    while writer._queue.qsize() < count and time.monotonic() < deadline:
+    while writer.waiting < count and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
 def committed(kind: type[Write], test: Test = _always, *, at_least: int = 1, number: int = 1) -> Install:
     """Dies when a transaction with such writes is committed, before anybody is told."""
-    return _around_commit("_done", kind, test, at_least, number)
+    return _around_commit("run", kind, test, at_least, number)
 
 
 def uncommitted(kind: type[Write], test: Test = _always, *, at_least: int = 1) -> Install:
     """Dies when such writes are done and their transaction is not committed."""
-    return _around_commit("_apply", kind, test, at_least, 1)
+    return _around_commit("apply", kind, test, at_least, 1)
 
 
 def _has_tries(write: ApplyReports) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spincycle_server.store import Store
-from tests.store.made import RUNNER
+from tests.store.samples import RUNNER
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from spincycle_server.request_manager import delivery as delivery_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
-from tests.store.made import RUNNER, a_chain, create
+from tests.store.samples import RUNNER, a_chain, create
 
 FULL = ResourceExhaustedError("full", reason="TOO_MANY_CHAINS")
 AWAY = UnavailableError("cannot reach it")

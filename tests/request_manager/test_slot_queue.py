@@ -13,7 +13,7 @@ from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.store import Store
-from tests.store.made import RUNNER, a_chain, create
+from tests.store.samples import RUNNER, a_chain, create
 
 FOR_EVER = 3600.0
 SOON = 20.0

@@ -25,7 +25,15 @@ from spincycle_server.rpc import CallContext
 from spincycle_server.store import Store
 from spincycle_server.store.schema import request_archives, suspended_job_chains
 from tests.request_manager.test_delivery import AWAY, SOON, ToldRunners
-from tests.store.made import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_suspended_chain, create
+from tests.store.samples import (
+    OTHER_RUNNER,
+    RUNNER,
+    a_chain,
+    a_log_entry,
+    a_report,
+    a_suspended_chain,
+    create,
+)
 
 
 async def state_of(store: Store, request_id: str) -> State:

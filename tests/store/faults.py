@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
-from spincycle_server.store.group_commit import GroupCommitWriter
+from spincycle_server.store.batches import BatchCommitter
 
 FAULTS = ("none", "before commit", "after commit")
 
@@ -54,19 +54,20 @@ class WriteFaults:
         self.count = 0
         self._when = when
         self._fails_next = True
-        self._commit: Callable[[GroupCommitWriter, Transaction], None] = GroupCommitWriter._commit_now
+        self._commit: Callable[[BatchCommitter, Transaction], None] = BatchCommitter.commit
         for writer in {store._writer, store._creator}:
-            writer._commit_now = partial(self._commit_now, writer)  # type: ignore[method-assign]
+            batches = writer.batches
+            batches.commit = partial(self._fail, batches)  # type: ignore[method-assign]
 
-    def _commit_now(self, writer: GroupCommitWriter, transaction: Transaction) -> None:
+    def _fail(self, batches: BatchCommitter, transaction: Transaction) -> None:
         fails, self._fails_next = self._fails_next, not self._fails_next
         if not fails:
-            self._commit(writer, transaction)
+            self._commit(batches, transaction)
             return
         self.count += 1
         driver = transaction.connection.connection.driver_connection
         if self._when == "after commit":
-            self._commit(writer, transaction)
+            self._commit(batches, transaction)
         else:
             transaction.flush()
         _break(driver)

@@ -17,7 +17,7 @@ from spincycle_server.store import DatabaseOptions, Store
 from tests.databases import SharedServers
 from tests.store import original
 from tests.store.conftest import OPTIONS
-from tests.store.made import a_chain, a_log_entry, a_request
+from tests.store.samples import a_chain, a_log_entry, a_request
 
 
 @pytest.fixture(params=original.EXITS)

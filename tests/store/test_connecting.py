@@ -23,7 +23,7 @@ from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions, Store
 from tests.databases import MariaDb, SharedServers
 from tests.store.conftest import OPTIONS
-from tests.store.made import create
+from tests.store.samples import create
 
 
 @dataclass(frozen=True)

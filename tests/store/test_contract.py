@@ -20,7 +20,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     Assignment,
 )
 from spincycle_server.store import Store
-from tests.store.made import (
+from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
     a_chain,

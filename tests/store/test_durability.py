@@ -12,14 +12,14 @@ from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
 from tests.databases import database_server
 from tests.store.conftest import OPTIONS, migrate
-from tests.store.made import create
+from tests.store.samples import create
 
 
 async def test_a_write_is_answered_after_its_commit(database_url: str) -> None:
     migrate(database_url)
     store = await Store.open(database_url, OPTIONS)
     reached, let = threading.Event(), threading.Event()
-    commit = store._creator._commit_now
+    commit = store._creator.batches.commit
 
     def held(transaction: Transaction) -> None:
         transaction.flush()
@@ -27,7 +27,7 @@ async def test_a_write_is_answered_after_its_commit(database_url: str) -> None:
         assert let.wait(20)
         commit(transaction)
 
-    store._creator._commit_now = held  # type: ignore[method-assign]
+    store._creator.batches.commit = held  # type: ignore[method-assign]
     creating = asyncio.create_task(create(store))
     assert await asyncio.to_thread(reached.wait, 20)
     assert not creating.done()

@@ -14,7 +14,7 @@ from spincycle_server.store import DatabaseOptions, Store
 from spincycle_server.store.schema import requests
 from tests.databases import SharedServers
 from tests.store.conftest import OPTIONS, migrate
-from tests.store.made import RUNNER, create
+from tests.store.samples import RUNNER, create
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])

@@ -13,7 +13,7 @@ from spincycle_grpc.errors import UnavailableError
 from spincycle_server.store import Store
 from spincycle_server.store.schema import requests
 from tests.store.conftest import OPTIONS, engine_of
-from tests.store.made import a_log_entry, create
+from tests.store.samples import a_log_entry, create
 
 
 class Room:

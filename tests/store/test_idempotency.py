@@ -18,7 +18,7 @@ from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store
 from spincycle_server.store.schema import idempotency_keys, request_archives, requests
 from tests.store.conftest import OPTIONS, engine_of, migrate
-from tests.store.made import RUNNER, a_chain, a_request, create
+from tests.store.samples import RUNNER, a_chain, a_request, create
 
 SECRET = "the-secret-key"
 

@@ -15,7 +15,7 @@ from spincycle_server.store import Store
 from spincycle_server.store.schema import idempotency_keys, job_log, metadata, requests
 from tests.store.conftest import OPTIONS, engine_of, migrate
 from tests.store.faults import FAULTS, CommitFaults
-from tests.store.made import a_log_entry, a_suspended_chain, create
+from tests.store.samples import a_log_entry, a_suspended_chain, create
 
 HOUR = 3_600_000_000
 TABLES = (

@@ -20,7 +20,7 @@ from spincycle_server.store import DatabaseOptions, Store, finding
 from spincycle_server.store.scan import Scan
 from tests.databases import DATABASES, SharedServers
 from tests.store.conftest import migrate
-from tests.store.made import create
+from tests.store.samples import create
 
 HASTY = DatabaseOptions(timeout=2.0)
 SLEEP = 60

@@ -23,7 +23,7 @@ from spincycle_server.store import group_commit as writer_module
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.write import Write
 from tests.store.conftest import OPTIONS, migrate
-from tests.store.made import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_request, create
+from tests.store.samples import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_request, create
 
 SOON = 20.0
 

@@ -90,7 +90,7 @@ class Store:
     @property
     def commits(self) -> int:
         """The number of transactions committed so far."""
-        return sum(writer.commits for writer in {self._writer, self._creator})
+        return sum(writer.batches.commits for writer in {self._writer, self._creator})
 
     async def create_request(
         self,

@@ -1,0 +1,62 @@
+"""When a batch whose transaction failed is tried again."""
+
+from __future__ import annotations
+
+import time
+
+from spincycle_grpc.backoff import Backoff
+from spincycle_server.database.troubles import Trouble
+
+MAX_CONFLICTS = 8
+"""Attempts that may fail because another transaction was in the way."""
+
+MAX_DUPLICATES = 3
+"""Attempts of a single write that may fail because a row with its key exists."""
+
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.5
+
+
+class BatchRetries:
+    """Decides after each failed attempt of one batch whether there is another attempt.
+
+    Args:
+        writes: The number of writes in the batch.
+        patience: Seconds to wait for the database to come back.
+        is_away: Whether the database was away when the last batch was given up. There is no waiting then:
+            one batch has waited already.
+    """
+
+    def __init__(self, writes: int, patience: float, *, is_away: bool) -> None:
+        self._patience = patience
+        self._deadline = time.monotonic() + (0 if is_away else patience)
+        self._limits = {
+            Trouble.CONFLICT: MAX_CONFLICTS,
+            # The writes of a larger batch are done one by one next.
+            Trouble.DUPLICATE: MAX_DUPLICATES if writes == 1 else 0,
+        }
+        self._conflicts = 0
+        self._is_extended = False
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+
+    def allow(self, trouble: Trouble, *, is_commit_sent: bool) -> bool:
+        """Counts a failed attempt, and returns whether there is another one.
+
+        Args:
+            trouble: Why the attempt failed.
+            is_commit_sent: Whether the transaction may be committed although it failed.
+        """
+        if trouble is Trouble.AWAY:
+            if is_commit_sent and not self._is_extended:
+                # However long the commit took, there must be time to look up whether it happened.
+                self._is_extended = True
+                self._deadline = max(self._deadline, time.monotonic() + self._patience)
+        else:
+            self._conflicts += 1
+            if self._conflicts >= self._limits.get(trouble, 0):
+                return False
+        return time.monotonic() <= self._deadline
+
+    def pause(self) -> None:
+        """Sleeps before the next attempt."""
+        time.sleep(self._backoff.next())

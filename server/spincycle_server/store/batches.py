@@ -1,0 +1,121 @@
+"""Committing a batch of writes in one transaction, exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy.engine import Connection, Engine
+
+from spincycle_server.database.transaction import Transaction
+from spincycle_server.database.troubles import Trouble, trouble_of
+from spincycle_server.store.batch_retries import BatchRetries
+from spincycle_server.store.write import Write
+from spincycle_server.store.writer_row import WriterRow
+
+logger = structlog.get_logger(__name__)
+
+
+class BatchCommitter:
+    """Commits the batches of one writer, one after the other.
+
+    Args:
+        engine: Connects to the database.
+        patience: Seconds to wait for the database to come back.
+
+    Attributes:
+        commits: The number of batches committed so far.
+    """
+
+    def __init__(self, engine: Engine, *, patience: float) -> None:
+        self.commits = 0
+        self._engine = engine
+        self._patience = patience
+        self._row = WriterRow(engine)
+        self._is_away = False
+
+    def run(self, writes: Sequence[Write]) -> list[Any]:
+        """Makes the writes' changes exactly once, in as many attempts as that takes.
+
+        Returns:
+            The result of each write, as `Write.apply_all` returns it.
+
+        Raises:
+            Exception: The error of the last attempt. Nothing is committed, unless the database stayed away
+                after a COMMIT was sent: then nobody can tell.
+        """
+        self._row.next_batch()
+        retries = BatchRetries(len(writes), self._patience, is_away=self._is_away)
+        sent: list[Any] | None = None  # The results of a transaction whose COMMIT was sent.
+        while True:
+            try:
+                if sent is None or not self._row.is_committed():
+                    sent = None
+                    self._row.ensure()
+                    with self._transaction() as transaction:
+                        results = self.apply(transaction, writes)
+                        sent = results
+                        self.commit(transaction)
+            except Exception as error:
+                trouble = trouble_of(error)
+                if not retries.allow(trouble, is_commit_sent=sent is not None):
+                    self._is_away = trouble is Trouble.AWAY
+                    raise
+                logger.warning("transaction failed, trying again", trouble=trouble.name, writes=len(writes))
+            else:
+                self._is_away = False
+                self.commits += 1
+                return sent
+            retries.pause()
+
+    def apply(self, transaction: Transaction, writes: Sequence[Write]) -> list[Any]:
+        """Makes the changes in an open transaction, kind by kind, and returns the result of each write."""
+        kinds: defaultdict[type[Write], list[int]] = defaultdict(list)
+        for index, write in enumerate(writes):
+            kinds[type(write)].append(index)
+        results: list[Any] = [None] * len(writes)
+        for kind in sorted(kinds, key=lambda kind: kind.order):
+            indexes = kinds[kind]
+            answers = kind.apply_all(transaction, [writes[index] for index in indexes])
+            for index, answer in zip(indexes, answers, strict=True):
+                results[index] = answer
+        self._row.store_number(transaction)
+        return results
+
+    def commit(self, transaction: Transaction) -> None:
+        """Commits a transaction."""
+        transaction.commit()
+        self._row.committed()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        with self._engine.connect() as connection, _rolled_back(connection):
+            connection.begin()
+            yield Transaction(connection)
+
+
+@contextlib.contextmanager
+def _rolled_back(connection: Connection) -> Iterator[None]:
+    """After an error, also one of the commit: rolls back, and drops a connection that is broken."""
+    try:
+        yield
+    except Exception as error:
+        if trouble_of(error) is Trouble.AWAY or not _roll_back(connection):
+            connection.invalidate()
+        raise
+
+
+def _roll_back(connection: Connection) -> bool:
+    """Rolls back in the driver, because SQLAlchemy does nothing after a failed commit.
+
+    Returns:
+        Whether the rollback succeeded.
+    """
+    try:
+        connection.connection.rollback()
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""A writer's row in the table `writers`: it tells whether a commit whose answer was lost has happened."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+
+from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, update
+from sqlalchemy.engine import Engine
+
+from spincycle_server.database.clock import EXPRESSIONS, now_expression
+from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.schema import writers
+
+_KEPT = 86_400_000_000
+"""Microseconds after which others delete the row of a writer that has written nothing."""
+
+_REFRESH = _KEPT / 2e6
+"""Seconds without a commit after which a writer checks that its row still exists: half of `_KEPT`."""
+
+
+def _set_number(dialect_name: str) -> Update:
+    now = bindparam("now", type_=BigInteger) if dialect_name == "sqlite" else EXPRESSIONS[dialect_name]
+    return (
+        update(writers)
+        .where(writers.c.writer_id == bindparam("key"))
+        .values(batch=bindparam("number"), updated_at=now)
+    )
+
+
+_SET_NUMBER = RowStatement(_set_number)
+_SELECT_NUMBER = select(writers.c.batch).where(writers.c.writer_id == bindparam("key")).with_for_update()
+
+
+class WriterRow:
+    """Numbers the batches of one writer. Each transaction stores the number of its batch in the row.
+
+    Args:
+        engine: Connects to the database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._id = uuid.uuid4().hex[:20]
+        self._number = 0
+        self._refreshed_at = -math.inf
+
+    def next_batch(self) -> None:
+        """Starts the next batch. Transactions of the same batch that are done again share its number."""
+        self._number += 1
+
+    def ensure(self) -> None:
+        """Creates the row in a transaction of its own, unless the row certainly exists.
+
+        `is_committed` needs the row: its lock makes the lookup wait for a transaction that is still ending.
+        """
+        if time.monotonic() - self._refreshed_at < _REFRESH:
+            return
+        with self._engine.begin() as connection:
+            now = now_expression(connection)
+            connection.execute(delete(writers).where(writers.c.updated_at < now - _KEPT))
+            if connection.scalar(_SELECT_NUMBER, {"key": self._id}) is None:
+                row = {"writer_id": self._id, "batch": self._number - 1, "updated_at": now}
+                connection.execute(insert(writers).values(row))
+        self._refreshed_at = time.monotonic()
+
+    def store_number(self, transaction: Transaction) -> None:
+        """Adds the number of the batch to a transaction."""
+        row = {"key": self._id, "number": self._number, "now": time.time_ns() // 1000}
+        # First in the packet: the row is locked while the other changes are still being made.
+        transaction.change(_SET_NUMBER, [row], first=True)
+
+    def committed(self) -> None:
+        """Notes that a transaction with the number is committed, so the row exists."""
+        self._refreshed_at = time.monotonic()
+
+    def is_committed(self) -> bool:
+        """Looks up whether a transaction of this batch is committed. Waits for one that is still ending."""
+        with self._engine.connect() as connection:
+            number = connection.scalar(_SELECT_NUMBER, {"key": self._id})
+        return bool(number == self._number)
