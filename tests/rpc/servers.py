@@ -1,0 +1,41 @@
+"""gRPC servers in the process of a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+
+from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
+from spincycle_server.rpc import Authenticator, Gate, GrpcServer, MethodTable
+
+REQUEST_MANAGER = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
+RUNNER_REPORTS = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
+
+
+@asynccontextmanager
+async def serving(
+    service: ServiceDescriptor,
+    servicer: object,
+    *,
+    gate: Gate | None = None,
+    authenticator: Authenticator | None = None,
+) -> AsyncIterator[tuple[GrpcServer, str]]:
+    """Runs a server of one service. Yields the server and its address."""
+    server = GrpcServer([MethodTable(service, servicer, gate or Gate(1000), authenticator)], "127.0.0.1:0")
+    await server.start()
+    try:
+        yield server, f"127.0.0.1:{server.port}"
+    finally:
+        await server.stop(0)
+
+
+async def rpc_error(call: Awaitable[object]) -> grpc.aio.AioRpcError:
+    """Returns the error with which a call fails."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value

@@ -1,0 +1,331 @@
+"""The gRPC server, called over the loopback interface: errors, health, reflection and shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
+
+from spincycle_grpc.caller import Caller
+from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, UnauthenticatedError, UnavailableError
+from spincycle_grpc.rpc_errors import error_from_rpc
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse, GetRequest
+from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
+from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
+from spincycle_server.rpc import Authenticator, CallContext, Gate, GrpcServer, MethodTable
+from tests.rpc.servers import REQUEST_MANAGER, RUNNER_REPORTS, rpc_error, serving
+
+LIMIT = 60.0
+"""Seconds, only against hanging."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Manager:
+    """Answers creates with the type of the request, and fails all other calls with one error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.contexts: list[CallContext] = []
+
+    def __getattr__(self, _: str) -> Callable[..., Any]:
+        return self._fail
+
+    async def Create(self, request: CreateRequest, context: CallContext) -> CreateResponse:
+        self.contexts.append(context)
+        response = CreateResponse()
+        response.request.id = request.type
+        return response
+
+    async def _fail(self, *_: object) -> None:
+        assert self._error is not None
+        raise self._error
+
+
+class SlowManager:
+    """Answers creates when a test lets it."""
+
+    def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.is_cancelled = asyncio.Event()
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+    async def Create(self, request: CreateRequest, context: CallContext) -> CreateResponse:
+        self.has_begun.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.is_cancelled.set()
+            raise
+        return CreateResponse()
+
+
+class Reports:
+    """Answers each report. Fails at the end of a stream if a test says so."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+    async def Report(
+        self, requests: AsyncIterator[ReportRequest], context: CallContext
+    ) -> AsyncIterator[ReportResponse]:
+        async for _ in requests:
+            yield ReportResponse()
+        if self._error is not None:
+            raise self._error
+
+
+class Nobody:
+    """Authenticates nobody."""
+
+    async def authenticate(self, metadata: object, peer: str) -> Caller:
+        raise UnauthenticatedError("send a token", reason="NO_TOKEN")
+
+
+async def test_a_method_gets_metadata_and_peer() -> None:
+    manager = Manager()
+    async with (
+        serving(REQUEST_MANAGER, manager) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = RequestManagerStub(channel)
+        metadata = (("authorization", "Bearer x"), ("trace-bin", b"\x00\xff"))
+        answer = await stub.Create(CreateRequest(type="nap"), metadata=metadata, timeout=LIMIT)
+    assert answer.request.id == "nap"
+    (context,) = manager.contexts
+    assert context.transport == "grpc"
+    assert not context.is_paced
+    assert context.metadata["authorization"] == "Bearer x"
+    assert "trace-bin" not in context.metadata
+    assert context.peer.startswith("ipv4:127.0.0.1:")
+
+
+@pytest.mark.parametrize("error_class", ERROR_CLASSES.values())
+async def test_an_error_reaches_the_client_with_status_reason_message_and_request_id(
+    error_class: type[SpinCycleError],
+) -> None:
+    raised = error_class("the pot is empty: add water", reason="POT_EMPTY", request_id="abc")
+    async with (
+        serving(REQUEST_MANAGER, Manager(raised)) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = RequestManagerStub(channel)
+        error = await rpc_error(stub.Get(GetRequest(), timeout=LIMIT))
+    assert error.code().value[0] == raised.status.grpc_code
+    assert error.details() == raised.message
+    received = error_from_rpc(error, address)
+    assert type(received) is error_class
+    assert (received.reason, received.message, received.request_id) == (
+        "POT_EMPTY",
+        "the pot is empty: add water",
+        "abc",
+    )
+
+
+async def test_an_unexpected_exception_reaches_the_client_as_internal_without_its_text() -> None:
+    async with (
+        serving(REQUEST_MANAGER, Manager(ValueError("secret of the code"))) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = RequestManagerStub(channel)
+        with capture_logs() as logs:
+            error = await rpc_error(stub.Get(GetRequest(request_id="abc"), timeout=LIMIT))
+    assert error.code() == grpc.StatusCode.INTERNAL
+    assert "secret" not in (error.details() or "")
+    assert error_from_rpc(error, address).request_id == "abc"
+    assert [event["log_level"] for event in logs] == ["error"]
+
+
+async def test_an_unknown_method_is_unimplemented() -> None:
+    async with (
+        serving(REQUEST_MANAGER, Manager()) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        method: Any = channel.unary_unary(f"/{REQUEST_MANAGER.full_name}/Nothing")
+        error = await rpc_error(method(b"", timeout=LIMIT))
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("gate", "authenticator", "reason"),
+    [
+        (Gate(1), None, "BAD_MESSAGE"),
+        (Gate(0), None, "TOO_MANY_CALLS"),
+        (Gate(1), Nobody(), "NO_TOKEN"),
+    ],
+)
+async def test_a_request_that_cannot_be_parsed_passes_the_gate_and_authentication_first(
+    gate: Gate, authenticator: Authenticator | None, reason: str
+) -> None:
+    with capture_logs() as logs:
+        async with (
+            serving(REQUEST_MANAGER, Manager(), gate=gate, authenticator=authenticator) as (_, address),
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            method: Any = channel.unary_unary(f"/{REQUEST_MANAGER.full_name}/Create")
+            error = await rpc_error(method(b"\xff", timeout=LIMIT))
+    received = error_from_rpc(error, address)
+    assert received.reason == reason
+    if reason == "BAD_MESSAGE":
+        assert "not a valid spincycle.v1.CreateRequest" in received.message
+    assert reason == "TOO_MANY_CALLS" or [event["reason"] for event in logs] == [reason]
+
+
+async def test_a_stream_ends_at_a_request_that_cannot_be_parsed() -> None:
+    async def bodies() -> AsyncIterator[bytes]:
+        yield b""
+        yield b"\xff"
+
+    async with (
+        serving(RUNNER_REPORTS, Reports()) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+        asyncio.timeout(LIMIT),
+    ):
+        method: Any = channel.stream_stream(f"/{RUNNER_REPORTS.full_name}/Report")
+        call = method(bodies())
+        assert await call.read() == b""
+        error = await rpc_error(call.read())
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error_from_rpc(error, address).reason == "BAD_MESSAGE"
+
+
+async def test_an_error_of_a_stream_reaches_the_client_after_the_answers() -> None:
+    raised = UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
+
+    async def bodies() -> AsyncIterator[bytes]:
+        yield b""
+
+    async with (
+        serving(RUNNER_REPORTS, Reports(raised)) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+        asyncio.timeout(LIMIT),
+    ):
+        method: Any = channel.stream_stream(f"/{RUNNER_REPORTS.full_name}/Report")
+        call = method(bodies())
+        assert await call.read() == b""
+        error = await rpc_error(call.read())
+    received = error_from_rpc(error, address)
+    assert (type(received), received.reason) == (UnavailableError, "SHUTTING_DOWN")
+
+
+async def test_a_call_whose_deadline_passes_is_cancelled() -> None:
+    manager = SlowManager()
+    async with (
+        serving(REQUEST_MANAGER, manager) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+        asyncio.timeout(LIMIT),
+    ):
+        stub: Any = RequestManagerStub(channel)
+        error = await rpc_error(stub.Create(CreateRequest(), timeout=0.5))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        await manager.is_cancelled.wait()
+
+
+async def health_of(channel: grpc.aio.Channel, service: str) -> int:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=LIMIT)
+    status: int = answer.status
+    return status
+
+
+async def test_health_says_whether_the_server_and_its_services_serve() -> None:
+    async with (
+        serving(REQUEST_MANAGER, Manager()) as (server, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        for is_serving, status in ((True, SERVING), (False, NOT_SERVING), (True, SERVING)):
+            await server.set_serving(is_serving)
+            assert await health_of(channel, "") == status
+            assert await health_of(channel, REQUEST_MANAGER.full_name) == status
+        error = await rpc_error(health_of(channel, "no.such.Service"))
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_client_that_watches_health_is_told_of_each_change() -> None:
+    async with (
+        serving(REQUEST_MANAGER, Manager()) as (server, address),
+        grpc.aio.insecure_channel(address) as channel,
+        asyncio.timeout(LIMIT),
+    ):
+        await server.set_serving(True)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        call = stub.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await call.read()).status == SERVING
+        await server.set_serving(False)
+        assert (await call.read()).status == NOT_SERVING
+        call.cancel()
+
+
+async def test_reflection_lists_the_services_and_describes_their_methods() -> None:
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=REQUEST_MANAGER.full_name),
+    ]
+    async with (
+        serving(REQUEST_MANAGER, Manager()) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+        call = stub.ServerReflectionInfo(iter(requests), timeout=LIMIT)
+        listed, described = [answer async for answer in call]
+    assert {service.name for service in listed.list_services_response.service} == {
+        REQUEST_MANAGER.full_name,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    assert REQUEST_MANAGER.file.serialized_pb in described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_a_call_in_flight_is_answered_within_the_grace_of_a_stop() -> None:
+    manager = SlowManager()
+    async with (
+        serving(REQUEST_MANAGER, manager) as (server, address),
+        grpc.aio.insecure_channel(address) as channel,
+        asyncio.timeout(LIMIT),
+    ):
+        stub: Any = RequestManagerStub(channel)
+        call = stub.Create(CreateRequest())
+        await manager.has_begun.wait()
+        stopping = asyncio.create_task(server.stop(LIMIT))
+        await until_refused(address)
+        assert not stopping.done()
+        manager.may_end.set()
+        assert await call == CreateResponse()
+        await stopping
+
+
+async def until_refused(address: str) -> None:
+    """Calls on new connections until the server does not accept them."""
+    code = grpc.StatusCode.OK
+    while code is not grpc.StatusCode.UNAVAILABLE:
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub: Any = RequestManagerStub(channel)
+            code = (await rpc_error(stub.Create(CreateRequest(), timeout=0.2))).code()
+
+
+async def test_a_server_cannot_listen_on_an_address_in_use() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = GrpcServer([MethodTable(REQUEST_MANAGER, Manager(), Gate(1))], address)
+        with pytest.raises(UnavailableError) as caught:
+            await server.start()
+        await server.stop(0)
+    assert caught.value.reason == "ADDRESS_IN_USE"
+    assert address in caught.value.message

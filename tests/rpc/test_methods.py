@@ -1,0 +1,352 @@
+"""What wraps each method: the gate, authentication, pacing, errors and the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from spincycle_grpc.caller import Caller
+from spincycle_grpc.errors import (
+    ERROR_CLASSES,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SpinCycleError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
+from spincycle_grpc.v1.request_manager_pb2 import GetRequest
+from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
+from spincycle_server.rpc import Authenticator, CallContext, Gate, Method, MethodTable
+
+SERVICE = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
+REPORTS = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
+LIMIT = 60.0
+"""Seconds, only against hanging."""
+
+REQUEST = GetRequest(request_id="abc")
+CONTEXT = CallContext(transport="grpc", metadata={"token": "secret"}, peer="ipv4:10.0.0.1:99")
+
+
+class Servicer:
+    """A Request Manager whose methods all do what a test says."""
+
+    def __init__(self, behavior: Callable[..., Awaitable[object]]) -> None:
+        self._behavior = behavior
+
+    def __getattr__(self, _: str) -> Callable[..., Awaitable[object]]:
+        return self._behavior
+
+
+class ByToken:
+    """Authenticates callers by their token. Records what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Mapping[str, str], str]] = []
+
+    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Caller:
+        self.asked.append((metadata, peer))
+        if metadata.get("token") != "secret":
+            raise UnauthenticatedError("send a token", reason="NO_TOKEN")
+        return Caller("ada", frozenset({"ops"}))
+
+
+async def answer_context(request: object, context: CallContext) -> object:
+    return context
+
+
+async def do_nothing(request: object, context: CallContext) -> object:
+    return None
+
+
+def raising(error: BaseException) -> Callable[..., Awaitable[object]]:
+    async def behavior(request: object, context: CallContext) -> object:
+        raise error
+
+    return behavior
+
+
+def method_of(
+    behavior: Callable[..., Awaitable[object]],
+    *,
+    gate: Gate | None = None,
+    authenticator: Authenticator | None = None,
+    reserved: tuple[str, ...] = (),
+) -> Method:
+    table = MethodTable(SERVICE, Servicer(behavior), gate or Gate(10), authenticator, reserved=reserved)
+    return table.methods["Get"]
+
+
+async def failed(call: Awaitable[object]) -> tuple[SpinCycleError, list[EventDict]]:
+    """Returns the error of a call, and what it logged."""
+    with capture_logs() as logs, pytest.raises(SpinCycleError) as caught:
+        await call
+    return caught.value, list(logs)
+
+
+def test_a_table_has_all_methods_of_its_service() -> None:
+    table = MethodTable(SERVICE, Servicer(do_nothing), Gate(1), reserved=("Get",))
+    assert set(table.methods) == {descriptor.name for descriptor in SERVICE.methods}
+    assert table.methods["Get"].request_type is GetRequest
+    assert {name for name, method in table.methods.items() if method.is_reserved} == {"Get"}
+    assert not any(method.is_stream for method in table.methods.values())
+
+
+async def test_without_an_authenticator_the_caller_is_nobody() -> None:
+    context = await method_of(answer_context).call(REQUEST, CONTEXT)
+    assert context == CONTEXT
+    assert context.caller == Caller()
+
+
+async def test_the_authenticator_gets_metadata_and_peer_and_the_method_gets_the_caller() -> None:
+    authenticator = ByToken()
+    context = await method_of(answer_context, authenticator=authenticator).call(REQUEST, CONTEXT)
+    assert authenticator.asked == [(CONTEXT.metadata, CONTEXT.peer)]
+    assert context.caller == Caller("ada", frozenset({"ops"}))
+    assert (context.transport, context.metadata, context.peer) == ("grpc", CONTEXT.metadata, CONTEXT.peer)
+
+
+async def test_a_caller_that_is_not_authenticated_does_not_reach_the_method() -> None:
+    method = method_of(raising(AssertionError("called")), authenticator=ByToken())
+    error, logs = await failed(method.call(REQUEST, CallContext(peer="somewhere")))
+    assert error.reason == "NO_TOKEN"
+    assert [(event["reason"], event["peer"]) for event in logs] == [("NO_TOKEN", "somewhere")]
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"), [("secret", "BAD_MESSAGE"), ("", "NO_TOKEN")], ids=["known", "unknown"]
+)
+async def test_only_an_authenticated_caller_learns_that_its_request_could_not_be_parsed(
+    token: str, reason: str
+) -> None:
+    method = method_of(do_nothing, authenticator=ByToken())
+    broken = InvalidArgumentError("not a GetRequest", reason="BAD_MESSAGE")
+    error, _ = await failed(method.call(broken, CallContext(metadata={"token": token})))
+    assert error.reason == reason
+
+
+async def test_a_full_gate_refuses_calls_before_anybody_is_asked_who_calls() -> None:
+    authenticator = ByToken()
+    error, _ = await failed(
+        method_of(do_nothing, gate=Gate(0), authenticator=authenticator).call(REQUEST, CONTEXT)
+    )
+    assert error.reason == "TOO_MANY_CALLS"
+    assert not authenticator.asked
+
+
+async def test_a_full_gate_admits_calls_of_other_servers() -> None:
+    assert await method_of(do_nothing, gate=Gate(0), reserved=("Get",)).call(REQUEST, CONTEXT) is None
+
+
+async def test_a_closed_gate_refuses_calls() -> None:
+    gate = Gate(10)
+    gate.close()
+    error, _ = await failed(method_of(do_nothing, gate=gate).call(REQUEST, CONTEXT))
+    assert error.reason == "SHUTTING_DOWN"
+
+
+@pytest.mark.parametrize(
+    "error", [NotFoundError("no"), ResourceExhaustedError("full"), ValueError("bug"), None], ids=repr
+)
+async def test_every_call_leaves_the_gate(error: Exception | None) -> None:
+    gate = Gate(1)
+    method = method_of(do_nothing if error is None else raising(error), gate=gate)
+    for _ in range(2):
+        if error is None:
+            await method.call(REQUEST, CONTEXT)
+        else:
+            await failed(method.call(REQUEST, CONTEXT))
+    async with asyncio.timeout(LIMIT):
+        await gate.wait_idle()
+
+
+async def test_a_cancelled_call_leaves_the_gate_and_is_not_an_error() -> None:
+    gate = Gate(1)
+    method = method_of(lambda *_: asyncio.sleep(LIMIT), gate=gate)
+    with capture_logs() as logs:
+        call = asyncio.create_task(method.call(REQUEST, CONTEXT))
+        while not gate.is_full:  # noqa: ASYNC110 (the gate has no event for this)
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert not gate.is_full
+    assert not logs
+
+
+class CountingGate(Gate):
+    """Counts calls that wait for their turn."""
+
+    turns = 0
+
+    async def wait_turn(self) -> None:
+        self.turns += 1
+
+
+@pytest.mark.parametrize(
+    ("is_paced", "reserved", "turns"), [(True, (), 1), (False, (), 0), (True, ("Get",), 0)]
+)
+async def test_only_paced_calls_of_users_wait_for_their_turn(
+    is_paced: bool, reserved: tuple[str, ...], turns: int
+) -> None:
+    gate = CountingGate(10)
+    await method_of(do_nothing, gate=gate, reserved=reserved).call(REQUEST, CallContext(is_paced=is_paced))
+    assert gate.turns == turns
+
+
+@pytest.mark.parametrize("error_class", ERROR_CLASSES.values())
+async def test_an_error_of_a_method_is_raised_unchanged(error_class: type[SpinCycleError]) -> None:
+    raised = error_class("the pot is empty", reason="POT_EMPTY")
+    error, _ = await failed(method_of(raising(raised)).call(REQUEST, CONTEXT))
+    assert error is raised
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (NotFoundError("no such request", reason="REQUEST_NOT_FOUND"), "info"),
+        (UnavailableError("the database is away", reason="DATABASE_AWAY"), "warning"),
+        (InternalError("broken", reason="BROKEN"), "warning"),
+    ],
+    ids=["caller's fault", "server unavailable", "server's fault"],
+)
+async def test_a_failed_call_is_logged_once(error: SpinCycleError, level: str) -> None:
+    _, (event,) = await failed(method_of(raising(error)).call(REQUEST, CONTEXT))
+    assert event.pop("seconds") >= 0
+    assert event == {
+        "event": "call failed",
+        "log_level": level,
+        "method": "spincycle.v1.RequestManager.Get",
+        "request_id": "abc",
+        "reason": error.reason,
+        "error": error.message,
+        "transport": "grpc",
+        "peer": CONTEXT.peer,
+    }
+
+
+async def test_the_log_names_the_request_of_the_error_rather_than_of_the_call() -> None:
+    error = NotFoundError("no such request", request_id="xyz")
+    _, (event,) = await failed(method_of(raising(error)).call(REQUEST, CONTEXT))
+    assert event["request_id"] == "xyz"
+
+
+async def test_refusals_by_a_method_are_counted_and_not_logged_one_by_one() -> None:
+    gate = Gate(10)
+    method = method_of(raising(ResourceExhaustedError("full", reason="TOO_MANY_WRITES")), gate=gate)
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(ResourceExhaustedError):
+                await method.call(REQUEST, CONTEXT)
+        async with asyncio.timeout(LIMIT):
+            while not logs:  # noqa: ASYNC110 (a log has no event)
+                await asyncio.sleep(0.01)
+    assert [event["calls"] for event in logs] == [{"TOO_MANY_WRITES": 3}]
+
+
+async def test_an_unexpected_exception_becomes_an_internal_error_and_only_the_log_has_its_text() -> None:
+    bug = ValueError("secret of the code")
+    error, (event,) = await failed(method_of(raising(bug)).call(REQUEST, CONTEXT))
+    assert isinstance(error, InternalError)
+    assert (error.request_id, error.reason) == ("abc", "INTERNAL")
+    assert "secret" not in error.message
+    assert (event["log_level"], event["request_id"]) == ("error", "abc")
+    assert event["exc_info"] is bug
+
+
+async def test_a_successful_call_is_logged_at_level_debug() -> None:
+    with capture_logs() as logs:
+        await method_of(do_nothing).call(REQUEST, CONTEXT)
+    assert [(event["event"], event["log_level"]) for event in logs] == [("call", "debug")]
+    assert logs[0]["method"] == "spincycle.v1.RequestManager.Get"
+
+
+class Reports:
+    """Answers reports. Fails as a test says."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.callers: list[Caller] = []
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+    async def Report(
+        self, requests: AsyncIterator[ReportRequest], context: CallContext
+    ) -> AsyncIterator[ReportResponse]:
+        self.callers.append(context.caller)
+        async for _ in requests:
+            yield ReportResponse()
+        if self._error is not None:
+            raise self._error
+
+
+async def sent(*requests: Any) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
+
+
+def stream_of(
+    servicer: object, authenticator: Authenticator | None = None, gate: Gate | None = None
+) -> Method:
+    return MethodTable(REPORTS, servicer, gate or Gate(1), authenticator).methods["Report"]
+
+
+async def test_a_stream_answers_as_long_as_requests_come() -> None:
+    servicer = Reports()
+    method = stream_of(servicer, ByToken())
+    answers = [answer async for answer in method.call(sent(ReportRequest(), ReportRequest()), CONTEXT)]
+    assert answers == [ReportResponse(), ReportResponse()]
+    assert method.is_stream
+    assert [caller.name for caller in servicer.callers] == ["ada"]
+
+
+async def test_streams_do_not_count_as_calls() -> None:
+    gate = Gate(0)
+    gate.close()
+    method = stream_of(Reports(), gate=gate)
+    assert [answer async for answer in method.call(sent(ReportRequest()), CONTEXT)] == [ReportResponse()]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "event_name"),
+    [
+        (NotFoundError("no", reason="NO"), "NO", "call failed"),
+        (ValueError("secret"), "INTERNAL", "call raised an unexpected exception"),
+    ],
+    ids=["an error", "an unexpected exception"],
+)
+async def test_a_stream_that_fails_raises_an_error_and_logs_it(
+    error: Exception, reason: str, event_name: str
+) -> None:
+    answers = []
+
+    async def read() -> None:
+        async for answer in stream_of(Reports(error)).call(sent(ReportRequest()), CONTEXT):
+            answers.append(answer)  # noqa: PERF401
+
+    raised, (event,) = await failed(read())
+    assert len(answers) == 1
+    assert raised.reason == reason
+    assert "secret" not in raised.message
+    assert event["event"] == event_name
+
+
+@pytest.mark.parametrize(("token", "reason"), [("secret", "BAD_MESSAGE"), ("", "NO_TOKEN")])
+async def test_a_stream_of_a_request_that_could_not_be_parsed_fails(token: str, reason: str) -> None:
+    broken = InvalidArgumentError("not a ReportRequest", reason="BAD_MESSAGE")
+    context = CallContext(metadata={"token": token})
+
+    async def read() -> None:
+        async for _ in stream_of(Reports(), ByToken()).call(sent(broken), context):
+            pass
+
+    error, _ = await failed(read())
+    assert error.reason == reason
