@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import datetime
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from keyword import iskeyword
@@ -16,56 +14,23 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from spincycle_grpc._json_source import Path
-from spincycle_grpc.json_form import entry_fields, enum_literals, is_map, is_plain_type, json_options
+from spincycle_grpc._json_values import (
+    SCALAR_CLASSES,
+    WrongTypeError,
+    fill_duration,
+    fill_timestamp,
+    key_reader,
+    scalar_reader,
+)
+from spincycle_grpc.json_form import entry_fields, is_map, is_plain_type, json_options
 from spincycle_grpc.structs import fill_struct, fill_value
 from spincycle_grpc.v1 import json_pb2
 
 Fill: TypeAlias = Callable[[Any, Any], None]
 """Sets a message, in place, to a JSON value that is not null."""
 
-_EPOCH = datetime.datetime(1970, 1, 1)
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
-_EARLIEST, _LATEST = -62135596800, 253402300799
-_JSON_TYPES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
-_CLASSES = {
-    FieldDescriptor.CPPTYPE_STRING: (str, "string"),
-    FieldDescriptor.CPPTYPE_BOOL: (bool, "bool"),
-    FieldDescriptor.CPPTYPE_INT32: (int, "int32"),
-    FieldDescriptor.CPPTYPE_INT64: (int, "int64"),
-    FieldDescriptor.CPPTYPE_UINT32: (int, "uint32"),
-    FieldDescriptor.CPPTYPE_UINT64: (int, "uint64"),
-    FieldDescriptor.CPPTYPE_ENUM: (int, "int32"),
-}
 
-
-class WrongTypeError(ValueError):
-    """A value cannot be that of its field.
-
-    Attributes:
-        expected: What it should be.
-        got: What it is.
-        path: Where it is, in the keys of the JSON text.
-        names: Where it is, in the names that the fields have.
-    """
-
-    def __init__(self, expected: str, value: object) -> None:
-        super().__init__(expected)
-        self.expected = expected
-        self.got = _JSON_TYPES.get(value.__class__, "null")
-        if self.got == "number" and expected != "string":
-            self.got += f" {value!r:.40}"
-        self.path: Path = ()
-        self.names: Path = ()
-
-    def inside(self, key: str | int) -> WrongTypeError:
-        """Returns the error as it is one level further out."""
-        self.path = (key, *self.path)
-        self.names = (key, *self.names)
-        return self
-
-
-class Readers:
+class FillFunctions:
     """The functions that were made so far, by the names of their message types.
 
     Args:
@@ -76,7 +41,7 @@ class Readers:
         self._largest = largest
         self._fills: dict[str, Fill] = {
             Timestamp.DESCRIPTOR.full_name: fill_timestamp,
-            Duration.DESCRIPTOR.full_name: _fill_duration,
+            Duration.DESCRIPTOR.full_name: fill_duration,
             Struct.DESCRIPTOR.full_name: partial(self._fill_struct, "args"),
             Value.DESCRIPTOR.full_name: partial(self._fill_value, "value"),
             ListValue.DESCRIPTOR.full_name: self._fill_list_value,
@@ -132,11 +97,11 @@ class Readers:
         if (
             field.is_repeated
             or not (is_plain_type(field) or is_bytes)
-            or field.cpp_type not in _CLASSES
+            or field.cpp_type not in SCALAR_CLASSES
             or iskeyword(field.name)
         ):
             return [f"    if {item} is not None:", *_indented(through_function, 2)]
-        needed = _CLASSES[field.cpp_type][0].__name__
+        needed = SCALAR_CLASSES[field.cpp_type][0].__name__
         is_set = [f"message.{field.name} = {item}"]
         if is_bytes:
             names["a2b_base64"] = binascii.a2b_base64
@@ -167,7 +132,7 @@ class Readers:
                 fill(part, value)
 
             return fill_message
-        read = _scalar_reader(field)
+        read = scalar_reader(field)
         return lambda message, value: setattr(message, name, read(value))
 
     def _struct_filler(self, field: FieldDescriptor) -> Fill:
@@ -205,7 +170,7 @@ class Readers:
     def _map_filler(self, field: FieldDescriptor) -> Fill:
         name = field.name
         key_field, value_field = entry_fields(field)
-        read_key = _key_reader(key_field)
+        read_key = key_reader(key_field)
         is_text = key_field.type == FieldDescriptor.TYPE_STRING
         if value_field.message_type is not None:
             descriptor = value_field.message_type
@@ -221,7 +186,7 @@ class Readers:
                 except WrongTypeError as error:
                     raise error.inside(key) from None
         else:
-            read = _scalar_reader(value_field)
+            read = scalar_reader(value_field)
             default = value_field.default_value
 
             def fill_items(items: Any, value: dict[str, Any]) -> None:
@@ -249,7 +214,7 @@ class Readers:
                 if value is not None:
                     fill_item(item, value)
         else:
-            read = _scalar_reader(field)
+            read = scalar_reader(field)
             default = field.enum_type.values[0].number if field.enum_type else _ZEROS.get(field.cpp_type, 0)
             if field.type == FieldDescriptor.TYPE_BYTES:
                 default = b""
@@ -337,108 +302,3 @@ def _tolerant(known: Collection[str], by_lower_case: Mapping[str, tuple[str, Fil
                 raise error from None
 
     return fill_others
-
-
-def fill_timestamp(message: Timestamp, value: object) -> None:
-    """Sets a time to an RFC 3339 text with any number of fractional digits, of which nine count.
-
-    Raises:
-        WrongTypeError: It is none, or not within the years 1 to 9999.
-    """
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise WrongTypeError("RFC 3339 time", value)
-    date, fraction, sign, hours, minutes = match.groups()
-    try:
-        since = datetime.datetime.fromisoformat(date) - _EPOCH
-    except ValueError:
-        raise WrongTypeError("RFC 3339 time", value) from None
-    seconds = since.days * 86400 + since.seconds
-    if sign:
-        offset = int(hours) * 3600 + int(minutes) * 60
-        if int(hours) > 23 or int(minutes) > 59:
-            raise WrongTypeError("RFC 3339 time", value)
-        seconds += offset if sign == "-" else -offset
-    if not _EARLIEST <= seconds <= _LATEST:
-        raise WrongTypeError("time within the years 1 to 9999", value)
-    message.seconds = seconds
-    message.nanos = int(f"{fraction[:9]:0<9}") if fraction else 0
-
-
-def _fill_duration(message: Duration, value: object) -> None:
-    try:
-        message.FromJsonString(value)  # type: ignore[arg-type]  # other values give one of these errors
-    except (ValueError, TypeError, AttributeError):
-        raise WrongTypeError("duration in seconds, as 1.5s", value) from None
-
-
-def _scalar_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
-    """Returns what makes a field's value of a JSON value that is not null."""
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return _read_bytes
-    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
-        return _read_float
-    if field.enum_type is not None and not is_plain_type(field):
-        return partial(_read_literal, {literal: number for number, literal in enum_literals(field).items()})
-    needed, expected = _CLASSES[field.cpp_type]
-    largest = {"int32": 2**31 - 1, "uint32": 2**32 - 1, "int64": 2**63 - 1, "uint64": 2**64 - 1}.get(expected)
-    if largest is None:
-        return partial(_read_as_it_is, needed, expected)
-    smallest = 0 if expected.startswith("u") else -largest - 1
-    return partial(_read_integer, expected, smallest, largest)
-
-
-def _read_as_it_is(needed: type, expected: str, value: Any) -> Any:
-    if value.__class__ is not needed:
-        raise WrongTypeError(expected, value)
-    return value
-
-
-def _read_integer(expected: str, smallest: int, largest: int, value: Any) -> int:
-    if value.__class__ is not int or not smallest <= value <= largest:
-        raise WrongTypeError(expected, value)
-    return int(value)
-
-
-def _read_float(value: Any) -> float:
-    if value.__class__ not in (int, float):
-        raise WrongTypeError("number", value)
-    return float(value)
-
-
-def _read_bytes(value: Any) -> bytes:
-    if value.__class__ is not str:
-        raise WrongTypeError("string of base64", value)
-    try:
-        return binascii.a2b_base64(value, strict_mode=True)
-    except ValueError:
-        raise WrongTypeError("string of base64", value) from None
-
-
-def _read_literal(numbers: dict[str, int], value: Any) -> int:
-    number = numbers.get(value) if value.__class__ is str else value
-    if number.__class__ is not int:
-        raise WrongTypeError("one of " + ", ".join(f'"{name}"' for name in sorted(numbers)), value)
-    return int(number)
-
-
-def _key_reader(field: FieldDescriptor) -> Callable[[str], Any]:
-    """Returns what makes a map's key of a JSON object's."""
-    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        return str
-    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return partial(_read_word, {"true": True, "false": False})
-    return _read_integer_key
-
-
-def _read_word(words: dict[str, bool], key: str) -> bool:
-    if key not in words:
-        raise WrongTypeError("true or false as a key", key)
-    return words[key]
-
-
-def _read_integer_key(key: str) -> int:
-    try:
-        return int(key[:30])
-    except ValueError:
-        raise WrongTypeError("a whole number as a key", key) from None

@@ -32,7 +32,7 @@ _KEY_WRITERS: dict[int, Write] = {
 }
 
 
-class Writers:
+class WriteFunctions:
     """The functions that were made so far, by the names of their message types."""
 
     def __init__(self) -> None:

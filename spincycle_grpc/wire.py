@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 import orjson
 from google.protobuf.message import Message
 
-from spincycle_grpc._json_reading import Readers, WrongTypeError
+from spincycle_grpc._json_reading import FillFunctions
 from spincycle_grpc._json_source import JsonEndsEarlyError, JsonSyntaxError, first_value, locate
-from spincycle_grpc._json_writing import Writers
+from spincycle_grpc._json_values import WrongTypeError
+from spincycle_grpc._json_writing import WriteFunctions
 from spincycle_grpc.errors import InvalidArgumentError
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
@@ -29,9 +30,9 @@ _LONGEST_INTEGER = 400
 _LONGEST_SHOWN = 40
 """Digits of a number that an error shows."""
 
-_writers = Writers()
-_readers = Readers(_ORJSON_LARGEST)
-_exact_readers = Readers(float("inf"))
+_writers = WriteFunctions()
+_fills = FillFunctions(_ORJSON_LARGEST)
+_exact_fills = FillFunctions(float("inf"))
 
 
 def encode(message: Message, field: str = "") -> bytes:
@@ -82,17 +83,17 @@ def decode_into(message: Message, data: bytes, field: str = "") -> None:
 def _decode_into(message: Message, data: bytes, field: str) -> None:
     try:
         value = orjson.loads(data)
-        readers = _readers
+        fills = _fills
     except orjson.JSONDecodeError:
         data, value = _parse_slowly(data)
-        readers = _exact_readers
+        fills = _exact_fills
     try:
         try:
-            _fill(readers, message, field, value)
+            _fill(fills, message, field, value)
         except InvalidArgumentError as error:
-            if readers is _exact_readers or error.reason != "NUMBER_TOO_LARGE":
+            if fills is _exact_fills or error.reason != "NUMBER_TOO_LARGE":
                 raise
-            _fill(_exact_readers, message, field, json.loads(data, parse_int=_parse_integer))
+            _fill(_exact_fills, message, field, json.loads(data, parse_int=_parse_integer))
     except WrongTypeError as error:
         raise _wrong_type(error, data) from None
 
@@ -116,14 +117,14 @@ class _PausedCollector:
             gc.enable()
 
 
-def _fill(readers: Readers, message: Message, field: str, value: Any) -> None:
+def _fill(fills: FillFunctions, message: Message, field: str, value: Any) -> None:
     descriptor: Any = message.DESCRIPTOR
     if field:
         message.ClearField(field)
-        fill = readers.of_field(descriptor.fields_by_name[field])
+        fill = fills.of_field(descriptor.fields_by_name[field])
     else:
         message.Clear()
-        fill = readers.of_message(descriptor)
+        fill = fills.of_message(descriptor)
     if value is not None:
         fill(message, value)
 
