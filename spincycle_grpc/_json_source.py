@@ -1,8 +1,8 @@
-"""JSON text itself: where it is wrong, and where in it a value stands.
+"""Finds the syntax error in JSON text, or the place of a value in it.
 
-A fast parser reads all text that is right. This one looks at text that is wrong, or that holds
-a value of a wrong type, and says so in the words and with the offsets of the original, whose
-parser was Go's `encoding/json`. It keeps a stack of its own, so that depth costs no recursion.
+A fast parser reads valid text. This scanner runs only for errors: it reports them with the words and
+offsets of the original, whose parser was Go's `encoding/json`. It has its own stack, so deep nesting
+does not recurse.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 MAX_DEPTH = 512
-"""Lists and objects inside each other."""
+"""How deep lists and objects may nest."""
 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and list indexes, from the outermost value in."""
@@ -28,7 +28,7 @@ _WORDS = {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}
 
 
 class JsonSyntaxError(ValueError):
-    """The text is no JSON. `offset` counts the bytes up to and with the first one that is wrong."""
+    """The text is not JSON. `offset` is the number of bytes up to and including the first wrong one."""
 
     def __init__(self, problem: str, offset: int) -> None:
         super().__init__(problem)
@@ -37,31 +37,31 @@ class JsonSyntaxError(ValueError):
 
 
 class JsonEndsEarlyError(ValueError):
-    """The text ends before its value does, or holds none."""
+    """The text ends before its first value is complete, or is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceValue:
-    """Where a value stands: from `start` up to, not with, `end`."""
+    """The place of a value: the bytes from `start` up to but not including `end`."""
 
     start: int
     end: int
 
 
 def first_value(data: bytes) -> SourceValue:
-    """Returns where the first value of the text stands; what follows it is not looked at.
+    """Returns the place of the first value. The text after it is ignored.
 
     Raises:
-        JsonSyntaxError: It is no JSON, or nests more deeply than MAX_DEPTH.
-        JsonEndsEarlyError: It is not complete.
+        JsonSyntaxError: The value is not JSON, or nests deeper than MAX_DEPTH.
+        JsonEndsEarlyError: The value is not complete.
     """
     return _Scanner(data).scan(None)
 
 
 def locate(data: bytes, path: Path) -> SourceValue:
-    """Returns where the value at a path stands, in text that is JSON.
+    """Returns the place of the value at a path in valid JSON.
 
-    Where an object has a key twice, the last one counts.
+    If an object has a key twice, the last one counts.
 
     Raises:
         LookupError: There is no such value.
@@ -74,17 +74,17 @@ def locate(data: bytes, path: Path) -> SourceValue:
 
 
 class _Scanner:
-    """One walk over a text."""
+    """One pass over a text."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
-        self._stack: list[tuple[bool, int, int]] = []  # is an object, where it starts, index before it
+        self._stack: list[tuple[bool, int, int]] = []  # (is an object, its start, index of the item)
         self._path: list[str | int] = []
         self.found: SourceValue | None = None
 
     def scan(self, wanted: Path | None) -> SourceValue:
-        """Walks over the first value, and notes where the wanted one in it stands."""
+        """Scans the first value. Sets `found` to the place of the wanted value in it."""
         self._skip_space()
         if self._at == len(self._data):
             raise JsonEndsEarlyError("EOF")
@@ -104,7 +104,7 @@ class _Scanner:
                 return SourceValue(first, self._at)
 
     def _open(self, is_object: bool, start: int) -> bool:
-        """Goes into a list or object; returns whether it has a first member to be read."""
+        """Enters a list or object. Returns whether it has a first member."""
         if len(self._stack) == MAX_DEPTH:
             raise JsonSyntaxError("exceeded max depth", start + 1)
         self._stack.append((is_object, start, 0))
@@ -120,7 +120,7 @@ class _Scanner:
         return True
 
     def _next_member(self, wanted: Path | None) -> bool:
-        """Goes on behind a value; returns whether another follows it in the same list or object."""
+        """Moves past a value. Returns whether another one follows in the same list or object."""
         is_object, start, index = self._stack[-1]
         self._skip_space()
         byte = self._byte()
@@ -174,7 +174,7 @@ class _Scanner:
         self._at += 1
         while True:
             plain = _PLAIN.match(self._data, self._at)
-            assert plain is not None  # noqa: S101 (the pattern matches the empty string too)
+            assert plain is not None  # noqa: S101 (the pattern also matches the empty string)
             self._at = plain.end()
             byte = self._byte()
             if byte == ord('"'):
@@ -218,7 +218,7 @@ class _Scanner:
         if self._byte() not in _DIGIT:
             raise self._wrong(where)
         digits = _DIGITS.match(self._data, self._at)
-        assert digits is not None  # noqa: S101 (the pattern matches the empty string too)
+        assert digits is not None  # noqa: S101 (the pattern also matches the empty string)
         self._at = digits.end()
 
     def _peek(self) -> int:
@@ -231,7 +231,7 @@ class _Scanner:
 
     def _skip_space(self) -> None:
         space = _SPACE.match(self._data, self._at)
-        assert space is not None  # noqa: S101 (the pattern matches the empty string too)
+        assert space is not None  # noqa: S101 (the pattern also matches the empty string)
         self._at = space.end()
 
     def _note(self, wanted: Path | None, start: int) -> None:

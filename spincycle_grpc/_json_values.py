@@ -32,6 +32,13 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:Z|([+-])(\
 _EARLIEST, _LATEST = -62135596800, 253402300799
 _JSON_TYPES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
 
+_ZEROS: dict[int, Any] = {
+    FieldDescriptor.CPPTYPE_STRING: "",
+    FieldDescriptor.CPPTYPE_BOOL: False,
+    FieldDescriptor.CPPTYPE_DOUBLE: 0.0,
+    FieldDescriptor.CPPTYPE_FLOAT: 0.0,
+}
+
 
 class WrongTypeError(ValueError):
     """A JSON value does not fit its field.
@@ -111,6 +118,15 @@ def scalar_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
         return partial(_read_as_it_is, needed, expected)
     smallest = 0 if expected.startswith("u") else -largest - 1
     return partial(_read_integer, expected, smallest, largest)
+
+
+def zero_value(field: FieldDescriptor) -> Any:
+    """Returns the value that null stands for in a list of this field's type."""
+    if field.enum_type is not None:
+        return field.enum_type.values[0].number
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return b""
+    return _ZEROS.get(field.cpp_type, 0)
 
 
 def _read_as_it_is(needed: type, expected: str, value: Any) -> Any:

@@ -1,4 +1,8 @@
-"""Messages as values that a JSON serializer takes: one function a message type, made from its descriptor."""
+"""Converts messages to values that a JSON serializer accepts, with one generated function per message type.
+
+The functions are Python source, compiled with `exec`. Closures over the fields take 20 to 25 % longer,
+which would cost a Request Manager 3 to 4 % more CPU time per request.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,11 @@ from spincycle_grpc.v1 import json_pb2
 Write: TypeAlias = Callable[[Any], Any]
 
 _PART = 256
-"""Messages of a map or a list whose values are in memory at a time: those of a large chain are several times
-as large as their JSON, and would go through the processor's cache twice."""
+"""Messages of a map or list that are converted together.
+
+The values of a large chain are several times as large as their JSON. Serializing them part by part keeps
+them in the processor's cache.
+"""
 
 _EPOCH = datetime.datetime(1970, 1, 1)
 _KEY_WRITERS: dict[int, Write] = {
@@ -33,21 +40,21 @@ _KEY_WRITERS: dict[int, Write] = {
 
 
 class WriteFunctions:
-    """The functions that were made so far, by the names of their message types."""
+    """The write functions of message types and fields. Each is generated on first use."""
 
     def __init__(self) -> None:
         self._writers: dict[str, Write] = dict(_WELL_KNOWN)
         self._field_writers: dict[str, Write] = {}
 
     def of_message(self, descriptor: Descriptor) -> Write:
-        """Returns what makes a JSON value of a message."""
+        """Returns the function that converts a message of this type."""
         write = self._writers.get(descriptor.full_name)
         if write is None:
             write = self._writers[descriptor.full_name] = self._make(descriptor)
         return write
 
     def of_field(self, field: FieldDescriptor) -> Write:
-        """Returns what makes a JSON value of a field, from the message that has it."""
+        """Returns the function that converts this field of a message."""
         write = self._field_writers.get(field.full_name)
         if write is None:
             write = self._field_writers[field.full_name] = self._make_field(field)
@@ -70,12 +77,12 @@ class WriteFunctions:
                 lines += self._statements(field, converters)
         lines.append("    return written")
         made: dict[str, Any] = {}
-        exec("\n".join(lines), dict(converters), made)  # noqa: S102 (made of names that the descriptor holds)
+        exec("\n".join(lines), dict(converters), made)  # noqa: S102 (the source has only names from the descriptor)
         write: Write = made["write"]
         return write
 
     def _statements(self, field: FieldDescriptor, converters: dict[str, Write]) -> list[str]:
-        """Returns the lines that write one field: straight code, since this is on every request's path."""
+        """Returns the lines that write one field. They call a function only for types that need one."""
         value = attribute(field)
         if field.is_repeated or not is_plain_type(field):
             converters[f"convert_{field.name}"] = self._value_writer(field)
@@ -138,7 +145,10 @@ class WriteFunctions:
         return _as_it_is
 
     def _message_writer(self, descriptor: Descriptor) -> Write:
-        """Returns a message type's writer, found at its first use: the type may contain itself."""
+        """Returns the function that converts a message of this type.
+
+        It looks up the generated function on first use, because a type may contain itself.
+        """
         found: Write | None = None
 
         def write(message: Any) -> Any:
@@ -156,20 +166,20 @@ def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def _joined(begin: bytes, parts: Iterable[Any], end: bytes) -> orjson.Fragment:
-    """Returns the JSON of arrays or objects as that of one; each is gone before the next is made."""
+    """Joins arrays or objects into one. Each part is freed before the next is made."""
     return orjson.Fragment(begin + b",".join(orjson.dumps(part)[1:-1] for part in parts) + end)
 
 
 def attribute(field: FieldDescriptor) -> str:
-    """Returns the expression for a field of `message`; `try` is a field's name and a word of Python's own."""
+    """Returns the Python expression for a field of `message`. The name may be a keyword, as `try`."""
     return f"getattr(message, {field.name!r})" if iskeyword(field.name) else f"message.{field.name}"
 
 
 def write_timestamp(time: Timestamp) -> str:
-    """Returns a time as RFC 3339 with up to nine fractional digits, trailing zeros cut.
+    """Returns a time as RFC 3339 text with up to nine fractional digits and no trailing zeros.
 
     Raises:
-        InvalidArgumentError: It is not within the years 1 to 9999.
+        InvalidArgumentError: The time is outside the years 1 to 9999.
     """
     try:
         text = (_EPOCH + datetime.timedelta(seconds=time.seconds)).isoformat()

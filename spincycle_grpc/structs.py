@@ -1,8 +1,8 @@
-"""Python values as google.protobuf.Struct and Value, and back.
+"""Converts Python values to google.protobuf.Struct and Value, and back.
 
-Structs hold numbers as doubles: whole numbers are exact up to 2^53, and beyond that they are an
-error here, never rounded. A whole number comes back as an int. Values that nest more deeply than
-MAX_DEPTH are an error too, since no gRPC peer would read a message that holds them.
+A Struct holds numbers as doubles, which are exact for whole numbers up to 2^53. A larger whole number is an
+error; it is never rounded. A whole number comes back as an int. A value that nests deeper than MAX_DEPTH is
+an error because no gRPC peer could read its message.
 """
 
 from __future__ import annotations
@@ -16,27 +16,26 @@ from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from spincycle_grpc.errors import InvalidArgumentError
 
 LARGEST_EXACT = 2**53
-"""The largest whole number that a double has exactly, with all below it."""
-
+"""A double holds every whole number up to this one exactly."""
 
 MAX_DEPTH = 30
-"""Lists and mappings inside each other, the outermost one not counted.
+"""How deep lists and mappings may nest, without the outermost one.
 
-gRPC reads messages of at most 100 levels; a mapping in a mapping takes three of them, and the
-messages around a job's args and data take the rest.
+gRPC reads messages of at most 100 levels. Each nested mapping takes three, and the messages around a job's
+args and data take the rest.
 """
 
 
 def to_struct(mapping: Mapping[str, object], path: str = "args") -> Struct:
-    """Returns a mapping of JSON values as a Struct.
+    """Converts a mapping of JSON values to a Struct.
 
     Args:
-        mapping: Names to values: None, bool, int, float, str, lists and mappings of these.
+        mapping: Names to values: None, bool, int, float, str, and lists and mappings of these.
         path: The mapping's name in errors.
 
     Raises:
-        InvalidArgumentError: A value is no JSON, nests too deeply, or is a whole number beyond
-            2^53; names it by its path.
+        InvalidArgumentError: A value is not JSON, nests too deep, or is a whole number beyond 2^53.
+            The message names it by its path. Reasons: WRONG_TYPE, TOO_DEEP, NUMBER_TOO_LARGE.
     """
     struct = Struct()
     try:
@@ -47,10 +46,10 @@ def to_struct(mapping: Mapping[str, object], path: str = "args") -> Struct:
 
 
 def to_value(value: object, path: str) -> Value:
-    """Returns a JSON value as a Value.
+    """Converts a JSON value to a Value.
 
     Raises:
-        InvalidArgumentError: As `to_struct`.
+        InvalidArgumentError: As in `to_struct`.
     """
     message = Value()
     try:
@@ -61,17 +60,17 @@ def to_value(value: object, path: str) -> Value:
 
 
 def from_struct(struct: Struct) -> dict[str, object]:
-    """Returns a Struct as a dict, its names sorted."""
+    """Converts a Struct to a dict with sorted names."""
     fields = struct.fields
     written: dict[str, object] = {}
     for name in sorted(fields):
         value = fields[name]
-        written[name] = value.string_value or from_value(value)  # a text, by far the most often
+        written[name] = value.string_value or from_value(value)  # Most values are text.
     return written
 
 
-def from_value(value: Value) -> object:  # noqa: PLR0911 (one for each kind)
-    """Returns a Value as a Python value; an empty one as None."""
+def from_value(value: Value) -> object:  # noqa: PLR0911 (one return per kind)
+    """Converts a Value to a Python value. An empty Value becomes None."""
     kind = value.WhichOneof("kind")
     if kind == "string_value":
         return value.string_value
@@ -92,9 +91,9 @@ def from_value(value: Value) -> object:  # noqa: PLR0911 (one for each kind)
 def fill_struct(
     struct: Struct, mapping: Mapping[str, Any], path: str, largest: float = math.inf, depth: int = 0
 ) -> None:
-    """Adds a mapping of JSON values to a Struct. The arguments are those of `to_struct` and `fill_value`."""
+    """Adds a mapping of JSON values to a Struct. See `to_struct` and `fill_value` for the arguments."""
     fields = struct.fields
-    for name, value in mapping.items():  # the frequent kinds first, and without making a path
+    for name, value in mapping.items():  # The frequent kinds first, without a path.
         if value.__class__ is str:
             fields[name].string_value = value
         elif value.__class__ is int and -LARGEST_EXACT <= value <= LARGEST_EXACT:
@@ -105,22 +104,19 @@ def fill_struct(
             raise InvalidArgumentError(f"{path}: the name {name!r} must be a string", reason="WRONG_TYPE")
 
 
-def fill_value(  # noqa: PLR0912 (one branch for each kind, on the hot path)
-    message: Value, value: Any, path: str, largest: float = math.inf, depth: int = 0
-) -> None:
+def fill_value(message: Value, value: Any, path: str, largest: float = math.inf, depth: int = 0) -> None:
     """Sets a Value to a JSON value.
 
     Args:
         message: The Value.
-        value: What to set it to.
+        value: The JSON value.
         path: The value's name in errors.
-        largest: A float that is not below this is refused, for parsers that make floats of whole
-            numbers that are too large for them.
-        depth: How many lists and mappings the value is in.
+        largest: Floats must be below this. It is for parsers that turn large whole numbers into floats.
+        depth: The number of lists and mappings around the value.
 
     Raises:
-        InvalidArgumentError: As `to_struct`.
-        UnicodeEncodeError: A text in it is not Unicode.
+        InvalidArgumentError: As in `to_struct`.
+        UnicodeEncodeError: A text in the value is not Unicode.
     """
     kind = value.__class__
     if kind is str:
@@ -132,25 +128,33 @@ def fill_value(  # noqa: PLR0912 (one branch for each kind, on the hot path)
             raise _too_large(path, value)
         message.number_value = value
     elif kind is dict or kind is list:
-        if depth == MAX_DEPTH:
-            raise InvalidArgumentError(
-                f"{path}: lists and maps may be at most {MAX_DEPTH} levels deep", reason="TOO_DEEP"
-            )
-        if kind is dict:
-            message.struct_value.SetInParent()
-            fill_struct(message.struct_value, value, path, largest, depth + 1)
-        else:
-            _fill_list(message.list_value, value, path, largest, depth + 1)
+        _fill_container(message, value, path, largest, depth)
     elif value is None:
         message.null_value = NULL_VALUE
     elif kind is float:
-        if not math.isfinite(value):
-            raise InvalidArgumentError(f"{path}: {value} is no JSON number", reason="WRONG_TYPE")
-        if abs(value) >= largest:
-            raise _too_large(path, value)
-        message.number_value = value
+        message.number_value = _checked_float(value, path, largest)
     else:
         fill_value(message, _plain(value, path), path, largest, depth)
+
+
+def _fill_container(message: Value, value: Any, path: str, largest: float, depth: int) -> None:
+    if depth == MAX_DEPTH:
+        raise InvalidArgumentError(
+            f"{path}: lists and maps may be at most {MAX_DEPTH} levels deep", reason="TOO_DEEP"
+        )
+    if value.__class__ is dict:
+        message.struct_value.SetInParent()
+        fill_struct(message.struct_value, value, path, largest, depth + 1)
+    else:
+        _fill_list(message.list_value, value, path, largest, depth + 1)
+
+
+def _checked_float(value: float, path: str, largest: float) -> float:
+    if not math.isfinite(value):
+        raise InvalidArgumentError(f"{path}: {value} is not a JSON number", reason="WRONG_TYPE")
+    if abs(value) >= largest:
+        raise _too_large(path, value)
+    return value
 
 
 def _fill_list(message: ListValue, items: list[object], path: str, largest: float, depth: int) -> None:
@@ -164,7 +168,7 @@ def _fill_list(message: ListValue, items: list[object], path: str, largest: floa
 
 
 def _plain(value: object, path: str) -> object:
-    """Returns a value of a subclass, or of another class that is as good, as JSON's own class."""
+    """Converts a value of a subclass or of a similar class to the class that JSON values have."""
     for plain in (str, int, float):
         if isinstance(value, plain):
             return plain(value)
@@ -173,16 +177,16 @@ def _plain(value: object, path: str) -> object:
     if isinstance(value, list | tuple):
         return list(value)
     raise InvalidArgumentError(
-        f"{path}: a value of type {type(value).__name__} is no JSON", reason="WRONG_TYPE"
+        f"{path}: a value of type {type(value).__name__} is not JSON", reason="WRONG_TYPE"
     )
 
 
 def _too_large(path: str, value: float) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"{path}: {str(value)[:30]} is beyond 2^53, where numbers are not exact: give it as a string",
+        f"{path}: {str(value)[:30]} is beyond 2^53, where numbers are not exact: pass it as a string",
         reason="NUMBER_TOO_LARGE",
     )
 
 
 def _not_unicode(path: str) -> InvalidArgumentError:
-    return InvalidArgumentError(f"{path}: a text in it is not Unicode", reason="WRONG_TYPE")
+    return InvalidArgumentError(f"{path}: a text in the value is not Unicode", reason="WRONG_TYPE")

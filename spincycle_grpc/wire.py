@@ -1,7 +1,7 @@
-"""The JSON of the wire: messages as the JSON API of the original Spin Cycle has them, and back.
+"""The JSON codec: it converts messages to and from the JSON of the original Spin Cycle.
 
-The descriptors and the field options of `json.proto` say what each message looks like; there is
-no code for any one of them. docs/wire-format.md tells the rules.
+Descriptors and the field options of `json.proto` define the JSON of each message. No message has code of
+its own. docs/wire-format.md has the rules.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from spincycle_grpc.errors import InvalidArgumentError
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
 
 _ORJSON_LARGEST = 2.0**63
-"""From here on orjson may have made a float of a whole number."""
+"""orjson parses whole numbers from here on as floats."""
 
 _LONGEST_INTEGER = 400
-"""Digits of a whole number that are read as one; no field takes a longer one, nor does a double."""
+"""Digits of a whole number that are parsed. More digits fit neither a field nor a double."""
 
 _LONGEST_SHOWN = 40
-"""Digits of a number that an error shows."""
+"""Bytes of a number that an error message shows."""
 
 _writers = WriteFunctions()
 _fills = FillFunctions(_ORJSON_LARGEST)
@@ -36,16 +36,16 @@ _exact_fills = FillFunctions(float("inf"))
 
 
 def encode(message: Message, field: str = "") -> bytes:
-    """Returns a message, or one of its fields, as JSON on one line.
+    """Converts a message, or one of its fields, to JSON on one line.
 
-    Infinities and NaN in args, which JSON does not have, become null.
+    Infinity and NaN in args become null, because JSON has neither.
 
     Args:
         message: The message.
-        field: The name of a field, as in the .proto; empty for the whole message.
+        field: The name of a field in the .proto. Empty: the whole message.
 
     Raises:
-        InvalidArgumentError: A time is not within the years 1 to 9999.
+        InvalidArgumentError: A time is outside the years 1 to 9999.
     """
     descriptor: Any = message.DESCRIPTOR
     write = _writers.of_field(descriptor.fields_by_name[field]) if field else _writers.of_message(descriptor)
@@ -54,11 +54,11 @@ def encode(message: Message, field: str = "") -> bytes:
 
 
 def decode(data: bytes, message_type: type[_AnyMessage]) -> _AnyMessage:
-    """Returns the message that JSON stands for.
+    """Parses JSON as a message.
 
     Raises:
-        InvalidArgumentError: It stands for none. Reasons: BAD_JSON, WRONG_TYPE, NUMBER_TOO_LARGE,
-            TOO_DEEP; the message names the field.
+        InvalidArgumentError: The JSON does not fit the message type. The error names the field.
+            Reasons: BAD_JSON, WRONG_TYPE, NUMBER_TOO_LARGE, TOO_DEEP.
     """
     message = message_type()
     decode_into(message, data)
@@ -66,15 +66,15 @@ def decode(data: bytes, message_type: type[_AnyMessage]) -> _AnyMessage:
 
 
 def decode_into(message: Message, data: bytes, field: str = "") -> None:
-    """Sets a message, or one of its fields, to what JSON stands for. What it held before is gone.
+    """Parses JSON into a message, or into one of its fields, and replaces the old content.
 
     Args:
-        message: The message. It is half filled when there is an error.
-        data: The JSON. What follows the first value in it is not looked at.
-        field: The name of a field, as in the .proto; empty for the whole message.
+        message: The message. After an error it is partly filled.
+        data: The JSON. Text after the first value is ignored.
+        field: The name of a field in the .proto. Empty: the whole message.
 
     Raises:
-        InvalidArgumentError: As `decode`.
+        InvalidArgumentError: As in `decode`.
     """
     with _PausedCollector():
         _decode_into(message, data, field)
@@ -99,11 +99,10 @@ def _decode_into(message: Message, data: bytes, field: str) -> None:
 
 
 class _PausedCollector:
-    """Keeps the garbage collector from running while trees are built.
+    """Pauses the garbage collector while the codec builds trees of objects.
 
-    They have no circles, but look to it like a reason to search all objects of the process again
-    and again, which takes as long as the rest. Threads do no harm to each other: at worst the
-    collector runs again a little early.
+    The trees have no cycles, but they make the collector search all objects of the process repeatedly, which
+    takes as long as the codec itself. If two threads overlap, the collector resumes a little early.
     """
 
     __slots__ = ("_was_enabled",)
@@ -130,7 +129,7 @@ def _fill(fills: FillFunctions, message: Message, field: str, value: Any) -> Non
 
 
 def _escaped(data: bytes) -> bytes:
-    """Returns JSON with the characters escaped that mean something in HTML or JavaScript, as the original."""
+    """Escapes the characters that have a meaning in HTML or JavaScript, as the original does."""
     if b"<" in data:
         data = data.replace(b"<", b"\\u003c")
     if b">" in data:
@@ -143,7 +142,7 @@ def _escaped(data: bytes) -> bytes:
 
 
 def _parse_slowly(data: bytes) -> tuple[bytes, Any]:
-    """Parses what orjson refused, as Go does: what follows the value, and what is not Unicode, is no error.
+    """Parses text that orjson refused. Like Go, it accepts invalid Unicode, and text after the first value.
 
     Returns:
         The text up to the end of its first value, and that value.
@@ -164,7 +163,7 @@ def _parse_integer(text: str) -> int | float:
 
 
 def _unicode(value: Any) -> Any:
-    """Returns a parsed value with half surrogates replaced, which no message can hold."""
+    """Returns a parsed value without lone surrogates, which messages cannot hold. They become U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
@@ -179,9 +178,9 @@ def _wrong_type(error: WrongTypeError, data: bytes) -> InvalidArgumentError:
     try:
         source = locate(data, error.path)
         offset = source.start + 1 if got in ("object", "array") else source.end
-        if got.startswith("number "):  # as it was written
+        if got.startswith("number "):  # As the text has it.
             got = "number " + data[source.start : source.end][:_LONGEST_SHOWN].decode()
-    except LookupError:  # a key that was not Unicode
+    except LookupError:  # The path has a key that was not Unicode.
         offset = 0
     field = ".".join(str(name) for name in error.names)
     return InvalidArgumentError(

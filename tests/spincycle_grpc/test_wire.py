@@ -209,14 +209,14 @@ def test_args_are_what_any_json_parser_reads(value: Any) -> None:
             request_manager_pb2.CreateRequest,
             '{"args":{"a":{"b":[1,9007199254740993]}}}',
             "NUMBER_TOO_LARGE",
-            "Args.a.b[1]: 9007199254740993 is beyond 2^53, where numbers are not exact: give it as a string",
+            "Args.a.b[1]: 9007199254740993 is beyond 2^53, where numbers are not exact: pass it as a string",
         ),
         (
             request_manager_pb2.CreateRequest,
             '{"args":{"a":-123456789012345678901234567890}}',
             "NUMBER_TOO_LARGE",
             "Args.a: -12345678901234567890123456789 is beyond 2^53, where numbers are not exact:"
-            " give it as a string",
+            " pass it as a string",
         ),
     ],
 )
