@@ -23,7 +23,7 @@ from spincycle_server.job_runner.reporter import Reporter
 from spincycle_server.job_runner.service import JobRunnerService
 from spincycle_server.job_runner.traverser import Traverser
 from spincycle_server.request_manager.delivery import Delivery
-from spincycle_server.request_manager.reports import RunnerReportsService
+from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.store.batches import BatchCommitter

@@ -136,6 +136,6 @@ def test_a_runner_that_does_not_answer_is_left_out_of_the_status(
             assert answer.status_code == 200
             assert len(answer.json()["jobs"]) == 1
             assert set(answer.json()) == {"jobs", "requests"}
-            manager.wait_for("runner did not tell its status")
+            manager.wait_for("runner did not list its running jobs")
         finally:
             os.kill(away.process.pid, signal.SIGCONT)

@@ -46,9 +46,9 @@ async def sent(store: Store, *answers: SpinCycleError | None) -> str:
     runners = ToldRunners(store, *answers)
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher.delivery._sending)
+        await asyncio.gather(*dispatcher._delivery._in_flight)
     assert not runners.answers
     return made.id
 
@@ -84,9 +84,9 @@ async def test_what_was_taken_over_meanwhile_stays_where_it_is(store: Store) -> 
     await store.renew_runner(other, 3600, draining=False)
     assert await store.assign(made.id, other, expected_state=State.RUNNING, expected_epoch=1)
     dispatcher = Dispatcher(store, ToldRunners(store, FULL), interval=3600, suspended_timeout=3600)
-    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher.delivery._sending)
+        await asyncio.gather(*dispatcher._delivery._in_flight)
     assert await store.get_assignment(made.id) == (Assignment(request_id=made.id, epoch=2), "r3")
 
 
@@ -113,7 +113,7 @@ async def handed_out(store: Store) -> tuple[Dispatcher, HeldRunners, list[str], 
     runners = HeldRunners(store)
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    given = await dispatcher._give_out(made)
+    given = await dispatcher._dispatch_pending(made)
     async with asyncio.timeout(SOON):
         return dispatcher, runners, made, [await runners.told.get() for _ in range(given)]
 
@@ -124,16 +124,16 @@ async def test_as_many_chains_are_on_their_way_as_may_be(
     monkeypatch.setattr(delivery_module, "MAX_IN_FLIGHT", 2)
     dispatcher, runners, made, told = await handed_out(store)
     assert set(told) == set(made[:2])
-    assert (dispatcher.delivery.places, dispatcher.delivery.has_room) == (0, False)
-    assert await dispatcher.pick() is None
+    assert (dispatcher._delivery.free_slots, dispatcher._delivery.has_room) == (0, False)
+    assert await dispatcher.pick_runner() is None
     assert await store.waiting_requests(10) == made[2:]
     runners.may_answer.set()
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher.delivery._sending)
-    assert dispatcher.delivery.has_room
-    assert await dispatcher._give_out(made[2:]) == 1
+        await asyncio.gather(*dispatcher._delivery._in_flight)
+    assert dispatcher._delivery.has_room
+    assert await dispatcher._dispatch_pending(made[2:]) == 1
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher.delivery._sending)
+        await asyncio.gather(*dispatcher._delivery._in_flight)
     assert runners.told.get_nowait() == made[2]
 
 
@@ -143,13 +143,13 @@ async def test_chains_on_their_way_are_counted_by_their_jobs_too(
     monkeypatch.setattr(delivery_module, "MAX_IN_FLIGHT_JOBS", 6)
     dispatcher, _, made, told = await handed_out(store)
     assert set(told) == set(made)
-    assert dispatcher.delivery.places > 0
-    assert not dispatcher.delivery.has_room
-    assert await dispatcher.pick() is None
+    assert dispatcher._delivery.free_slots > 0
+    assert not dispatcher._delivery.has_room
+    assert await dispatcher.pick_runner() is None
     waits = await create(store, None)
-    assert await dispatcher._give_out([waits.id]) == 0
-    await dispatcher.delivery.close()
-    assert dispatcher.delivery.has_room
+    assert await dispatcher._dispatch_pending([waits.id]) == 0
+    await dispatcher.close()
+    assert dispatcher._delivery.has_room
 
 
 async def test_what_can_wait_is_not_begun_when_too_much_is_on_its_way(
@@ -162,10 +162,10 @@ async def test_what_can_wait_is_not_begun_when_too_much_is_on_its_way(
     async def work() -> None:
         begun.append("begun")
 
-    dispatcher.delivery.try_in_background(work)
+    dispatcher.try_in_background(work)
     await asyncio.sleep(0)
     assert not begun
-    await dispatcher.delivery.close()
-    dispatcher.delivery.try_in_background(work)
-    await asyncio.gather(*dispatcher.delivery._sending)
+    await dispatcher.close()
+    dispatcher.try_in_background(work)
+    await asyncio.gather(*dispatcher._delivery._in_flight)
     assert begun == ["begun"]

@@ -40,26 +40,26 @@ async def settled() -> None:
 async def test_callers_go_on_in_their_order() -> None:
     slot_queue = SlotQueue()
     tasks, order = await queued(slot_queue, 4)
-    slot_queue.let_go_on(1)
+    slot_queue.release(1)
     await settled()
     assert order == [0]
-    slot_queue.let_go_on(3)
+    slot_queue.release(3)
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3]
 
 
 async def test_halves_of_callers_add_up_and_nothing_is_saved_for_later() -> None:
     slot_queue = SlotQueue()
-    slot_queue.let_go_on(5)  # Nobody waits.
+    slot_queue.release(5)  # Nobody waits.
     tasks, order = await queued(slot_queue, 3)
     assert order == []
     lets = []
     for _ in range(4):
-        slot_queue.let_go_on(0.5)
+        slot_queue.release(0.5)
         await settled()
         lets.append(len(order))
     assert lets == [0, 1, 1, 2]
-    slot_queue.let_go_on(1)
+    slot_queue.release(1)
     await asyncio.gather(*tasks)
 
 
@@ -68,10 +68,10 @@ async def test_who_has_gone_takes_nobodys_turn() -> None:
     tasks, order = await queued(slot_queue, 3)
     tasks[0].cancel()
     await settled()
-    slot_queue.let_go_on(1)
+    slot_queue.release(1)
     await settled()
     assert order == [1]
-    slot_queue.let_go_on(1)
+    slot_queue.release(1)
     await asyncio.wait(tasks)
     assert order == [1, 2]
 
@@ -109,14 +109,14 @@ async def busy(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Dispatche
 
 async def send(store: Store, dispatcher: Dispatcher) -> None:
     made = await create(store, RUNNER)
-    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
 
 
 async def test_a_create_waits_for_a_place_instead_of_being_pending(
     busy: tuple[Dispatcher, HeldRunners],
 ) -> None:
     dispatcher, runners = busy
-    picks = [asyncio.create_task(dispatcher.pick()) for _ in range(2)]
+    picks = [asyncio.create_task(dispatcher.pick_runner()) for _ in range(2)]
     await settled()
     assert not any(pick.done() for pick in picks)
     runners.lets.put_nowait(None)
@@ -127,15 +127,15 @@ async def test_a_create_waits_for_a_place_instead_of_being_pending(
     runners.lets.put_nowait(None)
     async with asyncio.timeout(SOON):
         assert await picks[1] == RUNNER
-        assert await dispatcher.pick() == RUNNER  # Nobody waits, and there is room.
+        assert await dispatcher.pick_runner() == RUNNER  # Nobody waits, and there is room.
 
 
 async def test_behind_requests_that_wait_one_goes_on_for_two_that_are_sent(
     store: Store, busy: tuple[Dispatcher, HeldRunners]
 ) -> None:
     dispatcher, runners = busy
-    dispatcher.waits()
-    pick = asyncio.create_task(dispatcher.pick())
+    dispatcher.add_pending()
+    pick = asyncio.create_task(dispatcher.pick_runner())
     runners.lets.put_nowait(None)
     await settled()
     assert not pick.done()
@@ -152,8 +152,8 @@ async def test_no_create_waits_for_a_runner_that_takes_nothing(
     if why == "draining":
         runners.drain(RUNNER.runner_id)
     elif why == "full":
-        runners.full.refused(RUNNER.runner_id)
+        runners.mark_full(RUNNER.runner_id)
     else:
         runners.remove(RUNNER.runner_id)
     async with asyncio.timeout(SOON):
-        assert await dispatcher.pick() is None
+        assert await dispatcher.pick_runner() is None

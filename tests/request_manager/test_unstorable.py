@@ -19,8 +19,8 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ReportRequest,
 )
 from spincycle_server.request_manager.dispatcher import Dispatcher
-from spincycle_server.request_manager.reports import RunnerReportsService
 from spincycle_server.request_manager.request_stopper import RequestStopper
+from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.rpc import CallContext
 from spincycle_server.store import Store
 from spincycle_server.store.schema import request_archives, suspended_job_chains
@@ -47,7 +47,7 @@ async def dispatched(store: Store, *answers: None) -> Dispatcher:
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
     await dispatcher._round()
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher.delivery._sending)
+        await asyncio.gather(*dispatcher._delivery._in_flight)
     return dispatcher
 
 
@@ -63,9 +63,9 @@ async def test_a_waiting_request_that_cannot_be_read_fails_and_others_start(stor
     spoilt, sound = await create(store, None), await create(store, None)
     await spoil(store, spoilt.id)
     dispatcher = await dispatched(store, None)
-    await dispatcher._give_out(await store.waiting_requests(10))
+    await dispatcher._dispatch_pending(await store.waiting_requests(10))
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher.delivery._sending)
+        await asyncio.gather(*dispatcher._delivery._in_flight)
     assert await state_of(store, spoilt.id) is State.FAIL
     assert await state_of(store, sound.id) is State.RUNNING
 
@@ -93,11 +93,11 @@ async def test_a_runner_that_cannot_be_reached_is_told_only_while_the_assignment
     runners = ToldRunners(store, *[AWAY] * 1000)
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    dispatcher.delivery.send(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
     await asyncio.sleep(0)
     await store.finish(made.id, State.COMPLETE, 1, 3)
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*dispatcher.delivery._sending)
+        await asyncio.gather(*dispatcher._delivery._in_flight)
     assert runners.answers
 
 
@@ -111,7 +111,7 @@ async def test_a_stop_that_is_noted_is_answered_though_the_runner_is_not_reached
     runners.stop_job_chain = unreachable  # type: ignore[method-assign, assignment]
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    stopper = RequestStopper(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
+    stopper = RequestStopper(store, runners, dispatcher)
     async with asyncio.timeout(SOON):
         await stopper.stop(made.id)
     assert (await store.get_record(made.id)).stop_requested
@@ -132,7 +132,7 @@ async def test_a_report_that_cannot_be_stored_is_refused_and_others_are_stored(
     monkeypatch.setattr(store, "apply_reports", without_bad)
     runners = ToldRunners(store)
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    stopper = RequestStopper(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
+    stopper = RequestStopper(store, runners, dispatcher)
     service = RunnerReportsService(store, runners, dispatcher, stopper, lease=60)
     message = ReportRequest(
         number=1,

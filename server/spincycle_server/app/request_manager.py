@@ -23,8 +23,8 @@ from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.access import AccessLists
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
-from spincycle_server.request_manager.reports import RunnerReportsService
 from spincycle_server.request_manager.request_stopper import RequestStopper
+from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import Gate, MethodTable
@@ -61,8 +61,8 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
             suspended_timeout=config.resume_timeout,
             max_waiting=config.server_max_waiting,
         )
-        stack.push_async_callback(dispatcher.delivery.close)
-        stopper = RequestStopper(store, runners, dispatcher.delivery, on_gone=dispatcher.wake)
+        stack.push_async_callback(dispatcher.close)
+        stopper = RequestStopper(store, runners, dispatcher)
         build_pool = BuildPool(specs, factory, create_timeout=config.jobs_create_timeout)
         access = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
         users = RequestManagerService(

@@ -1,16 +1,18 @@
-"""Telling runners, in the background, of the requests that are assigned to them, so many at a time.
+"""The delivery of assigned job chains to runners, in the background and up to a limit.
 
-A runner that does not answer may have taken the chain all the same, so it is told again, which is
-safe, for as long as its lease lasts; only a runner that says no loses the assignment.
+A runner that does not answer may have the chain nevertheless. It is told again, which is safe, for as long
+as its lease lasts. Only a runner that refuses the chain loses the assignment.
 
-What is told late, by a process that was frozen, does no harm: a runner asks whether an assignment
-stands before it runs anything of it.
+A late delivery, for example by a process that was frozen, is harmless: a runner asks whether its assignment
+still stands before it runs a job.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -35,160 +37,205 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 MAX_IN_FLIGHT = 1000
-"""Chains on their way to runners at a time; more requests wait as PENDING."""
+"""Chains in flight to all runners. If the limit is reached, requests stay PENDING."""
 
 MAX_IN_FLIGHT_JOBS = 200_000
-"""Jobs of these chains, since a chain may be large."""
+"""Jobs of the chains in flight, because a chain may be large."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+"""Seconds between two attempts to deliver a chain."""
+
+
+class _Outcome(enum.Enum):
+    """What one attempt to deliver a chain has shown."""
+
+    ACCEPTED = enum.auto()  # the runner has the chain
+    REFUSED = enum.auto()  # the runner does not have it, and the assignment has ended
+    UNANSWERED = enum.auto()  # the runner may have it
+
+
+@dataclass(frozen=True, slots=True)
+class _AssignedChain:
+    """A chain to deliver.
+
+    Attributes:
+        runner: The runner that the chain is assigned to.
+        assignment: The assignment.
+        state_before: The state of the request before it was assigned.
+        message: The serialized AssignedJobChain.
+    """
+
+    runner: RunnerInfo
+    assignment: Assignment
+    state_before: State
+    message: bytes
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        return {"request_id": self.assignment.request_id, "runner_id": self.runner.runner_id}
 
 
 class Delivery:
-    """What is on its way to runners.
+    """The chains in flight to runners.
 
     Args:
-        store: Where assignments end that no runner takes.
-        runners: How runners are told.
-        waiting: Hears of requests that wait again, and of room for more of them.
-        on_sent: Is called when there is a place again.
-        on_gone: Is called when a runner is gone or leaves: others must take what it does not have.
+        store: Where assignments end if a runner refuses the chain.
+        runners: How runners are called.
+        pending: Is told of requests that are PENDING again, and of room for more of them.
+        on_room: Is called when a delivery has ended and one more chain may be in flight.
+        on_runner_gone: Is called when a runner is gone or drains: its chains need other runners.
     """
 
     def __init__(
         self,
         store: Store,
         runners: Runners,
-        waiting: PendingRequests,
+        pending: PendingRequests,
         *,
-        on_sent: Callable[[], None],
-        on_gone: Callable[[], None],
+        on_room: Callable[[], None],
+        on_runner_gone: Callable[[], None],
     ) -> None:
         self._store = store
         self._runners = runners
-        self._waiting = waiting
-        self._on_sent = on_sent
-        self._on_gone = on_gone
-        self._sending: dict[asyncio.Task[None], int] = {}
-        self._sending_jobs = 0
+        self._pending = pending
+        self._on_room = on_room
+        self._on_runner_gone = on_runner_gone
+        self._in_flight: dict[asyncio.Task[None], int] = {}
+        self._in_flight_jobs = 0
 
     @property
-    def places(self) -> int:
-        """How many more may be on their way."""
-        return max(0, MAX_IN_FLIGHT - len(self._sending))
+    def free_slots(self) -> int:
+        """How many more chains may be in flight, not counting their jobs."""
+        return max(0, MAX_IN_FLIGHT - len(self._in_flight))
 
     @property
     def has_room(self) -> bool:
-        """Whether one more chain may be on its way."""
-        return len(self._sending) < MAX_IN_FLIGHT and self._sending_jobs < MAX_IN_FLIGHT_JOBS
+        """Whether one more chain may be in flight."""
+        return len(self._in_flight) < MAX_IN_FLIGHT and self._in_flight_jobs < MAX_IN_FLIGHT_JOBS
 
     @property
-    def _has_much_room(self) -> bool:
-        """Whether it is worth a look at what waits: so often that none waits long, and not for each place."""
-        return len(self._sending) <= MAX_IN_FLIGHT // 2 and self._sending_jobs <= MAX_IN_FLIGHT_JOBS // 2
+    def _is_half_empty(self) -> bool:
+        """Whether to dispatch PENDING requests now: not for each free slot, and before none is in flight."""
+        return len(self._in_flight) <= MAX_IN_FLIGHT // 2 and self._in_flight_jobs <= MAX_IN_FLIGHT_JOBS // 2
 
     def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
-        """Tells a runner, in the background, of a new request that is assigned to it already."""
+        """Delivers a new chain in the background. It is assigned to the runner already."""
         self._background(self.deliver(runner, assignment, job_chain), len(job_chain.jobs))
 
     def send_suspended(
         self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
     ) -> None:
-        """Tells a runner, in the background, of a request to go on with that is assigned to it already."""
+        """Delivers a chain to continue, in the background. It is assigned to the runner already."""
         jobs = len(suspended.job_chain.jobs)
         self._background(self._deliver_suspended(runner, assignment, suspended), jobs)
 
     def try_in_background(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Does work that ends in telling a runner something; if too much is on its way, it is not done."""
-        if self.places:
+        """Starts work that calls a runner in the background. Does nothing if no slot is free."""
+        if self.free_slots:
             self._background(work())
 
     async def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
-        """As `send`, but returns when the runner has said yes or no, or is gone."""
-        chain = new_chain(assignment.epoch, job_chain)
-        del job_chain  # It may be large, and the runner may not answer for long.
-        await self._deliver(runner, assignment, State.PENDING, chain)
+        """Delivers a new chain. Returns when the runner has accepted or refused it, or is gone."""
+        message = new_chain(assignment.epoch, job_chain)
+        del job_chain  # It may be large, and the answer may take long.
+        await self._deliver(_AssignedChain(runner, assignment, State.PENDING, message))
 
     async def close(self) -> None:
-        """Gives up what is on its way; the assignments stand."""
-        for task in self._sending:
+        """Cancels all deliveries. The assignments stand."""
+        for task in self._in_flight:
             task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
 
-    def _background(self, sending: Coroutine[object, object, None], jobs: int = 0) -> None:
-        task = asyncio.create_task(sending)
-        self._sending[task] = jobs
-        self._sending_jobs += jobs
-        task.add_done_callback(self._sent)
+    def _background(self, work: Coroutine[object, object, None], jobs: int = 0) -> None:
+        task = asyncio.create_task(work)
+        self._in_flight[task] = jobs
+        self._in_flight_jobs += jobs
+        task.add_done_callback(self._landed)
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        had_room = self._has_much_room
-        self._sending_jobs -= self._sending.pop(task)
-        if self._waiting.any and self._has_much_room and not had_room:
-            self._waiting.wake()
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        was_half_empty = self._is_half_empty
+        self._in_flight_jobs -= self._in_flight.pop(task)
+        if self._pending.any and self._is_half_empty and not was_half_empty:
+            self._pending.wake()
         if self.has_room:
-            self._on_sent()
+            self._on_room()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("sending a chain failed", exc_info=error)
+            logger.error("delivery failed", exc_info=error)
 
     async def _deliver_suspended(
         self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
     ) -> None:
-        chain = resumed_chain(assignment.epoch, suspended)
+        message = resumed_chain(assignment.epoch, suspended)
         del suspended
-        if await self._deliver(runner, assignment, State.SUSPENDED, chain):
+        if await self._deliver(_AssignedChain(runner, assignment, State.SUSPENDED, message)):
             await self._store.drop_suspended(assignment)
 
-    async def _deliver(
-        self, runner: RunnerInfo, assignment: Assignment, state_before: State, chain: bytes
-    ) -> bool:
-        """Tells the runner until it says yes or no, or is gone. Returns whether it said yes."""
-        names = {"request_id": assignment.request_id, "runner_id": runner.runner_id}
+    async def _deliver(self, chain: _AssignedChain) -> bool:
+        """Tries until the runner accepts or refuses the chain, or is gone. Returns whether it accepted."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        doubtful = False  # whether it may have the chain, though it did not say so
-        while True:
-            try:
-                await self._runners.start_job_chain(runner, chain)
-            except InvalidArgumentError as error:
-                logger.error("runner refused the chain", error=str(error), **names)
-                await self._store.end_assignment(assignment, State.FAIL)
-                return False
-            except (FailedPreconditionError, ResourceExhaustedError) as error:
-                is_full = error.reason == "TOO_MANY_CHAINS"
-                write = logger.debug if is_full else logger.warning
-                write("runner did not take the chain", error=str(error), **names)
-                if is_full:
-                    self._runners.full.refused(runner.runner_id)
-                if error.reason == "OTHER_RUNNER":
-                    await self._store.remove_runner(runner.runner_id)
-                    self._runners.remove(runner.runner_id)
-                # What may have run before goes on from its record, not from where it was.
-                await self._store.unassign(assignment, State.RUNNING if doubtful else state_before)
-                if state_before is State.PENDING and not doubtful:
-                    self._waiting.added()
-                return False
-            except SpinCycleError as error:
-                logger.warning("runner does not answer", error=str(error), **names)
-                if error.reason == "SHUTTING_DOWN" and not doubtful:
-                    self._runners.drain(runner.runner_id)
-                    await self._store.unassign(assignment, state_before)
-                    self._on_gone()
-                    return False
-                doubtful = True
-            else:
-                logger.debug("request started", epoch=assignment.epoch, **names)
-                return True
+        outcome = await self._attempt(chain, may_have_run=False)
+        while outcome is _Outcome.UNANSWERED:
             await asyncio.sleep(backoff.next())
-            if not await self._stands(assignment):
-                logger.info("request has moved on", **names)
+            if not await self._can_retry(chain):
                 return False
-            if self._runners.get(runner.runner_id) is None:
-                logger.warning("runner is gone", **names)
-                self._on_gone()  # The request is taken over: its runner may have had it after all.
-                return False
+            outcome = await self._attempt(chain, may_have_run=True)
+        return outcome is _Outcome.ACCEPTED
+
+    async def _attempt(self, chain: _AssignedChain, *, may_have_run: bool) -> _Outcome:
+        """Delivers a chain once, and ends its assignment if the runner refuses it.
+
+        Args:
+            chain: The chain.
+            may_have_run: Whether an earlier attempt got no answer, so that the runner may run the chain.
+        """
+        try:
+            await self._runners.start_job_chain(chain.runner, chain.message)
+        except InvalidArgumentError as error:
+            logger.error("runner refused the chain as invalid", error=str(error), **chain.log_fields)
+            await self._store.end_assignment(chain.assignment, State.FAIL)
+        except (FailedPreconditionError, ResourceExhaustedError) as error:
+            await self._take_back(chain, error, may_have_run=may_have_run)
+        except SpinCycleError as error:
+            logger.warning("runner does not answer", error=str(error), **chain.log_fields)
+            if may_have_run or error.reason != "SHUTTING_DOWN":
+                return _Outcome.UNANSWERED
+            self._runners.drain(chain.runner.runner_id)
+            await self._store.unassign(chain.assignment, chain.state_before)
+            self._on_runner_gone()
+        else:
+            logger.debug("request started", epoch=chain.assignment.epoch, **chain.log_fields)
+            return _Outcome.ACCEPTED
+        return _Outcome.REFUSED
+
+    async def _take_back(self, chain: _AssignedChain, error: SpinCycleError, *, may_have_run: bool) -> None:
+        """Ends the assignment of a chain that the runner did not take, so that another runner gets it."""
+        is_full = error.reason == "TOO_MANY_CHAINS"
+        write = logger.debug if is_full else logger.warning
+        write("runner did not take the chain", error=str(error), **chain.log_fields)
+        if is_full:
+            self._runners.mark_full(chain.runner.runner_id)
+        if error.reason == "OTHER_RUNNER":
+            await self._store.remove_runner(chain.runner.runner_id)
+            self._runners.remove(chain.runner.runner_id)
+        # A chain that may have run continues from its record, never from the start.
+        await self._store.unassign(chain.assignment, State.RUNNING if may_have_run else chain.state_before)
+        if chain.state_before is State.PENDING and not may_have_run:
+            self._pending.add()
+
+    async def _can_retry(self, chain: _AssignedChain) -> bool:
+        """Whether the assignment still stands and its runner is alive."""
+        if not await self._stands(chain.assignment):
+            logger.info("request has another assignment or has ended", **chain.log_fields)
+            return False
+        if self._runners.get(chain.runner.runner_id) is None:
+            logger.warning("runner is gone", **chain.log_fields)
+            self._on_runner_gone()  # The request is taken over, because its runner may have had it.
+            return False
+        return True
 
     async def _stands(self, assignment: Assignment) -> bool:
-        """Whether a request still has an assignment, as far as the database can tell now."""
+        """Whether a request still has an assignment. True if the database does not answer."""
         try:
             holder = await self._store.get_assignment(assignment.request_id)
         except SpinCycleError:

@@ -1,15 +1,14 @@
-"""Handing requests to Job Runners: new ones at once, waiting, suspended and lost ones in rounds.
+"""The dispatch of requests to Job Runners: new requests at once, all others in rounds.
 
-What is promised to a runner is written in the database first (the assignment), and told to the
-runner after that. One that is gone has its requests taken over from where their records say that
-they are.
+An assignment is committed before its runner is told. Requests of a runner that is gone are taken over: they
+continue from their records.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -23,7 +22,7 @@ from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
-    from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
+    from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
@@ -31,32 +30,29 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 ROUND_SIZE = 200
-"""Suspended requests, and lost ones, that one round takes up."""
+"""Suspended requests, and lost requests, that one round handles."""
 
 FORGET_SIZE = 500
-"""Idempotency keys that are forgotten in one transaction."""
+"""Expired idempotency keys that one transaction forgets."""
 
 FORGET_TIMES = 100
-"""Such transactions in a round: more keys than can be made in the time of one."""
+"""Transactions in a round that forget keys: more keys than creates can add between two rounds."""
 
-LET_IN = 0.5
-"""New requests for each that is on its way, while others wait: so these become fewer."""
+RELEASED_PER_DELIVERY = 0.5
+"""Creates that go on for each delivery while requests are PENDING, so that their number falls."""
 
 _Read = TypeVar("_Read")
 
 
 class Dispatcher:
-    """Gives requests to runners.
+    """Chooses runners for requests, assigns the requests, and delivers their chains.
 
     Args:
         store: Where assignments are written.
         runners: The runners to choose from.
-        interval: Seconds between rounds.
-        suspended_timeout: Seconds after which a suspended request that nobody resumed fails.
-        max_waiting: As many requests may wait for a runner.
-
-    Attributes:
-        delivery: What is on its way to runners.
+        interval: Seconds between two rounds.
+        suspended_timeout: Seconds after which a suspended request fails if nobody has resumed it.
+        max_waiting: How many requests may be PENDING.
     """
 
     def __init__(
@@ -72,45 +68,45 @@ class Dispatcher:
         self._runners = runners
         self._interval = interval
         self._suspended_timeout = suspended_timeout
-        self._waiting = PendingRequests(store, self._give_out, limit=max_waiting, interval=interval)
-        self.delivery = Delivery(store, runners, self._waiting, on_sent=self._sent, on_gone=self.wake)
+        self._pending = PendingRequests(store, self._dispatch_pending, limit=max_waiting, interval=interval)
+        self._delivery = Delivery(
+            store, runners, self._pending, on_room=self._release_creates, on_runner_gone=self.wake
+        )
         self._slot_queue = SlotQueue()
         self._wake = asyncio.Event()
 
-    def check_room(self) -> None:
-        """Does nothing while one more request may be made.
+    def check_limit(self) -> None:
+        """Checks that one more request may be created.
 
         Raises:
-            ResourceExhaustedError: As many wait for a runner as may.
+            ResourceExhaustedError: The limit of PENDING requests is reached. Reason: TOO_MANY_WAITING.
         """
-        self._waiting.check()
+        self._pending.check_limit()
 
-    async def pick(self) -> RunnerInfo | None:
-        """Returns the runner for the next new request; None when it has to wait, behind others perhaps.
+    async def pick_runner(self) -> RunnerInfo | None:
+        """Returns the runner for a new request; None if the request must be PENDING.
 
-        Where it is not for want of runners that it would have to wait, it first waits here for a moment.
+        If runners are free but no delivery slot is, or if requests are PENDING, it waits briefly first.
         """
-        if (self._waiting.any or not self.delivery.has_room) and self._runners.any_free:
+        if (self._pending.any or not self._delivery.has_room) and self._runners.any_free:
             await self._slot_queue.wait()
-        return None if self._waiting.any else self._pick()
+        return None if self._pending.any else self._pick()
 
-    def _sent(self) -> None:
-        self._slot_queue.let_go_on(LET_IN if self._waiting.any else 1.0)
+    def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
+        """Delivers the chain of a new request in the background. It is assigned to the runner already."""
+        self._delivery.send(runner, assignment, job_chain)
 
-    def waits(self) -> None:
-        """Tells that a new request has to wait, and is in the database."""
-        self._waiting.added()
+    def add_pending(self) -> None:
+        """Counts a new request that is PENDING in the database."""
+        self._pending.add()
 
-    def freed(self, runner_id: str, chains: int) -> None:
-        """Tells that chains of a runner have ended, and that it knows."""
-        if self._runners.full.freed(runner_id, chains):
-            self._waiting.wake()
-
-    def _pick(self) -> RunnerInfo | None:
-        return self._runners.pick() if self.delivery.has_room else None
+    def chains_ended(self, runner_id: str, chains: int) -> None:
+        """Counts chains of a runner that have ended, once the runner knows that they are committed."""
+        if self._runners.chains_ended(runner_id, chains):
+            self._pending.wake()
 
     async def start(self, request_id: str) -> None:
-        """Assigns a PENDING request and tells its runner, before it returns.
+        """Assigns a PENDING request, and delivers its chain before it returns.
 
         Raises:
             NotFoundError: There is no such request.
@@ -123,7 +119,7 @@ class Dispatcher:
         runner = self._runners.pick()
         if runner is None:
             raise UnavailableError(
-                "no job runner is alive and has room: the request starts by itself when one is",
+                "no job runner is alive and has room: the request starts by itself when a runner has",
                 reason="NO_JOB_RUNNER",
                 request_id=request_id,
             )
@@ -131,59 +127,92 @@ class Dispatcher:
         if assignment is None:
             request = await self._store.get_request(request_id, with_job_chain=False)
             raise wrong_state(request_id, request.state, State.PENDING)
-        await self.delivery.deliver(runner, assignment, request.job_chain)
+        await self._delivery.deliver(runner, assignment, request.job_chain)
+
+    def recover_soon(self, lost: Assignment, token: int) -> None:
+        """Takes over a request in the background that its runner says it does not have.
+
+        If no delivery slot is free, nothing happens: the runner's next list of chains shows it again.
+
+        Args:
+            lost: The assignment.
+            token: The renewal with which the runner said so. The request is taken over only if it is still
+                the runner's newest renewal.
+        """
+
+        async def recover() -> None:
+            try:
+                await self._recover(lost, token)
+            except SpinCycleError as error:
+                logger.warning("request not taken over", request_id=lost.request_id, error=str(error))
+
+        self._delivery.try_in_background(recover)
+
+    def try_in_background(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Starts work that calls a runner in the background. Does nothing if no delivery slot is free."""
+        self._delivery.try_in_background(work)
 
     def wake(self) -> None:
-        """Makes the next round come now, as when a runner has come to life."""
+        """Starts the next round now, for example because a runner has come to life."""
         self._wake.set()
-        self._waiting.wake()
+        self._pending.wake()
 
     async def run(self) -> None:
-        """Gives out what waits, what is suspended and what is lost, for ever. Ends when cancelled."""
+        """Dispatches pending, suspended and lost requests until cancelled."""
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._waiting.run())
-            both.create_task(self._go_round())
+            both.create_task(self._pending.run())
+            both.create_task(self._run_rounds())
 
-    async def _go_round(self) -> None:
-        while True:
-            goes_on = False
-            try:
-                await self._runners.refresh()
-                goes_on = await self._round()
-                await self._forget_keys()
-            except SpinCycleError as error:
-                logger.warning("dispatch round failed", error=str(error), reason=error.reason)
-            except Exception as error:  # The next round may go: without rounds nothing is recovered.
-                logger.error("dispatch round broke", exc_info=error)
-            if goes_on:
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._interval)
-            self._wake.clear()
+    async def close(self) -> None:
+        """Cancels all deliveries. The assignments stand."""
+        await self._delivery.close()
 
-    async def _give_out(self, request_ids: Sequence[str]) -> int:
-        """Gives PENDING requests to runners, all at once. Returns for how many there was one."""
+    def _release_creates(self) -> None:
+        self._slot_queue.release(RELEASED_PER_DELIVERY if self._pending.any else 1.0)
+
+    def _pick(self) -> RunnerInfo | None:
+        return self._runners.pick() if self._delivery.has_room else None
+
+    async def _dispatch_pending(self, request_ids: Sequence[str]) -> int:
+        """Assigns PENDING requests, all at once. Returns how many got a runner."""
         pairs: list[tuple[str, RunnerInfo]] = []
-        for request_id in request_ids[: self.delivery.places]:
+        for request_id in request_ids[: self._delivery.free_slots]:
             runner = self._pick()
             if runner is None:
                 break
             pairs.append((request_id, runner))
-        await asyncio.gather(*(self._start_waiting(request_id, runner) for request_id, runner in pairs))
+        await asyncio.gather(*(self._assign_pending(request_id, runner) for request_id, runner in pairs))
         return len(pairs)
 
-    async def _start_waiting(self, request_id: str, runner: RunnerInfo) -> None:
+    async def _assign_pending(self, request_id: str, runner: RunnerInfo) -> None:
         try:
             assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
             if assignment is not None:
                 job_chain = await self._read(assignment, self._store.get_job_chain(request_id))
                 if job_chain is not None:
-                    self.delivery.send(runner, assignment, job_chain)
-        except SpinCycleError as error:  # If it is assigned, its runner tells that it lacks it.
-            logger.warning("waiting request not given out", request_id=request_id, error=str(error))
+                    self._delivery.send(runner, assignment, job_chain)
+        except SpinCycleError as error:  # If it was assigned, its runner reports that it does not have it.
+            logger.warning("pending request not dispatched", request_id=request_id, error=str(error))
+
+    async def _run_rounds(self) -> None:
+        while True:
+            has_more = False
+            try:
+                await self._runners.refresh()
+                has_more = await self._round()
+                await self._forget_keys()
+            except SpinCycleError as error:
+                logger.warning("dispatch round failed", error=str(error), reason=error.reason)
+            except Exception as error:  # The next round may succeed. Without rounds, nothing is recovered.
+                logger.error("dispatch round broke", exc_info=error)
+            if has_more:
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._interval)
+            self._wake.clear()
 
     async def _round(self) -> bool:
-        """Returns whether there may be more to do at once."""
+        """Dispatches suspended and lost requests. Returns whether there may be more."""
         for request_id in await self._store.fail_unresumed(self._suspended_timeout):
             logger.warning("request failed: nobody resumed it in time", request_id=request_id)
         suspended = await self._store.suspended_requests(ROUND_SIZE)
@@ -194,12 +223,12 @@ class Dispatcher:
             await self._resume(request_id, runner)
         all_lost = await self._store.lost_requests(ROUND_SIZE)
         for lost in all_lost:
-            if not await self.recover(lost):
+            if not await self._recover(lost):
                 return False
         return ROUND_SIZE in (len(suspended), len(all_lost))
 
     async def _forget_keys(self) -> None:
-        """Forgets idempotency keys that have expired, in small transactions, and so many at the most."""
+        """Forgets expired idempotency keys in small transactions, up to a limit."""
         for _ in range(FORGET_TIMES):
             if await self._store.forget_keys(FORGET_SIZE) < FORGET_SIZE:
                 return
@@ -211,16 +240,16 @@ class Dispatcher:
         found = await self._read(assignment, self._suspended(request_id))
         if found == []:
             logger.warning("suspended chain is gone: rebuilt from the job log", request_id=request_id)
-            await self._go_on(runner, assignment)
+            await self._continue_from_record(runner, assignment)
         elif found:
-            self.delivery.send_suspended(runner, assignment, found[0])
+            self._delivery.send_suspended(runner, assignment, found[0])
 
     async def _suspended(self, request_id: str) -> list[SuspendedJobChain]:
         suspended = await self._store.get_suspended(request_id)
         return [] if suspended is None else [suspended]
 
     async def _read(self, assignment: Assignment, reading: Awaitable[_Read]) -> _Read | None:
-        """Returns what is read of an assigned request; fails the request, and returns None, if nobody can."""
+        """Reads data of an assigned request. If the data is missing or broken, fails it and returns None."""
         try:
             return await reading
         except (InvalidArgumentError, NotFoundError) as error:
@@ -228,13 +257,11 @@ class Dispatcher:
             await self._store.end_assignment(assignment, State.FAIL)
             return None
 
-    async def recover(self, lost: Assignment, token: int | None = None) -> bool:
-        """Gives a request whose runner is gone or does not have it to another. Returns whether there is one.
+    async def _recover(self, lost: Assignment, token: int | None = None) -> bool:
+        """Takes over a request whose runner is gone, or does not have it. Returns whether a runner was free.
 
-        With a token, only if the renewal with which the runner said that it does not have it is its newest.
-
-        Its record is read only when the assignment has changed hands, so that no report that the
-        old one still sends can be missing in what is read.
+        The record is read after the assignment has changed hands. So it includes each report of the old
+        runner that was accepted.
         """
         runner = self._pick()
         if runner is None:
@@ -244,31 +271,21 @@ class Dispatcher:
         )
         if assignment is not None:
             logger.warning("request taken over", request_id=lost.request_id, epoch=assignment.epoch)
-            await self._go_on(runner, assignment)
+            await self._continue_from_record(runner, assignment)
         return True
 
-    async def _go_on(self, runner: RunnerInfo, assignment: Assignment) -> None:
-        """Goes on with a request from where its record says that it is."""
+    async def _continue_from_record(self, runner: RunnerInfo, assignment: Assignment) -> None:
+        """Rebuilds the chain of a request from its record, and delivers it or ends the request."""
         record = await self._read(assignment, self._store.get_record(assignment.request_id))
         if record is None:
             return
         try:
             suspended, stopped = await asyncio.to_thread(recovered, record)
         except InvalidArgumentError as error:
-            logger.error("request cannot go on", request_id=assignment.request_id, error=str(error))
+            logger.error("request cannot be continued", request_id=assignment.request_id, error=str(error))
             await self._store.end_assignment(assignment, State.FAIL)
             return
         if stopped is not None:
             await self._store.end_assignment(assignment, stopped, suspended.job_chain.finished_jobs)
         else:
-            self.delivery.send_suspended(runner, assignment, suspended)
-
-    def recover_soon(self, lost: Assignment, token: int) -> None:
-        """As `recover`, in the background; if too much is under way, the next look finds it again."""
-        self.delivery.try_in_background(lambda: self._recover_alone(lost, token))
-
-    async def _recover_alone(self, lost: Assignment, token: int) -> None:
-        try:
-            await self.recover(lost, token)
-        except SpinCycleError as error:
-            logger.warning("request not taken over", request_id=lost.request_id, error=str(error))
+            self._delivery.send_suspended(runner, assignment, suspended)

@@ -1,8 +1,8 @@
-"""Runners that have refused a chain since they were full, and how many each may be given again.
+"""The runners that have refused a chain because they were full, and how many chains each may get now.
 
-A chain that is refused costs two writes, so a full runner is given what it is known to have room for:
-as many chains as have ended there since. What ended may have been reported to another Request
-Manager, so besides it is tried with a chain now and then, then two, then four, until it refuses.
+A refused chain costs two writes. So a full runner gets only as many chains as have ended there since its
+refusal. Some of these ends may have been reported to another Request Manager. So the runner also gets one
+chain every half second, then two, then four, until it refuses again.
 """
 
 from __future__ import annotations
@@ -11,59 +11,59 @@ import time
 from dataclasses import dataclass
 
 PROBE = 0.5
-"""Seconds between tries whether a full runner has room."""
+"""Seconds between two probes of a full runner."""
 
 MAX_PROBED = 1000
-"""A runner that took as many chains at once is not full."""
+"""A runner that has taken this many chains in one probe is not full."""
 
 
 @dataclass(slots=True)
-class _Full:
-    room: int
-    probed: int
+class _Room:
+    chains: int
+    next_probe: int
     probe_at: float
 
 
 class FullRunners:
-    """The runners that are full, by their ids."""
+    """How many chains each full runner may get, by runner id."""
 
     def __init__(self) -> None:
-        self._full: dict[str, _Full] = {}
+        self._rooms: dict[str, _Room] = {}
 
     def refused(self, runner_id: str) -> None:
-        """Tells that a runner has refused a chain."""
-        self._full[runner_id] = _Full(0, 1, time.monotonic() + PROBE)
+        """Marks a runner as full, because it has refused a chain."""
+        self._rooms[runner_id] = _Room(chains=0, next_probe=1, probe_at=time.monotonic() + PROBE)
 
-    def is_known(self, runner_id: str) -> bool:
-        """Whether the runner has refused a chain, and nobody has found since that it is not full."""
-        return runner_id in self._full
+    def __contains__(self, runner_id: object) -> bool:
+        """Whether a runner has refused a chain, and no probe has shown since that it is not full."""
+        return runner_id in self._rooms
 
-    def freed(self, runner_id: str, chains: int) -> bool:
-        """Tells that chains of a runner have ended. Returns whether it was full."""
-        full = self._full.get(runner_id)
-        if full is None:
+    def chains_ended(self, runner_id: str, chains: int) -> bool:
+        """Gives a full runner room for as many chains as have ended there. Returns whether it was full."""
+        room = self._rooms.get(runner_id)
+        if room is None:
             return False
-        full.room += chains
+        room.chains += chains
         return True
 
-    def has_room(self, runner_id: str) -> bool:
-        """Whether the runner may be given a chain now."""
-        full = self._full.get(runner_id)
-        if full is None:
+    def probe(self, runner_id: str) -> bool:
+        """Returns whether a runner may get a chain now. Adds the chains of a probe that is due."""
+        room = self._rooms.get(runner_id)
+        if room is None:
             return True
-        if time.monotonic() >= full.probe_at:
-            full.room += full.probed
-            full.probed *= 2
-            full.probe_at = time.monotonic() + PROBE
-            if full.probed > MAX_PROBED:
-                del self._full[runner_id]
-        return full.room > 0
+        if time.monotonic() >= room.probe_at:
+            room.chains += room.next_probe
+            room.next_probe *= 2
+            room.probe_at = time.monotonic() + PROBE
+            if room.next_probe > MAX_PROBED:
+                del self._rooms[runner_id]
+        return room.chains > 0
 
-    def given(self, runner_id: str) -> None:
-        """Tells that a runner is given a chain."""
-        if (full := self._full.get(runner_id)) is not None:
-            full.room -= 1
+    def chain_given(self, runner_id: str) -> None:
+        """Counts a chain that a runner gets."""
+        if (room := self._rooms.get(runner_id)) is not None:
+            room.chains -= 1
 
     def keep(self, runner_ids: set[str]) -> None:
         """Forgets all other runners."""
-        self._full = {runner_id: full for runner_id, full in self._full.items() if runner_id in runner_ids}
+        self._rooms = {runner_id: room for runner_id, room in self._rooms.items() if runner_id in runner_ids}

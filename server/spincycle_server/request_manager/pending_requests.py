@@ -1,4 +1,4 @@
-"""PENDING requests: how many wait for a runner, and that they are given out as fast as runners take them."""
+"""The PENDING requests: how many there are, and the loop that dispatches them as runners have room."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 PAGE = 200
-"""Waiting requests that are given out together."""
+"""PENDING requests that are dispatched together."""
 
-_COUNTED = 1.0
-"""Seconds for which a count of many requests is good."""
+_COUNT_AGE = 1.0
+"""Seconds after which more than a page of PENDING requests are counted again."""
 
 
 class PendingRequests:
-    """The requests that wait, oldest first.
+    """The PENDING requests, oldest first.
 
     Args:
-        store: Knows them.
-        give_out: Is given ids, the oldest first, and returns how many of them runners were found for.
-        limit: As many may wait before no more are made.
-        interval: Seconds after which it is looked for them in any case.
+        store: Has the requests.
+        dispatch: Takes ids of requests, oldest first. Returns how many of them got a runner.
+        limit: How many requests may be PENDING. Beyond that, creates are refused.
+        interval: The most seconds between two looks at the store.
     """
 
     def __init__(
         self,
         store: Store,
-        give_out: Callable[[Sequence[str]], Awaitable[int]],
+        dispatch: Callable[[Sequence[str]], Awaitable[int]],
         *,
         limit: int,
         interval: float,
     ) -> None:
         self._store = store
-        self._give_out = give_out
+        self._dispatch = dispatch
         self._limit = limit
         self._interval = interval
         self._count = 0
@@ -53,53 +53,53 @@ class PendingRequests:
 
     @property
     def any(self) -> bool:
-        """Whether requests wait, behind which new ones have to wait too."""
+        """Whether requests are PENDING. New requests must not overtake them."""
         return self._count > 0
 
-    def check(self) -> None:
-        """Does nothing while one more request may wait.
+    def check_limit(self) -> None:
+        """Checks that one more request may be PENDING.
 
         Raises:
-            ResourceExhaustedError: As many wait as may.
+            ResourceExhaustedError: The limit is reached. Reason: TOO_MANY_WAITING.
         """
         if self._count >= self._limit:
             raise ResourceExhaustedError(
-                f"{self._limit} requests wait for a job runner, the limit: try again later",
+                f"{self._limit} requests wait for a job runner, which is the limit: try again later",
                 reason="TOO_MANY_WAITING",
             )
 
-    def added(self) -> None:
-        """Tells that one more waits."""
+    def add(self) -> None:
+        """Counts one more request. The first one wakes the loop."""
         if not self._count:
             self._wake.set()
         self._count += 1
 
     def wake(self) -> None:
-        """Has it looked now whether a runner takes some."""
+        """Makes the loop look now whether a runner takes some."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Gives out what waits, for ever. Ends when cancelled."""
+        """Dispatches PENDING requests until cancelled."""
         while True:
             self._wake.clear()
             try:
-                goes_on = await self._look()
+                may_dispatch_more = await self._dispatch_page()
             except SpinCycleError as error:
-                logger.warning("waiting requests not given out", error=str(error), reason=error.reason)
-                goes_on = False
-            if not goes_on:
+                logger.warning("pending requests not dispatched", error=str(error), reason=error.reason)
+                may_dispatch_more = False
+            if not may_dispatch_more:
                 pause = min(PROBE, self._interval) if self._count else self._interval
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)
 
-    async def _look(self) -> bool:
-        """Gives out some, and returns whether there may be more that runners take."""
-        waiting = await self._store.waiting_requests(PAGE)
-        if len(waiting) < PAGE:
-            self._count = len(waiting)
-        elif time.monotonic() - self._counted_at > _COUNTED:
+    async def _dispatch_page(self) -> bool:
+        """Dispatches up to a page of requests. Returns whether runners may take more."""
+        pending = await self._store.waiting_requests(PAGE)
+        if len(pending) < PAGE:
+            self._count = len(pending)
+        elif time.monotonic() - self._counted_at > _COUNT_AGE:
             self._count = await self._store.count_waiting(self._limit)
             self._counted_at = time.monotonic()
-        given = await self._give_out(waiting) if waiting else 0
-        self._count = max(0, self._count - given)
-        return given > 0
+        dispatched = await self._dispatch(pending) if pending else 0
+        self._count = max(0, self._count - dispatched)
+        return dispatched > 0

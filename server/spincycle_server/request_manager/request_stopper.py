@@ -1,13 +1,12 @@
-"""Stopping requests: written in the database first, and told to their runners after that.
+"""The stopping of requests: a stop is committed first, and then the runner is told.
 
-So whoever takes a request over from a runner that is gone, or that goes before it has stopped,
-stops it; and a runner that was not told is told when it next says what it has.
+So a stop survives a runner or a Request Manager that dies. Whoever takes the request over stops it, and a
+runner that was not told learns of the stop when it next lists its chains.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,16 +17,17 @@ from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
-    from spincycle_server.request_manager.delivery import Delivery
+    from spincycle_server.request_manager.dispatcher import Dispatcher
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
 
 STOP_TRIES = 3
-"""How often a runner is told to stop a request before whoever stopped it is answered."""
+"""Attempts to tell a runner of a stop before the user gets an answer."""
 
 _PAUSE = 0.05
+"""Seconds between two attempts."""
 
 
 class RequestStopper:
@@ -36,26 +36,25 @@ class RequestStopper:
     Args:
         store: Where stops are written.
         runners: How runners are told.
-        delivery: Bounds how many are told in the background.
-        on_gone: Is called when the runner of a request that is to stop is gone.
+        dispatcher: Tells runners in the background, and takes over requests whose runner is gone.
     """
 
-    def __init__(
-        self, store: Store, runners: Runners, delivery: Delivery, *, on_gone: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: Store, runners: Runners, dispatcher: Dispatcher) -> None:
         self._store = store
         self._runners = runners
-        self._delivery = delivery
-        self._on_gone = on_gone
+        self._dispatcher = dispatcher
 
     async def stop(self, request_id: str) -> None:
-        """Stops a request, or tells its runner to.
+        """Stops a request that no runner has, or tells its runner to stop it.
+
+        Returns when the stop is committed and the runner was told. A runner that does not answer learns of
+        the stop with its next report. A request that is COMPLETE or STOPPED stays so.
 
         Raises:
             NotFoundError: There is no such request.
-            FailedPreconditionError: It has failed.
+            FailedPreconditionError: It is FAIL.
         """
-        told = 0
+        attempts = 0
         while True:
             request = await self._store.get_request(request_id, with_job_chain=False)
             state = State(request.state)
@@ -66,40 +65,40 @@ class RequestStopper:
                     return
             elif state == State.RUNNING:
                 if await self._store.request_stop(request_id):
-                    told += 1
-                    if await self._stop_running(request_id) or told == STOP_TRIES:
-                        return  # It is to stop, in the database: its runner is told with its next report.
+                    attempts += 1
+                    if await self._stop_running(request_id) or attempts == STOP_TRIES:
+                        return
             else:
                 raise wrong_state(request_id, state, State.RUNNING)
 
     def tell_runner(self, runner: RunnerInfo, request_id: str) -> None:
-        """Tells a runner, in the background and once, to stop a request that it has."""
+        """Tells a runner once, in the background, to stop a request that it has."""
 
         async def tell() -> None:
             try:
                 await self._runners.stop_job_chain(runner, request_id)
-            except SpinCycleError as error:  # It is told again with its next report, if it still has it.
+            except SpinCycleError as error:  # If it still has the request, it is told at its next report.
                 logger.info("runner did not stop a request", request_id=request_id, error=str(error))
 
-        self._delivery.try_in_background(tell)
+        self._dispatcher.try_in_background(tell)
 
     async def _stop_running(self, request_id: str) -> bool:
-        """Tells the runner of a request to stop it. Returns False when it is to be looked at again."""
+        """Tells the runner of a request to stop it. Returns False to look at the request again."""
         holder = await self._store.get_assignment(request_id)
         if holder is None:
             return False
         _, runner_id = holder
         runner = self._runners.get(runner_id)
-        if runner is None:  # It may have come to life at another Request Manager.
+        if runner is None:  # It may have started to report to another Request Manager.
             await self._runners.refresh()
             runner = self._runners.get(runner_id)
         if runner is None:
-            self._on_gone()
+            self._dispatcher.wake()
             return True
         try:
             await self._runners.stop_job_chain(runner, request_id)
         except NotFoundError:
-            # Either the chain is on its way to the runner, or its last report to the database.
+            # Either the chain is in flight to the runner, or its last report to the database.
             await asyncio.sleep(_PAUSE)
             return False
         except SpinCycleError as error:

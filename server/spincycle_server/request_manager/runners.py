@@ -1,13 +1,13 @@
-"""The live Job Runners: who they are, which one gets the next chain, and how to call them.
+"""The live Job Runners: which ones there are, which one gets the next chain, and how to call them.
 
-The database says which runners are alive. This is a copy of that, made anew by `refresh`, plus
-what this process has heard itself since.
+The database says which runners are alive. `refresh` copies that, and runners that report to this process are
+added until the next refresh.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 CALL_TIMEOUT = 10.0
-"""Seconds that a runner has to take a chain or a stop."""
+"""Seconds in which a runner must accept or refuse chains, or a stop."""
 
 STATUS_TIMEOUT = 1.0
-"""Seconds that a runner has to say what it runs."""
+"""Seconds in which a runner must list its running jobs."""
 
 _Answer = TypeVar("_Answer")
 
 
 class _Calls:
-    """What can be called at one address.
+    """The calls to the runner at one address.
 
     Attributes:
-        channel: The connection.
+        channel: The channel to the address.
         stub: All methods.
-        start_job_chains: StartJobChains of a request that is serialized.
+        start_job_chains: StartJobChains, which takes a serialized request.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -66,14 +66,11 @@ class _Calls:
 
 
 class Runners:
-    """The Job Runners that can be given chains.
+    """The live Job Runners.
 
     Args:
         store: Says which runners are alive.
-        credentials: For TLS to the runners; None: plain text.
-
-    Attributes:
-        full: Those of them that take no more for now.
+        credentials: For TLS to the runners. None: plain text.
     """
 
     def __init__(self, store: Store, credentials: grpc.ChannelCredentials | None = None) -> None:
@@ -81,73 +78,84 @@ class Runners:
         self._credentials = credentials
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
-        self._heard: dict[str, RunnerInfo] = {}  # since the database was last read
+        self._heard: dict[str, RunnerInfo] = {}  # since the last refresh began
         self._calls: dict[str, _Calls] = {}
         self._senders: dict[str, ChainSender] = {}
         self._turn = 0
-        self.full = FullRunners()
+        self._full = FullRunners()
 
     async def refresh(self) -> None:
-        """Reads from the database which runners are alive, and closes channels to those that are not."""
+        """Reads the live runners from the database, and closes the channels to all others."""
         self._heard.clear()
         live = await self._store.live_runners()
-        live += [(runner, False) for runner in self._heard.values()]  # after the database was read, perhaps
+        live += [(runner, False) for runner in self._heard.values()]  # The read may have missed them.
         self._live = {runner.runner_id: runner for runner, _ in live}
         draining = {runner.runner_id for runner, draining in live if draining}
         self._draining = draining | (self._draining & self._heard.keys())
         for runner_id in [runner_id for runner_id in self._senders if runner_id not in self._live]:
             await self._senders.pop(runner_id).close()
-        self.full.keep(set(self._live))
+        self._full.keep(set(self._live))
         used = {runner.grpc_address for runner, _ in live}
         for address in [address for address in self._calls if address not in used]:
             await self._calls.pop(address).channel.close()
 
     def add(self, runner: RunnerInfo) -> None:
-        """Takes in a runner that just reported to this process."""
+        """Adds a runner that has just reported to this process. It replaces others at its address."""
         for other in [other for other in self._live.values() if other.grpc_address == runner.grpc_address]:
             del self._live[other.runner_id]
         self._live[runner.runner_id] = self._heard[runner.runner_id] = runner
 
     def remove(self, runner_id: str) -> None:
-        """Forgets a runner that has left."""
+        """Removes a runner that is not alive."""
         self._heard.pop(runner_id, None)
         self._live.pop(runner_id, None)
 
     def drain(self, runner_id: str) -> None:
-        """Gives the runner no more chains."""
+        """Marks a runner that shuts down: it gets no more chains."""
         self._draining.add(runner_id)
 
     def get(self, runner_id: str) -> RunnerInfo | None:
-        """Returns the runner, or None when it is not alive."""
+        """Returns a live runner; None if it is not alive."""
         return self._live.get(runner_id)
+
+    def mark_full(self, runner_id: str) -> None:
+        """Marks a runner that has refused a chain because it is full: it gets chains only as it has room."""
+        self._full.refused(runner_id)
+
+    def chains_ended(self, runner_id: str, chains: int) -> bool:
+        """Gives a full runner room for as many chains as have ended there. Returns whether it was full."""
+        return self._full.chains_ended(runner_id, chains)
 
     @property
     def any_free(self) -> bool:
-        """Whether there is a runner that can be given chains and has not refused one since it was full."""
+        """Whether a live runner neither drains nor is full."""
         return any(
-            runner_id not in self._draining and not self.full.is_known(runner_id) for runner_id in self._live
+            runner_id not in self._draining and runner_id not in self._full for runner_id in self._live
         )
 
-    def pick(self, excluded: Collection[str] = ()) -> RunnerInfo | None:
-        """Returns the runner whose turn it is, or None when none can be given a chain."""
+    def pick(self) -> RunnerInfo | None:
+        """Returns the next runner in turn that has room for a chain; None if none has."""
         able = [
             runner
             for runner_id, runner in self._live.items()
-            if runner_id not in self._draining and runner_id not in excluded and self.full.has_room(runner_id)
+            if runner_id not in self._draining and self._full.probe(runner_id)
         ]
         if not able:
             return None
         self._turn += 1
         picked = able[self._turn % len(able)]
-        self.full.given(picked.runner_id)
+        self._full.chain_given(picked.runner_id)
         return picked
 
     async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
-        """Gives the runner a chain, a serialized AssignedJobChain. Safe to repeat.
+        """Delivers a chain to a runner. Safe to repeat.
+
+        Args:
+            runner: The runner.
+            chain: The serialized AssignedJobChain.
 
         Raises:
-            SpinCycleError: As the contracts of NewJobChain and ResumeJobChain say, or the runner cannot
-                be reached.
+            SpinCycleError: An error of NewJobChain or ResumeJobChain, or the runner cannot be reached.
         """
         sender = self._senders.get(runner.runner_id)
         if sender is None:
@@ -163,18 +171,16 @@ class Runners:
         """Tells the runner to stop a chain. Safe to repeat.
 
         Raises:
-            SpinCycleError: As the contract of StopJobChain says, or the runner cannot be reached.
+            SpinCycleError: An error of StopJobChain, or the runner cannot be reached.
         """
         request = StopJobChainRequest(request_id=request_id)
         await self._call(runner, lambda calls: calls.stub.StopJobChain(request, timeout=CALL_TIMEOUT))
 
     async def running_jobs(self, status_filter: StatusFilter) -> list[JobStatus]:
-        """Asks all live runners at once for their running jobs.
+        """Returns the running jobs of all live runners, oldest first.
 
-        A runner that does not answer in time is left out, and the log says so.
-
-        Returns:
-            The running jobs, oldest first.
+        It asks all runners at once. The jobs of a runner that does not answer in time are missing, and a
+        warning in the log says so.
         """
         answers = await asyncio.gather(
             *(self._running_jobs_of(runner, status_filter) for runner in list(self._live.values()))
@@ -190,7 +196,9 @@ class Runners:
             )
         except SpinCycleError as error:
             if error.reason != "JOB_CHAIN_NOT_FOUND":
-                logger.warning("runner did not tell its status", runner_id=runner.runner_id, error=str(error))
+                logger.warning(
+                    "runner did not list its running jobs", runner_id=runner.runner_id, error=str(error)
+                )
             return []
         return list(answer.jobs)
 
@@ -203,7 +211,7 @@ class Runners:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # It is not the caller that was cancelled: the channel was closed, since the runner is gone.
+            # The caller was not cancelled: the channel was closed, because the runner is gone.
             raise UnavailableError(
                 f"job runner {runner.runner_id} is gone: try again", reason="RUNNER_GONE"
             ) from None
@@ -215,7 +223,7 @@ class Runners:
         return calls
 
     async def close(self) -> None:
-        """Gives up what is on its way, and closes all channels."""
+        """Cancels all calls, and closes all channels."""
         senders, self._senders = list(self._senders.values()), {}
         await asyncio.gather(*(sender.close() for sender in senders))
         all_calls, self._calls = list(self._calls.values()), {}

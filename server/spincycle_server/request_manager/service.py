@@ -72,8 +72,8 @@ class RequestManagerService:
         args = from_struct(request.args)
         key = key_of(request, args, context.caller.name)
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
-            return await self._made_before(earlier)
-        self._dispatcher.check_room()
+            return await self._created_before(earlier)
+        self._dispatcher.check_limit()
         request_id = self._request_ids.next()
         built = await self._build_pool.build(request.type, args, request_id)
         created = Request(
@@ -85,19 +85,19 @@ class RequestManagerService:
             total_jobs=len(built.job_chain.jobs),
         )
         created.created_at.FromMicroseconds(time.time_ns() // 1000)  # As the database keeps it.
-        runner = await self._dispatcher.pick()
+        runner = await self._dispatcher.pick_runner()
         try:
             assignment = await self._store.create_request(created, request, built.job_chain, runner, key)
         except CreatedBeforeError as error:  # by a call that came at the same time
-            return await self._made_before(error.request_id)
+            return await self._created_before(error.request_id)
         if runner is not None and assignment is not None:
-            self._dispatcher.delivery.send(runner, assignment, built.job_chain)
+            self._dispatcher.deliver(runner, assignment, built.job_chain)
         else:
-            self._dispatcher.waits()
+            self._dispatcher.add_pending()
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         return messages.CreateResponse(request=created)
 
-    async def _made_before(self, request_id: str) -> messages.CreateResponse:
+    async def _created_before(self, request_id: str) -> messages.CreateResponse:
         found = await self._store.get_request(request_id, with_job_chain=False)
         logger.info("request was created before", request_id=request_id, type=found.type, user=found.user)
         return messages.CreateResponse(request=as_made(found))

@@ -1,8 +1,8 @@
-"""Creates that wait a moment, since requests come faster than runners are told of them.
+"""The queue in which creates wait for a delivery slot.
 
-A request that finds no place on the way to a runner is PENDING, is read back later, and costs twice as much
-as one that goes out at once. Where creates were let go on, they would then go on faster than requests are
-given out, and what waits would grow for as long as the load lasts, though the runners have time.
+A request that finds no slot becomes PENDING. It is read back later and costs twice as much as a request that
+is delivered at once. Without the queue, creates would outrun deliveries under load, and the number of PENDING
+requests would grow until the load ends, although the runners have room.
 """
 
 from __future__ import annotations
@@ -11,35 +11,39 @@ import asyncio
 from collections import deque
 
 PATIENCE = 2.0
-"""Seconds after which a create goes on in any case: its request waits as PENDING.
+"""Seconds that a create waits at most. Then its request becomes PENDING.
 
-Under twice the load places are waited for half a second, at times a whole one.
+At twice the load that the server sustains, a create waits half a second for a slot, and at times a second.
 """
 
 
 class SlotQueue:
-    """Callers that wait, let go on one after the other. Calls at a time bound how many there are."""
+    """Callers that wait for a slot, first come, first served. The limit of concurrent calls bounds them."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._credit = 0.0
 
     async def wait(self, patience: float = PATIENCE) -> None:
-        """Returns when the caller is let go on, or its patience (seconds) is over."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        """Returns when the caller is released, or after `patience` seconds."""
+        released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(released)
         try:
-            await asyncio.wait({turn}, timeout=patience)
+            await asyncio.wait({released}, timeout=patience)
         finally:
-            turn.cancel()  # Who has gone is passed over.
+            released.cancel()  # `release` skips a caller that has gone.
 
-    def let_go_on(self, callers: float) -> None:
-        """Lets callers go on; what is left of one counts with the next, and nothing is saved up for later."""
+    def release(self, callers: float) -> None:
+        """Releases the first callers.
+
+        Args:
+            callers: How many. A fraction is added to the next call. If nobody waits, nothing is saved.
+        """
         self._credit += callers
         while self._credit >= 1 and self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            released = self._waiting.popleft()
+            if not released.done():
+                released.set_result(None)
                 self._credit -= 1
         if not self._waiting:
             self._credit = 0.0
