@@ -65,7 +65,7 @@ MISHAPS = frozenset(
         "request taken over",
         "runner does not have a request",
         "lease was over when it was renewed, chains are suspended",
-        "lease is over: no request manager was reached for that long, chains are suspended",
+        "lease expired: no Request Manager was reachable, job chains are suspended",
     }
 )
 """What the servers must not have logged."""

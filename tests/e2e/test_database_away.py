@@ -65,7 +65,7 @@ def test_a_database_that_is_killed_and_comes_back(database: DatabaseServer, tmp_
         slow = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1000"}}).json()["id"]
         database.kill()
         eventually(lambda: health_of(channel) == {NOT_SERVING})
-        server.wait_for("database is away: not serving")
+        server.wait_for("database unavailable: not serving")
         for _ in range(3):
             refused = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}})
             assert (refused.status_code, refused.json()["requestId"]) == (503, "")
@@ -76,7 +76,7 @@ def test_a_database_that_is_killed_and_comes_back(database: DatabaseServer, tmp_
             assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
         database.start()
         eventually(lambda: health_of(channel) == {SERVING})
-        server.wait_for("database is back: serving")
+        server.wait_for("database available again: serving")
         # What was refused left nothing, what ran has ended, and new work is done.
         assert [one["id"] for one in http.get("/api/v1/requests").json()] == [slow]
         wait_state(http, slow, State.COMPLETE)

@@ -71,7 +71,7 @@ def test_a_request_manager_that_ends_finishes_what_is_at_hand_and_refuses_the_re
         client = Client(manager.address("request-manager", "grpc"))
         eventually(gate.with_name("gate.waited-for").exists)
         manager.process.send_signal(signal.SIGTERM)
-        manager.wait_for("ending")
+        manager.wait_for("shutting down")
         refused = eventually(lambda: _refusal(http))
         assert refused == (503, "the server is shutting down")
         with pytest.raises(UnavailableError) as raised:

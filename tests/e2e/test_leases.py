@@ -111,7 +111,7 @@ def test_a_runner_that_reaches_nobody_stops_its_jobs_when_its_lease_is_over(
     request_id = create(machines.http(), "row", ms="3600000")
     eventually(machines.events)
     manager.kill()
-    runner.wait_for("lease is over: no request manager was reached for that long, chains are suspended")
+    runner.wait_for("lease expired: no Request Manager was reachable, job chains are suspended")
     eventually(lambda: machines.events() == [("first", "start"), ("first", "STOPPED")])
     again = machines.start_manager(port=machines.ports[0])
     again.wait_for("listening")

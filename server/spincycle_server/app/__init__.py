@@ -1,8 +1,8 @@
-"""Puts the servers together from their parts, starts them, and ends them in order.
+"""Assembles the servers from the other rooms, starts them and shuts them down.
 
-This is the one place that knows all rooms. Each server is a context: entering it starts its
-parts from the inside out, leaving it ends them the other way round. First it takes no more
-work, then it finishes what is in flight, then it closes what that needed.
+Only this room may import all others. Each server is an async context manager: entering it starts the
+parts in the order of their dependencies, and leaving it stops them in reverse. A server that shuts down
+first refuses new calls, then finishes the work in flight, and then closes its connections.
 
-A server loads what it needs and no more: a Job Runner has no database.
+Each server imports only what it needs: a Job Runner loads no database code.
 """

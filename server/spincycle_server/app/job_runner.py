@@ -1,4 +1,4 @@
-"""A Job Runner, put together."""
+"""Assembles a Job Runner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import structlog
 
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
-from spincycle_server.app.parts import Served, background
+from spincycle_server.app.background import run_in_background
+from spincycle_server.app.endpoints import ServerEndpoints
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
@@ -31,26 +32,26 @@ from spincycle_server.rpc import Gate, MethodTable
 logger = structlog.get_logger(__name__)
 
 CALL_THREADS = 64
-"""Threads of a Job Runner for making and stopping jobs, and as many for asking them for their status."""
+"""Threads that create and stop jobs. As many more threads query the status of jobs."""
 
-_LEASE_LOOK = 0.25
-"""Seconds between looks at whether the lease still lasts."""
+_LEASE_CHECK_INTERVAL = 0.25
+"""Longest time in seconds between checks of the lease."""
 
 
 @contextlib.asynccontextmanager
 async def job_runner(
     config: Config, address: Address, grpc_address: Address | None, request_managers: Sequence[str]
 ) -> AsyncIterator[None]:
-    """Runs a Job Runner that reports to the first of some Request Managers that answers.
+    """Runs a Job Runner. It reports to the first of the Request Managers that answers.
 
     Args:
         config: The configuration.
-        address: Where to serve HTTP.
-        grpc_address: Where to serve gRPC; None: made from the former.
-        request_managers: The gRPC addresses of Request Managers.
+        address: The address of HTTP.
+        grpc_address: The address of gRPC. None: the HTTP address with a port that is 10 higher.
+        request_managers: The gRPC addresses of the Request Managers.
 
     Raises:
-        SpinCycleError: It cannot start.
+        SpinCycleError: The server cannot start.
     """
     factory = find_factory(config.jobs_factory, config.job_runner_max_output)
     resources = TryResources(
@@ -84,24 +85,24 @@ async def job_runner(
         descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
         reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
         tables = [MethodTable(descriptor, service, gate, reserved=reserved)]
-        server = Served(
-            "job-runner",
-            "Spin Cycle Job Runner",
-            ErrorFormat.MESSAGE,
+        endpoints = ServerEndpoints(
             tables,
             gate,
             address,
             grpc_address,
+            name="job-runner",
+            title="Spin Cycle Job Runner",
+            error_format=ErrorFormat.MESSAGE,
         )
-        await server.start(stack, config)
+        await endpoints.start(stack, config)
         host = advertised(address, config.job_runner_advertise)
         scheme = "https" if config.server_tls else "http"
-        service.base_url = f"{scheme}://{Address(host, server.http_address.port)}"
+        service.base_url = f"{scheme}://{Address(host, endpoints.http_address.port)}"
         reporter = Reporter(
             RunnerInfo(
                 runner_id=runner_id,
                 url=service.base_url,
-                grpc_address=str(Address(host, server.grpc_address.port)),
+                grpc_address=str(Address(host, endpoints.grpc_address.port)),
             ),
             request_managers,
             outbox,
@@ -110,29 +111,34 @@ async def job_runner(
             credentials=channel_credentials(config.rm_client_tls),
             on_lapse=chains.suspend_held,
         )
-        background(stack, "reporter", reporter.run())
-        background(stack, "lease", _watch_lease(reporter, chains))
-        stack.push_async_callback(_drain, server, reporter, chains, outbox, config)
+        run_in_background(stack, "reporter", reporter.run())
+        run_in_background(stack, "lease", _watch_lease(reporter, chains))
+        stack.push_async_callback(_drain, endpoints, reporter, chains, outbox, config)
         yield
 
 
 async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
-    """Stops what a runner does when its lease is over: others may do it by then. Ends when cancelled."""
+    """Suspends all job chains when the lease expires, because other runners may run them then.
+
+    Runs until cancelled.
+    """
     while True:
         left = reporter.lease_left
         if left > 0:
-            await asyncio.sleep(min(left, _LEASE_LOOK))
+            await asyncio.sleep(min(left, _LEASE_CHECK_INTERVAL))
             continue
-        logger.warning("lease is over: no request manager was reached for that long, chains are suspended")
+        logger.warning("lease expired: no Request Manager was reachable, job chains are suspended")
         while reporter.lease_left <= 0:
-            chains.suspend_held()  # again and again, since a chain may have been on its way here
-            await asyncio.sleep(_LEASE_LOOK)
+            chains.suspend_held()  # in each turn, because a chain can still arrive
+            await asyncio.sleep(_LEASE_CHECK_INTERVAL)
         logger.info("lease renewed")
 
 
-async def _drain(server: Served, reporter: Reporter, chains: Chains, outbox: Outbox, config: Config) -> None:
-    """Suspends what a runner has, and waits until a Request Manager has all of its reports."""
-    await server.refuse_calls()
+async def _drain(
+    endpoints: ServerEndpoints, reporter: Reporter, chains: Chains, outbox: Outbox, config: Config
+) -> None:
+    """Suspends all job chains and delivers their reports to a Request Manager."""
+    await endpoints.refuse_calls()
     reporter.drain()
     try:
         async with asyncio.timeout(config.job_runner_stop_timeout + config.server_stop_timeout):
@@ -140,4 +146,4 @@ async def _drain(server: Served, reporter: Reporter, chains: Chains, outbox: Out
             await outbox.wait_empty()
             await reporter.leave()
     except TimeoutError:
-        logger.warning("reports not delivered: their requests are taken over when the lease is over")
+        logger.warning("reports not delivered: other runners take over their requests when the lease expires")

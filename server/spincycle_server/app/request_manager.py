@@ -1,4 +1,4 @@
-"""A Request Manager, put together."""
+"""Assembles a Request Manager."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import structlog
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
+from spincycle_server.app.background import run_in_background
 from spincycle_server.app.database import database_options
-from spincycle_server.app.parts import Served, background
+from spincycle_server.app.endpoints import ServerEndpoints
 from spincycle_server.config import Config
 from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
@@ -35,16 +36,16 @@ logger = structlog.get_logger(__name__)
 
 REQUEST_MANAGER_ADDRESS = Address("127.0.0.1", 32308)
 
-_DATABASE_LOOK = 1.0
-"""Seconds between looks at whether the database answers."""
+_PING_INTERVAL = 1.0
+"""Seconds between pings of the database."""
 
 
 @contextlib.asynccontextmanager
 async def request_manager(config: Config) -> AsyncIterator[Address]:
-    """Runs a Request Manager; gives the address under which this machine reaches it by gRPC.
+    """Runs a Request Manager. Yields the address of its gRPC endpoint.
 
     Raises:
-        SpinCycleError: It cannot start.
+        SpinCycleError: The server cannot start.
     """
     factory = find_factory(config.jobs_factory, config.job_runner_max_output)
     specs = load_specs(Path(config.specs_dir), knows_job_type(factory))
@@ -56,83 +57,80 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         dispatcher = Dispatcher(
             store,
             runners,
-            # What a lost runner had must be found within one more lease.
+            # Requests of a lost runner must be found within one more lease.
             interval=min(config.resume_interval, config.job_runner_lease / 2),
             suspended_timeout=config.resume_timeout,
             max_waiting=config.server_max_waiting,
         )
         stack.push_async_callback(dispatcher.close)
         stopper = RequestStopper(store, runners, dispatcher)
-        build_pool = BuildPool(specs, factory, create_timeout=config.jobs_create_timeout)
-        access = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
         users = RequestManagerService(
             store=store,
-            build_pool=build_pool,
+            build_pool=BuildPool(specs, factory, create_timeout=config.jobs_create_timeout),
             dispatcher=dispatcher,
             stopper=stopper,
             runners=runners,
-            access=access,
+            access=AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict),
             request_ids=RequestIdGenerator(),
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
-        gate = Gate(config.server_max_requests)
-        services = (
-            request_manager_pb2.DESCRIPTOR.services_by_name,
-            runner_reports_pb2.DESCRIPTOR.services_by_name,
-        )
-        tables = [
-            MethodTable(services[0]["RequestManager"], users, gate, load_authenticator(config.auth_plugin)),
-            MethodTable(
-                services[1]["RunnerReports"],
-                reports,
-                gate,
-                reserved=services[1]["RunnerReports"].methods_by_name,
-            ),
-        ]
-        address = config.server_addr or REQUEST_MANAGER_ADDRESS
-        background(stack, "dispatcher", dispatcher.run())
-        server = Served(
-            "request-manager",
-            "Spin Cycle Request Manager",
-            ErrorFormat.FULL,
-            tables,
-            gate,
-            address,
-            config.server_grpc,
-        )
-        await server.start(stack, config)
+        run_in_background(stack, "dispatcher", dispatcher.run())
+        endpoints = _endpoints(config, users, reports)
+        await endpoints.start(stack, config)
         stack.callback(reports.end_streams)
-        stack.push_async_callback(server.finish_calls, config.server_stop_timeout)
-        # It ends first: a server that shuts down is not to be healthy again.
-        background(stack, "database", _watch_database(store, server, config.database_timeout))
-        yield server.grpc_address
+        stack.push_async_callback(endpoints.finish_calls, config.server_stop_timeout)
+        # Started last, so it stops first: it must not set a server that shuts down to SERVING.
+        run_in_background(stack, "database", _watch_database(store, endpoints, config.database_timeout))
+        yield endpoints.grpc_address
 
 
-async def _watch_database(store: Store, server: Served, patience: float) -> None:
-    """Has the health of a Request Manager tell whether its database answers. Ends when cancelled.
+def _endpoints(
+    config: Config, users: RequestManagerService, reports: RunnerReportsService
+) -> ServerEndpoints:
+    gate = Gate(config.server_max_requests)
+    for_users = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
+    for_runners = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
+    tables = [
+        MethodTable(for_users, users, gate, load_authenticator(config.auth_plugin)),
+        MethodTable(for_runners, reports, gate, reserved=for_runners.methods_by_name),
+    ]
+    return ServerEndpoints(
+        tables,
+        gate,
+        config.server_addr or REQUEST_MANAGER_ADDRESS,
+        config.server_grpc,
+        name="request-manager",
+        title="Spin Cycle Request Manager",
+        error_format=ErrorFormat.FULL,
+    )
+
+
+async def _watch_database(store: Store, endpoints: ServerEndpoints, ping_limit: float) -> None:
+    """Sets the health status to NOT_SERVING while the database does not answer. Runs until cancelled.
 
     Args:
         store: The database.
-        server: The server whose health is told.
-        patience: Seconds after which a database that says nothing counts as away.
+        endpoints: The server whose health status is set.
+        ping_limit: Seconds that a ping may take.
     """
     while True:
-        await asyncio.sleep(_DATABASE_LOOK)
-        looking = asyncio.create_task(_trouble(store))
-        done, _ = await asyncio.wait({looking}, timeout=patience)
-        trouble = looking.result() if done else "it does not answer in time"
-        if trouble is None:
+        await asyncio.sleep(_PING_INTERVAL)
+        ping = asyncio.create_task(_ping(store))
+        done, _ = await asyncio.wait({ping}, timeout=ping_limit)
+        error = ping.result() if done else f"no answer within {ping_limit:g} seconds"
+        if error is None:
             continue
-        logger.error("database is away: not serving", error=str(trouble))
-        await server.set_serving(False)
-        while await looking is not None:  # One look at a time, however long it takes.
-            await asyncio.sleep(_DATABASE_LOOK)
-            looking = asyncio.create_task(_trouble(store))
-        logger.info("database is back: serving")
-        await server.set_serving(True)
+        logger.error("database unavailable: not serving", error=str(error))
+        await endpoints.set_serving(False)
+        while await ping is not None:  # Only one ping runs at a time, however long it takes.
+            await asyncio.sleep(_PING_INTERVAL)
+            ping = asyncio.create_task(_ping(store))
+        logger.info("database available again: serving")
+        await endpoints.set_serving(True)
 
 
-async def _trouble(store: Store) -> SpinCycleError | None:
+async def _ping(store: Store) -> SpinCycleError | None:
+    """Returns None if the database answers, otherwise the error."""
     try:
         await store.ping()
     except SpinCycleError as error:

@@ -1,4 +1,4 @@
-"""A process that runs servers: begun, told to end, and ended."""
+"""The process that runs servers: its start, its signals and its end."""
 
 from __future__ import annotations
 
@@ -25,37 +25,42 @@ JOB_RUNNER_ADDRESS = Address("127.0.0.1", 32307)
 
 
 def run(serve: Callable[[Config], Coroutine[Any, Any, None]], config: Config) -> None:
-    """Runs a server until it is told to end.
+    """Runs servers until SIGTERM or SIGINT.
+
+    Args:
+        serve: One of the coroutine functions below.
+        config: The configuration.
 
     Raises:
-        SpinCycleError: It cannot start.
+        SpinCycleError: A server cannot start.
     """
     configure_logs(config.log_level, config.log_format)
     logger.info("configuration", **config.shown())
-    _collect_less_often()
+    _collect_garbage_less_often()
     uvloop.run(serve(config))
-    _end_in_spite_of_threads()
+    _exit_despite_hanging_threads()
 
 
-def _collect_less_often() -> None:
-    """Has the collector of reference cycles leave alone what is there for good, and look less often.
+def _collect_garbage_less_often() -> None:
+    """Exempts the objects that exist now from garbage collection, and raises its thresholds.
 
-    Nearly all garbage goes by reference counts; at the default, a tenth of the time went into looking.
+    Reference counting frees nearly all objects. With the default thresholds, a tenth of the CPU time went
+    into looking for reference cycles.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
-def _end_in_spite_of_threads() -> None:
-    """Ends the process at once if a thread hangs in a user's code, which would keep it for ever."""
+def _exit_despite_hanging_threads() -> None:
+    """Exits at once if a thread hangs in a user's code; Python would wait for it forever."""
     hanging = [
         thread.name
         for thread in threading.enumerate()
         if thread is not threading.main_thread() and not thread.daemon
     ]
     if hanging:
-        logger.warning("ended in spite of threads that hang", threads=hanging)
+        logger.warning("exited although threads still run", threads=hanging)
         sys.stderr.flush()
         os._exit(0)
 
@@ -64,9 +69,9 @@ async def serve_request_manager(config: Config) -> None:
     """Runs a Request Manager until SIGTERM or SIGINT."""
     from spincycle_server.app.request_manager import request_manager
 
-    with _told_to_end() as told:
+    with _stop_signal() as stopped:
         async with request_manager(config):
-            await told.wait()
+            await stopped.wait()
 
 
 async def serve_job_runner(config: Config) -> None:
@@ -74,43 +79,43 @@ async def serve_job_runner(config: Config) -> None:
     from spincycle_server.app.job_runner import job_runner
 
     address = config.server_addr or JOB_RUNNER_ADDRESS
-    with _told_to_end() as told:
+    with _stop_signal() as stopped:
         async with job_runner(config, address, config.server_grpc, config.request_manager_addresses):
-            await told.wait()
+            await stopped.wait()
 
 
 async def serve_both(config: Config) -> None:
     """Runs a Request Manager and a Job Runner until SIGTERM or SIGINT.
 
-    The runner ends first, so that the Request Manager takes in what it has suspended.
+    The runner stops first, so that the Request Manager receives the job chains that it suspends.
     """
     from spincycle_server.app.job_runner import job_runner
     from spincycle_server.app.request_manager import request_manager
 
-    with _told_to_end() as told:
+    with _stop_signal() as stopped:
         async with (
             request_manager(config) as grpc_address,
             job_runner(config, config.job_runner_addr, config.job_runner_grpc, [str(grpc_address)]),
         ):
-            await told.wait()
+            await stopped.wait()
 
 
 @contextlib.contextmanager
-def _told_to_end() -> Iterator[asyncio.Event]:
-    """Gives an event that SIGTERM and SIGINT set; the second of them ends the process at once."""
-    told = asyncio.Event()
+def _stop_signal() -> Iterator[asyncio.Event]:
+    """Yields an event that SIGTERM and SIGINT set. A second signal exits the process at once."""
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def tell(number: signal.Signals) -> None:
-        if told.is_set():
-            logger.warning("ended at once by a second signal", signal=number.name)
+    def on_signal(number: signal.Signals) -> None:
+        if stopped.is_set():
+            logger.warning("exited at once after a second signal", signal=number.name)
             os._exit(128 + number)
-        logger.info("ending", signal=number.name)
-        told.set()
+        logger.info("shutting down", signal=number.name)
+        stopped.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, tell, number)
+        loop.add_signal_handler(number, on_signal, number)
     try:
-        yield told
+        yield stopped
     finally:
-        logger.info("ended")
+        logger.info("shut down")

@@ -1,13 +1,10 @@
-"""What both servers have: two ways in, work in the background."""
+"""The two endpoints of a server: HTTP and gRPC."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import structlog
 
@@ -20,40 +17,45 @@ from spincycle_server.rpc import Gate, GrpcServer, MethodTable
 logger = structlog.get_logger(__name__)
 
 
-class Served:
-    """One server's two ways in.
+class ServerEndpoints:
+    """Serves the methods of one server over HTTP and gRPC.
 
     Args:
+        tables: The methods.
+        gate: Limits the concurrent calls of both endpoints together.
+        address: The address of HTTP.
+        grpc_address: The address of gRPC. None: the HTTP address with a port that is 10 higher.
         name: The name of the server in the log.
-        title: The title of its OpenAPI document.
-        error_format: The format of errors in its JSON API.
-        tables: What it serves.
-        gate: What lets calls in.
-        address: Where to serve HTTP.
-        grpc_address: Where to serve gRPC; None: made from the former.
+        title: The title of the OpenAPI document.
+        error_format: The format of errors in the JSON API.
+
+    Attributes:
+        http_address: The address of HTTP. `start` replaces port 0 with the port that the system chose.
+        grpc_address: The address of gRPC, likewise.
     """
 
-    def __init__(  # noqa: PLR0917 (each is named above)
+    def __init__(
         self,
-        name: str,
-        title: str,
-        error_format: ErrorFormat,
         tables: Sequence[MethodTable],
         gate: Gate,
         address: Address,
         grpc_address: Address | None,
+        *,
+        name: str,
+        title: str,
+        error_format: ErrorFormat,
     ) -> None:
+        self._tables = tables
+        self._gate = gate
         self._name = name
         self._title = title
         self._error_format = error_format
-        self._tables = tables
-        self._gate = gate
         self._grpc_server: GrpcServer | None = None
         self.http_address = address
         self.grpc_address = grpc_address or address.for_grpc()
 
     async def start(self, stack: contextlib.AsyncExitStack, config: Config) -> None:
-        """Serves until the stack is left. The addresses then have the ports that the system chose."""
+        """Starts to serve. The endpoints stop when the stack closes."""
         app = GatewayApp(
             self._tables,
             title=self._title,
@@ -84,17 +86,17 @@ class Served:
         logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
 
     async def set_serving(self, serving: bool) -> None:
-        """Has the health of the server tell whether it can do its work."""
+        """Sets the health status: SERVING or NOT_SERVING."""
         if self._grpc_server is not None:
             await self._grpc_server.set_serving(serving)
 
     async def refuse_calls(self) -> None:
-        """Answers new calls that the server shuts down, and has its health say so."""
+        """Refuses new calls because the server shuts down, and sets the health status to NOT_SERVING."""
         self._gate.close()
         await self.set_serving(False)
 
     async def finish_calls(self, limit: float) -> None:
-        """Refuses new calls, and returns when those at hand are answered or the limit (seconds) is over."""
+        """Refuses new calls and waits for the calls in flight, for at most `limit` seconds."""
         await self.refuse_calls()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
@@ -108,20 +110,3 @@ def _limits(config: Config) -> HttpLimits:
         idle_timeout=config.server_idle_timeout,
         max_connections=config.server_max_connections,
     )
-
-
-def background(stack: contextlib.AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
-    """Runs work until the stack is left. Work that fails ends the server, which is no use without it."""
-    task = asyncio.create_task(work, name=name)
-
-    def after(ended: asyncio.Task[None]) -> None:
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            logger.critical("server cannot go on", part=name, exc_info=error)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.wait({task})
-
-    task.add_done_callback(after)
-    stack.push_async_callback(end)
