@@ -26,7 +26,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-START_LIMIT = 60.0
+from tests.limits import COMMAND, PROCESS_END, PROCESS_START
+
 _numbers = count(1)
 
 
@@ -105,7 +106,7 @@ class DatabaseServer(ABC):
             cwd=self.directory,
             user=self.account,
             capture_output=True,
-            timeout=START_LIMIT,
+            timeout=COMMAND,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -122,7 +123,7 @@ class DatabaseServer(ABC):
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + PROCESS_START
         while True:
             try:
                 self.execute("SELECT 1")
@@ -139,7 +140,7 @@ class DatabaseServer(ABC):
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(START_LIMIT)
+            self._process.wait(PROCESS_END)
             self._process = None
 
     def signal(self, number: int) -> None:

@@ -27,6 +27,7 @@ from spincycle_grpc.v1.request_pb2 import Request, RequestArg, RequestSpec
 from spincycle_grpc.v1.state_pb2 import STATE_PENDING
 from spincycle_grpc.v1.status_pb2 import JobStatus, RunningStatus
 from spincycle_server.rpc.status import status_of
+from tests.limits import STEP
 
 REQUEST_ID = "9vb2d3q0c7k5r1n8m4tg"
 JOB_ID = "aB3x"
@@ -149,7 +150,7 @@ class FakeManager(RequestManagerServicer):
     def asked_often(self, times: int) -> bool:
         """Waits until there were so many calls, and returns whether there were."""
         with self._news:
-            return self._news.wait_for(lambda: len(self.asked) >= times, 30)
+            return self._news.wait_for(lambda: len(self.asked) >= times, STEP)
 
     def _called(self, method: str, request: Message, context: Any) -> None:
         with self._news:
@@ -158,7 +159,7 @@ class FakeManager(RequestManagerServicer):
         if self.failures.get(method):
             _abort(context, self.failures[method].pop(0))
         if method in self.hold:
-            self.hold[method].wait(30)
+            self.hold[method].wait(STEP)
 
     def Create(self, request: messages.CreateRequest, context: Any) -> messages.CreateResponse:
         self._called("Create", request, context)

@@ -13,8 +13,8 @@ STEP = 120.0
 ANSWER = 120.0
 """The answer to one call over HTTP or gRPC, or to one database query."""
 
-COMMAND = 300.0
-"""A command that starts, does its work, and exits, such as `spinc` or `spincycle lint`."""
+COMMAND = 900.0
+"""A command that starts, does its work, and exits, such as `spinc`, `spincycle lint`, or a fuzzer."""
 
 PROCESS_START = 300.0
 """The start of a server or a database, until it answers."""

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 
 from spincycle_server.callback_throttle import MANY, TURNS, CallbackThrottle
+from tests.limits import STEP
 
 CROWD = 5 * MANY
 
@@ -56,7 +57,7 @@ async def test_few_are_done_at_once() -> None:
     for number in range(MANY):
         throttle.run(done.append, number)
     assert done == list(range(MANY))
-    await asyncio.wait_for(stopped_throttle().wait_turn(), 1)
+    await asyncio.wait_for(stopped_throttle().wait_turn(), STEP)
 
 
 async def test_a_crowd_is_done_in_rounds_with_turns_between() -> None:
@@ -74,7 +75,7 @@ async def test_one_that_raises_keeps_nobody_waiting() -> None:
     for number in range(CROWD):
         throttle.run((lambda: 1 / 0) if number == CROWD - 5 else lambda: None)
     throttle.run(ended.set)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(STEP):
         await ended.wait()
     assert [type(error) for error in caught] == [ZeroDivisionError]
 

@@ -11,6 +11,7 @@ import yaml
 
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.job_factories import knows_job_type
+from tests.limits import COMMAND
 
 ROOT = Path(__file__).parent.parent
 SPECS = sorted((ROOT / "examples" / "specs").glob("*.yaml"))
@@ -34,7 +35,7 @@ def run(program: str, host: str, directory: Path) -> subprocess.CompletedProcess
         env=environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=COMMAND,
         check=False,
     )
 

@@ -18,6 +18,7 @@ from spincycle_server.job_factories import (
     knows_job_type,
     load_factory,
 )
+from tests.limits import COMMAND
 
 FACTORY = """
 from spincycle_grpc.jobs import Job, JobTypes, Return
@@ -82,7 +83,9 @@ class TestLoadFactory:
         )
         root = Path(__file__).parent.parent
         environment = {"PYTHONPATH": str(root)}
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=COMMAND
+        )
 
     @pytest.mark.parametrize(
         "name", ["", "my_jobs", "my_jobs:", ":factory", "my-jobs:factory", "a:b:c", "a b:c"]

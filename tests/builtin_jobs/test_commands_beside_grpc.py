@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.limits import COMMAND
+
 REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
 import spincycle_server.__main__  # loads gRPC as the servers do
@@ -63,7 +65,7 @@ def test_no_command_dies_between_fork_and_exec() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=COMMAND,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("{(0, ''): 900} False\n", "")

@@ -13,8 +13,7 @@ import uvloop
 from spincycle_grpc.jobs import Return
 from spincycle_grpc.state import State
 from spincycle_server.builtin_jobs import ShellCommand
-
-LIMIT = 20.0
+from tests.limits import STEP
 
 RunAll = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -24,7 +23,7 @@ def run_all(request: pytest.FixtureRequest) -> Iterator[RunAll]:
     """Runs a coroutine to its end on a loop of its own, of either kind."""
     make_loop = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=make_loop) as runner:
-        yield lambda coroutine: runner.run(asyncio.wait_for(coroutine, LIMIT))
+        yield lambda coroutine: runner.run(asyncio.wait_for(coroutine, STEP))
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def new_command(cmd: str, args: str = "", **options: Any) -> ShellCommand:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits until a condition holds."""
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(STEP):
         while not condition():  # noqa: ASYNC110 - what is waited for is in other processes
             await asyncio.sleep(0.01)
 
@@ -216,10 +215,10 @@ class TestStop:
     def test_stop_waits_no_longer_than_it_must(
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
     ) -> None:
-        job = script("touch ready; exec sleep 600", stop_grace=LIMIT)
+        job = script("touch ready; exec sleep 600", stop_grace=STEP)
         start = time.monotonic()
         run_all(stopped_at(job, (tmp_path / "ready").exists))
-        assert time.monotonic() - start < LIMIT / 2
+        assert time.monotonic() - start < STEP / 2
 
     def test_stop_before_the_start_starts_nothing(
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path

@@ -10,6 +10,7 @@ import pytest
 from spincycle_grpc.jobs import JobId, Return, UnknownJobTypeError, make_job
 from spincycle_grpc.state import State
 from spincycle_server.builtin_jobs import Noop, Sleep, builtin_factory
+from tests.limits import STEP
 
 
 def new_sleep(duration: Any) -> Sleep:
@@ -77,10 +78,10 @@ async def test_sleep_stops() -> None:
     run = asyncio.ensure_future(job.run({}))
     await asyncio.sleep(0)
     await job.stop()
-    assert await asyncio.wait_for(run, 5) == Return(State.STOPPED)
+    assert await asyncio.wait_for(run, STEP) == Return(State.STOPPED)
 
 
 async def test_sleep_that_is_stopped_early_does_not_begin() -> None:
     job = new_sleep("9223372036854")
     await job.stop()
-    assert await asyncio.wait_for(job.run({}), 5) == Return(State.STOPPED)
+    assert await asyncio.wait_for(job.run({}), STEP) == Return(State.STOPPED)

@@ -19,6 +19,7 @@ from spincycle_grpc.v1.request_pb2 import RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from tests.cli.conftest import Spinc
 from tests.fake_manager import JOB_ID, REQUEST_ID, FakeManager, entry, running_job, stage
+from tests.limits import COMMAND
 
 ESCAPE = "\x1b[31mred\x9b2J\u202e"
 
@@ -279,7 +280,7 @@ def test_a_broken_pipe_is_silent(address: str) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == 141
+        assert process.wait(COMMAND) == 141
 
 
 def test_a_full_disk_is_one_sentence(address: str) -> None:
@@ -289,7 +290,7 @@ def test_a_full_disk_is_one_sentence(address: str) -> None:
             env={**os.environ, "SPINC_ADDR": address},
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=COMMAND,
             check=False,
         )
     assert told.returncode == 5
@@ -299,10 +300,10 @@ def test_a_full_disk_is_one_sentence(address: str) -> None:
 def test_text_that_the_terminal_cannot_show(manager: FakeManager, address: str) -> None:
     manager.specs = [RequestSpec(name="näp ł")]
     with spawn(address, PYTHONIOENCODING="latin-1") as process:
-        output, complaint = process.communicate(timeout=30)
+        output, complaint = process.communicate(timeout=COMMAND)
     assert (process.returncode, complaint) == (0, b"")
     assert b"n\xe4p \\u0142" in output
     with spawn(address, "start", "nap", "ms=\udcff") as process:
-        output, complaint = process.communicate(timeout=30)
+        output, complaint = process.communicate(timeout=COMMAND)
     assert (process.returncode, output) == (2, b"")
     assert len(complaint.splitlines()) == 1

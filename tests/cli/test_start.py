@@ -15,6 +15,7 @@ import pytest
 from spincycle_grpc import State, errors
 from tests.cli.conftest import Spinc
 from tests.fake_manager import REQUEST_ID, FakeManager, entry, stage
+from tests.limits import COMMAND
 
 Terminal = Callable[..., Any]
 
@@ -31,7 +32,7 @@ def terminal(address: str) -> Terminal:
             ["-m", "spincycle_grpc.cli", *arguments],
             env=environment,
             encoding="utf-8",
-            timeout=30,
+            timeout=COMMAND,
             dimensions=(24, 120),
         )
 

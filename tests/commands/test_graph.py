@@ -14,6 +14,7 @@ import pytest
 
 from spincycle_grpc import wire
 from spincycle_grpc.v1.job_pb2 import JobChain
+from tests.limits import COMMAND
 from tests.reference.recordings import SPECS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def graph(*arguments: str, path: str | None = None) -> subprocess.CompletedProce
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND,
         check=False,
     )
 

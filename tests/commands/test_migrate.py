@@ -11,6 +11,7 @@ import pytest
 
 from tests.databases import SERVERS, SharedServers, database_server
 from tests.e2e.processes import REPOSITORY, SPECS, running
+from tests.limits import COMMAND, PROCESS_END
 from tests.store import original
 
 
@@ -21,7 +22,7 @@ def spincycle(directory: Path, *arguments: str, **environment: str) -> subproces
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND,
         check=False,
     )
 
@@ -64,7 +65,7 @@ def test_servers_refuse_a_database_that_is_behind(
 ) -> None:
     url = database_servers.url(kind, tmp_path)
     with running("request-manager", "--http=127.0.0.1:0", f"--db={url}", directory=tmp_path) as refused:
-        assert refused.process.wait(30) == 1
+        assert refused.process.wait(PROCESS_END) == 1
         refused.close()
         assert refused.events[-1]["message"] == BEHIND
     assert spincycle(tmp_path, "migrate", f"--db={url}").returncode == 0
@@ -98,7 +99,7 @@ def test_a_wrong_password_is_told_and_never_shown(kind: str, tmp_path: Path) -> 
             for arguments in (("migrate",), ("migrate", "--check"), ("migrate", "--sql"))
         ]
         with running("request-manager", "--http=127.0.0.1:0", f"--db={url}", directory=tmp_path) as refused:
-            assert refused.process.wait(30) == 1
+            assert refused.process.wait(PROCESS_END) == 1
             refused.close()
             outputs.append(refused.log())
         if kind == "mariadb":

@@ -15,9 +15,8 @@ from spincycle_grpc.state import State
 from tests.commands.test_migrate import BEHIND, said, spincycle
 from tests.databases import SharedServers
 from tests.e2e.processes import REPOSITORY
+from tests.limits import COMMAND
 from tests.store.test_retention import fill, rows
-
-LIMIT = 30
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def at_a_terminal(directory: Path, *arguments: str) -> pexpect.spawn[str]:
         cwd=str(directory),
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "COLUMNS": "100"},
         encoding="utf-8",
-        timeout=LIMIT,
+        timeout=COMMAND,
     )
 
 

@@ -23,7 +23,8 @@ from spincycle_server.gateway.errors import ErrorFormat, HttpError
 from spincycle_server.rpc import Gate, MethodTable
 from tests.e2e.processes import ServerProcess, running
 from tests.gateway.conftest import MAX_BODY
-from tests.gateway.wire import JSON, LIMIT, Connection, request
+from tests.gateway.wire import JSON, Connection, request
+from tests.limits import ANSWER, REQUEST_END, STEP
 
 PATH = "/api/v1/requests"
 PART, REST = 900_000, 50_000
@@ -56,7 +57,7 @@ def opened(server: ServerProcess, count: int) -> Iterator[list[Connection]]:
 def answered(connections: list[Connection]) -> list[Connection]:
     """Waits for answers, and returns those that got one."""
     sockets = {connection.socket: connection for connection in connections}
-    readable, _, _ = select.select(list(sockets), [], [], LIMIT)
+    readable, _, _ = select.select(list(sockets), [], [], ANSWER)
     return [sockets[one] for one in readable]
 
 
@@ -137,7 +138,7 @@ async def test_what_gzip_becomes_needs_room_too() -> None:
     )
     bomb = gzip.compress(b" " * PART)
     coding = (b"content-encoding", b"gzip")
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(STEP):
         others = [Upload(app), Upload(app)]
         for other in others:
             await other.part(b" " * PART)
@@ -155,7 +156,7 @@ def test_the_room_of_a_client_that_is_gone_is_given_back(crowded: ServerProcess)
             pass
     body = request("POST", PATH, JSON, body=b" " * (PART + REST))
     with Connection(crowded.address("request-manager", "http")) as connection:
-        give_up = time.monotonic() + LIMIT
+        give_up = time.monotonic() + REQUEST_END
         status = 429
         while status == 429 and time.monotonic() < give_up:
             connection.send(body)

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from tests.gateway.conftest import MAX_BODY
-from tests.gateway.wire import JSON, LIMIT, Connection, request
+from tests.gateway.wire import JSON, Connection, request
+from tests.limits import REQUEST_END
 
 VERSION = request("GET", "/version")
 NO_TYPE = request("POST", "/api/v1/requests", JSON, body=b"{}")
@@ -248,7 +249,7 @@ def test_a_client_that_takes_no_answer_is_not_waited_for(impatient_manager: str,
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect((host, int(port)))
         client.sendall(request("GET", path) * 10 + request("GET", path, *headers))
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + REQUEST_END
         while is_established(int(port), client.getsockname()):
             assert time.monotonic() < deadline, "the server waits for ever"
             time.sleep(0.02)

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.e2e.processes import ServerProcess, running
+from tests.limits import ANSWER, COMMAND
 from tests.reference.recordings import exchange
 
 TYPES = ["nap", "diamond", "cond", "nosuch", ""]
@@ -38,8 +39,6 @@ generation.max-examples = 25
 """
 """Random examples take most of the time of a run, so there are few. The phase "coverage" already sends every
 kind of valid and invalid value to every operation. 25 scenarios of calls follow as many links as 40."""
-LIMIT = 600.0
-"""Seconds, only against hanging: a run takes 10 to 20 s."""
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,6 @@ def also(schema: dict[str, Any], values: list[str]) -> dict[str, Any]:
     return {"anyOf": [{"type": "string", "enum": values}, schema]}
 
 
-@pytest.mark.timeout(LIMIT + 30)
 @pytest.mark.parametrize("name", ["request-manager", "job-runner"])
 def test_generated_calls_get_the_answers_that_the_document_describes(
     server: ServerProcess, ids: dict[str, list[str]], name: str, tmp_path: Path
@@ -106,14 +104,14 @@ def test_generated_calls_get_the_answers_that_the_document_describes(
             "--generation-deterministic",
             "--suppress-health-check=all",
             "--continue-on-failure",
-            "--request-timeout=30",
+            f"--request-timeout={ANSWER}",
             "--warnings=off",
             "--no-color",
         ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=COMMAND,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

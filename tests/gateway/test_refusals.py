@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from tests.e2e.processes import ServerProcess, running
-from tests.gateway.wire import JSON, LIMIT, Answer, Connection, request
+from tests.gateway.wire import JSON, Answer, Connection, request
+from tests.limits import ANSWER, LOG_LINE
 
 CREATE = request("POST", "/api/v1/requests", JSON, body=b'{"type":"one-job","args":{"out":"x"}}')
 LIST = request("GET", "/api/v1/requests?limit=1")
@@ -112,7 +113,7 @@ def test_a_body_is_waited_for_but_not_for_ever(full: FullManager) -> None:
         connection.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             connection.answer()
-        connection.socket.settimeout(30)
+        connection.socket.settimeout(ANSWER)
         connection.send(CREATE[-5:])
         assert connection.answer().status == 429
         connection.send(CREATE[:-5])
@@ -193,7 +194,7 @@ def test_each_refusal_is_counted_once_in_the_log(full: FullManager) -> None:
         connection.send(request("GET", "/api/v1/requests", "Origin: https://ops.example.com"))
         assert connection.answer().status == 429
     in_all = 1 + 3  # The fixture's first, GET twice and HEAD.
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + LOG_LINE
     while (counted := refusals_in_log(full)) < in_all and time.monotonic() < deadline:
         time.sleep(0.05)
     assert counted == in_all

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
-LIMIT = 30.0
+from tests.limits import ANSWER
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Connection:
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=LIMIT)
+        self.socket = socket.create_connection((host, int(port)), timeout=ANSWER)
         self._received = b""
 
     def __enter__(self) -> Connection:

@@ -17,10 +17,10 @@ from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import Run
 from spincycle_server.job_runner.job_try import MAX_JOB_DATA, JobTry, TryResources, TryResult
+from tests.limits import STEP
 
 MAX_OUTPUT = 1000
 STOP_LIMIT = 0.3
-SOON = 20.0
 """Seconds within which all that ends has ended."""
 
 
@@ -56,7 +56,9 @@ class ScriptedOnLoop(Scripted):
         await self._stop()
 
 
-def resources_for(job: Job | BaseException | None = None, *, threads: int = 4) -> TryResources:
+def resources_for(
+    job: Job | BaseException | None = None, *, threads: int = 4, stop_limit: float = STEP
+) -> TryResources:
     def factory(job_id: JobId) -> Job:
         if isinstance(job, BaseException):
             raise job
@@ -68,7 +70,7 @@ def resources_for(job: Job | BaseException | None = None, *, threads: int = 4) -
         calls=CallThreads("call", threads),
         statuses=CallThreads("status", threads),
         max_output=MAX_OUTPUT,
-        stop_limit=STOP_LIMIT,
+        stop_limit=stop_limit,
     )
 
 
@@ -78,7 +80,7 @@ def a_try(resources: TryResources, data: dict[str, Any] | None = None, **fields:
 
 
 async def ended(job_try: JobTry) -> TryResult:
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         return await job_try.result()
 
 
@@ -88,14 +90,14 @@ async def result_of(job: Job | BaseException, data: dict[str, Any] | None = None
 
 async def made(*tries: JobTry) -> None:
     """Waits until the jobs of tries are made, which may be in threads."""
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         while any(one._job is None for one in tries):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
 async def begun(*tries: JobTry) -> None:
     """Waits until the jobs of tries run."""
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         while not all(one._has_begun for one in tries):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -110,7 +112,7 @@ async def hang() -> None:
 
 def hanging_thread() -> Callable[[], None]:
     """Returns what blocks a thread until the test is over: it is a daemon's, and short enough for a suite."""
-    return lambda: time.sleep(SOON)
+    return lambda: time.sleep(STEP)
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -248,14 +250,14 @@ async def test_a_job_told_to_stop_while_it_is_made_does_not_run() -> None:
 
     def factory(job_id: JobId) -> Job:
         begun.set()
-        release.wait(SOON)
+        release.wait(STEP)
         return Scripted(raising(AssertionError("it ran")))
 
     resources = resources_for()
-    resources.factory, resources.stop_limit = factory, SOON
+    resources.factory, resources.stop_limit = factory, STEP
     job_try = a_try(resources)
     running = asyncio.ensure_future(ended(job_try))
-    await asyncio.to_thread(begun.wait, SOON)
+    await asyncio.to_thread(begun.wait, STEP)
     job_try.stop()
     await asyncio.sleep(0)
     release.set()
@@ -286,7 +288,7 @@ async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
     ids=["hangs", "raises", "exits"],
 )
 async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any) -> None:
-    job_try = a_try(resources_for(ScriptedOnLoop(run, stop)))
+    job_try = a_try(resources_for(ScriptedOnLoop(run, stop), stop_limit=STOP_LIMIT))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
     job_try.stop()
@@ -297,7 +299,9 @@ async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any)
 
 async def test_jobs_that_hang_in_their_threads_keep_no_other_from_running() -> None:
     """As many as there are threads hang in run and in stop, and are given up; others run all the same."""
-    resources = resources_for(Scripted(lambda _: hanging_thread()(), hanging_thread()), threads=2)
+    resources = resources_for(
+        Scripted(lambda _: hanging_thread()(), hanging_thread()), threads=2, stop_limit=STOP_LIMIT
+    )
     hanging = [a_try(resources) for _ in range(2)]
     running = [asyncio.ensure_future(ended(one)) for one in hanging]
     await begun(*hanging)
@@ -327,7 +331,7 @@ async def test_a_job_whose_own_time_is_over_is_stopped_and_may_be_tried_again() 
 
 
 async def test_a_job_stopped_with_an_error_fails_for_good() -> None:
-    job_try = a_try(resources_for(ScriptedOnLoop(lambda _: hang(), hang)))
+    job_try = a_try(resources_for(ScriptedOnLoop(lambda _: hang(), hang), stop_limit=STOP_LIMIT))
     running = asyncio.ensure_future(ended(job_try))
     await asyncio.sleep(0)
     job_try.stop("sequence timed out after 1s")
@@ -355,13 +359,13 @@ async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
     release = threading.Event()
 
     def run(_: dict[str, Any]) -> Return:
-        release.wait(SOON)
+        release.wait(STEP)
         return Return()
 
     job_try = a_try(resources_for(Scripted(run, status=status)))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
-    assert await job_try.status(SOON) == "halfway"
+    assert await job_try.status(STEP) == "halfway"
     for _ in range(3):
         assert await job_try.status(0.05) == "halfway"
     assert len(asked) == 2, "a status that hangs is not asked again"
@@ -371,11 +375,11 @@ async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
 
 async def test_a_status_that_raises_says_so() -> None:
     release = threading.Event()
-    job = Scripted(lambda _: Return() if release.wait(SOON) else None, status=raising(SystemExit("gone")))
+    job = Scripted(lambda _: Return() if release.wait(STEP) else None, status=raising(SystemExit("gone")))
     job_try = a_try(resources_for(job))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
-    assert await job_try.status(SOON) == "(no status: gone)"
+    assert await job_try.status(STEP) == "(no status: gone)"
     release.set()
     await running
 
@@ -394,12 +398,12 @@ async def test_five_thousand_sleepers_need_no_thread() -> None:
     tries = [a_try(resources, type="sleep", bytes=b'{"duration":60000000000}') for _ in range(5000)]
     running = [asyncio.ensure_future(one.result()) for one in tries]
     await begun(*tries)
-    statuses = await asyncio.gather(*(one.status(SOON) for one in tries))
+    statuses = await asyncio.gather(*(one.status(STEP) for one in tries))
     assert set(statuses) == {"sleeping"}
     assert threading.active_count() - before <= 8
     for one in tries:
         one.stop()
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         results = await asyncio.gather(*running)
     assert {state_of(result) for result in results} == {State.STOPPED}
 
@@ -430,13 +434,13 @@ async def test_a_job_told_to_stop_while_it_waits_for_a_thread_is_stopped_at_once
     def run(_: dict[str, Any]) -> Return:
         assert not begun.is_set(), "a job ran that was told to stop"
         begun.set()
-        release.wait(SOON)
+        release.wait(STEP)
         return Return()
 
     resources = resources_for(Scripted(run), threads=1)
     first, second = a_try(resources), a_try(resources)
     running = asyncio.ensure_future(ended(first))
-    await asyncio.to_thread(begun.wait, SOON)
+    await asyncio.to_thread(begun.wait, STEP)
     waiting = asyncio.ensure_future(ended(second))
     await made(second)
     second.stop()

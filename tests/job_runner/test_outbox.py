@@ -17,6 +17,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from spincycle_server.job_runner import outbox as outbox_module
 from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
+from tests.limits import STEP
 
 FIRST = Assignment(request_id="first", epoch=1)
 SECOND = Assignment(request_id="second", epoch=4)
@@ -110,7 +111,7 @@ async def test_a_full_box_has_room_again_when_something_is_taken() -> None:
     await asyncio.sleep(0)
     assert not room.done()
     batch = outbox.take()
-    await asyncio.wait_for(room, 5)
+    await asyncio.wait_for(room, STEP)
     outbox.put_back(batch)
     assert outbox.full
     room = asyncio.ensure_future(outbox.wait_room())
@@ -127,7 +128,7 @@ async def test_empty_means_nothing_waits_and_nothing_is_on_its_way() -> None:
     await asyncio.sleep(0)
     assert not empty.done()
     outbox.settle(batch, [])
-    await asyncio.wait_for(empty, 5)
+    await asyncio.wait_for(empty, STEP)
 
 
 async def test_forgetting_a_chain_leaves_the_others() -> None:
@@ -141,7 +142,7 @@ async def test_forgetting_a_chain_leaves_the_others() -> None:
 async def test_a_nudge_ends_the_wait_without_a_report() -> None:
     outbox = Outbox()
     outbox.nudge()
-    await asyncio.wait_for(outbox.wait_filled(), 5)
+    await asyncio.wait_for(outbox.wait_filled(), STEP)
     assert not outbox.take().entries
     waiting = asyncio.ensure_future(outbox.wait_filled())
     await asyncio.sleep(0)

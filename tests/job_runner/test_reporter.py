@@ -18,10 +18,10 @@ from spincycle_grpc.v1.runner_reports_pb2_grpc import (
 )
 from spincycle_server.job_runner.outbox import Outbox
 from spincycle_server.job_runner.reporter import Reporter
+from tests.limits import STEP
 
 RUNNER = RunnerInfo(runner_id="runner", url="http://127.0.0.1:1", grpc_address="127.0.0.1:2")
 ASSIGNMENT = Assignment(request_id="request", epoch=1)
-SOON = 20.0
 
 
 class Manager(RunnerReportsServicer):
@@ -87,7 +87,7 @@ async def test_a_lease_that_was_over_is_told_before_anything_that_was_committed(
     claim.add_done_callback(lambda _: seen.append("committed"))
     async with serving(manager) as address:
         reporter = Reporter(RUNNER, [address], outbox, list, lease=60, on_lapse=lambda: seen.append("lapse"))
-        async with reporting(reporter), asyncio.timeout(SOON):
+        async with reporting(reporter), asyncio.timeout(STEP):
             await reporter.wait_connected()
             manager.answers.clear()
             outbox.add_claim(ASSIGNMENT, 0, claim)
@@ -106,7 +106,7 @@ async def test_another_request_manager_is_reached_while_the_lease_lasts(outbox: 
         reporter = Reporter(
             RUNNER, [first, second], outbox, list, lease=8, on_lapse=lambda: lapses.append(None)
         )
-        async with reporting(reporter), asyncio.timeout(SOON):
+        async with reporting(reporter), asyncio.timeout(STEP):
             await reporter.wait_connected()
             frozen.answers.clear()
             frozen.heard.clear()

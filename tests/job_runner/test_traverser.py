@@ -26,9 +26,9 @@ from spincycle_server.chain import RunningChain
 from spincycle_server.job_runner.job_try import TryResources
 from spincycle_server.job_runner.outbox import Batch, Outbox
 from spincycle_server.job_runner.traverser import Traverser
+from tests.limits import STEP
 
 ASSIGNMENT = Assignment(request_id="request", epoch=3)
-SOON = 20.0
 """Seconds within which all that happens has happened."""
 
 
@@ -102,7 +102,7 @@ class Bench:
             self.outbox.settle(batch, [])
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(STEP):
             while not condition():  # noqa: ASYNC110 (many conditions, most of them none of an event)
                 await asyncio.sleep(0.001)
 
@@ -122,7 +122,7 @@ class Bench:
         self.runs[name].set_result(state)
 
     async def batch(self) -> Batch:
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(STEP):
             await self.outbox.wait_filled()
         return self.outbox.take()
 

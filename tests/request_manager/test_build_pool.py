@@ -13,6 +13,7 @@ from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_grpc.jobs import Job, JobId, Return
 from spincycle_server.request_manager.build_pool import THREADS, BuildPool
 from tests.graph.models import node, sequence, specs
+from tests.limits import STEP
 
 SPECS = specs(
     sequence("hangs", node("first"), node("slow", node_type="hang", deps=["first"]), request=True),
@@ -30,7 +31,7 @@ class Worker(Job):
 
     def create(self, job_args: dict[str, Any]) -> None:
         if self._type == "hang":
-            self._released.wait(60)
+            self._released.wait(STEP)
         elif self._type == "raise":
             raise ValueError("no such volume")
 
@@ -63,7 +64,7 @@ async def test_creates_that_hang_keep_no_other_request_from_being_built(build_po
     hanging = [build_pool.build("hangs", {}, "request") for _ in range(2 * THREADS)]
     failed = await asyncio.gather(*hanging, return_exceptions=True)
     assert {getattr(error, "reason", error) for error in failed} == {"JOB_CREATE_TIMEOUT"}
-    built = await asyncio.wait_for(build_pool.build("fine", {}, "request"), 20)
+    built = await asyncio.wait_for(build_pool.build("fine", {}, "request"), STEP)
     assert built.job_chain.jobs
 
 
@@ -100,12 +101,12 @@ async def test_a_build_waits_for_a_thread_no_longer_than_it_may() -> None:
             super().create(job_args)
 
     build_pool = BuildPool(
-        SPECS, lambda job_id: Hanging(job_id.type, released), create_timeout=60, longest_wait=0.1
+        SPECS, lambda job_id: Hanging(job_id.type, released), create_timeout=STEP, longest_wait=0.1
     )
     builds = [asyncio.ensure_future(build_pool.build("hangs", {}, "request")) for _ in range(THREADS)]
     try:
         for _ in builds:
-            assert await asyncio.to_thread(hanging.acquire, timeout=20)
+            assert await asyncio.to_thread(hanging.acquire, timeout=STEP)
         for _ in range(2):
             with pytest.raises(ResourceExhaustedError) as caught:
                 await build_pool.build("fine", {}, "request")

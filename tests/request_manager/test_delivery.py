@@ -19,12 +19,12 @@ from spincycle_server.request_manager import delivery as delivery_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
+from tests.limits import STEP
 from tests.store.samples import RUNNER, a_chain, create
 
 FULL = ResourceExhaustedError("full", reason="TOO_MANY_CHAINS")
 AWAY = UnavailableError("cannot reach it")
 OTHER = FailedPreconditionError("another runner", reason="OTHER_RUNNER")
-SOON = 20.0
 
 
 class ToldRunners(Runners):
@@ -47,7 +47,7 @@ async def sent(store: Store, *answers: SpinCycleError | None) -> str:
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
     dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     assert not runners.answers
     return made.id
@@ -85,7 +85,7 @@ async def test_what_was_taken_over_meanwhile_stays_where_it_is(store: Store) -> 
     assert await store.assign(made.id, other, expected_state=State.RUNNING, expected_epoch=1)
     dispatcher = Dispatcher(store, ToldRunners(store, FULL), interval=3600, suspended_timeout=3600)
     dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     assert await store.get_assignment(made.id) == (Assignment(request_id=made.id, epoch=2), "r3")
 
@@ -114,7 +114,7 @@ async def handed_out(store: Store) -> tuple[Dispatcher, HeldRunners, list[str], 
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
     given = await dispatcher._dispatch_pending(made)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         return dispatcher, runners, made, [await runners.told.get() for _ in range(given)]
 
 
@@ -128,11 +128,11 @@ async def test_as_many_chains_are_on_their_way_as_may_be(
     assert await dispatcher.pick_runner() is None
     assert await store.waiting_requests(10) == made[2:]
     runners.may_answer.set()
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     assert dispatcher._delivery.has_room
     assert await dispatcher._dispatch_pending(made[2:]) == 1
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     assert runners.told.get_nowait() == made[2]
 

@@ -13,10 +13,10 @@ from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.store import Store
+from tests.limits import STEP
 from tests.store.samples import RUNNER, a_chain, create
 
 FOR_EVER = 3600.0
-SOON = 20.0
 
 
 async def queued(slot_queue: SlotQueue, count: int) -> tuple[list[asyncio.Task[None]], list[int]]:
@@ -77,7 +77,7 @@ async def test_who_has_gone_takes_nobodys_turn() -> None:
 
 
 async def test_a_caller_goes_on_when_its_patience_is_over() -> None:
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await SlotQueue().wait(0.01)
 
 
@@ -120,12 +120,12 @@ async def test_a_create_waits_for_a_place_instead_of_being_pending(
     await settled()
     assert not any(pick.done() for pick in picks)
     runners.lets.put_nowait(None)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         assert await picks[0] == RUNNER
     await settled()
     assert not picks[1].done()
     runners.lets.put_nowait(None)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         assert await picks[1] == RUNNER
         assert await dispatcher.pick_runner() == RUNNER  # Nobody waits, and there is room.
 
@@ -140,7 +140,7 @@ async def test_behind_requests_that_wait_one_goes_on_for_two_that_are_sent(
     await settled()
     assert not pick.done()
     runners.lets.put_nowait(None)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         assert await pick is None  # It is not to overtake those.
 
 
@@ -155,5 +155,5 @@ async def test_no_create_waits_for_a_runner_that_takes_nothing(
         runners.mark_full(RUNNER.runner_id)
     else:
         runners.remove(RUNNER.runner_id)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         assert await dispatcher.pick_runner() is None

@@ -24,7 +24,8 @@ from spincycle_server.request_manager.runner_reports_service import RunnerReport
 from spincycle_server.rpc import CallContext
 from spincycle_server.store import Store
 from spincycle_server.store.schema import request_archives, suspended_job_chains
-from tests.request_manager.test_delivery import AWAY, SOON, ToldRunners
+from tests.limits import STEP
+from tests.request_manager.test_delivery import AWAY, ToldRunners
 from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
@@ -46,7 +47,7 @@ async def dispatched(store: Store, *answers: None) -> Dispatcher:
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
     await dispatcher._round()
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     return dispatcher
 
@@ -64,7 +65,7 @@ async def test_a_waiting_request_that_cannot_be_read_fails_and_others_start(stor
     await spoil(store, spoilt.id)
     dispatcher = await dispatched(store, None)
     await dispatcher._dispatch_pending(await store.waiting_requests(10))
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     assert await state_of(store, spoilt.id) is State.FAIL
     assert await state_of(store, sound.id) is State.RUNNING
@@ -96,7 +97,7 @@ async def test_a_runner_that_cannot_be_reached_is_told_only_while_the_assignment
     dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
     await asyncio.sleep(0)
     await store.finish(made.id, State.COMPLETE, 1, 3)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     assert runners.answers
 
@@ -112,7 +113,7 @@ async def test_a_stop_that_is_noted_is_answered_though_the_runner_is_not_reached
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
     stopper = RequestStopper(store, runners, dispatcher)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(STEP):
         await stopper.stop(made.id)
     assert (await store.get_record(made.id)).stop_requested
 

@@ -21,9 +21,9 @@ from structlog.testing import capture_logs
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_server.rpc import CallContext, GrpcServer, accepting
+from tests.limits import ANSWER, STEP
 from tests.rpc.servers import REQUEST_MANAGER, rpc_error, serving
 
-LIMIT = 60.0
 """Seconds, only against hanging."""
 
 CALLS = 64
@@ -73,7 +73,7 @@ async def served() -> AsyncIterator[tuple[Servicer, GrpcServer, str]]:
     """Runs a server of creates. Yields the servicer, the server and its address."""
     servicer = Servicer()
     try:
-        async with serving(REQUEST_MANAGER, servicer) as (server, address), asyncio.timeout(LIMIT):
+        async with serving(REQUEST_MANAGER, servicer) as (server, address), asyncio.timeout(STEP):
             yield servicer, server, address
     finally:
         servicer.stop_counting()
@@ -85,8 +85,8 @@ async def begun_together(servicer: Servicer, address: str) -> int:
         stub = RequestManagerStub(channel)
 
         def call_all() -> list[Any]:
-            grpc.channel_ready_future(channel).result(LIMIT)
-            calls = [stub.Create.future(CreateRequest(type="any"), timeout=LIMIT) for _ in range(CALLS)]
+            grpc.channel_ready_future(channel).result(ANSWER)
+            calls = [stub.Create.future(CreateRequest(type="any"), timeout=ANSWER) for _ in range(CALLS)]
             time.sleep(0.3)
             return calls
 
@@ -218,7 +218,7 @@ async def test_calls_that_began_before_a_stop_are_answered() -> None:
 
         callers = [asyncio.create_task(call_until_told()) for _ in range(CALLS)]
         await servicer.until_begun(5 * CALLS)
-        await server.stop(LIMIT)
+        await server.stop(STEP)
         ended = await asyncio.gather(*callers)
         assert sum(answered for answered, _ in ended) == servicer.began.total()
         assert {code for _, code in ended} <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import COMMAND
+
 DATA = Path(__file__).parent / "data"
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = {
@@ -38,7 +40,7 @@ def lint(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND,
         check=False,
     )
 
@@ -87,7 +89,7 @@ def test_a_request_manager_does_not_start_with_errors(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SPINCYCLE_JOBS": "tests.specs.known_jobs:factory"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND,
         check=False,
     )
     assert done.returncode == 2

@@ -18,6 +18,7 @@ from spincycle_grpc.retries import MAX_TRIES, Tries
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_server.rpc.status import status_of
 from tests.fake_manager import REQUEST_ID, FakeManager, serving, stage
+from tests.limits import STEP
 
 SERVICE = messages.DESCRIPTOR.services_by_name["RequestManager"]
 
@@ -95,7 +96,7 @@ def test_every_call_has_a_deadline(
 ) -> None:
     called = threads.submit(CALLS[method], client)
     channel.answer(method, getattr(messages, SERVICE.methods_by_name[method].output_type.name)())
-    called.result(10)
+    called.result(STEP)
     [timeout] = channel.timeouts
     assert timeout is not None
     assert 29 < timeout <= 30
@@ -106,7 +107,7 @@ def test_a_call_has_the_deadline_that_it_is_given(
 ) -> None:
     called = threads.submit(client.version, deadline=3)
     channel.answer("Version", messages.RequestManagerVersionResponse(version="1.0.12"))
-    assert called.result(10) == "1.0.12"
+    assert called.result(STEP) == "1.0.12"
     assert channel.timeouts == [pytest.approx(3, abs=0.5)]
 
 
@@ -126,7 +127,7 @@ def test_calls_that_may_be_repeated_are(
     channel.fail(method, errors.UnavailableError("shutting down"))
     channel.fail(method, errors.UnavailableError("shutting down"))
     channel.answer(method, getattr(messages, SERVICE.methods_by_name[method].output_type.name)())
-    called.result(10)
+    called.result(STEP)
     first, *others = channel.timeouts
     assert all(later is not None and first is not None and later < first for later in others)
 
@@ -138,7 +139,7 @@ def test_start_is_never_repeated(
     called = threads.submit(CALLS[method], client)
     channel.fail(method, errors.UnavailableError("shutting down"))
     with pytest.raises(errors.UnavailableError, match="shutting down"):
-        called.result(10)
+        called.result(STEP)
     assert len(channel.timeouts) == 1
 
 
@@ -152,7 +153,7 @@ def test_the_tries_of_a_create_have_one_key_and_no_other_call_has_it(
         status: Any = status_of(errors.UnavailableError("shutting down"))
         rpc.terminate(None, status.trailing_metadata, status.code, status.details)
         again = channel.answer("Create", messages.CreateResponse(request=stage(State.PENDING)))
-        called.result(10)
+        called.result(STEP)
         assert again == request
         keys.append(request.idempotency_key)
     assert len(set(keys)) == 3
@@ -167,7 +168,7 @@ def test_only_unavailable_is_tried_again(
         called = threads.submit(client.version)
         channel.fail("Version", error)
         with pytest.raises(type(error)):
-            called.result(10)
+            called.result(STEP)
     assert len(channel.timeouts) == 2
 
 
@@ -177,7 +178,7 @@ def test_there_is_no_try_after_the_deadline(
     called = threads.submit(client.version, deadline=0.01)
     channel.fail("Version", errors.UnavailableError("shutting down"))
     with pytest.raises(errors.UnavailableError):
-        called.result(10)
+        called.result(STEP)
 
 
 def test_the_pauses_between_tries_grow_and_end() -> None:
@@ -227,7 +228,7 @@ def test_an_error_is_what_the_server_raised(
         errors.FailedPreconditionError("it has failed", reason="ALREADY_FAILED", request_id=REQUEST_ID),
     )
     with pytest.raises(errors.FailedPreconditionError) as caught:
-        called.result(10)
+        called.result(STEP)
     assert caught.value.message == "it has failed"
     assert caught.value.reason == "ALREADY_FAILED"
     assert caught.value.request_id == REQUEST_ID
@@ -245,7 +246,7 @@ def test_what_is_sent(channel: Channel, client: Client, threads: ThreadPoolExecu
         args={"host": "db1", "n": 5, "list": ["a", None]},
     )
     request = channel.answer("Find", messages.FindResponse(requests=[stage(State.FAIL)]))
-    assert [found.id for found in called.result(10)] == [REQUEST_ID]
+    assert [found.id for found in called.result(STEP)] == [REQUEST_ID]
     sent = request.filter
     assert (sent.type, list(sent.states), sent.user) == ("nap", [4, 6], "finch")
     assert sent.since.ToJsonString() == "2026-11-23T15:47:18Z"
@@ -255,10 +256,10 @@ def test_what_is_sent(channel: Channel, client: Client, threads: ThreadPoolExecu
     created = threads.submit(client.create, "nap", {"ms": 5})
     request = channel.answer("Create", messages.CreateResponse(request=stage(State.PENDING)))
     assert (request.type, request.args["ms"]) == ("nap", 5)
-    assert State(created.result(10).state) is State.PENDING
+    assert State(created.result(STEP).state) is State.PENDING
     got = threads.submit(client.get, REQUEST_ID, with_job_chain=False)
     assert channel.answer("Get", messages.GetResponse()).omit_job_chain
-    got.result(10)
+    got.result(STEP)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_what_cannot_be_sent_is_an_error_of_its_own(
 
 
 def test_a_server_that_is_not_there_is_one_sentence() -> None:
-    with Client("127.0.0.1:1", deadline=0.5) as client:
+    with Client("127.0.0.1:1", deadline=3) as client:
         with pytest.raises(errors.UnavailableError) as caught:
             client.version()
         with pytest.raises(errors.UnavailableError):
@@ -296,7 +297,7 @@ def test_a_server_that_does_not_answer() -> None:
         Client(address) as client,
         pytest.raises(errors.DeadlineExceededError, match="did not answer in time"),
     ):
-        client.version(deadline=0.2)
+        client.version(deadline=2)
     assert len(manager.asked) == 1
 
 
@@ -326,7 +327,7 @@ def test_a_wait_ends_at_its_deadline() -> None:
     manager.stages = [stage(State.RUNNING)]
     with serving(manager) as address, Client(address) as client:
         with pytest.raises(errors.DeadlineExceededError) as caught:
-            client.wait(REQUEST_ID, deadline=0.3)
+            client.wait(REQUEST_ID, deadline=2)
         with pytest.raises(errors.NotFoundError) as not_found:
             client.wait("nosuch")
     assert (caught.value.reason, caught.value.request_id) == ("WAITED_TOO_LONG", REQUEST_ID)
@@ -339,7 +340,7 @@ def test_a_wait_ends_at_its_deadline_in_the_middle_of_a_look_too() -> None:
     held = threading.Event()
     with serving(manager) as address, Client(address) as client:
         with pytest.raises(errors.DeadlineExceededError) as caught:
-            client.wait(REQUEST_ID, deadline=1, on_change=lambda _: manager.hold.update(Get=held))
+            client.wait(REQUEST_ID, deadline=3, on_change=lambda _: manager.hold.update(Get=held))
         assert (caught.value.reason, caught.value.request_id) == ("WAITED_TOO_LONG", REQUEST_ID)
         with pytest.raises(errors.DeadlineExceededError) as caught:
             client.wait(REQUEST_ID, deadline=0.1)
@@ -354,10 +355,10 @@ def test_closing_a_client_ends_its_waits(threads: ThreadPoolExecutor) -> None:
     with serving(manager) as address:
         client = Client(address)
         waiting = threads.submit(client.wait, REQUEST_ID, on_change=lambda _: seen.set())
-        assert seen.wait(10)
+        assert seen.wait(STEP)
         client.close()
         with pytest.raises(errors.CallCancelledError) as caught:
-            waiting.result(10)
+            waiting.result(STEP)
         assert caught.value.reason == "CLIENT_CLOSED"
         with pytest.raises(errors.CallCancelledError):
             client.version()
@@ -372,4 +373,4 @@ def test_closing_a_client_ends_its_calls(threads: ThreadPoolExecutor) -> None:
         assert manager.asked_often(1)
         client.close()
         with pytest.raises(errors.CallCancelledError):
-            calling.result(10)
+            calling.result(STEP)

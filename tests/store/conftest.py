@@ -11,9 +11,10 @@ from sqlalchemy.engine import Engine
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import DatabaseOptions, Store, migrations
 from tests.databases import DATABASES, SharedServers
+from tests.limits import ANSWER
 from tests.store.faults import FAULTS, WriteFaults
 
-OPTIONS = DatabaseOptions(timeout=5.0)
+OPTIONS = DatabaseOptions(timeout=ANSWER)
 
 
 def engine_of(url: str) -> Engine:

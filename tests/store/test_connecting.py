@@ -22,8 +22,9 @@ from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions, Store
 from tests.databases import MariaDb, SharedServers
-from tests.store.conftest import OPTIONS
 from tests.store.samples import create
+
+OPTIONS = DatabaseOptions(timeout=5.0)
 
 
 @dataclass(frozen=True)

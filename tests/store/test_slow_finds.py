@@ -19,6 +19,7 @@ from spincycle_server.database.mysql_dialect import bounded
 from spincycle_server.store import DatabaseOptions, Store, finding
 from spincycle_server.store.scan import Scan
 from tests.databases import DATABASES, SharedServers
+from tests.limits import STEP
 from tests.store.conftest import migrate
 from tests.store.samples import create
 
@@ -144,12 +145,12 @@ async def test_a_find_that_nobody_waits_for_ends_before_its_next_block(
         nonlocal reads
         reads += 1
         reached.set()
-        assert let.wait(20)
+        assert let.wait(STEP)
         return read(self, *arguments, **named)
 
     monkeypatch.setattr(Scan, "read", held)
     find = asyncio.create_task(filled.find_requests(wanted))
-    assert await asyncio.to_thread(reached.wait, 20)
+    assert await asyncio.to_thread(reached.wait, STEP)
     find.cancel()
     with pytest.raises(asyncio.CancelledError):
         await find

@@ -13,8 +13,9 @@ from sqlalchemy.engine import make_url
 
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_server.maintenance.migrating import check_database, upgrade_database, upgrade_sql
-from spincycle_server.store import DatabaseOptions, Store
+from spincycle_server.store import Store
 from tests.databases import SharedServers, find_binary
+from tests.limits import COMMAND
 from tests.store import original
 from tests.store.conftest import OPTIONS, engine_of
 
@@ -75,7 +76,9 @@ def pipe_into_client(url: str, statements: str) -> None:
             f"-p{parsed.port}", str(parsed.database),
         ],
     }[parsed.get_backend_name()]  # fmt: skip
-    done = subprocess.run(client, input=statements.encode(), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        client, input=statements.encode(), capture_output=True, timeout=COMMAND, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 
@@ -132,7 +135,7 @@ def test_one_does_it_and_the_others_wait(old_url: str) -> None:
 
 
 def _upgraded_from(url: str) -> str:
-    return upgrade_database(url, DatabaseOptions(timeout=60.0)).revisions.before
+    return upgrade_database(url, OPTIONS).revisions.before
 
 
 async def test_a_database_that_is_newer_is_refused(old_url: str) -> None:

@@ -22,10 +22,9 @@ from spincycle_server.store import Store
 from spincycle_server.store import group_commit as writer_module
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.write import Write
+from tests.limits import STEP
 from tests.store.conftest import OPTIONS, migrate
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_request, create
-
-SOON = 20.0
 
 
 @dataclass(slots=True)
@@ -39,7 +38,7 @@ class Hold(Write):
     def apply_all(cls, transaction: Transaction, writes: Sequence[Hold]) -> Sequence[None]:
         for write in writes:
             write.reached.set()
-            assert write.let.wait(SOON)
+            assert write.let.wait(STEP)
         return [None] * len(writes)
 
 
@@ -48,7 +47,7 @@ async def busy(writer: GroupCommitWriter) -> AsyncIterator[None]:
     """Keeps a writer at one write: what comes meanwhile waits, and is done in one batch after that."""
     hold = Hold()
     holding = asyncio.create_task(writer.write(hold))
-    assert await asyncio.to_thread(hold.reached.wait, SOON)
+    assert await asyncio.to_thread(hold.reached.wait, STEP)
     try:
         yield
     finally:
@@ -78,7 +77,7 @@ async def done_together(
     with capture_logs() as logs:
         async with busy(writer):
             tasks = await put(*writes)
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(STEP):
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     return outcomes, [log["writes"] for log in logs if log["event"].startswith("batch failed")]
 
@@ -114,7 +113,7 @@ async def test_runners_writes_are_taken_when_those_of_users_are_refused(
             with pytest.raises(ResourceExhaustedError):
                 await store.request_stop(made[3].id)
             assert not any(task.done() for task in (*users, *runners))
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(STEP):
             assert await asyncio.gather(*users) == [True, True, True]
             _, refusals, _ = await asyncio.gather(*runners)
         assert refusals == []
@@ -141,7 +140,7 @@ async def test_creations_have_places_of_their_own_where_they_have_a_writer(
                     await create(store)
                 assert refused.value.reason == "TOO_MANY_WRITES"
             else:
-                async with asyncio.timeout(SOON):
+                async with asyncio.timeout(STEP):
                     await create(store)
         assert await waiting
 
