@@ -16,7 +16,9 @@ from spincycle_grpc.v1.job_pb2 import Job as JobMessage
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import Run
-from spincycle_server.job_runner.job_try import MAX_JOB_DATA, JobTry, TryResources, TryResult
+from spincycle_server.job_runner.job_try import JobTry
+from spincycle_server.job_runner.try_result import MAX_JOB_DATA, TryResult
+from spincycle_server.job_runner.user_job import TryResources
 from tests.limits import STEP
 
 MAX_OUTPUT = 1000
@@ -91,14 +93,14 @@ async def result_of(job: Job | BaseException, data: dict[str, Any] | None = None
 async def made(*tries: JobTry) -> None:
     """Waits until the jobs of tries are made, which may be in threads."""
     async with asyncio.timeout(STEP):
-        while any(one._job is None for one in tries):  # noqa: ASYNC110
+        while any(not one.is_made for one in tries):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
 async def begun(*tries: JobTry) -> None:
     """Waits until the jobs of tries run."""
     async with asyncio.timeout(STEP):
-        while not all(one._has_begun for one in tries):  # noqa: ASYNC110
+        while not all(one.has_begun for one in tries):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
@@ -197,7 +199,7 @@ async def test_data_that_are_too_large_fail_the_try() -> None:
     result = await result_of(Scripted(run))
     assert (state_of(result), result.entry.stdout, result.data) == (State.FAIL, "said", None)
     assert result.entry.error.startswith("job data: ")
-    assert f"more than {MAX_JOB_DATA}, the limit" in result.entry.error
+    assert f"the limit is {MAX_JOB_DATA}:" in result.entry.error
 
 
 async def test_the_data_of_the_chain_are_not_the_jobs_to_change() -> None:

@@ -23,9 +23,9 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
-from spincycle_server.job_runner.job_try import TryResources
 from spincycle_server.job_runner.outbox import Batch, Outbox
 from spincycle_server.job_runner.traverser import Traverser
+from spincycle_server.job_runner.user_job import TryResources
 from tests.limits import STEP
 
 ASSIGNMENT = Assignment(request_id="request", epoch=3)

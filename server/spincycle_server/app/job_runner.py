@@ -20,11 +20,11 @@ from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.job_factories import find_factory
 from spincycle_server.job_runner.chains import Chains
-from spincycle_server.job_runner.job_try import TryResources
 from spincycle_server.job_runner.outbox import Outbox
 from spincycle_server.job_runner.reporter import Reporter
 from spincycle_server.job_runner.service import JobRunnerService
 from spincycle_server.job_runner.traverser import Traverser
+from spincycle_server.job_runner.user_job import TryResources
 from spincycle_server.listening import Address
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.rpc import Gate, MethodTable

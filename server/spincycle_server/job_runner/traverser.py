@@ -33,8 +33,10 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
-from spincycle_server.job_runner.job_try import JobTry, TryResources, TryResult, log_entry
+from spincycle_server.job_runner.job_try import JobTry
 from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
+from spincycle_server.job_runner.try_result import TryResult, log_entry
+from spincycle_server.job_runner.user_job import TryResources
 
 if TYPE_CHECKING:
     from spincycle_server.chain import Timer, Wait
