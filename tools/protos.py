@@ -1,15 +1,15 @@
-"""Makes the Python stubs from the .proto files, and checks the contracts with buf.
+"""Generates the Python stubs from the .proto files, and checks the contracts with buf.
 
 Run as `python tools/protos.py COMMAND`:
 
-* `generate` writes spincycle_grpc/v1, stubs, types and comments, and formats the .proto files.
-* `check` fails when the committed stubs differ from what `generate` would write.
+* `generate` formats the .proto files and writes spincycle_grpc/v1: stubs, types and comments.
+* `check` fails if the committed stubs differ from those that `generate` would write.
 * `lint` runs `buf lint` and `buf format --diff`.
-* `breaking` runs `buf breaking` against the newest commit whose .proto files differ
-  from the working tree's, so that it says something before a commit and after it.
+* `breaking` runs `buf breaking` against the newest commit whose .proto files differ from the working
+  tree. It therefore compares something both before and after a commit.
 
-Files of google/api are taken from the installed googleapis-common-protos. buf gets
-them as a second module, which is laid out under .build/.
+The files of google/api come from the installed googleapis-common-protos. buf reads copies of them
+under .build/ as a second module.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOOGLEAPIS = Path(next(iter(google.api.__path__))).parent.parent
 BUILD = ROOT / ".build"
 TOOLS = Path(sys.executable).parent
 COMMENTS = "comments.json"
-"""The file beside the stubs that has the comments of the contracts, which stubs do not carry."""
+"""The file beside the stubs with the comments of the contracts. The OpenAPI document shows them."""
 
 _NAMED_PARTS = {
     "FileDescriptorProto": {4: "message_type", 5: "enum_type", 6: "service"},
@@ -44,15 +44,15 @@ _NAMED_PARTS = {
     "EnumDescriptorProto": {2: "value"},
     "ServiceDescriptorProto": {2: "method"},
 }
-"""For each kind of descriptor: the numbers of the fields that hold parts with names."""
+"""For each kind of descriptor: the field numbers of its named parts."""
 
-# protoc writes imports by proto path; the package that holds the stubs has another name.
+# protoc derives imports from proto paths, but the stubs are in another package.
 _PROTO_IMPORT = re.compile(r"\bspincycle\.v1\b")
 _IMPORT_LINE = re.compile(r"^\s*(from|import)\s|^\s*spincycle\.v1\.|\bspincycle\.v1\.\w+_pb2\b")
 
 
 class CheckFailedError(Exception):
-    """A check did not pass; the message is for the terminal."""
+    """A check failed. The message is for the terminal."""
 
 
 def _run(*command: str | Path) -> None:
@@ -97,14 +97,14 @@ def _generate_into(target: Path) -> None:
         for generated in sorted((out / "spincycle" / "v1").iterdir()):
             text = generated.read_text()
             if "_pb2_grpc" in generated.name and "class " not in text:
-                continue  # A file without a service has nothing to say to gRPC.
+                continue  # The file has no service.
             (target / generated.name).write_text(_rewrite_imports(text))
         descriptors = FileDescriptorSet.FromString((out / "descriptors").read_bytes())
         (target / COMMENTS).write_text(_comments(descriptors))
 
 
 def _comments(descriptors: FileDescriptorSet) -> str:
-    """Returns a JSON object: the full name of what a comment is about, and the comment."""
+    """Returns the comments as a JSON object, by the full name of the commented part."""
     found = {name: text for file in descriptors.file for name, text in _comments_of(file)}
     return json.dumps(dict(sorted(found.items())), indent=0, ensure_ascii=False) + "\n"
 
@@ -117,7 +117,7 @@ def _comments_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
 
 
 def _name_at(file: FileDescriptorProto, path: Sequence[int]) -> str:
-    """Returns the name of what a path of field numbers and indexes leads to; "" if it has none."""
+    """Returns the name of the part at a path of field numbers and indexes. "" if it has none."""
     names: list[str] = []
     part: Any = file
     if len(path) % 2:
@@ -132,9 +132,15 @@ def _name_at(file: FileDescriptorProto, path: Sequence[int]) -> str:
 
 
 def _joined(comment: str) -> str:
-    """Returns a comment with the lines of each of its paragraphs joined."""
-    paragraphs = "\n".join(line.strip() for line in comment.strip().splitlines()).split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)
+    """Returns a comment with the lines of each paragraph and of each list item joined."""
+    joined: list[str] = []
+    for line in comment.strip().splitlines():
+        text = line.strip()
+        if joined and joined[-1] and text and not text.startswith("- "):
+            joined[-1] += f" {text}"
+        else:
+            joined.append(text)
+    return "\n".join(joined)
 
 
 def generate() -> None:
@@ -145,7 +151,7 @@ def generate() -> None:
 
 
 def check() -> None:
-    """Fails when the committed stubs are not what the .proto files give."""
+    """Fails if the committed stubs differ from those that the .proto files give."""
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
         _generate_into(fresh)
@@ -158,7 +164,7 @@ def check() -> None:
 
 
 def _lay_out_modules() -> None:
-    """Lays out what buf reads besides the project's own files: google/api, and nothing else of it."""
+    """Copies the files of google/api that the contracts import to a place where buf finds them."""
     target = BUILD / "googleapis" / "google" / "api"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -186,7 +192,7 @@ def _last_different_commit() -> str | None:
 
 
 def breaking() -> None:
-    """Compares the contracts with the last committed state that differs from them."""
+    """Compares the contracts with the newest committed state that differs from them."""
     commit = _last_different_commit()
     if commit is None:
         print("protos: no earlier state to compare with")
@@ -203,7 +209,7 @@ def breaking() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the named commands in turn; returns the exit status."""
+    """Runs the named commands in turn. Returns the exit status."""
     commands = {"generate": generate, "check": check, "lint": lint, "breaking": breaking}
     try:
         for name in arguments or ["check"]:
@@ -212,7 +218,7 @@ def main(arguments: list[str]) -> int:
         print(f"protos: {error}", file=sys.stderr)
         return 1
     except KeyError as error:
-        print(f"protos: no command {error}; there are {', '.join(commands)}", file=sys.stderr)
+        print(f"protos: no command {error}: choose from {', '.join(commands)}", file=sys.stderr)
         return 2
     return 0
 

@@ -18,10 +18,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Error(_message.Message):
-    """The body of an HTTP answer that is an error.
+    """The body of an HTTP error response.
 
-    Over gRPC the same facts are in the status: the code, the message, and a
-    google.rpc.ErrorInfo detail with `reason`, domain "spincycle" and the
+    Over gRPC the status has the same facts: the code, the message, and a
+    google.rpc.ErrorInfo detail with the reason, the domain "spincycle" and the
     metadata key "requestId".
     """
 
@@ -32,13 +32,15 @@ class Error(_message.Message):
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """One sentence for humans and logs."""
+    """One sentence for people and logs."""
     request_id: _builtins.str
-    """The request that the error is about. Empty: it is about no request."""
+    """The request that the error is about. Empty: none."""
     http_status: _builtins.int
     """The HTTP status code."""
     reason: _builtins.str
-    """A stable word for programs, as "REQUEST_NOT_FOUND". Not on the JSON wire."""
+    """A stable upper-case word for programs, for example "REQUEST_NOT_FOUND". Not
+    in JSON.
+    """
     def __init__(
         self,
         *,

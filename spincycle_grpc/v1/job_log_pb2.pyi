@@ -36,23 +36,27 @@ class JobLog(_message.Message):
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request that the job belongs to."""
+    """The id of the request."""
     job_id: _builtins.str
-    """The job."""
+    """The id of the job."""
     name: _builtins.str
     """The name of the job."""
     type: _builtins.str
     """The type of the job."""
     started_at: _builtins.int
-    """When the try started, in nanoseconds since the Unix epoch. 0: the job could not be made."""
+    """When the try started, in nanoseconds since the Unix epoch. 0: the job could
+    not be created.
+    """
     finished_at: _builtins.int
-    """When the try finished, whatever its state, in nanoseconds since the Unix epoch."""
+    """When the try finished in whatever state, in nanoseconds since the Unix
+    epoch.
+    """
     state: _state_pb2.State.ValueType
-    """How the try ended."""
+    """The state in which the try ended."""
     exit: _builtins.int
     """The exit code. 0 is success."""
     error: _builtins.str
-    """What went wrong. Empty: nothing."""
+    """The error message. Empty: no error."""
     stdout: _builtins.str
     """The standard output of the job."""
     stderr: _builtins.str

@@ -44,39 +44,47 @@ class Job(_message.Message):
     id: _builtins.str
     """Four characters of 0-9A-Za-z, unique within the job chain."""
     name: _builtins.str
-    """The name of the node that the job was built from; "noop" for jobs that only join others."""
+    """The name of the spec node that the job was built from. "noop" for a job
+    that only joins others.
+    """
     type: _builtins.str
-    """The type of job, known to the job factory."""
+    """The type of the job, which the job factory must know."""
     bytes: _builtins.bytes
-    """What the job's serialize returned when it was created. Empty: nothing."""
+    """What `serialize` returned when the job was created."""
     state: _state_pb2.State.ValueType
-    """PENDING in a chain as created; the last known state in a suspended one."""
+    """PENDING in a chain as created. The last known state in a suspended chain."""
     retry: _builtins.int
-    """How many times the job is tried again after a first try that failed. Default: 0."""
+    """The maximum number of retries after a failed first try."""
     retry_wait: _builtins.str
-    """The wait between tries, as a duration ("500ms", "1h30m"). Empty: none."""
+    """The pause between tries, as a duration ("500ms", "1h30m"). Empty: no pause."""
     sequence_id: _builtins.str
-    """The id of the first job of the innermost sequence that the job is in."""
+    """The id of the first job of the innermost sequence that contains the job."""
     sequence_retry: _builtins.int
-    """How many times the sequence is tried again. Set only for the first job of a sequence."""
+    """The maximum number of retries of the sequence. Set only on the first job of
+    a sequence.
+    """
     sequence_retry_wait: _builtins.str
-    """The wait between tries of the sequence, as a duration. Empty: none."""
+    """The pause between tries of the sequence, as a duration. Empty: no pause."""
     parent_sequence_id: _builtins.str
-    """The sequence_id of the sequence around this job's. Empty: this job's is the outermost."""
+    """The sequence_id of the sequence around the job's sequence. Empty: the job
+    is in the outermost sequence.
+    """
     timeout: _builtins.str
-    """How long one try may take, as a duration; then it is stopped and FAIL. Empty: for ever."""
+    """The maximum duration of one try. After that the try is stopped, and it is
+    FAIL. Empty: no timeout.
+    """
     sequence_timeout: _builtins.str
-    """How long all tries of the sequence may take together, as a duration, from
-    the start of its first job. Set only for the first job of a sequence.
-    Empty: for ever.
+    """The maximum duration of all tries of the sequence together, from the start
+    of its first job. Set only on the first job of a sequence. Empty: no
+    timeout.
     """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """The job args that the job was given, before its create added to them."""
+        """The job args before `create` added to them."""
 
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
-        """The job data that the job starts with. Empty until the chain has run."""
+        """The job data at the start of the job. Empty until the chain has run."""
 
     def __init__(
         self,
@@ -107,8 +115,8 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class JobChain(_message.Message):
-    """A directed acyclic graph of the jobs of one request. It has one job that none
-    leads to, and one that leads to none.
+    """A directed acyclic graph of the jobs of one request. It has exactly one first
+    and one last job.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -162,22 +170,26 @@ class JobChain(_message.Message):
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request that the chain is for."""
+    """The id of the request."""
     state: _state_pb2.State.ValueType
     """The state of the chain. PENDING in a chain as created."""
     finished_jobs: _builtins.int
-    """The number of jobs that are COMPLETE. It goes down when a sequence is tried again."""
+    """The number of jobs that are COMPLETE. It decreases when a sequence is
+    retried.
+    """
     timeout: _builtins.str
-    """How long the chain may run, as a duration, from its first start; then it is
-    stopped and FAIL. Empty: for ever.
+    """The maximum duration of the chain from its first start. After that the
+    chain is stopped, and it is FAIL. Empty: no timeout.
     """
     @_builtins.property
     def jobs(self) -> _containers.MessageMap[_builtins.str, Global___Job]:
-        """The jobs by their ids."""
+        """The jobs by id."""
 
     @_builtins.property
     def adjacency_list(self) -> _containers.MessageMap[_builtins.str, Global___JobIds]:
-        """Job id to the ids of the jobs right after it. The last job has no entry."""
+        """For each job id, the ids of the jobs that directly follow. The last job has
+        no entry.
+        """
 
     def __init__(
         self,
@@ -223,7 +235,7 @@ Global___JobIds: _TypeAlias = JobIds  # noqa: Y015
 
 @_typing.final
 class SuspendedJobChain(_message.Message):
-    """All that is needed to go on with a job chain that was set aside."""
+    """A suspended job chain with the counters that are needed to resume it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -315,29 +327,31 @@ class SuspendedJobChain(_message.Message):
     SEQUENCE_ELAPSED_MS_FIELD_NUMBER: _builtins.int
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request that the chain is for."""
+    """The id of the request."""
     elapsed_ms: _builtins.int
-    """The time in milliseconds that the chain has run so far. 0 when it has no timeout."""
+    """How long the chain has run, in milliseconds. 0 if the chain has no timeout."""
     @_builtins.property
     def job_chain(self) -> Global___JobChain:
-        """The chain, its jobs in their last known states."""
+        """The chain. Its jobs are in their last known states."""
 
     @_builtins.property
     def total_job_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Job id to the number of tries that the job ever had, over all tries of its sequence."""
+        """For each job id, the number of tries in all tries of its sequence."""
 
     @_builtins.property
     def latest_run_job_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Job id to the number of tries that the job had in the latest try of its sequence."""
+        """For each job id, the number of tries in the latest try of its sequence."""
 
     @_builtins.property
     def sequence_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Id of the first job of a sequence to the number of tries that the sequence had."""
+        """For the id of the first job of each sequence, the number of tries of the
+        sequence.
+        """
 
     @_builtins.property
     def sequence_elapsed_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Id of the first job of a sequence to the time in milliseconds that it has
-        run so far. Only sequences with a timeout have an entry.
+        """For the id of the first job of each sequence that has a timeout, how long
+        the sequence has run, in milliseconds.
         """
 
     def __init__(

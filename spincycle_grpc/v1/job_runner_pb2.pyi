@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class NewJobChainRequest(_message.Message):
-    """Asks to run a new chain."""
+    """The request of NewJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,12 +30,14 @@ class NewJobChainRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     RUNNER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """The number of this assignment of the request, from 1. 0: not assigned by a Request Manager."""
+    """The number of this assignment of the request, from 1. 0: the caller is not
+    a Request Manager.
+    """
     runner_id: _builtins.str
-    """The runner that the chain is assigned to. Empty: whichever answers."""
+    """The runner that the chain is assigned to. Empty: the runner that answers."""
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
-        """The chain, all of its jobs PENDING."""
+        """The chain. All of its jobs must be PENDING."""
 
     def __init__(
         self,
@@ -54,13 +56,13 @@ Global___NewJobChainRequest: _TypeAlias = NewJobChainRequest  # noqa: Y015
 
 @_typing.final
 class NewJobChainResponse(_message.Message):
-    """Answers NewJobChain."""
+    """The response of NewJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     URL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The HTTP address of the chain on this runner."""
+    """The URL of the chain on this runner."""
     def __init__(
         self,
         *,
@@ -76,7 +78,7 @@ Global___NewJobChainResponse: _TypeAlias = NewJobChainResponse  # noqa: Y015
 
 @_typing.final
 class ResumeJobChainRequest(_message.Message):
-    """Asks to go on with a suspended chain."""
+    """The request of ResumeJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -84,9 +86,11 @@ class ResumeJobChainRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     RUNNER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """The number of this assignment of the request, from 1. 0: not assigned by a Request Manager."""
+    """The number of this assignment of the request, from 1. 0: the caller is not
+    a Request Manager.
+    """
     runner_id: _builtins.str
-    """The runner that the chain is assigned to. Empty: whichever answers."""
+    """The runner that the chain is assigned to. Empty: the runner that answers."""
     @_builtins.property
     def suspended_job_chain(self) -> _job_pb2.SuspendedJobChain:
         """The chain and its counters."""
@@ -108,13 +112,13 @@ Global___ResumeJobChainRequest: _TypeAlias = ResumeJobChainRequest  # noqa: Y015
 
 @_typing.final
 class ResumeJobChainResponse(_message.Message):
-    """Answers ResumeJobChain."""
+    """The response of ResumeJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     URL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The HTTP address of the chain on this runner."""
+    """The URL of the chain on this runner."""
     def __init__(
         self,
         *,
@@ -130,14 +134,14 @@ Global___ResumeJobChainResponse: _TypeAlias = ResumeJobChainResponse  # noqa: Y0
 
 @_typing.final
 class StartJobChainsRequest(_message.Message):
-    """Asks to run several chains."""
+    """The request of StartJobChains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUNNER_ID_FIELD_NUMBER: _builtins.int
     CHAINS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
-    """The runner that the chains are assigned to. Empty: whichever answers."""
+    """The runner that the chains are assigned to. Empty: the runner that answers."""
     @_builtins.property
     def chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedJobChain]:
         """The chains."""
@@ -158,7 +162,7 @@ Global___StartJobChainsRequest: _TypeAlias = StartJobChainsRequest  # noqa: Y015
 
 @_typing.final
 class AssignedJobChain(_message.Message):
-    """A chain, and which assignment of its request it is for."""
+    """A job chain and the number of its assignment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -166,14 +170,16 @@ class AssignedJobChain(_message.Message):
     JOB_CHAIN_FIELD_NUMBER: _builtins.int
     SUSPENDED_JOB_CHAIN_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """The number of the assignment, from 1. 0: not assigned by a Request Manager."""
+    """The number of this assignment of the request, from 1. 0: the caller is not
+    a Request Manager.
+    """
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
-        """A new chain, all of its jobs PENDING."""
+        """A new chain. All of its jobs must be PENDING."""
 
     @_builtins.property
     def suspended_job_chain(self) -> _job_pb2.SuspendedJobChain:
-        """A chain to go on with."""
+        """A chain to resume."""
 
     def __init__(
         self,
@@ -194,14 +200,14 @@ Global___AssignedJobChain: _TypeAlias = AssignedJobChain  # noqa: Y015
 
 @_typing.final
 class StartJobChainsResponse(_message.Message):
-    """Answers StartJobChains."""
+    """The response of StartJobChains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STARTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobChainStart]:
-        """What became of each chain, in the order of the request."""
+        """The result for each chain, in the order of the request."""
 
     def __init__(
         self,
@@ -218,14 +224,14 @@ Global___StartJobChainsResponse: _TypeAlias = StartJobChainsResponse  # noqa: Y0
 
 @_typing.final
 class JobChainStart(_message.Message):
-    """Whether a chain was started."""
+    """Whether one chain was started."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def error(self) -> Global___JobChainStartError:
-        """Why not. Unset: it was."""
+        """Why the chain was not started. Unset: it was started."""
 
     def __init__(
         self,
@@ -242,7 +248,7 @@ Global___JobChainStart: _TypeAlias = JobChainStart  # noqa: Y015
 
 @_typing.final
 class JobChainStartError(_message.Message):
-    """Why a chain was not started: what NewJobChain or ResumeJobChain would have failed with."""
+    """The error that NewJobChain or ResumeJobChain would have returned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -252,9 +258,9 @@ class JobChainStartError(_message.Message):
     code: _builtins.int
     """The number of the gRPC status."""
     reason: _builtins.str
-    """The stable reason, as "TOO_MANY_CHAINS"."""
+    """The stable reason, for example "TOO_MANY_CHAINS"."""
     message: _builtins.str
-    """What to tell a person."""
+    """One sentence for people."""
     def __init__(
         self,
         *,
@@ -272,13 +278,13 @@ Global___JobChainStartError: _TypeAlias = JobChainStartError  # noqa: Y015
 
 @_typing.final
 class StopJobChainRequest(_message.Message):
-    """Asks to stop a chain."""
+    """The request of StopJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request of the chain."""
+    """The id of the request."""
     def __init__(
         self,
         *,
@@ -294,7 +300,7 @@ Global___StopJobChainRequest: _TypeAlias = StopJobChainRequest  # noqa: Y015
 
 @_typing.final
 class StopJobChainResponse(_message.Message):
-    """Answers StopJobChain."""
+    """The response of StopJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -311,14 +317,14 @@ Global___StopJobChainResponse: _TypeAlias = StopJobChainResponse  # noqa: Y015
 
 @_typing.final
 class RunningJobsRequest(_message.Message):
-    """Asks for running jobs."""
+    """The request of RunningJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> _status_pb2.StatusFilter:
-        """Which ones. Unset: all."""
+        """The jobs to show. Unset: all running jobs."""
 
     def __init__(
         self,
@@ -335,7 +341,7 @@ Global___RunningJobsRequest: _TypeAlias = RunningJobsRequest  # noqa: Y015
 
 @_typing.final
 class RunningJobsResponse(_message.Message):
-    """Answers RunningJobs."""
+    """The response of RunningJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -359,7 +365,7 @@ Global___RunningJobsResponse: _TypeAlias = RunningJobsResponse  # noqa: Y015
 
 @_typing.final
 class JobRunnerVersionRequest(_message.Message):
-    """Asks a Job Runner for its version."""
+    """The request of JobRunner.Version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -376,13 +382,13 @@ Global___JobRunnerVersionRequest: _TypeAlias = JobRunnerVersionRequest  # noqa: 
 
 @_typing.final
 class JobRunnerVersionResponse(_message.Message):
-    """Answers Version."""
+    """The response of JobRunner.Version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """The version of the API, as "1.0.12"."""
+    """The version of the API, for example "1.0.12"."""
     def __init__(
         self,
         *,

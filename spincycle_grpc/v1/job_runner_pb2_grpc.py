@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class JobRunnerStub:
-    """What a Request Manager asks of a Job Runner.
+    """The API of a Job Runner for Request Managers, which send it job chains.
 
-    Any method may also fail with UNAVAILABLE while the runner shuts down, and
-    with RESOURCE_EXHAUSTED when it holds as many chains as it may.
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     def __init__(self, channel):
@@ -71,49 +71,59 @@ class JobRunnerStub:
 
 
 class JobRunnerServicer:
-    """What a Request Manager asks of a Job Runner.
+    """The API of a Job Runner for Request Managers, which send it job chains.
 
-    Any method may also fail with UNAVAILABLE while the runner shuts down, and
-    with RESOURCE_EXHAUSTED when it holds as many chains as it may.
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     def NewJobChain(self, request, context):
-        """Starts to run a job chain. The answer comes before it has ended. A chain
-        that the runner holds already is left as it is, so that a retry is safe.
+        """Starts to run a new job chain. The response comes before the chain has
+        ended. If the runner already holds this assignment of the chain, nothing
+        changes.
 
-        INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
-        FAILED_PRECONDITION: the chain is for another runner, which had this address before.
+        Fails with:
+
+        - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
+        (INVALID_JOB_CHAIN).
+        - FAILED_PRECONDITION: the chain is for another runner, which had this
+        address before (OTHER_RUNNER); or the runner still holds another
+        assignment of the request (EARLIER_ASSIGNMENT).
+        - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
+        many jobs, as it may (TOO_MANY_CHAINS).
+        - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJobChain(self, request, context):
-        """Goes on with a suspended job chain. Else as NewJobChain.
+        """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-        INVALID_ARGUMENT: the chain, or its counters, are not valid.
-        FAILED_PRECONDITION: as for NewJobChain.
+        Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+        are not valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartJobChains(self, request, context):
-        """Starts to run several job chains, new ones and suspended ones, each as
-        NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
-        cannot be started keeps no other from it. A retry is safe.
+        """Starts several job chains, new and suspended ones. Each chain succeeds or
+        fails by itself, as in NewJobChain and ResumeJobChain.
 
-        FAILED_PRECONDITION: the chains are for another runner, which had this address before.
+        Fails with FAILED_PRECONDITION if the chains are for another runner, which
+        had this address before (OTHER_RUNNER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopJobChain(self, request, context):
-        """Stops a job chain: nothing new starts, and the jobs that run are told to
-        stop. The answer comes before they have stopped. A retry is safe.
+        """Stops a job chain: no further job starts, and running jobs are told to
+        stop. The response comes before they have stopped.
 
-        NOT_FOUND: the runner does not hold the chain.
+        Fails with NOT_FOUND if the runner does not hold the chain
+        (JOB_CHAIN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +132,8 @@ class JobRunnerServicer:
     def RunningJobs(self, request, context):
         """Returns the running jobs of this runner, oldest first.
 
-        NOT_FOUND: the filter names a request whose chain the runner does not hold.
+        Fails with NOT_FOUND if the filter names a request whose chain the runner
+        does not hold (JOB_CHAIN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,10 +188,10 @@ def add_JobRunnerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobRunner:
-    """What a Request Manager asks of a Job Runner.
+    """The API of a Job Runner for Request Managers, which send it job chains.
 
-    Any method may also fail with UNAVAILABLE while the runner shuts down, and
-    with RESOURCE_EXHAUSTED when it holds as many chains as it may.
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     @staticmethod

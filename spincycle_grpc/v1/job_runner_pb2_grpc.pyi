@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobRunnerStub:
-    """What a Request Manager asks of a Job Runner.
+    """The API of a Job Runner for Request Managers, which send it job chains.
 
-    Any method may also fail with UNAVAILABLE while the runner shuts down, and
-    with RESOURCE_EXHAUSTED when it holds as many chains as it may.
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     @_typing.overload
@@ -38,87 +38,109 @@ class JobRunnerStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobRunnerAsyncStub: ...
     NewJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.NewJobChainRequest, _job_runner_pb2.NewJobChainResponse]
-    """Starts to run a job chain. The answer comes before it has ended. A chain
-    that the runner holds already is left as it is, so that a retry is safe.
+    """Starts to run a new job chain. The response comes before the chain has
+    ended. If the runner already holds this assignment of the chain, nothing
+    changes.
 
-    INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
-    FAILED_PRECONDITION: the chain is for another runner, which had this address before.
+    Fails with:
+
+    - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
+      (INVALID_JOB_CHAIN).
+    - FAILED_PRECONDITION: the chain is for another runner, which had this
+      address before (OTHER_RUNNER); or the runner still holds another
+      assignment of the request (EARLIER_ASSIGNMENT).
+    - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
+      many jobs, as it may (TOO_MANY_CHAINS).
+    - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
     """
     ResumeJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]
-    """Goes on with a suspended job chain. Else as NewJobChain.
+    """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-    INVALID_ARGUMENT: the chain, or its counters, are not valid.
-    FAILED_PRECONDITION: as for NewJobChain.
+    Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+    are not valid.
     """
     StartJobChains: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]
-    """Starts to run several job chains, new ones and suspended ones, each as
-    NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
-    cannot be started keeps no other from it. A retry is safe.
+    """Starts several job chains, new and suspended ones. Each chain succeeds or
+    fails by itself, as in NewJobChain and ResumeJobChain.
 
-    FAILED_PRECONDITION: the chains are for another runner, which had this address before.
+    Fails with FAILED_PRECONDITION if the chains are for another runner, which
+    had this address before (OTHER_RUNNER).
     """
     StopJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]
-    """Stops a job chain: nothing new starts, and the jobs that run are told to
-    stop. The answer comes before they have stopped. A retry is safe.
+    """Stops a job chain: no further job starts, and running jobs are told to
+    stop. The response comes before they have stopped.
 
-    NOT_FOUND: the runner does not hold the chain.
+    Fails with NOT_FOUND if the runner does not hold the chain
+    (JOB_CHAIN_NOT_FOUND).
     """
     RunningJobs: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.RunningJobsRequest, _job_runner_pb2.RunningJobsResponse]
     """Returns the running jobs of this runner, oldest first.
 
-    NOT_FOUND: the filter names a request whose chain the runner does not hold.
+    Fails with NOT_FOUND if the filter names a request whose chain the runner
+    does not hold (JOB_CHAIN_NOT_FOUND).
     """
     Version: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.JobRunnerVersionRequest, _job_runner_pb2.JobRunnerVersionResponse]
     """Returns the version of the API."""
 
 @_typing.type_check_only
 class JobRunnerAsyncStub(JobRunnerStub):
-    """What a Request Manager asks of a Job Runner.
+    """The API of a Job Runner for Request Managers, which send it job chains.
 
-    Any method may also fail with UNAVAILABLE while the runner shuts down, and
-    with RESOURCE_EXHAUSTED when it holds as many chains as it may.
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     NewJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.NewJobChainRequest, _job_runner_pb2.NewJobChainResponse]  # type: ignore[assignment]
-    """Starts to run a job chain. The answer comes before it has ended. A chain
-    that the runner holds already is left as it is, so that a retry is safe.
+    """Starts to run a new job chain. The response comes before the chain has
+    ended. If the runner already holds this assignment of the chain, nothing
+    changes.
 
-    INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
-    FAILED_PRECONDITION: the chain is for another runner, which had this address before.
+    Fails with:
+
+    - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
+      (INVALID_JOB_CHAIN).
+    - FAILED_PRECONDITION: the chain is for another runner, which had this
+      address before (OTHER_RUNNER); or the runner still holds another
+      assignment of the request (EARLIER_ASSIGNMENT).
+    - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
+      many jobs, as it may (TOO_MANY_CHAINS).
+    - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
     """
     ResumeJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]  # type: ignore[assignment]
-    """Goes on with a suspended job chain. Else as NewJobChain.
+    """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-    INVALID_ARGUMENT: the chain, or its counters, are not valid.
-    FAILED_PRECONDITION: as for NewJobChain.
+    Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+    are not valid.
     """
     StartJobChains: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]  # type: ignore[assignment]
-    """Starts to run several job chains, new ones and suspended ones, each as
-    NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
-    cannot be started keeps no other from it. A retry is safe.
+    """Starts several job chains, new and suspended ones. Each chain succeeds or
+    fails by itself, as in NewJobChain and ResumeJobChain.
 
-    FAILED_PRECONDITION: the chains are for another runner, which had this address before.
+    Fails with FAILED_PRECONDITION if the chains are for another runner, which
+    had this address before (OTHER_RUNNER).
     """
     StopJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]  # type: ignore[assignment]
-    """Stops a job chain: nothing new starts, and the jobs that run are told to
-    stop. The answer comes before they have stopped. A retry is safe.
+    """Stops a job chain: no further job starts, and running jobs are told to
+    stop. The response comes before they have stopped.
 
-    NOT_FOUND: the runner does not hold the chain.
+    Fails with NOT_FOUND if the runner does not hold the chain
+    (JOB_CHAIN_NOT_FOUND).
     """
     RunningJobs: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.RunningJobsRequest, _job_runner_pb2.RunningJobsResponse]  # type: ignore[assignment]
     """Returns the running jobs of this runner, oldest first.
 
-    NOT_FOUND: the filter names a request whose chain the runner does not hold.
+    Fails with NOT_FOUND if the filter names a request whose chain the runner
+    does not hold (JOB_CHAIN_NOT_FOUND).
     """
     Version: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.JobRunnerVersionRequest, _job_runner_pb2.JobRunnerVersionResponse]  # type: ignore[assignment]
     """Returns the version of the API."""
 
 class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
-    """What a Request Manager asks of a Job Runner.
+    """The API of a Job Runner for Request Managers, which send it job chains.
 
-    Any method may also fail with UNAVAILABLE while the runner shuts down, and
-    with RESOURCE_EXHAUSTED when it holds as many chains as it may.
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     @_abc_1.abstractmethod
@@ -127,11 +149,20 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         request: _job_runner_pb2.NewJobChainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_runner_pb2.NewJobChainResponse, _abc.Awaitable[_job_runner_pb2.NewJobChainResponse]]:
-        """Starts to run a job chain. The answer comes before it has ended. A chain
-        that the runner holds already is left as it is, so that a retry is safe.
+        """Starts to run a new job chain. The response comes before the chain has
+        ended. If the runner already holds this assignment of the chain, nothing
+        changes.
 
-        INVALID_ARGUMENT: the chain is not valid, or not all of its jobs are PENDING.
-        FAILED_PRECONDITION: the chain is for another runner, which had this address before.
+        Fails with:
+
+        - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
+          (INVALID_JOB_CHAIN).
+        - FAILED_PRECONDITION: the chain is for another runner, which had this
+          address before (OTHER_RUNNER); or the runner still holds another
+          assignment of the request (EARLIER_ASSIGNMENT).
+        - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
+          many jobs, as it may (TOO_MANY_CHAINS).
+        - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
         """
 
     @_abc_1.abstractmethod
@@ -140,10 +171,10 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         request: _job_runner_pb2.ResumeJobChainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_runner_pb2.ResumeJobChainResponse, _abc.Awaitable[_job_runner_pb2.ResumeJobChainResponse]]:
-        """Goes on with a suspended job chain. Else as NewJobChain.
+        """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-        INVALID_ARGUMENT: the chain, or its counters, are not valid.
-        FAILED_PRECONDITION: as for NewJobChain.
+        Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+        are not valid.
         """
 
     @_abc_1.abstractmethod
@@ -152,11 +183,11 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         request: _job_runner_pb2.StartJobChainsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_runner_pb2.StartJobChainsResponse, _abc.Awaitable[_job_runner_pb2.StartJobChainsResponse]]:
-        """Starts to run several job chains, new ones and suspended ones, each as
-        NewJobChain and ResumeJobChain do. Each has its own outcome, and one that
-        cannot be started keeps no other from it. A retry is safe.
+        """Starts several job chains, new and suspended ones. Each chain succeeds or
+        fails by itself, as in NewJobChain and ResumeJobChain.
 
-        FAILED_PRECONDITION: the chains are for another runner, which had this address before.
+        Fails with FAILED_PRECONDITION if the chains are for another runner, which
+        had this address before (OTHER_RUNNER).
         """
 
     @_abc_1.abstractmethod
@@ -165,10 +196,11 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         request: _job_runner_pb2.StopJobChainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_runner_pb2.StopJobChainResponse, _abc.Awaitable[_job_runner_pb2.StopJobChainResponse]]:
-        """Stops a job chain: nothing new starts, and the jobs that run are told to
-        stop. The answer comes before they have stopped. A retry is safe.
+        """Stops a job chain: no further job starts, and running jobs are told to
+        stop. The response comes before they have stopped.
 
-        NOT_FOUND: the runner does not hold the chain.
+        Fails with NOT_FOUND if the runner does not hold the chain
+        (JOB_CHAIN_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
@@ -179,7 +211,8 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_runner_pb2.RunningJobsResponse, _abc.Awaitable[_job_runner_pb2.RunningJobsResponse]]:
         """Returns the running jobs of this runner, oldest first.
 
-        NOT_FOUND: the filter names a request whose chain the runner does not hold.
+        Fails with NOT_FOUND if the filter names a request whose chain the runner
+        does not hold (JOB_CHAIN_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod

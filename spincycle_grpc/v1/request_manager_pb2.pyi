@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateRequest(_message.Message):
-    """Asks for a new request."""
+    """The request of Create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,17 +34,19 @@ class CreateRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The name of the request spec. Must not be empty."""
+    """The name of the request spec. Required."""
     user: _builtins.str
-    """Ignored: the user is who the server finds the caller to be."""
+    """Not used as the user of the request, which is the authenticated caller."""
     idempotency_key: _builtins.str
-    """Names this call, so that it can be made again without making a second
-    request: 1 to 255 printable ASCII characters, fresh for each request, as a
-    random UUID. Unset: every call makes a request.
+    """Identifies the call, so that a retry does not create a second request. 1 to
+    255 printable ASCII characters; use a new random UUID for each request.
+    Unset: every call creates a request.
     """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """The args by name. Whole numbers are exact up to 2^53."""
+        """The args by name. Whole numbers are exact up to 2^53; larger ones are
+        refused.
+        """
 
     def __init__(
         self,
@@ -66,14 +68,14 @@ Global___CreateRequest: _TypeAlias = CreateRequest  # noqa: Y015
 
 @_typing.final
 class CreateResponse(_message.Message):
-    """Answers Create."""
+    """The response of Create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> _request_pb2.Request:
-        """The new request as it was made: PENDING, without job chain."""
+        """The new request as created: PENDING, without job chain."""
 
     def __init__(
         self,
@@ -90,17 +92,19 @@ Global___CreateResponse: _TypeAlias = CreateResponse  # noqa: Y015
 
 @_typing.final
 class PlanRequest(_message.Message):
-    """Asks what a new request would be."""
+    """The request of Plan."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The name of the request spec. Must not be empty."""
+    """The name of the request spec. Required."""
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """The args by name. Whole numbers are exact up to 2^53."""
+        """The args by name. Whole numbers are exact up to 2^53; larger ones are
+        refused.
+        """
 
     def __init__(
         self,
@@ -118,14 +122,14 @@ Global___PlanRequest: _TypeAlias = PlanRequest  # noqa: Y015
 
 @_typing.final
 class PlanResponse(_message.Message):
-    """Answers Plan."""
+    """The response of Plan."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> _request_pb2.Request:
-        """The request as it would be, PENDING, with its job chain and an empty id."""
+        """The planned request: PENDING, with its job chain and an empty id."""
 
     def __init__(
         self,
@@ -142,14 +146,14 @@ Global___PlanResponse: _TypeAlias = PlanResponse  # noqa: Y015
 
 @_typing.final
 class FindRequest(_message.Message):
-    """Asks for requests."""
+    """The request of Find."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> _request_pb2.RequestFilter:
-        """Which ones. Unset: all."""
+        """The requests to find. Unset: all requests."""
 
     def __init__(
         self,
@@ -166,7 +170,7 @@ Global___FindRequest: _TypeAlias = FindRequest  # noqa: Y015
 
 @_typing.final
 class FindResponse(_message.Message):
-    """Answers Find."""
+    """The response of Find."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -190,14 +194,14 @@ Global___FindResponse: _TypeAlias = FindResponse  # noqa: Y015
 
 @_typing.final
 class GetRequest(_message.Message):
-    """Asks for one request."""
+    """The request of Get."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OMIT_JOB_CHAIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     omit_job_chain: _builtins.bool
     """Leave out the job chain, which can be large."""
     def __init__(
@@ -216,7 +220,7 @@ Global___GetRequest: _TypeAlias = GetRequest  # noqa: Y015
 
 @_typing.final
 class GetResponse(_message.Message):
-    """Answers Get."""
+    """The response of Get."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -240,13 +244,13 @@ Global___GetResponse: _TypeAlias = GetResponse  # noqa: Y015
 
 @_typing.final
 class StartRequest(_message.Message):
-    """Asks to start a request."""
+    """The request of Start."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     def __init__(
         self,
         *,
@@ -262,7 +266,7 @@ Global___StartRequest: _TypeAlias = StartRequest  # noqa: Y015
 
 @_typing.final
 class StartResponse(_message.Message):
-    """Answers Start."""
+    """The response of Start."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -279,13 +283,13 @@ Global___StartResponse: _TypeAlias = StartResponse  # noqa: Y015
 
 @_typing.final
 class StopRequest(_message.Message):
-    """Asks to stop a request."""
+    """The request of Stop."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     def __init__(
         self,
         *,
@@ -301,7 +305,7 @@ Global___StopRequest: _TypeAlias = StopRequest  # noqa: Y015
 
 @_typing.final
 class StopResponse(_message.Message):
-    """Answers Stop."""
+    """The response of Stop."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -318,13 +322,13 @@ Global___StopResponse: _TypeAlias = StopResponse  # noqa: Y015
 
 @_typing.final
 class GetJobChainRequest(_message.Message):
-    """Asks for a job chain."""
+    """The request of GetJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     def __init__(
         self,
         *,
@@ -340,7 +344,7 @@ Global___GetJobChainRequest: _TypeAlias = GetJobChainRequest  # noqa: Y015
 
 @_typing.final
 class GetJobChainResponse(_message.Message):
-    """Answers GetJobChain."""
+    """The response of GetJobChain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -364,13 +368,13 @@ Global___GetJobChainResponse: _TypeAlias = GetJobChainResponse  # noqa: Y015
 
 @_typing.final
 class GetLogRequest(_message.Message):
-    """Asks for a job log."""
+    """The request of GetLog."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     def __init__(
         self,
         *,
@@ -386,7 +390,7 @@ Global___GetLogRequest: _TypeAlias = GetLogRequest  # noqa: Y015
 
 @_typing.final
 class GetLogResponse(_message.Message):
-    """Answers GetLog."""
+    """The response of GetLog."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -410,16 +414,16 @@ Global___GetLogResponse: _TypeAlias = GetLogResponse  # noqa: Y015
 
 @_typing.final
 class GetJobLogRequest(_message.Message):
-    """Asks for the newest job log entry of a job."""
+    """The request of GetJobLog."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     job_id: _builtins.str
-    """The job."""
+    """The id of the job."""
     def __init__(
         self,
         *,
@@ -436,7 +440,7 @@ Global___GetJobLogRequest: _TypeAlias = GetJobLogRequest  # noqa: Y015
 
 @_typing.final
 class GetJobLogResponse(_message.Message):
-    """Answers GetJobLog."""
+    """The response of GetJobLog."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -460,7 +464,7 @@ Global___GetJobLogResponse: _TypeAlias = GetJobLogResponse  # noqa: Y015
 
 @_typing.final
 class RequestListRequest(_message.Message):
-    """Asks for the request specs."""
+    """The request of RequestList."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -477,14 +481,14 @@ Global___RequestListRequest: _TypeAlias = RequestListRequest  # noqa: Y015
 
 @_typing.final
 class RequestListResponse(_message.Message):
-    """Answers RequestList."""
+    """The response of RequestList."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SPECS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def specs(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.RequestSpec]:
-        """The specs, by name."""
+        """The types of requests, by name."""
 
     def __init__(
         self,
@@ -501,14 +505,14 @@ Global___RequestListResponse: _TypeAlias = RequestListResponse  # noqa: Y015
 
 @_typing.final
 class RunningRequest(_message.Message):
-    """Asks for running jobs."""
+    """The request of Running."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> _status_pb2.StatusFilter:
-        """Which ones. Unset: all."""
+        """The jobs to show. Unset: all running jobs."""
 
     def __init__(
         self,
@@ -525,7 +529,7 @@ Global___RunningRequest: _TypeAlias = RunningRequest  # noqa: Y015
 
 @_typing.final
 class RunningResponse(_message.Message):
-    """Answers Running."""
+    """The response of Running."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -549,7 +553,7 @@ Global___RunningResponse: _TypeAlias = RunningResponse  # noqa: Y015
 
 @_typing.final
 class RequestManagerVersionRequest(_message.Message):
-    """Asks a Request Manager for its version."""
+    """The request of RequestManager.Version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -566,13 +570,13 @@ Global___RequestManagerVersionRequest: _TypeAlias = RequestManagerVersionRequest
 
 @_typing.final
 class RequestManagerVersionResponse(_message.Message):
-    """Answers Version."""
+    """The response of RequestManager.Version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """The version of the API, as "1.0.12"."""
+    """The version of the API, for example "1.0.12"."""
     def __init__(
         self,
         *,

@@ -26,13 +26,25 @@ if _version_not_supported:
 
 
 class RequestManagerStub:
-    """What users call: make requests, follow them, stop them.
+    """The API for users: create requests, follow them and stop them.
 
-    Any method may also fail with UNAUTHENTICATED or PERMISSION_DENIED, with
-    UNAVAILABLE while the server shuts down or its database is away, with
-    RESOURCE_EXHAUSTED when it has more work than its queues hold, and with
-    DEADLINE_EXCEEDED. Methods that change nothing may be retried after
-    UNAVAILABLE; for the others each comment says what a retry does.
+    Every method can also fail with the following errors. Each has a stable
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+
+    - UNAUTHENTICATED: the server requires authentication, and the caller is
+    unknown.
+    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    TOO_MANY_CALLS. Nothing was done. Retry after a pause.
+    - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
+    is unreachable (DATABASE_UNAVAILABLE).
+    - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
+    deadline. Over HTTP the server sets it with the option
+    `server.call_timeout`. The call may still take effect.
+    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INTERNAL: the server has a defect. Its log has the details.
+
+    After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
+    has an idempotency level, or if it is a Create with an idempotency key.
     """
 
     def __init__(self, channel):
@@ -104,57 +116,90 @@ class RequestManagerStub:
 
 
 class RequestManagerServicer:
-    """What users call: make requests, follow them, stop them.
+    """The API for users: create requests, follow them and stop them.
 
-    Any method may also fail with UNAUTHENTICATED or PERMISSION_DENIED, with
-    UNAVAILABLE while the server shuts down or its database is away, with
-    RESOURCE_EXHAUSTED when it has more work than its queues hold, and with
-    DEADLINE_EXCEEDED. Methods that change nothing may be retried after
-    UNAVAILABLE; for the others each comment says what a retry does.
+    Every method can also fail with the following errors. Each has a stable
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+
+    - UNAUTHENTICATED: the server requires authentication, and the caller is
+    unknown.
+    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    TOO_MANY_CALLS. Nothing was done. Retry after a pause.
+    - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
+    is unreachable (DATABASE_UNAVAILABLE).
+    - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
+    deadline. Over HTTP the server sets it with the option
+    `server.call_timeout`. The call may still take effect.
+    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INTERNAL: the server has a defect. Its log has the details.
+
+    After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
+    has an idempotency level, or if it is a Create with an idempotency key.
     """
 
     def Create(self, request, context):
-        """Makes a request and starts it. The request, its job chain and its
-        assignment to a Job Runner are stored in one transaction before the answer;
-        where no runner is alive, the request waits for one as PENDING. The answer
-        shows the request as made: PENDING, with args and without job chain.
+        """Creates a request and starts it.
 
-        With an idempotency key a retry is safe: the same call with the same key
-        makes one request, however often and wherever it is made, also at once.
-        All of them get that request, shown as it was made; its job chain is not
-        built again. Keys of different callers have nothing to do with each other.
-        A key is remembered for a day by the database's clock, then it is as new.
+        The server stores the request, its job chain and its assignment to a Job
+        Runner in one transaction before it answers. If no runner can take the
+        request, it stays PENDING until one can. The response shows the request as
+        created: PENDING, with args and without job chain.
 
-        Without a key a retry makes a second request: retry only when the error
-        says that nothing was stored (INVALID_ARGUMENT, RESOURCE_EXHAUSTED).
+        With an idempotency key a retry is safe. All calls of one caller with the
+        same key, type, user and args create one request, even if they run at the
+        same time or reach different servers. Each of them returns that request as
+        it was created. The server remembers a key for one day.
 
-        INVALID_ARGUMENT: empty or unknown type, a missing or static arg, a value
-        that the spec cannot use, a bad key. ALREADY_EXISTS: the caller used the
-        key with another type, user or args; nothing is made. NOT_FOUND: the
-        request that was made under the key has been deleted since. INTERNAL: the
-        spec is broken, or a job could not be created.
+        Without a key a retry can create a second request. Retry such a call only
+        after an error which says that nothing was stored: INVALID_ARGUMENT or
+        RESOURCE_EXHAUSTED.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
+        (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
+        is missing (REQUIRED_ARG_MISSING); a static arg is given
+        (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
+        (BAD_IDEMPOTENCY_KEY).
+        - PERMISSION_DENIED: the caller may not start requests of this type
+        (ACCESS_DENIED).
+        - ALREADY_EXISTS: the caller used the key with another type, user or args
+        (IDEMPOTENCY_KEY_REUSED). Nothing is created.
+        - NOT_FOUND: the request that was created with the key has been deleted
+        since (REQUEST_NOT_FOUND).
+        - RESOURCE_EXHAUSTED: too many requests wait for a runner
+        (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS).
+        - INTERNAL: the spec is broken, or a job could not be created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Plan(self, request, context):
-        """Builds what Create would make of the same call, and stores and starts
-        nothing: a dry run. The answer shows the request as it would be, with args
-        and job chain, and without ids of its own: the request's id is empty, and
-        the ids of its jobs will be others. Jobs are created (and may look things
-        up while they are), but not run. May be retried.
+        """Builds the request that Create would create, without storing or starting
+        it: a dry run.
 
-        INVALID_ARGUMENT, INTERNAL: as in Create.
+        The response shows the request with its args and job chain. The request id
+        is empty. The job ids differ from those of a later Create. The server calls
+        the `create` method of each job, which may read other systems, but runs no
+        job.
+
+        Fails as Create does with INVALID_ARGUMENT, PERMISSION_DENIED,
+        RESOURCE_EXHAUSTED and INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Find(self, request, context):
-        """Finds requests, newest first, then by id. They come without args and job chains.
+        """Lists requests that match a filter, newest first, then by id. The requests
+        have no args and no job chain.
 
-        INVALID_ARGUMENT: the filter makes no sense.
+        Fails with:
+
+        - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+        - DEADLINE_EXCEEDED: the search took too long for the database
+        (FIND_TOO_SLOW). Narrow the filter, or set a limit and a smaller offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,47 +208,61 @@ class RequestManagerServicer:
     def Get(self, request, context):
         """Returns one request with its args and its job chain.
 
-        NOT_FOUND: no such request.
+        Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Start(self, request, context):
-        """Starts a PENDING request. A retry after success fails with FAILED_PRECONDITION.
+        """Starts a PENDING request. A retry after a success fails with
+        FAILED_PRECONDITION.
 
-        NOT_FOUND: no such request. FAILED_PRECONDITION: it is not PENDING.
-        UNAVAILABLE: no Job Runner is alive.
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may not start requests of this type
+        (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
+        - UNAVAILABLE: no Job Runner is alive (NO_JOB_RUNNER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Stops a request: nothing new starts, and the jobs that run are told to
-        stop. The answer comes before they have stopped. A PENDING or SUSPENDED
-        request is STOPPED at once. Quietly succeeds on a request that is COMPLETE
-        or STOPPED, so that a retry is safe.
+        """Stops a request: no further job starts, and running jobs are told to stop.
+        The response comes before they have stopped.
 
-        NOT_FOUND: no such request. FAILED_PRECONDITION: it has failed.
+        A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
+        STOPPED request stays as it is, and the call succeeds.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may not stop requests of this type
+        (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request has failed (WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJobChain(self, request, context):
-        """Returns the job chain of a request as created: states stay PENDING.
+        """Returns the job chain of a request as it was created. All states in it are
+        PENDING.
 
-        NOT_FOUND: no such request.
+        Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLog(self, request, context):
-        """Returns the job log of a request, by job id and try.
+        """Returns the job log of a request: one entry for each finished try, by job
+        id and try.
 
-        NOT_FOUND: no such request.
+        Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,14 +271,15 @@ class RequestManagerServicer:
     def GetJobLog(self, request, context):
         """Returns the newest job log entry of one job.
 
-        NOT_FOUND: no such request, or no such job, or the job has not finished a try.
+        Fails with NOT_FOUND if the request or the job does not exist, or if the
+        job has not finished a try (JOB_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequestList(self, request, context):
-        """Lists the specs that are requests, by name, with their required and optional args.
+        """Lists the types of requests by name, with their required and optional args.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,9 +287,9 @@ class RequestManagerServicer:
 
     def Running(self, request, context):
         """Returns the running jobs of all Job Runners, oldest first, and their
-        requests. A Job Runner that does not answer within a second is left out.
+        requests. A Job Runner that does not answer within one second is left out.
 
-        INVALID_ARGUMENT: the filter makes no sense.
+        Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,13 +374,25 @@ def add_RequestManagerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RequestManager:
-    """What users call: make requests, follow them, stop them.
+    """The API for users: create requests, follow them and stop them.
 
-    Any method may also fail with UNAUTHENTICATED or PERMISSION_DENIED, with
-    UNAVAILABLE while the server shuts down or its database is away, with
-    RESOURCE_EXHAUSTED when it has more work than its queues hold, and with
-    DEADLINE_EXCEEDED. Methods that change nothing may be retried after
-    UNAVAILABLE; for the others each comment says what a retry does.
+    Every method can also fail with the following errors. Each has a stable
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+
+    - UNAUTHENTICATED: the server requires authentication, and the caller is
+    unknown.
+    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    TOO_MANY_CALLS. Nothing was done. Retry after a pause.
+    - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
+    is unreachable (DATABASE_UNAVAILABLE).
+    - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
+    deadline. Over HTTP the server sets it with the option
+    `server.call_timeout`. The call may still take effect.
+    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INTERNAL: the server has a defect. Its log has the details.
+
+    After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
+    has an idempotency level, or if it is a Create with an idempotency key.
     """
 
     @staticmethod

@@ -32,11 +32,11 @@ class _ArgTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ArgType.Value
     ARG_TYPE_UNKNOWN: _ArgType.ValueType  # 0
     """Not set."""
     ARG_TYPE_REQUIRED: _ArgType.ValueType  # 1
-    """The caller must give it."""
+    """The caller must give the arg."""
     ARG_TYPE_OPTIONAL: _ArgType.ValueType  # 2
-    """The caller may give it; else it has its default."""
+    """The caller may give the arg. Otherwise it has its default."""
     ARG_TYPE_STATIC: _ArgType.ValueType  # 3
-    """Fixed by the spec; the caller cannot give it."""
+    """The spec sets the arg. The caller cannot give it."""
 
 class ArgType(_ArgType, metaclass=_ArgTypeEnumTypeWrapper):
     """The kind of a request arg."""
@@ -44,11 +44,11 @@ class ArgType(_ArgType, metaclass=_ArgTypeEnumTypeWrapper):
 ARG_TYPE_UNKNOWN: ArgType.ValueType  # 0
 """Not set."""
 ARG_TYPE_REQUIRED: ArgType.ValueType  # 1
-"""The caller must give it."""
+"""The caller must give the arg."""
 ARG_TYPE_OPTIONAL: ArgType.ValueType  # 2
-"""The caller may give it; else it has its default."""
+"""The caller may give the arg. Otherwise it has its default."""
 ARG_TYPE_STATIC: ArgType.ValueType  # 3
-"""Fixed by the spec; the caller cannot give it."""
+"""The spec sets the arg. The caller cannot give it."""
 Global___ArgType: _TypeAlias = ArgType  # noqa: Y015
 
 class _RequestOp:
@@ -65,7 +65,7 @@ class _RequestOpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestOp.V
     """Stop the request."""
 
 class RequestOp(_RequestOp, metaclass=_RequestOpEnumTypeWrapper):
-    """What a role may do with a request: the words of a spec's access list."""
+    """An operation that an access list of a spec can allow."""
 
 REQUEST_OP_UNKNOWN: RequestOp.ValueType  # 0
 """Not set."""
@@ -77,7 +77,7 @@ Global___RequestOp: _TypeAlias = RequestOp  # noqa: Y015
 
 @_typing.final
 class Request(_message.Message):
-    """Something that a user asks Spin Cycle to do."""
+    """A unit of work that a user asks Spin Cycle to do."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -94,22 +94,26 @@ class Request(_message.Message):
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     JOB_RUNNER_URL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Twenty characters of 0-9a-v that sort by the time of creation."""
+    """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
     """The name of the request spec."""
     state: _state_pb2.State.ValueType
     """The state of the request."""
     user: _builtins.str
-    """The user who made the request. Empty: callers are not authenticated."""
+    """The user who created the request. Empty: the server does not authenticate
+    callers.
+    """
     total_jobs: _builtins.int
     """The number of jobs in the chain."""
     finished_jobs: _builtins.int
     """The number of jobs that are COMPLETE."""
     job_runner_url: _builtins.str
-    """The HTTP address of the Job Runner that runs the request. Empty: none does."""
+    """The URL of the Job Runner that runs the request. Empty: none does."""
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
-        """The final args, by kind (required, optional, static) and position. Empty in lists."""
+        """The final args, by kind (required, optional, static) and position. Empty in
+        lists.
+        """
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -117,15 +121,15 @@ class Request(_message.Message):
 
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When the request was handed to a Job Runner. Unset: not yet."""
+        """When the request was sent to a Job Runner. Unset: not yet."""
 
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp:
-        """When the Job Runner finished the request, whatever its state. Unset: not yet."""
+        """When the request reached a final state. Unset: not yet."""
 
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
-        """The job chain as created. Unset in lists and in the answer to Create."""
+        """The job chain as created. Unset in lists and in the response of Create."""
 
     def __init__(
         self,
@@ -153,7 +157,7 @@ Global___Request: _TypeAlias = Request  # noqa: Y015
 
 @_typing.final
 class RequestArg(_message.Message):
-    """One arg of a request, or of a request spec."""
+    """One arg of a request or of a request spec."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -165,18 +169,20 @@ class RequestArg(_message.Message):
     DEFAULT_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     pos: _builtins.int
-    """The position in the spec among the args of the same type, from 0."""
+    """The position in the spec among args of the same type, from 0."""
     name: _builtins.str
     """The name of the arg."""
     desc: _builtins.str
-    """What the arg means, in the words of the spec. Empty in requests."""
+    """The description in the spec. Empty in requests."""
     type: Global___ArgType.ValueType
     """Whether the arg is required, optional or static."""
     given: _builtins.bool
-    """Whether the caller gave a value. Always true for required, false for static."""
+    """Whether the caller gave a value. Always true for required args and false
+    for static ones.
+    """
     @_builtins.property
     def default(self) -> _struct_pb2.Value:
-        """The default of an optional arg. Unset: none."""
+        """The default of an optional arg. Unset: no default."""
 
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
@@ -203,14 +209,14 @@ Global___RequestArg: _TypeAlias = RequestArg  # noqa: Y015
 
 @_typing.final
 class RequestSpec(_message.Message):
-    """What is needed to know to make a request of one type."""
+    """A type of requests and the args that it accepts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The type of request."""
+    """The name of the type."""
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
         """The required args, then the optional ones."""
@@ -231,7 +237,9 @@ Global___RequestSpec: _TypeAlias = RequestSpec  # noqa: Y015
 
 @_typing.final
 class RequestFilter(_message.Message):
-    """Which requests to find. An empty filter finds all."""
+    """A filter for requests. A request matches if it matches every field that is
+    set. An empty filter matches all requests.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -244,29 +252,29 @@ class RequestFilter(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """Only requests of this type. Empty: of all types."""
+    """Requests of this type. Empty: all types."""
     user: _builtins.str
-    """Only requests of this user. Empty: of all users."""
+    """Requests of this user. Empty: all users."""
     limit: _builtins.int
-    """At most this many requests. 0: all of them."""
+    """The maximum number of requests to return. 0: no maximum."""
     offset: _builtins.int
-    """Leave out this many requests first. Ignored when limit is 0."""
+    """The number of matching requests to skip. Ignored if limit is 0."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_state_pb2.State.ValueType]:
-        """Only requests in one of these states. Empty: in all states."""
+        """Requests in one of these states. Empty: all states."""
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Only requests that were not finished before this time."""
+        """Requests that finished after this time or have not finished."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Only requests that were created before this time."""
+        """Requests that were created before this time."""
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only requests with all of these args, each as name=value. The value is
-        compared as text: with a string as it is, with anything else as its JSON.
+        """Requests with all of these args, each as `name=value`. A string arg matches
+        by its text, any other arg by its JSON.
         """
 
     def __init__(
@@ -291,14 +299,14 @@ Global___RequestFilter: _TypeAlias = RequestFilter  # noqa: Y015
 
 @_typing.final
 class RequestProgress(_message.Message):
-    """How far a running request is."""
+    """The progress of a running request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     finished_jobs: _builtins.int
     """The number of jobs that are COMPLETE."""
     def __init__(

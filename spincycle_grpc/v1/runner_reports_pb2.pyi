@@ -35,13 +35,18 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     REFUSAL_REASON_UNKNOWN: _RefusalReason.ValueType  # 0
     """Not set."""
     REFUSAL_REASON_STALE: _RefusalReason.ValueType  # 1
-    """The request has been given to another runner, or has ended: the runner
-    must stop and drop the chain, and report no more of it.
+    """The assignment is no longer valid: another runner has the request, or the
+    request has ended. The runner must stop and drop the chain, and must report
+    nothing more about it.
     """
     REFUSAL_REASON_NO_SUCH_REQUEST: _RefusalReason.ValueType  # 2
-    """There is no such request: there is nobody to report to, and the runner goes on."""
+    """The request does not exist. The runner stops and drops the chain, and
+    reports it as FAIL.
+    """
     REFUSAL_REASON_INVALID: _RefusalReason.ValueType  # 3
-    """The report cannot be stored, now or ever. The runner goes on."""
+    """The report can never be stored. The runner stops and drops the chain, and
+    reports it as FAIL, because a chain must not continue without its record.
+    """
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """Why a report was not stored."""
@@ -49,18 +54,23 @@ class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
 REFUSAL_REASON_UNKNOWN: RefusalReason.ValueType  # 0
 """Not set."""
 REFUSAL_REASON_STALE: RefusalReason.ValueType  # 1
-"""The request has been given to another runner, or has ended: the runner
-must stop and drop the chain, and report no more of it.
+"""The assignment is no longer valid: another runner has the request, or the
+request has ended. The runner must stop and drop the chain, and must report
+nothing more about it.
 """
 REFUSAL_REASON_NO_SUCH_REQUEST: RefusalReason.ValueType  # 2
-"""There is no such request: there is nobody to report to, and the runner goes on."""
+"""The request does not exist. The runner stops and drops the chain, and
+reports it as FAIL.
+"""
 REFUSAL_REASON_INVALID: RefusalReason.ValueType  # 3
-"""The report cannot be stored, now or ever. The runner goes on."""
+"""The report can never be stored. The runner stops and drops the chain, and
+reports it as FAIL, because a chain must not continue without its record.
+"""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 @_typing.final
 class ReportRequest(_message.Message):
-    """What a Job Runner has to say."""
+    """One message of a Job Runner."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,26 +82,30 @@ class ReportRequest(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Counts up by one, from 1 on each stream."""
+    """The number of the message on its stream, from 1."""
     holds_all: _builtins.bool
-    """Whether `held` is the whole list. Set in the first message, and now and then later."""
+    """Whether `held` is complete. Set in the first message, and in some later
+    ones.
+    """
     draining: _builtins.bool
-    """The runner is shutting down: give it no new chains."""
+    """The runner is shutting down and must get no new chains."""
     leaving: _builtins.bool
-    """The last message of a runner that shuts down. It holds no chain any more,
-    and will not take one: its lease is over when this message is acknowledged.
+    """The last message of a runner that shuts down. The runner holds no chain and
+    accepts none. Its lease ends when this message is acknowledged.
     """
     @_builtins.property
     def runner(self) -> Global___RunnerInfo:
-        """Who the runner is. Set in the first message of a stream."""
+        """The runner. Set in the first message of a stream."""
 
     @_builtins.property
     def chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChainReport]:
-        """What happened in chains since the last message, in order. At most one entry a chain."""
+        """What happened in job chains since the last message, in order. At most one
+        report per chain.
+        """
 
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]:
-        """All chains that the runner holds. Read only when `holds_all` is set."""
+        """All job chains that the runner holds. Ignored unless `holds_all` is set."""
 
     def __init__(
         self,
@@ -114,7 +128,7 @@ Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
 
 @_typing.final
 class ReportResponse(_message.Message):
-    """Acknowledges one ReportRequest."""
+    """The acknowledgement of one ReportRequest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -122,14 +136,16 @@ class ReportResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """The number of the message."""
+    """The number of the acknowledged message."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedReport]:
-        """The chains whose reports were refused, and why. All others were stored."""
+        """The chain reports that were refused. All others are committed."""
 
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """How long the runner's lease lasts from when it sent the message."""
+        """How long the runner's lease lasts from the moment when the runner sent the
+        message.
+        """
 
     def __init__(
         self,
@@ -148,7 +164,7 @@ Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015
 
 @_typing.final
 class RunnerInfo(_message.Message):
-    """Who a Job Runner is."""
+    """The identity of a Job Runner."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -156,11 +172,13 @@ class RunnerInfo(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
-    """Twenty characters of 0-9a-v, new at each start of the runner."""
+    """The id of the runner: 20 characters of 0-9a-v. A runner has a new id after
+    each start.
+    """
     url: _builtins.str
-    """The base address of its HTTP server, as "http://10.0.0.2:32307"."""
+    """The base URL of its HTTP server, for example "http://10.0.0.2:32307"."""
     grpc_address: _builtins.str
-    """The address of its gRPC server, as "10.0.0.2:32317"."""
+    """The address of its gRPC server, for example "10.0.0.2:32317"."""
     def __init__(
         self,
         *,
@@ -178,17 +196,17 @@ Global___RunnerInfo: _TypeAlias = RunnerInfo  # noqa: Y015
 
 @_typing.final
 class Assignment(_message.Message):
-    """One chain in the hands of one Job Runner."""
+    """The assignment of one job chain to one Job Runner."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request of the chain."""
+    """The id of the request."""
     epoch: _builtins.int
-    """Counts the assignments of the request, from 1. 0: the chain was given to
-    the runner by somebody else than a Request Manager.
+    """The number of the assignment among those of the request, from 1. 0: a
+    caller other than a Request Manager sent the chain to the runner.
     """
     def __init__(
         self,
@@ -206,8 +224,11 @@ Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
 
 @_typing.final
 class ChainReport(_message.Message):
-    """What happened in one chain. One in which nothing has happened asks whether the
-    assignment stands: a runner starts no job of a chain before it knows that.
+    """What happened in one job chain.
+
+    A report without tries and end asks whether the assignment is still valid. A
+    runner starts no job with an effect before a Request Manager has acknowledged
+    a report of the chain.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -221,7 +242,7 @@ class ChainReport(_message.Message):
     """The number of jobs that are COMPLETE."""
     @_builtins.property
     def assignment(self) -> Global___Assignment:
-        """The chain, and which of its assignments speaks."""
+        """The assignment that the report belongs to."""
 
     @_builtins.property
     def tries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TryReport]:
@@ -233,7 +254,7 @@ class ChainReport(_message.Message):
 
     @_builtins.property
     def suspended(self) -> _job_pb2.SuspendedJobChain:
-        """The chain was set aside."""
+        """The chain was suspended."""
 
     def __init__(
         self,
@@ -266,22 +287,28 @@ class TryReport(_message.Message):
     ORDINAL_FIELD_NUMBER: _builtins.int
     IS_LAST_FIELD_NUMBER: _builtins.int
     sequence_try: _builtins.int
-    """Which try of the job's sequence the try was in, from 1."""
+    """The number of the try of the job's sequence that this try belongs to, from
+    1.
+    """
     ordinal: _builtins.int
-    """Counts the tries of the assignment in the order in which the runner took
-    them in, from 1: a chain is rebuilt from its tries in this order.
+    """The number of the try among all tries of the assignment, in the order in
+    which the runner processed them, from 1. A chain is rebuilt from its tries
+    in this order.
     """
     is_last: _builtins.bool
-    """The job failed for good, whatever its retry says: it could not be made, or
-    the time of a sequence that it is in, or of the request, was over.
+    """The job has failed and must not be retried, whatever its `retry` says. It
+    could not be created, or the timeout of the request or of a sequence around
+    the job passed.
     """
     @_builtins.property
     def entry(self) -> _job_log_pb2.JobLog:
-        """The log entry."""
+        """The job log entry of the try."""
 
     @_builtins.property
     def job_data(self) -> _struct_pb2.Struct:
-        """The job data after the try. Unset unless the try is COMPLETE and the job has any."""
+        """The job data after the try. Set only if the try is COMPLETE and the job has
+        data.
+        """
 
     def __init__(
         self,
@@ -302,14 +329,14 @@ Global___TryReport: _TypeAlias = TryReport  # noqa: Y015
 
 @_typing.final
 class ChainFinish(_message.Message):
-    """The end of a chain."""
+    """The end of a job chain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     state: _state_pb2.State.ValueType
-    """COMPLETE, FAIL or STOPPED."""
+    """The final state: COMPLETE, FAIL or STOPPED."""
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """When the chain ended."""
@@ -337,10 +364,10 @@ class RefusedReport(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     reason: Global___RefusalReason.ValueType
-    """Why."""
+    """Why the report was not stored."""
     @_builtins.property
     def assignment(self) -> Global___Assignment:
-        """The chain."""
+        """The assignment that the report belongs to."""
 
     def __init__(
         self,
@@ -358,7 +385,7 @@ Global___RefusedReport: _TypeAlias = RefusedReport  # noqa: Y015
 
 @_typing.final
 class FinishRequest(_message.Message):
-    """The payload to tell that a request has finished."""
+    """The request of Finish."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -367,7 +394,7 @@ class FinishRequest(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     state: _state_pb2.State.ValueType
     """The final state: COMPLETE, FAIL or STOPPED."""
     finished_jobs: _builtins.int
@@ -394,7 +421,7 @@ Global___FinishRequest: _TypeAlias = FinishRequest  # noqa: Y015
 
 @_typing.final
 class FinishResponse(_message.Message):
-    """Answers Finish."""
+    """The response of Finish."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -411,17 +438,17 @@ Global___FinishResponse: _TypeAlias = FinishResponse  # noqa: Y015
 
 @_typing.final
 class SuspendRequest(_message.Message):
-    """Asks to set a request aside."""
+    """The request of Suspend."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SUSPENDED_JOB_CHAIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     @_builtins.property
     def suspended_job_chain(self) -> _job_pb2.SuspendedJobChain:
-        """The chain and its counters."""
+        """The suspended job chain. Its request_id must be the same."""
 
     def __init__(
         self,
@@ -439,7 +466,7 @@ Global___SuspendRequest: _TypeAlias = SuspendRequest  # noqa: Y015
 
 @_typing.final
 class SuspendResponse(_message.Message):
-    """Answers Suspend."""
+    """The response of Suspend."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -456,14 +483,14 @@ Global___SuspendResponse: _TypeAlias = SuspendResponse  # noqa: Y015
 
 @_typing.final
 class ProgressRequest(_message.Message):
-    """Tells how far a request is."""
+    """The request of Progress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request."""
+    """The id of the request."""
     @_builtins.property
     def progress(self) -> _request_pb2.RequestProgress:
         """The progress. Its request_id must be the same."""
@@ -484,7 +511,7 @@ Global___ProgressRequest: _TypeAlias = ProgressRequest  # noqa: Y015
 
 @_typing.final
 class ProgressResponse(_message.Message):
-    """Answers Progress."""
+    """The response of Progress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -501,14 +528,14 @@ Global___ProgressResponse: _TypeAlias = ProgressResponse  # noqa: Y015
 
 @_typing.final
 class RecordLogRequest(_message.Message):
-    """Asks to record a try."""
+    """The request of RecordLog."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request. It stands above the one in the entry."""
+    """The id of the request. It overrides the request_id of the entry."""
     @_builtins.property
     def entry(self) -> _job_log_pb2.JobLog:
         """The entry."""
@@ -529,14 +556,14 @@ Global___RecordLogRequest: _TypeAlias = RecordLogRequest  # noqa: Y015
 
 @_typing.final
 class RecordLogResponse(_message.Message):
-    """Answers RecordLog."""
+    """The response of RecordLog."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> _job_log_pb2.JobLog:
-        """The entry as recorded."""
+        """The recorded entry."""
 
     def __init__(
         self,

@@ -26,10 +26,14 @@ if _version_not_supported:
 
 
 class RunnerReportsStub:
-    """What a Job Runner tells a Request Manager.
+    """The API of a Request Manager for Job Runners, which report what happens in
+    job chains.
 
-    Job Runners of this project use Report alone. The other methods are the
-    original's, one report each, for those that speak its JSON API.
+    Job Runners of this project use only Report. The other methods are those of
+    the original. Each carries one report, for runners that speak its JSON API.
+
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     def __init__(self, channel):
@@ -66,63 +70,92 @@ class RunnerReportsStub:
 
 
 class RunnerReportsServicer:
-    """What a Job Runner tells a Request Manager.
+    """The API of a Request Manager for Job Runners, which report what happens in
+    job chains.
 
-    Job Runners of this project use Report alone. The other methods are the
-    original's, one report each, for those that speak its JSON API.
+    Job Runners of this project use only Report. The other methods are those of
+    the original. Each carries one report, for runners that speak its JSON API.
+
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     def Report(self, request_iterator, context):
-        """Carries all that a Job Runner has to say, for as long as it lives, on one
-        stream. The first message says who the runner is. Each message renews the
-        runner's lease. What a message reports is committed before the message is
-        acknowledged; messages are acknowledged in order. Sending a message again,
-        on this stream or on another, changes nothing: all reports are idempotent.
+        """Carries all reports of one Job Runner over one stream, for as long as the
+        runner lives.
 
-        INVALID_ARGUMENT: the first message does not say who the runner is.
-        FAILED_PRECONDITION: the runner has reported on another stream since.
+        The first message identifies the runner. Each message renews the runner's
+        lease. The server commits the reports of a message before it acknowledges
+        the message, and acknowledges messages in order. A message may be sent
+        again, on this stream or another: a repeated report has no effect.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the first message does not identify the runner
+        (RUNNER_UNKNOWN).
+        - FAILED_PRECONDITION: the runner has opened another stream since
+        (STREAM_SUPERSEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Finish(self, request, context):
-        """Sets the final state of a RUNNING request. A retry after success fails
-        with FAILED_PRECONDITION.
+        """Sets the final state of a RUNNING request. A retry after a success changes
+        nothing and fails with FAILED_PRECONDITION.
 
-        NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-        INVALID_ARGUMENT: the state is none that a request can end in.
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+        - INVALID_ARGUMENT: the state is not final (BAD_STATE), or a value cannot
+        be stored (BAD_REPORT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Suspend(self, request, context):
-        """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one
-        transaction. A retry after success fails with FAILED_PRECONDITION.
+        """Stores a suspended job chain and sets its RUNNING request to SUSPENDED, in
+        one transaction.
 
-        NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-        INVALID_ARGUMENT: the chain is of another request.
+        A retry is not safe. It fails with FAILED_PRECONDITION while the request is
+        SUSPENDED, but it would suspend the request again once another runner has
+        resumed it.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+        - INVALID_ARGUMENT: the chain belongs to another request (WRONG_REQUEST),
+        or a value cannot be stored (BAD_REPORT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Progress(self, request, context):
-        """Sets the number of finished jobs of a request. A retry is safe.
+        """Sets the number of finished jobs of a request.
 
-        NOT_FOUND: no such request. INVALID_ARGUMENT: the progress is of another request.
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - INVALID_ARGUMENT: the progress belongs to another request
+        (WRONG_REQUEST), or the number cannot be stored (BAD_REPORT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordLog(self, request, context):
-        """Records one finished try of a job. Where the try is recorded already, the
-        first entry stands, so that a retry is safe.
+        """Records one finished try of a job. If the try is already recorded, the
+        first entry stays and is returned.
 
-        NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
-        or state.
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - INVALID_ARGUMENT: the job id, the try, the state or the type cannot be
+        stored (BAD_REPORT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,10 +198,14 @@ def add_RunnerReportsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunnerReports:
-    """What a Job Runner tells a Request Manager.
+    """The API of a Request Manager for Job Runners, which report what happens in
+    job chains.
 
-    Job Runners of this project use Report alone. The other methods are the
-    original's, one report each, for those that speak its JSON API.
+    Job Runners of this project use only Report. The other methods are those of
+    the original. Each carries one report, for runners that speak its JSON API.
+
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     @staticmethod

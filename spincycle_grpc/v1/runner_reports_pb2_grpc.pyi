@@ -27,10 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunnerReportsStub:
-    """What a Job Runner tells a Request Manager.
+    """The API of a Request Manager for Job Runners, which report what happens in
+    job chains.
 
-    Job Runners of this project use Report alone. The other methods are the
-    original's, one report each, for those that speak its JSON API.
+    Job Runners of this project use only Report. The other methods are those of
+    the original. Each carries one report, for runners that speak its JSON API.
+
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     @_typing.overload
@@ -38,93 +42,151 @@ class RunnerReportsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunnerReportsAsyncStub: ...
     Report: _grpc.StreamStreamMultiCallable[_runner_reports_pb2.ReportRequest, _runner_reports_pb2.ReportResponse]
-    """Carries all that a Job Runner has to say, for as long as it lives, on one
-    stream. The first message says who the runner is. Each message renews the
-    runner's lease. What a message reports is committed before the message is
-    acknowledged; messages are acknowledged in order. Sending a message again,
-    on this stream or on another, changes nothing: all reports are idempotent.
+    """Carries all reports of one Job Runner over one stream, for as long as the
+    runner lives.
 
-    INVALID_ARGUMENT: the first message does not say who the runner is.
-    FAILED_PRECONDITION: the runner has reported on another stream since.
+    The first message identifies the runner. Each message renews the runner's
+    lease. The server commits the reports of a message before it acknowledges
+    the message, and acknowledges messages in order. A message may be sent
+    again, on this stream or another: a repeated report has no effect.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the first message does not identify the runner
+      (RUNNER_UNKNOWN).
+    - FAILED_PRECONDITION: the runner has opened another stream since
+      (STREAM_SUPERSEDED).
     """
     Finish: _grpc.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]
-    """Sets the final state of a RUNNING request. A retry after success fails
-    with FAILED_PRECONDITION.
+    """Sets the final state of a RUNNING request. A retry after a success changes
+    nothing and fails with FAILED_PRECONDITION.
 
-    NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-    INVALID_ARGUMENT: the state is none that a request can end in.
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+    - INVALID_ARGUMENT: the state is not final (BAD_STATE), or a value cannot
+      be stored (BAD_REPORT).
     """
     Suspend: _grpc.UnaryUnaryMultiCallable[_runner_reports_pb2.SuspendRequest, _runner_reports_pb2.SuspendResponse]
-    """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one
-    transaction. A retry after success fails with FAILED_PRECONDITION.
+    """Stores a suspended job chain and sets its RUNNING request to SUSPENDED, in
+    one transaction.
 
-    NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-    INVALID_ARGUMENT: the chain is of another request.
+    A retry is not safe. It fails with FAILED_PRECONDITION while the request is
+    SUSPENDED, but it would suspend the request again once another runner has
+    resumed it.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+    - INVALID_ARGUMENT: the chain belongs to another request (WRONG_REQUEST),
+      or a value cannot be stored (BAD_REPORT).
     """
     Progress: _grpc.UnaryUnaryMultiCallable[_runner_reports_pb2.ProgressRequest, _runner_reports_pb2.ProgressResponse]
-    """Sets the number of finished jobs of a request. A retry is safe.
+    """Sets the number of finished jobs of a request.
 
-    NOT_FOUND: no such request. INVALID_ARGUMENT: the progress is of another request.
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - INVALID_ARGUMENT: the progress belongs to another request
+      (WRONG_REQUEST), or the number cannot be stored (BAD_REPORT).
     """
     RecordLog: _grpc.UnaryUnaryMultiCallable[_runner_reports_pb2.RecordLogRequest, _runner_reports_pb2.RecordLogResponse]
-    """Records one finished try of a job. Where the try is recorded already, the
-    first entry stands, so that a retry is safe.
+    """Records one finished try of a job. If the try is already recorded, the
+    first entry stays and is returned.
 
-    NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
-    or state.
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - INVALID_ARGUMENT: the job id, the try, the state or the type cannot be
+      stored (BAD_REPORT).
     """
 
 @_typing.type_check_only
 class RunnerReportsAsyncStub(RunnerReportsStub):
-    """What a Job Runner tells a Request Manager.
+    """The API of a Request Manager for Job Runners, which report what happens in
+    job chains.
 
-    Job Runners of this project use Report alone. The other methods are the
-    original's, one report each, for those that speak its JSON API.
+    Job Runners of this project use only Report. The other methods are those of
+    the original. Each carries one report, for runners that speak its JSON API.
+
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Report: _aio.StreamStreamMultiCallable[_runner_reports_pb2.ReportRequest, _runner_reports_pb2.ReportResponse]  # type: ignore[assignment]
-    """Carries all that a Job Runner has to say, for as long as it lives, on one
-    stream. The first message says who the runner is. Each message renews the
-    runner's lease. What a message reports is committed before the message is
-    acknowledged; messages are acknowledged in order. Sending a message again,
-    on this stream or on another, changes nothing: all reports are idempotent.
+    """Carries all reports of one Job Runner over one stream, for as long as the
+    runner lives.
 
-    INVALID_ARGUMENT: the first message does not say who the runner is.
-    FAILED_PRECONDITION: the runner has reported on another stream since.
+    The first message identifies the runner. Each message renews the runner's
+    lease. The server commits the reports of a message before it acknowledges
+    the message, and acknowledges messages in order. A message may be sent
+    again, on this stream or another: a repeated report has no effect.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the first message does not identify the runner
+      (RUNNER_UNKNOWN).
+    - FAILED_PRECONDITION: the runner has opened another stream since
+      (STREAM_SUPERSEDED).
     """
     Finish: _aio.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]  # type: ignore[assignment]
-    """Sets the final state of a RUNNING request. A retry after success fails
-    with FAILED_PRECONDITION.
+    """Sets the final state of a RUNNING request. A retry after a success changes
+    nothing and fails with FAILED_PRECONDITION.
 
-    NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-    INVALID_ARGUMENT: the state is none that a request can end in.
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+    - INVALID_ARGUMENT: the state is not final (BAD_STATE), or a value cannot
+      be stored (BAD_REPORT).
     """
     Suspend: _aio.UnaryUnaryMultiCallable[_runner_reports_pb2.SuspendRequest, _runner_reports_pb2.SuspendResponse]  # type: ignore[assignment]
-    """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one
-    transaction. A retry after success fails with FAILED_PRECONDITION.
+    """Stores a suspended job chain and sets its RUNNING request to SUSPENDED, in
+    one transaction.
 
-    NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-    INVALID_ARGUMENT: the chain is of another request.
+    A retry is not safe. It fails with FAILED_PRECONDITION while the request is
+    SUSPENDED, but it would suspend the request again once another runner has
+    resumed it.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+    - INVALID_ARGUMENT: the chain belongs to another request (WRONG_REQUEST),
+      or a value cannot be stored (BAD_REPORT).
     """
     Progress: _aio.UnaryUnaryMultiCallable[_runner_reports_pb2.ProgressRequest, _runner_reports_pb2.ProgressResponse]  # type: ignore[assignment]
-    """Sets the number of finished jobs of a request. A retry is safe.
+    """Sets the number of finished jobs of a request.
 
-    NOT_FOUND: no such request. INVALID_ARGUMENT: the progress is of another request.
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - INVALID_ARGUMENT: the progress belongs to another request
+      (WRONG_REQUEST), or the number cannot be stored (BAD_REPORT).
     """
     RecordLog: _aio.UnaryUnaryMultiCallable[_runner_reports_pb2.RecordLogRequest, _runner_reports_pb2.RecordLogResponse]  # type: ignore[assignment]
-    """Records one finished try of a job. Where the try is recorded already, the
-    first entry stands, so that a retry is safe.
+    """Records one finished try of a job. If the try is already recorded, the
+    first entry stays and is returned.
 
-    NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
-    or state.
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - INVALID_ARGUMENT: the job id, the try, the state or the type cannot be
+      stored (BAD_REPORT).
     """
 
 class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
-    """What a Job Runner tells a Request Manager.
+    """The API of a Request Manager for Job Runners, which report what happens in
+    job chains.
 
-    Job Runners of this project use Report alone. The other methods are the
-    original's, one report each, for those that speak its JSON API.
+    Job Runners of this project use only Report. The other methods are those of
+    the original. Each carries one report, for runners that speak its JSON API.
+
+    Every method can also fail with the errors that RequestManager lists for all
+    methods.
     """
 
     @_abc_1.abstractmethod
@@ -133,14 +195,20 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_runner_reports_pb2.ReportRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_runner_reports_pb2.ReportResponse], _abc.AsyncIterator[_runner_reports_pb2.ReportResponse]]:
-        """Carries all that a Job Runner has to say, for as long as it lives, on one
-        stream. The first message says who the runner is. Each message renews the
-        runner's lease. What a message reports is committed before the message is
-        acknowledged; messages are acknowledged in order. Sending a message again,
-        on this stream or on another, changes nothing: all reports are idempotent.
+        """Carries all reports of one Job Runner over one stream, for as long as the
+        runner lives.
 
-        INVALID_ARGUMENT: the first message does not say who the runner is.
-        FAILED_PRECONDITION: the runner has reported on another stream since.
+        The first message identifies the runner. Each message renews the runner's
+        lease. The server commits the reports of a message before it acknowledges
+        the message, and acknowledges messages in order. A message may be sent
+        again, on this stream or another: a repeated report has no effect.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the first message does not identify the runner
+          (RUNNER_UNKNOWN).
+        - FAILED_PRECONDITION: the runner has opened another stream since
+          (STREAM_SUPERSEDED).
         """
 
     @_abc_1.abstractmethod
@@ -149,11 +217,15 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_reports_pb2.FinishRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_reports_pb2.FinishResponse, _abc.Awaitable[_runner_reports_pb2.FinishResponse]]:
-        """Sets the final state of a RUNNING request. A retry after success fails
-        with FAILED_PRECONDITION.
+        """Sets the final state of a RUNNING request. A retry after a success changes
+        nothing and fails with FAILED_PRECONDITION.
 
-        NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-        INVALID_ARGUMENT: the state is none that a request can end in.
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+        - INVALID_ARGUMENT: the state is not final (BAD_STATE), or a value cannot
+          be stored (BAD_REPORT).
         """
 
     @_abc_1.abstractmethod
@@ -162,11 +234,19 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_reports_pb2.SuspendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_reports_pb2.SuspendResponse, _abc.Awaitable[_runner_reports_pb2.SuspendResponse]]:
-        """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one
-        transaction. A retry after success fails with FAILED_PRECONDITION.
+        """Stores a suspended job chain and sets its RUNNING request to SUSPENDED, in
+        one transaction.
 
-        NOT_FOUND: no such request. FAILED_PRECONDITION: it is not RUNNING.
-        INVALID_ARGUMENT: the chain is of another request.
+        A retry is not safe. It fails with FAILED_PRECONDITION while the request is
+        SUSPENDED, but it would suspend the request again once another runner has
+        resumed it.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: the request is not RUNNING (WRONG_STATE).
+        - INVALID_ARGUMENT: the chain belongs to another request (WRONG_REQUEST),
+          or a value cannot be stored (BAD_REPORT).
         """
 
     @_abc_1.abstractmethod
@@ -175,9 +255,13 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_reports_pb2.ProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_reports_pb2.ProgressResponse, _abc.Awaitable[_runner_reports_pb2.ProgressResponse]]:
-        """Sets the number of finished jobs of a request. A retry is safe.
+        """Sets the number of finished jobs of a request.
 
-        NOT_FOUND: no such request. INVALID_ARGUMENT: the progress is of another request.
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - INVALID_ARGUMENT: the progress belongs to another request
+          (WRONG_REQUEST), or the number cannot be stored (BAD_REPORT).
         """
 
     @_abc_1.abstractmethod
@@ -186,11 +270,14 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_reports_pb2.RecordLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_reports_pb2.RecordLogResponse, _abc.Awaitable[_runner_reports_pb2.RecordLogResponse]]:
-        """Records one finished try of a job. Where the try is recorded already, the
-        first entry stands, so that a retry is safe.
+        """Records one finished try of a job. If the try is already recorded, the
+        first entry stays and is returned.
 
-        NOT_FOUND: no such request. INVALID_ARGUMENT: the entry names no job, try
-        or state.
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - INVALID_ARGUMENT: the job id, the try, the state or the type cannot be
+          stored (BAD_REPORT).
         """
 
 def add_RunnerReportsServicer_to_server(servicer: RunnerReportsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

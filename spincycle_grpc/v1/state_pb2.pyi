@@ -23,7 +23,7 @@ class _State:
 class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STATE_UNKNOWN: _State.ValueType  # 0
-    """Not set. No stored request, chain or job is in it."""
+    """Not set. No stored request, chain or job has this state."""
     STATE_PENDING: _State.ValueType  # 1
     """Not started."""
     STATE_RUNNING: _State.ValueType  # 2
@@ -31,24 +31,29 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
     STATE_COMPLETE: _State.ValueType  # 3
     """Completed successfully."""
     STATE_FAIL: _State.ValueType  # 4
-    """Failed. A failed job is tried again if it, or a sequence that it is in, has tries left."""
+    """Failed. A failed job is retried if it, or a sequence around it, has tries
+    left.
+    """
     STATE_RESERVED: _State.ValueType  # 5
-    """Reserved: older versions called it TIMEOUT. Never written, still read."""
+    """Reserved: older versions called it TIMEOUT. It is still read but never
+    written.
+    """
     STATE_STOPPED: _State.ValueType  # 6
     """Stopped by a user or by a shutdown."""
     STATE_SUSPENDED: _State.ValueType  # 7
-    """Set aside while no Job Runner runs it, to be resumed later."""
+    """Suspended: no Job Runner runs it, and it will be resumed."""
 
 class State(_State, metaclass=_StateEnumTypeWrapper):
     """The state of a request, a job chain or a job.
 
-    Requests and chains go PENDING, RUNNING and then to one of COMPLETE, FAIL or
-    STOPPED, with SUSPENDED and RUNNING in turn as often as needed in between.
-    Jobs are never SUSPENDED: they are stopped when their chain is suspended.
+    A request or chain goes from PENDING to RUNNING and then to COMPLETE, FAIL or
+    STOPPED, which are final. In between it can alternate between RUNNING and
+    SUSPENDED any number of times. Jobs are never SUSPENDED: they are stopped
+    when their chain is suspended.
     """
 
 STATE_UNKNOWN: State.ValueType  # 0
-"""Not set. No stored request, chain or job is in it."""
+"""Not set. No stored request, chain or job has this state."""
 STATE_PENDING: State.ValueType  # 1
 """Not started."""
 STATE_RUNNING: State.ValueType  # 2
@@ -56,11 +61,15 @@ STATE_RUNNING: State.ValueType  # 2
 STATE_COMPLETE: State.ValueType  # 3
 """Completed successfully."""
 STATE_FAIL: State.ValueType  # 4
-"""Failed. A failed job is tried again if it, or a sequence that it is in, has tries left."""
+"""Failed. A failed job is retried if it, or a sequence around it, has tries
+left.
+"""
 STATE_RESERVED: State.ValueType  # 5
-"""Reserved: older versions called it TIMEOUT. Never written, still read."""
+"""Reserved: older versions called it TIMEOUT. It is still read but never
+written.
+"""
 STATE_STOPPED: State.ValueType  # 6
 """Stopped by a user or by a shutdown."""
 STATE_SUSPENDED: State.ValueType  # 7
-"""Set aside while no Job Runner runs it, to be resumed later."""
+"""Suspended: no Job Runner runs it, and it will be resumed."""
 Global___State: _TypeAlias = State  # noqa: Y015

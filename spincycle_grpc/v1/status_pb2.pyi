@@ -35,9 +35,9 @@ class JobStatus(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     TRY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request that the job belongs to."""
+    """The id of the request."""
     job_id: _builtins.str
-    """The job."""
+    """The id of the job."""
     type: _builtins.str
     """The type of the job."""
     name: _builtins.str
@@ -45,9 +45,11 @@ class JobStatus(_message.Message):
     started_at: _builtins.int
     """When the try started, in nanoseconds since the Unix epoch."""
     state: _state_pb2.State.ValueType
-    """The state of the job, in all but rare cases RUNNING."""
+    """The state of the job: RUNNING, except for short moments."""
     status: _builtins.str
-    """What the job says of itself; "(retry sleep) " before it while the job waits for its next try."""
+    """What the job reports about itself. It starts with "(retry sleep) " while
+    the job waits for its next try.
+    """
     def __init__(
         self,
         *,
@@ -102,7 +104,7 @@ class RunningStatus(_message.Message):
 
     @_builtins.property
     def requests(self) -> _containers.MessageMap[_builtins.str, _request_pb2.Request]:
-        """The requests of these jobs by their ids, without args and job chains."""
+        """The requests of these jobs by id, without args and job chains."""
 
     def __init__(
         self,
@@ -120,16 +122,16 @@ Global___RunningStatus: _TypeAlias = RunningStatus  # noqa: Y015
 
 @_typing.final
 class StatusFilter(_message.Message):
-    """Which running jobs to show."""
+    """A filter for running jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Only jobs of this request. Empty: of all requests."""
+    """Jobs of this request. Empty: all requests."""
     order_by: _builtins.str
-    """How to order the jobs. "startTime", which is also the default: oldest first."""
+    """The order of the jobs. "startTime", which is the default: oldest first."""
     def __init__(
         self,
         *,
