@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
+from spincycle_grpc.state import State
+from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_grpc.v1.runner_reports_pb2 import TryReport
+
+
+def tried(
+    job_id: str,
+    number: int,
+    state: State,
+    *,
+    sequence_try: int = 1,
+    data: Mapping[str, Any] | None = None,
+    from_to: tuple[int, int] = (0, 0),
+) -> TryReport:
+    """Returns the report of a finished try, which began and ended at the given nanoseconds."""
+    entry = JobLog(job_id=job_id, state=state.value, started_at=from_to[0], finished_at=from_to[1])
+    setattr(entry, "try", number)
+    return TryReport(
+        entry=entry, sequence_try=sequence_try, job_data=None if data is None else to_struct(data)
+    )
 
 
 @dataclass

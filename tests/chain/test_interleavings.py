@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_server.chain import Actions, Run, RunningChain, TryRecord
-from tests.chain.generated import ChainMaker
+from spincycle_grpc.v1.runner_reports_pb2 import TryReport
+from spincycle_server.chain import Actions, Run, RunningChain
+from tests.chain.generated import ChainMaker, tried
 from tests.chain.model import WAITING, Model, data_after
 
 SEEDS = st.integers(min_value=0, max_value=2**48)
@@ -28,7 +29,7 @@ class Driver:
         self.job_chain = job_chain
         self.random = random
         self.running: dict[str, Run] = {}
-        self.records: list[TryRecord] = []
+        self.records: list[tuple[int, TryReport]] = []
         self.waits: list[tuple[str, str, int]] = []
         self.timers: list[tuple[str, str, int]] = []
         self.done: State | None = None
@@ -61,7 +62,7 @@ class Driver:
         data = None
         if state is State.COMPLETE and self.job_chain.jobs[job_id].name != "noop":
             data = data_after(job_id, run.number, self.chain.data_of(job_id))
-        self.records.append(TryRecord(job_id, run.number, run.sequence_try, state, data))
+        self.records.append((1, tried(job_id, run.number, state, sequence_try=run.sequence_try, data=data)))
         self.take(self.chain.try_finished(job_id, state, 0, data=data))
 
     def wait_over(self, key: tuple[str, str, int]) -> None:

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_server.chain import Actions, RunningChain, Stop, Timer, TryRecord, Wait
-from tests.chain.generated import ChainMaker
+from spincycle_server.chain import Actions, RunningChain, Stop, Timer, Wait
+from tests.chain.generated import ChainMaker, tried
 from tests.chain.test_interleavings import SEEDS, Driver, gone_on
 
 SECOND = 1_000_000_000
@@ -148,10 +148,10 @@ def test_a_resumed_chain_has_the_time_that_was_left() -> None:
 
 def test_a_rebuilt_chain_has_the_time_that_its_tries_did_not_take() -> None:
     records = [
-        TryRecord("outs", 1, 1, State.COMPLETE, epoch=1, started_at=0, finished_at=SECOND),
-        TryRecord("inns", 1, 1, State.COMPLETE, epoch=1, started_at=SECOND, finished_at=2 * SECOND),
-        TryRecord("a", 1, 1, State.STOPPED, epoch=1, started_at=2 * SECOND, finished_at=3 * SECOND),
-        TryRecord("a", 2, 1, State.FAIL, epoch=2, started_at=900 * SECOND, finished_at=904 * SECOND),
+        (1, tried("outs", 1, State.COMPLETE, from_to=(0, SECOND))),
+        (1, tried("inns", 1, State.COMPLETE, from_to=(SECOND, 2 * SECOND))),
+        (1, tried("a", 1, State.STOPPED, from_to=(2 * SECOND, 3 * SECOND))),
+        (2, tried("a", 2, State.FAIL, from_to=(900 * SECOND, 904 * SECOND))),
     ]
     timers = RunningChain.rebuilt(chain_of(timeout="30s"), records).start(0).timers
     assert {timer.key[0]: timer.nanoseconds for timer in timers} == {

@@ -333,12 +333,14 @@ class TestReports:
         failed = a_log_entry(made.id, "bbbb", 1, state=state_pb2.STATE_FAIL)
         await store.apply_reports("r2", [a_report(made.id, failed, a_log_entry(made.id, "bbbb", 2), epoch=2)])
         record = await store.get_record(made.id)
-        assert [(tried.epoch, tried.job_id, tried.number) for tried in record.tries] == [
-            (1, "cccc", 1), (1, "aaaa", 1), (2, "bbbb", 1), (2, "bbbb", 2),
+        assert [(epoch, tried.entry.job_id) for epoch, tried in record.tries] == [
+            (1, "cccc"), (1, "aaaa"), (2, "bbbb"), (2, "bbbb"),
         ]  # fmt: skip
-        assert [tried.data and from_struct(tried.data) for tried in record.tries] == [
-            {"n": 1}, {"n": 2}, None, {"n": 2},
+        assert [getattr(tried.entry, "try") for _, tried in record.tries] == [1, 1, 1, 2]
+        assert [from_struct(tried.job_data) for _, tried in record.tries] == [
+            {"n": 1}, {"n": 2}, {}, {"n": 2},
         ]  # fmt: skip
+        assert [tried.HasField("job_data") for _, tried in record.tries] == [True, True, False, True]
         assert record.job_chain == a_chain(made.id)
 
 

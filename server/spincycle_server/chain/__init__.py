@@ -1,7 +1,6 @@
 """The state machine of one running chain. It is pure: no clock, no threads, no I/O."""
 
 from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
-from spincycle_server.chain.records import TryRecord
 from spincycle_server.chain.running_chain import RunningChain
 
-__all__ = ["Actions", "Run", "RunningChain", "Stop", "Timer", "TryRecord", "Wait"]
+__all__ = ["Actions", "Run", "RunningChain", "Stop", "Timer", "Wait"]

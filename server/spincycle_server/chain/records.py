@@ -1,84 +1,59 @@
-"""A chain put back to where its finished tries had brought it: what a runner that died leaves behind.
+"""Rebuilds the state of a chain from its recorded tries, after its runner died.
 
-Tries that had begun and not finished are as if they had not begun. A sequence that was about to go
-back goes back when the chain starts, since its failed job is still there.
+A try that began and did not finish has left no record, and counts as not begun. A sequence that was
+about to be tried again is tried again when the chain starts, because its failed job is still FAIL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from spincycle_grpc.state import State
+from spincycle_grpc.structs import from_struct
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain
 from spincycle_server.chain.linking import invalid_chain
 
 
-@dataclass(frozen=True, slots=True)
-class TryRecord:
-    """One finished try.
-
-    Attributes:
-        job_id: The job.
-        number: Which try of the job it was, from 1.
-        sequence_try: Which try of the job's sequence it was in, from 1.
-        state: How it ended.
-        data: The job's data after it, where it is COMPLETE and has any.
-        is_last: Whether it failed for good, whatever the job's retry is.
-        epoch: The assignment that it ran in; one clock told the times of all tries of an assignment.
-        started_at: When it began, in nanoseconds.
-        finished_at: When it ended, in nanoseconds.
-    """
-
-    job_id: str
-    number: int
-    sequence_try: int
-    state: State
-    data: Mapping[str, Any] | None = None
-    is_last: bool = False
-    epoch: int = 0
-    started_at: int = 0
-    finished_at: int = 0
-
-
-def replay(parts: LinkedChain, records: Iterable[TryRecord], request_id: str) -> tuple[int, int]:
-    """Sets the parts of a chain to where records have brought it.
+def replay(parts: LinkedChain, records: Iterable[tuple[int, TryReport]], request_id: str) -> tuple[int, int]:
+    """Applies recorded tries to the parts of a chain.
 
     Args:
-        parts: The jobs and sequences, all PENDING or as they were before the first record.
-        records: The tries, in the order in which they were taken in.
+        parts: The jobs and sequences as they were before the first record.
+        records: The finished tries in the order in which they were committed, each with the epoch of its
+            assignment. One clock measured all times within an epoch.
         request_id: The request, for errors.
 
     Returns:
-        How many jobs are COMPLETE, and for how many nanoseconds the chain has run.
+        The number of COMPLETE jobs, and the nanoseconds for which the chain has run.
 
     Raises:
-        InvalidArgumentError: A record is of a job that the chain has not. Reason: INVALID_JOB_CHAIN.
+        InvalidArgumentError: A record names a job that is not in the chain. Reason: INVALID_JOB_CHAIN.
     """
-    chain_time = _Time()
-    times: dict[str, _Time] = {}
-    for record in records:
-        job = parts.jobs.get(record.job_id)
+    chain_time = _RunTime()
+    times: dict[str, _RunTime] = {}
+    for epoch, tried in records:
+        entry = tried.entry
+        job = parts.jobs.get(entry.job_id)
         if job is None:
-            raise invalid_chain(
-                f"there is a record of job {record.job_id}, which the chain has not", request_id
-            )
+            raise invalid_chain(f"the record names job {entry.job_id}, which is not in the chain", request_id)
         sequence = job.sequence
-        if job.id == sequence.id and record.sequence_try != sequence.tries:
-            _begin_again(sequence, record.sequence_try, times)
-        _take(job, record)
-        chain_time.add(record)
-        for around in _around(sequence):
+        if job.id == sequence.id and tried.sequence_try != sequence.tries:
+            _begin_again(sequence, tried.sequence_try, times)
+        _apply(job, tried)
+        chain_time.add(epoch, entry)
+        for around in _enclosing(sequence):
             if around.timeout:
-                times.setdefault(around.id, _Time()).add(record)
+                times.setdefault(around.id, _RunTime()).add(epoch, entry)
     for sequence_id, time in times.items():
         parts.sequences[sequence_id].elapsed += time.elapsed
     return sum(job.state is State.COMPLETE for job in parts.jobs.values()), chain_time.elapsed
 
 
-def _begin_again(sequence: ChainSequence, sequence_try: int, times: dict[str, _Time]) -> None:
-    """Sets all in a sequence back: its first job has run in a try that was not known of yet."""
+def _begin_again(sequence: ChainSequence, sequence_try: int, times: dict[str, _RunTime]) -> None:
+    """Resets a sequence and all sequences in it, because its first job ran in a new try of it."""
     for part in sequence.subtree():
         if part is not sequence:
             part.tries = part.elapsed = 0
@@ -92,40 +67,41 @@ def _begin_again(sequence: ChainSequence, sequence_try: int, times: dict[str, _T
     sequence.tries = sequence_try
 
 
-def _take(job: ChainJob, record: TryRecord) -> None:
-    job.tries = record.number
-    if record.state is State.STOPPED:
+def _apply(job: ChainJob, tried: TryReport) -> None:
+    job.tries = getattr(tried.entry, "try")
+    state = tried.entry.state
+    if state == state_pb2.STATE_STOPPED:  # A stopped try does not count against the job's retry.
         return
     job.run_tries += 1
-    if record.state is not State.COMPLETE:
-        if record.is_last or job.run_tries > job.retry:
+    if state != state_pb2.STATE_COMPLETE:
+        if tried.is_last or job.run_tries > job.retry:
             job.state = State.FAIL
     elif job.state is not State.COMPLETE:
-        job.complete(record.data)
+        job.complete(from_struct(tried.job_data) if tried.HasField("job_data") else None)
 
 
-def _around(sequence: ChainSequence) -> Iterator[ChainSequence]:
-    """Goes through the sequences that a job is in, the innermost first."""
+def _enclosing(sequence: ChainSequence) -> Iterator[ChainSequence]:
+    """Yields a sequence and those around it, the innermost first."""
     part: ChainSequence | None = sequence
     while part is not None:
         yield part
         part = part.parent
 
 
-class _Time:
-    """For how long something ran: from the first try to the last one of each assignment, added up."""
+class _RunTime:
+    """How long a chain or sequence ran: in each epoch from its first try to its last, added up."""
 
     def __init__(self) -> None:
         self._before = 0
         self._epoch: int | None = None
         self._first = self._last = 0
 
-    def add(self, record: TryRecord) -> None:
-        if record.epoch != self._epoch:
+    def add(self, epoch: int, entry: JobLog) -> None:
+        if epoch != self._epoch:
             self._before = self.elapsed
-            self._epoch, self._first, self._last = record.epoch, record.started_at, record.started_at
-        self._first = min(self._first, record.started_at)
-        self._last = max(self._last, record.finished_at)
+            self._epoch, self._first, self._last = epoch, entry.started_at, entry.started_at
+        self._first = min(self._first, entry.started_at)
+        self._last = max(self._last, entry.finished_at)
 
     @property
     def elapsed(self) -> int:

@@ -18,11 +18,12 @@ from typing import Any
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
+from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain, Phase
 from spincycle_server.chain.linking import invalid_chain, link_chain
 from spincycle_server.chain.progress import Progress, thaw
-from spincycle_server.chain.records import TryRecord, replay
+from spincycle_server.chain.records import replay
 from spincycle_server.chain.suspension import restore, suspended_chain
 
 
@@ -83,13 +84,18 @@ class RunningChain:
 
     @classmethod
     def rebuilt(
-        cls, chain: JobChain, records: Iterable[TryRecord], *, base: SuspendedJobChain | None = None
+        cls,
+        chain: JobChain,
+        records: Iterable[tuple[int, TryReport]],
+        *,
+        base: SuspendedJobChain | None = None,
     ) -> RunningChain:
         """Returns a chain that continues after its recorded tries.
 
         Args:
             chain: The chain as created.
-            records: The finished tries of all assignments, in the order in which they were committed.
+            records: The finished tries in the order in which they were committed, each with the epoch
+                of its assignment.
             base: The suspended chain that the first of these tries continued; None if they began with
                 the chain as created.
 

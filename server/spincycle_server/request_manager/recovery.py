@@ -7,12 +7,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.state import State
-from spincycle_grpc.structs import from_struct
-from spincycle_server.chain import RunningChain, TryRecord
+from spincycle_server.chain import RunningChain
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
-    from spincycle_server.store.record import Record, StoredTry
+    from spincycle_server.store.record import Record
 
 
 def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:
@@ -24,24 +23,9 @@ def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:
     Raises:
         InvalidArgumentError: The record is not one of the chain. Reason: INVALID_JOB_CHAIN.
     """
-    tries = [_try_record(tried) for tried in record.tries]
-    chain = RunningChain.rebuilt(record.job_chain, tries, base=record.base)
+    chain = RunningChain.rebuilt(record.job_chain, record.tries, base=record.base)
     suspended = chain.suspended(0)
     return suspended, chain.stop(0).done if record.stop_requested else None
-
-
-def _try_record(tried: StoredTry) -> TryRecord:
-    return TryRecord(
-        job_id=tried.job_id,
-        number=tried.number,
-        sequence_try=tried.sequence_try,
-        state=State(tried.state),
-        data=None if tried.data is None else from_struct(tried.data),
-        is_last=tried.is_last,
-        epoch=tried.epoch,
-        started_at=tried.started_at,
-        finished_at=tried.finished_at,
-    )
 
 
 class MissingChains:

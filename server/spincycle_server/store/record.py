@@ -1,4 +1,4 @@
-"""The record of a request: what its chain can be rebuilt from after its runner died."""
+"""The record of a request: what its chain is rebuilt from after its runner died."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from google.protobuf.struct_pb2 import Struct
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
+from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_grpc.wire import decode
 from spincycle_server.store.lookups import get_job_chain
 from spincycle_server.store.schema import job_log, requests, suspended_job_chains
@@ -22,54 +24,35 @@ _TRY_COLUMNS = (
     job_log.c.job_data,
     job_log.c.is_last,
     job_log.c.epoch,
+    job_log.c.ordinal,
     job_log.c.started_at,
     job_log.c.finished_at,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTry:
-    """What recovery needs of a try that a runner reported.
-
-    Attributes:
-        data: The job's data after it, as a Struct; None where it has none.
-        is_last: Whether the job failed for good.
-        started_at: In nanoseconds by the clock of the assignment's runner, as `finished_at`.
-    """
-
-    job_id: str
-    number: int
-    sequence_try: int
-    state: int
-    data: Struct | None
-    is_last: bool
-    epoch: int
-    started_at: int
-    finished_at: int
-
-
-@dataclass(frozen=True, slots=True)
 class Record:
-    """All that a request's chain can be rebuilt from.
+    """Everything that a request's chain is rebuilt from.
 
     Attributes:
         job_chain: The chain as created.
-        base: The chain as somebody else suspended it, from which it was resumed; None: it was not.
-        tries: The tries that runners reported since, in order.
-        stop_requested: Whether it is to stop.
+        base: A chain that an original Spin Cycle suspended and that was resumed here; None if there is none.
+        tries: The tries since then, each with the epoch of its assignment, in the order in which they were
+            committed. Their entries lack what recovery does not need: names, types, errors and output.
+        stop_requested: Whether a user asked to stop the request.
     """
 
     job_chain: JobChain
     base: SuspendedJobChain | None
-    tries: list[StoredTry]
+    tries: list[tuple[int, TryReport]]
     stop_requested: bool
 
 
 def get_record(connection: Connection, request_id: str) -> Record:
-    """Returns what a request's chain can be rebuilt from.
+    """Returns the record of a request.
 
     Raises:
-        NotFoundError: There is no such request.
+        NotFoundError: The request does not exist.
     """
     job_chain = get_job_chain(connection, request_id)
     stop_requested = connection.scalar(
@@ -89,20 +72,23 @@ def get_record(connection: Connection, request_id: str) -> Record:
     return Record(
         job_chain,
         None if base is None else decode(base.suspended_job_chain, SuspendedJobChain),
-        [_stored_try(row) for row in connection.execute(query)],
+        [(row.epoch, _try_report(request_id, row)) for row in connection.execute(query)],
         bool(stop_requested),
     )
 
 
-def _stored_try(row: Any) -> StoredTry:
-    return StoredTry(
+def _try_report(request_id: str, row: Any) -> TryReport:
+    entry = JobLog(
+        request_id=request_id,
         job_id=row.job_id,
-        number=row[1],
-        sequence_try=row.sequence_try,
         state=row.state,
-        data=None if row.job_data is None else decode(row.job_data, Struct),
-        is_last=row.is_last,
-        epoch=row.epoch,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        **{"try": row[1]},
     )
+    tried = TryReport(
+        entry=entry, sequence_try=row.sequence_try, ordinal=row.ordinal, is_last=bool(row.is_last)
+    )
+    if row.job_data is not None:
+        tried.job_data.CopyFrom(decode(row.job_data, Struct))
+    return tried
