@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from spincycle_server.callback_throttle import MANY, TURNS, CallbackThrottle
+from spincycle_server.callback_throttle import BATCH, TURNS, CallbackThrottle
 from tests.limits import STEP
 
-CROWD = 5 * MANY
+CROWD = 5 * BATCH
 
 
 def stopped_throttle() -> CallbackThrottle:
@@ -54,15 +54,15 @@ async def rounds_of(throttle: CallbackThrottle, size: int) -> list[tuple[int, in
 async def test_few_are_done_at_once() -> None:
     throttle = stopped_throttle()
     done: list[int] = []
-    for number in range(MANY):
+    for number in range(BATCH):
         throttle.run(done.append, number)
-    assert done == list(range(MANY))
+    assert done == list(range(BATCH))
     await asyncio.wait_for(stopped_throttle().wait_turn(), STEP)
 
 
 async def test_a_crowd_is_done_in_rounds_with_turns_between() -> None:
     rounds = await rounds_of(stopped_throttle(), CROWD)
-    assert [size for _, size in rounds] == [MANY] * 5
+    assert [size for _, size in rounds] == [BATCH] * 5
     turns = [turn for turn, _ in rounds]
     assert [after - before for before, after in itertools.pairwise(turns)] == [TURNS] * 4
 
@@ -90,7 +90,7 @@ async def test_callers_wait_in_their_order_and_one_that_gives_up_keeps_nobody() 
 
     callers = [asyncio.create_task(caller(number)) for number in range(CROWD)]
     await asyncio.sleep(0)
-    given_up = range(MANY, CROWD, 7)
+    given_up = range(BATCH, CROWD, 7)
     for number in given_up:
         callers[number].cancel()
     await asyncio.wait(callers)

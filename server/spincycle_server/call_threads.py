@@ -1,4 +1,4 @@
-"""Threads for code of users that blocks: they are reused, and none keeps the process from ending."""
+"""Threads for users' code that blocks. They are reused, and do not keep the process from exiting."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _Result = TypeVar("_Result")
 
 
 class NoThreadError(Exception):
-    """There was no turn for a call within the time that it may wait; it was not made."""
+    """No thread was free for a call within its longest wait. The call was not made."""
 
 
 class _Worker:
-    """A thread that makes one call after the other."""
+    """A thread that makes one call after another."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def make(self, call: Callable[[], None]) -> None:
-        """Has the thread make a call, which must not raise. To be used when it has made the last one."""
+        """Makes a call, which must not raise, in the thread. Use this only when the last call has ended."""
         self._calls.put(call)
 
     def _work(self) -> None:
@@ -34,44 +34,45 @@ class _Worker:
 class CallThreads:
     """Makes calls in threads.
 
-    A call that never returns keeps the process from nothing: it does not hinder its end, and when
-    whoever waits for it gives it up, by cancelling the wait, its place is free for another call.
+    A call that never returns does no harm: the process can exit, and if the caller abandons the call by
+    cancelling its wait, another call takes its slot.
 
     Args:
         name: The name of the threads.
-        limit: How many calls run at once; more wait for their turn.
-        max_given_up: As many calls that were given up may run besides. Beyond that they keep their places.
-        longest_wait: Seconds that a call waits for its turn; None: however long it takes.
+        limit: Concurrent calls. Further calls wait.
+        max_abandoned: Abandoned calls that may run in addition; None: as many as `limit`. Beyond that,
+            abandoned calls keep their slots.
+        longest_wait: Seconds that a call waits for a slot; None: without limit.
     """
 
     def __init__(
-        self, name: str, limit: int, *, max_given_up: int | None = None, longest_wait: float | None = None
+        self, name: str, limit: int, *, max_abandoned: int | None = None, longest_wait: float | None = None
     ) -> None:
         self._name = name
         self._longest_wait = longest_wait
-        self._places = asyncio.Semaphore(limit)
-        self._max_given_up = limit if max_given_up is None else max_given_up
-        self._given_up = 0
+        self._slots = asyncio.Semaphore(limit)
+        self._max_abandoned = limit if max_abandoned is None else max_abandoned
+        self._abandoned = 0
         self._idle: list[_Worker] = []
 
     async def call(self, function: Callable[..., _Result], *args: Any) -> _Result:
-        """Returns what the function returns.
+        """Calls a function in a thread, and returns its result.
 
         Raises:
-            NoThreadError: It had to wait for too long.
-            BaseException: Whatever the function raises.
+            NoThreadError: The call has waited too long for a slot.
+            BaseException: The function raised it.
         """
-        await self._turn()
+        await self._acquire_slot()
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[_Result] = loop.create_future()
-        has_place = True
+        has_slot = True
 
         def settle(result: _Result | None, error: BaseException | None) -> None:
             self._idle.append(worker)
-            if has_place:
-                self._places.release()
+            if has_slot:
+                self._slots.release()
             else:
-                self._given_up -= 1
+                self._abandoned -= 1
             if outcome.cancelled():
                 return
             if error is not None:
@@ -83,41 +84,41 @@ class CallThreads:
             result, error = None, None
             try:
                 result = function(*args)
-            except BaseException as raised:  # noqa: BLE001 (also SystemExit: it is the caller's to judge)
+            except BaseException as raised:  # noqa: BLE001 (also SystemExit: the caller handles it)
                 error = _raisable(raised)
             try:
                 loop.call_soon_threadsafe(settle, result, error)
             except RuntimeError:
-                return  # The loop is closed: nobody waits any more.
+                return  # The loop is closed, so nobody waits for the result.
 
         try:
             worker = self._idle.pop() if self._idle else _Worker(self._name)
-        except RuntimeError:  # The system has no thread left.
-            self._places.release()
+        except RuntimeError:  # The system has no more threads.
+            self._slots.release()
             raise
         worker.make(run)
         try:
             return await outcome
         except asyncio.CancelledError:
-            if outcome.cancelled() and self._given_up < self._max_given_up:
-                self._given_up += 1
-                has_place = False
-                self._places.release()
+            if outcome.cancelled() and self._abandoned < self._max_abandoned:
+                self._abandoned += 1
+                has_slot = False
+                self._slots.release()
             raise
 
-    async def _turn(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
+    async def _acquire_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
             return
         try:
             async with asyncio.timeout(self._longest_wait):
-                await self._places.acquire()
+                await self._slots.acquire()
         except TimeoutError as error:
             raise NoThreadError from error
 
 
 def _raisable(error: BaseException) -> BaseException:
-    """Returns an error that a future can hold: StopIteration cannot be raised through one."""
+    """Returns an error that a future can raise. A future cannot raise StopIteration."""
     if isinstance(error, StopIteration | StopAsyncIteration):
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -1,7 +1,7 @@
-"""Work that comes in crowds, done some at a time, so that one turn of the event loop stays short.
+"""A throttle that spreads a burst of callbacks over many turns of the event loop, so that each turn is short.
 
-A turn runs all that has become ready, however much that is. What needs several turns, one after the other,
-as each message by gRPC does, waits long where a crowd fills each of them.
+A turn runs every callback that is ready. A gRPC message needs several turns in sequence, so it waits long if
+a burst fills each of them.
 """
 
 from __future__ import annotations
@@ -12,68 +12,74 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-MANY = 64
-"""Callbacks that are run together: the more, the better is shared what a crowd costs."""
+BATCH = 64
+"""Callbacks that run in one turn. A larger batch costs less per callback, but makes the turn longer."""
 
 TURNS = 6
-"""Turns of the loop from these to the next: what is not paced gets through in the turns between."""
+"""Turns of the loop from one batch to the next. Other work runs in the turns between."""
 
-_CROWD = 0.001
-"""Seconds within which callbacks count as a crowd."""
+_BURST = 0.001
+"""Seconds within which callbacks count as one burst."""
 
 
 class CallbackThrottle:
-    """Runs callbacks in the order in which they came: at once if they are few.
+    """Runs callbacks in the order in which they arrive: at once, unless many arrive together.
 
-    Its users bound how many wait.
+    Callers limit how many callbacks wait.
 
     Args:
-        now: Seconds of a clock that never goes back.
+        now: A monotonic clock, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._since = 0.0
+        self._burst_began = 0.0
         self._ran = 0
-        self._turns = 0
+        self._turns_left = 0
 
     def run(self, callback: Callable[..., object], *arguments: Any) -> None:
-        """Runs a callback, now or soon; it must not raise. To be called in the thread of the loop."""
+        """Runs a callback now or in a later turn. Call this in the loop's thread.
+
+        Args:
+            callback: The callback, which must not raise.
+            arguments: Its arguments.
+        """
         if not self._waiting:
-            if self._has_room():
+            if self._admit():
                 callback(*arguments)
                 return
-            self._turns = TURNS
-            asyncio.get_running_loop().call_soon(self._turn)
+            self._turns_left = TURNS
+            asyncio.get_running_loop().call_soon(self._take_turn)
         self._waiting.append((callback, arguments))
 
     async def wait_turn(self) -> None:
-        """Returns when it is the caller's turn: at once if callers are few."""
-        if not self._waiting and self._has_room():
+        """Waits as a callback of `run` would: not at all, unless many callers arrive together."""
+        if not self._waiting and self._admit():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.run(_settle, turn)
         await turn
 
-    def _has_room(self) -> bool:
+    def _admit(self) -> bool:
+        """Counts a callback of the current burst. Returns whether it may run at once."""
         now = self._now()
-        if now - self._since > _CROWD:
-            self._since, self._ran = now, 0
+        if now - self._burst_began > _BURST:
+            self._burst_began, self._ran = now, 0
         self._ran += 1
-        return self._ran <= MANY
+        return self._ran <= BATCH
 
-    def _turn(self) -> None:
-        self._turns -= 1
+    def _take_turn(self) -> None:
+        self._turns_left -= 1
         try:
-            if self._turns <= 0:
-                self._turns = TURNS
-                for _ in range(min(MANY, len(self._waiting))):
+            if self._turns_left <= 0:
+                self._turns_left = TURNS
+                for _ in range(min(BATCH, len(self._waiting))):
                     callback, arguments = self._waiting.popleft()
                     callback(*arguments)
-        finally:  # One that raises, which it must not, is to keep nobody waiting for ever.
+        finally:  # A callback that raises must not keep the others waiting forever.
             if self._waiting:
-                asyncio.get_running_loop().call_soon(self._turn)
+                asyncio.get_running_loop().call_soon(self._take_turn)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

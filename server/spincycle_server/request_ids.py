@@ -1,7 +1,7 @@
-"""The ids of requests: xids, which sort by the time of creation and need nobody to hand them out.
+"""The ids of requests: xids, which sort by creation time and need no coordination.
 
-An xid is twelve bytes, written as twenty characters of 0-9a-v: four bytes of seconds since 1970,
-five that tell processes apart, and a counter of three.
+An xid has twelve bytes, written as twenty characters of 0-9a-v: four bytes for the seconds since 1970, five
+random bytes that identify the process, and a counter of three bytes. The original uses xids too.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ _COUNTER_MASK = 0xFFFFFF
 
 
 class RequestIdGenerator:
-    """Makes request ids, each once among all threads, processes and machines.
+    """Generates request ids that are unique among all threads, processes and machines.
 
-    The ids of one generator sort in the order in which they were made, also when the clock goes
-    back; only once in 16.7 million ids, when the counter begins anew, can two ids of the same
-    second come out of order.
+    The ids of one generator sort in the order of their creation, even if the clock goes back. There is one
+    exception: once in 16.7 million ids the counter wraps, and then two ids of one second may be out of order.
 
     Args:
-        clock: Tells the seconds since 1970.
-        random_bytes: Returns that many random bytes. What tells processes apart is random, since
-            host names and process ids are often the same in containers.
+        clock: Returns the seconds since 1970.
+        random_bytes: Returns the given number of random bytes. Host names and process ids would not identify
+            a process, because they are often equal in containers.
     """
 
     def __init__(
@@ -43,15 +42,15 @@ class RequestIdGenerator:
         """Returns a new id."""
         with self._lock:
             if os.getpid() != self._process_id:
-                self._become_process()
+                self._identify_process()
             self._seconds = max(self._seconds, int(self._clock()))
             self._counter = (self._counter + 1) & _COUNTER_MASK
             raw = self._seconds.to_bytes(4, "big") + self._process + self._counter.to_bytes(3, "big")
         return base64.b32hexencode(raw).decode().rstrip("=").lower()
 
-    def _become_process(self) -> None:
-        # Also after a fork: parent and child would go on with the same ids.
+    def _identify_process(self) -> None:
+        """Draws new random bytes, also after a fork: otherwise parent and child would generate equal ids."""
         self._process_id = os.getpid()
         self._process = self._random_bytes(5)
-        # The upper half stays free at first, so that a counter does not soon begin anew.
+        # The counter starts in the lower half of its range, so that it does not wrap soon.
         self._counter = int.from_bytes(self._random_bytes(3), "big") >> 1

@@ -1,1 +1,1 @@
-"""The Request Manager: answers users, hands job chains to runners, and keeps what the runners report."""
+"""The Request Manager: serves users, dispatches job chains to runners, and stores what runners report."""

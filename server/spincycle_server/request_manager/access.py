@@ -16,16 +16,16 @@ STOP = "stop"
 
 
 class AccessLists:
-    """Decides whether a caller may do something with requests of one type.
+    """Decides which callers may start and stop requests of a type.
 
-    A caller with one of the admin roles may do everything. Otherwise, where a request spec has
-    an access list, one of the caller's roles must stand in it, as admin or with the operation.
-    Where it has none, everybody may, unless the lists are strict.
+    A caller with an admin role may do everything. For a request type with an access list, the list must
+    name one of the caller's roles, either as admin or with the operation. A request type without a list
+    is open to every caller, or to admin roles alone if the lists are strict.
 
     Args:
-        specs: The specs with their lists.
-        admin_roles: Roles that may do everything.
-        strict: Whether requests without a list are for admins alone.
+        specs: The request specs, with their access lists.
+        admin_roles: The roles that may do everything.
+        strict: Whether only admin roles may use request types without an access list.
     """
 
     def __init__(self, specs: Specs, *, admin_roles: Collection[str] = (), strict: bool = False) -> None:
@@ -36,10 +36,16 @@ class AccessLists:
         self._strict = strict
 
     def check(self, caller: Caller, operation: str, request_type: str, request_id: str = "") -> None:
-        """Does nothing when the caller may, and raises when not.
+        """Checks that a caller may do an operation.
+
+        Args:
+            caller: The caller, with its roles.
+            operation: START or STOP.
+            request_type: The type of the request.
+            request_id: The request, for the error; "" for a request that does not exist yet.
 
         Raises:
-            PermissionDeniedError: The caller may not do this.
+            PermissionDeniedError: The caller may not. Reason: ACCESS_DENIED.
         """
         entries = self._lists.get(request_type, ())
         if not entries and not self._strict:

@@ -1,9 +1,8 @@
-"""Building job chains off the event loop, since a job's create may block.
+"""A pool of threads that builds job chains off the event loop, because a job's create may block.
 
-A build runs in a thread, unless it makes a few built-in jobs, which never block. One whose create
-takes too long is given up: its caller gets an error that names the node, and the thread is left to
-end by itself, since nothing can end it from outside. Its place is free for other builds, up to a
-number of threads that hang, so that they cannot use up the machine.
+A build runs in a thread, except builds of a few built-in jobs, which never block. If a job's create takes
+too long, the build fails with an error that names the node. Nothing can end the thread from outside, so it is
+abandoned, and another thread takes its place. The number of abandoned threads is limited.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 THREADS = 16
-"""Builds at a time."""
+"""Concurrent builds."""
 
 MAX_WAITING = 1000
-"""Builds that wait for a thread; one more is refused."""
+"""Builds that wait for a thread. Further builds are refused."""
 
 LONGEST_WAIT = 30.0
-"""Seconds that a build waits for a thread, as when creates that hang keep them all; then it is refused."""
+"""Seconds that a build waits for a thread, for example while hanging creates hold them all."""
 
 MAX_HANGING = 64
-"""Threads that creates which do not end may keep, beyond those for other builds."""
+"""Abandoned threads, in addition to those for other builds."""
 
 
 class BuildPool:
@@ -47,7 +46,7 @@ class BuildPool:
     Args:
         specs: The request specs.
         job_factory: Makes the jobs.
-        create_timeout: Seconds that one job's create may take.
+        create_timeout: Seconds that the create of one job may take.
         longest_wait: Seconds that a build waits for a thread.
     """
 
@@ -62,32 +61,33 @@ class BuildPool:
         self._builder = ChainBuilder(specs, job_factory)
         self._create_timeout = create_timeout
         self._longest_wait = longest_wait
-        self._threads = CallThreads("build", THREADS, max_given_up=MAX_HANGING, longest_wait=longest_wait)
+        self._threads = CallThreads("build", THREADS, max_abandoned=MAX_HANGING, longest_wait=longest_wait)
         self._unfinished = 0
-        self._at_once = _never_blocking(specs, job_factory)
+        self._nonblocking = _nonblocking_requests(specs, job_factory)
         self.request_specs: Sequence[RequestSpec] = request_specs(specs)
 
     async def build(
         self, request_type: str, given_args: Mapping[str, object], request_id: str
     ) -> BuiltRequest:
-        """Builds a request.
+        """Builds the job chain of a request.
 
         Raises:
-            InvalidArgumentError: The type or the args cannot be used.
-            InternalError: The spec is broken, a job cannot be created, or its create takes too long.
-            ResourceExhaustedError: Too many builds wait, or this one had to for too long; nothing was built.
+            InvalidArgumentError: The type or the args are invalid.
+            InternalError: The spec is broken, or a job's create fails or takes too long.
+            ResourceExhaustedError: Too many builds wait, or this build has waited too long for a thread.
+                Nothing was built. Reasons: TOO_MANY_BUILDS, BUILD_NOT_STARTED.
         """
         if self._unfinished >= THREADS + MAX_WAITING:
             raise ResourceExhaustedError(
-                f"{MAX_WAITING} requests wait to be built, the limit: try again later",
+                f"{MAX_WAITING} requests wait to be built, which is the limit: try again later",
                 reason="TOO_MANY_BUILDS",
             )
-        if request_type in self._at_once:
+        if request_type in self._nonblocking:
             return self._builder.build(request_type, given_args, request_id)
         monitor = BuildMonitor(time.monotonic)
         self._unfinished += 1
         try:
-            return await self._watched(
+            return await self._build_in_thread(
                 lambda: self._builder.build(request_type, given_args, request_id, monitor=monitor),
                 monitor,
                 request_id,
@@ -104,47 +104,51 @@ class BuildPool:
         finally:
             self._unfinished -= 1
 
-    async def _watched(
+    async def _build_in_thread(
         self, build: Callable[[], BuiltRequest], monitor: BuildMonitor, request_id: str
     ) -> BuiltRequest:
-        """Has a thread build, and looks now and then at how long the create at hand has been running."""
+        """Builds in a thread, and abandons the thread when one create exceeds the timeout."""
         loop = asyncio.get_running_loop()
         overdue: list[JobCreation] = []
         timer: asyncio.TimerHandle | None = None
 
-        def look() -> None:
+        def check_creation() -> None:
             nonlocal timer
-            creating = monitor.creating
+            creation = monitor.creating
             left = self._create_timeout
-            if creating is not None:
-                left -= time.monotonic() - creating.since
+            if creation is not None:
+                left -= time.monotonic() - creation.since
                 if left <= 0:
-                    overdue.append(creating)
+                    overdue.append(creation)
                     limit.reschedule(loop.time())
                     return
-            timer = loop.call_later(max(left, 0.01), look)
+            timer = loop.call_later(max(left, 0.01), check_creation)
 
-        timer = loop.call_later(self._create_timeout, look)
+        timer = loop.call_later(self._create_timeout, check_creation)
         try:
             async with asyncio.timeout(None) as limit:
                 return await self._threads.call(build)
         except TimeoutError:
-            if not overdue:  # the job's own
+            if not overdue:  # A job's create raised it.
                 raise
-            raise self._took_too_long(overdue[0], request_id) from None
+            error = self._create_timeout_error(overdue[0], request_id)
+            logger.error("job create takes too long", request_id=request_id, error=error.message)
+            raise error from None
         finally:
             if timer is not None:
                 timer.cancel()
 
-    def _took_too_long(self, creating: JobCreation, request_id: str) -> InternalError:
+    def _create_timeout_error(self, creation: JobCreation, request_id: str) -> InternalError:
         limit = format_duration(int(self._create_timeout * 1e9))
-        message = f"{creating.describe()}: create of job type {creating.job_type} did not end within {limit}"
-        logger.error("job create takes too long", request_id=request_id, error=message)
-        return InternalError(message, reason="JOB_CREATE_TIMEOUT", request_id=request_id)
+        return InternalError(
+            f"{creation.describe()}: create of job type {creation.job_type} did not end within {limit}",
+            reason="JOB_CREATE_TIMEOUT",
+            request_id=request_id,
+        )
 
 
-def _never_blocking(specs: Specs, job_factory: JobFactory) -> frozenset[str]:
-    """Returns the requests whose jobs are built-in ones alone, each as often as it stands in the specs."""
+def _nonblocking_requests(specs: Specs, job_factory: JobFactory) -> frozenset[str]:
+    """Returns the requests that have only built-in jobs, and no `each` that could make many of them."""
     is_builtin = {
         node.type: makes_builtin(job_factory, node.type)
         for sequence in specs.sequences.values()
@@ -152,21 +156,23 @@ def _never_blocking(specs: Specs, job_factory: JobFactory) -> frozenset[str]:
         if node.category == "job"
     }
 
-    def blocks(name: str, around: tuple[str, ...]) -> bool:
+    def may_block(name: str, outer: tuple[str, ...]) -> bool:
         sequence = specs.sequences.get(name)
-        if sequence is None or name in around:
+        if sequence is None or name in outer:
             return True
         return any(
             bool(node.each)
             or (node.category == "job" and not is_builtin[node.type])
-            or any(blocks(inner, (*around, name)) for inner in _inner(node))
+            or any(may_block(inner, (*outer, name)) for inner in _inner_sequences(node))
             for node in sequence.nodes.values()
         )
 
-    return frozenset(name for name, spec in specs.sequences.items() if spec.request and not blocks(name, ()))
+    return frozenset(
+        name for name, spec in specs.sequences.items() if spec.request and not may_block(name, ())
+    )
 
 
-def _inner(node: NodeSpec) -> Sequence[str]:
+def _inner_sequences(node: NodeSpec) -> Sequence[str]:
     if node.category == "job":
         return ()
     return [node.type] if node.category == "sequence" else list(node.eq.values())

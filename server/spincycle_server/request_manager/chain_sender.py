@@ -1,6 +1,6 @@
-"""Chains on their way to one runner: what waits while one message is under way goes together in the next.
+"""The sender of chains to one runner. Chains that arrive while a message is in flight share the next message.
 
-So the cost of a call is shared by as many chains as there is work, and a single chain waits for nothing.
+So under load many chains share the cost of a call, and a single chain is sent at once.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from spincycle_grpc.v1.job_runner_pb2 import JobChainStart, StartJobChainsRespon
 from spincycle_server.request_manager.chain_messages import start_request
 
 MAX_CHAINS = 500
-"""Chains in one message."""
+"""Most chains in one message."""
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Bytes of chains in one message, unless a single one is larger."""
+"""Most bytes of chains in one message. A larger chain is sent alone."""
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _QueuedChain:
     chain: bytes
     outcome: asyncio.Future[None]
 
 
 class ChainSender:
-    """Sends chains to one runner, one message at a time. Its users bound how many wait.
+    """Sends chains to one runner, one message at a time. Callers limit how many chains wait.
 
     Args:
         runner_id: The runner.
-        call: Calls StartJobChains by a serialized request, or raises the SpinCycleError that it failed with.
+        call: Calls StartJobChains with a serialized request. Raises a SpinCycleError if the call fails.
     """
 
     def __init__(
@@ -42,63 +42,65 @@ class ChainSender:
     ) -> None:
         self._runner_id = runner_id
         self._call = call
-        self._waiting: deque[_Waiting] = deque()
+        self._queue: deque[_QueuedChain] = deque()
         self._sending: asyncio.Task[None] | None = None
 
     async def send(self, chain: bytes) -> None:
-        """Returns when the runner has the chain, a serialized AssignedJobChain. Safe to repeat.
+        """Sends a chain. Returns when the runner has it. Safe to repeat.
+
+        Args:
+            chain: The serialized AssignedJobChain.
 
         Raises:
-            SpinCycleError: As the contracts of NewJobChain and ResumeJobChain say, or the runner cannot
-                be reached.
+            SpinCycleError: An error of NewJobChain or ResumeJobChain, or the runner cannot be reached.
         """
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(chain, outcome))
+        self._queue.append(_QueuedChain(chain, outcome))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
         await outcome
 
     async def close(self) -> None:
-        """Gives up what is on its way."""
+        """Cancels the call in flight. All chains that were not answered fail with RUNNER_GONE."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait({self._sending})
 
     async def _send_all(self) -> None:
-        batch: list[_Waiting] = []
+        batch: list[_QueuedChain] = []
         try:
             while batch := self._next_batch():
                 await self._send(batch)
         finally:
             self._sending = None
             gone = UnavailableError(f"job runner {self._runner_id} is gone: try again", reason="RUNNER_GONE")
-            for waiting in (*batch, *self._waiting):
-                _settle(waiting.outcome, gone)
-            self._waiting.clear()
+            for queued in (*batch, *self._queue):
+                _settle(queued.outcome, gone)
+            self._queue.clear()
 
-    def _next_batch(self) -> list[_Waiting]:
-        """Takes out what goes into the next message; those whose senders gave up are left out."""
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_QueuedChain]:
+        """Takes the chains of the next message. Chains whose callers have gone are dropped."""
+        batch: list[_QueuedChain] = []
         size = 0
-        while self._waiting and len(batch) < MAX_CHAINS:
-            if batch and size + len(self._waiting[0].chain) > MAX_BYTES:
+        while self._queue and len(batch) < MAX_CHAINS:
+            if batch and size + len(self._queue[0].chain) > MAX_BYTES:
                 break
-            waiting = self._waiting.popleft()
-            if not waiting.outcome.done():
-                batch.append(waiting)
-                size += len(waiting.chain)
+            queued = self._queue.popleft()
+            if not queued.outcome.done():
+                batch.append(queued)
+                size += len(queued.chain)
         return batch
 
-    async def _send(self, batch: Sequence[_Waiting]) -> None:
-        request = start_request(self._runner_id, [waiting.chain for waiting in batch])
+    async def _send(self, batch: Sequence[_QueuedChain]) -> None:
+        request = start_request(self._runner_id, [queued.chain for queued in batch])
         try:
             answer = await self._call(request)
         except SpinCycleError as error:
-            for waiting in batch:
-                _settle(waiting.outcome, error)
+            for queued in batch:
+                _settle(queued.outcome, error)
             return
-        for waiting, start in zip(batch, answer.starts, strict=True):
-            _settle(waiting.outcome, _error_of(start))
+        for queued, start in zip(batch, answer.starts, strict=True):
+            _settle(queued.outcome, _error_of(start))
 
 
 def _settle(outcome: asyncio.Future[None], error: SpinCycleError | None) -> None:

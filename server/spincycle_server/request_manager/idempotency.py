@@ -1,4 +1,4 @@
-"""Creating a request once: what makes two calls the same, and what the later one is answered."""
+"""Idempotent creation: which calls count as the same, and how a repeated call is answered."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _KEY = re.compile(r"[ -~]{1,255}")
 
 
 def key_of(request: CreateRequest, args: Mapping[str, object], caller: str) -> IdempotencyKey | None:
-    """Returns the key that a request is to be made under; None where the caller gave none.
+    """Returns the idempotency key of a call; None if it has none.
 
-    Two calls are the same when type, user and args are, however the args are ordered.
+    Two calls are the same if their type, user and args are equal, in any order of the args.
 
     Args:
-        request: What the caller asks for.
-        args: Its args.
+        request: The call.
+        args: The args of the call.
         caller: The name of the caller.
 
     Raises:
-        InvalidArgumentError: The key is none that can be used. The message does not show it.
+        InvalidArgumentError: The key is malformed. The message does not show the key.
+            Reason: BAD_IDEMPOTENCY_KEY.
     """
     if not request.HasField("idempotency_key"):
         return None
@@ -39,11 +40,11 @@ def key_of(request: CreateRequest, args: Mapping[str, object], caller: str) -> I
     return IdempotencyKey.of(caller, request.idempotency_key, body)
 
 
-def as_made(request: Request) -> Request:
-    """Returns a stored request as the answer to its first call showed it, whatever became of it since."""
-    made = Request()
-    made.CopyFrom(request)
-    made.state = State.PENDING  # type: ignore[assignment]
+def as_created(request: Request) -> Request:
+    """Returns a stored request as the first call was answered: PENDING, whatever its state is now."""
+    created = Request()
+    created.CopyFrom(request)
+    created.state = State.PENDING  # type: ignore[assignment]
     for field in ("started_at", "finished_at", "finished_jobs", "job_runner_url"):
-        made.ClearField(field)
-    return made
+        created.ClearField(field)
+    return created

@@ -1,4 +1,4 @@
-"""The servicer of RequestManager: what users call."""
+"""The servicer of RequestManager, which users call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.request_manager.access import START, STOP
-from spincycle_server.request_manager.idempotency import as_made, key_of
+from spincycle_server.request_manager.idempotency import as_created, key_of
 from spincycle_server.store import CreatedBeforeError
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ logger = structlog.get_logger(__name__)
 
 
 class RequestManagerService:
-    """What the contract of RequestManager says, method by method.
+    """Implements the service RequestManager.
 
     Args:
-        store: Keeps the requests.
-        build_pool: Makes job chains from specs.
-        dispatcher: Hands requests to runners.
+        store: Stores the requests.
+        build_pool: Builds job chains from specs.
+        dispatcher: Dispatches requests to runners.
         stopper: Stops requests.
-        runners: Are asked what they run.
-        access: Says who may do what.
-        request_ids: Makes the ids of new requests.
+        runners: List their running jobs.
+        access: Decides who may start and stop requests.
+        request_ids: Generates the ids of new requests.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class RequestManagerService:
         self._access = access
         self._request_ids = request_ids
 
-    async def Create(  # noqa: N802 (this and the names below are the contract's)
+    async def Create(  # noqa: N802 (the contract's names, as below)
         self, request: messages.CreateRequest, context: CallContext
     ) -> messages.CreateResponse:
-        """Makes a request and starts it, or returns the one that was made under the same key."""
+        """Creates a request and starts it, or returns the request that was created with the same key."""
         _require_type(request.type)
         self._access.check(context.caller, START, request.type)
         args = from_struct(request.args)
@@ -84,11 +84,11 @@ class RequestManagerService:
             args=built.args,
             total_jobs=len(built.job_chain.jobs),
         )
-        created.created_at.FromMicroseconds(time.time_ns() // 1000)  # As the database keeps it.
+        created.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
         runner = await self._dispatcher.pick_runner()
         try:
             assignment = await self._store.create_request(created, request, built.job_chain, runner, key)
-        except CreatedBeforeError as error:  # by a call that came at the same time
+        except CreatedBeforeError as error:  # by a concurrent call
             return await self._created_before(error.request_id)
         if runner is not None and assignment is not None:
             self._dispatcher.deliver(runner, assignment, built.job_chain)
@@ -100,12 +100,12 @@ class RequestManagerService:
     async def _created_before(self, request_id: str) -> messages.CreateResponse:
         found = await self._store.get_request(request_id, with_job_chain=False)
         logger.info("request was created before", request_id=request_id, type=found.type, user=found.user)
-        return messages.CreateResponse(request=as_made(found))
+        return messages.CreateResponse(request=as_created(found))
 
     async def Plan(  # noqa: N802
         self, request: messages.PlanRequest, context: CallContext
     ) -> messages.PlanResponse:
-        """Builds the chain that a request would get, and stores nothing."""
+        """Builds the chain that a request would get. Stores nothing."""
         _require_type(request.type)
         self._access.check(context.caller, START, request.type)
         built = await self._build_pool.build(request.type, from_struct(request.args), "")
@@ -122,7 +122,7 @@ class RequestManagerService:
     async def Find(  # noqa: N802
         self, request: messages.FindRequest, context: CallContext
     ) -> messages.FindResponse:
-        """Finds requests."""
+        """Returns the requests that match a filter."""
         return messages.FindResponse(requests=await self._store.find_requests(request.filter))
 
     async def Get(self, request: messages.GetRequest, context: CallContext) -> messages.GetResponse:  # noqa: N802
@@ -133,7 +133,7 @@ class RequestManagerService:
     async def Start(  # noqa: N802
         self, request: messages.StartRequest, context: CallContext
     ) -> messages.StartResponse:
-        """Starts a PENDING request."""
+        """Starts a PENDING request that no runner has got yet."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         self._access.check(context.caller, START, found.type, request.request_id)
         await self._dispatcher.start(request.request_id)
@@ -142,7 +142,7 @@ class RequestManagerService:
     async def Stop(  # noqa: N802
         self, request: messages.StopRequest, context: CallContext
     ) -> messages.StopResponse:
-        """Stops a request."""
+        """Stops a request, in whatever state it is."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         self._access.check(context.caller, STOP, found.type, request.request_id)
         await self._stopper.stop(request.request_id)
@@ -152,32 +152,32 @@ class RequestManagerService:
     async def GetJobChain(  # noqa: N802
         self, request: messages.GetJobChainRequest, context: CallContext
     ) -> messages.GetJobChainResponse:
-        """Returns the job chain as created."""
+        """Returns the job chain of a request as created."""
         return messages.GetJobChainResponse(job_chain=await self._store.get_job_chain(request.request_id))
 
     async def GetLog(  # noqa: N802
         self, request: messages.GetLogRequest, context: CallContext
     ) -> messages.GetLogResponse:
-        """Returns the job log."""
+        """Returns the job log of a request."""
         return messages.GetLogResponse(entries=await self._store.get_log(request.request_id))
 
     async def GetJobLog(  # noqa: N802
         self, request: messages.GetJobLogRequest, context: CallContext
     ) -> messages.GetJobLogResponse:
-        """Returns the newest job log entry of one job."""
+        """Returns the newest job log entry of a job."""
         entry = await self._store.get_job_log(request.request_id, request.job_id)
         return messages.GetJobLogResponse(entry=entry)
 
     async def RequestList(  # noqa: N802
         self, request: messages.RequestListRequest, context: CallContext
     ) -> messages.RequestListResponse:
-        """Lists the specs that are requests."""
+        """Returns the specs of all requests."""
         return messages.RequestListResponse(specs=self._build_pool.request_specs)
 
     async def Running(  # noqa: N802
         self, request: messages.RunningRequest, context: CallContext
     ) -> messages.RunningResponse:
-        """Returns the running jobs of all runners and their requests."""
+        """Returns the running jobs of all runners, and their requests."""
         if request.filter.order_by.lower() not in ("", "starttime"):
             raise InvalidArgumentError(
                 f"invalid 'orderBy' parameter: {request.filter.order_by!r} must be startTime",
@@ -186,7 +186,7 @@ class RequestManagerService:
         jobs = await self._runners.running_jobs(request.filter)
         requests = await self._store.requests_by_id({job.request_id for job in jobs})
         for found in requests.values():
-            found.job_runner_url = ""  # As the original shows them here.
+            found.job_runner_url = ""  # The original does not show it here.
         return messages.RunningResponse(status=RunningStatus(jobs=jobs, requests=requests))
 
     async def Version(  # noqa: N802
