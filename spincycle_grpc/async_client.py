@@ -22,22 +22,21 @@ from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.request_pb2 import Request, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
-from spincycle_grpc.waiting import Changes, Wait, is_final
+from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final
 
 _Answer = TypeVar("_Answer")
 
 
 class AsyncClient:
-    """Calls a Request Manager from one event loop, that of its first call.
+    """Calls a Request Manager from asyncio. A client belongs to the event loop of its first call.
 
-    What `Client` says of deadlines, errors and tries holds here too. Every call and wait can be
-    cancelled as any coroutine can.
+    Deadlines, errors and retries are as in `Client`. Calls and waits can be cancelled.
 
     Args:
-        address: host:port of the server's gRPC.
-        deadline: Seconds that each call may take, its tries together, unless it says otherwise.
-        credentials: For TLS, from grpc.ssl_channel_credentials; None: plain text.
-        channel: A channel to use in place of one of the client's own. It is left open.
+        address: host:port of the server's gRPC port.
+        deadline: Seconds that a call may take, including its retries. Each method can override it.
+        credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plain text.
+        channel: A channel to use instead of a new one. The client does not close it.
 
     Raises:
         InvalidArgumentError: The deadline is not positive.
@@ -68,20 +67,20 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the client: calls and waits of other tasks raise CallCancelledError, as do later ones."""
+        """Closes the client. Its calls and waits, also in other tasks, raise CallCancelledError."""
         self._is_closed = True
         if self._owns_channel and self._channel is not None:
             await self._channel.close()
 
     async def create(
         self,
-        type: str,  # noqa: A002 (what the contract calls it)
+        type: str,  # noqa: A002 (the name in the contract)
         args: Mapping[str, object] | None = None,
         *,
         idempotency_key: str | None = None,
         deadline: float | None = None,
     ) -> Request:
-        """Makes a request and starts it, as `Client.create`."""
+        """Creates a request and starts it. See `Client.create`."""
         return await self._call(calls.create(type, args, idempotency_key), deadline)
 
     async def plan(
@@ -91,7 +90,7 @@ class AsyncClient:
         *,
         deadline: float | None = None,
     ) -> Request:
-        """Returns what `create` would make, as `Client.plan`."""
+        """Returns the request that `create` would create. See `Client.plan`."""
         return await self._call(calls.plan(type, args), deadline)
 
     async def find(
@@ -107,7 +106,7 @@ class AsyncClient:
         args: Mapping[str, object] | None = None,
         deadline: float | None = None,
     ) -> list[Request]:
-        """Finds requests, newest first, as `Client.find`."""
+        """Returns the requests that match all filters, newest first. See `Client.find`."""
         found = calls.find(
             request_type=type,
             states=states,
@@ -123,39 +122,39 @@ class AsyncClient:
     async def get(
         self, request_id: str, *, with_job_chain: bool = True, deadline: float | None = None
     ) -> Request:
-        """Returns a request, as `Client.get`."""
+        """Returns a request. See `Client.get`."""
         return await self._call(calls.get(request_id, with_job_chain=with_job_chain), deadline)
 
     async def start(self, request_id: str, *, deadline: float | None = None) -> None:
-        """Starts a PENDING request, as `Client.start`."""
+        """Starts a PENDING request. See `Client.start`."""
         await self._call(calls.start(request_id), deadline)
 
     async def stop(self, request_id: str, *, deadline: float | None = None) -> None:
-        """Stops a request, as `Client.stop`."""
+        """Stops a request. See `Client.stop`."""
         await self._call(calls.stop(request_id), deadline)
 
     async def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
-        """Returns the job chain of a request as created, as `Client.job_chain`."""
+        """Returns the job chain of a request as created. See `Client.job_chain`."""
         return await self._call(calls.job_chain(request_id), deadline)
 
     async def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
-        """Returns the finished tries of a request's jobs, as `Client.log`."""
+        """Returns the finished tries of a request's jobs. See `Client.log`."""
         return await self._call(calls.log(request_id), deadline)
 
     async def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:
-        """Returns the newest finished try of a job, as `Client.job_log`."""
+        """Returns the newest finished try of a job. See `Client.job_log`."""
         return await self._call(calls.job_log(request_id, job_id), deadline)
 
     async def request_list(self, *, deadline: float | None = None) -> list[RequestSpec]:
-        """Returns the types of requests, as `Client.request_list`."""
+        """Returns the types of requests. See `Client.request_list`."""
         return await self._call(calls.request_list(), deadline)
 
     async def running(self, request_id: str = "", *, deadline: float | None = None) -> RunningStatus:
-        """Returns the running jobs and their requests, as `Client.running`."""
+        """Returns the running jobs and their requests. See `Client.running`."""
         return await self._call(calls.running(request_id), deadline)
 
     async def version(self, *, deadline: float | None = None) -> str:
-        """Returns the version of the server's API, as `Client.version`."""
+        """Returns the version of the server's API. See `Client.version`."""
         return await self._call(calls.version(), deadline)
 
     async def wait(
@@ -164,23 +163,23 @@ class AsyncClient:
         deadline: float | None = None,
         on_change: Callable[[Request], None] | None = None,
     ) -> Request:
-        """Waits until a request is COMPLETE, FAIL or STOPPED, as `Client.wait`."""
-        changes = Changes(on_change)
+        """Waits until a request is COMPLETE, FAIL or STOPPED. See `Client.wait`."""
+        changes = ChangeNotifier(on_change)
         async for request in self.watch(request_id, deadline):
-            changes.see(request)
+            changes.update(request)
         return request
 
     async def watch(self, request_id: str, deadline: float | None = None) -> AsyncIterator[Request]:
-        """Yields a request, changed or not, until it has ended, as `Client.watch`."""
-        waiting = Wait(request_id, deadline)
-        look = calls.get(request_id, with_job_chain=False)
+        """Polls a request until it has ended, and yields it after each poll. See `Client.watch`."""
+        schedule = PollSchedule(request_id, deadline)
+        poll = calls.get(request_id, with_job_chain=False)
         while True:
-            with waiting.look(self._deadline) as seconds:
-                request = await self._call(look, seconds, max_tries=math.inf)
+            with schedule.poll(self._deadline) as seconds:
+                request = await self._call(poll, seconds, max_tries=math.inf)
             yield request
             if is_final(request):
                 return
-            await asyncio.sleep(waiting.next_pause())
+            await asyncio.sleep(schedule.next_pause())
 
     async def _call(
         self, call: calls.Call[_Answer], deadline: float | None, *, max_tries: float | None = None
@@ -200,7 +199,7 @@ class AsyncClient:
                     self._check_open()
                     raise error_from_rpc(error, self._address) from error
             except asyncio.CancelledError:
-                # Closing a channel cancels its calls, but not the task that awaits one.
+                # Closing the channel cancels its calls, but not the tasks that await them.
                 task = asyncio.current_task()
                 if task is None or not task.cancelling():
                     self._check_open()
@@ -208,7 +207,7 @@ class AsyncClient:
             await asyncio.sleep(wait)
 
     def _opened_stub(self) -> RequestManagerStub:
-        """Returns the stub. It is made late, since a channel belongs to the loop that it is made in."""
+        """Returns the stub. The first call creates it, because a channel belongs to an event loop."""
         if self._stub is None:
             if self._channel is None:
                 self._channel = open_async_channel(self._address, self._credentials)
@@ -217,4 +216,4 @@ class AsyncClient:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise CallCancelledError("the client is closed: make a new one", reason="CLIENT_CLOSED")
+            raise CallCancelledError("the client is closed: create a new one", reason="CLIENT_CLOSED")

@@ -1,4 +1,4 @@
-"""The calls of a Request Manager as values, for the two clients to make: what is sent, what is read."""
+"""The calls of a Request Manager as values, for both clients: the request, and how to read the response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus, StatusFilter
 
 DEFAULT_ADDRESS = "127.0.0.1:32318"
-"""Where a Request Manager serves gRPC when nobody says otherwise."""
+"""The default gRPC address of a Request Manager."""
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["RequestManager"]
 
@@ -34,7 +34,7 @@ _Message = TypeVar("_Message", bound=Message)
 
 @dataclass(frozen=True)
 class Call(Generic[_Answer]):
-    """One call.
+    """One call of a Request Manager.
 
     Attributes:
         method: The name of the method of RequestManager.
@@ -66,7 +66,7 @@ def _has_idempotency_level(method: str) -> bool:
 def create(
     request_type: str, args: Mapping[str, object] | None, idempotency_key: str | None
 ) -> Call[Request]:
-    """Makes a request, under a key of its own if none is given: a second try makes no second one."""
+    """Creates a request. Without a key it gets a new one, so that the call can be retried."""
     request = _message(
         messages.CreateRequest,
         type=request_type,
@@ -77,7 +77,7 @@ def create(
 
 
 def plan(request_type: str, args: Mapping[str, object] | None) -> Call[Request]:
-    """Tells what a request would be."""
+    """Plans a request."""
     request = _message(messages.PlanRequest, type=request_type, args=to_struct(args or {}, ""))
     return Call("Plan", request, lambda response: response.request)
 
@@ -163,7 +163,7 @@ def _nothing(response: object) -> None:
 
 
 def _message(message_type: Callable[..., _Message], **fields: object) -> _Message:
-    """Makes a message.
+    """Builds a message.
 
     Raises:
         InvalidArgumentError: A text is not Unicode, or a number is out of range. Reason: WRONG_TYPE.
@@ -173,11 +173,11 @@ def _message(message_type: Callable[..., _Message], **fields: object) -> _Messag
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"{error.object!r} is not Unicode text", reason="WRONG_TYPE") from error
     except ValueError as error:
-        raise InvalidArgumentError(f"a value cannot be sent: {error}", reason="WRONG_TYPE") from error
+        raise InvalidArgumentError(f"cannot send a value: {error}", reason="WRONG_TYPE") from error
 
 
 def _timestamp(time: datetime | None) -> Timestamp | None:
-    """Returns a time as a Timestamp; one without a zone is a local time, as everywhere in Python."""
+    """Converts a time. One without a time zone is local time, as everywhere in Python."""
     if time is None:
         return None
     try:
@@ -191,7 +191,7 @@ def _timestamp(time: datetime | None) -> Timestamp | None:
 
 
 def _as_text(name: str, value: object) -> str:
-    """Returns the text that the server compares an arg's value with."""
+    """Returns the text by which the server compares the value of an arg."""
     if isinstance(value, str):
         return value
     return orjson.dumps(from_value(to_value(value, name))).decode()

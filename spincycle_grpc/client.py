@@ -21,25 +21,26 @@ from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.request_pb2 import Request, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
-from spincycle_grpc.waiting import Changes, Wait, is_final
+from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final
 
 _Answer = TypeVar("_Answer")
 
 
 class Client:
-    """Calls a Request Manager.
+    """Calls a Request Manager. Threads may share a client.
 
-    Threads may share a client. Each call has a deadline, and raises the classes of
-    `spincycle_grpc.errors`: what the server raised, with its reason and the request it is about,
-    UnavailableError when the server cannot be reached, DeadlineExceededError. Calls that may be
-    repeated are tried a few times while the server is unavailable; `start` never is, since it may
-    have had its effect.
+    Every method raises the errors of `spincycle_grpc.errors`. An error of the server keeps its reason and
+    request id. UnavailableError means that the server cannot be reached, and DeadlineExceededError that it
+    did not answer in time.
+
+    While the server is unavailable, the client retries each call for up to two seconds if a second try cannot
+    have a second effect. It never retries `start`.
 
     Args:
-        address: host:port of the server's gRPC.
-        deadline: Seconds that each call may take, its tries together, unless it says otherwise.
-        credentials: For TLS, from grpc.ssl_channel_credentials; None: plain text.
-        channel: A channel to use in place of one of the client's own. It is left open.
+        address: host:port of the server's gRPC port.
+        deadline: Seconds that a call may take, including its retries. Each method can override it.
+        credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plain text.
+        channel: A channel to use instead of a new one. The client does not close it.
 
     Raises:
         InvalidArgumentError: The deadline is not positive.
@@ -70,37 +71,38 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the client: calls and waits of other threads raise CallCancelledError, as do later ones."""
+        """Closes the client. Its calls and waits, also in other threads, raise CallCancelledError."""
         self._closed.set()
         if self._own_channel is not None:
             self._own_channel.close()
 
     def create(
         self,
-        type: str,  # noqa: A002 (what the contract calls it)
+        type: str,  # noqa: A002 (the name in the contract)
         args: Mapping[str, object] | None = None,
         *,
         idempotency_key: str | None = None,
         deadline: float | None = None,
     ) -> Request:
-        """Makes a request and starts it. The tries of one call make one request.
+        """Creates a request and starts it. Retries of the call do not create a second request.
 
         Args:
             type: The name of the request spec.
-            args: Names to JSON values. Whole numbers are exact up to 2^53.
-            idempotency_key: Makes calls with the same key make one request, for a day, also those of
-                other processes of the same user: 1 to 255 printable ASCII characters, as a random
-                UUID that the caller stores before it calls. None: one for this call alone.
-            deadline: Seconds for this call; None: the client's.
+            args: Names to JSON values. Whole numbers are exact up to 2^53; larger ones are refused.
+            idempotency_key: Calls of one user with the same key create one request, even from different
+                processes. The server remembers the key for one day. 1 to 255 printable ASCII characters;
+                use a random UUID, and store it before the call. None: a new key for this call.
+            deadline: Seconds for this call. None: the client's deadline.
 
         Returns:
-            The request as made: PENDING, with args and without job chain.
+            The request as created: PENDING, with args and without job chain.
 
         Raises:
-            InvalidArgumentError: There is no such type, or the args do not fit it.
+            InvalidArgumentError: The type does not exist, or the args do not fit it.
+            PermissionDeniedError: The caller may not start requests of this type.
             ConflictError: The key was used with another type or other args.
-            UnavailableError, DeadlineExceededError: The request may have been made all the same:
-                another call with the same key, or else `find`, tells.
+            UnavailableError, DeadlineExceededError: The request may exist nevertheless. Call again with the
+                same key, or look for it with `find`.
         """
         return self._call(calls.create(type, args, idempotency_key), deadline)
 
@@ -111,10 +113,11 @@ class Client:
         *,
         deadline: float | None = None,
     ) -> Request:
-        """Returns what `create` would make, with job chain and without id; nothing is stored or started.
+        """Returns the request that `create` would create, with job chain and without id. A dry run.
 
         Raises:
-            InvalidArgumentError: As `create`.
+            InvalidArgumentError: The type does not exist, or the args do not fit it.
+            PermissionDeniedError: The caller may not start requests of this type.
         """
         return self._call(calls.plan(type, args), deadline)
 
@@ -131,24 +134,23 @@ class Client:
         args: Mapping[str, object] | None = None,
         deadline: float | None = None,
     ) -> list[Request]:
-        """Finds requests: those that all filters let through.
+        """Returns the requests that match all filters, newest first, without args and job chains.
 
         Args:
-            type: Requests of this type; empty: of all.
-            states: Requests in one of these; none: in all.
-            user: Requests of this user; empty: of all.
-            since: Requests that were not finished before. A time without zone is local time.
-            until: Requests that were created before.
-            limit: At most so many; 0: all of them.
-            offset: Leave out so many of the newest. Only with a limit.
+            type: Requests of this type. Empty: all types.
+            states: Requests in one of these states. Empty: all states.
+            user: Requests of this user. Empty: all users.
+            since: Requests that finished after this time or have not finished. A time without a time zone is
+                local time.
+            until: Requests that were created before this time.
+            limit: The maximum number of requests to return. 0: no maximum.
+            offset: The number of matching requests to skip. It needs a limit.
             args: Requests with all of these args.
-            deadline: Seconds for this call; None: the client's.
-
-        Returns:
-            The requests without args and job chains, newest first.
+            deadline: Seconds for this call. None: the client's deadline.
 
         Raises:
-            InvalidArgumentError: A filter makes no sense.
+            InvalidArgumentError: A filter is malformed.
+            DeadlineExceededError: The search took too long for the database. Reason: FIND_TOO_SLOW.
         """
         found = calls.find(
             request_type=type,
@@ -163,10 +165,10 @@ class Client:
         return self._call(found, deadline)
 
     def get(self, request_id: str, *, with_job_chain: bool = True, deadline: float | None = None) -> Request:
-        """Returns a request with its args and its job chain, or without the latter, which can be large.
+        """Returns a request with its args and its job chain, which can be large.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         return self._call(calls.get(request_id, with_job_chain=with_job_chain), deadline)
 
@@ -174,51 +176,57 @@ class Client:
         """Starts a PENDING request.
 
         Raises:
-            NotFoundError: There is no such request.
-            FailedPreconditionError: It is not PENDING.
+            NotFoundError: The request does not exist.
+            PermissionDeniedError: The caller may not start requests of this type.
+            FailedPreconditionError: The request is not PENDING.
             UnavailableError: No Job Runner is alive, or the server cannot be reached.
         """
         self._call(calls.start(request_id), deadline)
 
     def stop(self, request_id: str, *, deadline: float | None = None) -> None:
-        """Stops a request. Its jobs may take some seconds to end: `wait` waits for them.
+        """Stops a request. Running jobs may take some seconds to stop. Use `wait` to wait for them.
 
         Raises:
-            NotFoundError: There is no such request.
-            FailedPreconditionError: It has failed.
+            NotFoundError: The request does not exist.
+            PermissionDeniedError: The caller may not stop requests of this type.
+            FailedPreconditionError: The request has failed.
         """
         self._call(calls.stop(request_id), deadline)
 
     def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
-        """Returns the job chain of a request as created: states stay PENDING.
+        """Returns the job chain of a request as created, with all states PENDING.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         return self._call(calls.job_chain(request_id), deadline)
 
     def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
-        """Returns the finished tries of a request's jobs, by job id and try; none for an unknown request."""
+        """Returns the finished tries of a request's jobs, by job id and try.
+
+        Raises:
+            NotFoundError: The request does not exist.
+        """
         return self._call(calls.log(request_id), deadline)
 
     def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:
         """Returns the newest finished try of a job.
 
         Raises:
-            NotFoundError: There is no such request or job, or the job has not finished a try.
+            NotFoundError: The request or the job does not exist, or the job has not finished a try.
         """
         return self._call(calls.job_log(request_id, job_id), deadline)
 
     def request_list(self, *, deadline: float | None = None) -> list[RequestSpec]:
-        """Returns the types of requests by name, with their required and then their optional args."""
+        """Returns the types of requests by name. Their required args come before the optional ones."""
         return self._call(calls.request_list(), deadline)
 
     def running(self, request_id: str = "", *, deadline: float | None = None) -> RunningStatus:
-        """Returns the running jobs, of one request or of all, oldest first, and their requests."""
+        """Returns the running jobs of one request or of all, oldest first, and their requests."""
         return self._call(calls.running(request_id), deadline)
 
     def version(self, *, deadline: float | None = None) -> str:
-        """Returns the version of the server's API, as "1.0.12"."""
+        """Returns the version of the server's API, for example "1.0.12"."""
         return self._call(calls.version(), deadline)
 
     def wait(
@@ -229,46 +237,46 @@ class Client:
     ) -> Request:
         """Waits until a request is COMPLETE, FAIL or STOPPED.
 
-        An exception of `on_change`, Ctrl-C, or `close` in another thread ends the wait; the request
-        goes on.
+        An exception in `on_change`, Ctrl-C or `close` in another thread ends the wait, but not the request.
 
         Args:
-            request_id: The request.
-            deadline: Seconds to wait; None: however long it takes.
-            on_change: Is called with the request at first, and when its state or the number of its
-                finished jobs is another.
+            request_id: The id of the request.
+            deadline: Seconds to wait. None: no limit.
+            on_change: Called with the request at first, and whenever its state or its number of finished jobs
+                changes.
 
         Returns:
-            The request, without its job chain.
+            The request in its final state, without job chain.
 
         Raises:
-            NotFoundError: There is no such request.
-            DeadlineExceededError: It has not ended in time. Reason: WAITED_TOO_LONG.
-            UnavailableError: The server was away for as long as a call may take.
-            CallCancelledError: The client was closed.
+            NotFoundError: The request does not exist.
+            DeadlineExceededError: The request has not ended in time. Reason: WAITED_TOO_LONG.
+            UnavailableError: The server was unavailable for the client's whole deadline.
+            CallCancelledError: The client was closed. Reason: CLIENT_CLOSED.
         """
-        changes = Changes(on_change)
+        changes = ChangeNotifier(on_change)
         for request in self.watch(request_id, deadline):
-            changes.see(request)
+            changes.update(request)
         return request
 
     def watch(self, request_id: str, deadline: float | None = None) -> Iterator[Request]:
-        """Yields a request, without its job chain, again and again, changed or not, until it has ended.
+        """Polls a request until it has ended. Yields it after each poll, whether it has changed or not.
 
-        There is half a second at most between two looks. The last one shows how the request ended.
+        Polls are at most half a second apart. The last request that is yielded is in its final state. The
+        requests have no job chain.
 
         Raises:
-            SpinCycleError: As `wait`.
+            SpinCycleError: As in `wait`.
         """
-        waiting = Wait(request_id, deadline)
-        look = calls.get(request_id, with_job_chain=False)
+        schedule = PollSchedule(request_id, deadline)
+        poll = calls.get(request_id, with_job_chain=False)
         while True:
-            with waiting.look(self._deadline) as seconds:
-                request = self._call(look, seconds, max_tries=math.inf)
+            with schedule.poll(self._deadline) as seconds:
+                request = self._call(poll, seconds, max_tries=math.inf)
             yield request
             if is_final(request):
                 return
-            self._sleep(waiting.next_pause())
+            self._sleep(schedule.next_pause())
 
     def _call(
         self, call: calls.Call[_Answer], deadline: float | None, *, max_tries: float | None = None
@@ -287,7 +295,7 @@ class Client:
                 if wait is None:
                     self._check_open()
                     raise error_from_rpc(error, self._address) from error
-            except ValueError:  # What gRPC raises for a channel that was closed.
+            except ValueError:  # gRPC raises it if the channel is closed.
                 self._check_open()
                 raise
             self._sleep(wait)
@@ -298,4 +306,4 @@ class Client:
 
     def _check_open(self) -> None:
         if self._closed.is_set():
-            raise CallCancelledError("the client is closed: make a new one", reason="CLIENT_CLOSED")
+            raise CallCancelledError("the client is closed: create a new one", reason="CLIENT_CLOSED")

@@ -1,8 +1,8 @@
-"""The one tree of errors: what the servers raise, and what the clients raise again.
+"""The errors that the servers raise, and that the clients raise again.
 
-An error has a status (what kind of failure, for gRPC and HTTP alike), a stable reason (one
-upper-case word for programs), a message (one sentence for people, which says what to do)
-and, where it is about one request, the request's id.
+An error has a status (the kind of failure, for gRPC and HTTP), a stable reason (an upper-case word for
+programs) and a message (a sentence for people that says what to do). An error about one request also has
+the id of the request.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from enum import Enum
 
 
 class Status(Enum):
-    """The kinds of failure: their gRPC status numbers and HTTP status codes.
+    """The kinds of failure, with their gRPC and HTTP status codes.
 
-    The gRPC numbers are those of google.rpc.Code; this module does without the grpc
-    package, so that code which does no I/O can raise errors too.
+    The gRPC codes are those of google.rpc.Code. This module does not import grpc, so code without I/O can
+    raise errors too.
     """
 
     CANCELLED = (1, 499)
@@ -33,7 +33,7 @@ class Status(Enum):
 
     @property
     def grpc_code(self) -> int:
-        """The number of the gRPC status."""
+        """The gRPC status code."""
         return self.value[0]
 
     @property
@@ -43,7 +43,7 @@ class Status(Enum):
 
     @classmethod
     def from_grpc_code(cls, code: int) -> Status:
-        """Returns the status with this gRPC number; UNKNOWN for one that is not in use here."""
+        """Returns the status with this gRPC code. UNKNOWN if there is none."""
         return _BY_GRPC_CODE.get(code, cls.UNKNOWN)
 
 
@@ -51,13 +51,13 @@ _BY_GRPC_CODE = {status.grpc_code: status for status in Status}
 
 
 class SpinCycleError(Exception):
-    """The root of all errors that users meet.
+    """The base class of all errors.
 
     Attributes:
         status: The kind of failure.
-        reason: A stable upper-case word for programs, as "REQUEST_NOT_FOUND".
+        reason: A stable upper-case word for programs, for example "REQUEST_NOT_FOUND".
         message: One sentence for people.
-        request_id: The request that the error is about, or "".
+        request_id: The id of the request that the error is about. Empty: none.
     """
 
     status: Status = Status.UNKNOWN
@@ -73,19 +73,19 @@ class SpinCycleError(Exception):
 
 
 class InvalidArgumentError(SpinCycleError):
-    """The call cannot succeed as it was made, whatever the state of the system."""
+    """The call is not valid, whatever the state of the system."""
 
     status = Status.INVALID_ARGUMENT
 
 
 class NotFoundError(SpinCycleError):
-    """There is no such request, job or job chain."""
+    """The request, job or job chain does not exist."""
 
     status = Status.NOT_FOUND
 
 
 class ConflictError(SpinCycleError):
-    """What the call would make exists already, and differs."""
+    """The call would create something that already exists and differs."""
 
     status = Status.ALREADY_EXISTS
 
@@ -97,55 +97,55 @@ class FailedPreconditionError(SpinCycleError):
 
 
 class UnauthenticatedError(SpinCycleError):
-    """The server does not know who calls."""
+    """The caller is not authenticated."""
 
     status = Status.UNAUTHENTICATED
 
 
 class PermissionDeniedError(SpinCycleError):
-    """The caller may not do this."""
+    """The caller is not allowed to do this."""
 
     status = Status.PERMISSION_DENIED
 
 
 class ResourceExhaustedError(SpinCycleError):
-    """The server has more work than it holds; try again later."""
+    """A queue or limit of the server is full. Try again later."""
 
     status = Status.RESOURCE_EXHAUSTED
 
 
 class UnavailableError(SpinCycleError):
-    """The server cannot do this now: it shuts down, or something that it needs is away."""
+    """The server cannot do this now: it is unreachable, shutting down, or lacks its database or a runner."""
 
     status = Status.UNAVAILABLE
 
 
 class DeadlineExceededError(SpinCycleError):
-    """The call took longer than its deadline. It may have had its effect."""
+    """The call took longer than its deadline. It may still have taken effect."""
 
     status = Status.DEADLINE_EXCEEDED
 
 
 class CallCancelledError(SpinCycleError):
-    """The caller gave the call up. It may have had its effect."""
+    """The call was cancelled. It may still have taken effect."""
 
     status = Status.CANCELLED
 
 
 class UnimplementedError(SpinCycleError):
-    """The server does not know the method."""
+    """The server does not have this method."""
 
     status = Status.UNIMPLEMENTED
 
 
 class InternalError(SpinCycleError):
-    """The server, a spec or a job's create is broken; the server's log says more."""
+    """The server, a spec or a job is broken. The server's log has the details."""
 
     status = Status.INTERNAL
 
 
 class UnknownError(SpinCycleError):
-    """A failure of another kind."""
+    """Any other failure."""
 
     status = Status.UNKNOWN
 
@@ -153,4 +153,4 @@ class UnknownError(SpinCycleError):
 ERROR_CLASSES: dict[Status, type[SpinCycleError]] = {
     subclass.status: subclass for subclass in SpinCycleError.__subclasses__()
 }
-"""The class to raise for each status."""
+"""The error class of each status."""

@@ -1,4 +1,4 @@
-"""The states of requests, job chains and jobs, under the short names that code and people use."""
+"""The states of requests, job chains and jobs under short names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from spincycle_grpc.v1 import state_pb2
 
 
 class State(IntEnum):
-    """The numbers of `spincycle.v1.State`, without its prefix; what each means stands in state.proto.
+    """The values of `spincycle.v1.State` without the prefix. state.proto explains them.
 
-    Members are equal to, and usable as, the numbers that the generated messages hold.
+    Members are equal to the numbers in generated messages, and can be used in their place.
     """
 
     UNKNOWN = state_pb2.STATE_UNKNOWN

@@ -1,4 +1,4 @@
-"""What the waits of both clients have in common: how often they look, what they tell, when they end."""
+"""Polling a request until it ends: the parts that both clients share."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _SHORTEST_CALL = 0.001
 
 
 def is_final(request: Request) -> bool:
-    """Whether a request has ended."""
+    """Whether a request is in a final state."""
     return request.state in FINAL_STATES
 
 
-class Wait:
-    """One wait for a request, by the clock. It begins when it is made.
+class PollSchedule:
+    """The deadline of one wait, and the pauses between its polls. The wait starts now.
 
     Args:
-        request_id: The request.
-        deadline: Seconds to wait; None: however long it takes.
+        request_id: The id of the request.
+        deadline: Seconds to wait. None: no limit.
 
     Raises:
         InvalidArgumentError: The deadline is not positive.
@@ -40,30 +40,33 @@ class Wait:
         self._deadline = deadline
         self._end = math.inf if deadline is None else time.monotonic() + checked_deadline(deadline)
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, growth=_PAUSE_GROWTH, jitter=0)
-        self._has_seen = False
+        self._was_seen = False
 
     @contextlib.contextmanager
-    def look(self, longest: float) -> Iterator[float]:
-        """Gives a look the seconds that it may take: no more than are left of the wait.
+    def poll(self, longest: float) -> Iterator[float]:
+        """Yields the seconds that one poll may take.
+
+        Args:
+            longest: The maximum number of seconds for the poll, even if more time is left to wait.
 
         Raises:
-            DeadlineExceededError: The look took what was left of a wait whose request had been seen before.
-                Reason: WAITED_TOO_LONG.
+            DeadlineExceededError: The wait's deadline passed during the poll, and an earlier poll has shown
+                that the request exists. Reason: WAITED_TOO_LONG.
         """
         seconds = min(max(self._left(), _SHORTEST_CALL), longest)
         try:
             yield seconds
         except DeadlineExceededError as error:
-            if not self._has_seen or seconds >= longest:
+            if not self._was_seen or seconds >= longest:
                 raise
             raise self._too_long() from error
-        self._has_seen = True
+        self._was_seen = True
 
     def next_pause(self) -> float:
-        """Returns the seconds before the next look: few at first, for requests that are soon done.
+        """Returns the seconds until the next poll. The first pauses are short, for short requests.
 
         Raises:
-            DeadlineExceededError: There is no time left for another look. Reason: WAITED_TOO_LONG.
+            DeadlineExceededError: The wait's deadline has passed. Reason: WAITED_TOO_LONG.
         """
         left = self._left()
         if left <= 0:
@@ -75,27 +78,27 @@ class Wait:
 
     def _too_long(self) -> DeadlineExceededError:
         return DeadlineExceededError(
-            f"request {self._request_id} has not ended within {self._deadline:g} seconds; it goes on",
+            f"request {self._request_id} has not ended within {self._deadline:g} seconds: it still runs",
             reason="WAITED_TOO_LONG",
             request_id=self._request_id,
         )
 
 
-class Changes:
-    """Tells of a request when it is another than before.
+class ChangeNotifier:
+    """Calls a function when a request has changed.
 
     Args:
-        tell: Is called with the request; None: nobody is told.
+        on_change: The function. None: no call.
     """
 
-    def __init__(self, tell: Callable[[Request], None] | None) -> None:
-        self._tell = tell
+    def __init__(self, on_change: Callable[[Request], None] | None) -> None:
+        self._on_change = on_change
         self._seen: tuple[int, int, int] | None = None
 
-    def see(self, request: Request) -> None:
-        """Tells of a request if its state or its number of jobs that are finished is new."""
+    def update(self, request: Request) -> None:
+        """Calls the function if the state or the number of jobs differs from the last update."""
         seen = (request.state, request.finished_jobs, request.total_jobs)
         if seen != self._seen:
             self._seen = seen
-            if self._tell is not None:
-                self._tell(request)
+            if self._on_change is not None:
+                self._on_change(request)
