@@ -48,14 +48,14 @@ def test_an_original_database_is_taken_over(database_servers: SharedServers, tmp
     assert said(spincycle(tmp_path, "migrate", SPINCYCLE_MYSQL_DSN=dsn)) == (
         0,
         "the database was migrated from no revision to revision 0003\n"
-        "5 requests of the original can now be found by their args",
+        "5 requests of the original Spin Cycle can now be found by their args",
         "",
     )
     up_to_date = "the database is up to date (revision 0003)"
     assert said(spincycle(tmp_path, "migrate", "--check", f"--db={url}")) == (0, up_to_date, "")
     assert said(spincycle(tmp_path, "migrate", f"--db={url}")) == (0, up_to_date, "")
     assert said(spincycle(tmp_path, "migrate", "--sql", f"--db={url}")) == (
-        0, "", "the database is up to date: there is nothing to run"
+        0, "", "the database is up to date: there are no statements to run"
     )  # fmt: skip
 
 

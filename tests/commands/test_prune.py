@@ -28,11 +28,11 @@ async def test_it_counts_and_deletes(url: str, tmp_path: Path) -> None:
     await fill(url, {State.COMPLETE: 100 * 24, State.FAIL: 91 * 24, State.STOPPED: 80 * 24}, each=3)
     counted = spincycle(tmp_path, "prune", "--older-than", "90d", "--dry-run")
     assert (counted.returncode, counted.stderr) == (0, "")
-    assert counted.stdout.startswith("6 requests would be deleted, which ended before 2")
+    assert counted.stdout.startswith("would delete 6 requests that ended before 2")
     assert counted.stdout.endswith("Z: 3 COMPLETE, 3 FAIL\n")
     assert rows(url)["requests"] == 9
     deleted = spincycle(tmp_path, "prune", "--older-than=90d", f"--db={url}")
-    assert said(deleted) == (0, "6 requests deleted, with 18 entries of job logs", "")
+    assert said(deleted) == (0, "deleted 6 requests and 18 job log entries", "")
     assert rows(url)["requests"] == 3
     again = spincycle(tmp_path, "prune", "--older-than", "90d")
     assert (again.returncode, again.stderr) == (0, "")
@@ -55,7 +55,7 @@ async def test_a_terminal_gets_a_bar_and_an_interruption_leaves_the_rest(url: st
     terminal = at_a_terminal(tmp_path, "--older-than", "1h30m")
     terminal.expect(r"deleting.*/3000.*requests")
     terminal.kill(signal.SIGINT)
-    terminal.expect(r"interrupted when (\d+) of 3000 requests were deleted: run it again to go on")
+    terminal.expect(r"interrupted after deleting (\d+) of 3000 requests: run the command again to continue")
     assert isinstance(terminal.match, re.Match)
     deleted = int(terminal.match.group(1))
     terminal.expect(pexpect.EOF)
@@ -64,7 +64,7 @@ async def test_a_terminal_gets_a_bar_and_an_interruption_leaves_the_rest(url: st
     left = rows(url)
     assert left["requests"] == left["job_log"] == 3000 - deleted > 0
     terminal = at_a_terminal(tmp_path, "--older-than", "1h30m")
-    terminal.expect(rf"{left['requests']} requests deleted, with {left['requests']} entries of job logs")
+    terminal.expect(rf"deleted {left['requests']} requests and {left['requests']} job log entries")
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 0
@@ -76,7 +76,7 @@ async def test_a_terminal_gets_a_bar_and_an_interruption_leaves_the_rest(url: st
     [
         ([], "Missing option '--older-than'"),
         (["--older-than", "90"], "'90' must be a duration, as 90d, 36h or 1h30m"),
-        (["--older-than", "0s"], "must be longer than nothing"),
+        (["--older-than", "0s"], "must be positive"),
         (["--older-than", "-1d"], "'-1d' must be a duration"),
         (["--older-than", "1d", "--db", "oracle://x/y"], "databases of kind 'oracle' are not supported"),
     ],

@@ -1,1 +1,1 @@
-"""The commands of `spincycle`, one module each."""
+"""The commands of `spincycle`. Each module holds one."""

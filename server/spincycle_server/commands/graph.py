@@ -1,4 +1,4 @@
-"""`spincycle graph`: the job chain that a request would get, without a server."""
+"""`spincycle graph` prints the job chain of a request. It needs no server."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ _FORMATS = ("tree", "dot", "mermaid", "json", "svg")
     type=click.Choice(_FORMATS),
     default="tree",
     show_default=True,
-    help="How to show the chain. svg needs Graphviz.",
+    help="Output format. svg needs Graphviz.",
 )
-@click.option("--jobs", metavar="MODULE:ATTRIBUTE", envvar="SPINCYCLE_JOBS", help="The job factory.")
+@click.option(
+    "--jobs",
+    metavar="MODULE:ATTRIBUTE",
+    envvar="SPINCYCLE_JOBS",
+    help="Job factory to ask before the installed ones and the built-in one.",
+)
 def graph_command(
     directory: Path, request: str, words: tuple[str, ...], output_format: str, jobs: str | None
 ) -> None:
-    """Print the job chain that REQUEST would get from the specs in DIRECTORY.
+    """Print the job chain of REQUEST, built from the specs in DIRECTORY.
 
-    Jobs are created, as when the request is made, but not run.
+    The job factory creates the jobs, but no job runs.
     """
     args = parse_written_args(words)
     factory = find_factory(jobs or "")

@@ -1,4 +1,4 @@
-"""`spincycle job-runner`."""
+"""`spincycle job-runner` runs a Job Runner."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from spincycle_server.config import load_config
 def job_runner_command(config: str | None, **options: str | None) -> None:
     """Run a Job Runner.
 
-    CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is read if it is there.
+    CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
     """
     run(serve_job_runner, load_config(config, overrides=overrides(options)))

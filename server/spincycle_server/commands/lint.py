@@ -1,4 +1,4 @@
-"""`spincycle lint`."""
+"""`spincycle lint` checks request specs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from spincycle_server.specs.problems import Problem, Severity
 @click.command("lint")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--warnings", is_flag=True, help="Print warnings too.")
-@click.option("--strict", is_flag=True, help="Print warnings too, and fail if there are any.")
+@click.option("--strict", is_flag=True, help="Print warnings too, and exit with 1 if there are any.")
 @click.option(
     "--format",
     "output_format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How to print problems.",
+    help="Output format.",
 )
 @click.option(
-    "--jobs", metavar="MODULE:ATTRIBUTE", help="The job factory. Without it, job types are not checked."
+    "--jobs", metavar="MODULE:ATTRIBUTE", help="Job factory. Without it, job types are not checked."
 )
 def lint_command(directory: Path, warnings: bool, strict: bool, output_format: str, jobs: str | None) -> None:
-    """Check the request specs in and under DIR.
+    """Check the request specs in DIR and its subfolders.
 
-    Exit status: 0 no errors, 1 errors (with --strict, or warnings), 2 DIR or the job factory cannot be read.
+    Exit status: 0 if there are no errors (with --strict, no warnings either), 1 if there are,
+    2 if DIR or the job factory cannot be loaded.
     """
     files = read_spec_files(directory)
     specs, problems = check_specs(files, knows_job_type(find_factory(jobs)) if jobs else None)
@@ -45,7 +46,7 @@ def lint_command(directory: Path, warnings: bool, strict: bool, output_format: s
     warning_count = len(problems) - len(errors)
     click.echo(
         f"{_counted(len(errors), 'error')}, {_counted(warning_count, 'warning')}"
-        + (" (--warnings shows them)" if len(shown) < len(problems) else "")
+        + (" (use --warnings to print them)" if len(shown) < len(problems) else "")
         + f" in {_counted(len(specs.sequences), 'sequence')} of {_counted(len(files), 'file')}",
         err=True,
     )
@@ -67,5 +68,5 @@ def _json_object(problem: Problem) -> dict[str, str | int]:
     }
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""`spincycle migrate`."""
+"""`spincycle migrate` creates or upgrades the database schema."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from spincycle_server.maintenance.migrating import check_database, upgrade_datab
 
 
 @click.command("migrate")
-@click.option("--check", is_flag=True, help="Only say whether the database is up to date.")
-@click.option("--sql", is_flag=True, help="Print the statements that would be run, and run none.")
+@click.option("--check", is_flag=True, help="Check whether the schema is up to date, and change nothing.")
+@click.option("--sql", is_flag=True, help="Print the SQL statements, and run none.")
 @server_options("db")
 def migrate_command(config: str | None, check: bool, sql: bool, db: str | None) -> None:
-    """Bring the database up to date, and say what was done.
+    """Create or upgrade the database schema.
 
-    No row that is there is changed. It can be run while servers run, by several at once, and again after
-    it was interrupted. CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is read if
-    it is there.
+    A migration never changes existing rows. It is safe while servers run, when several processes run it
+    at once, and again after an interruption.
 
-    Exit status: 0 done, or up to date; 1 it could not be done, or with --check the database is behind;
-    2 wrong usage or configuration.
+    CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
+
+    Exit status: 0 if the schema is up to date; 1 if the migration failed, or if --check finds an
+    outdated schema; 2 for wrong usage or configuration.
     """
     if check and sql:
         raise click.UsageError("use --check or --sql, not both")
@@ -35,7 +36,7 @@ def migrate_command(config: str | None, check: bool, sql: bool, db: str | None) 
         statements = upgrade_sql(url, options)
         click.echo(statements, nl=False)
         if not statements:
-            click.echo("the database is up to date: there is nothing to run", err=True)
+            click.echo("the database is up to date: there are no statements to run", err=True)
     else:
         _migrate(url, options)
 
@@ -49,4 +50,4 @@ def _migrate(url: str, options: DatabaseOptions) -> None:
         origin = f"revision {before}" if before else "no revision"
         click.echo(f"the database was migrated from {origin} to revision {after}")
     if done.indexed:
-        click.echo(f"{done.indexed} requests of the original can now be found by their args")
+        click.echo(f"{done.indexed} requests of the original Spin Cycle can now be found by their args")

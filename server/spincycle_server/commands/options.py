@@ -1,4 +1,4 @@
-"""Command-line options that several commands share, and what every command does with them."""
+"""The command-line options that commands share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import click
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = {
-    "http": click.option("--http", metavar="HOST:PORT", help="Where to serve HTTP."),
+    "http": click.option("--http", metavar="HOST:PORT", help="Address of the HTTP endpoint."),
     "grpc": click.option(
-        "--grpc", metavar="HOST:PORT", help="Where to serve gRPC. Default: HTTP's port plus 10."
+        "--grpc", metavar="HOST:PORT", help="Address of the gRPC endpoint. Default: the HTTP port plus 10."
     ),
-    "specs": click.option("--specs", metavar="DIRECTORY", help="The request specs. Default: specs/."),
-    "db": click.option("--db", metavar="URL", help="The database. Default: sqlite:///spincycle.db."),
-    "jobs": click.option("--jobs", metavar="MODULE:ATTRIBUTE", help="The job factory."),
-    "rm": click.option("--rm", metavar="HOST:PORT", help="The gRPC address of the Request Manager."),
+    "specs": click.option("--specs", metavar="DIRECTORY", help="Folder of request specs. Default: specs/."),
+    "db": click.option("--db", metavar="URL", help="Database URL. Default: sqlite:///spincycle.db."),
+    "jobs": click.option(
+        "--jobs",
+        metavar="MODULE:ATTRIBUTE",
+        help="Job factory to ask before the installed ones and the built-in one.",
+    ),
+    "rm": click.option(
+        "--rm", metavar="HOST:PORT", help="gRPC address of the Request Manager. Default: 127.0.0.1:32318."
+    ),
 }
 
 KEYS = {
@@ -28,11 +34,11 @@ KEYS = {
     "jobs": "jobs.factory",
     "rm": "rm_client.grpc",
 }
-"""Option of the command line to option of the configuration."""
+"""The configuration option that each command-line option sets."""
 
 
 def server_options(*names: str) -> Callable[[_Command], _Command]:
-    """Gives a command the named options and the argument for the configuration file."""
+    """Returns a decorator that adds the named options and the argument CONFIG to a command."""
 
     def decorate(command: _Command) -> _Command:
         for name in reversed(names):
@@ -43,5 +49,5 @@ def server_options(*names: str) -> Callable[[_Command], _Command]:
 
 
 def overrides(options: dict[str, str | None]) -> dict[str, str | None]:
-    """Returns what the command line gave, by the names of the configuration."""
+    """Returns the values of command-line options by the configuration option that each sets."""
     return {KEYS[name]: value for name, value in options.items()}

@@ -1,4 +1,4 @@
-"""`spincycle prune`."""
+"""`spincycle prune` deletes old requests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from spincycle_server.commands.options import overrides, server_options
 from spincycle_server.config import load_config
 from spincycle_server.maintenance.retention import Retention
 
-_LINE_PAUSE = 10.0
-"""Seconds between the lines that tell the progress where there is no terminal."""
+_PROGRESS_INTERVAL = 10.0
+"""Seconds between progress lines if standard error is not a terminal."""
 
 
 class _Age(click.ParamType[int]):
@@ -32,7 +32,7 @@ class _Age(click.ParamType[int]):
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
         if age <= 0:
-            self.fail("must be longer than nothing: what has just ended is still looked at", param, ctx)
+            self.fail("must be positive", param, ctx)
         return age
 
 
@@ -42,18 +42,19 @@ class _Age(click.ParamType[int]):
     metavar="DURATION",
     type=_Age(),
     required=True,
-    help="Delete requests that ended longer ago than this, as 90d or 36h, by the database's clock.",
+    help="Minimum age of the requests to delete, such as 90d or 36h, by the clock of the database.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say how many requests would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Print how many requests would be deleted, and delete none.")
 @server_options("db")
 def prune_command(config: str | None, older_than: int, dry_run: bool, db: str | None) -> None:
-    """Delete requests that ended long ago, with their chains, logs and args.
+    """Delete requests that ended long ago, with their job chains, logs and args.
 
-    Only requests that are COMPLETE, FAIL or STOPPED are deleted. Servers can run meanwhile, and it can be
-    interrupted and run again. CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is
-    read if it is there.
+    Only requests in state COMPLETE, FAIL or STOPPED are deleted. It is safe while servers run, and you can
+    interrupt it and run it again.
 
-    Exit status: 0 done, 1 it could not be done, 2 wrong usage or configuration, 130 interrupted.
+    CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
+
+    Exit status: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted.
     """
     settings = load_config(config, overrides=overrides({"db": db}))
     retention = Retention(settings.store_url(), database_options(settings))
@@ -63,17 +64,17 @@ def prune_command(config: str | None, older_than: int, dry_run: bool, db: str | 
         counts = retention.count(before)
         total = sum(counts.values())
         if dry_run or not total:
-            click.echo(_would(counts, before))
+            click.echo(_forecast(counts, before))
         elif not _prune(retention, before, total):
             sys.exit(130)
 
 
-def _would(counts: Mapping[State, int], before: int) -> str:
+def _forecast(counts: Mapping[State, int], before: int) -> str:
     ended = datetime.fromtimestamp(before // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if not counts:
         return f"no request ended before {ended}"
     states = ", ".join(f"{count} {state.name}" for state, count in sorted(counts.items()))
-    return f"{_requests(sum(counts.values()))} would be deleted, which ended before {ended}: {states}"
+    return f"would delete {_requests(sum(counts.values()))} that ended before {ended}: {states}"
 
 
 def _prune(retention: Retention, before: int, total: int) -> bool:
@@ -85,13 +86,14 @@ def _prune(retention: Retention, before: int, total: int) -> bool:
         entries += more_entries
         show(min(deleted, total))
 
-    with _interrupted() as is_interrupted, _shown(total) as show:
+    with _interruption() as is_interrupted, _progress(total) as show:
         is_done = retention.prune(before, add, is_interrupted)
     if is_done:
-        click.echo(f"{_requests(deleted)} deleted, with {entries} entries of job logs")
+        click.echo(f"deleted {_requests(deleted)} and {entries} job log entries")
     else:
         click.echo(
-            f"interrupted when {deleted} of {_requests(total)} were deleted: run it again to go on", err=True
+            f"interrupted after deleting {deleted} of {_requests(total)}: run the command again to continue",
+            err=True,
         )
     return is_done
 
@@ -101,10 +103,10 @@ def _requests(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _shown(total: int) -> Iterator[Callable[[int], None]]:
-    """Gives what shows how many are deleted: a bar at a terminal, a line now and then elsewhere."""
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function that shows progress: as a bar in a terminal, otherwise as lines."""
     if not sys.stderr.isatty():
-        yield _lines(total)
+        yield _progress_lines(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -115,32 +117,32 @@ def _shown(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda deleted: progress.update(task, completed=deleted)
 
 
-def _lines(total: int) -> Callable[[int], None]:
-    told_at = time.monotonic()
+def _progress_lines(total: int) -> Callable[[int], None]:
+    printed_at = time.monotonic()
 
     def show(deleted: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= _LINE_PAUSE:
-            told_at = time.monotonic()
-            click.echo(f"{deleted} of {_requests(total)} deleted", err=True)
+        nonlocal printed_at
+        if time.monotonic() - printed_at >= _PROGRESS_INTERVAL:
+            printed_at = time.monotonic()
+            click.echo(f"deleted {deleted} of {_requests(total)}", err=True)
 
     return show
 
 
 @contextlib.contextmanager
-def _interrupted() -> Iterator[Callable[[], bool]]:
-    """Gives what says whether Ctrl-C or SIGTERM has come. The second Ctrl-C interrupts at once."""
-    came = False
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether SIGINT or SIGTERM arrived. A second signal interrupts at once."""
+    has_arrived = False
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came:
+        nonlocal has_arrived
+        if has_arrived:
             raise KeyboardInterrupt
-        came = True
+        has_arrived = True
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: came
+        yield lambda: has_arrived
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

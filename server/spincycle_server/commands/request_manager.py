@@ -1,4 +1,4 @@
-"""`spincycle request-manager`."""
+"""`spincycle request-manager` runs a Request Manager."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from spincycle_server.config import load_config
 def request_manager_command(config: str | None, **options: str | None) -> None:
     """Run a Request Manager.
 
-    CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is read if it is there.
+    CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
     """
     run(serve_request_manager, load_config(config, overrides=overrides(options)))

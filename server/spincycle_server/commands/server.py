@@ -1,4 +1,4 @@
-"""`spincycle server`."""
+"""`spincycle server` runs both servers in one process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from spincycle_server.config import load_config
 def server_command(config: str | None, **options: str | None) -> None:
     """Run a Request Manager and a Job Runner in one process.
 
-    CONFIG is a YAML file with options; without it, config/$ENVIRONMENT.yaml is read if it is there.
+    CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
     """
     run(serve_both, load_config(config, overrides=overrides(options)))
