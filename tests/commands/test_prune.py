@@ -1,4 +1,4 @@
-"""`spincycle prune` as an operator runs it: with a terminal and without, interrupted, and used wrongly."""
+"""`spincycle prune` as an operator runs it: in a terminal and elsewhere, interrupted, with wrong options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pexpect
 import pytest
 
 from spincycle_grpc.state import State
-from tests.commands.test_migrate import BEHIND, said, spincycle
+from tests.commands.in_process import outcome, spincycle
+from tests.commands.test_migrate import OUTDATED
 from tests.databases import SharedServers
 from tests.e2e.processes import REPOSITORY
 from tests.limits import COMMAND
@@ -24,7 +25,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'spincycle.db'}"
 
 
-async def test_it_counts_and_deletes(url: str, tmp_path: Path) -> None:
+async def test_prune_counts_and_deletes_old_requests(url: str, tmp_path: Path) -> None:
     await fill(url, {State.COMPLETE: 100 * 24, State.FAIL: 91 * 24, State.STOPPED: 80 * 24}, each=3)
     counted = spincycle(tmp_path, "prune", "--older-than", "90d", "--dry-run")
     assert (counted.returncode, counted.stderr) == (0, "")
@@ -32,7 +33,7 @@ async def test_it_counts_and_deletes(url: str, tmp_path: Path) -> None:
     assert counted.stdout.endswith("Z: 3 COMPLETE, 3 FAIL\n")
     assert rows(url)["requests"] == 9
     deleted = spincycle(tmp_path, "prune", "--older-than=90d", f"--db={url}")
-    assert said(deleted) == (0, "deleted 6 requests and 18 job log entries", "")
+    assert outcome(deleted) == (0, "deleted 6 requests and 18 job log entries", "")
     assert rows(url)["requests"] == 3
     again = spincycle(tmp_path, "prune", "--older-than", "90d")
     assert (again.returncode, again.stderr) == (0, "")
@@ -50,7 +51,7 @@ def at_a_terminal(directory: Path, *arguments: str) -> pexpect.spawn[str]:
     )
 
 
-async def test_a_terminal_gets_a_bar_and_an_interruption_leaves_the_rest(url: str, tmp_path: Path) -> None:
+async def test_a_terminal_shows_a_bar_and_an_interruption_keeps_the_rest(url: str, tmp_path: Path) -> None:
     await fill(url, {State.COMPLETE: 100}, each=3000, entries=1)
     terminal = at_a_terminal(tmp_path, "--older-than", "1h30m")
     terminal.expect(r"deleting.*/3000.*requests")
@@ -81,7 +82,7 @@ async def test_a_terminal_gets_a_bar_and_an_interruption_leaves_the_rest(url: st
         (["--older-than", "1d", "--db", "oracle://x/y"], "databases of kind 'oracle' are not supported"),
     ],
 )
-def test_wrong_usage_is_told(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], message: str, tmp_path: Path) -> None:
     done = spincycle(tmp_path, "prune", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -89,6 +90,6 @@ def test_wrong_usage_is_told(arguments: list[str], message: str, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_that_is_behind_is_refused(database_servers: SharedServers, tmp_path: Path) -> None:
+def test_an_outdated_database_is_refused(database_servers: SharedServers, tmp_path: Path) -> None:
     url = database_servers.url("postgresql", tmp_path)
-    assert said(spincycle(tmp_path, "prune", "--older-than", "1d", f"--db={url}")) == (1, "", BEHIND)
+    assert outcome(spincycle(tmp_path, "prune", "--older-than", "1d", f"--db={url}")) == (1, "", OUTDATED)

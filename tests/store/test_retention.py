@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from spincycle_grpc.state import State
 from spincycle_server.maintenance.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
@@ -31,25 +31,31 @@ async def fill(url: str, ages: dict[State, int], each: int, entries: int = 3) ->
     await asyncio.gather(*(store.suspend(one.id, a_suspended_chain(one.id)) for one in made))
     await store.close()
     now = time.time_ns() // 1000
+    states = [(request.id, list(ages)[number // each]) for number, request in enumerate(made)]
+    ended = [
+        {"id": request_id, "state": state, "ended": now - ages[state] * HOUR if ages[state] else None}
+        for request_id, state in states
+    ]
+    end = (
+        update(requests)
+        .where(requests.c.request_id == bindparam("id"))
+        .values(state=bindparam("state"), finished_at=bindparam("ended"), created_at=requests.c.created_at)
+    )
+    keys = [
+        {
+            "key_hash": request_id.encode().ljust(32),
+            "body_hash": bytes(32),
+            "request_id": request_id,
+            "expires_at": now + HOUR,
+        }
+        for request_id, _ in states
+    ]
     engine = engine_of(url)
     with engine.begin() as connection:
-        for number, request in enumerate(made):
-            state = list(ages)[number // each]
-            ended = now - ages[state] * HOUR if ages[state] else None
-            connection.execute(
-                update(requests)
-                .where(requests.c.request_id == request.id)
-                .values(state=state, finished_at=ended, created_at=requests.c.created_at)
-            )
-            connection.execute(insert(job_log), [log_row(request.id, entry) for entry in range(entries)])
-            connection.execute(
-                insert(idempotency_keys).values(
-                    key_hash=request.id.encode().ljust(32),
-                    body_hash=bytes(32),
-                    request_id=request.id,
-                    expires_at=now + HOUR,
-                )
-            )
+        connection.execute(end, ended)
+        logged = [log_row(request_id, entry) for request_id, _ in states for entry in range(entries)]
+        connection.execute(insert(job_log), logged)
+        connection.execute(insert(idempotency_keys), keys)
     engine.dispose()
 
 
