@@ -115,6 +115,16 @@ def spec() -> RequestSpec:
     )
 
 
+def _check_id(request_id: str, context: Any) -> None:
+    if request_id != REQUEST_ID:
+        _abort(
+            context,
+            NotFoundError(
+                f"request {request_id} not found", reason="REQUEST_NOT_FOUND", request_id=request_id
+            ),
+        )
+
+
 def _abort(context: Any, error: SpinCycleError) -> None:
     """Ends a call as the servers do. Not all contexts of gRPC take a status whole."""
     status: Any = status_of(error)
@@ -175,13 +185,7 @@ class FakeManager(RequestManagerServicer):
 
     def Get(self, request: messages.GetRequest, context: Any) -> messages.GetResponse:
         self._called("Get", request, context)
-        if request.request_id != REQUEST_ID:
-            error = NotFoundError(
-                f"request {request.request_id} not found",
-                reason="REQUEST_NOT_FOUND",
-                request_id=request.request_id,
-            )
-            _abort(context, error)
+        _check_id(request.request_id, context)
         seen = self.stages.pop(0) if len(self.stages) > 1 else self.stages[0]
         answer = messages.GetResponse(request=seen)
         if not request.omit_job_chain:
@@ -202,6 +206,7 @@ class FakeManager(RequestManagerServicer):
 
     def GetLog(self, request: messages.GetLogRequest, context: Any) -> messages.GetLogResponse:
         self._called("GetLog", request, context)
+        _check_id(request.request_id, context)
         return messages.GetLogResponse(entries=self.log)
 
     def GetJobLog(self, request: messages.GetJobLogRequest, context: Any) -> messages.GetJobLogResponse:

@@ -1,6 +1,6 @@
-"""`spinc`, the command line for those who make requests.
+"""`spinc`, the command line for users.
 
-Each command has a module of its own in `commands`, and calls the server through `Client` alone.
+Each command has its own module in `commands`, and calls the server only through `Client`.
 """
 
 from __future__ import annotations

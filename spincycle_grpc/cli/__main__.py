@@ -1,4 +1,4 @@
-"""`python -m spincycle_grpc.cli`, which is `spinc`."""
+"""Runs `spinc` as `python -m spincycle_grpc.cli`."""
 
 from __future__ import annotations
 

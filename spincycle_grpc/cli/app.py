@@ -1,4 +1,4 @@
-"""The command `spinc` itself: its commands, its options, and what it tells the shell when it ends."""
+"""The command `spinc`: its subcommands, its options and its exit status."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any
 
 import click
 
-from spincycle_grpc.cli.failures import BROKEN_PIPE, INTERRUPTED, OTHER, Failure, failure_of, usage_sentence
+from spincycle_grpc.cli.failures import BROKEN_PIPE, INTERRUPTED, OTHER, Failure, failure_of, usage_message
 from spincycle_grpc.cli.output import one_line
 from spincycle_grpc.cli.settings import Settings, client_options
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.version import API_VERSION, package_version
 
 _COMMANDS = {
-    "start": "Make a request, and with --wait follow it.",
-    "status": "Show a request.",
-    "log": "Show what the jobs of a request did.",
-    "ps": "List the jobs that run now.",
+    "start": "Create and start a request. With --wait, follow it.",
+    "status": "Show the state of a request.",
+    "log": "Show what the jobs of a request did, with their output.",
+    "ps": "List the running jobs.",
     "stop": "Stop a request.",
-    "find": "List requests.",
-    "help": "Explain a type of request.",
-    "plan": "Show the jobs that a request would have.",
+    "find": "List requests that match filters.",
+    "help": "Show the args of a type of request.",
+    "plan": "Show the jobs that a request would run (dry run).",
     "version": "Show the versions of spinc and of the server.",
 }
 
 _EPILOG = """\b
 Exit status:
-  0    done; with --wait: the request is COMPLETE
+  0    success; with --wait: the request is COMPLETE
   1    with --wait: the request is FAIL or STOPPED
-  2    wrong usage
-  3    refused: no such request, wrong args, not allowed
-  4    not now: the server cannot be reached, is too busy, or took too long
-  5    anything else that went wrong
-  130  ended by Ctrl-C
+  2    invalid usage
+  3    refused: unknown request, invalid args, or not allowed
+  4    try later: the server is unreachable or overloaded, or took too long
+  5    any other failure
+  130  interrupted by Ctrl-C
 """
 
 
 class _Commands(click.Group):
-    """The commands, each imported when it is used, so that none pays for the others."""
+    """The subcommands. Each is imported when it is used, so that the others cost no time."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -58,7 +58,7 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command, and turns what stops it into a Failure."""
+        """Runs a command, and converts the error that ends it to a Failure."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -74,29 +74,29 @@ class _Commands(click.Group):
             raise
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            raise Failure(f"this should not have happened, please report it: {what}", OTHER) from error
+            raise Failure(f"unexpected error, please report it: {what}", OTHER) from error
         return result
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Runs `spinc`, and ends the process with its exit status."""
-        _take_any_text()
+        """Runs `spinc`, and exits the process with its exit status."""
+        _tolerate_any_text()
         try:
             status = super().main(*args, **{**options, "standalone_mode": False})
         except Failure as error:
-            _complain(error.message)
+            _print_error(error.message)
             status = error.status
             if status == BROKEN_PIPE:
                 _drop_output()
         except click.ClickException as error:
-            _complain(usage_sentence(error))
+            _print_error(usage_message(error))
             status = error.exit_code
         except click.Abort:
             status = INTERRUPTED
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _take_any_text() -> None:
-    """Lets text that the terminal's encoding does not have pass as escapes, rather than be an error."""
+def _tolerate_any_text() -> None:
+    """Escapes text that the encoding of the terminal lacks, instead of failing."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     for stream in (sys.stdout, sys.stderr):
@@ -104,16 +104,16 @@ def _take_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _complain(sentence: str) -> None:
-    if sentence:
-        click.echo(f"spinc: {one_line(sentence)}", err=True)
+def _print_error(message: str) -> None:
+    if message:
+        click.echo(f"spinc: {one_line(message)}", err=True)
 
 
 def _drop_output() -> None:
-    """Sends what is still to be written to nobody: Python would complain about the pipe at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Discards buffered output. Otherwise Python reports the broken pipe when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 @click.command(cls=_Commands, invoke_without_command=True, epilog=_EPILOG)
@@ -121,9 +121,9 @@ def _drop_output() -> None:
 @client_options
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Make requests of Spin Cycle and follow them. Alone, it lists the types of requests there are.
+    """Create requests in Spin Cycle and follow them.
 
-    The options may also come after a command.
+    Without a command, spinc lists the types of requests. The options can also follow a command.
     """
     if context.invoked_subcommand is None:
         from spincycle_grpc.cli.commands.list_types import list_types
@@ -132,7 +132,7 @@ def cli(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Runs `spinc` with the arguments of the process. Its help tells the exit status."""
-    # What gRPC's core writes to standard error is for its own developers. Read when grpc is imported.
+    """Runs `spinc` with the arguments of the process. `spinc --help` explains the exit status."""
+    # Messages of gRPC's core are for its developers. grpc reads the variable when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     cli(prog_name="spinc")

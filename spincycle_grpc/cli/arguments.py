@@ -1,4 +1,4 @@
-"""The args of a request on the command line, and asking for those that are not there."""
+"""The args of a request on the command line, and prompts for missing ones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spincycle_grpc.written_args import parse_written_args
 
 
 def parse_words(words: Iterable[str]) -> dict[str, object]:
-    """Returns the args that words of the command line stand for.
+    """Parses args like `name=text` and `name:=JSON`.
 
     Raises:
-        click.UsageError: They stand for none.
+        click.UsageError: A word has another form.
     """
     try:
         return parse_written_args(words)
@@ -27,34 +27,37 @@ def parse_words(words: Iterable[str]) -> dict[str, object]:
 
 
 def can_ask() -> bool:
-    """Whether somebody is there to answer. Standard output may be a file: questions do not go there."""
+    """Whether a person can answer. Prompts go to standard error: standard output may be a file."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def ask_for_missing(spec: RequestSpec, args: dict[str, object]) -> None:
-    """Asks for the args that are not there, required ones first, and adds the answers.
+    """Prompts for missing args, required ones first, and adds the answers.
 
-    Nothing is asked when args are given and no required one is missing: then they are meant to be
-    all, and the optional ones have their defaults.
+    If some args are given and all required ones are among them, there is no prompt: the optional ones get
+    their defaults.
 
     Args:
         spec: The type of request.
-        args: The args that are given.
+        args: The given args. The answers are added.
 
     Raises:
-        click.Abort: The terminal was closed, or Ctrl-D pressed.
+        click.Abort: The user closed the terminal or pressed Ctrl-D.
     """
     missing = [arg for arg in spec.args if arg.name not in args]
     if args and not any(is_required(arg) for arg in missing):
         return
     if missing:
-        click.echo("An answer is text; :=JSON is a list, a number, true. Ctrl-C starts nothing.", err=True)
+        click.echo(
+            "Type text, or :=JSON for a list, a number or true. Ctrl-C quits without starting anything.",
+            err=True,
+        )
     for arg in sorted(missing, key=is_required, reverse=True):
         _ask(arg, args)
 
 
 def _ask(arg: RequestArg, args: dict[str, object]) -> None:
-    """Asks for one arg until there is an answer that it can have. One that stays out has its default."""
+    """Prompts for one arg until the answer is valid. An empty answer leaves out an optional arg."""
     while True:
         answer = _answer(_question(arg))
         if not answer:

@@ -1,4 +1,4 @@
-"""How many jobs of a request run, were tried again, and failed: what the bar of `spinc` shows besides."""
+"""Counts running, retried and failed jobs for the progress bar of `spinc`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LOG_SHARE = 10
 
 
 class JobCounts:
-    """Counts the jobs of one request. A log can be large, so it is asked for now and then only.
+    """Counts the jobs of one request. It fetches the log rarely, because a log can be large.
 
     Args:
-        client: Asks the server.
-        request_id: The request.
+        client: Calls the server.
+        request_id: The id of the request.
     """
 
     def __init__(self, client: Client, request_id: str) -> None:
@@ -29,11 +29,11 @@ class JobCounts:
         self._running: dict[str, int] = {}
         self._newest: dict[str, JobLog] = {}
 
-    def look(self) -> None:
-        """Counts anew.
+    def refresh(self) -> None:
+        """Updates the counts.
 
         Raises:
-            SpinCycleError: The server cannot be asked; the counts stay what they were.
+            SpinCycleError: A call failed. The counts stay as they were.
         """
         self._running = {job.job_id: try_of(job) for job in self._client.running(self._request_id).jobs}
         begin = time.monotonic()
@@ -44,7 +44,7 @@ class JobCounts:
             self._next_log = end + max(_LOG_PAUSE, _LOG_SHARE * (end - begin))
 
     def text(self) -> str:
-        """Returns the counts that are not zero, as ", 2 running, 1 retried, 1 failed"."""
+        """Returns the counts that are not zero, for example ", 2 running, 1 failed"."""
         tries = dict(self._running)
         for job_id, entry in self._newest.items():
             tries[job_id] = max(try_of(entry), tries.get(job_id, 0))
@@ -57,7 +57,7 @@ class JobCounts:
 
 
 def newest_entries(entries: Iterable[JobLog]) -> dict[str, JobLog]:
-    """Returns job id to the entry of the job's newest try."""
+    """Returns the entry of each job's newest try, by job id."""
     newest: dict[str, JobLog] = {}
     for entry in entries:
         if entry.job_id not in newest or try_of(entry) > try_of(newest[entry.job_id]):
@@ -66,7 +66,7 @@ def newest_entries(entries: Iterable[JobLog]) -> dict[str, JobLog]:
 
 
 def failed_entries(entries: Iterable[JobLog]) -> list[JobLog]:
-    """Returns the newest tries of the jobs whose newest try failed, oldest first."""
+    """Returns the entries of the jobs whose newest try failed, oldest first."""
     return sorted(_failed(newest_entries(entries)), key=lambda entry: (entry.finished_at, entry.job_id))
 
 
@@ -75,6 +75,6 @@ def _failed(newest: dict[str, JobLog]) -> list[JobLog]:
 
 
 def try_of(message: JobLog | JobStatus) -> int:
-    """Returns the number of a try, whose field has a name that Python keeps for itself."""
+    """Returns the field `try`, whose name is a Python keyword."""
     number: int = getattr(message, "try")
     return number

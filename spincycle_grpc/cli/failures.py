@@ -1,4 +1,4 @@
-"""What `spinc` says when something goes wrong, and with which exit status."""
+"""The exit status and the message of `spinc` after an error."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import click
 from spincycle_grpc.errors import SpinCycleError, Status
 
 OTHER = 5
-"""The exit status when the failure is of no other kind."""
+"""The exit status of any other failure."""
 
 INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
+"""The exit status after Ctrl-C, as in shells."""
 
 BROKEN_PIPE = 141
-"""The exit status when nobody reads the output any more, as shells have it."""
+"""The exit status when the reader of the output has closed it, as in shells."""
 
 _REFUSED = 3
-_NOT_NOW = 4
+_TRY_LATER = 4
 _EXIT_CODES = {
     Status.INVALID_ARGUMENT: _REFUSED,
     Status.NOT_FOUND: _REFUSED,
@@ -24,31 +24,31 @@ _EXIT_CODES = {
     Status.FAILED_PRECONDITION: _REFUSED,
     Status.PERMISSION_DENIED: _REFUSED,
     Status.UNAUTHENTICATED: _REFUSED,
-    Status.UNAVAILABLE: _NOT_NOW,
-    Status.DEADLINE_EXCEEDED: _NOT_NOW,
-    Status.RESOURCE_EXHAUSTED: _NOT_NOW,
+    Status.UNAVAILABLE: _TRY_LATER,
+    Status.DEADLINE_EXCEEDED: _TRY_LATER,
+    Status.RESOURCE_EXHAUSTED: _TRY_LATER,
 }
 
 
 class Failure(click.ClickException):
-    """The end of `spinc` with a sentence and an exit status.
+    """Ends `spinc` with a message and an exit status.
 
     Args:
-        sentence: What to say; empty: nothing.
+        message: The message. Empty: print nothing.
         status: The exit status.
     """
 
-    def __init__(self, sentence: str, status: int) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
         self.status = status
 
 
 def failure_of(error: SpinCycleError) -> Failure:
-    """Returns the end that an error is."""
+    """Returns the failure that an error of the client causes."""
     return Failure(error.message, _EXIT_CODES.get(error.status, OTHER))
 
 
-def usage_sentence(error: click.ClickException) -> str:
-    """Returns what to say of a command line that is wrong."""
+def usage_message(error: click.ClickException) -> str:
+    """Returns the message for an invalid command line."""
     command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "spinc"
     return f"{error.format_message().rstrip('.')} (see {command} --help)"

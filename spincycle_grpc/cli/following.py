@@ -1,4 +1,4 @@
-"""A request while it runs, as `spinc start --wait` shows it: a bar at a terminal, lines elsewhere."""
+"""Shows a running request for `spinc start --wait`: a progress bar on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def follow(client: Client, request: Request, *, quiet: bool) -> Request:
     """Shows a request until it has ended.
 
     Args:
-        client: Asks the server.
-        request: The request as made.
-        quiet: Show nothing.
+        client: Calls the server.
+        request: The request as created.
+        quiet: Whether to show nothing.
 
     Returns:
-        The request as it ended, without job chain.
+        The request in its final state, without job chain.
 
     Raises:
-        SpinCycleError: The server cannot be asked.
+        SpinCycleError: A call failed.
     """
     if quiet:
         return client.wait(request.id)
@@ -39,10 +39,10 @@ def follow(client: Client, request: Request, *, quiet: bool) -> Request:
 
 
 def show_end(client: Client, request: Request) -> None:
-    """Prints how a request ended, and which of its jobs failed.
+    """Prints the final state of a request and its failed jobs.
 
     Raises:
-        SpinCycleError: The server cannot be asked.
+        SpinCycleError: A call failed.
     """
     took = ""
     if request.HasField("started_at") and request.HasField("finished_at"):
@@ -59,7 +59,7 @@ def show_end(client: Client, request: Request) -> None:
         )
     if len(failed) > _MOST_FAILURES:
         show(f"  and {len(failed) - _MOST_FAILURES} more")
-    show(f"  more: spinc log {printable(request.id)}")
+    show(f"  for the output: spinc log {printable(request.id)}")
 
 
 def _follow_live(client: Client, request: Request) -> Request:
@@ -74,13 +74,13 @@ def _follow_live(client: Client, request: Request) -> Request:
         TimeElapsedColumn(),
     )
     counts = JobCounts(client, request.id)
-    # The bar goes away at the end, for the line that tells how the request ended.
+    # The bar disappears at the end. A line with the final state replaces it.
     with Progress(*columns, console=Console(), transient=True) as progress:
         task = progress.add_task(_name(request), total=request.total_jobs, counts="")
         for seen in client.watch(request.id):
-            # The counts are decoration: the request itself tells whether the server is away.
+            # The counts are optional. If the server is unavailable, polling the request reports it.
             with contextlib.suppress(SpinCycleError):
-                counts.look()
+                counts.refresh()
             progress.update(task, total=seen.total_jobs, completed=seen.finished_jobs, counts=counts.text())
     return seen
 

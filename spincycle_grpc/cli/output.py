@@ -1,4 +1,4 @@
-"""How `spinc` writes: tables, fields and JSON, with nothing in them that a terminal would act on."""
+"""The output of `spinc`: tables, fields and JSON, without characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECOND = 1_000_000_000
 
 
 def printable(text: str) -> str:
-    """Returns text on one line, with an escape for each character that cannot be seen."""
+    """Returns text on one line, with escapes for characters that are not printable."""
     if text.isprintable():
         return text
     return "".join(
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> list[str]:
-    """Returns the lines of a text, printable; their tabs are kept."""
+    """Returns the lines of a text, printable except for tabs."""
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
@@ -37,17 +37,17 @@ def printable_lines(text: str) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """Returns text printable and on one line, its white space made single spaces."""
+    """Returns printable text on one line, with single spaces for all white space."""
     return printable(" ".join(text.split()))
 
 
 def show(line: str = "") -> None:
-    """Prints a line, which must be printable but for colors; these only at a terminal that may have them."""
+    """Prints a printable line. Its colors are removed for files, and if NO_COLOR is set."""
     click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def show_json(data: bytes) -> None:
-    """Prints JSON on a line, with the escapes of JSON for what cannot be seen."""
+    """Prints JSON on one line, with JSON escapes for characters that are not printable."""
     text = data.decode()
     if not text.isprintable():
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
@@ -55,7 +55,7 @@ def show_json(data: bytes) -> None:
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints rows below headings, in columns as wide as they need to be; states in their colors."""
+    """Prints rows below headings in aligned columns. States are colored."""
     table = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(cell_width(row[column]) for row in table) for column in range(len(headings))]
     for row in table:
@@ -66,7 +66,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def show_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Prints names and values, a line for each."""
+    """Prints names and values, one pair on each line."""
     pairs = [(printable(name), printable(value)) for name, value in fields]
     width = max(cell_width(name) for name, _ in pairs)
     for name, value in pairs:
@@ -74,7 +74,7 @@ def show_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def cell_width(text: str) -> int:
-    """Returns how many columns of a terminal a printable text takes."""
+    """Returns the width of a printable text in terminal columns."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -83,13 +83,13 @@ def cell_width(text: str) -> int:
 
 
 def paint(text: str) -> str:
-    """Returns the name of a state in its color, and any other text as it is."""
+    """Returns a colored text if the text is the name of a state, else the text itself."""
     color = _COLORS.get(text)
     return click.style(text, fg=color) if color else text
 
 
 def state_name(state: int) -> str:
-    """Returns the name of a state; of one that a newer server has, its number."""
+    """Returns the name of a state. A state that only newer servers have is shown as its number."""
     try:
         return State(state).name
     except ValueError:
@@ -97,25 +97,29 @@ def state_name(state: int) -> str:
 
 
 def value_text(value: object) -> str:
-    """Returns a value of an arg as people write it: a text as it is, anything else as JSON."""
+    """Returns the value of an arg: text as it is, anything else as JSON."""
     plain = from_value(value) if isinstance(value, Value) else value
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def time_text(time: Timestamp | int) -> str:
-    """Returns a time, also one in nanoseconds since the Unix epoch, as local time; nothing for none."""
+    """Returns a time as local time.
+
+    Args:
+        time: A timestamp, or nanoseconds since the Unix epoch. Zero: the text is empty.
+    """
     try:
         if isinstance(time, int):
             return f"{datetime.fromtimestamp(time // _SECOND).astimezone():%Y-%m-%d %H:%M:%S}" if time else ""
         if not time.seconds and not time.nanos:
             return ""
         return f"{time.ToDatetime(UTC).astimezone():%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):  # No time that a calendar has.
+    except (ValueError, OverflowError, OSError):  # The calendar does not have this time.
         return "?"
 
 
 def span_text(nanoseconds: int) -> str:
-    """Returns how long something took, as exactly as people want it: "35ms", "1.5s", "2m10s"."""
+    """Returns a duration with few digits, for example "35ms", "1.5s" or "2m10s"."""
     if nanoseconds <= 0:
         return "0s"
     unit = next(

@@ -1,4 +1,4 @@
-"""The options that `spinc` and each of its commands take: which server, how long, and as JSON or not."""
+"""The options that `spinc` and all of its commands accept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"(?:[^/\s:]+|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", re.ASCII)
 
 @dataclass
 class Settings:
-    """What the options say.
+    """The values of the common options.
 
     Attributes:
         address: host:port of the server.
@@ -34,8 +34,8 @@ class Settings:
     as_json: bool = False
 
     def client(self) -> Client:
-        """Returns a client of the server."""
-        from spincycle_grpc.client import Client  # gRPC takes its time to import: not for --help.
+        """Opens a client of the server."""
+        from spincycle_grpc.client import Client  # Importing gRPC is slow, and --help does not need it.
 
         return Client(self.address, deadline=self.deadline)
 
@@ -45,7 +45,7 @@ class _Address(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not _ADDRESS.fullmatch(value):
-            self.fail(f"{value!r} must be HOST:PORT, as {_DEFAULT_ADDRESS}", param, ctx)
+            self.fail(f"{value!r} must be HOST:PORT, for example {_DEFAULT_ADDRESS}", param, ctx)
         return str(value)
 
 
@@ -63,14 +63,14 @@ class _Seconds(click.ParamType[float]):
 
 
 def client_options(command: _Command) -> _Command:
-    """Gives a command the options that are kept in the Settings; what stands after a command wins."""
+    """Adds the common options to a command. A value after a subcommand overrides one before it."""
     for option in (
         click.option(
             "--deadline",
             type=_Seconds(),
             expose_value=False,
             callback=_keep,
-            help="How long a call of the server may take. Default: 30.",
+            help="Maximum time for one call to the server. Default: 30.",
         ),
         click.option(
             "--json",
@@ -78,7 +78,7 @@ def client_options(command: _Command) -> _Command:
             is_flag=True,
             expose_value=False,
             callback=_keep,
-            help="Print JSON, for programs.",
+            help="Print JSON.",
         ),
         click.option(
             "--addr",
@@ -87,7 +87,7 @@ def client_options(command: _Command) -> _Command:
             envvar="SPINC_ADDR",
             expose_value=False,
             callback=_keep,
-            help=f"The gRPC address of the Request Manager. Default: $SPINC_ADDR, or {_DEFAULT_ADDRESS}.",
+            help=f"gRPC address of the Request Manager. Default: $SPINC_ADDR or {_DEFAULT_ADDRESS}.",
         ),
     ):
         command = option(command)
@@ -102,4 +102,4 @@ def _keep(context: click.Context, option: click.Parameter, value: object) -> Non
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
-"""Gives a command's function the Settings as its first argument."""
+"""Passes the Settings to a command's function as its first argument."""

@@ -1,4 +1,4 @@
-"""A Request Manager that answers what it is told to, and `spinc` to call it with."""
+"""A fake Request Manager, and `spinc` to call it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def address(manager: FakeManager) -> Iterator[str]:
 
 @pytest.fixture
 def spinc(address: str) -> Spinc:
-    """Runs `spinc` in this process, which has no terminal."""
+    """Runs `spinc` in this process, without a terminal."""
 
     def run(*arguments: str) -> Result:
         result = CliRunner().invoke(

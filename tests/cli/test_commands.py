@@ -1,4 +1,4 @@
-"""What the commands of `spinc` print, ask of the server, and exit with."""
+"""The commands of `spinc`: output, calls and exit status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.limits import COMMAND
 ESCAPE = "\x1b[31mred\x9b2J\u202e"
 
 
-def test_alone_it_lists_the_types_of_requests(spinc: Spinc) -> None:
+def test_without_a_command_it_lists_the_types_of_requests(spinc: Spinc) -> None:
     told = spinc()
     assert told.exit_code == 0
     assert told.stdout.splitlines() == [
@@ -35,7 +35,7 @@ def test_alone_it_lists_the_types_of_requests(spinc: Spinc) -> None:
     assert [spec["Name"] for spec in json.loads(spinc("--json").stdout)] == ["nap", "plain"]
 
 
-def test_help_explains_a_request(spinc: Spinc) -> None:
+def test_help_shows_the_args_of_a_request(spinc: Spinc) -> None:
     told = spinc("help", "nap")
     assert told.exit_code == 0
     assert told.stdout.splitlines()[0] == "spinc start nap ms [host=localhost] [tags=[1, 2]]"
@@ -70,7 +70,7 @@ def test_log(manager: FakeManager, spinc: Spinc) -> None:
     assert [line.split()[3:6] for line in table[1:]] == [["1", "FAIL", "7"], ["2", "COMPLETE", "0"]]
     assert table[1].endswith("35ms  exit status 7")
     one = spinc("log", REQUEST_ID, JOB_ID).stdout
-    assert "(the last 10 of 30 lines; --full shows all)" in one
+    assert "(last 10 of 30 lines, --full shows all)" in one
     assert "  line 29\n" in one
     assert "line 19\n" not in one
     assert "line 0\n" in spinc("log", REQUEST_ID, JOB_ID, "--full").stdout
@@ -138,7 +138,7 @@ def test_plan_as_json_is_the_request(spinc: Spinc) -> None:
     assert json.loads(spinc("--json", "plan", "nap").stdout)["type"] == "nap"
 
 
-def test_svg_without_graphviz_is_one_sentence(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svg_without_graphviz_prints_one_sentence(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     told = spinc("plan", "nap", "--format=svg")
     assert (told.exit_code, told.stdout) == (3, "")
@@ -171,7 +171,9 @@ def test_version(spinc: Spinc) -> None:
         ("plan", "nap", "--format=png"),
     ],
 )
-def test_wrong_usage_is_one_sentence(arguments: tuple[str, ...], manager: FakeManager, spinc: Spinc) -> None:
+def test_invalid_usage_prints_one_sentence(
+    arguments: tuple[str, ...], manager: FakeManager, spinc: Spinc
+) -> None:
     told = spinc(*arguments)
     assert (told.exit_code, told.stdout) == (2, "")
     assert told.stderr.startswith("spinc: ")
@@ -194,25 +196,27 @@ def test_wrong_usage_is_one_sentence(arguments: tuple[str, ...], manager: FakeMa
         (errors.UnimplementedError("no"), 5),
     ],
 )
-def test_the_kind_of_an_error_is_the_exit_code(
+def test_the_kind_of_an_error_decides_the_exit_status(
     error: errors.SpinCycleError, exit_code: int, manager: FakeManager, spinc: Spinc
 ) -> None:
     manager.failures["Create"] = [error] * 100
     told = spinc("start", "nap")
     assert (told.exit_code, told.stdout, told.stderr) == (exit_code, "", "spinc: no\n")
-    # A server that is away is tried again, under the same key.
-    is_tried_again = isinstance(error, errors.UnavailableError)
-    assert (len(manager.requests("Create")) > 1) is is_tried_again
+    # Only UNAVAILABLE is retried, with the same idempotency key.
+    is_retried = isinstance(error, errors.UnavailableError)
+    assert (len(manager.requests("Create")) > 1) is is_retried
     assert len({request.idempotency_key for request in manager.requests("Create")}) == 1
 
 
-def test_a_sentence_of_the_server_stays_on_one_line(manager: FakeManager, spinc: Spinc) -> None:
+def test_a_message_of_the_server_is_printed_on_one_line(manager: FakeManager, spinc: Spinc) -> None:
     manager.failures["Create"] = [errors.InvalidArgumentError(f"two\nlines [bold]{ESCAPE}")]
     told = spinc("start", "nap")
     assert told.stderr == "spinc: two lines [bold]\\x1b[31mred\\x9b2J\\u202e\n"
 
 
-def test_options_of_all_commands(manager: FakeManager, spinc: Spinc, address: str) -> None:
+def test_common_options_may_come_before_and_after_a_command(
+    manager: FakeManager, spinc: Spinc, address: str
+) -> None:
     for arguments in (("--deadline=3", "ps"), ("ps", "--deadline=3"), ("--deadline=9", "ps", "--deadline=3")):
         assert spinc(*arguments).exit_code == 0
     assert [2 < asked.time_remaining < 4 for asked in manager.asked] == [True] * 3
@@ -223,14 +227,14 @@ def test_options_of_all_commands(manager: FakeManager, spinc: Spinc, address: st
     assert spinc("--addr=127.0.0.1:1", "ps", f"--addr={address}").exit_code == 0
 
 
-def test_a_server_that_does_not_answer(manager: FakeManager, spinc: Spinc) -> None:
+def test_a_silent_server_is_a_temporary_failure(manager: FakeManager, spinc: Spinc) -> None:
     manager.hold["Running"] = threading.Event()
     told = spinc("--deadline=0.3", "ps")
     assert (told.exit_code, told.stdout) == (4, "")
     assert "did not answer in time" in told.stderr
 
 
-def test_text_of_the_server_does_nothing_to_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
+def test_text_of_the_server_cannot_control_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
     manager.status = RunningStatus(jobs=[running_job(name=ESCAPE, status="[bold]a\nb[/bold]")])
     manager.log = [entry(1, name=ESCAPE, stdout=f"{ESCAPE}\ttab\r\n", stderr=ESCAPE, error=ESCAPE)]
     manager.specs = [RequestSpec(name=ESCAPE)]
@@ -245,7 +249,7 @@ def test_text_of_the_server_does_nothing_to_a_terminal(manager: FakeManager, spi
     assert json.loads(spinc("ps", "--json").stdout)["jobs"][0]["name"] == ESCAPE
 
 
-def test_times_and_states_that_make_no_sense(manager: FakeManager, spinc: Spinc) -> None:
+def test_impossible_times_and_states_are_shown(manager: FakeManager, spinc: Spinc) -> None:
     manager.log = [entry(1, started_at=2**62, finished_at=-(2**62), state=99)]
     manager.found = [stage(State.COMPLETE)]
     manager.found[0].created_at.seconds = 2**60
@@ -253,11 +257,11 @@ def test_times_and_states_that_make_no_sense(manager: FakeManager, spinc: Spinc)
     assert spinc("find").exit_code == 0
 
 
-def test_what_should_not_happen_is_one_sentence_too(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_prints_one_sentence(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spincycle_grpc.client.Client.version", lambda _: 1 / 0)
     told = spinc("version")
     assert (told.exit_code, told.stdout) == (5, "")
-    assert told.stderr.startswith("spinc: this should not have happened")
+    assert told.stderr.startswith("spinc: unexpected error, please report it: ZeroDivisionError")
 
 
 def test_spinc_and_the_client_have_the_same_defaults() -> None:
@@ -283,7 +287,7 @@ def test_a_broken_pipe_is_silent(address: str) -> None:
         assert process.wait(COMMAND) == 141
 
 
-def test_a_full_disk_is_one_sentence(address: str) -> None:
+def test_a_full_disk_prints_one_sentence(address: str) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         told = subprocess.run(
             [sys.executable, "-m", "spincycle_grpc.cli"],
@@ -297,7 +301,7 @@ def test_a_full_disk_is_one_sentence(address: str) -> None:
     assert told.stderr.decode().splitlines() == ["spinc: cannot write the output: No space left on device"]
 
 
-def test_text_that_the_terminal_cannot_show(manager: FakeManager, address: str) -> None:
+def test_text_outside_the_encoding_of_the_terminal_is_escaped(manager: FakeManager, address: str) -> None:
     manager.specs = [RequestSpec(name="näp ł")]
     with spawn(address, PYTHONIOENCODING="latin-1") as process:
         output, complaint = process.communicate(timeout=COMMAND)

@@ -1,4 +1,4 @@
-"""`spinc start`: what is sent, how a request is followed, and what a person at a terminal is asked."""
+"""`spinc start`: the request that is sent, following it, and prompts on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Terminal = Callable[..., Any]
 
 @pytest.fixture
 def terminal(address: str) -> Terminal:
-    """Runs `spinc` at a terminal."""
+    """Runs `spinc` on a terminal."""
 
     def run(*arguments: str, kind: str = "xterm") -> Any:
         environment = {**os.environ, "SPINC_ADDR": address, "TERM": kind}
@@ -40,7 +40,7 @@ def terminal(address: str) -> Terminal:
 
 
 def end(child: Any) -> tuple[int, str]:
-    """Returns the exit code of a program at a terminal, and what it wrote at last."""
+    """Waits for a program on a terminal to end. Returns its exit status and its last output."""
     child.expect(pexpect.EOF)
     child.close()
     return child.exitstatus, child.before
@@ -55,7 +55,7 @@ def test_it_prints_the_id(manager: FakeManager, spinc: Spinc) -> None:
     assert not manager.requests("RequestList")
 
 
-def test_a_key_is_sent_as_it_is(manager: FakeManager, spinc: Spinc) -> None:
+def test_the_idempotency_key_is_sent_unchanged(manager: FakeManager, spinc: Spinc) -> None:
     assert spinc("start", "nap", "--idempotency-key", "deploy 42").exit_code == 0
     assert manager.requests("Create")[0].idempotency_key == "deploy 42"
     manager.failures["Create"] = [
@@ -66,7 +66,7 @@ def test_a_key_is_sent_as_it_is(manager: FakeManager, spinc: Spinc) -> None:
     assert "the idempotency key was used" in told.stderr
 
 
-def test_waiting_without_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
+def test_without_a_terminal_waiting_prints_lines(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.PENDING), stage(State.RUNNING, 2), stage(State.COMPLETE, 5)]
     told = spinc("start", "nap", "--wait")
     assert told.exit_code == 0
@@ -77,7 +77,7 @@ def test_waiting_without_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
     ]
 
 
-def test_waiting_for_a_failure(manager: FakeManager, spinc: Spinc) -> None:
+def test_waiting_shows_the_failed_jobs(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.FAIL, 3)]
     manager.log = [
         entry(1),
@@ -95,7 +95,7 @@ def test_waiting_for_a_failure(manager: FakeManager, spinc: Spinc) -> None:
     assert "good" not in told.stdout
 
 
-def test_waiting_for_what_is_stopped_and_as_json(manager: FakeManager, spinc: Spinc) -> None:
+def test_a_stopped_request_is_exit_status_1(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.RUNNING, 1), stage(State.STOPPED, 2)]
     told = spinc("start", "nap", "--wait", "--json")
     assert told.exit_code == 1
@@ -103,14 +103,14 @@ def test_waiting_for_what_is_stopped_and_as_json(manager: FakeManager, spinc: Sp
     assert spinc("start", "nap", "--wait").stdout.endswith("STOPPED, 2 of 5 jobs in 1.5s\n")
 
 
-def test_a_wait_survives_a_server_that_is_away_for_a_while(manager: FakeManager, spinc: Spinc) -> None:
+def test_a_wait_survives_an_unavailable_server(manager: FakeManager, spinc: Spinc) -> None:
     manager.failures["Get"] = [errors.UnavailableError("shutting down")] * 6
     told = spinc("start", "nap", "--wait")
     assert (told.exit_code, told.stderr) == (0, "")
     assert len(manager.requests("Get")) == 7
 
 
-def test_missing_args_are_asked_for_at_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
+def test_on_a_terminal_it_asks_for_missing_args(manager: FakeManager, terminal: Terminal) -> None:
     child = terminal("start", "nap")
     child.expect_exact("ms (How long): ")
     child.sendline("")
@@ -130,7 +130,7 @@ def test_missing_args_are_asked_for_at_a_terminal(manager: FakeManager, terminal
     assert (request.args["ms"], list(request.args["tags"])) == ("300", [3])
 
 
-def test_given_args_are_not_asked_for(manager: FakeManager, terminal: Terminal) -> None:
+def test_it_does_not_ask_for_given_args(manager: FakeManager, terminal: Terminal) -> None:
     child = terminal("start", "nap", "host=db1")
     child.expect_exact("ms (How long): ")
     child.sendline("1")
@@ -141,7 +141,7 @@ def test_given_args_are_not_asked_for(manager: FakeManager, terminal: Terminal) 
 
 
 @pytest.mark.parametrize("arguments", [("nap", "ms=1"), ("plain",), ("nosuch",), ("nap", "--json")])
-def test_nothing_is_asked_when_nothing_is_missing(
+def test_it_asks_nothing_if_no_required_arg_is_missing(
     arguments: tuple[str, ...], manager: FakeManager, terminal: Terminal
 ) -> None:
     code, _ = end(terminal("start", *arguments))
@@ -150,7 +150,7 @@ def test_nothing_is_asked_when_nothing_is_missing(
 
 
 @pytest.mark.parametrize("send", ["sendintr", "sendeof"])
-def test_whoever_does_not_answer_starts_nothing(send: str, manager: FakeManager, terminal: Terminal) -> None:
+def test_an_interrupted_prompt_starts_nothing(send: str, manager: FakeManager, terminal: Terminal) -> None:
     child = terminal("start", "nap")
     child.expect_exact("ms (How long): ")
     getattr(child, send)()
@@ -160,7 +160,7 @@ def test_whoever_does_not_answer_starts_nothing(send: str, manager: FakeManager,
     assert not manager.requests("Create")
 
 
-def test_questions_do_nothing_to_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
+def test_prompts_cannot_control_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
     manager.specs[0].args[0].desc = "\x1b[31mred"
     child = terminal("start", "nap")
     child.expect_exact(r"ms (\x1b[31mred): ")
@@ -168,7 +168,7 @@ def test_questions_do_nothing_to_a_terminal(manager: FakeManager, terminal: Term
     end(child)
 
 
-def test_a_bar_at_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
+def test_a_terminal_shows_a_progress_bar(manager: FakeManager, terminal: Terminal) -> None:
     manager.stages = [stage(State.RUNNING, done) for done in range(5)] + [stage(State.FAIL, 4)]
     manager.log = [entry(2), entry(1, job_id="done", state=State.FAIL)]
     child = terminal("start", "plain", "--wait")
@@ -179,14 +179,14 @@ def test_a_bar_at_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
     assert f"nap {REQUEST_ID}: \x1b[31mFAIL\x1b[0m, 4 of 5 jobs in 1.5s" in output
 
 
-def test_a_terminal_that_cannot_draw_gets_lines(manager: FakeManager, terminal: Terminal) -> None:
+def test_a_dumb_terminal_shows_lines(manager: FakeManager, terminal: Terminal) -> None:
     manager.stages = [stage(State.RUNNING, 1), stage(State.COMPLETE, 5)]
     code, output = end(terminal("start", "plain", "--wait", kind="dumb"))
     assert code == 0
     assert "RUNNING, 1 of 5 jobs" in output
 
 
-def test_the_bar_does_without_its_counts(manager: FakeManager, terminal: Terminal) -> None:
+def test_the_progress_bar_works_without_its_counts(manager: FakeManager, terminal: Terminal) -> None:
     manager.stages = [stage(State.RUNNING, 1), stage(State.COMPLETE, 5)]
     manager.failures = {
         "Running": [errors.InternalError("no")] * 9,
@@ -204,7 +204,7 @@ def test_ctrl_c_leaves_the_request_running(manager: FakeManager, terminal: Termi
     child.sendintr()
     code, output = end(child)
     assert code == 130
-    assert f"request {REQUEST_ID} goes on" in output
+    assert f"request {REQUEST_ID} still runs" in output
     assert f"spinc stop {REQUEST_ID}" in output
     assert "Traceback" not in output
     assert not manager.requests("Stop")
@@ -217,5 +217,5 @@ def test_ctrl_c_while_the_server_is_silent(manager: FakeManager, terminal: Termi
     child.sendintr()
     code, output = end(child)
     assert code == 130
-    assert "may have been made" in output
+    assert "the request may exist" in output
     assert "Traceback" not in output

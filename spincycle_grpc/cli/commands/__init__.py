@@ -1,1 +1,1 @@
-"""The commands of `spinc`: a module for each, whose `command` is the click command."""
+"""The commands of `spinc`. Each module has one click command, `command`."""

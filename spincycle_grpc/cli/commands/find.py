@@ -1,4 +1,4 @@
-"""`spinc find`: requests that filters let through."""
+"""`spinc find`: lists requests that match filters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Time(click.ParamType[datetime]):
             )
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} must be a time, as 2026-11-23T15:47:18Z, or how long ago, as 2h30m", param, ctx
+                f"{value!r} must be a time like 2026-11-23T15:47:18Z, or a time ago like 2h30m", param, ctx
             )
 
 
@@ -45,22 +45,28 @@ class _Time(click.ParamType[datetime]):
     "states",
     type=click.Choice(_STATES, case_sensitive=False),
     multiple=True,
-    help="Requests in this state, or in one of several.",
+    help="Requests in this state. Repeat for more states.",
 )
 @click.option("--user", default="", help="Requests of this user.")
-@click.option("--since", type=_Time(), help="Requests that were not finished before this time.")
-@click.option("--until", type=_Time(), help="Requests that were created before this time.")
+@click.option("--since", type=_Time(), help="Requests that finished after TIME or have not finished.")
+@click.option("--until", type=_Time(), help="Requests that were created before TIME.")
 @click.option(
     "--arg",
     "words",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Requests with this arg, or with all of several.",
+    help="Requests with this arg. Repeat to require several args.",
 )
 @click.option(
-    "--limit", type=click.IntRange(0), default=100, show_default=True, help="At most so many; 0: all."
+    "--limit",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Maximum number of requests. 0: no maximum.",
 )
-@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out so many of the newest.")
+@click.option(
+    "--offset", type=click.IntRange(0), default=0, help="Number of newest requests to skip. Needs a limit."
+)
 @client_options
 @pass_settings
 def command(
@@ -75,12 +81,12 @@ def command(
     limit: int,
     offset: int,
 ) -> None:
-    """List requests, newest first: those that all the options let through.
+    """List requests that match all options, newest first.
 
-    A TIME is a date, a time, or how long ago it was: 2026-11-23, 2026-11-23T15:47:18Z, 2h30m.
+    TIME is a date, a date with time, or a time ago: 2026-11-23, 2026-11-23T15:47:18Z, 2h30m.
     """
     if offset and not limit:
-        raise click.UsageError("--offset needs a --limit")
+        raise click.UsageError("--offset needs a --limit above 0")
     args = parse_words(words)
     with settings.client() as client:
         requests = client.find(

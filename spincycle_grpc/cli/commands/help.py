@@ -1,4 +1,4 @@
-"""`spinc help`: the args of one type of request."""
+"""`spinc help`: shows the args of a type of request."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from spincycle_grpc.wire import encode
 @pass_settings
 @click.pass_context
 def command(context: click.Context, settings: Settings, request: str | None) -> None:
-    """Explain a type of request: its args, which are required, and what the others are by default.
+    """Show the args of a type of request, with their kinds, defaults and meanings.
 
-    Without REQUEST, explain spinc.
+    Without REQUEST, show the help of spinc.
     """
     if request is None:
         show((context.parent or context).get_help())
@@ -28,7 +28,8 @@ def command(context: click.Context, settings: Settings, request: str | None) -> 
         spec = find_spec(client, request)
     if spec is None:
         raise NotFoundError(
-            f"there is no type of request named {request}: spinc alone lists them", reason="TYPE_NOT_FOUND"
+            f"there is no type of request named {request}: run spinc without arguments to list the types",
+            reason="TYPE_NOT_FOUND",
         )
     if settings.as_json:
         show_json(encode(spec))

@@ -1,4 +1,4 @@
-"""`spinc` alone: the types of requests, with their args."""
+"""`spinc` without a command: lists the types of requests with their args."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def list_types(settings: Settings) -> None:
     """Prints the types of requests.
 
     Raises:
-        SpinCycleError: The server cannot be asked.
+        SpinCycleError: The call failed.
     """
     with settings.client() as client:
         specs = client.request_list()

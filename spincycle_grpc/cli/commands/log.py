@@ -1,4 +1,4 @@
-"""`spinc log`: what the jobs of a request did."""
+"""`spinc log`: shows the finished tries of a request's jobs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _LONGEST_ERROR = 80
 @click.command("log")
 @click.argument("request_id", metavar="ID")
 @click.argument("job_id", metavar="[JOB_ID]", required=False)
-@click.option("--full", is_flag=True, help="Show all that the jobs wrote.")
+@click.option("--full", is_flag=True, help="Show the complete output of the jobs.")
 @client_options
 @pass_settings
 def command(settings: Settings, request_id: str, job_id: str | None, full: bool) -> None:
     """Show the finished tries of a request's jobs, oldest first.
 
-    With JOB_ID, show the newest try of that job, with the last lines of what it wrote.
+    With JOB_ID, show the newest try of that job with the last lines of its output.
     """
     with settings.client() as client:
         if job_id is not None:
@@ -45,8 +45,6 @@ def command(settings: Settings, request_id: str, job_id: str | None, full: bool)
             _show_entry(entry, full)
             return
         entries = client.log(request_id)
-        if not entries:
-            client.get(request_id, with_job_chain=False)  # Says so when there is no such request.
     if settings.as_json:
         show_json(encode(GetLogResponse(entries=entries), "entries"))
         return
@@ -94,9 +92,7 @@ def _show_text(name: str, text: str, full: bool) -> None:
     if not lines:
         return
     cut = 0 if full else max(0, len(lines) - _LAST_LINES)
-    show(
-        f"{name}:" if not cut else f"{name}: (the last {_LAST_LINES} of {len(lines)} lines; --full shows all)"
-    )
+    show(f"{name}:" if not cut else f"{name}: (last {_LAST_LINES} of {len(lines)} lines, --full shows all)")
     for line in lines[cut:]:
         show(f"  {line}")
 

@@ -1,4 +1,4 @@
-"""`spinc plan`: the jobs that a request would have."""
+"""`spinc plan`: shows the jobs that a request would run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ _FORMATS = ("tree", "dot", "mermaid", "json", "svg")
     type=click.Choice(_FORMATS),
     default="tree",
     show_default=True,
-    help="How to show the jobs. svg needs Graphviz.",
+    help="Output format. svg needs Graphviz.",
 )
 @client_options
 @pass_settings
 def command(settings: Settings, request: str, words: tuple[str, ...], output_format: str) -> None:
-    """Show the jobs that a request would have. Nothing is stored or started.
+    """Show the jobs that a request would run, without storing or starting anything.
 
-    With --json the whole request is printed; --format=json prints its job chain.
+    ARG=VALUE sets an arg to text. ARG:=JSON sets it to a JSON value, for example a list, a number or true.
+
+    --json prints the whole request. --format=json prints only its job chain.
     """
     args = parse_words(words)
     with settings.client() as client:
@@ -53,7 +55,7 @@ def _draw(chain: JobChain, output_format: str) -> str:
 
 
 def _show_drawing(text: str) -> None:
-    """Prints a drawing: as it is for files and programs, made printable for terminals."""
+    """Prints a drawing. On a terminal only its printable characters are printed as they are."""
     if sys.stdout.isatty():
         text = "".join(f"{line}\n" for line in printable_lines(text))
     click.echo(text, nl=False)

@@ -1,4 +1,4 @@
-"""`spinc ps`: the jobs that run now."""
+"""`spinc ps`: lists the running jobs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _HEADINGS = ("REQUEST", "TYPE", "JOBS", "JOB", "NAME", "TRY", "FOR", "STATUS")
 @client_options
 @pass_settings
 def command(settings: Settings, request_id: str | None) -> None:
-    """List the jobs that run now, of all requests or of one, oldest first.
+    """List the running jobs of all requests or of one, oldest first.
 
-    JOBS is how many of the request's jobs are done, and how many it has. FOR is how long the try has run.
+    JOBS shows the finished jobs and all jobs of the request. FOR shows how long the try has run.
     """
     with settings.client() as client:
         status = client.running(request_id or "")

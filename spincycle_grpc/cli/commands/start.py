@@ -1,4 +1,4 @@
-"""`spinc start`: makes a request, and with --wait follows it."""
+"""`spinc start`: creates and starts a request, and can follow it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from spincycle_grpc.wire import encode
 @click.command("start")
 @click.argument("request")
 @click.argument("words", metavar="[ARG=VALUE | ARG:=JSON]...", nargs=-1)
-@click.option("--wait", is_flag=True, help="Follow the request until it has ended. Ctrl-C leaves it running.")
+@click.option(
+    "--wait", is_flag=True, help="Follow the request until it ends. Ctrl-C does not stop the request."
+)
 @click.option(
     "--idempotency-key",
     metavar="KEY",
-    help="Start it once, however often this is run with the same KEY and args within a day.",
+    help="Start only one request, even if you repeat the command with this KEY within a day.",
 )
 @client_options
 @pass_settings
 def command(
     settings: Settings, request: str, words: tuple[str, ...], wait: bool, idempotency_key: str | None
 ) -> None:
-    """Make a request and start it. Prints its id.
+    """Create and start a request, and print its id.
 
-    ARG=VALUE is an arg whose value is text; ARG:=JSON is one whose value is a list, a number, true.
-    At a terminal spinc asks for args that are missing.
+    ARG=VALUE sets an arg to text. ARG:=JSON sets it to a JSON value, for example a list, a number or true.
+    On a terminal, spinc asks for missing args.
     """
     args = parse_words(words)
     with settings.client() as client:
@@ -45,34 +47,36 @@ def command(
             made = client.create(request, args, idempotency_key=idempotency_key)
         except KeyboardInterrupt as error:
             raise Failure(
-                "interrupted; the request may have been made: spinc find shows it", INTERRUPTED
+                "interrupted: the request may exist, look for it with spinc find", INTERRUPTED
             ) from error
         if wait:
             _wait(client, made, settings)
         elif settings.as_json:
             show_json(encode(made))
         elif sys.stdout.isatty():
-            show(f"request {printable(made.id)} is made; follow it with: spinc status {printable(made.id)}")
+            show(
+                f"created request {printable(made.id)}, see its state with: spinc status {printable(made.id)}"
+            )
         else:
             show(printable(made.id))
 
 
 def _ask(client: Client, request: str, args: dict[str, object]) -> None:
-    """Asks for missing args, if there is such a request; if not, the server says so better."""
+    """Asks for missing args. If the type does not exist, the server will report it."""
     try:
         spec = find_spec(client, request)
         if spec is not None:
             ask_for_missing(spec, args)
     except (KeyboardInterrupt, click.Abort) as error:
-        raise Failure("interrupted; nothing was started", INTERRUPTED) from error
+        raise Failure("interrupted: nothing was started", INTERRUPTED) from error
 
 
 def _wait(client: Client, made: Request, settings: Settings) -> None:
-    """Follows a request to its end.
+    """Follows a request until it ends.
 
     Raises:
-        click.exceptions.Exit: It is not COMPLETE.
-        Failure: Ctrl-C.
+        click.exceptions.Exit: The request ended as FAIL or STOPPED.
+        Failure: The user pressed Ctrl-C.
     """
     try:
         ended = follow(client, made, quiet=settings.as_json)
@@ -82,7 +86,7 @@ def _wait(client: Client, made: Request, settings: Settings) -> None:
             show_end(client, ended)
     except KeyboardInterrupt as error:
         raise Failure(
-            f"interrupted; request {made.id} goes on (to stop it: spinc stop {made.id})", INTERRUPTED
+            f"interrupted: request {made.id} still runs, stop it with: spinc stop {made.id}", INTERRUPTED
         ) from error
     if ended.state != STATE_COMPLETE:
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""`spinc status`: one request."""
+"""`spinc status`: shows one request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spincycle_grpc.wire import encode
 @client_options
 @pass_settings
 def command(settings: Settings, request_id: str) -> None:
-    """Show a request: its state, how far it is, its args. With --json it comes with its job chain."""
+    """Show the state, the progress and the args of a request. --json includes its job chain."""
     with settings.client() as client:
         request = client.get(request_id, with_job_chain=settings.as_json)
     if settings.as_json:

@@ -1,4 +1,4 @@
-"""`spinc stop`: ends a request."""
+"""`spinc stop`: stops a request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spincycle_grpc.wire import encode
 @client_options
 @pass_settings
 def command(settings: Settings, request_id: str) -> None:
-    """Stop a request: nothing new starts, and the jobs that run are told to stop."""
+    """Stop a request: no further job starts, and running jobs are told to stop."""
     with settings.client() as client:
         client.stop(request_id)
     if settings.as_json:
         show_json(encode(StopRequest(request_id=request_id)))
         return
-    show(f"request {printable(request_id)} is told to stop")
+    show(f"stopping request {printable(request_id)}")

@@ -1,4 +1,4 @@
-"""`spinc version`: the versions of both sides."""
+"""`spinc version`: shows the versions of spinc and of the server."""
 
 from __future__ import annotations
 
