@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 
-import pytest
 from sqlalchemy import update
 
-from spincycle_grpc.errors import InternalError, UnavailableError
 from spincycle_grpc.state import State
-from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import (
-    REFUSAL_REASON_INVALID,
     Assignment,
-    ChainReport,
-    RefusedReport,
-    ReportRequest,
 )
 from spincycle_server.request_manager.dispatcher import Dispatcher
-from spincycle_server.request_manager.request_stopper import RequestStopper
-from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
-from spincycle_server.rpc import CallContext
 from spincycle_server.store import Store
 from spincycle_server.store.schema import request_archives, suspended_job_chains
 from tests.limits import STEP
@@ -30,7 +19,6 @@ from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
     a_chain,
-    a_log_entry,
     a_report,
     a_suspended_chain,
     create,
@@ -100,56 +88,3 @@ async def test_a_runner_that_cannot_be_reached_is_told_only_while_the_assignment
     async with asyncio.timeout(STEP):
         await asyncio.gather(*dispatcher._delivery._in_flight)
     assert runners.answers
-
-
-async def test_a_stop_that_is_noted_is_answered_though_the_runner_is_not_reached(store: Store) -> None:
-    made = await create(store, RUNNER)
-    runners = ToldRunners(store)
-
-    async def unreachable(*_: object) -> None:
-        raise UnavailableError("cannot reach it")
-
-    runners.stop_job_chain = unreachable  # type: ignore[method-assign, assignment]
-    await runners.refresh()
-    dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    stopper = RequestStopper(store, runners, dispatcher)
-    async with asyncio.timeout(STEP):
-        await stopper.stop(made.id)
-    assert (await store.get_record(made.id)).stop_requested
-
-
-async def test_a_report_that_cannot_be_stored_is_refused_and_others_are_stored(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad, good = await create(store), await create(store)
-    entry = a_log_entry(bad.id)
-    apply = store.apply_reports
-
-    async def without_bad(runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
-        if any(report.assignment.request_id == bad.id for report in reports):
-            raise InternalError("the database refused a change", reason="DATABASE_ERROR")
-        return await apply(runner_id, reports)
-
-    monkeypatch.setattr(store, "apply_reports", without_bad)
-    runners = ToldRunners(store)
-    dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
-    stopper = RequestStopper(store, runners, dispatcher)
-    service = RunnerReportsService(store, runners, dispatcher, stopper, lease=60)
-    message = ReportRequest(
-        number=1,
-        runner=RUNNER,
-        chains=[
-            a_report(bad.id, entry, ends=state_pb2.STATE_COMPLETE),
-            a_report(good.id, a_log_entry(good.id), ends=state_pb2.STATE_COMPLETE),
-        ],
-    )
-
-    async def messages() -> AsyncIterator[ReportRequest]:
-        yield message
-
-    answers = [answer async for answer in service.Report(messages(), CallContext())]
-    assert [(one.assignment.request_id, one.reason) for one in answers[0].refused] == [
-        (bad.id, REFUSAL_REASON_INVALID)
-    ]
-    assert await state_of(store, bad.id) is State.RUNNING
-    assert await state_of(store, good.id) is State.COMPLETE

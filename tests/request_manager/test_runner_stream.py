@@ -1,0 +1,313 @@
+"""One runner's stream: its lease, its reports, and the chains that it should have."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from spincycle_grpc.errors import FailedPreconditionError, InternalError, InvalidArgumentError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    REFUSAL_REASON_INVALID,
+    REFUSAL_REASON_NO_SUCH_REQUEST,
+    REFUSAL_REASON_STALE,
+    Assignment,
+    ChainReport,
+    RefusedReport,
+    ReportRequest,
+    RunnerInfo,
+)
+from spincycle_server.request_manager import recovery as recovery_module
+from spincycle_server.request_manager import runner_stream as runner_stream_module
+from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.request_stopper import RequestStopper
+from spincycle_server.request_manager.runner_stream import RunnerStream
+from spincycle_server.store import Store
+from tests.request_manager.doubles import Clock, WillingRunners, deliveries_end, make_dispatcher, state_of
+from tests.store.samples import OTHER_RUNNER, RUNNER, a_log_entry, a_report, create
+
+LEASE = 60.0
+
+
+@dataclass
+class Manager:
+    """The parts of a Request Manager that a stream needs."""
+
+    store: Store
+    runners: WillingRunners
+    dispatcher: Dispatcher
+
+    def stream(self) -> RunnerStream:
+        stopper = RequestStopper(self.store, self.runners, self.dispatcher)
+        return RunnerStream(self.store, self.runners, self.dispatcher, stopper, lease=LEASE)
+
+    async def opened(self, runner: RunnerInfo = RUNNER) -> RunnerStream:
+        """Returns a stream whose first message was received."""
+        stream = self.stream()
+        await stream.receive(ReportRequest(number=1, runner=runner))
+        return stream
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(runner_stream_module, "time", clock)
+    monkeypatch.setattr(recovery_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def manager(store: Store, clock: Clock) -> AsyncIterator[Manager]:
+    runners = WillingRunners(store)
+    dispatcher = await make_dispatcher(store, runners)
+    yield Manager(store, runners, dispatcher)
+    await dispatcher.close()
+    await runners.close()
+
+
+def holding(number: int, *held: Assignment, **fields: Any) -> ReportRequest:
+    """Returns a message that lists all chains that the runner has."""
+    return ReportRequest(number=number, holds_all=True, held=held, **fields)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ReportRequest(number=1),
+        ReportRequest(number=1, holds_all=True),
+        ReportRequest(number=1, runner=RunnerInfo(url="http://a:1", grpc_address="a:2")),
+        ReportRequest(number=1, runner=RunnerInfo(runner_id="r2", grpc_address="a:2")),
+        ReportRequest(number=1, runner=RunnerInfo(runner_id="r2", url="http://a:1")),
+    ],
+)
+async def test_a_first_message_that_does_not_identify_the_runner_is_refused(
+    manager: Manager, message: ReportRequest
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        await manager.stream().receive(message)
+    assert caught.value.reason == "RUNNER_UNKNOWN"
+    assert manager.runners.get("r2") is None
+
+
+async def test_the_first_message_makes_a_runner_live(manager: Manager) -> None:
+    response = await manager.stream().receive(ReportRequest(number=1, runner=OTHER_RUNNER))
+    assert (response.number, response.lease.ToTimedelta().total_seconds()) == (1, LEASE)
+    assert manager.runners.get("r2") == OTHER_RUNNER
+    assert OTHER_RUNNER in [runner for runner, _ in await manager.store.live_runners()]
+
+
+async def test_a_message_within_a_fifth_of_the_lease_does_not_renew_it(
+    manager: Manager, clock: Clock
+) -> None:
+    stream = await manager.opened()
+    commits = manager.store.commits
+    clock.now += LEASE / 5
+    response = await stream.receive(ReportRequest(number=2))
+    assert manager.store.commits == commits
+    assert response.lease.ToTimedelta().total_seconds() == LEASE * 4 / 5
+
+
+async def test_a_message_after_a_fifth_of_the_lease_renews_it(manager: Manager, clock: Clock) -> None:
+    stream = await manager.opened()
+    commits = manager.store.commits
+    clock.now += LEASE / 5 + 0.1
+    response = await stream.receive(ReportRequest(number=2))
+    assert manager.store.commits == commits + 1
+    assert response.lease.ToTimedelta().total_seconds() == LEASE
+
+
+@pytest.mark.parametrize("message", [ReportRequest(number=2, draining=True), holding(2)])
+async def test_a_message_that_drains_or_lists_chains_renews_the_lease(
+    manager: Manager, message: ReportRequest
+) -> None:
+    stream = await manager.opened()
+    commits = manager.store.commits
+    await stream.receive(message)
+    assert manager.store.commits == commits + 1
+
+
+async def test_a_runner_that_drains_gets_no_more_chains(manager: Manager) -> None:
+    stream = await manager.opened()
+    assert manager.runners.pick() == RUNNER
+    await stream.receive(ReportRequest(number=2, draining=True))
+    assert manager.runners.pick() is None
+    assert await manager.store.live_runners() == [(RUNNER, True)]
+
+
+async def test_a_runner_that_leaves_has_no_lease(manager: Manager) -> None:
+    stream = await manager.opened()
+    await stream.receive(ReportRequest(number=2, draining=True, leaving=True))
+    assert manager.runners.get("r1") is None
+    assert await manager.store.live_runners() == []
+
+
+async def test_an_older_stream_of_the_same_runner_can_store_nothing(manager: Manager) -> None:
+    request = await create(manager.store)
+    older = await manager.opened()
+    newer = await manager.opened()
+    report = a_report(request.id, a_log_entry(request.id))
+    with pytest.raises(FailedPreconditionError) as caught:
+        await older.receive(holding(2, chains=[report]))
+    assert caught.value.reason == "STREAM_SUPERSEDED"
+    assert await manager.store.get_log(request.id) == []
+    assert (await newer.receive(holding(2, chains=[report]))).refused == []
+    assert len(await manager.store.get_log(request.id)) == 1
+
+
+async def test_another_runner_at_the_same_address_is_gone_after_the_second_message(manager: Manager) -> None:
+    held = await create(manager.store, RUNNER)
+    successor = RunnerInfo(runner_id="r3", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
+    stream = await manager.opened(successor)
+    # The first message alone may be an old message that is read late.
+    assert await manager.store.lost_requests(10) == []
+    await stream.receive(ReportRequest(number=2))
+    assert [lost.request_id for lost in await manager.store.lost_requests(10)] == [held.id]
+    assert manager.runners.get("r1") is None
+    assert manager.runners.get("r3") == successor
+
+
+async def test_reports_are_committed_before_they_are_acknowledged(manager: Manager) -> None:
+    request = await create(manager.store)
+    stream = await manager.opened()
+    report = a_report(request.id, a_log_entry(request.id), ends=state_pb2.STATE_COMPLETE, finished_jobs=3)
+    response = await stream.receive(ReportRequest(number=2, chains=[report]))
+    assert (response.number, list(response.refused)) == (2, [])
+    assert await state_of(manager.store, request.id) is State.COMPLETE
+    assert len(await manager.store.get_log(request.id)) == 1
+
+
+async def test_a_report_that_is_sent_again_changes_nothing(manager: Manager) -> None:
+    request = await create(manager.store)
+    stream = await manager.opened()
+    report = a_report(request.id, a_log_entry(request.id), ends=state_pb2.STATE_COMPLETE, finished_jobs=3)
+    for number in (2, 3):
+        assert not (await stream.receive(ReportRequest(number=number, chains=[report]))).refused
+    assert len(await manager.store.get_log(request.id)) == 1
+
+
+async def test_each_refused_report_has_its_reason_and_the_others_are_stored(manager: Manager) -> None:
+    good, stale, invalid = [await create(manager.store) for _ in range(3)]
+    stream = await manager.opened()
+    chains = [
+        a_report(stale.id, a_log_entry(stale.id), epoch=2),
+        a_report("00000000000000000000", a_log_entry("00000000000000000000")),
+        a_report(invalid.id, a_log_entry(invalid.id), ends=state_pb2.STATE_RUNNING),
+        a_report(good.id, a_log_entry(good.id), ends=state_pb2.STATE_COMPLETE),
+    ]
+    response = await stream.receive(ReportRequest(number=2, chains=chains))
+    assert [(one.assignment.request_id, one.reason) for one in response.refused] == [
+        (stale.id, REFUSAL_REASON_STALE),
+        ("00000000000000000000", REFUSAL_REASON_NO_SUCH_REQUEST),
+        (invalid.id, REFUSAL_REASON_INVALID),
+    ]
+    assert await state_of(manager.store, good.id) is State.COMPLETE
+    assert await state_of(manager.store, invalid.id) is State.RUNNING
+    assert await manager.store.get_log(stale.id) == []
+
+
+async def test_only_the_report_that_the_database_refuses_is_invalid(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, bad, last = [await create(manager.store) for _ in range(3)]
+    apply_reports = manager.store.apply_reports
+
+    async def refuse_bad(runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
+        if any(report.assignment.request_id == bad.id for report in reports):
+            raise InternalError("the database refused a change", reason="DATABASE_ERROR")
+        return await apply_reports(runner_id, reports)
+
+    monkeypatch.setattr(manager.store, "apply_reports", refuse_bad)
+    stream = await manager.opened()
+    chains = [
+        a_report(one.id, a_log_entry(one.id), ends=state_pb2.STATE_COMPLETE) for one in (first, bad, last)
+    ]
+    response = await stream.receive(ReportRequest(number=2, chains=chains))
+    assert list(response.refused) == [
+        RefusedReport(assignment=Assignment(request_id=bad.id, epoch=1), reason=REFUSAL_REASON_INVALID)
+    ]
+    states = [await state_of(manager.store, one.id) for one in (first, bad, last)]
+    assert states == [State.COMPLETE, State.RUNNING, State.COMPLETE]
+
+
+async def test_a_chain_that_the_runner_does_not_have_is_taken_over_after_half_a_lease(
+    manager: Manager, clock: Clock
+) -> None:
+    request = await create(manager.store)
+    stream = await manager.opened()
+    await stream.receive(holding(2))
+    clock.now += LEASE / 2 - 0.1
+    await stream.receive(holding(3))
+    await deliveries_end(manager.dispatcher)
+    assert manager.runners.delivered == []
+    clock.now += 0.1
+    await stream.receive(holding(4))
+    await deliveries_end(manager.dispatcher)
+    assert await manager.store.get_assignment(request.id) == (
+        Assignment(request_id=request.id, epoch=2),
+        "r1",
+    )
+    assert [chain.epoch for _, chain in manager.runners.delivered] == [2]
+
+
+async def test_a_chain_that_the_runner_has_is_not_taken_over(manager: Manager, clock: Clock) -> None:
+    request = await create(manager.store)
+    stream = await manager.opened()
+    for number in (2, 3, 4):
+        await stream.receive(holding(number, Assignment(request_id=request.id, epoch=1)))
+        clock.now += LEASE
+    await deliveries_end(manager.dispatcher)
+    assert manager.runners.delivered == []
+
+
+async def test_a_missing_chain_is_left_alone_if_the_runner_has_renewed_its_lease_elsewhere(
+    manager: Manager, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await create(manager.store)
+    stream = await manager.opened()
+    await stream.receive(holding(2))
+    clock.now += LEASE
+    assigned_to = manager.store.assigned_to
+
+    async def renew_elsewhere(runner_id: str) -> Any:
+        await manager.store.renew_runner(RUNNER, LEASE, draining=False)
+        return await assigned_to(runner_id)
+
+    monkeypatch.setattr(manager.store, "assigned_to", renew_elsewhere)
+    await stream.receive(holding(3))
+    await deliveries_end(manager.dispatcher)
+    assert await manager.store.get_assignment(request.id) == (
+        Assignment(request_id=request.id, epoch=1),
+        "r1",
+    )
+
+
+@pytest.mark.parametrize(("held_epoch", "is_told"), [(1, True), (2, False)])
+async def test_a_runner_that_has_a_chain_that_must_stop_is_told_again(
+    manager: Manager, held_epoch: int, is_told: bool
+) -> None:
+    request, other = await create(manager.store), await create(manager.store)
+    await manager.store.request_stop(request.id)
+    stream = await manager.opened()
+    held = [
+        Assignment(request_id=request.id, epoch=held_epoch),
+        Assignment(request_id=other.id, epoch=1),
+    ]
+    await stream.receive(holding(2, *held))
+    await deliveries_end(manager.dispatcher)
+    assert manager.runners.stopped == [("r1", request.id)] * is_told
+
+
+async def test_a_full_runner_has_room_once_the_end_of_a_chain_is_acknowledged(manager: Manager) -> None:
+    request = await create(manager.store)
+    stream = await manager.opened()
+    manager.runners.mark_full("r1")
+    message = ReportRequest(number=2, chains=[a_report(request.id, ends=state_pb2.STATE_COMPLETE)])
+    await stream.receive(message)
+    assert manager.runners.pick() is None
+    stream.acknowledged(message)
+    assert manager.runners.pick() == RUNNER
+    assert manager.runners.pick() is None
