@@ -1,4 +1,4 @@
-"""Where options come from, which one wins, and what is said of wrong ones."""
+"""The sources of options, their precedence, and the errors of invalid options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_no_configuration_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = load_config(environment={})
     assert config.store_url() == "sqlite:///spincycle.db"
@@ -31,7 +31,7 @@ def test_no_configuration_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert config.request_manager_addresses == ("127.0.0.1:32318",)
 
 
-def test_the_later_source_wins(tmp_path: Path) -> None:
+def test_a_later_source_overrides_an_earlier_one(tmp_path: Path) -> None:
     file = write(
         tmp_path / "c.yaml", "specs: {dir: from-file}\nserver: {addr: '127.0.0.1:1'}\nresume_interval: 3s\n"
     )
@@ -45,26 +45,24 @@ def test_the_later_source_wins(tmp_path: Path) -> None:
     assert config.resume_interval == 3.0
 
 
-def test_the_file_of_the_environment_is_read_where_there_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_of_the_environment_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "config" / "staging.yaml", "specs: {dir: staging-specs}\n")
     assert load_config(environment={"ENVIRONMENT": "staging"}).specs_dir == "staging-specs"
     assert load_config(environment={}).specs_dir == "specs/"
 
 
-def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file"):
         load_config(str(tmp_path / "none.yaml"), environment={})
 
 
-def test_the_jobs_factory_has_a_short_name() -> None:
+def test_the_job_factory_has_two_variables() -> None:
     assert load_config(environment={"SPINCYCLE_JOBS": "m:f"}).jobs_factory == "m:f"
     assert load_config(environment={"SPINCYCLE_JOBS_FACTORY": "m:g"}).jobs_factory == "m:g"
 
 
-def test_access_options_have_no_variables(tmp_path: Path) -> None:
+def test_environment_variables_do_not_set_access_options(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "auth: {admin_roles: [root, dba], strict: true}\n")
     config = load_config(
         file, environment={"SPINCYCLE_AUTH_STRICT": "false", "SPINCYCLE_AUTH_ADMIN_ROLES": "x"}
@@ -81,15 +79,15 @@ def test_access_options_have_no_variables(tmp_path: Path) -> None:
         ("server: {addr: '127.0.0.1:99999'}", "must be host:port"),
         ("resume_interval: soon", "must be a duration"),
         ("server: {max_body: 0}", "must be a size"),
-        ("job_runner: {max_threads: -1}", "must be a whole number from 1"),
+        ("job_runner: {max_threads: -1}", "must be a whole number, at least 1"),
         ("auth: {strict: perhaps}", "must be true or false"),
         ("log: {level: loud}", "must be one of debug, info, warning, error"),
-        ("- a\n- b\n", "must be a map of options"),
+        ("- a\n- b\n", "must contain a map of options"),
         ("a: [\n", "is not valid YAML in line 2"),
         ("a: !!python/object/apply:os.system [x]", "unknown option a"),
     ],
 )
-def test_a_wrong_option_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_the_error_names_the_invalid_option(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path / "c.yaml", text), environment={})
 
@@ -97,7 +95,7 @@ def test_a_wrong_option_is_named(tmp_path: Path, text: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("text", "size"), [("1", 1), ("1k", 1024), ("2KiB", 2048), ("3MB", 3 * 1024**2), ("1g", 1024**3)]
 )
-def test_sizes(text: str, size: int) -> None:
+def test_sizes_have_binary_units(text: str, size: int) -> None:
     assert load_config(environment={"SPINCYCLE_SERVER_MAX_BODY": text}).server_max_body == size
 
 
@@ -111,12 +109,12 @@ def test_sizes(text: str, size: int) -> None:
         ("/x", "mysql://127.0.0.1:3306/x"),
     ],
 )
-def test_data_source_names_of_go(dsn: str, url: str) -> None:
+def test_a_data_source_name_of_go_becomes_a_url(dsn: str, url: str) -> None:
     assert url_of_go_dsn(dsn) == url
     assert load_config(environment={"SPINCYCLE_MYSQL_DSN": dsn}).store_url() == url
 
 
-def test_a_wrong_data_source_name_is_not_shown() -> None:
+def test_the_error_of_an_invalid_data_source_name_does_not_show_it() -> None:
     with pytest.raises(ConfigError) as raised:
         url_of_go_dsn("u:secret@tcp(db:3306)")
     assert "secret" not in str(raised.value)
@@ -132,7 +130,7 @@ def test_a_wrong_data_source_name_is_not_shown() -> None:
         "postgresql://h/d?x=1&sslkey=s3cret&y=2",
     ],
 )
-def test_secrets_are_masked(address: str) -> None:
+def test_passwords_are_masked(address: str) -> None:
     masked = mask_secrets(address)
     assert "s3cret" not in masked
     assert "***" in masked
@@ -140,7 +138,7 @@ def test_secrets_are_masked(address: str) -> None:
     assert "s3cret" not in str(shown)
 
 
-def test_addresses_of_request_managers() -> None:
+def test_grpc_addresses_are_derived_from_urls() -> None:
     assert grpc_address_of("http://10.0.0.1:32308") == "10.0.0.1:32318"
     assert grpc_address_of("https://rm:1000/") == "rm:1010"
     assert grpc_address_of("http://[::1]:32308") == "[::1]:32318"

@@ -1,4 +1,4 @@
-"""The examples work: what the specs name is there, and the programs do what the specs count on."""
+"""The example specs: the programs that they name exist and behave as the specs expect."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sequences() -> dict[str, Any]:
 
 
 def run(program: str, host: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Runs an example program that keeps what it must remember in a directory."""
+    """Runs an example program, which keeps its state in a folder."""
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(directory)}
     return subprocess.run(
         [ROOT / "examples" / "bin" / program, host],
@@ -40,7 +40,7 @@ def run(program: str, host: str, directory: Path) -> subprocess.CompletedProcess
     )
 
 
-def test_the_examples_need_no_jobs_but_the_builtin_ones() -> None:
+def test_the_examples_use_only_builtin_job_types() -> None:
     knows = knows_job_type(builtin_factory)
     types = {
         node["type"]
@@ -52,7 +52,7 @@ def test_the_examples_need_no_jobs_but_the_builtin_ones() -> None:
     assert all(knows(job_type) for job_type in types)
 
 
-def test_the_programs_that_specs_name_are_there() -> None:
+def test_every_program_that_the_specs_name_exists() -> None:
     programs = {
         arg["default"]
         for sequence in sequences().values()
@@ -78,9 +78,9 @@ def test_a_restarted_host_answers_after_a_few_checks(host: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("program", ["restart-host", "check-host"])
 @pytest.mark.parametrize("name", ["../web1", "/web1", "", ".", "web1;ls"])
-def test_only_host_names_name_hosts(program: str, name: str, tmp_path: Path) -> None:
+def test_a_program_rejects_an_invalid_host_name(program: str, name: str, tmp_path: Path) -> None:
     refused = run(program, name, tmp_path)
-    assert (refused.returncode, refused.stderr) == (2, f"{name} is no host name\n")
+    assert (refused.returncode, refused.stderr) == (2, f"{name} is not a valid host name\n")
     assert not list(tmp_path.iterdir())
 
 

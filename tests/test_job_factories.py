@@ -1,3 +1,5 @@
+"""Job factories: found by name and by entry point, combined, and asked for job types."""
+
 from __future__ import annotations
 
 import subprocess
@@ -47,7 +49,7 @@ def job_id(job_type: str) -> JobId:
 
 @pytest.fixture
 def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteModule]:
-    """Writes a module into the current directory, which the test has for itself."""
+    """Returns a function that writes a module into the current folder, which only this test uses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -63,20 +65,20 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
 
 
 class TestLoadFactory:
-    def test_finds_modules_of_the_current_directory(self, write_module: WriteModule) -> None:
+    def test_finds_a_module_in_the_current_folder(self, write_module: WriteModule) -> None:
         write_module("my_jobs", FACTORY)
         assert type(load_factory("my_jobs:factory")(job_id("drain"))).__name__ == "Drain"
 
-    def test_finds_modules_in_packages_and_attributes_of_attributes(self, write_module: WriteModule) -> None:
+    def test_finds_a_module_in_a_package_and_a_nested_attribute(self, write_module: WriteModule) -> None:
         write_module("infra.jobs", FACTORY + "\nclass All:\n    factory = factory\n")
         assert type(load_factory("infra.jobs:All.factory")(job_id("drain"))).__name__ == "Drain"
 
-    def test_never_hides_what_is_installed(self, write_module: WriteModule) -> None:
+    def test_prefers_an_installed_module(self, write_module: WriteModule) -> None:
         write_module("json", "raise RuntimeError('this is not the standard library')")
         with pytest.raises(JobFactoryNotFoundError, match="module json has no attribute factory"):
             load_factory("json:factory")
 
-    def test_finds_installed_modules_from_elsewhere(self, tmp_path: Path) -> None:
+    def test_finds_an_installed_module_from_another_folder(self, tmp_path: Path) -> None:
         code = (
             "from spincycle_server.job_factories import load_factory; "
             "load_factory('spincycle_server.builtin_jobs:builtin_factory')"
@@ -90,15 +92,15 @@ class TestLoadFactory:
     @pytest.mark.parametrize(
         "name", ["", "my_jobs", "my_jobs:", ":factory", "my-jobs:factory", "a:b:c", "a b:c"]
     )
-    def test_explains_the_form(self, name: str) -> None:
-        with pytest.raises(JobFactoryNotFoundError, match="must be given as module:attribute"):
+    def test_rejects_a_name_of_another_form(self, name: str) -> None:
+        with pytest.raises(JobFactoryNotFoundError, match="must have the form module:attribute"):
             load_factory(name)
 
     @pytest.mark.parametrize(
         ("module", "name", "message"),
         [
-            ("", "nowhere:factory", "there is no module nowhere, neither installed nor in /"),
-            ("", "nowhere.at_all:factory", "there is no module nowhere.at_all, neither installed nor in /"),
+            ("", "nowhere:factory", "module nowhere is neither installed nor in /"),
+            ("", "nowhere.at_all:factory", "module nowhere.at_all is neither installed nor in /"),
             (
                 FACTORY,
                 "my_jobs:nothing",
@@ -125,7 +127,7 @@ class TestLoadFactory:
             ("def f(:", "my_jobs:factory", r"cannot be imported: SyntaxError: .*\(my_jobs.py, line 1\)$"),
         ],
     )
-    def test_says_in_a_sentence_what_is_wrong(
+    def test_explains_a_failure_in_one_sentence(
         self, write_module: WriteModule, module: str, name: str, message: str
     ) -> None:
         write_module("my_jobs", module)
@@ -137,14 +139,14 @@ class TestLoadFactory:
 
 class TestInstalledFactories:
     def install(self, directory: Path, entries: str) -> None:
-        """Does what installing a package with these entry points leaves behind."""
+        """Creates the metadata of an installed package with these entry points."""
         metadata = directory / "acme_jobs-1.0.dist-info"
         metadata.mkdir()
         (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-jobs\nVersion: 1.0\n")
         (metadata / "entry_points.txt").write_text(f"[spincycle.jobs]\n{entries}\n")
         sys.path.append(str(directory))
 
-    def test_are_found_by_entry_point(self, write_module: WriteModule, tmp_path: Path) -> None:
+    def test_finds_an_entry_point(self, write_module: WriteModule, tmp_path: Path) -> None:
         write_module("acme_jobs", FACTORY)
         self.install(tmp_path, "acme = acme_jobs:factory")
         (factory,) = installed_factories()
@@ -158,7 +160,7 @@ class TestInstalledFactories:
             ("acme = nowhere:factory", "cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ],
     )
-    def test_that_are_broken_name_their_package(
+    def test_an_error_names_the_package(
         self, write_module: WriteModule, tmp_path: Path, entry: str, message: str
     ) -> None:
         write_module("acme_jobs", FACTORY)
@@ -166,7 +168,7 @@ class TestInstalledFactories:
         with pytest.raises(JobFactoryNotFoundError, match=rf"entry point of acme-jobs\) {message}"):
             installed_factories()
 
-    def test_come_after_the_named_and_before_the_builtin_types(
+    def test_installed_factories_come_after_the_named_and_before_the_builtin_one(
         self, write_module: WriteModule, tmp_path: Path
     ) -> None:
         write_module("acme_jobs", FACTORY.replace('{"drain"', '{"noop": Drain, "drain"'))
@@ -179,19 +181,19 @@ class TestInstalledFactories:
         assert isinstance(command, ShellCommand)
         assert command.max_output == 5000
 
-    def test_are_not_needed(self) -> None:
+    def test_the_builtin_factory_alone_suffices(self) -> None:
         assert isinstance(find_factory("")(job_id("noop")), Noop)
 
 
 class TestCombine:
-    def test_asks_the_users_factories_first(self) -> None:
+    def test_asks_the_factories_of_users_first(self) -> None:
         mine = JobTypes({"noop": Task, "drain": Task})
         factory = combine([mine])
         assert isinstance(factory(job_id("noop")), Task)
         assert isinstance(factory(job_id("drain")), Task)
         assert isinstance(combine([])(job_id("noop")), Noop)
 
-    def test_asks_in_order(self) -> None:
+    def test_asks_the_factories_in_order(self) -> None:
         class Other(Task):
             pass
 
@@ -199,11 +201,11 @@ class TestCombine:
         assert type(factory(job_id("a"))) is Task
         assert type(factory(job_id("b"))) is Other
 
-    def test_says_when_none_knows_the_type(self) -> None:
+    def test_raises_if_no_factory_knows_the_type(self) -> None:
         with pytest.raises(UnknownJobTypeError, match=r"^unknown job type: restart$"):
             combine([JobTypes({"drain": Task})])(job_id("restart"))
 
-    def test_hides_no_other_error(self) -> None:
+    def test_passes_other_errors_on(self) -> None:
         def broken(_: JobId) -> Job:
             raise OSError("no route to host")
 
@@ -218,7 +220,7 @@ class TestKnowsJobType:
         assert knows("noop")
         assert not knows("restart")
 
-    def test_asks_once(self) -> None:
+    def test_asks_the_factory_once_per_type(self) -> None:
         asked: list[str] = []
 
         def factory(job_id: JobId) -> Job:
@@ -230,7 +232,7 @@ class TestKnowsJobType:
         assert not knows("drain")
         assert asked == ["drain"]
 
-    def test_a_factory_that_fails_otherwise_knows_the_type(self) -> None:
+    def test_a_factory_that_raises_another_error_knows_the_type(self) -> None:
         def broken(_: JobId) -> Job:
             raise OSError("no route to host")
 

@@ -1,8 +1,8 @@
-"""The configuration of the servers: one table of options, from a file, the environment and the command line.
+"""The configuration of the servers: one table of options.
 
-The later source stands above the earlier one: defaults, YAML file, environment variables,
-command line. The file's options and their environment names are the original's; what is
-added here follows the same rule (`jobs.create_timeout` is SPINCYCLE_JOBS_CREATE_TIMEOUT).
+The sources are the defaults, a YAML file, environment variables and the command line. A later source
+overrides an earlier one. The original's options and environment variables keep their names. New options
+follow the original's rule: `jobs.create_timeout` is SPINCYCLE_JOBS_CREATE_TIMEOUT.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ _GO_DSN = re.compile(
 )
 _SECRET_PARAMETER = re.compile(r"(?<=[?&;])(\w*(?:password|secret|token|key)\w*)=[^&;]*", re.IGNORECASE)
 
-
 MAX_OUTPUT = 4 * 1024 * 1024
-"""The most that can be kept of each output of a job."""
+"""The largest `job_runner.max_output`, in bytes for each of stdout and stderr."""
 
 
 class ConfigError(InvalidArgumentError):
-    """An option has a value that cannot be used, or the file cannot be read."""
+    """An option has an invalid value, or the configuration file cannot be read. Reason: BAD_CONFIG."""
 
 
 def _optional_address(text: str) -> Address | None:
@@ -50,21 +49,23 @@ def _duration(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise ValueError("must be a whole number from 1")
+        raise ValueError("must be a whole number, at least 1")
     return int(text)
 
 
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None or int(match[1]) == 0:
-        raise ValueError("must be a size in bytes, as 1048576 or 1MiB")
+        raise ValueError("must be a size in bytes, such as 1048576 or 1MiB")
     return int(match[1]) * _SIZE_UNITS[(match[2] or "").lower()[:1]]
 
 
 def _output_size(text: str) -> int:
     size = _size(text)
     if size > MAX_OUTPUT:
-        raise ValueError(f"must be at most {MAX_OUTPUT} bytes, so that reports of tries stay small")
+        raise ValueError(
+            f"must be at most {MAX_OUTPUT} bytes, because each report of a try carries the output"
+        )
     return size
 
 
@@ -101,11 +102,11 @@ def _option(
     """Declares one option.
 
     Args:
-        key: Its dotted name in the file.
-        default: Its default, as it would be written.
-        parse: Makes the value from the text, or raises ValueError with what it must be.
-        variables: Its environment variables, the strongest first; None: the one made from the key.
-        secret: The value may hold a password, to be masked when shown.
+        key: The dotted name in the file.
+        default: The default, as text.
+        parse: Returns the value of a text. Raises ValueError with a message such as "must be true or false".
+        variables: The environment variables. An earlier one overrides a later one. None: derived from `key`.
+        secret: The value can contain a password, which is masked when the value is shown.
     """
     if variables is None:
         variables = ("SPINCYCLE_" + key.upper().replace(".", "_"),)
@@ -117,9 +118,9 @@ def _option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All options of all servers; each server reads its own. Times are in seconds, sizes in bytes."""
+    """All options of all servers. Times are in seconds, sizes in bytes."""
 
-    # Where this server listens. With both servers in one process, the Request Manager.
+    # The endpoints of this server. If both servers share a process, these are of the Request Manager.
     server_addr: Address | None = _option("server.addr", "", _optional_address)
     server_grpc: Address | None = _option("server.grpc", "", _optional_address)
     server_cert_file: str = _option("server.tls.cert_file", "")
@@ -139,7 +140,7 @@ class Config:
     log_level: str = _option("log.level", "info", _one_of("debug", "info", "warning", "error"))
     log_format: str = _option("log.format", "auto", _one_of("auto", "json", "text"))
 
-    # What the Request Manager needs.
+    # The Request Manager.
     database_url: str = _option("database.url", "", secret=True)
     database_timeout: float = _option("database.timeout", "5s", _duration)
     database_connections: int = _option("database.connections", "4", _count)
@@ -159,11 +160,11 @@ class Config:
     resume_timeout: float = _option("resume_timeout", "1h", _duration)
     jobs_create_timeout: float = _option("jobs.create_timeout", "30s", _duration)
 
-    # What both need.
+    # Both servers.
     jobs_factory: str = _option("jobs.factory", "", variables=("SPINCYCLE_JOBS", "SPINCYCLE_JOBS_FACTORY"))
     job_runner_lease: float = _option("job_runner.lease", "10s", _duration)
 
-    # What the Job Runner needs. `job_runner.addr` and `.grpc` count where both servers share a process.
+    # The Job Runner. `job_runner.addr` and `.grpc` apply only if both servers share a process.
     rm_client_url: tuple[str, ...] = _option("rm_client.url", "http://127.0.0.1:32308", _words)
     rm_client_grpc: tuple[str, ...] = _option("rm_client.grpc", "", _words)
     rm_client_cert_file: str = _option("rm_client.tls.cert_file", "")
@@ -180,46 +181,46 @@ class Config:
 
     @property
     def server_tls(self) -> TlsFiles:
-        """The server's own certificate."""
+        """The files of the server's own certificate."""
         return TlsFiles(self.server_cert_file, self.server_key_file, self.server_ca_file)
 
     @property
     def jr_client_tls(self) -> TlsFiles:
-        """For calls to Job Runners."""
+        """The files for calls to Job Runners."""
         return TlsFiles(self.jr_client_cert_file, self.jr_client_key_file, self.jr_client_ca_file)
 
     @property
     def rm_client_tls(self) -> TlsFiles:
-        """For calls to Request Managers."""
+        """The files for calls to Request Managers."""
         return TlsFiles(self.rm_client_cert_file, self.rm_client_key_file, self.rm_client_ca_file)
 
     @property
     def request_manager_addresses(self) -> tuple[str, ...]:
-        """The gRPC addresses of the Request Managers: `rm_client.grpc`, or else made from `rm_client.url`."""
+        """The gRPC addresses of the Request Managers: `rm_client.grpc`, else derived from `rm_client.url`."""
         return self.rm_client_grpc or tuple(grpc_address_of(url) for url in self.rm_client_url)
 
     def store_url(self) -> str:
-        """The address of the database: `database.url`, or `mysql.dsn`, or an SQLite file in this directory.
+        """Returns the URL of the database: `database.url`, else `mysql.dsn`, else an SQLite file.
 
         Raises:
-            ConfigError: `mysql.dsn` is not in the form that the Go driver takes.
+            ConfigError: `mysql.dsn` is not a data source name of the Go driver.
         """
         if self.database_url:
             return self.database_url
         return url_of_go_dsn(self.mysql_dsn) if self.mysql_dsn else "sqlite:///spincycle.db"
 
     def shown(self) -> dict[str, str]:
-        """Every option and its value as text, passwords masked."""
+        """Returns every option with its value as text. Passwords are masked."""
         return {
             option.metadata["key"]: _masked(option, getattr(self, option.name)) for option in fields(self)
         }
 
 
 def mask_secrets(address: str) -> str:
-    """Returns a URL or a Go data source name with the password in it masked.
+    """Returns a URL or a Go data source name with its password masked.
 
-    All between the first colon of the user's part and the last @ counts as password, so that
-    one with unescaped signs in it is masked whole.
+    Everything between the first colon of the user part and the last @ counts as the password. This also
+    masks passwords with unescaped special characters completely.
     """
     scheme, separator, rest = address.rpartition("://") if "://" in address else ("", "", address)
     user_part, at, host_part = rest.rpartition("@")
@@ -234,10 +235,10 @@ def _masked(option: Field[Any], value: object) -> str:
 
 
 def grpc_address_of(url: str) -> str:
-    """The gRPC address of a server from the URL of its HTTP side.
+    """Returns the gRPC address of a server, derived from the URL of its HTTP endpoint.
 
     Raises:
-        ConfigError: It is no http or https URL.
+        ConfigError: The URL is not http://host:port or https://host:port.
     """
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
@@ -252,10 +253,12 @@ def grpc_address_of(url: str) -> str:
 
 
 def url_of_go_dsn(dsn: str) -> str:
-    """Turns `user:password@tcp(host:3306)/database?params` into a URL; the parameters are for Go alone.
+    """Converts `user:password@tcp(host:3306)/database?parameters` to a URL.
+
+    The parameters are dropped, because only the Go driver understands them.
 
     Raises:
-        ConfigError: It has another form. The message does not show the value, which holds a password.
+        ConfigError: The text has another form. The message does not show it, because it contains a password.
     """
     match = _GO_DSN.fullmatch(dsn)
     if match is None or match["network"] not in (None, "tcp", "unix"):
@@ -272,7 +275,7 @@ def url_of_go_dsn(dsn: str) -> str:
 
 
 def advertised(address: Address, override: str = "") -> str:
-    """The host that others reach this server under: the override, the address, or this machine's name."""
+    """Returns the host under which others reach this server: the override, the address or the host name."""
     if override:
         return override
     return socket.gethostname() if address.host in ("0.0.0.0", "::", "") else address.host  # noqa: S104
@@ -291,7 +294,7 @@ def _flatten(document: Mapping[str, object], prefix: str = "") -> Iterator[tuple
 
 def _read_file(path: Path) -> dict[str, str]:
     try:
-        # BaseLoader keeps scalars as they are written: options do their own reading.
+        # BaseLoader keeps scalars as text. Each option parses its own.
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", reason="BAD_CONFIG") from error
@@ -302,7 +305,7 @@ def _read_file(path: Path) -> dict[str, str]:
     if document in (None, ""):
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} must be a map of options", reason="BAD_CONFIG")
+        raise ConfigError(f"{path} must contain a map of options", reason="BAD_CONFIG")
     return dict(_flatten(document))
 
 
@@ -321,12 +324,12 @@ def load_config(
     """Reads the configuration.
 
     Args:
-        file: The YAML file, which must exist; None: `config/$ENVIRONMENT.yaml`, which may be missing.
-        environment: The environment variables; None: the process's.
-        overrides: Options of the command line by their dotted names; None values are not given.
+        file: The YAML file, which must exist. None: `config/$ENVIRONMENT.yaml`, if it exists.
+        environment: The environment variables. None: those of the process.
+        overrides: Options of the command line by dotted name. A value of None counts as not given.
 
     Raises:
-        ConfigError: A file, an option's name or its value cannot be used; the message says which.
+        ConfigError: The file, the name of an option or its value is invalid. The message names it.
     """
     environment = os.environ if environment is None else environment
     path = _file_to_read(file, environment)

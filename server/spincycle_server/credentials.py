@@ -1,4 +1,4 @@
-"""TLS credentials for gRPC from PEM files."""
+"""TLS credentials for gRPC, read from PEM files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials | None:
-    """Returns what a server shows its callers; None without TLS.
+    """Returns the credentials of a server, or None if TLS is off.
 
     Raises:
-        ConfigError: A file cannot be read, or only one of certificate and key is given.
+        ConfigError: A file cannot be read, or the certificate or its key is missing.
     """
     if not tls:
         return None
     if not (tls.cert_file and tls.key_file):
-        raise ConfigError("option server.tls: needs both cert_file and key_file", reason="BAD_CONFIG")
+        raise ConfigError("option server.tls: set both cert_file and key_file", reason="BAD_CONFIG")
     root = _read(tls.ca_file) if tls.ca_file else None
     return grpc.ssl_server_credentials(
         [(_read(tls.key_file), _read(tls.cert_file))],
@@ -32,7 +32,7 @@ def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials | None:
 
 
 def channel_credentials(tls: TlsFiles) -> grpc.ChannelCredentials | None:
-    """Returns what a client shows and trusts; None without TLS.
+    """Returns the credentials of a client, or None if TLS is off.
 
     Raises:
         ConfigError: A file cannot be read.

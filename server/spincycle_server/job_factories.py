@@ -1,4 +1,4 @@
-"""The job factories of an installation: found by name or by entry point, and asked one after the other."""
+"""Finds the job factories of an installation, by name or by entry point, and combines them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from spincycle_grpc.jobs import Job, JobFactory, JobId, UnknownJobTypeError
 from spincycle_server.builtin_jobs import DEFAULT_MAX_OUTPUT, builtin_factory, make_builtin_factory
 
 ENTRY_POINT_GROUP = "spincycle.jobs"
-"""The group under which an installed package names its job factory."""
+"""The entry point group in which an installed package registers its job factory."""
 
 _log = structlog.get_logger()
 
 
 class JobFactoryNotFoundError(InvalidArgumentError):
-    """What the configuration names is no job factory. Reason: JOB_FACTORY_NOT_FOUND."""
+    """A job factory cannot be loaded. Reason: JOB_FACTORY_NOT_FOUND."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="JOB_FACTORY_NOT_FOUND")
 
 
 def find_factory(name: str, max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
-    """Returns the factory of an installation: the named one, the installed ones, the built-in types.
+    """Returns one factory that asks the named factory, then the installed ones, then the built-in one.
 
     Args:
-        name: As for `load_factory`; "" for none.
-        max_output: As for `make_builtin_factory`.
+        name: The name of a factory, as for `load_factory`. "": none.
+        max_output: The largest output of a built-in job, as for `make_builtin_factory`.
 
     Raises:
-        JobFactoryNotFoundError: One of them cannot be loaded.
+        JobFactoryNotFoundError: A factory cannot be loaded.
     """
     named = [load_factory(name)] if name else []
     return combine([*named, *installed_factories()], make_builtin_factory(max_output))
@@ -46,17 +46,17 @@ def load_factory(name: str) -> JobFactory:
     """Imports a job factory.
 
     Args:
-        name: `module:attribute`; the module is looked for in the current directory too, after all
-            else, so that a file there never hides an installed package.
+        name: `module:attribute`. The current folder is searched last, so that a file there never hides an
+            installed package.
 
     Raises:
-        JobFactoryNotFoundError: The name has another form, or there is no such module or attribute, or
-            the module cannot be imported, or the attribute cannot be called.
+        JobFactoryNotFoundError: The name has another form, the module or the attribute does not exist, the
+            module cannot be imported, or the attribute is not a function.
     """
     module_name, _, attribute = name.partition(":")
     if not _is_path(module_name) or not _is_path(attribute):
         raise JobFactoryNotFoundError(
-            f"job factory {name!r} must be given as module:attribute, as my_jobs:factory"
+            f"job factory {name!r} must have the form module:attribute, such as my_jobs:factory"
         )
     found: Any = _import(module_name, name)
     for part in attribute.split("."):
@@ -69,31 +69,30 @@ def load_factory(name: str) -> JobFactory:
 
 
 def installed_factories() -> list[JobFactory]:
-    """Returns the factories that installed packages register, ordered by name of the entry point.
+    """Returns the factories that installed packages register, ordered by the name of the entry point.
 
     Raises:
-        JobFactoryNotFoundError: One of them cannot be loaded.
+        JobFactoryNotFoundError: A factory cannot be loaded.
     """
     found = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: (entry.name, entry.value))
     return [_load_entry_point(entry) for entry in found]
 
 
 def combine(factories: Sequence[JobFactory], builtin: JobFactory = builtin_factory) -> JobFactory:
-    """Returns a factory that asks several for a job.
+    """Returns a factory that asks several factories in order.
+
+    It raises UnknownJobTypeError if none of them knows the job type.
 
     Args:
-        factories: The user's, asked in their order.
-        builtin: The one that is asked last.
-
-    Returns:
-        A factory that raises UnknownJobTypeError when none knows the type.
+        factories: The factories of users.
+        builtin: The factory that is asked last.
     """
     in_order = (*factories, builtin)
 
     def factory(job_id: JobId) -> Job:
-        for each in in_order:
+        for candidate in in_order:
             try:
-                return each(job_id)
+                return candidate(job_id)
             except UnknownJobTypeError:
                 continue
         raise UnknownJobTypeError(job_id.type)
@@ -102,10 +101,10 @@ def combine(factories: Sequence[JobFactory], builtin: JobFactory = builtin_facto
 
 
 def knows_job_type(factory: JobFactory) -> Callable[[str], bool]:
-    """Returns what says whether a factory knows a job type; for the linter of specs.
+    """Returns a function that tells whether a factory knows a job type, for the linter.
 
-    A factory is asked for a job that nobody runs. One that fails in another way than with
-    UnknownJobTypeError knows the type: what it lacks may be there once a request needs the job.
+    The function creates a job of the type, which never runs. If the factory raises anything but
+    UnknownJobTypeError, it knows the type: whatever it lacks now may exist when a request needs the job.
     """
     answers: dict[str, bool] = {}
 
@@ -115,7 +114,11 @@ def knows_job_type(factory: JobFactory) -> Callable[[str], bool]:
         except UnknownJobTypeError:
             return False
         except Exception:
-            _log.warning("the job factory failed when asked for a job type", job_type=job_type, exc_info=True)
+            _log.warning(
+                "the job factory failed to create a job of a type that specs name",
+                job_type=job_type,
+                exc_info=True,
+            )
         return True
 
     def knows(job_type: str) -> bool:
@@ -141,7 +144,7 @@ def _import(module_name: str, name: str) -> Any:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _broken(name, error) from error
         raise JobFactoryNotFoundError(
-            f"job factory {name}: there is no module {module_name}, neither installed nor in {directory}"
+            f"job factory {name}: module {module_name} is neither installed nor in {directory}"
         ) from error
     except Exception as error:
         raise _broken(name, error) from error
@@ -173,9 +176,9 @@ def _broken(name: str, error: Exception) -> JobFactoryNotFoundError:
 
 
 def _place(error: Exception) -> str:
-    """Returns where in the user's module an import failed, as " (jobs.py, line 3)"."""
+    """Returns the line of the user's module at which an import failed, such as " (jobs.py, line 3)"."""
     if isinstance(error, SyntaxError):
-        return ""  # its text says where
+        return ""  # Its message contains the line.
     trace = error.__traceback__
     place = ""
     while trace is not None:

@@ -1,16 +1,16 @@
-"""Where a server listens, and with which certificate."""
+"""The address and the TLS files of an endpoint."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 GRPC_PORT_OFFSET = 10
-"""A server's gRPC port is its HTTP port plus this, unless it is set."""
+"""The default gRPC port of a server is its HTTP port plus this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens. Port 0 lets the system choose."""
+    """The address of an endpoint. With port 0, the system chooses the port."""
 
     host: str
     port: int
@@ -20,24 +20,27 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Reads host:port; ":port" is all addresses of this machine.
+        """Parses host:port. ":port" means all addresses of this machine.
 
         Raises:
-            ValueError: It has another form.
+            ValueError: The text has another form.
         """
         host, separator, port = text.rpartition(":")
         if not separator or not port.isdigit() or int(port) > 65535:
-            raise ValueError("must be host:port, as 127.0.0.1:32308")
-        return cls(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 (as asked)
+            raise ValueError("must be host:port, such as 127.0.0.1:32308")
+        return cls(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 (the user asked for it)
 
     def for_grpc(self) -> Address:
-        """The gRPC address of a server that has this HTTP address, unless another is set."""
+        """Returns the default gRPC address of a server with this HTTP address."""
         return Address(self.host, self.port + GRPC_PORT_OFFSET if self.port else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files for TLS. All empty: no TLS. A CA file makes a server ask its callers for certificates."""
+    """The PEM files for TLS. If all are empty, TLS is off.
+
+    A server with a CA file requires client certificates that this CA signed.
+    """
 
     cert_file: str = ""
     key_file: str = ""

@@ -1,7 +1,7 @@
-"""Structured logs: one line an event, on standard error.
+"""Structured logs on standard error, one line per event.
 
-At a terminal a line is made for reading, elsewhere it is one JSON object. Every event has a
-time, a level and a sentence; what it is about is in the fields request_id, job_id, runner_id.
+In a terminal a line is readable text, otherwise a JSON object. Every event has a time, a level and a
+message. The fields request_id, job_id and runner_id name the subject of the event.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def configure_logs(level: str, form: str) -> None:
 
     Args:
         level: "debug", "info", "warning" or "error".
-        form: "json", "text", or "auto" for text at a terminal and JSON elsewhere.
+        form: "json", "text", or "auto", which is text in a terminal and JSON otherwise.
     """
     if form == "auto":
         form = "text" if sys.stderr.isatty() else "json"
@@ -43,7 +43,7 @@ def configure_logs(level: str, form: str) -> None:
         ),
         cache_logger_on_first_use=True,
     )
-    _take_over_libraries(max(number, logging.WARNING))
+    _redirect_library_logs(max(number, logging.WARNING))
 
 
 def _last_processors(form: str) -> list[Processor]:
@@ -53,7 +53,7 @@ def _last_processors(form: str) -> list[Processor]:
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(serializer=_to_json),
         ]
-    # Not the formatter of rich, which shows the values of variables, passwords among them.
+    # The formatter of rich would show the values of local variables, including passwords.
     plain = structlog.dev.plain_traceback
     return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
 
@@ -63,7 +63,7 @@ def _to_json(event: EventDict, **_: object) -> bytes:
 
 
 class _LibraryHandler(logging.Handler):
-    """Passes the log records of libraries on as events."""
+    """Logs the records of libraries as events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger: WrappedLogger = structlog.get_logger("library")
@@ -75,7 +75,7 @@ class _LibraryHandler(logging.Handler):
         )
 
 
-def _take_over_libraries(level: int) -> None:
+def _redirect_library_logs(level: int) -> None:
     root = logging.getLogger()
     root.handlers = [_LibraryHandler()]
     root.setLevel(level)

@@ -1,4 +1,4 @@
-"""Plugins that the configuration names: the authenticator."""
+"""Loads the plugins that the configuration names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from spincycle_server.rpc import Authenticator
 
 
 def load_authenticator(name: str) -> Authenticator | None:
-    """Returns the authenticator that `auth.plugin` names; None for "".
+    """Returns the authenticator that `auth.plugin` names, or None if the name is "".
 
     Args:
-        name: `module:attribute` of a class without arguments, or of an object, that has a coroutine
-            `authenticate`. The module is looked for in the current directory too, after all else.
+        name: `module:attribute` of an object with a coroutine function `authenticate`, or of a class that is
+            created without arguments. The current folder is searched last.
 
     Raises:
-        ConfigError: There is none, or it has no `authenticate`.
+        ConfigError: The authenticator cannot be loaded, or it has no `authenticate`.
     """
     if not name:
         return None
@@ -31,11 +31,12 @@ def load_authenticator(name: str) -> Authenticator | None:
         if isinstance(plugin, type):
             plugin = plugin()
     except Exception as error:
-        said = f"option auth.plugin: cannot load {name!r}: {type(error).__name__}: {error}"
-        raise ConfigError(said, reason="BAD_CONFIG") from error
+        message = f"option auth.plugin: cannot load {name!r}: {type(error).__name__}: {error}"
+        raise ConfigError(message, reason="BAD_CONFIG") from error
     if not callable(getattr(plugin, "authenticate", None)):
         raise ConfigError(
-            f"option auth.plugin: {name} needs a coroutine authenticate(metadata, peer)", reason="BAD_CONFIG"
+            f"option auth.plugin: {name} must have a coroutine function authenticate(metadata, peer)",
+            reason="BAD_CONFIG",
         )
     authenticator: Authenticator = plugin
     return authenticator

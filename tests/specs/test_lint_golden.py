@@ -94,7 +94,7 @@ def test_a_request_manager_does_not_start_with_errors(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "args.yaml:5:23: error: in sequence unnamed-arg" in done.stderr
-    assert "`spincycle lint` shows all" in done.stderr
+    assert "`spincycle lint` prints all" in done.stderr
     assert "Traceback" not in done.stderr
 
 
