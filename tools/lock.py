@@ -1,7 +1,8 @@
-"""Pins all dependencies: writes requirements.lock and requirements-dev.lock from pyproject.toml.
+"""Pins all dependencies: writes the lock files from pyproject.toml.
 
-Each line is a package, its version and the hashes of its files; no registry is named, so that
-an installation takes whichever registry its machine is set up for.
+requirements.lock has the project with the extra `server`; requirements-dev.lock adds the extra `dev`. A lock
+file has the version and the file hashes of each package. It names no registry, so that an installation uses
+the registry that its machine is set up for.
 """
 
 from __future__ import annotations
