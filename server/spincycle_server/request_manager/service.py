@@ -142,7 +142,7 @@ class RequestManagerService:
     async def Stop(  # noqa: N802
         self, request: messages.StopRequest, context: CallContext
     ) -> messages.StopResponse:
-        """Stops a request, in whatever state it is."""
+        """Stops a request and its running jobs."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         self._access.check(context.caller, STOP, found.type, request.request_id)
         await self._stopper.stop(request.request_id)
