@@ -67,7 +67,7 @@ def rows_of(count: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
     Half of the requests are of type "nap" and never fail, one in a thousand is "rare". The newest few
     are not finished. All but one in ten have env=prod, ten have the same host.
     """
-    chance = random.Random(1)  # noqa: S311 (data of a benchmark)
+    chance = random.Random(1)
     ids = RequestIdGenerator()
     for index in range(count):
         created_at = time_of(index, count)
@@ -203,7 +203,7 @@ def measured(connections: dict[int, Connection], rounds: int) -> list[dict[str, 
 def insert_cost(engine: Engine) -> float:
     """Returns the microseconds that creating and finishing one request takes, in transactions of many."""
     ids = RequestIdGenerator()
-    chance = random.Random(2)  # noqa: S311
+    chance = random.Random(2)
     began = time.monotonic()
     for _ in range(0, INSERTED, BATCH):
         now = time.time_ns() // 1000

@@ -84,7 +84,7 @@ class CallThreads:
             result, error = None, None
             try:
                 result = function(*args)
-            except BaseException as raised:  # noqa: BLE001 (also SystemExit: the caller handles it)
+            except BaseException as raised:  # also SystemExit: the caller handles it
                 error = _raisable(raised)
             try:
                 loop.call_soon_threadsafe(settle, result, error)

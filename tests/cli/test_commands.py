@@ -288,7 +288,7 @@ def test_a_broken_pipe_is_silent(address: str) -> None:
 
 
 def test_a_full_disk_prints_one_sentence(address: str) -> None:
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
+    with open("/dev/full", "wb") as full:
         told = subprocess.run(
             [sys.executable, "-m", "spincycle_grpc.cli"],
             env={**os.environ, "SPINC_ADDR": address},

@@ -330,7 +330,7 @@ async def test_a_stream_that_fails_raises_an_error_and_logs_it(
 
     async def read() -> None:
         async for answer in stream_of(Reports(error)).call(sent(ReportRequest()), CONTEXT):
-            answers.append(answer)  # noqa: PERF401
+            answers.append(answer)
 
     raised, (event,) = await failed(read())
     assert len(answers) == 1

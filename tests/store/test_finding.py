@@ -53,7 +53,7 @@ class Row:
 
 def made_rows(count: int, seed: int) -> list[Row]:
     """Returns rows of few different values, so that all filters match some and times are the same often."""
-    chance = random.Random(seed)  # noqa: S311 (test data)
+    chance = random.Random(seed)
     ids = RequestIdGenerator()
     rows = []
     for _ in range(count):

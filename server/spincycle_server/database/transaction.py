@@ -23,7 +23,7 @@ from spincycle_server.database.types import Ascii, BoundedText, Microseconds, St
 MAX_TEXT = 1024 * 1024
 """Characters of statements that are sent at once, unless a single row is longer."""
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (UTC, as the session is)
+_EPOCH = datetime(1970, 1, 1)  # in UTC, like the session
 
 
 class RowStatement:

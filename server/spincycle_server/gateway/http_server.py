@@ -44,7 +44,7 @@ class HttpServer:
         port: The port on which the server listens, 0 before `start`.
     """
 
-    def __init__(  # noqa: PLR0917 (each is named above)
+    def __init__(
         self,
         app: Any,
         address: Address,
