@@ -1,10 +1,10 @@
-"""How fast the JSON codec is, against `google.protobuf.json_format`, on a chain of 1,000 jobs.
+"""Compares the JSON codec with `google.protobuf.json_format` on a chain of 1,000 jobs.
 
-The four are timed in turn, round after round, since the speed of a machine changes while it runs;
-each one's best round counts. Times are CPU time of this process, so that neighbours do not matter.
-Both codecs read their own text, and both make every field that the message has.
+The benchmark measures writing and reading of both codecs in alternating rounds, because the speed of a
+machine varies. The best round counts. Times are CPU times of this process. Each codec reads its own text,
+and both write every field of the message.
 
-Exit status: 1 if a target is missed.
+The exit status is 1 if the codec misses a target.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from spincycle_grpc.structs import fill_struct
 from spincycle_grpc.v1 import job_pb2, state_pb2
 
 HOSTS = 249
-"""Four jobs a host, and the noop jobs around the hosts and around the chain: 1,000."""
+"""With four jobs per host and four noop jobs around them, the chain has 1,000 jobs."""
 
 TARGETS = {"write": 4.0, "read": 8.0}
 
 
 def job_chain() -> job_pb2.JobChain:
-    """Returns the chain of `each` over hosts: noop, two shell commands, noop, for each host."""
+    """Returns a chain like that of `each` over hosts: a noop, two shell commands and a noop per host."""
     chain = job_pb2.JobChain(request_id="dc26aor8di16sqictj30", state=state_pb2.STATE_PENDING)
 
     def job(job_id: str, name: str, type_name: str, **fields: object) -> str:
@@ -60,7 +60,7 @@ def job_chain() -> job_pb2.JobChain:
 
 
 def best_of(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Returns the CPU seconds of each one's best round."""
+    """Returns the CPU seconds of the best round of each contender."""
     best = dict.fromkeys(contenders, float("inf"))
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -71,17 +71,17 @@ def best_of(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def main() -> int:
-    """Prints the table; returns the exit status."""
+    """Prints the results. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40, help="how often each is timed")
-    parser.add_argument("--json", type=Path, help="a file for the results")
+    parser.add_argument("--rounds", type=int, default=40, help="number of rounds")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
 
     chain = job_chain()
     ours = wire.encode(chain)
     theirs = json_format.MessageToJson(chain, always_print_fields_with_no_presence=True)
     if wire.decode(ours, job_pb2.JobChain) != chain or json_format.Parse(theirs, job_pb2.JobChain()) != chain:
-        raise AssertionError("a codec lost something")
+        raise AssertionError("a codec changed the message")
     best = best_of(
         {
             "write": lambda: wire.encode(chain),

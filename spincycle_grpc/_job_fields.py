@@ -1,6 +1,6 @@
-"""The fields of jobs that are dataclasses: filled from job args and JSON, and written as JSON.
+"""Fills the fields of dataclass jobs from job args and JSON, and writes them as JSON.
 
-Only fields that `__init__` takes count; `field(init=False)` leaves a field to the job alone.
+Fields with `field(init=False)` are ignored.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 
 @lru_cache(maxsize=1024)
 def _hints(owner: Any) -> dict[str, Any]:
-    """Returns the types of the fields that `__init__` takes, in their order."""
+    """Returns the types of the fields with `init=True`, in their order."""
     return {field.name: _hint(owner, field) for field in _init_fields(owner)}
 
 
 def _hint(owner: Any, field: dataclasses.Field[Any]) -> Any:
-    """Returns the type of one field; others may have types that exist for type checkers alone."""
+    """Returns the type of one field. The types of other fields may exist only for type checkers."""
     home = next(base for base in owner.__mro__ if field.name in inspect.get_annotations(base))
     alone = types.SimpleNamespace(__annotations__={field.name: field.type})
     try:
         return typing.get_type_hints(alone, vars(sys.modules[home.__module__]), dict(vars(home)))[field.name]
     except NameError as error:
         raise TypeError(
-            f"field {field.name} of {home.__name__}: {error}; import it for run time too, "
+            f"field {field.name} of {home.__name__}: {error}; import the type at run time, "
             "or give the field init=False"
         ) from error
 
@@ -51,14 +51,14 @@ def _init_fields(owner: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    """Returns a field's default, or MISSING."""
+    """Returns the default of a field, or MISSING."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
 def required(owner: type) -> list[str]:
-    """Returns the names of the fields of a dataclass that have no default."""
+    """Returns the names of a dataclass's fields without a default."""
     return [
         field.name
         for field in _init_fields(owner)
@@ -67,7 +67,7 @@ def required(owner: type) -> list[str]:
 
 
 def blank(owner: type[_T]) -> _T:
-    """Makes an object of a dataclass: its required fields are missing, the others have their defaults."""
+    """Creates an object of a dataclass without its required fields. Other fields have their defaults."""
     made = owner.__new__(owner)
     for field in dataclasses.fields(typing.cast(Any, owner)):
         value = _default(field)
@@ -77,16 +77,16 @@ def blank(owner: type[_T]) -> _T:
 
 
 def fill(target: Any, values: Mapping[str, Any], noun: str) -> None:
-    """Sets the fields that `values` names, then calls `__post_init__` if there is one.
+    """Sets the fields that `values` names. Then it calls `__post_init__`, if there is one.
 
     Args:
-        target: An object of a dataclass; it may be frozen.
-        values: JSON values by field name; names that are no fields are ignored.
-        noun: What errors call a value, as "job arg".
+        target: An object of a dataclass, which may be frozen.
+        values: JSON values by field name. Unknown names are ignored.
+        noun: The word for a value in errors, for example "job arg".
 
     Raises:
-        ValueError: A value of the wrong type, or none for a field that has no value yet.
-        TypeError: A field has a type that JSON does not have.
+        ValueError: A value has the wrong type, or a field without a default has no value.
+        TypeError: A field has an unsupported type.
     """
     owner: Any = type(target)
     for name, hint in _hints(owner).items():
@@ -100,21 +100,21 @@ def fill(target: Any, values: Mapping[str, Any], noun: str) -> None:
 
 
 def dump(target: Any) -> bytes:
-    """Returns the fields as a JSON object without white space, in their order, in UTF-8.
+    """Returns the fields in their order as a JSON object without white space, in UTF-8.
 
     Raises:
-        TypeError: A value that JSON does not have.
-        ValueError: A number that is not finite.
+        TypeError: A value is not JSON.
+        ValueError: A number is not finite.
     """
     return _ENCODER.encode(_plain(target)).encode()
 
 
 def load(target: Any, data: bytes) -> None:
-    """Fills the fields from what `dump` returned; no bytes stand for no fields.
+    """Fills the fields from the bytes of `dump`. Empty bytes have no fields.
 
     Raises:
-        ValueError: The bytes are not a JSON object, or as in `fill`.
-        TypeError: As in `fill`.
+        ValueError: The bytes are not a JSON object, or a value is wrong as in `fill`.
+        TypeError: A field has an unsupported type.
     """
     try:
         values = json.loads(data) if data else {}
@@ -126,7 +126,7 @@ def load(target: Any, data: bytes) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value in the types of the json module; others are left for it to refuse."""
+    """Converts a value to types of the json module, which refuses any type left."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in _init_fields(type(value))}
     if isinstance(value, bytes):
@@ -205,7 +205,7 @@ _SCALARS: dict[Any, Callable[[Any, str], Any]] = {
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Returns a JSON value as the type of a field."""
+    """Converts a JSON value to the type of a field."""
     scalar = _SCALARS.get(hint)
     if scalar is not None:
         return scalar(value, where)

@@ -1,4 +1,4 @@
-"""Durations as specs write them ("1h30m", "1.5s") and as messages show them."""
+"""Parses and formats durations as specs and messages write them ("1h30m", "1.5s")."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LONGEST = 2**63 - 1
 
 
 def parse_duration(text: str, *, days: bool = False) -> int:
-    """Returns the nanoseconds of a duration.
+    """Returns a duration in nanoseconds.
 
-    It is a row of numbers, each with its unit (ns, us, ms, s, m or h) and perhaps a fraction;
+    A duration is a sequence of numbers with units (ns, us, ms, s, m or h). The numbers may have fractions.
     "0" needs no unit.
 
     Args:
         text: The duration.
-        days: Whether d is a unit too, of 24 hours. Specs and the wire do not know it.
+        days: Whether the unit d, 24 hours, is allowed. Specs and messages do not have it.
 
     Raises:
-        ValueError: The text is no duration, or longer than 2^63-1 nanoseconds; says what it must be.
+        ValueError: The text is not a duration, or the duration exceeds 2^63-1 nanoseconds.
     """
     if text == "0":
         return 0
@@ -44,17 +44,17 @@ def parse_duration(text: str, *, days: bool = False) -> int:
         total += int(fraction or 0) * unit // 10 ** len(fraction)
         position = part.end()
     if position == 0 or position < len(text):
-        raise ValueError(f"must be a duration, as {'90d, 36h' if days else '500ms, 1.5s'} or 1h30m")
+        raise ValueError(f"must be a duration, for example {'90d, 36h' if days else '500ms, 1.5s'} or 1h30m")
     if total > _LONGEST:
         raise ValueError("must be a duration of at most 292 years")
     return total
 
 
 def format_duration(nanoseconds: int) -> str:
-    """Returns a duration as text: "1h30m0s", "30s", "1.5s", "50ms", "0s".
+    """Formats a duration, for example "1h30m0s", "30s", "1.5s", "50ms" or "0s".
 
-    From one second on it has hours, minutes and seconds, from the first that is not zero;
-    below that it has the largest unit that leaves a whole part.
+    A duration of one second or more has hours, minutes and seconds without leading zero parts. A shorter
+    one has the largest unit in which it is at least 1.
     """
     if nanoseconds == 0:
         return "0s"

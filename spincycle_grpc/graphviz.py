@@ -1,4 +1,4 @@
-"""Drawing with Graphviz, where it is installed."""
+"""Draws graphs with Graphviz, if it is installed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import subprocess
 
 from spincycle_grpc.errors import DeadlineExceededError, FailedPreconditionError, InternalError
 
-_LONGEST_COMPLAINT = 300
+_LONGEST_ERROR = 300
 
 
 def draw_svg(dot: str, limit: float = 60.0) -> str:
-    """Returns a graph in Graphviz's language as an SVG drawing.
+    """Draws a graph as SVG.
 
     Args:
-        dot: The graph.
-        limit: How many seconds the drawing may take.
+        dot: The graph in Graphviz's DOT language.
+        limit: Seconds that Graphviz may take.
 
     Raises:
         FailedPreconditionError: Graphviz is not installed. Reason: GRAPHVIZ_MISSING.
@@ -23,7 +23,7 @@ def draw_svg(dot: str, limit: float = 60.0) -> str:
     """
     try:
         drawn = subprocess.run(
-            ["dot", "-Tsvg"],  # noqa: S607 (the Graphviz that the user's PATH finds is the one to use)
+            ["dot", "-Tsvg"],  # noqa: S607 (uses the Graphviz on the user's PATH)
             input=dot.encode(),
             capture_output=True,
             timeout=limit,
@@ -31,15 +31,15 @@ def draw_svg(dot: str, limit: float = 60.0) -> str:
         )
     except OSError as error:
         raise FailedPreconditionError(
-            "svg needs Graphviz, whose command dot cannot be run: install it, or use another format",
+            "the svg format needs the command dot of Graphviz: install Graphviz, or use another format",
             reason="GRAPHVIZ_MISSING",
         ) from error
     except subprocess.TimeoutExpired as error:
         raise DeadlineExceededError(
-            f"Graphviz did not draw the graph within {limit:g} seconds: use another format for a large one",
+            f"Graphviz did not draw the graph within {limit:g} seconds: use another format for large graphs",
             reason="GRAPHVIZ_TOO_SLOW",
         ) from error
     if drawn.returncode != 0:
-        complaint = drawn.stderr.decode(errors="replace").strip()[:_LONGEST_COMPLAINT]
-        raise InternalError(f"Graphviz failed: {complaint}", reason="GRAPHVIZ_FAILED")
+        output = drawn.stderr.decode(errors="replace").strip()[:_LONGEST_ERROR]
+        raise InternalError(f"Graphviz failed: {output}", reason="GRAPHVIZ_FAILED")
     return drawn.stdout.decode()

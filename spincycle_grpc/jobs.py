@@ -1,6 +1,6 @@
-"""The job SDK: what a job is, what it returns, and how the servers come by one.
+"""The job SDK: the base class of jobs, their results, and job factories.
 
-A job type is a class, a subclass of Job. A job factory makes a job of a type that it knows:
+A job type is a subclass of Job. A job factory creates jobs of the types that it knows:
 
     @dataclass
     class Drain(Job):
@@ -13,8 +13,8 @@ A job type is a class, a subclass of Job. A job factory makes a job of a type th
 
     factory = JobTypes({"drain": Drain})
 
-The Request Manager makes the job, calls `create` and `serialize`, and throws the object away. For
-each try, the Job Runner makes it anew, calls `deserialize` with those bytes, then `run`.
+The Request Manager creates the job, calls `create` and `serialize`, and discards the object. For each try,
+the Job Runner creates a new object, calls `deserialize` with the bytes, and then calls `run`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _EXIT_LIMIT = 1 << 63
 
 
 class UnknownJobTypeError(InternalError):
-    """A job factory does not know a type of job. Reason: UNKNOWN_JOB_TYPE.
+    """A job factory does not know a job type. Reason: UNKNOWN_JOB_TYPE.
 
     Attributes:
-        job_type: The type that was asked for.
+        job_type: The unknown type.
     """
 
     def __init__(self, job_type: str) -> None:
@@ -46,7 +46,7 @@ class UnknownJobTypeError(InternalError):
 
 
 class JobFactoryError(InternalError):
-    """A job factory returned what is not a new job. Reason: BAD_JOB_FACTORY."""
+    """A job factory did not return a new job. Reason: BAD_JOB_FACTORY."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="BAD_JOB_FACTORY")
@@ -54,13 +54,13 @@ class JobFactoryError(InternalError):
 
 @dataclass(frozen=True, slots=True)
 class JobId:
-    """Which job of which request.
+    """The identity of a job.
 
     Attributes:
-        type: The job type, as in the spec.
-        name: The name of the node in the spec that the job was built from.
+        type: The job type in the spec.
+        name: The name of the spec node that the job was built from.
         id: Four characters of 0-9A-Za-z, unique in the request.
-        request_id: The request that the job belongs to.
+        request_id: The id of the request.
     """
 
     type: str
@@ -71,20 +71,20 @@ class JobId:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """How one try of a job ended.
+    """The result of one try of a job.
 
     Attributes:
         state: COMPLETE, FAIL or, after `stop`, STOPPED. Any other state counts as a failure.
-        exit: The exit code, a signed number of 64 bits; 0 is success.
-        error: What went wrong, in one line; "" for nothing.
-        stdout: The output. The runner keeps the two ends of one that is very long.
-        stderr: The error output, likewise.
+        exit: The exit code, a signed 64-bit number. 0 is success.
+        error: The error in one line. Empty: no error.
+        stdout: The output. If it is very long, the runner keeps only its beginning and end.
+        stderr: The error output. If it is very long, the runner keeps only its beginning and end.
 
-    Text that UTF-8 cannot hold (lone surrogates) is replaced by question marks.
+    Characters that UTF-8 cannot encode (lone surrogates) become question marks.
 
     Raises:
-        TypeError: A value of another type.
-        ValueError: A number that is no state, or an exit code beyond 64 bits.
+        TypeError: A value has the wrong type.
+        ValueError: `state` is not a state, or `exit` does not fit into 64 bits.
     """
 
     state: State = State.COMPLETE
@@ -97,30 +97,32 @@ class Return:
         if self.state.__class__ is not State:
             object.__setattr__(self, "state", State(self.state))
         if not isinstance(self.exit, int) or isinstance(self.exit, bool):
-            raise TypeError(f"exit of a Return is a whole number, not {self.exit!r}")
+            raise TypeError(f"exit of a Return must be a whole number, not {self.exit!r}")
         if not -_EXIT_LIMIT <= self.exit < _EXIT_LIMIT:
-            raise ValueError(f"exit of a Return has 64 bits: {self.exit} is too large")
+            raise ValueError(f"exit of a Return must fit into 64 bits: {self.exit} does not")
         for name in ("error", "stdout", "stderr"):
             text = getattr(self, name)
             if not isinstance(text, str):
-                raise TypeError(f"{name} of a Return is text, not {type(text).__name__}")
+                raise TypeError(f"{name} of a Return must be text, not {type(text).__name__}")
             if not text.isascii():
                 object.__setattr__(self, name, text.encode("utf-8", "replace").decode())
 
 
 class Job(ABC):
-    """One job. Subclasses implement `run`; all else has a default that works.
+    """The base class of jobs. Subclasses must implement `run`; all other methods have defaults.
 
-    A subclass that is a dataclass is filled from the job args and kept by itself: each field is the
-    job arg of its name, and a field without a default is one that must be given. Text becomes the
-    number or boolean that the field's type asks for, since args from a command line are text. The
-    bytes are the fields as JSON, in their order. Types: str, int, float, bool, bytes (base64), list,
-    tuple, dict with text keys, dataclasses, `X | None` and Any. Fields with `field(init=False)` are
-    neither filled nor kept: they are for what `run` holds while it runs.
+    If the subclass is a dataclass, the defaults of `create`, `serialize` and `deserialize` handle its
+    fields. Each field gets the job arg of the same name. A field without a default is a required arg. Text
+    is converted to the number or boolean that the field's type requires, because args from a command line
+    are text. The bytes are the fields as JSON, in their order.
+
+    Field types may be str, int, float, bool, bytes (base64), list, tuple, dict with text keys, dataclasses,
+    `X | None` and Any. Fields with `field(init=False)` are neither filled nor stored; use them for state
+    during `run`.
 
     Attributes:
-        id: Which job this is. Set by the server once the factory has made the job, thus not yet
-            there in `__init__`.
+        id: The identity of the job. The server sets it after the factory has returned the job, so it is not
+            available in `__init__`.
     """
 
     id: JobId
@@ -129,43 +131,41 @@ class Job(ABC):
         super().__init_subclass__(**kwargs)
         for name in get_annotations(cls):
             if name in _RESERVED:
-                raise TypeError(
-                    f"{cls.__name__}: a job has no field {name!r}, the name is taken; choose another"
-                )
+                raise TypeError(f"{cls.__name__}: the field name {name!r} is reserved: choose another one")
 
     def create(self, job_args: dict[str, Any]) -> None:
-        """Takes in the job args, while the Request Manager builds the chain. May block: it runs in a thread.
+        """Reads the job args when the Request Manager builds the chain. It runs in a thread, so it may block.
 
-        The default fills the fields of a dataclass and then calls its `__post_init__`, if there is one.
+        The default fills the fields of a dataclass. Then it calls `__post_init__`, if there is one.
 
         Args:
-            job_args: The args that the spec gives to the node. What is added here, the spec's
-                `sets:` can pass on to later nodes.
+            job_args: The args that the spec passes to the node. Args that this method adds can be passed to
+                later nodes with `sets:` in the spec.
 
         Raises:
-            Exception: Anything; the request is then refused with its text.
+            Exception: Any exception refuses the request. The error contains its text.
         """
         if is_dataclass(self):
             _job_fields.fill(self, job_args, "job arg")
 
     def serialize(self) -> bytes:
-        """Returns what `deserialize` needs to make the job again; kept in the database with the chain.
+        """Returns the bytes from which `deserialize` restores the job. They are stored with the chain.
 
-        The default returns the fields of a dataclass as a JSON object, and nothing for other jobs.
+        The default returns the fields of a dataclass as a JSON object. For other classes it returns no bytes.
 
         Raises:
-            Exception: Anything; the request is then refused with its text.
+            Exception: Any exception refuses the request. The error contains its text.
         """
         return _job_fields.dump(self) if is_dataclass(self) else b""
 
     def deserialize(self, data: bytes) -> None:
-        """Takes in what `serialize` returned, in the Job Runner, before each try.
+        """Restores the job from the bytes of `serialize`, in the Job Runner, before each try.
 
-        The default is the reverse of the default of `serialize`: fields that the bytes lack keep their
-        defaults and keys that are no fields are ignored, so that a class can change while requests wait.
+        The default fills the fields of a dataclass. Missing fields keep their defaults and unknown keys are
+        ignored, so a class can change while requests wait.
 
         Raises:
-            Exception: Anything; the try is then FAIL with its text.
+            Exception: Any exception makes the try FAIL. The error contains its text.
         """
         if is_dataclass(self):
             _job_fields.load(self, data)
@@ -174,51 +174,51 @@ class Job(ABC):
     def run(self, job_data: dict[str, Any]) -> Return | Awaitable[Return]:
         """Does the work of one try. A plain function runs in a thread, an `async def` on the event loop.
 
-        A try that was running when its runner died is run again: do nothing that must not happen twice.
+        A try that was running when its runner died runs again, so its effects must be safe to repeat.
 
         Args:
-            job_data: What the jobs before this one put here; what this one puts here, any JSON,
-                reaches the jobs right after it if it is COMPLETE.
+            job_data: The data of the jobs before this one. JSON values that this method adds are passed to
+                the jobs directly after it, if this job is COMPLETE.
 
         Raises:
-            Exception: Anything; the try is then FAIL with exit 1.
+            Exception: Any exception makes the try FAIL with exit 1.
         """
 
     def stop(self) -> Awaitable[None] | None:
-        """Asks a running try to end soon, with state STOPPED. May be an `async def`, which runs on the loop.
+        """Asks a running try to end soon with state STOPPED. An `async def` runs on the event loop.
 
-        It may be called when `run` has just begun or just ended. A try that has not ended ten seconds
-        later is given up. The default does nothing.
+        The call can come just after `run` has started or ended. A try that has not ended ten seconds later is
+        abandoned. The default does nothing.
         """
         return None
 
     def status(self) -> str:
-        """Returns what the running try does right now, in a few words. It must answer at once."""
+        """Describes in a few words what the running try does. It must return immediately."""
         return "running"
 
 
 _RESERVED = frozenset({"id", "create", "serialize", "deserialize", "run", "stop", "status"})
 
 JobFactory = Callable[[JobId], Job]
-"""Makes a new job of `job_id.type`, or raises UnknownJobTypeError. It is called from several threads."""
+"""Creates a job of type `job_id.type`, or raises UnknownJobTypeError. Several threads may call it."""
 
 
 class JobTypes:
-    """A job factory made of a table: the name of a job type to what makes such a job.
+    """A job factory with a table of job types.
 
-    That is a class, or a function for jobs that need more than their args (a client, say). Both are
-    called without arguments, but a dataclass may have fields without a default; these are missing
-    until `create` or `deserialize` has filled them.
+    The table maps the name of a type to a subclass of Job, or to a function that creates the job. Use a
+    function if the job needs more than its args, for example a client. Both are called without arguments.
+    The fields of a dataclass that have no default are missing until `create` or `deserialize` sets them.
 
     Raises:
-        TypeError: What stands for a type is neither a function nor a subclass of Job with a `run`.
+        TypeError: An entry is neither a function nor a subclass of Job that implements `run`.
     """
 
     def __init__(self, makers: Mapping[str, type[Job] | Callable[[], Job]]) -> None:
         self._makers = {name: _checked_maker(name, maker) for name, maker in makers.items()}
 
     def __call__(self, job_id: JobId) -> Job:
-        """Makes a new job. Raises UnknownJobTypeError for a type that is not in the table."""
+        """Creates a job. Raises UnknownJobTypeError if the type is not in the table."""
         maker = self._makers.get(job_id.type)
         if maker is None:
             raise UnknownJobTypeError(job_id.type)
@@ -240,12 +240,12 @@ def _checked_maker(name: str, maker: type[Job] | Callable[[], Job]) -> Callable[
 
 
 def make_job(factory: JobFactory, job_id: JobId) -> Job:
-    """Makes a job and tells it its id: the way in which the servers call a factory.
+    """Calls a factory as the servers do: creates a job and sets its id.
 
     Raises:
         UnknownJobTypeError: The factory does not know the type.
-        JobFactoryError: The factory returned no job, or one that it had made for another id.
-        Exception: Whatever else the factory raises.
+        JobFactoryError: The factory did not return a job, or returned a job that has another id.
+        Exception: Any other exception of the factory.
     """
     job = factory(job_id)
     if not isinstance(job, Job):
@@ -255,7 +255,7 @@ def make_job(factory: JobFactory, job_id: JobId) -> Job:
     known_id = getattr(job, "id", None)
     if known_id is not None and known_id != job_id:
         raise JobFactoryError(
-            f"the job factory returned the same job twice for job type {job_id.type}: make a new one"
+            f"the job factory returned the same job twice for job type {job_id.type}: return a new one"
         )
-    object.__setattr__(job, "id", job_id)  # also where the job is a frozen dataclass
+    object.__setattr__(job, "id", job_id)  # Works for frozen dataclasses too.
     return job

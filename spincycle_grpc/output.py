@@ -1,4 +1,4 @@
-"""The output of jobs, kept up to a limit: both ends of it, and a note of what was cut out between."""
+"""Limits the output of jobs: keeps its beginning and its end, with a note for the middle."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _LONGEST_NOTE = len(_NOTE.format(2**63))
 
 
 class OutputBuffer:
-    """Takes bytes as a process writes them, and keeps no more of them than it may.
+    """Collects the bytes that a process writes, up to a limit.
 
-    Bytes that are not UTF-8 become U+FFFD, and count as its three bytes.
+    Bytes that are not UTF-8 become U+FFFD, which counts as three bytes.
     """
 
     def __init__(self, limit: int) -> None:
-        """Makes an empty buffer.
+        """Creates an empty buffer.
 
         Args:
-            limit: The most bytes that the text may have in UTF-8, the note included. The note
-                is written whole even if it is longer than that.
+            limit: The maximum size of the text in bytes of UTF-8, including the note. The note is complete
+                even if it exceeds the limit.
         """
         room = max(0, limit - _LONGEST_NOTE)
         self._limit = limit
@@ -31,11 +31,11 @@ class OutputBuffer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, data: bytes) -> None:
-        """Adds bytes; a character may be split between two calls."""
+        """Adds bytes. A character may be split between two calls."""
         self._add(self._decoder.decode(data).encode())
 
     def text(self) -> str:
-        """Ends the output and returns it, as text of at most `limit` bytes."""
+        """Ends the output. Returns it as text of at most `limit` bytes."""
         self._add(self._decoder.decode(b"", final=True).encode())
         if self._size <= self._limit:
             return (self._head + self._tail).decode()
@@ -50,7 +50,7 @@ class OutputBuffer:
         taken = max(0, self._limit - len(self._head))
         self._head += data[:taken]
         self._tail += data[taken:]
-        if len(self._tail) > 2 * self._tail_room + 65536:  # seldom: moving bytes costs
+        if len(self._tail) > 2 * self._tail_room + 65536:  # Rarely, because moving bytes is slow.
             del self._tail[: len(self._tail) - self._tail_room]
 
 
@@ -58,12 +58,12 @@ _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
 
 def _whole_characters(data: bytearray) -> bytearray:
-    """Returns UTF-8 without the first bytes of a character whose other bytes are missing."""
+    """Returns UTF-8 without an incomplete character at its end."""
     return data[: len(data.decode("utf-8", "ignore").encode())]
 
 
 def cut_output(text: str, limit: int) -> str:
-    """Returns text of at most `limit` bytes in UTF-8: as it is, or with a note in place of its middle."""
+    """Returns text of at most `limit` bytes in UTF-8. A note replaces the middle of longer text."""
     if len(text) * 4 <= limit:
         return text
     data = text.encode("utf-8", "replace")

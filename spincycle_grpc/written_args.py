@@ -1,4 +1,4 @@
-"""The args of a request as people write them on a command line."""
+"""Parses the args of a request on a command line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from spincycle_grpc.errors import InvalidArgumentError
 
 
 def parse_written_args(words: Iterable[str]) -> dict[str, object]:
-    """Returns the args that words stand for.
+    """Parses words of the form `name=text` or `name:=JSON`.
 
-    `name=text` is an arg whose value is text, whatever it looks like; `name:=JSON` is one whose
-    value is the JSON: a list, a number, true.
+    The value after `=` is always text. The value after `:=` is JSON, for example a list, a number or true.
 
     Raises:
-        InvalidArgumentError: A word has another form, or what should be JSON is none, or an arg is
-            there twice. Reason: BAD_WRITTEN_ARG.
+        InvalidArgumentError: A word has another form, its JSON is invalid, or an arg is given twice.
+            Reason: BAD_WRITTEN_ARG.
     """
     args: dict[str, object] = {}
     for word in words:
@@ -24,7 +23,7 @@ def parse_written_args(words: Iterable[str]) -> dict[str, object]:
         is_json = name.endswith(":")
         name = name.removesuffix(":")
         if not equals or not name:
-            raise _bad(f"{word!r} must be arg=value, or arg:=JSON")
+            raise _bad(f"{word!r} must be ARG=VALUE or ARG:=JSON")
         if not _is_unicode(text):
             raise _bad(f"arg {name!r} has a value that is not Unicode text")
         if name in args:
@@ -36,7 +35,7 @@ def parse_written_args(words: Iterable[str]) -> dict[str, object]:
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # Bytes of a command line that are not the terminal's encoding.
+    except UnicodeEncodeError:  # The command line has bytes that are invalid in the terminal's encoding.
         return False
     return True
 
@@ -45,11 +44,11 @@ def _parse_json(name: str, text: str) -> object:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise _bad(f"arg {name!r} must be JSON after ':=', as {name}:='[\"a\", \"b\"]'") from error
+        raise _bad(f"arg {name!r} must be JSON after ':=', for example {name}:='[\"a\", \"b\"]'") from error
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _bad(message: str) -> InvalidArgumentError:

@@ -1,4 +1,4 @@
-"""Job chains for people to look at: as a text tree, for Graphviz, for Mermaid, and as JSON."""
+"""Renders job chains as a text tree, for Graphviz, for Mermaid, or as JSON."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _RENDERERS: dict[str, Callable[[JobChain], str]] = {
 }
 
 FORMATS = tuple(_RENDERERS)
-"""The formats there are."""
+"""The names of the formats."""
 
 
 def render(chain: JobChain, output_format: str) -> str:
-    """Returns a job chain as text in one of FORMATS, with a line break at its end.
+    """Renders a job chain in one of FORMATS. The text ends with a line break.
 
-    The time is linear in the size of the chain, however deep its sequences nest.
+    The time is linear in the size of the chain, even if its sequences nest deep.
 
     Raises:
-        KeyError: There is no such format.
+        KeyError: The format does not exist.
     """
     return _RENDERERS[output_format](chain)

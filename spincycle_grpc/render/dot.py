@@ -1,4 +1,4 @@
-"""A job chain in the language of Graphviz: a box for each job, a cluster for each sequence."""
+"""Renders a job chain in Graphviz's DOT language, with a box per job and a cluster per sequence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD = """digraph chain {
 
 
 def to_dot(chain: JobChain) -> str:
-    """Returns a job chain as a Graphviz graph."""
+    """Renders a job chain as a Graphviz graph."""
     lines = [_HEAD]
     for step in Layout(chain).walk():
         if step.kind is Kind.END_SEQUENCE:

@@ -1,4 +1,4 @@
-"""How a job and what belongs to it are put into words."""
+"""The labels of jobs and sequences in all renderings."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ _LONGEST_VALUE = 60
 
 
 def is_noop(job: Job) -> bool:
-    """Whether a job does nothing but join others."""
+    """Whether a job only joins other jobs."""
     return job.name == job.type == "noop" and not job.bytes
 
 
 def plain(text: str) -> str:
-    """Returns text without anything that a terminal would act on."""
+    """Returns text without characters that control a terminal."""
     return text if text.isprintable() else json.dumps(text)
 
 
 def title(job: Job) -> str:
-    """Returns the name and the type of a job, `drain (shell-command)`, or `noop`."""
+    """Returns the name and type of a job, for example `drain (shell-command)`, or `noop`."""
     return "noop" if is_noop(job) else f"{plain(job.name)} ({plain(job.type)})"
 
 
 def args(job: Job) -> list[str]:
-    """Returns the args of a job, each as `name=value`, by name; values are JSON, long ones cut."""
+    """Returns the args of a job as `name=value`, sorted by name. Values are JSON; long ones are cut."""
     if not job.HasField("args"):
         return []
     return [f"{plain(name)}={_short(value)}" for name, value in sorted(from_struct(job.args).items())]
 
 
 def limits(job: Job) -> list[str]:
-    """Returns what is said of the tries and the time of a job: `retry 2`, `wait 50ms`, `timeout 5m`."""
+    """Returns the retries and the timeout of a job: `retry 2`, `wait 50ms`, `timeout 5m`."""
     return _limits(job.retry, job.retry_wait, job.timeout)
 
 
 def sequence_limits(job: Job) -> list[str]:
-    """Returns the same of the sequence that begins with a job."""
+    """Returns the retries and the timeout of the sequence that starts with a job."""
     return _limits(job.sequence_retry, job.sequence_retry_wait, job.sequence_timeout)
 
 

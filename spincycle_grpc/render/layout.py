@@ -1,4 +1,4 @@
-"""In which order the jobs of a chain are shown: sequence in sequence, each job after those before it."""
+"""The order in which the jobs of a chain are shown: nested by sequence, each job after its parents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROOT = ""
 
 
 class Kind(Enum):
-    """What a step of the walk over a chain is."""
+    """The kind of a step in a walk over a chain."""
 
     BEGIN_SEQUENCE = 1
     JOB = 2
@@ -20,13 +20,13 @@ class Kind(Enum):
 
 
 class Step(NamedTuple):
-    """One step of the walk over a chain.
+    """One step of a walk over a chain.
 
     Attributes:
-        kind: What it is.
-        job: The job; for a sequence, its first job.
-        depth: The number of sequences around it.
-        is_last: Nothing comes after it in the sequence around it.
+        kind: The kind of the step.
+        job: The job. For a sequence, its first job.
+        depth: The number of sequences around the job.
+        is_last: Whether it is the last item in the sequence around it.
     """
 
     kind: Kind
@@ -38,18 +38,18 @@ class Step(NamedTuple):
 class Layout:
     """A chain as a tree of sequences.
 
-    A sequence's first job begins it, and is no job inside it. Chains that come from elsewhere may
-    not say which sequence is around which; these sequences are shown side by side.
+    The first job of a sequence stands for the sequence, and is not an item in it. Chains of the original do
+    not say which sequence contains which. Their sequences are shown side by side.
 
     Args:
-        chain: The chain, which must not change while the layout is used.
+        chain: The chain. It must not change while the layout is in use.
 
     Attributes:
-        parents: Job id to the ids of the jobs right before it.
+        parents: For each job id, the ids of the jobs directly before it.
     """
 
     def __init__(self, chain: JobChain) -> None:
-        # Reading a map of messages costs more than reading a dict, and each job is read often.
+        # Each job is read often, and a dict is faster than a map of messages.
         self._jobs = dict(chain.jobs.items())
         self._children = {job_id: list(job_ids.ids) for job_id, job_ids in chain.adjacency_list.items()}
         self.parents: dict[str, list[str]] = {job_id: [] for job_id in self._jobs}
@@ -61,7 +61,7 @@ class Layout:
             self._put(job_id)
 
     def _in_order(self) -> list[str]:
-        """Returns the job ids, each after those before it, and one branch after the other."""
+        """Returns the job ids in topological order, one branch after the other."""
         unseen_parents = {job_id: len(parents) for job_id, parents in self.parents.items()}
         stack = sorted((job_id for job_id, count in unseen_parents.items() if not count), reverse=True)
         order = []
@@ -75,7 +75,7 @@ class Layout:
         return order
 
     def _put(self, job_id: str) -> None:
-        """Puts a job into its sequence, and that one, when it is new, into the one around it."""
+        """Adds a job to its sequence. Adds a new sequence to the one around it."""
         if job_id in self._inside:
             return
         item = job_id
@@ -93,7 +93,7 @@ class Layout:
         self._inside[around].append(item)
 
     def walk(self) -> Iterator[Step]:
-        """Yields the jobs and the ends of sequences in the order in which they are shown."""
+        """Yields the jobs and the ends of sequences in display order."""
         stack = [iter(self._steps(_ROOT))]
         opened: list[Step] = []
         while stack:

@@ -1,4 +1,4 @@
-"""A job chain in the language of Mermaid, which Markdown viewers draw."""
+"""Renders a job chain in the Mermaid language, which many Markdown viewers draw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SAFE = frozenset(" -_.,:/@()")
 
 
 def to_mermaid(chain: JobChain) -> str:
-    """Returns a job chain as a Mermaid flowchart."""
+    """Renders a job chain as a Mermaid flowchart."""
     lines = ["flowchart TD\n"]
     for step in Layout(chain).walk():
         if step.kind is Kind.END_SEQUENCE:
@@ -26,7 +26,7 @@ def to_mermaid(chain: JobChain) -> str:
 
 
 def _name(job_id: str) -> str:
-    # A prefix, since some words, `end` among them, are the language's own.
+    # The prefix avoids Mermaid's keywords, as `end`.
     return f"job_{job_id}"
 
 
@@ -37,5 +37,5 @@ def _box(job: Job) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Returns text in quotes, with all that could mean something as a character code."""
+    """Returns quoted text. Characters that may have a meaning become character codes."""
     return '"' + "".join(c if c.isalnum() or c in _SAFE else f"#{ord(c)};" for c in text) + '"'

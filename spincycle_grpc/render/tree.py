@@ -1,6 +1,6 @@
-"""A job chain as a tree of text: what is in a sequence stands below its first job, further to the right.
+"""Renders a job chain as a text tree. The jobs of a sequence are indented below its first job.
 
-A job comes right after the one on the line above, unless an arrow says after which.
+A job directly follows the job on the line above, unless an arrow names other jobs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST_PARENTS = 4
 
 
 def to_tree(chain: JobChain) -> str:
-    """Returns a job chain as a tree of text."""
+    """Renders a job chain as a text tree."""
     layout = Layout(chain)
     lines = [_heading(chain)]
     indents = [""]

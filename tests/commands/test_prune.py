@@ -76,7 +76,7 @@ async def test_a_terminal_shows_a_bar_and_an_interruption_keeps_the_rest(url: st
     ("arguments", "message"),
     [
         ([], "Missing option '--older-than'"),
-        (["--older-than", "90"], "'90' must be a duration, as 90d, 36h or 1h30m"),
+        (["--older-than", "90"], "'90' must be a duration, for example 90d, 36h or 1h30m"),
         (["--older-than", "0s"], "must be positive"),
         (["--older-than", "-1d"], "'-1d' must be a duration"),
         (["--older-than", "1d", "--db", "oracle://x/y"], "databases of kind 'oracle' are not supported"),

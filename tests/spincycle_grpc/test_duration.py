@@ -19,7 +19,7 @@ def test_days_where_they_are_asked_for(text: str, nanoseconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["1d", "1h1d", "1d1h"])
 def test_specs_know_no_days(text: str) -> None:
-    with pytest.raises(ValueError, match=r"must be a duration, as 500ms, 1\.5s or 1h30m"):
+    with pytest.raises(ValueError, match=r"must be a duration, for example 500ms, 1\.5s or 1h30m"):
         parse_duration(text)
 
 

@@ -60,12 +60,17 @@ class _Time(click.ParamType[datetime]):
 @click.option(
     "--limit",
     type=click.IntRange(0),
+    metavar="NUMBER",
     default=100,
     show_default=True,
     help="Maximum number of requests. 0: no maximum.",
 )
 @click.option(
-    "--offset", type=click.IntRange(0), default=0, help="Number of newest requests to skip. Needs a limit."
+    "--offset",
+    type=click.IntRange(0),
+    metavar="NUMBER",
+    default=0,
+    help="Number of newest requests to skip. Needs a limit.",
 )
 @client_options
 @pass_settings
