@@ -1,4 +1,4 @@
-"""Random messages of every type, made from the descriptors."""
+"""Random messages of every type, generated from the descriptors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
-"""What args and job data can hold."""
+"""The values that args and job data can have."""
 
 
 def messages(descriptor: Descriptor) -> st.SearchStrategy[Message]:
@@ -92,7 +92,7 @@ def _set(draw: st.DrawFn, message: Any, field: FieldDescriptor) -> None:
 
 
 def _holds_anything(message: Any, field: FieldDescriptor) -> bool:
-    """Whether a field has what JSON tells apart from none; an empty map or list is none."""
+    """Whether a field is written with omit_empty. An empty map or list is not."""
     value = getattr(message, field.name)
     return bool(value.ByteSize() if isinstance(value, Message) else value)
 
@@ -132,7 +132,7 @@ def _durations(draw: st.DrawFn) -> Duration:
 
 _SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     Struct.DESCRIPTOR.full_name: _structs(),
-    Value.DESCRIPTOR.full_name: _values(),  # null is how an unset one is written
+    Value.DESCRIPTOR.full_name: _values(),  # An unset Value is written as null.
     Duration.DESCRIPTOR.full_name: _durations(),
     Timestamp.DESCRIPTOR.full_name: st.builds(
         Timestamp, seconds=st.integers(*_SECONDS_OF_YEARS_1_TO_9999), nanos=st.integers(0, _NANOS)

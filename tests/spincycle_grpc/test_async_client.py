@@ -1,4 +1,4 @@
-"""The client for asyncio, against a server of grpc.aio."""
+"""The asyncio client, with a grpc.aio server."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_both_clients_have_the_same_methods() -> None:
     assert public(AsyncClient) == public(Client)
 
 
-async def test_every_method(manager: FakeManager, client: AsyncClient) -> None:
+async def test_every_method_returns_its_result(manager: FakeManager, client: AsyncClient) -> None:
     assert (await client.create("nap", {"ms": "1"})).id == REQUEST_ID
     assert len((await client.plan("nap")).job_chain.jobs) == 2
     assert [request.id for request in await client.find(type="nap")] == [REQUEST_ID]
@@ -67,7 +67,7 @@ async def test_every_method(manager: FakeManager, client: AsyncClient) -> None:
     assert all(0 < asked.time_remaining < 31 for asked in manager.asked)
 
 
-async def test_tries_and_errors(manager: FakeManager, client: AsyncClient) -> None:
+async def test_retries_and_errors(manager: FakeManager, client: AsyncClient) -> None:
     away = errors.UnavailableError("shutting down", reason="SHUTTING_DOWN", request_id=REQUEST_ID)
     manager.failures = {"Stop": [away, away], "Start": [away], "Create": [away]}
     await client.stop(REQUEST_ID)
@@ -82,7 +82,9 @@ async def test_tries_and_errors(manager: FakeManager, client: AsyncClient) -> No
         await client.get("nosuch")
 
 
-async def test_waiting(manager: FakeManager, client: AsyncClient) -> None:
+async def test_a_wait_reports_changes_until_the_request_ends(
+    manager: FakeManager, client: AsyncClient
+) -> None:
     manager.stages = [stage(State.PENDING), stage(State.RUNNING, 2), stage(State.COMPLETE, 5)]
     seen: list[int] = []
     ended = await client.wait(REQUEST_ID, on_change=lambda request: seen.append(request.state))
@@ -120,7 +122,7 @@ async def test_a_call_can_be_cancelled_and_closed(manager: FakeManager, client: 
         await client.version()
 
 
-async def test_a_channel_may_be_passed_in(manager: FakeManager) -> None:
+async def test_a_passed_channel_stays_open(manager: FakeManager) -> None:
     async with serving(manager) as address, grpc.aio.insecure_channel(address) as channel:
         async with AsyncClient(address, channel=channel) as client:
             assert await client.version() == "1.0.12"
@@ -128,7 +130,7 @@ async def test_a_channel_may_be_passed_in(manager: FakeManager) -> None:
             assert await client.version() == "1.0.12"
 
 
-async def test_a_server_that_is_not_there_or_silent(manager: FakeManager, client: AsyncClient) -> None:
+async def test_an_unreachable_or_silent_server(manager: FakeManager, client: AsyncClient) -> None:
     async with AsyncClient("127.0.0.1:1", deadline=3) as nobody:
         with pytest.raises(errors.UnavailableError, match=r"127\.0\.0\.1:1"):
             await nobody.version()

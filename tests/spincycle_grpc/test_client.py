@@ -1,4 +1,4 @@
-"""The synchronous client: deadlines, tries, errors, waits."""
+"""The synchronous client: deadlines, retries, errors, waits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NEVER_RETRIED = {"Start"}
 
 
 class Channel:
-    """A channel of grpcio-testing that also remembers the deadlines, which that one forgets."""
+    """A channel of grpcio-testing that also records the deadlines of calls."""
 
     def __init__(self) -> None:
         self.testing = grpc_testing.channel([SERVICE], grpc_testing.strict_real_time())
@@ -57,18 +57,18 @@ class Channel:
         return remember
 
     def take(self, method: str) -> tuple[Any, Any]:
-        """Waits for a call, and returns what it carries and what answers it."""
+        """Waits for a call. Returns its request, and the object that answers it."""
         _, request, rpc = self.testing.take_unary_unary(SERVICE.methods_by_name[method])
         return request, rpc
 
     def answer(self, method: str, response: Any) -> Any:
-        """Answers the next call of a method, and returns what it carried."""
+        """Answers the next call of a method. Returns its request."""
         request, rpc = self.take(method)
         rpc.terminate(response, (), grpc.StatusCode.OK, "")
         return request
 
     def fail(self, method: str, error: errors.SpinCycleError) -> None:
-        """Lets the next call of a method fail as the servers let it."""
+        """Fails the next call of a method as the servers do."""
         status: Any = status_of(error)
         self.take(method)[1].terminate(None, status.trailing_metadata, status.code, status.details)
 
@@ -102,7 +102,7 @@ def test_every_call_has_a_deadline(
     assert 29 < timeout <= 30
 
 
-def test_a_call_has_the_deadline_that_it_is_given(
+def test_a_call_can_override_the_deadline(
     channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     called = threads.submit(client.version, deadline=3)
@@ -112,7 +112,7 @@ def test_a_call_has_the_deadline_that_it_is_given(
 
 
 @pytest.mark.parametrize("deadline", [0, -1, float("nan")])
-def test_a_deadline_is_positive(deadline: float, client: Client) -> None:
+def test_a_deadline_must_be_positive(deadline: float, client: Client) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="must be a positive number"):
         Client(deadline=deadline)
     with pytest.raises(errors.InvalidArgumentError, match="must be a positive number"):
@@ -120,7 +120,7 @@ def test_a_deadline_is_positive(deadline: float, client: Client) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(CALLS.keys() - NEVER_RETRIED))
-def test_calls_that_may_be_repeated_are(
+def test_safe_calls_are_retried(
     method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     called = threads.submit(CALLS[method], client)
@@ -133,7 +133,7 @@ def test_calls_that_may_be_repeated_are(
 
 
 @pytest.mark.parametrize("method", sorted(NEVER_RETRIED))
-def test_start_is_never_repeated(
+def test_start_is_never_retried(
     method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     called = threads.submit(CALLS[method], client)
@@ -143,7 +143,7 @@ def test_start_is_never_repeated(
     assert len(channel.timeouts) == 1
 
 
-def test_the_tries_of_a_create_have_one_key_and_no_other_call_has_it(
+def test_all_tries_of_a_create_share_a_new_idempotency_key(
     channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     keys = []
@@ -161,9 +161,7 @@ def test_the_tries_of_a_create_have_one_key_and_no_other_call_has_it(
     assert keys[2] == "mine"
 
 
-def test_only_unavailable_is_tried_again(
-    channel: Channel, client: Client, threads: ThreadPoolExecutor
-) -> None:
+def test_only_unavailable_is_retried(channel: Channel, client: Client, threads: ThreadPoolExecutor) -> None:
     for error in (errors.ResourceExhaustedError("full"), errors.InternalError("broken")):
         called = threads.submit(client.version)
         channel.fail("Version", error)
@@ -172,7 +170,7 @@ def test_only_unavailable_is_tried_again(
     assert len(channel.timeouts) == 2
 
 
-def test_there_is_no_try_after_the_deadline(
+def test_there_is_no_retry_after_the_deadline(
     channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     called = threads.submit(client.version, deadline=0.01)
@@ -219,7 +217,7 @@ def test_the_contract_says_which_calls_are_retried() -> None:
     assert calls.Call("Create", messages.CreateRequest(type="nap"), str).max_tries == 1
 
 
-def test_an_error_is_what_the_server_raised(
+def test_an_error_keeps_the_reason_and_request_of_the_server(
     channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     called: Future[object] = threads.submit(client.stop, REQUEST_ID)
@@ -234,7 +232,7 @@ def test_an_error_is_what_the_server_raised(
     assert caught.value.request_id == REQUEST_ID
 
 
-def test_what_is_sent(channel: Channel, client: Client, threads: ThreadPoolExecutor) -> None:
+def test_calls_send_their_arguments(channel: Channel, client: Client, threads: ThreadPoolExecutor) -> None:
     called = threads.submit(
         client.find,
         type="nap",
@@ -272,14 +270,14 @@ def test_what_is_sent(channel: Channel, client: Client, threads: ThreadPoolExecu
         (lambda client: client.find(since=datetime.min), "out of range"),
     ],
 )
-def test_what_cannot_be_sent_is_an_error_of_its_own(
+def test_invalid_arguments_are_refused_before_the_call(
     call: Callable[[Client], object], message: str, client: Client
 ) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=message):
         call(client)
 
 
-def test_a_server_that_is_not_there_is_one_sentence() -> None:
+def test_an_unreachable_server_is_one_sentence() -> None:
     with Client("127.0.0.1:1", deadline=3) as client:
         with pytest.raises(errors.UnavailableError) as caught:
             client.version()
@@ -289,7 +287,7 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_does_not_answer() -> None:
+def test_a_silent_server_exceeds_the_deadline() -> None:
     manager = FakeManager()
     manager.hold["Version"] = threading.Event()
     with (
@@ -301,7 +299,7 @@ def test_a_server_that_does_not_answer() -> None:
     assert len(manager.asked) == 1
 
 
-def test_waiting() -> None:
+def test_a_wait_reports_changes_until_the_request_ends() -> None:
     manager = FakeManager()
     manager.stages = [
         stage(State.PENDING),
@@ -334,7 +332,7 @@ def test_a_wait_ends_at_its_deadline() -> None:
     assert (not_found.value.reason, not_found.value.request_id) == ("REQUEST_NOT_FOUND", "nosuch")
 
 
-def test_a_wait_ends_at_its_deadline_in_the_middle_of_a_look_too() -> None:
+def test_a_wait_ends_at_its_deadline_during_a_poll() -> None:
     manager = FakeManager()
     manager.stages = [stage(State.RUNNING)]
     held = threading.Event()
@@ -344,7 +342,7 @@ def test_a_wait_ends_at_its_deadline_in_the_middle_of_a_look_too() -> None:
         assert (caught.value.reason, caught.value.request_id) == ("WAITED_TOO_LONG", REQUEST_ID)
         with pytest.raises(errors.DeadlineExceededError) as caught:
             client.wait(REQUEST_ID, deadline=0.1)
-        assert caught.value.reason == "DEADLINE_EXCEEDED"  # Nobody knows whether there is such a request.
+        assert caught.value.reason == "DEADLINE_EXCEEDED"  # No poll has shown that the request exists.
         held.set()
 
 

@@ -1,4 +1,4 @@
-"""Durations: the units of specs, and days where they are asked for."""
+"""Durations: the units of specs, and days if they are allowed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ HOUR = 3_600_000_000_000
     ("text", "nanoseconds"),
     [("90d", 90 * 24 * HOUR), ("1d12h", 36 * HOUR), ("0.5d", 12 * HOUR), ("36h", 36 * HOUR), ("0", 0)],
 )
-def test_days_where_they_are_asked_for(text: str, nanoseconds: int) -> None:
+def test_days_are_a_unit_if_allowed(text: str, nanoseconds: int) -> None:
     assert parse_duration(text, days=True) == nanoseconds
 
 
 @pytest.mark.parametrize("text", ["1d", "1h1d", "1d1h"])
-def test_specs_know_no_days(text: str) -> None:
+def test_days_are_not_a_unit_by_default(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be a duration, for example 500ms, 1\.5s or 1h30m"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "d", "90", "-1d", "1w", "1d ", "200000d"])
-def test_what_is_no_duration(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         parse_duration(text, days=True)

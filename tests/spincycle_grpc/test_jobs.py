@@ -1,3 +1,5 @@
+"""The job SDK: dataclass jobs, job factories and results."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -72,7 +74,7 @@ def new_drain(**args: Any) -> Drain:
 
 
 class TestDataclassJobs:
-    def test_are_filled_from_job_args_and_keep_themselves(self) -> None:
+    def test_are_filled_from_job_args_and_restored_from_their_bytes(self) -> None:
         job = new_drain(**FULL, not_a_field="ignored")
         assert json.loads(job.serialize()) == FULL
         again = make_job(JobTypes({"drain": Drain}), DRAIN)
@@ -90,11 +92,11 @@ class TestDataclassJobs:
             ).encode()
         )
 
-    def test_take_text_as_what_the_field_is(self) -> None:
+    def test_convert_text_to_the_type_of_the_field(self) -> None:
         job = new_drain(ports=["3306", 3307.0], force="Yes", grace="0.25")
         assert (job.ports, job.force, job.grace) == ([3306, 3307], True, 0.25)
 
-    def test_take_numbers_as_text(self) -> None:
+    def test_convert_numbers_to_text(self) -> None:
         assert new_drain(host=42).host == "42"
 
     @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ class TestDataclassJobs:
             ({"force": "maybe"}, 'job arg force must be true or false, not "maybe"'),
             ({"grace": "nan"}, 'job arg grace must be a number, not "nan"'),
             ({"grace": True}, "job arg grace must be a number, not true"),
-            ({"key": "no base64"}, 'job arg key must be bytes in base64, not "no base64"'),
+            ({"key": "not base64"}, 'job arg key must be bytes in base64, not "not base64"'),
             ({"labels": []}, "job arg labels must be a map, not []"),
             ({"labels": {"x": None}}, "job arg labels.x must be a whole number, not null"),
             ({"limits": {}}, "job arg limits.cpu is missing"),
@@ -135,7 +137,7 @@ class TestDataclassJobs:
         new_drain().labels["x"] = 1
         assert new_drain().labels == {}
 
-    def test_run_post_init_once_the_fields_are_there(self) -> None:
+    def test_call_post_init_after_their_fields_are_set(self) -> None:
         @dataclass
         class Upper(Task):
             name: str
@@ -152,7 +154,7 @@ class TestDataclassJobs:
         assert created.serialize() == b'{"name":"a"}'
 
     @pytest.mark.parametrize("options", [{"frozen": True}, {"slots": True}, {"kw_only": True}])
-    def test_may_be_of_every_kind(self, options: dict[str, Any]) -> None:
+    def test_may_be_frozen_slotted_or_keyword_only(self, options: dict[str, Any]) -> None:
         job_class = dataclasses.make_dataclass("Any", [("host", str)], bases=(Task,), **options)
         created, run = (make_job(JobTypes({"drain": job_class}), DRAIN) for _ in range(2))
         created.create({"host": "db1"})
@@ -160,7 +162,7 @@ class TestDataclassJobs:
         assert run == created
         assert run.id == DRAIN
 
-    def test_keep_what_their_factory_gave_them(self) -> None:
+    def test_keep_the_values_of_their_factory(self) -> None:
         @dataclass
         class Tuned(Task):
             host: str = ""
@@ -185,24 +187,26 @@ class TestDataclassJobs:
             (b'{"host":[]}', "field host must be text"),
         ],
     )
-    def test_refuse_bytes_that_are_not_theirs(self, data: bytes, message: str) -> None:
+    def test_refuse_the_bytes_of_another_job(self, data: bytes, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             make_job(JobTypes({"drain": Drain}), DRAIN).deserialize(data)
 
     @pytest.mark.parametrize("hint", [set, int | str, dict[int, str], tuple[int, str], object()])
-    def test_refuse_types_that_json_has_not(self, hint: Any) -> None:
+    def test_refuse_field_types_that_json_lacks(self, hint: Any) -> None:
         job_class = dataclasses.make_dataclass("Odd", [("odd", hint)], bases=(Task,))
         with pytest.raises(
             TypeError, match=r"job arg odd has type .* write create, serialize and deserialize"
         ):
             make_job(JobTypes({"drain": job_class}), DRAIN).create({"odd": {}})
 
-    def test_have_types_that_exist_at_run_time(self) -> None:
+    def test_refuse_field_types_that_do_not_exist_at_run_time(self) -> None:
         job_class = dataclasses.make_dataclass("Odd", [("odd", "Client")], bases=(Task,))
-        with pytest.raises(TypeError, match="field odd of Odd: name 'Client' is not defined; import it"):
+        with pytest.raises(
+            TypeError, match="field odd of Odd: name 'Client' is not defined; import the type"
+        ):
             make_job(JobTypes({"drain": job_class}), DRAIN).create({"odd": {}})
 
-    def test_have_fields_of_their_own_of_any_type(self) -> None:
+    def test_ignore_fields_with_init_false(self) -> None:
         own = ("client", "Client", field(init=False))
         job_class = dataclasses.make_dataclass("Odd", [("host", "str"), own], bases=(Task,))
         job = make_job(JobTypes({"drain": job_class}), DRAIN)
@@ -210,7 +214,7 @@ class TestDataclassJobs:
         assert job.serialize() == b'{"host":"db1"}'
 
     @pytest.mark.parametrize("value", [{1, 2}, float("nan"), object()])
-    def test_refuse_values_that_json_has_not(self, value: Any) -> None:
+    def test_refuse_values_that_json_lacks(self, value: Any) -> None:
         job = new_drain()
         job.extra = value
         with pytest.raises((TypeError, ValueError)):
@@ -237,7 +241,7 @@ class TestDataclassJobs:
 
 
 class TestJob:
-    def test_has_defaults_for_all_but_run(self) -> None:
+    def test_has_defaults_for_all_methods_except_run(self) -> None:
         job = Task()
         args = {"host": "db1"}
         job.create(args)
@@ -248,13 +252,13 @@ class TestJob:
         assert job.status() == "running"
 
     @pytest.mark.parametrize("name", ["id", "status", "run"])
-    def test_has_no_field_of_a_name_that_is_taken(self, name: str) -> None:
-        with pytest.raises(TypeError, match=f"a job has no field '{name}'"):
+    def test_refuses_fields_with_reserved_names(self, name: str) -> None:
+        with pytest.raises(TypeError, match=f"the field name '{name}' is reserved"):
             dataclasses.make_dataclass("Bad", [(name, str)], bases=(Task,))
 
 
 class TestJobTypes:
-    def test_do_not_know_other_types(self) -> None:
+    def test_refuse_unknown_types(self) -> None:
         with pytest.raises(UnknownJobTypeError, match=r"^unknown job type: drain$") as caught:
             JobTypes({})(DRAIN)
         assert isinstance(caught.value, InternalError)
@@ -268,23 +272,23 @@ class TestJobTypes:
             ("Drain", "job type drain: 'Drain' is neither a subclass of Job nor a function"),
         ],
     )
-    def test_refuse_what_makes_no_jobs(self, maker: Any, message: str) -> None:
+    def test_refuse_entries_that_cannot_create_jobs(self, maker: Any, message: str) -> None:
         with pytest.raises(TypeError, match=message):
             JobTypes({"drain": maker})
 
 
 class TestMakeJob:
-    def test_tells_the_job_its_id(self) -> None:
+    def test_sets_the_id_of_the_job(self) -> None:
         assert make_job(lambda _: Task(), DRAIN).id == DRAIN
 
-    def test_wants_a_job(self) -> None:
+    def test_requires_a_job(self) -> None:
         def factory(job_id: JobId) -> Any:
             return None
 
         with pytest.raises(JobFactoryError, match="returned None for job type drain, which is not a Job"):
             make_job(factory, DRAIN)
 
-    def test_wants_a_new_job_each_time(self) -> None:
+    def test_requires_a_new_job_each_time(self) -> None:
         only = Task()
         make_job(lambda _: only, DRAIN)
         with pytest.raises(JobFactoryError, match="returned the same job twice"):
@@ -292,10 +296,10 @@ class TestMakeJob:
 
 
 class TestReturn:
-    def test_is_complete_unless_told_otherwise(self) -> None:
+    def test_is_complete_by_default(self) -> None:
         assert Return() == Return(State.COMPLETE, 0, "", "", "")
 
-    def test_takes_the_number_of_a_state(self) -> None:
+    def test_accepts_the_number_of_a_state(self) -> None:
         wrong: Any = 4
         assert Return(wrong).state is State.FAIL
 
@@ -314,9 +318,9 @@ class TestReturn:
             ({"stderr": None}, TypeError),
         ],
     )
-    def test_refuses_rubbish(self, values: dict[str, Any], error: type[Exception]) -> None:
+    def test_refuses_values_of_other_types(self, values: dict[str, Any], error: type[Exception]) -> None:
         with pytest.raises(error):
             Return(**values)
 
-    def test_replaces_what_utf8_cannot_hold(self) -> None:
+    def test_replaces_lone_surrogates(self) -> None:
         assert Return(stdout="é\ud800!").stdout == "é?!"

@@ -1,3 +1,5 @@
+"""The limit on the output of jobs."""
+
 from __future__ import annotations
 
 import re
@@ -18,7 +20,7 @@ def test_output_within_the_limit_is_kept_whole() -> None:
     assert buffer.text() == "0123456789"
 
 
-def test_of_longer_output_the_ends_are_kept() -> None:
+def test_longer_output_keeps_its_beginning_and_end() -> None:
     buffer = OutputBuffer(1000)
     for number in range(100_000):
         buffer.write(b"%06d\n" % number)
@@ -31,7 +33,7 @@ def test_of_longer_output_the_ends_are_kept() -> None:
     assert 950 < len(text) <= 1000
 
 
-def test_much_output_takes_little_memory() -> None:
+def test_memory_stays_bounded() -> None:
     buffer = OutputBuffer(10_000)
     for _ in range(1000):
         buffer.write(bytes(100_000))
@@ -46,7 +48,7 @@ def test_characters_are_never_split() -> None:
         assert set(tail) == {"🦀"}
 
 
-def test_bytes_that_are_no_text_are_replaced() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     buffer = OutputBuffer(100)
     for part in (b"\xc3", b"\xa9\xff", b"\xe2\x82"):
         buffer.write(part)
@@ -54,16 +56,14 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1, 30])
-def test_a_limit_without_room_leaves_the_note(limit: int) -> None:
+def test_a_tiny_limit_leaves_only_the_note(limit: int) -> None:
     text = cut_output("x" * 100, limit)
     assert NOTE.fullmatch(text)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(60, 600))
 @example([b"a" * 300], 299)
-def test_however_it_is_written_the_text_is_the_same_and_within_the_limit(
-    parts: list[bytes], limit: int
-) -> None:
+def test_the_text_does_not_depend_on_the_parts_and_keeps_the_limit(parts: list[bytes], limit: int) -> None:
     in_parts, at_once = OutputBuffer(limit), OutputBuffer(limit)
     for part in parts:
         in_parts.write(part)

@@ -49,6 +49,6 @@ def test_every_error_is_public() -> None:
     assert names | {"SpinCycleError"} <= set(spincycle_grpc.__all__)
 
 
-def test_another_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = spincycle_grpc.Nothing

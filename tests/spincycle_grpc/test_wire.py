@@ -1,4 +1,4 @@
-"""The JSON codec against the recorded bodies, against itself, and against what it must refuse."""
+"""The JSON codec: recorded bodies, round trips, and input that it must refuse."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from tests.spincycle_grpc.messages import MESSAGE_TYPES, json_values, messages
 
 REFUSALS = {"BAD_JSON", "WRONG_TYPE", "NUMBER_TOO_LARGE", "TOO_DEEP"}
 
-# A client may leave out what it does not set, and some errors of the original are a message alone.
+# Clients may leave out unset fields, and some errors of the original have only a message.
 WRITTEN_IN_PART = {
     f"spincycle.v1.{name}"
     for name in ("CreateRequest", "Error", "ProgressRequest", "RecordLogRequest", "SuspendRequest")
 }
 
 UNREADABLE = {"create-bad-json", "create-type-number", "progress-empty"}
-"""What the recorded exchanges send to be refused by any reader."""
+"""Recorded requests with invalid bodies."""
 
 KEYS = {"type": "Type", "args": "Args", "user": "User"}
-"""Clients send these in either case; the original's own client as on the right."""
+"""Keys that clients send in either case. The client of the original capitalizes them."""
 
 METHODS = {
     "rm": [
@@ -53,7 +53,7 @@ METHODS = {
 
 
 def recorded_bodies() -> list[Any]:
-    """Returns every recorded JSON body that a message stands for: message type, field and text."""
+    """Returns every recorded JSON body that is a message, with its message type and field."""
     found: list[tuple[str, Descriptor, str, str]] = []
     for one in EXCHANGES:
         method = called_method(one)
@@ -80,7 +80,7 @@ def recorded_bodies() -> list[Any]:
 
 
 def called_method(one: dict[str, Any]) -> MethodDescriptor | None:
-    """Returns the method that an exchange calls, or None if it calls none."""
+    """Returns the method that an exchange calls, or None."""
     for method in METHODS[one["server"]]:
         rule = method.GetOptions().Extensions[annotations_pb2.http]
         kind = rule.WhichOneof("pattern")
@@ -93,7 +93,7 @@ def called_method(one: dict[str, Any]) -> MethodDescriptor | None:
 
 
 def comparable(value: Any) -> Any:
-    """Returns a JSON value in which null and an empty list or map are the same, and so are their absences."""
+    """Returns a JSON value without nulls, empty lists and empty maps."""
     if isinstance(value, dict):
         parts = {name: comparable(part) for name, part in value.items()}
         return {name: part for name, part in parts.items() if part is not None} or None
@@ -102,16 +102,16 @@ def comparable(value: Any) -> Any:
     return value
 
 
-def without_what_was_left_out(written: Any, sent: Any) -> Any:
-    """Returns what was written without the keys that the sender left out, where their values say nothing."""
+def without_omitted_keys(written: Any, sent: Any) -> Any:
+    """Returns written JSON without empty values whose keys the sender left out."""
     if not isinstance(written, dict) or not isinstance(sent, dict):
         return written
-    parts = {name: without_what_was_left_out(part, sent.get(name, {})) for name, part in written.items()}
+    parts = {name: without_omitted_keys(part, sent.get(name, {})) for name, part in written.items()}
     return {name: part for name, part in parts.items() if name in sent or part}
 
 
 def read_or_refused(message: Message, data: bytes, field: str = "") -> None:
-    """Reads what may be anything: it is refused for one of the known reasons, or can be written again."""
+    """Checks that input is either refused with a known reason, or can be written after it was read."""
     try:
         wire.decode_into(message, data, field)
     except InvalidArgumentError as error:
@@ -122,22 +122,20 @@ def read_or_refused(message: Message, data: bytes, field: str = "") -> None:
 
 
 @pytest.mark.parametrize(("descriptor", "field", "text"), recorded_bodies())
-def test_recorded_bodies_are_read_and_written_unchanged(
-    descriptor: Descriptor, field: str, text: str
-) -> None:
+def test_recorded_bodies_survive_the_round_trip(descriptor: Descriptor, field: str, text: str) -> None:
     message = GetMessageClass(descriptor)()
     wire.decode_into(message, text.encode(), field)
     written, recorded = json.loads(wire.encode(message, field)), json.loads(text)
     if descriptor.name == "CreateRequest":
         recorded = {KEYS.get(name, name): value for name, value in recorded.items()}
     if descriptor.full_name in WRITTEN_IN_PART:
-        written = without_what_was_left_out(written, recorded)
+        written = without_omitted_keys(written, recorded)
     assert comparable(written) == comparable(recorded)
 
 
-def test_all_kinds_of_recorded_bodies_are_looked_at() -> None:
-    looked_at = {parameters.values[0].full_name.rpartition(".")[2] for parameters in recorded_bodies()}
-    assert looked_at >= {
+def test_the_recordings_cover_all_kinds_of_bodies() -> None:
+    covered = {parameters.values[0].full_name.rpartition(".")[2] for parameters in recorded_bodies()}
+    assert covered >= {
         "CreateRequest", "CreateResponse", "Error", "FinishRequest", "JobLog", "NewJobChainRequest",
         "ProgressRequest", "Request", "RequestListResponse", "ResumeJobChainRequest", "RunningResponse",
         "SuspendRequest",
@@ -157,7 +155,7 @@ def test_any_message_survives_the_round_trip(descriptor: Descriptor, data: st.Da
 
 
 @given(json_values)
-def test_args_are_what_any_json_parser_reads(value: Any) -> None:
+def test_args_are_read_like_any_json_parser_does(value: Any) -> None:
     request = request_manager_pb2.CreateRequest()
     wire.decode_into(request, json.dumps({"type": "t", "args": {"a": value}}).encode())
     assert json.loads(wire.encode(request))["Args"]["a"] == value
@@ -220,16 +218,14 @@ def test_args_are_what_any_json_parser_reads(value: Any) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(
-    message_type: Any, text: str, reason: str, message: str
-) -> None:
+def test_errors_name_the_place_in_the_text(message_type: Any, text: str, reason: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         wire.decode(text.encode(), message_type)
     assert (caught.value.reason, caught.value.message) == (reason, message)
 
 
 @pytest.mark.parametrize("number", [LARGEST_EXACT, -LARGEST_EXACT, 1e300, 0.1, -0.0])
-def test_exact_numbers_are_taken_to_the_edge(number: float) -> None:
+def test_exact_numbers_are_accepted_up_to_the_limit(number: float) -> None:
     request = wire.decode(
         b'{"args":{"n":%s}}' % json.dumps(number).encode(), request_manager_pb2.CreateRequest
     )
@@ -238,7 +234,7 @@ def test_exact_numbers_are_taken_to_the_edge(number: float) -> None:
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, MAX_DEPTH + 1, 900, 200_000])
-def test_args_that_nest_without_end_are_refused(levels: int) -> None:
+def test_args_that_nest_too_deep_are_refused(levels: int) -> None:
     text = b'{"args":{"a":' + b"[" * levels + b"]" * levels + b"}}"
     if levels == MAX_DEPTH:
         wire.decode(text, request_manager_pb2.CreateRequest)
@@ -249,25 +245,25 @@ def test_args_that_nest_without_end_are_refused(levels: int) -> None:
 
 
 def test_keys_are_matched_as_the_original_does() -> None:
-    """The case of keys makes no difference, the last of two wins, and unknown ones are nothing."""
+    """Keys ignore case, the last duplicate wins, and unknown keys are ignored."""
     request = wire.decode(b'{"TYPE":"a","User":"u","nothing":[1,{}]}', request_manager_pb2.CreateRequest)
     assert (request.type, request.user) == ("a", "u")
     assert wire.decode(b'{"Type":"first","type":"last"}', request_manager_pb2.CreateRequest).type == "last"
 
 
-def test_what_follows_the_first_value_is_not_looked_at() -> None:
+def test_text_after_the_first_value_is_ignored() -> None:
     assert wire.decode(b'{"type":"t"} and {"more"', request_manager_pb2.CreateRequest).type == "t"
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
-def test_any_bytes_are_a_message_or_a_refusal(data: bytes) -> None:
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for message_type in (request_manager_pb2.CreateRequest, job_pb2.SuspendedJobChain):
         read_or_refused(message_type(), data)
 
 
 @given(st.sampled_from(MESSAGE_TYPES), json_values)
 @settings(deadline=None)
-def test_any_json_is_a_message_or_a_refusal(descriptor: Descriptor, value: Any) -> None:
+def test_any_json_is_read_or_refused(descriptor: Descriptor, value: Any) -> None:
     named = {field.json_name: value for field in descriptor.fields}
     for text in (json.dumps(value), json.dumps(named)):
         read_or_refused(GetMessageClass(descriptor)(), text.encode())
@@ -275,7 +271,7 @@ def test_any_json_is_a_message_or_a_refusal(descriptor: Descriptor, value: Any) 
 
 @given(st.sampled_from(recorded_bodies()), st.data())
 @settings(max_examples=300, deadline=None)
-def test_damaged_bodies_are_a_message_or_a_refusal(body: Any, data: st.DataObject) -> None:
+def test_damaged_bodies_are_read_or_refused(body: Any, data: st.DataObject) -> None:
     descriptor, field, text = body.values
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 10)))
@@ -283,7 +279,7 @@ def test_damaged_bodies_are_a_message_or_a_refusal(body: Any, data: st.DataObjec
     read_or_refused(GetMessageClass(descriptor)(), damaged.encode(), field)
 
 
-def test_one_field_replaces_what_was_there() -> None:
+def test_reading_into_a_field_replaces_its_content() -> None:
     request = request_pb2.Request(id="before", user="u")
     request.job_chain.request_id = "r"
     wire.decode_into(request, b'{"requestId":"new"}', "job_chain")
@@ -293,7 +289,7 @@ def test_one_field_replaces_what_was_there() -> None:
 
 
 @pytest.mark.parametrize("jobs", [255, 256, 257, 512, 1000])
-def test_large_chains_and_lists_are_written_as_small_ones(jobs: int) -> None:
+def test_large_chains_and_lists_are_written_like_small_ones(jobs: int) -> None:
     chain = job_pb2.JobChain(
         request_id="c", jobs={f"{n:04d}": job_pb2.Job(id=f"{n:04d}") for n in range(jobs)}
     )
