@@ -1,9 +1,11 @@
-"""Imports point one way: this test reads the rules of docs/architecture.md off the code."""
+"""Imports point one way: checks the rules of docs/architecture.md against the code."""
 
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,11 +28,33 @@ ALLOWED = {
     "specs": set(),
     "store": {"database", "callback_throttle"},
 }  # fmt: skip
-"""The rooms of the server that each room may import, besides itself."""
+"""The rooms and single modules of the server that each room may import, besides itself."""
+
+ALLOWED_MODULES = {
+    "__main__": {"grpc_settings"},
+    "call_threads": set(),
+    "callback_throttle": set(),
+    "config": {"listening"},
+    "credentials": {"config", "listening"},
+    "grpc_settings": set(),
+    "job_factories": {"builtin_jobs"},
+    "listening": set(),
+    "logs": set(),
+    "plugins": {"config", "rpc"},
+    "request_ids": set(),
+    "spec_files": {"specs"},
+}
+"""The rooms and single modules of the server that each single module may import."""
 
 KNOW_ALL_ROOMS = {"app", "commands"}
+"""The rooms that may import all others."""
+
+CLIENT_PACKAGES = {"click", "google", "grpc", "orjson", "rich"}
+"""The third-party packages that spincycle_grpc may import, because `pip install .` installs no others."""
 
 PURE = ("specs", "graph", "chain")
+"""The rooms that do no I/O."""
+
 IMPURE_MODULES = {"asyncio", "grpc", "sqlalchemy", "socket", "subprocess", "threading"}
 
 
@@ -62,7 +86,7 @@ def imports_below(directory: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))
-def test_a_room_imports_only_what_it_may(room: str) -> None:
+def test_a_room_imports_only_the_rooms_that_it_may_import(room: str) -> None:
     wrong = [
         f"{path} imports {name}"
         for path, name in imports_below(SERVER / room)
@@ -71,8 +95,22 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("module", sorted(ALLOWED_MODULES))
+def test_a_single_module_imports_only_the_rooms_that_it_may_import(module: str) -> None:
+    imported = {
+        name.split(".")[1]
+        for name in imports_of(SERVER / f"{module}.py")
+        if name.startswith("spincycle_server.")
+    }
+    assert imported <= ALLOWED_MODULES[module]
+
+
+def test_the_rules_have_no_cycle() -> None:
+    assert list(TopologicalSorter({**ALLOWED, **ALLOWED_MODULES}).static_order())
+
+
 @pytest.mark.parametrize("room", PURE)
-def test_the_core_is_pure(room: str) -> None:
+def test_the_core_does_no_io(room: str) -> None:
     wrong = [
         f"{path} imports {name}"
         for path, name in imports_below(SERVER / room)
@@ -100,6 +138,17 @@ def test_the_server_uses_only_public_names_of_the_client_package() -> None:
     assert not wrong
 
 
-def test_every_room_of_the_server_has_a_rule() -> None:
+def test_the_client_package_imports_only_its_own_dependencies() -> None:
+    known = {"spincycle_grpc", *sys.stdlib_module_names, *CLIENT_PACKAGES}
+    wrong = [
+        f"{path} imports {name}"
+        for path, name in imports_below(REPOSITORY / "spincycle_grpc")
+        if name.split(".")[0] not in known
+    ]
+    assert not wrong
+
+
+def test_every_room_and_module_of_the_server_has_a_rule() -> None:
     rooms = {path.parent.name for path in SERVER.glob("*/__init__.py")}
     assert rooms - KNOW_ALL_ROOMS == set(ALLOWED)
+    assert {path.stem for path in SERVER.glob("*.py")} - {"__init__"} == set(ALLOWED_MODULES)
