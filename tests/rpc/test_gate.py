@@ -11,9 +11,7 @@ from structlog.typing import EventDict
 from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
 from spincycle_server.rpc import Gate
 from spincycle_server.rpc.gate import RESERVED, RefusalLog
-
-LIMIT = 60.0
-"""Seconds, only against hanging."""
+from tests.limits import STEP
 
 
 async def test_calls_are_admitted_up_to_the_limit() -> None:
@@ -60,7 +58,7 @@ async def test_a_closed_gate_refuses_all_calls_and_is_not_full() -> None:
 
 async def test_it_is_idle_when_no_call_is_in_flight() -> None:
     gate = Gate(10)
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(STEP):
         await gate.wait_idle()
     gate.enter()
     gate.enter()
@@ -69,7 +67,7 @@ async def test_it_is_idle_when_no_call_is_in_flight() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     gate.leave()
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(STEP):
         await waiting
 
 
@@ -86,12 +84,12 @@ async def test_many_calls_wait_for_their_turn_and_all_get_it() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not all(turn.done() for turn in turns)
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(STEP):
         await asyncio.gather(*turns)
 
 
 async def logged(logs: list[EventDict], count: int) -> None:
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(STEP):
         while len(logs) < count:  # noqa: ASYNC110 (a log has no event)
             await asyncio.sleep(0.01)
 

@@ -21,10 +21,8 @@ from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse,
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
 from spincycle_server.rpc import Authenticator, CallContext, Gate, GrpcServer, MethodTable
+from tests.limits import ANSWER
 from tests.rpc.servers import REQUEST_MANAGER, RUNNER_REPORTS, rpc_error, serving
-
-LIMIT = 60.0
-"""Seconds, only against hanging."""
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -105,7 +103,7 @@ async def test_a_method_gets_metadata_and_peer() -> None:
     ):
         stub: Any = RequestManagerStub(channel)
         metadata = (("authorization", "Bearer x"), ("trace-bin", b"\x00\xff"))
-        answer = await stub.Create(CreateRequest(type="nap"), metadata=metadata, timeout=LIMIT)
+        answer = await stub.Create(CreateRequest(type="nap"), metadata=metadata, timeout=ANSWER)
     assert answer.request.id == "nap"
     (context,) = manager.contexts
     assert context.transport == "grpc"
@@ -125,7 +123,7 @@ async def test_an_error_reaches_the_client_with_status_reason_message_and_reques
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub: Any = RequestManagerStub(channel)
-        error = await rpc_error(stub.Get(GetRequest(), timeout=LIMIT))
+        error = await rpc_error(stub.Get(GetRequest(), timeout=ANSWER))
     assert error.code().value[0] == raised.status.grpc_code
     assert error.details() == raised.message
     received = error_from_rpc(error, address)
@@ -144,7 +142,7 @@ async def test_an_unexpected_exception_reaches_the_client_as_internal_without_it
     ):
         stub: Any = RequestManagerStub(channel)
         with capture_logs() as logs:
-            error = await rpc_error(stub.Get(GetRequest(request_id="abc"), timeout=LIMIT))
+            error = await rpc_error(stub.Get(GetRequest(request_id="abc"), timeout=ANSWER))
     assert error.code() == grpc.StatusCode.INTERNAL
     assert "secret" not in (error.details() or "")
     assert error_from_rpc(error, address).request_id == "abc"
@@ -157,7 +155,7 @@ async def test_an_unknown_method_is_unimplemented() -> None:
         grpc.aio.insecure_channel(address) as channel,
     ):
         method: Any = channel.unary_unary(f"/{REQUEST_MANAGER.full_name}/Nothing")
-        error = await rpc_error(method(b"", timeout=LIMIT))
+        error = await rpc_error(method(b"", timeout=ANSWER))
     assert error.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -178,7 +176,7 @@ async def test_a_request_that_cannot_be_parsed_passes_the_gate_and_authenticatio
             grpc.aio.insecure_channel(address) as channel,
         ):
             method: Any = channel.unary_unary(f"/{REQUEST_MANAGER.full_name}/Create")
-            error = await rpc_error(method(b"\xff", timeout=LIMIT))
+            error = await rpc_error(method(b"\xff", timeout=ANSWER))
     received = error_from_rpc(error, address)
     assert received.reason == reason
     if reason == "BAD_MESSAGE":
@@ -194,7 +192,7 @@ async def test_a_stream_ends_at_a_request_that_cannot_be_parsed() -> None:
     async with (
         serving(RUNNER_REPORTS, Reports()) as (_, address),
         grpc.aio.insecure_channel(address) as channel,
-        asyncio.timeout(LIMIT),
+        asyncio.timeout(ANSWER),
     ):
         method: Any = channel.stream_stream(f"/{RUNNER_REPORTS.full_name}/Report")
         call = method(bodies())
@@ -213,7 +211,7 @@ async def test_an_error_of_a_stream_reaches_the_client_after_the_answers() -> No
     async with (
         serving(RUNNER_REPORTS, Reports(raised)) as (_, address),
         grpc.aio.insecure_channel(address) as channel,
-        asyncio.timeout(LIMIT),
+        asyncio.timeout(ANSWER),
     ):
         method: Any = channel.stream_stream(f"/{RUNNER_REPORTS.full_name}/Report")
         call = method(bodies())
@@ -228,7 +226,7 @@ async def test_a_call_whose_deadline_passes_is_cancelled() -> None:
     async with (
         serving(REQUEST_MANAGER, manager) as (_, address),
         grpc.aio.insecure_channel(address) as channel,
-        asyncio.timeout(LIMIT),
+        asyncio.timeout(ANSWER),
     ):
         stub: Any = RequestManagerStub(channel)
         error = await rpc_error(stub.Create(CreateRequest(), timeout=0.5))
@@ -238,7 +236,7 @@ async def test_a_call_whose_deadline_passes_is_cancelled() -> None:
 
 async def health_of(channel: grpc.aio.Channel, service: str) -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=LIMIT)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=ANSWER)
     status: int = answer.status
     return status
 
@@ -260,7 +258,7 @@ async def test_a_client_that_watches_health_is_told_of_each_change() -> None:
     async with (
         serving(REQUEST_MANAGER, Manager()) as (server, address),
         grpc.aio.insecure_channel(address) as channel,
-        asyncio.timeout(LIMIT),
+        asyncio.timeout(ANSWER),
     ):
         await server.set_serving(True)
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -281,7 +279,7 @@ async def test_reflection_lists_the_services_and_describes_their_methods() -> No
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-        call = stub.ServerReflectionInfo(iter(requests), timeout=LIMIT)
+        call = stub.ServerReflectionInfo(iter(requests), timeout=ANSWER)
         listed, described = [answer async for answer in call]
     assert {service.name for service in listed.list_services_response.service} == {
         REQUEST_MANAGER.full_name,
@@ -296,12 +294,12 @@ async def test_a_call_in_flight_is_answered_within_the_grace_of_a_stop() -> None
     async with (
         serving(REQUEST_MANAGER, manager) as (server, address),
         grpc.aio.insecure_channel(address) as channel,
-        asyncio.timeout(LIMIT),
+        asyncio.timeout(ANSWER),
     ):
         stub: Any = RequestManagerStub(channel)
         call = stub.Create(CreateRequest())
         await manager.has_begun.wait()
-        stopping = asyncio.create_task(server.stop(LIMIT))
+        stopping = asyncio.create_task(server.stop(ANSWER))
         await until_refused(address)
         assert not stopping.done()
         manager.may_end.set()

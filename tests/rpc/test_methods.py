@@ -25,11 +25,10 @@ from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.request_manager_pb2 import GetRequest
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
 from spincycle_server.rpc import Authenticator, CallContext, Gate, Method, MethodTable
+from tests.limits import STEP
 
 SERVICE = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
 REPORTS = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
-LIMIT = 60.0
-"""Seconds, only against hanging."""
 
 REQUEST = GetRequest(request_id="abc")
 CONTEXT = CallContext(transport="grpc", metadata={"token": "secret"}, peer="ipv4:10.0.0.1:99")
@@ -163,13 +162,13 @@ async def test_every_call_leaves_the_gate(error: Exception | None) -> None:
             await method.call(REQUEST, CONTEXT)
         else:
             await failed(method.call(REQUEST, CONTEXT))
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(STEP):
         await gate.wait_idle()
 
 
 async def test_a_cancelled_call_leaves_the_gate_and_is_not_an_error() -> None:
     gate = Gate(1)
-    method = method_of(lambda *_: asyncio.sleep(LIMIT), gate=gate)
+    method = method_of(lambda *_: asyncio.sleep(STEP), gate=gate)
     with capture_logs() as logs:
         call = asyncio.create_task(method.call(REQUEST, CONTEXT))
         while not gate.is_full:  # noqa: ASYNC110 (the gate has no event for this)
@@ -245,7 +244,7 @@ async def test_refusals_by_a_method_are_counted_and_not_logged_one_by_one() -> N
         for _ in range(3):
             with pytest.raises(ResourceExhaustedError):
                 await method.call(REQUEST, CONTEXT)
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(STEP):
             while not logs:  # noqa: ASYNC110 (a log has no event)
                 await asyncio.sleep(0.01)
     assert [event["calls"] for event in logs] == [{"TOO_MANY_WRITES": 3}]

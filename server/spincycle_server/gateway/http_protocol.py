@@ -128,10 +128,8 @@ class HttpProtocol(UvicornConnection):
     def _may_be_refused_here(self) -> bool:
         """Whether the connection itself can refuse the request, as soon as its body has arrived."""
         return (
-            self.is_idle
-            and not self.is_write_paused
+            self.may_answer_itself(self._limits.max_connections)
             and not self._unknown_method
-            and self.connection_count < self._limits.max_connections
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()

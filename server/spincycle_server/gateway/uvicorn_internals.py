@@ -145,19 +145,21 @@ class UvicornConnection(HttpToolsProtocol):
         return self.is_idle or not (self.cycle.response_started or self.pipeline)
 
     @property
-    def is_write_paused(self) -> bool:
-        """Whether many bytes wait for the client to read them."""
-        return self.flow.write_paused
-
-    @property
     def is_tls(self) -> bool:
         """Whether the connection is encrypted."""
         return self.scheme == "https"
 
-    @property
-    def connection_count(self) -> int:
-        """How many connections the server has."""
-        return len(self.connections)
+    def may_answer_itself(self, max_connections: int) -> bool:
+        """Whether the connection can answer a request without an app.
+
+        If so, it is idle, its client reads its answers, and the server has fewer than `max_connections`.
+        """
+        cycle = self.cycle
+        return (
+            (cycle is None or cycle.response_complete)
+            and not self.flow.write_paused
+            and len(self.connections) < max_connections
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the app that the client is gone. Of pipelined requests, uvicorn tells only the newest."""
@@ -166,9 +168,8 @@ class UvicornConnection(HttpToolsProtocol):
             self._answering.message_event.set()
         super().connection_lost(exc)
 
-    def stop_idle_timer(self) -> None:
-        """Stops the timer that ends an idle connection."""
-        self._unset_keepalive_if_required()
+    stop_idle_timer = HttpToolsProtocol._unset_keepalive_if_required
+    """Stops the timer that ends an idle connection. An alias, because each call of a busy path costs time."""
 
     def replace_parser(self) -> None:
         """Starts to parse anew, with the first line of a request."""
@@ -212,10 +213,6 @@ class UvicornConnection(HttpToolsProtocol):
         """
         self.transport.write(STATUS_LINE[status] + header_lines(self.server_state.default_headers) + rest)
 
-    def end_answer(self) -> None:
-        """Makes the connection ready for the next request, after `write_answer`."""
-        self.on_response_complete()
-
     def close_after_answer(self) -> None:
         """Ends the connection once the newest request is answered."""
         self.cycle.keep_alive = False
@@ -239,6 +236,9 @@ class UvicornConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self.on_closing()
+
+    end_answer = on_response_complete
+    """Makes the connection ready for the next request, after `write_answer`."""
 
     def timeout_keep_alive_handler(self) -> None:
         """Is called by uvicorn to end an idle connection."""
