@@ -1,4 +1,4 @@
-"""A Request Manager for tests of its clients: it answers what it is told to, and remembers its calls."""
+"""A Request Manager for tests of its clients. Its answers are set in advance, and it records its calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ JOB_ID = "aB3x"
 
 
 class Asked(NamedTuple):
-    """One call: the method, what it carried, and how many seconds its caller gave it."""
+    """One call: its method, its request, and the seconds to its deadline."""
 
     method: str
     request: Any
@@ -51,7 +51,7 @@ def chain() -> JobChain:
 
 
 def stage(state: Any, finished: int = 0, total: int = 5) -> Request:
-    """Returns the request as it is at some time of its life."""
+    """Returns the request in a state."""
     request = Request(id=REQUEST_ID, type="nap", state=state, total_jobs=total, finished_jobs=finished)
     request.created_at.CopyFrom(Timestamp(seconds=1_800_000_000))
     if state is not State.PENDING:
@@ -62,7 +62,7 @@ def stage(state: Any, finished: int = 0, total: int = 5) -> Request:
 
 
 def entry(number: int = 1, **fields: Any) -> JobLog:
-    """Returns a job log entry of a try."""
+    """Returns the job log entry of a failed try."""
     log_entry = JobLog(
         **{
             "request_id": REQUEST_ID,
@@ -126,20 +126,20 @@ def _check_id(request_id: str, context: Any) -> None:
 
 
 def _abort(context: Any, error: SpinCycleError) -> None:
-    """Ends a call as the servers do. Not all contexts of gRPC take a status whole."""
+    """Ends a call as the servers do. Not every gRPC context accepts a whole status."""
     status: Any = status_of(error)
     context.set_trailing_metadata(status.trailing_metadata)
     context.abort(status.code, status.details)
 
 
 class FakeManager(RequestManagerServicer):
-    """Answers what its attributes say.
+    """Answers as its attributes say.
 
     Attributes:
         asked: The calls so far.
-        failures: Method to the errors that its next calls get.
-        stages: The request as the next calls of Get see it; the last one stays.
-        hold: Method to an event that its calls wait for.
+        failures: The errors of the next calls, by method.
+        stages: The request as the next calls of Get return it. The last stage stays.
+        hold: The event that calls wait for, by method.
     """
 
     def __init__(self) -> None:
@@ -154,11 +154,11 @@ class FakeManager(RequestManagerServicer):
         self._news = threading.Condition()
 
     def requests(self, method: str) -> list[Any]:
-        """Returns what the calls of a method carried."""
+        """Returns the requests of all calls of a method."""
         return [asked.request for asked in self.asked if asked.method == method]
 
     def asked_often(self, times: int) -> bool:
-        """Waits until there were so many calls, and returns whether there were."""
+        """Waits until there were at least `times` calls. Returns whether there were."""
         with self._news:
             return self._news.wait_for(lambda: len(self.asked) >= times, STEP)
 

@@ -1,4 +1,4 @@
-"""Crowds are done some at a time, in their order, and others get their turns of the loop in between."""
+"""Bursts run in batches, in their order, and other work gets the turns of the loop in between."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import itertools
 from spincycle_server.callback_throttle import BATCH, TURNS, CallbackThrottle
 from tests.limits import STEP
 
-CROWD = 5 * BATCH
+BURST = 5 * BATCH
 
 
 def stopped_throttle() -> CallbackThrottle:
-    """Returns a throttle whose clock stands still, so that what comes next is always of the same crowd."""
+    """Returns a throttle whose clock stands still, so that all callbacks belong to one burst."""
     return CallbackThrottle(lambda: 100.0)
 
 
@@ -31,8 +31,8 @@ class Turns:
         self._next.cancel()
 
 
-async def rounds_of(throttle: CallbackThrottle, size: int) -> list[tuple[int, int]]:
-    """Has a crowd done, in its order. Returns for each round the turn in which it was, and its size."""
+async def batches_of(throttle: CallbackThrottle, size: int) -> list[tuple[int, int]]:
+    """Runs a burst, and checks its order. Returns the turn and the size of each batch."""
     turns = Turns()
     done: list[tuple[int, int]] = []
     ended = asyncio.Event()
@@ -51,7 +51,7 @@ async def rounds_of(throttle: CallbackThrottle, size: int) -> list[tuple[int, in
     return [(turn, in_turn.count(turn)) for turn in sorted(set(in_turn))]
 
 
-async def test_few_are_done_at_once() -> None:
+async def test_a_few_callbacks_run_at_once() -> None:
     throttle = stopped_throttle()
     done: list[int] = []
     for number in range(BATCH):
@@ -60,27 +60,27 @@ async def test_few_are_done_at_once() -> None:
     await asyncio.wait_for(stopped_throttle().wait_turn(), STEP)
 
 
-async def test_a_crowd_is_done_in_rounds_with_turns_between() -> None:
-    rounds = await rounds_of(stopped_throttle(), CROWD)
-    assert [size for _, size in rounds] == [BATCH] * 5
-    turns = [turn for turn, _ in rounds]
+async def test_a_burst_runs_in_batches_with_turns_between() -> None:
+    batches = await batches_of(stopped_throttle(), BURST)
+    assert [size for _, size in batches] == [BATCH] * 5
+    turns = [turn for turn, _ in batches]
     assert [after - before for before, after in itertools.pairwise(turns)] == [TURNS] * 4
 
 
-async def test_one_that_raises_keeps_nobody_waiting() -> None:
+async def test_a_callback_that_raises_does_not_hold_up_the_others() -> None:
     throttle = stopped_throttle()
     caught: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: caught.append(context["exception"]))
     ended = asyncio.Event()
-    for number in range(CROWD):
-        throttle.run((lambda: 1 / 0) if number == CROWD - 5 else lambda: None)
+    for number in range(BURST):
+        throttle.run((lambda: 1 / 0) if number == BURST - 5 else lambda: None)
     throttle.run(ended.set)
     async with asyncio.timeout(STEP):
         await ended.wait()
     assert [type(error) for error in caught] == [ZeroDivisionError]
 
 
-async def test_callers_wait_in_their_order_and_one_that_gives_up_keeps_nobody() -> None:
+async def test_callers_get_their_turns_in_order_and_cancelled_callers_are_skipped() -> None:
     throttle = stopped_throttle()
     order: list[int] = []
 
@@ -88,10 +88,10 @@ async def test_callers_wait_in_their_order_and_one_that_gives_up_keeps_nobody() 
         await throttle.wait_turn()
         order.append(number)
 
-    callers = [asyncio.create_task(caller(number)) for number in range(CROWD)]
+    callers = [asyncio.create_task(caller(number)) for number in range(BURST)]
     await asyncio.sleep(0)
-    given_up = range(BATCH, CROWD, 7)
+    given_up = range(BATCH, BURST, 7)
     for number in given_up:
         callers[number].cancel()
     await asyncio.wait(callers)
-    assert order == [number for number in range(CROWD) if number not in given_up]
+    assert order == [number for number in range(BURST) if number not in given_up]

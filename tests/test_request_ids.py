@@ -24,7 +24,7 @@ def test_an_id_is_seconds_process_and_counter_in_base32_hex() -> None:
     assert ids.next() == "cl1i2000000000000010"
 
 
-def test_ids_look_like_those_of_the_original() -> None:
+def test_ids_have_the_form_of_the_originals() -> None:
     assert XID.fullmatch("dc26aor8di16sqictj30")
     assert all(XID.fullmatch(RequestIdGenerator().next()) for _ in range(100))
 
@@ -46,7 +46,7 @@ def test_ids_keep_their_order_when_the_clock_goes_back() -> None:
     assert made == sorted(set(made))
 
 
-def test_a_counter_at_its_end_begins_anew() -> None:
+def test_the_counter_wraps() -> None:
     ids = RequestIdGenerator(lambda: 0, fixed(bytes(5), bytes(3)))
     assert ids.next() == "0000000000000000000g"
     ids._counter = 0xFFFFFF
@@ -66,7 +66,7 @@ def test_threads_never_get_the_same_id() -> None:
     assert len(set(made)) == len(made)
 
 
-def test_processes_are_told_apart_by_random_bytes() -> None:
+def test_random_bytes_identify_processes() -> None:
     def clock() -> float:
         return 1_700_000_000.0
 
@@ -75,7 +75,7 @@ def test_processes_are_told_apart_by_random_bytes() -> None:
     assert one.next() != other.next()
 
 
-def test_a_forked_process_does_not_go_on_with_the_ids_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_process_does_not_repeat_the_ids_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = RequestIdGenerator(lambda: 1_700_000_000.0)
     before = ids.next()
     monkeypatch.setattr(os, "getpid", lambda: -2)

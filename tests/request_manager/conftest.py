@@ -1,4 +1,4 @@
-"""What several tests of the Request Manager's parts start from."""
+"""The store that tests of the Request Manager start from."""
 
 from __future__ import annotations
 

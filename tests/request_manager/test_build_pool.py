@@ -1,4 +1,4 @@
-"""Building in threads: a job's create may block, hang or raise, and no other request notices."""
+"""Builds in threads: a create that blocks, hangs or raises does not affect other requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPECS = specs(
 
 
 class Worker(Job):
-    """Does in its create what its type says."""
+    """A job whose create does what its type says."""
 
     def __init__(self, job_type: str, released: threading.Event) -> None:
         self._type, self._released = job_type, released
@@ -51,7 +51,7 @@ def build_pool() -> Iterator[BuildPool]:
     released.set()
 
 
-async def test_a_create_that_hangs_is_given_up_and_named(build_pool: BuildPool) -> None:
+async def test_a_create_that_hangs_fails_the_build_and_is_named(build_pool: BuildPool) -> None:
     with pytest.raises(InternalError) as caught:
         await build_pool.build("hangs", {}, "request")
     assert caught.value.reason == "JOB_CREATE_TIMEOUT"
@@ -60,7 +60,7 @@ async def test_a_create_that_hangs_is_given_up_and_named(build_pool: BuildPool) 
     assert "200ms" in caught.value.message
 
 
-async def test_creates_that_hang_keep_no_other_request_from_being_built(build_pool: BuildPool) -> None:
+async def test_hanging_creates_do_not_block_other_builds(build_pool: BuildPool) -> None:
     hanging = [build_pool.build("hangs", {}, "request") for _ in range(2 * THREADS)]
     failed = await asyncio.gather(*hanging, return_exceptions=True)
     assert {getattr(error, "reason", error) for error in failed} == {"JOB_CREATE_TIMEOUT"}
@@ -83,7 +83,7 @@ async def test_a_create_that_raises_names_the_node(
     assert "Traceback" not in caught.value.message
 
 
-async def test_a_build_that_nobody_waits_for_ends_at_the_next_create(build_pool: BuildPool) -> None:
+async def test_a_build_whose_caller_has_gone_is_cancelled(build_pool: BuildPool) -> None:
     build = asyncio.ensure_future(build_pool.build("hangs", {}, "request"))
     await asyncio.sleep(0.05)
     build.cancel()
@@ -91,7 +91,7 @@ async def test_a_build_that_nobody_waits_for_ends_at_the_next_create(build_pool:
         await build
 
 
-async def test_a_build_waits_for_a_thread_no_longer_than_it_may() -> None:
+async def test_a_build_that_waits_too_long_for_a_thread_is_refused() -> None:
     hanging, released = threading.Semaphore(0), threading.Event()
 
     class Hanging(Worker):

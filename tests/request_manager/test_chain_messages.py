@@ -1,4 +1,4 @@
-"""Chains that are put together as bytes are the messages that they stand for."""
+"""Serialized chains parse to the messages that they stand for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsReq
 from spincycle_server.request_manager.chain_messages import new_chain, resumed_chain, start_request
 
 SIZES = (0, 1, 120, 127, 128, 129, 16_383, 16_384, 2_100_000)
-"""Bytes of a job: around those where the length takes one byte more."""
+"""Bytes of a job, around the sizes at which the varint of the length grows by a byte."""
 
 
 def a_chain(size: int) -> JobChain:
@@ -21,7 +21,7 @@ def a_chain(size: int) -> JobChain:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("epoch", [0, 1, 300])
-def test_a_chain_is_the_message(size: int, epoch: int) -> None:
+def test_a_serialized_chain_parses_to_its_message(size: int, epoch: int) -> None:
     chain, suspended = a_chain(size), SuspendedJobChain(request_id="a", job_chain=a_chain(size))
     assert AssignedJobChain.FromString(new_chain(epoch, chain)) == AssignedJobChain(
         epoch=epoch, job_chain=chain
@@ -31,14 +31,14 @@ def test_a_chain_is_the_message(size: int, epoch: int) -> None:
     )
 
 
-def test_an_empty_chain_is_one_all_the_same() -> None:
+def test_an_empty_chain_is_set() -> None:
     assigned = AssignedJobChain.FromString(new_chain(1, JobChain()))
     assert assigned.WhichOneof("chain") == "job_chain"
 
 
 @pytest.mark.parametrize("runner_id", ["", "r1"])
 @pytest.mark.parametrize("chains", [0, 1, 3])
-def test_a_request_is_the_message(runner_id: str, chains: int) -> None:
+def test_a_serialized_request_parses_to_its_message(runner_id: str, chains: int) -> None:
     messages = [AssignedJobChain(epoch=1, job_chain=a_chain(size)) for size in SIZES[:chains]]
     data = start_request(runner_id, [message.SerializeToString() for message in messages])
     assert StartJobChainsRequest.FromString(data) == StartJobChainsRequest(

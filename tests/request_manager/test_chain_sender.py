@@ -1,4 +1,4 @@
-"""Chains that go to a runner together: each has its own outcome, whatever becomes of the others."""
+"""Chains that share a message to a runner: each has its own outcome."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def a_chain(name: str, size: int = 0) -> bytes:
 
 
 class Runner:
-    """Takes each message when it is let, and refuses chains by name."""
+    """Answers each message when `may_answer` is set, and refuses the chains of the given requests."""
 
     def __init__(self, *refused: str) -> None:
         self.refused = refused
         self.messages: list[list[str]] = []
-        self.lets = asyncio.Event()
+        self.may_answer = asyncio.Event()
         self.error: UnavailableError | None = None
 
     async def call(self, data: bytes) -> StartJobChainsResponse:
@@ -39,7 +39,7 @@ class Runner:
         assert request.runner_id == "r1"
         names = [one.job_chain.request_id for one in request.chains]
         self.messages.append(names)
-        await self.lets.wait()
+        await self.may_answer.wait()
         if self.error is not None:
             raise self.error
         full = JobChainStartError(code=8, reason="TOO_MANY_CHAINS", message="full")
@@ -50,17 +50,17 @@ class Runner:
 
 async def sent(sender: ChainSender, *chains: bytes) -> list[asyncio.Task[None]]:
     tasks = [asyncio.create_task(sender.send(chain)) for chain in chains]
-    await asyncio.sleep(0)  # So that all of them wait.
+    await asyncio.sleep(0)  # Each task has queued its chain now.
     return tasks
 
 
-async def test_what_waits_goes_together_and_each_has_its_outcome() -> None:
+async def test_waiting_chains_share_a_message_and_have_their_own_outcomes() -> None:
     runner = Runner("c")
     sender = ChainSender("r1", runner.call)
     tasks = await sent(sender, a_chain("a"), a_chain("b"))
     await asyncio.sleep(0)
     tasks += await sent(sender, a_chain("c"), a_chain("d"))
-    runner.lets.set()
+    runner.may_answer.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert runner.messages == [["a", "b"], ["c", "d"]]
     assert outcomes[:2] == [None, None]
@@ -69,9 +69,9 @@ async def test_what_waits_goes_together_and_each_has_its_outcome() -> None:
     assert (outcomes[2].reason, outcomes[2].message) == ("TOO_MANY_CHAINS", "full")
 
 
-async def test_a_message_has_bounds() -> None:
+async def test_a_message_has_a_limit_of_chains_and_of_bytes() -> None:
     runner = Runner()
-    runner.lets.set()
+    runner.may_answer.set()
     sender = ChainSender("r1", runner.call)
     await asyncio.gather(*await sent(sender, *(a_chain(str(number)) for number in range(MAX_CHAINS + 1))))
     assert [len(message) for message in runner.messages] == [MAX_CHAINS, 1]
@@ -81,10 +81,10 @@ async def test_a_message_has_bounds() -> None:
     assert runner.messages == [["a"], ["b", "c"], ["d"]]
 
 
-async def test_a_call_that_fails_fails_all_of_its_chains_and_no_later_one() -> None:
+async def test_a_failed_call_fails_its_own_chains_only() -> None:
     runner = Runner()
     runner.error = UnavailableError("cannot reach it")
-    runner.lets.set()
+    runner.may_answer.set()
     sender = ChainSender("r1", runner.call)
     for failed in await asyncio.gather(
         *await sent(sender, a_chain("a"), a_chain("b")), return_exceptions=True
@@ -94,7 +94,7 @@ async def test_a_call_that_fails_fails_all_of_its_chains_and_no_later_one() -> N
     await sender.send(a_chain("a"))
 
 
-async def test_a_chain_whose_sender_gave_up_is_left_out() -> None:
+async def test_a_chain_whose_caller_has_gone_is_dropped() -> None:
     runner = Runner()
     sender = ChainSender("r1", runner.call)
     first, second, third = await sent(sender, a_chain("a"), a_chain("b"), a_chain("c"))
@@ -102,12 +102,12 @@ async def test_a_chain_whose_sender_gave_up_is_left_out() -> None:
     later = await sent(sender, a_chain("d"), a_chain("e"))
     later[0].cancel()
     await asyncio.sleep(0)
-    runner.lets.set()
+    runner.may_answer.set()
     await asyncio.gather(first, second, third, later[1])
     assert runner.messages == [["a", "b", "c"], ["e"]]
 
 
-async def test_when_it_is_closed_all_hear_that_the_runner_is_gone() -> None:
+async def test_close_fails_all_chains_with_runner_gone() -> None:
     runner = Runner()
     sender = ChainSender("r1", runner.call)
     tasks = await sent(sender, a_chain("a"))

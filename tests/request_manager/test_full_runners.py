@@ -1,4 +1,4 @@
-"""Full runners get as many chains as have ended there, and are tried in any case, with more each time."""
+"""Full runners get as many chains as have ended there, and a probe that doubles each time."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ import pytest
 
 from spincycle_server.request_manager import full_runners as full_runners_module
 from spincycle_server.request_manager.full_runners import MAX_PROBED, PROBE, FullRunners
-
-
-class Clock:
-    """The time, in the test's hands."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.request_manager.doubles import Clock
 
 
 @pytest.fixture
@@ -27,14 +18,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def full(clock: Clock) -> FullRunners:
-    """Of which r1 has just refused a chain."""
+    """Full runners, of which r1 has just refused a chain."""
     full = FullRunners()
     full.refused("r1")
     return full
 
 
 def taken(full: FullRunners, runner_id: str = "r1", limit: int = 2 * MAX_PROBED) -> int:
-    """Gives a runner chains for as long as it has room, and returns how many."""
+    """Gives a runner chains while it has room. Returns how many."""
     chains = 0
     while chains < limit and full.probe(runner_id):
         full.chain_given(runner_id)
@@ -42,45 +33,45 @@ def taken(full: FullRunners, runner_id: str = "r1", limit: int = 2 * MAX_PROBED)
     return chains
 
 
-def test_a_runner_that_refused_nothing_has_room(full: FullRunners) -> None:
+def test_a_runner_that_has_refused_nothing_has_room(full: FullRunners) -> None:
     assert taken(full, "r2", limit=5000) == 5000
     assert not full.chains_ended("r2", 1)
 
 
-def test_one_that_refused_has_none(full: FullRunners) -> None:
+def test_a_runner_that_has_refused_a_chain_has_no_room(full: FullRunners) -> None:
     assert not full.probe("r1")
 
 
-def test_as_many_chains_as_have_ended_are_given(full: FullRunners) -> None:
+def test_a_full_runner_gets_as_many_chains_as_have_ended(full: FullRunners) -> None:
     assert full.chains_ended("r1", 2)
     assert full.chains_ended("r1", 1)
     assert taken(full) == 3
 
 
-def test_without_news_it_is_tried_with_one_chain_then_two_then_four(full: FullRunners, clock: Clock) -> None:
+def test_a_probe_has_one_chain_then_two_then_four(full: FullRunners, clock: Clock) -> None:
     clock.now += PROBE * 0.99
     assert taken(full) == 0
-    tried = []
+    probed = []
     for _ in range(4):
         clock.now += PROBE
-        tried.append(taken(full))
-    assert tried == [1, 2, 4, 8]
+        probed.append(taken(full))
+    assert probed == [1, 2, 4, 8]
 
 
-def test_what_has_ended_counts_besides_the_tries(full: FullRunners, clock: Clock) -> None:
+def test_ended_chains_are_added_to_a_probe(full: FullRunners, clock: Clock) -> None:
     full.chains_ended("r1", 5)
     clock.now += PROBE
     assert taken(full) == 6
 
 
-def test_what_was_not_given_is_not_forgotten(full: FullRunners, clock: Clock) -> None:
+def test_the_chains_of_a_probe_that_were_not_given_stay_available(full: FullRunners, clock: Clock) -> None:
     clock.now += PROBE
     assert full.probe("r1")
     clock.now += PROBE
     assert taken(full) == 3
 
 
-def test_a_refusal_begins_with_one_chain_again(full: FullRunners, clock: Clock) -> None:
+def test_a_refusal_resets_the_probe_to_one_chain(full: FullRunners, clock: Clock) -> None:
     for _ in range(3):
         clock.now += PROBE
         taken(full)
@@ -91,21 +82,21 @@ def test_a_refusal_begins_with_one_chain_again(full: FullRunners, clock: Clock) 
     assert taken(full) == 1
 
 
-def test_one_that_takes_all_that_it_is_tried_with_is_full_no_more(full: FullRunners, clock: Clock) -> None:
-    tried = 1
-    while tried <= MAX_PROBED:
+def test_a_runner_that_accepts_all_probes_is_not_full(full: FullRunners, clock: Clock) -> None:
+    probed = 1
+    while probed <= MAX_PROBED:
         assert taken(full) == 0
         clock.now += PROBE
         assert full.probe("r1")
-        tried *= 2
-        if tried <= MAX_PROBED:
-            assert taken(full) == tried // 2
+        probed *= 2
+        if probed <= MAX_PROBED:
+            assert taken(full) == probed // 2
     assert taken(full, limit=5000) == 5000
     assert not full.chains_ended("r1", 1)
 
 
-def test_chains_that_were_given_without_room_are_made_up_for_first(full: FullRunners, clock: Clock) -> None:
-    """As a user's start gives one to a runner that seems full, or several were picked before the refusal."""
+def test_chains_that_were_given_without_room_are_subtracted(full: FullRunners, clock: Clock) -> None:
+    """For example, a user's start gives a chain to a full runner, or picks were made before the refusal."""
     full.chain_given("r1")
     full.chains_ended("r1", 1)
     assert taken(full) == 0
@@ -113,13 +104,13 @@ def test_chains_that_were_given_without_room_are_made_up_for_first(full: FullRun
     assert taken(full) == 1
 
 
-def test_runners_do_not_share_their_room(full: FullRunners) -> None:
+def test_each_runner_has_its_own_room(full: FullRunners) -> None:
     full.refused("r2")
     full.chains_ended("r1", 1)
     assert (taken(full, "r2"), taken(full, "r1")) == (0, 1)
 
 
-def test_runners_that_are_gone_are_forgotten(full: FullRunners) -> None:
+def test_only_runners_that_are_kept_stay_full(full: FullRunners) -> None:
     full.refused("r2")
     full.keep({"r2", "r3"})
     assert full.probe("r1")

@@ -1,4 +1,4 @@
-"""Creates that wait for a place on the way to a runner: in their order, and not for ever."""
+"""Creates wait for a delivery slot: first come, first served, and not forever."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from spincycle_server.store import Store
 from tests.limits import STEP
 from tests.store.samples import RUNNER, a_chain, create
 
-FOR_EVER = 3600.0
+FOREVER = 3600.0
 
 
 async def queued(slot_queue: SlotQueue, count: int) -> tuple[list[asyncio.Task[None]], list[int]]:
-    """Has callers wait. Returns them, and the list to which each adds its number when it goes on."""
+    """Makes callers wait. Returns them, and the list to which each adds its number when it is released."""
     order: list[int] = []
 
     async def caller(number: int) -> None:
-        await slot_queue.wait(FOR_EVER)
+        await slot_queue.wait(FOREVER)
         order.append(number)
 
     tasks = [asyncio.create_task(caller(number)) for number in range(count)]
@@ -37,7 +37,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_callers_go_on_in_their_order() -> None:
+async def test_callers_are_released_in_their_order() -> None:
     slot_queue = SlotQueue()
     tasks, order = await queued(slot_queue, 4)
     slot_queue.release(1)
@@ -48,22 +48,22 @@ async def test_callers_go_on_in_their_order() -> None:
     assert order == [0, 1, 2, 3]
 
 
-async def test_halves_of_callers_add_up_and_nothing_is_saved_for_later() -> None:
+async def test_fractions_add_up_and_nothing_is_saved_while_nobody_waits() -> None:
     slot_queue = SlotQueue()
     slot_queue.release(5)  # Nobody waits.
     tasks, order = await queued(slot_queue, 3)
     assert order == []
-    lets = []
+    released = []
     for _ in range(4):
         slot_queue.release(0.5)
         await settled()
-        lets.append(len(order))
-    assert lets == [0, 1, 1, 2]
+        released.append(len(order))
+    assert released == [0, 1, 1, 2]
     slot_queue.release(1)
     await asyncio.gather(*tasks)
 
 
-async def test_who_has_gone_takes_nobodys_turn() -> None:
+async def test_a_caller_that_has_gone_is_skipped() -> None:
     slot_queue = SlotQueue()
     tasks, order = await queued(slot_queue, 3)
     tasks[0].cancel()
@@ -76,29 +76,29 @@ async def test_who_has_gone_takes_nobodys_turn() -> None:
     assert order == [1, 2]
 
 
-async def test_a_caller_goes_on_when_its_patience_is_over() -> None:
+async def test_a_caller_continues_when_its_patience_ends() -> None:
     async with asyncio.timeout(STEP):
         await SlotQueue().wait(0.01)
 
 
 class HeldRunners(Runners):
-    """Runners that take one chain for each time that they are let."""
+    """Runners that accept one chain for each item in `permits`."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.lets: asyncio.Queue[None] = asyncio.Queue()
+        self.permits: asyncio.Queue[None] = asyncio.Queue()
         self.told: list[str] = []
 
     async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
         self.told.append(AssignedJobChain.FromString(chain).job_chain.request_id)
-        await self.lets.get()
+        await self.permits.get()
 
 
 @pytest.fixture
 async def busy(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Dispatcher, HeldRunners]:
-    """A dispatcher with as many chains on their way as may be, and its runners."""
+    """A dispatcher with no free delivery slot, and its runners."""
     monkeypatch.setattr(delivery_module, "MAX_IN_FLIGHT", 2)
-    monkeypatch.setattr(SlotQueue.wait, "__defaults__", (FOR_EVER,))
+    monkeypatch.setattr(SlotQueue.wait, "__defaults__", (FOREVER,))
     runners = HeldRunners(store)
     await runners.refresh()
     dispatcher = Dispatcher(store, runners, interval=3600, suspended_timeout=3600)
@@ -112,40 +112,40 @@ async def send(store: Store, dispatcher: Dispatcher) -> None:
     dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
 
 
-async def test_a_create_waits_for_a_place_instead_of_being_pending(
+async def test_a_create_waits_for_a_slot_and_is_not_pending(
     busy: tuple[Dispatcher, HeldRunners],
 ) -> None:
     dispatcher, runners = busy
     picks = [asyncio.create_task(dispatcher.pick_runner()) for _ in range(2)]
     await settled()
     assert not any(pick.done() for pick in picks)
-    runners.lets.put_nowait(None)
+    runners.permits.put_nowait(None)
     async with asyncio.timeout(STEP):
         assert await picks[0] == RUNNER
     await settled()
     assert not picks[1].done()
-    runners.lets.put_nowait(None)
+    runners.permits.put_nowait(None)
     async with asyncio.timeout(STEP):
         assert await picks[1] == RUNNER
-        assert await dispatcher.pick_runner() == RUNNER  # Nobody waits, and there is room.
+        assert await dispatcher.pick_runner() == RUNNER  # Nobody waits, and a slot is free.
 
 
-async def test_behind_requests_that_wait_one_goes_on_for_two_that_are_sent(
+async def test_while_requests_are_pending_two_deliveries_release_one_create(
     store: Store, busy: tuple[Dispatcher, HeldRunners]
 ) -> None:
     dispatcher, runners = busy
     dispatcher.add_pending()
     pick = asyncio.create_task(dispatcher.pick_runner())
-    runners.lets.put_nowait(None)
+    runners.permits.put_nowait(None)
     await settled()
     assert not pick.done()
-    runners.lets.put_nowait(None)
+    runners.permits.put_nowait(None)
     async with asyncio.timeout(STEP):
-        assert await pick is None  # It is not to overtake those.
+        assert await pick is None  # It must not overtake the pending request.
 
 
 @pytest.mark.parametrize("why", ["draining", "full", "gone"])
-async def test_no_create_waits_for_a_runner_that_takes_nothing(
+async def test_a_create_does_not_wait_if_no_runner_is_free(
     busy: tuple[Dispatcher, HeldRunners], why: str
 ) -> None:
     dispatcher, runners = busy
