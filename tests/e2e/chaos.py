@@ -23,7 +23,7 @@ from tests.databases import DatabaseServer
 from tests.e2e.chaos_checks import Troubles, assert_done_once
 from tests.e2e.kinds import CHAOS_KINDS, SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import free_port
+from tests.e2e.waiting import free_port
 from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import REQUEST_END
 

@@ -13,7 +13,7 @@ from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
 from tests.databases import SharedServers
 from tests.e2e.processes import running
-from tests.e2e.test_one_request import wait_state
+from tests.e2e.waiting import wait_state
 from tests.limits import ANSWER
 from tests.store import original
 from tests.store.original import OriginalRequest

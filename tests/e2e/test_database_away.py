@@ -21,7 +21,7 @@ from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
 from tests.databases import SERVERS, DatabaseServer, database_server
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import eventually, wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.state import State
 from tests.e2e.processes import running
-from tests.e2e.test_one_request import wait_state
+from tests.e2e.waiting import wait_state
 from tests.limits import ANSWER
 
 PATH = "/api/v1/requests"

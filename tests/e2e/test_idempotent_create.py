@@ -17,7 +17,7 @@ from spincycle_grpc import AsyncClient, Client, ConflictError
 from spincycle_grpc.state import State
 from spincycle_server.store.schema import idempotency_keys
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.test_one_request import eventually, free_port, wait_state
+from tests.e2e.waiting import eventually, free_port, wait_state
 from tests.limits import ANSWER
 
 KEY = "deploy-4711-key"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,9 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.e2e.processes import REPOSITORY, ServerProcess, running
+from tests.e2e.waiting import eventually, free_port, wait_state
 from tests.limits import ANSWER, COMMAND, PROCESS_END, REQUEST_END
 from tests.reference.recordings import exchange, log_multiset, without_ids_and_times
-
-
-def eventually(look: Callable[[], Any], limit: float = REQUEST_END) -> Any:
-    """Returns the first true answer of a look."""
-    deadline = time.monotonic() + limit
-    while not (answer := look()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return answer
 
 
 @pytest.fixture(scope="module", params=["one process", "two processes"])
@@ -54,15 +44,6 @@ def server(
             manager.wait_for("runner reports")
             runner.wait_for("listening")
             yield manager
-
-
-def wait_state(http: httpx.Client, request_id: str, *states: int) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        request: dict[str, Any] = http.get(f"/api/v1/requests/{request_id}").json()
-        return request if request["state"] in states else None
-
-    found: dict[str, Any] = eventually(look)
-    return found
 
 
 def without_progress(body: Any) -> Any:
@@ -278,17 +259,6 @@ def test_a_port_that_is_taken_is_one_sentence(server: ServerProcess, tmp_path: P
         assert second.process.wait(PROCESS_END) == 1
         eventually(lambda: second.events and "in use" in second.events[-1]["message"])
         assert "Traceback" not in second.log()
-
-
-def free_port() -> int:
-    """Returns a port that was free just now, and whose gRPC port, ten above it, was too."""
-    while True:
-        with socket.socket() as http_socket, socket.socket() as grpc_socket:
-            http_socket.bind(("127.0.0.1", 0))
-            port: int = http_socket.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                grpc_socket.bind(("127.0.0.1", port + 10))
-                return port
 
 
 def test_the_demo_of_make_run(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.e2e.processes import ServerProcess
 from tests.e2e.test_leases import Machines, create
-from tests.e2e.test_one_request import eventually
+from tests.e2e.waiting import eventually
 from tests.limits import ANSWER
 
 LEASE_TROUBLES = ("lease", "reporting interrupted", "request taken over", "runner does not have")

@@ -11,7 +11,7 @@ import pytest
 
 from spincycle_grpc.state import State
 from tests.e2e.processes import running
-from tests.e2e.test_one_request import wait_state
+from tests.e2e.waiting import wait_state
 from tests.limits import ANSWER
 from tests.reference.recordings import CASES, log_multiset, without_ids_and_times
 

@@ -1,0 +1,44 @@
+"""How end-to-end tests wait for servers, and which ports they use."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from tests.limits import REQUEST_END
+
+
+def eventually(look: Callable[[], Any], limit: float = REQUEST_END) -> Any:
+    """Polls a function until it returns a true value, and returns that value."""
+    deadline = time.monotonic() + limit
+    while not (answer := look()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+    return answer
+
+
+def wait_state(http: httpx.Client, request_id: str, *states: int) -> dict[str, Any]:
+    """Waits until a request is in one of the states, and returns the request."""
+
+    def look() -> dict[str, Any] | None:
+        request: dict[str, Any] = http.get(f"/api/v1/requests/{request_id}").json()
+        return request if request["state"] in states else None
+
+    found: dict[str, Any] = eventually(look)
+    return found
+
+
+def free_port() -> int:
+    """Returns a free port P for HTTP. Port P + 10, where the server listens for gRPC, is also free."""
+    while True:
+        with socket.socket() as http_socket, socket.socket() as grpc_socket:
+            http_socket.bind(("127.0.0.1", 0))
+            port: int = http_socket.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                grpc_socket.bind(("127.0.0.1", port + 10))
+                return port
