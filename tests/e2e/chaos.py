@@ -1,4 +1,4 @@
-"""Real processes under a seeded schedule of deaths, pauses and restarts, and what must hold afterwards."""
+"""Runs real servers under a seeded schedule of kills, pauses, and restarts, and checks the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +19,7 @@ import httpx
 
 from spincycle_grpc.state import State
 from tests.databases import DatabaseServer
-from tests.e2e.chaos_checks import Troubles, assert_done_once
+from tests.e2e.chaos_checks import Troubles, assert_done_once, nanoseconds
 from tests.e2e.kinds import CHAOS_KINDS, SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import free_port
@@ -28,17 +27,17 @@ from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import REQUEST_END
 
 LEASE = 2.0
-"""Seconds that a runner's lease lasts: short, so that much can happen in a test."""
+"""Length of a runner's lease in seconds. It is short so that many leases expire during a test."""
 
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
 
 
 @dataclass
 class Member:
-    """One process of the system, which is replaced by a fresh one when it dies.
+    """One server of the system. A new process replaces its process when that dies.
 
     Attributes:
-        servers: All processes that it has been so far; the last one is the present.
+        servers: All processes so far. The last one is the current process.
     """
 
     name: str
@@ -57,11 +56,11 @@ class Member:
         return self.server.process.pid
 
     def begin(self) -> None:
-        """Starts a fresh process."""
+        """Starts a new process."""
         self.servers.append(self.start())
 
     def revive(self) -> None:
-        """Starts a fresh process if the present one could not be started, as when the database was away."""
+        """Starts a new process if the current one has exited, for example because the database was down."""
         if self.server.process.poll() is not None:
             self.begin()
 
@@ -70,12 +69,12 @@ class System:
     """Request Managers and Job Runners on one database.
 
     Args:
-        directory: Where they run.
-        database: The server of the database, or None for an SQLite file of one Request Manager.
-        url: The URL of the database, migrated; "" for an SQLite file.
-        managers: How many Request Managers.
-        runners: How many Job Runners.
-        stack: Ends what was started.
+        directory: The working directory of the servers.
+        database: The database server, or None for an SQLite file, which allows one Request Manager.
+        url: The URL of the migrated database, or "" for an SQLite file.
+        managers: The number of Request Managers.
+        runners: The number of Job Runners.
+        stack: Stops the processes that were started.
     """
 
     def __init__(
@@ -127,24 +126,24 @@ class System:
         return self._run("job-runner", "--http=127.0.0.1:0", f"--rm={addresses}")
 
     def note(self, what: str) -> None:
-        """Remembers what is done to the system, for the history of a request."""
+        """Records a disturbance for the history of requests."""
         self.done.append((time.time_ns(), what))
 
     def kill(self, member: Member) -> None:
-        """SIGKILL, and a fresh process in its place."""
+        """Kills a member with SIGKILL and starts a new process."""
         self.troubles.kills.setdefault(member.pid, time.time_ns())
         member.server.kill()
         member.begin()
 
     def terminate(self, member: Member) -> None:
-        """SIGTERM, which must end it cleanly, and a fresh process in its place."""
-        member.server.wait_for("listening")  # before that there is nothing to end cleanly
+        """Sends SIGTERM, checks that the member exits with status 0, and starts a new process."""
+        member.server.wait_for("listening")  # Only a listening server can exit cleanly.
         status = member.server.terminate()
-        assert status == 0, f"{member.name} ended with {status}:\n{member.server.log()[-5000:]}"
+        assert status == 0, f"{member.name} exited with status {status}:\n{member.server.log()[-5000:]}"
         member.begin()
 
     def pause(self, member: Member, seconds: float) -> None:
-        """SIGSTOP for a while, then SIGCONT: a machine that hangs and comes back."""
+        """Freezes a member with SIGSTOP for some seconds, like a machine that hangs and recovers."""
         pid, began = member.pid, time.time_ns()
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -154,29 +153,25 @@ class System:
             self.troubles.pauses.append((pid, began, time.time_ns()))
 
     def restart_database(self) -> None:
-        """SIGKILL of the database server, which recovers when it is started again."""
+        """Kills the database server with SIGKILL and starts it again, so that it has to recover."""
         assert self.database is not None
         self.database.kill()
         self.database.start()
 
     def revive(self) -> None:
-        """Has all members running."""
+        """Starts all members that have exited."""
         for member in (*self.managers, *self.runners):
             member.revive()
 
     def all_troubles(self) -> Troubles:
-        """Returns what runners were in for, with what their logs say of their leases."""
+        """Returns all disturbances of the runners, including the lease expiries that they logged."""
         for runner in self.runners:
             for server in runner.servers:
-                self.troubles.lapses += [
-                    (server.process.pid, _nanoseconds(event["timestamp"]))
-                    for event in server.events
-                    if "chains are suspended" in event.get("message", "")
-                ]
+                self.troubles.add_lapses(server)
         return self.troubles
 
     def errors(self) -> str:
-        """Returns what any process has logged as an error, or has written without the log."""
+        """Returns all errors that any process has logged, and all output that is not a log line."""
         return "\n".join(
             f"{member.name} ({server.process.pid}): {event}"
             for member in (*self.managers, *self.runners)
@@ -186,9 +181,9 @@ class System:
         )
 
     def history(self, request_id: str) -> str:
-        """Returns all that any process has logged of a request, its journal, and what was done meanwhile."""
+        """Returns the log lines about a request, its journal, and the disturbances around that time."""
         lines = [
-            (_nanoseconds(event["timestamp"]), f"{member.name} ({server.process.pid}): {event}")
+            (nanoseconds(event["timestamp"]), f"{member.name} ({server.process.pid}): {event}")
             for member in (*self.managers, *self.runners)
             for server in member.servers
             for event in list(server.events)
@@ -203,12 +198,8 @@ class System:
         return "\n".join(f"{time} {line}" for time, line in sorted(lines) if first <= time <= last)
 
 
-def _nanoseconds(timestamp: str) -> int:
-    return int(datetime.fromisoformat(timestamp).timestamp() * 1_000_000) * 1000
-
-
 class Users:
-    """Those who make requests, stop some, and ask for them, again and again until they get an answer."""
+    """Users who create requests, stop some of them, and repeat their calls until they get an answer."""
 
     def __init__(self, system: System) -> None:
         self._urls = itertools.cycle(f"http://127.0.0.1:{port}" for port in system.ports)
@@ -220,9 +211,9 @@ class Users:
         self._http.close()
 
     def create(self, kind: Kind, patience: float) -> None:
-        """Makes a request once; one that was not answered may exist all the same.
+        """Calls Create once. If the call gets no answer, the request may exist nevertheless.
 
-        One that is to be stopped is stopped after as many seconds as its user has patience.
+        If the user stops requests of this kind, the stop follows after `patience` seconds.
         """
         with contextlib.suppress(httpx.TransportError):
             answer = self._http.post(
@@ -236,7 +227,7 @@ class Users:
             assert answer.status_code in (429, 503, 504), answer.text
 
     def stop_one(self) -> None:
-        """Tries once to stop the request that is to be stopped next, if there is one."""
+        """Calls Stop once for the next request whose time to be stopped has come, if there is one."""
         if not self._to_stop:
             return
         request_id = min(self._to_stop, key=self._to_stop.__getitem__)
@@ -250,27 +241,27 @@ class Users:
                 assert answer.status_code in (429, 503, 504), answer.text
 
     def stop_all(self) -> None:
-        """Stops what is to be stopped, however often it takes."""
+        """Repeats stops until each request that has to be stopped is stopped."""
         deadline = time.monotonic() + REQUEST_END
         while self._to_stop:
-            assert time.monotonic() < deadline, f"nobody stops {self._to_stop}"
+            assert time.monotonic() < deadline, f"these requests could not be stopped: {self._to_stop}"
             self.stop_one()
             time.sleep(0.02)
 
     def make(self, count: int, seconds: float, random: Random, is_over: threading.Event) -> None:
-        """Makes so many requests in about so many seconds, and some more until it is over."""
+        """Creates `count` requests in about `seconds`, and then a few more until `is_over` is set."""
         turn = itertools.cycle(CHAOS_KINDS)
         while len(self.kinds) < count or not is_over.is_set():
             if len(self.kinds) < count or random.random() < 0.1:
                 for _ in range(random.randint(1, 5)):
                     self.create(next(turn), random.uniform(0, 3 * LEASE))
             self.stop_one()
-            # Three at a time on the average, and a fifth of the time to spare.
+            # On average, three requests at a time. This uses four fifths of the time.
             time.sleep(random.uniform(0, 2 * 3 * 0.8 * seconds / count))
         self.stop_all()
 
     def get(self, path: str) -> Any:
-        """Returns what a GET answers, as soon as one is answered."""
+        """Repeats a GET until it succeeds, and returns the JSON body."""
         deadline = time.monotonic() + REQUEST_END
         while True:
             with contextlib.suppress(httpx.TransportError):
@@ -278,7 +269,7 @@ class Users:
                 if answer.status_code == 200:
                     return answer.json()
                 assert answer.status_code in (429, 503, 504), answer.text
-            assert time.monotonic() < deadline, f"nobody answers {path}"
+            assert time.monotonic() < deadline, f"no server answers {path}"
             time.sleep(0.05)
 
     def state(self, request_id: str) -> State:
@@ -286,7 +277,7 @@ class Users:
 
 
 def disturb(system: System, random: Random) -> None:
-    """Does one thing to the system."""
+    """Disturbs the system once, in a random way."""
     what = random.choice(
         [
             "kill runner", "kill runner", "pause runner", "pause runner", "end runner",
@@ -312,7 +303,11 @@ def disturb(system: System, random: Random) -> None:
 
 
 def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> None:
-    """Makes requests and disturbs the system, then checks that all have ended right."""
+    """Creates requests while the system is disturbed, then checks how each of them ended.
+
+    Raises:
+        AssertionError: A request did not end as its kind requires. The message has the seed and a history.
+    """
     random = Random(seed)
     users = Users(system)
     is_over = threading.Event()
@@ -343,7 +338,7 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
         making.join(REQUEST_END)
         users.close()
         what = ", ".join(what for _, what in system.done)
-        print(f"seed {seed}: {len(users.kinds)} requests; {what}")  # noqa: T201 (shown when it failed)
+        print(f"seed {seed}: {len(users.kinds)} requests; {what}")  # noqa: T201 (pytest shows it when the test fails)
 
 
 def _wait_until_all_ended(system: System, users: Users, seed: int) -> None:
@@ -354,7 +349,7 @@ def _wait_until_all_ended(system: System, users: Users, seed: int) -> None:
         if time.monotonic() > deadline:
             first = min(waiting)
             raise AssertionError(
-                f"seed {seed}: {len(waiting)} requests have not ended, {first} among them:\n"
+                f"seed {seed}: {len(waiting)} requests have not ended, for example {first}:\n"
                 f"{users.get(f'/api/v1/requests/{first}/log')}\n{system.history(first)}"
             )
         time.sleep(0.2)

@@ -1,34 +1,44 @@
-"""What must hold in the journal of a request: what its jobs really did, whatever the log says."""
+"""Checks of a request's journal, which records what its jobs did, against its job log."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from spincycle_grpc.state import State
 from tests.e2e.kinds import Kind
+from tests.e2e.processes import ServerProcess
 
 MOMENT = 300_000_000
-"""Nanoseconds within which a process that was frozen notices that its lease is over."""
+"""Nanoseconds that a process may need after a freeze to notice that its lease has expired."""
 
 
 @dataclass
 class Troubles:
-    """When the Job Runners were in trouble, by their pids, in nanoseconds since the Unix epoch.
+    """The disturbances of Job Runners by pid. Times are nanoseconds since the Unix epoch.
 
     Attributes:
-        kills: When one was killed.
-        pauses: From when until when one was frozen.
-        lapses: When one found out that its lease was over.
+        kills: The time when each runner was killed.
+        pauses: Pid, start, and end of each freeze.
+        lapses: Pid and time at which a runner noticed that its lease had expired.
     """
 
     kills: dict[int, int] = field(default_factory=dict)
     pauses: list[tuple[int, int, int]] = field(default_factory=list)
     lapses: list[tuple[int, int]] = field(default_factory=list)
 
+    def add_lapses(self, server: ServerProcess) -> None:
+        """Adds the lapses of leases that a Job Runner has logged."""
+        self.lapses += [
+            (server.process.pid, nanoseconds(event["timestamp"]))
+            for event in list(server.events)
+            if "chains are suspended" in event.get("message", "")
+        ]
+
     def has_lost_its_lease(self, pid: int, now: int) -> bool:
-        """Whether others may do at a time what a process did before."""
+        """Whether another runner may run the jobs of a process at this time."""
         return (
             self.kills.get(pid, now + 1) <= now
             or any(lapsed == pid and time <= now for lapsed, time in self.lapses)
@@ -36,18 +46,25 @@ class Troubles:
         )
 
     def was_frozen(self, pid: int, now: int) -> bool:
-        """Whether a process may have done something at a time without knowing that its lease was over."""
+        """Whether a process may have acted at this time without knowing that its lease had expired."""
         return any(
             paused == pid and began - MOMENT <= now <= ended + MOMENT for paused, began, ended in self.pauses
         )
 
 
+def nanoseconds(timestamp: str) -> int:
+    """Returns a log timestamp as nanoseconds since the Unix epoch, precise to a microsecond."""
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1_000_000) * 1000
+
+
 @dataclass
 class Attempt:
-    """One run of a job, from its line at the start to that at its end, if there is one.
+    """One run of a job, as the journal records it.
 
     Attributes:
-        number: Which try it was by the job log; 0: it is not there.
+        start: The line at its start.
+        end: The line at its end, or None if the run never ended.
+        number: The try number in the job log, or 0 if the log does not contain this run.
     """
 
     start: dict[str, Any]
@@ -66,7 +83,12 @@ def assert_done_once(
     journal: Iterable[dict[str, Any]],
     troubles: Troubles,
 ) -> None:
-    """Checks the journal of a request that has ended, against its log."""
+    """Checks the journal of a finished request against its job log.
+
+    Raises:
+        AssertionError: A job ran twice at once, too early, or again after it was COMPLETE, or the journal
+            and the log disagree.
+    """
     chain = request["JobChain"]
     jobs = {job_id for job_id, job in chain["jobs"].items() if job["type"] == "journal"}
     before = {job_id: _jobs_before(chain, job_id, jobs) for job_id in jobs}
@@ -85,7 +107,7 @@ def assert_done_once(
 
 
 def _jobs_before(chain: Mapping[str, Any], job_id: str, jobs: set[str]) -> set[str]:
-    """Returns the jobs with a journal right before a job, with none but noops between."""
+    """Returns the closest journal jobs that a job depends on. Noops between them do not count."""
     parents = [parent for parent, following in chain["adjacencyList"].items() if job_id in following]
     found: set[str] = set()
     for parent in parents:
@@ -98,7 +120,7 @@ def _open(attempts: list[Attempt], line: dict[str, Any]) -> Attempt:
         same = (attempt.start["job"], attempt.pid) == (line["job"], line["pid"])
         if same and attempt.end is None:
             return attempt
-    raise AssertionError(f"an end without a start: {line}")
+    raise AssertionError(f"the journal has an end without a start: {line}")
 
 
 def _check_start(
@@ -108,9 +130,9 @@ def _check_start(
     for other in attempts:
         if other.start["job"] == line["job"] and other.end is None:
             assert troubles.has_lost_its_lease(other.pid, now) or troubles.was_frozen(line["pid"], now), (
-                f"two tries at once: {other.start} and {line}"
+                f"two tries of a job ran at once: {other.start} and {line}"
             )
-    assert not not_complete, f"a job before those that it depends on, {not_complete}: {line}"
+    assert not not_complete, f"a job ran before its dependencies {not_complete}: {line}"
 
 
 def _check_log(log: list[Mapping[str, Any]], attempts: list[Attempt], troubles: Troubles) -> None:
@@ -118,19 +140,21 @@ def _check_log(log: list[Mapping[str, Any]], attempts: list[Attempt], troubles: 
         attempt = _attempt_of(entry, attempts)
         state = State(entry["state"])
         if attempt is None:
-            # It was told to end before it had begun.
+            # The job was stopped, or timed out, before it ran.
             has_not_begun = state is State.STOPPED or "timed out" in entry["error"]
-            assert has_not_begun, f"in the log alone: {entry}"
+            assert has_not_begun, f"the journal lacks a try of the log: {entry}"
             continue
-        assert not attempt.number, f"twice in the log: {attempt} and {entry}"
+        assert not attempt.number, f"the log has a try twice: {attempt} and {entry}"
         attempt.number = entry["try"]
-        assert attempt.end is not None, f"it ended in the log alone: {attempt} and {entry}"
+        assert attempt.end is not None, (
+            f"the log has a try that the journal does not end: {attempt} and {entry}"
+        )
         said = State[attempt.end["event"]]
         agrees = said is state or (
-            # What is told to stop, or is out of time, has not failed or stopped by itself.
+            # If a job is stopped or times out, the log records that instead of its own result.
             said is not State.COMPLETE and (state is State.STOPPED or "timed out" in entry["error"])
         )
-        assert agrees, f"the log and the journal differ: {attempt} and {entry}"
+        assert agrees, f"the log and the journal have different states: {attempt} and {entry}"
     for attempt in attempts:
         if attempt.end is not None and not attempt.number:
             lost = (
@@ -138,11 +162,11 @@ def _check_log(log: list[Mapping[str, Any]], attempts: list[Attempt], troubles: 
                 or any(pid == attempt.pid for pid, _ in troubles.lapses)
                 or any(pid == attempt.pid for pid, _, _ in troubles.pauses)
             )
-            assert lost, f"a try that ended is not in the log: {attempt}"
+            assert lost, f"the log lacks a try that ended: {attempt}"
 
 
 def _attempt_of(entry: Mapping[str, Any], attempts: list[Attempt]) -> Attempt | None:
-    """Returns the attempt that a log entry is of: the first that began within its time."""
+    """Returns the attempt of a log entry: the first that started between the entry's times."""
     for attempt in attempts:
         same = attempt.start["job"] == entry["jobId"]
         if same and entry["startedAt"] <= attempt.start["time"] <= entry["finishedAt"]:
@@ -151,7 +175,7 @@ def _attempt_of(entry: Mapping[str, Any], attempts: list[Attempt]) -> Attempt | 
 
 
 def _check_nothing_again(kind: Kind, attempts: list[Attempt]) -> None:
-    """Checks that what is COMPLETE in the log ran again only when its sequence was tried again."""
+    """Checks that a job that the log has as COMPLETE ran again only because its sequence was retried."""
     for index, attempt in enumerate(attempts):
         if attempt.end is None or not attempt.number or attempt.end["event"] != "COMPLETE":
             continue
@@ -164,4 +188,4 @@ def _check_nothing_again(kind: Kind, attempts: list[Attempt]) -> None:
                 and attempt.start["time"] <= one.end["time"] <= later.start["time"]
                 for one in attempts
             )
-            assert failed * kind.sequence_retries, f"done again: {attempt} and {later}"
+            assert failed * kind.sequence_retries, f"a COMPLETE job ran again: {attempt} and {later}"

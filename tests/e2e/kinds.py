@@ -1,4 +1,4 @@
-"""The kinds of requests of the journal specs, and what must be true of each however it was disturbed."""
+"""The kinds of requests that use the journal job, and how each must end despite disturbances."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Kind:
     """A kind of request.
 
     Attributes:
-        type: Its request type.
-        ends: The state that it ends in, undisturbed or not.
-        args: Its args.
-        sequence_retries: How often a sequence in it may be tried again.
-        is_stopped: Whether its user stops it.
+        type: The request type.
+        ends: The final state, with or without disturbances.
+        args: The request args.
+        sequence_retries: How many times a sequence may be retried.
+        is_stopped: Whether the user stops the request.
     """
 
     type: str
@@ -48,11 +48,15 @@ CHAOS_KINDS = [
     Kind("hosts", State.COMPLETE, {"hosts": ["a", "b", "c"], "ms": "300"}),
     Kind("row", State.STOPPED, {"ms": "3600000"}, is_stopped=True),
 ]
-"""With jobs that run long enough to be killed at it, and requests that run until they are stopped."""
+"""Adds jobs that run long enough to be killed, and requests that run until a user stops them."""
 
 
 def assert_ended_right(kind: Kind, request: dict[str, Any], log: list[dict[str, Any]]) -> None:
-    """Checks what became of a request: its state, its counters, and that no job was done twice."""
+    """Checks the final state and the counters of a request, and that its log has no job twice.
+
+    Raises:
+        AssertionError: The request or its log is not as the kind requires.
+    """
     assert State(request["state"]) is kind.ends, (kind, request["id"])
     complete = Counter(entry["jobId"] for entry in log if entry["state"] == State.COMPLETE)
     again = {job_id: count for job_id, count in complete.items() if count > 1 + kind.sequence_retries}

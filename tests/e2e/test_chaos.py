@@ -1,7 +1,7 @@
-"""Whatever dies and whenever: each accepted request comes to its right end, and no job is done twice.
+"""Whichever process dies at whatever time, each accepted request ends correctly and no job is done twice.
 
-SPINCYCLE_CHAOS_SEED, SPINCYCLE_CHAOS_MINUTES and SPINCYCLE_CHAOS_DATABASE make a longer run of one
-seed on one database, as `make chaos` does.
+`make chaos` sets SPINCYCLE_CHAOS_SEED, SPINCYCLE_CHAOS_MINUTES, and SPINCYCLE_CHAOS_DATABASE to choose
+the seed, the duration, and the database.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ CHOSEN = os.environ.get("SPINCYCLE_CHAOS_DATABASE") or ",".join(DATABASES)
 @pytest.mark.chaos
 @pytest.mark.timeout(SECONDS * 3 + 4 * REQUEST_END)
 @pytest.mark.parametrize("kind", CHOSEN.split(","))
-def test_chaos(kind: str, tmp_path: Path) -> None:
+def test_requests_end_correctly_while_servers_are_killed_paused_and_restarted(
+    kind: str, tmp_path: Path
+) -> None:
     with contextlib.ExitStack() as stack:
         database, url = None, ""
         if kind != "sqlite":
             database = stack.enter_context(database_server(kind))
             url = database.fresh_database()
             migrate(url)
-        # An SQLite file is for one Request Manager.
+        # Only one Request Manager can use an SQLite file.
         managers = 1 if database is None else 2
         system = System(tmp_path, database=database, url=url, managers=managers, runners=3, stack=stack)
         run_chaos(system, seed=SEED, requests=REQUESTS, seconds=SECONDS)
