@@ -39,7 +39,7 @@ def read_spec_files(directory: Path) -> dict[str, bytes]:
         SpecsError: The folder does not exist, or a file cannot be read or is too large.
     """
     if not directory.is_dir():
-        raise _not_readable(f"the specs folder {directory} does not exist: create it, or set --specs")
+        raise _not_readable(f"the specs folder {directory} does not exist: create it, or name another folder")
     files: dict[str, bytes] = {}
     for root, directories, names in os.walk(directory, onerror=_raise_not_readable):
         directories.sort()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
+from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.app.background import run_in_background
@@ -54,14 +55,7 @@ async def job_runner(
         SpinCycleError: The server cannot start.
     """
     factory = find_factory(config.jobs_factory, config.job_runner_max_output)
-    resources = TryResources(
-        factory=factory,
-        runs=CallThreads("job", config.job_runner_max_threads),
-        calls=CallThreads("job-call", CALL_THREADS),
-        statuses=CallThreads("job-status", CALL_THREADS),
-        max_output=config.job_runner_max_output,
-        stop_limit=config.job_runner_stop_timeout,
-    )
+    resources = _resources(config, factory)
     noop_types = frozenset({"noop"}) if makes_builtin(factory, "noop", (Noop,)) else frozenset()
     runner_id = RequestIdGenerator().next()
     outbox = Outbox()
@@ -81,29 +75,12 @@ async def job_runner(
     )
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
-        gate = Gate(config.server_max_requests)
-        descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
-        reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
-        tables = [MethodTable(descriptor, service, gate, reserved=reserved)]
-        endpoints = ServerEndpoints(
-            tables,
-            gate,
-            address,
-            grpc_address,
-            name="job-runner",
-            title="Spin Cycle Job Runner",
-            error_format=ErrorFormat.MESSAGE,
-        )
+        endpoints = _endpoints(config, service, address, grpc_address)
         await endpoints.start(stack, config)
-        host = advertised(address, config.job_runner_advertise)
-        scheme = "https" if config.server_tls else "http"
-        service.base_url = f"{scheme}://{Address(host, endpoints.http_address.port)}"
+        info = _runner_info(config, runner_id, endpoints)
+        service.base_url = info.url
         reporter = Reporter(
-            RunnerInfo(
-                runner_id=runner_id,
-                url=service.base_url,
-                grpc_address=str(Address(host, endpoints.grpc_address.port)),
-            ),
+            info,
             request_managers,
             outbox,
             chains.assignments,
@@ -115,6 +92,46 @@ async def job_runner(
         run_in_background(stack, "lease", _watch_lease(reporter, chains))
         stack.push_async_callback(_drain, endpoints, reporter, chains, outbox, config)
         yield
+
+
+def _resources(config: Config, factory: JobFactory) -> TryResources:
+    return TryResources(
+        factory=factory,
+        runs=CallThreads("job", config.job_runner_max_threads),
+        calls=CallThreads("job-call", CALL_THREADS),
+        statuses=CallThreads("job-status", CALL_THREADS),
+        max_output=config.job_runner_max_output,
+        stop_limit=config.job_runner_stop_timeout,
+    )
+
+
+def _endpoints(
+    config: Config, service: JobRunnerService, address: Address, grpc_address: Address | None
+) -> ServerEndpoints:
+    gate = Gate(config.server_max_requests)
+    descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
+    # The other methods are for Request Managers.
+    reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
+    return ServerEndpoints(
+        [MethodTable(descriptor, service, gate, reserved=reserved)],
+        gate,
+        address,
+        grpc_address,
+        name="job-runner",
+        title="Spin Cycle Job Runner",
+        error_format=ErrorFormat.MESSAGE,
+    )
+
+
+def _runner_info(config: Config, runner_id: str, endpoints: ServerEndpoints) -> RunnerInfo:
+    """Returns what Request Managers must know of this runner. Its endpoints must have been started."""
+    host = advertised(endpoints.http_address, config.job_runner_advertise)
+    scheme = "https" if config.server_tls else "http"
+    return RunnerInfo(
+        runner_id=runner_id,
+        url=f"{scheme}://{Address(host, endpoints.http_address.port)}",
+        grpc_address=str(Address(host, endpoints.grpc_address.port)),
+    )
 
 
 async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
