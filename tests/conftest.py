@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
 from spincycle_server.grpc_settings import load_grpc
-from tests.databases import SharedServers
+from tests.databases import DATABASES, SharedServers
 
 # Tests start server processes hundreds of times. Without cached bytecode, each process compiles
 # all its modules again, which takes longer than the rest of its start.
@@ -33,9 +34,34 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# The default of structlog prints each traceback with all local variables, which takes a second or more.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+
 @pytest.fixture(scope="session")
 def database_servers() -> Iterator[SharedServers]:
     """Private MariaDB and PostgreSQL servers. Each starts when a test first needs it."""
     servers = SharedServers()
     yield servers
     servers.close()
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest, database_servers: SharedServers, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind."""
+    return database_servers.url(request.param, tmp_path)
+
+
+@pytest.fixture(params=DATABASES)
+def migrated_url(
+    request: pytest.FixtureRequest, database_servers: SharedServers, tmp_path: Path
+) -> Iterator[str]:
+    """The URL of a database with the present schema and no rows, of each kind."""
+    with database_servers.migrated(request.param, tmp_path) as url:
+        yield url

@@ -10,7 +10,7 @@ from tests.commands.in_process import outcome, spincycle
 from tests.databases import SERVERS, DatabaseServer, SharedServers
 from tests.e2e.processes import running
 from tests.limits import PROCESS_END
-from tests.store import original
+from tests.maintenance import original
 
 OUTDATED = "spincycle: the database is behind this program: run `spincycle migrate` with the same --db"
 UP_TO_DATE = "the database is up to date (revision 0003)"

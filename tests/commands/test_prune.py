@@ -17,7 +17,7 @@ from tests.commands.test_migrate import OUTDATED
 from tests.databases import SharedServers
 from tests.e2e.processes import REPOSITORY
 from tests.limits import COMMAND
-from tests.store.test_retention import fill, rows
+from tests.maintenance.test_retention import fill, rows
 
 
 @pytest.fixture

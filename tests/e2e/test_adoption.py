@@ -15,8 +15,8 @@ from tests.databases import SharedServers
 from tests.e2e.processes import running
 from tests.e2e.waiting import wait_state
 from tests.limits import ANSWER
-from tests.store import original
-from tests.store.original import OriginalRequest
+from tests.maintenance import original
+from tests.maintenance.original import OriginalRequest
 
 LOG_KEYS = {
     "jobId": "job_id", "name": "name", "try": "try", "type": "type", "state": "state", "exit": "exit",

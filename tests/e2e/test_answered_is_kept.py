@@ -13,10 +13,9 @@ from sqlalchemy.pool import NullPool
 
 from spincycle_server.database.engine import parse_url
 from spincycle_server.store.schema import request_archives, requests
-from tests.databases import DATABASES, database_server
+from tests.databases import DATABASES, database_server, migrate
 from tests.e2e.processes import running
 from tests.limits import ANSWER, REQUEST_END
-from tests.store.conftest import migrate
 
 CLIENTS = 8
 ANSWERED = 200

@@ -13,10 +13,9 @@ from random import SystemRandom
 
 import pytest
 
-from tests.databases import DATABASES, database_server
+from tests.databases import DATABASES, database_server, migrate
 from tests.e2e.chaos import System, run_chaos
 from tests.limits import REQUEST_END
-from tests.store.conftest import migrate
 
 SEED = int(os.environ.get("SPINCYCLE_CHAOS_SEED") or SystemRandom().randrange(1 << 30))
 SECONDS = 60 * float(os.environ.get("SPINCYCLE_CHAOS_MINUTES") or 0.6)

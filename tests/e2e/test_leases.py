@@ -12,14 +12,13 @@ import httpx
 import pytest
 
 from spincycle_grpc.state import State
-from tests.databases import SharedServers
+from tests.databases import SharedServers, migrate
 from tests.e2e.chaos_checks import Troubles, assert_done_once
 from tests.e2e.kinds import KINDS, SPECS, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, free_port, wait_state
 from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import ANSWER, PROCESS_END
-from tests.store.conftest import migrate
 
 ENDED = (State.COMPLETE, State.FAIL, State.STOPPED)
 

@@ -10,14 +10,12 @@ from structlog.testing import capture_logs
 
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
-from tests.databases import database_server
-from tests.store.conftest import OPTIONS, migrate
+from tests.databases import OPTIONS, database_server, migrate
 from tests.store.samples import create
 
 
-async def test_a_write_is_answered_after_its_commit(database_url: str) -> None:
-    migrate(database_url)
-    store = await Store.open(database_url, OPTIONS)
+async def test_a_write_is_answered_after_its_commit(migrated_url: str) -> None:
+    store = await Store.open(migrated_url, OPTIONS)
     reached, let = threading.Event(), threading.Event()
     commit = store._creator.batches.commit
 
@@ -38,10 +36,9 @@ async def test_a_write_is_answered_after_its_commit(database_url: str) -> None:
     await store.close()
 
 
-async def test_commits_are_flushed_to_the_disk(database_url: str) -> None:
+async def test_commits_are_flushed_to_the_disk(migrated_url: str) -> None:
     """By what each database promises for these settings."""
-    migrate(database_url)
-    store = await Store.open(database_url, OPTIONS)
+    store = await Store.open(migrated_url, OPTIONS)
     with store._engine.connect() as connection:
         settings = {
             "sqlite": ("PRAGMA synchronous", 2),

@@ -8,7 +8,7 @@ from sqlalchemy import insert, inspect
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.store import finding, migrations
 from spincycle_server.store.schema import request_args, requests
-from tests.store.conftest import engine_of, migrate
+from tests.databases import engine_of, migrate
 from tests.store.test_finding import ROWS, expected, found_ids
 
 OLD = ROWS[:50]

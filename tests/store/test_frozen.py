@@ -12,8 +12,7 @@ from spincycle_grpc.state import State
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import DatabaseOptions, Store
 from spincycle_server.store.schema import requests
-from tests.databases import SharedServers
-from tests.store.conftest import OPTIONS, migrate
+from tests.databases import OPTIONS, SharedServers, migrate
 from tests.store.samples import RUNNER, create
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from spincycle_grpc.errors import UnavailableError
 from spincycle_server.store import Store
 from spincycle_server.store.schema import requests
-from tests.store.conftest import OPTIONS, engine_of
+from tests.databases import OPTIONS, engine_of
 from tests.store.samples import a_log_entry, create
 
 

@@ -18,9 +18,8 @@ from spincycle_server.database.engine import _mysql_args, statement_limit
 from spincycle_server.database.mysql_dialect import bounded
 from spincycle_server.store import DatabaseOptions, Store, finding
 from spincycle_server.store.scan import Scan
-from tests.databases import DATABASES, SharedServers
+from tests.databases import DATABASES, SharedServers, migrate
 from tests.limits import STEP
-from tests.store.conftest import migrate
 from tests.store.samples import create
 
 HASTY = DatabaseOptions(timeout=2.0)

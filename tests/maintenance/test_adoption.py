@@ -14,9 +14,8 @@ from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions, Store
-from tests.databases import SharedServers
-from tests.store import original
-from tests.store.conftest import OPTIONS
+from tests.databases import OPTIONS, SharedServers
+from tests.maintenance import original
 from tests.store.samples import a_chain, a_log_entry, a_request
 
 

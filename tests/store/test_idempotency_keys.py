@@ -17,7 +17,7 @@ from spincycle_server.database.engine import make_engine
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store
 from spincycle_server.store.schema import idempotency_keys, request_archives, requests
-from tests.store.conftest import OPTIONS, engine_of, migrate
+from tests.databases import OPTIONS, engine_of
 from tests.store.samples import RUNNER, a_chain, a_request, create
 
 SECRET = "the-secret-key"
@@ -112,9 +112,8 @@ async def test_one_that_is_refused_harms_no_other_of_its_batch(store: Store) -> 
     assert await count_requests(store) == 3
 
 
-async def test_two_request_managers_make_one_request(database_url: str) -> None:
-    migrate(database_url)
-    stores = [await Store.open(database_url, OPTIONS) for _ in range(2)]
+async def test_two_request_managers_make_one_request(migrated_url: str) -> None:
+    stores = [await Store.open(migrated_url, OPTIONS) for _ in range(2)]
     try:
         for round_number in range(10):
             keys = [a_key(f"{round_number} {number}") for number in range(10)]
@@ -165,12 +164,11 @@ async def test_keys_last_a_day_by_the_clock_of_the_database(store: Store) -> Non
     assert 0 <= lease - expires_at < 60_000_000
 
 
-async def test_of_a_key_only_its_hash_is_kept(database_url: str) -> None:
-    migrate(database_url)
-    store = await Store.open(database_url, OPTIONS)
+async def test_of_a_key_only_its_hash_is_kept(migrated_url: str) -> None:
+    store = await Store.open(migrated_url, OPTIONS)
     await create_under(store, a_key())
     await store.close()
-    engine = engine_of(database_url)
+    engine = engine_of(migrated_url)
     with engine.connect() as connection:
         for table in (requests, request_archives, idempotency_keys):
             for row in connection.execute(select(table)):

@@ -13,7 +13,7 @@ from spincycle_grpc.state import State
 from spincycle_server.maintenance.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
 from spincycle_server.store import Store
 from spincycle_server.store.schema import idempotency_keys, job_log, metadata, requests
-from tests.store.conftest import OPTIONS, engine_of, migrate
+from tests.databases import OPTIONS, engine_of
 from tests.store.faults import FAULTS, CommitFaults
 from tests.store.samples import a_log_entry, a_suspended_chain, create
 
@@ -25,7 +25,6 @@ TABLES = (
 
 async def fill(url: str, ages: dict[State, int], each: int, entries: int = 3) -> None:
     """Makes requests in some states that ended some hours ago, all with rows in all tables."""
-    migrate(url)
     store = await Store.open(url, OPTIONS)
     made = await asyncio.gather(*(create(store) for _ in range(each * len(ages))))
     await asyncio.gather(*(store.suspend(one.id, a_suspended_chain(one.id)) for one in made))
@@ -95,9 +94,9 @@ KEPT = {State.PENDING: 0, State.RUNNING: 0, State.SUSPENDED: 0}
 
 
 @pytest.mark.parametrize("faults", FAULTS)
-async def test_what_ended_long_ago_goes_with_all_its_rows(database_url: str, faults: str) -> None:
-    await fill(database_url, {**OLD, **KEPT}, each=2)
-    retention = Retention(database_url, OPTIONS)
+async def test_what_ended_long_ago_goes_with_all_its_rows(migrated_url: str, faults: str) -> None:
+    await fill(migrated_url, {**OLD, **KEPT}, each=2)
+    retention = Retention(migrated_url, OPTIONS)
     broken = CommitFaults(retention._engine, faults) if faults != "none" else None
     before = retention.cutoff(90 * HOUR)
     assert retention.count(before) == dict.fromkeys(OLD, 2)
@@ -105,8 +104,8 @@ async def test_what_ended_long_ago_goes_with_all_its_rows(database_url: str, fau
     assert retention.count(before) == {}
     retention.close()
     assert broken is None or broken.count
-    assert rows(database_url) == dict.fromkeys(TABLES, 6) | {"job_log": 18}
-    store = await Store.open(database_url, OPTIONS)
+    assert rows(migrated_url) == dict.fromkeys(TABLES, 6) | {"job_log": 18}
+    store = await Store.open(migrated_url, OPTIONS)
     for state in KEPT:
         assert len(await store.get_log((await one_of(store, state)).id)) == 3
     await store.close()
@@ -118,48 +117,48 @@ async def one_of(store: Store, state: State) -> Any:
     return (await store.find_requests(RequestFilter(states=[int(state)], limit=1)))[0]  # type: ignore[list-item]
 
 
-async def test_what_ended_lately_stays(database_url: str) -> None:
-    await fill(database_url, {State.COMPLETE: 89, State.FAIL: 91, State.STOPPED: 1}, each=1)
-    retention = Retention(database_url, OPTIONS)
+async def test_what_ended_lately_stays(migrated_url: str) -> None:
+    await fill(migrated_url, {State.COMPLETE: 89, State.FAIL: 91, State.STOPPED: 1}, each=1)
+    retention = Retention(migrated_url, OPTIONS)
     before = retention.cutoff(90 * HOUR)
     assert retention.count(before) == {State.FAIL: 1}
     assert retention.prune(before, Told(), lambda: False)
     retention.close()
-    assert rows(database_url)["requests"] == 2
+    assert rows(migrated_url)["requests"] == 2
 
 
-async def test_transactions_are_small(database_url: str) -> None:
-    await fill(database_url, {State.COMPLETE: 100}, each=MAX_REQUESTS + 7)
-    await fill(database_url, {State.FAIL: 200}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
+async def test_transactions_are_small(migrated_url: str) -> None:
+    await fill(migrated_url, {State.COMPLETE: 100}, each=MAX_REQUESTS + 7)
+    await fill(migrated_url, {State.FAIL: 200}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
     told = Told()
-    retention = Retention(database_url, OPTIONS)
+    retention = Retention(migrated_url, OPTIONS)
     assert retention.prune(retention.cutoff(90 * HOUR), told, lambda: False)
     retention.close()
     assert sum(told.requests) == MAX_REQUESTS + 8
     assert sum(told.entries) == 3 * (MAX_REQUESTS + 7) + 2 * MAX_LOG_ENTRIES + 1
     assert max(told.requests) <= MAX_REQUESTS
     assert max(told.entries) <= MAX_LOG_ENTRIES
-    assert rows(database_url) == dict.fromkeys(TABLES, 0)
+    assert rows(migrated_url) == dict.fromkeys(TABLES, 0)
 
 
-async def test_what_was_interrupted_goes_on_when_it_is_run_again(database_url: str) -> None:
-    await fill(database_url, {State.FAIL: 100}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
+async def test_what_was_interrupted_goes_on_when_it_is_run_again(migrated_url: str) -> None:
+    await fill(migrated_url, {State.FAIL: 100}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
     told = Told()
-    retention = Retention(database_url, OPTIONS)
+    retention = Retention(migrated_url, OPTIONS)
     before = retention.cutoff(90 * HOUR)
     assert not retention.prune(before, told, lambda: len(told.entries) == 2)
     assert sum(told.entries) == MAX_LOG_ENTRIES
     assert retention.count(before) == {State.FAIL: 1}
-    assert rows(database_url)["job_log"] == MAX_LOG_ENTRIES + 1
+    assert rows(migrated_url)["job_log"] == MAX_LOG_ENTRIES + 1
     assert retention.prune(before, told, lambda: False)
     retention.close()
-    assert rows(database_url) == dict.fromkeys(TABLES, 0)
+    assert rows(migrated_url) == dict.fromkeys(TABLES, 0)
 
 
-async def test_a_store_works_meanwhile(database_url: str) -> None:
-    await fill(database_url, {State.COMPLETE: 100}, each=3 * MAX_REQUESTS)
-    store = await Store.open(database_url, OPTIONS)
-    retention = Retention(database_url, OPTIONS)
+async def test_a_store_works_meanwhile(migrated_url: str) -> None:
+    await fill(migrated_url, {State.COMPLETE: 100}, each=3 * MAX_REQUESTS)
+    store = await Store.open(migrated_url, OPTIONS)
+    retention = Retention(migrated_url, OPTIONS)
     before = retention.cutoff(90 * HOUR)
     pruning = asyncio.ensure_future(asyncio.to_thread(retention.prune, before, Told(), lambda: False))
     made = 0
@@ -170,4 +169,4 @@ async def test_a_store_works_meanwhile(database_url: str) -> None:
     assert await pruning
     retention.close()
     await store.close()
-    assert rows(database_url)["requests"] == made
+    assert rows(migrated_url)["requests"] == made

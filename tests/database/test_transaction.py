@@ -31,8 +31,7 @@ from spincycle_server.database import transaction as transactions
 from spincycle_server.database.transaction import MAX_TEXT, RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
-from tests.databases import DATABASES, SharedServers
-from tests.store.conftest import engine_of
+from tests.databases import DATABASES, SharedServers, engine_of
 
 things = Table(
     "things",

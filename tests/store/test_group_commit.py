@@ -22,8 +22,8 @@ from spincycle_server.store import Store
 from spincycle_server.store import group_commit as writer_module
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.write import Write
+from tests.databases import OPTIONS
 from tests.limits import STEP
-from tests.store.conftest import OPTIONS, migrate
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_request, create
 
 
@@ -57,7 +57,6 @@ async def busy(writer: GroupCommitWriter) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Store]:
-    migrate(url)
     store = await Store.open(url, OPTIONS)
     yield store
     await store.close()
@@ -87,11 +86,11 @@ def create_as(request: Request) -> CreateRequest:
 
 
 async def test_runners_writes_are_taken_when_those_of_users_are_refused(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 3)
     monkeypatch.setattr(writer_module, "RESERVED", 3)
-    async with opened(database_url) as store:
+    async with opened(migrated_url) as store:
         await store.renew_runner(OTHER_RUNNER, 3600, draining=False)
         made = [await create(store) for _ in range(5)]
         async with busy(store._writer):
@@ -126,16 +125,16 @@ async def test_runners_writes_are_taken_when_those_of_users_are_refused(
 
 
 async def test_creations_have_places_of_their_own_where_they_have_a_writer(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 1)
-    async with opened(database_url) as store:
+    async with opened(migrated_url) as store:
         made = await create(store)
         async with busy(store._writer):
             [waiting] = await put(store.request_stop(made.id))
             with pytest.raises(ResourceExhaustedError):
                 await store.request_stop(made.id)
-            if database_url.startswith("sqlite"):
+            if migrated_url.startswith("sqlite"):
                 with pytest.raises(ResourceExhaustedError) as refused:
                     await create(store)
                 assert refused.value.reason == "TOO_MANY_WRITES"

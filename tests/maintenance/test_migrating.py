@@ -14,10 +14,9 @@ from sqlalchemy.engine import make_url
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_server.maintenance.migrating import check_database, upgrade_database, upgrade_sql
 from spincycle_server.store import Store
-from tests.databases import SharedServers, find_binary
+from tests.databases import OPTIONS, SharedServers, engine_of, find_binary
 from tests.limits import COMMAND
-from tests.store import original
-from tests.store.conftest import OPTIONS, engine_of
+from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
 NEWEST = "0003"
