@@ -1,4 +1,4 @@
-"""Servers for the tests of HTTP: Request Managers, each with its own limits."""
+"""Request Managers with different limits, for tests of HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def hasty_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Request Manager that waits for no client."""
+    """The address of a Request Manager whose timeouts for clients are all short."""
     yield from _manager(
         tmp_path_factory,
         SPINCYCLE_SERVER_HEADER_TIMEOUT="1s",
@@ -30,13 +30,13 @@ def hasty_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def impatient_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Request Manager that waits for no client that takes nothing."""
+    """The address of a Request Manager with a short timeout for clients that do not read."""
     yield from _manager(tmp_path_factory, SPINCYCLE_SERVER_IDLE_TIMEOUT="2s")
 
 
 @pytest.fixture(scope="module")
 def small_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Request Manager that has few connections."""
+    """The address of a Request Manager with a low limit of connections."""
     yield from _manager(tmp_path_factory, SPINCYCLE_SERVER_MAX_CONNECTIONS="4")
 
 
@@ -44,7 +44,7 @@ def small_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def cors_manager(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
-    """The address of a Request Manager that pages may call, and from which origins."""
+    """The address of a Request Manager that web pages may call, and their origins."""
     for address in _manager(tmp_path_factory, SPINCYCLE_SERVER_CORS_ORIGINS=request.param):
         yield address, request.param
 

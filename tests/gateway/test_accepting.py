@@ -1,4 +1,4 @@
-"""New connections do not have to wait for turns of the loop one by one."""
+"""The server accepts several new connections in one turn of the event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 async def turns_until_answered() -> int:
-    """Returns how many long turns pass until as many new connections are answered."""
+    """Returns how many long turns of the event loop pass until all new connections are answered."""
     server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), NOBODY_REFUSED)
     await server.start()
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CONNECTIONS)]
@@ -37,7 +37,7 @@ async def turns_until_answered() -> int:
     waiting = list(clients)
     while waiting:
         turns += 1
-        time.sleep(LONG_TURN)  # noqa: ASYNC251 (a loop that is busy)
+        time.sleep(LONG_TURN)  # noqa: ASYNC251 (it makes the loop busy)
         await asyncio.sleep(0)
         waiting = [client for client in waiting if not has_answer(client)]
     for client in clients:
@@ -53,11 +53,11 @@ def has_answer(client: socket.socket) -> bool:
         return False
 
 
-def test_a_turn_accepts_several_connections() -> None:
+def test_several_connections_are_accepted_in_one_turn() -> None:
     assert uvloop.run(turns_until_answered()) < CONNECTIONS // 2
 
 
-def test_all_listeners_end_with_the_server() -> None:
+def test_a_stop_closes_all_listeners() -> None:
     async def begin_and_end() -> int:
         server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), NOBODY_REFUSED)
         await server.start()

@@ -1,4 +1,4 @@
-"""Bodies of many calls at once: how much of them is held in all, and what becomes of the rest."""
+"""The memory of all request bodies is limited, and bodies over the limit are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_TYPE = request("POST", PATH, JSON, body=b"{}")
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A Request Manager that holds two bodies of the largest size."""
+    """A Request Manager with memory for two bodies of the maximum size."""
     environment = {"SPINCYCLE_SERVER_MAX_BODY": str(MAX_BODY), "SPINCYCLE_SERVER_MAX_BODIES": "1"}
     directory = tmp_path_factory.mktemp("manager")
     with running(
@@ -44,7 +44,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 
 @contextlib.contextmanager
 def opened(server: ServerProcess, count: int) -> Iterator[list[Connection]]:
-    """Connections on which most of a body has been sent."""
+    """Opens connections and sends most of a body on each."""
     head = request("POST", PATH, JSON, f"Content-Length: {PART + REST}")
     with contextlib.ExitStack() as stack:
         address = server.address("request-manager", "http")
@@ -55,33 +55,33 @@ def opened(server: ServerProcess, count: int) -> Iterator[list[Connection]]:
 
 
 def answered(connections: list[Connection]) -> list[Connection]:
-    """Waits for answers, and returns those that got one."""
+    """Waits for an answer. Returns the connections that have one."""
     sockets = {connection.socket: connection for connection in connections}
     readable, _, _ = select.select(list(sockets), [], [], ANSWER)
     return [sockets[one] for one in readable]
 
 
-def test_a_body_for_which_there_is_no_room_is_429_and_the_others_are_read(crowded: ServerProcess) -> None:
+def test_a_body_without_room_gets_429_and_the_others_are_read(crowded: ServerProcess) -> None:
     address = crowded.address("request-manager", "http")
     with opened(crowded, 3) as connections:
         (refused,) = answered(connections)
         answer = refused.answer()
         assert (answer.status, answer.headers["retry-after"]) == (429, "1")
         assert "2000000 bytes" in json.loads(answer.body)["message"]
-        with Connection(address) as another:  # What comes in one piece needs no room.
+        with Connection(address) as another:  # A body that comes in one piece needs no room.
             another.send(NO_TYPE)
             assert another.answer().status == 400
         for connection in connections:
             connection.send(b" " * REST)
             if connection is not refused:
                 assert connection.answer().status == 400
-        refused.send(request("POST", PATH, JSON, body=b" " * (PART + REST)))  # There is room again.
+        refused.send(request("POST", PATH, JSON, body=b" " * (PART + REST)))  # Now there is room again.
         assert refused.answer().status == 400
     assert "TOO_MANY_BODIES" in crowded.wait_for("calls refused")["calls"]
 
 
 class Upload:
-    """A POST that the app answers, of which the test says when each part of the body comes."""
+    """A POST to the app. The test decides when each part of its body arrives."""
 
     def __init__(self, app: GatewayApp, *headers: tuple[bytes, bytes]) -> None:
         self._parts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -97,13 +97,13 @@ class Upload:
         self._call = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def part(self, body: bytes) -> None:
-        """Sends a part, and returns when the app waits for the next: it holds this one."""
+        """Sends a part. Returns when the app waits for the next part, and so has counted this one."""
         self._is_hungry.clear()
         self._parts.put_nowait({"type": "http.request", "body": body, "more_body": True})
         await self._is_hungry.wait()
 
     async def end(self, body: bytes) -> int:
-        """Sends the last part, and returns the status of the answer."""
+        """Sends the last part. Returns the status of the answer."""
         self._parts.put_nowait({"type": "http.request", "body": body, "more_body": False})
         await self._call
         return self._status
@@ -118,14 +118,14 @@ class Upload:
 
 
 class Uncalled:
-    """A servicer for calls whose bodies are no JSON: none gets as far as to a method."""
+    """A servicer whose methods are never called, because the bodies are not valid JSON."""
 
     def __getattr__(self, _: str) -> None:
         return None
 
 
-async def test_what_gzip_becomes_needs_room_too() -> None:
-    # Over sockets nobody could tell when the others have arrived: one of them might be refused instead.
+async def test_a_decompressed_body_needs_room_too() -> None:
+    # Over sockets, the test could not tell when the other bodies have arrived: one of them might be refused.
     service = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
     refused: list[str] = []
     app = GatewayApp(
@@ -150,7 +150,7 @@ async def test_what_gzip_becomes_needs_room_too() -> None:
     assert len(refused) == 1
 
 
-def test_the_room_of_a_client_that_is_gone_is_given_back(crowded: ServerProcess) -> None:
+def test_a_client_that_disconnects_frees_its_room(crowded: ServerProcess) -> None:
     for _ in range(3):
         with opened(crowded, 2):
             pass
@@ -164,7 +164,7 @@ def test_the_room_of_a_client_that_is_gone_is_given_back(crowded: ServerProcess)
         assert status == 400
 
 
-def test_a_share_is_given_back_whole() -> None:
+def test_a_share_returns_all_its_bytes() -> None:
     budget = BodyBudget(10)
     with budget.share() as one, budget.share() as other:
         one.hold(4)
@@ -178,7 +178,7 @@ def test_a_share_is_given_back_whole() -> None:
         one.hold(10)
 
 
-def test_threads_lose_no_byte() -> None:
+def test_the_budget_is_thread_safe() -> None:
     budget = BodyBudget(10)
 
     def hold(_: int) -> None:
@@ -193,7 +193,7 @@ def test_threads_lose_no_byte() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 262_143, 262_144, 262_145, 1_000_000])
-async def test_gzip_is_read_bit_by_bit_and_counted(size: int) -> None:
+async def test_gzip_is_decompressed_in_steps_and_counted(size: int) -> None:
     plain = bytes(number % 251 for number in range(size))
     packed = gzip.compress(plain)
     needed = len(packed) + size

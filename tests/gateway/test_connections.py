@@ -1,4 +1,4 @@
-"""Connections: kept, filled with requests that do not wait, ended; clients that are slow, wordy or wrong."""
+"""HTTP connections: keep-alive, pipelining and closing; clients that are slow, verbose or broken."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSION = request("GET", "/version")
 NO_TYPE = request("POST", "/api/v1/requests", JSON, body=b"{}")
 
 
-def test_a_connection_is_kept_also_after_errors(manager: str) -> None:
+def test_a_connection_stays_open_after_errors(manager: str) -> None:
     with Connection(manager) as connection:
         for data, status in (
             (VERSION, 200),
@@ -41,11 +41,11 @@ def test_pipelined_requests_are_answered_in_order(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(VERSION + NO_TYPE + request("GET", "/nosuch") + request("BREW", "/") + VERSION)
         assert [connection.answer().status for _ in range(3)] == [200, 400, 404]
-        # The parser knows no such method, and cannot tell where the request after it begins.
+        # The parser does not know the method BREW, so it cannot tell where the next request begins.
         assert connection.is_ended()
 
 
-def test_no_http_after_a_request_does_not_take_the_place_of_its_answer(manager: str) -> None:
+def test_malformed_http_after_a_request_does_not_replace_its_answer(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(NO_TYPE + b"\0\0\0\0\r\n\r\n")
         answer = connection.answer()
@@ -54,7 +54,9 @@ def test_no_http_after_a_request_does_not_take_the_place_of_its_answer(manager: 
 
 
 @pytest.mark.parametrize("headers", [["Connection: close"], []])
-def test_a_client_that_wants_the_end_gets_it(manager: str, headers: list[str]) -> None:
+def test_a_connection_ends_after_the_answer_if_the_client_asks_for_it(
+    manager: str, headers: list[str]
+) -> None:
     with Connection(manager) as connection:
         connection.send(request("GET", "/version", *headers) if headers else b"GET /version HTTP/1.0\r\n\r\n")
         answer = connection.answer()
@@ -62,7 +64,7 @@ def test_a_client_that_wants_the_end_gets_it(manager: str, headers: list[str]) -
         assert connection.is_ended()
 
 
-def test_a_client_that_says_no_more_gets_its_answer(manager: str) -> None:
+def test_a_client_that_closes_its_sending_side_gets_its_answer(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(NO_TYPE)
         connection.socket.shutdown(socket.SHUT_WR)
@@ -71,7 +73,9 @@ def test_a_client_that_says_no_more_gets_its_answer(manager: str) -> None:
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_over_the_limit_is_413_and_the_client_can_read_it(manager: str, is_chunked: bool) -> None:
+def test_a_body_over_the_limit_gets_413_and_the_client_can_read_the_answer(
+    manager: str, is_chunked: bool
+) -> None:
     body = b" " * (4 * MAX_BODY)
     if is_chunked:
         head = request("POST", "/api/v1/requests", JSON, "Transfer-Encoding: chunked")
@@ -79,7 +83,7 @@ def test_a_body_over_the_limit_is_413_and_the_client_can_read_it(manager: str, i
     else:
         head = request("POST", "/api/v1/requests", JSON, f"Content-Length: {len(body)}")
     with Connection(manager) as connection:
-        with contextlib.suppress(BrokenPipeError):  # The server may have had enough by now.
+        with contextlib.suppress(BrokenPipeError):  # The server may have closed the connection by now.
             connection.send(head + body)
         answer = connection.answer()
         assert (answer.status, answer.headers["connection"]) == (413, "close")
@@ -87,7 +91,7 @@ def test_a_body_over_the_limit_is_413_and_the_client_can_read_it(manager: str, i
         assert connection.is_ended()
 
 
-def test_a_body_of_just_the_limit_is_taken(manager: str) -> None:
+def test_a_body_of_exactly_the_limit_is_accepted(manager: str) -> None:
     body = b'{"type":""}'
     with Connection(manager) as connection:
         for length, status in ((MAX_BODY, 400), (MAX_BODY + 1, 413)):
@@ -97,7 +101,7 @@ def test_a_body_of_just_the_limit_is_taken(manager: str) -> None:
             assert connection.answer().status == status
 
 
-def test_a_client_may_ask_before_it_sends_a_body(manager: str) -> None:
+def test_a_client_may_expect_100_continue_before_it_sends_a_body(manager: str) -> None:
     with Connection(manager) as connection:
         asking = request("POST", "/api/v1/requests", JSON, "Expect: 100-continue", "Content-Length: 2")
         connection.send(asking)
@@ -122,14 +126,14 @@ def test_a_client_may_ask_before_it_sends_a_body(manager: str) -> None:
         " application/json ",
     ],
 )
-def test_content_types_that_are_taken(manager: str, content_type: str) -> None:
+def test_accepted_content_types(manager: str, content_type: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("POST", "/api/v1/requests", f"Content-Type:{content_type}", body=b"{}"))
         assert connection.answer().status == 400
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/jsonx", "application/x-protobuf", ""])
-def test_content_types_that_are_not(manager: str, content_type: str) -> None:
+def test_other_content_types_get_415(manager: str, content_type: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("POST", "/api/v1/requests", f"Content-Type: {content_type}", body=b"{}"))
         answer = connection.answer()
@@ -138,7 +142,7 @@ def test_content_types_that_are_not(manager: str, content_type: str) -> None:
 
 @pytest.mark.parametrize("size", [70_000, 5_000_000])
 @pytest.mark.parametrize("where", ["path", "one header", "many headers"])
-def test_a_head_that_is_too_long_is_431(manager: str, where: str, size: int) -> None:
+def test_a_head_that_is_too_large_gets_431(manager: str, where: str, size: int) -> None:
     data = {
         "path": request("GET", "/version?" + "x" * size),
         "one header": request("GET", "/version", "X: " + "x" * size),
@@ -152,14 +156,14 @@ def test_a_head_that_is_too_long_is_431(manager: str, where: str, size: int) -> 
         assert connection.is_ended()
 
 
-def test_a_head_after_a_large_body_is_not_taken_for_a_long_one(manager: str) -> None:
+def test_a_large_body_does_not_count_towards_the_next_head(manager: str) -> None:
     large = request("POST", "/api/v1/requests", JSON, body=b'{"type":""}' + b" " * 400_000)
     with Connection(manager) as connection:
         connection.send((large + request("GET", "/version", "X: " + "x" * 60_000)) * 3)
         assert [connection.answer().status for _ in range(6)] == [400, 200] * 3
 
 
-def test_headers_that_are_sent_twice(manager: str) -> None:
+def test_headers_that_are_repeated_or_invalid(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("GET", "/version", "X-Some: 1", "X-Some: 2"))
         assert connection.answer().status == 200
@@ -177,7 +181,7 @@ def test_headers_that_are_sent_twice(manager: str) -> None:
             assert connection.is_ended()
 
 
-def test_an_upgrade_is_not_made_and_the_connection_goes_on(manager: str) -> None:
+def test_an_upgrade_is_ignored_and_the_connection_stays_open(manager: str) -> None:
     upgrade = request("GET", "/version", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c")
     with Connection(manager) as connection:
         for _ in range(2):
@@ -187,7 +191,7 @@ def test_an_upgrade_is_not_made_and_the_connection_goes_on(manager: str) -> None
         assert {connection.answer().status for _ in range(3000)} == {200}
 
 
-def test_a_head_that_does_not_come_is_408(hasty_manager: str) -> None:
+def test_a_head_that_takes_too_long_gets_408(hasty_manager: str) -> None:
     with Connection(hasty_manager) as connection:
         connection.send(VERSION[:20])
         answer = connection.answer()
@@ -195,7 +199,7 @@ def test_a_head_that_does_not_come_is_408(hasty_manager: str) -> None:
         assert connection.is_ended()
 
 
-def test_a_body_that_does_not_come_is_408(hasty_manager: str) -> None:
+def test_a_body_that_takes_too_long_gets_408(hasty_manager: str) -> None:
     with Connection(hasty_manager) as connection:
         connection.send(NO_TYPE[:-1])
         answer = connection.answer()
@@ -204,7 +208,7 @@ def test_a_body_that_does_not_come_is_408(hasty_manager: str) -> None:
         assert connection.is_ended()
 
 
-def test_idle_connections_are_ended_without_a_word(hasty_manager: str) -> None:
+def test_idle_connections_are_closed_without_an_answer(hasty_manager: str) -> None:
     with Connection(hasty_manager) as connection:
         assert connection.is_ended()
     with Connection(hasty_manager) as connection:
@@ -213,7 +217,7 @@ def test_idle_connections_are_ended_without_a_word(hasty_manager: str) -> None:
         assert connection.is_ended()
 
 
-def test_a_body_that_nobody_wants_cannot_come_for_ever(hasty_manager: str) -> None:
+def test_a_client_cannot_send_a_rejected_body_forever(hasty_manager: str) -> None:
     with Connection(hasty_manager) as connection:
         connection.send(request("POST", "/nosuch", "Content-Length: 1000000000", "X: y"))
         assert connection.answer().status == 404
@@ -225,7 +229,7 @@ def test_a_body_that_nobody_wants_cannot_come_for_ever(hasty_manager: str) -> No
                 is_ended = True
 
 
-def test_too_many_connections_are_503(small_manager: str) -> None:
+def test_connections_over_the_limit_get_503(small_manager: str) -> None:
     with contextlib.ExitStack() as stack:
         statuses = []
         for _ in range(6):
@@ -239,7 +243,9 @@ def test_too_many_connections_are_503(small_manager: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [[], ["Connection: close"]])
-def test_a_client_that_takes_no_answer_is_not_waited_for(impatient_manager: str, headers: list[str]) -> None:
+def test_a_client_that_does_not_read_its_answers_is_disconnected(
+    impatient_manager: str, headers: list[str]
+) -> None:
     create = json.dumps({"type": "one-job", "args": {"out": "x" * 900_000}}).encode()
     with Connection(impatient_manager) as connection:
         connection.send(request("POST", "/api/v1/requests", JSON, body=create))
@@ -251,12 +257,12 @@ def test_a_client_that_takes_no_answer_is_not_waited_for(impatient_manager: str,
         client.sendall(request("GET", path) * 10 + request("GET", path, *headers))
         deadline = time.monotonic() + REQUEST_END
         while is_established(int(port), client.getsockname()):
-            assert time.monotonic() < deadline, "the server waits for ever"
+            assert time.monotonic() < deadline, "the server waits forever"
             time.sleep(0.02)
 
 
 def is_established(port: int, peer: tuple[str, int]) -> bool:
-    """Whether a server has its connection to a peer, which cannot tell as long as it does not read."""
+    """Whether a server still has its connection to a peer. A peer that does not read cannot tell."""
     return any(
         one.status == psutil.CONN_ESTABLISHED and one.raddr and tuple(one.raddr) == peer
         for one in psutil.net_connections("tcp")
@@ -264,12 +270,12 @@ def is_established(port: int, peer: tuple[str, int]) -> bool:
     )
 
 
-def test_a_client_that_takes_its_time_gets_its_answer(impatient_manager: str) -> None:
+def test_a_client_that_reads_slowly_gets_its_answers(impatient_manager: str) -> None:
     create = json.dumps({"type": "one-job", "args": {"out": "x" * 900_000}}).encode()
     with Connection(impatient_manager) as connection:
         connection.send(request("POST", "/api/v1/requests", JSON, body=create))
         path = connection.answer().headers["location"]
         connection.send(request("GET", path) * 10)
         for _ in range(10):
-            time.sleep(0.3)  # each time less than the limit, and all together more
+            time.sleep(0.3)  # less than the limit each time, but more than the limit in total
             assert len(connection.answer().body) > 900_000

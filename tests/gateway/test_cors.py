@@ -1,4 +1,4 @@
-"""CORS: nothing unless it is configured; then what browsers ask for."""
+"""CORS is off by default. If it is configured, the server sends the headers that browsers need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WANTED = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers
 HEADERS = "authorization, content-type, idempotency-key"
 
 
-def test_without_configuration_there_is_no_cors(manager: str) -> None:
+def test_without_configuration_there_are_no_cors_headers(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("GET", "/version", f"Origin: {OURS}"))
         answer = connection.answer()
@@ -24,7 +24,7 @@ def test_without_configuration_there_is_no_cors(manager: str) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_a_page_may_ask_first(cors_manager: tuple[str, str]) -> None:
+def test_a_preflight_request_is_answered(cors_manager: tuple[str, str]) -> None:
     address, origins = cors_manager
     with Connection(address) as connection:
         connection.send(
@@ -48,7 +48,9 @@ def test_a_page_may_ask_first(cors_manager: tuple[str, str]) -> None:
         [f"Origin: {OURS}", WANTED[0], WANTED[1] + "x-other"],
     ],
 )
-def test_what_is_not_allowed_is_said(cors_manager: tuple[str, str], headers: list[str]) -> None:
+def test_a_preflight_request_for_other_methods_or_headers_gets_400(
+    cors_manager: tuple[str, str], headers: list[str]
+) -> None:
     with Connection(cors_manager[0]) as connection:
         connection.send(request("OPTIONS", "/api/v1/requests", *headers))
         assert connection.answer().status == 400
@@ -74,7 +76,7 @@ def test_a_page_may_read_answers_and_errors(cors_manager: tuple[str, str], data:
     assert exposed == {"Location", "Retry-After", "X-Spincycle-Version"}
 
 
-def test_other_pages_may_not(cors_manager: tuple[str, str]) -> None:
+def test_pages_of_other_origins_may_not_read_answers(cors_manager: tuple[str, str]) -> None:
     address, origins = cors_manager
     with Connection(address) as connection:
         for headers in (["Origin: https://evil.example.com"], ["Origin: null"], []):
@@ -83,7 +85,9 @@ def test_other_pages_may_not(cors_manager: tuple[str, str]) -> None:
             assert answer.status == 200
             if origins != "*":
                 assert "access-control-allow-origin" not in answer.headers
-                assert answer.headers["vary"] == "Origin"  # a cache must not give it to our pages
+                assert (
+                    answer.headers["vary"] == "Origin"
+                )  # so that a cache does not give the answer to allowed pages
         connection.send(request("OPTIONS", "/api/v1/requests", "Origin: https://evil.example.com", WANTED[0]))
         answer = connection.answer()
         if origins != "*":
@@ -91,7 +95,7 @@ def test_other_pages_may_not(cors_manager: tuple[str, str]) -> None:
             assert "access-control-allow-origin" not in answer.headers
 
 
-def test_vary_names_all_that_an_answer_depends_on(cors_manager: tuple[str, str]) -> None:
+def test_vary_names_all_headers_on_which_an_answer_depends(cors_manager: tuple[str, str]) -> None:
     with Connection(cors_manager[0]) as connection:
         connection.send(request("GET", "/api/v1/request-list", "Accept-Encoding: gzip"))
         assert connection.answer().headers["vary"] == "Accept-Encoding, Origin"

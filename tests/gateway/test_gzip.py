@@ -1,4 +1,4 @@
-"""gzip: answers for clients that want it, requests of clients that send it, within bounds."""
+"""gzip: compressed answers for clients that accept them, and compressed requests, within limits."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ SMALL = "/version"
         (",;,q=1", False),
     ],
 )
-def test_who_wants_gzip(accept_encoding: str, is_preferred: bool) -> None:
+def test_which_headers_prefer_gzip(accept_encoding: str, is_preferred: bool) -> None:
     assert prefers_gzip(accept_encoding) == is_preferred
 
 
-def test_large_answers_are_compressed_for_those_who_want_it(manager: str) -> None:
+def test_large_answers_are_compressed_if_the_client_prefers_gzip(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("GET", LARGE))
         plain = connection.answer()
@@ -59,7 +59,7 @@ def test_large_answers_are_compressed_for_those_who_want_it(manager: str) -> Non
     assert len(compressed.body) * 2 < len(plain.body)
 
 
-def test_small_answers_and_those_of_clients_that_do_not_want_it_are_not(manager: str) -> None:
+def test_other_answers_are_not_compressed(manager: str) -> None:
     with Connection(manager) as connection:
         for path, accepted in ((SMALL, "gzip"), (LARGE, "gzip;q=0"), (LARGE, "br")):
             connection.send(request("GET", path, f"Accept-Encoding: {accepted}"))
@@ -68,7 +68,7 @@ def test_small_answers_and_those_of_clients_that_do_not_want_it_are_not(manager:
             assert "content-encoding" not in answer.headers
 
 
-def test_an_answer_that_is_compressed_in_a_thread(manager: str) -> None:
+def test_a_very_large_answer_is_compressed_too(manager: str) -> None:
     create = json.dumps({"type": "one-job", "args": {"out": "x" * 900_000}}).encode()
     with Connection(manager) as connection:
         connection.send(request("POST", "/api/v1/requests", JSON, body=create))
@@ -80,7 +80,7 @@ def test_an_answer_that_is_compressed_in_a_thread(manager: str) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", " gzip "])
-def test_a_compressed_request_is_read(manager: str, coding: str) -> None:
+def test_a_compressed_request_is_accepted(manager: str, coding: str) -> None:
     body = gzip.compress(b'{"type":"nosuch"}')
     with Connection(manager) as connection:
         connection.send(request("POST", "/api/v1/requests", JSON, f"Content-Encoding: {coding}", body=body))
@@ -89,7 +89,7 @@ def test_a_compressed_request_is_read(manager: str, coding: str) -> None:
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "gzip, gzip", "zstd"])
-def test_other_codings_are_415_and_the_answer_says_which_there_is(manager: str, coding: str) -> None:
+def test_other_codings_get_415_with_the_supported_coding(manager: str, coding: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("POST", "/api/v1/requests", JSON, f"Content-Encoding: {coding}", body=b"{}"))
         answer = connection.answer()
@@ -99,10 +99,10 @@ def test_other_codings_are_415_and_the_answer_says_which_there_is(manager: str, 
 @pytest.mark.parametrize(
     "body",
     [b"{}", gzip.compress(b"{}")[:-1], gzip.compress(b"{}")[:12], zlib.compress(b"{}"), b"\x1f\x8b"],
-    # gzip writes the time into its head: as names, the bodies would differ from process to process.
+    # gzip writes the time into its header, so names made from the bodies would differ between processes.
     ids=["plain", "last byte missing", "cut short", "zlib", "only a head"],
 )
-def test_what_is_no_gzip_is_400(manager: str, body: bytes) -> None:
+def test_invalid_gzip_gets_400(manager: str, body: bytes) -> None:
     with Connection(manager) as connection:
         connection.send(request("POST", "/api/v1/requests", JSON, "Content-Encoding: gzip", body=body))
         answer = connection.answer()
@@ -110,7 +110,9 @@ def test_what_is_no_gzip_is_400(manager: str, body: bytes) -> None:
         assert "gzip" in json.loads(answer.body)["message"]
 
 
-def test_a_small_request_that_becomes_a_large_one_is_413_and_the_connection_is_kept(manager: str) -> None:
+def test_a_request_that_decompresses_beyond_the_limit_gets_413_and_the_connection_stays_open(
+    manager: str,
+) -> None:
     bomb = gzip.compress(b" " * 100_000_000, compresslevel=9)
     assert len(bomb) < MAX_BODY
     with Connection(manager) as connection:

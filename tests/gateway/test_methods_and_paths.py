@@ -1,4 +1,4 @@
-"""HEAD, OPTIONS, methods and paths that there are not, and the headers of every answer."""
+"""HEAD, OPTIONS, unknown methods and paths, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALLOWED = "GET, HEAD, OPTIONS, POST"
 def test_head_has_the_headers_of_get_and_no_body(manager: str, path: str, encoding: str) -> None:
     with Connection(manager) as connection:
         answers = []
-        for method in ("GET", "HEAD", "GET"):  # the last shows that nothing of a body was left over
+        for method in ("GET", "HEAD", "GET"):  # The last GET shows that HEAD left no bytes of a body behind.
             connection.send(request(method, path, f"Accept-Encoding: {encoding}"))
             answers.append(connection.answer(method))
     for answer in answers:
@@ -31,7 +31,7 @@ def test_head_has_the_headers_of_get_and_no_body(manager: str, path: str, encodi
     assert len(got.body) == int(head.headers["content-length"]) > 0
 
 
-def test_options_tell_what_is_allowed(manager: str) -> None:
+def test_options_lists_the_allowed_methods(manager: str) -> None:
     with Connection(manager) as connection:
         for path, allowed in {
             "/api/v1/requests": ALLOWED,
@@ -48,7 +48,7 @@ def test_options_tell_what_is_allowed(manager: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PATCH", "PUT", "TRACE", "QUERY", "BREW", "get", "X-Y"])
-def test_methods_that_a_path_has_not_are_405_with_allow(manager: str, method: str) -> None:
+def test_methods_that_a_path_does_not_have_get_405_with_allow(manager: str, method: str) -> None:
     with Connection(manager) as connection:
         for _ in range(2):
             connection.send(request(method, "/api/v1/requests", JSON, body=b"{}"))
@@ -94,7 +94,7 @@ def test_paths_and_queries(manager: str, path: str, status: int) -> None:
         assert answer.headers["content-type"] == "application/json; charset=UTF-8"
 
 
-def test_an_escaped_slash_belongs_to_the_value(manager: str) -> None:
+def test_an_escaped_slash_is_part_of_the_value(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("GET", "/api/v1/requests/a%2Flog"))
         assert json.loads(connection.answer().body)["requestId"] == "a/log"
@@ -111,7 +111,7 @@ def test_an_escaped_slash_belongs_to_the_value(manager: str) -> None:
         request("POST", "/api/v1/requests", JSON, body=b"{bad"),
         request("GET", "/version", "X: " + "x" * 100_000),
         request("GET", "/%", "Content-Length: 1", "Content-Length: 2"),
-        b"\x16\x03\x01\x02\x00\x01 no HTTP at all\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01 not HTTP\r\n\r\n",
     ],
 )
 def test_every_answer_carries_the_version(manager: str, data: bytes) -> None:

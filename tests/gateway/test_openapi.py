@@ -1,4 +1,4 @@
-"""The OpenAPI documents: valid, of all routes, and saying what the wire has."""
+"""The OpenAPI documents are valid and complete, and they describe the JSON that is sent."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
     }
 
 
-def test_no_method_with_a_route_is_missing(documents: dict[str, Any]) -> None:
+def test_the_document_has_every_method_with_a_route(documents: dict[str, Any]) -> None:
     described = {
         operation["operationId"]
         for document in documents.values()
@@ -102,7 +102,7 @@ def test_no_method_with_a_route_is_missing(documents: dict[str, Any]) -> None:
     assert described == methods | {"OpenApi"}
 
 
-def test_everything_is_explained(documents: dict[str, Any]) -> None:
+def test_everything_has_a_description(documents: dict[str, Any]) -> None:
     for document in documents.values():
         for name, schema in document["components"]["schemas"].items():
             assert schema["description"], name
@@ -114,7 +114,7 @@ def test_everything_is_explained(documents: dict[str, Any]) -> None:
                 assert parameter["description"]
 
 
-def test_schemas_are_what_the_wire_has(documents: dict[str, Any]) -> None:
+def test_schemas_describe_the_json_that_is_sent(documents: dict[str, Any]) -> None:
     schemas = documents["request-manager"]["components"]["schemas"]
     made = schemas["Request"]["properties"]
     assert schemas["State"]["enum"] == list(State.values())
@@ -140,7 +140,7 @@ def test_schemas_are_what_the_wire_has(documents: dict[str, Any]) -> None:
     assert "null" in schemas["JobLogInput"]["properties"]["stdout"]["type"]
 
 
-def test_answers_are_described_with_their_headers_and_errors(documents: dict[str, Any]) -> None:
+def test_answers_have_headers_and_errors(documents: dict[str, Any]) -> None:
     for name, document in documents.items():
         for path, operation in operations(document).items():
             for status, response in operation["responses"].items():
@@ -165,7 +165,7 @@ def test_answers_are_described_with_their_headers_and_errors(documents: dict[str
     assert "content" not in manager["PUT /api/v1/requests/{request_id}/stop"]["responses"]["200"]
 
 
-def test_parameters_are_those_of_queries(documents: dict[str, Any]) -> None:
+def test_query_parameters(documents: dict[str, Any]) -> None:
     found = operations(documents["request-manager"])["GET /api/v1/requests"]["parameters"]
     schemas = {parameter["name"]: parameter["schema"] for parameter in found}
     assert list(schemas) == ["type", "state", "user", "since", "until", "limit", "offset", "arg"]
@@ -180,7 +180,7 @@ def test_parameters_are_those_of_queries(documents: dict[str, Any]) -> None:
     ["k", "~", "a b", "a  ", "!" + " " * 254, "k" * 255, "", "k" * 256, "\xe9", "a\tb", "a\x7f"],
     ids=lambda key: f"{len(key)} {key[:3]!r}",
 )
-def test_the_idempotency_keys_of_the_document_are_those_that_are_taken(
+def test_the_server_accepts_the_idempotency_keys_that_the_document_allows(
     documents: dict[str, Any], manager: str, key: str
 ) -> None:
     parameters = operations(documents["request-manager"])["POST /api/v1/requests"]["parameters"]
@@ -196,7 +196,7 @@ def test_the_idempotency_keys_of_the_document_are_those_that_are_taken(
         assert connection.answer().status == (201 if is_described else 400)
 
 
-def test_bodies_are_required_where_there_is_no_answer_without(documents: dict[str, Any]) -> None:
+def test_bodies_are_required(documents: dict[str, Any]) -> None:
     with_body = [
         operation
         for document in documents.values()

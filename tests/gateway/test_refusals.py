@@ -1,4 +1,4 @@
-"""Calls that are refused since the server has as many as it takes: at once, and unread."""
+"""The connection refuses calls at once, and without reading them, while the limit of calls is reached."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ MESSAGE = "the limit of 1 concurrent calls is reached: try again later"
 
 @dataclass
 class FullManager:
-    """A Request Manager that lets one call in, and has it.
+    """A Request Manager with a limit of one call, which is in flight.
 
     Attributes:
         server: Its process.
         address: Where it serves HTTP.
-        database: Is held, so that the call which is inside stays there.
-        inside: The connection of that call.
+        database: It is locked, so that the call stays in flight.
+        in_flight: The connection of that call.
     """
 
     server: ServerProcess
     address: str
     database: sqlite3.Connection
-    inside: Connection
+    in_flight: Connection
 
     def let_go(self) -> int:
-        """Lets the call that is inside end. Returns its status."""
+        """Lets the call in flight end. Returns its status."""
         self.database.rollback()
-        return self.inside.answer().status
+        return self.in_flight.answer().status
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ def full(tmp_path: Path) -> Iterator[FullManager]:
         database = sqlite3.connect(tmp_path / "spincycle.db", isolation_level=None)
         stack.callback(database.close)
         database.execute("BEGIN IMMEDIATE")
-        inside = stack.enter_context(Connection(address))
-        inside.send(CREATE)
+        in_flight = stack.enter_context(Connection(address))
+        in_flight.send(CREATE)
         with Connection(address) as probe:
-            while True:  # It is inside soon after it was sent, and then nobody else is let in.
+            while True:  # The call reaches the gate soon. From then on, all others are refused.
                 probe.send(LIST)
                 if probe.answer().status == 429:
                     break
-        yield FullManager(server, address, database, inside)
+        yield FullManager(server, address, database, in_flight)
 
 
 def without_date(answer: Answer) -> Answer:
@@ -82,7 +82,7 @@ def without_date(answer: Answer) -> Answer:
     return Answer(answer.status, headers, answer.body)
 
 
-def test_a_refusal_says_the_same_as_one_by_the_app(full: FullManager) -> None:
+def test_the_connection_and_the_app_refuse_with_the_same_answer(full: FullManager) -> None:
     with Connection(full.address) as connection:
         connection.send(LIST)
         early = connection.answer()
@@ -95,7 +95,7 @@ def test_a_refusal_says_the_same_as_one_by_the_app(full: FullManager) -> None:
     assert json.loads(early.body) == {"message": MESSAGE, "requestId": "", "httpStatus": 429}
 
 
-def test_the_connection_goes_on_and_calls_are_let_in_again(full: FullManager) -> None:
+def test_the_connection_stays_open_and_later_calls_are_admitted(full: FullManager) -> None:
     with Connection(full.address) as connection:
         connection.send(LIST + CREATE + LIST)
         assert [connection.answer().status for _ in range(3)] == [429] * 3
@@ -107,7 +107,7 @@ def test_the_connection_goes_on_and_calls_are_let_in_again(full: FullManager) ->
         assert connection.answer().status == 201
 
 
-def test_a_body_is_waited_for_but_not_for_ever(full: FullManager) -> None:
+def test_a_refused_body_must_arrive_in_time(full: FullManager) -> None:
     with Connection(full.address) as connection:
         connection.send(CREATE[:-5])
         connection.socket.settimeout(0.2)
@@ -133,7 +133,7 @@ def test_a_body_is_waited_for_but_not_for_ever(full: FullManager) -> None:
         (request("PUT", "/api/v1/requests/x/start", body=b"{}"), 429, "PUT", False),
     ],
 )
-def test_other_requests_are_answered_as_ever(
+def test_requests_that_the_connection_cannot_refuse_are_answered_by_the_app(
     full: FullManager, data: bytes, status: int, method: str, ends: bool
 ) -> None:
     with Connection(full.address) as connection:
@@ -148,7 +148,7 @@ def test_other_requests_are_answered_as_ever(
         assert connection.answer().status == 429
 
 
-def test_who_asks_before_sending_a_body_is_told_first(full: FullManager) -> None:
+def test_a_client_that_expects_100_continue_is_refused_after_its_body(full: FullManager) -> None:
     with Connection(full.address) as connection:
         head = request("POST", "/api/v1/requests", JSON, "Expect: 100-continue", "Content-Length: 17")
         connection.send(head)
@@ -157,7 +157,7 @@ def test_who_asks_before_sending_a_body_is_told_first(full: FullManager) -> None
         assert connection.answer().status == 429
 
 
-def test_answers_that_nobody_reads_take_no_memory(full: FullManager) -> None:
+def test_refusals_that_a_client_does_not_read_do_not_fill_memory(full: FullManager) -> None:
     process = psutil.Process(full.server.process.pid)
     before = process.memory_info().rss
     crowd = LIST * 20_000
@@ -172,12 +172,12 @@ def test_answers_that_nobody_reads_take_no_memory(full: FullManager) -> None:
                 client.sendall(crowd)
                 sent += len(crowd)
         grown = process.memory_info().rss - before
-    assert sent < 40 * len(crowd), "the server reads on, though nobody takes its answers"
+    assert sent < 40 * len(crowd), "the server still reads although the client does not read its answers"
     assert grown < 40e6
     assert full.let_go() == 201
 
 
-def test_what_is_refused_is_not_looked_at(full: FullManager) -> None:
+def test_refused_requests_are_not_validated(full: FullManager) -> None:
     with Connection(full.address) as connection:
         for body in (b"{bad", b""):
             connection.send(request("POST", "/api/v1/requests", "Content-Type: text/plain", body=body))
@@ -193,7 +193,7 @@ def test_each_refusal_is_counted_once_in_the_log(full: FullManager) -> None:
             assert connection.answer(method).status == status
         connection.send(request("GET", "/api/v1/requests", "Origin: https://ops.example.com"))
         assert connection.answer().status == 429
-    in_all = 1 + 3  # The fixture's first, GET twice and HEAD.
+    in_all = 1 + 3  # the first one of the fixture, GET twice, and HEAD
     deadline = time.monotonic() + LOG_LINE
     while (counted := refusals_in_log(full)) < in_all and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -205,7 +205,7 @@ def refusals_in_log(full: FullManager) -> int:
     return sum(calls["TOO_MANY_CALLS"] for calls in told)
 
 
-def test_an_unknown_method_behind_a_refusal_makes_nothing_happen_twice(full: FullManager) -> None:
+def test_a_refusal_before_an_unknown_method_is_not_repeated(full: FullManager) -> None:
     with Connection(full.address) as connection:
         connection.send(CREATE + request("BREW", "/pot"))
         assert connection.answer().status == 429
@@ -217,10 +217,10 @@ def test_an_unknown_method_behind_a_refusal_makes_nothing_happen_twice(full: Ful
         assert len(json.loads(connection.answer().body)) == 1
 
 
-def test_calls_of_other_servers_have_places_of_their_own(full: FullManager) -> None:
+def test_calls_of_other_servers_are_admitted(full: FullManager) -> None:
     progress = b'{"requestId":"nosuch","finishedJobs":1}'
     with Connection(full.address) as connection:
-        # In one packet with a call that is refused; and what ends idle connections does not end this one.
+        # It comes in one packet with a refused call. The idle timeout must not end the connection meanwhile.
         connection.send(LIST + request("PUT", "/api/v1/requests/nosuch/progress", JSON, body=progress))
         assert connection.answer().status == 429
         time.sleep(1.5)
@@ -228,13 +228,13 @@ def test_calls_of_other_servers_have_places_of_their_own(full: FullManager) -> N
         assert connection.answer().status == 404
 
 
-def test_the_document_of_the_api_is_there_for_all(full: FullManager) -> None:
+def test_the_openapi_document_is_not_refused(full: FullManager) -> None:
     with Connection(full.address) as connection:
         connection.send(request("GET", "/openapi.json"))
         assert connection.answer().status == 200
 
 
-def test_connections_have_their_limit_all_the_same(full: FullManager) -> None:
+def test_the_limit_of_connections_still_applies(full: FullManager) -> None:
     with contextlib.ExitStack() as stack:
         answers = []
         for _ in range(40):
@@ -246,7 +246,7 @@ def test_connections_have_their_limit_all_the_same(full: FullManager) -> None:
         assert answers[-1].headers["connection"] == "close"
 
 
-def test_many_at_once_are_refused_or_answered_and_none_is_lost(full: FullManager) -> None:
+def test_each_of_many_concurrent_requests_is_refused_or_answered(full: FullManager) -> None:
     statuses: list[int] = []
 
     def client() -> None:

@@ -1,4 +1,4 @@
-"""Reports of runners over HTTP that no column of a database holds: refused, and nothing is changed."""
+"""Reports over HTTP with values that no database column can store are refused and change nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FINISH = {"state": STATE_COMPLETE}
         ("PUT", "suspend", {"requestId": "<id>", "jobChain": {"finishedJobs": 2**31}}, "finishedJobs"),
     ],
 )
-def test_what_cannot_be_stored_is_refused(
+def test_values_that_cannot_be_stored_are_refused(
     manager: str, method: str, path: str, body: dict[str, Any], word: str
 ) -> None:
     with Connection(manager) as connection:
@@ -52,7 +52,7 @@ def test_what_cannot_be_stored_is_refused(
         assert json.loads(connection.answer().body) == []
 
 
-def test_the_largest_that_can_be_stored_is_taken(manager: str) -> None:
+def test_the_largest_values_that_can_be_stored_are_accepted(manager: str) -> None:
     with Connection(manager) as connection:
         connection.send(request("POST", "/api/v1/requests", JSON, body=b'{"type":"diamond"}'))
         made = json.loads(connection.answer().body)["id"]

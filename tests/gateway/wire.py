@@ -1,4 +1,4 @@
-"""HTTP byte by byte: what a client library would not send, and answers as they come."""
+"""HTTP over plain sockets, for requests that no client library would send."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.limits import ANSWER
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer: status, headers with names in lower case, body."""
+    """One HTTP answer: status, headers by names in lower case, and body."""
 
     status: int
     headers: dict[str, str]
@@ -35,7 +35,7 @@ class Connection:
         self.socket.sendall(data)
 
     def answer(self, method: str = "GET") -> Answer:
-        """Returns the next answer, to a request with this method."""
+        """Returns the next answer. `method` is the method of its request."""
         while b"\r\n\r\n" not in self._received:
             self._receive()
         head, _, self._received = self._received.partition(b"\r\n\r\n")
@@ -53,7 +53,7 @@ class Connection:
         return Answer(status, headers, body)
 
     def is_ended(self) -> bool:
-        """Waits for more; returns whether the server ended the connection, and not with a reset."""
+        """Waits for more bytes. Returns whether the server closed the connection instead, without a reset."""
         return not self._received and not self.socket.recv(1)
 
     def _receive(self) -> None:
@@ -63,7 +63,7 @@ class Connection:
 
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
-    """Returns a request as bytes, with Content-Length if it has a body."""
+    """Returns the bytes of a request. It has Content-Length if it has a body."""
     lines = [f"{method} {path} HTTP/1.1", "Host: here", *headers]
     if body:
         lines.append(f"Content-Length: {len(body)}")
