@@ -28,7 +28,7 @@ def sequences() -> dict[str, Any]:
 
 
 def run(program: str, host: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Runs an example program, which keeps its state in a folder."""
+    """Runs an example program, which keeps its state in a directory."""
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(directory)}
     return subprocess.run(
         [ROOT / "examples" / "bin" / program, host],

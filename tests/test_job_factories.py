@@ -49,7 +49,7 @@ def job_id(job_type: str) -> JobId:
 
 @pytest.fixture
 def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteModule]:
-    """Returns a function that writes a module into the current folder, which only this test uses."""
+    """Returns a function that writes a module into the current directory, which only this test uses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -65,7 +65,7 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
 
 
 class TestLoadFactory:
-    def test_finds_a_module_in_the_current_folder(self, write_module: WriteModule) -> None:
+    def test_finds_a_module_in_the_current_directory(self, write_module: WriteModule) -> None:
         write_module("my_jobs", FACTORY)
         assert type(load_factory("my_jobs:factory")(job_id("drain"))).__name__ == "Drain"
 
@@ -78,7 +78,7 @@ class TestLoadFactory:
         with pytest.raises(JobFactoryNotFoundError, match="module json has no attribute factory"):
             load_factory("json:factory")
 
-    def test_finds_an_installed_module_from_another_folder(self, tmp_path: Path) -> None:
+    def test_finds_an_installed_module_from_another_directory(self, tmp_path: Path) -> None:
         code = (
             "from spincycle_server.job_factories import load_factory; "
             "load_factory('spincycle_server.builtin_jobs:builtin_factory')"

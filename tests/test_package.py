@@ -1,4 +1,4 @@
-"""The wheel, installed in empty environments in another folder, as users and operators install it.
+"""The wheel, installed in empty environments in another directory, as users and operators install it.
 
 `make package` runs these tests. They build the wheel and install it with pip, from the registry that the
 machine is set up for, with the newest versions that pyproject.toml allows.
@@ -17,20 +17,19 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import ServerProcess
+from tests.limits import COMMAND
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LIMIT = 600.0
-"""Seconds after which a command counts as hanging."""
 
-pytestmark = [pytest.mark.package, pytest.mark.timeout(2 * LIMIT)]
+pytestmark = pytest.mark.package
 
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment that has the package, and an empty folder to run its commands in."""
+    """An environment that has the package, and an empty directory to run its commands in."""
 
     bin: Path
-    folder: Path
+    directory: Path
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,7 +40,9 @@ class Installed:
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a command of the environment."""
-        return run(str(self.bin / command), *arguments, folder=self.folder, environment=self.environment)
+        return run(
+            str(self.bin / command), *arguments, directory=self.directory, environment=self.environment
+        )
 
     def output(self, command: str, *arguments: str) -> str:
         """Returns what a command prints, which must succeed."""
@@ -51,11 +52,11 @@ class Installed:
 
 
 def run(
-    *command: str, folder: Path | None = None, environment: dict[str, str] | None = None
+    *command: str, directory: Path | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=COMMAND, check=False
     )
 
 
@@ -96,9 +97,9 @@ def installed(base: Path, name: str, pip: Callable[..., None], package: str) -> 
     python = base / name / "bin" / "python"
     # The commands compile what they import; compiling everything takes longer than all tests.
     pip(f"--python={python}", "install", "--quiet", "--no-compile", package)
-    folder = base / f"{name}-folder"
-    folder.mkdir()
-    return Installed(python.parent, folder)
+    directory = base / f"{name}-directory"
+    directory.mkdir()
+    return Installed(python.parent, directory)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_the_contracts_are_in_the_package(client: Installed) -> None:
 
 
 def test_specs_are_checked_and_drawn(servers: Installed) -> None:
-    specs = servers.folder / "specs"
+    specs = servers.directory / "specs"
     shutil.copytree(REPOSITORY / "examples" / "specs", specs)
     linted = servers.run("spincycle", "lint", "specs")
     assert (linted.returncode, linted.stdout) == (0, "")
@@ -167,7 +168,7 @@ def test_a_server_runs_requests_and_warns_of_nothing(servers: Installed) -> None
             "--http=127.0.0.1:0",
             f"--specs={REPOSITORY / 'examples/specs'}",
         ],
-        cwd=servers.folder,
+        cwd=servers.directory,
         env={**servers.environment, "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -191,13 +192,13 @@ def test_the_database_is_migrated_and_pruned(servers: Installed) -> None:
     assert "no request" in servers.output("spincycle", "prune", "--older-than=1h", database)
 
 
-def test_the_demo_runs_from_any_folder(servers: Installed, tmp_path: Path) -> None:
+def test_the_demo_runs_from_any_directory(servers: Installed, tmp_path: Path) -> None:
     from tests.e2e.waiting import free_port
 
     environment = {**servers.environment, "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0"}
     done = run(
         str(servers.bin / "spincycle"), "demo", "--once", f"--http=127.0.0.1:{free_port()}",
-        folder=tmp_path, environment=environment,
+        directory=tmp_path, environment=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "COMPLETE" in done.stdout

@@ -46,7 +46,7 @@ def load_factory(name: str) -> JobFactory:
     """Imports a job factory.
 
     Args:
-        name: `module:attribute`. The current folder is searched last, so that a file there never hides an
+        name: `module:attribute`. The current directory is searched last, so that a file there never hides an
             installed package.
 
     Raises:

@@ -15,7 +15,7 @@ def load_authenticator(name: str) -> Authenticator | None:
 
     Args:
         name: `module:attribute` of an object with a coroutine function `authenticate`, or of a class that is
-            created without arguments. The current folder is searched last.
+            created without arguments. The current directory is searched last.
 
     Raises:
         ConfigError: The authenticator cannot be loaded, or it has no `authenticate`.

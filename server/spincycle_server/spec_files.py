@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 """The largest spec file."""
 
 MAX_FILES = 10_000
-"""The most spec files in a specs folder, including its subfolders."""
+"""The most spec files in a specs directory, including its subdirectories."""
 
 SHOWN_PROBLEMS = 20
 """The most problems that the error message of a server lists."""
@@ -31,15 +31,17 @@ class SpecsError(InvalidArgumentError):
 
 
 def read_spec_files(directory: Path) -> dict[str, bytes]:
-    """Returns the contents of all `*.yaml` files in a folder and its subfolders, by relative path.
+    """Returns the contents of all `*.yaml` files in a directory and its subdirectories, by relative path.
 
-    The case of the suffix does not matter. Symbolic links to folders are not followed.
+    The case of the suffix does not matter. Symbolic links to directories are not followed.
 
     Raises:
-        SpecsError: The folder does not exist, or a file cannot be read or is too large.
+        SpecsError: The directory does not exist, or a file cannot be read or is too large.
     """
     if not directory.is_dir():
-        raise _not_readable(f"the specs folder {directory} does not exist: create it, or name another folder")
+        raise _not_readable(
+            f"the specs directory {directory} does not exist: create it, or name another directory"
+        )
     files: dict[str, bytes] = {}
     for root, directories, names in os.walk(directory, onerror=_raise_not_readable):
         directories.sort()
@@ -70,10 +72,10 @@ def check_specs(
 
 
 def usable_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> tuple[Specs, list[Problem]]:
-    """Returns the specs of a folder, and their warnings.
+    """Returns the specs of a directory, and their warnings.
 
     Args:
-        directory: The folder.
+        directory: The directory.
         knows_job_type: Tells whether the job factory knows a job type.
 
     Raises:
@@ -87,7 +89,7 @@ def usable_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> tupl
 
 
 def load_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> Specs:
-    """Returns the specs of a folder for a server, and logs their warnings.
+    """Returns the specs of a directory for a server, and logs their warnings.
 
     Raises:
         SpecsError: The specs cannot be read, or have errors.

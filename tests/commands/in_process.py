@@ -22,7 +22,7 @@ def spincycle(directory: Path, *arguments: str, **environment: str) -> Completed
     """Runs a command to its end.
 
     Args:
-        directory: The current folder of the command.
+        directory: The current directory of the command.
         arguments: The command and its arguments.
         environment: Environment variables that are set for the command.
     """

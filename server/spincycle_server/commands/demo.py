@@ -42,7 +42,7 @@ STOP_LIMIT = 40.0
 def demo_command(config: str | None, once: bool, http: str | None, grpc: str | None, db: str | None) -> None:
     """Serve the example specs and follow one request; then serve until Ctrl-C.
 
-    Requests are kept in spincycle.db in the current folder, and the server's log goes to spincycle.log.
+    Requests are kept in spincycle.db in the current directory, and the server's log goes to spincycle.log.
     CONFIG is a YAML file with server options.
 
     Exit status: 0 if the request completed, 1 if it or the server failed, 2 for wrong usage.
@@ -75,7 +75,7 @@ def _server(options: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Runs the server until the block ends. SIGTERM and Ctrl-C end the block."""
     with _open_log() as log:
         process = subprocess.Popen(  # noqa: S603 (this project's own command)
-            # -P keeps the folder below out of sys.path, where its modules would hide others.
+            # -P keeps the directory below out of sys.path, where its modules would hide others.
             [sys.executable, "-P", "-m", "spincycle_server", "server", *options],
             cwd=PACKAGE,  # The example specs name programs as examples/bin/....
             stdin=subprocess.DEVNULL,
@@ -102,7 +102,7 @@ def _open_log() -> BinaryIO:
         return LOG_FILE.open("ab")
     except OSError as error:
         raise FailedPreconditionError(
-            f"cannot write {LOG_FILE}: {error.strerror}: run the demo in a folder that you may write to",
+            f"cannot write {LOG_FILE}: {error.strerror}: run the demo in a directory that you may write to",
             reason="LOG_NOT_WRITABLE",
         ) from error
 

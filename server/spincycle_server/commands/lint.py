@@ -29,7 +29,7 @@ from spincycle_server.specs.problems import Problem, Severity
     "--jobs", metavar="MODULE:ATTRIBUTE", help="Job factory. Without it, job types are not checked."
 )
 def lint_command(directory: Path, warnings: bool, strict: bool, output_format: str, jobs: str | None) -> None:
-    """Check the request specs in DIR and its subfolders.
+    """Check the request specs in DIR and its subdirectories.
 
     Exit status: 0 if there are no errors (with --strict, no warnings either), 1 if there are,
     2 if DIR or the job factory cannot be loaded.

@@ -14,7 +14,9 @@ _OPTIONS = {
     "grpc": click.option(
         "--grpc", metavar="HOST:PORT", help="Address of the gRPC endpoint. Default: the HTTP port plus 10."
     ),
-    "specs": click.option("--specs", metavar="DIRECTORY", help="Folder of request specs. Default: specs/."),
+    "specs": click.option(
+        "--specs", metavar="DIRECTORY", help="Directory of request specs. Default: specs/."
+    ),
     "db": click.option("--db", metavar="URL", help="Database URL. Default: sqlite:///spincycle.db."),
     "jobs": click.option(
         "--jobs",
