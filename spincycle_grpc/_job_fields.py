@@ -68,12 +68,12 @@ def required(owner: type) -> list[str]:
 
 def blank(owner: type[_T]) -> _T:
     """Creates an object of a dataclass without its required fields. Other fields have their defaults."""
-    made = owner.__new__(owner)
+    blank_object = owner.__new__(owner)
     for field in dataclasses.fields(typing.cast(Any, owner)):
         value = _default(field)
         if value is not dataclasses.MISSING:
-            object.__setattr__(made, field.name, value)
-    return made
+            object.__setattr__(blank_object, field.name, value)
+    return blank_object
 
 
 def fill(target: Any, values: Mapping[str, Any], noun: str) -> None:

@@ -33,7 +33,7 @@ class Client:
     request id. UnavailableError means that the server cannot be reached, and DeadlineExceededError that it
     did not answer in time.
 
-    While the server is unavailable, the client retries each call for up to two seconds if a second try cannot
+    While the server is unavailable, the client retries each call for about a second if a second try cannot
     have a second effect. It never retries `start`.
 
     Args:

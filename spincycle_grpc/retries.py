@@ -13,7 +13,7 @@ DEFAULT_DEADLINE = 30.0
 """Seconds that a call may take by default, including its retries."""
 
 MAX_TRIES = 5
-"""How often a call is tried at most if a retry is safe: for about two seconds, while a server restarts."""
+"""How often a call is tried at most if a retry is safe: for about a second, while a server restarts."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0

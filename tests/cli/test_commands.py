@@ -25,9 +25,9 @@ ESCAPE = "\x1b[31mred\x9b2J\u202e"
 
 
 def test_without_a_command_it_lists_the_types_of_requests(spinc: Spinc) -> None:
-    told = spinc()
-    assert told.exit_code == 0
-    assert told.stdout.splitlines() == [
+    result = spinc()
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
         "REQUEST  ARGS",
         "nap      ms [host=localhost] [tags=[1, 2]]",
         "plain",
@@ -36,11 +36,11 @@ def test_without_a_command_it_lists_the_types_of_requests(spinc: Spinc) -> None:
 
 
 def test_help_shows_the_args_of_a_request(spinc: Spinc) -> None:
-    told = spinc("help", "nap")
-    assert told.exit_code == 0
-    assert told.stdout.splitlines()[0] == "spinc start nap ms [host=localhost] [tags=[1, 2]]"
-    assert "ms    required             How long" in told.stdout
-    assert "host  optional  localhost  Where" in told.stdout
+    result = spinc("help", "nap")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "spinc start nap ms [host=localhost] [tags=[1, 2]]"
+    assert "ms    required             How long" in result.stdout
+    assert "host  optional  localhost  Where" in result.stdout
     assert json.loads(spinc("help", "nap", "--json").stdout)["Name"] == "nap"
     unknown = spinc("help", "nosuch")
     assert (unknown.exit_code, unknown.stdout) == (3, "")
@@ -49,11 +49,11 @@ def test_help_shows_the_args_of_a_request(spinc: Spinc) -> None:
 
 def test_status(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.COMPLETE, 5)]
-    told = spinc("status", REQUEST_ID)
-    assert told.exit_code == 0
-    assert "state     COMPLETE" in told.stdout
-    assert "jobs      5 of 5 done" in told.stdout
-    assert "took      1.5s" in told.stdout
+    result = spinc("status", REQUEST_ID)
+    assert result.exit_code == 0
+    assert "state     COMPLETE" in result.stdout
+    assert "jobs      5 of 5 done" in result.stdout
+    assert "took      1.5s" in result.stdout
     shown = json.loads(spinc("status", "--json", REQUEST_ID).stdout)
     assert (shown["id"], shown["state"]) == (REQUEST_ID, State.COMPLETE)
     assert len(shown["JobChain"]["jobs"]) == 2
@@ -84,10 +84,10 @@ def test_log(manager: FakeManager, spinc: Spinc) -> None:
 
 def test_ps(manager: FakeManager, spinc: Spinc) -> None:
     manager.status.jobs[0].started_at = time.time_ns() - 90_000_000_000
-    told = spinc("ps")
-    assert told.exit_code == 0
-    assert told.stdout.splitlines()[1].split()[:6] == [REQUEST_ID, "nap", "2/5", JOB_ID, "nap", "1"]
-    assert "1m3" in told.stdout
+    result = spinc("ps")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split()[:6] == [REQUEST_ID, "nap", "2/5", JOB_ID, "nap", "1"]
+    assert "1m3" in result.stdout
     assert json.loads(spinc("ps", REQUEST_ID, "--json").stdout)["jobs"][0]["jobId"] == JOB_ID
     assert [request.filter.request_id for request in manager.requests("Running")] == ["", REQUEST_ID]
 
@@ -96,17 +96,17 @@ def test_stop(manager: FakeManager, spinc: Spinc) -> None:
     assert REQUEST_ID in spinc("stop", REQUEST_ID).stdout
     assert json.loads(spinc("stop", REQUEST_ID, "--json").stdout) == {"requestId": REQUEST_ID}
     manager.failures["Stop"] = [errors.FailedPreconditionError("it has failed")]
-    told = spinc("stop", REQUEST_ID)
-    assert (told.exit_code, told.stdout, told.stderr) == (3, "", "spinc: it has failed\n")
+    result = spinc("stop", REQUEST_ID)
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "", "spinc: it has failed\n")
 
 
 def test_find(manager: FakeManager, spinc: Spinc) -> None:
-    told = spinc(
+    result = spinc(
         "find", "--type=nap", "--state=fail", "--state=STOPPED", "--user=finch", "--since=2h",
         "--until=2026-11-23T15:47:18Z", "--arg", "host=db1", "--limit=5", "--offset=10",
     )  # fmt: skip
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.splitlines()[1].split()[:3] == [REQUEST_ID, "nap", "COMPLETE"]
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[1].split()[:3] == [REQUEST_ID, "nap", "COMPLETE"]
     [request] = manager.requests("Find")
     chosen = request.filter
     assert (chosen.type, list(chosen.states), chosen.user) == ("nap", [State.FAIL, State.STOPPED], "finch")
@@ -126,9 +126,9 @@ def test_find(manager: FakeManager, spinc: Spinc) -> None:
     ],
 )
 def test_plan(manager: FakeManager, spinc: Spinc, output_format: str, part: str) -> None:
-    told = spinc("plan", "nap", "ms=5", "hosts:=[1]", "--format", output_format)
-    assert told.exit_code == 0
-    assert part in told.stdout
+    result = spinc("plan", "nap", "ms=5", "hosts:=[1]", "--format", output_format)
+    assert result.exit_code == 0
+    assert part in result.stdout
     [request] = manager.requests("Plan")
     assert (request.type, request.args["ms"], list(request.args["hosts"])) == ("nap", "5", [1])
     assert not manager.requests("Create")
@@ -140,9 +140,9 @@ def test_plan_as_json_is_the_request(spinc: Spinc) -> None:
 
 def test_svg_without_graphviz_prints_one_sentence(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    told = spinc("plan", "nap", "--format=svg")
-    assert (told.exit_code, told.stdout) == (3, "")
-    assert "Graphviz" in told.stderr
+    result = spinc("plan", "nap", "--format=svg")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "Graphviz" in result.stderr
 
 
 def test_version(spinc: Spinc) -> None:
@@ -174,10 +174,10 @@ def test_version(spinc: Spinc) -> None:
 def test_invalid_usage_prints_one_sentence(
     arguments: tuple[str, ...], manager: FakeManager, spinc: Spinc
 ) -> None:
-    told = spinc(*arguments)
-    assert (told.exit_code, told.stdout) == (2, "")
-    assert told.stderr.startswith("spinc: ")
-    assert len(told.stderr.splitlines()) == 1
+    result = spinc(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("spinc: ")
+    assert len(result.stderr.splitlines()) == 1
     assert not manager.asked
 
 
@@ -200,8 +200,8 @@ def test_the_kind_of_an_error_decides_the_exit_status(
     error: errors.SpinCycleError, exit_code: int, manager: FakeManager, spinc: Spinc
 ) -> None:
     manager.failures["Create"] = [error] * 100
-    told = spinc("start", "nap")
-    assert (told.exit_code, told.stdout, told.stderr) == (exit_code, "", "spinc: no\n")
+    result = spinc("start", "nap")
+    assert (result.exit_code, result.stdout, result.stderr) == (exit_code, "", "spinc: no\n")
     # Only UNAVAILABLE is retried, with the same idempotency key.
     is_retried = isinstance(error, errors.UnavailableError)
     assert (len(manager.requests("Create")) > 1) is is_retried
@@ -210,8 +210,8 @@ def test_the_kind_of_an_error_decides_the_exit_status(
 
 def test_a_message_of_the_server_is_printed_on_one_line(manager: FakeManager, spinc: Spinc) -> None:
     manager.failures["Create"] = [errors.InvalidArgumentError(f"two\nlines [bold]{ESCAPE}")]
-    told = spinc("start", "nap")
-    assert told.stderr == "spinc: two lines [bold]\\x1b[31mred\\x9b2J\\u202e\n"
+    result = spinc("start", "nap")
+    assert result.stderr == "spinc: two lines [bold]\\x1b[31mred\\x9b2J\\u202e\n"
 
 
 def test_common_options_may_come_before_and_after_a_command(
@@ -221,17 +221,17 @@ def test_common_options_may_come_before_and_after_a_command(
         assert spinc(*arguments).exit_code == 0
     assert [2 < asked.time_remaining < 4 for asked in manager.asked] == [True] * 3
     for arguments in (("--addr=127.0.0.1:1", "ps"), ("ps", "--addr=127.0.0.1:1")):
-        told = spinc(*arguments)
-        assert (told.exit_code, told.stdout) == (4, "")
-        assert "127.0.0.1:1:" in told.stderr
+        result = spinc(*arguments)
+        assert (result.exit_code, result.stdout) == (4, "")
+        assert "127.0.0.1:1:" in result.stderr
     assert spinc("--addr=127.0.0.1:1", "ps", f"--addr={address}").exit_code == 0
 
 
 def test_a_silent_server_is_a_temporary_failure(manager: FakeManager, spinc: Spinc) -> None:
     manager.hold["Running"] = threading.Event()
-    told = spinc("--deadline=0.3", "ps")
-    assert (told.exit_code, told.stdout) == (4, "")
-    assert "did not answer in time" in told.stderr
+    result = spinc("--deadline=0.3", "ps")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "did not answer in time" in result.stderr
 
 
 def test_text_of_the_server_cannot_control_a_terminal(manager: FakeManager, spinc: Spinc) -> None:
@@ -242,9 +242,9 @@ def test_text_of_the_server_cannot_control_a_terminal(manager: FakeManager, spin
     manager.found[0].user = ESCAPE
     for arguments in ((), ("ps",), ("log", REQUEST_ID), ("log", REQUEST_ID, JOB_ID), ("find",)):
         for form in ((), ("--json",)):
-            told = spinc(*arguments, *form)
-            assert told.exit_code == 0, told.stderr
-            assert told.stdout.replace("\n", "").replace("\t", "").isprintable()
+            result = spinc(*arguments, *form)
+            assert result.exit_code == 0, result.stderr
+            assert result.stdout.replace("\n", "").replace("\t", "").isprintable()
     assert "[bold]a\\nb[/bold]" in spinc("ps").stdout
     assert json.loads(spinc("ps", "--json").stdout)["jobs"][0]["name"] == ESCAPE
 
@@ -259,9 +259,9 @@ def test_impossible_times_and_states_are_shown(manager: FakeManager, spinc: Spin
 
 def test_an_unexpected_error_prints_one_sentence(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spincycle_grpc.client.Client.version", lambda _: 1 / 0)
-    told = spinc("version")
-    assert (told.exit_code, told.stdout) == (5, "")
-    assert told.stderr.startswith("spinc: unexpected error, please report it: ZeroDivisionError")
+    result = spinc("version")
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert result.stderr.startswith("spinc: unexpected error, please report it: ZeroDivisionError")
 
 
 def test_spinc_and_the_client_have_the_same_defaults() -> None:
@@ -289,7 +289,7 @@ def test_a_broken_pipe_is_silent(address: str) -> None:
 
 def test_a_full_disk_prints_one_sentence(address: str) -> None:
     with open("/dev/full", "wb") as full:
-        told = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "spincycle_grpc.cli"],
             env={**os.environ, "SPINC_ADDR": address},
             stdout=full,
@@ -297,8 +297,8 @@ def test_a_full_disk_prints_one_sentence(address: str) -> None:
             timeout=COMMAND,
             check=False,
         )
-    assert told.returncode == 5
-    assert told.stderr.decode().splitlines() == ["spinc: cannot write the output: No space left on device"]
+    assert result.returncode == 5
+    assert result.stderr.decode().splitlines() == ["spinc: cannot write the output: No space left on device"]
 
 
 def test_text_outside_the_encoding_of_the_terminal_is_escaped(manager: FakeManager, address: str) -> None:

@@ -47,8 +47,8 @@ def end(child: Any) -> tuple[int, str]:
 
 
 def test_it_prints_the_id(manager: FakeManager, spinc: Spinc) -> None:
-    told = spinc("start", "nap", "ms=300", "hosts:=[1, true]")
-    assert (told.exit_code, told.stdout) == (0, f"{REQUEST_ID}\n")
+    result = spinc("start", "nap", "ms=300", "hosts:=[1, true]")
+    assert (result.exit_code, result.stdout) == (0, f"{REQUEST_ID}\n")
     [request] = manager.requests("Create")
     assert (request.type, request.args["ms"], list(request.args["hosts"])) == ("nap", "300", [1, True])
     assert json.loads(spinc("start", "nap", "--json").stdout)["id"] == REQUEST_ID
@@ -61,16 +61,16 @@ def test_the_idempotency_key_is_sent_unchanged(manager: FakeManager, spinc: Spin
     manager.failures["Create"] = [
         errors.ConflictError("the idempotency key was used", reason="IDEMPOTENCY_KEY_REUSED")
     ]
-    told = spinc("start", "nap", "--idempotency-key=deploy 42")
-    assert (told.exit_code not in (0, 1), told.stdout) == (True, "")
-    assert "the idempotency key was used" in told.stderr
+    result = spinc("start", "nap", "--idempotency-key=deploy 42")
+    assert (result.exit_code not in (0, 1), result.stdout) == (True, "")
+    assert "the idempotency key was used" in result.stderr
 
 
 def test_without_a_terminal_waiting_prints_lines(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.PENDING), stage(State.RUNNING, 2), stage(State.COMPLETE, 5)]
-    told = spinc("start", "nap", "--wait")
-    assert told.exit_code == 0
-    assert told.stdout.splitlines() == [
+    result = spinc("start", "nap", "--wait")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
         f"nap {REQUEST_ID}: PENDING, 0 of 5 jobs",
         f"nap {REQUEST_ID}: RUNNING, 2 of 5 jobs",
         f"nap {REQUEST_ID}: COMPLETE, 5 of 5 jobs in 1.5s",
@@ -85,28 +85,28 @@ def test_waiting_shows_the_failed_jobs(manager: FakeManager, spinc: Spinc) -> No
         entry(1, job_id="good", state=State.COMPLETE),
         *(entry(1, job_id=f"x{number:03}", finished_at=2 * 10**18) for number in range(15)),
     ]
-    told = spinc("start", "nap", "--wait")
-    assert told.exit_code == 1
-    assert told.stdout.splitlines()[:2] == [
+    result = spinc("start", "nap", "--wait")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[:2] == [
         f"nap {REQUEST_ID}: FAIL, 3 of 5 jobs in 1.5s",
         "  failed: aB3x nap (try 2, exit 7): exit status 7",
     ]
-    assert "  and 6 more" in told.stdout
-    assert "good" not in told.stdout
+    assert "  and 6 more" in result.stdout
+    assert "good" not in result.stdout
 
 
 def test_a_stopped_request_is_exit_status_1(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.RUNNING, 1), stage(State.STOPPED, 2)]
-    told = spinc("start", "nap", "--wait", "--json")
-    assert told.exit_code == 1
-    assert json.loads(told.stdout)["state"] == State.STOPPED
+    result = spinc("start", "nap", "--wait", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["state"] == State.STOPPED
     assert spinc("start", "nap", "--wait").stdout.endswith("STOPPED, 2 of 5 jobs in 1.5s\n")
 
 
 def test_a_wait_survives_an_unavailable_server(manager: FakeManager, spinc: Spinc) -> None:
     manager.failures["Get"] = [errors.UnavailableError("shutting down")] * 6
-    told = spinc("start", "nap", "--wait")
-    assert (told.exit_code, told.stderr) == (0, "")
+    result = spinc("start", "nap", "--wait")
+    assert (result.exit_code, result.stderr) == (0, "")
     assert len(manager.requests("Get")) == 7
 
 

@@ -44,21 +44,20 @@ def command(
         if can_ask() and not settings.as_json:
             _ask(client, request, args)
         try:
-            made = client.create(request, args, idempotency_key=idempotency_key)
+            created = client.create(request, args, idempotency_key=idempotency_key)
         except KeyboardInterrupt as error:
             raise Failure(
                 "interrupted: the request may exist, look for it with spinc find", INTERRUPTED
             ) from error
         if wait:
-            _wait(client, made, settings)
+            _wait(client, created, settings)
         elif settings.as_json:
-            show_json(encode(made))
+            show_json(encode(created))
         elif sys.stdout.isatty():
-            show(
-                f"created request {printable(made.id)}, see its state with: spinc status {printable(made.id)}"
-            )
+            request_id = printable(created.id)
+            show(f"created request {request_id}, see its state with: spinc status {request_id}")
         else:
-            show(printable(made.id))
+            show(printable(created.id))
 
 
 def _ask(client: Client, request: str, args: dict[str, object]) -> None:
@@ -71,7 +70,7 @@ def _ask(client: Client, request: str, args: dict[str, object]) -> None:
         raise Failure("interrupted: nothing was started", INTERRUPTED) from error
 
 
-def _wait(client: Client, made: Request, settings: Settings) -> None:
+def _wait(client: Client, created: Request, settings: Settings) -> None:
     """Follows a request until it ends.
 
     Raises:
@@ -79,14 +78,15 @@ def _wait(client: Client, made: Request, settings: Settings) -> None:
         Failure: The user pressed Ctrl-C.
     """
     try:
-        ended = follow(client, made, quiet=settings.as_json)
+        ended = follow(client, created, quiet=settings.as_json)
         if settings.as_json:
             show_json(encode(ended))
         else:
             show_end(client, ended)
     except KeyboardInterrupt as error:
         raise Failure(
-            f"interrupted: request {made.id} still runs, stop it with: spinc stop {made.id}", INTERRUPTED
+            f"interrupted: request {created.id} still runs, stop it with: spinc stop {created.id}",
+            INTERRUPTED,
         ) from error
     if ended.state != STATE_COMPLETE:
         raise click.exceptions.Exit(1)
