@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -332,25 +332,42 @@ def load_config(
         ConfigError: The file, the name of an option or its value is invalid. The message names it.
     """
     environment = os.environ if environment is None else environment
-    path = _file_to_read(file, environment)
-    given = {key: (text, str(path)) for key, text in (_read_file(path) if path else {}).items()}
     options: dict[str, Field[Any]] = {option.metadata["key"]: option for option in fields(Config)}
-    unknown = sorted(set(given) - set(options))
+    given = {
+        **_from_file(_file_to_read(file, environment), options),
+        **_from_environment(environment, options),
+        **{key: (text, "command line") for key, text in (overrides or {}).items() if text is not None},
+    }
+    return Config(**{options[key].name: _parsed(options[key], *value) for key, value in given.items()})
+
+
+def _from_file(path: Path | None, options: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Returns the text and the source of each option in a file."""
+    if path is None:
+        return {}
+    texts = _read_file(path)
+    unknown = sorted(set(texts) - set(options))
     if unknown:
         raise ConfigError(f"{path}: unknown option {unknown[0]}", reason="BAD_CONFIG")
-    for key, option in options.items():
-        for variable in reversed(option.metadata["variables"]):
-            if environment.get(variable):
-                given[key] = (environment[variable], variable)
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            given[key] = (value, "command line")
-    values: dict[str, Any] = {}
-    for key, (text, source) in given.items():
-        option = options[key]
-        try:
-            values[option.name] = option.metadata["parse"](text)
-        except ValueError as error:
-            shown = "" if option.metadata["secret"] else f" {text!r}:"
-            raise ConfigError(f"option {key} ({source}):{shown} {error}", reason="BAD_CONFIG") from error
-    return Config(**values)
+    return {key: (text, str(path)) for key, text in texts.items()}
+
+
+def _from_environment(
+    environment: Mapping[str, str], options: Mapping[str, Field[Any]]
+) -> dict[str, tuple[str, str]]:
+    """Returns the text and the source of each option that an environment variable sets."""
+    return {
+        key: (environment[variable], variable)
+        for key, option in options.items()
+        for variable in reversed(option.metadata["variables"])
+        if environment.get(variable)
+    }
+
+
+def _parsed(option: Field[Any], text: str, source: str) -> Any:
+    try:
+        return option.metadata["parse"](text)
+    except ValueError as error:
+        shown = "" if option.metadata["secret"] else f" {text!r}:"
+        key = option.metadata["key"]
+        raise ConfigError(f"option {key} ({source}):{shown} {error}", reason="BAD_CONFIG") from error
