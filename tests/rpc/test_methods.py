@@ -1,4 +1,4 @@
-"""What wraps each method: the gate, authentication, pacing, errors and the log."""
+"""What wraps each method: the gate, throttling, authentication, errors and the log."""
 
 from __future__ import annotations
 
@@ -190,13 +190,14 @@ class CountingGate(Gate):
 
 
 @pytest.mark.parametrize(
-    ("is_paced", "reserved", "turns"), [(True, (), 1), (False, (), 0), (True, ("Get",), 0)]
+    ("is_throttled", "reserved", "turns"), [(True, (), 1), (False, (), 0), (True, ("Get",), 0)]
 )
-async def test_only_paced_calls_of_users_wait_for_their_turn(
-    is_paced: bool, reserved: tuple[str, ...], turns: int
+async def test_only_throttled_calls_of_users_wait_for_their_turn(
+    is_throttled: bool, reserved: tuple[str, ...], turns: int
 ) -> None:
     gate = CountingGate(10)
-    await method_of(do_nothing, gate=gate, reserved=reserved).call(REQUEST, CallContext(is_paced=is_paced))
+    context = CallContext(is_throttled=is_throttled)
+    await method_of(do_nothing, gate=gate, reserved=reserved).call(REQUEST, context)
     assert gate.turns == turns
 
 

@@ -137,7 +137,7 @@ class GatewayApp:
             text = metadata.get(header)
             if text is not None:
                 setattr(request, name, text)
-        context = CallContext(transport="http", metadata=metadata, peer=_peer(scope), is_paced=True)
+        context = CallContext(transport="http", metadata=metadata, peer=_peer(scope), is_throttled=True)
         return response_answer(route, await self._call(route, request, context))
 
     def _answer_without_route(self, path: bytes, http_method: str) -> Answer:

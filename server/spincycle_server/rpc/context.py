@@ -18,15 +18,15 @@ class CallContext:
         transport: "grpc" or "http", for the log.
         metadata: Headers, by names in lower case.
         peer: The caller's address, for the log.
-        is_paced: Whether the call waits its turn if many calls arrive together. The gRPC library already
-            queues its calls, so only HTTP calls are paced.
+        is_throttled: Whether the call waits its turn if many calls arrive together. The gRPC library already
+            queues its calls, so only HTTP calls are throttled.
     """
 
     caller: Caller = field(default_factory=Caller)
     transport: str = "grpc"
     metadata: Mapping[str, str] = field(default_factory=dict)
     peer: str = ""
-    is_paced: bool = False
+    is_throttled: bool = False
 
 
 class Authenticator(Protocol):

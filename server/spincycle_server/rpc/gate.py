@@ -1,4 +1,4 @@
-"""The gate that every unary call passes: it limits concurrent calls, paces them, and closes at shutdown."""
+"""The gate that every unary call passes: it limits concurrent calls, throttles bursts, and can close."""
 
 from __future__ import annotations
 

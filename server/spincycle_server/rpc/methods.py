@@ -103,7 +103,7 @@ class MethodTable:
             gate.enter(is_reserved=is_reserved)
             started = time.monotonic()
             try:
-                if context.is_paced and not is_reserved:
+                if context.is_throttled and not is_reserved:
                     await gate.wait_turn()
                 if self._authenticator is not None:
                     context = await self._authenticated(context)

@@ -1,0 +1,147 @@
+"""The responses of operations in an OpenAPI document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from spincycle_grpc.errors import Status
+from spincycle_grpc.v1.error_pb2 import Error
+from spincycle_grpc.v1.json_pb2 import HTTP_BODY_FORM_EMPTY, HTTP_BODY_FORM_NULL, HTTP_BODY_FORM_TEXT
+from spincycle_grpc.version import API_VERSION
+from spincycle_server.gateway.errors import FRAMEWORK_STATUSES, ErrorFormat
+from spincycle_server.gateway.openapi_schemas import Schema, Schemas
+from spincycle_server.gateway.routes import Route
+
+_CODES = re.compile(r"(?<![A-Z_])[A-Z]+(?:_[A-Z]+)+(?![A-Z_])|\b(?:INTERNAL|UNAVAILABLE|UNAUTHENTICATED)\b")
+_ALWAYS = (Status.RESOURCE_EXHAUSTED, Status.INTERNAL, Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED)
+_OF_BODIES = (408, 413, 415)
+
+_LATER = (429, 503)
+HEADERS: dict[str, Any] = {
+    "X-Spincycle-Version": {
+        "description": "The version of the API.",
+        "required": True,
+        "schema": {"type": "string", "const": API_VERSION},
+    },
+    "Location": {
+        "description": "URL of the created resource.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which the call may be retried.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
+"""The headers of responses, for the `components` of a document."""
+
+
+class Responses:
+    """Builds the responses of operations.
+
+    Args:
+        schemas: Builds the schemas of bodies.
+        comments: The comments of the contracts, by full name.
+        error_format: The format of methods' errors.
+    """
+
+    def __init__(self, schemas: Schemas, comments: Mapping[str, str], error_format: ErrorFormat) -> None:
+        self._schemas = schemas
+        self._comments = comments
+        self._error_format = error_format
+        self._schemas.components["Message"] = {
+            "type": "object",
+            "description": "An error that consists of its message alone.",
+            "properties": {"message": {"type": "string"}},
+            "required": ["message"],
+            "additionalProperties": False,
+        }
+
+    def of_route(self, route: Route, routes: Iterable[Route]) -> dict[str, Any]:
+        """Returns the responses of a route, by status.
+
+        Args:
+            route: The route.
+            routes: All routes, which the response may link.
+        """
+        return {str(route.status): self._success(route, routes), **self._errors(route)}
+
+    def _success(self, route: Route, routes: Iterable[Route]) -> dict[str, Any]:
+        content: dict[str, Any] | None = {"application/json": {"schema": {"type": "null"}}}
+        if route.form == HTTP_BODY_FORM_EMPTY:
+            content = None
+        elif route.form == HTTP_BODY_FORM_TEXT:
+            content = {"text/plain": {"schema": {"type": "string"}}}
+        elif route.form != HTTP_BODY_FORM_NULL:
+            content = {"application/json": {"schema": self._answer_schema(route)}}
+        headers = {"Location": _reference("Location")} if route.location is not None else {}
+        success = response(HTTPStatus(route.status).phrase, content, headers)
+        if links := _links(route, routes):
+            success["links"] = links
+        return success
+
+    def _answer_schema(self, route: Route) -> Schema:
+        message = route.method.descriptor.output_type
+        if route.response_body:
+            return self._schemas.of_field(message.fields_by_name[route.response_body], is_read=False)
+        return self._schemas.of_message(message, is_read=False)
+
+    def _errors(self, route: Route) -> dict[str, Any]:
+        """Returns the errors that comments name, that all methods have, and that reading a body may cause."""
+        descriptor = route.method.descriptor
+        full_names = (descriptor.full_name, descriptor.containing_service.full_name)
+        names = {
+            name for full_name in full_names for name in _CODES.findall(self._comments.get(full_name, ""))
+        }
+        statuses = {status.http_status for status in Status if status.name in names}
+        statuses |= {status.http_status for status in _ALWAYS}
+        if route.body or route.variables or route.query.fields:
+            statuses.add(400)
+        statuses |= set(_OF_BODIES) if route.body else set()
+        return {str(status): self._error(status) for status in sorted(statuses)}
+
+    def _error(self, status: int) -> dict[str, Any]:
+        schema: Schema = {"$ref": "#/components/schemas/Message"}
+        if self._error_format is ErrorFormat.FULL and status not in FRAMEWORK_STATUSES:
+            error = self._schemas.of_message(Error.DESCRIPTOR, is_read=False)
+            schema = {"anyOf": [error, schema]} if status == HTTPStatus.BAD_REQUEST else error
+        headers = {"Retry-After": _reference("Retry-After")} if status in _LATER else {}
+        return response(HTTPStatus(status).phrase, {"application/json": {"schema": schema}}, headers)
+
+
+def _reference(header: str) -> Schema:
+    return {"$ref": f"#/components/headers/{header}"}
+
+
+def response(
+    description: str, content: dict[str, Any] | None, headers: Mapping[str, Schema] | None = None
+) -> dict[str, Any]:
+    """Returns a response with the header that all responses have."""
+    found: dict[str, Any] = {
+        "description": description,
+        "headers": {"X-Spincycle-Version": _reference("X-Spincycle-Version"), **(headers or {})},
+    }
+    return found if content is None else {**found, "content": content}
+
+
+def operation_id(route: Route) -> str:
+    """Returns the id of an operation, which links refer to."""
+    return f"{route.method.descriptor.containing_service.name}_{route.method.descriptor.name}"
+
+
+def _links(route: Route, routes: Iterable[Route]) -> dict[str, Any]:
+    """Returns links from a created resource to the operations that have its id in their path."""
+    if route.status != HTTPStatus.CREATED or route.location is None:
+        return {}
+    return {
+        other.method.descriptor.name: {
+            "operationId": operation_id(other),
+            "parameters": {"request_id": "$response.body#/id"},
+        }
+        for other in routes
+        if other.variables == ("request_id",)
+    }
