@@ -1,4 +1,4 @@
-"""Requests whose runner died: how far the record says that they came, and what is left to do."""
+"""Rebuilds the chains of lost requests, and notices chains that a live runner does not have."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:
     """Rebuilds a chain from its record.
 
     Returns:
-        The chain to go on with, and, where it is to stop, the state that it ends in.
+        The chain to continue with, and its final state if a stop was requested; otherwise None.
 
     Raises:
-        InvalidArgumentError: The record is not one of the chain. Reason: INVALID_JOB_CHAIN.
+        InvalidArgumentError: The record does not fit the chain. Reason: INVALID_JOB_CHAIN.
     """
     chain = RunningChain.rebuilt(record.job_chain, record.tries, base=record.base)
     suspended = chain.suspended(0)
@@ -29,12 +29,12 @@ def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:
 
 
 class MissingChains:
-    """The chains that a runner should hold and says, on one stream, that it does not.
+    """The chains that are assigned to a runner but that the runner, on one stream, does not list.
 
-    A chain may be on its way, so one counts as missing only when it was not there for a while.
+    A chain may still be on its way to the runner. So it counts as missing only after a while.
 
     Args:
-        patience: For how many seconds it was not there.
+        patience: Seconds for which the runner must not have listed a chain.
     """
 
     def __init__(self, patience: float) -> None:
@@ -42,7 +42,7 @@ class MissingChains:
         self._since: dict[tuple[str, int], float] = {}
 
     def update(self, assigned: Mapping[str, int], held: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Takes in what the runner holds and what is assigned to it.
+        """Compares the chains that the runner holds with those that are assigned to it.
 
         Args:
             assigned: Epoch by request id.

@@ -1,4 +1,4 @@
-"""All that is kept, in one database: requests, their chains and logs, who runs them, and who is alive."""
+"""What a Request Manager keeps in its database: requests, job chains, job logs, runners and their leases."""
 
 from spincycle_server.database.engine import DatabaseOptions
 from spincycle_server.store.errors import CreatedBeforeError

@@ -1,4 +1,4 @@
-"""What runners report of their chains: finished tries, progress and ends."""
+"""Stores what runners report about their chains: finished tries, progress and ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from spincycle_server.store.write import Write
 
 @dataclass(slots=True)
 class ApplyReports(Write):
-    """What one message of a runner says. Result: the list of RefusedReport."""
+    """Stores the reports of one message of a runner. Result: the list of RefusedReport."""
 
     order: ClassVar[int] = 9
     is_reserved: ClassVar[bool] = True
@@ -37,7 +37,7 @@ class ApplyReports(Write):
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[ApplyReports]
     ) -> Sequence[list[RefusedReport]]:
-        """Reads the requests' rows, decides which reports count, and writes all of them together."""
+        """Reads the rows of the requests, decides which reports count, and writes those together."""
         rows = RequestRows(
             transaction, (report.assignment.request_id for write in writes for report in write.reports)
         )
@@ -53,7 +53,7 @@ class ApplyReports(Write):
 
 
 class _ReportBatch:
-    """Collects the rows that reports come to."""
+    """Collects the rows to write for some reports."""
 
     def __init__(self, rows: RequestRows) -> None:
         self._rows = rows
@@ -61,7 +61,7 @@ class _ReportBatch:
         self.suspended: list[SuspendedRow] = []
 
     def add(self, runner_id: str, report: ChainReport) -> RefusedReport | None:
-        """Takes a report in, or returns why not."""
+        """Adds a report, or returns why it is refused."""
         request_id = report.assignment.request_id
         row = self._rows.get(request_id)
         if row is None:
@@ -86,7 +86,7 @@ class _ReportBatch:
                 finished_jobs=report.finished_jobs,
                 jr_url=None,
             )
-            if epoch > 1:  # It may have been resumed from a chain that was kept.
+            if epoch > 1:  # It may have been resumed from a suspended chain that was kept.
                 self._rows.drop_suspended(request_id, for_good=True)
         elif row["finished_jobs"] != report.finished_jobs:
             self._rows.change(request_id, finished_jobs=report.finished_jobs)
@@ -102,7 +102,7 @@ def _is_current(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> 
 
 
 def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:
-    """Whether the report is the last one of its assignment, sent again after it was stored."""
+    """Whether the report ends an assignment that has already ended this way: a repeated message."""
     if row["epoch"] != report.assignment.epoch or row["runner_id"] != runner_id:
         return False
     end = report.WhichOneof("end")

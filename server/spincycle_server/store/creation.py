@@ -1,4 +1,4 @@
-"""Storing new requests."""
+"""Stores new requests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from typing import Any, ClassVar
 from sqlalchemy import insert
 
 from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.wire import encode
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.idempotency_keys import IdempotencyKey, claim_keys
+from spincycle_server.store.rows import arg_rows, microseconds_of
 from spincycle_server.store.schema import request_archives, request_args, requests
 from spincycle_server.store.write import Write
 
@@ -25,12 +31,12 @@ _INSERT_ARG = RowStatement(lambda _: insert(request_args))
 
 @dataclass(slots=True)
 class CreateRequest(Write):
-    """A new request, with its archive and perhaps its assignment. Result: None.
+    """Stores a new request with its archive and args, and with its assignment if it has one. Result: None.
 
-    With an idempotency key, the request is made only if the key has made none.
+    If the request has an idempotency key that created another request, the result is a ConflictError.
     """
 
-    order: ClassVar[int] = 100  # Behind all that reads, so that it goes out with what the others change.
+    order: ClassVar[int] = 100  # After all reads, so that it is sent together with the other changes.
     request: Mapping[str, Any]
     archive: Mapping[str, Any]
     args: Sequence[Mapping[str, Any]]
@@ -40,7 +46,7 @@ class CreateRequest(Write):
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[CreateRequest]
     ) -> Sequence[SpinCycleError | None]:
-        """One statement a table, and up to three more if there are keys."""
+        """Runs one statement per table, and at least three more if there are keys."""
         results: list[SpinCycleError | None] = [None] * len(writes)
         keyed = [
             (index, (write.key, write.request["request_id"]))
@@ -61,3 +67,47 @@ class CreateRequest(Write):
         transaction.change(_INSERT_REQUEST, [write.request for write in writes])
         transaction.change(_INSERT_ARCHIVE, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
+
+
+def creation_of(
+    request: Request,
+    create_request: request_manager_pb2.CreateRequest,
+    job_chain: bytes,
+    runner: RunnerInfo | None,
+    key: IdempotencyKey | None,
+    *,
+    now: int,
+) -> CreateRequest:
+    """Returns the write that stores a new request.
+
+    Args:
+        request: The request, PENDING.
+        create_request: The message that asked for it.
+        job_chain: The JSON of its chain.
+        runner: The runner to assign it to; None if the request waits.
+        key: Its idempotency key, if it has one.
+        now: The time in microseconds since the Unix epoch.
+    """
+    created_at = microseconds_of(request.created_at)
+    row = {
+        "request_id": request.id,
+        "type": request.type,
+        "state": State.PENDING if runner is None else State.RUNNING,
+        "user": request.user or None,
+        "created_at": created_at,
+        "started_at": None if runner is None else max(created_at, now),
+        "finished_at": None,
+        "total_jobs": request.total_jobs,
+        "finished_jobs": 0,
+        "jr_url": None if runner is None else runner.url,
+        "epoch": 0 if runner is None else 1,
+        "runner_id": None if runner is None else runner.runner_id,
+        "stop_requested": False,
+    }
+    archive = {
+        "request_id": request.id,
+        "create_request": encode(create_request),
+        "args": encode(request, "args"),  # Never null: the column of an original may refuse null.
+        "job_chain": job_chain,
+    }
+    return CreateRequest(row, archive, arg_rows(request.id, created_at, request.args), key)

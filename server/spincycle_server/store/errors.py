@@ -1,4 +1,4 @@
-"""The errors that several parts of the store raise."""
+"""The errors that several modules of the store raise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def not_found(request_id: str) -> NotFoundError:
 
 
 def wrong_state(request_id: str, state: int, expected: State) -> FailedPreconditionError:
-    """Returns the error for a request in a state that a write does not fit."""
+    """Returns the error for a request that is not in the state that a change expects."""
     return FailedPreconditionError(
         f"request in state {State(state).name}, expected state {expected.name}",
         reason="WRONG_STATE",
@@ -21,4 +21,4 @@ def wrong_state(request_id: str, state: int, expected: State) -> FailedPrecondit
 
 
 class CreatedBeforeError(ConflictError):
-    """The request of a key exists already, and is what the call asks for. Its id is `request_id`."""
+    """The call's idempotency key has created the same request before. Its id is `request_id`."""

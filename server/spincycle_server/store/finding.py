@@ -1,9 +1,9 @@
-"""Finding requests: newest first, through the index that leads to the fewest rows.
+"""Finds requests, newest first, through the index that reads the fewest rows.
 
-A page costs what its own rows cost, however many requests there are, as long as one index leads to
-them in the order of their creation. So the plan is made here and not left to the database: filters
-that an index serves are looked at first, one that lets through few requests wins, and of those that
-let through many the one whose newest matches reach back the furthest.
+A page costs only its own rows, however many requests exist, if one index returns them in the order of
+their creation. So this module chooses the index and does not leave the choice to the database. If a filter
+with an index matches few requests, that index is used. Otherwise it is the index whose newest matches reach
+back furthest.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from spincycle_server.store.scan import Branch, Scan, Span
 from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, request_args, requests
 
 BLOCK = 2_000
-"""Rows that are read at a time, so that a find that returns all does not hold them twice."""
+"""Rows per block. A find without a limit holds only one block of rows besides its requests."""
 
 FEW = 100
-"""Fewer matches of one filter than this are looked through one by one."""
+"""If a filter has fewer matches than this, they are checked one by one."""
 
 _ALL_STATES = tuple(State)
 _BY_STATE = frozenset({"requests_type", "requests_user", "state"})
@@ -46,18 +46,18 @@ def find_requests(
     statement_limit: float | None = None,
     is_given_up: Callable[[], bool] = lambda: False,
 ) -> list[Request]:
-    """Returns the requests that a filter lets through, newest first, then by id.
+    """Returns the requests that match a filter, newest first, then by id.
 
     Args:
-        connection: Reads.
+        connection: An open connection.
         wanted: The filter.
-        statement_limit: Seconds after which MariaDB and MySQL end a statement; None: theirs.
-        is_given_up: Whether nobody waits for the answer any more. It is asked before each block.
+        statement_limit: Seconds after which MariaDB and MySQL end a statement; None for their own limit.
+        is_given_up: Returns whether the caller has stopped waiting. It is called before each block.
 
     Raises:
-        InvalidArgumentError: An arg of the filter has not the form name=value, or a time is none.
-        DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
-        CallCancelledError: It was given up.
+        InvalidArgumentError: An arg of the filter is not of the form name=value, or a time is invalid.
+        DeadlineExceededError: A statement took too long. Reason: FIND_TOO_SLOW.
+        CallCancelledError: The caller has stopped waiting.
     """
     connection = connection.execution_options(statement_limit=statement_limit)
     try:
@@ -65,8 +65,8 @@ def find_requests(
     except DBAPIError as error:
         if was_ended(error):
             raise DeadlineExceededError(
-                "the database took too long to find requests, and was stopped: "
-                "narrow the filter, or give a limit and a smaller offset",
+                "the database took too long to find the requests, so the search was stopped: "
+                "narrow the filter, or use a limit and a smaller offset",
                 reason="FIND_TOO_SLOW",
             ) from error
         raise
@@ -92,12 +92,12 @@ class Finding:
     """One find.
 
     Args:
-        connection: Reads.
-        wanted: The filter, of which limit and offset are not looked at.
-        is_given_up: As `find_requests` has it.
+        connection: An open connection.
+        wanted: The filter. Its limit and offset are ignored.
+        is_given_up: See `find_requests`.
 
     Raises:
-        InvalidArgumentError: As `find_requests`.
+        InvalidArgumentError: See `find_requests`.
     """
 
     connection: Connection
@@ -119,10 +119,10 @@ class Finding:
 
     @cached_property
     def _spans(self) -> list[Span]:
-        """The times of creation to look at, the newest first.
+        """The spans of creation times to read, the newest first.
 
-        What was created after `since` was not finished before. Older requests are seldom needed for
-        a page, and few of them match: those that were running at that time.
+        Every request created after `since` finished after it too. Of the older requests only those match
+        that were still running at `since`. They are few, and a page seldom needs them.
         """
         whole = Span(before=self._until)
         if self._since is None:
@@ -134,7 +134,7 @@ class Finding:
         conditions = self._conditions(scan.index) if scan.table is requests else None
         while True:
             if self.is_given_up():
-                raise CallCancelledError("nobody waits for the find any more", reason="FIND_GIVEN_UP")
+                raise CallCancelledError("the caller has stopped waiting", reason="FIND_GIVEN_UP")
             found, rest = scan.read(self.connection, span, block, conditions)
             found = self._with_args(found, scan)
             yield from found if scan.table is requests else self._rows_of(found)
@@ -142,13 +142,13 @@ class Finding:
                 return
             span = rest
             if self._args:
-                block = min(2 * block, BLOCK)  # Few of those before may have had all args.
+                block = min(2 * block, BLOCK)  # The last block may have had few rows with all args.
 
     def _with_args(self, rows: list[Any], scan: Scan) -> list[Any]:
-        """Returns those of the rows of a scan whose requests have all args that are wanted.
+        """Returns the rows of a scan whose requests have all wanted args.
 
-        They are looked up by their ids: databases that do not know how many there are will rather
-        read all requests that have the arg.
+        The args are looked up by request id with an index hint. Without the hint, a database that cannot
+        estimate the number of matches would read all requests with the arg.
         """
         for name, value in self._args:
             if not rows or scan is self._arg_scans[name, value]:
@@ -165,7 +165,7 @@ class Finding:
         return rows
 
     def _rows_of(self, positions: Sequence[Any]) -> list[Any]:
-        """Returns those of some requests that meet all conditions, in their order."""
+        """Returns the rows of the requests at some positions that meet all conditions, in the same order."""
         if not positions:
             return []
         ids = [position.request_id for position in positions]
@@ -178,13 +178,13 @@ class Finding:
         return [rows[request_id] for request_id in ids if request_id in rows]
 
     def _unindexed(self, column: Any) -> Any:
-        """Returns a column so written that SQLite, which takes no hints, uses no index of it."""
+        """Returns a column. For SQLite, which has no index hints, it is an expression without an index."""
         if self.connection.dialect.name != "sqlite":
             return column
         return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
     def _plan(self, span: Span) -> Scan:
-        """Returns what to read."""
+        """Chooses the index to read a span through."""
         scans = self._scans
         if span.up_to is not None:
             running = self._running_at(span.up_to)
@@ -202,7 +202,7 @@ class Finding:
 
     @cached_property
     def _scans(self) -> list[Scan]:
-        """The filters that an index serves."""
+        """One scan for each filter that has an index."""
         scans = []
         if self.wanted.type:
             scans.append(self._by_state("requests_type", ((requests.c.type, self.wanted.type),)))
@@ -232,7 +232,7 @@ class Finding:
         return Scan(requests, _POSITION, index, branches)
 
     def _running_at(self, time: int) -> Scan:
-        """Returns what reads the requests that were not finished by a time."""
+        """Returns a scan of the requests that had not finished at a time."""
         ends = [
             Branch((), (requests.c.finished_at.is_(None),)),
             Branch((), (requests.c.finished_at > time,)),
@@ -255,9 +255,10 @@ class Finding:
         )
 
     def _conditions(self, index: str = "") -> list[ColumnElement[bool]]:
-        """All that a row of `requests` must meet besides its time of creation and args.
+        """Returns the conditions on a row of `requests`, except its time of creation and args.
 
-        No index is to help with that. What the index of the scan sees to already is left out.
+        Conditions that the index already guarantees are left out. The others are written so that the
+        database uses no further index.
         """
         conditions: list[ColumnElement[bool]] = []
         if self.wanted.type and index != "requests_type":
@@ -283,7 +284,7 @@ class Finding:
         )
 
     def _same_text(self, column: Any, text: str, length: int) -> tuple[ColumnElement[bool], ...]:
-        """Compares as far as a column holds a text. MySQL alone takes no notice of spaces at the end."""
+        """Compares only the part of a text that the column holds. MySQL alone ignores trailing spaces."""
         kept = text[:length]
         if self.connection.dialect.name != "mysql":
             return (column == kept,)
@@ -300,10 +301,10 @@ def _name_and_value(arg: str) -> tuple[str, str]:
 
 
 def _time(wanted: RequestFilter, name: str) -> int | None:
-    """Returns a time of the filter in microseconds, as databases have them.
+    """Returns a time of the filter in microseconds, the precision of the databases.
 
-    One of fewer nanoseconds than a microsecond has lies between two of them: what is before it is
-    before the later, what is after it is after the earlier.
+    `until` is rounded up and `since` is rounded down. So the comparison stays exact, because all stored
+    times are whole microseconds.
     """
     if not wanted.HasField(name):  # type: ignore[arg-type]
         return None

@@ -1,7 +1,7 @@
-"""Idempotency keys: which request was made under a key, for as long as the key is remembered.
+"""Idempotency keys: which request was created with a key, for as long as the key is remembered.
 
-The row of a key is written in the transaction that makes its request, so that there is one exactly
-when there is the other. Of a key only a hash is kept.
+The row of a key is written in the transaction that creates the request, so that neither exists without
+the other. Only a hash of the key is stored.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from spincycle_server.store.schema import idempotency_keys
 from spincycle_server.store.write import Write
 
 KEPT = 86_400_000_000
-"""Microseconds that a key is remembered."""
+"""Microseconds for which a key is remembered."""
 
 _KEY = idempotency_keys.c.key_hash
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """A caller's key, and what it was used for, both as hashes."""
+    """Hashes of a caller's key and of the request that it was used for."""
 
     key_hash: bytes
     body_hash: bytes
 
     @classmethod
     def of(cls, caller: str, key: str, body: bytes) -> IdempotencyKey:
-        """Returns the key of a caller. Those of others are different keys.
+        """Returns the key of a caller. The same key of another caller is a different key.
 
         Args:
-            caller: The name of the caller; "" for nobody in particular.
-            key: As the caller gave it.
-            body: What the caller asks for, in one form for all that mean the same.
+            caller: The name of the caller; "" if callers have no names.
+            key: The key as the caller sent it.
+            body: The request that the caller asks for, in a canonical form.
         """
         scope = hashlib.sha256(caller.encode()).digest()
         return cls(hashlib.sha256(scope + key.encode()).digest(), hashlib.sha256(body).digest())
@@ -54,10 +54,12 @@ class _Held:
     body_hash: bytes
 
     def refusal(self, key: IdempotencyKey) -> ConflictError:
-        """Returns why a key that made a request makes no other."""
+        """Returns the error for a further request with the key."""
         if self.body_hash == key.body_hash:
             return CreatedBeforeError(
-                "the request was created before", reason="CREATED_BEFORE", request_id=self.request_id
+                "the request was created before",
+                reason="CREATED_BEFORE",
+                request_id=self.request_id,
             )
         return ConflictError(
             "the idempotency key was used for another request: give each request a key of its own",
@@ -66,10 +68,10 @@ class _Held:
 
 
 def request_of_key(connection: Connection, key: IdempotencyKey) -> str | None:
-    """Returns the id of the request that was made under a key; None where there is none.
+    """Returns the id of the request that was created with a key; None if the key is unused.
 
     Raises:
-        ConflictError: The key was used for something else.
+        ConflictError: The key was used for a different request.
     """
     query = select(idempotency_keys.c.request_id, idempotency_keys.c.body_hash).where(
         idempotency_keys.c.key_hash == key.key_hash,
@@ -87,30 +89,29 @@ def request_of_key(connection: Connection, key: IdempotencyKey) -> str | None:
 def claim_keys(
     connection: Connection, wanted: Sequence[tuple[IdempotencyKey, str]]
 ) -> list[SpinCycleError | None]:
-    """Claims keys for requests that are about to be made in the open transaction.
+    """Claims keys for requests that are about to be created in the open transaction.
 
-    Another transaction that claims one of them at the same time is waited for. A key that has expired
-    is as new.
+    Waits for other transactions that claim the same keys. An expired key counts as unused.
 
     Args:
-        connection: In a transaction at READ COMMITTED, or alone.
-        wanted: Keys with the ids of their requests.
+        connection: Has a transaction open at READ COMMITTED, or is the only writer.
+        wanted: The keys with the ids of their requests.
 
     Returns:
-        For each, None if it is claimed, or why its request must not be made.
+        For each key, None if it is claimed, or why its request must not be created.
     """
     now = database_now(connection)
     first: dict[bytes, tuple[IdempotencyKey, str]] = {}
     for key, request_id in wanted:
         first.setdefault(key.key_hash, (key, request_id))
-    # In one order: transactions that claim the same keys in others block each other.
+    # All transactions claim keys in the same order, because otherwise they could deadlock.
     unclaimed = sorted(first)
     while unclaimed:
         _insert(connection, [first[key_hash] for key_hash in unclaimed], now + KEPT)
         held, expired = _read(connection, first, now)
         if expired:
             _forget(connection, expired, now)
-        # One that is not there at all was forgotten by another process just now.
+        # A key without a row was deleted by another process just now.
         unclaimed = sorted({*expired, *(first.keys() - held.keys())})
     return [
         None if held[key.key_hash].request_id == request_id else held[key.key_hash].refusal(key)
@@ -119,7 +120,7 @@ def claim_keys(
 
 
 def _insert(connection: Connection, claims: Sequence[tuple[IdempotencyKey, str]], expires_at: int) -> None:
-    """Inserts rows where there are none."""
+    """Inserts the rows of keys that have none."""
     connection.execute(
         insert_ignoring(connection.dialect.name, idempotency_keys),
         [
@@ -137,7 +138,7 @@ def _insert(connection: Connection, claims: Sequence[tuple[IdempotencyKey, str]]
 def _read(
     connection: Connection, hashes: Collection[bytes], now: int
 ) -> tuple[dict[bytes, _Held], list[bytes]]:
-    """Returns what the keys stand for, and those that have expired."""
+    """Returns the rows of keys by hash, and the hashes of those that have expired."""
     query = select(idempotency_keys).where(_KEY.in_(sorted(hashes)))
     rows = connection.execute(query).all()
     held = {row.key_hash: _Held(row.request_id, row.body_hash) for row in rows}
@@ -145,13 +146,13 @@ def _read(
 
 
 def _forget(connection: Connection, hashes: Collection[bytes], now: int) -> None:
-    """Deletes those of the keys that have expired."""
+    """Deletes those of some keys that have expired."""
     expired = idempotency_keys.c.expires_at <= now
     connection.execute(delete(idempotency_keys).where(_KEY.in_(sorted(hashes)), expired))
 
 
 def expired_keys(connection: Connection, limit: int) -> Sequence[bytes]:
-    """Returns the hashes of keys that have expired, those that did so first."""
+    """Returns the hashes of expired keys, the longest expired first."""
     return connection.scalars(
         select(_KEY)
         .where(idempotency_keys.c.expires_at <= database_now(connection))
@@ -162,14 +163,14 @@ def expired_keys(connection: Connection, limit: int) -> Sequence[bytes]:
 
 @dataclass(slots=True)
 class ForgetKeys(Write):
-    """Forgets those of some keys that have expired. Result: None."""
+    """Deletes those of some keys that have expired. Result: None."""
 
     order: ClassVar[int] = 9
     hashes: Sequence[bytes]
 
     @classmethod
     def apply_all(cls, transaction: Transaction, writes: Sequence[Any]) -> Sequence[None]:
-        """One statement."""
+        """Deletes the rows in one statement."""
         hashes = {key_hash for write in writes for key_hash in write.hashes}
         _forget(transaction.connection, hashes, database_now(transaction.connection))
         return [None] * len(writes)

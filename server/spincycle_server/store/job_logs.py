@@ -1,4 +1,4 @@
-"""Job logs: the finished tries of jobs, as rows and as entries."""
+"""Job logs: one row for each finished try of a job."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ INSERT_TRY = RowStatement(lambda dialect_name: insert_ignoring(dialect_name, job
 
 
 def log_row(entry: JobLog) -> dict[str, Any]:
-    """Returns the row of a log entry alone, without what recovery needs."""
+    """Returns the row of a log entry, without the columns that only recovery reads."""
     return _row(entry, None, None, None)
 
 
 def try_row(tried: TryReport, epoch: int) -> dict[str, Any]:
-    """Returns the row of a finished try as a runner reports it."""
+    """Returns the row of a finished try that a runner reported."""
     return _row(tried.entry, tried, epoch, encode(tried.job_data) if tried.HasField("job_data") else None)
 
 
@@ -73,7 +73,7 @@ def _row(entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: by
 
 @dataclass(slots=True)
 class RecordLog(Write):
-    """Records one finished try; the first entry of a try stands. Result: None."""
+    """Records one finished try, unless the try has an entry already. Result: None."""
 
     order: ClassVar[int] = 7
     entry: JobLog
@@ -82,7 +82,7 @@ class RecordLog(Write):
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[RecordLog]
     ) -> Sequence[SpinCycleError | None]:
-        """One statement to see which requests there are, one to insert."""
+        """Looks up which requests exist in one statement, and inserts in another."""
         ids = {write.entry.request_id for write in writes}
         known = set(
             transaction.execute(select(requests.c.request_id).where(requests.c.request_id.in_(ids))).scalars()
@@ -95,10 +95,10 @@ class RecordLog(Write):
 
 
 def get_log(connection: Connection, request_id: str) -> list[JobLog]:
-    """Returns the job log by job id and try.
+    """Returns the job log of a request, ordered by job id and try.
 
     Raises:
-        NotFoundError: There is no such request.
+        NotFoundError: The request does not exist.
     """
     query = (
         select(*_LOG_COLUMNS)
@@ -114,7 +114,7 @@ def get_log(connection: Connection, request_id: str) -> list[JobLog]:
 
 
 def get_try(connection: Connection, request_id: str, job_id: str, number: int) -> JobLog:
-    """Returns the entry of one try that was recorded."""
+    """Returns the entry of a try that is known to be recorded."""
     query = select(*_LOG_COLUMNS).where(
         job_log.c.request_id == request_id, job_log.c.job_id == job_id, job_log.c["try"] == number
     )
@@ -125,7 +125,7 @@ def get_job_log(connection: Connection, request_id: str, job_id: str) -> JobLog:
     """Returns the newest entry of a job.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: The job has no entry. Reason: JOB_NOT_FOUND.
     """
     query = (
         select(*_LOG_COLUMNS)

@@ -1,4 +1,4 @@
-"""The leases of runners: renewed, ended, and which requests are lost because theirs is over."""
+"""The leases of runners: renew, end and read them, and find the requests whose runner has none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spincycle_server.store.schema import requests, runners
 from spincycle_server.store.write import Write
 
 _RUNNER_KEPT = 86_400_000_000
-"""Microseconds that the row of a runner that died is kept."""
+"""Microseconds after which the row of a dead runner is deleted."""
 
 
 _UPDATE_RUNNER = (
@@ -35,11 +35,11 @@ _UPDATE_RUNNER = (
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A lease as it was renewed.
+    """A renewed lease.
 
     Attributes:
-        token: Which renewal it is, for the next one of the same stream.
-        others: The runners that have the same address in the database.
+        token: Identifies this renewal. The next renewal of the same stream sends it.
+        others: The ids of other runners that are stored with the same address.
     """
 
     token: int
@@ -48,10 +48,10 @@ class Renewal:
 
 @dataclass(slots=True)
 class RenewRunner(Write):
-    """Makes a runner live on for a while. Result: a Renewal, or an error where another stream renewed it.
+    """Renews a runner's lease. Result: a Renewal, or an error if another stream has renewed the lease since.
 
-    A stream's first renewal has no token. Later ones have that of the renewal before: what a Request
-    Manager that was frozen still has of a stream must not stand against what came on a newer one.
+    The first renewal of a stream has no token. Each later one has the token of the renewal before it, so
+    that a Request Manager that was frozen cannot renew from an old stream.
     """
 
     order: ClassVar[int] = 1
@@ -65,7 +65,7 @@ class RenewRunner(Write):
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[RenewRunner]
     ) -> Sequence[Renewal | FailedPreconditionError]:
-        """Locks the rows of the runners, and writes those whose tokens fit."""
+        """Locks the runners' rows, and writes those whose token is current."""
         ids = sorted({write.runner.runner_id for write in writes})
         rows = transaction.execute(
             select(runners.c.runner_id, runners.c.lease_expires_at)
@@ -85,7 +85,7 @@ class RenewRunner(Write):
                 renewed.append(None)
                 continue
             token = now + int(write.lease * 1_000_000)
-            # Each token is another one; a microsecond more is less than it took to come here.
+            # Each renewal needs a new token, even within the same microsecond.
             tokens[runner_id] = token = token + 1 if token == before else token
             renewed.append(token)
             changed[runner_id] = {
@@ -125,7 +125,7 @@ def _save_runners(
 
 
 def _others_at(transaction: Transaction, addresses: Sequence[str]) -> dict[str, set[str]]:
-    """Returns the ids of the runners that have the addresses, by address."""
+    """Returns the ids of the runners at some addresses, by address."""
     found: dict[str, set[str]] = {}
     query = select(runners.c.runner_id, runners.c.grpc_address).where(runners.c.grpc_address.in_(addresses))
     for row in transaction.execute(query):
@@ -135,7 +135,7 @@ def _others_at(transaction: Transaction, addresses: Sequence[str]) -> dict[str, 
 
 def _superseded(runner_id: str) -> FailedPreconditionError:
     return FailedPreconditionError(
-        f"job runner {runner_id} reports on a newer stream: this one is over", reason="STREAM_SUPERSEDED"
+        f"job runner {runner_id} reports on a newer stream: close this one", reason="STREAM_SUPERSEDED"
     )
 
 
@@ -149,15 +149,15 @@ class RemoveRunner(Write):
 
     @classmethod
     def apply_all(cls, transaction: Transaction, writes: Sequence[RemoveRunner]) -> Sequence[None]:
-        """One statement."""
+        """Deletes the rows in one statement."""
         transaction.execute(delete(runners).where(runners.c.runner_id.in_([one.runner_id for one in writes])))
         return [None] * len(writes)
 
 
 def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
-    """Returns the runners whose leases last, each with whether it is draining.
+    """Returns the runners with a current lease, each with whether it is draining.
 
-    Of several at one address it is the one that was renewed last: the others are gone.
+    If several have the same address, only the one whose lease ends last is returned: the others are gone.
     """
     now = database_now(connection)
     query = select(runners).where(runners.c.lease_expires_at > now).order_by(runners.c.lease_expires_at)
@@ -169,7 +169,7 @@ def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
 
 
 def live_leases(transaction: Transaction) -> dict[str, int]:
-    """Returns when the leases end that last, by the ids of the runners."""
+    """Returns when each current lease ends, by runner id."""
     query = select(runners.c.runner_id, runners.c.lease_expires_at).where(
         runners.c.lease_expires_at > database_now(transaction.connection)
     )
@@ -177,9 +177,9 @@ def live_leases(transaction: Transaction) -> dict[str, int]:
 
 
 def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
-    """Returns the assignments of RUNNING requests whose runner is not alive, oldest request first.
+    """Returns the assignments of RUNNING requests whose runner has no current lease, oldest request first.
 
-    Requests that an original Spin Cycle runs have no assignment, and are not among them.
+    Requests that an original Spin Cycle runs have no assignment, so they are not returned.
     """
     alive = select(runners.c.runner_id).where(runners.c.lease_expires_at > database_now(connection))
     query = (

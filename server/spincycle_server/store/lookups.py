@@ -1,4 +1,4 @@
-"""Reads of requests: plain functions of an open connection, run in the store's reading threads."""
+"""Reads of requests: plain functions that run with a connection in the store's reader threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def get_request(connection: Connection, request_id: str, with_job_chain: bool) -
     """Returns a request with its args, and with its job chain if asked.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: The request does not exist.
     """
     columns: list[Any] = [*requests.c, request_archives.c.args]
     if with_job_chain:
@@ -44,10 +44,10 @@ def get_request(connection: Connection, request_id: str, with_job_chain: bool) -
 
 
 def get_job_chain(connection: Connection, request_id: str) -> JobChain:
-    """Returns the chain as created.
+    """Returns the job chain of a request as created.
 
     Raises:
-        NotFoundError: There is no such request.
+        NotFoundError: The request does not exist.
     """
     data = connection.scalar(
         select(request_archives.c.job_chain).where(request_archives.c.request_id == request_id)
@@ -58,7 +58,7 @@ def get_job_chain(connection: Connection, request_id: str) -> JobChain:
 
 
 def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict[str, Request]:
-    """Returns those of the requests that there are, by their ids, without args and job chains."""
+    """Returns the requests that exist among some ids, by id, without args and job chains."""
     ids = list(request_ids)
     found: dict[str, Request] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
@@ -68,9 +68,9 @@ def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict
 
 
 def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment, str] | None:
-    """Returns the assignment of a RUNNING request and the id of its runner; None when it has none.
+    """Returns the assignment of a RUNNING request and the id of its runner; None if it has no assignment.
 
-    The id is "" where the request waits to be taken over.
+    The id is "" if the request waits to be taken over.
     """
     row = connection.execute(
         select(requests.c.epoch, requests.c.runner_id).where(
@@ -83,11 +83,11 @@ def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment,
 
 
 class Assigned(NamedTuple):
-    """A RUNNING request in the hands of a runner.
+    """A RUNNING request that is assigned to a runner.
 
     Attributes:
-        epoch: Which assignment it is.
-        stop_requested: Whether it is to stop.
+        epoch: The epoch of the assignment.
+        stop_requested: Whether a user asked to stop the request.
     """
 
     epoch: int
@@ -113,6 +113,6 @@ def requests_in_state(connection: Connection, state: State, limit: int) -> Seque
 
 
 def count_in_state(connection: Connection, state: State, limit: int) -> int:
-    """Returns how many requests are in a state; no more than the limit are counted."""
+    """Returns how many requests are in a state. Stops counting at the limit."""
     found = select(requests.c.request_id).where(requests.c.state == state).limit(limit).subquery()
     return connection.scalar(select(func.count()).select_from(found)) or 0

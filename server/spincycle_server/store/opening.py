@@ -1,4 +1,4 @@
-"""Opening a database for a server: its schema is as it must be, and what cannot be promised of it is told."""
+"""Opens a database for a server, checks its schema, and warns if it is not durable."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = structlog.get_logger(__name__)
 
 
 async def open_engines(url: str, options: DatabaseOptions) -> tuple[Engine, Engine]:
-    """Opens a database. An SQLite file is made, or brought up to date.
+    """Opens a database. An SQLite file is created, or brought up to date.
 
     Returns:
-        The engine of what writes, with two connections, and that of what reads, with one connection
-        more than threads that read: a look at the database waits for none of them.
+        The engine for writes, with two connections, and the engine for reads. The latter has one connection
+        more than there are reader threads, so that a ping never waits for a read.
 
     Raises:
-        InvalidArgumentError: The URL is none that can be used.
-        FailedPreconditionError: The database is behind, or from a newer version of this program.
+        InvalidArgumentError: The URL is invalid or names an unsupported database.
+        FailedPreconditionError: The schema is older or newer than this program's.
         UnavailableError: The database cannot be opened.
     """
     parsed = parse_url(url)
@@ -38,7 +38,7 @@ async def open_engines(url: str, options: DatabaseOptions) -> tuple[Engine, Engi
 
 
 def _prepare(engine: Engine) -> None:
-    """Has the schema up to date, or refuses the database. SQLite files have one user: they are upgraded."""
+    """Checks the schema. Upgrades that of an SQLite file, which no other server uses."""
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "sqlite":
@@ -51,7 +51,7 @@ def _prepare(engine: Engine) -> None:
 
 
 def _warn_of_lossy(connection: Connection) -> None:
-    """Tells operators of a database that may lose what it has committed; only they can change it."""
+    """Warns of a database that may lose committed transactions: only its operator can change that."""
     query, durable = {
         "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
         "postgresql": ("SHOW fsync", ("on",)),
@@ -59,7 +59,7 @@ def _warn_of_lossy(connection: Connection) -> None:
     setting = str(connection.scalar(text(query)))
     if setting not in durable:
         logger.warning(
-            "the database is not durable: a power cut can lose what users were told is accepted",
+            "the database is not durable: a power cut can lose requests that were accepted",
             setting=query.split()[-1].lstrip("@"),
             value=setting,
         )

@@ -1,4 +1,4 @@
-"""Rows of requests that a transaction reads under locks, changes in memory and writes back."""
+"""Rows of requests that a transaction locks, changes in memory and writes back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROW_COLUMNS = (
     requests.c.finished_jobs,
     requests.c.stop_requested,
 )
-"""What may change of a request."""
+"""The key and the columns that may change."""
 
 
 _UPDATE = RowStatement(
@@ -38,7 +38,7 @@ _UPDATE = RowStatement(
             finished_at=bindparam("new_finished_at"),
             finished_jobs=bindparam("new_finished_jobs"),
             stop_requested=bindparam("new_stop_requested"),
-            # MySQL's TIMESTAMP columns may be made to change with the row: this one never does.
+            # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
             created_at=requests.c.created_at,
         )
     )
@@ -52,14 +52,14 @@ _DELETE_RESUMED = _DELETE_SUSPENDED.where(suspended_job_chains.c.is_dropped.is_(
 
 
 class RequestRows:
-    """The rows of some requests, locked, changed in memory, and written back at the end."""
+    """The locked rows of some requests. Changes are made in memory until `save` writes them."""
 
     def __init__(self, transaction: Transaction, request_ids: Iterable[str]) -> None:
         self._transaction = transaction
         query = (
             select(*_ROW_COLUMNS)
             .where(requests.c.request_id.in_(sorted(set(request_ids))))
-            # Locks are taken in one order, or transactions block each other.
+            # All transactions take locks in the same order, because otherwise they could deadlock.
             .order_by(requests.c.request_id)
             .with_for_update()
         )
@@ -72,35 +72,36 @@ class RequestRows:
         self._live_runners: dict[str, int] | None = None
 
     def get(self, request_id: str) -> Mapping[str, Any] | None:
-        """Returns the row as it is now."""
+        """Returns a row with the changes so far; None if the request does not exist."""
         return self._rows.get(request_id)
 
     def live_runners(self) -> Mapping[str, int]:
-        """Returns when the leases end that last, by the ids of the runners.
+        """Returns when each current lease ends, by runner id.
 
-        Since it is read under the locks, no report of a runner that is renewed later can come before them.
+        The leases are read while the rows are locked. So if a lease is renewed later, the runner's reports
+        wait for this transaction.
         """
         if self._live_runners is None:
             self._live_runners = live_leases(self._transaction)
         return self._live_runners
 
     def change(self, request_id: str, **values: Any) -> None:
-        """Changes a row."""
+        """Changes columns of a row."""
         row = self._rows[request_id]
         row.update(values)
         self._changed[request_id] = row
 
     def drop_suspended(self, request_id: str, *, for_good: bool) -> None:
-        """Drops the suspended chain of a request, if there is one.
+        """Drops the suspended chain of a request, if it has one.
 
         Args:
             request_id: The request.
-            for_good: Whether the request has ended; if not, a chain that is to be kept is kept.
+            for_good: Whether the request has ended. If it has not, only a chain with `is_dropped` is dropped.
         """
         (self._dropped if for_good else self._resumed).append(request_id)
 
     def save(self) -> None:
-        """Writes the changes."""
+        """Writes the changed rows."""
         if self._changed:
             self._transaction.change(
                 _UPDATE,

@@ -1,4 +1,4 @@
-"""Rows of the tables as messages, and messages as rows."""
+"""Converts between rows of the tables and messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT
 
 
 def microseconds_of(time: Timestamp) -> int:
-    """Returns a time in microseconds since the Unix epoch, cut."""
+    """Returns a time in microseconds since the Unix epoch, rounded down."""
     return time.seconds * 1_000_000 + time.nanos // 1000
 
 
@@ -82,7 +82,7 @@ def arg_rows(request_id: str, created_at: int, args: Iterable[RequestArg]) -> li
 
 
 def _arg_text(arg: RequestArg) -> str:
-    """Returns an arg's value as `arg=` filters compare it: a string as it is, anything else as its JSON."""
+    """Returns an arg's value as `arg=` filters compare it: a string unchanged, any other value as JSON."""
     value = from_value(arg.value)
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 

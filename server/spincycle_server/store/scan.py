@@ -1,4 +1,4 @@
-"""Reading a table newest first through one index, a block at a time."""
+"""Reads a table newest first through one index, one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Span:
     """A span of times of creation, in microseconds since the Unix epoch.
 
     Attributes:
-        after: Created later than this.
-        up_to: Created at this time or before.
-        before: Created before this.
-        behind: Behind this time and id, newest first and then by id.
+        after: Only later times.
+        up_to: Only this time and earlier ones.
+        before: Only earlier times.
+        behind: Only rows behind this time and id, ordered newest first and then by id.
     """
 
     after: int | None = None
@@ -32,7 +32,7 @@ class Span:
     behind: tuple[int, str] | None = None
 
     def conditions(self, created_at: Any, request_id: Any) -> list[ColumnElement[bool]]:
-        """Returns what a row has to meet."""
+        """Returns the conditions that a row must meet."""
         met: list[ColumnElement[bool]] = []
         if self.after is not None:
             met.append(created_at > self.after)
@@ -48,7 +48,7 @@ class Span:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """The earliest and the latest time that can be within."""
+        """The earliest and the latest time in the span."""
         latest = [
             time for time in (self.up_to, self.before, self.behind and self.behind[0]) if time is not None
         ]
@@ -57,26 +57,26 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What some of the rows of a scan meet.
+    """The conditions of some of the rows of a scan.
 
     Attributes:
-        equal: Columns that the index has before the time of creation, with their values.
-        conditions: What else.
+        equal: The index's columns before the time of creation, with their values.
+        conditions: Further conditions.
     """
 
     equal: tuple[tuple[Any, Any], ...] = ()
     conditions: tuple[ColumnElement[bool], ...] = ()
 
     def all(self) -> ColumnElement[bool]:
-        """Returns what a row has to meet."""
+        """Returns the conditions that a row must meet."""
         return and_(True, *(column == value for column, value in self.equal), *self.conditions)
 
     def newest(self, query: Select[Any], created_at: Any, span: Span, dialect: str) -> Select[Any]:
-        """Returns a query for the rows of the branch alone, the newest first."""
+        """Returns a query for the rows of this branch only, newest first."""
         if dialect != "postgresql" or len(self.equal) < 2:
             return query.where(self.all()).order_by(created_at.desc())
-        # PostgreSQL likes an index of fewer columns, and filters what it reads there, when it believes
-        # that it meets matches soon. Only the index that is meant has the rows by this expression.
+        # PostgreSQL prefers an index with fewer columns and filters its rows if it expects to find matches
+        # soon. Only the intended index is ordered by this expression.
         time = _at_utc(created_at)
         earliest, latest = (_at_utc(literal(bound, created_at.type)) for bound in span.bounds)
         return query.where(self.all(), time >= earliest, time <= latest).order_by(time.desc())
@@ -88,14 +88,14 @@ def _at_utc(time: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is read through one index.
+    """Rows to read through one index.
 
     Attributes:
         table: The table.
-        position: Its columns of the time of creation and of the id of the request.
-        index: The index.
-        branches: Rows must meet one of them, and none meets two. Each is read by itself, since within
-            one the index has the rows in the order of creation.
+        position: The table's columns for the time of creation and the request id.
+        index: The name of the index.
+        branches: Each row meets exactly one of them. Branches are read separately, because within a branch
+            the index has the rows in the order of their creation.
     """
 
     table: Table
@@ -108,17 +108,17 @@ class Scan:
     ) -> tuple[list[Any], Span | None]:
         """Reads the first rows of a span, newest first and then by id.
 
-        Most databases cannot read an index backwards in one column and forwards in the next. So rows
-        are read by time, and only where a block would end between rows of one time are those read by id.
+        Most databases cannot read an index backwards in one column and forwards in the next. So rows are
+        read by time. Only if a block would end between rows with the same time are those rows read by id.
 
         Args:
-            connection: Reads.
-            span: Where.
-            size: Rows at the most.
-            conditions: What rows must meet besides; None: nothing, and only the position is read.
+            connection: An open connection.
+            span: The times of creation to read.
+            size: The maximum number of rows.
+            conditions: Further conditions; None if there are none and only the position is needed.
 
         Returns:
-            The rows, and the rest of the span; None when there are no more.
+            The rows, and the rest of the span; None if there are no more rows.
         """
         created_at, request_id = self.position
         query = self._select(conditions is None).where(*(conditions or ()), *span.conditions(*self.position))
@@ -133,7 +133,7 @@ class Scan:
             branches = or_(*(branch.all() for branch in self.branches))
             tied = query.where(created_at == last.created_at, branches).order_by(request_id)
             rows += connection.execute(tied.limit(size - len(rows)))
-        if not rows:  # What there was has changed meanwhile.
+        if not rows:  # The rows have changed in the meantime.
             return rows, None
         return rows, replace(span, behind=(rows[-1].created_at, rows[-1].request_id))
 
@@ -149,5 +149,5 @@ def _order(row: Any) -> tuple[int, str]:
 def _together(queries: Sequence[Select[Any]]) -> Any:
     if len(queries) == 1:
         return queries[0]
-    # SQLite takes an order within a union only in a subquery.
+    # SQLite accepts ORDER BY within a union only in a subquery.
     return union_all(*(select(query.subquery()) for query in queries))

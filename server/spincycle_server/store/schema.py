@@ -1,4 +1,4 @@
-"""The tables. Those of the original keep names and columns; added columns are nullable or have a default."""
+"""The tables. Those of the original keep names and columns; added columns are nullable or have defaults."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ requests = Table(
     Column("total_jobs", Integer, nullable=False, server_default="0"),
     Column("finished_jobs", Integer, nullable=False, server_default="0"),
     Column("jr_url", String(2000), nullable=True),
-    # Counts the assignments of the request to runners.
+    # The number of times that the request was assigned to a runner.
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     # The runner of the newest assignment.
     Column("runner_id", Ascii(20), nullable=True),
-    # Whether a user wants the request stopped, though its runner may not have been told.
+    # Whether a user asked to stop the request. Its runner may not know yet.
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
@@ -81,7 +81,7 @@ job_log = Table(
     Column("exit", BigInteger, nullable=True),
     Column("stdout", blob(), nullable=True),
     Column("stderr", blob(), nullable=True),
-    # The TryReport that the entry came in, as it has what the log lacks: null for entries of other origin.
+    # Further fields of the TryReport with the entry; null if the entry came from elsewhere.
     Column("job_data", blob(), nullable=True),
     Column("sequence_try", Integer, nullable=True),
     Column("epoch", BigInteger, nullable=True),
@@ -97,10 +97,10 @@ suspended_job_chains = Table(
     Column("rm_host", String(64), nullable=True),
     Column("updated_at", Microseconds, nullable=False),
     Column("suspended_at", Microseconds, nullable=False),
-    # The assignment that was suspended; null if it was none of this project's.
+    # The epoch that was suspended; null if an original Spin Cycle suspended the chain.
     Column("epoch", BigInteger, nullable=True),
-    # Whether the chain is dropped when it is resumed. One that somebody else suspended is kept until the
-    # request ends: the tries before it are not in the job log as those of this project's runners are.
+    # Whether the chain is dropped when it is resumed. A chain that an original suspended is kept until the
+    # request ends, because the job log lacks the fields from which its earlier tries could be replayed.
     Column("is_dropped", Boolean, nullable=True),
 )
 
@@ -114,7 +114,7 @@ runners = Table(
     Column("lease_expires_at", BigInteger, nullable=False),
     Index("runners_lease_expires_at", "lease_expires_at"),
 )
-"""The Job Runners. A lease ends at a time in microseconds by the database's clock."""
+"""The Job Runners. `lease_expires_at` is in microseconds by the database's clock."""
 
 request_args = Table(
     "request_args",
@@ -122,11 +122,11 @@ request_args = Table(
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
     Column("name", BoundedText(MAX_TEXT), primary_key=True),
     Column("value", BoundedText(MAX_ARG_VALUE), nullable=False),
-    # The request's, in microseconds since the Unix epoch, for the index.
+    # When the request was created, in microseconds since the Unix epoch, for the index.
     Column("created_at", BigInteger, nullable=False, server_default="0"),
     Index("request_args_newest", "name", "value", "created_at", "request_id"),
 )
-"""The args of requests as text, to find requests by them. Long values are cut; archives have them whole."""
+"""The args of requests as text, to find requests by. Long values are cut; archives have them whole."""
 
 writers = Table(
     "writers",
@@ -135,7 +135,7 @@ writers = Table(
     Column("batch", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
 )
-"""The newest transaction of each process that writes, so that one whose answer was lost can be looked up."""
+"""The newest batch of each writer, so that a commit whose answer was lost can be looked up."""
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -146,4 +146,4 @@ idempotency_keys = Table(
     Column("expires_at", BigInteger, nullable=False),
     Index("idempotency_keys_expires_at", "expires_at"),
 )
-"""Which request was created under a key, with what body. A key expires by the database's clock."""
+"""The request that was created with each key, and a hash of its body. Keys expire by the database's clock."""

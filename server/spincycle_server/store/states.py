@@ -1,7 +1,6 @@
-"""Changes of the states of requests: assigned to runners, stopped, finished.
+"""Changes of a request's state: assign, unassign, stop, finish.
 
-A change of state is compare-and-set: it looks at the state first, under a lock, and says whether
-it happened.
+Each change is a compare-and-set: it locks the row, checks the state, and reports whether it happened.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from spincycle_server.store.write import Write
 
 
 class StateWrite(Write):
-    """A change of one request's state, decided by what the row says."""
+    """A change of one request that depends on the request's row."""
 
     request_id: str
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Any:
-        """Makes the change, or not. Returns the result, which may be a SpinCycleError."""
+        """Changes the row if the change applies, and returns the result, which may be a SpinCycleError."""
         raise NotImplementedError
 
     @classmethod
     def apply_all(cls, transaction: Transaction, writes: Sequence[StateWrite]) -> Sequence[Any]:
-        """Reads all rows, decides for each write in turn, and writes back what changed."""
+        """Reads all rows, lets each write decide in turn, and writes the changed rows back."""
         rows = RequestRows(transaction, (write.request_id for write in writes))
         results: list[Any] = []
         for write in writes:
@@ -41,18 +40,18 @@ class StateWrite(Write):
 
 
 def end_unassigned(rows: RequestRows, request_id: str, state: State, now: int) -> None:
-    """Ends a request that no runner has, and drops the suspended chain, if there is one."""
+    """Ends a request that is assigned to no runner, and drops its suspended chain, if it has one."""
     rows.change(request_id, state=state, finished_at=now, jr_url=None)
     rows.drop_suspended(request_id, for_good=True)
 
 
 @dataclass(slots=True)
 class Assign(StateWrite):
-    """Gives a request to a runner. Result: the Assignment, or None if the request is not as expected.
+    """Assigns a request to a runner. Result: the Assignment, or None if the request is not as expected.
 
-    With an epoch, it must still have that assignment; without, any. One that is RUNNING is taken from its
-    runner when that one is not alive, or, with a token, when that is its newest renewal: with it the runner
-    said that it does not have the request.
+    If `expected_epoch` is given, the request must still have that assignment. A RUNNING request is taken
+    over from its runner in two cases: the runner's lease is over, or `token` is the runner's newest renewal,
+    with which the runner reported that it does not have the request.
     """
 
     order: ClassVar[int] = 2
@@ -64,7 +63,7 @@ class Assign(StateWrite):
     token: int | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Assignment | None:
-        """Counts the epoch up and sets the request RUNNING, or ends one that was to stop before."""
+        """Increments the epoch and sets RUNNING, or sets STOPPED if a stop was requested before."""
         if row["state"] != self.expected_state or self.expected_epoch not in (None, row["epoch"]):
             return None
         if self.expected_state == State.RUNNING and self.token != rows.live_runners().get(row["runner_id"]):
@@ -72,8 +71,8 @@ class Assign(StateWrite):
         if self.expected_state != State.RUNNING and row["stop_requested"]:
             end_unassigned(rows, self.request_id, State.STOPPED, self.now)
             return None
-        # One that an original suspended has run before, under no number: the first is that run's, so
-        # that later ones are known to have a suspended chain behind them.
+        # A request that an original Spin Cycle suspended has run before without an epoch. That run gets epoch
+        # 1, so that a later epoch always means that there may be a suspended chain.
         epoch = row["epoch"] + 1 + (self.expected_state == State.SUSPENDED and row["epoch"] == 0)
         rows.change(
             self.request_id,
@@ -83,16 +82,18 @@ class Assign(StateWrite):
             jr_url=self.runner.url,
             started_at=row["started_at"] or self.now,
         )
-        if self.expected_state == State.RUNNING:  # A chain from before what is now lost is out of date.
+        if (
+            self.expected_state == State.RUNNING
+        ):  # A suspended chain from before the lost assignment is out of date.
             rows.drop_suspended(self.request_id, for_good=False)
         return Assignment(request_id=self.request_id, epoch=epoch)
 
 
 @dataclass(slots=True)
 class Unassign(StateWrite):
-    """Takes a request from a runner that did not start it. Result: whether it happened.
+    """Takes back an assignment that the runner did not start. Result: whether it happened.
 
-    One that goes back to RUNNING has no runner, and is recovered.
+    If `state_before` is RUNNING, the request then has no runner and is taken over.
     """
 
     order: ClassVar[int] = 3
@@ -101,7 +102,7 @@ class Unassign(StateWrite):
     state_before: State
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets the state that the request had before it was assigned."""
+        """Restores the state from before the assignment."""
         if row["state"] != State.RUNNING or row["epoch"] != self.epoch:
             return False
         started_at = None if self.state_before == State.PENDING else row["started_at"]
@@ -113,14 +114,14 @@ class Unassign(StateWrite):
 
 @dataclass(slots=True)
 class StopUnassigned(StateWrite):
-    """Stops a request that no runner has. Result: whether it happened."""
+    """Stops a request that is assigned to no runner. Result: whether it happened."""
 
     order: ClassVar[int] = 4
     request_id: str
     now: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets STOPPED and drops the suspended chain, if there is one."""
+        """Sets a PENDING or SUSPENDED request STOPPED."""
         if row["state"] not in (State.PENDING, State.SUSPENDED):
             return False
         end_unassigned(rows, self.request_id, State.STOPPED, self.now)
@@ -129,10 +130,10 @@ class StopUnassigned(StateWrite):
 
 @dataclass(slots=True)
 class RequestStop(StateWrite):
-    """Notes that a RUNNING request is to stop, whoever runs it. Result: whether it is RUNNING then.
+    """Requests that a RUNNING request stops. Result: whether the request is still RUNNING.
 
-    One without an assignment was started by an original Spin Cycle, whose runner is taken to be gone:
-    it is STOPPED at once, or it would stay RUNNING for ever.
+    A RUNNING request without an assignment was started by an original Spin Cycle, whose runner is presumed
+    gone. It is set STOPPED at once, because otherwise it would stay RUNNING forever.
     """
 
     order: ClassVar[int] = 4
@@ -140,7 +141,7 @@ class RequestStop(StateWrite):
     now: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets the mark, or the state."""
+        """Sets `stop_requested`, or the state STOPPED."""
         if row["state"] != State.RUNNING:
             return False
         if not row["epoch"]:
@@ -155,7 +156,7 @@ class RequestStop(StateWrite):
 class Finish(StateWrite):
     """Sets the final state of a RUNNING request. Result: None.
 
-    With an epoch, the request must still have that assignment; without, any.
+    If `epoch` is given, the request must still have that assignment.
     """
 
     order: ClassVar[int] = 5
@@ -166,7 +167,7 @@ class Finish(StateWrite):
     epoch: int | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> SpinCycleError | None:
-        """Sets state, time and count."""
+        """Sets the state, the end time and the number of finished jobs."""
         if row["state"] != State.RUNNING or self.epoch not in (None, row["epoch"]):
             return wrong_state(self.request_id, row["state"], State.RUNNING)
         finished_jobs = row["finished_jobs"] if self.finished_jobs is None else self.finished_jobs
@@ -183,12 +184,12 @@ class Finish(StateWrite):
 
 @dataclass(slots=True)
 class Progress(StateWrite):
-    """Sets the number of finished jobs. Result: None."""
+    """Sets a request's number of finished jobs. Result: None."""
 
     order: ClassVar[int] = 6
     request_id: str
     finished_jobs: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> None:
-        """Sets the count, whatever the state, as the original does."""
+        """Sets the number in every state, as the original does."""
         rows.change(self.request_id, finished_jobs=self.finished_jobs)

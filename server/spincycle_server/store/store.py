@@ -1,4 +1,4 @@
-"""The Store: all that the servers keep, behind coroutines that say what happens to it."""
+"""The Store: everything that a Request Manager keeps, behind coroutines."""
 
 from __future__ import annotations
 
@@ -28,27 +28,26 @@ from spincycle_server.store import (
     suspended_chains,
 )
 from spincycle_server.store.chain_reports import ApplyReports
-from spincycle_server.store.creation import CreateRequest
+from spincycle_server.store.creation import creation_of
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import RemoveRunner, Renewal, RenewRunner
 from spincycle_server.store.opening import open_engines
 from spincycle_server.store.record import Record
-from spincycle_server.store.rows import arg_rows, microseconds_of
 from spincycle_server.store.states import Assign, Finish, Progress, RequestStop, StopUnassigned, Unassign
 from spincycle_server.store.suspended_chains import DropSuspended, FailSuspended, Suspend
 
 _DEFAULTS = DatabaseOptions()
 _FEW_JOBS = 500
-"""Jobs of a chain that is written as JSON without a change of threads: a few milliseconds."""
+"""A chain with more jobs is encoded in a thread. This many take a few milliseconds."""
 
 
 class Store:
     """The database of a Request Manager.
 
-    Writes go through the group-commit writer, reads through the reader. Every method may raise
-    UnavailableError when the database cannot be used now.
+    Writes go through a group-commit writer, reads through a pool of threads. Every method may raise
+    UnavailableError if the database cannot be used now.
     """
 
     def __init__(self, engine: Engine, read_engine: Engine, options: DatabaseOptions) -> None:
@@ -56,7 +55,7 @@ class Store:
         self._reader = Reader(read_engine, threads=options.connections, patience=options.timeout)
         self._statement_limit = statement_limit(options)
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
-        # Creations need nothing of what else is written, and should not wait for it. SQLite has one writer.
+        # New requests depend on no other write, so they have their own writer. SQLite allows only one.
         self._creator = (
             self._writer
             if engine.dialect.name == "sqlite"
@@ -65,7 +64,7 @@ class Store:
 
     @classmethod
     async def open(cls, url: str, options: DatabaseOptions = _DEFAULTS) -> Store:
-        """Opens a database. An SQLite file is made, or brought up to date.
+        """Opens a database. An SQLite file is created, or brought up to date.
 
         Args:
             url: `sqlite:///PATH`, `mysql://USER:PASSWORD@HOST/DATABASE` or
@@ -73,15 +72,15 @@ class Store:
             options: How to connect.
 
         Raises:
-            InvalidArgumentError: The URL is none that can be used.
-            FailedPreconditionError: The database is behind, or from a newer version of this program.
+            InvalidArgumentError: The URL is invalid or names an unsupported database.
+            FailedPreconditionError: The schema is older or newer than this program's.
             UnavailableError: The database cannot be opened.
         """
         engine, read_engine = await open_engines(url, options)
         return cls(engine, read_engine, options)
 
     async def close(self) -> None:
-        """Does what waits to be written, then closes all connections."""
+        """Finishes the waiting writes, then closes all connections."""
         await self._creator.close()
         await self._writer.close()
         await self._reader.close()
@@ -100,58 +99,36 @@ class Store:
         runner: RunnerInfo | None,
         key: IdempotencyKey | None = None,
     ) -> Assignment | None:
-        """Stores a new request, with its archive and, where there is a runner for it, its assignment.
+        """Stores a new request, and assigns it to a runner if one is given.
 
         Args:
-            request: The request as made, PENDING.
-            create_request: What was asked for.
+            request: The request, PENDING.
+            create_request: The message that asked for it.
             job_chain: The chain as created.
-            runner: Who is to run it; None: the request waits.
-            key: Under which it is made, if under any.
+            runner: The runner to assign it to; None if the request waits.
+            key: Its idempotency key, if it has one.
 
         Returns:
-            The assignment, of epoch 1; None without a runner.
+            The assignment, with epoch 1; None without a runner.
 
         Raises:
-            CreatedBeforeError: The same request was made under the key before; nothing is stored.
-            ConflictError: The key was used for something else; nothing is stored.
+            CreatedBeforeError: The key has created the same request before. Nothing is stored.
+            ConflictError: The key was used for a different request. Nothing is stored.
         """
-        created_at = microseconds_of(request.created_at)
-        row = {
-            "request_id": request.id,
-            "type": request.type,
-            "state": State.PENDING if runner is None else State.RUNNING,
-            "user": request.user or None,
-            "created_at": created_at,
-            "started_at": None if runner is None else max(created_at, _now()),
-            "finished_at": None,
-            "total_jobs": request.total_jobs,
-            "finished_jobs": 0,
-            "jr_url": None if runner is None else runner.url,
-            "epoch": 0 if runner is None else 1,
-            "runner_id": None if runner is None else runner.runner_id,
-            "stop_requested": False,
-        }
-        archive = {
-            "request_id": request.id,
-            "create_request": encode(create_request),
-            "args": encode(request, "args"),  # Never null: an original's column may refuse it.
-            "job_chain": await _encoded(job_chain),
-        }
-        args = arg_rows(request.id, created_at, request.args)
-        await self._creator.write(CreateRequest(row, archive, args, key))
+        chain = await _encoded(job_chain)
+        await self._creator.write(creation_of(request, create_request, chain, runner, key, now=_now()))
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
 
     async def request_of_key(self, key: IdempotencyKey) -> str | None:
-        """Returns the id of the request that was made under a key, or None.
+        """Returns the id of the request that was created with a key; None if the key is unused.
 
         Raises:
-            ConflictError: The key was used for something else.
+            ConflictError: The key was used for a different request.
         """
         return await self._reader.read(idempotency_keys.request_of_key, key)
 
     async def forget_keys(self, limit: int) -> int:
-        """Forgets keys that have expired, so many at the most. Returns how many it found."""
+        """Deletes up to `limit` expired idempotency keys. Returns how many it found."""
         expired = await self._reader.read(idempotency_keys.expired_keys, limit)
         if expired:
             await self._writer.write(ForgetKeys(expired))
@@ -161,7 +138,7 @@ class Store:
         """Returns a request with its args, and with its job chain if asked.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: It does not exist.
         """
         return await self._reader.read(lookups.get_request, request_id, with_job_chain)
 
@@ -169,18 +146,18 @@ class Store:
         """Returns the chain as created.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         return await self._reader.read(lookups.get_job_chain, request_id)
 
     async def find_requests(self, wanted: RequestFilter) -> list[Request]:
-        """Returns the requests that a filter lets through, newest first, without args and chains.
+        """Returns the requests that match a filter, newest first, without args and chains.
 
-        When the call is cancelled, the find ends before its next block of rows.
+        If the call is cancelled, the find ends before its next block of rows.
 
         Raises:
-            InvalidArgumentError: The filter makes no sense.
-            DeadlineExceededError: The database took too long over a statement. Reason: FIND_TOO_SLOW.
+            InvalidArgumentError: The filter is invalid.
+            DeadlineExceededError: A statement took too long. Reason: FIND_TOO_SLOW.
         """
         given_up = threading.Event()
         try:
@@ -194,27 +171,34 @@ class Store:
             given_up.set()
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
-        """Returns those of the requests that there are, without args and chains."""
+        """Returns the requests that exist among some ids, by id, without args and chains."""
         return await self._reader.read(lookups.requests_by_id, request_ids) if request_ids else {}
 
     async def get_log(self, request_id: str) -> list[JobLog]:
-        """Returns the job log by job id and try; empty for an unknown request."""
+        """Returns the job log of a request, ordered by job id and try.
+
+        Raises:
+            NotFoundError: The request does not exist.
+        """
         return await self._reader.read(job_logs.get_log, request_id)
 
     async def get_job_log(self, request_id: str, job_id: str) -> JobLog:
         """Returns the newest entry of a job.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: It does not exist.
         """
         return await self._reader.read(job_logs.get_job_log, request_id, job_id)
 
     async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
-        """Returns the assignment of a RUNNING request and its runner's id, "" for nobody yet; or None."""
+        """Returns the assignment of a RUNNING request and the id of its runner; None without an assignment.
+
+        The id is "" if the request waits to be taken over.
+        """
         return await self._reader.read(lookups.get_assignment, request_id)
 
     async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
-        """Returns the suspended chain of a request; None where there is none that is up to date."""
+        """Returns the suspended chain of a request; None if there is none that is up to date."""
         return await self._reader.read(suspended_chains.get_suspended, request_id)
 
     async def waiting_requests(self, limit: int) -> Sequence[str]:
@@ -222,7 +206,7 @@ class Store:
         return await self._reader.read(lookups.requests_in_state, State.PENDING, limit)
 
     async def count_waiting(self, limit: int) -> int:
-        """Returns how many requests are PENDING; no more than the limit are counted."""
+        """Returns how many requests are PENDING. Stops counting at the limit."""
         return await self._reader.read(lookups.count_in_state, State.PENDING, limit)
 
     async def suspended_requests(self, limit: int) -> Sequence[str]:
@@ -230,19 +214,19 @@ class Store:
         return await self._reader.read(lookups.requests_in_state, State.SUSPENDED, limit)
 
     async def live_runners(self) -> list[tuple[RunnerInfo, bool]]:
-        """Returns the runners whose leases last, each with whether it is draining."""
+        """Returns the runners with a current lease, each with whether it is draining."""
         return await self._reader.read(leases.live_runners)
 
     async def get_record(self, request_id: str) -> Record:
-        """Returns what the chain of a request can be rebuilt from.
+        """Returns the record from which the chain of a request is rebuilt.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         return await self._reader.read(record.get_record, request_id)
 
     async def lost_requests(self, limit: int) -> Sequence[Assignment]:
-        """Returns the assignments of RUNNING requests whose runners are not alive, oldest request first."""
+        """Returns the assignments of RUNNING requests whose runner has no current lease, oldest first."""
         return await self._reader.read(leases.lost_requests, limit)
 
     async def assigned_to(self, runner_id: str) -> dict[str, lookups.Assigned]:
@@ -250,18 +234,18 @@ class Store:
         return await self._reader.read(lookups.assigned_to, runner_id)
 
     async def request_stop(self, request_id: str) -> bool:
-        """Notes that a RUNNING request is to stop, whoever runs it. Returns whether it is RUNNING then.
+        """Requests that a RUNNING request stops. Returns whether it is still RUNNING.
 
-        One that an original Spin Cycle started has no assignment: it is STOPPED at once.
+        A request that an original Spin Cycle started has no assignment, so it is STOPPED at once.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         runs: bool = await self._writer.write(RequestStop(request_id, _now()))
         return runs
 
     async def remove_runner(self, runner_id: str) -> None:
-        """Ends the lease of a runner that has left."""
+        """Ends the lease of a runner."""
         await self._writer.write(RemoveRunner(runner_id))
 
     async def assign(
@@ -282,7 +266,7 @@ class Store:
             The assignment, or None when it did not happen.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         assignment: Assignment | None = await self._writer.write(
             Assign(request_id, runner, expected_state, expected_epoch, _now(), token)
@@ -290,7 +274,7 @@ class Store:
         return assignment
 
     async def unassign(self, assignment: Assignment, state_before: State) -> bool:
-        """Takes back an assignment that its runner did not get. Returns whether it still stood."""
+        """Takes back an assignment that its runner did not start. Returns whether it was current."""
         undone: bool = await self._writer.write(
             Unassign(assignment.request_id, assignment.epoch, state_before)
         )
@@ -299,10 +283,10 @@ class Store:
     async def end_assignment(
         self, assignment: Assignment, state: State, finished_jobs: int | None = None
     ) -> None:
-        """Ends a request that its runner cannot run, or that has nothing left to run.
+        """Ends a request that its runner cannot run, or that has no jobs left to run.
 
         Raises:
-            FailedPreconditionError: The assignment does not stand any more.
+            FailedPreconditionError: The assignment is no longer current.
         """
         await self._writer.write(
             Finish(assignment.request_id, state, _now(), finished_jobs, epoch=assignment.epoch)
@@ -317,7 +301,7 @@ class Store:
         """Sets the final state of a RUNNING request; the time is in microseconds since the Unix epoch.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
             FailedPreconditionError: It is not RUNNING.
         """
         await self._writer.write(Finish(request_id, state, finished_at, finished_jobs))
@@ -326,18 +310,18 @@ class Store:
         """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one transaction.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
             FailedPreconditionError: It is not RUNNING.
         """
         finished_jobs = suspended.job_chain.finished_jobs
         await self._writer.write(Suspend(request_id, encode(suspended), finished_jobs))
 
     async def drop_suspended(self, assignment: Assignment) -> None:
-        """Drops the record of a chain that has been resumed, if the assignment still stands."""
+        """Drops the suspended chain that an assignment resumed, if the assignment is current."""
         await self._writer.write(DropSuspended(assignment.request_id, assignment.epoch))
 
     async def fail_unresumed(self, seconds: float, limit: int = 100) -> Sequence[str]:
-        """Fails requests that have been suspended for longer than this. Returns their ids."""
+        """Fails requests that have been suspended for longer than `seconds`. Returns their ids."""
         old = await self._reader.read(suspended_chains.suspended_before, seconds, limit)
         failed = [await self._writer.write(FailSuspended(one.request_id, one.epoch, _now())) for one in old]
         return [one.request_id for one, happened in zip(old, failed, strict=True) if happened]
@@ -346,18 +330,18 @@ class Store:
         """Sets the number of finished jobs.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         await self._writer.write(Progress(request_id, finished_jobs))
 
     async def record_log(self, entry: JobLog) -> JobLog:
-        """Records a finished try; the first entry of a try stands.
+        """Records a finished try, unless the try has an entry already.
 
         Returns:
-            The entry that stands.
+            The recorded entry, which may be the earlier one.
 
         Raises:
-            NotFoundError: There is no such request.
+            NotFoundError: The request does not exist.
         """
         await self._writer.write(RecordLog(entry))
         return await self._reader.read(
@@ -365,10 +349,10 @@ class Store:
         )
 
     async def apply_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
-        """Stores what a runner reports, all of it in one transaction.
+        """Stores the reports of a runner in one transaction.
 
         Returns:
-            The reports that were refused, and why; the others are committed.
+            The refused reports with their reasons. The other reports are committed.
         """
         refused: list[RefusedReport] = await self._writer.write(ApplyReports(runner_id, reports))
         return refused
@@ -376,25 +360,22 @@ class Store:
     async def renew_runner(
         self, runner: RunnerInfo, lease: float, *, draining: bool, token: int | None = None
     ) -> Renewal:
-        """Makes a runner live on for the lease, in seconds by the database's clock.
+        """Renews the lease of a runner.
 
         Args:
             runner: The runner.
-            lease: How long.
-            draining: Whether it takes no more chains.
-            token: That of the renewal before on the same stream; None: it is the stream's first.
+            lease: Seconds until the lease ends, by the database's clock.
+            draining: Whether the runner accepts no more chains.
+            token: The token of the previous renewal on the same stream; None for the stream's first.
 
         Raises:
-            FailedPreconditionError: Another stream has renewed it since. Reason: STREAM_SUPERSEDED.
+            FailedPreconditionError: Another stream has renewed the lease since. Reason: STREAM_SUPERSEDED.
         """
         renewal: Renewal = await self._writer.write(RenewRunner(runner, lease, draining, token))
         return renewal
 
     async def ping(self) -> None:
-        """Does nothing, or raises when the database cannot be used now.
-
-        It takes no longer than the database has to answer: what is being read is not waited for.
-        """
+        """Raises if the database cannot be used now. Does not wait for running reads."""
         await self._reader.ping()
 
 

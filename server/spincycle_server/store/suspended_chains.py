@@ -1,4 +1,4 @@
-"""Suspended job chains: stored, read, dropped, and failed when nobody resumes them."""
+"""Suspended job chains: store, read and drop them, and fail requests that are not resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spincycle_server.store.states import StateWrite, end_unassigned
 from spincycle_server.store.write import Write
 
 SuspendedRow: TypeAlias = tuple[str, bytes, int | None]
-"""A suspended chain: its request, its JSON, and the assignment that was suspended, if it was one of ours."""
+"""A request id, the JSON of its suspended chain, and the suspended epoch; None without an assignment."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Suspend(Write):
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[Suspend]
     ) -> Sequence[SpinCycleError | None]:
-        """Reads all rows, then writes states and chains."""
+        """Reads all rows, then writes the states and the chains."""
         rows = RequestRows(transaction, (write.request_id for write in writes))
         results: list[SpinCycleError | None] = []
         stored: list[SuspendedRow] = []
@@ -60,14 +60,14 @@ class Suspend(Write):
 
 @dataclass(slots=True)
 class DropSuspended(StateWrite):
-    """Drops the suspended chain that an assignment resumed. Result: whether the assignment still stood."""
+    """Drops the suspended chain that an assignment resumed. Result: whether the assignment is current."""
 
     order: ClassVar[int] = 3
     request_id: str
     epoch: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Keeps the chain where the request has been suspended again meanwhile."""
+        """Drops the chain, unless the request has been suspended again."""
         if row["state"] == State.SUSPENDED or row["epoch"] != self.epoch:
             return False
         rows.drop_suspended(self.request_id, for_good=False)
@@ -76,7 +76,7 @@ class DropSuspended(StateWrite):
 
 @dataclass(slots=True)
 class FailSuspended(StateWrite):
-    """Fails a request that nobody resumed since an assignment was suspended. Result: whether it happened."""
+    """Fails a request that was not resumed since `epoch` was suspended. Result: whether it happened."""
 
     order: ClassVar[int] = 4
     request_id: str
@@ -84,7 +84,7 @@ class FailSuspended(StateWrite):
     now: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets FAIL and drops the suspended chain."""
+        """Sets FAIL, and drops the suspended chain."""
         if row["state"] != State.SUSPENDED or row["epoch"] != self.epoch:
             return False
         end_unassigned(rows, self.request_id, State.FAIL, self.now)
@@ -92,10 +92,10 @@ class FailSuspended(StateWrite):
 
 
 def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain | None:
-    """Returns the suspended chain of a request, or None.
+    """Returns the suspended chain of a request, or None if there is none that is up to date.
 
-    None also where tries were reported since it was suspended, in an assignment that was lost: then
-    the record alone tells how far the request is.
+    A chain is out of date if a later assignment, now lost, has reported tries: the request then continues
+    from its record.
     """
     since = (
         select(job_log.c.job_id)
@@ -114,7 +114,7 @@ def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain 
 
 
 def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[Assignment]:
-    """Returns the last assignments of requests that have been suspended for longer than this."""
+    """Returns the last assignments of requests that have been suspended for longer than `seconds`."""
     before = database_now(connection) - int(seconds * 1_000_000)
     query = (
         select(requests.c.request_id, requests.c.epoch)

@@ -1,4 +1,4 @@
-"""One change to the database, and how the changes of one kind in a batch are made together."""
+"""The base class of all writes. The writes of one kind in a batch are done together."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from spincycle_server.database.transaction import Transaction
 
 
 class Write(ABC):
-    """One change. The writes of one kind that are in a batch are done together.
+    """One change of the database.
 
     Attributes:
         order: Kinds with a lower number come first in a transaction.
-        is_reserved: Whether the kind has places in the queue that others do not.
+        is_reserved: Whether the kind may use the reserved places of the queue.
     """
 
     order: ClassVar[int] = 0
@@ -26,9 +26,9 @@ class Write(ABC):
         """Does the writes in the open transaction.
 
         Returns:
-            The result of each write. One that is a SpinCycleError is raised for its caller; such a
-            write has changed nothing.
+            The result of each write. A SpinCycleError is raised to the caller of its write, which has
+            then changed nothing.
 
         Raises:
-            Exception: None of the writes could be done; the transaction is rolled back.
+            Exception: The writes could not be done. The transaction must be rolled back.
         """
