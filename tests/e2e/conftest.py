@@ -1,4 +1,4 @@
-"""How tests of real servers reach them. A module brings the fixture `server`, as it needs it."""
+"""Fixtures for tests of real servers. Each module defines its own fixture `server`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.limits import ANSWER
 
 @pytest.fixture
 def http(server: ServerProcess) -> Iterator[httpx.Client]:
-    """Calls the Request Manager of the module's server."""
+    """A client of the Request Manager that the module's fixture `server` runs."""
     with httpx.Client(
         base_url=f"http://{server.address('request-manager', 'http')}", timeout=ANSWER
     ) as client:

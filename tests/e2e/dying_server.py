@@ -1,6 +1,8 @@
-"""`spincycle`, killed by SIGKILL when it comes to a named point: python -m tests.e2e.dying_server POINT ...
+"""Runs `spincycle` until it reaches a named point, where SIGKILL ends it.
 
-The server's code has no hooks for this: the place of the point is patched before the server is run.
+Usage: python -m tests.e2e.dying_server POINT ARGUMENTS...
+
+The server has no hooks for this. Before the server starts, the method at the point is patched.
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ Test = Callable[[Any], bool]
 
 
 def die() -> None:
-    """Ends this process as a power cut would."""
+    """Ends this process like a power failure."""
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(STEP)  # It goes no further, whichever thread it is that the signal ends first.
+    time.sleep(STEP)  # This thread must not continue while the kernel ends the others.
 
 
 def _always(_: Any) -> bool:
@@ -52,7 +54,7 @@ def _always(_: Any) -> bool:
 
 
 def after(owner: type, name: str, test: Callable[..., bool] = lambda *_: True) -> Install:
-    """Dies when a coroutine method has done its work, before its caller hears of it."""
+    """Dies when a coroutine method has finished, before its caller gets the result."""
 
     def install() -> None:
         original = getattr(owner, name)
@@ -70,7 +72,7 @@ def after(owner: type, name: str, test: Callable[..., bool] = lambda *_: True) -
 
 
 def before(owner: type, name: str, test: Callable[..., bool] = lambda *_: True) -> Install:
-    """Dies when a method is called, before it does anything."""
+    """Dies when a method is called, before it runs."""
 
     def install() -> None:
         original = getattr(owner, name)
@@ -106,7 +108,7 @@ def _around_commit(method: str, kind: type[Write], test: Test, at_least: int, nu
                 seen += 1
                 if seen == number:
                     if method == "apply":
-                        arguments[0].flush()  # Else nothing would have been sent yet.
+                        arguments[0].flush()  # Otherwise the statements would still be buffered.
                     die()
             elif wanted:
                 _wait_for_others(writers[self], at_least)
@@ -119,19 +121,19 @@ def _around_commit(method: str, kind: type[Write], test: Test, at_least: int, nu
 
 
 def _wait_for_others(writer: GroupCommitWriter, count: int) -> None:
-    """Waits, for a while, until so many writes wait for the next transaction, which does them together."""
+    """Waits until the queue has `count` writes, which the next transaction then contains together."""
     deadline = time.monotonic() + STEP
     while writer.waiting < count and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
 def committed(kind: type[Write], test: Test = _always, *, at_least: int = 1, number: int = 1) -> Install:
-    """Dies when a transaction with such writes is committed, before anybody is told."""
+    """Dies when a transaction with matching writes is committed, before any caller gets its result."""
     return _around_commit("run", kind, test, at_least, number)
 
 
 def uncommitted(kind: type[Write], test: Test = _always, *, at_least: int = 1) -> Install:
-    """Dies when such writes are done and their transaction is not committed."""
+    """Dies when matching writes are executed but their transaction is not yet committed."""
     return _around_commit("apply", kind, test, at_least, 1)
 
 
@@ -152,7 +154,7 @@ def _is(kind: str) -> Callable[[RunnerInfo, bytes], bool]:
 
 
 def _unacknowledged() -> None:
-    """Dies when reports are committed, right before they are acknowledged."""
+    """Dies when reports are committed, immediately before their acknowledgement is sent."""
     report, apply = RunnerReportsService.Report, Store.apply_reports
     is_next = False
 
@@ -173,7 +175,7 @@ def _unacknowledged() -> None:
 
 
 def _sent() -> None:
-    """Dies when a report of a job was sent, before anything is heard of it."""
+    """Dies when a report of a job is sent, before the acknowledgement arrives."""
     exchange = Reporter._exchange
 
     async def patched(self: Reporter, call: Any, message: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Real server processes for tests: started on free ports, known by what they log, ended by pid."""
+"""Real server processes for tests. Tests follow a process by its log and end it by its pid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ServerProcess:
     """One running `spincycle` command.
 
     Attributes:
-        events: All lines that it has logged, parsed.
+        events: The parsed log lines so far. A line that is not JSON has the level "raw".
     """
 
     process: subprocess.Popen[bytes]
@@ -40,7 +40,7 @@ class ServerProcess:
         self._reader.start()
 
     def close(self) -> None:
-        """Ends it, if it still runs, and reads its log to the end."""
+        """Kills the process if it still runs, and reads the rest of its log."""
         if self.process.poll() is None:
             self.kill()
         self._reader.join(PROCESS_END)
@@ -59,7 +59,11 @@ class ServerProcess:
         self._fresh.put(None)
 
     def wait_for(self, message: str, limit: float = LOG_LINE, **values: object) -> dict[str, Any]:
-        """Returns the first event, from now on or before, with this message and these values."""
+        """Returns the first log line, past or future, with this message and these values.
+
+        Raises:
+            AssertionError: There is no such line within `limit` seconds, or the process ended without one.
+        """
         deadline = time.monotonic() + limit
         seen = 0
         while True:
@@ -73,24 +77,24 @@ class ServerProcess:
             except queue.Empty:
                 ended = time.monotonic() >= deadline
             if ended and seen >= len(self.events):
-                raise AssertionError(f"no {message!r} in the log:\n{self.log()}")
+                raise AssertionError(f"the log has no {message!r}:\n{self.log()}")
 
     def log(self) -> str:
-        """Returns all that it has logged, for a failed test's output."""
+        """Returns the whole log, for the output of a failed test."""
         return "\n".join(json.dumps(event) for event in self.events)
 
     def address(self, server: str, side: str) -> str:
-        """Returns host:port of a server ("request-manager", "job-runner") and side ("http", "grpc")."""
+        """Returns host:port where a server ("request-manager", "job-runner") listens for "http" or "grpc"."""
         return str(self.wait_for("listening", server=server)[side])
 
     def terminate(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal, waits for the end, and returns the exit status."""
+        """Sends a signal, waits until the process exits, and returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(PROCESS_END)
 
     def kill(self) -> None:
-        """Ends it by SIGKILL."""
+        """Kills the process with SIGKILL."""
         self.process.kill()
         self.process.wait(PROCESS_END)
 
@@ -102,7 +106,14 @@ def running(
     environment: Mapping[str, str] | None = None,
     program: Sequence[str] = ("spincycle_server",),
 ) -> Iterator[ServerProcess]:
-    """Runs `spincycle` with the arguments in a directory; kills it at the end if it still runs."""
+    """Runs `spincycle` with the arguments in a directory, and kills it at the end if it still runs.
+
+    Args:
+        arguments: The command and its options.
+        directory: The working directory.
+        environment: Variables that override the defaults for tests.
+        program: The module to run, and arguments that come first.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", *program, *arguments],
         cwd=directory,

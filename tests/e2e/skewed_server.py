@@ -1,4 +1,7 @@
-"""`spincycle` on a machine whose clock is wrong: python -m tests.e2e.skewed_server SECONDS ..."""
+"""Runs `spincycle` with a wrong wall clock.
+
+Usage: python -m tests.e2e.skewed_server SECONDS ARGUMENTS...
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def skew(seconds: int) -> None:
-    """Has all that asks for the time of day get one that is so many seconds ahead. Other clocks stay."""
+    """Moves the wall clock of this process ahead by some seconds. Monotonic clocks stay correct."""
     time_ns, current = time.time_ns, Timestamp.GetCurrentTime
 
     def get_current_time(self: Any) -> None:

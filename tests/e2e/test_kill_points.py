@@ -1,4 +1,4 @@
-"""A server that is killed at a named point: every request that was accepted comes to its right end, once."""
+"""When a server is killed at a named point, each accepted request still ends correctly and runs once."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import ANSWER
 
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
+LEASE = "3s"
+"""Takeovers wait for it to expire, and a slow machine must be able to renew it in time."""
+
 ROW = Kind("row", State.COMPLETE)
 SLOW = Kind("row", State.COMPLETE, {"ms": "200"})
 ENDLESS = Kind("row", State.STOPPED, {"ms": "3600000"}, is_stopped=True)
@@ -35,7 +38,7 @@ MIXED = [
 
 
 class Scene:
-    """A Request Manager and Job Runners, one of which is to die."""
+    """A Request Manager and Job Runners, one of which dies at its point."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self._directory = directory
@@ -47,7 +50,7 @@ class Scene:
             "SPINCYCLE_JOBS": "tests.journal_jobs:factory",
             "SPINCYCLE_SPECS_DIR": str(SPECS),
             "SPINCYCLE_RESUME_INTERVAL": "100ms",
-            "SPINCYCLE_JOB_RUNNER_LEASE": "1s",
+            "SPINCYCLE_JOB_RUNNER_LEASE": LEASE,
             "SPINCYCLE_JOB_RUNNER_STOP_TIMEOUT": "5s",
         }
         self._http = stack.enter_context(
@@ -75,7 +78,7 @@ class Scene:
         self.runners.append(self._run(*arguments, point=point, **environment))
 
     def create(self, kind: Kind) -> None:
-        """Makes a request once: the server may die of it."""
+        """Calls Create once. The call fails if the server dies meanwhile."""
         with contextlib.suppress(httpx.TransportError):
             answer = self._http.post("/requests", json={"type": kind.type, "args": kind.args})
             assert answer.status_code == 201, answer.text
@@ -86,7 +89,7 @@ class Scene:
             list(threads.map(self.create, kinds))
 
     def stop(self) -> None:
-        """Stops what is to be stopped, once: the server may die of it."""
+        """Calls Stop once for each request that has to be stopped. It fails if the server dies."""
         for request_id in [request_id for request_id, kind in self.kinds.items() if kind.is_stopped]:
             with contextlib.suppress(httpx.TransportError):
                 answer = self._http.put(f"/requests/{request_id}/stop")
@@ -104,11 +107,12 @@ class Scene:
         eventually(have_all_ended)
 
     def check(self) -> None:
-        """Checks what became of the requests, and what their jobs did."""
+        """Checks how the requests ended and what their jobs did."""
         troubles = Troubles()
         for server in self.runners:
             if server.process.returncode == -signal.SIGKILL:
                 troubles.kills[server.process.pid] = 0
+            troubles.add_lapses(server)
         journals: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for line in read_journal(self._journal):
             journals[line["request"]].append(line)
@@ -205,7 +209,7 @@ def wait_until_dead(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("point", MANAGER_POINTS)
-def test_a_request_manager_dies(scene: Scene, point: str) -> None:
+def test_requests_end_correctly_if_a_request_manager_dies(scene: Scene, point: str) -> None:
     play = SCENARIOS.get(point, mixed)
     manager = scene.start_manager(point)
     if play not in WITHOUT_A_RUNNER:
@@ -217,14 +221,14 @@ def test_a_request_manager_dies(scene: Scene, point: str) -> None:
     scene.start_manager().wait_for("listening")
     if not scene.runners:
         scene.start_runner()
-    if point != "stop is noted":  # That one is stopped though nobody asks for it again.
+    if point != "stop is noted":  # The recorded stop must suffice: nobody calls Stop again.
         scene.stop()
     scene.wait_until_all_ended()
     scene.check()
 
 
 @pytest.mark.parametrize("point", RUNNER_POINTS)
-def test_a_job_runner_dies(scene: Scene, point: str) -> None:
+def test_requests_end_correctly_if_a_job_runner_dies(scene: Scene, point: str) -> None:
     scene.start_manager()
     scene.start_runner(point)
     scene.runners[0].wait_for("reporting")

@@ -1,4 +1,4 @@
-"""Leases: runners that are lost, runners that reach nobody, and machines whose clocks differ."""
+"""Leases: lost runners, runners that cannot reach a Request Manager, and machines with different clocks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDED = (State.COMPLETE, State.FAIL, State.STOPPED)
 
 
 class Machines:
-    """Servers on machines of their own, each with its clock."""
+    """Servers that each have their own clock, as if they ran on different machines."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack, **environment: str) -> None:
         self._directory = directory
@@ -35,7 +35,7 @@ class Machines:
             "SPINCYCLE_JOBS": "tests.journal_jobs:factory",
             "SPINCYCLE_SPECS_DIR": str(SPECS),
             "SPINCYCLE_RESUME_INTERVAL": "100ms",
-            "SPINCYCLE_JOB_RUNNER_LEASE": "2s",
+            "SPINCYCLE_JOB_RUNNER_LEASE": "4s",
             **environment,
         }
         self.ports: list[int] = []
@@ -48,24 +48,24 @@ class Machines:
         return self._stack.enter_context(server)
 
     def start_manager(self, *, port: int = 0, seconds: int = 0) -> ServerProcess:
-        """Starts a Request Manager whose clock is so many seconds ahead."""
+        """Starts a Request Manager whose clock is `seconds` ahead."""
         port = port or free_port()
         if port not in self.ports:
             self.ports.append(port)
         return self._run("request-manager", f"--http=127.0.0.1:{port}", seconds=seconds)
 
     def start_runner(self, *, seconds: int = 0) -> ServerProcess:
-        """Starts a Job Runner of all Request Managers whose clock is so many seconds ahead."""
+        """Starts a Job Runner for all Request Managers. Its clock is `seconds` ahead."""
         addresses = ",".join(f"127.0.0.1:{port + 10}" for port in self.ports)
         return self._run("job-runner", "--http=127.0.0.1:0", f"--rm={addresses}", seconds=seconds)
 
     def http(self, number: int = 0) -> httpx.Client:
-        """Returns a user of a Request Manager."""
+        """Returns an HTTP client of one Request Manager."""
         url = f"http://127.0.0.1:{self.ports[number]}"
         return self._stack.enter_context(httpx.Client(base_url=url, timeout=ANSWER))
 
     def events(self) -> list[tuple[str, str]]:
-        """Returns names of jobs and what became of them, in order."""
+        """Returns the name and the event of each line of the journal, in order."""
         return [(line["name"], line["event"]) for line in read_journal(self.journal)]
 
 
@@ -81,7 +81,7 @@ def create(http: httpx.Client, request_type: str, **args: Any) -> str:
     return str(answer.json()["id"])
 
 
-def test_lost_requests_do_not_wait_for_the_interval_of_what_is_suspended(
+def test_a_lost_request_is_taken_over_without_waiting_for_the_resume_interval(
     tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
     machines = Machines(tmp_path, stack, SPINCYCLE_RESUME_INTERVAL="1h")
@@ -99,7 +99,7 @@ def test_lost_requests_do_not_wait_for_the_interval_of_what_is_suspended(
     assert names == ["first", "second", "third"]
 
 
-def test_a_runner_that_reaches_nobody_stops_its_jobs_when_its_lease_is_over(
+def test_a_runner_without_a_request_manager_stops_its_jobs_when_its_lease_expires(
     tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
     machines = Machines(tmp_path, stack)
@@ -114,7 +114,7 @@ def test_a_runner_that_reaches_nobody_stops_its_jobs_when_its_lease_is_over(
     eventually(lambda: machines.events() == [("first", "start"), ("first", "STOPPED")])
     again = machines.start_manager(port=machines.ports[0])
     again.wait_for("listening")
-    # What it kept is told, and counts, since nobody has taken over: then the request goes on.
+    # Nobody took the request over, so the report of the stopped try counts, and the request continues.
     eventually(lambda: machines.events()[2:] == [("first", "start")])
     http = machines.http()
     stopped = http.put(f"/api/v1/requests/{request_id}/stop")
@@ -125,7 +125,7 @@ def test_a_runner_that_reaches_nobody_stops_its_jobs_when_its_lease_is_over(
     assert tries == [("first", 1, State.STOPPED), ("first", 2, State.STOPPED)]
 
 
-def test_a_stop_finds_a_runner_that_reports_to_another_request_manager(
+def test_a_stop_reaches_a_runner_that_reports_to_another_request_manager(
     database_servers: SharedServers, tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
     url = database_servers.url("mariadb", tmp_path)
@@ -143,7 +143,7 @@ def test_a_stop_finds_a_runner_that_reports_to_another_request_manager(
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
-def test_clocks_of_machines_that_differ_change_nothing(
+def test_machines_may_have_different_clocks(
     kind: str, database_servers: SharedServers, tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
     url = database_servers.url(kind, tmp_path)
@@ -171,6 +171,6 @@ def test_clocks_of_machines_that_differ_change_nothing(
         request = users[1].get(f"/api/v1/requests/{request_id}").json()
         log = users[1].get(f"/api/v1/requests/{request_id}/log").json()
         assert_ended_right(kind_of, request, log)
-        if not kind_of.sequence_retries:  # What failed before what, the clocks of two runners do not tell.
+        if not kind_of.sequence_retries:  # The clocks of two runners cannot order their failures.
             troubles = Troubles(kills={lost.process.pid: 0})
             assert_done_once(kind_of, request, log, journals[request_id], troubles)
