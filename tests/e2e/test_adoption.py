@@ -1,4 +1,4 @@
-"""An original's database behind real servers: what it holds is served, and what was suspended goes on."""
+"""Real servers on a database of the original: they serve its requests and resume the suspended ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def url(request: pytest.FixtureRequest, database_servers: SharedServers, tmp_pat
 
 @pytest.fixture
 def http(url: str, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A Request Manager without a Job Runner: all stays as it was."""
+    """A Request Manager without a Job Runner, so that no request changes by itself."""
     dsn = "root@tcp({})/{}".format(*url.removeprefix("mysql://root@").split("/"))
     environment = {"SPINCYCLE_MYSQL_DSN": dsn}
     arguments = ("request-manager", "--http=127.0.0.1:0")
@@ -47,7 +47,7 @@ def http(url: str, tmp_path: Path) -> Iterator[httpx.Client]:
 
 
 def zulu(time: str | None) -> str | None:
-    """Returns a time as it is on the wire: without zeros at the end."""
+    """Returns a time of the database as it is on the wire: UTC, without trailing zeros."""
     if time is None:
         return None
     whole, _, fraction = time.replace(" ", "T").partition(".")
@@ -66,9 +66,9 @@ def summary(request: OriginalRequest) -> dict[str, object]:
     return summary
 
 
-def test_what_it_holds_is_served_as_it_was(http: httpx.Client) -> None:
+def test_adopted_requests_are_served_unchanged(http: httpx.Client) -> None:
     newest_first = sorted(original.ALL, key=lambda request: request.created_at, reverse=True)
-    # Two of them were created in the same tenth of a second, not in the same microsecond.
+    # Two requests share a tenth of a second in their creation time, but not a microsecond.
     assert http.get("/requests").json() == [summary(request) for request in newest_first]
     for request in original.ALL:
         expected = summary(request) | {"JobChain": request.chain()}
@@ -86,7 +86,7 @@ def test_what_it_holds_is_served_as_it_was(http: httpx.Client) -> None:
     assert [one["id"] for one in found] == [original.COMPLETE.id]
 
 
-def test_what_its_lost_runner_left_running_is_stopped(http: httpx.Client) -> None:
+def test_a_request_of_a_lost_original_runner_can_be_stopped(http: httpx.Client) -> None:
     path = f"/requests/{original.RUNNING.id}"
     assert http.get(path).json()["state"] == State.RUNNING
     for _ in range(2):
@@ -99,7 +99,7 @@ def test_what_its_lost_runner_left_running_is_stopped(http: httpx.Client) -> Non
     assert stopped["finishedAt"] is not None
 
 
-def test_its_runner_that_still_lives_may_finish(http: httpx.Client) -> None:
+def test_a_live_original_runner_may_finish_its_request(http: httpx.Client) -> None:
     request_id = original.RUNNING.id
     entry = {
         "requestId": request_id, "jobId": "bbbb", "try": 1, "name": "sleep-bbbb", "type": "sleep",
@@ -117,7 +117,7 @@ def test_its_runner_that_still_lives_may_finish(http: httpx.Client) -> None:
     assert (finished["state"], finished["finishedAt"]) == (State.COMPLETE, "2026-11-20T09:00:00.000001Z")
 
 
-def test_what_was_suspended_goes_on_and_completes(url: str, tmp_path: Path) -> None:
+def test_suspended_requests_resume_and_complete(url: str, tmp_path: Path) -> None:
     with running("server", "--http=127.0.0.1:0", f"--db={url}", directory=tmp_path) as server:
         base = f"http://{server.address('request-manager', 'http')}"
         with httpx.Client(base_url=base, timeout=ANSWER) as http:
@@ -126,7 +126,7 @@ def test_what_was_suspended_goes_on_and_completes(url: str, tmp_path: Path) -> N
                 assert (ended["state"], ended["finishedJobs"]) == (State.COMPLETE, 4), server.log()
                 assert ended["createdAt"] == zulu(request.created_at)
             log = http.get(f"/api/v1/requests/{original.SUSPENDED.id}/log").json()
-            # The job that had ended is not run again; the one that was stopped is.
+            # The job that had ended does not run again. The stopped job does.
             assert [(entry["jobId"], entry["try"], entry["state"]) for entry in log] == [
                 ("aaaa", 1, State.COMPLETE), ("bbbb", 1, State.STOPPED), ("bbbb", 2, State.COMPLETE),
                 ("cccc", 1, State.COMPLETE), ("dddd", 1, State.COMPLETE),

@@ -1,4 +1,4 @@
-"""A create that was answered is in the database, whole, though everything dies the moment after."""
+"""A create that was answered is completely in the database, even if everything dies right afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANSWERED = 200
 
 
 class Creating:
-    """Users who create one request after the other until nobody answers any more."""
+    """Clients that each create one request after another until a call fails."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -50,7 +50,7 @@ class Creating:
 
 
 @pytest.mark.parametrize("kind", DATABASES)
-def test_what_was_answered_is_there_when_all_has_died(kind: str, tmp_path: Path) -> None:
+def test_answered_creates_survive_the_death_of_server_and_database(kind: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         database = None if kind == "sqlite" else stack.enter_context(database_server(kind))
         url = f"sqlite:///{tmp_path / 'kept.db'}" if database is None else database.fresh_database()

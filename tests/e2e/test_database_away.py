@@ -1,4 +1,4 @@
-"""Databases that are killed or full under a server: calls end, health tells, and work goes on after."""
+"""A database that dies, hangs, or is full: calls fail, health reports it, and work resumes afterwards."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def http_of(server: ServerProcess) -> httpx.Client:
 
 
 def health_of(channel: grpc.Channel) -> set[int]:
-    """Returns what a server says of its health, as a whole and for each of its services."""
+    """Returns all health states that a server reports, for itself and for its services."""
     stub = health_pb2_grpc.HealthStub(channel)
     answers = [
         stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=ANSWER)  # type: ignore[attr-defined]
@@ -49,11 +49,13 @@ def health_of(channel: grpc.Channel) -> set[int]:
     return {answer.status for answer in answers}
 
 
-def test_a_database_that_is_killed_and_comes_back(database: DatabaseServer, tmp_path: Path) -> None:
+def test_a_server_refuses_calls_while_its_database_is_dead_and_then_resumes(
+    database: DatabaseServer, tmp_path: Path
+) -> None:
     url = database.fresh_database()
     upgrade_database(url, DatabaseOptions())
     arguments = ("server", "--http=127.0.0.1:0", f"--db={url}")
-    environment = {"SPINCYCLE_DATABASE_TIMEOUT": "1s"}
+    environment = {"SPINCYCLE_DATABASE_TIMEOUT": "3s"}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(*arguments, directory=tmp_path, environment=environment))
         server.wait_for("runner reports")
@@ -77,7 +79,7 @@ def test_a_database_that_is_killed_and_comes_back(database: DatabaseServer, tmp_
         database.start()
         eventually(lambda: health_of(channel) == {SERVING})
         server.wait_for("database available again: serving")
-        # What was refused left nothing, what ran has ended, and new work is done.
+        # Refused creates left no trace, the running request ends, and new requests run.
         assert [one["id"] for one in http.get("/api/v1/requests").json()] == [slow]
         wait_state(http, slow, State.COMPLETE)
         fresh = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}})
@@ -86,10 +88,10 @@ def test_a_database_that_is_killed_and_comes_back(database: DatabaseServer, tmp_
         assert server.terminate() == 0, server.log()
 
 
-def test_a_database_that_hangs(database: DatabaseServer, tmp_path: Path) -> None:
+def test_a_server_refuses_calls_while_its_database_hangs(database: DatabaseServer, tmp_path: Path) -> None:
     url = database.fresh_database()
     upgrade_database(url, DatabaseOptions())
-    environment = {"SPINCYCLE_DATABASE_TIMEOUT": "1s"}
+    environment = {"SPINCYCLE_DATABASE_TIMEOUT": "3s"}
     arguments = ("request-manager", "--http=127.0.0.1:0", f"--db={url}")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(*arguments, directory=tmp_path, environment=environment))
@@ -107,14 +109,14 @@ def test_a_database_that_hangs(database: DatabaseServer, tmp_path: Path) -> None
         assert server.terminate() == 0, server.log()
 
 
-def test_a_disk_that_is_full_and_has_room_again(tmp_path: Path) -> None:
+def test_a_server_refuses_writes_while_the_disk_is_full(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running("server", "--http=127.0.0.1:0", directory=tmp_path))
         server.wait_for("runner reports")
         http = stack.enter_context(http_of(server))
         first = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}}).json()["id"]
         wait_state(http, first, State.COMPLETE)
-        # No file of the server's can grow any more, as on a disk that is full.
+        # None of the server's files can grow, as on a full disk.
         _, most = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         for _ in range(3):
             refused = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}})

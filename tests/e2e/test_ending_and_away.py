@@ -1,4 +1,4 @@
-"""Servers that end while they are needed, and runners that do not answer."""
+"""Servers that shut down during calls, and runners that do not answer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def http_of(manager: ServerProcess) -> httpx.Client:
     return httpx.Client(base_url=f"http://{manager.address('request-manager', 'http')}", timeout=ANSWER)
 
 
-def test_a_request_manager_that_ends_finishes_what_is_at_hand_and_refuses_the_rest(
+def test_a_request_manager_that_shuts_down_finishes_calls_in_flight_and_refuses_new_ones(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     gate = tmp_path / "gate"
@@ -90,7 +90,7 @@ def _refusal(http: httpx.Client) -> tuple[int, str] | None:
     return answer.status_code, answer.json()["message"]
 
 
-def test_no_report_is_lost_when_the_request_manager_is_away(
+def test_reports_are_kept_until_the_request_manager_is_back(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     port = free_port()
@@ -121,18 +121,18 @@ def test_no_report_is_lost_when_the_request_manager_is_away(
     ]
 
 
-def test_a_runner_that_does_not_answer_is_left_out_of_the_status(
+def test_the_status_omits_a_runner_that_does_not_answer(
     two_runners: list[ServerProcess],
 ) -> None:
     manager, _, away = two_runners
     with http_of(manager) as http:
         for _ in range(2):
-            http.post("/api/v1/requests", json={"type": "row", "args": {"ms": "8000"}})
+            http.post("/api/v1/requests", json={"type": "row", "args": {"ms": "3600000"}})
         eventually(lambda: len(http.get("/api/v1/status/running").json()["jobs"]) == 2)
         os.kill(away.process.pid, signal.SIGSTOP)
         try:
             answer = http.get("/api/v1/status/running")
-            # The other runner's job is there, and that one is away is no matter of the caller's.
+            # The answer has the other runner's job, and no error about the frozen runner.
             assert answer.status_code == 200
             assert len(answer.json()["jobs"]) == 1
             assert set(answer.json()) == {"jobs", "requests"}

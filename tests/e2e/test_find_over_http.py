@@ -1,4 +1,4 @@
-"""Finds over HTTP: what the edges of the filters are answered."""
+"""Filters, pages, and time bounds of finds over HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def made(http: httpx.Client) -> list[dict[str, Any]]:
-    """Finished requests, newest first: every third is a diamond, the others naps."""
+    """Finished requests, newest first. Every third is a diamond, the others are naps."""
     ids = []
     for number in range(MADE):
         body = {"type": "nap", "args": {"ms": str(number % 4)}} if number % 3 else {"type": "diamond"}
@@ -55,7 +55,7 @@ def found(http: httpx.Client, query: str) -> list[str]:
     return ids_of(answer.json())
 
 
-def test_pages(http: httpx.Client, made: list[dict[str, Any]]) -> None:
+def test_limit_and_offset_select_a_page(http: httpx.Client, made: list[dict[str, Any]]) -> None:
     ids = ids_of(made)
     assert found(http, "") == ids
     assert found(http, "limit=5") == ids[:5]
@@ -69,7 +69,7 @@ def test_pages(http: httpx.Client, made: list[dict[str, Any]]) -> None:
     assert found(http, "limit=1&limit=3") == ids[:1]
 
 
-def test_filters_and_their_case(http: httpx.Client, made: list[dict[str, Any]]) -> None:
+def test_filters_are_case_sensitive_and_combine(http: httpx.Client, made: list[dict[str, Any]]) -> None:
     naps = ids_of([request for request in made if request["type"] == "nap"])
     assert found(http, "type=nap") == naps
     assert found(http, "type=NAP") == []
@@ -94,8 +94,10 @@ def _ms(http: httpx.Client, request: dict[str, Any]) -> str:
     return str(value)
 
 
-def test_times(http: httpx.Client, made: list[dict[str, Any]]) -> None:
-    """Not finished before since, and created before until: both to the microsecond, in any zone."""
+def test_since_and_until_compare_microseconds_in_any_zone(
+    http: httpx.Client, made: list[dict[str, Any]]
+) -> None:
+    """A request matches if it finished after `since` or has not finished, and was created before `until`."""
     for index in (0, 5, MADE - 1):
         created, finished = made[index]["createdAt"], made[index]["finishedAt"]
         before = [one for one in made if _nanoseconds(one["createdAt"]) < _nanoseconds(created)]
@@ -117,7 +119,7 @@ def test_times(http: httpx.Client, made: list[dict[str, Any]]) -> None:
 
 
 def _moved(time: str, nanoseconds: str) -> str:
-    """Returns a time of microseconds some nanoseconds later."""
+    """Returns a time in microseconds with three more digits for nanoseconds."""
     whole, _, fraction = time.rstrip("Z").partition(".")
     return f"{whole}.{fraction.ljust(6, '0')}{nanoseconds}Z"
 
@@ -144,7 +146,7 @@ def _moved(time: str, nanoseconds: str) -> str:
         ("arg=%3D1", "invalid 'arg' parameter"),
     ],
 )
-def test_what_makes_no_sense(http: httpx.Client, query: str, message: str) -> None:
+def test_an_invalid_parameter_is_refused_by_name(http: httpx.Client, query: str, message: str) -> None:
     answer = http.get(f"{PATH}?{query}")
     assert answer.status_code == 400
     assert message in answer.json()["message"]

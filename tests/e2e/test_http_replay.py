@@ -1,7 +1,7 @@
-"""Every recorded HTTP exchange, in order, against a fresh server: the answers are the original's.
+"""Replays all recorded HTTP exchanges in order against a new server and compares the answers.
 
-DIFFERENCES holds the answers that are not. Each names the row of the table in docs/wire-format.md that
-gives its reason, and what the table does not have is no difference that an answer may show.
+DIFFERENCES lists the answers that differ from the original's. Each entry names the row of the table in
+docs/wire-format.md that explains it. An answer may not differ without such a row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AWAITED = {
     "get-stopped": ("create-to-stop", STOPPED),
     "get-failed": ("create-failing", FAIL),
 }
-"""What was waited for before an exchange was recorded: a state of the request that another one made."""
+"""By exchange: the exchange that created a request, and the state to wait for before this exchange."""
 
 BAD_NUMBER = 'invalid {!r} parameter: "{}" cannot be parsed to uint: it must be a whole number from 0'
 
@@ -42,14 +42,14 @@ BAD_CHAIN = "an invalid job chain sent to a Job Runner"
 
 @dataclass(frozen=True)
 class Difference:
-    """How one answer differs from the recorded one.
+    """How an answer differs from the recorded answer.
 
     Attributes:
-        row: The first column of its row in docs/wire-format.md.
-        status: The status, if it differs.
-        body: The body, if it differs; a name in angle brackets is that of the exchange whose body it is.
-        message: The message of an error, if it differs.
-        headers: The exchange whose headers the answer has, if not its own.
+        row: The first column of the row in docs/wire-format.md.
+        status: The status if it differs.
+        body: The body if it differs. "<name>" stands for the body of the exchange with this name.
+        message: The error message if it differs.
+        headers: The exchange whose headers the answer has if they differ.
     """
 
     row: str
@@ -98,7 +98,7 @@ DIFFERENCES = {
 
 
 class Replay:
-    """A fresh server, and what stands in it for the ids and addresses of the recording."""
+    """A new server, and how its ids correspond to those of the recording."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.base = {
@@ -114,12 +114,12 @@ class Replay:
         self._client.close()
 
     def run(self) -> None:
-        """Sends all that was sent, in order, and keeps the answers."""
+        """Sends all recorded requests in order and keeps the answers."""
         for one in EXCHANGES:
             self.answers[one["name"]] = self._ask(one)
 
     def _ask(self, one: dict[str, Any]) -> httpx.Response:
-        """Sends what was sent, when what was waited for is there."""
+        """Waits for the state that the exchange needs, then sends its request."""
         self._await(one["name"])
         answer = self._client.request(
             one["method"],
@@ -135,13 +135,13 @@ class Replay:
         return answer
 
     def translated(self, text: str) -> str:
-        """Returns a recorded text with the ids of this server."""
+        """Replaces the ids in a recorded text with those of this server."""
         for recorded, own in self._ids.items():
             text = text.replace(recorded, own)
         return text
 
     def _learn_job_ids(self, request_id: str) -> None:
-        """The only job of this name, here and in the recording."""
+        """Maps the id of the recorded job `sleep` to the job with that name on this server."""
         recorded = next(one for one in EXCHANGES if one["name"] == "job-chain")
         own = self._client.get(f"{self.base['rm']}/api/v1/requests/{request_id}/job-chain").json()
         ids = [
@@ -156,7 +156,7 @@ class Replay:
             made, state = AWAITED[name]
             url = f"{self.base['rm']}/api/v1/requests/{self.made[made]}"
             while self._client.get(url).json()["state"] != state:
-                assert time.monotonic() < deadline, f"{made} never came to state {state}"
+                assert time.monotonic() < deadline, f"the request of {made} did not reach state {state}"
                 time.sleep(0.01)
         if name in ("running", "jr-running-chain"):
             url = self.base["jr"] + "/api/v1/status/running"
@@ -176,7 +176,7 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
 
 
 @pytest.mark.parametrize("one", EXCHANGES, ids=lambda one: one["name"])
-def test_the_answer_is_the_recorded_one(replay: Replay, one: dict[str, Any]) -> None:
+def test_the_answer_is_as_recorded_or_a_documented_difference(replay: Replay, one: dict[str, Any]) -> None:
     answer = replay.answers[one["name"]]
     difference = DIFFERENCES.get(one["name"], Difference(""))
     assert answer.status_code == (difference.status or one["status"])
@@ -195,7 +195,7 @@ def test_the_answer_is_the_recorded_one(replay: Replay, one: dict[str, Any]) -> 
 
 
 def expected_body(replay: Replay, one: dict[str, Any], difference: Difference) -> Any:
-    """Returns what the body must be: the recorded one, but for a difference that the table has."""
+    """Returns the recorded body, with the documented differences applied."""
     expected = parsed(replay.translated(one["body"]), one["headers"])
     if isinstance(difference.body, str):
         other = replay.answers[difference.body.strip("<>")]
@@ -208,7 +208,9 @@ def expected_body(replay: Replay, one: dict[str, Any], difference: Difference) -
             expected["requestId"] = request_id_of(replay.translated(one["path"]))
     if difference.message is not None:
         expected["message"] = difference.message
-    if one["name"].startswith("find-") and isinstance(expected, list):  # the recorded table held older ones
+    if one["name"].startswith("find-") and isinstance(
+        expected, list
+    ):  # The recorded database also had older requests.
         expected = [request for request in expected if request["id"] in replay.made.values()]
     return expected
 
@@ -219,32 +221,34 @@ def documented_rows() -> list[str]:
     text = (REPOSITORY / "docs" / "wire-format.md").read_text(encoding="utf-8")
     lines = text.partition("\n## Differences\n")[2].partition("\n## ")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
-    assert all(len(row) == 4 and all(row) for row in rows), "a row lacks a column, or its reason"
+    assert all(len(row) == 4 and all(row) for row in rows), "a row of the table lacks a column or a reason"
     return [row[0] for row in rows[2:]]
 
 
 def parsed(text: str, headers: Any) -> Any:
-    """Returns a body as JSON, as text, or as None if there is none."""
+    """Returns a body as parsed JSON, as text, or as None if it is empty."""
     return json.loads(text) if "json" in headers.get("Content-Type", "") else text or None
 
 
 def request_id_of(path: str) -> str:
-    """Returns the request that a path is about, or an empty string."""
+    """Returns the request id in a path, or an empty string."""
     found = re.search(r"/(?:requests|job-chains)/([^/?]+)", path)
     return found[1] if found else ""
 
 
 def located(headers: Any) -> str:
-    """Returns the Location without ids and the server's address; the original's runner is at its own port."""
+    """Returns the Location header without ids and addresses, because ports differ."""
     return str(without_ids_and_times(headers.get("Location", "")))
 
 
 def comparable(body: Any) -> str:
-    """Returns a body, as text, without what differs from run to run: ids, times, how far a request is."""
+    """Returns a body as text without ids, times, and progress, which differ between runs."""
     body = without_ids_and_times(without_progress(body))
-    if isinstance(body, list) and body and "try" in body[0]:  # by job ids, which are random
+    if (
+        isinstance(body, list) and body and "try" in body[0]
+    ):  # The recorded order is by job ids, which are random.
         body.sort(key=json.dumps)
-    return json.dumps(body, indent=1)  # the order of keys counts
+    return json.dumps(body, indent=1)  # The order of keys is compared too.
 
 
 def without_progress(body: Any) -> Any:
@@ -256,17 +260,17 @@ def without_progress(body: Any) -> Any:
     return {key: without_progress(part) for key, part in body.items() if not (runs and key == "finishedJobs")}
 
 
-def test_every_difference_is_one_of_a_recorded_exchange() -> None:
+def test_each_difference_names_a_recorded_exchange() -> None:
     assert DIFFERENCES.keys() <= {one["name"] for one in EXCHANGES}
     assert len({one["name"] for one in EXCHANGES}) == len(EXCHANGES)
 
 
 @pytest.mark.parametrize("row", sorted({REQUEST_ID, *(one.row for one in DIFFERENCES.values())}))
-def test_every_difference_is_a_row_of_the_document_once(row: str) -> None:
+def test_each_difference_has_one_row_in_the_document(row: str) -> None:
     assert documented_rows().count(row) == 1
 
 
-def test_no_row_of_the_document_is_there_twice() -> None:
+def test_the_document_has_no_duplicate_rows() -> None:
     rows = documented_rows()
     assert len(rows) > 20
     assert len(set(rows)) == len(rows)

@@ -1,4 +1,4 @@
-"""Creating a request once, as users do it over HTTP and gRPC, whatever becomes of the server."""
+"""Idempotency keys over HTTP and gRPC: one request for each key, even if the server is killed."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield both
 
 
-def test_the_same_call_gets_the_same_answer(http: httpx.Client, server: ServerProcess) -> None:
+def test_a_repeated_create_gets_the_same_answer(http: httpx.Client, server: ServerProcess) -> None:
     first = http.post(PATH, json=NAP, headers={"Idempotency-Key": KEY})
     assert first.status_code == 201
     wait_state(http, first.json()["id"], State.COMPLETE)
-    # Other bytes that mean the same: the order of keys, their case, a value that is not there.
+    # Different bytes with the same meaning: the order of keys, their case, a null value.
     body = f'{{"user":null,"args":{json.dumps(NAP["args"])},"TYPE":"nap"}}'
     headers = {"idempotency-key": KEY, "Content-Type": "application/json"}
     again = http.post(PATH, content=body, headers=headers)
@@ -48,7 +48,7 @@ def test_the_same_call_gets_the_same_answer(http: httpx.Client, server: ServerPr
     assert len([one for one in http.get(PATH).json() if one["id"] >= first.json()["id"]]) == 1
 
 
-def test_another_call_with_the_same_key_is_refused(http: httpx.Client, server: ServerProcess) -> None:
+def test_a_different_create_with_the_same_key_is_refused(http: httpx.Client, server: ServerProcess) -> None:
     assert http.post(PATH, json=NAP, headers={"Idempotency-Key": "reused"}).status_code == 201
     before = http.get(PATH).json()
     for other in (
@@ -68,29 +68,29 @@ def test_another_call_with_the_same_key_is_refused(http: httpx.Client, server: S
     assert [one["id"] for one in http.get(PATH).json()] == [one["id"] for one in before]
 
 
-def test_calls_without_a_key_make_a_request_each(http: httpx.Client) -> None:
+def test_each_create_without_a_key_makes_a_request(http: httpx.Client) -> None:
     assert http.post(PATH, json=NAP).json()["id"] != http.post(PATH, json=NAP).json()["id"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "ü"])
-def test_a_key_that_cannot_be_used(http: httpx.Client, key: str) -> None:
+def test_an_invalid_key_is_refused(http: httpx.Client, key: str) -> None:
     refused = http.post(PATH, json=NAP, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
     assert refused.status_code == 400
     assert "1 to 255 printable ASCII characters" in refused.json()["message"]
 
 
-def test_the_longest_key_and_one_in_the_body(http: httpx.Client) -> None:
+def test_the_longest_key_is_accepted_and_a_key_in_the_body_is_ignored(http: httpx.Client) -> None:
     ids = [
         http.post(PATH, json=NAP, headers={"Idempotency-Key": "~ " * 126 + "~~~"}).json()["id"]
         for _ in range(2)
     ]
     assert ids[0] == ids[1]
-    # The body stays the original's: there the key is unknown, and ignored.
+    # The JSON body is the original's, which has no key and ignores unknown fields.
     body = {**NAP, "idempotencyKey": 5, "idempotency_key": "x"}
     assert http.post(PATH, json=body).json()["id"] != http.post(PATH, json=body).json()["id"]
 
 
-async def test_a_failed_create_leaves_its_key_free(server: ServerProcess) -> None:
+async def test_a_failed_create_does_not_use_its_key(server: ServerProcess) -> None:
     async with httpx.AsyncClient(
         base_url=f"http://{server.address('request-manager', 'http')}", timeout=ANSWER
     ) as http:
@@ -99,7 +99,7 @@ async def test_a_failed_create_leaves_its_key_free(server: ServerProcess) -> Non
         assert (await http.post(PATH, json=NAP, headers=headers)).status_code == 201
 
 
-async def test_many_at_once_are_one(server: ServerProcess) -> None:
+async def test_concurrent_creates_with_one_key_make_one_request(server: ServerProcess) -> None:
     async with AsyncClient(server.address("request-manager", "grpc")) as client:
         made = await asyncio.gather(
             *(client.create("nap", {"ms": "1"}, idempotency_key="at once") for _ in range(50))
@@ -108,7 +108,7 @@ async def test_many_at_once_are_one(server: ServerProcess) -> None:
     assert made.count(made[0]) == 50
 
 
-def test_no_key_is_in_the_log(http: httpx.Client, server: ServerProcess) -> None:
+def test_the_log_contains_no_key(http: httpx.Client, server: ServerProcess) -> None:
     for body in (NAP, NAP, {"type": "nosuch"}, {"type": "diamond"}):
         http.post(PATH, json=body, headers={"Idempotency-Key": "never-logged"})
     server.wait_for("request was created before")
@@ -117,7 +117,7 @@ def test_no_key_is_in_the_log(http: httpx.Client, server: ServerProcess) -> None
         assert key not in server.log()
 
 
-def test_keys_that_have_expired_are_forgotten_and_free_again(tmp_path: Path) -> None:
+def test_expired_keys_are_deleted_and_can_be_used_again(tmp_path: Path) -> None:
     with running("request-manager", "--http=127.0.0.1:0", directory=tmp_path) as manager:
         base = f"http://{manager.address('request-manager', 'http')}"
         database = create_engine(f"sqlite:///{tmp_path / 'spincycle.db'}", isolation_level="AUTOCOMMIT")
@@ -135,8 +135,8 @@ def test_keys_that_have_expired_are_forgotten_and_free_again(tmp_path: Path) -> 
         database.dispose()
 
 
-def test_a_request_manager_that_is_killed_makes_no_second_request(tmp_path: Path) -> None:
-    """It is killed over and over while a client creates with keys; each key has one request at the end."""
+def test_each_key_has_one_request_after_the_request_manager_was_killed(tmp_path: Path) -> None:
+    """A client repeats creates with keys while the Request Manager is killed several times."""
     port = free_port()
     keys = [f"key {number}" for number in range(60)]
     made: dict[str, str] = {}
@@ -149,7 +149,7 @@ def test_a_request_manager_that_is_killed_makes_no_second_request(tmp_path: Path
         return server
 
     async def create_all(manager: ServerProcess) -> None:
-        """Makes all requests at once, and kills the server when the first are answered."""
+        """Creates all requests concurrently and kills the server after the first answer."""
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER) as http:
 
             async def create(key: str) -> None:

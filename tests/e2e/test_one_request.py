@@ -1,4 +1,4 @@
-"""One request from end to end, as users make it: over HTTP, over gRPC with the stubs alone, with spinc."""
+"""One request from creation to its end: over HTTP, over gRPC with only the stubs, and with spinc."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.reference.recordings import exchange, log_multiset, without_ids_and_t
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A Request Manager that has a Job Runner, in its own process or in another."""
+    """A Request Manager with a Job Runner, in one process or in two."""
     directory = tmp_path_factory.mktemp("server")
     if request.param == "one process":
         with running("server", "--http=127.0.0.1:0", directory=directory) as both:
@@ -47,7 +47,7 @@ def server(
 
 
 def without_progress(body: Any) -> Any:
-    """Returns a body of a running request without its progress, which depends on the moment."""
+    """Returns the body of a running request without its progress, which changes all the time."""
     if not isinstance(body, dict):
         return body
     return {key: without_progress(part) for key, part in body.items() if key != "finishedJobs"}
@@ -64,23 +64,30 @@ def assert_as_recorded(response: httpx.Response, name: str) -> None:
         assert response.headers[header] == recorded["headers"][header]
 
 
-def test_http_answers_as_recorded(http: httpx.Client) -> None:
+def answers_while_it_runs(http: httpx.Client) -> dict[str, httpx.Response] | None:
+    """Creates the recorded nap of 1.5 s. Returns the answers up to then, or None if it ended too soon."""
     created = http.post(
         "/api/v1/requests",
         content=b'{"type":"nap","args":{"ms":"1500"}}',
         headers={"Content-Type": "application/json"},
     )
-    assert_as_recorded(created, "create")
     request_id = created.json()["id"]
-    assert created.headers["Location"] == f"/api/v1/requests/{request_id}"
+    while True:
+        running = http.get("/api/v1/status/running")
+        got = http.get(f"/api/v1/requests/{request_id}")
+        if got.json()["state"] == state_pb2.STATE_COMPLETE:
+            return None
+        jobs = [job for job in running.json()["jobs"] if job["requestId"] == request_id]
+        if jobs and jobs[0]["status"]:  # A job has no status before it runs.
+            return {"create": created, "running": running, "get-running": got}
 
-    def sleeping() -> httpx.Response | None:
-        response = http.get("/api/v1/status/running")
-        jobs = [job for job in response.json()["jobs"] if job["requestId"] == request_id]
-        return response if jobs and jobs[0]["status"] else None  # While it is made, it says nothing.
 
-    assert_as_recorded(eventually(sleeping), "running")
-    assert_as_recorded(http.get(f"/api/v1/requests/{request_id}"), "get-running")
+def test_http_answers_as_recorded(http: httpx.Client) -> None:
+    answers = eventually(lambda: answers_while_it_runs(http))
+    for name, answer in answers.items():
+        assert_as_recorded(answer, name)
+    request_id = answers["create"].json()["id"]
+    assert answers["create"].headers["Location"] == f"/api/v1/requests/{request_id}"
     wait_state(http, request_id, state_pb2.STATE_COMPLETE)
     assert_as_recorded(http.get(f"/api/v1/requests/{request_id}"), "get-finished")
     log = http.get(f"/api/v1/requests/{request_id}/log")
@@ -90,7 +97,7 @@ def test_http_answers_as_recorded(http: httpx.Client) -> None:
     assert_as_recorded(http.get(f"/api/v1/requests/{request_id}/job-chain"), "job-chain")
 
 
-async def test_a_client_made_from_the_stubs_alone(server: ServerProcess) -> None:
+async def test_a_client_needs_only_the_stubs(server: ServerProcess) -> None:
     async with grpc.aio.insecure_channel(server.address("request-manager", "grpc")) as channel:
         manager = RequestManagerStub(channel)
         created = await manager.Create(
@@ -110,9 +117,7 @@ async def test_a_client_made_from_the_stubs_alone(server: ServerProcess) -> None
         assert len(log.entries) == 5
 
 
-def test_a_plan_is_the_chain_that_a_request_would_get_and_leaves_nothing(
-    http: httpx.Client, server: ServerProcess
-) -> None:
+def test_a_plan_shows_the_job_chain_and_stores_nothing(http: httpx.Client, server: ServerProcess) -> None:
     before = http.get("/api/v1/requests").json()
     planned = http.post("/api/v1/requests/plan", json={"type": "nap", "args": {"ms": "5"}})
     assert planned.status_code == 200
@@ -147,7 +152,7 @@ def spinc(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess
     )
 
 
-def test_spinc_starts_and_waits(server: ServerProcess) -> None:
+def test_spinc_starts_a_request_and_waits_for_its_end(server: ServerProcess) -> None:
     done = spinc(server, "start", "nap", "ms=300", "--wait")
     assert done.returncode == 0, done.stderr
     assert "COMPLETE" in done.stdout
@@ -156,7 +161,7 @@ def test_spinc_starts_and_waits(server: ServerProcess) -> None:
     assert "FAIL" in failed.stdout + failed.stderr
 
 
-def test_a_request_is_stopped(http: httpx.Client, server: ServerProcess) -> None:
+def test_a_stop_ends_a_running_request(http: httpx.Client, server: ServerProcess) -> None:
     request_id = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "60000"}}).json()["id"]
     eventually(lambda: http.get(f"/api/v1/status/running?requestId={request_id}").json()["jobs"])
     assert spinc(server, "stop", request_id).returncode == 0
@@ -175,7 +180,7 @@ def test_a_request_is_stopped(http: httpx.Client, server: ServerProcess) -> None
         ({"type": "nap", "args": {"ms": 2**60}}, 400, "ms"),
     ],
 )
-def test_what_is_wrong_is_said_the_same_on_all_ways_in(
+def test_an_invalid_create_gets_the_same_error_over_http_and_with_spinc(
     http: httpx.Client, server: ServerProcess, body: dict[str, Any], status: int, message: str
 ) -> None:
     response = http.post("/api/v1/requests", json=body)
@@ -189,7 +194,7 @@ def test_what_is_wrong_is_said_the_same_on_all_ways_in(
         assert "Traceback" not in told.stderr
 
 
-def test_framework_errors_over_http(http: httpx.Client) -> None:
+def test_http_errors_are_as_recorded(http: httpx.Client) -> None:
     for name, response in {
         "create-bad-json": http.post(
             "/api/v1/requests", content=b"{bad", headers={"Content-Type": "application/json"}
@@ -200,7 +205,7 @@ def test_framework_errors_over_http(http: httpx.Client) -> None:
         assert_as_recorded(response, name)
 
 
-def test_a_dead_port_is_one_sentence(tmp_path: Path) -> None:
+def test_spinc_reports_an_unreachable_server_in_one_sentence(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "spincycle_grpc.cli", "--addr=127.0.0.1:1", "ps"],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -215,10 +220,12 @@ def test_a_dead_port_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_server_cleanly_and_the_next_one_goes_on(tmp_path: Path, number: int) -> None:
+def test_a_server_exits_cleanly_on_a_signal_and_the_next_server_resumes_its_request(
+    tmp_path: Path, number: int
+) -> None:
     with running("server", "--http=127.0.0.1:0", directory=tmp_path) as first:
         base = f"http://{first.address('request-manager', 'http')}/api/v1/requests"
-        request_id = httpx.post(base, json={"type": "nap", "args": {"ms": "1000"}}, timeout=ANSWER).json()[
+        request_id = httpx.post(base, json={"type": "nap", "args": {"ms": "3000"}}, timeout=ANSWER).json()[
             "id"
         ]
         eventually(
@@ -236,7 +243,7 @@ def test_a_signal_ends_a_server_cleanly_and_the_next_one_goes_on(tmp_path: Path,
         assert second.terminate(number) == 0
 
 
-def test_a_request_waits_for_a_runner(tmp_path: Path) -> None:
+def test_a_request_stays_pending_until_there_is_a_runner(tmp_path: Path) -> None:
     with running("request-manager", "--http=127.0.0.1:0", directory=tmp_path) as manager:
         base = f"http://{manager.address('request-manager', 'http')}"
         with httpx.Client(base_url=base, timeout=ANSWER) as http:
@@ -252,7 +259,7 @@ def test_a_request_waits_for_a_runner(tmp_path: Path) -> None:
                 wait_state(http, request_id, state_pb2.STATE_COMPLETE)
 
 
-def test_a_port_that_is_taken_is_one_sentence(server: ServerProcess, tmp_path: Path) -> None:
+def test_a_server_reports_a_port_in_use_in_one_sentence(server: ServerProcess, tmp_path: Path) -> None:
     with running(
         "request-manager", f"--http={server.address('request-manager', 'http')}", directory=tmp_path
     ) as second:
@@ -261,7 +268,7 @@ def test_a_port_that_is_taken_is_one_sentence(server: ServerProcess, tmp_path: P
         assert "Traceback" not in second.log()
 
 
-def test_the_demo_of_make_run(tmp_path: Path) -> None:
+def test_the_demo_completes_a_request(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "spincycle_server", "demo", "--once", f"--http=127.0.0.1:{free_port()}"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""More than the servers take: refused by name, and all that was accepted ends."""
+"""Overload: calls over a limit are refused with a reason, and all accepted requests end."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def all_complete(http: httpx.Client, ids: list[str]) -> bool:
     return all(found[one] == State.COMPLETE for one in ids)
 
 
-def test_what_waits_for_a_full_runner_is_given_out_as_others_end(
+def test_waiting_requests_are_dispatched_as_a_full_runner_gets_free(
     tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
-    # Nothing but the ends of chains can bring the rest to the runner: a round would come after an hour.
+    # Only the ends of chains can trigger the next dispatch: the resume interval is an hour.
     machines = Machines(
         tmp_path,
         stack,
@@ -61,11 +61,13 @@ def test_what_waits_for_a_full_runner_is_given_out_as_others_end(
     ids = [create(http, "row", ms="1") for _ in range(60)]
     eventually(lambda: all_complete(http, ids))
     names = [name for name, event in machines.events() if event == "COMPLETE"]
-    assert len(names) == 3 * len(ids)  # Each job once, though many were refused first.
+    assert len(names) == 3 * len(ids)  # Each job ran once, although the runner refused many chains at first.
     assert_no_lease_lapsed(manager, runner)
 
 
-def test_no_more_requests_wait_than_may(tmp_path: Path, stack: contextlib.ExitStack) -> None:
+def test_creates_beyond_the_limit_of_waiting_requests_are_refused(
+    tmp_path: Path, stack: contextlib.ExitStack
+) -> None:
     machines = Machines(tmp_path, stack, SPINCYCLE_SERVER_MAX_WAITING="5")
     manager = machines.start_manager()
     manager.wait_for("listening")
@@ -90,7 +92,7 @@ def test_no_more_requests_wait_than_may(tmp_path: Path, stack: contextlib.ExitSt
     eventually(lambda: all_complete(http, [again]))
 
 
-def test_calls_beyond_the_limit_are_refused_and_runners_are_heard(
+def test_calls_beyond_the_limit_are_refused_but_reports_are_not(
     tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
     machines = Machines(tmp_path, stack, SPINCYCLE_SERVER_MAX_REQUESTS="1")

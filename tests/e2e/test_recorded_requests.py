@@ -1,4 +1,4 @@
-"""All recorded requests, run for real: the same answers, final states and job logs as the original's."""
+"""All recorded requests, run by real servers, get the original's answers, final states, and job logs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("case", RUN, ids=name_of)
-def test_ends_as_recorded(http: httpx.Client, case: dict[str, Any]) -> None:
+def test_a_request_ends_as_recorded(http: httpx.Client, case: dict[str, Any]) -> None:
     created = http.post("/api/v1/requests", json=case["create"])
     assert created.status_code == case["status"]
     assert without_ids_and_times(created.json()) == without_ids_and_times(case["response"])
@@ -47,7 +47,9 @@ def test_ends_as_recorded(http: httpx.Client, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=name_of)
-def test_is_refused_as_recorded_with_the_right_status(http: httpx.Client, case: dict[str, Any]) -> None:
+def test_an_invalid_request_is_refused_with_the_recorded_message_and_status_400(
+    http: httpx.Client, case: dict[str, Any]
+) -> None:
     refused = http.post("/api/v1/requests", json=case["create"])
     assert refused.status_code == 400
     assert refused.json() == {"message": case["response"]["message"], "requestId": "", "httpStatus": 400}

@@ -1,4 +1,4 @@
-"""Job Runners that are restarted all the while: every request ends as if nothing had happened."""
+"""Requests end correctly while Job Runners are restarted again and again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNNERS = 2
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
 
 
-def test_requests_end_right_while_runners_are_restarted(tmp_path: Path) -> None:
+def test_requests_end_correctly_while_runners_are_restarted(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     environment = {
         JOURNAL: str(journal),
@@ -50,7 +50,7 @@ def test_requests_end_right_while_runners_are_restarted(tmp_path: Path) -> None:
         waiting: set[str] = set()
         deadline = time.monotonic() + REQUEST_END
         while len(kinds) < REQUESTS or waiting:
-            assert time.monotonic() < deadline, f"not ended: {sorted(waiting)}"
+            assert time.monotonic() < deadline, f"these requests have not ended: {sorted(waiting)}"
             for _ in range(min(20, REQUESTS - len(kinds))):
                 kind = next(turn)
                 created = http.post("/api/v1/requests", json={"type": kind.type, "args": kind.args})
@@ -74,8 +74,8 @@ def test_requests_end_right_while_runners_are_restarted(tmp_path: Path) -> None:
     for line in read_journal(journal):
         which = (line["request"], line["job"])
         if line["event"] == "start":
-            assert which not in open_tries, f"two tries at once: {line}"
+            assert which not in open_tries, f"two tries of a job ran at once: {line}"
             open_tries.add(which)
         else:
             open_tries.remove(which)
-    assert not open_tries, "a try was left running"
+    assert not open_tries, "the journal lacks the end of a try"
