@@ -16,10 +16,17 @@ from spincycle_server.gateway.openapi_schemas import Schema, Schemas
 from spincycle_server.gateway.routes import Route
 
 _CODES = re.compile(r"(?<![A-Z_])[A-Z]+(?:_[A-Z]+)+(?![A-Z_])|\b(?:INTERNAL|UNAVAILABLE|UNAUTHENTICATED)\b")
+"""Names of statuses in a comment."""
+
 _ALWAYS = (Status.RESOURCE_EXHAUSTED, Status.INTERNAL, Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED)
+"""Errors that every method may have."""
+
 _OF_BODIES = (408, 413, 415)
+"""HTTP statuses of methods whose requests have a body."""
 
 _LATER = (429, 503)
+"""HTTP statuses of answers with Retry-After."""
+
 HEADERS: dict[str, Any] = {
     "X-Spincycle-Version": {
         "description": "The version of the API.",

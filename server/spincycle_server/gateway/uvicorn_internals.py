@@ -172,7 +172,7 @@ class UvicornConnection(HttpToolsProtocol):
     """Stops the timer that ends an idle connection. An alias, because each call of a busy path costs time."""
 
     def replace_parser(self) -> None:
-        """Starts to parse anew, with the first line of a request."""
+        """Starts a new parser. It expects the first line of a request."""
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
 

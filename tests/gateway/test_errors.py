@@ -1,0 +1,48 @@
+"""The format of errors: the original's Request Manager and Job Runner send different ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from spincycle_grpc.errors import (
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    SpinCycleError,
+    UnauthenticatedError,
+)
+from spincycle_server.gateway import ErrorFormat
+from spincycle_server.gateway.errors import formatted_error_body
+
+ERRORS = [
+    NotFoundError("no such request", request_id="abc"),
+    InternalError("broken"),
+    InvalidArgumentError("Type is empty", reason="NO_TYPE"),
+    InvalidArgumentError("EOF", reason="BAD_JSON"),
+    InvalidArgumentError("bad escape", reason="BAD_PATH"),
+    InvalidArgumentError("expected string", reason="WRONG_TYPE"),
+    UnauthenticatedError("send a token"),
+    PermissionDeniedError("not allowed"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS[:3], ids=lambda error: error.reason)
+def test_a_full_error_has_message_request_id_and_status(error: SpinCycleError) -> None:
+    assert json.loads(formatted_error_body(error, ErrorFormat.FULL)) == {
+        "message": error.message,
+        "requestId": error.request_id,
+        "httpStatus": error.status.http_status,
+    }
+
+
+@pytest.mark.parametrize("error", ERRORS[3:], ids=lambda error: error.reason)
+def test_errors_of_the_originals_framework_are_never_full(error: SpinCycleError) -> None:
+    assert json.loads(formatted_error_body(error, ErrorFormat.FULL)) == {"message": error.message}
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.reason)
+def test_a_message_error_has_the_message_alone(error: SpinCycleError) -> None:
+    assert json.loads(formatted_error_body(error, ErrorFormat.MESSAGE)) == {"message": error.message}
