@@ -1,4 +1,4 @@
-"""Random job chains: nested sequences with retries, and what each try of each job will come to."""
+"""Random job chains with nested sequences and retries, and their structure as plain Python values."""
 
 from __future__ import annotations
 
@@ -32,9 +32,49 @@ def tried(
     )
 
 
+class Structure:
+    """The parts of a chain that never change, read from the message once.
+
+    Attributes:
+        job_ids: The ids of all jobs.
+        parents: Maps each job to the jobs that it directly depends on.
+        children: Maps each job to the jobs that directly depend on it.
+        sequence_of: Maps each job to its sequence.
+        around: Maps each sequence to itself and the sequences around it, the innermost first.
+        jobs_in: Maps each sequence to its jobs at any depth.
+        noops: The jobs named noop.
+    """
+
+    def __init__(self, chain: JobChain) -> None:
+        self.job_ids = list(chain.jobs)
+        self.parents: dict[str, list[str]] = {job_id: [] for job_id in self.job_ids}
+        self.children: dict[str, list[str]] = {job_id: [] for job_id in self.job_ids}
+        for job_id, ids in chain.adjacency_list.items():
+            self.children[job_id] = list(ids.ids)
+            for child in ids.ids:
+                self.parents[child].append(job_id)
+        self.sequence_of = {job_id: job.sequence_id for job_id, job in chain.jobs.items()}
+        self.around = {
+            job_id: _around(chain, job_id) for job_id, its in self.sequence_of.items() if its == job_id
+        }
+        self.jobs_in = {
+            sequence_id: [one for one in self.job_ids if sequence_id in self.around[self.sequence_of[one]]]
+            for sequence_id in self.around
+        }
+        self.noops = {job_id for job_id, job in chain.jobs.items() if job.name == "noop"}
+
+
+def _around(chain: JobChain, sequence_id: str) -> list[str]:
+    found = []
+    while sequence_id:
+        found.append(sequence_id)
+        sequence_id = chain.jobs[sequence_id].parent_sequence_id
+    return found
+
+
 @dataclass
 class ChainMaker:
-    """Makes one random chain. The ids of jobs are told apart by number, so that failures can be read."""
+    """Makes one random chain. Job ids are consecutive numbers, so that failures are easy to read."""
 
     random: Random
     most_nodes: int = 4
@@ -66,7 +106,9 @@ class ChainMaker:
             first.sequence_retry_wait = self.random.choice(["", "1s"])
         nodes: list[tuple[str, str]] = []
         leaves: set[str] = set()
-        for _ in range(self.random.randint(0, self.most_nodes)):
+        # A request without nodes has little to test, so the outermost sequence has at least two.
+        fewest = 0 if parent_id else min(2, self.most_nodes)
+        for _ in range(self.random.randint(fewest, self.most_nodes)):
             before = [last for _, last in nodes if self.random.random() < 0.4]
             if depth and self.random.random() < 0.35:
                 node = self._sequence(first.id, depth - 1, retry=self.random.choice([0, 0, 1, 2]))

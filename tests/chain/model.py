@@ -1,27 +1,28 @@
-"""A slow model of a running chain, written from the rules: it looks at the whole chain after each event."""
+"""A slow model of a running chain, written from the rules. It looks at the whole chain after each event."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
+from tests.chain.generated import Structure
 
 GOING_BACK = "going back"
 WAITING = "waiting"
 
 
 def data_after(job_id: str, number: int, before: dict[str, Any]) -> dict[str, Any]:
-    """Returns the data that a try of a job leaves: some keys that are its own, and one that all jobs set."""
+    """Returns the data after a try of a job: a key of its own, and a key that all jobs set."""
     return {**before, job_id: number, "last": job_id}
 
 
 @dataclass
 class Model:
     chain: JobChain
+    structure: Structure
     states: dict[str, State] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
     run_tries: dict[str, int] = field(default_factory=dict)
@@ -31,31 +32,21 @@ class Model:
     sequences: dict[str, str] = field(default_factory=dict)
     mode: str = "running"
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def of(cls, chain: JobChain, structure: Structure) -> Model:
+        """Returns the model of a chain that has just started."""
+        model = cls(chain, structure)
+        model._begin()
+        return model
+
+    def _begin(self) -> None:
         for job_id, job in self.chain.jobs.items():
             self.states[job_id] = State.PENDING
             self.tries[job_id] = self.run_tries[job_id] = 0
             self.data[job_id] = {}
             if job.sequence_id == job_id:
                 self.sequence_tries[job_id] = 0
-        self.before: dict[str, list[str]] = {job_id: [] for job_id in self.chain.jobs}
-        for job_id, ids in self.chain.adjacency_list.items():
-            for child in ids.ids:
-                self.before[child].append(job_id)
         self.settle()
-
-    def around(self, sequence_id: str) -> list[str]:
-        """The sequence and those around it, the innermost first."""
-        found = []
-        while sequence_id:
-            found.append(sequence_id)
-            sequence_id = self.chain.jobs[sequence_id].parent_sequence_id
-        return found
-
-    def jobs_in(self, sequence_id: str) -> list[str]:
-        return [
-            job_id for job_id, job in self.chain.jobs.items() if sequence_id in self.around(job.sequence_id)
-        ]
 
     def running(self) -> list[str]:
         return [job_id for job_id, state in self.states.items() if state is State.RUNNING]
@@ -70,11 +61,10 @@ class Model:
             self.run_tries[job_id] -= 1
         elif state is State.COMPLETE:
             self.states[job_id] = state
-            if job.name != "noop":
+            if job_id not in self.structure.noops:
                 self.data[job_id] = data_after(job_id, self.tries[job_id], self.data[job_id])
-            for child in self.before:
-                if job_id in self.before[child]:
-                    self.data[child].update(self.data[job_id])
+            for child in self.structure.children[job_id]:
+                self.data[child].update(self.data[job_id])
         elif self.mode == "stopping" or self.run_tries[job_id] > job.retry:
             self.states[job_id] = State.FAIL
             if self.mode == "running":
@@ -88,9 +78,9 @@ class Model:
         self.settle()
 
     def fail_sequence(self, sequence_id: str) -> None:
-        """The innermost sequence with tries left goes back, unless one that it is in does already."""
-        for around in self.around(sequence_id):
-            if any(self.sequences.get(one) for one in self.around(around)):
+        """The innermost sequence with tries left is reset, unless a sequence around it is already."""
+        for around in self.structure.around[sequence_id]:
+            if any(self.sequences.get(one) for one in self.structure.around[around]):
                 break
             if self.sequence_tries[around] <= self.chain.jobs[around].sequence_retry:
                 self.go_back(around)
@@ -98,7 +88,7 @@ class Model:
 
     def go_back(self, sequence_id: str) -> None:
         for inner in list(self.sequences):
-            if sequence_id in self.around(inner):
+            if sequence_id in self.structure.around[inner]:
                 del self.sequences[inner]
         self.sequences[sequence_id] = GOING_BACK
 
@@ -125,7 +115,7 @@ class Model:
         self.between = set()
 
     def crash(self) -> None:
-        """Tries that ran are as if they had not begun; the rest goes on."""
+        """Running tries count as not begun, and the chain continues."""
         for job_id in self.running():
             if job_id not in self.between:
                 self.tries[job_id] -= 1
@@ -134,7 +124,7 @@ class Model:
         self.go_on()
 
     def go_on(self) -> None:
-        """A chain that was suspended or lost is resumed."""
+        """A suspended or lost chain is resumed."""
         self.mode = "running"
         self.between, self.sequences = set(), {}
         for job_id, state in self.states.items():
@@ -148,7 +138,7 @@ class Model:
         if self.mode != "running":
             return
         for sequence_id, what in list(self.sequences.items()):
-            inside = self.jobs_in(sequence_id)
+            inside = self.structure.jobs_in[sequence_id]
             if what == GOING_BACK and not any(self.states[job_id] is State.RUNNING for job_id in inside):
                 for job_id in inside:
                     self.states[job_id] = State.PENDING
@@ -160,10 +150,12 @@ class Model:
                     self.sequences[sequence_id] = WAITING
                 else:
                     del self.sequences[sequence_id]
-        for job_id, job in self.chain.jobs.items():
-            can_run = self.states[job_id] is State.PENDING
-            can_run = can_run and all(self.states[one] is State.COMPLETE for one in self.before[job_id])
-            if can_run and not any(self.sequences.get(one) for one in self.around(job.sequence_id)):
+        for job_id in self.structure.job_ids:
+            if self.states[job_id] is not State.PENDING:
+                continue
+            can_run = all(self.states[one] is State.COMPLETE for one in self.structure.parents[job_id])
+            around = self.structure.around[self.structure.sequence_of[job_id]]
+            if can_run and not any(self.sequences.get(one) for one in around):
                 self.states[job_id] = State.RUNNING
                 if job_id in self.sequence_tries and not self.sequence_tries[job_id]:
                     self.sequence_tries[job_id] = 1
@@ -175,9 +167,21 @@ class Model:
         if self.finished() == len(self.states):
             return State.COMPLETE
         if self.mode == "suspending":
-            later = deepcopy(self)
+            later = self._copied()
             later.go_on()
             return later.done() or State.SUSPENDED
         if self.mode == "stopping":
             return State.FAIL if State.FAIL in self.states.values() else State.STOPPED
         return State.FAIL
+
+    def _copied(self) -> Model:
+        """Returns a copy that shares no mutable value with this one, except the data, which `go_on` keeps."""
+        return replace(
+            self,
+            states=dict(self.states),
+            tries=dict(self.tries),
+            run_tries=dict(self.run_tries),
+            between=set(self.between),
+            sequence_tries=dict(self.sequence_tries),
+            sequences=dict(self.sequences),
+        )

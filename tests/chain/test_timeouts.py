@@ -173,7 +173,7 @@ def test_a_sequence_that_is_resumed_after_its_time_fails_the_one_around_it() -> 
     assert [run.job_id for run in actions.run] == ["outs"]
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SEEDS)
 def test_chains_with_limits_end_however_they_are_disturbed(seed: int) -> None:
     random = Random(seed)

@@ -1,4 +1,4 @@
-"""Job chains as graphs: whether one is sound, and whether two are the same but for their ids."""
+"""Job chains as graphs: checks that a chain is sound, and that two chains are equal except for their ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parents_of(chain: JobChain) -> dict[str, list[str]]:
 
 
 def named(chain: JobChain, name: str) -> list[Job]:
-    """Returns the jobs of one name, in an order in which they could run."""
+    """Returns the jobs of one name, in topological order."""
     return [chain.jobs[job_id] for job_id in topological_order(chain) if chain.jobs[job_id].name == name]
 
 
@@ -35,7 +35,7 @@ def one(chain: JobChain, name: str) -> Job:
 
 
 def topological_order(chain: JobChain) -> list[str]:
-    """Returns the job ids, each after those before it; jobs on or behind a circle are left out."""
+    """Returns the job ids in topological order, without jobs that are in a cycle or depend on one."""
     children = children_of(chain)
     unseen = {job_id: len(parents) for job_id, parents in parents_of(chain).items()}
     order = sorted(job_id for job_id, count in unseen.items() if not count)
@@ -48,13 +48,13 @@ def topological_order(chain: JobChain) -> list[str]:
 
 
 def assert_sound(chain: JobChain) -> None:
-    """Asserts all that holds for every chain, whatever its specs."""
+    """Asserts everything that holds for every chain, whatever its specs."""
     children, parents = children_of(chain), parents_of(chain)
-    assert all(len(ids) == len(set(ids)) for ids in children.values()), "an edge is there twice"
+    assert all(len(ids) == len(set(ids)) for ids in children.values()), "duplicate edge"
     assert [job_id for job_id, ids in parents.items() if not ids] == [_outermost(chain)]
     assert len([job_id for job_id, ids in children.items() if not ids]) == 1
     assert not [job_id for job_id, ids in chain.adjacency_list.items() if not ids.ids]
-    assert len(topological_order(chain)) == len(chain.jobs), "there is a circle"
+    assert len(topological_order(chain)) == len(chain.jobs), "the chain has a cycle"
     for job_id, job in chain.jobs.items():
         assert job.id == job_id
         assert State(job.state) is State.PENDING
@@ -77,34 +77,48 @@ def _outermost(chain: JobChain) -> str:
 
 
 def _assert_sequences_are_whole(chain: JobChain, children: dict[str, list[str]]) -> None:
-    """Asserts that each sequence, with those inside it, is entered by its first job alone and left once."""
+    """Asserts that edges enter each sequence only at its first job, and leave it only from one job.
+
+    For each edge it looks only at the sequences that the edge enters and leaves, so that chains of
+    thousands of nested sequences take little time.
+    """
+    sequence_of = {job_id: job.sequence_id for job_id, job in chain.jobs.items()}
     around = {job.id: job.parent_sequence_id for job in chain.jobs.values() if job.id == job.sequence_id}
-
-    def enclosing(job_id: str) -> list[str]:
-        sequence_id, found = chain.jobs[job_id].sequence_id, []
-        while sequence_id:
-            found.append(sequence_id)
-            sequence_id = around[sequence_id]
-        return found
-
-    sequences = {job_id: set(enclosing(job_id)) for job_id in chain.jobs}
+    depths = _depths(around)
     left_from: dict[str, set[str]] = {sequence_id: set() for sequence_id in around}
     for job_id, ids in children.items():
         for child in ids:
-            for entered in sequences[child] - sequences[job_id]:
-                assert child == entered
-            for left in sequences[job_id] - sequences[child]:
-                left_from[left].add(job_id)
+            left, entered = sequence_of[job_id], sequence_of[child]
+            while left != entered:
+                if depths[left] >= depths[entered]:
+                    left_from[left].add(job_id)
+                    left = around[left]
+                else:
+                    assert child == entered
+                    entered = around[entered]
     assert all(len(jobs) == 1 for sequence_id, jobs in left_from.items() if around[sequence_id])
 
 
+def _depths(around: dict[str, str]) -> dict[str, int]:
+    """Returns how deep each sequence is nested; 0 stands for "", outside of all sequences."""
+    depths = {"": 0}
+    for start in around:
+        path, sequence_id = [], start
+        while sequence_id not in depths:
+            path.append(sequence_id)
+            sequence_id = around[sequence_id]
+        for inner in reversed(path):
+            depths[inner] = depths[around[inner]] + 1
+    return depths
+
+
 def same_graph(one_chain: JobChain, other: JobChain, *, with_parents: bool = True) -> bool:
-    """Whether two chains are the same but for ids, and for the order of edges.
+    """Returns whether two chains are equal except for ids and the order of edges.
 
     Args:
         one_chain: A chain.
-        other: Another one.
-        with_parents: Compare the ids of parent sequences too, which the original does not have.
+        other: Another chain.
+        with_parents: Also compare the ids of parent sequences, which the original does not have.
     """
     if (one_chain.timeout, one_chain.state) != (other.timeout, other.state):
         return False
@@ -121,7 +135,7 @@ def same_graph(one_chain: JobChain, other: JobChain, *, with_parents: bool = Tru
 
 
 class _Graph:
-    """A chain whose jobs have colours: jobs that differ, or whose neighbours do, get different ones."""
+    """A chain with coloured jobs: jobs that differ, or whose neighbours differ, get different colours."""
 
     def __init__(self, chain: JobChain, with_parents: bool) -> None:
         self.edges = {(job_id, child) for job_id, ids in children_of(chain).items() for child in ids}
@@ -153,7 +167,7 @@ class _Graph:
 
 
 def _label(job: Job) -> Hashable:
-    """Returns all that is said of a job, but for ids."""
+    """Returns all fields of a job except ids."""
     return (
         job.name,
         job.type,
@@ -172,7 +186,7 @@ def _label(job: Job) -> Hashable:
 
 
 def _match(ours: _Graph, theirs: _Graph, matched: dict[str, str], left: list[str]) -> bool:
-    """Finds for each job that is left one of the other graph, such that edges and sequences agree."""
+    """Matches each job that is left with a job of the other graph so that edges and sequences agree."""
     if not left:
         return {(matched[job_id], matched[child]) for job_id, child in ours.edges} == theirs.edges
     job_id, taken = left[0], set(matched.values())

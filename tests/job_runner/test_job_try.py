@@ -23,7 +23,6 @@ from tests.limits import STEP
 
 MAX_OUTPUT = 1000
 STOP_LIMIT = 0.3
-"""Seconds within which all that ends has ended."""
 
 
 class Scripted(Job):

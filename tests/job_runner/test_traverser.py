@@ -29,7 +29,6 @@ from spincycle_server.job_runner.user_job import TryResources
 from tests.limits import STEP
 
 ASSIGNMENT = Assignment(request_id="request", epoch=3)
-"""Seconds within which all that happens has happened."""
 
 
 class Worker(Job):
