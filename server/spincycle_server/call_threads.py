@@ -6,7 +6,8 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 _Result = TypeVar("_Result")
 
@@ -29,6 +30,42 @@ class _Worker:
     def _work(self) -> None:
         while True:
             self._calls.get()()
+
+
+class _Call(Generic[_Result]):
+    """One call that is made in a thread.
+
+    Attributes:
+        outcome: The result of the function, or its error.
+        has_slot: Whether the call counts against the limit of concurrent calls.
+    """
+
+    def __init__(self, function: Callable[[], _Result]) -> None:
+        self._function = function
+        self._loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[_Result] = self._loop.create_future()
+        self.has_slot = True
+
+    def make(self, on_end: Callable[[], None]) -> None:
+        """Calls the function, in this thread. The event loop calls `on_end`, and then settles the outcome."""
+        result, error = None, None
+        try:
+            result = self._function()
+        except BaseException as raised:
+            error = _raisable(raised)
+        try:
+            self._loop.call_soon_threadsafe(self._end, on_end, result, error)
+        except RuntimeError:
+            return  # The loop is closed, so nobody waits for the result.
+
+    def _end(self, on_end: Callable[[], None], result: _Result | None, error: BaseException | None) -> None:
+        on_end()
+        if self.outcome.cancelled():
+            return
+        if error is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)  # type: ignore[arg-type]
 
 
 class CallThreads:
@@ -63,48 +100,33 @@ class CallThreads:
             BaseException: The function raised it.
         """
         await self._acquire_slot()
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[_Result] = loop.create_future()
-        has_slot = True
-
-        def settle(result: _Result | None, error: BaseException | None) -> None:
-            self._idle.append(worker)
-            if has_slot:
-                self._slots.release()
-            else:
-                self._abandoned -= 1
-            if outcome.cancelled():
-                return
-            if error is not None:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(result)  # type: ignore[arg-type]
-
-        def run() -> None:
-            result, error = None, None
-            try:
-                result = function(*args)
-            except BaseException as raised:  # also SystemExit: the caller handles it
-                error = _raisable(raised)
-            try:
-                loop.call_soon_threadsafe(settle, result, error)
-            except RuntimeError:
-                return  # The loop is closed, so nobody waits for the result.
-
+        call = _Call(partial(function, *args))
         try:
             worker = self._idle.pop() if self._idle else _Worker(self._name)
         except RuntimeError:  # The system has no more threads.
             self._slots.release()
             raise
-        worker.make(run)
+        worker.make(partial(call.make, partial(self._ended, worker, call)))
         try:
-            return await outcome
+            return await call.outcome
         except asyncio.CancelledError:
-            if outcome.cancelled() and self._abandoned < self._max_abandoned:
-                self._abandoned += 1
-                has_slot = False
-                self._slots.release()
+            if call.outcome.cancelled():
+                self._abandon(call)
             raise
+
+    def _abandon(self, call: _Call[Any]) -> None:
+        """Frees the slot of a call that nobody waits for, unless too many such calls run."""
+        if self._abandoned < self._max_abandoned:
+            self._abandoned += 1
+            call.has_slot = False
+            self._slots.release()
+
+    def _ended(self, worker: _Worker, call: _Call[Any]) -> None:
+        self._idle.append(worker)
+        if call.has_slot:
+            self._slots.release()
+        else:
+            self._abandoned -= 1
 
     async def _acquire_slot(self) -> None:
         if not self._slots.locked():
