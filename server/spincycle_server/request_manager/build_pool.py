@@ -79,7 +79,7 @@ class BuildPool:
         """
         if self._unfinished >= THREADS + MAX_WAITING:
             raise ResourceExhaustedError(
-                f"{MAX_WAITING} requests wait to be built, which is the limit: try again later",
+                f"the limit of {MAX_WAITING} requests that wait to be built is reached: try again later",
                 reason="TOO_MANY_BUILDS",
             )
         if request_type in self._nonblocking:

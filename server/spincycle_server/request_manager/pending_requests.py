@@ -64,7 +64,7 @@ class PendingRequests:
         """
         if self._count >= self._limit:
             raise ResourceExhaustedError(
-                f"{self._limit} requests wait for a job runner, which is the limit: try again later",
+                f"the limit of {self._limit} requests that wait for a job runner is reached: try again later",
                 reason="TOO_MANY_WAITING",
             )
 
