@@ -1,7 +1,7 @@
-"""What the database does on this machine when nobody asks for more: one-row autocommit inserts.
+"""Calibration: how many one-row autocommit inserts a second the database does on this machine.
 
-The load comes from the databases' own programs, which cost next to nothing, so that the figure is
-the database's. SQLite has none; there, threads of this process insert.
+The load comes from the databases' own tools, which use little CPU, so the figure describes the database.
+SQLite has no such tool, so threads of this process insert.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _INSERT = "INSERT INTO calibration (number) VALUES (7)"
 
 
 def inserts_per_second(cluster: Cluster, inserts: int = INSERTS) -> float:
-    """Returns one-row autocommit inserts a second over 16 connections into the cluster's database."""
+    """Returns the rate of one-row autocommit inserts over 16 connections into the cluster's database."""
     return {"sqlite": _sqlite, "mariadb": _mariadb, "postgresql": _postgresql}[cluster.kind](cluster, inserts)
 
 
@@ -66,9 +66,9 @@ def _postgresql(cluster: Cluster, inserts: int) -> float:
 
 
 def _sqlite(cluster: Cluster, inserts: int) -> float:
-    """Inserts into a file of its own beside the database, with its settings."""
+    """Inserts into a separate file next to the database, with the same settings."""
     path = Path(str(make_url(cluster.url).database)).with_name(f"calibration-{time.time_ns()}.db")
-    inserts //= 10  # Each waits for the disk alone.
+    inserts //= 10  # Fewer inserts, because each waits for the disk separately.
     first = _sqlite_connection(path)
     first.execute(_TABLE.format(serial="INTEGER"))
 

@@ -1,4 +1,4 @@
-"""A whole installation for benchmarks: a private database, and each server a process of its own."""
+"""An installation for benchmarks: a private database, a Request Manager, and a Job Runner as processes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Server:
 
     Attributes:
         name: "request manager" or "job runner".
-        http: Where it serves HTTP, host:port.
-        grpc: Where it serves gRPC, host:port.
+        http: The host:port of its HTTP listener.
+        grpc: The host:port of its gRPC listener.
     """
 
     name: str
@@ -44,22 +44,23 @@ class Server:
     grpc: str
 
     def cpu_seconds(self) -> float:
-        """Returns the CPU time that it has used, its threads' too."""
+        """Returns the CPU time of the process so far, including its children."""
         return cpu_seconds(self.process.pid)
 
     def memory(self) -> int:
-        """Returns the bytes that it holds in memory."""
+        """Returns the resident memory in bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
 
 @dataclass
 class Cluster:
-    """What is measured.
+    """The installation that a benchmark measures.
 
     Attributes:
-        database: The database server; None: SQLite.
-        url: The database.
-        directory: Where the servers' logs are.
+        kind: One of DATABASES.
+        database: The database server, or None for SQLite.
+        url: The URL of the database.
+        directory: The directory of the servers' logs.
     """
 
     kind: str
@@ -70,7 +71,7 @@ class Cluster:
     directory: Path
 
     def logged(self) -> list[dict[str, str]]:
-        """Returns what both servers have logged so far."""
+        """Returns the log lines of both servers so far."""
         events = []
         for log in sorted(self.directory.glob("*.log")):
             for line in log.read_bytes().splitlines():
@@ -79,7 +80,7 @@ class Cluster:
         return events
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Returns the CPU time of each process so far, this one as "load"."""
+        """Returns the CPU time of each process so far. This process is "load"."""
         own = os.times()
         seconds = {
             "request manager": self.manager.cpu_seconds(),
@@ -92,7 +93,7 @@ class Cluster:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Returns the CPU time of a process and all that have descended from it."""
+    """Returns the CPU time of a process and all its descendants."""
     process = psutil.Process(pid)
     total = 0.0
     for one in [process, *process.children(recursive=True)]:
@@ -104,11 +105,11 @@ def cpu_seconds(pid: int) -> float:
 
 @contextlib.contextmanager
 def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
-    """Runs a Request Manager and a Job Runner over a fresh database of a kind; ends them by pid.
+    """Runs a Request Manager and a Job Runner on a new database, and stops them at the end.
 
     Args:
         kind: One of DATABASES.
-        options: Environment of the servers, without SPINCYCLE_ and in lower case.
+        options: Environment variables of the servers, in lower case and without the prefix SPINCYCLE_.
     """
     directory = Path(tempfile.mkdtemp(prefix="spincycle-bench-"))
     with contextlib.ExitStack() as stack:
@@ -127,12 +128,12 @@ def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def private_database(kind: str) -> Iterator[DatabaseServer]:
-    """Runs a database server of a kind; ends the program with a sentence where there is none."""
+    """Runs a database server. If it is not installed, ends the program with a message."""
     try:
         with database_server(kind) as server:
             yield server
     except pytest.skip.Exception as missing:
-        raise SystemExit(f"{missing}: install the server of {kind}, or measure --database sqlite") from None
+        raise SystemExit(f"{missing}: install the {kind} server, or use --database sqlite") from None
 
 
 def _migrate(url: str) -> None:
@@ -187,6 +188,6 @@ def _wait_logged(log: Path, message: str, process: subprocess.Popen[bytes] | Non
         ended = process is not None and process.poll() is not None
         if ended or time.monotonic() > deadline:
             raise RuntimeError(
-                f"no {message!r} in the log of the server:\n{log.read_text(errors='replace')[-3000:]}"
+                f"the log of the server has no {message!r}:\n{log.read_text(errors='replace')[-3000:]}"
             )
         time.sleep(0.02)

@@ -1,8 +1,8 @@
-"""What a page of fifty requests costs in a small and in a large table, by filter; and what indexes cost.
+"""Measures finds of a page of fifty requests in a small and in a large table, and the cost of indexes.
 
-A private database server is started and ended (SQLite is a file in a temporary directory). Times are
-medians of interleaved finds by the store's own code, connection and messages included. Inserts are
-creates and finishes of requests with two args each, fifty in a transaction.
+The database server is private (SQLite uses a temporary file). Times are medians of interleaved finds with
+the store's own code, including the connection and the messages. Inserts create and finish requests with two
+args each, fifty in a transaction.
 
     python -m bench.find --database mariadb --large 1000000
 """
@@ -49,7 +49,7 @@ UNFINISHED = 30
 HOST_REQUESTS = 10
 USERS = 20
 RATIO = 3.0
-"""How much longer a find may take in the large table: less would measure the machine's noise."""
+"""How much longer a find may take in the large table. A lower limit would measure noise."""
 
 NEW_INDEXES = {"requests_type": "requests", "requests_user": "requests"}
 INSERTED = 5_000
@@ -57,15 +57,15 @@ BATCH = 50
 
 
 def time_of(index: int, count: int) -> int:
-    """Returns when the request of an index was created: the newest has the highest."""
+    """Returns the creation time of a request by its index, in microseconds. The newest comes last."""
     return NEWEST - SPAN + SPAN * (index + 1) // count
 
 
 def rows_of(count: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yields a row of `requests` and its rows of `request_args`, oldest first.
 
-    Half of the requests are of type "nap" and never fail, one in a thousand is "rare". The newest few
-    are not finished. All but one in ten have env=prod, ten have the same host.
+    Half of the requests have the type "nap" and never fail, and one in a thousand is "rare". The newest few
+    are unfinished. Nine in ten have env=prod, and groups of ten share a host.
     """
     chance = random.Random(1)
     ids = RequestIdGenerator()
@@ -106,7 +106,7 @@ def rows_of(count: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 def fill(engine: Engine, count: int) -> float:
-    """Stores requests; returns seconds."""
+    """Stores requests and returns the seconds that this took."""
     began = time.monotonic()
     source = rows_of(count)
     for _ in range(0, count, CHUNK):
@@ -115,7 +115,7 @@ def fill(engine: Engine, count: int) -> float:
             connection.execute(insert(requests), [request for request, _ in chunk])
             connection.execute(insert(request_args), [arg for _, args in chunk for arg in args])
     with engine.begin() as connection:
-        # PostgreSQL does so by itself some time later; SQLite is never told to, in use as here.
+        # PostgreSQL would do this later by itself. Servers never analyze SQLite, so the benchmark does not.
         for statement in {
             "postgresql": ["ANALYZE"],
             "mysql": ["ANALYZE TABLE requests", "ANALYZE TABLE request_args"],
@@ -125,7 +125,7 @@ def fill(engine: Engine, count: int) -> float:
 
 
 def filters(count: int) -> dict[str, RequestFilter]:
-    """Returns the finds by name; those by time leave as many requests at both sizes where they say so."""
+    """Returns the finds by name, for a table with `count` requests."""
 
     def at(name: str, index: int, **fields: Any) -> RequestFilter:
         wanted = RequestFilter(limit=PAGE, **fields)
@@ -175,7 +175,7 @@ def filters(count: int) -> dict[str, RequestFilter]:
 
 
 def measured(connections: dict[int, Connection], rounds: int) -> list[dict[str, Any]]:
-    """Returns a row for each find: milliseconds by size of the table, and the ratio."""
+    """Returns a row for each find: milliseconds by table size, and their ratio."""
     sizes = sorted(connections)
     finds = {size: filters(size) for size in sizes}
     rows = []
@@ -201,7 +201,7 @@ def measured(connections: dict[int, Connection], rounds: int) -> list[dict[str, 
 
 
 def insert_cost(engine: Engine) -> float:
-    """Returns the microseconds that creating and finishing one request takes, in transactions of many."""
+    """Returns the microseconds to create and finish one request, in transactions of BATCH requests."""
     ids = RequestIdGenerator()
     chance = random.Random(2)
     began = time.monotonic()
@@ -235,7 +235,7 @@ def insert_cost(engine: Engine) -> float:
 
 
 def insert_costs(engine: Engine) -> dict[str, float]:
-    """Returns microseconds a request with and without the indexes of finds, the best of a few."""
+    """Returns the microseconds for one request with and without the indexes of finds, the best of three."""
     best = {"with": float("inf"), "without": float("inf")}
     indexes = [index for index in requests.indexes if index.name in NEW_INDEXES]
     for _ in range(3):
@@ -252,7 +252,7 @@ def insert_costs(engine: Engine) -> dict[str, float]:
 
 @contextlib.contextmanager
 def databases(kind: str) -> Iterator[Any]:
-    """Yields what makes an empty database of a kind, up to date: engines for writes and for reads."""
+    """Yields a function that makes an empty, migrated database and returns engines for writes and reads."""
     with contextlib.ExitStack() as stack:
         if kind == "sqlite":
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="spincycle-find-"))
@@ -274,7 +274,7 @@ def databases(kind: str) -> Iterator[Any]:
 
 
 def run(kind: str, sizes: list[int], rounds: int) -> dict[str, Any]:
-    """Fills tables, measures, and returns all results."""
+    """Fills the tables, measures, and returns all results."""
     with databases(kind) as make, contextlib.ExitStack() as stack:
         engines = {size: make() for size in sizes}
         filled = {size: fill(writes, size) for size, (writes, _) in engines.items()}
@@ -290,7 +290,7 @@ def run(kind: str, sizes: list[int], rounds: int) -> dict[str, Any]:
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """Prints what was measured."""
+    """Prints the results as a table."""
     small, large = results["sizes"]
     print(f"{results['database']}: milliseconds of a page of {PAGE}, median")
     print(f"{'':26}{f'of {small:,}':>13}{f'of {large:,}':>14}{'ratio':>8}{'found':>11}")
@@ -308,12 +308,12 @@ def print_table(results: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Prints the table; returns 1 if a find takes longer in the large table."""
+    """Measures and prints a table. Returns 1 if a find is more than RATIO times slower when large."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--database", choices=DATABASES, default=os.environ.get("DB", "sqlite"))
     parser.add_argument("--small", type=int, default=1_000, help="requests in the small table")
     parser.add_argument("--large", type=int, default=1_000_000, help="requests in the large table")
-    parser.add_argument("--rounds", type=int, default=21, help="how often each find is made")
+    parser.add_argument("--rounds", type=int, default=21, help="how many times to run each find")
     parser.add_argument("--json", type=Path, help="a file for the results")
     options = parser.parse_args()
     results = run(options.database, [options.small, options.large], options.rounds)
@@ -322,7 +322,7 @@ def main() -> int:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
     missed = [row["find"] for row in results["finds"] if row["ratio"] > RATIO]
     if missed:
-        print("dearer in the large table: " + "; ".join(missed))
+        print(f"more than {RATIO:g} times slower in the large table: " + "; ".join(missed))
     return 1 if missed else 0
 
 

@@ -1,4 +1,4 @@
-"""HTTP clients that cost little themselves: each has one connection, and asks one thing after the other."""
+"""HTTP clients that use little CPU. Each has one connection and sends one request at a time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from typing import cast
 
 ANSWER_LIMIT = 60.0
-"""Seconds after which a server that does not answer ends the measurement."""
+"""Seconds to wait for one answer before the measurement fails."""
 
 
 @dataclass(slots=True)
 class Answers:
-    """What came of many calls.
+    """The results of many calls.
 
     Attributes:
-        seconds: How long each took, in the order of their ends.
-        statuses: How many had which status.
-        locations: The Location of each answer that had one.
+        seconds: The duration of each call, in the order in which the calls ended.
+        statuses: The number of answers by status.
+        locations: The Location headers.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -28,9 +28,9 @@ class Answers:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection that has one call under way at a time.
+    """A keep-alive connection with at most one call in flight.
 
-    It reads what these servers send: a status line, headers with Content-Length, a body.
+    It parses only the answers that these servers send: a status line, headers with Content-Length, a body.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[tuple[int, bytes, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it.
+        """Stores the transport."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is not a subclass.
 
     def data_received(self, data: bytes) -> None:
-        """Resolves the call under way once its answer is whole."""
+        """Resolves the call in flight when its answer is complete."""
         self._data += data
         head_end = self._data.find(b"\r\n\r\n")
         if head_end < 0:
@@ -61,12 +61,12 @@ class Connection(asyncio.Protocol):
             answer.set_result((int(whole[9:12]), whole, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fails the call under way."""
+        """Fails the call in flight."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
     def send(self, data: bytes) -> asyncio.Future[tuple[int, bytes, bytes]]:
-        """Sends a request; the future gets the status, the head and the body of the answer."""
+        """Sends a request. The future resolves to the status, the head, and the body of the answer."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(data)
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
 
 
 def request_bytes(method: str, path: str, host: str, body: bytes = b"") -> bytes:
-    """Returns a request as it is sent."""
+    """Returns the bytes of a request."""
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
     if method in ("POST", "PUT"):
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -96,13 +96,13 @@ async def connect(address: str) -> Connection:
 async def closed_loop(
     address: str, make: Callable[[], bytes | None], *, clients: int, seconds: float
 ) -> Answers:
-    """Has clients that each send the next request when the answer to the one before is there.
+    """Runs clients that each send the next request when the previous answer has arrived.
 
     Args:
         address: The server, host:port.
-        make: Returns the bytes of the next request; None: there is none.
-        clients: How many connections.
-        seconds: For how long requests are begun.
+        make: Returns the bytes of the next request, or None to end the client.
+        clients: The number of connections.
+        seconds: How long clients start requests.
     """
     answers = Answers()
     end = time.perf_counter() + seconds
@@ -124,6 +124,6 @@ async def closed_loop(
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Returns the value that this share of the values (0 to 1) do not exceed; 0 of none."""
+    """Returns the value that `share` (0 to 1) of the values do not exceed, or 0 if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -1,8 +1,8 @@
-"""Twice the load that a Request Manager and a Job Runner can carry, for a minute, and what becomes of it.
+"""Offers a Request Manager and a Job Runner twice the load that they carry, for a minute.
 
-First it is measured what they carry, then twice as much is offered, at that rate whatever is answered.
-Exit status 1 when something was not as it must be: every call is done or refused within its deadline,
-memory stays bounded, no lease lapses, all that was accepted ends, and afterwards all is as before.
+The carried load is measured first. Then calls start at twice that rate, whatever the answers are.
+The exit status is 1 unless each call succeeds or is refused within its deadline, memory stays bounded,
+no lease expires, all accepted requests end, and the servers are as fast afterwards as before.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ CONNECTIONS = 1500
 """HTTP connections: more than `server.max_requests`."""
 
 MEMORY = {"request manager": 400e6, "job runner": 400e6}
-"""Bytes that the servers may hold."""
+"""The most resident memory of each server, in bytes."""
 
 GROWTH, GROWTH_FLOOR = 1.25, 30e6
-"""How much more a server may hold in the second half of the load than in the first: a factor, and bytes."""
+"""How much a server may grow in the second half of the load over the first: a factor, plus bytes."""
 
 END_LIMIT = 60.0
-"""Seconds within which all that was accepted must have ended when the load is over."""
+"""Seconds after the load within which all accepted requests must end."""
 
 AS_FAST = 0.5
-"""The share of what was carried before that must be carried afterwards; much is left to a noisy machine."""
+"""The share of the earlier throughput that must remain after the load. It is low due to noise."""
 
-STANDS_STILL, GOES_ON = 1.5, 8.0
-"""Seconds for which the runner is frozen, less than its lease, and for which the load then goes on."""
+FREEZE, AFTER_FREEZE = 1.5, 8.0
+"""Seconds that the runner is frozen, less than its lease, and that the load then continues."""
 
 FLEET_HOSTS = 500
 FLEET_RATE = 0.5
@@ -68,10 +68,10 @@ MISHAPS = frozenset(
         "lease expired: no Request Manager was reachable, job chains are suspended",
     }
 )
-"""What the servers must not have logged."""
+"""Messages that the servers must not log."""
 
 MISHAPS_SHOWN = 20
-"""How many of these are written whole, as they stand in the logs."""
+"""How many of these log lines are written to the figures completely."""
 
 
 def measure(database: str, *, seconds: float, calibration: float, **options: str) -> Figures:
@@ -80,14 +80,14 @@ def measure(database: str, *, seconds: float, calibration: float, **options: str
     Args:
         database: One of DATABASES.
         seconds: How long the load lasts.
-        calibration: How long it is measured what is carried, before and afterwards.
-        options: Environment of the servers, as `running_cluster` has it.
+        calibration: How long the carried load is measured, before and after.
+        options: Environment of the servers, as for `running_cluster`.
     """
     figures: Figures = {"database": database, "machine": machine(), "time": int(time.time())}
     with running_cluster(database, **options) as cluster:
-        measures.throughput(cluster, 16, 2.0)  # What is loaded and compiled once is not counted.
+        measures.throughput(cluster, 16, 2.0)  # Warm up, so that one-time costs are not measured.
         carried = measures.throughput(cluster, 64, calibration)["requests_a_second"]
-        print(f"carries {carried:,.0f} requests/s, offering twice that ...", file=sys.stderr, flush=True)
+        print(f"carries {carried:,.0f} requests/s; now offering twice that ...", file=sys.stderr, flush=True)
         held: list[dict[str, int]] = []
         load = OpenLoad(
             cluster.manager.http,
@@ -118,7 +118,7 @@ def measure(database: str, *, seconds: float, calibration: float, **options: str
 
 
 def _mix(cluster: Cluster, rate: float) -> list[Kind]:
-    """Mostly creates of three jobs; some reads, creates by gRPC or on new connections, and large fleets."""
+    """Returns the mix: mostly creates of three jobs, some reads, gRPC, new connections, and fleets."""
     http = cluster.manager.http
     names = [f"host-{number:05d}" for number in range(FLEET_HOSTS)]
 
@@ -148,9 +148,9 @@ def _mix(cluster: Cluster, rate: float) -> list[Kind]:
 
 
 def _frozen(cluster: Cluster) -> dict[int, int]:
-    """Has clients create while the runner stands still for a while, and goes on. Returns answers by status.
+    """Creates requests while the runner is frozen for a while. Returns the number of answers by status.
 
-    What waits then must become fewer under the same load, and not more for as long as it lasts.
+    Under the same load, the requests that waited meanwhile must become fewer, not more.
     """
     data = request_bytes(
         "POST", measures.PATH, cluster.manager.http, json.dumps({"type": "three-jobs"}).encode()
@@ -158,12 +158,12 @@ def _frozen(cluster: Cluster) -> dict[int, int]:
     pid = cluster.runner.process.pid
     timers = [
         threading.Timer(1.0, os.kill, (pid, signal.SIGSTOP)),
-        threading.Timer(1.0 + STANDS_STILL, os.kill, (pid, signal.SIGCONT)),
+        threading.Timer(1.0 + FREEZE, os.kill, (pid, signal.SIGCONT)),
     ]
     for timer in timers:
         timer.start()
     answers = uvloop.run(
-        closed_loop(cluster.manager.http, lambda: data, clients=64, seconds=1.0 + STANDS_STILL + GOES_ON)
+        closed_loop(cluster.manager.http, lambda: data, clients=64, seconds=1.0 + FREEZE + AFTER_FREEZE)
     )
     for timer in timers:
         timer.join()
@@ -172,7 +172,7 @@ def _frozen(cluster: Cluster) -> dict[int, int]:
 
 
 def _ended(cluster: Cluster) -> tuple[float, int]:
-    """Waits until nothing is left to do. Returns how long it took, and how many requests are left."""
+    """Waits until all requests have ended. Returns the seconds, and the number of requests still open."""
     began = time.perf_counter()
     with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=60) as http:
         path = f"{measures.PATH}?state=PENDING&state=RUNNING&state=SUSPENDED"
@@ -184,7 +184,7 @@ def _ended(cluster: Cluster) -> tuple[float, int]:
 
 
 def _lost(cluster: Cluster, made: set[str]) -> int:
-    """Returns how many of the requests are not COMPLETE."""
+    """Returns how many of the created requests are not COMPLETE."""
     with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=120) as http:
         complete = {one["id"] for one in http.get(f"{measures.PATH}?state=COMPLETE").json()}
     return len(made - complete)
@@ -219,34 +219,34 @@ def _latency(seconds: list[float]) -> Figures:
 
 
 def failures(figures: Figures) -> list[str]:
-    """Returns a sentence for each thing that is not as it must be."""
+    """Returns a sentence for each requirement that is not met."""
     found = []
     wrong = {text: count for text, count in figures["answers"].items() if not _is_proper(text)}
     if wrong:
-        found.append(f"Answers that neither do nor refuse: {wrong}.")
+        found.append(f"Some answers are neither a success nor a refusal: {wrong}.")
     if figures["unanswered"]:
         found.append(f"{figures['unanswered']} calls had no answer within {DEADLINE:g} s.")
     slowest = max(one["max"] for one in figures["latency"].values())
     if slowest > DEADLINE:
-        found.append(f"A call was answered after {slowest:.1f} s, more than {DEADLINE:g} s.")
+        found.append(f"The slowest answer took {slowest:.1f} s, more than {DEADLINE:g} s.")
     found += _memory_failures(figures["memory"])
     if figures["not_ended"]:
         found.append(f"{figures['not_ended']} requests had not ended {END_LIMIT:g} s after the load.")
     if figures["lost"]:
-        found.append(f"{figures['lost']} requests that were accepted are not COMPLETE.")
+        found.append(f"{figures['lost']} accepted requests are not COMPLETE.")
     if figures["mishaps"]:
-        found.append(f"The servers logged what must not happen under load: {figures['mishaps']}.")
+        found.append(f"The servers logged events that must not happen under load: {figures['mishaps']}.")
     if set(figures["while_the_runner_stood_still"]) != {201}:
         found.append(
-            f"64 clients were refused when the runner had stood still for {STANDS_STILL:g} s: "
+            f"Some of 64 clients were refused after the runner was frozen for {FREEZE:g} s: "
             f"{figures['while_the_runner_stood_still']}."
         )
     if not all(figures["serving"]):
         found.append("A server is not healthy after the load.")
     if figures["carried_afterwards"] < AS_FAST * figures["carried"]:
         found.append(
-            f"After the load {figures['carried_afterwards']:,.0f} requests/s are carried, "
-            f"before it {figures['carried']:,.0f}."
+            f"The servers carry {figures['carried_afterwards']:,.0f} requests/s after the load, "
+            f"compared with {figures['carried']:,.0f} before."
         )
     return found
 
@@ -280,11 +280,11 @@ def show(figures: Figures, console: Console) -> None:
     table = Table("what", "figures")
     seconds = figures["seconds"]
     offered = sum(figures["offered"].values())
-    table.add_row("carried before", f"{figures['carried']:,.0f} requests/s")
+    table.add_row("carried before the load", f"{figures['carried']:,.0f} requests/s")
     mix = ", ".join(f"{count:,} {name}" for name, count in figures["offered"].items())
     table.add_row("offered", f"{offered:,} calls in {seconds:g} s, {offered / seconds:,.0f}/s: {mix}")
     if figures["held_back"]:
-        table.add_row("held back, no connection idle", f"{sum(figures['held_back'].values()):,}")
+        table.add_row("held back because no connection was idle", f"{sum(figures['held_back'].values()):,}")
     table.add_row("accepted", f"{figures['accepted']:,} requests, {figures['accepted'] / seconds:,.0f}/s")
     for answer, count in sorted(figures["answers"].items()):
         table.add_row(f"answered {answer}", f"{count:,}")
@@ -293,21 +293,21 @@ def show(figures: Figures, console: Console) -> None:
         table.add_row(f"{name}: time to answer", times)
     peaks = {name: max(one[name] for one in figures["memory"]) for name in MEMORY}
     table.add_row("peak memory", ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in peaks.items()))
-    table.add_row("until all had ended", f"{figures['until_all_had_ended']:.1f} s after the load")
+    table.add_row("all accepted requests ended", f"{figures['until_all_had_ended']:.1f} s after the load")
     frozen = ", ".join(
         f"{count:,} answered {status}" for status, count in figures["while_the_runner_stood_still"].items()
     )
-    table.add_row(f"64 clients, runner frozen for {STANDS_STILL:g} s", frozen)
-    table.add_row("carried afterwards", f"{figures['carried_afterwards']:,.0f} requests/s")
+    table.add_row(f"64 clients, runner frozen for {FREEZE:g} s", frozen)
+    table.add_row("carried after the load", f"{figures['carried_afterwards']:,.0f} requests/s")
     console.print(table)
 
 
 def main() -> int:
-    """Loads, prints a table, writes JSON. Returns the exit status: 1 when something failed."""
+    """Runs the load, prints a table, and writes JSON. Returns 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(prog="bench.load", description=__doc__)
     parser.add_argument("--database", choices=DATABASES, default="mariadb")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the load lasts")
-    parser.add_argument("--short", action="store_true", help="a few seconds of it all")
+    parser.add_argument("--short", action="store_true", help="run each part for a few seconds")
     parser.add_argument("--json", type=Path, help="where to write the figures; default: load-DATABASE.json")
     options = parser.parse_args()
     seconds, calibration = (6.0, 2.0) if options.short else (options.seconds, 10.0)

@@ -1,4 +1,4 @@
-"""What is measured of a running installation. Each measure returns figures by name; times are in seconds."""
+"""Measures of a running installation. Each returns figures by name. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Figures = dict[str, Any]
 PATH = "/api/v1/requests"
 END_LIMIT = 300.0
 ASLEEP = 2.0
-"""Seconds for which it is looked at the runner while all jobs sleep."""
+"""Seconds of sampling the runner while all jobs sleep."""
 
 SAMPLE = 2000
-"""Requests whose recorded times are looked at."""
+"""The number of requests whose recorded times are read."""
 
 _UNFINISHED = f"{PATH}?state=PENDING&state=RUNNING&state=SUSPENDED&limit=1"
 
@@ -41,9 +41,9 @@ def _body(request_type: str, **args: object) -> bytes:
 
 
 def throughput(cluster: Cluster, clients: int, seconds: float, request_type: str = "three-jobs") -> Figures:
-    """Has clients create three-job requests one after the other, and waits until all of them have ended.
+    """Runs clients that each create one request after another, and waits until all requests have ended.
 
-    Requests a second are those that are COMPLETE, by the time until the last one is.
+    `requests_a_second` counts COMPLETE requests over the time until the last one ended.
     """
     data = request_bytes("POST", PATH, cluster.manager.http, _body(request_type))
     before, began = cluster.cpu_seconds(), time.perf_counter()
@@ -69,7 +69,7 @@ def throughput(cluster: Cluster, clients: int, seconds: float, request_type: str
 
 
 def grpc_throughput(cluster: Cluster, clients: int, seconds: float) -> Figures:
-    """As `throughput`, by gRPC."""
+    """Measures like `throughput`, over gRPC."""
     answers = Answers()
 
     async def load() -> None:
@@ -97,7 +97,7 @@ def grpc_throughput(cluster: Cluster, clients: int, seconds: float) -> Figures:
 
 
 def one_alone(cluster: Cluster, requests: int) -> Figures:
-    """Creates one request after the other, each when the one before is seen to be COMPLETE."""
+    """Creates one request after another, each when the client has seen the previous one COMPLETE."""
     created: list[float] = []
     completed: list[float] = []
     body = _body("three-jobs")
@@ -129,7 +129,7 @@ def one_alone(cluster: Cluster, requests: int) -> Figures:
 
 
 def get_under_load(cluster: Cluster, clients: int, seconds: float) -> Figures:
-    """Reads one request after the other while others create."""
+    """Reads a request again and again while other clients create requests."""
     create = request_bytes("POST", PATH, cluster.manager.http, _body("three-jobs"))
     with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=30) as http:
         request_id = http.get(f"{PATH}?limit=1").json()[0]["id"]
@@ -144,7 +144,7 @@ def get_under_load(cluster: Cluster, clients: int, seconds: float) -> Figures:
 
     read = uvloop.run(both())
     if set(read.statuses) != {200}:
-        raise RuntimeError(f"reads were not all answered: {read.statuses}")
+        raise RuntimeError(f"not all reads were answered with 200: {read.statuses}")
     wait_ended(cluster)
     return {
         "clients": clients,
@@ -155,7 +155,7 @@ def get_under_load(cluster: Cluster, clients: int, seconds: float) -> Figures:
 
 
 def fleet(cluster: Cluster, request_type: str, hosts: int) -> Figures:
-    """Makes one request over many hosts, and waits for its end."""
+    """Creates one request with many hosts and waits for its end."""
     names = [f"host-{number:05d}" for number in range(hosts)]
     with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=END_LIMIT) as http:
         began = time.perf_counter()
@@ -169,7 +169,7 @@ def fleet(cluster: Cluster, request_type: str, hosts: int) -> Figures:
             if found["id"] == request_id and found["state"] == State.COMPLETE:
                 break
             if found["state"] in (State.FAIL, State.STOPPED) or time.perf_counter() > deadline:
-                raise RuntimeError(f"request over {hosts} hosts did not end as it should: {found}")
+                raise RuntimeError(f"the request with {hosts} hosts is not COMPLETE: {found}")
             time.sleep(0.01)
         ran = time.perf_counter() - began - created
     return {
@@ -184,7 +184,7 @@ def fleet(cluster: Cluster, request_type: str, hosts: int) -> Figures:
 
 
 def sleepers(cluster: Cluster, jobs: int, milliseconds: int) -> Figures:
-    """Has many jobs sleep at once: what they cost in memory, and how late the runner's loop answers."""
+    """Runs many sleeping jobs at once. Measures memory and how fast the runner answers meanwhile."""
     before = memory(cluster)
     names = [str(number) for number in range(jobs)]
     with (
@@ -200,7 +200,7 @@ def sleepers(cluster: Cluster, jobs: int, milliseconds: int) -> Figures:
                 time.sleep(0.1)
                 running = len(runner.get("/api/v1/status/running").json())
         if running < jobs:
-            raise RuntimeError(f"only {running} of {jobs} jobs ran at once: allow them more milliseconds")
+            raise RuntimeError(f"only {running} of {jobs} jobs ran at once: use more milliseconds")
         asleep_from = len(watch.delays)
         time.sleep(ASLEEP)
         asleep = watch.delays[asleep_from:]
@@ -217,11 +217,11 @@ def sleepers(cluster: Cluster, jobs: int, milliseconds: int) -> Figures:
 
 
 class _Watch:
-    """Looks, in a thread and until it is left, at how soon the runner answers and what the servers hold.
+    """A context in which a thread samples the runner's answer times and the servers' memory.
 
     Attributes:
-        delays: Seconds that each answer took.
-        peak: The most bytes that each server held.
+        delays: The duration of each answer in seconds.
+        peak: The peak memory of each server in bytes.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -240,7 +240,7 @@ class _Watch:
         self._ended.set()
         self._thread.join()
         if self._failed is not None:
-            raise RuntimeError("the runner could not be looked at all the time") from self._failed
+            raise RuntimeError("the runner could not be sampled all the time") from self._failed
 
     def _look(self) -> None:
         try:
@@ -259,7 +259,7 @@ class _Watch:
 
 
 def memory_over(cluster: Cluster, requests: int) -> Figures:
-    """Makes many requests: what the servers hold after a fifth of them, and after all."""
+    """Creates many requests. Measures the servers' memory after a fifth of them and after all."""
     held: list[dict[str, int]] = []
     made = 0
     data = request_bytes("POST", PATH, cluster.manager.http, _body("three-jobs"))
@@ -279,18 +279,18 @@ def _until(left: Any, data: bytes) -> Callable[[], bytes | None]:
 
 
 def _all_created(answers: Answers) -> int:
-    """Returns how many requests were made.
+    """Returns the number of created requests.
 
     Raises:
-        RuntimeError: Another answer came too: refusals are fast, and would flatter.
+        RuntimeError: There was another answer than 201. Refusals are fast and would improve the figures.
     """
     if set(answers.statuses) != {201}:
-        raise RuntimeError(f"creations were not all answered with 201: {answers.statuses}")
+        raise RuntimeError(f"not all creates were answered with 201: {answers.statuses}")
     return answers.statuses[201]
 
 
 def _check_complete(cluster: Cluster, made: int) -> None:
-    """Raises RuntimeError if any request ended otherwise than COMPLETE; none is left that has not ended."""
+    """Raises RuntimeError if a request ended in another state than COMPLETE. All requests must have ended."""
     with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=60) as http:
         for state in ("FAIL", "STOPPED"):
             if http.get(PATH, params={"state": state, "limit": 1}).json():
@@ -298,12 +298,16 @@ def _check_complete(cluster: Cluster, made: int) -> None:
 
 
 def memory(cluster: Cluster) -> dict[str, int]:
-    """Returns the bytes that each server holds."""
+    """Returns the resident memory of each server in bytes."""
     return {server.name: server.memory() for server in (cluster.manager, cluster.runner)}
 
 
 def wait_ended(cluster: Cluster) -> None:
-    """Returns when no request is left that has not ended."""
+    """Waits until all requests have ended.
+
+    Raises:
+        RuntimeError: That took longer than END_LIMIT.
+    """
     deadline = time.perf_counter() + END_LIMIT
     with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=30) as http:
         while http.get(_UNFINISHED).json():
@@ -313,7 +317,7 @@ def wait_ended(cluster: Cluster) -> None:
 
 
 def _recorded_seconds(cluster: Cluster, requests: int) -> list[float]:
-    """Returns how long the newest requests took from their creation to their end, as they are recorded."""
+    """Returns the seconds from creation to end of the newest requests, by their recorded times."""
     with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=60) as http:
         found = http.get(PATH, params={"limit": max(1, requests)}).json()
     return [

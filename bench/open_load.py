@@ -1,7 +1,7 @@
-"""Load that does not wait for answers: calls are begun at a rate, however slowly they are answered.
+"""Open-loop load: calls start at a fixed rate, however slowly the server answers.
 
-A closed loop slows down with the server that it measures, and so hides what an overload does. Here a
-call that is due takes an idle connection; where none is left, it is counted as held back.
+A closed loop slows down with the server that it measures and so hides the effects of overload. Here a call
+that is due takes an idle connection. If there is none, the call is counted as held back.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 
 TICK = 0.002
-"""Seconds between looks at which calls are due."""
+"""Seconds between checks for calls that are due."""
 
 CHANNELS = 4
-"""gRPC channels."""
+"""The number of gRPC channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Kind:
     """A kind of call.
 
     Attributes:
-        name: What it is called in the figures.
+        name: The name in the figures.
         rate: Calls a second.
-        data: The bytes of an HTTP request; None: a create over gRPC.
-        creates: Whether it makes a request.
-        connects: Whether each HTTP call has a connection of its own.
+        data: The bytes of an HTTP request, or None for a create over gRPC.
+        creates: Whether the call creates a request.
+        connects: Whether each HTTP call opens its own connection.
     """
 
     name: str
@@ -49,16 +49,16 @@ class Kind:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of the calls.
+    """The results of the calls.
 
     Attributes:
-        offered: Calls begun, by kind.
-        held_back: Calls that were due while no connection was idle, by kind.
-        answers: Calls by what was answered: the status with the reason of a refusal, or what went wrong.
-        made: Ids of the requests that were made.
-        good: Seconds of the calls that were done, by kind.
-        refused: Seconds of those that were refused.
-        unanswered: Calls that had no answer within the deadline.
+        offered: Calls started, by kind.
+        held_back: Calls that were due when no connection was idle, by kind.
+        answers: Calls by answer: the status, with the reason of a refusal, or the error.
+        made: Ids of the created requests.
+        good: Durations of successful calls in seconds, by kind.
+        refused: Durations of refused calls in seconds.
+        unanswered: Calls without an answer within the deadline.
     """
 
     offered: Counter[str] = field(default_factory=Counter)
@@ -71,13 +71,13 @@ class Outcome:
 
 
 class OpenLoad:
-    """Offers calls to a Request Manager at their rates.
+    """Offers calls to a Request Manager at fixed rates.
 
     Args:
-        http: Where it serves HTTP, host:port.
-        grpc_address: Where it serves gRPC.
-        kinds: What is offered.
-        connections: HTTP connections.
+        http: The host:port of its HTTP listener.
+        grpc_address: The host:port of its gRPC listener.
+        kinds: The calls to offer.
+        connections: The number of HTTP connections.
         deadline: Seconds within which a call must be answered.
     """
 
@@ -89,18 +89,20 @@ class OpenLoad:
         self._kinds = kinds
         self._connections = connections
         self._deadline = deadline
-        self._idle: deque[Connection] = deque()  # used in turn, so that none is idle for long
+        self._idle: deque[Connection] = (
+            deque()
+        )  # First in, first out, so that no connection is idle for long.
         self._calls: set[asyncio.Future[None]] = set()
         self._under_way = 0
         self.outcome = Outcome()
 
     async def run(self, seconds: float, look: Callable[[], None], look_every: float = 0.5) -> Outcome:
-        """Offers the load for some seconds, then waits for the answers that are due.
+        """Offers the load for some seconds, then waits for the remaining answers.
 
         Args:
-            seconds: For how long calls are begun.
-            look: Is called now and then meanwhile.
-            look_every: Seconds between these.
+            seconds: How long calls are started.
+            look: A callback that samples the system meanwhile.
+            look_every: Seconds between calls of `look`.
         """
         for _ in range(self._connections):
             self._idle.append(await connect(self._http))
@@ -119,7 +121,7 @@ class OpenLoad:
                 next_look = now + look_every
             await asyncio.sleep(TICK)
         end = time.perf_counter() + self._deadline
-        while self._under_way and time.perf_counter() < end:  # noqa: ASYNC110 (cheaper than an event a call)
+        while self._under_way and time.perf_counter() < end:  # noqa: ASYNC110 (cheaper than one event for each call)
             await asyncio.sleep(0.02)
         self.outcome.unanswered = self._under_way
         for call in self._calls:
@@ -210,6 +212,6 @@ class OpenLoad:
 
 
 def _sentence(body: bytes) -> str:
-    """Returns the message of an error, as far as it is short."""
+    """Returns the first 60 characters of the message of an error."""
     _, _, rest = body.partition(b'"message":"')
     return rest.partition(b'"')[0][:60].decode(errors="replace")

@@ -1,7 +1,7 @@
-"""The benchmark of the whole: a Request Manager and a Job Runner on a private database, under load.
+"""Benchmark of the whole system: a Request Manager and a Job Runner on a private database, under load.
 
-All of it runs on this machine, the load too. A calibration in the same run says what the database
-does on it, so that ratios can be compared where seconds cannot. See docs/performance.md.
+Everything runs on this machine, including the load. A calibration in the same run measures the database,
+so that ratios can be compared across machines. See docs/performance.md.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def measure(database: str, *, seconds: float, short: bool) -> Figures:
     Args:
         database: One of DATABASES.
         seconds: How long each load lasts.
-        short: Leaves out what takes long.
+        short: Whether to skip the measures that take minutes.
     """
     figures: Figures = {"database": database, "machine": machine(), "time": int(time.time())}
     with running_cluster(database) as cluster:
         calibrations = [_said("calibration", lambda: inserts_per_second(cluster))]
-        measures.throughput(cluster, 16, 2.0)  # What is loaded and compiled once is not counted.
+        measures.throughput(cluster, 16, 2.0)  # Warm up, so that one-time costs are not measured.
         figures["throughput"] = [_throughput(cluster, clients, seconds) for clients in CLIENTS]
         calibrations.append(inserts_per_second(cluster))
         figures["inserts_a_second"] = sum(calibrations) / len(calibrations)
@@ -73,7 +73,7 @@ def _throughput(cluster: Cluster, clients: int, seconds: float, request_type: st
 
 
 def _fleet(cluster: Cluster, request_type: str, hosts: int) -> Figures:
-    """Two requests, one after the other. The later one is shown, and both are in the figures."""
+    """Measures two requests in a row. The table shows the second, and the JSON figures have both."""
     runs = [
         _said(f"{request_type}, {hosts} hosts", lambda: measures.fleet(cluster, request_type, hosts))
         for _ in range(2)
@@ -87,7 +87,7 @@ def _said(what: str, work: Callable[[], Any]) -> Any:
 
 
 def machine() -> str:
-    """Returns what the figures were measured on."""
+    """Returns a description of this machine."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -97,7 +97,7 @@ def machine() -> str:
 
 
 def show(figures: Figures, console: Console) -> None:
-    """Prints the figures."""
+    """Prints the figures as tables."""
     console.print(f"{figures['database']} on {figures['machine']}")
     console.print(
         f"calibration: {figures['inserts_a_second']:,.0f} one-row inserts a second over 16 connections"
@@ -128,7 +128,7 @@ def _throughput_table(figures: Figures) -> Table:
                 f"{one[name] * 1e3:.1f} ms"
                 for name in ("create_p50", "create_p99", "complete_p50", "complete_p99")
             ),
-            f"{cpu} µs",  # of one core
+            f"{cpu} µs",  # microseconds of one core
         )
     return table
 
@@ -184,15 +184,15 @@ def _memory(held: dict[str, int]) -> str:
 def write(figures: Figures, path: Path) -> None:
     """Writes figures as JSON."""
     path.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"figures are in {path}", file=sys.stderr)
+    print(f"wrote the figures to {path}", file=sys.stderr)
 
 
 def main() -> int:
-    """Measures, prints a table, writes JSON."""
+    """Measures, prints tables, and writes JSON."""
     parser = argparse.ArgumentParser(prog="bench.system", description=__doc__)
     parser.add_argument("--database", choices=DATABASES, default="mariadb")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each load lasts")
-    parser.add_argument("--short", action="store_true", help="leave out what takes minutes")
+    parser.add_argument("--short", action="store_true", help="skip the measures that take minutes")
     parser.add_argument("--json", type=Path, help="where to write the figures; default: bench-DATABASE.json")
     options = parser.parse_args()
     figures = measure(options.database, seconds=options.seconds, short=options.short)

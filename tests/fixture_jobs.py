@@ -1,7 +1,4 @@
-"""The job types that the recordings of the original were made with, and that tests use throughout.
-
-`factory` is their job factory: `tests.fixture_jobs:factory`.
-"""
+"""The job types of the recordings, which most tests use. Servers load `tests.fixture_jobs:factory`."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ def _to_json(value: Any) -> str:
 
 
 class FixtureJob(Job):
-    """Keeps its args; the bytes are these as JSON."""
+    """A job whose bytes are its args as JSON."""
 
     def __init__(self) -> None:
         self.args: dict[str, Any] = {}
@@ -34,7 +31,7 @@ class FixtureJob(Job):
         self.args = json.loads(data)
 
     def text(self, name: str) -> str:
-        """Returns an arg that is text, "" for any other."""
+        """Returns an arg, or "" if it is missing or not text."""
         value = self.args.get(name)
         return value if isinstance(value, str) else ""
 
@@ -47,7 +44,7 @@ class Echo(FixtureJob):
 
 
 class SetArgs(FixtureJob):
-    """Sets the keys of its arg json, a JSON object as text, as job args."""
+    """Sets job args from its arg `json`, the text of a JSON object."""
 
     def create(self, job_args: dict[str, Any]) -> None:
         super().create(job_args)
@@ -58,7 +55,7 @@ class SetArgs(FixtureJob):
 
 
 class SetData(FixtureJob):
-    """Puts its args into the job data."""
+    """Adds its args to the job data."""
 
     def run(self, job_data: dict[str, Any]) -> Return:
         job_data.update(self.args)
@@ -66,7 +63,7 @@ class SetData(FixtureJob):
 
 
 class ShowData(FixtureJob):
-    """Returns the job data, as JSON, as stdout."""
+    """Writes the job data to stdout as JSON."""
 
     def run(self, job_data: dict[str, Any]) -> Return:
         return Return(stdout=_to_json(job_data))
@@ -77,7 +74,7 @@ _tries_lock = threading.Lock()
 
 
 class FailTimes(FixtureJob):
-    """Fails the first `times` tries of a job, counted in this process over all tries of its sequence."""
+    """Fails the first `times` tries of a job. This process counts them across tries of its sequence."""
 
     async def run(self, job_data: dict[str, Any]) -> Return:
         with _tries_lock:
@@ -90,7 +87,7 @@ class FailTimes(FixtureJob):
 
 
 class Panic(FixtureJob):
-    """Raises in its run."""
+    """Raises an exception in `run`."""
 
     def run(self, job_data: dict[str, Any]) -> Return:
         raise RuntimeError("forced panic")

@@ -1,8 +1,9 @@
-"""A job type that keeps a journal, in a file that all processes of a test append to.
+"""A job type that keeps a journal, and one that blocks in `create`.
 
-What a job has done is read back from there, so that it fails as often as it is told to whatever
-dies in between. A job does not know which of its tries runs: the job log tells, by the times.
-`factory` is the job factory: `tests.journal_jobs:factory`.
+Servers load `tests.journal_jobs:factory`.
+
+All processes of a test append to one journal file. A job reads its earlier failures from the journal, so it
+fails as often as its spec says even if servers die. A job does not know its try number. The job log has it.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from spincycle_grpc.state import State
 from tests.limits import STEP
 
 JOURNAL = "SPINCYCLE_TEST_JOURNAL"
-"""The environment variable that names the file."""
+"""Environment variable with the path of the journal file."""
 
 
 @dataclass
 class Journal(Job):
-    """Sleeps for a while, and writes when it starts and how it ends.
+    """Sleeps, and records its start and its end in the journal.
 
     Attributes:
-        ms: How long it sleeps.
-        times: How many of its tries fail before one is COMPLETE.
+        ms: Milliseconds to sleep.
+        times: The number of tries that fail before one is COMPLETE.
     """
 
     ms: str = "0"
@@ -62,11 +63,11 @@ class Journal(Job):
             "time": time.time_ns(),
             "pid": os.getpid(),
         }
-        # A file of the request alone first, since that of all gets long.
+        # Each request also has a file of its own, because the common file gets long.
         for path in (self._own_file(), Path(os.environ[JOURNAL])):
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
-                os.write(file, json.dumps(line).encode() + b"\n")  # one write, so that lines stay whole
+                os.write(file, json.dumps(line).encode() + b"\n")  # A single write keeps the line whole.
             finally:
                 os.close(file)
 
@@ -77,7 +78,7 @@ class Journal(Job):
 
 
 def read_journal(path: str | Path | None = None, about: str = "") -> list[dict[str, Any]]:
-    """Returns all lines, or those about one request, in the order in which they were written."""
+    """Returns the parsed lines in file order: all of them, or those that contain `about`."""
     try:
         lines = Path(path or os.environ[JOURNAL]).read_bytes().splitlines()
     except FileNotFoundError:
@@ -87,9 +88,9 @@ def read_journal(path: str | Path | None = None, about: str = "") -> list[dict[s
 
 @dataclass
 class Gated(Job):
-    """A job that is not made until the file at its arg `gate` is there, for `limits.STEP` at most.
+    """A job whose `create` blocks until the file `gate` exists, or until `limits.STEP` has passed.
 
-    It says that it waits by a file with `.waited-for` at the end of its name.
+    When it starts to wait, it makes a file with the suffix `.waited-for`.
     """
 
     gate: str = ""

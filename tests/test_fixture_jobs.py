@@ -1,4 +1,4 @@
-"""The fixture jobs give what the recordings of the original have."""
+"""The fixture jobs match the recordings of the original."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA = Path(__file__).parent / "reference" / "data"
 
 
 def recorded_jobs() -> list[dict[str, Any]]:
-    """Returns each kind of job that the recordings have, once."""
+    """Returns one recorded job for each combination of type, args, and bytes."""
     found: dict[str, dict[str, Any]] = {}
     for case in json.loads((DATA / "requests.json").read_text()):
         for job in ((case.get("request") or {}).get("JobChain") or {}).get("jobs", {}).values():
@@ -39,7 +39,7 @@ def test_jobs_have_the_recorded_bytes(recorded: dict[str, Any]) -> None:
     assert again.serialize() == data
 
 
-def test_the_recordings_have_all_fixture_jobs() -> None:
+def test_the_recordings_contain_all_fixture_jobs() -> None:
     recorded = {job["type"] for job in recorded_jobs()}
     assert recorded >= {"echo", "set-args", "set-data", "show-data", "fail-times", "panic"}
 

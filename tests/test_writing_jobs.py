@@ -1,4 +1,4 @@
-"""What docs/writing-jobs.md shows is true: its code runs, its tests pass, its specs name its jobs."""
+"""The code in docs/writing-jobs.md runs, its tests pass, and its specs use its jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def my_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module that the page makes, block after block, loaded as the page says."""
+    """The module with all Python blocks of the page, loaded as the page says."""
     (tmp_path / "my_jobs.py").write_text("\n\n".join(blocks("python")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -47,7 +47,7 @@ def test_the_tests_of_the_page_pass(my_jobs: ModuleType, name: str) -> None:
 
 
 def run_of(my_jobs: ModuleType, job_type: str, **job_args: Any) -> tuple[dict[str, Any], Return]:
-    """Takes a job through its life; returns its job args after create and what its run returned."""
+    """Creates, serializes, and runs a job. Returns its job args after `create`, and its result."""
     job_id = JobId(job_type, "n", "aaaa", "r")
     created, running = make_job(my_jobs.factory, job_id), make_job(my_jobs.factory, job_id)
     created.create(job_args)
@@ -84,7 +84,7 @@ def test_the_page_sets_job_args(my_jobs: ModuleType) -> None:
         run_of(my_jobs, "find-hosts", service="mail")
 
 
-def test_the_factory_by_hand_works(my_jobs: ModuleType) -> None:
+def test_the_handwritten_factory_makes_its_job_and_no_other(my_jobs: ModuleType) -> None:
     job_id = JobId("greet", "n", "aaaa", "r")
     assert make_job(my_jobs.greet_factory, job_id).id == job_id
     with pytest.raises(UnknownJobTypeError):
