@@ -32,7 +32,7 @@ _SECTIONS = {
 _GRPC_COMMANDS = frozenset(_SECTIONS["Servers"])
 """The commands that import gRPC. The others start faster without it."""
 
-_SERVER_PACKAGES = (
+SERVER_PACKAGES = (
     "alembic", "grpc_health", "grpc_reflection", "grpc_status", "httptools", "psycopg", "pymysql",
     "sqlalchemy", "starlette", "structlog", "uvicorn", "uvloop", "yaml",
 )  # fmt: skip
@@ -70,7 +70,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs a command. Exit status: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted."""
-    if any(importlib.util.find_spec(name) is None for name in _SERVER_PACKAGES):
+    if any(importlib.util.find_spec(name) is None for name in SERVER_PACKAGES):
         click.echo(
             "spincycle: the packages that the servers need are not installed: "
             "run `pip install 'spincycle-grpc[server]'`",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "specs"
+from spincycle_server.__main__ import SERVER_PACKAGES
+
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = REPOSITORY / "examples" / "specs"
 PROGRAM = """
 import atexit, sys
 from spincycle_server.__main__ import main
@@ -46,3 +52,21 @@ def test_spec_commands_load_neither_a_server_nor_a_database(command: tuple[str, 
     modules = modules_after(tmp_path, *command)
     assert "spincycle_server.specs.parser" in modules
     assert modules & {"grpc", "uvicorn", "uvloop", "starlette", "sqlalchemy", "alembic"} == set()
+
+
+def test_spincycle_looks_for_every_package_that_the_extra_server_installs() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    required = {name_of(text) for text in project["optional-dependencies"]["server"]}
+    client = {name_of(text) for text in project["dependencies"]}
+    imported = {
+        name
+        for name, distributions in packages_distributions().items()
+        if not name.startswith("_") and {text.lower() for text in distributions} & (required - client)
+    }
+    assert imported == set(SERVER_PACKAGES)
+
+
+def name_of(requirement: str) -> str:
+    found = re.match(r"[\w-]+", requirement)
+    assert found
+    return found[0]
