@@ -12,7 +12,7 @@ from tests.e2e.processes import running
 from tests.limits import PROCESS_END
 from tests.maintenance import original
 
-OUTDATED = "spincycle: the database is behind this program: run `spincycle migrate` with the same --db"
+OUTDATED = "spincycle: the database is older than this program: run `spincycle migrate` with the same --db"
 UP_TO_DATE = "the database is up to date (revision 0003)"
 
 

@@ -1,4 +1,4 @@
-"""The database's clock: the one that decides when leases end, since clocks of machines differ."""
+"""The database's clock, which decides when leases end, because the clocks of machines differ."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ EXPRESSIONS: dict[str, ColumnElement[int]] = {
         "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)", BigInteger
     ),
 }
-"""The time in microseconds since the Unix epoch, by kind of database; SQLite's is this machine's."""
+"""The time in microseconds since the Unix epoch, by dialect. SQLite uses this machine's clock instead."""
 
 
 def now_expression(connection: Connection) -> ColumnElement[int]:
-    """Returns the time in microseconds since the Unix epoch, for use in a statement.
+    """Returns an expression for the time in microseconds since the Unix epoch.
 
-    An SQLite file is used on one machine, whose clock is the database's.
+    For SQLite it is the time of this machine, the only one that uses the file.
     """
     expression: Any = EXPRESSIONS.get(connection.dialect.name)
     return literal(time.time_ns() // 1000, BigInteger) if expression is None else expression

@@ -1,4 +1,4 @@
-"""Inserting what may be there already."""
+"""Inserts that leave existing rows alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 
 def insert_ignoring(dialect_name: str, table: Any) -> Any:
-    """Returns an INSERT that leaves rows alone whose key is there."""
+    """Returns an INSERT that skips rows whose key exists."""
     if dialect_name == "mysql":
-        # Not INSERT IGNORE, which would cut values that do not fit.
+        # Not INSERT IGNORE, because that truncates values that do not fit.
         first = next(iter(table.primary_key))
         return mysql.insert(table).on_duplicate_key_update({first.name: first})
     if dialect_name == "postgresql":

@@ -1,4 +1,4 @@
-"""Connecting to the database: SQLite, MySQL and MariaDB, or PostgreSQL."""
+"""Connects to the database: SQLite, MySQL, MariaDB or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _DRIVERS = {
     "mariadb": "mysql+spincycle",
     "postgresql": "postgresql+psycopg",
 }
-# As the protocol has them; the driver is loaded only where it is used.
+# Flags of the protocol, defined here so that the driver is loaded only if it is used.
 _FOUND_ROWS = 1 << 1
 _MULTI_STATEMENTS = 1 << 16
 _BEFORE_THE_DRIVER = 0.5
-"""Seconds for the word that a statement was ended to reach the driver, before it gives up the connection."""
+"""Seconds by which the server ends a statement before the driver gives up the connection."""
 
 _FORMS = "sqlite:///PATH, mysql://USER:PASSWORD@HOST/DATABASE or postgresql://USER:PASSWORD@HOST/DATABASE"
 
@@ -34,15 +34,15 @@ registry.register("mysql.spincycle", "spincycle_server.database.mysql_dialect", 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
-    """How a database is connected to.
+    """How to connect to a database.
 
     Attributes:
-        timeout: Seconds that a statement waits for another's lock or its answer, and for a connection.
-            Troubles that pass are waited out for as long.
-        connections: Connections that read, and threads that use them. Up to three more write and look.
-        cert_file: The client's certificate for MySQL; "": none.
-        key_file: Its key.
-        ca_file: Who must have signed the server's certificate; "": TLS only if the URL asks for it.
+        timeout: Seconds to wait for a lock, an answer or a connection, and for the database to come back.
+        connections: The number of connections for reads and of threads that use them. There are up to three
+            more connections, for writes and pings.
+        cert_file: The client's certificate for MySQL; "" for none.
+        key_file: The key of that certificate.
+        ca_file: The CA that must have signed the server's certificate; "" to use TLS only if the URL does.
     """
 
     timeout: float = 5.0
@@ -53,11 +53,11 @@ class DatabaseOptions:
 
 
 def parse_url(text: str) -> URL:
-    """Returns the URL of a database, with the driver that is used for it.
+    """Parses the URL of a database, and adds the driver to use.
 
     Raises:
-        InvalidArgumentError: It is none, or of a database that is not supported. The message does not
-            show it, since it may hold a password.
+        InvalidArgumentError: The URL is invalid or names an unsupported database. The message does not
+            contain the URL, because that may contain a password.
     """
     try:
         url = make_url(text)
@@ -75,24 +75,22 @@ def parse_url(text: str) -> URL:
             "an SQLite database must be a file: use sqlite:///PATH", reason="BAD_DATABASE_URL"
         )
     if kind != "sqlite" and not url.database:
-        raise InvalidArgumentError(
-            f"the URL of the database names no database: use {_FORMS}", reason="BAD_DATABASE_URL"
-        )
+        raise InvalidArgumentError(f"the URL names no database: use {_FORMS}", reason="BAD_DATABASE_URL")
     return url.set(drivername=_DRIVERS[kind])
 
 
 def make_engine(
     url: URL, options: DatabaseOptions, *, connections: int, reads: bool, takes_long: bool = False
 ) -> Engine:
-    """Returns an engine with a fixed number of connections, which are opened when they are needed.
+    """Returns an engine with a pool of connections, which are opened when they are needed.
 
     Args:
         url: The database, from `parse_url`.
         options: How to connect.
-        connections: As many are open at most.
-        reads: Whether it is for single statements that read; if not, for transactions.
-        takes_long: Whether it is for commands of operators, as migrations: their statements may take as
-            long as they need, but wait no longer than others for locks, since others wait behind them.
+        connections: The maximum number of open connections.
+        reads: Whether the engine is for single statements that read. Otherwise it is for transactions.
+        takes_long: Whether the engine is for operators' commands, such as migrations. Their statements have
+            no time limit, but the usual lock timeout, because other statements queue behind a waiting one.
     """
     kind = url.get_backend_name()
     settings: dict[str, Any] = {}
@@ -100,12 +98,12 @@ def make_engine(
         settings["isolation_level"] = "AUTOCOMMIT" if reads else "READ COMMITTED"
         settings["skip_autocommit_rollback"] = reads
     if kind == "mysql" and not reads:
-        # What is left open is rolled back where it is left; a second ROLLBACK would be a round trip more.
+        # Whoever leaves a transaction open rolls it back. Another ROLLBACK would cost a round trip.
         settings["pool_reset_on_return"] = None
     connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}
     arguments = connect_args[kind](options, takes_long)
     if kind == "postgresql" and reads:
-        # A plan for all values serves none of them well: finds are of many matches or of few.
+        # A generic plan suits no find well, because some have many matches and others few.
         arguments["options"] += " -c plan_cache_mode=force_custom_plan"
     engine = create_engine(
         url,
@@ -113,7 +111,7 @@ def make_engine(
         pool_size=connections,
         max_overflow=0,
         pool_timeout=options.timeout,
-        hide_parameters=True,  # Errors are logged; what users store is not.
+        hide_parameters=True,  # Errors are logged; users' values must not be.
         connect_args=arguments,
         **settings,
     )
@@ -124,11 +122,11 @@ def make_engine(
 
 
 def statement_limit(options: DatabaseOptions) -> float:
-    """Returns the seconds after which MariaDB and MySQL are to end a SELECT that takes too long.
+    """Returns the seconds after which MariaDB and MySQL end a SELECT.
 
-    That is before the driver gives up the connection, so that what is slow can be told from what is away.
-    Only finds have this limit: the time in which the rows are taken counts too, and of a large record it
-    may be long. PostgreSQL, which hands out all rows at once, has a limit for all statements.
+    The limit is shorter than the driver's, which gives up the connection. So a slow statement can be told
+    from a database that is away. Only finds have this limit, because fetching the rows counts too and can
+    take long for a large record. PostgreSQL sends all rows at once, and has a limit for all statements.
     """
     return 2 * _whole_seconds(options) - _BEFORE_THE_DRIVER
 
@@ -142,37 +140,37 @@ def _sqlite_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
-    """A commit is on disk when it returns, and readers do not wait for the writer."""
-    connection.isolation_level = None  # Transactions are begun by `_begin_sqlite`, not by the driver.
+    """Makes commits durable when they return, and lets readers work beside the writer."""
+    connection.isolation_level = None  # `_begin_sqlite` begins transactions, not the driver.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin_sqlite(connection: Any) -> None:
-    # The writer takes its lock at once: a transaction that reads first could not wait for it later.
+    # Take the write lock at once: SQLite does not let a transaction that has read wait for it.
     readonly = connection.get_execution_options().get("readonly", False)
     connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
 
 
 def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     seconds = _whole_seconds(options)
-    # Tables of old servers have defaults of zero for times, which make each change of them an error
-    # where zeros are refused.
+    # Old servers' tables have zero as the default of times. If zeros are refused, each change of such a table
+    # fails.
     no_zeros = "" if takes_long else "NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     arguments: dict[str, Any] = {
         "charset": "utf8mb4",
         "connect_timeout": seconds,
-        # An answer may come late by the wait for a lock, which ends first and is the better error.
+        # Longer than the lock timeout, which gives the better error.
         "read_timeout": None if takes_long else 2 * seconds,
         "write_timeout": 2 * seconds,
-        # A transaction's changes go out together; rows that are found count, changed or not.
+        # Several statements per packet; row counts include matched rows that did not change.
         "client_flag": _MULTI_STATEMENTS | _FOUND_ROWS,
-        # Times are UTC; a value that does not fit is an error, not cut in silence.
+        # Times are UTC. A value that does not fit is an error instead of being truncated.
         "init_command": (
             f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, "
             f"sql_mode = 'STRICT_ALL_TABLES,{no_zeros}ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
-            # A frozen process must not keep others from what it has locked. MySQL has no such setting.
+            # A frozen process must not keep its locks. MySQL has no such setting.
             f" /*M! , idle_transaction_timeout = {seconds} */"
         ),
     }
@@ -189,7 +187,7 @@ def _tls(options: DatabaseOptions) -> ssl.SSLContext:
     except OSError as error:
         raise InvalidArgumentError(
             "the files of options mysql.tls.* cannot be used: "
-            f"{error.strerror or 'they hold no certificate or key'}",
+            f"{error.strerror or 'they contain no certificate or key'}",
             reason="BAD_CONFIG",
         ) from error
     return context
@@ -202,13 +200,13 @@ def _postgresql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, An
         "connect_timeout": max(2, round(options.timeout)),
         "application_name": "spincycle",
         "options": (
-            # A commit that is answered is on disk, whatever the server's default is.
+            # Commits are durable when they return, whatever the server's default is.
             "-c synchronous_commit=on -c timezone=UTC "
             f"-c lock_timeout={milliseconds} -c statement_timeout={longest} "
-            # A frozen process must not keep others from what it has locked.
+            # A frozen process must not keep its locks.
             f"-c idle_in_transaction_session_timeout={milliseconds}"
         ),
-        # A server that is gone without a word is noticed.
+        # Notices a server that disappears without closing the connection.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,

@@ -1,4 +1,4 @@
-"""Transactions of operators' commands: done again when a trouble passes, since servers work beside them."""
+"""Retries the transactions of operators' commands, because servers may use the database meanwhile."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ _LONGEST_PAUSE = 1.0
 def in_transaction(
     engine: Engine, work: Callable[[Connection], _Answer], *, patience: float, reads: bool = False
 ) -> _Answer:
-    """Does work in a transaction and returns its answer once that is committed.
+    """Does work in a transaction, and returns its answer after the commit.
 
     Args:
         engine: Connects to the database.
-        work: What to do. It may be done again after it has been committed, when the answer of its
-            commit was lost; that must do no harm.
-        patience: Seconds for which troubles that pass by themselves are waited out.
-        reads: Whether it only reads, and then keeps nobody from writing.
+        work: Does the work. It must be repeatable: if the answer of a commit is lost, it runs again.
+        patience: Seconds for which a failed transaction is retried.
+        reads: Whether the work only reads. Then it does not block writers.
 
     Raises:
-        SpinCycleError: It could not be done; says why, for an operator.
+        SpinCycleError: The work could not be done. The message is for an operator.
     """
     deadline = time.monotonic() + patience
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-    connected = False  # An address or password that is wrong is told at once.
+    connected = False  # Report a wrong address or password at once.
     while True:
         try:
             with engine.connect().execution_options(readonly=reads) as connection:
@@ -56,5 +55,5 @@ def _commit(connection: Connection) -> None:
     try:
         connection.commit()
     except BaseException:
-        connection.invalidate()  # What a failed commit leaves open is nobody's.
+        connection.invalidate()  # Nobody uses the transaction that a failed commit left open.
         raise

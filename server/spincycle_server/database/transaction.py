@@ -1,8 +1,8 @@
-"""An open transaction whose changes are sent together: one round trip for what would take many.
+"""A transaction that sends its changes together, in one round trip.
 
-Reads go out at once, through SQLAlchemy. Changes of rows (`RowStatement`) are collected, and sent before
-the next read or the commit: on MySQL as the text of many statements in one packet, on PostgreSQL
-through a pipeline, on SQLite one after the other. Statements are compiled once for each dialect.
+Reads are sent at once, through SQLAlchemy. Changes of rows (`RowStatement`) are collected and sent before the
+next read or the commit: on MySQL as many statements in one packet, on PostgreSQL through a pipeline, and on
+SQLite one after the other. Each statement is compiled once per dialect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy.types import TypeEngine
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 
 MAX_TEXT = 1024 * 1024
-"""Characters of statements that are sent at once, unless a single row is longer."""
+"""The maximum length of one packet of statements in characters, unless a single row is longer."""
 
 _EPOCH = datetime(1970, 1, 1)  # in UTC, like the session
 
@@ -30,8 +30,8 @@ class RowStatement:
     """A statement that changes one row for each set of values.
 
     Args:
-        make: Returns the statement for a dialect by its name. Its parameters are named; an INSERT without
-            values has one for each column.
+        make: Returns the statement for the name of a dialect. Its parameters are named. An INSERT without
+            values has one parameter for each column.
     """
 
     def __init__(self, make: Callable[[str], Insert | Update]) -> None:
@@ -39,7 +39,7 @@ class RowStatement:
         self._compiled: dict[str, _Compiled] = {}
 
     def for_dialect(self, dialect: Dialect) -> _Compiled:
-        """Returns the statement as a dialect has it."""
+        """Returns the statement, compiled for a dialect."""
         compiled = self._compiled.get(dialect.name)
         if compiled is None:
             compiled = self._compiled[dialect.name] = _Compiled(self._make(dialect.name), dialect)
@@ -47,10 +47,10 @@ class RowStatement:
 
 
 class _Compiled:
-    """The text of a statement, and how its values are written.
+    """The text of a statement, and how to write its values.
 
     Attributes:
-        text: The statement with a placeholder for each value, as the driver has them.
+        text: The statement with the driver's placeholders.
     """
 
     def __init__(self, statement: Insert | Update, dialect: Dialect) -> None:
@@ -70,14 +70,14 @@ class _Compiled:
         self._head, self._row, self._tail = f"{head} VALUES ", *_row_and_tail(rest)
 
     def parameters(self, row: Mapping[str, Any]) -> list[Any]:
-        """Returns the values of a row as the driver takes them."""
+        """Returns the values of a row as parameters for the driver."""
         return [
             value if process is None else process(value)
             for process, value in zip(self._processors, self._values(row), strict=True)
         ]
 
     def texts(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-        """Returns the statements for some rows with the values in them, for MySQL."""
+        """Yields statements for some rows as MySQL text that includes the values."""
         written = (
             tuple([write(value) for write, value in zip(self._literals, self._values(row), strict=True)])
             for row in rows
@@ -101,10 +101,10 @@ _Changes: TypeAlias = Sequence[tuple[_Compiled, Sequence[Mapping[str, Any]]]]
 
 
 class Transaction:
-    """What a write does its work in.
+    """An open transaction.
 
     Args:
-        connection: Has the transaction open.
+        connection: The connection, on which the transaction is open.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -114,23 +114,23 @@ class Transaction:
 
     @property
     def dialect_name(self) -> str:
-        """The kind of database: sqlite, mysql or postgresql."""
+        """The name of the dialect: sqlite, mysql or postgresql."""
         return self._dialect.name
 
     def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
-        """Runs a statement at once, after all changes so far."""
+        """Sends the changes so far, then runs a statement."""
         self.flush()
         return self.connection.execute(statement, parameters)
 
     def change(
         self, statement: RowStatement, rows: Sequence[Mapping[str, Any]], *, first: bool = False
     ) -> None:
-        """Changes rows, before the next statement is run or the transaction is committed.
+        """Collects changes, which are sent before the next statement or the commit.
 
         Args:
-            statement: What to do.
-            rows: The values, one set a row.
-            first: Whether to do it before the other changes that wait.
+            statement: The statement to run for each row.
+            rows: The values of each row.
+            first: Whether to run it before the other collected changes.
         """
         if rows:
             place = 0 if first else len(self._changes)
@@ -140,25 +140,25 @@ class Transaction:
         """Sends all changes so far.
 
         Raises:
-            Exception: What the driver raises; the transaction is then to be rolled back.
+            Exception: The driver's error. The transaction must then be rolled back.
         """
         self._send(commits=False)
 
     def commit(self) -> None:
-        """Sends all changes so far and commits, in one round trip where there are changes.
+        """Sends all changes so far and commits, in one round trip if there are changes.
 
         Raises:
-            Exception: As `flush`. Whether it is committed is not known if the connection broke.
+            Exception: See `flush`. If the connection broke, the transaction may or may not be committed.
         """
         self._send(commits=True)
-        self.connection.commit()  # Sends nothing where no transaction is open any more.
+        self.connection.commit()  # Sends nothing if no transaction is open any more.
 
     def _send(self, *, commits: bool) -> None:
         changes, self._changes = self._changes, []
         if not changes:
             return
         driver: Any = self.connection.connection.driver_connection
-        # Closed whatever happens: SQLite keeps a closed connection, and its locks, while a cursor is open.
+        # Always close the cursor: while one is open, SQLite keeps a closed connection and its locks.
         with contextlib.closing(driver.cursor()) as cursor:
             if self._dialect.name == "mysql":
                 _send_texts(cursor, changes, last="COMMIT" if commits else "")
@@ -192,14 +192,14 @@ def _send_texts(cursor: Any, changes: _Changes, last: str) -> None:
 
 
 def _run_texts(cursor: Any, texts: Sequence[str]) -> None:
-    # As bytes: those of blobs are no text.
+    # As bytes, because blobs are not text.
     cursor.execute(";\n".join(texts).encode(errors="surrogateescape"))
-    while cursor.nextset():  # An error of a later statement is raised here.
+    while cursor.nextset():  # Raises errors of later statements.
         pass
 
 
 def _row_and_tail(rest: str) -> tuple[str, str]:
-    """Splits what stands behind VALUES into the values of a row and what follows them."""
+    """Splits the text after VALUES into the values of a row and the rest."""
     depth = 0
     for index, sign in enumerate(rest):
         depth += (sign == "(") - (sign == ")")
@@ -214,7 +214,7 @@ def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] 
 
 
 def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
-    """Returns what writes a value of a type as MySQL has it in a statement."""
+    """Returns the function that writes values of a type as MySQL literals."""
     if isinstance(kind, Ascii):
         return _text_literal
     if isinstance(kind, Microseconds):
@@ -231,8 +231,8 @@ def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
     raise TypeError(f"values of type {kind!r} are not written")
 
 
-# Our sessions set a sql_mode without NO_BACKSLASH_ESCAPES. Statements have their length with them, so that
-# all else may stand in a literal as it is.
+# Sessions of this program set a sql_mode without NO_BACKSLASH_ESCAPES, so a backslash escapes. Packets carry
+# their length, so all other bytes may appear in a literal.
 
 
 def _text_literal(value: str | None) -> str:
@@ -244,7 +244,7 @@ def _text_literal(value: str | None) -> str:
 
 
 def _blob_literal(value: bytes | None) -> str:
-    # What is no ASCII goes through as it is: the whole text is encoded the same way.
+    # Bytes that are not ASCII pass unchanged: the whole text is encoded in the same way.
     return "NULL" if value is None else f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
 
 

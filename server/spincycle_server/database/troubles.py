@@ -1,4 +1,4 @@
-"""Troubles of databases: which pass by themselves, and what they are for users."""
+"""Classifies errors of databases, and translates them for users and operators."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycle
 
 
 class Trouble(Enum):
-    """What a failed statement or transaction tells of the database."""
+    """Why a statement or transaction failed."""
 
     CONFLICT = auto()
-    """Another transaction was in the way: the same one may be done again at once."""
+    """Another transaction was in the way. The transaction can be retried at once."""
 
     DUPLICATE = auto()
-    """There is a row of that key already: somebody was faster, or will always have been."""
+    """A row with the same key exists. A retry helps if another transaction inserted it just now."""
 
     AWAY = auto()
-    """The connection was lost, or there is none to be had: it may be there again in a while."""
+    """The connection was lost or cannot be made. The database may come back soon."""
 
     UNUSABLE = auto()
-    """The database cannot do it now, as with a full disk; somebody has to see to it."""
+    """The database cannot do its work, for example because its disk is full. An operator must act."""
 
     TOO_LARGE = auto()
-    """A value is larger than the database takes."""
+    """A value is larger than the database allows."""
 
     FAULT = auto()
-    """The statement is wrong, or a value does not fit."""
+    """The statement is invalid, or a value does not fit."""
 
 
 _MYSQL_CONFLICTS = frozenset({1020, 1205, 1213})
@@ -49,7 +49,7 @@ _POSTGRESQL_UNUSABLE = ("53", "54", "55", "58", "28", "3D", "42501")
 
 
 def trouble_of(error: Exception) -> Trouble:
-    """Returns what an error tells of the database."""
+    """Classifies an error."""
     if isinstance(error, PoolTimeoutError):
         return Trouble.AWAY
     if isinstance(error, DBAPIError) and error.connection_invalidated:
@@ -64,9 +64,9 @@ def trouble_of(error: Exception) -> Trouble:
 
 
 def was_ended(error: DBAPIError) -> bool:
-    """Whether the database ended the statement, which took too long, and is there itself.
+    """Whether the database itself ended the statement because it took too long.
 
-    Of a write or of a read by a key that takes so long, `trouble_of` says that the database is away.
+    `trouble_of` classifies the same error as AWAY, because no other statement should ever take that long.
     """
     cause = error.orig
     if type(cause).__module__.startswith("pymysql"):
@@ -88,13 +88,13 @@ def _of_mysql(cause: BaseException | None) -> Trouble:
         return Trouble.CONFLICT
     if code in _MYSQL_AWAY:
         return Trouble.AWAY
-    # An error that pymysql makes itself, as when the connection was closed under it, has no such code.
+    # Errors that pymysql raises itself have no such code, for example if the connection was closed.
     return Trouble.UNUSABLE if code in _MYSQL_UNUSABLE else Trouble.FAULT
 
 
 def _of_postgresql(cause: BaseException | None) -> Trouble:
     code = getattr(cause, "sqlstate", None)
-    if code is None:  # no connection could be made, or it broke
+    if code is None:  # The connection could not be made, or it broke.
         return Trouble.AWAY if _is_called(cause, "OperationalError") else Trouble.FAULT
     if code == "23505":
         return Trouble.DUPLICATE
@@ -108,7 +108,7 @@ def _of_postgresql(cause: BaseException | None) -> Trouble:
 
 
 def _is_called(cause: object, name: str) -> bool:
-    """Whether an error is of a class of this name: drivers that are not used are not loaded."""
+    """Whether an error's class has this name. Comparing names does not load drivers that are not used."""
     return any(kind.__name__ == name for kind in type(cause).__mro__)
 
 
@@ -130,24 +130,22 @@ def _is_of_driver(error: Exception) -> bool:
 
 
 def translate(error: Exception) -> SpinCycleError:
-    """Returns what an error of the database is for users. Statements, values and addresses stay out of it."""
+    """Translates an error of the database for users, without statements, values and addresses."""
     if isinstance(error, SpinCycleError):
         return error
     if not isinstance(error, SQLAlchemyError) and not _is_of_driver(error):
-        return InternalError("internal error: the server's log says more")
+        return InternalError("internal error: see the server's log")
     trouble = trouble_of(error)
     if trouble is Trouble.TOO_LARGE:
         return InvalidArgumentError(
-            "it is larger than the database takes at once: send less, or have its limit raised",
+            "the request is larger than the database allows: send less, or have its limit raised",
             reason="TOO_LARGE_TO_STORE",
         )
     if trouble is Trouble.FAULT:
-        return InternalError(
-            "the database refused a change: the server's log says more", reason="DATABASE_ERROR"
-        )
+        return InternalError("the database refused a change: see the server's log", reason="DATABASE_ERROR")
     why = {
         Trouble.CONFLICT: "it is too busy",
-        Trouble.DUPLICATE: "somebody else does the same",
+        Trouble.DUPLICATE: "another transaction does the same",
         Trouble.AWAY: "it does not answer",
         Trouble.UNUSABLE: "it cannot do its work, the server's log says why",
     }[trouble]
@@ -155,10 +153,9 @@ def translate(error: Exception) -> SpinCycleError:
 
 
 def translate_for_operator(error: Exception, url: URL) -> SpinCycleError:
-    """Returns what an error is for who starts a server or a command: with the words of the database.
+    """Translates an error for the operator who starts a server or a command, with the database's own words.
 
-    They name users, hosts and databases, and say what to see to. A password is never among them, nor
-    is any statement.
+    The words name users, hosts and databases. They never contain a password or a statement.
     """
     translated = translate(error)
     if translated is error or not isinstance(error, DBAPIError) or translated.reason == "INTERNAL":

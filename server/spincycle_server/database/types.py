@@ -1,6 +1,6 @@
-"""Column types that keep the same values on every database.
+"""Column types that behave the same on every database.
 
-Ids are compared byte by byte, and times are kept in microseconds, on every database.
+Ids are compared byte by byte. Times have microseconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TEXT_BYTES = 65_535
 
 
 class Ascii(TypeDecorator[str]):
-    """A short ASCII text that is compared byte by byte: BINARY or VARBINARY on MySQL, as in the original."""
+    """A short ASCII text, compared byte by byte: BINARY or VARBINARY on MySQL, as in the original."""
 
     impl = String
     cache_ok = True
@@ -39,7 +39,7 @@ class Ascii(TypeDecorator[str]):
         return dialect.type_descriptor(String(self.length))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        """Gives MySQL bytes, and no database a zero byte, which PostgreSQL refuses."""
+        """Encodes text for MySQL, and replaces zero bytes, which PostgreSQL refuses."""
         if value is not None and "\0" in value:
             value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
         if value is None or dialect.name != "mysql":
@@ -47,17 +47,17 @@ class Ascii(TypeDecorator[str]):
         return value.encode()
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        """Takes MySQL's bytes, without the zeros that pad a short id."""
+        """Decodes MySQL's bytes, and strips the zero bytes that pad a short id."""
         if isinstance(value, bytes):
             return value.rstrip(b"\0").decode(errors="replace")
         return None if value is None else str(value)
 
 
 class BoundedText(TypeDecorator[str]):
-    """A text that is cut to what its column holds, and freed of what PostgreSQL cannot store.
+    """A text that is truncated to fit its column. Zero bytes are replaced, because PostgreSQL refuses them.
 
     Args:
-        length: Characters of a VARCHAR; None: a TEXT, of which MySQL keeps 65,535 bytes.
+        length: The length of a VARCHAR in characters; None for a TEXT, which on MySQL holds 65,535 bytes.
     """
 
     impl = Text
@@ -72,7 +72,7 @@ class BoundedText(TypeDecorator[str]):
         return dialect.type_descriptor(Text() if self.length is None else String(self.length))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Cuts it."""
+        """Truncates the text and replaces zero bytes."""
         if value is None:
             return None
         if "\0" in value:
@@ -84,12 +84,12 @@ class BoundedText(TypeDecorator[str]):
         return value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        """Takes bytes too, which a column of an original database may hold."""
+        """Decodes bytes, which a column of an original's database may hold."""
         return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 class Microseconds(TypeDecorator[int]):
-    """A time in microseconds since the Unix epoch: TIMESTAMP(6) where there is such a type."""
+    """A time in microseconds since the Unix epoch, stored as TIMESTAMP(6) except on SQLite."""
 
     impl = BigInteger
     cache_ok = True
@@ -103,14 +103,14 @@ class Microseconds(TypeDecorator[int]):
         return dialect.type_descriptor(BigInteger())
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        """Gives databases with a type for times a time."""
+        """Converts to a datetime, except on SQLite."""
         if value is None or dialect.name == "sqlite":
             return value
         time = _EPOCH + value * _MICROSECOND
         return time if dialect.name == "postgresql" else time.replace(tzinfo=None)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        """Takes a time, which is UTC."""
+        """Converts a datetime, which is in UTC."""
         if isinstance(value, datetime):
             return (value.replace(tzinfo=value.tzinfo or UTC) - _EPOCH) // _MICROSECOND
         return None if value is None else int(value)
@@ -127,10 +127,10 @@ class StateNumber(TypeDecorator[int]):
         return dialect.type_descriptor(mysql.TINYINT() if dialect.name == "mysql" else SmallInteger())
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
-        """Makes it a plain number: not all drivers know enums."""
+        """Converts enums to plain numbers, because some drivers do not know enums."""
         return None if value is None else int(value)
 
 
 def blob() -> TypeEngine[bytes]:
-    """Returns a type for bytes of any length: MySQL needs its longest kind."""
+    """Returns a type for bytes of any length: LONGBLOB on MySQL."""
     return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")

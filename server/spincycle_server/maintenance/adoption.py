@@ -1,4 +1,4 @@
-"""Taking over the database of an original Spin Cycle: what its requests lack is added to new tables."""
+"""Adopts the database of an original Spin Cycle: adds the rows that its requests lack in the new tables."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from spincycle_server.store.rows import arg_rows
 from spincycle_server.store.schema import request_archives, request_args, requests
 
 _PAGE = 200
-"""Requests of one transaction."""
+"""Requests per transaction."""
 
 
 def index_args(engine: Engine, *, patience: float) -> int:
-    """Makes the requests of an original findable by their args, which it kept in its archives alone.
+    """Indexes the args of an original's requests, which are stored only in the archives.
 
-    Adds rows to a table of this project, in small transactions, and can be done again at any time:
-    it sees to the requests that have no such rows. Originals use MySQL; elsewhere there is nothing to do.
+    Adds the missing rows of `request_args` in small transactions, and can be run again at any time. Does
+    nothing on databases other than MySQL and MariaDB, because originals use no others.
 
     Args:
         engine: Connects to the database.
-        patience: Seconds for which troubles that pass are waited out.
+        patience: Seconds to wait for the database to come back.
 
     Returns:
-        The number of requests that got rows.
+        The number of requests whose args were indexed.
 
     Raises:
         SpinCycleError: The database cannot be used.
@@ -74,6 +74,6 @@ def _rows(request_id: str, created_at: int, args: bytes | None) -> list[dict[str
     request = Request()
     try:
         decode_into(request, args or b"[]", "args")
-    except InvalidArgumentError:  # It cannot be shown either, and is nothing to stop at.
+    except InvalidArgumentError:  # Such args cannot be shown either, so they must not stop the migration.
         return []
     return arg_rows(request_id, created_at, request.args)

@@ -1,4 +1,4 @@
-"""What `spincycle migrate` does: brings a database up to date, says how it stands, shows the statements."""
+"""The actions of `spincycle migrate`: upgrade a database, check its schema, and print the SQL."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from spincycle_server.store import migrations
 from spincycle_server.store.migrations import Revisions
 
 _SQLITE_WAIT = 60.0
-"""Seconds that a migration of an SQLite file waits for another one."""
+"""Seconds that a migration of an SQLite file waits for another migration."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Upgrade:
-    """What was done to a database.
+    """The result of an upgrade.
 
     Attributes:
-        revisions: The revision that it had, and the one that it has.
-        indexed: Requests of an original Spin Cycle that can be found by their args from now on.
+        revisions: The revisions before and after.
+        indexed: The number of an original's requests whose args were indexed.
     """
 
     revisions: Revisions
@@ -34,14 +34,14 @@ class Upgrade:
 
 
 def upgrade_database(url: str, options: DatabaseOptions) -> Upgrade:
-    """Brings a database up to date. One process does it at a time, others wait for it.
+    """Brings a database up to date. Only one process does it at a time, while others wait.
 
-    What was interrupted can be done again. No row that is there is changed.
+    An interrupted upgrade can be run again. Existing rows are not changed.
 
     Raises:
-        InvalidArgumentError: The URL is none that can be used.
-        FailedPreconditionError: The database is from a newer version of this program.
-        UnavailableError: The database cannot be used, or another process is at it for too long.
+        InvalidArgumentError: The URL is invalid or names an unsupported database.
+        FailedPreconditionError: The schema is newer than this program's.
+        UnavailableError: The database cannot be used, or another process has been migrating for too long.
     """
     with _engine(url, options) as engine:
         revisions = in_transaction(engine, migrations.upgrade, patience=options.timeout)
@@ -49,11 +49,11 @@ def upgrade_database(url: str, options: DatabaseOptions) -> Upgrade:
 
 
 def check_database(url: str, options: DatabaseOptions) -> str:
-    """Returns the revision of a database that is up to date. Changes nothing; an SQLite file is not made.
+    """Returns the revision of a database that is up to date. Changes nothing, and creates no SQLite file.
 
     Raises:
-        InvalidArgumentError: The URL is none that can be used.
-        FailedPreconditionError: The database is behind, or from a newer version of this program.
+        InvalidArgumentError: The URL is invalid or names an unsupported database.
+        FailedPreconditionError: The schema is older or newer than this program's.
         UnavailableError: The database cannot be used.
     """
     with _engine(url, options, looks=True) as engine:
@@ -62,11 +62,11 @@ def check_database(url: str, options: DatabaseOptions) -> str:
 
 
 def upgrade_sql(url: str, options: DatabaseOptions) -> str:
-    """Returns the statements that `upgrade_database` would run to change the schema; "" if none.
+    """Returns the statements with which `upgrade_database` would change the schema; "" if it is current.
 
     Raises:
-        InvalidArgumentError: The URL is none that can be used.
-        FailedPreconditionError: The database is from a newer version of this program.
+        InvalidArgumentError: The URL is invalid or names an unsupported database.
+        FailedPreconditionError: The schema is newer than this program's.
         UnavailableError: The database cannot be used.
     """
     with _engine(url, options, looks=True) as engine:
@@ -85,7 +85,7 @@ def _engine(url: str, options: DatabaseOptions, *, looks: bool = False) -> Itera
     if parsed.get_backend_name() == "sqlite":
         options = dataclasses.replace(options, timeout=max(options.timeout, _SQLITE_WAIT))
         if looks and not Path(str(parsed.database)).exists():
-            parsed = make_url("sqlite://")  # As a file that is empty, which is not made.
+            parsed = make_url("sqlite://")  # Behaves like an empty file, but creates none.
     engine = make_engine(parsed, options, connections=1, reads=False, takes_long=True)
     try:
         yield engine

@@ -1,8 +1,8 @@
-"""Retention: requests that ended long ago are deleted with all their rows, in small transactions.
+"""Retention: deletes requests that ended long ago, with all their rows, in small transactions.
 
-Servers go on meanwhile: each transaction deletes a bounded number of rows and locks nothing but rows
-of requests that have ended. Between transactions there is a pause as long as the last one took. What
-was interrupted goes on when it is run again.
+Servers can run meanwhile: each transaction deletes a bounded number of rows, and locks only rows of ended
+requests. After each transaction there is a pause as long as the transaction took. If retention is
+interrupted, the next run continues.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_REQUESTS = 50
 """Requests that one transaction deletes."""
 
 MAX_LOG_ENTRIES = 500
-"""Entries of job logs that one transaction deletes; a larger log takes several."""
+"""Job log entries that one transaction deletes; a larger log takes several transactions."""
 
 _SHORTEST_PAUSE = 0.005
 _LONGEST_PAUSE = 1.0
@@ -46,14 +46,14 @@ class _Batch(NamedTuple):
 
 
 class Retention:
-    """Deletes old requests of a database.
+    """Deletes old requests from a database.
 
     Args:
         url: The database.
         options: How to connect.
 
     Raises:
-        InvalidArgumentError: The URL is none that can be used.
+        InvalidArgumentError: The URL is invalid or names an unsupported database.
     """
 
     def __init__(self, url: str, options: DatabaseOptions) -> None:
@@ -65,23 +65,23 @@ class Retention:
         self._engine.dispose()
 
     def check(self) -> None:
-        """Does nothing when the database can be used.
+        """Raises unless the database can be used.
 
         Raises:
-            FailedPreconditionError: It is behind, or from a newer version of this program.
-            UnavailableError: It cannot be used.
+            FailedPreconditionError: The schema is older or newer than this program's.
+            UnavailableError: The database cannot be used.
         """
         in_transaction(self._engine, migrations.check_schema, patience=self._patience, reads=True)
 
     def cutoff(self, age: int) -> int:
-        """Returns the time that was some microseconds ago by the database's clock."""
+        """Returns the time `age` microseconds ago, by the database's clock."""
         return in_transaction(self._engine, database_now, patience=self._patience, reads=True) - age
 
     def count(self, before: int) -> dict[State, int]:
-        """Returns how many requests ended before a time, by the state that they ended in.
+        """Returns how many requests ended before a time, by final state.
 
         Args:
-            before: In microseconds since the Unix epoch.
+            before: The time in microseconds since the Unix epoch.
         """
         count = partial(_count, before=before)
         return in_transaction(self._engine, count, patience=self._patience, reads=True)
@@ -92,17 +92,17 @@ class Retention:
         """Deletes the requests that ended before a time, oldest first.
 
         Args:
-            before: In microseconds since the Unix epoch.
-            progress: Is told how many requests and entries of job logs each transaction deleted.
-            is_interrupted: Is asked between transactions whether to go on.
+            before: The time in microseconds since the Unix epoch.
+            progress: Called after each transaction with the numbers of deleted requests and log entries.
+            is_interrupted: Called between transactions; returns whether to stop.
 
         Returns:
-            Whether all are gone; False when it was interrupted.
+            Whether all such requests are deleted; False if the run was interrupted.
 
         Raises:
-            UnavailableError: The database cannot be used; what was told of is deleted.
+            UnavailableError: The database cannot be used. What `progress` was called with is deleted.
         """
-        # Keys first: once a request is gone, none may lead to it.
+        # Keys first: no key may refer to a deleted request.
         for delete_batch in (_delete_keys, _delete_requests):
             while True:
                 if is_interrupted():
@@ -114,7 +114,7 @@ class Retention:
                 if batch is None:
                     break
                 progress(batch.requests, batch.log_entries)
-                # Half of the time is the servers'.
+                # Leave half of the time to the servers.
                 time.sleep(min(max(time.monotonic() - began, _SHORTEST_PAUSE), _LONGEST_PAUSE))
         return True
 
@@ -129,7 +129,7 @@ def _count(connection: Connection, before: int) -> dict[State, int]:
 
 
 def _delete_keys(connection: Connection, before: int) -> _Batch | None:
-    """Deletes idempotency keys of requests that are about to be deleted. Returns None when there are none."""
+    """Deletes idempotency keys of requests that will be deleted. Returns None if there are none."""
     keys = connection.scalars(
         select(idempotency_keys.c.key_hash)
         .join(requests, requests.c.request_id == idempotency_keys.c.request_id)
@@ -143,7 +143,7 @@ def _delete_keys(connection: Connection, before: int) -> _Batch | None:
 
 
 def _delete_requests(connection: Connection, before: int) -> _Batch | None:
-    """Deletes some requests, or a part of their logs. Returns what it was; None when there are none."""
+    """Deletes some requests, or a part of their logs. Returns what it deleted; None if there was nothing."""
     ids = connection.scalars(
         select(requests.c.request_id)
         .where(_has_ended(before))
@@ -152,7 +152,7 @@ def _delete_requests(connection: Connection, before: int) -> _Batch | None:
     ).all()
     if not ids:
         return None
-    # Under their locks they are looked at again: nobody may have begun to change one.
+    # Check again under locks, because another transaction may have changed a request.
     ended = connection.scalars(
         select(requests.c.request_id)
         .where(requests.c.request_id.in_(ids), _has_ended(before))
@@ -166,7 +166,7 @@ def _delete_requests(connection: Connection, before: int) -> _Batch | None:
         .limit(MAX_LOG_ENTRIES + 1)
     ).all()
     is_rest = len(entries) <= MAX_LOG_ENTRIES
-    # Whole requests go as far as the limit reaches; the log of a larger one goes piece by piece before it.
+    # Delete whole requests up to the limit. A larger log is deleted in parts before its request.
     done = ended if is_rest else [one for one in ended if one < entries[-1].request_id]
     _delete_entries(connection, [tuple(entry) for entry in entries[:MAX_LOG_ENTRIES]])
     for table in _TABLES:
@@ -178,6 +178,6 @@ def _delete_requests(connection: Connection, before: int) -> _Batch | None:
 def _delete_entries(connection: Connection, keys: Sequence[tuple[str, str, int]]) -> None:
     if keys:
         key = tuple_(job_log.c.request_id, job_log.c.job_id, job_log.c["try"])
-        # The first condition is for PostgreSQL, which takes twice as long by the other one alone.
+        # With the second condition alone, PostgreSQL takes twice as long.
         ids = {request_id for request_id, _, _ in keys}
         connection.execute(delete(job_log).where(job_log.c.request_id.in_(ids), key.in_(keys)))

@@ -82,9 +82,8 @@ class Assign(StateWrite):
             jr_url=self.runner.url,
             started_at=row["started_at"] or self.now,
         )
-        if (
-            self.expected_state == State.RUNNING
-        ):  # A suspended chain from before the lost assignment is out of date.
+        if self.expected_state == State.RUNNING:
+            # A suspended chain from before the lost assignment is out of date.
             rows.drop_suspended(self.request_id, for_good=False)
         return Assignment(request_id=self.request_id, epoch=epoch)
 

@@ -17,7 +17,7 @@ from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
 from spincycle_grpc.wire import encode
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
-from spincycle_server.database.reader import Reader
+from spincycle_server.database.read_pool import ReadPool
 from spincycle_server.store import (
     finding,
     idempotency_keys,
@@ -52,7 +52,7 @@ class Store:
 
     def __init__(self, engine: Engine, read_engine: Engine, options: DatabaseOptions) -> None:
         self._engine = engine
-        self._reader = Reader(read_engine, threads=options.connections, patience=options.timeout)
+        self._reader = ReadPool(read_engine, threads=options.connections, patience=options.timeout)
         self._statement_limit = statement_limit(options)
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
         # New requests depend on no other write, so they have their own writer. SQLite allows only one.

@@ -26,7 +26,7 @@ _LOCK_WAIT = 60
 
 
 class SchemaState(Enum):
-    """How a database's schema stands to this program's."""
+    """How a database's schema compares with this program's."""
 
     CURRENT = auto()
     BEHIND = auto()
@@ -34,19 +34,19 @@ class SchemaState(Enum):
 
 
 class Revisions(NamedTuple):
-    """Two revisions of the schema; "" is that of a database of no revision, as an original's."""
+    """Two revisions of the schema; "" for a database without a revision, such as an original's."""
 
     before: str
     after: str
 
 
 def revisions(connection: Connection) -> Revisions:
-    """Returns the revision that a database has, and the one that this program wants."""
+    """Returns the revision of a database, and the newest revision that this program knows."""
     return Revisions(_present(connection), _newest())
 
 
 def state_of_schema(connection: Connection) -> SchemaState:
-    """Returns whether a database is up to date, behind, or from a newer version of this program."""
+    """Returns whether a database's schema is current, older, or newer than this program's."""
     script = ScriptDirectory.from_config(_config())
     revisions = {revision.revision for revision in script.walk_revisions()}
     present = set(MigrationContext.configure(connection).get_current_heads())
@@ -56,32 +56,33 @@ def state_of_schema(connection: Connection) -> SchemaState:
 
 
 def check_schema(connection: Connection) -> None:
-    """Does nothing when the database is up to date.
+    """Raises unless the schema of a database is current.
 
     Raises:
-        FailedPreconditionError: It is behind, or from a newer version of this program.
+        FailedPreconditionError: The schema is older (reason DATABASE_BEHIND) or newer (reason
+            DATABASE_TOO_NEW) than this program's.
     """
     state = state_of_schema(connection)
     if state is SchemaState.AHEAD:
         raise _too_new()
     if state is SchemaState.BEHIND:
         raise FailedPreconditionError(
-            "the database is behind this program: run `spincycle migrate` with the same --db",
+            "the database is older than this program: run `spincycle migrate` with the same --db",
             reason="DATABASE_BEHIND",
         )
 
 
 def upgrade(connection: Connection) -> Revisions:
-    """Brings a database up to date. One process does it at a time; others wait for it.
+    """Brings a database up to date. Only one process does it at a time, while others wait.
 
-    What was interrupted can be done again: what is there already is left alone.
+    An interrupted upgrade can be run again: it adds only what is missing.
 
     Returns:
-        The revision that it had, and the one that it has; the same when there was nothing to do.
+        The revisions before and after, which are equal if there was nothing to do.
 
     Raises:
-        FailedPreconditionError: The database is from a newer version of this program.
-        UnavailableError: Another process is at it for too long.
+        FailedPreconditionError: The schema is newer than this program's.
+        UnavailableError: Another process has been migrating for too long. Reason: MIGRATING.
     """
     with _alone(connection):
         state = state_of_schema(connection)
@@ -94,10 +95,10 @@ def upgrade(connection: Connection) -> Revisions:
 
 
 def write_sql(connection: Connection, output: TextIO) -> None:
-    """Writes the statements that `upgrade` would run, and runs none.
+    """Writes the statements that `upgrade` would run, without running them.
 
     Raises:
-        FailedPreconditionError: The database is from a newer version of this program.
+        FailedPreconditionError: The schema is newer than this program's.
     """
     if state_of_schema(connection) is SchemaState.AHEAD:
         raise _too_new()
@@ -106,10 +107,10 @@ def write_sql(connection: Connection, output: TextIO) -> None:
     if current == _newest():
         return
     if not current and "alembic_version" in config.attributes["present"].columns:
-        # Left by a migration that was interrupted; Alembic's first statement makes it.
+        # An interrupted migration left the table, and Alembic's first statement creates it.
         output.write("DROP TABLE alembic_version;\n\n")
     if connection.dialect.name == "mysql":
-        # As the program's own connections: tables of old servers have defaults that some modes refuse.
+        # The mode of the program's own connections. Stricter modes refuse defaults of old servers' tables.
         output.write("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION';\n\n")
     config.output_buffer = output
     command.upgrade(config, f"{current or 'base'}:head", sql=True)
@@ -134,23 +135,23 @@ def _config(connection: Connection | None = None) -> Config:
 
 def _too_new() -> FailedPreconditionError:
     return FailedPreconditionError(
-        "the database was made by a newer version of this program: use that one, or another database",
+        "the database belongs to a newer version of this program: use that version, or another database",
         reason="DATABASE_TOO_NEW",
     )
 
 
 @contextlib.contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """Holds a lock that is the whole database's. SQLite's transaction is one already."""
+    """Holds a lock on the whole database. For SQLite, the transaction itself is that lock."""
     if connection.dialect.name == "mysql":
-        # The lock's name is the whole server's, so the database's is in it; names may have 64 characters.
+        # Lock names are server-wide, so the name includes the database. It may have 64 characters.
         name = func.left(func.concat(_LOCK_NAME, " ", func.md5(func.database())), 64)
         if connection.scalar(select(func.get_lock(name, _LOCK_WAIT))) != 1:
             raise _busy()
         try:
             yield
         finally:
-            # A connection that broke has released it.
+            # A broken connection has released the lock.
             if not connection.invalidated:
                 connection.scalar(select(func.release_lock(name)))
         return
@@ -160,7 +161,7 @@ def _alone(connection: Connection) -> Iterator[None]:
 
 
 def _lock_postgresql(connection: Connection) -> None:
-    """Waits longer for the lock than statements wait for those of tables."""
+    """Takes the lock. Waits longer for it than statements wait for locks on tables."""
     before = connection.scalar(text("SHOW lock_timeout"))
     connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}s'"))
     try:
@@ -173,4 +174,4 @@ def _lock_postgresql(connection: Connection) -> None:
 
 
 def _busy() -> UnavailableError:
-    return UnavailableError("another process migrates the database: try again", reason="MIGRATING")
+    return UnavailableError("another process is migrating the database: try again later", reason="MIGRATING")

@@ -1,4 +1,4 @@
-"""What Alembic runs for each command: the migrations, on the connection that it was given, or as SQL text."""
+"""Runs the migrations for Alembic: on the connection of the command, or as SQL text."""
 
 from alembic import context
 
@@ -11,7 +11,7 @@ if context.is_offline_mode():
         target_metadata=metadata,
         output_buffer=context.config.output_buffer,
         literal_binds=True,
-        # What can be done as a whole or not at all is: on SQLite too, whatever Alembic thinks of it.
+        # SQLite can roll back changes of the schema too, although Alembic assumes otherwise.
         transactional_ddl=_connection.dialect.name != "mysql",
     )
 else:

@@ -1,8 +1,7 @@
-"""What a database has already, and how to add what it lacks.
+"""Adds the tables, columns and indexes that a database lacks.
 
-MySQL commits each change of its schema by itself. So that a migration that was interrupted can be run
-again, and so that a database that the original filled can be taken over, a migration adds what is
-not there yet and leaves the rest alone.
+MySQL commits each change of the schema separately. So a migration adds only what is missing. This way an
+interrupted migration can be run again, and the database of an original Spin Cycle can be adopted.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ _COLLATIONS = sa.text(
 
 @dataclass
 class Present:
-    """The tables of a database: for each its columns with their types, its indexes with their columns.
+    """The schema that a database has: the columns of each table with types, its indexes with columns.
 
     Attributes:
-        collations: On MySQL, those of columns that hold text, by table and column.
+        collations: On MySQL, the collations of text columns, by table and column.
     """
 
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -43,7 +42,7 @@ class Present:
 
 
 def look(connection: Connection) -> Present:
-    """Returns what a database has."""
+    """Reads the schema of a database."""
     inspector = sa.inspect(connection)
     present = Present()
     for table in inspector.get_table_names():
@@ -66,9 +65,9 @@ def _present() -> Present:
 def add_table(
     name: str, columns: Sequence[sa.Column[Any]], indexes: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Adds a table, if there is none of its name, and those of its indexes that it lacks.
+    """Adds a table if it is missing, and its missing indexes.
 
-    An index that is on the same columns under another name will do.
+    An index on the same columns with another name counts as present.
     """
     present = _present()
     if name not in present.columns:
@@ -78,7 +77,7 @@ def add_table(
 
 
 def add_indexes(table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]]) -> None:
-    """Adds indexes, if the table has none of their names or on their columns."""
+    """Adds the indexes that are missing by both name and columns."""
     there = _present().indexes.setdefault(table, {})
     for index, on in indexes.items():
         columns = tuple(str(column) for column in on)
@@ -88,13 +87,13 @@ def add_indexes(table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]]
 
 
 def drop_index(table: str, index: str) -> None:
-    """Drops an index, if it is there."""
+    """Drops an index if it exists."""
     if _present().indexes.setdefault(table, {}).pop(index, None) is not None:
         op.drop_index(index, table)
 
 
 def add_column(table: str, column: sa.Column[Any]) -> None:
-    """Adds a column, if the table has none of its name."""
+    """Adds a column if it is missing."""
     columns = _present().columns[table]
     if column.name not in columns:
         op.add_column(table, column)
@@ -102,7 +101,7 @@ def add_column(table: str, column: sa.Column[Any]) -> None:
 
 
 def widen_mysql(table: str, column: str, narrow: Sequence[type], wide: Any, *, nullable: bool) -> None:
-    """Gives a column of a MySQL table a larger type, if it has one of the narrow ones."""
+    """Widens a column of a MySQL table if it has one of the narrow types."""
     if op.get_context().dialect.name != "mysql":
         return
     columns = _present().columns[table]
@@ -112,7 +111,7 @@ def widen_mysql(table: str, column: str, narrow: Sequence[type], wide: Any, *, n
 
 
 def widen_mysql_text(table: str, column: str, *, nullable: bool) -> None:
-    """Has a column of a MySQL table hold all of Unicode, compared as before. utf8mb3 holds a part."""
+    """Widens a text column of a MySQL table from utf8mb3 to utf8mb4, with the same kind of comparison."""
     present = _present()
     collation = present.collations.get((table, column), "utf8mb4")
     if op.get_context().dialect.name != "mysql" or collation.startswith("utf8mb4"):
@@ -131,4 +130,4 @@ def widen_mysql_text(table: str, column: str, *, nullable: bool) -> None:
 _COMPARISONS = frozenset({"bin", "general_ci", "unicode_ci"})
 
 BLOBS = (mysql.BLOB, sa.LargeBinary, sa.BLOB, mysql.MEDIUMBLOB)
-"""Types that hold less than a LONGBLOB."""
+"""The types that hold less than a LONGBLOB."""

@@ -1,4 +1,4 @@
-"""Reads: each in a thread with a connection of its own, and done again while a trouble passes."""
+"""Runs reads in threads, and retries them while the database is away."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 
 
-class Reader:
-    """Does reads, as many at a time as it has threads; others wait for one.
+class ReadPool:
+    """A pool of threads that read. Further reads wait for a free thread.
 
     Args:
-        engine: Connects to the database. It has one connection more than there are threads, so that a
-            look at the database waits for none of them.
-        threads: How many read.
-        patience: Seconds to wait for a trouble to pass.
+        engine: Connects to the database. It must allow one connection more than there are threads, so that a
+            ping never waits for a read.
+        threads: The number of threads.
+        patience: Seconds to wait for the database to come back.
     """
 
     def __init__(self, engine: Engine, *, threads: int, patience: float) -> None:
@@ -46,24 +46,21 @@ class Reader:
         *arguments: _Parameters.args,
         **named: _Parameters.kwargs,
     ) -> _Answer:
-        """Returns what a function reads. It is given a connection before its arguments.
+        """Calls a function with a connection and its arguments in a thread, and returns its answer.
 
         Raises:
             UnavailableError: The database cannot be used now.
-            SpinCycleError: What the function raises.
+            SpinCycleError: The function raised it.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, self._read_now, read, arguments, named)
 
     async def ping(self) -> None:
-        """Does nothing, or raises when the database cannot be used now.
-
-        It takes no longer than the database has to answer: what is being read is not waited for.
-        """
+        """Raises if the database cannot be used now. Does not wait for running reads."""
         await asyncio.get_running_loop().run_in_executor(self._pinger, self._ping_now)
 
     async def close(self) -> None:
-        """Waits for what is being read, then closes all connections."""
+        """Waits for running reads, then closes all connections."""
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._pinger.shutdown)
         self._engine.dispose()
@@ -78,7 +75,7 @@ class Reader:
     def _read_now(
         self, read: Callable[..., _Answer], arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> _Answer:
-        """Reads, again if a trouble passes: reading twice does no harm."""
+        """Reads, and retries if the error may pass: reads can be repeated safely."""
         deadline = time.monotonic() + (0 if self._is_away else self._patience)
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
