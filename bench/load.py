@@ -64,7 +64,7 @@ MISHAPS = frozenset(
         "reporting interrupted",
         "request taken over",
         "runner does not have a request",
-        "lease was over when it was renewed, chains are suspended",
+        "lease had expired when it was renewed, chains are suspended",
         "lease expired: no Request Manager was reachable, job chains are suspended",
     }
 )

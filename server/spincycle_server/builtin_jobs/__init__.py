@@ -1,4 +1,4 @@
-"""The job types that always work: noop, sleep and shell-command."""
+"""The built-in job types: noop, sleep and shell-command."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BUILTIN = (Noop, Sleep, ShellCommand)
 """The classes of the built-in jobs. None of their methods blocks."""
 
 DEFAULT_MAX_OUTPUT = 1 << 20
-"""How many bytes of each output of a shell command are kept unless told otherwise."""
+"""The default limit of bytes to keep of each output of a shell command."""
 
 
 def make_builtin_factory(max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
     """Returns the factory of the built-in types.
 
     Args:
-        max_output: How many bytes a shell command's stdout, and its stderr, may each have; of
-            longer ones the middle is cut out.
+        max_output: The most bytes to keep of each of a shell command's stdout and stderr. The middle
+            of a longer output is cut out.
     """
     return JobTypes(
         {
@@ -44,11 +44,11 @@ def make_builtin_factory(max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
 
 
 builtin_factory: JobFactory = make_builtin_factory()
-"""The built-in types, with 1 MiB of each output."""
+"""The factory of the built-in types with the default limit of output."""
 
 
 def makes_builtin(factory: JobFactory, job_type: str, kinds: tuple[type, ...] = BUILTIN) -> bool:
-    """Whether a factory makes a built-in job of a type, and not a user's of that name."""
+    """Returns whether a factory makes a built-in job of a type, not a user's job of the same name."""
     try:
         return type(make_job(factory, JobId(job_type, job_type, "0000", ""))) in kinds
     except Exception:

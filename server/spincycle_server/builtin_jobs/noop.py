@@ -1,4 +1,4 @@
-"""The job that does nothing; it joins other jobs."""
+"""The job that does nothing and only joins other jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DONE = Return()
 
 
 class Noop(Job):
-    """Is COMPLETE at once. It takes no args, has no bytes, and no effect, so that it may run twice."""
+    """Completes at once. It has no args, no bytes and no effects, so it may run twice."""
 
     def create(self, job_args: dict[str, Any]) -> None:
         """Takes no args."""

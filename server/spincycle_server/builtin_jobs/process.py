@@ -1,4 +1,4 @@
-"""A command that runs in a process group of its own, with its output kept as it is written."""
+"""Runs a command in its own process group and keeps its output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHORTEST_POLL, _LONGEST_POLL = 0.005, 0.1
 
 
 class _Output(asyncio.SubprocessProtocol):
-    """What the event loop tells of a process: its output, its end, and the end of its pipes."""
+    """Receives the output of a process, its end, and the end of its pipes from the event loop."""
 
     def __init__(self, max_output: int) -> None:
         self.buffers = {1: OutputBuffer(max_output), 2: OutputBuffer(max_output)}
@@ -34,23 +34,23 @@ class _Output(asyncio.SubprocessProtocol):
 
 
 class Process:
-    """A running command. Whoever starts one calls `close` in the end, whatever happens."""
+    """A running command. The caller of `start` must call `close` in every case."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, output: _Output) -> None:
         self._transport = transport
         self._output = output
-        self._group = transport.get_pid()  # the leader of a new session leads a group of its own
+        self._group = transport.get_pid()  # the leader of a new session leads its own group
 
     @classmethod
     async def start(cls, arguments: Sequence[str], max_output: int) -> Process:
-        """Starts a command, without a shell, in a session of its own and with nothing to read.
+        """Starts a command without a shell, in its own session and with an empty stdin.
 
         Args:
-            arguments: The program, looked for in PATH, and its arguments.
-            max_output: How many bytes of stdout, and of stderr, are kept.
+            arguments: The program, searched in PATH, and its arguments.
+            max_output: The most bytes to keep of each of stdout and stderr.
 
         Raises:
-            OSError: It cannot be started.
+            OSError: The command cannot be started.
         """
         transport, output = await asyncio.get_running_loop().subprocess_exec(
             lambda: _Output(max_output),
@@ -64,11 +64,11 @@ class Process:
 
     @property
     def exit_status(self) -> int | None:
-        """The exit code, the negative number of the signal that ended it, or None while it runs."""
+        """The exit code, the negated signal number if a signal ended the command, or None while it runs."""
         return self._transport.get_returncode()
 
     async def ends_before(self, event: asyncio.Event) -> bool:
-        """Waits until the command ends or the event is set; says whether the command has ended."""
+        """Waits until the command ends or the event is set. Returns whether the command has ended."""
         waits = [asyncio.ensure_future(one.wait()) for one in (self._output.exited, event)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -78,9 +78,9 @@ class Process:
         return self._output.exited.is_set()
 
     async def terminate(self, grace: float) -> None:
-        """Asks all processes of the group to end, and kills those that have not after `grace` seconds.
+        """Sends SIGTERM to the process group, and SIGKILL after `grace` seconds if any process is left.
 
-        It returns a second after the kill even where the kernel cannot end the command (a hung disk).
+        Returns one second after SIGKILL even if the kernel cannot end the command (a hung disk).
         """
         self._send(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
@@ -92,13 +92,13 @@ class Process:
     async def output(self) -> tuple[str, str]:
         """Returns stdout and stderr of a command that has ended.
 
-        Processes that it left behind may hold the pipes open for ever, so the wait for their end is short.
+        Processes that the command left behind may keep the pipes open, so the wait for their end is short.
         """
         await _set_within(self._output.closed, _DRAIN_WAIT)
         return self._output.buffers[1].text(), self._output.buffers[2].text()
 
     async def close(self) -> None:
-        """Kills the group if the command still runs, waits a moment for its end, and closes the pipes."""
+        """Kills the group if the command still runs, waits briefly for its end, and closes the pipes."""
         try:
             if not self._output.exited.is_set():
                 self._send(signal.SIGKILL)
@@ -107,19 +107,19 @@ class Process:
             self._transport.close()
 
     async def _group_is_gone(self) -> None:
-        """Waits until no process of the group is left; the kernel offers nothing better than to ask."""
+        """Waits until no process of the group is left. It polls, because the kernel has no event for this."""
         poll = _SHORTEST_POLL
         while self._send(0):
             await asyncio.sleep(poll)
             poll = min(2 * poll, _LONGEST_POLL)
 
     def _send(self, signal_number: int) -> bool:
-        """Sends a signal to the group; says whether there is a group still."""
+        """Sends a signal to the group. Returns whether the group still exists."""
         try:
             os.killpg(self._group, signal_number)
         except ProcessLookupError:
             return False
-        except PermissionError:  # all that is left runs as another user
+        except PermissionError:  # all remaining processes run as another user
             return True
         return True
 

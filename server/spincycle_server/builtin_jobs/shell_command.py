@@ -1,4 +1,4 @@
-"""The job that runs a program of the machine that the Job Runner is on."""
+"""The job that runs a program on the machine of the Job Runner."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _ESCAPES = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u20
 
 @dataclass
 class ShellCommand(Job):
-    """Runs a command without a shell; COMPLETE if it exits with 0, else FAIL.
+    """Runs a command without a shell. It is COMPLETE if the command exits with 0, otherwise FAIL.
 
-    Its job args are `cmd`, a program, and optionally `args`, one text that is split on white space.
-    The exit code is the command's; as in shells it is 128 + n for one that signal n ended, 127 if
-    there is no such program, and 126 if it cannot be run.
+    The job args are `cmd`, a program, and optionally `args`, a text that is split on white space. The
+    exit code is that of the command. As in shells, it is 128 + n if signal n ended the command, 127 if
+    the program does not exist, and 126 if it cannot be run.
 
     Attributes:
-        cmd: The program: a path, or a name that is looked for in PATH.
-        args: Its arguments.
-        max_output: How many bytes of stdout, and of stderr, are kept.
-        stop_grace: How many seconds the command has, when stopped, between SIGTERM and SIGKILL.
+        cmd: The program: a path, or a name that is searched in PATH.
+        args: The arguments of the program.
+        max_output: The most bytes to keep of each of stdout and stderr.
+        stop_grace: Seconds between SIGTERM and SIGKILL when the command is stopped.
     """
 
     cmd: str = ""
@@ -40,10 +40,10 @@ class ShellCommand(Job):
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False, compare=False)
 
     def create(self, job_args: dict[str, Any]) -> None:
-        """Takes `cmd` and `args`.
+        """Reads `cmd` and `args`.
 
         Raises:
-            ValueError: There is no `cmd`, or one of the two is no text that can be a command.
+            ValueError: `cmd` is missing or empty, or one of the two is not text, or contains NUL.
         """
         self.cmd = _text(job_args, "cmd")
         if not self.cmd:
@@ -51,16 +51,16 @@ class ShellCommand(Job):
         self.args = _text(job_args, "args").split()
 
     def serialize(self) -> bytes:
-        """Returns `{"cmd":…,"args":[…]}`, without args if there are none, escaped as the original does."""
+        """Returns `{"cmd":…,"args":[…]}` as the original escapes it, without `args` if it is empty."""
         fields = {"cmd": self.cmd, "args": self.args} if self.args else {"cmd": self.cmd}
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
         return text.translate(_ESCAPES).encode()
 
     def deserialize(self, data: bytes) -> None:
-        """Takes what `serialize` returned.
+        """Reads the bytes that `serialize` returned.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The bytes are not those of a shell-command.
         """
         try:
             fields = json.loads(data)
@@ -78,7 +78,7 @@ class ShellCommand(Job):
         self.cmd, self.args = cmd, args
 
     async def run(self, job_data: dict[str, Any]) -> Return:
-        """Runs the command until it ends, or until `stop` and the end of its whole process group."""
+        """Runs the command until it ends. After `stop`, waits for the end of its whole process group."""
         if self._stopping.is_set():
             return Return(State.STOPPED)
         try:
@@ -95,7 +95,7 @@ class ShellCommand(Job):
         return _to_return(process.exit_status, stopped, stdout, stderr)
 
     async def stop(self) -> None:
-        """Ends the command and all processes of its group: SIGTERM, then SIGKILL."""
+        """Makes `run` end the command and all processes of its group: SIGTERM, then SIGKILL."""
         self._stopping.set()
 
     def status(self) -> str:

@@ -15,7 +15,7 @@ _LONGEST = (1 << 63) - 1
 
 @dataclass
 class Sleep(Job):
-    """Waits, and is then COMPLETE. Its job arg `duration` is in milliseconds, as text or a number.
+    """Waits, then completes. The job arg `duration` is in milliseconds, as text or a number.
 
     Attributes:
         duration: How long to wait, in nanoseconds.
@@ -25,18 +25,18 @@ class Sleep(Job):
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False, compare=False)
 
     def create(self, job_args: dict[str, Any]) -> None:
-        """Takes `duration`.
+        """Reads `duration`.
 
         Raises:
-            ValueError: There is none, or it is no whole number of milliseconds that 64 bits of
-                nanoseconds can hold.
+            ValueError: `duration` is missing, or is not an integer of milliseconds that fits into
+                64 bits of nanoseconds.
         """
         if "duration" not in job_args:
             raise ValueError("job arg duration is missing: give the milliseconds to sleep")
         given = job_args["duration"]
         milliseconds = _whole_number(given)
         if not 0 <= milliseconds <= _LONGEST // _NANOSECONDS_IN_MILLISECOND:
-            raise ValueError(f"job arg duration must be a whole number of milliseconds, not {given!r:.60}")
+            raise ValueError(f"job arg duration must be an integer of milliseconds from 0, not {given!r:.60}")
         self.duration = milliseconds * _NANOSECONDS_IN_MILLISECOND
 
     async def run(self, job_data: dict[str, Any]) -> Return:
@@ -53,12 +53,12 @@ class Sleep(Job):
         self._stopping.set()
 
     def status(self) -> str:
-        """Returns what the original says."""
+        """Returns the same text as the original."""
         return "sleeping"
 
 
 def _whole_number(given: object) -> int:
-    """Returns the number that an arg means, or -1 for one that means none."""
+    """Returns the integer that a job arg stands for, or -1 if it is not an integer."""
     if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) <= 20:
         return int(given)
     if isinstance(given, float) and given.is_integer():

@@ -1,4 +1,4 @@
-"""The chains that a runner holds: from when it takes one to when its last report is committed."""
+"""The chains that a runner holds. It holds a chain until the last report of the chain is committed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Chains:
     """The chains of one runner.
 
     Args:
-        runner_id: Who the runner is.
-        make_traverser: Makes what runs a chain, from the chain and its assignment.
-        max_chains: As many chains are held at once.
-        max_jobs: No more chains are taken while those that are held have as many jobs.
+        runner_id: The id of the runner.
+        make_traverser: Makes the traverser of a chain from the chain and its assignment.
+        max_chains: The most chains to hold at once.
+        max_jobs: The runner takes no chain while its chains have this many jobs or more.
     """
 
     def __init__(
@@ -54,47 +54,47 @@ class Chains:
         self._none_left.set()
 
     def check_runner(self, runner_id: str) -> None:
-        """Does nothing when a chain for this runner id is for this runner.
+        """Checks that a call for a runner id is for this runner. An empty id is for any runner.
 
         Raises:
-            FailedPreconditionError: It is for a runner that had this address before.
+            FailedPreconditionError: The call is for a runner that had this address before.
         """
         if runner_id not in ("", self._runner_id):
             raise FailedPreconditionError(
-                f"this is job runner {self._runner_id}, not {runner_id}: that one is gone",
+                f"this is job runner {self._runner_id}: job runner {runner_id} no longer exists",
                 reason="OTHER_RUNNER",
             )
 
     async def start_new(self, job_chain: JobChain, epoch: int) -> None:
-        """Starts a new chain. One that is held already is left alone.
+        """Starts a new chain. Does nothing if the runner already holds it.
 
         Raises:
-            InvalidArgumentError: The chain is not valid.
-            FailedPreconditionError: An earlier assignment of the request still runs here.
-            ResourceExhaustedError: The runner holds as many chains as it may.
-            UnavailableError: The runner shuts down.
+            InvalidArgumentError: The chain is invalid.
+            FailedPreconditionError: The runner holds another assignment of the request.
+            ResourceExhaustedError: The runner is full.
+            UnavailableError: The runner is shutting down.
         """
         assignment = Assignment(request_id=job_chain.request_id, epoch=epoch)
-        chain = RunningChain.new(job_chain)  # One that is not valid is told so, whatever is held.
-        if not self._is_held(assignment):
+        chain = RunningChain.new(job_chain)  # Refuse an invalid chain first, even if it is held.
+        if self._admit(assignment):
             self._run(assignment, chain)
 
     async def resume(self, suspended: SuspendedJobChain, epoch: int) -> None:
-        """Goes on with a suspended chain. One that is held already is left alone.
+        """Resumes a suspended chain. Does nothing if the runner already holds it.
 
         Raises:
-            SpinCycleError: As `start_new`.
+            SpinCycleError: As for `start_new`.
         """
         assignment = Assignment(request_id=suspended.request_id, epoch=epoch)
         chain = RunningChain.resume(suspended)
-        if not self._is_held(assignment):
+        if self._admit(assignment):
             self._run(assignment, chain)
 
     def stop(self, request_id: str) -> None:
-        """Tells a chain to stop.
+        """Tells a chain to stop. Returns at once.
 
         Raises:
-            NotFoundError: The runner does not hold it.
+            NotFoundError: The runner does not hold the chain.
         """
         held = self._held.get(request_id)
         if held is None:
@@ -102,15 +102,15 @@ class Chains:
         held[1].stop()
 
     def holds(self, request_id: str) -> bool:
-        """Whether the runner holds the chain of the request."""
+        """Returns whether the runner holds the chain of a request."""
         return request_id in self._held
 
     def assignments(self) -> Iterable[Assignment]:
-        """Returns the assignments of all chains that are held."""
+        """Returns the assignments of all held chains."""
         return [assignment for assignment, _ in self._held.values()]
 
     async def running_jobs(self, request_id: str = "") -> list[JobStatus]:
-        """Returns the running jobs of one chain, or of all, oldest first."""
+        """Returns the running jobs of one chain, or of all chains, the oldest first."""
         traversers = [
             traverser for held_id, (_, traverser) in self._held.items() if request_id in ("", held_id)
         ]
@@ -118,40 +118,47 @@ class Chains:
         return sorted((job for jobs in statuses for job in jobs), key=lambda job: job.started_at)
 
     async def suspend_all(self) -> None:
-        """Takes no more chains, suspends those that are held, and returns when none is left."""
+        """Takes no more chains, suspends the held chains, and returns when none is left."""
         self._draining = True
         for _, traverser in list(self._held.values()):
             traverser.suspend()
         await self._none_left.wait()
 
     def suspend_held(self) -> None:
-        """Suspends the chains that Request Managers gave: the runner's lease is over. Returns at once.
+        """Suspends the chains of Request Managers after the runner's lease has expired. Returns at once.
 
-        Another runner may have them by now. If none has, they are taken from here when a Request
-        Manager is there again, with all that has happened to them.
+        Another runner may have these chains by now. Otherwise, the next Request Manager that answers
+        gets their suspended state.
         """
         for assignment, traverser in list(self._held.values()):
             if assignment.epoch:
                 traverser.suspend()
 
-    def _is_held(self, assignment: Assignment) -> bool:
+    def _admit(self, assignment: Assignment) -> bool:
+        """Returns whether to start a chain; False means that the runner already holds it.
+
+        Drops the chain of an earlier assignment.
+
+        Raises:
+            SpinCycleError: The runner must not take the chain, as for `start_new`.
+        """
         if self._draining:
             raise UnavailableError("job runner is shutting down", reason="SHUTTING_DOWN")
         held = self._held.get(assignment.request_id)
         if held is None:
             if len(self._held) >= self._max_chains:
                 raise ResourceExhaustedError(
-                    f"job runner holds {self._max_chains} chains, its limit: try again later",
+                    f"job runner is full with {self._max_chains} chains: try again later",
                     reason="TOO_MANY_CHAINS",
                 )
             if self._jobs >= self._max_jobs:
                 raise ResourceExhaustedError(
-                    f"job runner holds chains of {self._max_jobs} jobs, its limit: try again later",
+                    f"job runner is full with chains of {self._max_jobs} jobs: try again later",
                     reason="TOO_MANY_CHAINS",
                 )
-            return False
-        if held[0].epoch == assignment.epoch:
             return True
+        if held[0].epoch == assignment.epoch:
+            return False
         if held[0].epoch < assignment.epoch:
             held[1].drop("its request has a newer assignment")
         raise FailedPreconditionError(

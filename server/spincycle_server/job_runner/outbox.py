@@ -1,7 +1,7 @@
-"""What has happened in the chains of this runner and no Request Manager has committed yet.
+"""The reports of this runner's chains that no Request Manager has committed yet.
 
-Everything stays in order within its chain. A batch is taken out, sent, and then either settled
-(it was committed, or refused) or put back in front of what has come since.
+The reports of a chain stay in order. The reporter takes a batch and sends it. Then it settles the batch
+(committed or refused), or puts it back in front of newer reports.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 
 ChainEnd: TypeAlias = ChainFinish | SuspendedJobChain
-"""How a runner is done with a chain."""
+"""The end of a chain on this runner: a final state, or the suspended chain."""
 
 _Key: TypeAlias = tuple[str, int]
 
 MAX_BATCH_TRIES = 10_000
-"""Tries in one message."""
+"""The most tries in one message."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-"""Bytes of tries in one message, unless a single try is larger."""
+"""The most bytes of tries in one message, unless a single try is larger."""
 
 
 class ReportRefusedError(Exception):
@@ -43,9 +43,9 @@ class ReportRefusedError(Exception):
 
 @dataclass(slots=True)
 class _ChainEntry:
-    """What one chain has to report: finished tries, each with who waits for it, and perhaps its end.
+    """The reports of one chain: finished tries, each with its waiter, and perhaps the end of the chain.
 
-    The claim is for whoever waits to hear that the assignment stands.
+    The claim waiter waits for the confirmation that the assignment is still valid.
     """
 
     assignment: Assignment
@@ -58,21 +58,21 @@ class _ChainEntry:
 
 @dataclass(slots=True)
 class Batch:
-    """Reports on their way to a Request Manager."""
+    """Reports in flight to a Request Manager."""
 
     entries: list[_ChainEntry]
 
     def reports(self) -> list[ChainReport]:
-        """Returns the messages, one a chain."""
+        """Returns the messages, one per chain."""
         return [_message(entry) for entry in self.entries]
 
 
 class Outbox:
-    """The reports that wait, and the tries among them counted, so that there is a limit to them.
+    """The queue of reports.
 
     Args:
-        max_tries: As many waiting tries make the box full.
-        max_bytes: Or as many bytes of them.
+        max_tries: The outbox is full with this many queued tries.
+        max_bytes: The outbox is also full with this many bytes of queued tries.
     """
 
     def __init__(self, *, max_tries: int = 100_000, max_bytes: int = 256 * 1024 * 1024) -> None:
@@ -84,17 +84,17 @@ class Outbox:
         self._filled = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._on_their_way = 0
+        self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()
 
     @property
     def full(self) -> bool:
-        """Whether chains should start no more jobs until there is room."""
+        """Whether chains must not start more jobs until there is room."""
         return self._count >= self._max_tries or self._bytes >= self._max_bytes
 
     def add_claim(self, assignment: Assignment, finished_jobs: int, waiter: asyncio.Future[None]) -> None:
-        """Asks whether an assignment stands. The waiter gets its result when a Request Manager says yes."""
+        """Asks whether an assignment is still valid. The waiter gets its result when it is confirmed."""
         entry = self._entry(assignment)
         entry.finished_jobs = finished_jobs
         entry.claim_waiter = waiter
@@ -115,21 +115,21 @@ class Outbox:
     def add_end(
         self, assignment: Assignment, end: ChainEnd, finished_jobs: int, waiter: asyncio.Future[None]
     ) -> None:
-        """Adds the end of a chain. The waiter gets its result when all of the chain is committed."""
+        """Adds the end of a chain. The waiter gets its result when all reports of the chain are committed."""
         entry = self._entry(assignment)
         entry.finished_jobs = finished_jobs
         entry.end = end
         entry.end_waiter = waiter
 
     def forget(self, assignment: Assignment) -> None:
-        """Drops what a chain has waiting here; nobody waits for it any more."""
+        """Drops the queued reports of a chain. Their waiters get no result."""
         entry = self._waiting.pop(_key(assignment), None)
         if entry is not None:
             self._remove(len(entry.tries), _size_of(entry))
             self._check_empty()
 
     def take(self) -> Batch:
-        """Takes out the next batch, within the limits of a message; it is empty when nothing waits."""
+        """Takes the next batch, within the limits of a message. It is empty if nothing is queued."""
         taken: list[_ChainEntry] = []
         tries = size = 0
         for key in list(self._waiting):
@@ -149,12 +149,12 @@ class Outbox:
         self._remove(tries, size)
         if not self._waiting:
             self._filled.clear()
-        self._on_their_way += len(taken)
+        self._in_flight += len(taken)
         return Batch(taken)
 
     def put_back(self, batch: Batch) -> None:
-        """Puts a batch that was not acknowledged back in front."""
-        self._on_their_way -= len(batch.entries)
+        """Puts a batch that was not acknowledged back in front of newer reports."""
+        self._in_flight -= len(batch.entries)
         later, self._waiting = self._waiting, {_key(entry.assignment): entry for entry in batch.entries}
         for key, entry in later.items():
             earlier = self._waiting.setdefault(key, entry)
@@ -169,7 +169,7 @@ class Outbox:
             self._filled.set()
 
     def settle(self, batch: Batch, refused: Iterable[RefusedReport]) -> None:
-        """Tells those who wait for a batch what became of it."""
+        """Gives the waiters of an acknowledged batch their results, or ReportRefusedError."""
         reasons = {_key(refusal.assignment): refusal.reason for refusal in refused}
         for entry in batch.entries:
             reason = reasons.get(_key(entry.assignment))
@@ -180,23 +180,23 @@ class Outbox:
                     waiter.set_result(None)
                 else:
                     waiter.set_exception(ReportRefusedError(reason))
-        self._on_their_way -= len(batch.entries)
+        self._in_flight -= len(batch.entries)
         self._check_empty()
 
     def nudge(self) -> None:
-        """Ends a wait for something to report, though there may be nothing."""
+        """Makes `wait_filled` return even if nothing is queued."""
         self._filled.set()
 
     async def wait_filled(self) -> None:
-        """Returns when something waits, or after a nudge."""
+        """Returns when a report is queued, or after `nudge`."""
         await self._filled.wait()
 
     async def wait_empty(self) -> None:
-        """Returns when nothing waits and nothing is on its way."""
+        """Returns when nothing is queued and nothing is in flight."""
         await self._empty.wait()
 
     async def wait_room(self) -> None:
-        """Returns when the box is not full."""
+        """Returns when the outbox is not full."""
         await self._has_room.wait()
 
     def _entry(self, assignment: Assignment) -> _ChainEntry:
@@ -215,7 +215,7 @@ class Outbox:
             self._has_room.clear()
 
     def _check_empty(self) -> None:
-        if not self._waiting and self._on_their_way == 0:
+        if not self._waiting and self._in_flight == 0:
             self._empty.set()
 
     def _remove(self, tries: int, size: int) -> None:
@@ -230,7 +230,7 @@ def _key(assignment: Assignment) -> _Key:
 
 
 def _size(report: TryReport) -> int:
-    """Returns about how many bytes a try is, in memory as on the wire; exact counts would cost too much."""
+    """Returns the approximate bytes of a try. An exact count would cost too much time."""
     entry = report.entry
     data = report.job_data.ByteSize() if report.HasField("job_data") else 0
     return len(entry.stdout) + len(entry.stderr) + len(entry.error) + data + 200

@@ -1,9 +1,9 @@
-"""The stream to a Request Manager: carries what happened in all chains, and renews the runner's lease.
+"""The stream to a Request Manager: it carries the reports of all chains and renews the runner's lease.
 
-What piles up while one message is on its way goes out together in the next one. A report is
-done with when a Request Manager has said that it is committed; when a stream breaks, what it
-has not acknowledged is sent again on the next one, to the same Request Manager or another,
-which is safe since reports are idempotent.
+Reports that are queued while a message is in flight go out together in the next message. A report
+stays in the outbox until a Request Manager confirms that it is committed. When a stream breaks, its
+unconfirmed reports are sent again on the next stream, to the same Request Manager or to another. That
+is safe because reports are idempotent.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds that a Request Manager has to acknowledge a message, before another one is tried.
+"""Seconds that a Request Manager has to acknowledge a message before the runner tries another one.
 
-With a short lease it is half of that: another one must be reached while the lease lasts.
+With a short lease it is half of the lease, so that another one can be reached before the lease expires.
 """
 
 _FIRST_PAUSE = 0.1
@@ -45,16 +45,16 @@ _LONGEST_PAUSE = 2.0
 
 
 class Reporter:
-    """Sends what is in the outbox, for as long as it runs.
+    """Sends the reports in the outbox until it is cancelled.
 
     Args:
-        runner: Who reports.
+        runner: The runner's id and addresses.
         addresses: The gRPC addresses of Request Managers, tried in turn.
-        outbox: What there is to report.
-        held: Returns all chains that the runner holds.
-        lease: Seconds to take a lease to last until a Request Manager has said how long it does.
-        credentials: For TLS to the Request Managers; None: plain text.
-        on_lapse: Called when a lease is renewed that was over, before anything else is made of the answer.
+        outbox: The queue of reports.
+        held: Returns the assignments of all chains that the runner holds.
+        lease: Assumed seconds of a lease until a Request Manager has said how long it is.
+        credentials: For TLS to the Request Managers. None: plain text.
+        on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
     """
 
     def __init__(
@@ -84,28 +84,28 @@ class Reporter:
 
     @property
     def lease_left(self) -> float:
-        """Seconds until the lease is over, 0 when it is; infinity before there was any."""
+        """Seconds until the lease expires: 0 after that, infinity before the first lease."""
         if self._lease_end is None:
             return math.inf
         return max(0.0, self._lease_end - time.monotonic())
 
     async def wait_connected(self) -> None:
-        """Returns when a Request Manager has acknowledged the runner."""
+        """Returns when a Request Manager has acknowledged the runner on the current stream."""
         await self._connected.wait()
 
     def drain(self) -> None:
-        """Has the Request Manager told that this runner takes no more chains."""
+        """Tells the Request Manager that this runner takes no more chains. Returns at once."""
         self._draining = True
         self._outbox.nudge()
 
     async def leave(self) -> None:
-        """Has the Request Manager told that this runner is gone. Returns when it knows."""
+        """Tells the Request Manager that this runner is gone. Returns when it has acknowledged that."""
         self._leaving = True
         self._outbox.nudge()
         await self._left.wait()
 
     async def run(self) -> None:
-        """Reports for ever, to one Request Manager after the other. Ends when cancelled."""
+        """Reports until it is cancelled, to the next Request Manager whenever a stream ends."""
         turn = 0
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
@@ -124,7 +124,7 @@ class Reporter:
             turn += 1
             if time.monotonic() - started > _LONGEST_PAUSE:
                 backoff.reset()
-            # A short lease must not run out while a Request Manager that is back waits to be tried.
+            # A short lease must not expire while the runner pauses before it tries the next Request Manager.
             await asyncio.sleep(backoff.next(at_most=self._lease / 5))
 
     async def _report_to(self, address: str) -> NoReturn:
@@ -136,7 +136,7 @@ class Reporter:
                 call.cancel()
 
     async def _converse(self, call: _ReportCall, address: str) -> NoReturn:
-        """One message after the other, each sent when the one before is acknowledged."""
+        """Sends one message after another. Each waits for the acknowledgement of the one before."""
         number = 0
         while True:
             batch = self._outbox.take()
@@ -173,27 +173,27 @@ class Reporter:
         async with asyncio.timeout(self._answer_timeout):
             try:
                 await call.write(message)
-            except asyncio.InvalidStateError:  # what grpc says of a stream that ended since the last answer
+            except asyncio.InvalidStateError:  # raised by grpc if the stream has ended since the last answer
                 raise await _end_of(call) from None
             answer = await call.read()
             if not isinstance(answer, ReportResponse):
                 raise await _end_of(call)
         if self.lease_left <= 0:
-            logger.warning("lease was over when it was renewed, chains are suspended")
+            logger.warning("lease had expired when it was renewed, chains are suspended")
             self._on_lapse()
         self._lease = answer.lease.seconds + answer.lease.nanos / 1e9
         self._lease_end = sent_at + self._lease
         return answer
 
     async def _something_to_say(self) -> None:
-        """Waits for a report, for something to tell at once, or for the time to renew the lease."""
+        """Waits for a report, for a nudge, or until it is time to renew the lease."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._lease / 4):
                 await self._outbox.wait_filled()
 
 
 async def _end_of(call: _ReportCall) -> Exception:
-    """Returns the error that a stream ended with; one that ended well was closed by a server that stops."""
+    """Returns the error that ended a stream. A server that stops ends its streams without an error."""
     code = await call.code()
     if code is grpc.StatusCode.OK:
         return ConnectionResetError("the request manager closed the stream")

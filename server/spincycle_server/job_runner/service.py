@@ -1,4 +1,4 @@
-"""The servicer of JobRunner: takes chains, stops them, and tells what runs."""
+"""The servicer of JobRunner: starts, resumes and stops chains, and lists running jobs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ logger = structlog.get_logger(__name__)
 
 _STARTED = messages.JobChainStart()
 _STARTED_AT_ONCE = 20
-"""Chains that are started before others of the loop have their turn."""
+"""Chains to start before other tasks of the event loop get a turn."""
 
 
 class JobRunnerService:
-    """What the contract of JobRunner says, method by method.
+    """Implements the methods of JobRunner.
 
     Args:
         chains: The chains that this runner holds.
 
     Attributes:
-        base_url: The address under which others reach the runner's HTTP server, once it is known.
+        base_url: The public URL of the runner's HTTP server, or "" until the server listens.
     """
 
     def __init__(self, chains: Chains) -> None:
@@ -40,7 +40,7 @@ class JobRunnerService:
     async def NewJobChain(  # noqa: N802 (this and the names below are the contract's)
         self, request: messages.NewJobChainRequest, context: CallContext
     ) -> messages.NewJobChainResponse:
-        """Starts to run a new chain."""
+        """Starts a new chain."""
         self._chains.check_runner(request.runner_id)
         await self._chains.start_new(request.job_chain, request.epoch)
         return messages.NewJobChainResponse(url=self._url(request.job_chain.request_id))
@@ -48,7 +48,7 @@ class JobRunnerService:
     async def ResumeJobChain(  # noqa: N802
         self, request: messages.ResumeJobChainRequest, context: CallContext
     ) -> messages.ResumeJobChainResponse:
-        """Goes on with a suspended chain."""
+        """Resumes a suspended chain."""
         self._chains.check_runner(request.runner_id)
         await self._chains.resume(request.suspended_job_chain, request.epoch)
         return messages.ResumeJobChainResponse(url=self._url(request.suspended_job_chain.request_id))
@@ -56,7 +56,7 @@ class JobRunnerService:
     async def StartJobChains(  # noqa: N802
         self, request: messages.StartJobChainsRequest, context: CallContext
     ) -> messages.StartJobChainsResponse:
-        """Starts several chains, each for itself."""
+        """Starts or resumes several chains. Each has a result of its own."""
         self._chains.check_runner(request.runner_id)
         starts = []
         for assigned in request.chains:
@@ -73,7 +73,10 @@ class JobRunnerService:
                 case "suspended_job_chain":
                     await self._chains.resume(assigned.suspended_job_chain, assigned.epoch)
                 case _:
-                    raise InvalidArgumentError("there is no chain to start", reason="INVALID_JOB_CHAIN")
+                    raise InvalidArgumentError(
+                        "the chain is missing: set job_chain or suspended_job_chain",
+                        reason="INVALID_JOB_CHAIN",
+                    )
         except SpinCycleError as error:
             return messages.JobChainStart(
                 error=messages.JobChainStartError(
@@ -92,7 +95,7 @@ class JobRunnerService:
     async def RunningJobs(  # noqa: N802
         self, request: messages.RunningJobsRequest, context: CallContext
     ) -> messages.RunningJobsResponse:
-        """Returns the running jobs, oldest first."""
+        """Returns the running jobs, the oldest first."""
         request_id = request.filter.request_id
         if request_id and not self._chains.holds(request_id):
             raise NotFoundError(

@@ -1,11 +1,11 @@
-"""Runs one chain: does what its state machine says, with real jobs, a clock and reports.
+"""Runs one chain: carries out the actions of its state machine, with real jobs, a clock and reports.
 
-What comes of tries is taken in one by one, in the order in which they were reported, and a try
-with an effect only when its report is committed. So the record alone, in its order, tells how the
-chain got to where it is, and no job starts that depends on what could still be lost.
+The state machine gets the ends of tries one by one, in the order in which they were reported. It gets
+the end of a try with effects only after its report is committed. So the committed reports, in their
+order, explain the state of the chain, and no job starts that depends on a try that could still be lost.
 
-Before the first try with an effect, a Request Manager is asked whether the assignment stands: the
-chain may have come late, or a second time, and another runner may have the request by then.
+Before the first try with effects, the runner asks a Request Manager whether the assignment is still
+valid. The chain may have arrived late or twice, and another runner may have the request by then.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 STATUS_LIMIT = 0.5
-"""Seconds that jobs have to tell their status."""
+"""Seconds that jobs have to return their status."""
 
 _LARGEST_END = MAX_MESSAGE_BYTES * 3 // 4
-"""Bytes of a suspended chain that a message holds, besides what else is in it."""
+"""The most bytes of a suspended chain, so that it fits into a message with other reports."""
 
 _TAKEN_AT_ONCE = 200
-"""Tries that are taken in before others of the loop have their turn."""
+"""Tries to handle before other tasks of the event loop get a turn."""
 
 
 @dataclass(slots=True)
 class _Ended:
-    """A try that has ended and been reported, and who tells when the report is committed."""
+    """A try that has ended and been reported. `committed` is done when the report is committed."""
 
     run: Run
     result: TryResult
@@ -67,11 +67,12 @@ class Traverser:
 
     Args:
         chain: The chain, not started.
-        assignment: Which assignment of its request it is.
-        resources: What tries of jobs need.
-        outbox: Where reports go.
-        noop_types: Job types that do nothing at all, and thus need no job made and no commit awaited.
-        may_start: Whether the runner may start jobs now. When it no more may, the chain is to be suspended.
+        assignment: The assignment of its request to this runner.
+        resources: What all tries of the runner share.
+        outbox: The queue of reports.
+        noop_types: Job types without effects. No job is created for them, and no commit is awaited.
+        may_start: Returns whether the runner may start jobs now. The caller suspends the chain when it
+            may not.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class Traverser:
         self._reported_complete = 0
         self._pumping = False
         self._room_awaited = False
-        self._is_claimed = not assignment.epoch  # One that is none of a Request Manager's needs no claim.
+        self._is_claimed = (
+            not assignment.epoch
+        )  # Epoch 0: no Request Manager assigned it, so there is no claim.
         self._dropped = False
         self._log = logger.bind(request_id=assignment.request_id)
 
     def start(self, on_done: Callable[[], None]) -> None:
-        """Starts the chain. `on_done` is called when it has ended and its last report is committed."""
+        """Starts the chain. Calls `on_done` when it has ended and its last report is committed."""
         self._on_done = on_done
         self._log.debug("chain started", epoch=self._assignment.epoch)
         if not self._is_claimed:
@@ -129,7 +132,7 @@ class Traverser:
         self._pump()
 
     def drop(self, reason: str) -> None:
-        """Stops the chain and reports no more of it: it is another runner's now."""
+        """Stops the chain and reports nothing more about it."""
         if self._dropped:
             return
         self._dropped = True
@@ -144,7 +147,7 @@ class Traverser:
             self._finish("dropped")
 
     async def status(self) -> list[JobStatus]:
-        """Returns the status of all jobs that run, in no order."""
+        """Returns the status of all running jobs, in no order."""
         running = [(job_try, "") for job_try in self._tries.values()]
         running += [
             (job_try, "(retry sleep) ")
@@ -171,12 +174,12 @@ class Traverser:
         )
 
     def _claim_answered(self, claim: asyncio.Future[None]) -> None:
-        if not self._is_refused(claim):
+        if not self._handle_refusal(claim):
             self._is_claimed = True
             self._pump()
 
     def _apply(self, actions: Actions) -> None:
-        """Does what the chain wants done."""
+        """Carries out actions of the chain."""
         for stop in actions.stop:
             job_try = self._tries.get(stop.job_id)
             if job_try is not None:
@@ -201,7 +204,7 @@ class Traverser:
         self._handles.add(handle)
 
     def _pump(self) -> None:
-        """Starts what is to run and takes in what has ended, until there is nothing of either."""
+        """Starts waiting runs and handles ended tries, until nothing is left or the outbox is full."""
         if self._pumping:
             return
         self._pumping = True
@@ -231,7 +234,7 @@ class Traverser:
         return bool(self._ended) and (self._ended[0].committed is None or self._ended[0].committed.done())
 
     def _await_room(self) -> None:
-        """Goes on once the outbox has room: a runner that reaches nobody starts nothing without end."""
+        """Continues when the outbox has room, so that a runner without a Request Manager starts few jobs."""
         if self._room_awaited:
             return
         self._room_awaited = True
@@ -265,7 +268,7 @@ class Traverser:
         del self._tries[run.job_id]
         if self._dropped:
             return
-        self._waiting[run.job_id] = job_try  # Until the chain says what becomes of it.
+        self._waiting[run.job_id] = job_try  # Until the chain retries or ends the job.
         if result.entry.state == state_pb2.STATE_FAIL:
             self._log.info(
                 "try failed", job_id=run.job_id, job_try=run.number, error=result.entry.error[:200]
@@ -273,7 +276,7 @@ class Traverser:
         self._report(run, result, asyncio.get_running_loop().create_future())
 
     def _stop_waiting_runs(self, errors: dict[str, str]) -> None:
-        """Ends tries that were told to stop before they began."""
+        """Ends tries that were stopped before they began."""
         waiting, self._to_run = self._to_run, deque()
         for run in waiting:
             if run.job_id not in errors:
@@ -301,7 +304,7 @@ class Traverser:
             committed.add_done_callback(lambda _: self._pump())
 
     def _take_in(self, ended: _Ended) -> None:
-        if ended.committed is not None and self._is_refused(ended.committed):
+        if ended.committed is not None and self._handle_refusal(ended.committed):
             return
         result = ended.result
         self._reported_complete -= result.entry.state == state_pb2.STATE_COMPLETE
@@ -316,24 +319,26 @@ class Traverser:
             self._waiting.pop(ended.run.job_id, None)
         self._apply(actions)
 
-    def _is_refused(self, committed: asyncio.Future[None]) -> bool:
-        """Whether the chain is another runner's, and was dropped for that."""
+    def _handle_refusal(self, committed: asyncio.Future[None]) -> bool:
+        """Drops or fails the chain if its report was refused. Returns whether it was refused."""
         error = committed.exception()
         if not isinstance(error, ReportRefusedError):
             return False
         if error.reason == REFUSAL_REASON_STALE:
-            self.drop("its request was given to another runner, or has ended")
+            self.drop("its request has another runner, or has ended")
             return True
-        self._fail("its report cannot be stored, the request manager's log says why")
+        self._fail("its report cannot be stored: see the log of the request manager")
         return True
 
     def _fail(self, why: str) -> None:
-        """Gives the chain up: what has happened in it cannot be recorded, so it must not go on."""
+        """Drops the chain and reports FAIL, because its tries cannot be recorded."""
         self.drop(why)
         finished_at = Timestamp()
         finished_at.FromNanoseconds(time.time_ns())
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        told.add_done_callback(lambda told: told.exception())  # Whether it counts is the request manager's.
+        told.add_done_callback(
+            lambda told: told.exception()
+        )  # The request manager decides whether it counts.
         end = ChainFinish(state=state_pb2.STATE_FAIL, finished_at=finished_at)
         self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, told)
 
@@ -343,7 +348,7 @@ class Traverser:
         if state is State.SUSPENDED:
             end = self._chain.suspended(_now())
             if end.ByteSize() > _LARGEST_END:
-                self.drop("it is too large to be suspended whole: it is taken over from its record")
+                self.drop("it is too large to suspend: the request manager takes it over from its record")
                 return
         else:
             finished_at = Timestamp()
@@ -356,7 +361,7 @@ class Traverser:
 
     async def _await_end(self, committed: asyncio.Future[None], state: State) -> None:
         await asyncio.wait({committed})
-        if not self._dropped and not self._is_refused(committed):
+        if not self._dropped and not self._handle_refusal(committed):
             self._finish(state.name)
 
     def _finish(self, how: str) -> None:
@@ -383,8 +388,8 @@ class Traverser:
     def _after(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("chain cannot go on", exc_info=error)
-            self.drop("of an error in the job runner itself, which the log shows")
+            self._log.error("chain cannot continue", exc_info=error)
+            self.drop("internal error of the job runner: see its log")
         if self._dropped and not self._tasks:
             self._finish("dropped")
         elif not self._dropped:
