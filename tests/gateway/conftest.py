@@ -22,9 +22,9 @@ def hasty_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Request Manager whose timeouts for clients are all short."""
     yield from _manager(
         tmp_path_factory,
-        SPINCYCLE_SERVER_HEADER_TIMEOUT="1s",
-        SPINCYCLE_SERVER_READ_TIMEOUT="1s",
-        SPINCYCLE_SERVER_IDLE_TIMEOUT="1s",
+        SPINCYCLE_SERVER_HEADER_TIMEOUT="2s",
+        SPINCYCLE_SERVER_READ_TIMEOUT="2s",
+        SPINCYCLE_SERVER_IDLE_TIMEOUT="2s",
     )
 
 
