@@ -1,4 +1,4 @@
-"""Ways to connect to a database: TLS, the original's data source names, sockets, parameters of the URL."""
+"""Connecting to a database: TLS, the original's data source names, sockets, URL parameters."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_mysql_with_certificates(tls_server: TlsMariaDb) -> None:
         await Store.open(url, replace(options, cert_file="", key_file=""))
 
 
-async def test_a_server_that_another_authority_signed_is_refused(
+async def test_a_server_certificate_of_another_authority_is_refused(
     tls_server: TlsMariaDb, tmp_path: Path
 ) -> None:
     other = make_certificates(tmp_path)
@@ -160,7 +160,7 @@ async def test_a_server_that_another_authority_signed_is_refused(
         await Store.open(url.replace("localhost", "127.0.0.1"), tls_server.certificates.options)
 
 
-async def test_files_that_hold_no_certificate_are_told(tmp_path: Path) -> None:
+async def test_files_without_a_certificate_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("")
     for name in ("empty.pem", "none.pem"):
         options = DatabaseOptions(ca_file=str(tmp_path / name))
@@ -188,7 +188,7 @@ def test_parameters_of_urls(database_servers: SharedServers, tmp_path: Path) -> 
     assert scalar(f"{url}?program_name=rm1", OPTIONS, "SELECT 1") == 1
 
 
-def test_all_connections_have_the_settings_that_the_store_counts_on(
+def test_all_connections_have_the_required_session_settings(
     database_servers: SharedServers, tmp_path: Path
 ) -> None:
     url = database_servers.url("mariadb", tmp_path)

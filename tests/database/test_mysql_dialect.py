@@ -1,4 +1,4 @@
-"""What the dialect of MySQL and MariaDB does by itself."""
+"""How the dialect of MySQL and MariaDB looks up tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spincycle_server.store import DatabaseOptions
 from tests.databases import SharedServers
 
 
-def test_tables_and_views_are_found_without_a_table_of_the_server(database_servers: SharedServers) -> None:
+def test_tables_and_views_are_found_without_a_temporary_table(database_servers: SharedServers) -> None:
     server = database_servers.get("mariadb")
     engine = make_engine(parse_url(server.fresh_database()), DatabaseOptions(), connections=1, reads=False)
     statements: list[str] = []
@@ -28,7 +28,7 @@ def test_tables_and_views_are_found_without_a_table_of_the_server(database_serve
     engine.dispose()
 
 
-def test_a_question_that_is_not_answered_is_no_absence(database_servers: SharedServers) -> None:
+def test_an_error_does_not_count_as_a_missing_table(database_servers: SharedServers) -> None:
     server = database_servers.get("mariadb")
     url = server.fresh_database()
     server.execute("CREATE OR REPLACE USER stranger@127.0.0.1")

@@ -1,4 +1,4 @@
-"""Changes that are sent together: what is written is read back, and a failure leaves nothing."""
+"""Changes that are sent together: values are read back unchanged, and a failure leaves no changes."""
 
 from __future__ import annotations
 
@@ -141,11 +141,11 @@ def assert_comes_back(engine: Engine, rows: list[dict[str, Any]]) -> None:
     assert rows_in(engine) == rows
 
 
-def test_texts_come_back(engine: Engine) -> None:
+def test_texts_are_read_back_unchanged(engine: Engine) -> None:
     assert_comes_back(engine, [a_row(number, note=text) for number, text in enumerate(ODD_TEXTS)])
 
 
-def test_short_texts_come_back(engine: Engine) -> None:
+def test_short_texts_are_read_back_unchanged(engine: Engine) -> None:
     rows = [a_row(number, name=text) for number, text in enumerate(ODD_TEXTS)]
     write(engine, (INSERT, rows))
     assert rows_in(engine) == rows
@@ -156,15 +156,15 @@ def test_a_zero_byte_in_a_text_is_replaced(engine: Engine) -> None:
     assert rows_in(engine)[0]["note"] == "a\N{REPLACEMENT CHARACTER}b"
 
 
-def test_blobs_come_back(engine: Engine) -> None:
+def test_blobs_are_read_back_unchanged(engine: Engine) -> None:
     assert_comes_back(engine, [a_row(number, data=blob) for number, blob in enumerate(ODD_BYTES)])
 
 
-def test_times_come_back_to_the_microsecond(engine: Engine) -> None:
+def test_times_are_read_back_to_the_microsecond(engine: Engine) -> None:
     assert_comes_back(engine, [a_row(number, at=time) for number, time in enumerate(TIMES)])
 
 
-def test_numbers_come_back(engine: Engine) -> None:
+def test_numbers_are_read_back_unchanged(engine: Engine) -> None:
     rows = [
         a_row(-(2**31), big=-(2**63), is_on=True, state=State.COMPLETE),
         a_row(0, big=0, is_on=False, state=0),
@@ -173,7 +173,7 @@ def test_numbers_come_back(engine: Engine) -> None:
     assert_comes_back(engine, rows)
 
 
-def test_nothing_comes_back_as_nothing_and_not_as_empty(engine: Engine) -> None:
+def test_null_is_read_back_as_null_and_not_as_empty(engine: Engine) -> None:
     assert_comes_back(engine, [a_row(1), a_row(2, name="", note="", data=b"")])
 
 
@@ -193,11 +193,11 @@ any_row = some.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=some.lists(any_row, min_size=1, max_size=8))
-def test_any_rows_come_back(engine: Engine, values: list[dict[str, Any]]) -> None:
+def test_any_rows_are_read_back_unchanged(engine: Engine, values: list[dict[str, Any]]) -> None:
     assert_comes_back(engine, [a_row(number, **row) for number, row in enumerate(values)])
 
 
-def test_more_than_one_packet_is_one_transaction(engine: Engine) -> None:
+def test_changes_in_several_packets_are_one_transaction(engine: Engine) -> None:
     """Rows that are longer than what is sent at once, and rows that are so only together."""
     rows = [a_row(number, data=b"'\\\0%;\xff" * (MAX_TEXT // 24)) for number in range(10)]
     rows += [a_row(number, data=b"\xc3(" * MAX_TEXT) for number in range(10, 13)]
@@ -211,7 +211,7 @@ def test_more_than_one_packet_is_one_transaction(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
-def test_a_change_that_fails_leaves_nothing_of_the_others(engine: Engine, place: int) -> None:
+def test_a_failing_change_rolls_back_the_others(engine: Engine, place: int) -> None:
     write(engine, (INSERT, [a_row(1, note="before")]))
     changes: list[tuple[RowStatement, Sequence[dict[str, Any]]]] = [
         (INSERT, [a_row(10)]),
@@ -250,6 +250,6 @@ def test_a_commit_without_changes_commits_what_was_executed(engine: Engine) -> N
     assert rows_in(engine) == [a_row(1)]
 
 
-def test_a_type_that_cannot_be_written_is_refused_when_the_statement_is_made() -> None:
+def test_a_column_type_without_a_literal_is_refused_at_compile_time() -> None:
     with pytest.raises(TypeError, match="are not written"):
         transactions._literal(Float(), mysql.dialect())

@@ -1,4 +1,4 @@
-"""A database that an original Spin Cycle filled is taken over: no row changes, and its statements work."""
+"""Adopting an original's database changes no row, and the original's statements still work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def migrate(url: str, options: DatabaseOptions = OPTIONS) -> int:
     return upgrade_database(url, options).indexed
 
 
-def test_no_row_changes(original_url: str) -> None:
+def test_adoption_changes_no_row(original_url: str) -> None:
     before = original.rows_of(original_url)
     assert {len(rows) for rows in before.values()} == {6, 12, 1}
     assert migrate(original_url) == 5
@@ -41,12 +41,12 @@ def test_no_row_changes(original_url: str) -> None:
     assert original.rows_of(original_url) == before
 
 
-async def test_servers_refuse_it_until_then(original_url: str) -> None:
+async def test_servers_refuse_an_original_database_before_its_migration(original_url: str) -> None:
     with pytest.raises(FailedPreconditionError, match="run `spincycle migrate`"):
         await Store.open(original_url, OPTIONS)
 
 
-def test_the_statements_of_the_original_go_on_working(original_url: str) -> None:
+def test_the_statements_of_the_original_still_work(original_url: str) -> None:
     migrate(original_url)
     fresh = original.OriginalRequest(
         "dc26aor8di16sqictj70", 7, "2026-11-21 19:00:00.5", "2026-11-21 19:00:01.25", finished_jobs=1,
@@ -74,7 +74,7 @@ def test_the_statements_of_the_original_go_on_working(original_url: str) -> None
     assert migrate(original_url) == 0
 
 
-async def test_what_it_holds_is_read_as_it_was(original_url: str) -> None:
+async def test_requests_of_the_original_are_read_unchanged(original_url: str) -> None:
     migrate(original_url)
     store = await Store.open(original_url, OPTIONS)
     for expected in original.ALL:
@@ -103,7 +103,7 @@ async def test_what_it_holds_is_read_as_it_was(original_url: str) -> None:
         (["host=none"], []),
     ],
 )
-async def test_its_requests_are_found_by_their_args(
+async def test_requests_of_the_original_are_found_by_args(
     original_url: str, wanted: list[str], found: list[original.OriginalRequest]
 ) -> None:
     migrate(original_url)
@@ -113,7 +113,7 @@ async def test_its_requests_are_found_by_their_args(
     await store.close()
 
 
-async def test_requests_of_this_project_fit_into_it(original_url: str) -> None:
+async def test_new_requests_are_stored_in_an_adopted_database(original_url: str) -> None:
     migrate(original_url)
     store = await Store.open(original_url, OPTIONS)
     made = a_request(user="Zoë 🐦")
@@ -126,7 +126,7 @@ async def test_requests_of_this_project_fit_into_it(original_url: str) -> None:
     await store.close()
 
 
-async def test_what_a_lost_runner_of_the_original_ran_is_left_alone_until_it_is_stopped(
+async def test_running_requests_of_the_original_are_left_alone_until_they_are_stopped(
     original_url: str,
 ) -> None:
     migrate(original_url)

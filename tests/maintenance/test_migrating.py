@@ -1,4 +1,4 @@
-"""Databases are brought up to date: from nothing, from an original's, from any point of an interruption."""
+"""Upgrades of empty databases, of an original's databases, and after interruptions at any point."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def pipe_into_client(url: str, statements: str) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_it_says_what_it_did_and_does_it_once(old_url: str) -> None:
+def test_an_upgrade_reports_its_revisions_and_does_nothing_twice(old_url: str) -> None:
     done = upgrade_database(old_url, OPTIONS)
     assert done.revisions == ("", NEWEST)
     assert check_database(old_url, OPTIONS) == NEWEST
@@ -91,7 +91,9 @@ def test_it_says_what_it_did_and_does_it_once(old_url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_statements_do_the_same(kind: str, database_servers: SharedServers, tmp_path: Path) -> None:
+def test_the_printed_statements_make_the_same_schema(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
     upgraded, piped = (make_old(kind, database_servers, tmp_path) for _ in range(2))
     upgrade_database(upgraded, OPTIONS)
     statements = upgrade_sql(piped, OPTIONS)
@@ -104,7 +106,7 @@ def test_its_statements_do_the_same(kind: str, database_servers: SharedServers, 
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "original v1"])
-def test_what_was_interrupted_can_be_run_again(
+def test_an_interrupted_upgrade_can_be_run_again(
     kind: str, database_servers: SharedServers, tmp_path: Path
 ) -> None:
     """MySQL commits each change of the schema, so an interruption leaves any number of them."""
@@ -125,7 +127,7 @@ def test_what_was_interrupted_can_be_run_again(
         assert before is None or original.rows_of(url) == before
 
 
-def test_one_does_it_and_the_others_wait(old_url: str) -> None:
+def test_one_process_upgrades_while_the_others_wait(old_url: str) -> None:
     processes = 4
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         done = pool.map(_upgraded_from, [old_url] * processes)
@@ -137,7 +139,7 @@ def _upgraded_from(url: str) -> str:
     return upgrade_database(url, OPTIONS).revisions.before
 
 
-async def test_a_database_that_is_newer_is_refused(old_url: str) -> None:
+async def test_a_newer_database_is_refused(old_url: str) -> None:
     upgrade_database(old_url, OPTIONS)
     engine = engine_of(old_url)
     with engine.begin() as connection:
@@ -151,7 +153,7 @@ async def test_a_database_that_is_newer_is_refused(old_url: str) -> None:
         await Store.open(old_url, OPTIONS)
 
 
-def test_an_sqlite_file_is_not_made_by_a_look(tmp_path: Path) -> None:
+def test_a_check_creates_no_sqlite_file(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'none.db'}"
     with pytest.raises(FailedPreconditionError, match="spincycle migrate"):
         check_database(url, OPTIONS)
@@ -159,7 +161,7 @@ def test_an_sqlite_file_is_not_made_by_a_look(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_wrong_with_the_database_is_told(database_servers: SharedServers, tmp_path: Path) -> None:
+def test_errors_name_what_is_wrong_with_the_database(database_servers: SharedServers, tmp_path: Path) -> None:
     url = database_servers.url("mariadb", tmp_path)
     with pytest.raises(UnavailableError, match="Unknown database 'none'"):
         check_database(url.rpartition("/")[0] + "/none", OPTIONS)

@@ -1,4 +1,4 @@
-"""Old requests are deleted with all their rows, on each database, and nothing else is."""
+"""Retention deletes old requests with all their rows, and nothing else, on each database."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ KEPT = {State.PENDING: 0, State.RUNNING: 0, State.SUSPENDED: 0}
 
 
 @pytest.mark.parametrize("faults", FAULTS)
-async def test_what_ended_long_ago_goes_with_all_its_rows(migrated_url: str, faults: str) -> None:
+async def test_old_requests_are_deleted_with_all_their_rows(migrated_url: str, faults: str) -> None:
     await fill(migrated_url, {**OLD, **KEPT}, each=2)
     retention = Retention(migrated_url, OPTIONS)
     broken = CommitFaults(retention._engine, faults) if faults != "none" else None
@@ -117,7 +117,7 @@ async def one_of(store: Store, state: State) -> Any:
     return (await store.find_requests(RequestFilter(states=[int(state)], limit=1)))[0]  # type: ignore[list-item]
 
 
-async def test_what_ended_lately_stays(migrated_url: str) -> None:
+async def test_recent_requests_are_kept(migrated_url: str) -> None:
     await fill(migrated_url, {State.COMPLETE: 89, State.FAIL: 91, State.STOPPED: 1}, each=1)
     retention = Retention(migrated_url, OPTIONS)
     before = retention.cutoff(90 * HOUR)
@@ -127,7 +127,7 @@ async def test_what_ended_lately_stays(migrated_url: str) -> None:
     assert rows(migrated_url)["requests"] == 2
 
 
-async def test_transactions_are_small(migrated_url: str) -> None:
+async def test_each_transaction_deletes_a_bounded_number_of_rows(migrated_url: str) -> None:
     await fill(migrated_url, {State.COMPLETE: 100}, each=MAX_REQUESTS + 7)
     await fill(migrated_url, {State.FAIL: 200}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
     told = Told()
@@ -141,7 +141,7 @@ async def test_transactions_are_small(migrated_url: str) -> None:
     assert rows(migrated_url) == dict.fromkeys(TABLES, 0)
 
 
-async def test_what_was_interrupted_goes_on_when_it_is_run_again(migrated_url: str) -> None:
+async def test_an_interrupted_run_continues_in_the_next_run(migrated_url: str) -> None:
     await fill(migrated_url, {State.FAIL: 100}, each=1, entries=2 * MAX_LOG_ENTRIES + 1)
     told = Told()
     retention = Retention(migrated_url, OPTIONS)
@@ -155,7 +155,7 @@ async def test_what_was_interrupted_goes_on_when_it_is_run_again(migrated_url: s
     assert rows(migrated_url) == dict.fromkeys(TABLES, 0)
 
 
-async def test_a_store_works_meanwhile(migrated_url: str) -> None:
+async def test_a_store_can_be_used_while_old_requests_are_deleted(migrated_url: str) -> None:
     await fill(migrated_url, {State.COMPLETE: 100}, each=3 * MAX_REQUESTS)
     store = await Store.open(migrated_url, OPTIONS)
     retention = Retention(migrated_url, OPTIONS)

@@ -1,4 +1,4 @@
-"""A store on each database, undisturbed and with commits that fail."""
+"""A store on each database, without faults and with failing commits."""
 
 from __future__ import annotations
 

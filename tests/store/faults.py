@@ -1,4 +1,4 @@
-"""Commits that fail: before they have happened, or after, when only their answer is lost."""
+"""Makes commits fail: before they happen, or after they happened and only the answer is lost."""
 
 from __future__ import annotations
 

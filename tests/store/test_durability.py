@@ -1,4 +1,4 @@
-"""What a store does so that what it answered stays: it answers after the commit, which is on disk."""
+"""Durability: the store answers only after the commit, and the commit is on disk."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_commits_are_flushed_to_the_disk(migrated_url: str) -> None:
     await store.close()
 
 
-async def test_operators_are_told_of_a_database_that_may_lose_what_it_has_committed() -> None:
+async def test_opening_a_database_that_is_not_durable_logs_a_warning() -> None:
     with database_server("mariadb") as server:
         url = server.fresh_database()
         migrate(url)

@@ -1,4 +1,4 @@
-"""The indexes of finds: an older database gets them, with what they need of the requests that it has."""
+"""The indexes for finds: an upgrade adds them to an older database and fills them for its requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.store.test_finding import ROWS, expected, found_ids
 OLD = ROWS[:50]
 
 
-def test_an_older_database_finds_as_well(database_url: str) -> None:
+def test_finds_work_after_an_older_database_is_upgraded(database_url: str) -> None:
     engine = engine_of(database_url)
     with engine.begin() as connection:
         command.upgrade(migrations._config(connection), "0002")

@@ -1,4 +1,4 @@
-"""Finds beside a plain slow model, on each database: what comes back, in what order."""
+"""Finds on each database return the same requests in the same order as a slow model."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def found_ids(connection: Connection, wanted: RequestFilter) -> list[str]:
 
 
 @pytest.mark.parametrize(("few", "block"), [(3, 4), (30, 7), (finding.FEW, finding.BLOCK)])
-def test_finds_are_those_of_the_model(
+def test_finds_return_the_same_as_a_slow_model(
     filled: Connection, few: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With few rows in a block, and few that are few, all ways to read are gone on 400 requests."""
@@ -193,7 +193,7 @@ def test_finds_are_those_of_the_model(
     check()
 
 
-def test_what_is_found_is_whole(filled: Connection) -> None:
+def test_found_requests_have_all_fields_except_args_and_chains(filled: Connection) -> None:
     by_id = {row.request_id: row for row in ROWS}
     for request in finding.find_requests(filled, RequestFilter(limit=100)):
         row = by_id[request.id]
@@ -216,7 +216,7 @@ def test_what_is_found_is_whole(filled: Connection) -> None:
         RequestFilter(until=Timestamp(nanos=1_000_000_000)),
     ],
 )
-def test_filters_that_make_no_sense(filled: Connection, wanted: RequestFilter) -> None:
+def test_invalid_filters_are_refused(filled: Connection, wanted: RequestFilter) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
         finding.find_requests(filled, wanted)
     assert raised.value.reason == "BAD_FILTER"

@@ -17,7 +17,7 @@ from tests.store.samples import RUNNER, create
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
-async def test_others_soon_get_what_it_has_locked(
+async def test_the_locks_of_a_frozen_process_are_released_after_its_timeout(
     kind: str, database_servers: SharedServers, tmp_path: Path
 ) -> None:
     url = database_servers.url(kind, tmp_path)

@@ -1,4 +1,4 @@
-"""A database that is full: what cannot be written changes nothing, and all goes on when there is room."""
+"""A full disk: failed writes change nothing, and writes work again when there is room."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Room:
         self.pages = 1  # SQLite takes no fewer than there are.
 
 
-async def test_what_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+async def test_writes_to_a_full_disk_change_nothing_and_work_again_when_there_is_room(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'spincycle.db'}"
     store = await Store.open(url, OPTIONS)
     room = Room(store)

@@ -1,4 +1,4 @@
-"""What the writer does with writes that are too many, and with one that harms its batch, on each database."""
+"""The group-commit writer on each database: full queues, and batches with a failing write."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def create_as(request: Request) -> CreateRequest:
     return CreateRequest(type=request.type, user=request.user)
 
 
-async def test_runners_writes_are_taken_when_those_of_users_are_refused(
+async def test_writes_of_runners_are_accepted_while_those_of_users_are_refused(
     migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 3)
@@ -124,7 +124,7 @@ async def test_runners_writes_are_taken_when_those_of_users_are_refused(
         assert await store.request_stop(made[3].id)
 
 
-async def test_creations_have_places_of_their_own_where_they_have_a_writer(
+async def test_creations_have_their_own_queue_except_on_sqlite(
     migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 1)
@@ -144,7 +144,7 @@ async def test_creations_have_places_of_their_own_where_they_have_a_writer(
         assert await waiting
 
 
-async def test_a_write_whose_row_is_there_already_harms_no_other_of_its_batch(store: Store) -> None:
+async def test_a_write_whose_row_exists_fails_alone_in_its_batch(store: Store) -> None:
     there = await create(store)
     before, again, after = a_request(), a_request(id=there.id, user="owl"), a_request()
     results, fell_apart = await done_together(
@@ -167,7 +167,7 @@ async def test_a_write_whose_row_is_there_already_harms_no_other_of_its_batch(st
         assert found.job_chain == a_chain(one.id)
 
 
-async def test_of_two_writes_of_the_same_row_in_a_batch_one_is_done(store: Store) -> None:
+async def test_one_of_two_writes_of_the_same_row_in_a_batch_succeeds(store: Store) -> None:
     first = a_request(user="finch")
     second, other = a_request(id=first.id, user="owl"), a_request()
     results, fell_apart = await done_together(
@@ -181,7 +181,7 @@ async def test_of_two_writes_of_the_same_row_in_a_batch_one_is_done(store: Store
     assert sorted(await store.waiting_requests(10)) == sorted([first.id, other.id])
 
 
-async def test_a_write_that_is_refused_leaves_its_batch_whole(store: Store) -> None:
+async def test_a_refused_write_does_not_split_its_batch(store: Store) -> None:
     """Unlike one that fails: what it lacks was looked up, and nothing was changed for it."""
     made = [await create(store) for _ in range(2)]
     results, fell_apart = await done_together(

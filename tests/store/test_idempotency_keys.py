@@ -1,4 +1,4 @@
-"""Idempotency keys: one request for each, on each database, and whatever becomes of the commits."""
+"""Idempotency keys: one request per key, on each database and with failing commits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def expire(store: Store) -> None:
         connection.execute(update(idempotency_keys).values(expires_at=1))
 
 
-async def test_the_same_key_makes_one_request(store: Store) -> None:
+async def test_the_same_key_creates_one_request(store: Store) -> None:
     assert await store.request_of_key(a_key()) is None
     first = await create_under(store, a_key())
     assert await store.request_of_key(a_key()) == first
@@ -65,7 +65,7 @@ async def test_the_same_key_makes_one_request(store: Store) -> None:
     assert await count_requests(store) == 1
 
 
-async def test_another_body_is_refused_and_makes_nothing(store: Store) -> None:
+async def test_a_key_with_another_body_is_refused(store: Store) -> None:
     first = await create_under(store, a_key())
     other = a_key(body=b"other")
     with pytest.raises(ConflictError) as looked:
@@ -79,14 +79,14 @@ async def test_another_body_is_refused_and_makes_nothing(store: Store) -> None:
     assert await count_requests(store) == 1
 
 
-async def test_keys_of_others_are_others(store: Store) -> None:
+async def test_the_same_key_of_another_caller_is_a_different_key(store: Store) -> None:
     keys = [a_key(), a_key(caller="wren"), a_key(caller=""), a_key(key=SECRET.upper())]
     assert len({await create_under(store, key) for key in keys}) == 4
     # Name and key are not run together.
     assert IdempotencyKey.of("ab", "c", b"") != IdempotencyKey.of("a", "bc", b"")
 
 
-async def test_at_once_one_request_is_made(store: Store) -> None:
+async def test_concurrent_creates_with_one_key_create_one_request(store: Store) -> None:
     made = await asyncio.gather(
         *(create_under(store, a_key()) for _ in range(20)),
         *(create_under(store, None) for _ in range(5)),
@@ -97,7 +97,7 @@ async def test_at_once_one_request_is_made(store: Store) -> None:
     assert await count_requests(store) == 11
 
 
-async def test_one_that_is_refused_harms_no_other_of_its_batch(store: Store) -> None:
+async def test_a_refused_key_affects_no_other_create_of_its_batch(store: Store) -> None:
     await create_under(store, a_key("a"))
     results = await asyncio.gather(
         create_under(store, a_key("b")),
@@ -112,7 +112,7 @@ async def test_one_that_is_refused_harms_no_other_of_its_batch(store: Store) -> 
     assert await count_requests(store) == 3
 
 
-async def test_two_request_managers_make_one_request(migrated_url: str) -> None:
+async def test_two_request_managers_create_one_request_per_key(migrated_url: str) -> None:
     stores = [await Store.open(migrated_url, OPTIONS) for _ in range(2)]
     try:
         for round_number in range(10):
@@ -128,7 +128,7 @@ async def test_two_request_managers_make_one_request(migrated_url: str) -> None:
             await store.close()
 
 
-async def test_a_key_that_has_expired_is_as_new(store: Store) -> None:
+async def test_an_expired_key_can_be_used_again(store: Store) -> None:
     first = await create_under(store, a_key())
     kept = await create_under(store, a_key("kept"))
     expire(store)
@@ -141,7 +141,7 @@ async def test_a_key_that_has_expired_is_as_new(store: Store) -> None:
     assert kept != again
 
 
-async def test_keys_are_forgotten_some_at_a_time(store: Store) -> None:
+async def test_expired_keys_are_deleted_in_batches(store: Store) -> None:
     for number in range(5):
         await create_under(store, a_key(str(number)))
     assert await store.forget_keys(10) == 0
@@ -155,7 +155,7 @@ async def test_keys_are_forgotten_some_at_a_time(store: Store) -> None:
         assert connection.scalar(select(func.count()).select_from(idempotency_keys)) == 1
 
 
-async def test_keys_last_a_day_by_the_clock_of_the_database(store: Store) -> None:
+async def test_keys_last_a_day_by_the_database_clock(store: Store) -> None:
     await create_under(store, a_key())
     await store.renew_runner(RUNNER, 86_400, draining=False)
     with beside(store) as connection:
@@ -164,7 +164,7 @@ async def test_keys_last_a_day_by_the_clock_of_the_database(store: Store) -> Non
     assert 0 <= lease - expires_at < 60_000_000
 
 
-async def test_of_a_key_only_its_hash_is_kept(migrated_url: str) -> None:
+async def test_only_the_hash_of_a_key_is_stored(migrated_url: str) -> None:
     store = await Store.open(migrated_url, OPTIONS)
     await create_under(store, a_key())
     await store.close()
@@ -177,7 +177,7 @@ async def test_of_a_key_only_its_hash_is_kept(migrated_url: str) -> None:
     engine.dispose()
 
 
-async def test_a_key_without_a_request_is_not_left_by_a_create_that_fails(store: Store) -> None:
+async def test_a_failed_create_leaves_no_key(store: Store) -> None:
     made = await create(store)
     again = a_request(id=made.id)
     with pytest.raises(SpinCycleError):
@@ -185,7 +185,7 @@ async def test_a_key_without_a_request_is_not_left_by_a_create_that_fails(store:
     assert await store.request_of_key(a_key()) is None
 
 
-async def test_many_expired_keys_at_once_are_all_as_new(store: Store) -> None:
+async def test_many_expired_keys_can_be_used_again_at_once(store: Store) -> None:
     ids = RequestIdGenerator()
     with beside(store) as connection:
         connection.execute(

@@ -1,4 +1,4 @@
-"""Finds that take too long: the database ends them, and they are told as what they are."""
+"""Finds that take too long: the database ends them, and the error says so."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def statements_of_reads(store: Store) -> list[str]:
     return statements
 
 
-async def test_a_find_that_takes_too_long_is_ended_and_told_as_that(
+async def test_a_find_that_takes_too_long_fails_with_find_too_slow(
     hasty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasty._statement_limit = 1.0  # On a busy machine too it is over long before the driver gives up.
@@ -80,7 +80,7 @@ async def test_a_find_that_takes_too_long_is_ended_and_told_as_that(
     assert len(await hasty.find_requests(RequestFilter())) == 1  # and the connection is still of use.
 
 
-async def test_a_statement_that_the_operator_ends_is_no_database_that_is_away(
+async def test_a_statement_ended_by_an_operator_does_not_count_as_database_away(
     hasty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_slow(hasty, monkeypatch)
@@ -104,7 +104,7 @@ async def test_a_statement_that_the_operator_ends_is_no_database_that_is_away(
         find.result()
 
 
-async def test_other_reads_that_take_too_long_are_a_database_that_does_not_answer(hasty: Store) -> None:
+async def test_other_reads_that_take_too_long_count_as_database_away(hasty: Store) -> None:
     """Those are by a key: what is slow then is the database, and callers should try again."""
 
     def slow(connection: Connection) -> None:
@@ -132,7 +132,7 @@ async def filled(
 @pytest.mark.parametrize(
     "wanted", [RequestFilter(), RequestFilter(limit=1, offset=5)], ids=["all", "large offset"]
 )
-async def test_a_find_that_nobody_waits_for_ends_before_its_next_block(
+async def test_a_cancelled_find_ends_before_its_next_block(
     filled: Store, monkeypatch: pytest.MonkeyPatch, wanted: RequestFilter
 ) -> None:
     monkeypatch.setattr(finding, "BLOCK", 1)
@@ -158,7 +158,7 @@ async def test_a_find_that_nobody_waits_for_ends_before_its_next_block(
     assert reads == 1
 
 
-def test_how_mariadb_and_mysql_are_told_a_limit() -> None:
+def test_mariadb_and_mysql_get_a_time_limit_in_their_own_syntax() -> None:
     """By the manuals of both; the tests have no MySQL."""
     select = "SELECT a FROM (SELECT b FROM c) AS d"
     assert bounded(select, 9.5, is_mariadb=True) == f"SET STATEMENT max_statement_time = 9.5 FOR {select}"
@@ -168,7 +168,7 @@ def test_how_mariadb_and_mysql_are_told_a_limit() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.1, 1.0, 5.0, 60.0])
-def test_a_statement_is_ended_before_the_connection_is_given_up(timeout: float) -> None:
+def test_the_statement_limit_is_shorter_than_the_driver_timeout(timeout: float) -> None:
 
     options = DatabaseOptions(timeout=timeout)
     arguments = _mysql_args(options, takes_long=False)

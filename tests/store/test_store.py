@@ -1,4 +1,4 @@
-"""What a store promises, on each database, and whatever becomes of its commits."""
+"""The contract of the store, on each database and with failing commits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def state_of(store: Store, request_id: str) -> State:
 
 
 class TestRequests:
-    async def test_a_request_comes_back_as_it_was_made(self, store: Store) -> None:
+    async def test_a_request_is_read_back_as_it_was_created(self, store: Store) -> None:
         made = a_request(
             user="Zoë",
             args=[
@@ -54,7 +54,7 @@ class TestRequests:
         found.ClearField("job_chain")
         assert found == made
 
-    async def test_one_with_a_runner_is_running(self, store: Store) -> None:
+    async def test_a_request_created_with_a_runner_is_running(self, store: Store) -> None:
         made = await create(store)
         found = await store.get_request(made.id, with_job_chain=False)
         assert State(found.state) is State.RUNNING
@@ -79,7 +79,7 @@ class TestRequests:
         assert not await store.find_requests(RequestFilter(type="Stop-Host"))
         assert await store.requests_by_id([made.id.upper()]) == {}
 
-    async def test_what_is_not_there_is_not_found(self, store: Store) -> None:
+    async def test_unknown_requests_and_jobs_are_not_found(self, store: Store) -> None:
         for asked in (
             store.get_request(UNKNOWN, with_job_chain=True),
             store.get_job_chain(UNKNOWN),
@@ -99,7 +99,7 @@ class TestRequests:
         assert await store.get_assignment(UNKNOWN) is None
         assert await store.get_suspended(UNKNOWN) is None
 
-    async def test_long_and_odd_texts_are_kept_as_far_as_they_fit(self, store: Store) -> None:
+    async def test_long_and_unusual_texts_are_truncated_to_fit(self, store: Store) -> None:
         made = await create(store, user="ü" * 200)
         assert (await store.get_request(made.id, with_job_chain=False)).user == "ü" * 100
         entry = a_log_entry(made.id, error="a\0b" + "é" * 60_000, stdout="o" * 3_000_000, exit=-7)
@@ -108,7 +108,7 @@ class TestRequests:
         assert 60_000 < len(found.error.encode()) <= 65_535
         assert (found.stdout, found.exit) == (entry.stdout, -7)
 
-    async def test_large_requests_are_kept(self, store: Store) -> None:
+    async def test_large_requests_are_stored_whole(self, store: Store) -> None:
         hosts = [f"host-{number:06d}.example.com" for number in range(20_000)]
         made = a_request(args=[RequestArg(name="hosts", given=True, value=to_value(hosts, ""))])
         request = CreateRequest(type=made.type)
@@ -118,7 +118,7 @@ class TestRequests:
 
 
 class TestStates:
-    async def test_waiting_requests_are_the_oldest_first(self, store: Store) -> None:
+    async def test_waiting_requests_are_returned_oldest_first(self, store: Store) -> None:
         made = [
             await create(store, None, created_at=Timestamp(seconds=1_800_000_000 + age)) for age in (5, 1, 3)
         ]
@@ -126,7 +126,7 @@ class TestStates:
         assert await store.waiting_requests(10) == [made[1].id, made[2].id, made[0].id]
         assert await store.waiting_requests(1) == [made[1].id]
 
-    async def test_of_many_assignments_at_once_one_happens(self, store: Store) -> None:
+    async def test_one_of_many_concurrent_assignments_succeeds(self, store: Store) -> None:
         made = await create(store, None)
         assigned = await asyncio.gather(
             *(store.assign(made.id, runner, expected_state=State.PENDING) for runner in [RUNNER] * 20)
@@ -163,21 +163,21 @@ class TestStates:
         assert (State(found.state), found.finished_jobs, found.job_runner_url) == (State.FAIL, 2, "")
         assert found.finished_at.seconds == 1_800_000_009
 
-    async def test_an_assignment_that_stands_no_more_ends_nothing(self, store: Store) -> None:
+    async def test_an_outdated_assignment_cannot_end_its_request(self, store: Store) -> None:
         made = await create(store)
         await store.assign(made.id, OTHER_RUNNER, expected_state=State.RUNNING)
         with pytest.raises(FailedPreconditionError):
             await store.end_assignment(Assignment(request_id=made.id, epoch=1), State.FAIL)
         assert await state_of(store, made.id) is State.RUNNING
 
-    async def test_stopping_what_no_runner_has(self, store: Store) -> None:
+    async def test_requests_without_a_runner_are_stopped_at_once(self, store: Store) -> None:
         waiting, running = await create(store, None), await create(store)
         assert await store.stop_unassigned(waiting.id)
         assert not await store.stop_unassigned(waiting.id)
         assert not await store.stop_unassigned(running.id)
         assert await state_of(store, waiting.id) is State.STOPPED
 
-    async def test_a_wish_to_stop_is_remembered(self, store: Store) -> None:
+    async def test_a_stop_request_is_stored(self, store: Store) -> None:
         made = await create(store)
         assert not (await store.get_record(made.id)).stop_requested
         assert await store.request_stop(made.id)
@@ -186,7 +186,7 @@ class TestStates:
         await store.finish(made.id, State.STOPPED, 1, 0)
         assert not await store.request_stop(made.id)
 
-    async def test_what_was_to_stop_and_was_suspended_is_given_to_nobody(self, store: Store) -> None:
+    async def test_a_suspended_request_with_a_stop_request_is_not_assigned(self, store: Store) -> None:
         made = await create(store)
         assert await store.request_stop(made.id)
         await store.apply_reports("r1", [a_report(made.id, ends=a_suspended_chain(made.id))])
@@ -214,7 +214,9 @@ class TestSuspension:
         await store.drop_suspended(again)
         assert await store.get_suspended(made.id) is None
 
-    async def test_a_chain_that_somebody_else_suspended_is_kept_until_the_end(self, store: Store) -> None:
+    async def test_a_chain_suspended_by_an_original_is_kept_until_the_request_ends(
+        self, store: Store
+    ) -> None:
         made = await create(store)
         suspended = a_suspended_chain(made.id)
         await store.suspend(made.id, suspended)
@@ -229,7 +231,7 @@ class TestSuspension:
         )
         assert await store.get_suspended(made.id) is None
 
-    async def test_a_chain_that_went_on_since_it_was_suspended_is_out_of_date(self, store: Store) -> None:
+    async def test_a_suspended_chain_is_out_of_date_after_later_tries(self, store: Store) -> None:
         made = await create(store)
         suspended = a_suspended_chain(made.id)
         await store.apply_reports("r1", [a_report(made.id, ends=suspended)])
@@ -239,7 +241,7 @@ class TestSuspension:
         await store.apply_reports("r1", [a_report(made.id, a_log_entry(made.id), epoch=2)])
         assert await store.get_suspended(made.id) is None
 
-    async def test_a_chain_suspended_again_is_not_dropped_by_the_resume_before(self, store: Store) -> None:
+    async def test_a_chain_suspended_again_is_not_dropped_by_the_previous_resume(self, store: Store) -> None:
         made = await create(store)
         await store.apply_reports("r1", [a_report(made.id, ends=a_suspended_chain(made.id))])
         again = await store.assign(made.id, RUNNER, expected_state=State.SUSPENDED)
@@ -249,7 +251,7 @@ class TestSuspension:
         await store.drop_suspended(again)
         assert await store.get_suspended(made.id) == later
 
-    async def test_what_nobody_resumes_fails(self, store: Store) -> None:
+    async def test_requests_that_are_not_resumed_in_time_fail(self, store: Store) -> None:
         made = await create(store)
         await store.apply_reports("r1", [a_report(made.id, ends=a_suspended_chain(made.id))])
         assert await store.fail_unresumed(3600) == []
@@ -259,7 +261,7 @@ class TestSuspension:
 
 
 class TestJobLog:
-    async def test_entries_come_back_in_order(self, store: Store) -> None:
+    async def test_log_entries_are_ordered_by_job_and_try(self, store: Store) -> None:
         made = await create(store)
         entries = [
             a_log_entry(made.id, "aB3x", 2, error="no", exit=255, state=state_pb2.STATE_FAIL, stderr="ß"),
@@ -272,7 +274,7 @@ class TestJobLog:
         assert await store.get_log(made.id) == [entries[2], entries[1], entries[0], entries[3]]
         assert await store.get_job_log(made.id, "aB3x") == entries[0]
 
-    async def test_the_first_entry_of_a_try_stands(self, store: Store) -> None:
+    async def test_the_first_entry_of_a_try_is_kept(self, store: Store) -> None:
         made = await create(store)
         first = a_log_entry(made.id)
         assert await store.record_log(first) == first
@@ -291,7 +293,7 @@ class TestReports:
         assert (State(found.state), found.finished_jobs) == (State.COMPLETE, 3)
         assert found.finished_at == report.finish.finished_at
 
-    async def test_a_report_sent_again_changes_nothing(self, store: Store) -> None:
+    async def test_a_repeated_report_changes_nothing(self, store: Store) -> None:
         made = await create(store)
         part = a_report(made.id, a_log_entry(made.id, "aaaa"), finished_jobs=1)
         last = a_report(made.id, a_log_entry(made.id), first=2, finished_jobs=2, ends=state_pb2.STATE_FAIL)
@@ -300,7 +302,7 @@ class TestReports:
         assert len(await store.get_log(made.id)) == 2
         assert await state_of(store, made.id) is State.FAIL
 
-    async def test_reports_of_others_are_refused_and_the_rest_is_stored(self, store: Store) -> None:
+    async def test_stale_reports_are_refused_and_the_others_are_stored(self, store: Store) -> None:
         mine, taken, ended = await create(store), await create(store), await create(store)
         await store.assign(taken.id, OTHER_RUNNER, expected_state=State.RUNNING)
         await store.finish(ended.id, State.STOPPED, 1, 0)
@@ -354,7 +356,7 @@ class TestRunners:
         await store.remove_runner("r2")
         assert await store.live_runners() == []
 
-    async def test_a_runner_takes_the_place_of_one_that_had_its_address(self, store: Store) -> None:
+    async def test_a_new_runner_replaces_an_old_one_at_its_address(self, store: Store) -> None:
         assert not (await store.renew_runner(RUNNER, 60, draining=False)).others
         after = type(RUNNER)(runner_id="r9", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
         renewal = await store.renew_runner(after, 61, draining=False)
@@ -366,7 +368,7 @@ class TestRunners:
         await store.remove_runner("r1")
         assert await store.lost_requests(10) == [Assignment(request_id=lost.id, epoch=1)]
 
-    async def test_an_old_stream_of_a_runner_renews_nothing(self, store: Store) -> None:
+    async def test_an_old_stream_of_a_runner_cannot_renew_its_lease(self, store: Store) -> None:
         old = await store.renew_runner(RUNNER, 60, draining=False)
         newer = await store.renew_runner(RUNNER, 60, draining=False, token=old.token)
         for token in (old.token, newer.token - 1):
@@ -379,7 +381,7 @@ class TestRunners:
             await store.renew_runner(RUNNER, 60, draining=False, token=newer.token)
         await store.renew_runner(RUNNER, 60, draining=False, token=first.token)
 
-    async def test_a_request_is_taken_from_a_runner_that_lives_only_by_its_newest_word(
+    async def test_a_request_is_taken_from_a_live_runner_only_with_its_newest_token(
         self, store: Store
     ) -> None:
         made = await create(store, RUNNER)
@@ -396,14 +398,16 @@ class TestRunners:
         assert await take(old.token) is None
         assert await take(newest.token) == Assignment(request_id=made.id, epoch=2)
 
-    async def test_a_request_is_not_taken_from_a_runner_that_came_back(self, store: Store) -> None:
+    async def test_a_request_is_not_taken_over_from_a_runner_whose_lease_was_renewed(
+        self, store: Store
+    ) -> None:
         made = await create(store, RUNNER)
         assert await store.lost_requests(10) == [Assignment(request_id=made.id, epoch=1)]
         await store.renew_runner(RUNNER, 60, draining=False)
         taken = await store.assign(made.id, OTHER_RUNNER, expected_state=State.RUNNING, expected_epoch=1)
         assert taken is None
 
-    async def test_requests_of_dead_runners_are_lost(self, store: Store) -> None:
+    async def test_requests_of_runners_without_a_lease_are_lost(self, store: Store) -> None:
         await store.renew_runner(RUNNER, 60, draining=False)
         kept, lost = await create(store), await create(store, OTHER_RUNNER)
         assert await store.lost_requests(10) == [Assignment(request_id=lost.id, epoch=1)]
@@ -438,14 +442,14 @@ class TestFinding:
 
 
 class TestGroupCommit:
-    async def test_writes_at_once_share_commits(self, store: Store) -> None:
+    async def test_concurrent_writes_share_commits(self, store: Store) -> None:
         made = await asyncio.gather(*(create(store) for _ in range(200)))
         assert len({request.id for request in made}) == 200
         assert store.commits < 50
         found = await store.requests_by_id([request.id for request in made])
         assert len(found) == 200
 
-    async def test_a_write_that_cannot_be_done_harms_no_other(self, store: Store) -> None:
+    async def test_a_failing_write_affects_no_other_write(self, store: Store) -> None:
         made = await create(store)
 
         async def create_again() -> Request:

@@ -134,7 +134,7 @@ def translate(error: Exception) -> SpinCycleError:
     if isinstance(error, SpinCycleError):
         return error
     if not isinstance(error, SQLAlchemyError) and not _is_of_driver(error):
-        return InternalError("internal error: see the server's log")
+        return InternalError("internal error: see the server's log for details")
     trouble = trouble_of(error)
     if trouble is Trouble.TOO_LARGE:
         return InvalidArgumentError(
