@@ -83,12 +83,29 @@ async def test_a_create_that_raises_names_the_node(
     assert "Traceback" not in caught.value.message
 
 
-async def test_a_build_whose_caller_has_gone_is_cancelled(build_pool: BuildPool) -> None:
-    build = asyncio.ensure_future(build_pool.build("hangs", {}, "request"))
-    await asyncio.sleep(0.05)
+async def test_a_build_whose_caller_has_gone_creates_no_further_jobs() -> None:
+    hanging, released, created = threading.Event(), threading.Event(), list[str]()
+
+    class Recording(Worker):
+        def create(self, job_args: dict[str, Any]) -> None:
+            created.append(self._type)
+            hanging.set()
+            super().create(job_args)
+
+    chain = sequence(
+        "chain", node("slow", node_type="hang"), node("last", node_type="fine", deps=["slow"]), request=True
+    )
+    build_pool = BuildPool(specs(chain), lambda job_id: Recording(job_id.type, released), create_timeout=60)
+    build = asyncio.ensure_future(build_pool.build("chain", {}, "request"))
+    assert await asyncio.to_thread(hanging.wait, STEP)
     build.cancel()
     with pytest.raises(asyncio.CancelledError):
         await build
+    released.set()
+    async with asyncio.timeout(STEP):
+        while not build_pool._threads._idle:  # noqa: ASYNC110 (threads set no event)
+            await asyncio.sleep(0.01)
+    assert created == ["hang"]
 
 
 async def test_a_build_that_waits_too_long_for_a_thread_is_refused() -> None:
