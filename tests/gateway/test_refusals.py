@@ -46,35 +46,62 @@ class FullManager:
         return self.in_flight.answer().status
 
 
+@pytest.fixture(scope="module")
+def shared_manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
+    """A Request Manager with a limit of one call, and the folder of its database."""
+    directory = tmp_path_factory.mktemp("manager")
+    with manager_of_one_call(directory) as server:
+        yield server, directory
+
+
 @pytest.fixture
-def full(tmp_path: Path) -> Iterator[FullManager]:
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(
-            running(
-                "request-manager",
-                "--http=127.0.0.1:0",
-                directory=tmp_path,
-                environment={
-                    "SPINCYCLE_SERVER_MAX_REQUESTS": "1",
-                    "SPINCYCLE_SERVER_READ_TIMEOUT": "3s",
-                    "SPINCYCLE_SERVER_IDLE_TIMEOUT": "3s",
-                    "SPINCYCLE_SERVER_MAX_CONNECTIONS": "30",
-                    "SPINCYCLE_DATABASE_TIMEOUT": "60s",
-                },
-            )
-        )
-        address = server.address("request-manager", "http")
-        database = sqlite3.connect(tmp_path / "spincycle.db", isolation_level=None)
-        stack.callback(database.close)
+def full(shared_manager: tuple[ServerProcess, Path]) -> Iterator[FullManager]:
+    """A Request Manager that other tests of the module use too, one after the other."""
+    with filled(*shared_manager) as full:
+        yield full
+
+
+@pytest.fixture
+def fresh_full(tmp_path: Path) -> Iterator[FullManager]:
+    """A Request Manager of one test, which looks at its requests, its log, its memory or its connections."""
+    with manager_of_one_call(tmp_path) as server, filled(server, tmp_path) as full:
+        yield full
+
+
+def manager_of_one_call(directory: Path) -> contextlib.AbstractContextManager[ServerProcess]:
+    return running(
+        "request-manager",
+        "--http=127.0.0.1:0",
+        directory=directory,
+        environment={
+            "SPINCYCLE_SERVER_MAX_REQUESTS": "1",
+            "SPINCYCLE_SERVER_READ_TIMEOUT": "3s",
+            "SPINCYCLE_SERVER_IDLE_TIMEOUT": "3s",
+            "SPINCYCLE_SERVER_MAX_CONNECTIONS": "30",
+            "SPINCYCLE_DATABASE_TIMEOUT": "60s",
+        },
+    )
+
+
+@contextlib.contextmanager
+def filled(server: ServerProcess, directory: Path) -> Iterator[FullManager]:
+    """Brings a Request Manager to its limit. At the end, no call is in flight."""
+    address = server.address("request-manager", "http")
+    with (
+        contextlib.closing(sqlite3.connect(directory / "spincycle.db", isolation_level=None)) as database,
+        Connection(address) as in_flight,
+    ):
         database.execute("BEGIN IMMEDIATE")
-        in_flight = stack.enter_context(Connection(address))
         in_flight.send(CREATE)
         with Connection(address) as probe:
             while True:  # The call reaches the gate soon. From then on, all others are refused.
                 probe.send(LIST)
                 if probe.answer().status == 429:
                     break
-        yield FullManager(server, address, database, in_flight)
+        full = FullManager(server, address, database, in_flight)
+        yield full
+        if database.in_transaction:
+            full.let_go()
 
 
 def without_date(answer: Answer) -> Answer:
@@ -157,13 +184,13 @@ def test_a_client_that_expects_100_continue_is_refused_after_its_body(full: Full
         assert connection.answer().status == 429
 
 
-def test_refusals_that_a_client_does_not_read_do_not_fill_memory(full: FullManager) -> None:
-    process = psutil.Process(full.server.process.pid)
+def test_refusals_that_a_client_does_not_read_do_not_fill_memory(fresh_full: FullManager) -> None:
+    process = psutil.Process(fresh_full.server.process.pid)
     before = process.memory_info().rss
     crowd = LIST * 20_000
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        host, _, port = full.address.rpartition(":")
+        host, _, port = fresh_full.address.rpartition(":")
         client.connect((host, int(port)))
         client.settimeout(2)
         sent = 0
@@ -174,7 +201,7 @@ def test_refusals_that_a_client_does_not_read_do_not_fill_memory(full: FullManag
         grown = process.memory_info().rss - before
     assert sent < 40 * len(crowd), "the server still reads although the client does not read its answers"
     assert grown < 40e6
-    assert full.let_go() == 201
+    assert fresh_full.let_go() == 201
 
 
 def test_refused_requests_are_not_validated(full: FullManager) -> None:
@@ -186,8 +213,8 @@ def test_refused_requests_are_not_validated(full: FullManager) -> None:
         assert connection.answer().status == 429
 
 
-def test_each_refusal_is_counted_once_in_the_log(full: FullManager) -> None:
-    with Connection(full.address) as connection:
+def test_each_refusal_is_counted_once_in_the_log(fresh_full: FullManager) -> None:
+    with Connection(fresh_full.address) as connection:
         for method, status in (("GET", 429), ("HEAD", 429), ("OPTIONS", 204), ("DELETE", 405)):
             connection.send(request(method, "/api/v1/requests"))
             assert connection.answer(method).status == status
@@ -195,7 +222,7 @@ def test_each_refusal_is_counted_once_in_the_log(full: FullManager) -> None:
         assert connection.answer().status == 429
     in_all = 1 + 3  # the first one of the fixture, GET twice, and HEAD
     deadline = time.monotonic() + LOG_LINE
-    while (counted := refusals_in_log(full)) < in_all and time.monotonic() < deadline:
+    while (counted := refusals_in_log(fresh_full)) < in_all and time.monotonic() < deadline:
         time.sleep(0.05)
     assert counted == in_all
 
@@ -205,14 +232,14 @@ def refusals_in_log(full: FullManager) -> int:
     return sum(calls["TOO_MANY_CALLS"] for calls in told)
 
 
-def test_a_refusal_before_an_unknown_method_is_not_repeated(full: FullManager) -> None:
-    with Connection(full.address) as connection:
+def test_a_refusal_before_an_unknown_method_is_not_repeated(fresh_full: FullManager) -> None:
+    with Connection(fresh_full.address) as connection:
         connection.send(CREATE + request("BREW", "/pot"))
         assert connection.answer().status == 429
         assert connection.answer().status == 400
         assert connection.is_ended()
-    assert full.let_go() == 201
-    with Connection(full.address) as connection:
+    assert fresh_full.let_go() == 201
+    with Connection(fresh_full.address) as connection:
         connection.send(request("GET", "/api/v1/requests"))
         assert len(json.loads(connection.answer().body)) == 1
 
@@ -234,11 +261,11 @@ def test_the_openapi_document_is_not_refused(full: FullManager) -> None:
         assert connection.answer().status == 200
 
 
-def test_the_limit_of_connections_still_applies(full: FullManager) -> None:
+def test_the_limit_of_connections_still_applies(fresh_full: FullManager) -> None:
     with contextlib.ExitStack() as stack:
         answers = []
         for _ in range(40):
-            connection = stack.enter_context(Connection(full.address))
+            connection = stack.enter_context(Connection(fresh_full.address))
             connection.send(LIST)
             answers.append(connection.answer())
         assert {answer.status for answer in answers} == {429, 503}
