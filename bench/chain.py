@@ -1,4 +1,4 @@
-"""How many events a second the state machine of a chain takes in, by the size and the shape of the chain.
+"""Measures how many events per second the state machine handles, by size and shape of the chain.
 
 An event is the end of one try; it costs time in the edges of its job, so that the rate must not
 fall with the size of the chain. Sizes are interleaved, the best of several rounds counts, and times
@@ -103,7 +103,7 @@ def main() -> int:
             repeats = max(1, COMPARED // key[1])
             events, seconds = map(sum, zip(*(run(job_chain) for _ in range(repeats)), strict=True))
             best[key] = max(best[key], events / seconds)
-    print(f"events a second, best of {options.rounds} interleaved rounds")
+    print(f"events per second, best of {options.rounds} interleaved rounds")
     print(f"{'':8}" + "".join(f"{size:>12,}" for size in SIZES) + f"{'largest / 1,000':>18}")
     missed = []
     for shape in SHAPES:

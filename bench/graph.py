@@ -1,4 +1,4 @@
-"""How many jobs a second the builder makes, and how much memory a job takes, by size and shape.
+"""Measures how many jobs per second the builder makes and how much memory a job takes, by size and shape.
 
 Times are CPU time of this process. The cases are interleaved, and the best of several rounds
 counts, since the speed of a machine changes while it runs. Memory is by how much a fresh process
@@ -116,7 +116,7 @@ def _largest_size() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("the system does not tell how large a process was")
+    raise RuntimeError("/proc/self/status has no line VmHWM")
 
 
 def measured(rounds: int) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
         if largest["jobs_a_second"] < LEAST_SHARE * compared["jobs_a_second"]:
             missed.append(f"{shape}: slower with size")
         if largest["bytes_a_job"] > MOST_MEMORY * compared["bytes_a_job"]:
-            missed.append(f"{shape}: more memory a job with size")
+            missed.append(f"{shape}: more memory per job with size")
     if by_case["each", 10_000]["seconds"] > SECONDS_FOR_TEN_THOUSAND:
         missed.append(f"10,000 hosts take more than {SECONDS_FOR_TEN_THOUSAND:g} s")
     return missed
@@ -171,7 +171,7 @@ def main() -> int:
         return 0
     rows = measured(options.rounds)
     print(f"CPU time, best of {options.rounds} interleaved rounds")
-    print(f"{'':12}{'elements':>9}{'jobs':>9}{'seconds':>9}{'jobs a second':>15}{'bytes a job':>13}")
+    print(f"{'':12}{'elements':>9}{'jobs':>9}{'seconds':>9}{'jobs/second':>15}{'bytes/job':>13}")
     for row in rows:
         print(
             f"{row['shape']:12}{row['elements']:9,}{row['jobs']:9,}{row['seconds']:9.3f}"

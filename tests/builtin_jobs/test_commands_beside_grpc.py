@@ -1,4 +1,4 @@
-"""Commands are started while gRPC's threads are at work, as in a Job Runner."""
+"""Commands start while threads of gRPC are busy, as in a Job Runner."""
 
 from __future__ import annotations
 

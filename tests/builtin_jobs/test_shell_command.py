@@ -39,7 +39,7 @@ def script(tmp_path: Path) -> Callable[..., ShellCommand]:
 
 
 def new_command(cmd: str, args: str = "", **options: Any) -> ShellCommand:
-    """Returns a command as a runner has it: made, created, and made again from its bytes."""
+    """Returns a command as a runner gets it: created, serialized and deserialized."""
     created, run = ShellCommand(**options), ShellCommand(**options)
     created.create({"cmd": cmd, "args": args})
     run.deserialize(created.serialize())

@@ -14,14 +14,14 @@ from tests.limits import STEP
 
 
 def new_sleep(duration: Any) -> Sleep:
-    """Returns a sleep as a runner has it: made, created, and made again from its bytes."""
+    """Returns a sleep as a runner gets it: created, serialized and deserialized."""
     created, run = Sleep(), Sleep()
     created.create({"duration": duration})
     run.deserialize(created.serialize())
     return run
 
 
-def test_the_factory_makes_the_builtin_types_and_no_others() -> None:
+def test_the_factory_makes_only_the_builtin_types() -> None:
     names = {"noop": "Noop", "sleep": "Sleep", "shell-command": "ShellCommand"}
     for job_type, class_name in names.items():
         assert type(make_job(builtin_factory, JobId(job_type, "n", "aaaa", "r"))).__name__ == class_name
@@ -53,14 +53,14 @@ def test_sleep_takes_milliseconds(duration: Any) -> None:
 @pytest.mark.parametrize(
     "duration", ["", "-1", "1.5", "1s", "\u0661", -1, 1.5, True, None, [], "9223372036855", "9" * 5000, 1e300]
 )
-def test_sleep_refuses_what_is_no_duration(duration: Any) -> None:
+def test_sleep_refuses_an_invalid_duration(duration: Any) -> None:
     message = "^job arg duration must be an integer of milliseconds from 0, not "
     with pytest.raises(ValueError, match=message) as caught:
         Sleep().create({"duration": duration})
     assert len(str(caught.value)) < 130
 
 
-def test_sleep_says_what_is_missing() -> None:
+def test_sleep_requires_a_duration() -> None:
     with pytest.raises(ValueError, match="job arg duration is missing: give the milliseconds to sleep"):
         Sleep().create({})
 
@@ -81,7 +81,7 @@ async def test_sleep_stops() -> None:
     assert await asyncio.wait_for(run, STEP) == Return(State.STOPPED)
 
 
-async def test_sleep_that_is_stopped_early_does_not_begin() -> None:
+async def test_a_sleep_that_is_stopped_before_run_ends_at_once() -> None:
     job = new_sleep("9223372036854")
     await job.stop()
     assert await asyncio.wait_for(job.run({}), STEP) == Return(State.STOPPED)

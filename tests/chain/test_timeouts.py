@@ -1,4 +1,4 @@
-"""Limits of time: of a sequence with all its tries, and of a request."""
+"""Timeouts of sequences, over all tries, and of requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECOND = 1_000_000_000
 
 
 def chain_of(timeout: str = "") -> JobChain:
-    """Returns outer(inner(a and b, side by side), after): inner has 10 s and two tries, outer two tries."""
+    """Returns outer(inner(a and b in parallel), after). Both have two tries; inner has a timeout of 10 s."""
     chain = JobChain(request_id="request", timeout=timeout)
     sequence_of = {"outs": ("outs", ""), "inns": ("inns", "outs"), "a": ("inns", "outs"),
                    "b": ("inns", "outs"), "inne": ("inns", "outs"), "aftr": ("outs", ""),
@@ -36,12 +36,12 @@ def chain_of(timeout: str = "") -> JobChain:
 
 
 def stops_of(actions: Actions) -> list[Stop]:
-    """Returns what is stopped, by job: side by side, jobs have no order."""
+    """Returns the stops, sorted by job, because parallel jobs have no order."""
     return sorted(actions.stop, key=lambda stop: stop.job_id)
 
 
 def begun(chain: RunningChain) -> Timer:
-    """Starts a chain up to a and b; returns the timer of inner, which began at 1 s."""
+    """Runs a chain up to a and b. Returns the timer of inner, which began at 1 s."""
     chain.start(0)
     [timer] = chain.try_finished("outs", State.COMPLETE, SECOND).timers
     chain.try_finished("inns", State.COMPLETE, SECOND)
@@ -51,7 +51,7 @@ def begun(chain: RunningChain) -> Timer:
 TIMED_OUT = "sequence timed out after 10s"
 
 
-def test_a_sequence_whose_time_is_over_is_not_tried_again_but_the_one_around_it_is() -> None:
+def test_a_sequence_that_times_out_is_not_retried_but_the_sequence_around_it_is() -> None:
     chain = RunningChain.new(chain_of())
     timer = begun(chain)
     assert timer.nanoseconds == 10 * SECOND
@@ -64,7 +64,7 @@ def test_a_sequence_whose_time_is_over_is_not_tried_again_but_the_one_around_it_
     assert (again.run[0].number, again.run[0].sequence_try) == (2, 2)
 
 
-def test_the_time_runs_through_all_tries_and_anew_when_the_sequence_around_goes_back() -> None:
+def test_a_timeout_covers_all_tries_and_restarts_with_the_sequence_around() -> None:
     chain = RunningChain.new(chain_of())
     timer = begun(chain)
     chain.try_finished("a", State.COMPLETE, 2 * SECOND)
@@ -81,7 +81,7 @@ def test_the_time_runs_through_all_tries_and_anew_when_the_sequence_around_goes_
     assert chain.timer_over(timer.key, 13 * SECOND).stop == [], "the old timer is of the old time"
 
 
-def test_a_job_between_two_tries_fails_at_once_when_the_time_is_over() -> None:
+def test_a_job_between_two_tries_fails_at_once_on_a_timeout() -> None:
     chain = RunningChain.new(chain_of())
     timer = begun(chain)
     chain.try_finished("b", State.COMPLETE, 2 * SECOND)
@@ -93,7 +93,7 @@ def test_a_job_between_two_tries_fails_at_once_when_the_time_is_over() -> None:
     assert chain.wait_over(wait.key, 12 * SECOND).run == []
 
 
-def test_a_sequence_that_ended_in_time_is_left_alone() -> None:
+def test_a_timer_does_not_affect_a_sequence_that_has_ended() -> None:
     chain = RunningChain.new(chain_of())
     timer = begun(chain)
     for job_id in ("a", "b", "inne"):
@@ -123,7 +123,7 @@ def test_a_sequence_whose_last_job_completes_as_it_is_stopped_is_complete() -> N
     assert chain.try_finished("oute", State.COMPLETE, 12 * SECOND).done is State.COMPLETE
 
 
-def test_a_request_whose_time_is_over_fails() -> None:
+def test_a_request_that_times_out_fails() -> None:
     chain = RunningChain.new(chain_of(timeout="30s"))
     [timer] = chain.start(0).timers
     assert timer.nanoseconds == 30 * SECOND
@@ -136,7 +136,7 @@ def test_a_request_whose_time_is_over_fails() -> None:
     assert chain.state_of("a") is State.FAIL
 
 
-def test_a_resumed_chain_has_the_time_that_was_left() -> None:
+def test_a_resumed_chain_has_the_remaining_time() -> None:
     chain = RunningChain.new(chain_of(timeout="30s"))
     begun(chain)
     suspended = chain.suspended(4 * SECOND)
@@ -146,7 +146,7 @@ def test_a_resumed_chain_has_the_time_that_was_left() -> None:
     }  # fmt: skip
 
 
-def test_a_rebuilt_chain_has_the_time_that_its_tries_did_not_take() -> None:
+def test_a_rebuilt_chain_has_the_time_that_its_tries_have_left() -> None:
     records = [
         (1, tried("outs", 1, State.COMPLETE, from_to=(0, SECOND))),
         (1, tried("inns", 1, State.COMPLETE, from_to=(SECOND, 2 * SECOND))),
@@ -159,14 +159,14 @@ def test_a_rebuilt_chain_has_the_time_that_its_tries_did_not_take() -> None:
     }  # fmt: skip
 
 
-def test_a_chain_that_is_resumed_after_its_time_ends_at_once() -> None:
+def test_a_chain_that_is_resumed_after_its_timeout_ends_at_once() -> None:
     chain = RunningChain.new(chain_of(timeout="30s"))
     begun(chain)
     actions = RunningChain.resume(chain.suspended(31 * SECOND)).start(100 * SECOND)
     assert (actions.run, actions.done) == ([], State.FAIL)
 
 
-def test_a_sequence_that_is_resumed_after_its_time_fails_the_one_around_it() -> None:
+def test_a_sequence_that_is_resumed_after_its_timeout_fails_the_sequence_around_it() -> None:
     chain = RunningChain.new(chain_of())
     begun(chain)
     actions = RunningChain.resume(chain.suspended(12 * SECOND)).start(100 * SECOND)
@@ -175,7 +175,7 @@ def test_a_sequence_that_is_resumed_after_its_time_fails_the_one_around_it() -> 
 
 @settings(max_examples=1200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SEEDS)
-def test_chains_with_limits_end_however_they_are_disturbed(seed: int) -> None:
+def test_chains_with_timeouts_end_however_they_are_disturbed(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
     for job_id in sorted(job_chain.jobs):

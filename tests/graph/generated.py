@@ -1,4 +1,4 @@
-"""Hypothesis strategies: specs and args of which a chain can be made, and ones broken on purpose."""
+"""Hypothesis strategies: valid specs and args, and invalid ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JSON = st.recursive(
 
 @dataclass
 class Written:
-    """What a request is made of. All lists have the same length, so that any can be walked together."""
+    """The specs and args of a request. All lists have the same length, so `each` can combine any of them."""
 
     sequences: dict[str, SequenceSpec] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Written:
 
 
 class Kinds(dict[str, str]):
-    """Arg to the kind of its value: text, list or any."""
+    """Maps args to the kinds of their values: text, list or any."""
 
     def of(self, kind: str) -> list[str]:
         return sorted(name for name, its_kind in self.items() if its_kind == kind)
@@ -49,7 +49,7 @@ class Kinds(dict[str, str]):
 
 @st.composite
 def written_requests(draw: st.DrawFn) -> Written:
-    """Returns a request of which a chain can be made."""
+    """Returns a valid request."""
     made = Written(length=draw(st.integers(1, 3)))
     takes = Kinds()
     for kind in draw(st.lists(st.sampled_from(["text", "list"]), max_size=4)):
@@ -66,7 +66,7 @@ def _lists(made: Written) -> st.SearchStrategy[list[Any]]:
 
 
 def _write_sequence(draw: st.DrawFn, made: Written, name: str, takes: Kinds, depth: int) -> Kinds:
-    """Writes a sequence and those inside it; returns the args that exist at its end."""
+    """Writes a sequence and the sequences in it. Returns the args that exist at its end."""
     exist = Kinds(takes)
     optional, static = ({made.new_name(prefix): draw(st.sampled_from(TEXTS))} if draw(st.booleans()) else {}
                         for prefix in ("optional", "static"))  # fmt: skip
@@ -88,7 +88,7 @@ def _write_sequence(draw: st.DrawFn, made: Written, name: str, takes: Kinds, dep
 def _write_node(
     draw: st.DrawFn, made: Written, name: str, exist: Kinds, earlier: list[str], depth: int
 ) -> NodeSpec:
-    """Writes a node, and adds what it sets to what exists."""
+    """Writes a node and adds the args that it sets to `exist`."""
     categories = ["job"] + (["sequence", "conditional"] if depth else [])
     category = draw(st.sampled_from(categories))
     if category == "conditional" and not exist.of("text"):
@@ -179,7 +179,7 @@ _BREAKS: list[Callable[[NodeSpec], NodeSpec]] = [
 
 @st.composite
 def broken_requests(draw: st.DrawFn) -> Written:
-    """Returns a request with one thing changed, of which a chain may not be made any more."""
+    """Returns a request with one change that may make it invalid."""
     made = draw(written_requests())
     breaks_an_arg = draw(st.booleans())
     if breaks_an_arg and made.given:

@@ -1,4 +1,4 @@
-"""Jobs whose type says what they do while a chain is built."""
+"""Job types for tests of the builder. The type of a job says what its `create` does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spincycle_grpc.jobs import Job, JobId, Return, UnknownJobTypeError
 
 
 class Keep(Job):
-    """Keeps its args as its bytes, and then spoils every list and map that it was given."""
+    """Keeps its args as its bytes, then changes every list and map in them."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -42,7 +42,7 @@ class SetArg(Keep):
 
 
 class Plain(Job):
-    """Takes and sets nothing."""
+    """Has no args and sets none."""
 
     def run(self, job_data: dict[str, Any]) -> Return:
         return Return()

@@ -1,4 +1,4 @@
-"""Specs written down in Python, as short as they would be in YAML."""
+"""Specs in Python, as short as in YAML."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def node(
     if_arg: str = "",
     eq: Mapping[str, str] | None = None,
 ) -> NodeSpec:
-    """A node. `args` is expected to given, `sets` is arg to as; a list where both are the same."""
+    """Returns a node. `args` maps expected to given and `sets` maps arg to as; a list means equal names."""
     return NodeSpec(
         name=name,
         category=category,
@@ -59,7 +59,7 @@ def sequence(
     static: Mapping[str, str] | None = None,
     timeout: str = "",
 ) -> SequenceSpec:
-    """A sequence; optional and static args with their defaults."""
+    """Returns a sequence. Optional and static args map names to defaults."""
     return SequenceSpec(
         name=name,
         request=request,

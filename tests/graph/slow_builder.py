@@ -1,6 +1,6 @@
-"""The rules of building a chain once more: by recursion, by scanning again and again, one rule a function.
+"""A second implementation of the builder's rules: recursive, quadratic, with one function per rule.
 
-Nothing here is fast or shares code with the builder; it is what the builder is measured against.
+It is slow, shares no code with the builder, and serves to check the builder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
 
 
 class RefusedError(Exception):
-    """The specs and args make no chain; the reason is that of the builder's error."""
+    """The specs or args are invalid. `reason` is the reason of the builder's error."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -96,7 +96,7 @@ class SlowBuilder:
         return start, end
 
     def check_deps(self, spec: SequenceSpec) -> None:
-        """Takes away, again and again, a node whose deps are all gone."""
+        """Removes nodes without remaining deps until none is left."""
         gone: set[str] = set()
         while free := [n.name for n in spec.nodes.values() if n.name not in gone and set(n.deps) <= gone]:
             gone.add(free[0])

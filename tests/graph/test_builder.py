@@ -1,4 +1,4 @@
-"""What chains are made of specs, rule by rule."""
+"""The chains that the builder makes from specs, rule by rule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def names(chain: JobChain, job_ids_: list[str]) -> list[str]:
     return [chain.jobs[job_id].name for job_id in job_ids_]
 
 
-def test_a_chain_names_its_request_and_takes_its_time_limit() -> None:
+def test_a_chain_has_the_id_and_the_timeout_of_its_request() -> None:
     spec = sequence("request", request=True, timeout="1h")
     chain = ChainBuilder(specs(spec), factory).build("request", {}, "dc26aor8di16sqictj30").job_chain
     assert (chain.request_id, chain.timeout) == ("dc26aor8di16sqictj30", "1h")
@@ -52,7 +52,7 @@ def test_edges_follow_deps_in_the_order_of_the_file() -> None:
     assert names(chain, children[one(chain, "d").id]) == ["noop"]
 
 
-def test_nodes_are_built_as_args_allow_and_else_in_the_order_of_the_file() -> None:
+def test_nodes_are_built_when_their_args_exist_in_the_order_of_the_file() -> None:
     order = []
 
     class Noting(Keep):
@@ -78,7 +78,7 @@ def test_nodes_are_built_as_args_allow_and_else_in_the_order_of_the_file() -> No
     assert order == ["q", "c", "p", "a", "b", "d"]
 
 
-def test_a_node_is_given_what_its_args_name_and_nothing_else() -> None:
+def test_a_node_is_given_only_the_args_that_it_names() -> None:
     chain = chain_of(
         request(
             node("say", args={"out": "given", "err": "text"}), required=("given",), optional={"text": "t"}
@@ -88,7 +88,7 @@ def test_a_node_is_given_what_its_args_name_and_nothing_else() -> None:
     assert from_struct(one(chain, "say").args) == {"out": [1, {"a": None}], "err": "t"}
 
 
-def test_what_a_caller_gives_beyond_the_spec_can_be_given_to_nodes() -> None:
+def test_nodes_can_be_given_args_that_the_spec_does_not_declare() -> None:
     chain = chain_of(request(node("say", args=["extra"])), given={"extra": "more"})
     assert from_struct(one(chain, "say").args) == {"extra": "more"}
 
@@ -99,13 +99,13 @@ def test_args_are_recorded_as_they_were_before_create() -> None:
     assert one(chain, "x").bytes == b'{"a": "1"}'
 
 
-def test_a_job_without_args_and_bytes_has_neither() -> None:
+def test_empty_args_and_bytes_are_left_out() -> None:
     job = one(chain_of(request(node("x"))), "x")
     assert not job.HasField("args")
     assert not job.bytes
 
 
-def test_the_noops_around_are_not_made_by_the_factory() -> None:
+def test_the_factory_does_not_make_the_noops_around_sequences() -> None:
     asked: list[JobId] = []
 
     def noting(job_id: JobId) -> Keep:
@@ -117,7 +117,7 @@ def test_the_noops_around_are_not_made_by_the_factory() -> None:
     assert asked == [JobId("t", "x", job.id, "r")]
 
 
-def test_jobs_share_no_lists_with_each_other_nor_with_the_caller() -> None:
+def test_jobs_share_no_lists_with_each_other_or_the_caller() -> None:
     given = {"hosts": ["a", {"b": ["c"]}]}
     chain = chain_of(
         request(node("one", node_type="keep", args=["hosts"]), node("two", node_type="keep", args=["hosts"])),
@@ -127,7 +127,7 @@ def test_jobs_share_no_lists_with_each_other_nor_with_the_caller() -> None:
     assert one(chain, "one").bytes == one(chain, "two").bytes == b'{"hosts": ["a", {"b": ["c"]}]}'
 
 
-def test_what_a_job_sets_can_be_given_on_under_other_names_also_from_inside_a_sequence() -> None:
+def test_an_arg_that_a_job_sets_can_be_renamed_and_leave_its_sequence() -> None:
     chain = chain_of(
         request(
             node("say", args={"x": "outside"}),
@@ -138,7 +138,7 @@ def test_what_a_job_sets_can_be_given_on_under_other_names_also_from_inside_a_se
     assert from_struct(one(chain, "say").args) == {"x": ["n1"]}
 
 
-def test_a_job_that_changes_what_it_set_later_does_not_change_what_others_get() -> None:
+def test_a_job_cannot_change_an_arg_after_it_has_set_it() -> None:
     class Careless(Keep):
         kept: list[str]
 
@@ -171,7 +171,7 @@ def test_a_sequence_has_its_own_optional_and_static_args() -> None:
     ]
 
 
-def test_retries_of_jobs_stand_on_them_with_a_wait_that_is_never_empty() -> None:
+def test_a_job_with_retries_always_has_a_retry_wait() -> None:
     chain = chain_of(
         request(node("a", retry=2), node("b", retry=1, retry_wait="50ms"), node("c", timeout="30s"))
     )
@@ -191,7 +191,7 @@ def test_retries_of_jobs_stand_on_them_with_a_wait_that_is_never_empty() -> None
     ],
     ids=["sequence", "conditional"],
 )
-def test_retries_and_limits_of_sequences_stand_on_their_first_job(spec: NodeSpec) -> None:
+def test_the_first_job_of_a_sequence_has_its_retries_and_its_timeout(spec: NodeSpec) -> None:
     chain = chain_of(request(spec, static={"go": "yes"}), sequence("inner", node("job")))
     start = chain.jobs[one(chain, "job").sequence_id]
     assert (start.sequence_retry, start.sequence_retry_wait, start.sequence_timeout) == (3, "1s", "5m")
@@ -200,12 +200,12 @@ def test_retries_and_limits_of_sequences_stand_on_their_first_job(spec: NodeSpec
     assert not any(job.sequence_retry or job.sequence_retry_wait or job.sequence_timeout for job in outside)
 
 
-def test_a_retry_without_a_wait_of_a_sequence_shows_a_wait_of_nothing() -> None:
+def test_a_sequence_with_retries_and_no_wait_has_a_wait_of_zero() -> None:
     chain = chain_of(request(node("x", "sequence", "inner", retry=1)), sequence("inner", node("job")))
     assert chain.jobs[one(chain, "job").sequence_id].sequence_retry_wait == "0s"
 
 
-def test_jobs_know_their_sequence_and_the_one_around_it() -> None:
+def test_jobs_have_the_ids_of_their_sequence_and_its_parent() -> None:
     chain = chain_of(
         request(node("x", "sequence", "middle"), node("top")),
         sequence("middle", node("y", "conditional", if_arg="go", eq={"default": "inner"}), static={"go": ""}),
@@ -220,7 +220,7 @@ def test_jobs_know_their_sequence_and_the_one_around_it() -> None:
 
 
 @pytest.mark.parametrize(("value", "branch"), [("yes", "on"), ("no", "rest"), ("default", "rest")])
-def test_a_conditional_picks_by_value_and_else_the_default(value: str, branch: str) -> None:
+def test_a_conditional_selects_by_value_or_takes_the_default(value: str, branch: str) -> None:
     pick = node("pick", "conditional", if_arg="mode", eq={"yes": "on", "default": "rest"})
     chain = chain_of(
         request(pick, required=("mode",)),
@@ -232,7 +232,7 @@ def test_a_conditional_picks_by_value_and_else_the_default(value: str, branch: s
     assert len(chain.jobs) == 7
 
 
-def test_the_empty_sequence_is_there_unless_the_specs_have_one_of_its_name() -> None:
+def test_the_noop_sequence_is_empty_unless_the_specs_define_it() -> None:
     spec = request(node("x", "conditional", if_arg="go", eq={"default": "noop"}), static={"go": ""})
     assert len(chain_of(spec).jobs) == 6
     assert one(chain_of(spec, sequence("noop", node("own"))), "own").type == "noop"
@@ -260,7 +260,7 @@ def test_each_makes_groups_of_at_most_parallel(hosts: list[str], parallel: int |
     ]
 
 
-def test_each_takes_elements_of_any_kind_from_all_lists_at_once() -> None:
+def test_each_iterates_over_all_lists_in_step() -> None:
     given = {"xs": ["s", 1, None, [2]], "ys": [True, {"k": "v"}, 1.5, ""]}
     chain = chain_of(request(node("say", each=["xs:x", "ys:y"])), given=given)
     assert [from_struct(job.args) for job in named(chain, "say")] == [
@@ -268,7 +268,7 @@ def test_each_takes_elements_of_any_kind_from_all_lists_at_once() -> None:
     ]
 
 
-def test_what_each_sets_is_what_its_last_element_set() -> None:
+def test_an_arg_that_each_sets_has_the_value_of_the_last_item() -> None:
     spec = request(
         node("say", args=["host"]), node("per", "sequence", "per", each=["hosts:host"], sets=["host"])
     )
@@ -276,13 +276,13 @@ def test_what_each_sets_is_what_its_last_element_set() -> None:
     assert from_struct(one(chain, "say").args) == {"host": "b"}
 
 
-def test_each_of_a_sequence_with_retries_has_them_for_each_element() -> None:
+def test_each_item_of_a_sequence_with_retries_has_the_retries() -> None:
     spec = request(node("per", "sequence", "per", each=["hosts:host"], retry=1))
     chain = chain_of(spec, sequence("per", node("job")), given={"hosts": ["a", "b"]})
     assert [chain.jobs[job.sequence_id].sequence_retry for job in named(chain, "job")] == [1, 1]
 
 
-def test_two_requests_never_influence_each_other() -> None:
+def test_two_requests_do_not_affect_each_other() -> None:
     builder = ChainBuilder(
         specs(request(node("x", "conditional", if_arg="go", eq={"a": "s", "default": "t"}, retry=2),
                       required=("go",)),
@@ -295,7 +295,7 @@ def test_two_requests_never_influence_each_other() -> None:
     assert first == again[::-1]
 
 
-def test_the_ids_are_those_of_the_generator() -> None:
+def test_job_ids_come_from_the_given_iterator() -> None:
     spec = request(node("x"))
     ids = (f"{number:04d}" for number in count())
     built = ChainBuilder(specs(spec), factory).build("request", {}, "", ids=ids)
@@ -312,8 +312,8 @@ def test_sequences_may_nest_more_deeply_than_python_calls(depth: int) -> None:
     assert one(chain, "bottom").retry == 1
 
 
-def test_a_sequence_of_many_nodes_whose_args_come_in_the_wrong_order() -> None:
-    """Each node waits for what the next one sets: a build that scans again and again takes minutes."""
+def test_a_sequence_of_many_nodes_in_reverse_order_is_built_fast() -> None:
+    """Each node needs an arg of the next one. A quadratic build would take minutes."""
     size = 5_000
     nodes = [
         node(f"n{i}", node_type='set "x"', args=[f"a{i + 1}"], sets={"out": f"a{i}"}) for i in range(size)
@@ -322,7 +322,7 @@ def test_a_sequence_of_many_nodes_whose_args_come_in_the_wrong_order() -> None:
     assert len(chain.jobs) == size + 2
 
 
-def test_a_chain_has_only_so_many_jobs() -> None:
+def test_a_chain_over_the_limit_of_jobs_is_refused() -> None:
     builder = ChainBuilder(specs(request(node("x", each=["hosts:host"]))), factory, max_jobs=26)
     assert len(builder.build("request", {"hosts": list(range(20))}, "").job_chain.jobs) == 26
     with pytest.raises(InvalidArgumentError, match="more than 26 jobs") as caught:

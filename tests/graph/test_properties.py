@@ -1,4 +1,4 @@
-"""Generated specs: chains are sound, and the same as those of a slow and obvious builder."""
+"""Generated specs: chains are sound and equal to those of a slow, simple builder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build(written: Written, seed: int = 1) -> JobChain:
 
 
 def build_slowly(written: Written) -> tuple[JobChain | None, str]:
-    """Returns the chain of the slow builder, or the reason why there is none."""
+    """Returns the chain of the slow builder, or the reason of its error."""
     try:
         return SlowBuilder(written.specs, factory).build("request", written.given), ""
     except RefusedError as error:
@@ -38,13 +38,13 @@ def build_slowly(written: Written) -> tuple[JobChain | None, str]:
 
 @slowly
 @given(written_requests())
-def test_what_is_written_well_builds_a_sound_chain(written: Written) -> None:
+def test_valid_specs_build_a_sound_chain(written: Written) -> None:
     assert_sound(build(written))
 
 
 @slowly
 @given(written_requests())
-def test_the_slow_builder_builds_the_same(written: Written) -> None:
+def test_the_slow_builder_builds_the_same_chain(written: Written) -> None:
     chain = build(written)
     if len(chain.jobs) <= MOST_JOBS_TO_COMPARE:
         assert same_graph(chain, SlowBuilder(written.specs, factory).build("request", written.given))
@@ -68,7 +68,7 @@ def test_the_slow_builder_refuses_the_same_for_the_same_reason(written: Written)
 
 @slowly
 @given(written_requests())
-def test_the_same_ids_give_the_same_chain_also_from_a_builder_that_was_used(written: Written) -> None:
+def test_equal_ids_give_equal_chains_even_from_a_used_builder(written: Written) -> None:
     builder = ChainBuilder(written.specs, factory)
     chains = [builder.build("request", written.given, "", ids=job_ids(Random(7))).job_chain for _ in range(2)]
     assert chains[0] == chains[1] == build(written, seed=7)

@@ -1,4 +1,4 @@
-"""How many chains, and chains of how many jobs, a runner takes."""
+"""The limits of a runner: how many chains it takes, and how many jobs in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spincycle_server.rpc import CallContext
 
 
 class EndlessTraverser:
-    """Runs a chain until the test ends it: what its jobs do is no matter here."""
+    """Runs a chain until the test ends it. Its jobs do not matter here."""
 
     def __init__(self) -> None:
         self.end: Callable[[], None] = lambda: None
@@ -31,7 +31,7 @@ class EndlessTraverser:
 
 
 class Runner:
-    """A runner's chains, of which the test says when they end."""
+    """A runner's chains. The test decides when they end."""
 
     def __init__(self, **limits: int) -> None:
         self._running: dict[str, EndlessTraverser] = {}
@@ -52,7 +52,7 @@ class Runner:
 
 
 def a_chain(request_id: str, jobs: int) -> JobChain:
-    """Returns a chain of so many jobs in a row."""
+    """Returns a chain of jobs that run one after another."""
     ids = [f"j{number:03d}" for number in range(jobs)]
     chain = JobChain(request_id=request_id, state=state_pb2.STATE_PENDING)
     for job_id in ids:
@@ -64,14 +64,14 @@ def a_chain(request_id: str, jobs: int) -> JobChain:
 
 
 async def refusal_of(runner: Runner, request_id: str, jobs: int = 1) -> ResourceExhaustedError:
-    """Returns with what a chain is refused, of which nothing is held then."""
+    """Returns the error that refuses a chain. The runner must not hold the chain."""
     with pytest.raises(ResourceExhaustedError) as raised:
         await runner.take(request_id, jobs)
     assert request_id not in runner.held()
     return raised.value
 
 
-async def test_a_runner_that_has_as_many_jobs_takes_no_more_chains() -> None:
+async def test_a_runner_at_its_limit_of_jobs_takes_no_more_chains() -> None:
     runner = Runner(max_jobs=5)
     await runner.take("a", 3)
     await runner.take("b", 2)
@@ -81,21 +81,21 @@ async def test_a_runner_that_has_as_many_jobs_takes_no_more_chains() -> None:
     assert runner.held() == {"a", "b"}
 
 
-async def test_it_takes_chains_while_it_has_fewer_however_large_they_are() -> None:
+async def test_a_runner_below_its_limit_of_jobs_takes_a_chain_of_any_size() -> None:
     runner = Runner(max_jobs=5)
     await runner.take("a", 4)
     await runner.take("b", 20)
     assert (await refusal_of(runner, "c")).reason == "TOO_MANY_CHAINS"
 
 
-async def test_a_chain_that_is_larger_than_the_limit_is_taken_by_an_empty_runner() -> None:
+async def test_an_empty_runner_takes_a_chain_larger_than_its_limit() -> None:
     runner = Runner(max_jobs=5)
     await runner.take("a", 50)
     assert runner.held() == {"a"}
     assert (await refusal_of(runner, "b")).reason == "TOO_MANY_CHAINS"
 
 
-async def test_the_jobs_of_a_chain_that_has_ended_count_no_more() -> None:
+async def test_the_jobs_of_an_ended_chain_no_longer_count() -> None:
     runner = Runner(max_jobs=5)
     await runner.take("a", 4)
     await runner.take("b", 4)
@@ -109,7 +109,7 @@ async def test_the_jobs_of_a_chain_that_has_ended_count_no_more() -> None:
     assert runner.held() == {"d"}
 
 
-async def test_a_chain_that_is_refused_counts_nothing() -> None:
+async def test_a_refused_chain_does_not_count() -> None:
     runner = Runner(max_jobs=5)
     await runner.take("a", 5)
     for _ in range(3):
@@ -120,7 +120,7 @@ async def test_a_chain_that_is_refused_counts_nothing() -> None:
     assert runner.held() == {"b", "c"}
 
 
-async def test_a_chain_that_is_held_already_is_accepted_again_by_a_full_runner() -> None:
+async def test_a_full_runner_accepts_a_chain_that_it_already_holds() -> None:
     runner = Runner(max_jobs=5)
     await runner.take("a", 5)
     await runner.take("a", 5)
@@ -130,7 +130,7 @@ async def test_a_chain_that_is_held_already_is_accepted_again_by_a_full_runner()
     await refusal_of(runner, "d")
 
 
-async def test_chains_are_counted_whatever_jobs_they_have() -> None:
+async def test_chains_count_whatever_their_number_of_jobs() -> None:
     runner = Runner(max_chains=2)
     await runner.take("a")
     await runner.take("b")
@@ -141,7 +141,7 @@ async def test_chains_are_counted_whatever_jobs_they_have() -> None:
     await runner.take("c")
 
 
-async def test_suspended_chains_are_counted_and_refused_alike() -> None:
+async def test_suspended_chains_count_and_are_refused_like_new_ones() -> None:
     runner = Runner(max_jobs=5)
     chain = a_chain("a", 5)
     await runner.chains.resume(SuspendedJobChain(request_id="a", job_chain=chain), 1)
@@ -151,13 +151,13 @@ async def test_suspended_chains_are_counted_and_refused_alike() -> None:
 
 
 def told(start: JobChainStart) -> tuple[type[Exception], str] | None:
-    """Returns the class and the reason of the error in an answer, if there is one."""
+    """Returns the class and the reason of the error in an answer, or None."""
     if not start.HasField("error"):
         return None
     return ERROR_CLASSES[Status.from_grpc_code(start.error.code)], start.error.reason
 
 
-async def test_of_chains_in_one_message_those_are_refused_that_are_too_many() -> None:
+async def test_a_message_with_too_many_chains_starts_only_as_many_as_fit() -> None:
     runner = Runner(max_jobs=5)
     await runner.take("held", 3)
     message = StartJobChainsRequest(

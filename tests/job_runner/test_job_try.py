@@ -1,4 +1,4 @@
-"""One try of a job, whatever the job does: nothing of it reaches further."""
+"""One try of a job: whatever the job does affects only its own try."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STOP_LIMIT = 0.3
 
 
 class Scripted(Job):
-    """A job that does what a test says."""
+    """A job whose methods the test supplies."""
 
     def __init__(
         self,
@@ -90,14 +90,14 @@ async def result_of(job: Job | BaseException, data: dict[str, Any] | None = None
 
 
 async def made(*tries: JobTry) -> None:
-    """Waits until the jobs of tries are made, which may be in threads."""
+    """Waits until the jobs of tries have been created."""
     async with asyncio.timeout(STEP):
         while any(not one.is_made for one in tries):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
 async def begun(*tries: JobTry) -> None:
-    """Waits until the jobs of tries run."""
+    """Waits until the jobs of tries have begun to run."""
     async with asyncio.timeout(STEP):
         while not all(one.has_begun for one in tries):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
@@ -112,7 +112,7 @@ async def hang() -> None:
 
 
 def hanging_thread() -> Callable[[], None]:
-    """Returns what blocks a thread until the test is over: it is a daemon's, and short enough for a suite."""
+    """Returns a function that blocks its daemon thread until the test is over."""
     return lambda: time.sleep(STEP)
 
 
@@ -165,7 +165,7 @@ async def test_a_try_that_completes() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_what_a_job_raises_is_its_error(make: Any, error: BaseException, said: str) -> None:
+async def test_an_exception_of_a_job_becomes_its_error(make: Any, error: BaseException, said: str) -> None:
     kind = Scripted if make is raising else ScriptedOnLoop
     result = await result_of(kind(make(error)))
     assert state_of(result) is State.FAIL
@@ -174,13 +174,13 @@ async def test_what_a_job_raises_is_its_error(make: Any, error: BaseException, s
 
 
 @pytest.mark.parametrize("rubbish", [None, "done", 7, {"state": 3}, Return], ids=repr)
-async def test_a_job_that_returns_rubbish_fails(rubbish: object) -> None:
+async def test_a_job_that_does_not_return_a_return_fails(rubbish: object) -> None:
     entry = (await result_of(Scripted(lambda _: rubbish))).entry
     assert State(entry.state) is State.FAIL
     assert entry.error.endswith("which is not a Return")
 
 
-async def test_data_that_are_no_json_fail_the_try_and_keep_its_output() -> None:
+async def test_job_data_that_is_not_json_fails_the_try_and_keeps_its_output() -> None:
     def run(data: dict[str, Any]) -> Return:
         data["key"] = object()
         return Return(stdout="said")
@@ -190,7 +190,7 @@ async def test_data_that_are_no_json_fail_the_try_and_keep_its_output() -> None:
     assert result.entry.error.startswith("job data: data.key")
 
 
-async def test_data_that_are_too_large_fail_the_try() -> None:
+async def test_job_data_that_is_too_large_fails_the_try() -> None:
     def run(data: dict[str, Any]) -> Return:
         data["key"] = "x" * MAX_JOB_DATA
         return Return(stdout="said")
@@ -201,7 +201,7 @@ async def test_data_that_are_too_large_fail_the_try() -> None:
     assert f"the limit is {MAX_JOB_DATA}:" in result.entry.error
 
 
-async def test_the_data_of_the_chain_are_not_the_jobs_to_change() -> None:
+async def test_a_job_cannot_change_the_data_of_the_chain() -> None:
     data: dict[str, Any] = {"hosts": ["a"]}
 
     def run(own: dict[str, Any]) -> Return:
@@ -215,7 +215,7 @@ async def test_the_data_of_the_chain_are_not_the_jobs_to_change() -> None:
 @pytest.mark.parametrize(
     "error", [UnknownJobTypeError("job type t is unknown"), ValueError("bad bytes"), SystemExit("out")]
 )
-async def test_a_job_that_cannot_be_made_fails_for_good(error: BaseException) -> None:
+async def test_a_job_that_cannot_be_created_fails_for_good(error: BaseException) -> None:
     result = await result_of(error)
     assert result.is_last
     assert state_of(result) is State.FAIL
@@ -223,7 +223,7 @@ async def test_a_job_that_cannot_be_made_fails_for_good(error: BaseException) ->
     assert result.entry.error == f"problem creating job runner: {error}"
 
 
-async def test_a_job_told_to_stop_is_stopped() -> None:
+async def test_a_job_that_is_told_to_stop_ends_as_stopped() -> None:
     stopped = asyncio.Event()
 
     async def run(_: dict[str, Any]) -> Return:
@@ -246,7 +246,7 @@ async def test_a_job_told_to_stop_is_stopped() -> None:
     )
 
 
-async def test_a_job_told_to_stop_while_it_is_made_does_not_run() -> None:
+async def test_a_job_that_is_stopped_during_its_creation_does_not_run() -> None:
     begun, release = threading.Event(), threading.Event()
 
     def factory(job_id: JobId) -> Job:
@@ -265,7 +265,7 @@ async def test_a_job_told_to_stop_while_it_is_made_does_not_run() -> None:
     assert state_of(await running) is State.STOPPED
 
 
-async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
+async def test_a_job_that_completes_after_a_stop_is_complete() -> None:
     stopped = threading.Event()
 
     def run(_: dict[str, Any]) -> Return:
@@ -288,7 +288,7 @@ async def test_a_job_that_is_complete_when_told_to_stop_is_complete() -> None:
     ],
     ids=["hangs", "raises", "exits"],
 )
-async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any) -> None:
+async def test_a_job_that_does_not_stop_fails_after_the_stop_limit(run: Any, stop: Any) -> None:
     job_try = a_try(resources_for(ScriptedOnLoop(run, stop), stop_limit=STOP_LIMIT))
     running = asyncio.ensure_future(ended(job_try))
     await begun(job_try)
@@ -298,8 +298,8 @@ async def test_a_job_that_does_not_stop_fails_after_a_while(run: Any, stop: Any)
     assert result.entry.error == f"did not stop within {STOP_LIMIT:g}s"
 
 
-async def test_jobs_that_hang_in_their_threads_keep_no_other_from_running() -> None:
-    """As many as there are threads hang in run and in stop, and are given up; others run all the same."""
+async def test_hanging_jobs_do_not_keep_others_from_running() -> None:
+    """Jobs hang in `run` and `stop` of all threads and are given up. Other jobs still run."""
     resources = resources_for(
         Scripted(lambda _: hanging_thread()(), hanging_thread()), threads=2, stop_limit=STOP_LIMIT
     )
@@ -314,7 +314,7 @@ async def test_jobs_that_hang_in_their_threads_keep_no_other_from_running() -> N
     assert state_of(await ended(a_try(resources))) is State.COMPLETE
 
 
-async def test_a_job_whose_own_time_is_over_is_stopped_and_may_be_tried_again() -> None:
+async def test_a_job_that_times_out_is_stopped_and_may_be_retried() -> None:
     stopped = asyncio.Event()
 
     async def run(_: dict[str, Any]) -> Return:
@@ -340,13 +340,13 @@ async def test_a_job_stopped_with_an_error_fails_for_good() -> None:
     assert (result.entry.error, result.is_last) == ("sequence timed out after 1s", True)
 
 
-async def test_a_try_told_to_stop_before_it_began_runs_nothing() -> None:
+async def test_a_try_that_is_stopped_before_it_begins_does_not_run_its_job() -> None:
     job_try = a_try(resources_for(Scripted(raising(AssertionError("it ran")))))
     job_try.stop()
     assert state_of(await ended(job_try)) is State.STOPPED
 
 
-async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
+async def test_while_a_status_call_hangs_the_last_status_is_shown() -> None:
     answers = iter(["halfway", None])
     asked = []
 
@@ -374,7 +374,7 @@ async def test_a_status_that_hangs_is_the_last_one_that_did_not() -> None:
     assert state_of(await running) is State.COMPLETE
 
 
-async def test_a_status_that_raises_says_so() -> None:
+async def test_an_exception_in_status_is_shown_as_the_status() -> None:
     release = threading.Event()
     job = Scripted(lambda _: Return() if release.wait(STEP) else None, status=raising(SystemExit("gone")))
     job_try = a_try(resources_for(job))
@@ -385,7 +385,7 @@ async def test_a_status_that_raises_says_so() -> None:
     await running
 
 
-async def test_output_is_kept_up_to_the_limit_with_a_note_of_what_is_missing() -> None:
+async def test_output_over_the_limit_is_cut_and_says_so() -> None:
     entry = (await result_of(Scripted(lambda _: Return(stdout="a" * 5000 + "z" * 5000)))).entry
     assert len(entry.stdout.encode()) <= MAX_OUTPUT
     assert entry.stdout.startswith("aaa")
@@ -409,7 +409,7 @@ async def test_five_thousand_sleepers_need_no_thread() -> None:
     assert {state_of(result) for result in results} == {State.STOPPED}
 
 
-async def test_more_blocking_jobs_than_threads_wait_for_their_turn() -> None:
+async def test_blocking_jobs_wait_for_a_free_thread() -> None:
     at_once, most = 0, 0
     lock = threading.Lock()
 
@@ -429,7 +429,7 @@ async def test_more_blocking_jobs_than_threads_wait_for_their_turn() -> None:
     assert most == 3
 
 
-async def test_a_job_told_to_stop_while_it_waits_for_a_thread_is_stopped_at_once() -> None:
+async def test_a_job_that_is_stopped_while_it_waits_for_a_thread_ends_at_once() -> None:
     begun, release = threading.Event(), threading.Event()
 
     def run(_: dict[str, Any]) -> Return:
@@ -451,7 +451,7 @@ async def test_a_job_told_to_stop_while_it_waits_for_a_thread_is_stopped_at_once
 
 
 @pytest.mark.parametrize("job", [Scripted, ScriptedOnLoop])
-async def test_a_job_that_the_runner_may_not_start_any_more_does_not_run(job: Any) -> None:
+async def test_a_job_does_not_run_if_the_runner_may_not_start_jobs(job: Any) -> None:
     resources = resources_for(job(raising(AssertionError("it ran"))))
     message = JobMessage(id="job1", name="the job", type="t")
     job_try = JobTry(Run("job1", 3, 1), "request", message, {}, resources, may_start=lambda: False)

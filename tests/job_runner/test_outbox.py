@@ -1,4 +1,4 @@
-"""The outbox keeps order, knows its limits, and tells everyone who waits."""
+"""The outbox: order, limits, and results for waiters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tries_of(report: object) -> list[int]:
     return [getattr(one.entry, "try") for one in report.tries]  # type: ignore[attr-defined] # a ChainReport
 
 
-async def test_a_batch_has_one_report_a_chain_in_order() -> None:
+async def test_a_batch_has_one_report_per_chain_in_order() -> None:
     outbox = Outbox()
     outbox.add_try(FIRST, tried(1), 1)
     outbox.add_try(SECOND, tried(1), 1)
@@ -46,7 +46,7 @@ async def test_a_batch_has_one_report_a_chain_in_order() -> None:
     assert not outbox.take().entries
 
 
-async def test_what_is_put_back_stands_before_what_came_since() -> None:
+async def test_a_batch_that_is_put_back_comes_before_newer_reports() -> None:
     outbox = Outbox()
     outbox.add_try(FIRST, tried(1), 1)
     batch = outbox.take()
@@ -59,7 +59,7 @@ async def test_what_is_put_back_stands_before_what_came_since() -> None:
     assert report.finish.state == 3
 
 
-async def test_settling_tells_those_who_wait() -> None:
+async def test_settling_a_batch_gives_its_waiters_their_results() -> None:
     outbox = Outbox()
     loop = asyncio.get_running_loop()
     stored, refused = loop.create_future(), loop.create_future()
@@ -74,7 +74,7 @@ async def test_settling_tells_those_who_wait() -> None:
     assert raised.value.reason == REFUSAL_REASON_STALE
 
 
-async def test_a_large_chain_is_cut_and_its_end_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_chain_is_split_and_its_end_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_BATCH_TRIES", 3)
     outbox = Outbox()
     for number in range(1, 6):
@@ -92,7 +92,7 @@ async def test_a_large_chain_is_cut_and_its_end_goes_last(monkeypatch: pytest.Mo
     assert second.assignment == SECOND
 
 
-async def test_large_output_cuts_a_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_output_also_splits_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 1000)
     outbox = Outbox()
     outbox.add_try(FIRST, tried(1, "x" * 5000), 1)
@@ -101,7 +101,7 @@ async def test_large_output_cuts_a_batch_too(monkeypatch: pytest.MonkeyPatch) ->
     assert [tries_of(report) for report in outbox.take().reports()] == [[2]]
 
 
-async def test_a_full_box_has_room_again_when_something_is_taken() -> None:
+async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
     outbox = Outbox(max_tries=2)
     outbox.add_try(FIRST, tried(1), 1)
     assert not outbox.full
@@ -120,7 +120,7 @@ async def test_a_full_box_has_room_again_when_something_is_taken() -> None:
     room.cancel()
 
 
-async def test_empty_means_nothing_waits_and_nothing_is_on_its_way() -> None:
+async def test_an_empty_outbox_has_nothing_queued_and_nothing_in_flight() -> None:
     outbox = Outbox()
     outbox.add_try(FIRST, tried(1), 1)
     empty = asyncio.ensure_future(outbox.wait_empty())
@@ -139,7 +139,7 @@ async def test_forgetting_a_chain_leaves_the_others() -> None:
     assert [report.assignment for report in outbox.take().reports()] == [SECOND]
 
 
-async def test_a_nudge_ends_the_wait_without_a_report() -> None:
+async def test_a_nudge_ends_the_wait_for_reports() -> None:
     outbox = Outbox()
     outbox.nudge()
     await asyncio.wait_for(outbox.wait_filled(), STEP)

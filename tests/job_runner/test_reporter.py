@@ -1,4 +1,4 @@
-"""The stream of reports: leases that are over, and Request Managers that do not answer."""
+"""The stream of reports: expired leases, and Request Managers that do not answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ASSIGNMENT = Assignment(request_id="request", epoch=1)
 
 
 class Manager(RunnerReportsServicer):
-    """A Request Manager that acknowledges all, while it may.
+    """A Request Manager that acknowledges every message while `answers` is set.
 
     Attributes:
         lease: Seconds that a lease lasts.
@@ -80,7 +80,7 @@ def outbox() -> Outbox:
     return Outbox()
 
 
-async def test_a_lease_that_was_over_is_told_before_anything_that_was_committed(outbox: Outbox) -> None:
+async def test_an_expired_lease_is_reported_before_the_commits_of_the_same_answer(outbox: Outbox) -> None:
     manager = Manager(lease=0.5)
     seen: list[str] = []
     claim: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -99,7 +99,7 @@ async def test_a_lease_that_was_over_is_told_before_anything_that_was_committed(
     assert seen[:2] == ["lapse", "committed"]
 
 
-async def test_another_request_manager_is_reached_while_the_lease_lasts(outbox: Outbox) -> None:
+async def test_another_request_manager_is_reached_before_the_lease_expires(outbox: Outbox) -> None:
     frozen, other = Manager(lease=8), Manager(lease=8)
     lapses: list[None] = []
     async with serving(frozen) as first, serving(other) as second:

@@ -1,4 +1,4 @@
-"""What runs a chain: what waits for a commit and what does not, waits, statuses, and chains taken away."""
+"""The traverser: commits that jobs wait for, waits between tries, statuses, and lost assignments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASSIGNMENT = Assignment(request_id="request", epoch=3)
 
 
 class Worker(Job):
-    """A job that runs until it is told how to end, or to stop."""
+    """A job that runs until the test ends or stops it."""
 
     def __init__(self, job_id: JobId, runs: dict[str, asyncio.Future[State]]) -> None:
         self.id = job_id
@@ -54,7 +54,7 @@ class Worker(Job):
 
 
 class Bench:
-    """A chain on a traverser, its jobs and its reports in the test's hands.
+    """A chain on a traverser. The test controls its jobs and its reports.
 
     Args:
         chain: The chain.
@@ -148,7 +148,7 @@ class Bench:
 def chain_of(
     names: Iterable[str], edges: Iterable[tuple[str, str]], retry: dict[str, str] | None = None
 ) -> JobChain:
-    """Returns a chain of one sequence: start, the jobs, end. `retry` has jobs' waits between two tries."""
+    """Returns a chain of one sequence: start, the jobs, end. `retry` maps jobs to their retry waits."""
     chain = JobChain(request_id="request")
     for name in ["start", *names, "end"]:
         job = chain.jobs[name]
@@ -163,13 +163,13 @@ def chain_of(
 
 
 def row(*names: str, **options: Any) -> JobChain:
-    """Returns a chain whose jobs run one after the other."""
+    """Returns a chain whose jobs run one after another."""
     path = ["start", *names, "end"]
     return chain_of(names, itertools.pairwise(path), **options)
 
 
 def side_by_side(*names: str, **options: Any) -> JobChain:
-    """Returns a chain whose jobs run at the same time."""
+    """Returns a chain whose jobs run in parallel."""
     edges = [edge for name in names for edge in (("start", name), (name, "end"))]
     return chain_of(names, edges, **options)
 
@@ -193,7 +193,7 @@ async def bench_of() -> AsyncIterator[Callable[..., Bench]]:
 MakeBench = Callable[..., Bench]
 
 
-async def test_a_job_starts_only_when_the_one_before_is_committed(bench_of: MakeBench) -> None:
+async def test_a_job_starts_only_after_the_job_before_it_is_committed(bench_of: MakeBench) -> None:
     bench = bench_of(row("a", "b"))
     await bench.running("a")
     await bench.commit()
@@ -207,12 +207,12 @@ async def test_a_job_starts_only_when_the_one_before_is_committed(bench_of: Make
     assert bench.jobs["b"].seen == {"a": "done"}
 
 
-async def test_a_noop_is_not_waited_for(bench_of: MakeBench) -> None:
+async def test_the_commit_of_a_noop_is_not_awaited(bench_of: MakeBench) -> None:
     bench = bench_of(row("a"), assignment=Assignment(request_id="request"))
     await bench.running("a")  # behind the noop that starts the sequence, though nobody took a report
 
 
-async def test_no_job_runs_before_a_request_manager_says_that_the_assignment_stands(
+async def test_no_job_runs_before_a_request_manager_confirms_the_assignment(
     bench_of: MakeBench,
 ) -> None:
     bench = bench_of(row("a"), is_claimed=False)
@@ -228,7 +228,7 @@ async def test_no_job_runs_before_a_request_manager_says_that_the_assignment_sta
     await bench.running("a")
 
 
-async def test_a_chain_that_came_too_late_runs_nothing(bench_of: MakeBench) -> None:
+async def test_a_chain_that_arrives_too_late_runs_no_job(bench_of: MakeBench) -> None:
     bench = bench_of(row("a"), is_claimed=False)
     batch = await bench.batch()
     bench.outbox.settle(batch, [RefusedReport(assignment=ASSIGNMENT, reason=REFUSAL_REASON_STALE)])
@@ -237,7 +237,7 @@ async def test_a_chain_that_came_too_late_runs_nothing(bench_of: MakeBench) -> N
     assert not bench.outbox.take().entries
 
 
-async def test_a_chain_goes_on_only_when_its_assignment_stands(bench_of: MakeBench) -> None:
+async def test_a_chain_continues_only_after_its_assignment_is_confirmed(bench_of: MakeBench) -> None:
     before = bench_of(row("a", "b"))
     await before.running("a")
     before.traverser.suspend()
@@ -254,7 +254,7 @@ async def test_a_chain_goes_on_only_when_its_assignment_stands(bench_of: MakeBen
     await bench.until(bench.ended.is_set)
 
 
-async def test_reports_that_were_not_acknowledged_start_nothing(bench_of: MakeBench) -> None:
+async def test_unacknowledged_reports_start_no_job(bench_of: MakeBench) -> None:
     bench = bench_of(row("a", "b"))
     await bench.running("a")
     bench.end("a")
@@ -305,7 +305,7 @@ async def test_a_chain_is_held_until_its_last_report_is_committed(bench_of: Make
     await bench.until(bench.ended.is_set)
 
 
-async def test_a_wait_between_two_tries_is_waited_for_and_told_in_the_status(bench_of: MakeBench) -> None:
+async def test_a_retry_wait_delays_the_next_try_and_shows_in_the_status(bench_of: MakeBench) -> None:
     bench = bench_of(row("a", retry={"a": "150ms"}))
     await bench.running("a")
     await bench.commit()
@@ -326,7 +326,7 @@ async def test_a_wait_between_two_tries_is_waited_for_and_told_in_the_status(ben
     )  # fmt: skip
 
 
-async def test_a_stop_during_a_wait_ends_the_chain_at_once(bench_of: MakeBench) -> None:
+async def test_a_stop_during_a_retry_wait_ends_the_chain_at_once(bench_of: MakeBench) -> None:
     bench = bench_of(row("a", retry={"a": "1h"}))
     await bench.running("a")
     await bench.commit()
@@ -339,7 +339,7 @@ async def test_a_stop_during_a_wait_ends_the_chain_at_once(bench_of: MakeBench) 
     assert await bench.traverser.status() == []
 
 
-async def test_a_suspended_chain_is_reported_with_all_that_has_ended(bench_of: MakeBench) -> None:
+async def test_a_suspended_chain_is_reported_with_all_ended_tries(bench_of: MakeBench) -> None:
     bench = bench_of(side_by_side("a", "b"))
     await bench.running("a", "b")
     bench.end("a")
@@ -359,7 +359,7 @@ async def test_a_suspended_chain_is_reported_with_all_that_has_ended(bench_of: M
     assert (await again.commit_to_the_end())[-1].finish.state == state_pb2.STATE_COMPLETE
 
 
-async def test_a_chain_that_is_another_runners_stops_and_says_no_more(bench_of: MakeBench) -> None:
+async def test_a_chain_of_another_runner_stops_and_reports_nothing_more(bench_of: MakeBench) -> None:
     bench = bench_of(side_by_side("a", "b"))
     await bench.running("a", "b")
     bench.end("a")
@@ -385,7 +385,7 @@ async def test_a_chain_whose_report_cannot_be_stored_fails(bench_of: MakeBench) 
     assert "b" not in bench.runs
 
 
-async def test_a_runner_without_a_lease_starts_nothing_more(bench_of: MakeBench) -> None:
+async def test_a_runner_without_a_lease_starts_no_more_jobs(bench_of: MakeBench) -> None:
     bench = bench_of(row("a", "b"))
     await bench.running("a")
     bench.may_start = False

@@ -1,4 +1,4 @@
-"""The recordings of the original, and what it takes to compare with them."""
+"""The recordings of the original, and functions to compare with them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ DATA = Path(__file__).parent / "data"
 SPECS = DATA / "specs"
 
 EXCHANGES: list[dict[str, Any]] = json.loads((DATA / "http.json").read_text())
-"""One object an HTTP exchange, in order."""
+"""One object per HTTP exchange, in order."""
 
 CASES: list[dict[str, Any]] = json.loads((DATA / "requests.json").read_text())
-"""One object a request: how it was made, and what became of it."""
+"""One object per request: its creation and its outcome."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 _REQUEST_ID = re.compile(r"[0-9a-v]{20}")

@@ -1,4 +1,4 @@
-"""Every recorded request builds the same graph here, or the same error but for what is told to differ."""
+"""Every recorded request builds the same graph, or the same error, except for documented differences."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build(builder: ChainBuilder, case: dict[str, Any]) -> BuiltRequest:
 
 
 @pytest.mark.parametrize("case", BUILT, ids=name_of)
-def test_the_same_chain(builder: ChainBuilder, case: dict[str, Any]) -> None:
+def test_builds_the_recorded_chain(builder: ChainBuilder, case: dict[str, Any]) -> None:
     recorded = decode(json.dumps(case["request"]).encode(), Request)
     built = build(builder, case)
     assert_sound(built.job_chain)
@@ -53,7 +53,7 @@ def test_the_same_chain(builder: ChainBuilder, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=name_of)
-def test_the_same_refusal(builder: ChainBuilder, case: dict[str, Any]) -> None:
+def test_refuses_as_recorded(builder: ChainBuilder, case: dict[str, Any]) -> None:
     with pytest.raises(SpinCycleError) as caught:
         build(builder, case)
     assert caught.value.message == case["response"]["message"]

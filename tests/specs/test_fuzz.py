@@ -1,4 +1,4 @@
-"""Whatever a spec file holds, there are specs and a list of problems, and soon."""
+"""Whatever a spec file contains, the parser returns specs and problems, and does not hang."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def failure_of(made: Specs) -> SpinCycleError | None:
 
 @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(min_value=0, max_value=2**48))
-def test_what_the_linter_passes_is_built(seed: int) -> None:
+def test_specs_without_lint_errors_can_be_built(seed: int) -> None:
     made = SpecsMaker(Random(seed)).make()
     problems = [problem for problem in lint(made, lambda _: True) if problem.severity is Severity.ERROR]
     failure = failure_of(made)
@@ -149,7 +149,7 @@ def test_what_the_linter_passes_is_built(seed: int) -> None:
         assert failure is not None, [str(problem) for problem in problems]
 
 
-def test_the_random_specs_are_of_both_kinds() -> None:
+def test_random_specs_are_sometimes_valid_and_sometimes_not() -> None:
     passed = [
         not any(problem.severity is Severity.ERROR for problem in lint(SpecsMaker(Random(seed)).make(), None))
         for seed in range(300)

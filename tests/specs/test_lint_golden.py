@@ -46,13 +46,13 @@ def lint(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_says_what_is_wrong_and_where(name: str) -> None:
+def test_lint_prints_the_golden_findings(name: str) -> None:
     done = lint(*GOLDEN[name])
     assert done.stdout == (DATA / name).read_text()
     assert done.returncode == 1
 
 
-def test_each_fault_is_told_once() -> None:
+def test_each_fault_has_one_finding() -> None:
     problems = json.loads((DATA / "faulty.json").read_text())
     places = [
         (problem["file"], problem["sequence"], problem["node"], problem["field"]) for problem in problems
@@ -68,7 +68,7 @@ def test_warnings_alone_fail_only_when_strict(tmp_path: Path) -> None:
         assert (done.returncode, len(done.stdout.splitlines())) == (status, lines), done.stderr
 
 
-def test_a_directory_that_is_not_there_is_another_status() -> None:
+def test_a_missing_directory_has_its_own_exit_status() -> None:
     done = lint("nowhere")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1

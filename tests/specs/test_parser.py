@@ -1,4 +1,4 @@
-"""Spec files as the original reads them, and what it would not have noticed."""
+"""The parser: spec files as the original reads them, and problems that the original ignores."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_given_may_be_left_out() -> None:
     "text",
     ["yes", "no", "on", "off", "y", "true", "1", "010", "0x1F", "1.50", "1e3", "2020-01-01", "1:30", ".inf"],
 )
-def test_what_yaml_takes_for_something_else_is_a_text_where_a_text_is_meant(text: str) -> None:
+def test_any_plain_scalar_is_a_text_in_a_text_field(text: str) -> None:
     spec = sequence(
         f"sequences: {{s: {{args: {{optional: [{{name: a, default: {text}}}]}},"
         f" nodes: {{n: {{type: {text}, deps: [{text}], eq: {{{text}: {text}}}}}}}}}}}"
@@ -76,12 +76,12 @@ def test_what_yaml_takes_for_something_else_is_a_text_where_a_text_is_meant(text
 
 
 @pytest.mark.parametrize("text", ["null", "~", ""])
-def test_null_is_as_if_it_were_not_there(text: str) -> None:
+def test_a_null_field_counts_as_missing(text: str) -> None:
     spec = sequence(f"sequences: {{s: {{request: {text}, acl: {text}, nodes: {{n: {{retry: {text}}}}}}}}}")
     assert (spec.request, spec.acl, spec.nodes["n"].retry, spec.nodes["n"].parallel) == (False, (), 0, None)
 
 
-def test_an_empty_default_is_a_default_and_null_is_none() -> None:
+def test_an_empty_default_is_a_default_and_null_is_not() -> None:
     spec = sequence('sequences: {s: {args: {optional: [{name: a, default: ""}, {name: b, default: ~}]}}}')
     assert [arg.default for arg in spec.optional] == ["", None]
 
@@ -90,25 +90,25 @@ def test_an_empty_default_is_a_default_and_null_is_none() -> None:
     ("text", "expected"),
     [("yes", True), ("On", True), ("TRUE", True), ("n", False), ("off", False), ("False", False)],
 )
-def test_truths(text: str, expected: bool) -> None:
+def test_bools(text: str, expected: bool) -> None:
     assert sequence(f"sequences: {{s: {{request: {text}}}}}").request is expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("3", 3), ("1_000", 1000), ("0x10", 16), ("010", 8), ("+2", 2)]
 )
-def test_whole_numbers(text: str, expected: int) -> None:
+def test_integers(text: str, expected: int) -> None:
     assert node(f"{{retry: {text}}}").retry == expected
 
 
 @pytest.mark.parametrize("text", ["'3'", "3.0", "-1", "three", "[3]", "9223372036854775808", "1e2"])
-def test_what_is_no_whole_number(text: str) -> None:
+def test_a_count_that_is_not_an_integer_is_a_problem(text: str) -> None:
     [problem] = parsed(f"sequences: {{s: {{nodes: {{n: {{retry: {text}}}}}}}}}").problems
     assert problem.code == "WRONG_TYPE"
     assert (problem.sequence, problem.node, problem.field) == ("s", "n", "retry")
 
 
-def test_places_are_told_by_line_and_column() -> None:
+def test_problems_have_their_line_and_column() -> None:
     text = (
         "sequences:\n"
         "  s:\n"
@@ -126,7 +126,7 @@ def test_places_are_told_by_line_and_column() -> None:
     ]
 
 
-def test_the_first_of_two_sequences_of_a_name_stands() -> None:
+def test_the_first_of_two_sequences_with_the_same_name_wins() -> None:
     text = b"sequences: {s: {request: %s}}"
     result = parse_specs({"b.yaml": text % b"false", "a.yaml": text % b"true"})
     assert result.specs.sequences["s"].request
@@ -148,7 +148,7 @@ def test_aliases_and_merge_keys_are_followed() -> None:
     assert [one.args[0].expected for one in nodes.values()] == ["host"] * 4
 
 
-def test_aliases_that_explode_are_an_error_and_take_no_time() -> None:
+def test_aliases_that_expand_exponentially_are_refused_fast() -> None:
     levels = "".join(f"  - &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 12))
     lists = (
         f"anchors:\n  - &l0 [{{expected: a}}]\n{levels}sequences: {{s: {{nodes: {{n: {{args: *l11}}}}}}}}\n"
@@ -173,19 +173,19 @@ def test_aliases_that_explode_are_an_error_and_take_no_time() -> None:
         (b"[" * 5000, "levels deep"),
     ],
 )
-def test_a_file_that_is_no_yaml_is_one_problem(data: bytes, said: str) -> None:
+def test_a_file_that_is_not_yaml_has_one_problem(data: bytes, said: str) -> None:
     [problem] = parse_specs({"a.yaml": data}).problems
     assert problem.code == "BAD_YAML"
     assert said in problem.message
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "~", "sequences:", "sequences: {}", "---\n"])
-def test_a_file_may_have_nothing(text: str) -> None:
+def test_a_file_may_be_empty(text: str) -> None:
     assert parsed(text) == parse_specs({})
 
 
 @pytest.mark.parametrize("text", ["[]", "text", "sequences: []", "sequences: {s: []}", "{[a]: b}"])
-def test_what_is_no_map_where_one_is_meant(text: str) -> None:
+def test_another_value_instead_of_a_map_is_a_problem(text: str) -> None:
     assert [one.code for one in parsed(text).problems] == ["WRONG_TYPE"]
 
 
@@ -199,7 +199,7 @@ def test_spec_files_are_found_by_their_ending_in_all_directories(tmp_path: Path)
     assert found["a.yaml"] == b"a.yaml"
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "gone.yaml").symlink_to(tmp_path / "nowhere")
     with pytest.raises(SpecsError, match=r"gone\.yaml"):
         read_spec_files(tmp_path)

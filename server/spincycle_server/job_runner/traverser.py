@@ -234,7 +234,7 @@ class Traverser:
         return bool(self._ended) and (self._ended[0].committed is None or self._ended[0].committed.done())
 
     def _await_room(self) -> None:
-        """Continues when the outbox has room, so that a runner without a Request Manager starts few jobs."""
+        """Continues when the outbox has room, so that unreported tries stay bounded."""
         if self._room_awaited:
             return
         self._room_awaited = True
