@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import sqlite3
 import threading
@@ -98,6 +99,9 @@ def filled(server: ServerProcess, directory: Path) -> Iterator[FullManager]:
                 probe.send(LIST)
                 if probe.answer().status == 429:
                     break
+                if select.select([in_flight.socket], [], [], 0)[0]:  # It was refused in favour of the probe.
+                    assert in_flight.answer().status == 429
+                    in_flight.send(CREATE)
         full = FullManager(server, address, database, in_flight)
         yield full
         if database.in_transaction:
