@@ -2,7 +2,7 @@
 
 The carried load is measured first. Then calls start at twice that rate, whatever the answers are.
 The exit status is 1 unless each call succeeds or is refused within its deadline, memory stays bounded,
-no lease expires, all accepted requests end, and the servers are as fast afterwards as before.
+no lease expires, all accepted requests end, and the servers then still carry at least half the load.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spincycle_server.__main__ import SERVER_PACKAGES
+from tests.limits import COMMAND
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples" / "specs"
@@ -31,7 +32,7 @@ def modules_after(directory: Path, *arguments: str) -> set[str]:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -184,13 +184,13 @@ SCENARIOS: dict[str, Callable[[Scene], None]] = {
     "resume is sent": runner_ends,
     "resumed chain is dropped": runner_ends,
     "unassign is committed": more_than_a_runner_takes,
-    "stop is noted": stopped,
-    "stop is told": stopped,
+    "stop is recorded": stopped,
+    "stop is delivered": stopped,
     "stop of a waiting request is committed": stopped_while_it_waits,
     "takeover is not committed": runner_dies,
     "takeover is committed": runner_dies,
     "takeover is not sent": runner_dies,
-    "told to suspend": runner_ends,
+    "suspension is requested": runner_ends,
     "chain is suspended": runner_ends,
     "all are suspended": runner_ends,
 }
@@ -221,7 +221,7 @@ def test_requests_end_correctly_if_a_request_manager_dies(scene: Scene, point: s
     scene.start_manager().wait_for("listening")
     if not scene.runners:
         scene.start_runner()
-    if point != "stop is noted":  # The recorded stop must suffice: nobody calls Stop again.
+    if point != "stop is recorded":  # The recorded stop must suffice: nobody calls Stop again.
         scene.stop()
     scene.wait_until_all_ended()
     scene.check()
