@@ -1,7 +1,7 @@
 """Private database servers for tests: MariaDB and PostgreSQL from the installed binaries, on free ports.
 
-Each is started once in a test run, and can be killed and started again; tests get databases of their
-own in it. What is started is ended by pid. Where there is no binary, tests are skipped, except in CI.
+A server is started once per test run, and can be killed and started again. Tests get their own databases in
+it. Servers are ended by pid. If a binary is missing, tests are skipped, except in CI.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _numbers = count(1)
 
 
 def find_binary(*names: str) -> str:
-    """Returns the path of the first of some programs; skips the test where there is none.
+    """Returns the path of the first program that is installed. Skips the test if there is none.
 
-    In CI all are installed: there it fails.
+    In CI, the test fails instead.
     """
     places = [
         *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
@@ -61,7 +61,7 @@ def find_binary(*names: str) -> str:
 
 
 def free_port() -> int:
-    """Returns a port that was free just now."""
+    """Returns a port that is free at the moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -86,17 +86,17 @@ class DatabaseServer(ABC):
 
     @property
     def pid(self) -> int:
-        """The process that runs it, or is the parent of those that do."""
+        """The main process of the server."""
         assert self._process is not None
         return self._process.pid
 
     @abstractmethod
     def make_files(self) -> None:
-        """Makes the files of an empty server."""
+        """Creates the files of an empty server."""
 
     @abstractmethod
     def command(self) -> list[str]:
-        """Returns what runs the server."""
+        """Returns the command that runs the server."""
 
     @abstractmethod
     def url(self, database: str) -> str:
@@ -104,7 +104,7 @@ class DatabaseServer(ABC):
 
     @abstractmethod
     def admin_url(self) -> str:
-        """Returns the URL of the database that is always there, for SQLAlchemy."""
+        """Returns SQLAlchemy's URL of the database that always exists."""
 
     def run_once(self, *command: str) -> None:
         """Runs a program as the server's user."""
@@ -143,7 +143,7 @@ class DatabaseServer(ABC):
                 return
 
     def kill(self) -> None:
-        """Ends the server by SIGKILL, with all processes that belong to it."""
+        """Ends all processes of the server by SIGKILL."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -159,7 +159,7 @@ class DatabaseServer(ABC):
             os.kill(process, number)
 
     def close(self) -> None:
-        """Ends the server and drops its files. One that has ended by itself must have told why."""
+        """Ends the server and deletes its files. Fails if the server ended by itself."""
         why = self._why_ended()
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -173,13 +173,13 @@ class DatabaseServer(ABC):
         return f"the database server ended by itself, exit status {self._process.returncode}:\n{log}"
 
     def execute(self, statement: str) -> None:
-        """Runs a statement that is for the whole server."""
+        """Runs a statement for the whole server, such as CREATE DATABASE."""
         engine = create_engine(self.admin_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text(statement))
 
     def fresh_database(self) -> str:
-        """Makes an empty database, and returns its URL."""
+        """Creates an empty database, and returns its URL."""
         why = self._why_ended()
         assert not why, why
         name = f"spincycle_{next(_numbers)}"
@@ -188,7 +188,7 @@ class DatabaseServer(ABC):
 
 
 class MariaDb(DatabaseServer):
-    """A MariaDB server. Commits are on disk when they are answered, as its default is."""
+    """A MariaDB server, with the default setting for durable commits."""
 
     user = "mysql"
 
@@ -227,7 +227,7 @@ class MariaDb(DatabaseServer):
 
 
 class PostgreSql(DatabaseServer):
-    """A PostgreSQL server. Commits are on disk when they are answered, as its default is."""
+    """A PostgreSQL server, with the default setting for durable commits."""
 
     user = "postgres"
 
@@ -263,7 +263,7 @@ DATABASES = ("sqlite", *SERVERS)
 
 @contextlib.contextmanager
 def database_server(kind: str) -> Iterator[DatabaseServer]:
-    """Runs a server of its own for a test that disturbs it."""
+    """Runs a private server for a test that disturbs it."""
     server = SERVERS[kind]()
     try:
         server.make_files()
@@ -288,7 +288,7 @@ class SharedServers:
         return self._servers[kind]
 
     def url(self, kind: str, directory: Path) -> str:
-        """Returns the URL of a fresh database of a kind; one of SQLite is in the directory."""
+        """Returns the URL of a new, empty database of a kind. An SQLite file is in the directory."""
         if kind == "sqlite":
             return f"sqlite:///{directory / f'{next(_numbers)}.db'}"
         return self.get(kind).fresh_database()

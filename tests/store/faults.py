@@ -19,10 +19,10 @@ FAULTS = ("none", "before commit", "after commit")
 
 
 class CommitFaults:
-    """Has every other commit of an engine fail, as when the connection breaks.
+    """Makes every other commit of an engine fail, as if the connection broke.
 
     Attributes:
-        count: How many have failed.
+        count: The number of failed commits.
     """
 
     def __init__(self, engine: Engine, when: str) -> None:
@@ -44,10 +44,10 @@ class CommitFaults:
 
 
 class WriteFaults:
-    """Has every other transaction of a store fail in its commit, as when the connection breaks.
+    """Makes every other commit of a store's writers fail, as if the connection broke.
 
     Attributes:
-        count: How many have failed.
+        count: The number of failed commits.
     """
 
     def __init__(self, store: Store, when: str) -> None:
@@ -74,7 +74,7 @@ class WriteFaults:
 
 
 def _break(connection: Any) -> None:
-    """Breaks a connection, and raises what its driver says of that."""
+    """Breaks a connection, and raises the error of its driver."""
     if isinstance(connection, pymysql.connections.Connection):
         cast("Any", connection)._force_close()
         raise pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query")

@@ -23,7 +23,7 @@ OTHER_RUNNER = RunnerInfo(runner_id="r2", url="http://127.0.0.1:42307", grpc_add
 
 
 def a_request(**fields: Any) -> Request:
-    """Returns a request of three jobs, as the Request Manager makes it."""
+    """Returns a request with three jobs, as the Request Manager creates it."""
     request = Request(
         **{"id": _ids.next(), "type": "stop-host", "user": "finch", "total_jobs": 3,
            "state": state_pb2.STATE_PENDING, **fields}
@@ -51,7 +51,7 @@ def a_chain(request_id: str) -> JobChain:
 
 
 async def create(store: Store, runner: RunnerInfo | None = RUNNER, **fields: Any) -> Request:
-    """Stores a fresh request, and returns it."""
+    """Stores a new request, and returns it."""
     request = a_request(**fields)
     await store.create_request(
         request, CreateRequest(type=request.type, user=request.user), a_chain(request.id), runner
@@ -78,7 +78,7 @@ def a_report(
     finished_jobs: int = 0,
     ends: int | SuspendedJobChain | None = None,
 ) -> ChainReport:
-    """Returns what a runner reports of a chain: tries, numbered from `first`, and perhaps its end."""
+    """Returns a runner's report of a chain: tries with ordinals from `first`, and perhaps the end."""
     report = ChainReport(
         assignment=Assignment(request_id=request_id, epoch=epoch), finished_jobs=finished_jobs
     )

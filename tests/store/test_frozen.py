@@ -1,4 +1,4 @@
-"""A process that is frozen in the middle of a transaction."""
+"""A process that freezes during a transaction keeps its locks only until a timeout."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.store.samples import a_log_entry, create
 
 
 class Room:
-    """Limits the pages of an SQLite file: the error of a statement that needs more is that of a full disk."""
+    """Limits the pages of an SQLite file. A statement that needs more fails as on a full disk."""
 
     def __init__(self, store: Store) -> None:
         self.pages = 2**30
@@ -27,7 +27,7 @@ class Room:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {self.pages}")
 
     def take(self) -> None:
-        self.pages = 1  # SQLite takes no fewer than there are.
+        self.pages = 1  # SQLite raises the limit to the present number of pages.
 
 
 async def test_writes_to_a_full_disk_change_nothing_and_work_again_when_there_is_room(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_writes_to_a_full_disk_change_nothing_and_work_again_when_there_is
 
 
 def ids_of(url: str) -> set[str]:
-    """Returns all requests; each has its archive."""
+    """Returns the ids of all requests, after checking that each has its archive."""
     engine = engine_of(url)
     with engine.connect() as connection:
         ids = set(connection.scalars(select(requests.c.request_id)))

@@ -29,7 +29,7 @@ from tests.store.samples import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_re
 
 @dataclass(slots=True)
 class Hold(Write):
-    """Changes nothing, and takes until it is let."""
+    """Changes nothing, and blocks its batch until `let` is set."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     let: threading.Event = field(default_factory=threading.Event)
@@ -44,7 +44,7 @@ class Hold(Write):
 
 @contextlib.asynccontextmanager
 async def busy(writer: GroupCommitWriter) -> AsyncIterator[None]:
-    """Keeps a writer at one write: what comes meanwhile waits, and is done in one batch after that."""
+    """Keeps a writer busy. Writes that arrive meanwhile are done in one batch afterwards."""
     hold = Hold()
     holding = asyncio.create_task(writer.write(hold))
     assert await asyncio.to_thread(hold.reached.wait, STEP)
@@ -63,7 +63,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
 
 
 async def put(*writes: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
-    """Begins writes in their order, and returns when they wait or are refused."""
+    """Starts writes in order, and returns when they are queued or refused."""
     tasks = [asyncio.create_task(write) for write in writes]
     await asyncio.sleep(0)
     return tasks
@@ -72,7 +72,7 @@ async def put(*writes: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
 async def done_together(
     writer: GroupCommitWriter, *writes: Coroutine[Any, Any, Any]
 ) -> tuple[list[Any], list[int]]:
-    """Has writes done as one batch. Returns the outcome of each, and the sizes of batches that fell apart."""
+    """Does writes as one batch. Returns their outcomes, and the sizes of batches that failed."""
     with capture_logs() as logs:
         async with busy(writer):
             tasks = await put(*writes)
@@ -105,7 +105,7 @@ async def test_writes_of_runners_are_accepted_while_those_of_users_are_refused(
                 store.apply_reports(RUNNER.runner_id, [report]),
                 store.remove_runner(OTHER_RUNNER.runner_id),
             )
-            # Their places have an end too.
+            # The reserved places are limited too.
             with pytest.raises(ResourceExhaustedError) as refused:
                 await store.renew_runner(RUNNER, 3600, draining=False)
             assert refused.value.reason == "TOO_MANY_WRITES"
@@ -119,7 +119,7 @@ async def test_writes_of_runners_are_accepted_while_those_of_users_are_refused(
         assert [runner.runner_id for runner, _ in await store.live_runners()] == [RUNNER.runner_id]
         found = await store.get_request(made[4].id, with_job_chain=False)
         assert State(found.state) is State.COMPLETE
-        # What was refused has changed nothing, and is taken when it comes again.
+        # The refused write has changed nothing, and is accepted when it is repeated.
         assert not (await store.get_record(made[3].id)).stop_requested
         assert await store.request_stop(made[3].id)
 
@@ -182,7 +182,7 @@ async def test_one_of_two_writes_of_the_same_row_in_a_batch_succeeds(store: Stor
 
 
 async def test_a_refused_write_does_not_split_its_batch(store: Store) -> None:
-    """Unlike one that fails: what it lacks was looked up, and nothing was changed for it."""
+    """A refused write has only read, so there is nothing to roll back."""
     made = [await create(store) for _ in range(2)]
     results, fell_apart = await done_together(
         store._writer, *(store.request_stop(one) for one in (made[0].id, "unknown", made[1].id))

@@ -1,0 +1,93 @@
+"""The leases of runners, on each database and with failing commits."""
+
+from __future__ import annotations
+
+import pytest
+
+from spincycle_grpc.errors import FailedPreconditionError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    Assignment,
+)
+from spincycle_server.store import Store
+from tests.store.samples import (
+    OTHER_RUNNER,
+    RUNNER,
+    create,
+)
+
+UNKNOWN = "9vb2d3q0c7k5r1n8m4tg"
+
+
+async def state_of(store: Store, request_id: str) -> State:
+    return State((await store.get_request(request_id, with_job_chain=False)).state)
+
+
+class TestRunners:
+    async def test_a_runner_lives_as_long_as_its_lease(self, store: Store) -> None:
+        await store.renew_runner(RUNNER, 60, draining=False)
+        await store.renew_runner(OTHER_RUNNER, 60, draining=True)
+        live = sorted(await store.live_runners(), key=lambda one: one[0].runner_id)
+        assert live == [(RUNNER, False), (OTHER_RUNNER, True)]
+        await store.renew_runner(RUNNER, 0, draining=False)
+        await store.remove_runner("r2")
+        assert await store.live_runners() == []
+
+    async def test_a_new_runner_replaces_an_old_one_at_its_address(self, store: Store) -> None:
+        assert not (await store.renew_runner(RUNNER, 60, draining=False)).others
+        after = type(RUNNER)(runner_id="r9", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
+        renewal = await store.renew_runner(after, 61, draining=False)
+        assert await store.live_runners() == [(after, False)]
+        # The one before is not taken for dead yet: this might be a message of its own, read late.
+        assert renewal.others == ("r1",)
+        lost = await create(store, RUNNER)
+        assert await store.lost_requests(10) == []
+        await store.remove_runner("r1")
+        assert await store.lost_requests(10) == [Assignment(request_id=lost.id, epoch=1)]
+
+    async def test_an_old_stream_of_a_runner_cannot_renew_its_lease(self, store: Store) -> None:
+        old = await store.renew_runner(RUNNER, 60, draining=False)
+        newer = await store.renew_runner(RUNNER, 60, draining=False, token=old.token)
+        for token in (old.token, newer.token - 1):
+            with pytest.raises(FailedPreconditionError) as raised:
+                await store.renew_runner(RUNNER, 0, draining=False, token=token)
+            assert raised.value.reason == "STREAM_SUPERSEDED"
+        assert await store.live_runners() == [(RUNNER, False)]
+        first = await store.renew_runner(RUNNER, 60, draining=False)
+        with pytest.raises(FailedPreconditionError):
+            await store.renew_runner(RUNNER, 60, draining=False, token=newer.token)
+        await store.renew_runner(RUNNER, 60, draining=False, token=first.token)
+
+    async def test_a_request_is_taken_from_a_live_runner_only_with_its_newest_token(
+        self, store: Store
+    ) -> None:
+        made = await create(store, RUNNER)
+        old = await store.renew_runner(RUNNER, 60, draining=False)
+        await store.renew_runner(OTHER_RUNNER, 60, draining=False)
+        newest = await store.renew_runner(RUNNER, 60, draining=False)
+
+        async def take(token: int | None) -> Assignment | None:
+            return await store.assign(
+                made.id, OTHER_RUNNER, expected_state=State.RUNNING, expected_epoch=1, token=token
+            )
+
+        assert await take(None) is None
+        assert await take(old.token) is None
+        assert await take(newest.token) == Assignment(request_id=made.id, epoch=2)
+
+    async def test_a_request_is_not_taken_over_from_a_runner_whose_lease_was_renewed(
+        self, store: Store
+    ) -> None:
+        made = await create(store, RUNNER)
+        assert await store.lost_requests(10) == [Assignment(request_id=made.id, epoch=1)]
+        await store.renew_runner(RUNNER, 60, draining=False)
+        taken = await store.assign(made.id, OTHER_RUNNER, expected_state=State.RUNNING, expected_epoch=1)
+        assert taken is None
+
+    async def test_requests_of_runners_without_a_lease_are_lost(self, store: Store) -> None:
+        await store.renew_runner(RUNNER, 60, draining=False)
+        kept, lost = await create(store), await create(store, OTHER_RUNNER)
+        assert await store.lost_requests(10) == [Assignment(request_id=lost.id, epoch=1)]
+        assert await store.assigned_to("r1") == {kept.id: (1, False)}
+        await store.finish(lost.id, State.FAIL, 1, 0)
+        assert await store.lost_requests(10) == []
