@@ -55,7 +55,7 @@ class _Outcome(enum.Enum):
     UNANSWERED = enum.auto()  # the runner may have it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _AssignedChain:
     """A chain to deliver.
 
