@@ -22,13 +22,6 @@ sys.dont_write_bytecode = False
 # Load gRPC before a test module does, because tests run commands beside gRPC's threads as servers do.
 load_grpc()
 
-# By default structlog renders the local variables of each stack frame. Megabytes of job output take seconds.
-structlog.configure(
-    processors=[
-        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    ]
-)
-
 # A shell makes background processes ignore SIGINT, and their children inherit that. Tests send SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
