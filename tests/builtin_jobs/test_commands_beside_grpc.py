@@ -11,7 +11,10 @@ from tests.limits import COMMAND
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
-import spincycle_server.__main__  # loads gRPC as the servers do
+import click
+from spincycle_server.__main__ import cli
+
+cli.get_command(click.Context(cli), "job-runner")  # loads gRPC as a Job Runner does
 
 import asyncio, collections, os
 import grpc, uvloop
