@@ -251,5 +251,5 @@ def test_a_commit_without_changes_commits_what_was_executed(engine: Engine) -> N
 
 
 def test_a_column_type_without_a_literal_is_refused_at_compile_time() -> None:
-    with pytest.raises(TypeError, match="are not written"):
+    with pytest.raises(TypeError, match="cannot be written as literals"):
         transactions._literal(Float(), mysql.dialect())

@@ -46,7 +46,7 @@ async def test_writes_to_a_full_disk_change_nothing_and_work_again_when_there_is
                 refused += 1
             else:
                 kept.add(result.id)
-    with pytest.raises(UnavailableError, match="cannot do its work"):
+    with pytest.raises(UnavailableError, match="an operator must repair it"):
         await store.record_log(a_log_entry(made.id, stdout="o" * 1_000_000))
     assert ids_of(url) == kept
     assert await store.get_log(made.id) == []

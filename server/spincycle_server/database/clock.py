@@ -1,4 +1,4 @@
-"""The database's clock, which decides when leases end, because the clocks of machines differ."""
+"""The database's clock, which decides when leases expire, because the clocks of machines differ."""
 
 from __future__ import annotations
 

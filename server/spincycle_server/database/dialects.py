@@ -1,4 +1,4 @@
-"""Inserts that leave existing rows alone."""
+"""INSERT statements that skip existing rows."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ class DatabaseOptions:
             more connections, for writes and pings.
         cert_file: The client's certificate for MySQL; "" for none.
         key_file: The key of that certificate.
-        ca_file: The CA that must have signed the server's certificate; "" to use TLS only if the URL does.
+        ca_file: The CA that must have signed the server's certificate; "" to use TLS only if the URL asks for
+            it.
     """
 
     timeout: float = 5.0
@@ -90,7 +91,8 @@ def make_engine(
         connections: The maximum number of open connections.
         reads: Whether the engine is for single statements that read. Otherwise it is for transactions.
         takes_long: Whether the engine is for operators' commands, such as migrations. Their statements have
-            no time limit, but the usual lock timeout, because other statements queue behind a waiting one.
+            no time limit. They keep the lock timeout, because other statements queue behind one that waits
+            for a lock.
     """
     kind = url.get_backend_name()
     settings: dict[str, Any] = {}
@@ -98,12 +100,13 @@ def make_engine(
         settings["isolation_level"] = "AUTOCOMMIT" if reads else "READ COMMITTED"
         settings["skip_autocommit_rollback"] = reads
     if kind == "mysql" and not reads:
-        # Whoever leaves a transaction open rolls it back. Another ROLLBACK would cost a round trip.
+        # The code that leaves a transaction open rolls it back. Another ROLLBACK would cost a round trip.
         settings["pool_reset_on_return"] = None
     connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}
     arguments = connect_args[kind](options, takes_long)
     if kind == "postgresql" and reads:
-        # A generic plan suits no find well, because some have many matches and others few.
+        # Plan each find for its own values. Some finds match many rows and others few, so no generic plan
+        # suits all.
         arguments["options"] += " -c plan_cache_mode=force_custom_plan"
     engine = create_engine(
         url,
@@ -124,9 +127,10 @@ def make_engine(
 def statement_limit(options: DatabaseOptions) -> float:
     """Returns the seconds after which MariaDB and MySQL end a SELECT.
 
-    The limit is shorter than the driver's, which gives up the connection. So a slow statement can be told
-    from a database that is away. Only finds have this limit, because fetching the rows counts too and can
-    take long for a large record. PostgreSQL sends all rows at once, and has a limit for all statements.
+    The limit is shorter than the driver's read timeout, which closes the connection. So the error shows
+    whether a statement was slow or the database does not answer. Only finds have this limit, because it
+    includes the time to fetch the rows, which is long for a large record. PostgreSQL sends all rows at once,
+    so there every statement has a limit.
     """
     return 2 * _whole_seconds(options) - _BEFORE_THE_DRIVER
 
@@ -141,7 +145,7 @@ def _sqlite_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
     """Makes commits durable when they return, and lets readers work beside the writer."""
-    connection.isolation_level = None  # `_begin_sqlite` begins transactions, not the driver.
+    connection.isolation_level = None  # The driver begins no transactions: `_begin_sqlite` does.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -155,8 +159,8 @@ def _begin_sqlite(connection: Any) -> None:
 
 def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     seconds = _whole_seconds(options)
-    # Old servers' tables have zero as the default of times. If zeros are refused, each change of such a table
-    # fails.
+    # Tables of old servers may have zero dates as defaults. A mode that refuses zero dates makes every ALTER
+    # of such a table fail.
     no_zeros = "" if takes_long else "NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     arguments: dict[str, Any] = {
         "charset": "utf8mb4",

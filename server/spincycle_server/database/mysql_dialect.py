@@ -15,7 +15,7 @@ _NO_TABLE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR})
 class MySqlDialect(MySQLDialect_pymysql):
     """Sends COMMIT only if a transaction is open, as psycopg does.
 
-    The execution option `statement_limit` is the seconds after which the server ends a SELECT.
+    The execution option `statement_limit` is the number of seconds after which the server ends a SELECT.
     """
 
     supports_statement_cache = True
@@ -31,7 +31,7 @@ class MySqlDialect(MySQLDialect_pymysql):
         """Whether a table or view exists.
 
         SQLAlchemy asks with DESCRIBE, for which MariaDB creates a temporary table. MariaDB 10.11.19 crashed
-        at that, twice in 4,000 tests. This query also ignores temporary tables, but this program has none.
+        at that, twice in 4,000 tests.
         """
         quote = self.identifier_preparer.quote_identifier
         name = ".".join(quote(part) for part in (schema or self.default_schema_name, table_name) if part)

@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 0.5
 
 
 class ReadPool:
-    """A pool of threads that read. Further reads wait for a free thread.
+    """A pool of threads that read. If all threads are busy, a read waits for one.
 
     Args:
         engine: Connects to the database. It must allow one connection more than there are threads, so that a

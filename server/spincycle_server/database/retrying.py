@@ -55,5 +55,5 @@ def _commit(connection: Connection) -> None:
     try:
         connection.commit()
     except BaseException:
-        connection.invalidate()  # Nobody uses the transaction that a failed commit left open.
+        connection.invalidate()  # A failed commit may leave the transaction open: nobody may reuse it.
         raise

@@ -158,7 +158,7 @@ class Transaction:
         if not changes:
             return
         driver: Any = self.connection.connection.driver_connection
-        # Always close the cursor: while one is open, SQLite keeps a closed connection and its locks.
+        # Always close the cursor: an open one makes SQLite keep the locks of a connection after it is closed.
         with contextlib.closing(driver.cursor()) as cursor:
             if self._dialect.name == "mysql":
                 _send_texts(cursor, changes, last="COMMIT" if commits else "")
@@ -228,7 +228,7 @@ def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
         return _text_literal
     if isinstance(kind, Integer | Boolean | StateNumber):
         return _number_literal
-    raise TypeError(f"values of type {kind!r} are not written")
+    raise TypeError(f"values of type {kind!r} cannot be written as literals")
 
 
 # Sessions of this program set a sql_mode without NO_BACKSLASH_ESCAPES, so a backslash escapes. Packets carry
@@ -244,7 +244,7 @@ def _text_literal(value: str | None) -> str:
 
 
 def _blob_literal(value: bytes | None) -> str:
-    # Bytes that are not ASCII pass unchanged: the whole text is encoded in the same way.
+    # Other bytes than ASCII become surrogates, which `_run_texts` turns back into the same bytes.
     return "NULL" if value is None else f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
 
 

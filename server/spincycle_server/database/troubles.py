@@ -16,7 +16,7 @@ class Trouble(Enum):
     """Why a statement or transaction failed."""
 
     CONFLICT = auto()
-    """Another transaction was in the way. The transaction can be retried at once."""
+    """The transaction conflicted with another one. It can be retried at once."""
 
     DUPLICATE = auto()
     """A row with the same key exists. A retry helps if another transaction inserted it just now."""
@@ -138,22 +138,22 @@ def translate(error: Exception) -> SpinCycleError:
     trouble = trouble_of(error)
     if trouble is Trouble.TOO_LARGE:
         return InvalidArgumentError(
-            "the request is larger than the database allows: send less, or have its limit raised",
+            "the request is larger than the database allows: send less, or ask an operator to raise that limit",
             reason="TOO_LARGE_TO_STORE",
         )
     if trouble is Trouble.FAULT:
         return InternalError("the database refused a change: see the server's log", reason="DATABASE_ERROR")
     why = {
         Trouble.CONFLICT: "it is too busy",
-        Trouble.DUPLICATE: "another transaction does the same",
+        Trouble.DUPLICATE: "another transaction writes the same row",
         Trouble.AWAY: "it does not answer",
-        Trouble.UNUSABLE: "it cannot do its work, the server's log says why",
+        Trouble.UNUSABLE: "an operator must repair it, and the server's log says why",
     }[trouble]
     return UnavailableError(f"the database cannot be used now: {why}", reason="DATABASE_UNAVAILABLE")
 
 
 def translate_for_operator(error: Exception, url: URL) -> SpinCycleError:
-    """Translates an error for the operator who starts a server or a command, with the database's own words.
+    """Translates an error for the operator who starts a server or a command, in the database's own words.
 
     The words name users, hosts and databases. They never contain a password or a statement.
     """

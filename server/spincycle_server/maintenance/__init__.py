@@ -1,1 +1,1 @@
-"""What operators do to a database: migrate it, adopt that of an original Spin Cycle, delete old requests."""
+"""What operators do to a database: migrate it, adopt an original Spin Cycle's, delete old requests."""

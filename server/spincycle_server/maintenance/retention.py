@@ -30,10 +30,10 @@ from spincycle_server.store.schema import (
 )
 
 MAX_REQUESTS = 50
-"""Requests that one transaction deletes."""
+"""The maximum number of requests that one transaction deletes."""
 
 MAX_LOG_ENTRIES = 500
-"""Job log entries that one transaction deletes; a larger log takes several transactions."""
+"""The maximum number of job log entries per transaction. A larger log takes several transactions."""
 
 _SHORTEST_PAUSE = 0.005
 _LONGEST_PAUSE = 1.0
@@ -100,7 +100,8 @@ class Retention:
             Whether all such requests are deleted; False if the run was interrupted.
 
         Raises:
-            UnavailableError: The database cannot be used. What `progress` was called with is deleted.
+            UnavailableError: The database cannot be used. Everything that was reported to `progress` is
+                deleted.
         """
         # Keys first: no key may refer to a deleted request.
         for delete_batch in (_delete_keys, _delete_requests):

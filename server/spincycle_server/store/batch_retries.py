@@ -1,4 +1,4 @@
-"""When a batch whose transaction failed is tried again."""
+"""Decides whether a batch whose transaction failed is retried."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from spincycle_grpc.backoff import Backoff
 from spincycle_server.database.troubles import Trouble
 
 MAX_CONFLICTS = 8
-"""Attempts that may fail because another transaction was in the way."""
+"""The maximum number of attempts of a batch that conflicts with other transactions."""
 
 MAX_DUPLICATES = 3
-"""Attempts of a single write that may fail because a row with its key exists."""
+"""The maximum number of attempts of a single write whose key exists already."""
 
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
 
 
 class BatchRetries:
-    """Decides after each failed attempt of one batch whether there is another attempt.
+    """Decides after each failed attempt of one batch whether to retry.
 
     Args:
         writes: The number of writes in the batch.
         patience: Seconds to wait for the database to come back.
-        is_away: Whether the database was away when the last batch was given up. There is no waiting then:
-            one batch has waited already.
+        is_away: Whether the database was away when the last batch was given up. If so, this batch does not
+            wait again.
     """
 
     def __init__(self, writes: int, patience: float, *, is_away: bool) -> None:
@@ -32,7 +32,7 @@ class BatchRetries:
         self._deadline = time.monotonic() + (0 if is_away else patience)
         self._limits = {
             Trouble.CONFLICT: MAX_CONFLICTS,
-            # The writes of a larger batch are done one by one next.
+            # A larger batch is not retried: the writer then does its writes one by one.
             Trouble.DUPLICATE: MAX_DUPLICATES if writes == 1 else 0,
         }
         self._conflicts = 0
@@ -40,11 +40,11 @@ class BatchRetries:
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
 
     def allow(self, trouble: Trouble, *, is_commit_sent: bool) -> bool:
-        """Counts a failed attempt, and returns whether there is another one.
+        """Counts a failed attempt, and returns whether to retry.
 
         Args:
             trouble: Why the attempt failed.
-            is_commit_sent: Whether the transaction may be committed although it failed.
+            is_commit_sent: Whether COMMIT was sent. The transaction may then be committed despite the error.
         """
         if trouble is Trouble.AWAY:
             if is_commit_sent and not self._is_extended:

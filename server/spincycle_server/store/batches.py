@@ -38,14 +38,14 @@ class BatchCommitter:
         self._is_away = False
 
     def run(self, writes: Sequence[Write]) -> list[Any]:
-        """Makes the writes' changes exactly once, in as many attempts as that takes.
+        """Applies the writes exactly once, and retries if needed.
 
         Returns:
             The result of each write, as `Write.apply_all` returns it.
 
         Raises:
-            Exception: The error of the last attempt. Nothing is committed, unless the database stayed away
-                after a COMMIT was sent: then nobody can tell.
+            Exception: The error of the last attempt. Nothing is committed. But if the database stayed away
+                after a COMMIT was sent, the outcome is unknown.
         """
         self._row.next_batch()
         retries = BatchRetries(len(writes), self._patience, is_away=self._is_away)
@@ -99,7 +99,7 @@ class BatchCommitter:
 
 @contextlib.contextmanager
 def _rolled_back(connection: Connection) -> Iterator[None]:
-    """After an error, also one of the commit: rolls back, and drops a connection that is broken."""
+    """Rolls back after an error, including a failed commit, and drops a broken connection."""
     try:
         yield
     except Exception as error:

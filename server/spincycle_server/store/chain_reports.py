@@ -37,7 +37,7 @@ class ApplyReports(Write):
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[ApplyReports]
     ) -> Sequence[list[RefusedReport]]:
-        """Reads the rows of the requests, decides which reports count, and writes those together."""
+        """Reads the rows of the requests, decides which reports to accept, and writes those together."""
         rows = RequestRows(
             transaction, (report.assignment.request_id for write in writes for report in write.reports)
         )

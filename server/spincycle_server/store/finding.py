@@ -1,9 +1,9 @@
 """Finds requests, newest first, through the index that reads the fewest rows.
 
-A page costs only its own rows, however many requests exist, if one index returns them in the order of
-their creation. So this module chooses the index and does not leave the choice to the database. If a filter
-with an index matches few requests, that index is used. Otherwise it is the index whose newest matches reach
-back furthest.
+If an index returns requests in the order of their creation, a page costs only its own rows, however many
+requests exist. So this module chooses the index and does not leave the choice to the database. It reads the
+newest matches through each index that a filter can use. If one has few matches, that index is used. Otherwise
+the matches of the chosen index reach furthest into the past: it has the fewest rows per day.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class Finding:
     def _spans(self) -> list[Span]:
         """The spans of creation times to read, the newest first.
 
-        Every request created after `since` finished after it too. Of the older requests only those match
-        that were still running at `since`. They are few, and a page seldom needs them.
+        A request created after `since` cannot have finished before it. Of the older requests, only those that
+        had not finished at `since` match. They are few, and a page seldom needs them.
         """
         whole = Span(before=self._until)
         if self._since is None:
@@ -284,7 +284,10 @@ class Finding:
         )
 
     def _same_text(self, column: Any, text: str, length: int) -> tuple[ColumnElement[bool], ...]:
-        """Compares only the part of a text that the column holds. MySQL alone ignores trailing spaces."""
+        """Compares a column with the part of a text that fits it.
+
+        On MySQL, which ignores trailing spaces, the lengths are compared too.
+        """
         kept = text[:length]
         if self.connection.dialect.name != "mysql":
             return (column == kept,)

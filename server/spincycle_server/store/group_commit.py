@@ -1,8 +1,8 @@
 """Group commit: writes that arrive together are committed together, and each caller gets its own result.
 
 A thread takes all waiting writes, makes their changes in one transaction, commits it, and only then
-answers the callers. If the transaction fails, each write is done alone in a transaction of its own.
-So a write that cannot be done harms no other write.
+answers the callers. If the transaction fails, each write is repeated in its own transaction. So a write that
+fails does not affect the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_WAITING = 10_000
 """Writes that may wait in the queue; further ones are refused."""
 
 RESERVED = 1000
-"""Further places in the queue for writes of runners, so that load by users costs no runner its lease."""
+"""Extra places in the queue for writes of runners, so that no runner loses its lease under load by users."""
 
 MAX_BATCH = 500
 """Writes in one transaction."""
@@ -66,7 +66,7 @@ class GroupCommitWriter:
     async def write(self, write: Write) -> Any:
         """Does a write, and returns its result after the commit.
 
-        If the caller is cancelled, the write is done all the same.
+        If the caller is cancelled, the write is still done.
 
         Raises:
             UnavailableError: The store is closed (reason STORE_CLOSED), or the database cannot be used.
@@ -126,7 +126,7 @@ class GroupCommitWriter:
 
     def _answer(self, batch: Sequence[_QueuedWrite], results: Sequence[Any]) -> None:
         for queued, result in zip(batch, results, strict=True):
-            if queued.write.is_reserved:  # Runners do not wait behind a crowd of users.
+            if queued.write.is_reserved:  # Runners do not wait behind many users.
                 _resolve(queued.future, result)
             else:
                 self._throttle.run(_resolve, queued.future, result)

@@ -54,7 +54,7 @@ class _Held:
     body_hash: bytes
 
     def refusal(self, key: IdempotencyKey) -> ConflictError:
-        """Returns the error for a further request with the key."""
+        """Returns the error for another request with the key."""
         if self.body_hash == key.body_hash:
             return CreatedBeforeError(
                 "the request was created before",
@@ -146,13 +146,13 @@ def _read(
 
 
 def _forget(connection: Connection, hashes: Collection[bytes], now: int) -> None:
-    """Deletes those of some keys that have expired."""
+    """Deletes the given keys that have expired."""
     expired = idempotency_keys.c.expires_at <= now
     connection.execute(delete(idempotency_keys).where(_KEY.in_(sorted(hashes)), expired))
 
 
 def expired_keys(connection: Connection, limit: int) -> Sequence[bytes]:
-    """Returns the hashes of expired keys, the longest expired first."""
+    """Returns the hashes of expired keys, in the order in which they expired."""
     return connection.scalars(
         select(_KEY)
         .where(idempotency_keys.c.expires_at <= database_now(connection))
@@ -163,7 +163,7 @@ def expired_keys(connection: Connection, limit: int) -> Sequence[bytes]:
 
 @dataclass(slots=True)
 class ForgetKeys(Write):
-    """Deletes those of some keys that have expired. Result: None."""
+    """Deletes the given keys that have expired. Result: None."""
 
     order: ClassVar[int] = 9
     hashes: Sequence[bytes]

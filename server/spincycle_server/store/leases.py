@@ -1,4 +1,4 @@
-"""The leases of runners: renew, end and read them, and find the requests whose runner has none."""
+"""The leases of runners: renew, end and read them, and find the requests whose runner has no lease."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class RemoveRunner(Write):
 def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
     """Returns the runners with a current lease, each with whether it is draining.
 
-    If several have the same address, only the one whose lease ends last is returned: the others are gone.
+    If several have the same address, only the one whose lease expires last is returned: the others are gone.
     """
     now = database_now(connection)
     query = select(runners).where(runners.c.lease_expires_at > now).order_by(runners.c.lease_expires_at)
@@ -169,7 +169,7 @@ def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
 
 
 def live_leases(transaction: Transaction) -> dict[str, int]:
-    """Returns when each current lease ends, by runner id."""
+    """Returns when each current lease expires, by runner id."""
     query = select(runners.c.runner_id, runners.c.lease_expires_at).where(
         runners.c.lease_expires_at > database_now(transaction.connection)
     )

@@ -58,7 +58,7 @@ def get_job_chain(connection: Connection, request_id: str) -> JobChain:
 
 
 def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict[str, Request]:
-    """Returns the requests that exist among some ids, by id, without args and job chains."""
+    """Returns the requests with the given ids that exist, by id, without args and job chains."""
     ids = list(request_ids)
     found: dict[str, Request] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""The record of a request: what its chain is rebuilt from after its runner died."""
+"""The record of a request: what its chain is rebuilt from if its runner is lost."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class Record:
     Attributes:
         job_chain: The chain as created.
         base: A chain that an original Spin Cycle suspended and that was resumed here; None if there is none.
-        tries: The tries since then, each with the epoch of its assignment, in the order in which they were
-            committed. Their entries lack what recovery does not need: names, types, errors and output.
+        tries: The tries since `base` was suspended, each with the epoch of its assignment, in the order in
+            which they were committed. Their entries lack what recovery does not need: names, types, errors
+            and output.
         stop_requested: Whether a user asked to stop the request.
     """
 

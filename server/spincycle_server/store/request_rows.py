@@ -76,7 +76,7 @@ class RequestRows:
         return self._rows.get(request_id)
 
     def live_runners(self) -> Mapping[str, int]:
-        """Returns when each current lease ends, by runner id.
+        """Returns when each current lease expires, by runner id.
 
         The leases are read while the rows are locked. So if a lease is renewed later, the runner's reports
         wait for this transaction.

@@ -17,7 +17,7 @@ _LATEST = 253_402_300_799_999_999
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of times of creation, in microseconds since the Unix epoch.
+    """A span of creation times, in microseconds since the Unix epoch.
 
     Attributes:
         after: Only later times.
@@ -57,7 +57,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The conditions of some of the rows of a scan.
+    """The conditions for one part of a scan's rows.
 
     Attributes:
         equal: The index's columns before the time of creation, with their values.
@@ -118,7 +118,7 @@ class Scan:
             conditions: Further conditions; None if there are none and only the position is needed.
 
         Returns:
-            The rows, and the rest of the span; None if there are no more rows.
+            The rows, and the rest of the span, or None if no rows are left.
         """
         created_at, request_id = self.position
         query = self._select(conditions is None).where(*(conditions or ()), *span.conditions(*self.position))

@@ -20,13 +20,13 @@ from sqlalchemy.dialects import mysql
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber, blob
 
 MAX_TRY = 32_767
-"""The largest number of a try that the columns of all databases hold."""
+"""The largest try number that fits the column on every database."""
 
 MAX_TEXT = 100
-"""The longest user, job name and arg name in characters; longer ones are cut."""
+"""The longest user, job name and arg name in characters; longer ones are truncated."""
 
 MAX_ARG_VALUE = 200
-"""The longest value of an arg by which requests are found, in characters; archives have values whole."""
+"""The longest arg value that a find compares, in characters. Archives keep whole values."""
 
 metadata = MetaData()
 
@@ -52,7 +52,7 @@ requests = Table(
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
-    # On PostgreSQL these two have the expression `created_at AT TIME ZONE 'UTC'`.
+    # On PostgreSQL, these two index `created_at AT TIME ZONE 'UTC'` instead of `created_at`.
     Index("requests_type", "type", "state", "created_at"),
     Index("requests_user", "user", "state", "created_at"),
 )
@@ -126,7 +126,7 @@ request_args = Table(
     Column("created_at", BigInteger, nullable=False, server_default="0"),
     Index("request_args_newest", "name", "value", "created_at", "request_id"),
 )
-"""The args of requests as text, to find requests by. Long values are cut; archives have them whole."""
+"""The args of requests as text, to find requests by. Long values are truncated; archives keep them whole."""
 
 writers = Table(
     "writers",

@@ -50,8 +50,8 @@ class Assign(StateWrite):
     """Assigns a request to a runner. Result: the Assignment, or None if the request is not as expected.
 
     If `expected_epoch` is given, the request must still have that assignment. A RUNNING request is taken
-    over from its runner in two cases: the runner's lease is over, or `token` is the runner's newest renewal,
-    with which the runner reported that it does not have the request.
+    over from its runner in two cases: the runner's lease has expired, or the runner reported that it does not
+    have the request, and `token` is still its newest renewal.
     """
 
     order: ClassVar[int] = 2
@@ -129,7 +129,7 @@ class StopUnassigned(StateWrite):
 
 @dataclass(slots=True)
 class RequestStop(StateWrite):
-    """Requests that a RUNNING request stops. Result: whether the request is still RUNNING.
+    """Asks a RUNNING request to stop. Result: whether the request is still RUNNING.
 
     A RUNNING request without an assignment was started by an original Spin Cycle, whose runner is presumed
     gone. It is set STOPPED at once, because otherwise it would stay RUNNING forever.

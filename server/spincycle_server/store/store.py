@@ -171,7 +171,7 @@ class Store:
             given_up.set()
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
-        """Returns the requests that exist among some ids, by id, without args and chains."""
+        """Returns the requests with the given ids that exist, by id, without args and chains."""
         return await self._reader.read(lookups.requests_by_id, request_ids) if request_ids else {}
 
     async def get_log(self, request_id: str) -> list[JobLog]:
@@ -198,7 +198,7 @@ class Store:
         return await self._reader.read(lookups.get_assignment, request_id)
 
     async def get_suspended(self, request_id: str) -> SuspendedJobChain | None:
-        """Returns the suspended chain of a request; None if there is none that is up to date."""
+        """Returns the suspended chain of a request; None if it has none, or an outdated one."""
         return await self._reader.read(suspended_chains.get_suspended, request_id)
 
     async def waiting_requests(self, limit: int) -> Sequence[str]:
@@ -234,7 +234,7 @@ class Store:
         return await self._reader.read(lookups.assigned_to, runner_id)
 
     async def request_stop(self, request_id: str) -> bool:
-        """Requests that a RUNNING request stops. Returns whether it is still RUNNING.
+        """Asks a RUNNING request to stop. Returns whether it is still RUNNING.
 
         A request that an original Spin Cycle started has no assignment, so it is STOPPED at once.
 
@@ -257,13 +257,13 @@ class Store:
         expected_epoch: int | None = None,
         token: int | None = None,
     ) -> Assignment | None:
-        """Gives a request to a runner, if it is in the expected state; counts its epoch up.
+        """Assigns a request to a runner if the request is in the expected state, and increments its epoch.
 
-        With an expected epoch, the request must still have that assignment. A RUNNING request is taken
-        from its runner if that one is not alive, or if the token is that of its newest renewal.
+        If `expected_epoch` is given, the request must still have that assignment. A RUNNING request is taken
+        over if its runner's lease has expired, or if `token` is the newest renewal of that lease.
 
         Returns:
-            The assignment, or None when it did not happen.
+            The assignment, or None if the request is not as expected.
 
         Raises:
             NotFoundError: The request does not exist.
@@ -293,7 +293,7 @@ class Store:
         )
 
     async def stop_unassigned(self, request_id: str) -> bool:
-        """Stops a PENDING or SUSPENDED request. Returns whether it was one."""
+        """Stops a request if it is PENDING or SUSPENDED. Returns whether it was."""
         stopped: bool = await self._writer.write(StopUnassigned(request_id, _now()))
         return stopped
 
@@ -364,7 +364,7 @@ class Store:
 
         Args:
             runner: The runner.
-            lease: Seconds until the lease ends, by the database's clock.
+            lease: Seconds until the lease expires, by the database's clock.
             draining: Whether the runner accepts no more chains.
             token: The token of the previous renewal on the same stream; None for the stream's first.
 

@@ -76,7 +76,7 @@ class DropSuspended(StateWrite):
 
 @dataclass(slots=True)
 class FailSuspended(StateWrite):
-    """Fails a request that was not resumed since `epoch` was suspended. Result: whether it happened."""
+    """Fails a request that has not been resumed since `epoch` was suspended. Result: whether it happened."""
 
     order: ClassVar[int] = 4
     request_id: str
@@ -92,7 +92,7 @@ class FailSuspended(StateWrite):
 
 
 def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain | None:
-    """Returns the suspended chain of a request, or None if there is none that is up to date.
+    """Returns the suspended chain of a request; None if it has none, or an outdated one.
 
     A chain is out of date if a later assignment, now lost, has reported tries: the request then continues
     from its record.
@@ -131,7 +131,7 @@ def set_suspended(rows: RequestRows, request_id: str, finished_jobs: int) -> Non
 
 
 def save_suspended(transaction: Transaction, chains: Sequence[SuspendedRow]) -> None:
-    """Stores suspended chains. Each replaces the one that its request has."""
+    """Stores suspended chains. Each replaces its request's earlier one."""
     if not chains:
         return
     now = database_now(transaction.connection)

@@ -1,4 +1,4 @@
-"""A writer's row in the table `writers`: it tells whether a commit whose answer was lost has happened."""
+"""A writer's row in the table `writers`: it shows whether a commit happened when its answer was lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.schema import writers
 
 _KEPT = 86_400_000_000
-"""Microseconds after which others delete the row of a writer that has written nothing."""
+"""Microseconds without a commit after which other writers delete a writer's row."""
 
 _REFRESH = _KEPT / 2e6
 """Seconds without a commit after which a writer checks that its row still exists: half of `_KEPT`."""
@@ -47,7 +47,7 @@ class WriterRow:
         self._refreshed_at = -math.inf
 
     def next_batch(self) -> None:
-        """Starts the next batch. Transactions of the same batch that are done again share its number."""
+        """Starts the next batch. If a batch's transaction is repeated, it has the same number."""
         self._number += 1
 
     def ensure(self) -> None:
@@ -68,7 +68,7 @@ class WriterRow:
     def store_number(self, transaction: Transaction) -> None:
         """Adds the number of the batch to a transaction."""
         row = {"key": self._id, "number": self._number, "now": time.time_ns() // 1000}
-        # First in the packet: the row is locked while the other changes are still being made.
+        # First in the packet, so that the row is locked before the other changes are made.
         transaction.change(_SET_NUMBER, [row], first=True)
 
     def committed(self) -> None:

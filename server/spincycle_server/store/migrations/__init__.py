@@ -110,7 +110,7 @@ def write_sql(connection: Connection, output: TextIO) -> None:
         # An interrupted migration left the table, and Alembic's first statement creates it.
         output.write("DROP TABLE alembic_version;\n\n")
     if connection.dialect.name == "mysql":
-        # The mode of the program's own connections. Stricter modes refuse defaults of old servers' tables.
+        # A mode that allows the zero dates that tables of old servers have as defaults.
         output.write("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION';\n\n")
     config.output_buffer = output
     command.upgrade(config, f"{current or 'base'}:head", sql=True)
@@ -144,7 +144,7 @@ def _too_new() -> FailedPreconditionError:
 def _alone(connection: Connection) -> Iterator[None]:
     """Holds a lock on the whole database. For SQLite, the transaction itself is that lock."""
     if connection.dialect.name == "mysql":
-        # Lock names are server-wide, so the name includes the database. It may have 64 characters.
+        # Lock names are server-wide, so the name includes the database. It may have at most 64 characters.
         name = func.left(func.concat(_LOCK_NAME, " ", func.md5(func.database())), 64)
         if connection.scalar(select(func.get_lock(name, _LOCK_WAIT))) != 1:
             raise _busy()

@@ -30,7 +30,7 @@ _COLLATIONS = sa.text(
 
 @dataclass
 class Present:
-    """The schema that a database has: the columns of each table with types, its indexes with columns.
+    """A database's schema: the columns of each table with their types, and the indexes with their columns.
 
     Attributes:
         collations: On MySQL, the collations of text columns, by table and column.
@@ -77,7 +77,7 @@ def add_table(
 
 
 def add_indexes(table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]]) -> None:
-    """Adds the indexes that are missing by both name and columns."""
+    """Adds each index, unless one with the same name or the same columns exists."""
     there = _present().indexes.setdefault(table, {})
     for index, on in indexes.items():
         columns = tuple(str(column) for column in on)

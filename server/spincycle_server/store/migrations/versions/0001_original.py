@@ -1,6 +1,6 @@
-"""The tables of the original.
+"""The original's tables.
 
-They are made only where they are missing: a database that the original filled has them.
+Each is created only if it is missing, because an original's database already has it.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ _LONGBLOB = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
 
 
 def upgrade() -> None:
-    """Makes the tables that are missing."""
+    """Creates the missing tables."""
     for name, columns, indexes in _TABLES:
         add_table(name, columns(), indexes)
 
 
 def _time(name: str, *, nullable: bool = False) -> sa.Column[Any]:
-    # MySQL gives a TIMESTAMP that has no default one that changes with the row.
+    # Without a default, MySQL sets a TIMESTAMP to the current time whenever the row changes.
     default = sa.text("CURRENT_TIMESTAMP(6)") if _is_mysql() and not nullable else None
     return sa.Column(name, Microseconds, nullable=nullable, server_default=default)
 

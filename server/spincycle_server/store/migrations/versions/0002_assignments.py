@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds columns that are nullable or have defaults, so that the original's statements go on working."""
+    """Adds columns that are nullable or have defaults, so that the original's statements keep working."""
     blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
     add_column("requests", sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"))
     add_column("requests", sa.Column("runner_id", Ascii(20), nullable=True))

@@ -1,4 +1,4 @@
-"""What recovery needs, what makes transactions and creations happen once, room for large values; indexes."""
+"""Columns for recovery, tables of writers and idempotency keys, wider columns, and indexes for finds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,7 +24,7 @@ _HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), "mysql")
 
 
 def upgrade() -> None:
-    """Adds tables, and widens columns."""
+    """Adds tables, columns and indexes, and widens columns."""
     add_column("requests", sa.Column("stop_requested", sa.Boolean, nullable=False, server_default=sa.false()))
     add_column("suspended_job_chains", sa.Column("epoch", sa.BigInteger, nullable=True))
     add_column("suspended_job_chains", sa.Column("is_dropped", sa.Boolean, nullable=True))
@@ -60,7 +60,7 @@ def upgrade() -> None:
 
 
 def _index_finds() -> None:
-    """Adds what leads to a page of requests in their order. The original's indexes stay as they are."""
+    """Adds the column and the indexes that return requests in order. The original's indexes stay."""
     add_column("request_args", sa.Column("created_at", sa.BigInteger, nullable=False, server_default="0"))
     dialect = op.get_context().dialect.name
     microseconds = {
@@ -74,7 +74,7 @@ def _index_finds() -> None:
     )
     drop_index("request_args", "request_args_name_value")
     add_indexes("request_args", {"request_args_newest": ["name", "value", "created_at", "request_id"]})
-    # On PostgreSQL by an expression, so that the planner can take no other index for the order of a find.
+    # On PostgreSQL, index an expression, so that the planner can use no other index to order a find.
     created_at = sa.text("(created_at AT TIME ZONE 'UTC')") if dialect == "postgresql" else "created_at"
     add_indexes(
         "requests",
