@@ -76,10 +76,10 @@ class CallThreads:
 
     Args:
         name: The name of the threads.
-        limit: Concurrent calls. Further calls wait.
-        max_abandoned: Abandoned calls that may run in addition; None: as many as `limit`. Beyond that,
-            abandoned calls keep their slots.
-        longest_wait: Seconds that a call waits for a slot; None: without limit.
+        limit: The maximum number of concurrent calls. Further calls wait.
+        max_abandoned: The maximum number of abandoned calls that run in addition; None for the same as
+            `limit`. Further abandoned calls keep their slots.
+        longest_wait: Seconds that a call waits for a slot; None for no limit.
     """
 
     def __init__(

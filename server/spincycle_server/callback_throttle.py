@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 BATCH = 64
-"""Callbacks that run in one turn. A larger batch costs less per callback, but makes the turn longer."""
+"""The number of callbacks in one turn. A larger batch costs less per callback, but the turn is longer."""
 
 TURNS = 6
 """Turns of the loop from one batch to the next. Other work runs in the turns between."""
@@ -54,7 +54,7 @@ class CallbackThrottle:
         self._waiting.append((callback, arguments))
 
     async def wait_turn(self) -> None:
-        """Waits as a callback of `run` would: not at all, unless many callers arrive together."""
+        """Waits for a turn, like a callback of `run`. Does not wait unless many callers arrive together."""
         if not self._waiting and self._admit():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -32,7 +32,7 @@ _GO_DSN = re.compile(
 _SECRET_PARAMETER = re.compile(r"(?<=[?&;])(\w*(?:password|secret|token|key)\w*)=[^&;]*", re.IGNORECASE)
 
 MAX_OUTPUT = 4 * 1024 * 1024
-"""The largest `job_runner.max_output`, in bytes for each of stdout and stderr."""
+"""The maximum of `job_runner.max_output`, which limits stdout and stderr separately, in bytes."""
 
 
 class ConfigError(InvalidArgumentError):

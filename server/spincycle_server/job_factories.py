@@ -32,8 +32,8 @@ def find_factory(name: str, max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
     """Returns one factory that asks the named factory, then the installed ones, then the built-in one.
 
     Args:
-        name: The name of a factory, as for `load_factory`. "": none.
-        max_output: The largest output of a built-in job, as for `make_builtin_factory`.
+        name: The name of a factory, as for `load_factory`; "" for none.
+        max_output: The maximum output of a built-in job, as for `make_builtin_factory`.
 
     Raises:
         JobFactoryNotFoundError: A factory cannot be loaded.

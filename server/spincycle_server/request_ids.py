@@ -23,8 +23,8 @@ class RequestIdGenerator:
 
     Args:
         clock: Returns the seconds since 1970.
-        random_bytes: Returns the given number of random bytes. Host names and process ids would not identify
-            a process, because they are often equal in containers.
+        random_bytes: Returns the given number of random bytes. Random bytes identify a process, because host
+            names and process ids are often equal in containers.
     """
 
     def __init__(

@@ -17,13 +17,13 @@ from spincycle_server.specs.problems import Problem, Severity
 logger = structlog.get_logger(__name__)
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
-"""The largest spec file."""
+"""The maximum size of a spec file."""
 
 MAX_FILES = 10_000
-"""The most spec files in a specs directory, including its subdirectories."""
+"""The maximum number of spec files in a specs directory, including its subdirectories."""
 
 SHOWN_PROBLEMS = 20
-"""The most problems that the error message of a server lists."""
+"""The maximum number of problems that the error message of a server lists."""
 
 
 class SpecsError(InvalidArgumentError):
@@ -62,10 +62,10 @@ def check_specs(
 
     Args:
         files: The contents of the files by name.
-        knows_job_type: Tells whether the job factory knows a job type. None: job types are not checked.
+        knows_job_type: Returns whether the job factory knows a job type. None skips this check.
     """
     parsed = parse_specs(files)
-    # The linter would report the gap that a parsing error leaves once more.
+    # A parsing error leaves a gap, which the linter would report as a second problem.
     reported = {problem.position for problem in parsed.problems}
     linted = [problem for problem in lint(parsed.specs, knows_job_type) if problem.position not in reported]
     return parsed.specs, sorted([*parsed.problems, *linted], key=lambda problem: problem.sort_key)
@@ -76,7 +76,7 @@ def usable_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> tupl
 
     Args:
         directory: The directory.
-        knows_job_type: Tells whether the job factory knows a job type.
+        knows_job_type: Returns whether the job factory knows a job type.
 
     Raises:
         SpecsError: The specs cannot be read, or have errors.

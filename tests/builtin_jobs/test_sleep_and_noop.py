@@ -54,7 +54,7 @@ def test_sleep_takes_milliseconds(duration: Any) -> None:
     "duration", ["", "-1", "1.5", "1s", "\u0661", -1, 1.5, True, None, [], "9223372036855", "9" * 5000, 1e300]
 )
 def test_sleep_refuses_an_invalid_duration(duration: Any) -> None:
-    message = "^job arg duration must be an integer of milliseconds from 0, not "
+    message = "^job arg duration must be a whole number of milliseconds, not "
     with pytest.raises(ValueError, match=message) as caught:
         Sleep().create({"duration": duration})
     assert len(str(caught.value)) < 130

@@ -24,7 +24,7 @@ class ServerEndpoints:
         tables: The methods.
         gate: Limits the concurrent calls of both endpoints together.
         address: The address of HTTP.
-        grpc_address: The address of gRPC. None: the HTTP address with a port that is 10 higher.
+        grpc_address: The address of gRPC; None for the HTTP address with a port that is 10 higher.
         name: The name of the server in the log.
         title: The title of the OpenAPI document.
         error_format: The format of errors in the JSON API.

@@ -33,7 +33,7 @@ from spincycle_server.rpc import Gate, MethodTable
 logger = structlog.get_logger(__name__)
 
 CALL_THREADS = 64
-"""Threads that create and stop jobs. As many more threads query the status of jobs."""
+"""The number of threads that create and stop jobs, and of those that ask jobs for their status."""
 
 _LEASE_CHECK_INTERVAL = 0.25
 """Longest time in seconds between checks of the lease."""
@@ -48,7 +48,7 @@ async def job_runner(
     Args:
         config: The configuration.
         address: The address of HTTP.
-        grpc_address: The address of gRPC. None: the HTTP address with a port that is 10 higher.
+        grpc_address: The address of gRPC; None for the HTTP address with a port that is 10 higher.
         request_managers: The gRPC addresses of the Request Managers.
 
     Raises:
@@ -124,7 +124,7 @@ def _endpoints(
 
 
 def _runner_info(config: Config, runner_id: str, endpoints: ServerEndpoints) -> RunnerInfo:
-    """Returns what Request Managers must know of this runner. Its endpoints must have been started."""
+    """Returns the id and the addresses of this runner. Its endpoints must have been started."""
     host = advertised(endpoints.http_address, config.job_runner_advertise)
     scheme = "https" if config.server_tls else "http"
     return RunnerInfo(

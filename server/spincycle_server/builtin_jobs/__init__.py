@@ -24,15 +24,15 @@ BUILTIN = (Noop, Sleep, ShellCommand)
 """The classes of the built-in jobs. None of their methods blocks."""
 
 DEFAULT_MAX_OUTPUT = 1 << 20
-"""The default limit of bytes to keep of each output of a shell command."""
+"""The default maximum number of bytes to keep of a shell command's stdout, and of its stderr."""
 
 
 def make_builtin_factory(max_output: int = DEFAULT_MAX_OUTPUT) -> JobFactory:
     """Returns the factory of the built-in types.
 
     Args:
-        max_output: The most bytes to keep of each of a shell command's stdout and stderr. The middle
-            of a longer output is cut out.
+        max_output: The maximum number of bytes to keep of a shell command's stdout, and of its stderr. The
+            middle of a longer output is cut out.
     """
     return JobTypes(
         {

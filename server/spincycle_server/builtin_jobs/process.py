@@ -47,7 +47,7 @@ class Process:
 
         Args:
             arguments: The program, searched in PATH, and its arguments.
-            max_output: The most bytes to keep of each of stdout and stderr.
+            max_output: The maximum number of bytes to keep of stdout, and of stderr.
 
         Raises:
             OSError: The command cannot be started.

@@ -22,14 +22,14 @@ _ESCAPES = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u20
 class ShellCommand(Job):
     """Runs a command without a shell. It is COMPLETE if the command exits with 0, otherwise FAIL.
 
-    The job args are `cmd`, a program, and optionally `args`, a text that is split on white space. The
-    exit code is that of the command. As in shells, it is 128 + n if signal n ended the command, 127 if
-    the program does not exist, and 126 if it cannot be run.
+    The job args are `cmd`, a program, and optionally `args`, which is split on white space. The exit code is
+    that of the command. As in shells, it is 128 + n if signal n ended the command, 127 if the program does
+    not exist, and 126 if it cannot be run.
 
     Attributes:
         cmd: The program: a path, or a name that is searched in PATH.
         args: The arguments of the program.
-        max_output: The most bytes to keep of each of stdout and stderr.
+        max_output: The maximum number of bytes to keep of stdout, and of stderr.
         stop_grace: Seconds between SIGTERM and SIGKILL when the command is stopped.
     """
 

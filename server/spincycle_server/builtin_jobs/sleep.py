@@ -28,15 +28,15 @@ class Sleep(Job):
         """Reads `duration`.
 
         Raises:
-            ValueError: `duration` is missing, or is not an integer of milliseconds that fits into
-                64 bits of nanoseconds.
+            ValueError: `duration` is missing, or is not a whole number of milliseconds, or exceeds 64 bits in
+                nanoseconds.
         """
         if "duration" not in job_args:
             raise ValueError("job arg duration is missing: give the milliseconds to sleep")
         given = job_args["duration"]
         milliseconds = _whole_number(given)
         if not 0 <= milliseconds <= _LONGEST // _NANOSECONDS_IN_MILLISECOND:
-            raise ValueError(f"job arg duration must be an integer of milliseconds from 0, not {given!r:.60}")
+            raise ValueError(f"job arg duration must be a whole number of milliseconds, not {given!r:.60}")
         self.duration = milliseconds * _NANOSECONDS_IN_MILLISECOND
 
     async def run(self, job_data: dict[str, Any]) -> Return:

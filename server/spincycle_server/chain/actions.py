@@ -13,7 +13,7 @@ class Run:
 
     Attributes:
         job_id: The job.
-        number: Number of the try over the whole request, from 1.
+        number: Number of the try within the whole request, from 1.
         sequence_try: Number of the try of the job's sequence, from 1.
     """
 
@@ -24,9 +24,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Call `wait_over` after a time. The chain ignores stale waits, so the driver need not cancel them.
+    """Call `wait_over` after the given time. The chain does not end while it waits.
 
-    The chain does not end while it waits.
+    The chain ignores stale waits, so the driver need not cancel them.
 
     Attributes:
         key: Identifies the wait.

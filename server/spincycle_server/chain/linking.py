@@ -1,4 +1,4 @@
-"""From a JobChain message to a linked chain, with the checks that a chain must pass before it runs."""
+"""Builds a linked chain from a JobChain message, and checks that the chain can run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, Phase
 
 
 class Progress:
-    """Counters of one chain, kept right while its jobs and sequences change.
+    """Counters of one chain, kept correct while its jobs and sequences change.
 
     Attributes:
         running: How many jobs run. A job between two tries runs.
@@ -36,7 +36,7 @@ class Progress:
             sequence = sequence.parent
 
     def leave(self, job: ChainJob) -> list[ChainSequence]:
-        """Uncounts a job that has ended. Returns the sequences that became idle, the innermost first."""
+        """Stops counting an ended job. Returns the sequences that became idle, the innermost first."""
         self.running -= 1
         idle: list[ChainSequence] = []
         sequence: ChainSequence | None = job.sequence
@@ -62,7 +62,7 @@ class Progress:
         sequence.phase = phase
 
     def reset(self, sequence: ChainSequence) -> None:
-        """Begins a new try of a sequence: resets its jobs and inner sequences. Jobs keep their data."""
+        """Begins a new try of a sequence: resets its jobs and inner sequences. The jobs keep their data."""
         for part in sequence.subtree():
             part.phase = Phase.OPEN
             if part is not sequence:
@@ -81,7 +81,7 @@ class Progress:
         sequence.generation += 1
 
     def end_wait(self, sequence: ChainSequence) -> None:
-        """Ends the wait of a sequence before its time, which makes the wait stale."""
+        """Ends the wait of a sequence. A `Wait` action that is still pending becomes stale."""
         self.waiting_sequences -= 1
         sequence.phase = Phase.OPEN
         sequence.generation += 1

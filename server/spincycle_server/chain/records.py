@@ -1,7 +1,7 @@
-"""Rebuilds the state of a chain from its recorded tries, after its runner died.
+"""Rebuilds the state of a chain from its recorded tries, after its runner was lost.
 
-A try that began and did not finish has left no record, and counts as not begun. A sequence that was
-about to be tried again is tried again when the chain starts, because its failed job is still FAIL.
+A try that began and did not finish has left no record, and counts as not begun. A sequence that was about to
+be retried is retried when the chain starts, because its failed job is still FAIL.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _enclosing(sequence: ChainSequence) -> Iterator[ChainSequence]:
 
 
 class _RunTime:
-    """How long a chain or sequence ran: in each epoch from its first try to its last, added up."""
+    """The run time of a chain or sequence: the time from first to last try in each epoch, added up."""
 
     def __init__(self) -> None:
         self._before = 0

@@ -37,7 +37,7 @@ class _Mode(Enum):
 class RunningChain:
     """The state of one chain. Handling an event takes time linear in the edges of its job.
 
-    Every `now` is in nanoseconds, of one monotonic clock of the driver.
+    Every `now` is in nanoseconds, from one monotonic clock of the driver.
     """
 
     def __init__(self, chain: JobChain, linked: LinkedChain) -> None:
@@ -115,7 +115,7 @@ class RunningChain:
 
     @property
     def jobs(self) -> Mapping[str, Job]:
-        """The jobs of the chain message, by id. Their states are those of the start."""
+        """The jobs of the chain message, by id. Their states are those from before the start."""
         return self._chain.jobs
 
     @property
@@ -356,7 +356,7 @@ class RunningChain:
         actions.run.append(Run(job.id, job.tries, max(1, job.sequence.tries)))
 
     def _leave(self, job: ChainJob, now: int, actions: Actions) -> None:
-        """Uncounts a job that has ended, and continues with the sequences that waited for its end."""
+        """Stops counting a job that has ended, and continues with the sequences that waited for its end."""
         for part in self._progress.leave(job):
             if part.phase is not Phase.OPEN:
                 self._continue_if_idle(part, now, actions)

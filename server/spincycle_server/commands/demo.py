@@ -33,7 +33,7 @@ START_LIMIT = 30.0
 """Seconds that the server may take to start."""
 
 STOP_LIMIT = 40.0
-"""Seconds that the server may take to end; it is killed then."""
+"""Seconds that the server may take to end. After that, it is killed."""
 
 
 @click.command("demo")
@@ -80,7 +80,7 @@ def _server(options: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             cwd=PACKAGE,  # The example specs name programs as examples/bin/....
             stdin=subprocess.DEVNULL,
             stderr=log,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the server.
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the server.
         )
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -18,8 +18,8 @@ from spincycle_server.maintenance.migrating import check_database, upgrade_datab
 def migrate_command(config: str | None, check: bool, sql: bool, db: str | None) -> None:
     """Create or upgrade the database schema.
 
-    A migration never changes existing rows. It is safe while servers run, when several processes run it
-    at once, and again after an interruption.
+    A migration never changes stored values. It is safe to run while servers run, in several processes at
+    once, and again after an interruption.
 
     CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
 

@@ -42,8 +42,7 @@ class DatabaseOptions:
             more connections, for writes and pings.
         cert_file: The client's certificate for MySQL; "" for none.
         key_file: The key of that certificate.
-        ca_file: The CA that must have signed the server's certificate; "" to use TLS only if the URL asks for
-            it.
+        ca_file: The CA that must have signed the server's certificate; "" to use TLS only if the URL says so.
     """
 
     timeout: float = 5.0

@@ -138,7 +138,8 @@ def translate(error: Exception) -> SpinCycleError:
     trouble = trouble_of(error)
     if trouble is Trouble.TOO_LARGE:
         return InvalidArgumentError(
-            "the request is larger than the database allows: send less, or ask an operator to raise that limit",
+            "the request is larger than the database allows: send less, or ask an operator to raise "
+            "the limit of the database",
             reason="TOO_LARGE_TO_STORE",
         )
     if trouble is Trouble.FAULT:

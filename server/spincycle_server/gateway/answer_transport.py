@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 _MAX_JOINED = 32_768
-"""Bytes of the largest body that is copied behind its head. Beyond, a copy costs more than a system call."""
+"""The largest body in bytes that is copied behind its head. A longer copy costs more than a system call."""
 
 
 class AnswerTransport:
-    """The transport of a connection, as the answer to one request uses it.
+    """The transport of a connection, for the answer to one request.
 
     The head waits for the body, which follows at once. The head of an answer to HEAD does not wait.
 

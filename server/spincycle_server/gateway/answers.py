@@ -68,7 +68,7 @@ def options_answer(http_methods: Iterable[str]) -> Answer:
 
 
 def not_allowed(http_methods: Iterable[str]) -> HttpError:
-    """Returns the error of a method that a path does not have. It has these HTTP methods."""
+    """Returns the error for an HTTP method that a path does not have. The path has `http_methods`."""
     return HttpError(405, "Method Not Allowed", [_allow(http_methods)])
 
 

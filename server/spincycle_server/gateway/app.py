@@ -74,7 +74,7 @@ class GatewayApp:
         self._call_timeout = call_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, by ASGI."""
+        """Answers one request, as an ASGI application."""
         if scope["type"] != "http":
             raise ValueError(f"the gateway does not support the ASGI scope {scope['type']}")
         status, headers, body = await self._answer_or_error(scope, receive)
@@ -89,7 +89,7 @@ class GatewayApp:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     def early_refusals(self, gate: Gate) -> EarlyRefusals:
-        """Returns what refuses users' calls before they are read, while the gate is full."""
+        """Returns the refusals of users' calls before they are read, while the gate is full."""
         error = gate.full_error()
         _, headers, body = error_answer(error, self._error_format)
         headers.append((b"content-length", str(len(body)).encode()))
@@ -162,7 +162,8 @@ class GatewayApp:
                 answer: Message = await route.method.call(request, context)
         except TimeoutError as error:
             raise DeadlineExceededError(
-                f"no answer within {self._call_timeout:g} s: check whether it took effect, then try again",
+                f"no answer within {self._call_timeout:g} s: check whether the call took effect, "
+                "then try again",
                 reason="DEADLINE_EXCEEDED",
                 request_id=getattr(request, "request_id", ""),
             ) from error

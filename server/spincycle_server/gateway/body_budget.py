@@ -38,7 +38,7 @@ class BodyBudget:
 
 
 class BodyShare:
-    """The bytes that one body holds. A context manager: it returns them to the budget at its end."""
+    """The bytes that one body holds. As a context manager, it returns them to the budget on exit."""
 
     __slots__ = ("_budget", "_size")
 
@@ -57,7 +57,7 @@ class BodyShare:
             self._size = 0
 
     def hold(self, size: int) -> None:
-        """Changes what the body holds to `size` bytes in all.
+        """Sets the number of bytes that the body holds.
 
         Raises:
             ResourceExhaustedError: All bodies together would exceed the limit. Reason: TOO_MANY_BODIES.

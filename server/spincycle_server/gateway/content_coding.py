@@ -9,13 +9,13 @@ from spincycle_server.gateway.body_budget import BodyShare
 from spincycle_server.gateway.errors import HttpError
 
 MIN_COMPRESSED = 1500
-"""Bytes of the smallest body that is compressed. A smaller body fits in one packet anyway."""
+"""The smallest body in bytes that is compressed. A smaller body fits in one packet anyway."""
 
 _LONG = 65_536
-"""Bytes of the smallest body that is compressed in a thread, so that it does not block the event loop."""
+"""The smallest body in bytes that is compressed in a thread, so that it does not block the event loop."""
 
 _STEP = 262_144
-"""Bytes of a request's body that are decompressed at a time."""
+"""The number of bytes that one step of decompression reads and writes at most."""
 
 _LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -62,7 +62,7 @@ async def decoded(body: bytes, content_encoding: str, limit: int, share: BodySha
         body: The body as the client sent it.
         content_encoding: The Content-Encoding header.
         limit: The maximum size of the result in bytes.
-        share: It holds the body and the result from now on.
+        share: Counts the body and the result against the budget.
 
     Raises:
         HttpError: 415 if the coding is not gzip, 413 if the result exceeds the limit, 400 for invalid gzip.
@@ -84,7 +84,7 @@ def _inflate(body: bytes, limit: int, share: BodyShare) -> bytes:
     view, position = memoryview(body), 0
     while not inflater.eof:
         rest: bytes | memoryview = inflater.unconsumed_tail
-        if not rest:  # One step at a time: zlib copies the bytes that it leaves over.
+        if not rest:  # One step at a time, because zlib copies the input that it leaves over.
             rest = view[position : position + _STEP]
             position += len(rest)
         try:

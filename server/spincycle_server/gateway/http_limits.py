@@ -11,7 +11,8 @@ class HttpLimits:
 
     Attributes:
         header_timeout: How long the first line and the headers of a request may take to arrive.
-        read_timeout: How long the body of a request may take to arrive if the connection itself refuses it.
+        read_timeout: How long the body of a request may take to arrive if the connection itself refuses the
+            request.
         idle_timeout: How long a connection may be idle between requests, or stall while it reads an answer.
         max_connections: How many connections there may be. Further connections get 503.
     """

@@ -16,7 +16,7 @@ from spincycle_server.gateway.stalled_clients import StallWatch
 from spincycle_server.gateway.uvicorn_internals import UvicornConnection
 
 MAX_HEAD = 65_536
-"""Bytes of a request's first line and headers together."""
+"""The maximum size of a request's first line and headers together, in bytes."""
 
 LINGER = 2.0
 """Seconds for which the server discards what a client still sends after the last answer of a connection."""
@@ -35,9 +35,9 @@ class HttpProtocol(UvicornConnection):
     """A connection that copes with slow, verbose, broken and vanished clients.
 
     A head that takes too long gets 408, a head that is too long 431, and malformed HTTP 400. These answers
-    come after the answers that are still due. If an answer ends the connection while its client still sends,
-    the server discards what comes for a while. Otherwise the client would see its connection reset before it
-    has read the answer.
+    are sent after the answers to earlier requests. If an answer ends the connection while its client is still
+    sending, the server discards the client's data for a while. Otherwise the client would see its connection
+    reset before it has read the answer.
 
     Args:
         limits: The limits of the connection.
@@ -158,7 +158,7 @@ class HttpProtocol(UvicornConnection):
         self._stall_watch.start()
 
     def resume_writing(self) -> None:
-        """Is called by the transport when the client has read most of them."""
+        """Is called by the transport when the client has read most of the waiting bytes."""
         super().resume_writing()
         self._stall_watch.stop()
         self._stall_watch.start()
@@ -198,7 +198,7 @@ class HttpProtocol(UvicornConnection):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD
 
     def _with_known_method(self, data: bytes) -> bytes:
-        """Replaces a method that the parser does not know: the app answers it with the methods it allows."""
+        """Replaces a method that the parser does not know, so that the app can answer the request."""
         match = _FIRST_LINE.match(data)
         # After a refusal in the same data, it is unknown where in the data the method begins.
         is_first = self.is_idle and not self._has_refused

@@ -36,7 +36,7 @@ class HttpServer:
     Args:
         app: The ASGI app that answers requests.
         address: Where to listen. With port 0 the system chooses a port.
-        tls: The certificate; empty: plain HTTP.
+        tls: The certificate; if it is empty, the server uses plain HTTP.
         limits: The limits of connections.
         refusals: Decides which requests are refused before the app sees them.
 
@@ -81,7 +81,8 @@ class HttpServer:
         """Starts to listen.
 
         Raises:
-            UnavailableError: The server cannot listen on the address, or does not know the installed uvicorn.
+            UnavailableError: The server cannot listen on the address, or does not support the installed
+                uvicorn.
         """
         require_known_uvicorn(self._config)
         listener = self._listen()

@@ -32,7 +32,7 @@ class Operations:
 
         Args:
             route: The route.
-            routes: All routes, which the responses may link.
+            routes: All routes, to which the responses may link.
         """
         descriptor = route.method.descriptor
         comment = self._comments.get(descriptor.full_name, "")

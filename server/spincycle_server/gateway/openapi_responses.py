@@ -73,7 +73,7 @@ class Responses:
 
         Args:
             route: The route.
-            routes: All routes, which the response may link.
+            routes: All routes, to which the response may link.
         """
         return {str(route.status): self._success(route, routes), **self._errors(route)}
 

@@ -1,7 +1,8 @@
 """Calls that the connection refuses before it reads them, because the limit of concurrent calls is reached.
 
-A server under twice its capacity refuses most calls. If the app refused them, each refusal would cost a task
-and as much as a read. So the connection refuses such calls itself, with an answer that is prepared once.
+A server under twice its capacity refuses most calls. If the app refused them, each refusal would need a task
+and cost as much as a call that reads a request. So the connection refuses such calls itself, with an answer
+that is prepared once.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UsersCalls:
-    """Tells users' calls from calls of other servers, which the gate's reserve admits.
+    """Distinguishes users' calls from calls of other servers, for which the gate has a reserve.
 
     Attributes:
-        methods: HTTP methods that no call of another server has.
-        paths: HTTP methods and paths without variables of further users' calls.
+        methods: HTTP methods that no call of another server uses.
+        paths: Further users' calls, as pairs of an HTTP method and a path without variables.
         others: Paths that are always answered because they are not calls.
     """
 
@@ -25,7 +26,7 @@ class UsersCalls:
     others: Collection[bytes]
 
     def has(self, method: bytes, path: bytes) -> bool:
-        """Whether a request is certainly a user's call. It is False for users' calls that it cannot tell."""
+        """Whether a request is certainly a user's call. It may be False for a user's call too."""
         return (method in self.methods or (method, path) in self.paths) and path not in self.others
 
 
@@ -34,8 +35,8 @@ class EarlyRefusals:
 
     Args:
         is_full: Whether the limit of concurrent calls is reached.
-        calls: The calls that are refused then.
-        answer: What follows the status line and the headers that all answers have.
+        calls: The calls to refuse while the limit is reached.
+        answer: The rest of the answer, after the status line and the headers that all answers have.
         count: Called for each refused call.
     """
 
@@ -56,7 +57,7 @@ class EarlyRefusals:
 
 
 def users_calls(routes: Iterable[tuple[str, str, bool]], others: Iterable[str]) -> UsersCalls:
-    """Returns which calls are users'.
+    """Returns the rule that recognizes users' calls.
 
     Args:
         routes: HTTP method, path template, and whether other servers call it, of each route.

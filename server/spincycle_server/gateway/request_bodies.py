@@ -50,7 +50,7 @@ class RequestBodies:
 
         Args:
             request: The request.
-            field: The field of the request that the body sets; "*": the body is the whole request.
+            field: The field of the request that the body sets; "*" if the body is the whole request.
             metadata: The headers, by names in lower case.
             receive: ASGI's receive.
 

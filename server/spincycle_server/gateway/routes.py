@@ -176,7 +176,7 @@ def _unescaped(segment: str) -> str:
         text = ""
     if not text or "\0" in text:
         raise InvalidArgumentError(
-            "Bad Request: each % in a path must begin an escape such as %2F, of UTF-8 without zero bytes",
+            "Bad Request: the path must be UTF-8 without %00, and each % must begin an escape such as %2F",
             reason="BAD_PATH",
         )
     return text

@@ -2,7 +2,7 @@
 
 uvicorn neither bounds the head of a request nor answers a client before it has read the request, and it has
 no public API to add this. So `UvicornConnection` extends uvicorn's protocol class, and gives its state and
-its steps names of our own. `http_protocol` builds on these names alone.
+its steps names of our own. `http_protocol` uses only these names.
 
 The server refuses to start with a uvicorn that this module does not know. A fallback to plain uvicorn would
 silently remove the limits on heads, on idle time and on connections that stall.
@@ -68,7 +68,7 @@ def require_known_uvicorn(config: uvicorn.Config) -> None:
     """
     is_known = uvicorn.__version__.rpartition(".")[0] == KNOWN_VERSION.rpartition(".")[0]
     if not is_known or (missing := _missing_names(config)):
-        why = "another version than" if not is_known else f"lacks {', '.join(missing)} of"
+        why = "is another version than" if not is_known else f"lacks {', '.join(missing)} of"
         raise UnavailableError(
             f"the installed uvicorn {uvicorn.__version__} is not supported: it {why} {KNOWN_VERSION}; "
             f"run: pip install uvicorn=={KNOWN_VERSION}",
@@ -169,7 +169,7 @@ class UvicornConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     stop_idle_timer = HttpToolsProtocol._unset_keepalive_if_required
-    """Stops the timer that ends an idle connection. An alias, because each call of a busy path costs time."""
+    """Stops the timer that ends an idle connection. An alias, because a call would cost time."""
 
     def replace_parser(self) -> None:
         """Starts a new parser. It expects the first line of a request."""
@@ -182,7 +182,7 @@ class UvicornConnection(HttpToolsProtocol):
         Args:
             end: Called to end the connection after the answer, if the client may still be sending a body.
             app: Answers instead of the server's app, whatever the target of the request is.
-            method: The method of the request; empty: the parser's.
+            method: The method of the request; if it is empty, the parser's.
         """
         servers_app, target = self.app, self.url
         if app is not None:
@@ -209,7 +209,7 @@ class UvicornConnection(HttpToolsProtocol):
 
         Args:
             status: The HTTP status.
-            rest: What follows the headers that all answers have.
+            rest: The rest of the answer, after the headers that all answers have.
         """
         self.transport.write(STATUS_LINE[status] + header_lines(self.server_state.default_headers) + rest)
 

@@ -1,4 +1,4 @@
-"""From specs and args to a job chain. Apart from the jobs' own `create`, building is a pure function."""
+"""Builds a job chain from specs and args. Apart from the jobs' own `create`, building is a pure function."""
 
 from spincycle_server.graph.build_monitor import BuildMonitor, JobCreation
 from spincycle_server.graph.builder import BuiltRequest, ChainBuilder

@@ -23,7 +23,7 @@ DEFAULT_MAX_JOBS = 500_000
 
 @dataclass(frozen=True, slots=True)
 class BuiltRequest:
-    """A request that has been built and not yet stored.
+    """A request that has been built but not yet stored.
 
     Attributes:
         args: The args to record with the request: required, optional, static.
@@ -40,7 +40,7 @@ class ChainBuilder:
     Args:
         specs: The request specs.
         job_factory: Creates the jobs.
-        max_jobs: The most jobs that one chain may have.
+        max_jobs: The maximum number of jobs in one chain.
     """
 
     def __init__(self, specs: Specs, job_factory: JobFactory, *, max_jobs: int = DEFAULT_MAX_JOBS) -> None:
@@ -72,7 +72,7 @@ class ChainBuilder:
         Raises:
             InvalidArgumentError: The type or the args are invalid. Reason: UNKNOWN_REQUEST_TYPE,
                 NOT_A_REQUEST, REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN, BAD_EACH, BAD_IF, TOO_MANY_JOBS,
-                WRONG_TYPE, NUMBER_TOO_LARGE, ARG_TOO_DEEP.
+                WRONG_TYPE, NUMBER_TOO_LARGE, TOO_DEEP.
             InternalError: The spec is invalid, or a job cannot be created. Reason: BAD_SPEC,
                 UNKNOWN_SEQUENCE, SEQUENCE_CIRCLE, IMPOSSIBLE_DEPS, REQUIRED_ARG_MISSING, JOB_ARGS_MISSING,
                 ARG_NOT_SET, UNKNOWN_JOB_TYPE, JOB_NOT_CREATED.

@@ -21,7 +21,7 @@ class ChainWriter:
         request_id: The id of the request.
         timeout: The timeout of the request, as a duration, or "" for none.
         ids: The source of job ids.
-        max_jobs: The most jobs that the chain may have.
+        max_jobs: The maximum number of jobs in the chain.
 
     Attributes:
         chain: The chain so far.

@@ -37,7 +37,7 @@ def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[Re
     Raises:
         InvalidArgumentError: A required arg is missing, a static arg is given, or a value is not
             JSON. Reason: REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN, WRONG_TYPE, NUMBER_TOO_LARGE,
-            ARG_TOO_DEEP.
+            TOO_DEEP.
     """
     for arg in sequence.static:
         if arg.name in given:

@@ -50,7 +50,7 @@ def checked_struct(args: Mapping[str, object]) -> Struct:
 
 
 def checked_copy(name: str, value: object) -> object:
-    """Returns a copy of a value, as it is after it has been sent as a Struct.
+    """Returns a copy of a value, as a receiver gets it if it is sent as a Struct.
 
     Raises:
         InvalidArgumentError: As for `checked_struct`.

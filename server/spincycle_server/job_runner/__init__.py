@@ -1,1 +1,1 @@
-"""The Job Runner: runs job chains and reports to a Request Manager what came of them."""
+"""The Job Runner: runs job chains and reports their results to a Request Manager."""

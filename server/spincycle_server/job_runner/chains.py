@@ -31,8 +31,8 @@ class Chains:
     Args:
         runner_id: The id of the runner.
         make_traverser: Makes the traverser of a chain from the chain and its assignment.
-        max_chains: The most chains to hold at once.
-        max_jobs: The runner takes no chain while its chains have this many jobs or more.
+        max_chains: The maximum number of chains to hold.
+        max_jobs: The runner accepts no more chains while its chains have this many jobs or more.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Chains:
         return sorted((job for jobs in statuses for job in jobs), key=lambda job: job.started_at)
 
     async def suspend_all(self) -> None:
-        """Takes no more chains, suspends the held chains, and returns when none is left."""
+        """Accepts no more chains, suspends the held chains, and returns when none is left."""
         self._draining = True
         for _, traverser in list(self._held.values()):
             traverser.suspend()
@@ -153,7 +153,7 @@ class Chains:
                 )
             if self._jobs >= self._max_jobs:
                 raise ResourceExhaustedError(
-                    f"job runner is full with chains of {self._max_jobs} jobs: try again later",
+                    f"job runner is full: its chains have {self._max_jobs} jobs or more, try again later",
                     reason="TOO_MANY_CHAINS",
                 )
             return True
@@ -162,7 +162,7 @@ class Chains:
         if held[0].epoch < assignment.epoch:
             held[1].drop("its request has a newer assignment")
         raise FailedPreconditionError(
-            f"an earlier assignment of request {assignment.request_id} is still held",
+            f"another assignment of request {assignment.request_id} is still held",
             reason="EARLIER_ASSIGNMENT",
             request_id=assignment.request_id,
         )

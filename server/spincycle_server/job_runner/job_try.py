@@ -1,4 +1,4 @@
-"""One try of a job: runs the job with a timeout, stops it if need be, and makes a log entry of its end.
+"""One try of a job: runs the job with a timeout, stops it if needed, and returns its log entry.
 
 Nothing that a job does affects more than its own try. That holds for exceptions, wrong return values,
 a `run`, `stop` or `status` that hangs, and output of any size.
@@ -29,7 +29,7 @@ from spincycle_server.job_runner.user_job import JobExitsError, NotMadeError, Tr
 logger = structlog.get_logger(__name__)
 
 _MAX_ERROR = 64 * 1024
-"""The most bytes to keep of an error, if `max_output` is larger."""
+"""The maximum number of bytes to keep of an error, if `max_output` is larger."""
 
 _Work: TypeAlias = asyncio.Future[tuple[Return, Struct | None]]
 
@@ -115,7 +115,7 @@ class JobTry:
         return await self._job.status(limit)
 
     async def _work(self) -> tuple[Return, Struct | None]:
-        """Runs the job and checks what it returns and its data."""
+        """Runs the job, and checks its return value and its data."""
         data = copy.deepcopy(self._data) if self._data else {}
         returned = await self._job.run(data)
         if not isinstance(returned, Return):

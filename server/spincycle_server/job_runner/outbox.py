@@ -27,10 +27,10 @@ ChainEnd: TypeAlias = ChainFinish | SuspendedJobChain
 _Key: TypeAlias = tuple[str, int]
 
 MAX_BATCH_TRIES = 10_000
-"""The most tries in one message."""
+"""The maximum number of tries in one message."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-"""The most bytes of tries in one message, unless a single try is larger."""
+"""The maximum size of the tries in one message in bytes, unless a single try is larger."""
 
 
 class ReportRefusedError(Exception):
@@ -94,7 +94,7 @@ class Outbox:
         return self._count >= self._max_tries or self._bytes >= self._max_bytes
 
     def add_claim(self, assignment: Assignment, finished_jobs: int, waiter: asyncio.Future[None]) -> None:
-        """Asks whether an assignment is still valid. The waiter gets its result when it is confirmed."""
+        """Asks whether an assignment is still valid. The waiter is done when that is confirmed."""
         entry = self._entry(assignment)
         entry.finished_jobs = finished_jobs
         entry.claim_waiter = waiter
@@ -106,7 +106,7 @@ class Outbox:
         finished_jobs: int,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:
-        """Adds a finished try. The waiter gets its result when the try is committed."""
+        """Adds a finished try. The waiter is done when the try is committed."""
         entry = self._entry(assignment)
         entry.tries.append((report, waiter))
         entry.finished_jobs = finished_jobs
@@ -115,14 +115,14 @@ class Outbox:
     def add_end(
         self, assignment: Assignment, end: ChainEnd, finished_jobs: int, waiter: asyncio.Future[None]
     ) -> None:
-        """Adds the end of a chain. The waiter gets its result when all reports of the chain are committed."""
+        """Adds the end of a chain. The waiter is done when all reports of the chain are committed."""
         entry = self._entry(assignment)
         entry.finished_jobs = finished_jobs
         entry.end = end
         entry.end_waiter = waiter
 
     def forget(self, assignment: Assignment) -> None:
-        """Drops the queued reports of a chain. Their waiters get no result."""
+        """Drops the queued reports of a chain. Their waiters are never done."""
         entry = self._waiting.pop(_key(assignment), None)
         if entry is not None:
             self._remove(len(entry.tries), _size_of(entry))

@@ -52,8 +52,8 @@ class Reporter:
         addresses: The gRPC addresses of Request Managers, tried in turn.
         outbox: The queue of reports.
         held: Returns the assignments of all chains that the runner holds.
-        lease: Assumed seconds of a lease until a Request Manager has said how long it is.
-        credentials: For TLS to the Request Managers. None: plain text.
+        lease: Seconds that a lease is assumed to last until a Request Manager sends the actual time.
+        credentials: For TLS to the Request Managers; None for plaintext.
         on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
     """
 
@@ -105,7 +105,7 @@ class Reporter:
         await self._left.wait()
 
     async def run(self) -> None:
-        """Reports until it is cancelled, to the next Request Manager whenever a stream ends."""
+        """Reports until it is cancelled. When a stream ends, continues with the next Request Manager."""
         turn = 0
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:

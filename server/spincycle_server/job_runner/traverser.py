@@ -47,7 +47,7 @@ STATUS_LIMIT = 0.5
 """Seconds that jobs have to return their status."""
 
 _LARGEST_END = MAX_MESSAGE_BYTES * 3 // 4
-"""The most bytes of a suspended chain, so that it fits into a message with other reports."""
+"""The maximum size of a suspended chain in bytes, so that it fits in a message with other reports."""
 
 _TAKEN_AT_ONCE = 200
 """Tries to handle before other tasks of the event loop get a turn."""
@@ -71,8 +71,8 @@ class Traverser:
         resources: What all tries of the runner share.
         outbox: The queue of reports.
         noop_types: Job types without effects. No job is created for them, and no commit is awaited.
-        may_start: Returns whether the runner may start jobs now. The caller suspends the chain when it
-            may not.
+        may_start: Returns whether the runner may start jobs now. When it returns False, the caller suspends
+            the chain.
     """
 
     def __init__(
@@ -103,9 +103,8 @@ class Traverser:
         self._reported_complete = 0
         self._pumping = False
         self._room_awaited = False
-        self._is_claimed = (
-            not assignment.epoch
-        )  # Epoch 0: no Request Manager assigned it, so there is no claim.
+        # Epoch 0: no Request Manager assigned the chain, so there is no claim.
+        self._is_claimed = not assignment.epoch
         self._dropped = False
         self._log = logger.bind(request_id=assignment.request_id)
 
@@ -147,7 +146,7 @@ class Traverser:
             self._finish("dropped")
 
     async def status(self) -> list[JobStatus]:
-        """Returns the status of all running jobs, in no order."""
+        """Returns the status of all running jobs, in no particular order."""
         running = [(job_try, "") for job_try in self._tries.values()]
         running += [
             (job_try, "(retry sleep) ")
@@ -336,9 +335,8 @@ class Traverser:
         finished_at = Timestamp()
         finished_at.FromNanoseconds(time.time_ns())
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        told.add_done_callback(
-            lambda told: told.exception()
-        )  # The request manager decides whether it counts.
+        # The Request Manager decides whether the end counts. A refusal needs no reaction.
+        told.add_done_callback(lambda told: told.exception())
         end = ChainFinish(state=state_pb2.STATE_FAIL, finished_at=finished_at)
         self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, told)
 
@@ -365,7 +363,7 @@ class Traverser:
             self._finish(state.name)
 
     def _finish(self, how: str) -> None:
-        self._log.debug("chain done with", how=how)
+        self._log.debug("chain released", how=how)
         on_done, self._on_done = self._on_done, lambda: None
         on_done()
 

@@ -14,7 +14,7 @@ from spincycle_grpc.v1 import job_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 
 MAX_JOB_DATA = 1024 * 1024
-"""The most bytes of a job's data after a try. The data is stored, and copied to the jobs that follow."""
+"""The maximum size of a job's data after a try in bytes. The data is stored, and copied to dependent jobs."""
 
 
 @dataclass(frozen=True, slots=True)

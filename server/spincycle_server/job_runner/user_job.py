@@ -33,7 +33,7 @@ class TryResources:
         runs: Threads for `run` of synchronous jobs.
         calls: Threads for the short calls: creating a job and `stop`.
         statuses: Threads for `status`, apart from `calls` so that a hanging status cannot delay a stop.
-        max_output: The most bytes to keep of each of stdout and stderr.
+        max_output: The maximum number of bytes to keep of stdout, and of stderr.
         stop_limit: Seconds that a job has to end after `stop` was called.
         on_loop: Job types to create and call on the event loop, because their jobs are built in.
     """

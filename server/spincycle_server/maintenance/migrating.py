@@ -36,7 +36,7 @@ class Upgrade:
 def upgrade_database(url: str, options: DatabaseOptions) -> Upgrade:
     """Brings a database up to date. Only one process does it at a time, while others wait.
 
-    An interrupted upgrade can be run again. Existing rows are not changed.
+    An interrupted upgrade can be run again. Stored values are not changed.
 
     Raises:
         InvalidArgumentError: The URL is invalid or names an unsupported database.

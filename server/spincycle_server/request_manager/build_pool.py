@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 THREADS = 16
-"""Concurrent builds."""
+"""The maximum number of concurrent builds."""
 
 MAX_WAITING = 1000
-"""Builds that wait for a thread. Further builds are refused."""
+"""The maximum number of builds that wait for a thread. Further builds are refused."""
 
 LONGEST_WAIT = 30.0
-"""Seconds that a build waits for a thread, for example while hanging creates hold them all."""
+"""The maximum time in seconds that a build waits for a thread, for example while jobs hang in create."""
 
 MAX_HANGING = 64
-"""Abandoned threads, in addition to those for other builds."""
+"""The maximum number of abandoned threads, in addition to `THREADS`."""
 
 
 class BuildPool:

@@ -42,7 +42,7 @@ def _field(tag: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _varint(number: int) -> bytes:
-    """Returns a varint: seven bits a byte, lowest first. The highest bit says that another byte follows."""
+    """Returns a varint: seven bits per byte, lowest first. The highest bit says that another byte follows."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -15,10 +15,10 @@ from spincycle_grpc.v1.job_runner_pb2 import JobChainStart, StartJobChainsRespon
 from spincycle_server.request_manager.chain_messages import start_request
 
 MAX_CHAINS = 500
-"""Most chains in one message."""
+"""The maximum number of chains in one message."""
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Most bytes of chains in one message. A larger chain is sent alone."""
+"""The maximum size of one message in bytes. A larger chain is sent alone."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The delivery of assigned job chains to runners, in the background and up to a limit.
 
-A runner that does not answer may have the chain nevertheless. It is told again, which is safe, for as long
-as its lease lasts. Only a runner that refuses the chain loses the assignment.
+A runner that does not answer may still have the chain. So the chain is sent again, which is safe, until the
+runner's lease expires. Only a runner that refuses the chain loses the assignment.
 
 A late delivery, for example by a process that was frozen, is harmless: a runner asks whether its assignment
 still stands before it runs a job.
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 MAX_IN_FLIGHT = 1000
-"""Chains in flight to all runners. If the limit is reached, requests stay PENDING."""
+"""The maximum number of chains in flight to all runners. If it is reached, requests stay PENDING."""
 
 MAX_IN_FLIGHT_JOBS = 200_000
-"""Jobs of the chains in flight, because a chain may be large."""
+"""The maximum number of jobs in the chains in flight, because a chain may be large."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -48,7 +48,7 @@ _LONGEST_PAUSE = 1.0
 
 
 class _Outcome(enum.Enum):
-    """What one attempt to deliver a chain has shown."""
+    """The result of one attempt to deliver a chain."""
 
     ACCEPTED = enum.auto()  # the runner has the chain
     REFUSED = enum.auto()  # the runner does not have it, and the assignment has ended
@@ -116,7 +116,7 @@ class Delivery:
 
     @property
     def _is_half_empty(self) -> bool:
-        """Whether to dispatch PENDING requests now: not for each free slot, and before none is in flight."""
+        """Whether at most half of the limits are used. Then PENDING requests are dispatched again."""
         return len(self._in_flight) <= MAX_IN_FLIGHT // 2 and self._in_flight_jobs <= MAX_IN_FLIGHT_JOBS // 2
 
     def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
@@ -138,7 +138,7 @@ class Delivery:
     async def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Delivers a new chain. Returns when the runner has accepted or refused it, or is gone."""
         message = new_chain(assignment.epoch, job_chain)
-        del job_chain  # It may be large, and the answer may take long.
+        del job_chain  # It may be large, and the runner may take long to answer.
         await self._deliver(_AssignedChain(runner, assignment, State.PENDING, message))
 
     async def close(self) -> None:

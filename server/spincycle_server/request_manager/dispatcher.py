@@ -1,7 +1,7 @@
 """The dispatch of requests to Job Runners: new requests at once, all others in rounds.
 
-An assignment is committed before its runner is told. Requests of a runner that is gone are taken over: they
-continue from their records.
+An assignment is committed before its runner is told. Requests of a runner whose lease has expired are taken
+over: they continue from their records.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 ROUND_SIZE = 200
-"""Suspended requests, and lost requests, that one round handles."""
+"""The maximum number of suspended requests, and of lost requests, in one round."""
 
 FORGET_SIZE = 500
-"""Expired idempotency keys that one transaction forgets."""
+"""The maximum number of expired idempotency keys that one transaction deletes."""
 
 FORGET_TIMES = 100
-"""Transactions in a round that forget keys: more keys than creates can add between two rounds."""
+"""Transactions that delete keys in a round: enough for the Create calls between two rounds."""
 
 RELEASED_PER_DELIVERY = 0.5
-"""Creates that go on for each delivery while requests are PENDING, so that their number falls."""
+"""Create calls released per delivery while requests are PENDING; below 1, so that the backlog shrinks."""
 
 _Read = TypeVar("_Read")
 
@@ -86,7 +86,7 @@ class Dispatcher:
     async def pick_runner(self) -> RunnerInfo | None:
         """Returns the runner for a new request; None if the request must be PENDING.
 
-        If runners are free but no delivery slot is, or if requests are PENDING, it waits briefly first.
+        Waits briefly first if a runner is free, but no delivery slot is free or other requests are PENDING.
         """
         if (self._pending.any or not self._delivery.has_room) and self._runners.any_free:
             await self._slot_queue.wait()
@@ -111,7 +111,7 @@ class Dispatcher:
         Raises:
             NotFoundError: There is no such request.
             FailedPreconditionError: It is not PENDING.
-            UnavailableError: No runner is alive.
+            UnavailableError: No live runner has room.
         """
         request = await self._store.get_request(request_id, with_job_chain=True)
         if State(request.state) is not State.PENDING:
@@ -119,7 +119,7 @@ class Dispatcher:
         runner = self._runners.pick()
         if runner is None:
             raise UnavailableError(
-                "no job runner is alive and has room: the request starts by itself when a runner has",
+                "no job runner is alive and has room: the request starts when a runner has room",
                 reason="NO_JOB_RUNNER",
                 request_id=request_id,
             )
@@ -130,14 +130,14 @@ class Dispatcher:
         await self._delivery.deliver(runner, assignment, request.job_chain)
 
     def recover_soon(self, lost: Assignment, token: int) -> None:
-        """Takes over a request in the background that its runner says it does not have.
+        """In the background, takes over a request that its runner says it does not have.
 
         If no delivery slot is free, nothing happens: the runner's next list of chains shows it again.
 
         Args:
             lost: The assignment.
-            token: The renewal with which the runner said so. The request is taken over only if it is still
-                the runner's newest renewal.
+            token: The renewal that came with the runner's list of chains. The request is taken over only if
+                this is still the runner's newest renewal.
         """
 
         async def recover() -> None:
@@ -153,7 +153,7 @@ class Dispatcher:
         self._delivery.try_in_background(work)
 
     def wake(self) -> None:
-        """Starts the next round now, for example because a runner has come to life."""
+        """Starts the next round now, for example because a new runner reports."""
         self._wake.set()
         self._pending.wake()
 
@@ -191,7 +191,7 @@ class Dispatcher:
                 job_chain = await self._read(assignment, self._store.get_job_chain(request_id))
                 if job_chain is not None:
                     self._delivery.send(runner, assignment, job_chain)
-        except SpinCycleError as error:  # If it was assigned, its runner reports that it does not have it.
+        except SpinCycleError as error:  # If it was assigned, its runner will report it as missing.
             logger.warning("pending request not dispatched", request_id=request_id, error=str(error))
 
     async def _run_rounds(self) -> None:
@@ -204,7 +204,7 @@ class Dispatcher:
             except SpinCycleError as error:
                 logger.warning("dispatch round failed", error=str(error), reason=error.reason)
             except Exception as error:  # The next round may succeed. Without rounds, nothing is recovered.
-                logger.error("dispatch round broke", exc_info=error)
+                logger.error("dispatch round raised an unexpected exception", exc_info=error)
             if has_more:
                 continue
             with contextlib.suppress(TimeoutError):
@@ -228,7 +228,7 @@ class Dispatcher:
         return ROUND_SIZE in (len(suspended), len(all_lost))
 
     async def _forget_keys(self) -> None:
-        """Forgets expired idempotency keys in small transactions, up to a limit."""
+        """Deletes expired idempotency keys in small transactions, up to a limit."""
         for _ in range(FORGET_TIMES):
             if await self._store.forget_keys(FORGET_SIZE) < FORGET_SIZE:
                 return
@@ -260,8 +260,8 @@ class Dispatcher:
     async def _recover(self, lost: Assignment, token: int | None = None) -> bool:
         """Takes over a request whose runner is gone, or does not have it. Returns whether a runner was free.
 
-        The record is read after the assignment has changed hands. So it includes each report of the old
-        runner that was accepted.
+        The record is read after the new assignment is committed. So it includes every accepted report of the
+        old runner.
         """
         runner = self._pick()
         if runner is None:

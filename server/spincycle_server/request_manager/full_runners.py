@@ -1,8 +1,8 @@
 """The runners that have refused a chain because they were full, and how many chains each may get now.
 
 A refused chain costs two writes. So a full runner gets only as many chains as have ended there since its
-refusal. Some of these ends may have been reported to another Request Manager. So the runner also gets one
-chain every half second, then two, then four, until it refuses again.
+refusal. Some of these ends may have been reported to another Request Manager. So the runner is also probed
+every half second: it gets one more chain, then two more, then four more, until it refuses again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PROBE = 0.5
 """Seconds between two probes of a full runner."""
 
 MAX_PROBED = 1000
-"""A runner that has taken this many chains in one probe is not full."""
+"""A runner whose next probe would have more chains than this is no longer treated as full."""
 
 
 @dataclass(slots=True)
@@ -65,5 +65,5 @@ class FullRunners:
             room.chains -= 1
 
     def keep(self, runner_ids: set[str]) -> None:
-        """Forgets all other runners."""
+        """Forgets all runners except these."""
         self._rooms = {runner_id: room for runner_id, room in self._rooms.items() if runner_id in runner_ids}

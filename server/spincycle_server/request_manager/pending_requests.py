@@ -1,4 +1,4 @@
-"""The PENDING requests: how many there are, and the loop that dispatches them as runners have room."""
+"""The PENDING requests: how many there are, and the loop that dispatches them when runners have room."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 PAGE = 200
-"""PENDING requests that are dispatched together."""
+"""The maximum number of PENDING requests that are dispatched together."""
 
 _COUNT_AGE = 1.0
-"""Seconds after which more than a page of PENDING requests are counted again."""
+"""Seconds between two counts of the PENDING requests if they fill at least one page."""
 
 
 class PendingRequests:
     """The PENDING requests, oldest first.
 
     Args:
-        store: Has the requests.
+        store: Stores the requests.
         dispatch: Takes ids of requests, oldest first. Returns how many of them got a runner.
         limit: How many requests may be PENDING. Beyond that, creates are refused.
-        interval: The most seconds between two looks at the store.
+        interval: The maximum time in seconds between two reads of the store.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PendingRequests:
         self._count += 1
 
     def wake(self) -> None:
-        """Makes the loop look now whether a runner takes some."""
+        """Makes the loop dispatch requests now, because a runner may have room."""
         self._wake.set()
 
     async def run(self) -> None:

@@ -29,12 +29,12 @@ def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:
 
 
 class MissingChains:
-    """The chains that are assigned to a runner but that the runner, on one stream, does not list.
+    """The chains that are assigned to a runner but missing from the lists that it sends on one stream.
 
     A chain may still be on its way to the runner. So it counts as missing only after a while.
 
     Args:
-        patience: Seconds for which the runner must not have listed a chain.
+        patience: Seconds after which a chain that the runner does not list counts as missing.
     """
 
     def __init__(self, patience: float) -> None:

@@ -1,7 +1,7 @@
 """The stopping of requests: a stop is committed first, and then the runner is told.
 
-So a stop survives a runner or a Request Manager that dies. Whoever takes the request over stops it, and a
-runner that was not told learns of the stop when it next lists its chains.
+So a stop is not lost if a runner or a Request Manager dies. If the request is taken over, it is then stopped.
+A runner that was not told learns of the stop when it next lists its chains.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RequestStopper:
 
         Raises:
             NotFoundError: There is no such request.
-            FailedPreconditionError: It is FAIL.
+            FailedPreconditionError: Its state is FAIL.
         """
         attempts = 0
         while True:
@@ -77,7 +77,7 @@ class RequestStopper:
         async def tell() -> None:
             try:
                 await self._runners.stop_job_chain(runner, request_id)
-            except SpinCycleError as error:  # If it still has the request, it is told at its next report.
+            except SpinCycleError as error:  # The runner's next list of chains shows whether it has it.
                 logger.info("runner did not stop a request", request_id=request_id, error=str(error))
 
         self._dispatcher.try_in_background(tell)
@@ -89,7 +89,7 @@ class RequestStopper:
             return False
         _, runner_id = holder
         runner = self._runners.get(runner_id)
-        if runner is None:  # It may have started to report to another Request Manager.
+        if runner is None:  # It may report to another Request Manager now.
             await self._runners.refresh()
             runner = self._runners.get(runner_id)
         if runner is None:
@@ -98,7 +98,7 @@ class RequestStopper:
         try:
             await self._runners.stop_job_chain(runner, request_id)
         except NotFoundError:
-            # Either the chain is in flight to the runner, or its last report to the database.
+            # Either the chain has not reached the runner, or its last report is not committed yet.
             await asyncio.sleep(_PAUSE)
             return False
         except SpinCycleError as error:

@@ -46,15 +46,15 @@ _LATEST_TIME = 2**31 - 1
 class RunnerReportsService:
     """Implements the service RunnerReports.
 
-    Job Runners of this project call Report alone. The other methods serve runners that speak the JSON API
-    of the original.
+    Job Runners of this project call only Report. The other methods serve runners that speak the JSON API of
+    the original.
 
     Args:
         store: Stores leases and reports.
         runners: The live runners.
-        dispatcher: Finds runners for the chains that a runner does not have.
+        dispatcher: Takes over the chains that a runner should have and does not have.
         stopper: Tells a runner again to stop chains that must stop.
-        lease: Seconds that a runner counts as alive after its last message.
+        lease: Seconds that a renewed lease lasts.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RunnerReportsService:
         self._reading: set[asyncio.Task[ReportRequest | None]] = set()
 
     def end_streams(self) -> None:
-        """Ends all streams, because the server shuts down. What a stream has received is stored first."""
+        """Ends all streams, because the server shuts down. Received messages are stored first."""
         self._ending = True
         for reading in self._reading:
             reading.cancel()

@@ -37,12 +37,13 @@ class RunnerStream:
     Call `receive` for each message, send the response, and then call `acknowledged`.
 
     The first message, a message that lists all held chains, and a message that says "draining" renew the
-    lease in the database. Other messages renew it only if a fifth of the lease has passed since.
+    lease in the database. Other messages renew it only if a fifth of the lease has passed since the last
+    renewal.
 
     Args:
         store: Stores leases and reports.
         runners: The live runners.
-        dispatcher: Takes over the chains that the runner should have and does not.
+        dispatcher: Takes over the chains that the runner should have and does not have.
         stopper: Tells the runner to stop chains that it has and that must stop.
         lease: Seconds that a renewed lease lasts.
     """
@@ -61,7 +62,7 @@ class RunnerStream:
         self._missing = MissingChains(patience=lease / 2)
 
     async def receive(self, message: ReportRequest) -> ReportResponse:
-        """Commits what a message says. Returns its acknowledgement, with the seconds left of the lease.
+        """Commits a message's reports. Returns its acknowledgement, with the time that is left of the lease.
 
         Raises:
             InvalidArgumentError: The first message does not identify the runner. Reason: RUNNER_UNKNOWN.
@@ -151,8 +152,8 @@ class RunnerStream:
     async def _compare_held(self, runner: RunnerInfo, held: Iterable[Assignment]) -> None:
         """Compares the chains that the runner has with the chains that are assigned to it.
 
-        Chains that it should have and does not are taken over. Chains that it has and that must stop are
-        stopped: the Request Manager that noted the stop may have died before it told the runner.
+        Chains that it should have and does not have are taken over. Chains that it has and that must stop are
+        stopped: the Request Manager that committed the stop may have died before it told the runner.
         """
         assigned = await self._store.assigned_to(runner.runner_id)
         held_pairs = {(one.request_id, one.epoch) for one in held}

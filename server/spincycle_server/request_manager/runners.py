@@ -1,7 +1,7 @@
 """The live Job Runners: which ones there are, which one gets the next chain, and how to call them.
 
-The database says which runners are alive. `refresh` copies that, and runners that report to this process are
-added until the next refresh.
+The database says which runners are alive, and `refresh` reads that. Between two refreshes, runners that
+report to this process are added.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Runners:
 
     Args:
         store: Says which runners are alive.
-        credentials: For TLS to the runners. None: plain text.
+        credentials: For TLS to the runners; None for plaintext.
     """
 
     def __init__(self, store: Store, credentials: grpc.ChannelCredentials | None = None) -> None:
@@ -134,7 +134,7 @@ class Runners:
         )
 
     def pick(self) -> RunnerInfo | None:
-        """Returns the next runner in turn that has room for a chain; None if none has."""
+        """Returns the next runner that has room for a chain, round-robin; None if no runner has."""
         able = [
             runner
             for runner_id, runner in self._live.items()

@@ -39,7 +39,7 @@ class RequestManagerService:
         build_pool: Builds job chains from specs.
         dispatcher: Dispatches requests to runners.
         stopper: Stops requests.
-        runners: List their running jobs.
+        runners: The live runners, which list their running jobs.
         access: Decides who may start and stop requests.
         request_ids: Generates the ids of new requests.
     """
@@ -133,7 +133,7 @@ class RequestManagerService:
     async def Start(  # noqa: N802
         self, request: messages.StartRequest, context: CallContext
     ) -> messages.StartResponse:
-        """Starts a PENDING request that no runner has got yet."""
+        """Starts a PENDING request. No runner has it yet."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         self._access.check(context.caller, START, found.type, request.request_id)
         await self._dispatcher.start(request.request_id)

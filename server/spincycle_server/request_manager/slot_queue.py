@@ -1,8 +1,8 @@
-"""The queue in which creates wait for a delivery slot.
+"""The queue in which Create calls wait for a delivery slot.
 
 A request that finds no slot becomes PENDING. It is read back later and costs twice as much as a request that
-is delivered at once. Without the queue, creates would outrun deliveries under load, and the number of PENDING
-requests would grow until the load ends, although the runners have room.
+is delivered at once. Without the queue, Create calls would outrun deliveries under load, and the number of
+PENDING requests would grow until the load ends, although the runners have room.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import asyncio
 from collections import deque
 
 PATIENCE = 2.0
-"""Seconds that a create waits at most. Then its request becomes PENDING.
+"""The maximum time in seconds that a Create call waits. Then its request becomes PENDING.
 
-At twice the load that the server sustains, a create waits half a second for a slot, and at times a second.
+At twice the load that the server sustains, a call waits half a second for a slot, and at times a second.
 """
 
 
@@ -37,7 +37,7 @@ class SlotQueue:
         """Releases the first callers.
 
         Args:
-            callers: How many. A fraction is added to the next call. If nobody waits, nothing is saved.
+            callers: How many callers. A fraction is kept for the next release, unless nobody waits.
         """
         self._credit += callers
         while self._credit >= 1 and self._waiting:

@@ -13,7 +13,7 @@ from spincycle_server.callback_throttle import CallbackThrottle
 logger = structlog.get_logger(__name__)
 
 RESERVED = 1000
-"""Concurrent calls from other servers that are admitted beyond the limit."""
+"""The maximum number of concurrent calls from other servers beyond the limit."""
 
 _REFUSALS_LOGGED_EVERY = 1.0
 """Seconds over which refusals are counted before one line of the log reports them."""
@@ -72,7 +72,7 @@ class Gate:
         self._idle.clear()
 
     async def wait_turn(self) -> None:
-        """Waits until an admitted call may start: not at all unless many calls wait together."""
+        """Waits until an admitted call may start. Does not wait unless many calls arrive together."""
         await self._throttle.wait_turn()
 
     def leave(self) -> None:

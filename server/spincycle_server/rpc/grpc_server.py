@@ -20,7 +20,7 @@ from spincycle_server.rpc.methods import Method, MethodTable
 from spincycle_server.rpc.status import status_of
 
 MAX_PENDING = 2000
-"""How many calls of one method may wait to be accepted. The gRPC library cancels calls beyond that."""
+"""The maximum number of calls of one method that wait to be accepted. gRPC cancels further calls."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -41,7 +41,7 @@ class GrpcServer:
     Args:
         tables: The methods to serve.
         address: host:port to listen on. With port 0 the system chooses a port.
-        credentials: For TLS; None: plaintext.
+        credentials: For TLS; None for plaintext.
 
     Attributes:
         port: The port on which the server listens, 0 before `start`.
@@ -120,7 +120,7 @@ def _deserialize(request_type: type[Message], data: bytes) -> Message | SpinCycl
         return request_type.FromString(data)
     except DecodeError:
         return InvalidArgumentError(
-            f"the request is not a valid {request_type.DESCRIPTOR.full_name}: encode it by the .proto files",
+            f"the request is not a valid {request_type.DESCRIPTOR.full_name}: encode it by the .proto file",
             reason="BAD_MESSAGE",
         )
 

@@ -55,7 +55,7 @@ class MethodTable:
         service: The contract.
         servicer: Has a coroutine for each unary method, and an async generator for each streaming method.
         gate: Admits calls of unary methods.
-        authenticator: Identifies callers; None: callers have neither name nor roles.
+        authenticator: Identifies callers; if None, callers have neither name nor roles.
         reserved: The names of methods that other servers call.
     """
 

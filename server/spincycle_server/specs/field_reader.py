@@ -18,7 +18,7 @@ _LARGEST_COUNT = 2**63 - 1
 
 
 class TooManyAliasesError(Exception):
-    """Reading a file, with its aliases followed, takes far more steps than the file has nodes."""
+    """Reading a file takes far more steps than the file has nodes, because its aliases expand too much."""
 
 
 class FieldReader:
@@ -105,7 +105,7 @@ class FieldReader:
                     yield name, key, value
 
     def items(self, node: Node | None, field: str) -> list[Node]:
-        """Returns the items of a list. None and null have no items; another node is a problem."""
+        """Returns the items of a list. None and null have no items; any other node is a problem."""
         if node is None or _is_null(node):
             return []
         self._step(node)
@@ -117,12 +117,12 @@ class FieldReader:
         return node.items
 
     def text(self, node: Node | None, field: str) -> str | None:
-        """Returns a scalar as written, or None for None and null. Another node is a problem."""
+        """Returns a scalar as written, or None for None and null. Any other node is a problem."""
         if node is None or _is_null(node):
             return None
         self._step(node)
         if not isinstance(node, Scalar):
-            self._wrong(node, "a text", field)
+            self._wrong(node, "a string", field)
             return None
         return node.text
 
@@ -141,7 +141,7 @@ class FieldReader:
         return False
 
     def count(self, node: Node | None, field: str) -> int | None:
-        """Returns an integer of at least 0, or None for None and null. Another node is a problem."""
+        """Returns an integer of at least 0, or None for None and null. Any other node is a problem."""
         text = self.text(node, field)
         if node is None or text is None:
             return None

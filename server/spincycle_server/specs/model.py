@@ -71,7 +71,7 @@ class NodeSpec:
         type: The job type or sequence name; "" for a conditional.
         each: The `list:element` pairs as written; `specs.each` parses them.
         parallel: How many items of `each` run in parallel; None for all.
-        retry: The most retries after the first try.
+        retry: The maximum number of retries after the first try.
         retry_wait: A duration as written, or "".
         timeout: A duration as written, or "".
         if_arg: The arg whose value a conditional compares, or "".

@@ -9,7 +9,7 @@ from spincycle_server.specs.model import Position
 
 
 class Severity(StrEnum):
-    """The severity of a problem. A Request Manager does not start with errors; it logs warnings."""
+    """The severity of a problem. A Request Manager does not start if specs have errors. It logs warnings."""
 
     ERROR = "error"
     WARNING = "warning"

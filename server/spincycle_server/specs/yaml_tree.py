@@ -23,7 +23,7 @@ from yaml.events import (
 )
 
 MAX_DEPTH = 100
-"""The most levels of nested lists and maps. Specs need eight."""
+"""The maximum number of levels of nested lists and maps. Specs need eight."""
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
@@ -75,7 +75,7 @@ class YamlTextError(ValueError):
 
 @dataclass(slots=True)
 class Tree:
-    """The root of a text, or None if it is empty, and the number of its nodes, with aliases not followed."""
+    """The tree of a text: its root (None if the text is empty), and how many nodes the text itself has."""
 
     root: Node | None
     size: int

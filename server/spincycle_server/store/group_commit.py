@@ -1,8 +1,8 @@
 """Group commit: writes that arrive together are committed together, and each caller gets its own result.
 
 A thread takes all waiting writes, makes their changes in one transaction, commits it, and only then
-answers the callers. If the transaction fails, each write is repeated in its own transaction. So a write that
-fails does not affect the others.
+answers the callers. If one write makes the transaction fail, each write is repeated in its own transaction.
+So a write that fails does not affect the others.
 """
 
 from __future__ import annotations

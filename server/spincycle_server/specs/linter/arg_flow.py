@@ -58,7 +58,7 @@ class ArgFlow:
 
 
 def unset_args(flow: ArgFlow, nodes: Sequence[NodeUsage]) -> list[tuple[NodeUsage, str]]:
-    """Returns each node that lacks an arg which no node sets, with the arg, and makes these args exist.
+    """Returns each node and arg where the node lacks the arg and no node sets it. Makes these args exist.
 
     Args:
         flow: The flow. It is changed.
@@ -107,7 +107,7 @@ def arg_cycles(flow: ArgFlow, nodes: Sequence[NodeUsage]) -> list[ArgCycle]:
             for index, absent in sorted(flow.absent.items())
         }
         waits_for |= {arg: setters[arg] for absent in flow.absent.values() for arg in absent}
-        # Other cycles may only be consequences of the last ones. The next round shows this.
+        # Cycles that lead to these may only be consequences of them. The next round shows whether they are.
         for cycle in find_cycles(waits_for, last_only=True):
             indices = [point for point in cycle if isinstance(point, int)]
             node = nodes[indices[0]]

@@ -150,7 +150,7 @@ class ArgRules:
 
 
 def _place_of(node: NodeSpec, arg: str) -> tuple[str, Position | None]:
-    """Returns the field of a node that needs an arg, and a position unless it is that of the field."""
+    """Returns the field in which a node names an arg, and the arg's own position if it has one."""
     for one in node.args:
         if one.given == arg:
             return "args", one.position

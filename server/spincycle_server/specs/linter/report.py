@@ -12,7 +12,7 @@ class Report:
     """The problems of one run of the linter.
 
     Attributes:
-        problems: The problems so far, in no order.
+        problems: The problems so far, in no particular order.
     """
 
     def __init__(self) -> None:
