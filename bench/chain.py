@@ -1,8 +1,8 @@
 """Measures how many events per second the state machine handles, by size and shape of the chain.
 
-An event is the end of one try; it costs time in the edges of its job, so that the rate must not
-fall with the size of the chain. Sizes are interleaved, the best of several rounds counts, and times
-are CPU time of this process. Building the protobuf message of the chain is not timed.
+An event is the end of one try. It takes time linear in the edges of its job, so the rate must not fall
+with the size of the chain. Sizes are interleaved, and the best of several rounds counts. Times are CPU
+times of this process. Building the protobuf message of the chain is not timed.
 
 Exit status: 1 if the rate at the largest size is below half of that at 1,000 jobs.
 """
@@ -27,7 +27,7 @@ SIZES = (100, 1_000, 10_000, 50_000)
 COMPARED = 1_000
 LEAST_SHARE = 0.5
 BREADTH = 10
-"""In the lattice each job depends on as many: all of the layer before it."""
+"""The number of jobs in a layer of the lattice. Each depends on all jobs of the layer before it."""
 
 
 def empty_chain(size: int) -> JobChain:
@@ -41,7 +41,7 @@ def empty_chain(size: int) -> JobChain:
 
 
 def wide(size: int) -> JobChain:
-    """All jobs but the first and the last side by side."""
+    """Returns a chain in which all jobs but the first and the last run in parallel."""
     chain = empty_chain(size)
     for number in range(1, size - 1):
         chain.adjacency_list["0"].ids.append(str(number))
@@ -50,7 +50,7 @@ def wide(size: int) -> JobChain:
 
 
 def deep(size: int) -> JobChain:
-    """One job after the other."""
+    """Returns a chain in which each job depends on the one before it."""
     chain = empty_chain(size)
     for number in range(size - 1):
         chain.adjacency_list[str(number)].ids.append(str(number + 1))
@@ -58,7 +58,7 @@ def deep(size: int) -> JobChain:
 
 
 def lattice(size: int) -> JobChain:
-    """Layers of ten jobs, each of which depends on all ten of the layer before."""
+    """Returns a chain of layers of ten jobs. Each job depends on all ten jobs of the layer before."""
     chain = empty_chain(size)
     layers = [list(range(first, min(first + BREADTH, size - 1))) for first in range(1, size - 1, BREADTH)]
     for before, after in zip([[0], *layers], [*layers, [size - 1]], strict=True):
@@ -71,7 +71,7 @@ SHAPES: dict[str, Callable[[int], JobChain]] = {"wide": wide, "deep": deep, "lat
 
 
 def run(job_chain: JobChain) -> tuple[int, float]:
-    """Runs a chain in which every tenth job fails once; returns the number of events and CPU seconds."""
+    """Runs a chain in which every tenth job fails once. Returns the number of events, and the CPU seconds."""
     running = RunningChain.new(job_chain)
     events = 0
     gc.collect()
@@ -90,7 +90,7 @@ def run(job_chain: JobChain) -> tuple[int, float]:
 
 
 def main() -> int:
-    """Prints the table; returns the exit status."""
+    """Prints the table. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each chain is run")
     parser.add_argument("--json", type=Path, help="a file for the results")

@@ -1,8 +1,8 @@
 """Measures how many jobs per second the builder makes and how much memory a job takes, by size and shape.
 
-Times are CPU time of this process. The cases are interleaved, and the best of several rounds
-counts, since the speed of a machine changes while it runs. Memory is by how much a fresh process
-grows while it builds 200,000 jobs and holds them.
+Times are CPU times of this process. The cases are interleaved, and the best of several rounds counts,
+because the speed of a machine varies. Memory is the growth of a fresh process while it builds 200,000 jobs
+and holds them.
 
 Exit status: 1 if a target is missed.
 """
@@ -45,7 +45,7 @@ HOST = """
 
 @dataclass(frozen=True)
 class Case:
-    """One request: its name in the table, how many elements it is over, its type and its args."""
+    """One request: its name in the table, the number of its elements, its type and its args."""
 
     shape: str
     elements: int
@@ -87,7 +87,7 @@ def new_builder() -> ChainBuilder:
 
 
 def build(builder: ChainBuilder, case: Case) -> tuple[int, float]:
-    """Builds a request; returns the number of its jobs and CPU seconds."""
+    """Builds a request. Returns the number of its jobs, and the CPU seconds."""
     gc.collect()
     start = time.process_time()
     built = builder.build(case.request_type, case.args, "request")
@@ -96,10 +96,10 @@ def build(builder: ChainBuilder, case: Case) -> tuple[int, float]:
 
 
 def memory_of_a_job(index: int) -> float:
-    """Returns by how many bytes a job this process grows when it builds a case, again and again.
+    """Returns the bytes per job by which this process grows while it builds a case repeatedly.
 
-    It holds all chains that it builds, as many jobs of each case, so that what a process has to
-    spare anyway is the same share of each.
+    It builds and holds about the same number of jobs for every case. So the spare memory that a process has
+    at the start distorts all results equally.
     """
     builder, case = new_builder(), cases()[index]
     gc.collect()
@@ -145,7 +145,7 @@ def measured(rounds: int) -> list[dict[str, Any]]:
 
 
 def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
-    """Returns what is too slow or too large, in words."""
+    """Returns a phrase for each missed target."""
     missed = []
     by_case = {(row["shape"], row["elements"]): row for row in rows}
     for shape in SHAPES:
@@ -160,7 +160,7 @@ def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> int:
-    """Prints the table; returns the exit status."""
+    """Prints the table. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often each chain is built")
     parser.add_argument("--json", type=Path, help="a file for the results")

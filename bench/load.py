@@ -40,7 +40,7 @@ CONNECTIONS = 1500
 """HTTP connections: more than `server.max_requests`."""
 
 MEMORY = {"request manager": 400e6, "job runner": 400e6}
-"""The most resident memory of each server, in bytes."""
+"""The maximum resident memory of each server, in bytes."""
 
 GROWTH, GROWTH_FLOOR = 1.25, 30e6
 """How much a server may grow in the second half of the load over the first: a factor, plus bytes."""
@@ -49,17 +49,17 @@ END_LIMIT = 60.0
 """Seconds after the load within which all accepted requests must end."""
 
 AS_FAST = 0.5
-"""The share of the earlier throughput that must remain after the load. It is low due to noise."""
+"""The share of the earlier throughput that must remain after the load. It is low because of noise."""
 
 FREEZE, AFTER_FREEZE = 1.5, 8.0
-"""Seconds that the runner is frozen, less than its lease, and that the load then continues."""
+"""Seconds for which the runner is frozen (less than its lease), and for which the load then continues."""
 
 FLEET_HOSTS = 500
 FLEET_RATE = 0.5
 READ_SHARE, GRPC_SHARE, CONNECT_SHARE = 0.15, 0.05, 0.02
 MISHAPS = frozenset(
     {
-        "call broke",
+        "call raised an unexpected exception",
         "answering failed",
         "reporting interrupted",
         "request taken over",

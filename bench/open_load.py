@@ -89,9 +89,8 @@ class OpenLoad:
         self._kinds = kinds
         self._connections = connections
         self._deadline = deadline
-        self._idle: deque[Connection] = (
-            deque()
-        )  # First in, first out, so that no connection is idle for long.
+        # First in, first out, so that no connection is idle for long.
+        self._idle: deque[Connection] = deque()
         self._calls: set[asyncio.Future[None]] = set()
         self._under_way = 0
         self.outcome = Outcome()

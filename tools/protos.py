@@ -6,7 +6,7 @@ Run as `python tools/protos.py COMMAND`:
 * `check` fails if the committed stubs differ from those that `generate` would write.
 * `lint` runs `buf lint` and `buf format --diff`.
 * `breaking` runs `buf breaking` against the newest commit whose .proto files differ from the working
-  tree. It therefore compares something both before and after a commit.
+  tree. So it has something to compare both before and after a commit.
 
 The files of google/api come from the installed googleapis-common-protos. buf reads copies of them
 under .build/ as a second module.
