@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class Error(_message.Message):
     """The body of an HTTP error response.
 
-    Over gRPC the status has the same facts: the code, the message, and a
+    Over gRPC the status has the same content: the code, the message, and a
     google.rpc.ErrorInfo detail with the reason, the domain "spincycle" and the
     metadata key "requestId".
     """
@@ -34,7 +34,7 @@ class Error(_message.Message):
     message: _builtins.str
     """One sentence for people and logs."""
     request_id: _builtins.str
-    """The request that the error is about. Empty: none."""
+    """The id of the request that the error is about. Empty: no single request."""
     http_status: _builtins.int
     """The HTTP status code."""
     reason: _builtins.str

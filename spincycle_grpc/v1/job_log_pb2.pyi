@@ -48,9 +48,7 @@ class JobLog(_message.Message):
     not be created.
     """
     finished_at: _builtins.int
-    """When the try finished in whatever state, in nanoseconds since the Unix
-    epoch.
-    """
+    """When the try finished, in nanoseconds since the Unix epoch."""
     state: _state_pb2.State.ValueType
     """The state in which the try ended."""
     exit: _builtins.int

@@ -45,7 +45,7 @@ class Job(_message.Message):
     """Four characters of 0-9A-Za-z, unique within the job chain."""
     name: _builtins.str
     """The name of the spec node that the job was built from. "noop" for a job
-    that only joins others.
+    that only connects other jobs.
     """
     type: _builtins.str
     """The type of the job, which the job factory must know."""
@@ -56,7 +56,9 @@ class Job(_message.Message):
     retry: _builtins.int
     """The maximum number of retries after a failed first try."""
     retry_wait: _builtins.str
-    """The pause between tries, as a duration ("500ms", "1h30m"). Empty: no pause."""
+    """The pause before each retry, as a duration ("500ms", "1h30m"). Empty: no
+    pause.
+    """
     sequence_id: _builtins.str
     """The id of the first job of the innermost sequence that contains the job."""
     sequence_retry: _builtins.int
@@ -64,14 +66,16 @@ class Job(_message.Message):
     a sequence.
     """
     sequence_retry_wait: _builtins.str
-    """The pause between tries of the sequence, as a duration. Empty: no pause."""
+    """The pause before each retry of the sequence, as a duration. Empty: no
+    pause.
+    """
     parent_sequence_id: _builtins.str
     """The sequence_id of the sequence around the job's sequence. Empty: the job
     is in the outermost sequence.
     """
     timeout: _builtins.str
-    """The maximum duration of one try. After that the try is stopped, and it is
-    FAIL. Empty: no timeout.
+    """The maximum duration of one try. A longer try is stopped and is FAIL.
+    Empty: no timeout.
     """
     sequence_timeout: _builtins.str
     """The maximum duration of all tries of the sequence together, from the start
@@ -84,7 +88,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
-        """The job data at the start of the job. Empty until the chain has run."""
+        """The job data: what the job starts with and, once the job is COMPLETE, what
+        it passes on. Empty in a chain as created.
+        """
 
     def __init__(
         self,
@@ -178,8 +184,8 @@ class JobChain(_message.Message):
     retried.
     """
     timeout: _builtins.str
-    """The maximum duration of the chain from its first start. After that the
-    chain is stopped, and it is FAIL. Empty: no timeout.
+    """The maximum duration of the chain from its first start. A longer chain is
+    stopped and is FAIL. Empty: no timeout.
     """
     @_builtins.property
     def jobs(self) -> _containers.MessageMap[_builtins.str, Global___Job]:
@@ -187,8 +193,8 @@ class JobChain(_message.Message):
 
     @_builtins.property
     def adjacency_list(self) -> _containers.MessageMap[_builtins.str, Global___JobIds]:
-        """For each job id, the ids of the jobs that directly follow. The last job has
-        no entry.
+        """For each job id, the ids of the jobs that directly follow the job. The last
+        job has no entry.
         """
 
     def __init__(
@@ -336,22 +342,24 @@ class SuspendedJobChain(_message.Message):
 
     @_builtins.property
     def total_job_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """For each job id, the number of tries in all tries of its sequence."""
+        """For each job id, the number of the job's tries, summed over all tries of
+        its sequence.
+        """
 
     @_builtins.property
     def latest_run_job_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """For each job id, the number of tries in the latest try of its sequence."""
-
-    @_builtins.property
-    def sequence_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """For the id of the first job of each sequence, the number of tries of the
+        """For each job id, the number of the job's tries in the latest try of its
         sequence.
         """
 
     @_builtins.property
+    def sequence_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The number of tries of each sequence, by the id of its first job."""
+
+    @_builtins.property
     def sequence_elapsed_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """For the id of the first job of each sequence that has a timeout, how long
-        the sequence has run, in milliseconds.
+        """How long each sequence with a timeout has run, in milliseconds, by the id
+        of its first job.
         """
 
     def __init__(

@@ -34,7 +34,9 @@ class NewJobChainRequest(_message.Message):
     a Request Manager.
     """
     runner_id: _builtins.str
-    """The runner that the chain is assigned to. Empty: the runner that answers."""
+    """The id of the runner that the chain is assigned to. Empty: whichever runner
+    gets the call.
+    """
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
         """The chain. All of its jobs must be PENDING."""
@@ -90,7 +92,9 @@ class ResumeJobChainRequest(_message.Message):
     a Request Manager.
     """
     runner_id: _builtins.str
-    """The runner that the chain is assigned to. Empty: the runner that answers."""
+    """The id of the runner that the chain is assigned to. Empty: whichever runner
+    gets the call.
+    """
     @_builtins.property
     def suspended_job_chain(self) -> _job_pb2.SuspendedJobChain:
         """The chain and its counters."""
@@ -141,7 +145,9 @@ class StartJobChainsRequest(_message.Message):
     RUNNER_ID_FIELD_NUMBER: _builtins.int
     CHAINS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
-    """The runner that the chains are assigned to. Empty: the runner that answers."""
+    """The id of the runner that the chains are assigned to. Empty: whichever
+    runner gets the call.
+    """
     @_builtins.property
     def chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedJobChain]:
         """The chains."""
@@ -231,7 +237,7 @@ class JobChainStart(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def error(self) -> Global___JobChainStartError:
-        """Why the chain was not started. Unset: it was started."""
+        """Why the chain was not started. Unset: the chain was started."""
 
     def __init__(
         self,

@@ -78,19 +78,18 @@ class JobRunnerServicer:
     """
 
     def NewJobChain(self, request, context):
-        """Starts to run a new job chain. The response comes before the chain has
-        ended. If the runner already holds this assignment of the chain, nothing
-        changes.
+        """Starts a new job chain. The response does not wait for the chain to end. If
+        the runner already holds this assignment of the chain, nothing changes.
 
         Fails with:
 
         - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
         (INVALID_JOB_CHAIN).
-        - FAILED_PRECONDITION: the chain is for another runner, which had this
-        address before (OTHER_RUNNER); or the runner still holds another
-        assignment of the request (EARLIER_ASSIGNMENT).
-        - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
-        many jobs, as it may (TOO_MANY_CHAINS).
+        - FAILED_PRECONDITION: the chain is for a runner that had this address
+        before (OTHER_RUNNER), or this runner still holds another assignment of
+        the request (EARLIER_ASSIGNMENT).
+        - RESOURCE_EXHAUSTED: the runner has reached its limit of chains or of jobs
+        in them (TOO_MANY_CHAINS).
         - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -100,7 +99,7 @@ class JobRunnerServicer:
     def ResumeJobChain(self, request, context):
         """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-        Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+        Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
         are not valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,8 +110,8 @@ class JobRunnerServicer:
         """Starts several job chains, new and suspended ones. Each chain succeeds or
         fails by itself, as in NewJobChain and ResumeJobChain.
 
-        Fails with FAILED_PRECONDITION if the chains are for another runner, which
-        had this address before (OTHER_RUNNER).
+        Fails with FAILED_PRECONDITION if the chains are for a runner that had this
+        address before (OTHER_RUNNER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +119,7 @@ class JobRunnerServicer:
 
     def StopJobChain(self, request, context):
         """Stops a job chain: no further job starts, and running jobs are told to
-        stop. The response comes before they have stopped.
+        stop. The response does not wait until they have stopped.
 
         Fails with NOT_FOUND if the runner does not hold the chain
         (JOB_CHAIN_NOT_FOUND).

@@ -38,37 +38,36 @@ class JobRunnerStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobRunnerAsyncStub: ...
     NewJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.NewJobChainRequest, _job_runner_pb2.NewJobChainResponse]
-    """Starts to run a new job chain. The response comes before the chain has
-    ended. If the runner already holds this assignment of the chain, nothing
-    changes.
+    """Starts a new job chain. The response does not wait for the chain to end. If
+    the runner already holds this assignment of the chain, nothing changes.
 
     Fails with:
 
     - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
       (INVALID_JOB_CHAIN).
-    - FAILED_PRECONDITION: the chain is for another runner, which had this
-      address before (OTHER_RUNNER); or the runner still holds another
-      assignment of the request (EARLIER_ASSIGNMENT).
-    - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
-      many jobs, as it may (TOO_MANY_CHAINS).
+    - FAILED_PRECONDITION: the chain is for a runner that had this address
+      before (OTHER_RUNNER), or this runner still holds another assignment of
+      the request (EARLIER_ASSIGNMENT).
+    - RESOURCE_EXHAUSTED: the runner has reached its limit of chains or of jobs
+      in them (TOO_MANY_CHAINS).
     - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
     """
     ResumeJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]
     """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-    Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+    Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
     are not valid.
     """
     StartJobChains: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]
     """Starts several job chains, new and suspended ones. Each chain succeeds or
     fails by itself, as in NewJobChain and ResumeJobChain.
 
-    Fails with FAILED_PRECONDITION if the chains are for another runner, which
-    had this address before (OTHER_RUNNER).
+    Fails with FAILED_PRECONDITION if the chains are for a runner that had this
+    address before (OTHER_RUNNER).
     """
     StopJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]
     """Stops a job chain: no further job starts, and running jobs are told to
-    stop. The response comes before they have stopped.
+    stop. The response does not wait until they have stopped.
 
     Fails with NOT_FOUND if the runner does not hold the chain
     (JOB_CHAIN_NOT_FOUND).
@@ -92,37 +91,36 @@ class JobRunnerAsyncStub(JobRunnerStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     NewJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.NewJobChainRequest, _job_runner_pb2.NewJobChainResponse]  # type: ignore[assignment]
-    """Starts to run a new job chain. The response comes before the chain has
-    ended. If the runner already holds this assignment of the chain, nothing
-    changes.
+    """Starts a new job chain. The response does not wait for the chain to end. If
+    the runner already holds this assignment of the chain, nothing changes.
 
     Fails with:
 
     - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
       (INVALID_JOB_CHAIN).
-    - FAILED_PRECONDITION: the chain is for another runner, which had this
-      address before (OTHER_RUNNER); or the runner still holds another
-      assignment of the request (EARLIER_ASSIGNMENT).
-    - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
-      many jobs, as it may (TOO_MANY_CHAINS).
+    - FAILED_PRECONDITION: the chain is for a runner that had this address
+      before (OTHER_RUNNER), or this runner still holds another assignment of
+      the request (EARLIER_ASSIGNMENT).
+    - RESOURCE_EXHAUSTED: the runner has reached its limit of chains or of jobs
+      in them (TOO_MANY_CHAINS).
     - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
     """
     ResumeJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]  # type: ignore[assignment]
     """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-    Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+    Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
     are not valid.
     """
     StartJobChains: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]  # type: ignore[assignment]
     """Starts several job chains, new and suspended ones. Each chain succeeds or
     fails by itself, as in NewJobChain and ResumeJobChain.
 
-    Fails with FAILED_PRECONDITION if the chains are for another runner, which
-    had this address before (OTHER_RUNNER).
+    Fails with FAILED_PRECONDITION if the chains are for a runner that had this
+    address before (OTHER_RUNNER).
     """
     StopJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]  # type: ignore[assignment]
     """Stops a job chain: no further job starts, and running jobs are told to
-    stop. The response comes before they have stopped.
+    stop. The response does not wait until they have stopped.
 
     Fails with NOT_FOUND if the runner does not hold the chain
     (JOB_CHAIN_NOT_FOUND).
@@ -149,19 +147,18 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         request: _job_runner_pb2.NewJobChainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_runner_pb2.NewJobChainResponse, _abc.Awaitable[_job_runner_pb2.NewJobChainResponse]]:
-        """Starts to run a new job chain. The response comes before the chain has
-        ended. If the runner already holds this assignment of the chain, nothing
-        changes.
+        """Starts a new job chain. The response does not wait for the chain to end. If
+        the runner already holds this assignment of the chain, nothing changes.
 
         Fails with:
 
         - INVALID_ARGUMENT: the chain is not valid, or a job is not PENDING
           (INVALID_JOB_CHAIN).
-        - FAILED_PRECONDITION: the chain is for another runner, which had this
-          address before (OTHER_RUNNER); or the runner still holds another
-          assignment of the request (EARLIER_ASSIGNMENT).
-        - RESOURCE_EXHAUSTED: the runner holds as many chains, or chains with as
-          many jobs, as it may (TOO_MANY_CHAINS).
+        - FAILED_PRECONDITION: the chain is for a runner that had this address
+          before (OTHER_RUNNER), or this runner still holds another assignment of
+          the request (EARLIER_ASSIGNMENT).
+        - RESOURCE_EXHAUSTED: the runner has reached its limit of chains or of jobs
+          in them (TOO_MANY_CHAINS).
         - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
         """
 
@@ -173,7 +170,7 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_runner_pb2.ResumeJobChainResponse, _abc.Awaitable[_job_runner_pb2.ResumeJobChainResponse]]:
         """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-        Fails as NewJobChain does. INVALID_ARGUMENT also means that the counters
+        Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
         are not valid.
         """
 
@@ -186,8 +183,8 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         """Starts several job chains, new and suspended ones. Each chain succeeds or
         fails by itself, as in NewJobChain and ResumeJobChain.
 
-        Fails with FAILED_PRECONDITION if the chains are for another runner, which
-        had this address before (OTHER_RUNNER).
+        Fails with FAILED_PRECONDITION if the chains are for a runner that had this
+        address before (OTHER_RUNNER).
         """
 
     @_abc_1.abstractmethod
@@ -197,7 +194,7 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_runner_pb2.StopJobChainResponse, _abc.Awaitable[_job_runner_pb2.StopJobChainResponse]]:
         """Stops a job chain: no further job starts, and running jobs are told to
-        stop. The response comes before they have stopped.
+        stop. The response does not wait until they have stopped.
 
         Fails with NOT_FOUND if the runner does not hold the chain
         (JOB_CHAIN_NOT_FOUND).

@@ -71,7 +71,7 @@ class JsonField(_message.Message):
     omit_empty: _builtins.bool
     """Leave the field out if it has its default value or is an empty list or map."""
     hidden: _builtins.bool
-    """The field exists only in gRPC. It is never written to JSON, and ignored
+    """The field exists only in gRPC. It is never written to JSON, and is ignored
     when JSON is read.
     """
     flatten_query: _builtins.bool
@@ -83,14 +83,14 @@ class JsonField(_message.Message):
     query_name: _builtins.str
     """The name of the field in a query string. Empty: its JSON name."""
     http_header: _builtins.str
-    """Over HTTP, set the text field from the header with this name. Several
-    headers are joined by commas. Such a field should be hidden. Empty: no
-    header.
+    """Over HTTP, set the string field from the header with this name. The values
+    of a repeated header are joined by commas. The field should also be hidden.
+    Empty: no header.
     """
     http_header_pattern: _builtins.str
-    """The regular expression that the whole value of the header must match, in
-    the syntax of OpenAPI, which documents it. The method refuses other values.
-    Empty: any value.
+    """The regular expression that the whole value of the header must match. The
+    OpenAPI document shows it, so it has the syntax of OpenAPI patterns. The
+    method refuses other values. Empty: any value.
     """
     http_header_max_length: _builtins.int
     """The maximum number of characters in the value of the header. 0: no maximum."""
@@ -148,8 +148,8 @@ class HttpAnswer(_message.Message):
     status: _builtins.int
     """The status code. Default: 200."""
     location: _builtins.str
-    """The Location header. {field.paths} stand for values of the response. Empty:
-    no header.
+    """The Location header. A field path in braces, for example {request.id},
+    stands for a value of the response. Empty: no header.
     """
     body: Global___HttpBodyForm.ValueType
     """The form of the body."""
@@ -177,8 +177,8 @@ json_field: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptio
 json_message: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___JsonMessage]
 """The JSON form of one message type."""
 json_literal: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
-"""The JSON string for this enum value. An enum whose values have no literals
-is a number in JSON.
+"""The JSON string for this enum value. Without this option, the value is a
+number in JSON.
 """
 http_answer: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___HttpAnswer]
 """The HTTP response to a successful call."""

@@ -36,7 +36,7 @@ class CreateRequest(_message.Message):
     type: _builtins.str
     """The name of the request spec. Required."""
     user: _builtins.str
-    """Not used as the user of the request, which is the authenticated caller."""
+    """Ignored. The user of the request is the authenticated caller."""
     idempotency_key: _builtins.str
     """Identifies the call, so that a retry does not create a second request. 1 to
     255 printable ASCII characters; use a new random UUID for each request.
@@ -397,7 +397,7 @@ class GetLogResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_job_log_pb2.JobLog]:
-        """The entries, by job id and try."""
+        """The entries, sorted by job id and try."""
 
     def __init__(
         self,
@@ -447,7 +447,7 @@ class GetJobLogResponse(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> _job_log_pb2.JobLog:
-        """The entry of the job's newest try."""
+        """The entry of the job's newest finished try."""
 
     def __init__(
         self,
@@ -488,7 +488,7 @@ class RequestListResponse(_message.Message):
     SPECS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def specs(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.RequestSpec]:
-        """The types of requests, by name."""
+        """The types of requests, sorted by name."""
 
     def __init__(
         self,

@@ -33,13 +33,13 @@ class RequestManagerStub:
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
     unknown.
-    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
     TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
     is unreachable (DATABASE_UNAVAILABLE).
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
-    deadline. Over HTTP the server sets it with the option
-    `server.call_timeout`. The call may still take effect.
+    deadline. Over HTTP it is the server's option `server.call_timeout`. The
+    call may still take effect.
     - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
     - INTERNAL: the server has a defect. Its log has the details.
 
@@ -123,13 +123,13 @@ class RequestManagerServicer:
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
     unknown.
-    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
     TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
     is unreachable (DATABASE_UNAVAILABLE).
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
-    deadline. Over HTTP the server sets it with the option
-    `server.call_timeout`. The call may still take effect.
+    deadline. Over HTTP it is the server's option `server.call_timeout`. The
+    call may still take effect.
     - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
     - INTERNAL: the server has a defect. Its log has the details.
 
@@ -141,7 +141,7 @@ class RequestManagerServicer:
         """Creates a request and starts it.
 
         The server stores the request, its job chain and its assignment to a Job
-        Runner in one transaction before it answers. If no runner can take the
+        Runner in one transaction before it responds. If no runner can take the
         request, it stays PENDING until one can. The response shows the request as
         created: PENDING, with args and without job chain.
 
@@ -150,9 +150,9 @@ class RequestManagerServicer:
         same time or reach different servers. Each of them returns that request as
         it was created. The server remembers a key for one day.
 
-        Without a key a retry can create a second request. Retry such a call only
-        after an error which says that nothing was stored: INVALID_ARGUMENT or
-        RESOURCE_EXHAUSTED.
+        Without a key a retry can create a second request. Retry a call without a
+        key only after INVALID_ARGUMENT or RESOURCE_EXHAUSTED: after these errors,
+        nothing was stored.
 
         Fails with:
 
@@ -165,10 +165,11 @@ class RequestManagerServicer:
         (ACCESS_DENIED).
         - ALREADY_EXISTS: the caller used the key with another type, user or args
         (IDEMPOTENCY_KEY_REUSED). Nothing is created.
-        - NOT_FOUND: the request that was created with the key has been deleted
-        since (REQUEST_NOT_FOUND).
+        - NOT_FOUND: the request that was created with the key no longer exists
+        (REQUEST_NOT_FOUND).
         - RESOURCE_EXHAUSTED: too many requests wait for a runner
-        (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS).
+        (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
+        thread became free in time (BUILD_NOT_STARTED).
         - INTERNAL: the spec is broken, or a job could not be created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -184,7 +185,7 @@ class RequestManagerServicer:
         the `create` method of each job, which may read other systems, but runs no
         job.
 
-        Fails as Create does with INVALID_ARGUMENT, PERMISSION_DENIED,
+        Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
         RESOURCE_EXHAUSTED and INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -192,8 +193,8 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Find(self, request, context):
-        """Lists requests that match a filter, newest first, then by id. The requests
-        have no args and no job chain.
+        """Lists requests that match a filter, newest first, without args and job
+        chains. Requests that were created at the same time are sorted by id.
 
         Fails with:
 
@@ -224,7 +225,7 @@ class RequestManagerServicer:
         - PERMISSION_DENIED: the caller may not start requests of this type
         (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
-        - UNAVAILABLE: no Job Runner is alive (NO_JOB_RUNNER).
+        - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,7 +233,7 @@ class RequestManagerServicer:
 
     def Stop(self, request, context):
         """Stops a request: no further job starts, and running jobs are told to stop.
-        The response comes before they have stopped.
+        The response does not wait until they have stopped.
 
         A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
         STOPPED request stays as it is, and the call succeeds.
@@ -259,8 +260,8 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLog(self, request, context):
-        """Returns the job log of a request: one entry for each finished try, by job
-        id and try.
+        """Returns the job log of a request: one entry for each finished try, sorted
+        by job id and try.
 
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
@@ -269,7 +270,7 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJobLog(self, request, context):
-        """Returns the newest job log entry of one job.
+        """Returns the job log entry of a job's newest finished try.
 
         Fails with NOT_FOUND if the request or the job does not exist, or if the
         job has not finished a try (JOB_NOT_FOUND).
@@ -279,7 +280,8 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RequestList(self, request, context):
-        """Lists the types of requests by name, with their required and optional args.
+        """Lists the types of requests, sorted by name, with their required and
+        optional args.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -287,7 +289,8 @@ class RequestManagerServicer:
 
     def Running(self, request, context):
         """Returns the running jobs of all Job Runners, oldest first, and their
-        requests. A Job Runner that does not answer within one second is left out.
+        requests. The jobs of a Job Runner that does not answer within one second
+        are left out.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """
@@ -381,13 +384,13 @@ class RequestManager:
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
     unknown.
-    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
     TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
     is unreachable (DATABASE_UNAVAILABLE).
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
-    deadline. Over HTTP the server sets it with the option
-    `server.call_timeout`. The call may still take effect.
+    deadline. Over HTTP it is the server's option `server.call_timeout`. The
+    call may still take effect.
     - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
     - INTERNAL: the server has a defect. Its log has the details.
 

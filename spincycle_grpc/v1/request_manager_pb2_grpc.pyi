@@ -34,13 +34,13 @@ class RequestManagerStub:
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
       unknown.
-    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
       TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
       is unreachable (DATABASE_UNAVAILABLE).
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
-      deadline. Over HTTP the server sets it with the option
-      `server.call_timeout`. The call may still take effect.
+      deadline. Over HTTP it is the server's option `server.call_timeout`. The
+      call may still take effect.
     - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
     - INTERNAL: the server has a defect. Its log has the details.
 
@@ -56,7 +56,7 @@ class RequestManagerStub:
     """Creates a request and starts it.
 
     The server stores the request, its job chain and its assignment to a Job
-    Runner in one transaction before it answers. If no runner can take the
+    Runner in one transaction before it responds. If no runner can take the
     request, it stays PENDING until one can. The response shows the request as
     created: PENDING, with args and without job chain.
 
@@ -65,9 +65,9 @@ class RequestManagerStub:
     same time or reach different servers. Each of them returns that request as
     it was created. The server remembers a key for one day.
 
-    Without a key a retry can create a second request. Retry such a call only
-    after an error which says that nothing was stored: INVALID_ARGUMENT or
-    RESOURCE_EXHAUSTED.
+    Without a key a retry can create a second request. Retry a call without a
+    key only after INVALID_ARGUMENT or RESOURCE_EXHAUSTED: after these errors,
+    nothing was stored.
 
     Fails with:
 
@@ -80,10 +80,11 @@ class RequestManagerStub:
       (ACCESS_DENIED).
     - ALREADY_EXISTS: the caller used the key with another type, user or args
       (IDEMPOTENCY_KEY_REUSED). Nothing is created.
-    - NOT_FOUND: the request that was created with the key has been deleted
-      since (REQUEST_NOT_FOUND).
+    - NOT_FOUND: the request that was created with the key no longer exists
+      (REQUEST_NOT_FOUND).
     - RESOURCE_EXHAUSTED: too many requests wait for a runner
-      (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS).
+      (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
+      thread became free in time (BUILD_NOT_STARTED).
     - INTERNAL: the spec is broken, or a job could not be created.
     """
     Plan: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]
@@ -95,12 +96,12 @@ class RequestManagerStub:
     the `create` method of each job, which may read other systems, but runs no
     job.
 
-    Fails as Create does with INVALID_ARGUMENT, PERMISSION_DENIED,
+    Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
     RESOURCE_EXHAUSTED and INTERNAL.
     """
     Find: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]
-    """Lists requests that match a filter, newest first, then by id. The requests
-    have no args and no job chain.
+    """Lists requests that match a filter, newest first, without args and job
+    chains. Requests that were created at the same time are sorted by id.
 
     Fails with:
 
@@ -123,11 +124,11 @@ class RequestManagerStub:
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
-    - UNAVAILABLE: no Job Runner is alive (NO_JOB_RUNNER).
+    - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]
     """Stops a request: no further job starts, and running jobs are told to stop.
-    The response comes before they have stopped.
+    The response does not wait until they have stopped.
 
     A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
     STOPPED request stays as it is, and the call succeeds.
@@ -146,22 +147,25 @@ class RequestManagerStub:
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]
-    """Returns the job log of a request: one entry for each finished try, by job
-    id and try.
+    """Returns the job log of a request: one entry for each finished try, sorted
+    by job id and try.
 
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetJobLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]
-    """Returns the newest job log entry of one job.
+    """Returns the job log entry of a job's newest finished try.
 
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
     """
     RequestList: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RequestListRequest, _request_manager_pb2.RequestListResponse]
-    """Lists the types of requests by name, with their required and optional args."""
+    """Lists the types of requests, sorted by name, with their required and
+    optional args.
+    """
     Running: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]
     """Returns the running jobs of all Job Runners, oldest first, and their
-    requests. A Job Runner that does not answer within one second is left out.
+    requests. The jobs of a Job Runner that does not answer within one second
+    are left out.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
@@ -177,13 +181,13 @@ class RequestManagerAsyncStub(RequestManagerStub):
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
       unknown.
-    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
       TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
       is unreachable (DATABASE_UNAVAILABLE).
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
-      deadline. Over HTTP the server sets it with the option
-      `server.call_timeout`. The call may still take effect.
+      deadline. Over HTTP it is the server's option `server.call_timeout`. The
+      call may still take effect.
     - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
     - INTERNAL: the server has a defect. Its log has the details.
 
@@ -196,7 +200,7 @@ class RequestManagerAsyncStub(RequestManagerStub):
     """Creates a request and starts it.
 
     The server stores the request, its job chain and its assignment to a Job
-    Runner in one transaction before it answers. If no runner can take the
+    Runner in one transaction before it responds. If no runner can take the
     request, it stays PENDING until one can. The response shows the request as
     created: PENDING, with args and without job chain.
 
@@ -205,9 +209,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
     same time or reach different servers. Each of them returns that request as
     it was created. The server remembers a key for one day.
 
-    Without a key a retry can create a second request. Retry such a call only
-    after an error which says that nothing was stored: INVALID_ARGUMENT or
-    RESOURCE_EXHAUSTED.
+    Without a key a retry can create a second request. Retry a call without a
+    key only after INVALID_ARGUMENT or RESOURCE_EXHAUSTED: after these errors,
+    nothing was stored.
 
     Fails with:
 
@@ -220,10 +224,11 @@ class RequestManagerAsyncStub(RequestManagerStub):
       (ACCESS_DENIED).
     - ALREADY_EXISTS: the caller used the key with another type, user or args
       (IDEMPOTENCY_KEY_REUSED). Nothing is created.
-    - NOT_FOUND: the request that was created with the key has been deleted
-      since (REQUEST_NOT_FOUND).
+    - NOT_FOUND: the request that was created with the key no longer exists
+      (REQUEST_NOT_FOUND).
     - RESOURCE_EXHAUSTED: too many requests wait for a runner
-      (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS).
+      (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
+      thread became free in time (BUILD_NOT_STARTED).
     - INTERNAL: the spec is broken, or a job could not be created.
     """
     Plan: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]  # type: ignore[assignment]
@@ -235,12 +240,12 @@ class RequestManagerAsyncStub(RequestManagerStub):
     the `create` method of each job, which may read other systems, but runs no
     job.
 
-    Fails as Create does with INVALID_ARGUMENT, PERMISSION_DENIED,
+    Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
     RESOURCE_EXHAUSTED and INTERNAL.
     """
     Find: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]  # type: ignore[assignment]
-    """Lists requests that match a filter, newest first, then by id. The requests
-    have no args and no job chain.
+    """Lists requests that match a filter, newest first, without args and job
+    chains. Requests that were created at the same time are sorted by id.
 
     Fails with:
 
@@ -263,11 +268,11 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
-    - UNAVAILABLE: no Job Runner is alive (NO_JOB_RUNNER).
+    - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]  # type: ignore[assignment]
     """Stops a request: no further job starts, and running jobs are told to stop.
-    The response comes before they have stopped.
+    The response does not wait until they have stopped.
 
     A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
     STOPPED request stays as it is, and the call succeeds.
@@ -286,22 +291,25 @@ class RequestManagerAsyncStub(RequestManagerStub):
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]  # type: ignore[assignment]
-    """Returns the job log of a request: one entry for each finished try, by job
-    id and try.
+    """Returns the job log of a request: one entry for each finished try, sorted
+    by job id and try.
 
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetJobLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]  # type: ignore[assignment]
-    """Returns the newest job log entry of one job.
+    """Returns the job log entry of a job's newest finished try.
 
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
     """
     RequestList: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RequestListRequest, _request_manager_pb2.RequestListResponse]  # type: ignore[assignment]
-    """Lists the types of requests by name, with their required and optional args."""
+    """Lists the types of requests, sorted by name, with their required and
+    optional args.
+    """
     Running: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]  # type: ignore[assignment]
     """Returns the running jobs of all Job Runners, oldest first, and their
-    requests. A Job Runner that does not answer within one second is left out.
+    requests. The jobs of a Job Runner that does not answer within one second
+    are left out.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
@@ -316,13 +324,13 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
       unknown.
-    - RESOURCE_EXHAUSTED: a queue or limit of the server is full, as
+    - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
       TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
       is unreachable (DATABASE_UNAVAILABLE).
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
-      deadline. Over HTTP the server sets it with the option
-      `server.call_timeout`. The call may still take effect.
+      deadline. Over HTTP it is the server's option `server.call_timeout`. The
+      call may still take effect.
     - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
     - INTERNAL: the server has a defect. Its log has the details.
 
@@ -339,7 +347,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         """Creates a request and starts it.
 
         The server stores the request, its job chain and its assignment to a Job
-        Runner in one transaction before it answers. If no runner can take the
+        Runner in one transaction before it responds. If no runner can take the
         request, it stays PENDING until one can. The response shows the request as
         created: PENDING, with args and without job chain.
 
@@ -348,9 +356,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         same time or reach different servers. Each of them returns that request as
         it was created. The server remembers a key for one day.
 
-        Without a key a retry can create a second request. Retry such a call only
-        after an error which says that nothing was stored: INVALID_ARGUMENT or
-        RESOURCE_EXHAUSTED.
+        Without a key a retry can create a second request. Retry a call without a
+        key only after INVALID_ARGUMENT or RESOURCE_EXHAUSTED: after these errors,
+        nothing was stored.
 
         Fails with:
 
@@ -363,10 +371,11 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
           (ACCESS_DENIED).
         - ALREADY_EXISTS: the caller used the key with another type, user or args
           (IDEMPOTENCY_KEY_REUSED). Nothing is created.
-        - NOT_FOUND: the request that was created with the key has been deleted
-          since (REQUEST_NOT_FOUND).
+        - NOT_FOUND: the request that was created with the key no longer exists
+          (REQUEST_NOT_FOUND).
         - RESOURCE_EXHAUSTED: too many requests wait for a runner
-          (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS).
+          (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
+          thread became free in time (BUILD_NOT_STARTED).
         - INTERNAL: the spec is broken, or a job could not be created.
         """
 
@@ -384,7 +393,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         the `create` method of each job, which may read other systems, but runs no
         job.
 
-        Fails as Create does with INVALID_ARGUMENT, PERMISSION_DENIED,
+        Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
         RESOURCE_EXHAUSTED and INTERNAL.
         """
 
@@ -394,8 +403,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.FindRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.FindResponse, _abc.Awaitable[_request_manager_pb2.FindResponse]]:
-        """Lists requests that match a filter, newest first, then by id. The requests
-        have no args and no job chain.
+        """Lists requests that match a filter, newest first, without args and job
+        chains. Requests that were created at the same time are sorted by id.
 
         Fails with:
 
@@ -430,7 +439,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - PERMISSION_DENIED: the caller may not start requests of this type
           (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
-        - UNAVAILABLE: no Job Runner is alive (NO_JOB_RUNNER).
+        - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
 
     @_abc_1.abstractmethod
@@ -440,7 +449,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.StopResponse, _abc.Awaitable[_request_manager_pb2.StopResponse]]:
         """Stops a request: no further job starts, and running jobs are told to stop.
-        The response comes before they have stopped.
+        The response does not wait until they have stopped.
 
         A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
         STOPPED request stays as it is, and the call succeeds.
@@ -471,8 +480,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.GetLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetLogResponse, _abc.Awaitable[_request_manager_pb2.GetLogResponse]]:
-        """Returns the job log of a request: one entry for each finished try, by job
-        id and try.
+        """Returns the job log of a request: one entry for each finished try, sorted
+        by job id and try.
 
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
@@ -483,7 +492,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.GetJobLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetJobLogResponse, _abc.Awaitable[_request_manager_pb2.GetJobLogResponse]]:
-        """Returns the newest job log entry of one job.
+        """Returns the job log entry of a job's newest finished try.
 
         Fails with NOT_FOUND if the request or the job does not exist, or if the
         job has not finished a try (JOB_NOT_FOUND).
@@ -495,7 +504,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.RequestListRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.RequestListResponse, _abc.Awaitable[_request_manager_pb2.RequestListResponse]]:
-        """Lists the types of requests by name, with their required and optional args."""
+        """Lists the types of requests, sorted by name, with their required and
+        optional args.
+        """
 
     @_abc_1.abstractmethod
     def Running(
@@ -504,7 +515,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.RunningResponse, _abc.Awaitable[_request_manager_pb2.RunningResponse]]:
         """Returns the running jobs of all Job Runners, oldest first, and their
-        requests. A Job Runner that does not answer within one second is left out.
+        requests. The jobs of a Job Runner that does not answer within one second
+        are left out.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """

@@ -100,15 +100,15 @@ class Request(_message.Message):
     state: _state_pb2.State.ValueType
     """The state of the request."""
     user: _builtins.str
-    """The user who created the request. Empty: the server does not authenticate
-    callers.
+    """The name of the user who created the request. Empty: the caller was not
+    authenticated.
     """
     total_jobs: _builtins.int
     """The number of jobs in the chain."""
     finished_jobs: _builtins.int
     """The number of jobs that are COMPLETE."""
     job_runner_url: _builtins.str
-    """The URL of the Job Runner that runs the request. Empty: none does."""
+    """The URL of the Job Runner that runs the request. Empty: no runner runs it."""
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
         """The final args, by kind (required, optional, static) and position. Empty in

@@ -36,8 +36,8 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """Not set."""
     REFUSAL_REASON_STALE: _RefusalReason.ValueType  # 1
     """The assignment is no longer valid: another runner has the request, or the
-    request has ended. The runner must stop and drop the chain, and must report
-    nothing more about it.
+    request has ended. The runner must stop and drop the chain, and must not
+    report about it again.
     """
     REFUSAL_REASON_NO_SUCH_REQUEST: _RefusalReason.ValueType  # 2
     """The request does not exist. The runner stops and drops the chain, and
@@ -55,8 +55,8 @@ REFUSAL_REASON_UNKNOWN: RefusalReason.ValueType  # 0
 """Not set."""
 REFUSAL_REASON_STALE: RefusalReason.ValueType  # 1
 """The assignment is no longer valid: another runner has the request, or the
-request has ended. The runner must stop and drop the chain, and must report
-nothing more about it.
+request has ended. The runner must stop and drop the chain, and must not
+report about it again.
 """
 REFUSAL_REASON_NO_SUCH_REQUEST: RefusalReason.ValueType  # 2
 """The request does not exist. The runner stops and drops the chain, and
@@ -205,8 +205,8 @@ class Assignment(_message.Message):
     request_id: _builtins.str
     """The id of the request."""
     epoch: _builtins.int
-    """The number of the assignment among those of the request, from 1. 0: a
-    caller other than a Request Manager sent the chain to the runner.
+    """The number of the assignment among those of the request, from 1. 0: the
+    chain did not come from a Request Manager.
     """
     def __init__(
         self,
@@ -226,9 +226,9 @@ Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
 class ChainReport(_message.Message):
     """What happened in one job chain.
 
-    A report without tries and end asks whether the assignment is still valid. A
-    runner starts no job with an effect before a Request Manager has acknowledged
-    a report of the chain.
+    A report with neither tries nor an end asks whether the assignment is still
+    valid. A runner starts no job with an effect before a Request Manager has
+    acknowledged a report of the chain.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -242,11 +242,11 @@ class ChainReport(_message.Message):
     """The number of jobs that are COMPLETE."""
     @_builtins.property
     def assignment(self) -> Global___Assignment:
-        """The assignment that the report belongs to."""
+        """The assignment to which the report belongs."""
 
     @_builtins.property
     def tries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TryReport]:
-        """The tries that finished, in the order in which they did."""
+        """The finished tries, in the order in which they finished."""
 
     @_builtins.property
     def finish(self) -> Global___ChainFinish:
@@ -291,14 +291,14 @@ class TryReport(_message.Message):
     1.
     """
     ordinal: _builtins.int
-    """The number of the try among all tries of the assignment, in the order in
-    which the runner processed them, from 1. A chain is rebuilt from its tries
+    """The position of the try among all tries of the assignment, from 1, in the
+    order in which the runner processed them. A chain is rebuilt from its tries
     in this order.
     """
     is_last: _builtins.bool
-    """The job has failed and must not be retried, whatever its `retry` says. It
-    could not be created, or the timeout of the request or of a sequence around
-    the job passed.
+    """The job has failed and must not be retried, even if its `retry` would allow
+    it: the job could not be created, or the timeout of the request or of a
+    sequence around the job has passed.
     """
     @_builtins.property
     def entry(self) -> _job_log_pb2.JobLog:
@@ -367,7 +367,7 @@ class RefusedReport(_message.Message):
     """Why the report was not stored."""
     @_builtins.property
     def assignment(self) -> Global___Assignment:
-        """The assignment that the report belongs to."""
+        """The assignment to which the report belongs."""
 
     def __init__(
         self,
@@ -401,7 +401,7 @@ class FinishRequest(_message.Message):
     """The number of jobs that are COMPLETE."""
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp:
-        """When the Job Runner finished the request. Unset: now."""
+        """When the request finished. Unset: now."""
 
     def __init__(
         self,

@@ -29,8 +29,9 @@ class RunnerReportsStub:
     """The API of a Request Manager for Job Runners, which report what happens in
     job chains.
 
-    Job Runners of this project use only Report. The other methods are those of
-    the original. Each carries one report, for runners that speak its JSON API.
+    Job Runners of this project use only Report. The other methods belong to the
+    JSON API of the original. Each carries one report of a runner that uses that
+    API.
 
     Every method can also fail with the errors that RequestManager lists for all
     methods.
@@ -73,8 +74,9 @@ class RunnerReportsServicer:
     """The API of a Request Manager for Job Runners, which report what happens in
     job chains.
 
-    Job Runners of this project use only Report. The other methods are those of
-    the original. Each carries one report, for runners that speak its JSON API.
+    Job Runners of this project use only Report. The other methods belong to the
+    JSON API of the original. Each carries one report of a runner that uses that
+    API.
 
     Every method can also fail with the errors that RequestManager lists for all
     methods.
@@ -93,7 +95,7 @@ class RunnerReportsServicer:
 
         - INVALID_ARGUMENT: the first message does not identify the runner
         (RUNNER_UNKNOWN).
-        - FAILED_PRECONDITION: the runner has opened another stream since
+        - FAILED_PRECONDITION: the runner has opened a newer stream
         (STREAM_SUPERSEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -120,8 +122,8 @@ class RunnerReportsServicer:
         one transaction.
 
         A retry is not safe. It fails with FAILED_PRECONDITION while the request is
-        SUSPENDED, but it would suspend the request again once another runner has
-        resumed it.
+        SUSPENDED. But if another runner has resumed the request in the meantime,
+        the retry suspends it again.
 
         Fails with:
 
@@ -201,8 +203,9 @@ class RunnerReports:
     """The API of a Request Manager for Job Runners, which report what happens in
     job chains.
 
-    Job Runners of this project use only Report. The other methods are those of
-    the original. Each carries one report, for runners that speak its JSON API.
+    Job Runners of this project use only Report. The other methods belong to the
+    JSON API of the original. Each carries one report of a runner that uses that
+    API.
 
     Every method can also fail with the errors that RequestManager lists for all
     methods.

@@ -30,8 +30,9 @@ class RunnerReportsStub:
     """The API of a Request Manager for Job Runners, which report what happens in
     job chains.
 
-    Job Runners of this project use only Report. The other methods are those of
-    the original. Each carries one report, for runners that speak its JSON API.
+    Job Runners of this project use only Report. The other methods belong to the
+    JSON API of the original. Each carries one report of a runner that uses that
+    API.
 
     Every method can also fail with the errors that RequestManager lists for all
     methods.
@@ -54,7 +55,7 @@ class RunnerReportsStub:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
       (RUNNER_UNKNOWN).
-    - FAILED_PRECONDITION: the runner has opened another stream since
+    - FAILED_PRECONDITION: the runner has opened a newer stream
       (STREAM_SUPERSEDED).
     """
     Finish: _grpc.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]
@@ -73,8 +74,8 @@ class RunnerReportsStub:
     one transaction.
 
     A retry is not safe. It fails with FAILED_PRECONDITION while the request is
-    SUSPENDED, but it would suspend the request again once another runner has
-    resumed it.
+    SUSPENDED. But if another runner has resumed the request in the meantime,
+    the retry suspends it again.
 
     Fails with:
 
@@ -108,8 +109,9 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
     """The API of a Request Manager for Job Runners, which report what happens in
     job chains.
 
-    Job Runners of this project use only Report. The other methods are those of
-    the original. Each carries one report, for runners that speak its JSON API.
+    Job Runners of this project use only Report. The other methods belong to the
+    JSON API of the original. Each carries one report of a runner that uses that
+    API.
 
     Every method can also fail with the errors that RequestManager lists for all
     methods.
@@ -129,7 +131,7 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
 
     - INVALID_ARGUMENT: the first message does not identify the runner
       (RUNNER_UNKNOWN).
-    - FAILED_PRECONDITION: the runner has opened another stream since
+    - FAILED_PRECONDITION: the runner has opened a newer stream
       (STREAM_SUPERSEDED).
     """
     Finish: _aio.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]  # type: ignore[assignment]
@@ -148,8 +150,8 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
     one transaction.
 
     A retry is not safe. It fails with FAILED_PRECONDITION while the request is
-    SUSPENDED, but it would suspend the request again once another runner has
-    resumed it.
+    SUSPENDED. But if another runner has resumed the request in the meantime,
+    the retry suspends it again.
 
     Fails with:
 
@@ -182,8 +184,9 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
     """The API of a Request Manager for Job Runners, which report what happens in
     job chains.
 
-    Job Runners of this project use only Report. The other methods are those of
-    the original. Each carries one report, for runners that speak its JSON API.
+    Job Runners of this project use only Report. The other methods belong to the
+    JSON API of the original. Each carries one report of a runner that uses that
+    API.
 
     Every method can also fail with the errors that RequestManager lists for all
     methods.
@@ -207,7 +210,7 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
 
         - INVALID_ARGUMENT: the first message does not identify the runner
           (RUNNER_UNKNOWN).
-        - FAILED_PRECONDITION: the runner has opened another stream since
+        - FAILED_PRECONDITION: the runner has opened a newer stream
           (STREAM_SUPERSEDED).
         """
 
@@ -238,8 +241,8 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         one transaction.
 
         A retry is not safe. It fails with FAILED_PRECONDITION while the request is
-        SUSPENDED, but it would suspend the request again once another runner has
-        resumed it.
+        SUSPENDED. But if another runner has resumed the request in the meantime,
+        the retry suspends it again.
 
         Fails with:
 

@@ -31,11 +31,11 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
     STATE_COMPLETE: _State.ValueType  # 3
     """Completed successfully."""
     STATE_FAIL: _State.ValueType  # 4
-    """Failed. A failed job is retried if it, or a sequence around it, has tries
-    left.
+    """Failed. A failed job is retried if it has retries left, or with its
+    sequence if the sequence or one around it has retries left.
     """
     STATE_RESERVED: _State.ValueType  # 5
-    """Reserved: older versions called it TIMEOUT. It is still read but never
+    """Reserved: older versions called it TIMEOUT. It is accepted but never
     written.
     """
     STATE_STOPPED: _State.ValueType  # 6
@@ -46,10 +46,11 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
 class State(_State, metaclass=_StateEnumTypeWrapper):
     """The state of a request, a job chain or a job.
 
-    A request or chain goes from PENDING to RUNNING and then to COMPLETE, FAIL or
-    STOPPED, which are final. In between it can alternate between RUNNING and
-    SUSPENDED any number of times. Jobs are never SUSPENDED: they are stopped
-    when their chain is suspended.
+    A request or chain goes from PENDING to RUNNING and then to a final state:
+    COMPLETE, FAIL or STOPPED. In between it can alternate between RUNNING and
+    SUSPENDED any number of times. A PENDING or SUSPENDED request can also be
+    stopped, and a request that is SUSPENDED for too long becomes FAIL. Jobs are
+    never SUSPENDED: they are stopped when their chain is suspended.
     """
 
 STATE_UNKNOWN: State.ValueType  # 0
@@ -61,11 +62,11 @@ STATE_RUNNING: State.ValueType  # 2
 STATE_COMPLETE: State.ValueType  # 3
 """Completed successfully."""
 STATE_FAIL: State.ValueType  # 4
-"""Failed. A failed job is retried if it, or a sequence around it, has tries
-left.
+"""Failed. A failed job is retried if it has retries left, or with its
+sequence if the sequence or one around it has retries left.
 """
 STATE_RESERVED: State.ValueType  # 5
-"""Reserved: older versions called it TIMEOUT. It is still read but never
+"""Reserved: older versions called it TIMEOUT. It is accepted but never
 written.
 """
 STATE_STOPPED: State.ValueType  # 6

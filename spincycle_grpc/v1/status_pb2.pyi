@@ -45,10 +45,10 @@ class JobStatus(_message.Message):
     started_at: _builtins.int
     """When the try started, in nanoseconds since the Unix epoch."""
     state: _state_pb2.State.ValueType
-    """The state of the job: RUNNING, except for short moments."""
+    """The state of the job: almost always RUNNING."""
     status: _builtins.str
-    """What the job reports about itself. It starts with "(retry sleep) " while
-    the job waits for its next try.
+    """What the job's `status` method returned. It starts with "(retry sleep) "
+    while the job waits for its next try.
     """
     def __init__(
         self,
@@ -131,7 +131,9 @@ class StatusFilter(_message.Message):
     request_id: _builtins.str
     """Jobs of this request. Empty: all requests."""
     order_by: _builtins.str
-    """The order of the jobs. "startTime", which is the default: oldest first."""
+    """The order of the jobs. Only "startTime" exists, and it is the default:
+    oldest first.
+    """
     def __init__(
         self,
         *,
