@@ -1,4 +1,4 @@
-"""The public names of Spin Cycle, for programs that call it and for jobs and plugins that it runs.
+"""The public names of Spin Cycle, for client programs, jobs and plugins.
 
 `Client` and `AsyncClient` create and follow requests. `Job`, `Return` and `JobTypes` are for job
 writers, `Caller` is for authentication plugins. All errors derive from `SpinCycleError`.
@@ -90,7 +90,7 @@ _MODULES = {
     "UnknownJobTypeError": "jobs",
     "package_version": "version",
 }
-"""The module of each public name. The others are in `errors`."""
+"""The modules of the public names that are not in `errors`."""
 
 
 def __getattr__(name: str) -> object:

@@ -33,7 +33,7 @@ def _hints(owner: Any) -> dict[str, Any]:
 
 
 def _hint(owner: Any, field: dataclasses.Field[Any]) -> Any:
-    """Returns the type of one field. The types of other fields may exist only for type checkers."""
+    """Returns the type of one field. Other fields are ignored: type checkers alone may know their types."""
     home = next(base for base in owner.__mro__ if field.name in inspect.get_annotations(base))
     alone = types.SimpleNamespace(__annotations__={field.name: field.type})
     try:
@@ -67,7 +67,7 @@ def required(owner: type) -> list[str]:
 
 
 def blank(owner: type[_T]) -> _T:
-    """Creates an object of a dataclass without its required fields. Other fields have their defaults."""
+    """Creates an object of a dataclass. Required fields are missing, other fields have their defaults."""
     blank_object = owner.__new__(owner)
     for field in dataclasses.fields(typing.cast(Any, owner)):
         value = _default(field)
@@ -77,7 +77,7 @@ def blank(owner: type[_T]) -> _T:
 
 
 def fill(target: Any, values: Mapping[str, Any], noun: str) -> None:
-    """Sets the fields that `values` names. Then it calls `__post_init__`, if there is one.
+    """Sets the fields that `values` contains. Then it calls `__post_init__`, if there is one.
 
     Args:
         target: An object of a dataclass, which may be frozen.
@@ -110,10 +110,10 @@ def dump(target: Any) -> bytes:
 
 
 def load(target: Any, data: bytes) -> None:
-    """Fills the fields from the bytes of `dump`. Empty bytes have no fields.
+    """Fills the fields from the bytes of `dump`. Empty bytes count as an object without fields.
 
     Raises:
-        ValueError: The bytes are not a JSON object, or a value is wrong as in `fill`.
+        ValueError: The bytes are not a JSON object, or `fill` raises it.
         TypeError: A field has an unsupported type.
     """
     try:
@@ -126,7 +126,7 @@ def load(target: Any, data: bytes) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Converts a value to types of the json module, which refuses any type left."""
+    """Converts dataclasses, bytes and tuples to JSON types. The encoder refuses all other types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in _init_fields(type(value))}
     if isinstance(value, bytes):

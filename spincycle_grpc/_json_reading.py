@@ -98,7 +98,7 @@ class FillFunctions:
             f"    raise error.inside({field.json_name!r}) from None",
         ]
         is_bytes = field.type == FieldDescriptor.TYPE_BYTES
-        # A field whose name is a Python keyword, as `try`, cannot be an attribute in source.
+        # A field whose name is a Python keyword, like `try`, cannot be an attribute in source.
         if (
             field.is_repeated
             or not (is_plain_type(field) or is_bytes)
@@ -113,7 +113,7 @@ class FillFunctions:
             is_set = [f"message.{field.name} = a2b_base64({item}, strict_mode=True)"]
         if needed == "int" or is_bytes:  # The value may be out of range or not base64.
             is_set = [f"try: {is_set[0]}", "except ValueError:", *_indented(through_function, 1)]
-        # The message is new, so default values need not be set.
+        # The message is new, so it already has the default values.
         condition = f"{item} is not None" if field.has_presence else item
         lines = [f"    if {condition}:", f"        if {item}.__class__ is {needed}:"]
         lines += [*_indented(is_set, 3), "        else:", *_indented(through_function, 3)]
@@ -141,7 +141,7 @@ class FillFunctions:
         return lambda message, value: setattr(message, name, read(value))
 
     def _struct_filler(self, field: FieldDescriptor) -> Fill:
-        """Returns the function that sets args or job data: a short one, because they fill most of a chain."""
+        """Returns the function that sets args or job data. It is fast, because they are most of a chain."""
         name, path, largest = field.name, field.json_name, self._largest
 
         def fill(message: Any, value: Any) -> None:
@@ -303,7 +303,7 @@ def _indented(lines: Iterable[str], levels: int) -> list[str]:
 
 
 def _tolerant(known: Collection[str], by_lower_case: Mapping[str, tuple[str, Fill]]) -> Fill:
-    """Returns the function that sets fields whose keys differ only in case. It ignores unknown keys."""
+    """Returns the function that reads keys with another case than the field. It ignores unknown keys."""
 
     def fill_others(message: Any, value: dict[str, Any]) -> None:
         for key, item in value.items():

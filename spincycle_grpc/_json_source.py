@@ -1,8 +1,8 @@
 """Finds the syntax error in JSON text, or the place of a value in it.
 
 A fast parser reads valid text. This scanner runs only for errors: it reports them with the words and
-offsets of the original, whose parser was Go's `encoding/json`. It has its own stack, so deep nesting
-does not recurse.
+offsets of the original, whose parser was Go's `encoding/json`. It uses its own stack, not recursion, so
+deep nesting is safe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_DEPTH = 512
 """How deep lists and objects may nest."""
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Keys and list indexes, from the outermost value in."""
+"""Keys and list indexes, from the outermost value to the innermost."""
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
@@ -28,7 +28,7 @@ _WORDS = {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}
 
 
 class JsonSyntaxError(ValueError):
-    """The text is not JSON. `offset` is the number of bytes up to and including the first wrong one."""
+    """The text is not JSON. `offset` is the position of the first wrong byte, counted from 1."""
 
     def __init__(self, problem: str, offset: int) -> None:
         super().__init__(problem)

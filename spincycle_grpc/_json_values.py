@@ -45,9 +45,9 @@ class WrongTypeError(ValueError):
 
     Attributes:
         expected: What the field accepts.
-        got: The kind of the value, as "string" or "number 1.5".
-        path: Where the value is in the JSON text: keys and list indexes as written.
-        names: The same place with the names of the fields.
+        got: The kind of the value, for example "string" or "number 1.5".
+        path: The place of the value in the JSON text: keys and list indexes as written.
+        names: The same place, with the JSON names of the fields.
     """
 
     def __init__(self, expected: str, value: object) -> None:
@@ -60,7 +60,7 @@ class WrongTypeError(ValueError):
         self.names: Path = ()
 
     def inside(self, key: str | int) -> WrongTypeError:
-        """Adds the key of the list or object that contains the value, and returns the error."""
+        """Adds the value's key or index in the list or object around it, and returns the error."""
         self.path = (key, *self.path)
         self.names = (key, *self.names)
         return self
@@ -70,7 +70,7 @@ def fill_timestamp(message: Timestamp, value: object) -> None:
     """Sets a time from RFC 3339 text. Fractional digits after the ninth are ignored.
 
     Raises:
-        WrongTypeError: The value is not such a text, or the time is outside the years 1 to 9999.
+        WrongTypeError: The value is not RFC 3339 text, or the time is outside the years 1 to 9999.
     """
     match = _TIME.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -96,7 +96,7 @@ def fill_duration(message: Duration, value: object) -> None:
     """Sets a duration from text like "1.5s".
 
     Raises:
-        WrongTypeError: The value is not such a text.
+        WrongTypeError: The value is not a duration in this form.
     """
     try:
         message.FromJsonString(value)  # type: ignore[arg-type]  # a value of another type raises too

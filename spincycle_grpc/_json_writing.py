@@ -26,7 +26,7 @@ from spincycle_grpc.v1 import json_pb2
 Write: TypeAlias = Callable[[Any], Any]
 
 _PART = 256
-"""Messages of a map or list that are converted together.
+"""How many messages of a map or list are converted together.
 
 The values of a large chain are several times as large as their JSON. Serializing them part by part keeps
 them in the processor's cache.
@@ -171,7 +171,7 @@ def _joined(begin: bytes, parts: Iterable[Any], end: bytes) -> orjson.Fragment:
 
 
 def attribute(field: FieldDescriptor) -> str:
-    """Returns the Python expression for a field of `message`. The name may be a keyword, as `try`."""
+    """Returns the Python expression for a field of `message`. The name may be a keyword, like `try`."""
     return f"getattr(message, {field.name!r})" if iskeyword(field.name) else f"message.{field.name}"
 
 

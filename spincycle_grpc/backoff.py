@@ -1,4 +1,4 @@
-"""How long to pause between attempts."""
+"""The pauses between the tries of an operation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import random
 
 
 class Backoff:
-    """The pauses between attempts: each is longer than the one before, up to a maximum.
+    """The pauses between tries: each is longer than the one before, up to a maximum.
 
     Args:
         first: The first pause, in seconds.
         longest: The longest pause, in seconds.
-        growth: Each pause is this many times the one before.
-        jitter: The largest fraction of a pause that chance takes off, from 0 to 1. It spreads
-            callers that failed at the same moment.
+        growth: The factor from each pause to the next.
+        jitter: The largest fraction by which a pause is shortened at random, from 0 to 1. It spreads
+            the retries of callers that failed at the same moment.
     """
 
     def __init__(self, first: float, longest: float, *, growth: float = 2.0, jitter: float = 0.5) -> None:
@@ -25,7 +25,7 @@ class Backoff:
         self._next = first
 
     def next(self, at_most: float = math.inf) -> float:
-        """Returns the seconds to pause before the next attempt.
+        """Returns the seconds to pause before the next try.
 
         Args:
             at_most: The longest pause that the caller can afford now, in seconds.

@@ -11,7 +11,7 @@ class Caller:
 
     Attributes:
         name: The user's name. The server stores it as the user of the requests that the caller creates.
-        roles: The roles that access lists of request specs name.
+        roles: The caller's roles. Access lists of request specs name the roles that they allow.
     """
 
     name: str = ""

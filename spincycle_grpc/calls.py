@@ -1,4 +1,7 @@
-"""The calls of a Request Manager as values, for both clients: the request, and how to read the response."""
+"""The calls of a Request Manager, for both clients: the message to send, and how to read the response.
+
+Each function checks its arguments and returns a Call. It sends nothing.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +51,10 @@ class Call(Generic[_Answer]):
 
     @property
     def max_tries(self) -> int:
-        """How often the call may be tried. It is retried only if a second try has no second effect.
+        """The maximum number of tries. It is above 1 only if a second try cannot have a second effect.
 
-        That is the case if the contract gives the method an idempotency level, or if the request carries
-        an idempotency key.
+        That is the case if the contract gives the method an idempotency level, or if the request has an
+        idempotency key.
         """
         has_key = getattr(self.request, "idempotency_key", "") != ""
         return MAX_TRIES if has_key or _has_idempotency_level(self.method) else 1
@@ -66,7 +69,7 @@ def _has_idempotency_level(method: str) -> bool:
 def create(
     request_type: str, args: Mapping[str, object] | None, idempotency_key: str | None
 ) -> Call[Request]:
-    """Creates a request. Without a key it gets a new one, so that the call can be retried."""
+    """Returns the call of Create. Without a key it gets a new one, so that the call can be retried."""
     request = _message(
         messages.CreateRequest,
         type=request_type,
@@ -77,7 +80,7 @@ def create(
 
 
 def plan(request_type: str, args: Mapping[str, object] | None) -> Call[Request]:
-    """Plans a request."""
+    """Returns the call of Plan."""
     request = _message(messages.PlanRequest, type=request_type, args=to_struct(args or {}, ""))
     return Call("Plan", request, lambda response: response.request)
 
@@ -93,7 +96,7 @@ def find(
     offset: int,
     args: Mapping[str, object] | None,
 ) -> Call[list[Request]]:
-    """Finds requests."""
+    """Returns the call of Find."""
     chosen = _message(
         RequestFilter,
         type=request_type,
@@ -109,52 +112,52 @@ def find(
 
 
 def get(request_id: str, *, with_job_chain: bool) -> Call[Request]:
-    """Returns a request."""
+    """Returns the call of Get."""
     request = _message(messages.GetRequest, request_id=request_id, omit_job_chain=not with_job_chain)
     return Call("Get", request, lambda response: response.request)
 
 
 def start(request_id: str) -> Call[None]:
-    """Starts a request."""
+    """Returns the call of Start."""
     return Call("Start", _message(messages.StartRequest, request_id=request_id), _nothing)
 
 
 def stop(request_id: str) -> Call[None]:
-    """Stops a request."""
+    """Returns the call of Stop."""
     return Call("Stop", _message(messages.StopRequest, request_id=request_id), _nothing)
 
 
 def job_chain(request_id: str) -> Call[JobChain]:
-    """Returns a job chain."""
+    """Returns the call of GetJobChain."""
     request = _message(messages.GetJobChainRequest, request_id=request_id)
     return Call("GetJobChain", request, lambda response: response.job_chain)
 
 
 def log(request_id: str) -> Call[list[JobLog]]:
-    """Returns a job log."""
+    """Returns the call of GetLog."""
     request = _message(messages.GetLogRequest, request_id=request_id)
     return Call("GetLog", request, lambda response: list(response.entries))
 
 
 def job_log(request_id: str, job_id: str) -> Call[JobLog]:
-    """Returns the newest entry of one job."""
+    """Returns the call of GetJobLog."""
     request = _message(messages.GetJobLogRequest, request_id=request_id, job_id=job_id)
     return Call("GetJobLog", request, lambda response: response.entry)
 
 
 def request_list() -> Call[list[RequestSpec]]:
-    """Lists the types of requests."""
+    """Returns the call of RequestList."""
     return Call("RequestList", messages.RequestListRequest(), lambda response: list(response.specs))
 
 
 def running(request_id: str) -> Call[RunningStatus]:
-    """Returns the running jobs."""
+    """Returns the call of Running. An empty id stands for all requests."""
     chosen = _message(StatusFilter, request_id=request_id)
     return Call("Running", messages.RunningRequest(filter=chosen), lambda response: response.status)
 
 
 def version() -> Call[str]:
-    """Returns the version of the API."""
+    """Returns the call of Version."""
     return Call("Version", messages.RequestManagerVersionRequest(), lambda response: str(response.version))
 
 
@@ -177,7 +180,7 @@ def _message(message_type: Callable[..., _Message], **fields: object) -> _Messag
 
 
 def _timestamp(time: datetime | None) -> Timestamp | None:
-    """Converts a time. One without a time zone is local time, as everywhere in Python."""
+    """Converts a time. A time without a time zone is local time, as in `datetime.astimezone`."""
     if time is None:
         return None
     try:
@@ -191,7 +194,7 @@ def _timestamp(time: datetime | None) -> Timestamp | None:
 
 
 def _as_text(name: str, value: object) -> str:
-    """Returns the text by which the server compares the value of an arg."""
+    """Returns the text with which the server compares the value of an arg."""
     if isinstance(value, str):
         return value
     return orjson.dumps(from_value(to_value(value, name))).decode()

@@ -6,7 +6,7 @@ import grpc
 import grpc.aio
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""The largest message that a client or server sends or accepts: a chain of about 200,000 jobs."""
+"""The largest message that a client or server sends or accepts. A chain of about 200,000 jobs fits."""
 
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

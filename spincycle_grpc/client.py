@@ -33,7 +33,7 @@ class Client:
     request id. UnavailableError means that the server cannot be reached, and DeadlineExceededError that it
     did not answer in time.
 
-    While the server is unavailable, the client retries each call for about a second if a second try cannot
+    While the server is unavailable, the client retries a call for about a second if a second try cannot
     have a second effect. It never retries `start`.
 
     Args:
@@ -89,9 +89,9 @@ class Client:
         Args:
             type: The name of the request spec.
             args: Names to JSON values. Whole numbers are exact up to 2^53; larger ones are refused.
-            idempotency_key: Calls of one user with the same key create one request, even from different
-                processes. The server remembers the key for one day. 1 to 255 printable ASCII characters;
-                use a random UUID, and store it before the call. None: a new key for this call.
+            idempotency_key: 1 to 255 printable ASCII characters. Calls of one user with the same key create
+                one request, even from different processes. The server remembers the key for one day. Use a
+                random UUID, and store it before the call. None: a new key for this call.
             deadline: Seconds for this call. None: the client's deadline.
 
         Returns:
@@ -101,7 +101,7 @@ class Client:
             InvalidArgumentError: The type does not exist, or the args do not fit it.
             PermissionDeniedError: The caller may not start requests of this type.
             ConflictError: The key was used with another type or other args.
-            UnavailableError, DeadlineExceededError: The request may exist nevertheless. Call again with the
+            UnavailableError, DeadlineExceededError: The request may have been created. Call again with the
                 same key, or look for it with `find`.
         """
         return self._call(calls.create(type, args, idempotency_key), deadline)
@@ -113,7 +113,7 @@ class Client:
         *,
         deadline: float | None = None,
     ) -> Request:
-        """Returns the request that `create` would create, with job chain and without id. A dry run.
+        """Returns the request that `create` would create, with job chain and without id, and stores nothing.
 
         Raises:
             InvalidArgumentError: The type does not exist, or the args do not fit it.
@@ -202,7 +202,7 @@ class Client:
         return self._call(calls.job_chain(request_id), deadline)
 
     def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
-        """Returns the finished tries of a request's jobs, by job id and try.
+        """Returns the finished tries of a request's jobs, sorted by job id and try.
 
         Raises:
             NotFoundError: The request does not exist.
@@ -218,7 +218,7 @@ class Client:
         return self._call(calls.job_log(request_id, job_id), deadline)
 
     def request_list(self, *, deadline: float | None = None) -> list[RequestSpec]:
-        """Returns the types of requests by name. Their required args come before the optional ones."""
+        """Returns the types of requests, sorted by name, each with its required args first."""
         return self._call(calls.request_list(), deadline)
 
     def running(self, request_id: str = "", *, deadline: float | None = None) -> RunningStatus:
@@ -242,8 +242,8 @@ class Client:
         Args:
             request_id: The id of the request.
             deadline: Seconds to wait. None: no limit.
-            on_change: Called with the request at first, and whenever its state or its number of finished jobs
-                changes.
+            on_change: Called with the request after the first poll, and when its state or its number of jobs
+                has changed.
 
         Returns:
             The request in its final state, without job chain.

@@ -1,4 +1,4 @@
-"""Parses and formats durations as specs and messages write them ("1h30m", "1.5s")."""
+"""Parses and formats durations as in specs and messages ("1h30m", "1.5s")."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def parse_duration(text: str, *, days: bool = False) -> int:
 def format_duration(nanoseconds: int) -> str:
     """Formats a duration, for example "1h30m0s", "30s", "1.5s", "50ms" or "0s".
 
-    A duration of one second or more has hours, minutes and seconds without leading zero parts. A shorter
-    one has the largest unit in which it is at least 1.
+    A duration of one second or more is written in hours, minutes and seconds, without leading zero parts. A
+    shorter duration is written in the largest unit in which it is at least 1.
     """
     if nanoseconds == 0:
         return "0s"

@@ -57,7 +57,7 @@ class SpinCycleError(Exception):
         status: The kind of failure.
         reason: A stable upper-case word for programs, for example "REQUEST_NOT_FOUND".
         message: One sentence for people.
-        request_id: The id of the request that the error is about. Empty: none.
+        request_id: The id of the request that the error is about. Empty: no single request.
     """
 
     status: Status = Status.UNKNOWN
@@ -73,7 +73,7 @@ class SpinCycleError(Exception):
 
 
 class InvalidArgumentError(SpinCycleError):
-    """The call is not valid, whatever the state of the system."""
+    """The call is not valid in any state of the system. Correct it before you try again."""
 
     status = Status.INVALID_ARGUMENT
 
@@ -85,7 +85,7 @@ class NotFoundError(SpinCycleError):
 
 
 class ConflictError(SpinCycleError):
-    """The call would create something that already exists and differs."""
+    """The idempotency key was already used for a request with another type, user or args."""
 
     status = Status.ALREADY_EXISTS
 
@@ -109,7 +109,7 @@ class PermissionDeniedError(SpinCycleError):
 
 
 class ResourceExhaustedError(SpinCycleError):
-    """A queue or limit of the server is full. Try again later."""
+    """A limit of the server is reached. Nothing was done. Try again later."""
 
     status = Status.RESOURCE_EXHAUSTED
 

@@ -46,7 +46,7 @@ class UnknownJobTypeError(InternalError):
 
 
 class JobFactoryError(InternalError):
-    """A job factory did not return a new job. Reason: BAD_JOB_FACTORY."""
+    """A job factory returned no job, or the same job twice. Reason: BAD_JOB_FACTORY."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="BAD_JOB_FACTORY")
@@ -77,8 +77,8 @@ class Return:
         state: COMPLETE, FAIL or, after `stop`, STOPPED. Any other state counts as a failure.
         exit: The exit code, a signed 64-bit number. 0 is success.
         error: The error in one line. Empty: no error.
-        stdout: The output. If it is very long, the runner keeps only its beginning and end.
-        stderr: The error output. If it is very long, the runner keeps only its beginning and end.
+        stdout: The output. If it is very long, the runner keeps only its beginning and its end.
+        stderr: The error output, limited like `stdout`.
 
     Characters that UTF-8 cannot encode (lone surrogates) become question marks.
 
@@ -187,13 +187,13 @@ class Job(ABC):
     def stop(self) -> Awaitable[None] | None:
         """Asks a running try to end soon with state STOPPED. An `async def` runs on the event loop.
 
-        The call can come just after `run` has started or ended. A try that has not ended ten seconds later is
-        abandoned. The default does nothing.
+        The call can come just after `run` has started or ended. A try that has not ended after the option
+        `job_runner.stop_timeout`, 10 s by default, is abandoned and is FAIL. The default does nothing.
         """
         return None
 
     def status(self) -> str:
-        """Describes in a few words what the running try does. It must return immediately."""
+        """Says in a few words what the running try does now. It must return immediately."""
         return "running"
 
 

@@ -26,7 +26,7 @@ def entry_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescript
 
 
 def enum_literals(field: FieldDescriptor) -> dict[int, str]:
-    """Returns the JSON literals of an enum field by number. Empty if JSON has the numbers."""
+    """Returns the JSON literals of an enum field by number. Empty if the JSON uses the numbers."""
     return {
         value.number: value.GetOptions().Extensions[json_pb2.json_literal]
         for value in (field.enum_type.values if field.enum_type is not None else ())

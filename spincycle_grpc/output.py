@@ -1,4 +1,4 @@
-"""Limits the output of jobs: keeps its beginning and its end, with a note for the middle."""
+"""Limits the output of jobs: keeps its beginning and its end, and replaces the middle by a note."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class OutputBuffer:
         taken = max(0, self._limit - len(self._head))
         self._head += data[:taken]
         self._tail += data[taken:]
-        if len(self._tail) > 2 * self._tail_room + 65536:  # Rarely, because moving bytes is slow.
+        if len(self._tail) > 2 * self._tail_room + 65536:  # Not at each write, because moving bytes is slow.
             del self._tail[: len(self._tail) - self._tail_room]
 
 

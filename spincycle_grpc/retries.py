@@ -13,7 +13,7 @@ DEFAULT_DEADLINE = 30.0
 """Seconds that a call may take by default, including its retries."""
 
 MAX_TRIES = 5
-"""How often a call is tried at most if a retry is safe: for about a second, while a server restarts."""
+"""The maximum number of tries of a call that is safe to retry. They take about a second."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
@@ -25,7 +25,7 @@ class Tries:
 
     Args:
         deadline: Seconds for all tries together.
-        limit: The largest number of tries.
+        limit: The maximum number of tries.
     """
 
     def __init__(self, deadline: float, limit: float) -> None:
@@ -55,6 +55,6 @@ def checked_deadline(deadline: float) -> float:
     """
     if not deadline > 0:
         raise InvalidArgumentError(
-            f"the deadline is {deadline}, must be a positive number of seconds", reason="BAD_DEADLINE"
+            f"the deadline must be a positive number of seconds, not {deadline}", reason="BAD_DEADLINE"
         )
     return min(deadline, _LONGEST_DEADLINE)

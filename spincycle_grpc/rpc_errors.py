@@ -18,7 +18,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 def error_from_rpc(error: grpc.RpcError, address: str) -> SpinCycleError:
-    """Returns the error that a failed call stands for.
+    """Returns the error of this package for a failed call.
 
     Errors of a Spin Cycle server keep their message, reason and request id. Errors of gRPC itself get
     a message that says what to do.
@@ -40,7 +40,7 @@ def error_from_rpc(error: grpc.RpcError, address: str) -> SpinCycleError:
 
 
 def _message(status: Status, details: str, address: str) -> str:
-    """Returns the message for an error of gRPC itself, whose details are written for its developers."""
+    """Returns the message for an error of gRPC itself, whose details are written for gRPC's developers."""
     if status is Status.UNAVAILABLE:
         return f"cannot reach {address}: check the address, and that a server runs there"
     if status is Status.DEADLINE_EXCEEDED:
@@ -48,8 +48,8 @@ def _message(status: Status, details: str, address: str) -> str:
     if status is Status.UNIMPLEMENTED:
         return f"{address} does not know this method: check that the server has the right kind and version"
     if status is Status.CANCELLED:
-        return f"{address} cancelled the call: it is stopping or overloaded, try again later"
-    return f"{address} answered {status.name}: {details}"
+        return f"{address} cancelled the call: the server is stopping or overloaded, try again later"
+    return f"{address} returned {status.name}: {details}"
 
 
 def _error_info(error: grpc.RpcError) -> ErrorInfo | None:

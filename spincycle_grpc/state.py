@@ -1,4 +1,4 @@
-"""The states of requests, job chains and jobs under short names."""
+"""Short names for the states of requests, job chains and jobs."""
 
 from __future__ import annotations
 

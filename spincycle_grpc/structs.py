@@ -93,7 +93,7 @@ def fill_struct(
 ) -> None:
     """Adds a mapping of JSON values to a Struct. See `to_struct` and `fill_value` for the arguments."""
     fields = struct.fields
-    for name, value in mapping.items():  # The frequent kinds first, without a path.
+    for name, value in mapping.items():  # The frequent kinds come first, because they need no path.
         if value.__class__ is str:
             fields[name].string_value = value
         elif value.__class__ is int and -LARGEST_EXACT <= value <= LARGEST_EXACT:
@@ -111,7 +111,7 @@ def fill_value(message: Value, value: Any, path: str, largest: float = math.inf,
         message: The Value.
         value: The JSON value.
         path: The value's name in errors.
-        largest: Floats must be below this. It is for parsers that turn large whole numbers into floats.
+        largest: Floats must be below this, because some parsers turn large whole numbers into floats.
         depth: The number of lists and mappings around the value.
 
     Raises:
@@ -168,7 +168,7 @@ def _fill_list(message: ListValue, items: list[object], path: str, largest: floa
 
 
 def _plain(value: object, path: str) -> object:
-    """Converts a value of a subclass or of a similar class to the class that JSON values have."""
+    """Converts a value of a subclass, a mapping or a tuple to str, int, float, dict or list."""
     for plain in (str, int, float):
         if isinstance(value, plain):
             return plain(value)

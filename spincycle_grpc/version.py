@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 API_VERSION = "1.0.12"
-"""The version of the original Spin Cycle whose API the servers have. Every HTTP response carries it."""
+"""The version of the original Spin Cycle's API that the servers implement. Every HTTP response has it."""
 
 
 def package_version() -> str:

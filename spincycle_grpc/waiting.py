@@ -1,4 +1,4 @@
-"""Polling a request until it ends: the parts that both clients share."""
+"""The parts of waiting for the end of a request that both clients share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_final(request: Request) -> bool:
 
 
 class PollSchedule:
-    """The deadline of one wait, and the pauses between its polls. The wait starts now.
+    """The deadline of one wait, and the pauses between its polls. The wait starts with the constructor.
 
     Args:
         request_id: The id of the request.
@@ -63,7 +63,7 @@ class PollSchedule:
         self._was_seen = True
 
     def next_pause(self) -> float:
-        """Returns the seconds until the next poll. The first pauses are short, for short requests.
+        """Returns the seconds until the next poll. Pauses grow, so that short requests are seen to end soon.
 
         Raises:
             DeadlineExceededError: The wait's deadline has passed. Reason: WAITED_TOO_LONG.
@@ -78,7 +78,8 @@ class PollSchedule:
 
     def _too_long(self) -> DeadlineExceededError:
         return DeadlineExceededError(
-            f"request {self._request_id} has not ended within {self._deadline:g} seconds: it still runs",
+            f"request {self._request_id} has not ended within {self._deadline:g} seconds: "
+            "it continues, so wait again or stop it",
             reason="WAITED_TOO_LONG",
             request_id=self._request_id,
         )

@@ -1,7 +1,7 @@
 """The JSON codec: it converts messages to and from the JSON of the original Spin Cycle.
 
-Descriptors and the field options of `json.proto` define the JSON of each message. No message has code of
-its own. docs/wire-format.md has the rules.
+Descriptors and the options of `json.proto` define the JSON of each message. There is no code for single
+messages. docs/wire-format.md has the rules.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from spincycle_grpc.errors import InvalidArgumentError
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
 
 _ORJSON_LARGEST = 2.0**63
-"""orjson parses whole numbers from here on as floats."""
+"""orjson parses whole numbers from 2^63 on as floats."""
 
 _LONGEST_INTEGER = 400
-"""Digits of a whole number that are parsed. More digits fit neither a field nor a double."""
+"""Characters of a whole number that are parsed. A longer number fits neither a field nor a double."""
 
 _LONGEST_SHOWN = 40
 """Bytes of a number that an error message shows."""
@@ -178,9 +178,9 @@ def _wrong_type(error: WrongTypeError, data: bytes) -> InvalidArgumentError:
     try:
         source = locate(data, error.path)
         offset = source.start + 1 if got in ("object", "array") else source.end
-        if got.startswith("number "):  # As the text has it.
+        if got.startswith("number "):  # As written in the text.
             got = "number " + data[source.start : source.end][:_LONGEST_SHOWN].decode()
-    except LookupError:  # The path has a key that was not Unicode.
+    except LookupError:  # The path has a key that was not valid Unicode.
         offset = 0
     field = ".".join(str(name) for name in error.names)
     return InvalidArgumentError(

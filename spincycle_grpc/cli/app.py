@@ -41,7 +41,7 @@ Exit status:
 
 
 class _Commands(click.Group):
-    """The subcommands. Each is imported when it is used, so that the others cost no time."""
+    """The subcommands. Each is imported only when it is used, so that `spinc` starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -96,7 +96,7 @@ class _Commands(click.Group):
 
 
 def _tolerate_any_text() -> None:
-    """Escapes text that the encoding of the terminal lacks, instead of failing."""
+    """Escapes characters that the encoding of the terminal does not have, instead of failing."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     for stream in (sys.stdout, sys.stderr):
@@ -133,6 +133,6 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Runs `spinc` with the arguments of the process. `spinc --help` explains the exit status."""
-    # Messages of gRPC's core are for its developers. grpc reads the variable when it is imported.
+    # Log messages of gRPC's core do not help users. grpc reads the variable when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     cli(prog_name="spinc")

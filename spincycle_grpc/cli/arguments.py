@@ -1,4 +1,4 @@
-"""The args of a request on the command line, and prompts for missing ones."""
+"""Parses the args of a request on the command line, and prompts for missing args."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def parse_words(words: Iterable[str]) -> dict[str, object]:
 
 
 def can_ask() -> bool:
-    """Whether a person can answer. Prompts go to standard error: standard output may be a file."""
+    """Whether a user can answer prompts. They go to standard error, because standard output may be a file."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def ask_for_missing(spec: RequestSpec, args: dict[str, object]) -> None:
     """Prompts for missing args, required ones first, and adds the answers.
 
-    If some args are given and all required ones are among them, there is no prompt: the optional ones get
+    If at least one arg and all required args are given, there is no prompt: the missing optional args get
     their defaults.
 
     Args:
@@ -57,7 +57,7 @@ def ask_for_missing(spec: RequestSpec, args: dict[str, object]) -> None:
 
 
 def _ask(arg: RequestArg, args: dict[str, object]) -> None:
-    """Prompts for one arg until the answer is valid. An empty answer leaves out an optional arg."""
+    """Prompts for one arg until the answer is valid. An empty answer means: leave an optional arg out."""
     while True:
         answer = _answer(_question(arg))
         if not answer:

@@ -15,7 +15,7 @@ _LOG_SHARE = 10
 
 
 class JobCounts:
-    """Counts the jobs of one request. It fetches the log rarely, because a log can be large.
+    """Counts the jobs of one request. It does not fetch the log on each refresh, because a log can be large.
 
     Args:
         client: Calls the server.

@@ -7,13 +7,13 @@ import click
 from spincycle_grpc.errors import SpinCycleError, Status
 
 OTHER = 5
-"""The exit status of any other failure."""
+"""The exit status of failures that have no exit status of their own."""
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as in shells."""
 
 BROKEN_PIPE = 141
-"""The exit status when the reader of the output has closed it, as in shells."""
+"""The exit status when the reader of the output has closed the pipe, as in shells."""
 
 _REFUSED = 3
 _TRY_LATER = 4

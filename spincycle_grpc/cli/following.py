@@ -74,11 +74,11 @@ def _follow_live(client: Client, request: Request) -> Request:
         TimeElapsedColumn(),
     )
     counts = JobCounts(client, request.id)
-    # The bar disappears at the end. A line with the final state replaces it.
+    # The bar disappears at the end. The caller then prints the final state.
     with Progress(*columns, console=Console(), transient=True) as progress:
         task = progress.add_task(_name(request), total=request.total_jobs, counts="")
         for seen in client.watch(request.id):
-            # The counts are optional. If the server is unavailable, polling the request reports it.
+            # Without the counts, the bar is still useful. If the server stays away, `watch` raises the error.
             with contextlib.suppress(SpinCycleError):
                 counts.refresh()
             progress.update(task, total=seen.total_jobs, completed=seen.finished_jobs, counts=counts.text())

@@ -42,7 +42,7 @@ def one_line(text: str) -> str:
 
 
 def show(line: str = "") -> None:
-    """Prints a printable line. Its colors are removed for files, and if NO_COLOR is set."""
+    """Prints a printable line. It has no colors if the output is a file, or if NO_COLOR is set."""
     click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
 
 
@@ -83,13 +83,13 @@ def cell_width(text: str) -> int:
 
 
 def paint(text: str) -> str:
-    """Returns a colored text if the text is the name of a state, else the text itself."""
+    """Colors a text that is the name of a state. Returns other texts unchanged."""
     color = _COLORS.get(text)
     return click.style(text, fg=color) if color else text
 
 
 def state_name(state: int) -> str:
-    """Returns the name of a state. A state that only newer servers have is shown as its number."""
+    """Returns the name of a state, or the number of a state that only newer servers know."""
     try:
         return State(state).name
     except ValueError:

@@ -63,7 +63,7 @@ class _Seconds(click.ParamType[float]):
 
 
 def client_options(command: _Command) -> _Command:
-    """Adds the common options to a command. A value after a subcommand overrides one before it."""
+    """Adds the common options to a command. An option after the subcommand overrides one before it."""
     for option in (
         click.option(
             "--deadline",
@@ -102,4 +102,4 @@ def _keep(context: click.Context, option: click.Parameter, value: object) -> Non
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
-"""Passes the Settings to a command's function as its first argument."""
+"""A decorator that passes the Settings to a command's function as its first argument."""

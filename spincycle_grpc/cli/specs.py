@@ -1,4 +1,4 @@
-"""Types of requests: finding one, and describing its args."""
+"""Finds a type of request by name, and describes its args."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_spec(client: Client, name: str) -> RequestSpec | None:
 
 
 def is_required(arg: RequestArg) -> bool:
-    """Whether a request must have the arg."""
+    """Whether the caller must give the arg."""
     return arg.type == ARG_TYPE_REQUIRED
 
 
@@ -27,7 +27,7 @@ def default_text(arg: RequestArg) -> str:
 
 
 def usage(spec: RequestSpec) -> str:
-    """Returns the args as in `required [optional=default]`."""
+    """Returns the args in the form `required [optional=default]`."""
     return " ".join(
         arg.name if is_required(arg) else f"[{arg.name}={default_text(arg)}]" for arg in spec.args
     )

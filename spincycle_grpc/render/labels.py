@@ -1,4 +1,4 @@
-"""The labels of jobs and sequences in all renderings."""
+"""The labels of jobs and sequences, the same in all formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST_VALUE = 60
 
 
 def is_noop(job: Job) -> bool:
-    """Whether a job only joins other jobs."""
+    """Whether a job only connects other jobs."""
     return job.name == job.type == "noop" and not job.bytes
 
 

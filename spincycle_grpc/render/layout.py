@@ -38,8 +38,8 @@ class Step(NamedTuple):
 class Layout:
     """A chain as a tree of sequences.
 
-    The first job of a sequence stands for the sequence, and is not an item in it. Chains of the original do
-    not say which sequence contains which. Their sequences are shown side by side.
+    The first job of a sequence represents the sequence, and is not an item in it. Chains of the original do
+    not say which sequence contains which, so their sequences are shown side by side.
 
     Args:
         chain: The chain. It must not change while the layout is in use.
@@ -75,7 +75,7 @@ class Layout:
         return order
 
     def _put(self, job_id: str) -> None:
-        """Adds a job to its sequence. Adds a new sequence to the one around it."""
+        """Adds a job to its sequence. The first job of a sequence adds the sequence to the one around it."""
         if job_id in self._inside:
             return
         item = job_id

@@ -26,7 +26,7 @@ def to_mermaid(chain: JobChain) -> str:
 
 
 def _name(job_id: str) -> str:
-    # The prefix avoids Mermaid's keywords, as `end`.
+    # With the prefix, an id is never a Mermaid keyword like `end`.
     return f"job_{job_id}"
 
 
@@ -37,5 +37,5 @@ def _box(job: Job) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Returns quoted text. Characters that may have a meaning become character codes."""
+    """Returns quoted text. Characters that may have a meaning in Mermaid become character codes."""
     return '"' + "".join(c if c.isalnum() or c in _SAFE else f"#{ord(c)};" for c in text) + '"'

@@ -41,7 +41,7 @@ def _heading(chain: JobChain) -> str:
         words.append(f"request {plain(chain.request_id)}")
     if chain.timeout:
         words.append(f"timeout {plain(chain.timeout)}")
-    return f"{', '.join(words)} (each follows the line above, or what its arrow names)"
+    return f"{', '.join(words)} (a job follows the job on the line above it, or the jobs after its <-)"
 
 
 def _line(step: Step, parents: Sequence[str], above: str) -> str:

@@ -17,7 +17,7 @@ _FORMATS = ("tree", "dot", "mermaid", "json", "svg")
 
 
 @click.command("graph")
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("request")
 @click.argument("words", metavar="[ARG=VALUE | ARG:=JSON]...", nargs=-1)
 @click.option(
@@ -37,7 +37,7 @@ _FORMATS = ("tree", "dot", "mermaid", "json", "svg")
 def graph_command(
     directory: Path, request: str, words: tuple[str, ...], output_format: str, jobs: str | None
 ) -> None:
-    """Print the job chain of REQUEST, built from the specs in DIRECTORY.
+    """Print the job chain of REQUEST, built from the specs in DIR.
 
     The job factory creates the jobs, but no job runs.
     """

@@ -34,7 +34,9 @@ class _Time(click.ParamType[datetime]):
             )
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} must be a time like 2026-11-23T15:47:18Z, or a time ago like 2h30m", param, ctx
+                f"{value!r} must be a time like 2026-11-23T15:47:18Z, or a duration before now like 2h30m",
+                param,
+                ctx,
             )
 
 
@@ -88,7 +90,8 @@ def command(
 ) -> None:
     """List requests that match all options, newest first.
 
-    TIME is a date, a date with time, or a time ago: 2026-11-23, 2026-11-23T15:47:18Z, 2h30m.
+    TIME is a date, a date with a time, or a duration before now: 2026-11-23, 2026-11-23T15:47:18Z, 2h30m.
+    A TIME without a time zone is local time.
     """
     if offset and not limit:
         raise click.UsageError("--offset needs a --limit above 0")

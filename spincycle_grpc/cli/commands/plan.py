@@ -55,7 +55,7 @@ def _draw(chain: JobChain, output_format: str) -> str:
 
 
 def _show_drawing(text: str) -> None:
-    """Prints a drawing. On a terminal only its printable characters are printed as they are."""
+    """Prints a drawing. On a terminal, characters that are not printable are escaped."""
     if sys.stdout.isatty():
         text = "".join(f"{line}\n" for line in printable_lines(text))
     click.echo(text, nl=False)

@@ -22,7 +22,8 @@ _HEADINGS = ("REQUEST", "TYPE", "JOBS", "JOB", "NAME", "TRY", "FOR", "STATUS")
 def command(settings: Settings, request_id: str | None) -> None:
     """List the running jobs of all requests or of one, oldest first.
 
-    JOBS shows the finished jobs and all jobs of the request. FOR shows how long the try has run.
+    JOBS shows how many of the request's jobs are COMPLETE, and how many it has. FOR shows how long the
+    current try has run.
     """
     with settings.client() as client:
         status = client.running(request_id or "")

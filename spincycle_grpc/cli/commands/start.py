@@ -27,7 +27,7 @@ from spincycle_grpc.wire import encode
 @click.option(
     "--idempotency-key",
     metavar="KEY",
-    help="Start only one request, even if you repeat the command with this KEY within a day.",
+    help="Create only one request, even if you repeat the command with this KEY within a day.",
 )
 @client_options
 @pass_settings
@@ -37,7 +37,7 @@ def command(
     """Create and start a request, and print its id.
 
     ARG=VALUE sets an arg to text. ARG:=JSON sets it to a JSON value, for example a list, a number or true.
-    On a terminal, spinc asks for missing args.
+    On a terminal, spinc asks for args if required args are missing or no arg is given.
     """
     args = parse_words(words)
     with settings.client() as client:
@@ -47,7 +47,7 @@ def command(
             created = client.create(request, args, idempotency_key=idempotency_key)
         except KeyboardInterrupt as error:
             raise Failure(
-                "interrupted: the request may exist, look for it with spinc find", INTERRUPTED
+                "interrupted: the request may exist, look for it with: spinc find", INTERRUPTED
             ) from error
         if wait:
             _wait(client, created, settings)
