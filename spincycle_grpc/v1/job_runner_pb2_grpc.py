@@ -99,8 +99,9 @@ class JobRunnerServicer:
     def ResumeJobChain(self, request, context):
         """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-        Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
-        are not valid.
+        Fails like NewJobChain, with INVALID_ARGUMENT, FAILED_PRECONDITION,
+        RESOURCE_EXHAUSTED or UNAVAILABLE. INVALID_ARGUMENT can also mean that the
+        counters are not valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,8 +55,9 @@ class JobRunnerStub:
     ResumeJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]
     """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-    Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
-    are not valid.
+    Fails like NewJobChain, with INVALID_ARGUMENT, FAILED_PRECONDITION,
+    RESOURCE_EXHAUSTED or UNAVAILABLE. INVALID_ARGUMENT can also mean that the
+    counters are not valid.
     """
     StartJobChains: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]
     """Starts several job chains, new and suspended ones. Each chain succeeds or
@@ -108,8 +109,9 @@ class JobRunnerAsyncStub(JobRunnerStub):
     ResumeJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.ResumeJobChainRequest, _job_runner_pb2.ResumeJobChainResponse]  # type: ignore[assignment]
     """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-    Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
-    are not valid.
+    Fails like NewJobChain, with INVALID_ARGUMENT, FAILED_PRECONDITION,
+    RESOURCE_EXHAUSTED or UNAVAILABLE. INVALID_ARGUMENT can also mean that the
+    counters are not valid.
     """
     StartJobChains: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StartJobChainsRequest, _job_runner_pb2.StartJobChainsResponse]  # type: ignore[assignment]
     """Starts several job chains, new and suspended ones. Each chain succeeds or
@@ -170,8 +172,9 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_runner_pb2.ResumeJobChainResponse, _abc.Awaitable[_job_runner_pb2.ResumeJobChainResponse]]:
         """Resumes a suspended job chain. Otherwise it behaves like NewJobChain.
 
-        Fails like NewJobChain. INVALID_ARGUMENT can also mean that the counters
-        are not valid.
+        Fails like NewJobChain, with INVALID_ARGUMENT, FAILED_PRECONDITION,
+        RESOURCE_EXHAUSTED or UNAVAILABLE. INVALID_ARGUMENT can also mean that the
+        counters are not valid.
         """
 
     @_abc_1.abstractmethod
