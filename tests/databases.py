@@ -295,7 +295,7 @@ class SharedServers:
 
     @contextlib.contextmanager
     def migrated(self, kind: str, directory: Path) -> Iterator[str]:
-        """Lends an empty database with the present schema; returns its URL.
+        """Lends an empty database with the current schema. Yields its URL.
 
         A database of MariaDB or PostgreSQL is emptied and lent again, because creating tables takes most of
         the time of a short test.

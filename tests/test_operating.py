@@ -32,7 +32,7 @@ SHOWN_OTHERWISE = {
     "server.cors_origins": "none",
     "server.grpc": "the HTTP address, with its port plus 10",
 }
-"""What the page says of options whose default is computed or empty."""
+"""The page's texts for options whose default is computed or empty."""
 
 
 def documented_defaults() -> dict[str, str]:

@@ -146,7 +146,9 @@ class TestRun:
             ("/", 126, "Permission denied"),
         ],
     )
-    def test_what_cannot_be_run_fails(self, run_all: RunAll, cmd: str, code: int, reason: str) -> None:
+    def test_a_command_that_cannot_be_run_fails(
+        self, run_all: RunAll, cmd: str, code: int, reason: str
+    ) -> None:
         assert run_all(new_command(cmd).run({})) == Return(State.FAIL, code, f"cannot run {cmd}: {reason}")
 
     def test_it_reads_nothing(self, run_all: RunAll) -> None:
@@ -162,7 +164,7 @@ class TestRun:
         assert "bytes cut out" in stdout
         assert len(stdout) <= 10_000
 
-    def test_what_it_leaves_behind_is_not_waited_for(
+    def test_processes_that_it_leaves_behind_are_not_waited_for(
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
     ) -> None:
         job = script("sleep 600 &\necho $! > left; echo out")
@@ -202,7 +204,7 @@ class TestStop:
         assert (ended.state, ended.exit) == (State.STOPPED, 137)
         run_all(until(lambda: not any(lives(pid) for pid in pids(tmp_path / "pids"))))
 
-    def test_stop_kills_what_outlives_the_command(
+    def test_stop_kills_processes_that_outlive_the_command(
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
     ) -> None:
         job = script(
@@ -240,7 +242,7 @@ class TestStop:
 
         assert run_all(stop_late()) == Return()
 
-    def test_a_run_that_is_given_up_leaves_no_process(
+    def test_a_cancelled_run_leaves_no_process(
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
     ) -> None:
         async def give_up() -> None:

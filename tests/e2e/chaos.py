@@ -211,7 +211,7 @@ class Users:
         self._http.close()
 
     def create(self, kind: Kind, patience: float) -> None:
-        """Calls Create once. If the call gets no answer, the request may exist nevertheless.
+        """Calls Create once. If the call gets no answer, the request may still exist.
 
         If the user stops requests of this kind, the stop follows after `patience` seconds.
         """

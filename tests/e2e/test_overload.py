@@ -42,7 +42,7 @@ def all_complete(http: httpx.Client, ids: list[str]) -> bool:
     return all(found[one] == State.COMPLETE for one in ids)
 
 
-def test_waiting_requests_are_dispatched_as_a_full_runner_gets_free(
+def test_pending_requests_are_dispatched_when_a_full_runner_has_room(
     tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
     # Only the ends of chains can trigger the next dispatch: the resume interval is an hour.

@@ -33,7 +33,9 @@ class RecordingTransport(asyncio.Transport):
     ],
     ids=["small body", "two parts", "largest joined", "large body", "after 100 Continue", "answer to HEAD"],
 )
-def test_what_is_written_together(has_body: bool, parts: list[bytes], written: list[bytes]) -> None:
+def test_a_head_is_written_together_with_a_small_body(
+    has_body: bool, parts: list[bytes], written: list[bytes]
+) -> None:
     transport = RecordingTransport()
     answer = AnswerTransport(transport, lambda: None, has_body=has_body)
     for part in parts:

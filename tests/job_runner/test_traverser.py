@@ -93,7 +93,7 @@ class Bench:
         return self.jobs[job_id.name]
 
     def start(self, *, is_claimed: bool = True) -> None:
-        """Starts the chain, and says that its assignment stands, together with the first reports."""
+        """Starts the chain, and confirms its assignment together with its first reports."""
         self.traverser.start(self.ended.set)
         if is_claimed and self._assignment.epoch:
             batch = self.outbox.take()
@@ -110,7 +110,7 @@ class Bench:
         await self.until(lambda: set(names) <= {name for name, run in self.runs.items() if not run.done()})
 
     async def is_quiet(self) -> None:
-        """Lets everything happen that can happen by itself."""
+        """Waits until everything that needs no further event has happened."""
         for _ in range(50):
             await asyncio.sleep(0.001)
 

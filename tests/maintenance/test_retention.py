@@ -78,7 +78,7 @@ def rows(url: str) -> dict[str, int]:
 
 
 class Told:
-    """What `prune` tells of its transactions."""
+    """Records the calls of the progress callback of `prune`."""
 
     def __init__(self) -> None:
         self.requests: list[int] = []

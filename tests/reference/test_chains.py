@@ -23,7 +23,7 @@ BUILT_HERE = [case for case in CASES if "'noop'" in case.get("response", {}).get
 """The sequence noop is built in, as the original's documentation says, though the original has none."""
 
 CALLERS_FAULT = ("required arg", "cannot find definition", "invalid 'each:'", "'if")
-"""What is the caller's fault here and thus a 400, where the original says 500."""
+"""Errors that are the caller's fault, so they are 400 here, where the original answers 500."""
 
 
 def name_of(case: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ async def test_a_suspended_request_is_stopped_at_once(store: Store, stops: Stops
     assert await store.suspended_requests(10) == []
 
 
-async def test_a_running_request_is_noted_as_stopped_before_its_runner_is_told(
+async def test_a_stop_is_committed_before_the_runner_is_told(
     store: Store, stops: Stops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = await create(store)

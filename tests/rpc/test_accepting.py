@@ -28,7 +28,7 @@ from tests.rpc.servers import REQUEST_MANAGER, rpc_error, serving
 
 CALLS = 64
 ROUNDS = 5
-"""A slow machine may need several rounds until many calls arrive while the event loop stands still."""
+"""A slow machine may need several rounds until many calls arrive while the event loop is blocked."""
 
 
 class Servicer:
@@ -80,7 +80,7 @@ async def served() -> AsyncIterator[tuple[Servicer, GrpcServer, str]]:
 
 
 async def begun_together(servicer: Servicer, address: str) -> int:
-    """Lets many calls arrive while the event loop stands still. Returns the most that begin in one turn."""
+    """Makes many calls arrive while the event loop is blocked. Returns the most that begin in one turn."""
     with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(1) as thread:
         stub = RequestManagerStub(channel)
 

@@ -50,7 +50,7 @@ class Manager:
 
 
 class SlowManager:
-    """Answers creates when a test lets it."""
+    """Answers Create calls when the test sets `may_end`."""
 
     def __init__(self) -> None:
         self.has_begun = asyncio.Event()

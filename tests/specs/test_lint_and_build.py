@@ -23,7 +23,7 @@ SEQUENCES = ("s1", "s2", "s3")
 VALUES = ("p", "q")
 
 THE_CALLERS_FAULT = {"BAD_EACH", "BAD_IF", "TOO_MANY_JOBS"}
-"""What depends on the values of args, which no linter knows: `each` over what is no list."""
+"""Errors that depend on the values of args, which no linter knows, such as `each` over a string."""
 
 MISSING = {"MISSING_ARG", "ARG_CIRCLE"}
 

@@ -234,7 +234,7 @@ def test_exact_numbers_are_accepted_up_to_the_limit(number: float) -> None:
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, MAX_DEPTH + 1, 900, 200_000])
-def test_args_that_nest_too_deep_are_refused(levels: int) -> None:
+def test_args_that_nest_too_deeply_are_refused(levels: int) -> None:
     text = b'{"args":{"a":' + b"[" * levels + b"]" * levels + b"}}"
     if levels == MAX_DEPTH:
         wire.decode(text, request_manager_pb2.CreateRequest)

@@ -92,7 +92,7 @@ def nanoseconds(time: Timestamp) -> int:
 
 
 def matches(row: Row, wanted: RequestFilter) -> bool:
-    """Whether a filter lets a row through, in the words of the contract."""
+    """Whether a row matches a filter, as the contract defines it."""
     return (
         (not wanted.type or row.type == wanted.type)
         and (not wanted.states or row.state in wanted.states)
@@ -122,7 +122,7 @@ def expected(rows: list[Row], wanted: RequestFilter) -> list[str]:
 
 @st.composite
 def filters(draw: st.DrawFn) -> RequestFilter:
-    """Filters that let through much, little or nothing."""
+    """Filters with many, few or no matches."""
     wanted = RequestFilter(
         type=draw(st.sampled_from(["", "", *TYPES, "nosuch", "naṗ", "n\0p", "n" * 200])),
         states=draw(st.lists(st.sampled_from([*State, 99, -1]), max_size=4)),
@@ -179,7 +179,7 @@ def found_ids(connection: Connection, wanted: RequestFilter) -> list[str]:
 def test_finds_return_the_same_as_a_slow_model(
     filled: Connection, few: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With few rows in a block, and few that are few, all ways to read are gone on 400 requests."""
+    """Small values of BLOCK and FEW make 400 requests enough to use every way to read."""
     monkeypatch.setattr(finding, "FEW", few)
     monkeypatch.setattr(finding, "BLOCK", block)
 

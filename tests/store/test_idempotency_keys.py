@@ -28,7 +28,7 @@ def a_key(key: str = SECRET, body: bytes = b"body", caller: str = "finch") -> Id
 
 
 async def create_under(store: Store, key: IdempotencyKey | None) -> str:
-    """Makes a request under a key, or finds the one that was made; returns its id."""
+    """Creates a request with a key, or finds the request that the key created. Returns its id."""
     made = a_request()
     request = CreateRequest(type=made.type, idempotency_key=SECRET)
     try:
