@@ -101,7 +101,7 @@ def fill_duration(message: Duration, value: object) -> None:
     try:
         message.FromJsonString(value)  # type: ignore[arg-type]  # a value of another type raises too
     except (ValueError, TypeError, AttributeError):
-        raise WrongTypeError("duration in seconds, as 1.5s", value) from None
+        raise WrongTypeError("duration in seconds, for example 1.5s", value) from None
 
 
 def scalar_reader(field: FieldDescriptor) -> Callable[[Any], Any]:

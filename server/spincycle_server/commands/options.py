@@ -10,7 +10,11 @@ import click
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = {
-    "http": click.option("--http", metavar="HOST:PORT", help="Address of the HTTP endpoint."),
+    "http": click.option(
+        "--http",
+        metavar="HOST:PORT",
+        help="Address of the HTTP endpoint. Default: 127.0.0.1:32308; for a Job Runner 127.0.0.1:32307.",
+    ),
     "grpc": click.option(
         "--grpc", metavar="HOST:PORT", help="Address of the gRPC endpoint. Default: the HTTP port plus 10."
     ),
@@ -24,7 +28,9 @@ _OPTIONS = {
         help="Job factory to ask before the installed ones and the built-in one.",
     ),
     "rm": click.option(
-        "--rm", metavar="HOST:PORT", help="gRPC address of the Request Manager. Default: 127.0.0.1:32318."
+        "--rm",
+        metavar="HOST:PORT,...",
+        help="gRPC addresses of the Request Managers, separated by commas. Default: 127.0.0.1:32318.",
     ),
 }
 
