@@ -42,8 +42,8 @@ STOP_LIMIT = 40.0
 def demo_command(config: str | None, once: bool, http: str | None, grpc: str | None, db: str | None) -> None:
     """Serve the example specs and follow one request; then serve until Ctrl-C.
 
-    Requests are kept in spincycle.db in the current directory, and the server's log goes to spincycle.log.
-    CONFIG is a YAML file with server options.
+    The server stores requests in spincycle.db and writes its log to spincycle.log, both in the current
+    directory. CONFIG is a YAML file of server options.
 
     Exit status: 0 if the request completed, 1 if it or the server failed, 2 for wrong usage.
     """

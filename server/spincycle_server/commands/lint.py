@@ -31,8 +31,8 @@ from spincycle_server.specs.problems import Problem, Severity
 def lint_command(directory: Path, warnings: bool, strict: bool, output_format: str, jobs: str | None) -> None:
     """Check the request specs in DIR and its subdirectories.
 
-    Exit status: 0 if there are no errors (with --strict, no warnings either), 1 if there are,
-    2 if DIR or the job factory cannot be loaded.
+    Exit status: 0 if there are no errors and, with --strict, no warnings; 1 if there are some; 2 if DIR or
+    the job factory cannot be loaded.
     """
     files = read_spec_files(directory)
     specs, problems = check_specs(files, knows_job_type(find_factory(jobs)) if jobs else None)

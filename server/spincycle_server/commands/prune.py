@@ -42,15 +42,15 @@ class _Age(click.ParamType[int]):
     metavar="DURATION",
     type=_Age(),
     required=True,
-    help="Minimum age of the requests to delete, such as 90d or 36h, by the clock of the database.",
+    help="Delete requests that ended longer ago than this by the database's clock, for example 90d or 36h.",
 )
 @click.option("--dry-run", is_flag=True, help="Print how many requests would be deleted, and delete none.")
 @server_options("db")
 def prune_command(config: str | None, older_than: int, dry_run: bool, db: str | None) -> None:
     """Delete requests that ended long ago, with their job chains, logs and args.
 
-    Only requests in state COMPLETE, FAIL or STOPPED are deleted. It is safe while servers run, and you can
-    interrupt it and run it again.
+    Only requests in state COMPLETE, FAIL or STOPPED are deleted. The command is safe to run while servers
+    run, and again after an interruption.
 
     CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
 
@@ -131,7 +131,7 @@ def _progress_lines(total: int) -> Callable[[int], None]:
 
 @contextlib.contextmanager
 def _interruption() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM arrived. A second signal interrupts at once."""
+    """Yields a function that tells whether SIGINT or SIGTERM arrived. The second raises KeyboardInterrupt."""
     has_arrived = False
 
     def note(number: int, frame: FrameType | None) -> None:

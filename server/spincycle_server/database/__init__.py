@@ -1,1 +1,1 @@
-"""How the server talks to a database. This room knows no table."""
+"""How the server talks to a database. This package knows no table."""

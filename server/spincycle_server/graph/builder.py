@@ -1,4 +1,4 @@
-"""The chain builder: the entry point of this room for the rest of the server."""
+"""The chain builder: the entry point of this package for the rest of the server."""
 
 from __future__ import annotations
 
