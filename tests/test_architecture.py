@@ -28,7 +28,7 @@ ALLOWED = {
     "specs": set(),
     "store": {"database", "callback_throttle"},
 }  # fmt: skip
-"""The rooms and single modules of the server that each room may import, besides itself."""
+"""The packages and single modules of the server that each package may import, besides itself."""
 
 ALLOWED_MODULES = {
     "__main__": {"grpc_settings"},
@@ -44,16 +44,16 @@ ALLOWED_MODULES = {
     "request_ids": set(),
     "spec_files": {"specs"},
 }
-"""The rooms and single modules of the server that each single module may import."""
+"""The packages and single modules of the server that each single module may import."""
 
-KNOW_ALL_ROOMS = {"app", "commands"}
-"""The rooms that may import all others."""
+KNOW_ALL_PACKAGES = {"app", "commands"}
+"""The packages that may import all others."""
 
 CLIENT_PACKAGES = {"click", "google", "grpc", "orjson", "rich"}
 """The third-party packages that spincycle_grpc may import, because `pip install .` installs no others."""
 
 PURE = ("specs", "graph", "chain")
-"""The rooms that do no I/O."""
+"""The packages that do no I/O."""
 
 IMPURE_MODULES = {"asyncio", "grpc", "sqlalchemy", "socket", "subprocess", "threading"}
 
@@ -85,18 +85,18 @@ def imports_below(directory: Path) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(REPOSITORY)), name
 
 
-@pytest.mark.parametrize("room", sorted(ALLOWED))
-def test_a_room_imports_only_the_rooms_that_it_may_import(room: str) -> None:
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_a_package_imports_only_the_packages_that_it_may_import(package: str) -> None:
     wrong = [
         f"{path} imports {name}"
-        for path, name in imports_below(SERVER / room)
-        if name.startswith("spincycle_server.") and name.split(".")[1] not in ALLOWED[room] | {room}
+        for path, name in imports_below(SERVER / package)
+        if name.startswith("spincycle_server.") and name.split(".")[1] not in ALLOWED[package] | {package}
     ]
     assert not wrong
 
 
 @pytest.mark.parametrize("module", sorted(ALLOWED_MODULES))
-def test_a_single_module_imports_only_the_rooms_that_it_may_import(module: str) -> None:
+def test_a_single_module_imports_only_the_packages_that_it_may_import(module: str) -> None:
     imported = {
         name.split(".")[1]
         for name in imports_of(SERVER / f"{module}.py")
@@ -109,11 +109,11 @@ def test_the_rules_have_no_cycle() -> None:
     assert list(TopologicalSorter({**ALLOWED, **ALLOWED_MODULES}).static_order())
 
 
-@pytest.mark.parametrize("room", PURE)
-def test_the_core_does_no_io(room: str) -> None:
+@pytest.mark.parametrize("package", PURE)
+def test_the_core_does_no_io(package: str) -> None:
     wrong = [
         f"{path} imports {name}"
-        for path, name in imports_below(SERVER / room)
+        for path, name in imports_below(SERVER / package)
         if name.split(".")[0] in IMPURE_MODULES
     ]
     assert not wrong
@@ -148,7 +148,7 @@ def test_the_client_package_imports_only_its_own_dependencies() -> None:
     assert not wrong
 
 
-def test_every_room_and_module_of_the_server_has_a_rule() -> None:
-    rooms = {path.parent.name for path in SERVER.glob("*/__init__.py")}
-    assert rooms - KNOW_ALL_ROOMS == set(ALLOWED)
+def test_every_package_and_module_of_the_server_has_a_rule() -> None:
+    packages = {path.parent.name for path in SERVER.glob("*/__init__.py")}
+    assert packages - KNOW_ALL_PACKAGES == set(ALLOWED)
     assert {path.stem for path in SERVER.glob("*.py")} - {"__init__"} == set(ALLOWED_MODULES)

@@ -1,4 +1,4 @@
-"""The picture of the architecture belongs to its source, and shows the rooms that exist."""
+"""The picture of the architecture belongs to its source, and shows the packages that exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.picture import PICTURE, SOURCE, labels, render, source_hash
 
 SERVER = Path(__file__).resolve().parents[1] / "server" / "spincycle_server"
 NOT_SHOWN = {"app", "commands"}
-"""Rooms that only put the others together."""
+"""Packages that only put the others together."""
 
 
 def test_the_picture_is_made_from_the_committed_source() -> None:
@@ -27,7 +27,7 @@ def test_rendering_the_source_gives_the_texts_of_the_picture() -> None:
     assert labels(render(SOURCE.read_text())) == labels(PICTURE.read_text())
 
 
-def test_the_picture_shows_every_room_of_the_server() -> None:
+def test_the_picture_shows_every_package_of_the_server() -> None:
     words = {word.strip(",:") for label in labels(PICTURE.read_text()) for word in label.split()}
-    rooms = {path.parent.name for path in SERVER.glob("*/__init__.py")} - NOT_SHOWN
-    assert rooms <= words
+    packages = {path.parent.name for path in SERVER.glob("*/__init__.py")} - NOT_SHOWN
+    assert packages <= words

@@ -15,7 +15,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 SOURCE = DOCS / "architecture.dot"
 PICTURE = DOCS / "architecture.svg"
 
-_DESCRIPTION = "Users and operators at the top, the rooms of the Request Manager and of the Job Runner below"
+_DESCRIPTION = (
+    "Users and operators at the top, the packages of the Request Manager and of the Job Runner below"
+)
 _RENDER_TIMEOUT = 60.0
 """Seconds that Graphviz may take."""
 
