@@ -31,7 +31,7 @@ class PendingRequests:
     Args:
         store: Stores the requests.
         dispatch: Takes ids of requests, oldest first. Returns how many of them got a runner.
-        limit: How many requests may be PENDING. Beyond that, creates are refused.
+        limit: How many requests may be PENDING. Beyond that, Create calls are refused.
         interval: The maximum time in seconds between two reads of the store.
     """
 
