@@ -28,7 +28,7 @@ from sqlalchemy.engine import Engine
 
 from spincycle_grpc.state import State
 from spincycle_server.database import transaction as transactions
-from spincycle_server.database.transaction import MAX_TEXT, RowStatement, Transaction
+from spincycle_server.database.transaction import MAX_PACKET, RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 from tests.databases import DATABASES, SharedServers, engine_of
@@ -199,8 +199,8 @@ def test_any_rows_are_read_back_unchanged(engine: Engine, values: list[dict[str,
 
 def test_changes_in_several_packets_are_one_transaction(engine: Engine) -> None:
     """Rows that are longer than what is sent at once, and rows that are so only together."""
-    rows = [a_row(number, data=b"'\\\0%;\xff" * (MAX_TEXT // 24)) for number in range(10)]
-    rows += [a_row(number, data=b"\xc3(" * MAX_TEXT) for number in range(10, 13)]
+    rows = [a_row(number, data=b"'\\\0%;\xff" * (MAX_PACKET // 24)) for number in range(10)]
+    rows += [a_row(number, data=b"\xc3(" * MAX_PACKET) for number in range(10, 13)]
     assert_comes_back(engine, rows)
     with pytest.raises(Exception, match=r"(?i)duplicate|unique"):
         write(

@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeEngine
 
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 
-MAX_TEXT = 1024 * 1024
+MAX_PACKET = 1024 * 1024
 """The maximum length of one packet of statements in characters, unless a single row is longer."""
 
 _EPOCH = datetime(1970, 1, 1)  # in UTC, like the session
@@ -89,7 +89,7 @@ class _Compiled:
         length = 0
         for values in written:
             part = self._row % values
-            if parts and length + len(part) > MAX_TEXT:
+            if parts and length + len(part) > MAX_PACKET:
                 yield self._head + ",".join(parts) + self._tail
                 parts, length = [], 0
             parts.append(part)
@@ -181,7 +181,7 @@ def _send_texts(cursor: Any, changes: _Changes, last: str) -> None:
     length = 0
     for compiled, rows in changes:
         for text in compiled.texts(rows):
-            if texts and length + len(text) > MAX_TEXT:
+            if texts and length + len(text) > MAX_PACKET:
                 _run_texts(cursor, texts)
                 texts, length = [], 0
             texts.append(text)
