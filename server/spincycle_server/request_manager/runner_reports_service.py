@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     SuspendResponse,
 )
 from spincycle_server.request_manager.runner_stream import RunnerStream
-from spincycle_server.store.schema import MAX_TRY
+from spincycle_server.store.schema import JOB_ID, MAX_TRY, MAX_TYPE
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -33,12 +32,8 @@ if TYPE_CHECKING:
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
 
-_JOB_ID = re.compile("[0-9A-Za-z]{4}")
-
 # The columns of all three databases hold these values.
 _LARGEST_COUNT = 2**31 - 1
-_LONGEST_TYPE = 75
-"""Bytes of a job type."""
 _LATEST_TIME = 2**31 - 1
 """Seconds since 1970."""
 
@@ -171,14 +166,14 @@ def _check_count(finished_jobs: int, request_id: str) -> None:
 
 def _check_entry(entry: JobLog) -> None:
     """Raises InvalidArgumentError if the database cannot store a log entry."""
-    if not _JOB_ID.fullmatch(entry.job_id):
+    if not JOB_ID.fullmatch(entry.job_id):
         raise _invalid("jobId must be four characters of 0-9A-Za-z", entry.request_id)
     if not 0 < getattr(entry, "try") <= MAX_TRY:
         raise _invalid(f"try must be from 1 to {MAX_TRY}", entry.request_id)
     if entry.state not in state_pb2.State.values():
         raise _invalid("state must be the number of a State", entry.request_id)
-    if len(entry.type.encode()) > _LONGEST_TYPE or "\0" in entry.type:
-        raise _invalid(f"type must have at most {_LONGEST_TYPE} bytes and no zero byte", entry.request_id)
+    if len(entry.type.encode()) > MAX_TYPE or "\0" in entry.type:
+        raise _invalid(f"type must have at most {MAX_TYPE} bytes and no zero byte", entry.request_id)
 
 
 def _invalid(message: str, request_id: str) -> InvalidArgumentError:

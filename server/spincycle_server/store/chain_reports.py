@@ -19,7 +19,7 @@ from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.job_logs import INSERT_TRY, try_row
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.rows import microseconds_of
-from spincycle_server.store.schema import MAX_TRY
+from spincycle_server.store.schema import JOB_ID, MAX_TRY
 from spincycle_server.store.suspended_chains import SuspendedRow, save_suspended, set_suspended
 from spincycle_server.store.write import Write
 
@@ -116,7 +116,7 @@ def _is_valid(report: ChainReport) -> bool:
         return False
     return all(
         tried.entry.request_id == report.assignment.request_id
-        and len(tried.entry.job_id) == 4
+        and JOB_ID.fullmatch(tried.entry.job_id)
         and 0 < getattr(tried.entry, "try") <= MAX_TRY
         for tried in report.tries
     )

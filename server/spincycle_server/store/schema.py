@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -22,6 +24,12 @@ from spincycle_server.database.types import Ascii, BoundedText, Microseconds, St
 MAX_TRY = 32_767
 """The largest try number that fits the column on every database."""
 
+MAX_TYPE = 75
+"""The longest type of a request or job, in bytes."""
+
+JOB_ID = re.compile("[0-9A-Za-z]{4}")
+"""The form of a job ID, for a full match."""
+
 MAX_TEXT = 100
 """The longest user, job name and arg name in characters; longer ones are truncated."""
 
@@ -34,7 +42,7 @@ requests = Table(
     "requests",
     metadata,
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
-    Column("type", Ascii(75), nullable=False),
+    Column("type", Ascii(MAX_TYPE), nullable=False),
     Column("state", StateNumber, nullable=False),
     Column("user", BoundedText(MAX_TEXT), nullable=True),
     Column("created_at", Microseconds, nullable=False),
@@ -73,7 +81,7 @@ job_log = Table(
     Column("job_id", Ascii(4, fixed=True), primary_key=True),
     Column("try", SmallInteger().with_variant(Integer(), "sqlite", "postgresql"), primary_key=True),
     Column("name", BoundedText(MAX_TEXT), nullable=False),
-    Column("type", Ascii(75), nullable=False),
+    Column("type", Ascii(MAX_TYPE), nullable=False),
     Column("state", StateNumber, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger, nullable=True),
