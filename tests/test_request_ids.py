@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from spincycle_server.request_ids import RequestIdGenerator
+from tests.limits import STEP
 
 XID = re.compile(r"[0-9a-v]{20}")
 
@@ -58,7 +59,7 @@ def test_threads_never_get_the_same_id() -> None:
     start = threading.Barrier(4)
 
     def make(_: int) -> list[str]:
-        start.wait(10)
+        start.wait(STEP)
         return [ids.next() for _ in range(5_000)]
 
     with ThreadPoolExecutor(4) as pool:

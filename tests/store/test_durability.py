@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
 from tests.databases import OPTIONS, database_server, migrate
+from tests.limits import STEP
 from tests.store.samples import create
 
 
@@ -22,12 +23,12 @@ async def test_a_write_is_answered_after_its_commit(migrated_url: str) -> None:
     def held(transaction: Transaction) -> None:
         transaction.flush()
         reached.set()
-        assert let.wait(20)
+        assert let.wait(STEP)
         commit(transaction)
 
     store._creator.batches.commit = held  # type: ignore[method-assign]
     creating = asyncio.create_task(create(store))
-    assert await asyncio.to_thread(reached.wait, 20)
+    assert await asyncio.to_thread(reached.wait, STEP)
     assert not creating.done()
     assert await store.waiting_requests(10) == []  # Nobody else sees it yet.
     let.set()
