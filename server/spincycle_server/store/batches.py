@@ -52,7 +52,9 @@ class BatchCommitter:
         sent: list[Any] | None = None  # The results of a transaction whose COMMIT was sent.
         while True:
             try:
-                if sent is None or not self._row.is_committed():
+                if sent is not None and self._row.is_committed():
+                    logger.info("a commit without an answer was successful", writes=len(writes))
+                else:
                     sent = None
                     self._row.ensure()
                     with self._transaction() as transaction:
