@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -17,11 +18,20 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.request_manager import delivery as delivery_module
+from spincycle_server.request_manager import full_runners as full_runners_module
+from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.store import Store
 from tests.limits import STEP
-from tests.request_manager.doubles import ScriptedRunners, deliveries_end, make_dispatcher, state_of
-from tests.store.samples import RUNNER, a_chain, create
+from tests.request_manager.doubles import (
+    Clock,
+    ScriptedRunners,
+    deliveries_end,
+    make_dispatcher,
+    state_of,
+)
+from tests.store.samples import RUNNER, a_chain, a_report, a_suspended_chain, create
 
 FULL = ResourceExhaustedError("full", reason="TOO_MANY_CHAINS")
 AWAY = UnavailableError("cannot reach it")
@@ -44,6 +54,31 @@ async def sent(store: Store, *answers: SpinCycleError | None) -> str:
 async def test_a_refused_chain_is_pending_again(store: Store) -> None:
     request_id = await sent(store, FULL)
     assert await store.waiting_requests(10) == [request_id]
+
+
+async def test_a_refused_chain_counts_as_pending_again(store: Store) -> None:
+    request = await create(store, RUNNER)
+    dispatcher = await make_dispatcher(store, ScriptedRunners(store, FULL), max_waiting=1)
+    dispatcher.check_limit()
+    dispatcher.deliver(RUNNER, Assignment(request_id=request.id, epoch=1), a_chain(request.id))
+    await deliveries_end(dispatcher)
+    with pytest.raises(ResourceExhaustedError):
+        dispatcher.check_limit()
+
+
+async def test_a_full_runner_gets_no_chain_until_it_has_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_runners_module, "time", Clock())  # so that no probe is due
+    request = await create(store, RUNNER)
+    runners = ScriptedRunners(store, FULL)
+    dispatcher = await make_dispatcher(store, runners)
+    dispatcher.deliver(RUNNER, Assignment(request_id=request.id, epoch=1), a_chain(request.id))
+    await deliveries_end(dispatcher)
+    assert runners.pick() is None
+    dispatcher.chains_ended(RUNNER.runner_id, 1)
+    assert runners.pick() == RUNNER
+    assert runners.pick() is None
 
 
 async def test_a_chain_that_may_have_run_is_not_started_again(store: Store) -> None:
@@ -121,6 +156,29 @@ async def test_a_delivery_is_retried_only_while_its_runner_lives(store: Store) -
     assert await store.get_assignment(request.id) == (Assignment(request_id=request.id, epoch=1), "r1")
 
 
+async def test_a_delivery_is_retried_if_the_database_does_not_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get_assignment(request_id: str) -> tuple[Assignment, str] | None:
+        raise UnavailableError("the database does not answer")
+
+    monkeypatch.setattr(store, "get_assignment", get_assignment)
+    await sent(store, AWAY, None)  # It checks that both attempts were made.
+
+
+async def test_a_suspended_chain_is_dropped_when_a_runner_accepts_it(store: Store) -> None:
+    request = await create(store, RUNNER)
+    suspended = a_suspended_chain(request.id)
+    await store.apply_reports("r1", [a_report(request.id, ends=suspended)])
+    again = await store.assign(request.id, RUNNER, expected_state=State.SUSPENDED)
+    assert again is not None
+    dispatcher = await make_dispatcher(store, ScriptedRunners(store, None))
+    assert await store.get_suspended(request.id) == suspended
+    dispatcher._delivery.send_suspended(RUNNER, again, suspended)
+    await deliveries_end(dispatcher)
+    assert await store.get_suspended(request.id) is None
+
+
 class HeldRunners(ScriptedRunners):
     """Runners that answer when `may_answer` is set."""
 
@@ -195,3 +253,56 @@ async def test_background_work_is_not_started_without_a_free_slot(
     dispatcher.try_in_background(work)
     await asyncio.gather(*dispatcher._delivery._in_flight)
     assert started == ["started"]
+
+
+class SteppedRunners(ScriptedRunners):
+    """Runners that accept one chain for each release of `may_answer`."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.may_answer = asyncio.Semaphore(0)
+
+    async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
+        await self.may_answer.acquire()
+
+
+class CountedWakes(PendingRequests):
+    """PENDING requests that count how often they are woken."""
+
+    wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+async def no_runner(request_ids: Sequence[str]) -> int:
+    return 0
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_IN_FLIGHT", 4), ("MAX_IN_FLIGHT_JOBS", 12)])
+@pytest.mark.parametrize("are_pending", [True, False])
+async def test_pending_requests_are_woken_once_when_deliveries_fall_to_half_of_a_limit(
+    store: Store, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, are_pending: bool
+) -> None:
+    monkeypatch.setattr(delivery_module, limit, value)
+    runners = SteppedRunners(store)
+    pending = CountedWakes(store, no_runner, limit=10, interval=3600)
+    if are_pending:
+        pending.add()
+    wakes: asyncio.Queue[int] = asyncio.Queue()
+    delivery = Delivery(
+        store,
+        runners,
+        pending,
+        on_room=lambda: wakes.put_nowait(pending.wakes),
+        on_runner_gone=lambda: None,
+    )
+    for number in range(4):  # Each chain has three jobs.
+        delivery.send(RUNNER, Assignment(request_id=f"request{number}", epoch=1), a_chain(f"request{number}"))
+    assert not delivery.has_room
+    counted: list[int] = []
+    async with asyncio.timeout(STEP):
+        for _ in range(4):
+            runners.may_answer.release()
+            counted.append(await wakes.get())
+    assert counted == ([0, 1, 1, 1] if are_pending else [0, 0, 0, 0])

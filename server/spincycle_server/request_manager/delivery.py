@@ -116,7 +116,7 @@ class Delivery:
 
     @property
     def _is_half_empty(self) -> bool:
-        """Whether at most half of the limits are used. Then PENDING requests are dispatched again."""
+        """Whether at most half of each limit is used."""
         return len(self._in_flight) <= MAX_IN_FLIGHT // 2 and self._in_flight_jobs <= MAX_IN_FLIGHT_JOBS // 2
 
     def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
@@ -156,6 +156,7 @@ class Delivery:
     def _landed(self, task: asyncio.Task[None]) -> None:
         was_half_empty = self._is_half_empty
         self._in_flight_jobs -= self._in_flight.pop(task)
+        # Each wake reads PENDING requests from the store, so the loop is not woken for each free slot.
         if self._pending.any and self._is_half_empty and not was_half_empty:
             self._pending.wake()
         if self.has_room:
