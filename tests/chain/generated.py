@@ -106,9 +106,7 @@ class ChainMaker:
             first.sequence_retry_wait = self.random.choice(["", "1s"])
         nodes: list[tuple[str, str]] = []
         leaves: set[str] = set()
-        # A request without nodes has little to test, so the outermost sequence has at least two.
-        fewest = 0 if parent_id else min(2, self.most_nodes)
-        for _ in range(self.random.randint(fewest, self.most_nodes)):
+        for _ in range(self._node_count(is_outermost=not parent_id)):
             before = [last for _, last in nodes if self.random.random() < 0.4]
             if depth and self.random.random() < 0.35:
                 node = self._sequence(first.id, depth - 1, retry=self.random.choice([0, 0, 1, 2]))
@@ -124,6 +122,17 @@ class ChainMaker:
         for job_id in sorted(leaves) or [first.id]:
             self._edge(job_id, last.id)
         return first.id, last.id
+
+    def _node_count(self, *, is_outermost: bool) -> int:
+        """Returns how many nodes a sequence has. Only one outermost sequence in 20 has fewer than two.
+
+        Requests of no node or one node are common, but large chains find more errors.
+        """
+        if not is_outermost:
+            return self.random.randint(0, self.most_nodes)
+        if self.random.random() < 0.05:
+            return self.random.randint(0, 1)
+        return self.random.randint(2, self.most_nodes)
 
     def _edge(self, before: str, after: str) -> None:
         self.chain.adjacency_list[before].ids.append(after)
