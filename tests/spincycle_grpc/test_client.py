@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import grpc_testing  # type: ignore[import-untyped]
 import pytest
-from google.protobuf.descriptor_pb2 import MethodOptions
 
 from spincycle_grpc import Client, State, calls, errors
 from spincycle_grpc.retries import MAX_TRIES, Tries
@@ -36,7 +35,6 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "Running": lambda client: client.running(REQUEST_ID),
     "Version": lambda client: client.version(),
 }
-WITHOUT_IDEMPOTENCY_LEVEL = {"Create", "Start"}
 NEVER_RETRIED = {"Start"}
 
 
@@ -205,12 +203,6 @@ class Unavailable(grpc.RpcError):
 
 
 def test_the_contract_says_which_calls_are_retried() -> None:
-    unsafe = {
-        method.name
-        for method in SERVICE.methods
-        if method.GetOptions().idempotency_level == MethodOptions.IDEMPOTENCY_UNKNOWN
-    }
-    assert unsafe == WITHOUT_IDEMPOTENCY_LEVEL
     assert calls.start(REQUEST_ID).max_tries == 1
     assert calls.stop(REQUEST_ID).max_tries == MAX_TRIES
     assert calls.create("nap", {}, None).max_tries == MAX_TRIES
