@@ -254,3 +254,21 @@ class TestStop:
             await until(lambda: not lives(*pids(tmp_path / "pids")))
 
         run_all(give_up())
+
+    def test_a_run_that_is_cancelled_while_it_starts_leaves_no_process(
+        self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
+    ) -> None:
+        async def cancel_the_start() -> None:
+            run = asyncio.ensure_future(script("sleep 600 &\necho $! > pids; touch ready; wait").run({}))
+            while not psutil.Process().children():  # noqa: ASYNC110 (the start of a process sets no event)
+                await asyncio.sleep(0)
+            deadline = time.monotonic() + STEP
+            while not (tmp_path / "ready").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)  # noqa: ASYNC251 (the loop must not learn that the command has started)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+            await until(lambda: not lives(*pids(tmp_path / "pids")))
+
+        run_all(cancel_the_start())

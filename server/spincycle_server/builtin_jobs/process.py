@@ -52,15 +52,23 @@ class Process:
         Raises:
             OSError: The command cannot be started.
         """
-        transport, output = await asyncio.get_running_loop().subprocess_exec(
-            lambda: _Output(max_output),
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
+        starting = asyncio.ensure_future(
+            asyncio.get_running_loop().subprocess_exec(
+                lambda: _Output(max_output),
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
         )
-        return cls(transport, output)
+        try:
+            return cls(*await asyncio.shield(starting))
+        except asyncio.CancelledError:
+            # The command may already run. asyncio would kill it, but not the processes that it has started.
+            with contextlib.suppress(OSError):
+                await cls(*await starting).close()
+            raise
 
     @property
     def exit_status(self) -> int | None:
