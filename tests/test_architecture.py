@@ -55,25 +55,35 @@ CLIENT_PACKAGES = {"click", "google", "grpc", "orjson", "rich"}
 PURE = ("specs", "graph", "chain")
 """The packages that do no I/O."""
 
-IMPURE_MODULES = {"asyncio", "grpc", "sqlalchemy", "socket", "subprocess", "threading"}
+IMPURE_MODULES = {
+    "asyncio", "grpc", "os", "socket", "sqlalchemy", "subprocess", "threading", "time",
+}  # fmt: skip
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Yields the full name of every module that a file imports."""
+    """Yields the full name of everything that a file imports, with the names after `import`.
+
+    Raises:
+        AssertionError: The file has a relative import, which hides the name of the package.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-
-
-def names_imported_by(path: Path) -> Iterator[str]:
-    """Yields the full name of everything that a file imports, with the names after `import`."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: line {node.lineno} has a relative import"
             yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def test_every_form_of_an_import_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "sample.py"
+    file.write_text(
+        "import a.b\nimport c as d\nfrom e.f import g as h, i\nfrom j import k\n"
+        "def function():\n    from l.m import n\n"
+    )
+    assert sorted(imports_of(file)) == ["a.b", "c", "e.f.g", "e.f.i", "j.k", "l.m.n"]
+    file.write_text("from ..store import store\n")
+    with pytest.raises(AssertionError, match="relative import"):
+        list(imports_of(file))
 
 
 def imports_below(directory: Path) -> Iterator[tuple[str, str]]:
@@ -132,7 +142,7 @@ def test_the_server_uses_only_public_names_of_the_client_package() -> None:
     wrong = [
         f"{path.relative_to(REPOSITORY)} imports {name}"
         for path in sorted(SERVER.rglob("*.py"))
-        for name in names_imported_by(path)
+        for name in imports_of(path)
         if name.startswith("spincycle_grpc.") and any(part.startswith("_") for part in name.split("."))
     ]
     assert not wrong

@@ -180,8 +180,7 @@ def lint() -> None:
 
 
 def _git(*arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
-    return result.stdout if result.returncode == 0 else ""
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def _last_different_commit() -> str | None:
@@ -193,6 +192,10 @@ def _last_different_commit() -> str | None:
 
 def breaking() -> None:
     """Compares the contracts with the newest committed state that differs from them."""
+    if _git("rev-parse", "--is-shallow-repository").strip() == "true":
+        raise SystemExit(
+            "protos: this clone is shallow, so there is nothing to compare with: run git fetch --unshallow"
+        )
     commit = _last_different_commit()
     if commit is None:
         print("protos: no earlier state to compare with")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib.util
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ async def test_the_server_refuses_to_start_with_another_version(
     with pytest.raises(UnavailableError) as caught:
         await start_and_stop()
     assert caught.value.reason == "UNKNOWN_UVICORN"
-    assert version in caught.value.message
-    assert f"pip install uvicorn=={uvicorn_internals.KNOWN_VERSION}" in caught.value.message
+    assert caught.value.message == (
+        f"the installed uvicorn {version} is not supported, because it is not a release of {SERIES}: "
+        f"run pip install uvicorn=={uvicorn_internals.KNOWN_VERSION}"
+    )
 
 
 async def test_the_server_refuses_to_start_if_a_private_name_is_missing(
@@ -80,6 +83,31 @@ async def test_the_server_refuses_to_start_if_a_private_name_is_missing(
         UnavailableError, match=r"lacks HttpToolsProtocol.timeout_keep_alive_handler"
     ) as caught:
         await start_and_stop()
+    assert caught.value.reason == "UNKNOWN_UVICORN"
+
+
+def import_anew() -> None:
+    """Executes the module that uses uvicorn's internals again, under another name."""
+    spec = importlib.util.spec_from_file_location("uvicorn_internals_again", uvicorn_internals.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_another_version_is_refused_before_its_internals_are_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uvicorn, "__version__", "0.99.0")
+    monkeypatch.delattr(httptools_impl, "STATUS_LINE")
+    with pytest.raises(UnavailableError, match="is not a release of") as caught:
+        import_anew()
+    assert caught.value.reason == "UNKNOWN_UVICORN"
+
+
+def test_a_missing_name_of_a_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(httptools_impl, "STATUS_LINE")
+    with pytest.raises(UnavailableError, match="STATUS_LINE") as caught:
+        import_anew()
     assert caught.value.reason == "UNKNOWN_UVICORN"
 
 

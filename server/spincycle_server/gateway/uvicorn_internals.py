@@ -18,9 +18,6 @@ from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.flow_control import FlowControl, service_unavailable
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from spincycle_grpc.errors import UnavailableError
 from spincycle_server.gateway.answer_transport import AnswerTransport
@@ -28,6 +25,30 @@ from spincycle_server.gateway.errors import header_lines
 
 KNOWN_VERSION = "0.54.0"
 """The version of uvicorn in the lock file. Its other patch releases are used if they have the same names."""
+
+_KNOWN_SERIES = KNOWN_VERSION.rpartition(".")[0]
+
+
+def _unsupported(why: str) -> UnavailableError:
+    return UnavailableError(
+        f"the installed uvicorn {uvicorn.__version__} is not supported, because it {why}: "
+        f"run pip install uvicorn=={KNOWN_VERSION}",
+        reason="UNKNOWN_UVICORN",
+    )
+
+
+def _require_known_series() -> None:
+    if uvicorn.__version__.rpartition(".")[0] != _KNOWN_SERIES:
+        raise _unsupported(f"is not a release of {_KNOWN_SERIES}")
+
+
+_require_known_series()  # before the imports below, which another version may not have
+try:
+    from uvicorn.protocols.http.flow_control import FlowControl, service_unavailable
+    from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+    from uvicorn.server import ServerState
+except ImportError as error:
+    raise _unsupported(f"lacks a name ({error})") from error
 
 SHARED_ATTRIBUTES = frozenset({"headers", "loop", "parser", "transport", "url"})
 """The attributes of uvicorn's protocol that subclasses of `UvicornConnection` may use."""
@@ -66,14 +87,9 @@ def require_known_uvicorn(config: uvicorn.Config) -> None:
     Raises:
         UnavailableError: It is another version, or lacks a name. Reason: UNKNOWN_UVICORN.
     """
-    is_known = uvicorn.__version__.rpartition(".")[0] == KNOWN_VERSION.rpartition(".")[0]
-    if not is_known or (missing := _missing_names(config)):
-        why = "is another version than" if not is_known else f"lacks {', '.join(missing)} of"
-        raise UnavailableError(
-            f"the installed uvicorn {uvicorn.__version__} is not supported: it {why} {KNOWN_VERSION}; "
-            f"run: pip install uvicorn=={KNOWN_VERSION}",
-            reason="UNKNOWN_UVICORN",
-        )
+    _require_known_series()
+    if missing := _missing_names(config):
+        raise _unsupported(f"lacks {', '.join(missing)}")
 
 
 def _missing_names(config: uvicorn.Config) -> list[str]:
