@@ -18,21 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import job_pb2, state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
-from spincycle_grpc.v1.runner_reports_pb2 import (
-    REFUSAL_REASON_STALE,
-    Assignment,
-    ChainFinish,
-    TryReport,
-)
+from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_STALE, Assignment
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
+from spincycle_server.job_runner.chain_reports import ChainReports
 from spincycle_server.job_runner.job_try import JobTry
 from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
 from spincycle_server.job_runner.try_result import TryResult, log_entry
@@ -45,9 +39,6 @@ logger = structlog.get_logger(__name__)
 
 STATUS_LIMIT = 0.5
 """Seconds that jobs have to return their status."""
-
-_LARGEST_END = MAX_MESSAGE_BYTES * 3 // 4
-"""The maximum size of a suspended chain in bytes, so that it fits in a message with other reports."""
 
 _TAKEN_AT_ONCE = 200
 """Tries to handle before other tasks of the event loop get a turn."""
@@ -90,6 +81,7 @@ class Traverser:
         self._assignment = assignment
         self._resources = resources
         self._outbox = outbox
+        self._reports = ChainReports(outbox, assignment, chain)
         self._noop_types = noop_types
         self._may_start = may_start
         self._to_run: deque[Run] = deque()
@@ -99,8 +91,6 @@ class Traverser:
         self._tasks: set[asyncio.Task[None]] = set()
         self._handles: set[asyncio.TimerHandle] = set()
         self._on_done: Callable[[], None] = lambda: None
-        self._reported_tries = 0
-        self._reported_complete = 0
         self._pumping = False
         self._room_awaited = False
         # Epoch 0: no Request Manager assigned the chain, so there is no claim.
@@ -113,9 +103,7 @@ class Traverser:
         self._on_done = on_done
         self._log.debug("chain started", epoch=self._assignment.epoch)
         if not self._is_claimed:
-            claim: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            claim.add_done_callback(self._claim_answered)
-            self._outbox.add_claim(self._assignment, self._chain.finished_jobs, claim)
+            self._reports.claim().add_done_callback(self._claim_answered)
         self._apply(self._chain.start(_now()))
         self._pump()
 
@@ -136,7 +124,7 @@ class Traverser:
             return
         self._dropped = True
         self._log.warning("chain dropped", reason=reason)
-        self._outbox.forget(self._assignment)
+        self._reports.forget()
         self._ended.clear()
         self._to_run.clear()
         self._cancel_handles()
@@ -287,17 +275,7 @@ class Traverser:
             self._spawn(self._follow(job_try))
 
     def _report(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
-        self._reported_tries += 1
-        report = TryReport(
-            entry=result.entry,
-            job_data=result.data,
-            sequence_try=run.sequence_try,
-            ordinal=self._reported_tries,
-            is_last=result.is_last,
-        )
-        self._reported_complete += result.entry.state == state_pb2.STATE_COMPLETE
-        finished = self._chain.finished_jobs + self._reported_complete
-        self._outbox.add_try(self._assignment, report, finished, committed)
+        self._reports.add_try(run, result, committed)
         self._ended.append(_Ended(run, result, committed))
         if committed is not None:
             committed.add_done_callback(lambda _: self._pump())
@@ -306,7 +284,7 @@ class Traverser:
         if ended.committed is not None and self._handle_refusal(ended.committed):
             return
         result = ended.result
-        self._reported_complete -= result.entry.state == state_pb2.STATE_COMPLETE
+        self._reports.taken_in(result)
         actions = self._chain.try_finished(
             ended.run.job_id,
             State(result.entry.state),
@@ -332,28 +310,18 @@ class Traverser:
     def _fail(self, why: str) -> None:
         """Drops the chain and reports FAIL, because its tries cannot be recorded."""
         self.drop(why)
-        finished_at = Timestamp()
-        finished_at.FromNanoseconds(time.time_ns())
-        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # The Request Manager decides whether the end counts. A refusal needs no reaction.
-        told.add_done_callback(lambda told: told.exception())
-        end = ChainFinish(state=state_pb2.STATE_FAIL, finished_at=finished_at)
-        self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, told)
+        self._reports.finish(State.FAIL).add_done_callback(lambda told: told.exception())
 
     def _end(self, state: State) -> None:
         self._cancel_handles()
-        end: ChainFinish | job_pb2.SuspendedJobChain
         if state is State.SUSPENDED:
-            end = self._chain.suspended(_now())
-            if end.ByteSize() > _LARGEST_END:
-                self.drop("it is too large to suspend: the request manager takes it over from its record")
-                return
+            committed = self._reports.suspend(self._chain.suspended(_now()))
         else:
-            finished_at = Timestamp()
-            finished_at.FromNanoseconds(time.time_ns())
-            end = ChainFinish(state=state.value, finished_at=finished_at)  # type: ignore[arg-type]
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, committed)
+            committed = self._reports.finish(state)
+        if committed is None:
+            self.drop("it is too large to suspend: the request manager takes it over from its record")
+            return
         self._log.info("chain ended", state=state.name, finished_jobs=self._chain.finished_jobs)
         self._spawn(self._await_end(committed, state))
 

@@ -1,0 +1,83 @@
+"""The reports of one chain: numbers its tries, counts its finished jobs, and describes its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from spincycle_grpc.channels import MAX_MESSAGE_BYTES
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, TryReport
+
+if TYPE_CHECKING:
+    from spincycle_grpc.state import State
+    from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
+    from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+    from spincycle_server.chain import Run, RunningChain
+    from spincycle_server.job_runner.outbox import ChainEnd, Outbox
+    from spincycle_server.job_runner.try_result import TryResult
+
+_LARGEST_SUSPENDED = MAX_MESSAGE_BYTES * 3 // 4
+"""The maximum size of a suspended chain in bytes, so that it fits in a message with other reports."""
+
+
+class ChainReports:
+    """The reports of one chain.
+
+    Args:
+        outbox: The queue of reports.
+        assignment: The assignment of the chain's request to this runner.
+        chain: The chain. Its `finished_jobs` does not include tries that it has not taken in.
+    """
+
+    def __init__(self, outbox: Outbox, assignment: Assignment, chain: RunningChain) -> None:
+        self._outbox = outbox
+        self._assignment = assignment
+        self._chain = chain
+        self._tries = 0
+        self._complete = 0  # COMPLETE tries that are reported, but that the chain has not taken in
+
+    def claim(self) -> asyncio.Future[None]:
+        """Asks whether the assignment is still valid. The result is done when that is confirmed."""
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.add_claim(self._assignment, self._chain.finished_jobs, confirmed)
+        return confirmed
+
+    def add_try(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
+        """Reports a finished try. `committed` is done when the report is committed."""
+        self._tries += 1
+        self._complete += result.entry.state == state_pb2.STATE_COMPLETE
+        report = TryReport(
+            entry=result.entry,
+            job_data=result.data,
+            sequence_try=run.sequence_try,
+            ordinal=self._tries,
+            is_last=result.is_last,
+        )
+        self._outbox.add_try(self._assignment, report, self._chain.finished_jobs + self._complete, committed)
+
+    def taken_in(self, result: TryResult) -> None:
+        """Notes that the chain takes in a reported try, and counts the job itself from now on."""
+        self._complete -= result.entry.state == state_pb2.STATE_COMPLETE
+
+    def finish(self, state: State) -> asyncio.Future[None]:
+        """Reports that the chain has ended now. The result is done when all its reports are committed."""
+        finished_at = Timestamp()
+        finished_at.FromNanoseconds(time.time_ns())
+        return self._end(ChainFinish(state=state.value, finished_at=finished_at))
+
+    def suspend(self, suspended: SuspendedJobChain) -> asyncio.Future[None] | None:
+        """Reports a suspended chain. Returns None, and reports nothing, if it is too large for a message."""
+        return self._end(suspended) if suspended.ByteSize() <= _LARGEST_SUSPENDED else None
+
+    def forget(self) -> None:
+        """Drops the queued reports. Their futures are never done."""
+        self._outbox.forget(self._assignment)
+
+    def _end(self, end: ChainEnd) -> asyncio.Future[None]:
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, committed)
+        return committed
