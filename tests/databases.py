@@ -81,6 +81,9 @@ class DatabaseServer(ABC):
         if self.account:
             owner = pwd.getpwnam(self.account)
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
+        # A MariaDB server that starts deletes the temporary tables of others that use the same directory, and
+        # a server whose temporary table is gone dies of signal 11.
+        self.environment = {**os.environ, "TMPDIR": str(self.directory)}
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -111,6 +114,7 @@ class DatabaseServer(ABC):
         done = subprocess.run(
             command,
             cwd=self.directory,
+            env=self.environment,
             user=self.account,
             capture_output=True,
             timeout=COMMAND,
@@ -124,6 +128,7 @@ class DatabaseServer(ABC):
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.directory,
+                env=self.environment,
                 user=self.account,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
