@@ -5,6 +5,7 @@ Each change is a compare-and-set: it locks the row, checks the state, and report
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,9 +24,9 @@ class StateWrite(Write):
 
     request_id: str
 
+    @abstractmethod
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Any:
         """Changes the row if the change applies, and returns the result, which may be a SpinCycleError."""
-        raise NotImplementedError
 
     @classmethod
     def apply_all(cls, transaction: Transaction, writes: Sequence[StateWrite]) -> Sequence[Any]:
