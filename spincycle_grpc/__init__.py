@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spincycle_grpc.async_client import AsyncClient
-    from spincycle_grpc.caller import Caller
+    from spincycle_grpc.auth import Authenticator, Caller
     from spincycle_grpc.client import Client
     from spincycle_grpc.errors import (
         CallCancelledError,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION",
     "AsyncClient",
+    "Authenticator",
     "CallCancelledError",
     "Caller",
     "Client",
@@ -78,7 +79,8 @@ __all__ = [
 _MODULES = {
     "API_VERSION": "version",
     "AsyncClient": "async_client",
-    "Caller": "caller",
+    "Authenticator": "auth",
+    "Caller": "auth",
     "Client": "client",
     "Job": "jobs",
     "JobFactory": "jobs",

@@ -40,7 +40,7 @@ ALLOWED_MODULES = {
     "job_factories": {"builtin_jobs"},
     "listening": set(),
     "logs": set(),
-    "plugins": {"config", "rpc"},
+    "plugins": {"config"},
     "request_ids": set(),
     "spec_files": {"specs"},
 }

@@ -6,8 +6,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from spincycle_grpc.auth import Authenticator
 from spincycle_server.config import ConfigError
-from spincycle_server.rpc import Authenticator
 
 
 def load_authenticator(name: str) -> Authenticator | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from spincycle_grpc.caller import Caller
+from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_server.request_manager.access import START, STOP, AccessLists
 from spincycle_server.specs.model import AclSpec

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spincycle_grpc.caller import Caller
+from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import (
     ConflictError,
     FailedPreconditionError,

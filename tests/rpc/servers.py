@@ -10,8 +10,9 @@ import grpc.aio
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
+from spincycle_grpc.auth import Authenticator
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
-from spincycle_server.rpc import Authenticator, Gate, GrpcServer, MethodTable
+from spincycle_server.rpc import Gate, GrpcServer, MethodTable
 
 REQUEST_MANAGER = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
 RUNNER_REPORTS = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]

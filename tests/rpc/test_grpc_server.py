@@ -14,13 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
-from spincycle_grpc.caller import Caller
+from spincycle_grpc.auth import Authenticator, Caller
 from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, UnauthenticatedError, UnavailableError
 from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse, GetRequest
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
-from spincycle_server.rpc import Authenticator, CallContext, Gate, GrpcServer, MethodTable
+from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable
 from tests.limits import ANSWER
 from tests.rpc.servers import REQUEST_MANAGER, RUNNER_REPORTS, rpc_error, serving
 

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from spincycle_grpc.caller import Caller
+from spincycle_grpc.auth import Authenticator, Caller
 from spincycle_grpc.errors import (
     ERROR_CLASSES,
     InternalError,
@@ -24,7 +24,7 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.request_manager_pb2 import GetRequest
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
-from spincycle_server.rpc import Authenticator, CallContext, Gate, Method, MethodTable
+from spincycle_server.rpc import CallContext, Gate, Method, MethodTable
 from tests.limits import STEP
 
 SERVICE = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]

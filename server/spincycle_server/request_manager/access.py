@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spincycle_grpc.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from spincycle_grpc.caller import Caller
+    from spincycle_grpc.auth import Caller
     from spincycle_server.specs.model import AclSpec, Specs
 
 START = "start"

@@ -1,8 +1,8 @@
 """How a method is called: the method table, which wraps each method once, and the gRPC server."""
 
-from spincycle_server.rpc.context import Authenticator, CallContext
+from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.gate import Gate
 from spincycle_server.rpc.grpc_server import GrpcServer
 from spincycle_server.rpc.methods import Method, MethodTable
 
-__all__ = ["Authenticator", "CallContext", "Gate", "GrpcServer", "Method", "MethodTable"]
+__all__ = ["CallContext", "Gate", "GrpcServer", "Method", "MethodTable"]

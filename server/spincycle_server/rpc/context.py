@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from spincycle_grpc.caller import Caller
+from spincycle_grpc.auth import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +26,3 @@ class CallContext:
     metadata: Mapping[str, str] = field(default_factory=dict)
     peer: str = ""
     is_throttled: bool = False
-
-
-class Authenticator(Protocol):
-    """Identifies callers."""
-
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Caller:
-        """Returns the caller.
-
-        Raises:
-            UnauthenticatedError: The caller is unknown, and the server requires a known one.
-        """
-        ...

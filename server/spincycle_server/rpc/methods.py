@@ -16,8 +16,9 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from spincycle_grpc.auth import Authenticator
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError, SpinCycleError, Status
-from spincycle_server.rpc.context import Authenticator, CallContext
+from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.gate import Gate
 
 logger = structlog.get_logger(__name__)

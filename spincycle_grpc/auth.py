@@ -1,0 +1,36 @@
+"""The names that an authentication plugin needs: what it returns, and what it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The identity of a caller. Without authentication both fields are empty.
+
+    Attributes:
+        name: The user's name. The server stores it as the user of the requests that the caller creates.
+        roles: The caller's roles. Access lists of request specs name the roles that they allow.
+    """
+
+    name: str = ""
+    roles: frozenset[str] = frozenset()
+
+
+class Authenticator(Protocol):
+    """Identifies callers. The option `auth.plugin` names one."""
+
+    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Caller:
+        """Returns the caller.
+
+        Args:
+            metadata: The headers of the call, with names in lower case.
+            peer: The caller's address.
+
+        Raises:
+            SpinCycleError: The caller is refused. UnauthenticatedError is the usual class.
+        """
+        ...
