@@ -228,7 +228,8 @@ def test_a_batch_that_waits_too_long_for_a_lock_is_retried_whole(
         return Committer.apply(server.committer, transaction, writes)
 
     monkeypatch.setattr(server.committer, "apply", apply)
-    assert server.run("a", "b") == ["CONFLICT"]
+    with holder:
+        assert server.run("a", "b") == ["CONFLICT"]
     assert server.run("a") == []
     assert server.counts() == {"a": 3, "b": 1}
 

@@ -17,7 +17,7 @@ _KEPT = 86_400_000_000
 """Microseconds without a commit after which other writers delete a writer's row."""
 
 _REFRESH = _KEPT / 2e6
-"""Seconds without a commit after which a writer checks that its row still exists: half of `_KEPT`."""
+"""Seconds without a commit after which a writer creates or refreshes its row: half of `_KEPT`."""
 
 
 def _set_number(dialect_name: str) -> Update:
@@ -51,7 +51,7 @@ class WriterRow:
         self._number += 1
 
     def ensure(self) -> None:
-        """Creates the row in a transaction of its own, unless the row certainly exists.
+        """Creates or refreshes the row in a transaction of its own, unless the row certainly exists.
 
         `is_committed` needs the row: its lock makes the lookup wait for a transaction that is still ending.
         """
@@ -60,7 +60,9 @@ class WriterRow:
         with self._engine.begin() as connection:
             now = now_expression(connection)
             connection.execute(delete(writers).where(writers.c.updated_at < now - _KEPT))
-            if connection.scalar(_SELECT_NUMBER, {"key": self._id}) is None:
+            # Refresh the time too: if the next batch fails, the row is not checked again for half a day.
+            refreshed = update(writers).where(writers.c.writer_id == self._id).values(updated_at=now)
+            if not connection.execute(refreshed).rowcount:
                 row = {"writer_id": self._id, "batch": self._number - 1, "updated_at": now}
                 connection.execute(insert(writers).values(row))
         self._refreshed_at = time.monotonic()
