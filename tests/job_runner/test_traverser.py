@@ -23,6 +23,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
+from spincycle_server.job_runner import chain_reports as chain_reports_module
 from spincycle_server.job_runner.outbox import Batch, Outbox
 from spincycle_server.job_runner.traverser import Traverser
 from spincycle_server.job_runner.user_job import TryResources
@@ -357,6 +358,20 @@ async def test_a_suspended_chain_is_reported_with_all_ended_tries(bench_of: Make
     assert "a" not in again.runs
     again.end("b")
     assert (await again.commit_to_the_end())[-1].finish.state == state_pb2.STATE_COMPLETE
+
+
+async def test_a_chain_that_is_too_large_to_suspend_ends_without_a_report_of_its_end(
+    bench_of: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain_reports_module, "_LARGEST_SUSPENDED", 0)
+    bench = bench_of(side_by_side("a", "b"))
+    await bench.running("a", "b")
+    bench.traverser.suspend()
+    async with asyncio.timeout(STEP):
+        reports = await bench.commit_to_the_end()
+    assert {tried.entry.job_id for report in reports for tried in report.tries} == {"start", "a", "b"}
+    assert [report.WhichOneof("end") for report in reports] == [None] * len(reports)
+    assert not bench.outbox.take().entries
 
 
 async def test_a_chain_of_another_runner_stops_and_reports_nothing_more(bench_of: MakeBench) -> None:
