@@ -35,7 +35,7 @@ BAD_NUMBER = 'invalid {!r} parameter: "{}" cannot be parsed to uint: it must be 
 
 EMPTY = "an empty list or map"
 REQUEST_ID = "`requestId` of an error about one request"
-FORMATTING = "messages from the language's own formatting (`%!w(...)`, `Error 1062`)"
+FORMATTING = "messages with formatting errors (`%!w(...)`) or database errors (`Error 1062`)"
 WRONG_STATE = "a request in the wrong state for the call"
 BAD_CHAIN = "an invalid job chain sent to a Job Runner"
 
