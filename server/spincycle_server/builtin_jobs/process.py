@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 
+from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.output import OutputBuffer
 
 _KILL_WAIT = 1.0
@@ -115,11 +116,10 @@ class Process:
             self._transport.close()
 
     async def _group_is_gone(self) -> None:
-        """Waits until no process of the group is left. It polls, because the kernel has no event for this."""
-        poll = _SHORTEST_POLL
-        while self._send(0):
-            await asyncio.sleep(poll)
-            poll = min(2 * poll, _LONGEST_POLL)
+        """Polls until no process of the group is left."""
+        backoff = Backoff(_SHORTEST_POLL, _LONGEST_POLL, jitter=0)
+        while self._send(0):  # noqa: ASYNC110 (the kernel has no event for the end of a group)
+            await asyncio.sleep(backoff.next())
 
     def _send(self, signal_number: int) -> bool:
         """Sends a signal to the group. Returns whether the group still exists."""
