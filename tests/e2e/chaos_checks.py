@@ -103,7 +103,7 @@ def assert_done_once(
         if line["event"] == "COMPLETE":
             complete.add(line["job"])
     _check_log([entry for entry in log if entry["jobId"] in jobs], attempts, troubles)
-    _check_nothing_again(kind, attempts)
+    _check_nothing_again(kind, attempts, troubles)
 
 
 def _jobs_before(chain: Mapping[str, Any], job_id: str, jobs: set[str]) -> set[str]:
@@ -174,13 +174,19 @@ def _attempt_of(entry: Mapping[str, Any], attempts: list[Attempt]) -> Attempt | 
     return None
 
 
-def _check_nothing_again(kind: Kind, attempts: list[Attempt]) -> None:
-    """Checks that a job that the log has as COMPLETE ran again only because its sequence was retried."""
+def _check_nothing_again(kind: Kind, attempts: list[Attempt], troubles: Troubles) -> None:
+    """Checks that a job that the log has as COMPLETE ran again only because its sequence was retried.
+
+    A process that is frozen between its check of the lease and the first line of a job may run that job
+    afterwards. It cannot know that the lease has expired, and the log does not have what it did.
+    """
     for index, attempt in enumerate(attempts):
         if attempt.end is None or not attempt.number or attempt.end["event"] != "COMPLETE":
             continue
         for later in attempts[index + 1 :]:
             if later.start["job"] != attempt.start["job"]:
+                continue
+            if not later.number and troubles.was_frozen(later.pid, later.start["time"]):
                 continue
             failed = any(
                 one.end is not None

@@ -450,6 +450,40 @@ async def test_a_job_that_is_stopped_while_it_waits_for_a_thread_ends_at_once() 
     assert state_of(await running) is State.COMPLETE
 
 
+class LateThreads(CallThreads):
+    """Threads that are slow to begin their call."""
+
+    def __init__(self) -> None:
+        super().__init__("late", 1)
+        self.is_in_thread, self.begin, self.is_made = threading.Event(), threading.Event(), threading.Event()
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        def late() -> Any:
+            self.is_in_thread.set()
+            self.begin.wait(STEP)
+            try:
+                return function(*args)
+            finally:
+                self.is_made.set()
+
+        return await super().call(late)
+
+
+async def test_a_job_that_is_told_to_stop_does_not_begin_while_the_event_loop_has_no_turn() -> None:
+    """A lease can expire and be renewed within one turn. Jobs that its expiry suspended must not start."""
+    threads = LateThreads()
+    resources = resources_for(Scripted(raising(AssertionError("it ran"))))
+    resources.runs = threads
+    job_try = a_try(resources)
+    running = asyncio.ensure_future(ended(job_try))
+    await asyncio.to_thread(threads.is_in_thread.wait, STEP)
+    job_try.stop()
+    threads.begin.set()
+    assert threads.is_made.wait(STEP)
+    assert not job_try.has_begun
+    assert state_of(await running) is State.STOPPED
+
+
 @pytest.mark.parametrize("job", [Scripted, ScriptedOnLoop])
 async def test_a_job_does_not_run_if_the_runner_may_not_start_jobs(job: Any) -> None:
     resources = resources_for(job(raising(AssertionError("it ran"))))

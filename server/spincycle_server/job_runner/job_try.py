@@ -83,13 +83,17 @@ class JobTry:
         return self._job.has_begun
 
     def stop(self, error: str = "") -> None:
-        """Tells the try to stop. Returns at once.
+        """Tells the try to stop. Returns at once. A job that has not begun by then never begins.
+
+        Without that promise, a job whose chain is suspended because the lease has expired could still
+        start in its thread, as soon as the lease is renewed.
 
         Args:
             error: The error of a try that fails for good because of the stop; "" for a STOPPED try.
         """
         self._stop_error = self._stop_error or error
         self._is_last = self._is_last or bool(error)
+        self._job.prevent_start()
         self._stop_asked.set()
 
     async def result(self) -> TryResult:

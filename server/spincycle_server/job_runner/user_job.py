@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class UserJob:
     Attributes:
         started_at: When `run` was called, in nanoseconds since the Unix epoch. Until then, when this
             object was made.
-        has_begun: `run` has been called, or is about to be called.
+        has_begun: `run` has been called, or is about to be called, and nothing can prevent that any more.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class UserJob:
         self._may_start = may_start
         self._job: Job | None = None
         self._start_prevented = False
+        self._start_lock = threading.Lock()
         self._status_call: asyncio.Task[str] | None = None
         self._last_status = ""
 
@@ -115,8 +117,9 @@ class UserJob:
 
     def prevent_start(self) -> bool:
         """Keeps `run` from being called. Returns False if it has already begun."""
-        self._start_prevented = True  # set before reading `has_begun`; `_begin` does the reverse
-        return not self.has_begun
+        with self._start_lock:
+            self._start_prevented = True
+            return not self.has_begun
 
     async def stop(self) -> None:
         """Calls `stop` of the job.
@@ -171,10 +174,11 @@ class UserJob:
         return job.run(data) if self._begin() else Return(State.STOPPED)
 
     def _begin(self) -> bool:
-        """Marks the job as begun. Returns whether it may still start."""
-        self.has_begun = True  # set before reading `_start_prevented`; `prevent_start` does the reverse
-        if self._start_prevented or not self._may_start():
-            return False
+        """Marks the job as begun, if it may still start. Returns whether it may."""
+        with self._start_lock:
+            if self._start_prevented or not self._may_start():
+                return False
+            self.has_begun = True
         self.started_at = time.time_ns()
         return True
 
