@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -18,6 +18,22 @@ class Caller:
 
     name: str = ""
     roles: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """The certificate that a caller's TLS connection presented. The server's CA has signed it.
+
+    Attributes:
+        common_name: The common name of the subject; "" without one.
+        names: The common name and all subject alternative names: DNS names, e-mail addresses, URIs and IP
+            addresses.
+        der: The certificate itself.
+    """
+
+    common_name: str
+    names: frozenset[str]
+    der: bytes = field(default=b"", repr=False)
 
 
 class Authenticator(Protocol):

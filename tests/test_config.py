@@ -8,11 +8,11 @@ import pytest
 
 from spincycle_server.config import (
     ConfigError,
-    grpc_address_of,
     load_config,
     mask_secrets,
     url_of_go_dsn,
 )
+from spincycle_server.config.addresses import grpc_address_of
 from spincycle_server.listening import Address
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from spincycle_grpc import Caller, UnauthenticatedError
 from spincycle_server.config import Config
-from spincycle_server.plugins import load_authenticator
+from spincycle_server.identity.plugin import load_authenticator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = REPOSITORY / "server" / "spincycle_server"
@@ -21,6 +21,8 @@ PAGE = (REPOSITORY / "docs" / "operating.md").read_text()
 SHOWN_OTHERWISE = {
     "auth.admin_roles": "none",
     "auth.plugin": "none",
+    "cluster.certificates": "none",
+    "cluster.key_file": "none",
     "database.url": "sqlite:///spincycle.db",
     "job_runner.advertise": "the host it listens on",
     "job_runner.grpc": "the HTTP address, with its port plus 10",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 GRPC_PORT_OFFSET = 10
@@ -29,6 +30,16 @@ class Address:
         if not separator or not port.isdigit() or int(port) > 65535:
             raise ValueError("must be host:port, such as 127.0.0.1:32308")
         return cls(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 (the user asked for it)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only processes of this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def for_grpc(self) -> Address:
         """Returns the default gRPC address of a server with this HTTP address."""

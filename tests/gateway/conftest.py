@@ -50,7 +50,11 @@ def cors_manager(
 
 
 def _manager(tmp_path_factory: pytest.TempPathFactory, **environment: str) -> Iterator[str]:
-    environment = {"SPINCYCLE_SERVER_MAX_BODY": str(MAX_BODY), **environment}
+    environment = {
+        "SPINCYCLE_SERVER_MAX_BODY": str(MAX_BODY),
+        "SPINCYCLE_CLUSTER_OPEN": "true",
+        **environment,
+    }
     directory = tmp_path_factory.mktemp("manager")
     with running(
         "request-manager", "--http=127.0.0.1:0", directory=directory, environment=environment

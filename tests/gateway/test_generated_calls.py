@@ -43,7 +43,9 @@ kind of valid and invalid value to every operation. 25 scenarios of calls follow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("generated")) as server:
+    environment = {"SPINCYCLE_CLUSTER_OPEN": "true"}
+    directory = tmp_path_factory.mktemp("generated")
+    with running("server", "--http=127.0.0.1:0", directory=directory, environment=environment) as server:
         server.wait_for("runner reports")
         yield server
 

@@ -179,12 +179,10 @@ def test_requests_that_the_connection_cannot_refuse_are_answered_by_the_app(
         assert connection.answer().status == 429
 
 
-def test_a_client_that_expects_100_continue_is_refused_after_its_body(full: FullManager) -> None:
+def test_a_client_that_expects_100_continue_is_refused_before_it_sends_its_body(full: FullManager) -> None:
     with Connection(full.address) as connection:
         head = request("POST", "/api/v1/requests", JSON, "Expect: 100-continue", "Content-Length: 17")
         connection.send(head)
-        assert connection.answer().status == 100
-        connection.send(b'{"type":"nosuch"}')
         assert connection.answer().status == 429
 
 

@@ -26,6 +26,7 @@ from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.builtin_jobs import builtin_factory
+from spincycle_server.identity import Identity
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.access import AccessLists
 from spincycle_server.request_manager.build_pool import BuildPool
@@ -54,7 +55,7 @@ SPECS = specs(
 
 
 def calls_as(name: str, *roles: str) -> CallContext:
-    return CallContext(Caller(name, frozenset(roles)))
+    return CallContext(Identity(Caller(name, frozenset(roles))))
 
 
 FINCH = calls_as("finch")

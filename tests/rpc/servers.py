@@ -10,8 +10,8 @@ import grpc.aio
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
-from spincycle_grpc.auth import Authenticator
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
+from spincycle_server.identity import Authentication
 from spincycle_server.rpc import Gate, GrpcServer, MethodTable
 
 REQUEST_MANAGER = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
@@ -24,10 +24,10 @@ async def serving(
     servicer: object,
     *,
     gate: Gate | None = None,
-    authenticator: Authenticator | None = None,
+    authentication: Authentication | None = None,
 ) -> AsyncIterator[tuple[GrpcServer, str]]:
     """Runs a server of one service. Yields the server and its address."""
-    server = GrpcServer([MethodTable(service, servicer, gate or Gate(1000), authenticator)], "127.0.0.1:0")
+    server = GrpcServer([MethodTable(service, servicer, gate or Gate(1000), authentication)], "127.0.0.1:0")
     await server.start()
     try:
         yield server, f"127.0.0.1:{server.port}"

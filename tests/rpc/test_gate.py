@@ -109,13 +109,3 @@ async def test_refusals_are_counted_by_reason_and_logged_together() -> None:
         {"TOO_MANY_CALLS": 1},
     ]
     assert {(event["event"], event["log_level"]) for event in logs} == {("calls refused", "warning")}
-
-
-async def test_the_gate_counts_its_own_refusals() -> None:
-    gate = Gate(0)
-    with capture_logs() as logs:
-        for _ in range(2):
-            with pytest.raises(ResourceExhaustedError):
-                gate.enter()
-        await logged(logs, 1)
-    assert logs[0]["calls"] == {"TOO_MANY_CALLS": 2}

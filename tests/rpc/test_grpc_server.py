@@ -14,12 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
-from spincycle_grpc.auth import Authenticator, Caller
 from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, UnauthenticatedError, UnavailableError
 from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse, GetRequest
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
+from spincycle_server.identity import Authentication, Credentials, Identity
 from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable
 from tests.limits import ANSWER
 from tests.rpc.servers import REQUEST_MANAGER, RUNNER_REPORTS, rpc_error, serving
@@ -89,9 +89,11 @@ class Reports:
 
 
 class Nobody:
-    """Authenticates nobody."""
+    """Identifies nobody."""
 
-    async def authenticate(self, metadata: object, peer: str) -> Caller:
+    hint = "a token"
+
+    async def identify(self, credentials: Credentials) -> Identity:
         raise UnauthenticatedError("send a token", reason="NO_TOKEN")
 
 
@@ -108,8 +110,8 @@ async def test_a_method_gets_metadata_and_peer() -> None:
     (context,) = manager.contexts
     assert context.transport == "grpc"
     assert not context.is_throttled
-    assert context.metadata["authorization"] == "Bearer x"
-    assert "trace-bin" not in context.metadata
+    assert context.credentials.metadata["authorization"] == "Bearer x"
+    assert "trace-bin" not in context.credentials.metadata
     assert context.peer.startswith("ipv4:127.0.0.1:")
 
 
@@ -160,19 +162,19 @@ async def test_an_unknown_method_is_unimplemented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gate", "authenticator", "reason"),
+    ("gate", "authentication", "reason"),
     [
         (Gate(1), None, "BAD_MESSAGE"),
         (Gate(0), None, "TOO_MANY_CALLS"),
-        (Gate(1), Nobody(), "NO_TOKEN"),
+        (Gate(1), Authentication([Nobody()]), "NO_TOKEN"),
     ],
 )
 async def test_a_request_that_cannot_be_parsed_passes_the_gate_and_authentication_first(
-    gate: Gate, authenticator: Authenticator | None, reason: str
+    gate: Gate, authentication: Authentication | None, reason: str
 ) -> None:
     with capture_logs() as logs:
         async with (
-            serving(REQUEST_MANAGER, Manager(), gate=gate, authenticator=authenticator) as (_, address),
+            serving(REQUEST_MANAGER, Manager(), gate=gate, authentication=authentication) as (_, address),
             grpc.aio.insecure_channel(address) as channel,
         ):
             method: Any = channel.unary_unary(f"/{REQUEST_MANAGER.full_name}/Create")

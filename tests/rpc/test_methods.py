@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from spincycle_grpc.auth import Authenticator, Caller
+from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import (
     ERROR_CLASSES,
     InternalError,
@@ -24,14 +24,18 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.request_manager_pb2 import GetRequest
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
+from spincycle_server.identity import METHOD_ACCESS, Authentication, Credentials, Identity, MethodAccess
 from spincycle_server.rpc import CallContext, Gate, Method, MethodTable
 from tests.limits import STEP
 
 SERVICE = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
 REPORTS = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
 
+RESERVED_GET = {**METHOD_ACCESS, "spincycle.v1.RequestManager.Get": MethodAccess.SERVER}
+"""A table in which other servers call Get."""
+
 REQUEST = GetRequest(request_id="abc")
-CONTEXT = CallContext(transport="grpc", metadata={"token": "secret"}, peer="ipv4:10.0.0.1:99")
+CONTEXT = CallContext(credentials=Credentials({"token": "secret"}, "ipv4:10.0.0.1:99"))
 
 
 class Servicer:
@@ -45,16 +49,30 @@ class Servicer:
 
 
 class ByToken:
-    """Authenticates callers by their token. Records what it was asked."""
+    """Identifies callers by their token. Records what it was asked."""
+
+    hint = "a token"
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Mapping[str, str], str]] = []
+        self.asked: list[Credentials] = []
+        self.is_revoked = False
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Caller:
-        self.asked.append((metadata, peer))
-        if metadata.get("token") != "secret":
+    async def identify(self, credentials: Credentials) -> Identity:
+        self.asked.append(credentials)
+        if credentials.metadata.get("token") != "secret":
             raise UnauthenticatedError("send a token", reason="NO_TOKEN")
-        return Caller("ada", frozenset({"ops"}))
+        return Identity(Caller("ada", frozenset({"ops"})), "token", lambda: not self.is_revoked)
+
+
+def reading(request: object) -> Callable[[], Awaitable[object]]:
+    """Returns a function that reads a request, or raises the error that is given in its place."""
+
+    async def read() -> object:
+        if isinstance(request, Exception):
+            raise request
+        return request
+
+    return read
 
 
 async def answer_context(request: object, context: CallContext) -> object:
@@ -76,10 +94,11 @@ def method_of(
     behavior: Callable[..., Awaitable[object]],
     *,
     gate: Gate | None = None,
-    authenticator: Authenticator | None = None,
-    reserved: tuple[str, ...] = (),
+    authenticator: ByToken | None = None,
+    access: Mapping[str, MethodAccess] = METHOD_ACCESS,
 ) -> Method:
-    table = MethodTable(SERVICE, Servicer(behavior), gate or Gate(10), authenticator, reserved=reserved)
+    authentication = Authentication([authenticator] if authenticator else [])
+    table = MethodTable(SERVICE, Servicer(behavior), gate or Gate(10), authentication, access=access)
     return table.methods["Get"]
 
 
@@ -91,7 +110,7 @@ async def failed(call: Awaitable[object]) -> tuple[SpinCycleError, list[EventDic
 
 
 def test_a_table_has_all_methods_of_its_service() -> None:
-    table = MethodTable(SERVICE, Servicer(do_nothing), Gate(1), reserved=("Get",))
+    table = MethodTable(SERVICE, Servicer(do_nothing), Gate(1), access=RESERVED_GET)
     assert set(table.methods) == {descriptor.name for descriptor in SERVICE.methods}
     assert table.methods["Get"].request_type is GetRequest
     assert {name for name, method in table.methods.items() if method.is_reserved} == {"Get"}
@@ -99,22 +118,23 @@ def test_a_table_has_all_methods_of_its_service() -> None:
 
 
 async def test_without_an_authenticator_the_caller_is_nobody() -> None:
-    context = await method_of(answer_context).call(REQUEST, CONTEXT)
+    context = await method_of(answer_context).call(reading(REQUEST), CONTEXT)
     assert context == CONTEXT
     assert context.caller == Caller()
 
 
 async def test_the_authenticator_gets_metadata_and_peer_and_the_method_gets_the_caller() -> None:
     authenticator = ByToken()
-    context = await method_of(answer_context, authenticator=authenticator).call(REQUEST, CONTEXT)
-    assert authenticator.asked == [(CONTEXT.metadata, CONTEXT.peer)]
+    context = await method_of(answer_context, authenticator=authenticator).call(reading(REQUEST), CONTEXT)
+    assert authenticator.asked == [CONTEXT.credentials]
     assert context.caller == Caller("ada", frozenset({"ops"}))
-    assert (context.transport, context.metadata, context.peer) == ("grpc", CONTEXT.metadata, CONTEXT.peer)
+    assert (context.transport, context.credentials) == ("grpc", CONTEXT.credentials)
 
 
 async def test_a_caller_that_is_not_authenticated_does_not_reach_the_method() -> None:
     method = method_of(raising(AssertionError("called")), authenticator=ByToken())
-    error, logs = await failed(method.call(REQUEST, CallContext(peer="somewhere")))
+    context = CallContext(credentials=Credentials(peer="somewhere"))
+    error, logs = await failed(method.call(reading(REQUEST), context))
     assert error.reason == "NO_TOKEN"
     assert [(event["reason"], event["peer"]) for event in logs] == [("NO_TOKEN", "somewhere")]
 
@@ -127,27 +147,30 @@ async def test_only_an_authenticated_caller_learns_that_its_request_could_not_be
 ) -> None:
     method = method_of(do_nothing, authenticator=ByToken())
     broken = InvalidArgumentError("not a GetRequest", reason="BAD_MESSAGE")
-    error, _ = await failed(method.call(broken, CallContext(metadata={"token": token})))
+    context = CallContext(credentials=Credentials({"token": token}))
+    error, _ = await failed(method.call(reading(broken), context))
     assert error.reason == reason
 
 
 async def test_a_full_gate_refuses_calls_before_anybody_is_asked_who_calls() -> None:
     authenticator = ByToken()
     error, _ = await failed(
-        method_of(do_nothing, gate=Gate(0), authenticator=authenticator).call(REQUEST, CONTEXT)
+        method_of(do_nothing, gate=Gate(0), authenticator=authenticator).call(reading(REQUEST), CONTEXT)
     )
     assert error.reason == "TOO_MANY_CALLS"
     assert not authenticator.asked
 
 
 async def test_a_full_gate_admits_calls_of_other_servers() -> None:
-    assert await method_of(do_nothing, gate=Gate(0), reserved=("Get",)).call(REQUEST, CONTEXT) is None
+    assert (
+        await method_of(do_nothing, gate=Gate(0), access=RESERVED_GET).call(reading(REQUEST), CONTEXT) is None
+    )
 
 
 async def test_a_closed_gate_refuses_calls() -> None:
     gate = Gate(10)
     gate.close()
-    error, _ = await failed(method_of(do_nothing, gate=gate).call(REQUEST, CONTEXT))
+    error, _ = await failed(method_of(do_nothing, gate=gate).call(reading(REQUEST), CONTEXT))
     assert error.reason == "SHUTTING_DOWN"
 
 
@@ -159,9 +182,9 @@ async def test_every_call_leaves_the_gate(error: Exception | None) -> None:
     method = method_of(do_nothing if error is None else raising(error), gate=gate)
     for _ in range(2):
         if error is None:
-            await method.call(REQUEST, CONTEXT)
+            await method.call(reading(REQUEST), CONTEXT)
         else:
-            await failed(method.call(REQUEST, CONTEXT))
+            await failed(method.call(reading(REQUEST), CONTEXT))
     async with asyncio.timeout(STEP):
         await gate.wait_idle()
 
@@ -170,7 +193,7 @@ async def test_a_cancelled_call_leaves_the_gate_and_is_not_an_error() -> None:
     gate = Gate(1)
     method = method_of(lambda *_: asyncio.sleep(STEP), gate=gate)
     with capture_logs() as logs:
-        call = asyncio.create_task(method.call(REQUEST, CONTEXT))
+        call = asyncio.create_task(method.call(reading(REQUEST), CONTEXT))
         while not gate.is_full:  # noqa: ASYNC110 (the gate has no event for this)
             await asyncio.sleep(0)
         call.cancel()
@@ -190,21 +213,22 @@ class CountingGate(Gate):
 
 
 @pytest.mark.parametrize(
-    ("is_throttled", "reserved", "turns"), [(True, (), 1), (False, (), 0), (True, ("Get",), 0)]
+    ("is_throttled", "access", "turns"),
+    [(True, METHOD_ACCESS, 1), (False, METHOD_ACCESS, 0), (True, RESERVED_GET, 0)],
 )
 async def test_only_throttled_calls_of_users_wait_for_their_turn(
-    is_throttled: bool, reserved: tuple[str, ...], turns: int
+    is_throttled: bool, access: Mapping[str, MethodAccess], turns: int
 ) -> None:
     gate = CountingGate(10)
     context = CallContext(is_throttled=is_throttled)
-    await method_of(do_nothing, gate=gate, reserved=reserved).call(REQUEST, context)
+    await method_of(do_nothing, gate=gate, access=access).call(reading(REQUEST), context)
     assert gate.turns == turns
 
 
 @pytest.mark.parametrize("error_class", ERROR_CLASSES.values())
 async def test_an_error_of_a_method_is_raised_unchanged(error_class: type[SpinCycleError]) -> None:
     raised = error_class("the pot is empty", reason="POT_EMPTY")
-    error, _ = await failed(method_of(raising(raised)).call(REQUEST, CONTEXT))
+    error, _ = await failed(method_of(raising(raised)).call(reading(REQUEST), CONTEXT))
     assert error is raised
 
 
@@ -218,7 +242,7 @@ async def test_an_error_of_a_method_is_raised_unchanged(error_class: type[SpinCy
     ids=["caller's fault", "server unavailable", "server's fault"],
 )
 async def test_a_failed_call_is_logged_once(error: SpinCycleError, level: str) -> None:
-    _, (event,) = await failed(method_of(raising(error)).call(REQUEST, CONTEXT))
+    _, (event,) = await failed(method_of(raising(error)).call(reading(REQUEST), CONTEXT))
     assert event.pop("seconds") >= 0
     assert event == {
         "event": "call failed",
@@ -234,8 +258,37 @@ async def test_a_failed_call_is_logged_once(error: SpinCycleError, level: str) -
 
 async def test_the_log_names_the_request_of_the_error_rather_than_of_the_call() -> None:
     error = NotFoundError("no such request", request_id="xyz")
-    _, (event,) = await failed(method_of(raising(error)).call(REQUEST, CONTEXT))
+    _, (event,) = await failed(method_of(raising(error)).call(reading(REQUEST), CONTEXT))
     assert event["request_id"] == "xyz"
+
+
+async def test_refusals_by_the_gate_are_counted_and_not_logged_one_by_one() -> None:
+    method = method_of(raising(AssertionError("called")), gate=Gate(0))
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(ResourceExhaustedError):
+                await method.call(reading(REQUEST), CONTEXT)
+        async with asyncio.timeout(STEP):
+            while not logs:  # noqa: ASYNC110 (a log has no event)
+                await asyncio.sleep(0.01)
+    assert [event["calls"] for event in logs] == [{"TOO_MANY_CALLS": 2}]
+
+
+async def test_a_stream_ends_when_the_credential_of_its_caller_is_revoked() -> None:
+    tokens = ByToken()
+    requests: asyncio.Queue[ReportRequest] = asyncio.Queue()
+
+    async def from_queue() -> AsyncIterator[ReportRequest]:
+        while True:
+            yield await requests.get()
+
+    answers = stream_of(Reports(), tokens).call(from_queue(), CONTEXT)
+    requests.put_nowait(ReportRequest())
+    assert await anext(answers) == ReportResponse()
+    tokens.is_revoked = True
+    async with asyncio.timeout(STEP):  # although no further message comes
+        error, _ = await failed(anext(answers))
+    assert error.reason == "CREDENTIALS_ENDED"
 
 
 async def test_refusals_by_a_method_are_counted_and_not_logged_one_by_one() -> None:
@@ -244,7 +297,7 @@ async def test_refusals_by_a_method_are_counted_and_not_logged_one_by_one() -> N
     with capture_logs() as logs:
         for _ in range(3):
             with pytest.raises(ResourceExhaustedError):
-                await method.call(REQUEST, CONTEXT)
+                await method.call(reading(REQUEST), CONTEXT)
         async with asyncio.timeout(STEP):
             while not logs:  # noqa: ASYNC110 (a log has no event)
                 await asyncio.sleep(0.01)
@@ -253,7 +306,7 @@ async def test_refusals_by_a_method_are_counted_and_not_logged_one_by_one() -> N
 
 async def test_an_unexpected_exception_becomes_an_internal_error_and_only_the_log_has_its_text() -> None:
     bug = ValueError("secret of the code")
-    error, (event,) = await failed(method_of(raising(bug)).call(REQUEST, CONTEXT))
+    error, (event,) = await failed(method_of(raising(bug)).call(reading(REQUEST), CONTEXT))
     assert isinstance(error, InternalError)
     assert (error.request_id, error.reason) == ("abc", "INTERNAL")
     assert "secret" not in error.message
@@ -263,7 +316,7 @@ async def test_an_unexpected_exception_becomes_an_internal_error_and_only_the_lo
 
 async def test_a_successful_call_is_logged_at_level_debug() -> None:
     with capture_logs() as logs:
-        await method_of(do_nothing).call(REQUEST, CONTEXT)
+        await method_of(do_nothing).call(reading(REQUEST), CONTEXT)
     assert [(event["event"], event["log_level"]) for event in logs] == [("call", "debug")]
     assert logs[0]["method"] == "spincycle.v1.RequestManager.Get"
 
@@ -290,13 +343,16 @@ class Reports:
 
 async def sent(*requests: Any) -> AsyncIterator[Any]:
     for request in requests:
+        if isinstance(request, Exception):
+            raise request
         yield request
 
 
-def stream_of(
-    servicer: object, authenticator: Authenticator | None = None, gate: Gate | None = None
-) -> Method:
-    return MethodTable(REPORTS, servicer, gate or Gate(1), authenticator).methods["Report"]
+def stream_of(servicer: object, authenticator: ByToken | None = None, gate: Gate | None = None) -> Method:
+    """Returns the method Report, open to users instead of servers."""
+    authentication = Authentication([authenticator] if authenticator else [])
+    access = dict.fromkeys(METHOD_ACCESS, MethodAccess.REQUEST)
+    return MethodTable(REPORTS, servicer, gate or Gate(1), authentication, access=access).methods["Report"]
 
 
 async def test_a_stream_answers_as_long_as_requests_come() -> None:
@@ -342,7 +398,7 @@ async def test_a_stream_that_fails_raises_an_error_and_logs_it(
 @pytest.mark.parametrize(("token", "reason"), [("secret", "BAD_MESSAGE"), ("", "NO_TOKEN")])
 async def test_a_stream_of_a_request_that_could_not_be_parsed_fails(token: str, reason: str) -> None:
     broken = InvalidArgumentError("not a ReportRequest", reason="BAD_MESSAGE")
-    context = CallContext(metadata={"token": token})
+    context = CallContext(credentials=Credentials({"token": token}))
 
     async def read() -> None:
         async for _ in stream_of(Reports(), ByToken()).call(sent(broken), context):

@@ -13,12 +13,14 @@ from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.endpoints import ServerEndpoints
+from spincycle_server.app.identity import authentication_of
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
 from spincycle_server.config import Config, advertised
 from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
+from spincycle_server.identity import Authentication, Cluster
 from spincycle_server.job_factories import find_factory
 from spincycle_server.job_runner.chains import Chains
 from spincycle_server.job_runner.outbox import Outbox
@@ -41,7 +43,11 @@ _LEASE_CHECK_INTERVAL = 0.25
 
 @contextlib.asynccontextmanager
 async def job_runner(
-    config: Config, address: Address, grpc_address: Address | None, request_managers: Sequence[str]
+    config: Config,
+    address: Address,
+    grpc_address: Address | None,
+    request_managers: Sequence[str],
+    cluster: Cluster,
 ) -> AsyncIterator[None]:
     """Runs a Job Runner. It reports to the first of the Request Managers that answers.
 
@@ -50,6 +56,7 @@ async def job_runner(
         address: The address of HTTP.
         grpc_address: The address of gRPC; None for the HTTP address with a port that is 10 higher.
         request_managers: The gRPC addresses of the Request Managers.
+        cluster: Recognizes the other servers of the installation.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -75,7 +82,8 @@ async def job_runner(
     )
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
-        endpoints = _endpoints(config, service, address, grpc_address)
+        authentication = authentication_of(config, cluster)
+        endpoints = _endpoints(config, service, address, grpc_address, authentication)
         await endpoints.start(stack, config)
         info = _runner_info(config, runner_id, endpoints)
         service.base_url = info.url
@@ -86,6 +94,7 @@ async def job_runner(
             chains.assignments,
             lease=config.job_runner_lease,
             credentials=channel_credentials(config.rm_client_tls),
+            call_metadata=cluster.metadata,
             on_lapse=chains.suspend_held,
         )
         run_in_background(stack, "reporter", reporter.run())
@@ -106,14 +115,16 @@ def _resources(config: Config, factory: JobFactory) -> TryResources:
 
 
 def _endpoints(
-    config: Config, service: JobRunnerService, address: Address, grpc_address: Address | None
+    config: Config,
+    service: JobRunnerService,
+    address: Address,
+    grpc_address: Address | None,
+    authentication: Authentication,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
-    # The other methods are for Request Managers.
-    reserved = set(descriptor.methods_by_name) - {"RunningJobs", "Version"}
     return ServerEndpoints(
-        [MethodTable(descriptor, service, gate, reserved=reserved)],
+        [MethodTable(descriptor, service, gate, authentication)],
         gate,
         address,
         grpc_address,

@@ -14,12 +14,13 @@ from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.database import database_options
 from spincycle_server.app.endpoints import ServerEndpoints
+from spincycle_server.app.identity import authentication_of
 from spincycle_server.config import Config
 from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
+from spincycle_server.identity import Authentication, Cluster
 from spincycle_server.job_factories import find_factory, knows_job_type
 from spincycle_server.listening import Address
-from spincycle_server.plugins import load_authenticator
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.access import AccessLists
 from spincycle_server.request_manager.build_pool import BuildPool
@@ -41,8 +42,12 @@ _PING_INTERVAL = 1.0
 
 
 @contextlib.asynccontextmanager
-async def request_manager(config: Config) -> AsyncIterator[Address]:
+async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[Address]:
     """Runs a Request Manager. Yields the address of its gRPC endpoint.
+
+    Args:
+        config: The configuration.
+        cluster: Recognizes the other servers of the installation.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -52,7 +57,7 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
     store = await Store.open(config.store_url(), database_options(config))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        runners = Runners(store, channel_credentials(config.jr_client_tls))
+        runners = Runners(store, channel_credentials(config.jr_client_tls), cluster.metadata)
         stack.push_async_callback(runners.close)
         dispatcher = Dispatcher(
             store,
@@ -75,7 +80,7 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         run_in_background(stack, "dispatcher", dispatcher.run())
-        endpoints = _endpoints(config, users, reports)
+        endpoints = _endpoints(config, users, reports, authentication_of(config, cluster))
         await endpoints.start(stack, config)
         stack.callback(reports.end_streams)
         stack.push_async_callback(endpoints.finish_calls, config.server_stop_timeout)
@@ -85,14 +90,17 @@ async def request_manager(config: Config) -> AsyncIterator[Address]:
 
 
 def _endpoints(
-    config: Config, users: RequestManagerService, reports: RunnerReportsService
+    config: Config,
+    users: RequestManagerService,
+    reports: RunnerReportsService,
+    authentication: Authentication,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     for_users = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
     for_runners = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
     tables = [
-        MethodTable(for_users, users, gate, load_authenticator(config.auth_plugin)),
-        MethodTable(for_runners, reports, gate, reserved=for_runners.methods_by_name),
+        MethodTable(for_users, users, gate, authentication),
+        MethodTable(for_runners, reports, gate, authentication),
     ]
     return ServerEndpoints(
         tables,

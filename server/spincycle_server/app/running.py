@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from spincycle_server.app.identity import combined_cluster, separate_cluster
 from spincycle_server.config import Config
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
@@ -67,10 +68,13 @@ def _exit_despite_hanging_threads() -> None:
 
 async def serve_request_manager(config: Config) -> None:
     """Runs a Request Manager until SIGTERM or SIGINT."""
-    from spincycle_server.app.request_manager import request_manager
+    from spincycle_server.app.request_manager import REQUEST_MANAGER_ADDRESS, request_manager
 
+    cluster = separate_cluster(
+        config, _listened(config, config.server_addr or REQUEST_MANAGER_ADDRESS), config.jr_client_tls
+    )
     with _stop_signal() as stopped:
-        async with request_manager(config):
+        async with request_manager(config, cluster):
             await stopped.wait()
 
 
@@ -79,8 +83,10 @@ async def serve_job_runner(config: Config) -> None:
     from spincycle_server.app.job_runner import job_runner
 
     address = config.server_addr or JOB_RUNNER_ADDRESS
+    cluster = separate_cluster(config, _listened(config, address), config.rm_client_tls)
+    request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
-        async with job_runner(config, address, config.server_grpc, config.request_manager_addresses):
+        async with job_runner(config, address, config.server_grpc, request_managers, cluster):
             await stopped.wait()
 
 
@@ -92,12 +98,17 @@ async def serve_both(config: Config) -> None:
     from spincycle_server.app.job_runner import job_runner
     from spincycle_server.app.request_manager import request_manager
 
+    cluster = combined_cluster(config)
     with _stop_signal() as stopped:
         async with (
-            request_manager(config) as grpc_address,
-            job_runner(config, config.job_runner_addr, config.job_runner_grpc, [str(grpc_address)]),
+            request_manager(config, cluster) as grpc_address,
+            job_runner(config, config.job_runner_addr, config.job_runner_grpc, [str(grpc_address)], cluster),
         ):
             await stopped.wait()
+
+
+def _listened(config: Config, address: Address) -> tuple[Address, Address]:
+    return address, config.server_grpc or address.for_grpc()
 
 
 @contextlib.contextmanager

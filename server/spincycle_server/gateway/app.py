@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ from spincycle_server.gateway.errors import ErrorFormat, Header, HttpError, head
 from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
 from spincycle_server.gateway.routes import Route, Router, routes_of
+from spincycle_server.identity import Credentials
 from spincycle_server.rpc import CallContext, Gate, MethodTable
 
 logger = structlog.get_logger(__name__)
@@ -126,19 +128,24 @@ class GatewayApp:
         route = routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if route is None:
             raise not_allowed(routes)
-        metadata = _metadata(scope["headers"])
-        request = route.method.request_type()
-        if route.body:
-            await self._bodies.read_into(request, route.body, metadata, receive)
-        route.query.read(scope["query_string"], request)
-        for name, value in zip(route.variables, values, strict=True):
-            setattr(request, name, value)
-        for header, name in route.headers:
-            text = metadata.get(header)
-            if text is not None:
-                setattr(request, name, text)
-        context = CallContext(transport="http", metadata=metadata, peer=_peer(scope), is_throttled=True)
-        return response_answer(route, await self._call(route, request, context))
+        credentials = _credentials(scope)
+        metadata = credentials.metadata
+
+        async def read() -> Message:
+            request = route.method.request_type()
+            if route.body:
+                await self._bodies.read_into(request, route.body, metadata, receive)
+            route.query.read(scope["query_string"], request)
+            for name, value in zip(route.variables, values, strict=True):
+                setattr(request, name, value)
+            for header, name in route.headers:
+                text = metadata.get(header)
+                if text is not None:
+                    setattr(request, name, text)
+            return request
+
+        context = CallContext(transport="http", credentials=credentials, is_throttled=True)
+        return response_answer(route, await self._call(route, read, context))
 
     def _answer_without_route(self, path: bytes, http_method: str) -> Answer:
         """Answers requests for the server as a whole and for the OpenAPI document."""
@@ -155,28 +162,48 @@ class GatewayApp:
             self._document = orjson.dumps(document) + b"\n"
         return json_answer(self._document)
 
-    async def _call(self, route: Route, request: Message, context: CallContext) -> Message:
+    async def _call(
+        self, route: Route, read: Callable[[], Awaitable[Message]], context: CallContext
+    ) -> Message:
         """Calls the method. It continues if the client hangs up, because it may have changed something."""
+        request_id = ""
         try:
-            async with asyncio.timeout(self._call_timeout):
-                answer: Message = await route.method.call(request, context)
+            async with asyncio.timeout(self._call_timeout) as limit:
+
+                async def read_first() -> Message:
+                    """Reads the request, which has a limit of its own, and starts the time of the method."""
+                    nonlocal request_id
+                    limit.reschedule(None)
+                    request = await read()
+                    request_id = getattr(request, "request_id", "")
+                    limit.reschedule(asyncio.get_running_loop().time() + self._call_timeout)
+                    return request
+
+                answer: Message = await route.method.call(read_first, context)
         except TimeoutError as error:
             raise DeadlineExceededError(
                 f"no answer within {self._call_timeout:g} s: check whether the call took effect, "
                 "then try again",
                 reason="DEADLINE_EXCEEDED",
-                request_id=getattr(request, "request_id", ""),
+                request_id=request_id,
             ) from error
         return answer
 
 
-def _metadata(headers: Sequence[Header]) -> dict[str, str]:
-    """Returns headers as text. Values of headers with the same name are joined."""
+def _credentials(scope: Scope) -> Credentials:
+    """Returns what a caller presents: headers as text, and the certificate of the connection.
+
+    Values of headers with the same name are joined.
+    """
+    headers: Sequence[Header] = scope["headers"]
     metadata = {name.decode("latin-1"): text.decode("latin-1") for name, text in headers}
+    repeated: frozenset[str] = frozenset()
     if len(metadata) != len(headers):
-        for key, _ in headers:
-            metadata[key.decode("latin-1")] = _joined_header(headers, key)
-    return metadata
+        counts = Counter(name.decode("latin-1") for name, _ in headers)
+        repeated = frozenset(name for name, count in counts.items() if count > 1)
+        for name in repeated:
+            metadata[name] = _joined_header(headers, name.encode("latin-1"))
+    return Credentials(metadata, _peer(scope), scope.get("spincycle.certificate"), repeated)
 
 
 def _joined_header(headers: Sequence[Header], name: bytes) -> str:

@@ -14,6 +14,7 @@ from spincycle_grpc.version import API_VERSION
 from spincycle_server.gateway.errors import FRAMEWORK_STATUSES, ErrorFormat
 from spincycle_server.gateway.openapi_schemas import Schema, Schemas
 from spincycle_server.gateway.routes import Route
+from spincycle_server.identity import MethodAccess
 
 _CODES = re.compile(r"(?<![A-Z_])[A-Z]+(?:_[A-Z]+)+(?![A-Z_])|\b(?:INTERNAL|UNAVAILABLE|UNAUTHENTICATED)\b")
 """Names of statuses in a comment."""
@@ -106,6 +107,8 @@ class Responses:
         }
         statuses = {status.http_status for status in Status if status.name in names}
         statuses |= {status.http_status for status in _ALWAYS}
+        if route.method.access is not MethodAccess.PUBLIC:
+            statuses.add(401)
         if route.body or route.variables or route.query.fields:
             statuses.add(400)
         statuses |= set(_OF_BODIES) if route.body else set()

@@ -54,6 +54,7 @@ class Reporter:
         held: Returns the assignments of all chains that the runner holds.
         lease: Seconds that a lease is assumed to last until a Request Manager sends the actual time.
         credentials: For TLS to the Request Managers; None for plaintext.
+        call_metadata: Returns the metadata that identifies this server to the Request Managers.
         on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
     """
 
@@ -66,6 +67,7 @@ class Reporter:
         *,
         lease: float,
         credentials: grpc.ChannelCredentials | None = None,
+        call_metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
         on_lapse: Callable[[], None] = lambda: None,
     ) -> None:
         self._runner = runner
@@ -74,6 +76,7 @@ class Reporter:
         self._held = held
         self._lease = lease
         self._credentials = credentials
+        self._call_metadata = call_metadata
         self._on_lapse = on_lapse
         self._draining = False
         self._leaving = False
@@ -129,7 +132,7 @@ class Reporter:
 
     async def _report_to(self, address: str) -> NoReturn:
         async with open_async_channel(address, self._credentials) as channel:
-            call = RunnerReportsStub(channel).Report()
+            call = RunnerReportsStub(channel).Report(metadata=self._call_metadata())
             try:
                 await self._converse(call, address)
             finally:

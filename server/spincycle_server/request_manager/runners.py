@@ -7,7 +7,7 @@ report to this process are added.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -71,11 +71,18 @@ class Runners:
     Args:
         store: Says which runners are alive.
         credentials: For TLS to the runners; None for plaintext.
+        call_metadata: Returns the metadata that identifies this server to the runners.
     """
 
-    def __init__(self, store: Store, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        credentials: grpc.ChannelCredentials | None = None,
+        call_metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
+    ) -> None:
         self._store = store
         self._credentials = credentials
+        self._call_metadata = call_metadata
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
         self._heard: dict[str, RunnerInfo] = {}  # since the last refresh began
@@ -162,7 +169,10 @@ class Runners:
             sender = self._senders[runner.runner_id] = ChainSender(
                 runner.runner_id,
                 lambda request: self._call(
-                    runner, lambda calls: calls.start_job_chains(request, timeout=CALL_TIMEOUT)
+                    runner,
+                    lambda calls: calls.start_job_chains(
+                        request, timeout=CALL_TIMEOUT, metadata=self._call_metadata()
+                    ),
                 ),
             )
         await sender.send(chain)
@@ -174,7 +184,12 @@ class Runners:
             SpinCycleError: An error of StopJobChain, or the runner cannot be reached.
         """
         request = StopJobChainRequest(request_id=request_id)
-        await self._call(runner, lambda calls: calls.stub.StopJobChain(request, timeout=CALL_TIMEOUT))
+        await self._call(
+            runner,
+            lambda calls: calls.stub.StopJobChain(
+                request, timeout=CALL_TIMEOUT, metadata=self._call_metadata()
+            ),
+        )
 
     async def running_jobs(self, status_filter: StatusFilter) -> list[JobStatus]:
         """Returns the running jobs of all live runners, oldest first.
@@ -192,7 +207,9 @@ class Runners:
         try:
             answer = await self._call(
                 runner,
-                lambda calls: calls.stub.RunningJobs(request, timeout=STATUS_TIMEOUT, wait_for_ready=False),
+                lambda calls: calls.stub.RunningJobs(
+                    request, timeout=STATUS_TIMEOUT, wait_for_ready=False, metadata=self._call_metadata()
+                ),
             )
         except SpinCycleError as error:
             if error.reason != "JOB_CHAIN_NOT_FOUND":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from spincycle_grpc.auth import Caller
+from spincycle_server.identity import ANONYMOUS, Credentials, Identity
+
+_NO_CREDENTIALS = Credentials()
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,16 +15,24 @@ class CallContext:
     """The context of one call.
 
     Attributes:
-        caller: Who calls.
+        identity: Who calls. ANONYMOUS until the method table has identified the caller.
         transport: "grpc" or "http", for the log.
-        metadata: Headers, by names in lower case.
-        peer: The caller's address, for the log.
+        credentials: What the caller presents: headers, address and certificate.
         is_throttled: Whether the call waits its turn if many calls arrive together. The gRPC library already
             queues its calls, so only HTTP calls are throttled.
     """
 
-    caller: Caller = field(default_factory=Caller)
+    identity: Identity = ANONYMOUS
     transport: str = "grpc"
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    peer: str = ""
+    credentials: Credentials = _NO_CREDENTIALS
     is_throttled: bool = False
+
+    @property
+    def caller(self) -> Caller:
+        """The caller's name and roles."""
+        return self.identity.caller
+
+    @property
+    def peer(self) -> str:
+        """The caller's address."""
+        return self.credentials.peer

@@ -52,8 +52,8 @@ class Gate:
             reason="TOO_MANY_CALLS",
         )
 
-    def enter(self, *, is_reserved: bool = False) -> None:
-        """Admits one call. Each call that enters must leave.
+    def check(self, *, is_reserved: bool = False) -> None:
+        """Checks that the gate would admit a call now.
 
         Args:
             is_reserved: Whether another server calls, and the reserve is open to the call.
@@ -65,9 +65,14 @@ class Gate:
         if self._closed:
             raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
         if self._in_flight >= self._limit + RESERVED * is_reserved:
-            error = self.full_error()
-            self.refusals.add(error)
-            raise error
+            raise self.full_error()
+
+    def enter(self, *, is_reserved: bool = False) -> None:
+        """Admits one call. Each call that enters must leave.
+
+        The argument and the errors are those of `check`.
+        """
+        self.check(is_reserved=is_reserved)
         self._in_flight += 1
         self._idle.clear()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import grpc
@@ -14,7 +13,9 @@ from grpc_reflection.v1alpha import reflection
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError, UnavailableError
+from spincycle_server.identity import Credentials
 from spincycle_server.rpc.accepting import Acceptors
+from spincycle_server.rpc.certificates import certificate_of
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.methods import Method, MethodTable
 from spincycle_server.rpc.status import status_of
@@ -102,27 +103,26 @@ class GrpcServer:
 
 
 def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
-    options: dict[str, Callable[..., Any]] = {
-        "request_deserializer": partial(_deserialize, method.request_type),
-        "response_serializer": _serialize,
-    }
+    # Without a deserializer, gRPC hands over bytes. They are parsed once the caller is identified.
+    options: dict[str, Callable[..., Any]] = {"response_serializer": _serialize}
     if method.is_stream:
         return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
     return grpc.unary_unary_rpc_method_handler(_unary(method), **options)
 
 
-def _deserialize(request_type: type[Message], data: bytes) -> Message | SpinCycleError:
-    """Returns a request, or the error if it cannot be parsed.
+def _parsed(request_type: type[Message], data: bytes) -> Message:
+    """Returns a request.
 
-    The method raises the error. If this function raised it, gRPC would answer with its text alone.
+    Raises:
+        InvalidArgumentError: The bytes are not a valid message of the type. Reason: BAD_MESSAGE.
     """
     try:
         return request_type.FromString(data)
-    except DecodeError:
-        return InvalidArgumentError(
+    except DecodeError as error:
+        raise InvalidArgumentError(
             f"the request is not a valid {request_type.DESCRIPTOR.full_name}: encode it by the .proto file",
             reason="BAD_MESSAGE",
-        )
+        ) from error
 
 
 def _serialize(message: Any) -> bytes:
@@ -131,14 +131,28 @@ def _serialize(message: Any) -> bytes:
 
 
 def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    return CallContext(transport="grpc", metadata=metadata, peer=context.peer())
+    metadata: dict[str, str] = {}
+    repeated: set[str] = set()
+    for key, value in context.invocation_metadata() or ():
+        if key in metadata:
+            repeated.add(key)
+        if isinstance(value, str):
+            metadata[key] = value
+    return CallContext(
+        transport="grpc",
+        credentials=Credentials(
+            metadata, context.peer(), certificate_of(context.auth_context()), frozenset(repeated)
+        ),
+    )
 
 
 def _unary(method: Method) -> Callable[..., Any]:
-    async def behavior(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def behavior(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def read() -> Message:
+            return _parsed(method.request_type, data)
+
         try:
-            return await method.call(request, _call_context(context))
+            return await method.call(read, _call_context(context))
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))
 
@@ -147,10 +161,11 @@ def _unary(method: Method) -> Callable[..., Any]:
 
 def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
     async def behavior(
-        requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+        requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
+        parsed = (_parsed(method.request_type, data) async for data in requests)
         try:
-            async for answer in method.call(requests, _call_context(context)):
+            async for answer in method.call(parsed, _call_context(context)):
                 yield answer
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))

@@ -1,13 +1,13 @@
 """The method table: each method of a servicer, wrapped once for gRPC and HTTP.
 
-The wrapper does the same for both: it passes the gate, authenticates the caller, logs failures, and turns
-unexpected exceptions into INTERNAL errors.
+The wrapper does the same for both: it identifies the caller, reads the request, passes the gate, logs
+failures, and turns unexpected exceptions into INTERNAL errors.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -16,17 +16,25 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from spincycle_grpc.auth import Authenticator
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError, SpinCycleError, Status
+from spincycle_server.identity import METHOD_ACCESS, Authentication, MethodAccess
 from spincycle_server.rpc.context import CallContext
+from spincycle_server.rpc.current_streams import requests_while_current, while_current
 from spincycle_server.rpc.gate import Gate
 
 logger = structlog.get_logger(__name__)
 
 UnaryHandler: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Any]]
+ReadRequest: TypeAlias = Callable[[], Awaitable[Any]]
+OnDenied: TypeAlias = Callable[[str, CallContext, SpinCycleError], None]
 
 _SERVER_FAULTS = frozenset({Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE})
+_DENIALS = frozenset({Status.UNAUTHENTICATED, Status.PERMISSION_DENIED})
+
+
+def _ignore_denial(method: str, context: CallContext, error: SpinCycleError) -> None:
+    """Does nothing with a denial: there is no audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +44,24 @@ class Method:
     Attributes:
         descriptor: The method in the contract.
         request_type: The class of its request.
-        call: The wrapped method. It raises only SpinCycleError and CancelledError. If a request could not be
-            parsed, the error is passed in its place: the method raises it once the caller is authenticated.
+        access: Who may call it.
+        call: The wrapped method. A unary method takes a function that reads the request and the context: the
+            function is called after the caller is identified, so that strangers cost nothing. A streaming
+            method takes an iterator of requests instead. The method raises only SpinCycleError,
+            CancelledError and what the function raises.
         is_stream: Whether requests and responses are streams.
-        is_reserved: Whether other servers call it. The gate has a reserve for its calls.
     """
 
     descriptor: MethodDescriptor
     request_type: type[Message]
+    access: MethodAccess
     call: Callable[..., Any]
     is_stream: bool
-    is_reserved: bool
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether other servers call it. The gate has a reserve for its calls."""
+        return self.access is MethodAccess.SERVER
 
 
 class MethodTable:
@@ -56,8 +71,12 @@ class MethodTable:
         service: The contract.
         servicer: Has a coroutine for each unary method, and an async generator for each streaming method.
         gate: Admits calls of unary methods.
-        authenticator: Identifies callers; if None, callers have neither name nor roles.
-        reserved: The names of methods that other servers call.
+        authentication: Identifies callers. None: callers are anonymous and may call everything.
+        access: Who may call each method, by its full name.
+        on_denied: Called with the method's full name, the context and the error of each denied call.
+
+    Raises:
+        KeyError: `access` has no entry for a method.
     """
 
     def __init__(
@@ -65,14 +84,16 @@ class MethodTable:
         service: ServiceDescriptor,
         servicer: object,
         gate: Gate,
-        authenticator: Authenticator | None = None,
+        authentication: Authentication | None = None,
         *,
-        reserved: Collection[str] = (),
+        access: Mapping[str, MethodAccess] = METHOD_ACCESS,
+        on_denied: OnDenied = _ignore_denial,
     ) -> None:
         self.service = service
-        self._reserved = reserved
         self._gate = gate
-        self._authenticator = authenticator
+        self._authentication = authentication or Authentication()
+        self._access = access
+        self._on_denied = on_denied
         self.methods: Mapping[str, Method] = {
             descriptor.name: self._method(descriptor, getattr(servicer, descriptor.name))
             for descriptor in service.methods
@@ -80,73 +101,95 @@ class MethodTable:
 
     def _method(self, descriptor: MethodDescriptor, handler: Callable[..., Any]) -> Method:
         is_stream = descriptor.client_streaming and descriptor.server_streaming
-        is_reserved = descriptor.name in self._reserved
+        access = self._access[descriptor.full_name]
+        wrapped = self._stream if is_stream else self._unary
         return Method(
             descriptor=descriptor,
             request_type=GetMessageClass(descriptor.input_type),
-            call=self._stream(descriptor.full_name, handler)
-            if is_stream
-            else self._unary(descriptor.full_name, handler, is_reserved=is_reserved),
+            access=access,
+            call=wrapped(descriptor.full_name, handler, access),
             is_stream=is_stream,
-            is_reserved=is_reserved,
         )
 
-    async def _authenticated(self, context: CallContext) -> CallContext:
-        if self._authenticator is None:
-            return context
-        caller = await self._authenticator.authenticate(context.metadata, context.peer)
-        return replace(context, caller=caller)
+    async def _identified(self, access: MethodAccess, context: CallContext) -> CallContext:
+        identity = await self._authentication.identify(access, context.credentials)
+        return context if identity is context.identity else replace(context, identity=identity)
 
-    def _unary(self, name: str, handler: UnaryHandler, *, is_reserved: bool) -> UnaryHandler:
-        gate = self._gate
+    def _unary(
+        self, name: str, handler: UnaryHandler, access: MethodAccess
+    ) -> Callable[[ReadRequest, CallContext], Awaitable[Any]]:
+        is_reserved = access is MethodAccess.SERVER
 
-        async def call(request: Message | SpinCycleError, context: CallContext) -> Message:
-            gate.enter(is_reserved=is_reserved)
+        async def call(read: ReadRequest, context: CallContext) -> Message:
             started = time.monotonic()
+            request: Message | None = None
             try:
-                if context.is_throttled and not is_reserved:
-                    await gate.wait_turn()
-                if self._authenticator is not None:
-                    context = await self._authenticated(context)
-                answer: Message = await handler(_parsed(request), context)
+                self._gate.check(is_reserved=is_reserved)
+                context = await self._checked(name, self._identified(access, context))
+                request = await read()
+                answer = await self._answer(name, handler, request, context, is_reserved=is_reserved)
             except ResourceExhaustedError as error:
-                gate.refusals.add(error)
+                self._gate.refusals.add(error)
                 raise
             except SpinCycleError as error:
-                _log_failure(name, request, context, error, started)
+                self._log_failure(name, request, context, error, started)
                 raise
-            except Exception as error:
-                raise _internal_error(name, request, error) from error
-            finally:
-                gate.leave()
             logger.debug("call", method=name, transport=context.transport, seconds=time.monotonic() - started)
             return answer
 
         return call
 
-    def _stream(self, name: str, handler: StreamHandler) -> StreamHandler:
-        async def call(
-            requests: AsyncIterator[Message | SpinCycleError], context: CallContext
-        ) -> AsyncIterator[Message]:
+    async def _answer(
+        self, name: str, handler: UnaryHandler, request: Any, context: CallContext, *, is_reserved: bool
+    ) -> Message:
+        """Calls the servicer. The gate counts the call from here, so slow uploads hold no place."""
+        self._gate.enter(is_reserved=is_reserved)
+        try:
+            if context.is_throttled and not is_reserved:
+                await self._gate.wait_turn()
+            answer: Message = await self._checked(name, handler(request, context), request)
+            return answer
+        finally:
+            self._gate.leave()
+
+    def _stream(self, name: str, handler: StreamHandler, access: MethodAccess) -> StreamHandler:
+        async def call(requests: AsyncIterator[Any], context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
             try:
-                context = await self._authenticated(context)
-                async for answer in handler((_parsed(request) async for request in requests), context):
+                context = await self._identified(access, context)
+                identity = context.identity
+                # Other servers send at least one message for each renewal of the lease.
+                answers = (
+                    handler(requests_while_current(requests, identity), context)
+                    if access is MethodAccess.SERVER
+                    else while_current(handler(requests, context), identity)
+                )
+                async for answer in answers:
                     yield answer
             except SpinCycleError as error:
-                _log_failure(name, None, context, error, started)
+                self._log_failure(name, None, context, error, started)
                 raise
             except Exception as error:
-                raise _internal_error(name, None, error) from error
+                raise _unexpected(name, None, error) from error
 
         return call
 
+    async def _checked(self, name: str, call: Awaitable[Any], request: object = None) -> Any:
+        """Returns the result of a call. Turns unexpected exceptions into INTERNAL errors."""
+        try:
+            return await call
+        except SpinCycleError:
+            raise
+        except Exception as error:
+            raise _unexpected(name, request, error) from error
 
-def _parsed(request: Message | SpinCycleError) -> Message:
-    """Returns a request; raises the error that stands in its place if it could not be parsed."""
-    if isinstance(request, SpinCycleError):
-        raise request
-    return request
+    def _log_failure(
+        self, name: str, request: object, context: CallContext, error: SpinCycleError, started: float
+    ) -> None:
+        if not isinstance(error, _UnexpectedError):
+            _log_failure(name, request, context, error, started)
+        if error.status in _DENIALS:
+            self._on_denied(name, context, error)
 
 
 def _log_failure(
@@ -165,8 +208,12 @@ def _log_failure(
     )
 
 
-def _internal_error(name: str, request: object, error: Exception) -> InternalError:
+class _UnexpectedError(InternalError):
+    """Stands for an unexpected exception, which the log already has."""
+
+
+def _unexpected(name: str, request: object, error: Exception) -> InternalError:
     """Logs an unexpected exception with its traceback. Returns the error that the caller gets instead."""
     request_id = getattr(request, "request_id", "")
     logger.error("call raised an unexpected exception", method=name, request_id=request_id, exc_info=error)
-    return InternalError("internal error: see the server's log for details", request_id=request_id)
+    return _UnexpectedError("internal error: see the server's log for details", request_id=request_id)

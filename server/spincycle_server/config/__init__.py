@@ -1,0 +1,8 @@
+"""The configuration of the servers."""
+
+from spincycle_server.config.addresses import advertised, mask_secrets, url_of_go_dsn
+from spincycle_server.config.errors import ConfigError
+from spincycle_server.config.loading import load_config
+from spincycle_server.config.options import Config
+
+__all__ = ["Config", "ConfigError", "advertised", "load_config", "mask_secrets", "url_of_go_dsn"]

@@ -1,0 +1,109 @@
+"""Reads the options from the defaults, a YAML file, environment variables and the command line.
+
+A later source overrides an earlier one. Only this module reads configuration files and the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spincycle_server.config.errors import ConfigError
+from spincycle_server.config.options import Config
+
+
+def _flatten(document: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in document.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{path}.")
+        elif isinstance(value, list):
+            yield path, ",".join(str(part) for part in value)
+        elif value is not None:
+            yield path, value if isinstance(value, str) else str(value)
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    try:
+        # BaseLoader keeps scalars as text. Each option parses its own.
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", reason="BAD_CONFIG") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise ConfigError(f"{path} is not valid YAML{line}", reason="BAD_CONFIG") from error
+    if document in (None, ""):
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must contain a map of options", reason="BAD_CONFIG")
+    return dict(_flatten(document))
+
+
+def _file_to_read(argument: str | None, environment: Mapping[str, str]) -> Path | None:
+    if argument is not None:
+        return Path(argument)
+    path = Path("config") / f"{environment.get('ENVIRONMENT', 'development')}.yaml"
+    return path if path.exists() else None
+
+
+def load_config(
+    file: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str | None] | None = None,
+) -> Config:
+    """Reads the configuration.
+
+    Args:
+        file: The YAML file, which must exist. None: `config/$ENVIRONMENT.yaml`, if it exists.
+        environment: The environment variables. None: those of the process.
+        overrides: Options of the command line by dotted name. A value of None counts as not given.
+
+    Raises:
+        ConfigError: The file, the name of an option or its value is invalid. The message names it.
+    """
+    environment = os.environ if environment is None else environment
+    options: dict[str, Field[Any]] = {option.metadata["key"]: option for option in fields(Config)}
+    given = {
+        **_from_file(_file_to_read(file, environment), options),
+        **_from_environment(environment, options),
+        **{key: (text, "command line") for key, text in (overrides or {}).items() if text is not None},
+    }
+    return Config(**{options[key].name: _parsed(options[key], *value) for key, value in given.items()})
+
+
+def _from_file(path: Path | None, options: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Returns the text and the source of each option in a file."""
+    if path is None:
+        return {}
+    texts = _read_file(path)
+    unknown = sorted(set(texts) - set(options))
+    if unknown:
+        raise ConfigError(f"{path}: unknown option {unknown[0]}", reason="BAD_CONFIG")
+    return {key: (text, str(path)) for key, text in texts.items()}
+
+
+def _from_environment(
+    environment: Mapping[str, str], options: Mapping[str, Field[Any]]
+) -> dict[str, tuple[str, str]]:
+    """Returns the text and the source of each option that an environment variable sets."""
+    return {
+        key: (environment[variable], variable)
+        for key, option in options.items()
+        for variable in reversed(option.metadata["variables"])
+        if environment.get(variable)
+    }
+
+
+def _parsed(option: Field[Any], text: str, source: str) -> Any:
+    try:
+        return option.metadata["parse"](text)
+    except ValueError as error:
+        shown = "" if option.metadata["secret"] else f" {text!r}:"
+        key = option.metadata["key"]
+        raise ConfigError(f"option {key} ({source}):{shown} {error}", reason="BAD_CONFIG") from error

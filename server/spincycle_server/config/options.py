@@ -1,0 +1,157 @@
+"""The table of options: each option's name, default and type.
+
+The original's options and environment variables keep their names. New options follow the original's rule:
+`jobs.create_timeout` is SPINCYCLE_JOBS_CREATE_TIMEOUT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from spincycle_server.config.addresses import grpc_address_of, mask_secrets, url_of_go_dsn
+from spincycle_server.config.values import (
+    parse_count,
+    parse_one_of,
+    parse_optional_address,
+    parse_output_size,
+    parse_seconds,
+    parse_size,
+    parse_truth,
+    parse_words,
+)
+from spincycle_server.listening import Address, TlsFiles
+
+
+def _option(
+    key: str,
+    default: str,
+    parse: Callable[[str], Any] = str,
+    *,
+    variables: tuple[str, ...] | None = None,
+    secret: bool = False,
+) -> Any:
+    """Declares one option.
+
+    Args:
+        key: The dotted name in the file.
+        default: The default, as text.
+        parse: Returns the value of a text. Raises ValueError with a message such as "must be true or false".
+        variables: The environment variables. An earlier one overrides a later one. None: derived from `key`.
+        secret: The value can contain a password, which is masked when the value is shown.
+    """
+    if variables is None:
+        variables = ("SPINCYCLE_" + key.upper().replace(".", "_"),)
+    return field(
+        default_factory=lambda: parse(default),
+        metadata={"key": key, "parse": parse, "variables": variables, "secret": secret},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All options of all servers. Times are in seconds, sizes in bytes."""
+
+    # The endpoints of this server. If both servers share a process, these are of the Request Manager.
+    server_addr: Address | None = _option("server.addr", "", parse_optional_address)
+    server_grpc: Address | None = _option("server.grpc", "", parse_optional_address)
+    server_cert_file: str = _option("server.tls.cert_file", "")
+    server_key_file: str = _option("server.tls.key_file", "")
+    server_ca_file: str = _option("server.tls.ca_file", "")
+    server_max_body: int = _option("server.max_body", "16MiB", parse_size)
+    server_max_bodies: int = _option("server.max_bodies", "256MiB", parse_size)
+    server_max_requests: int = _option("server.max_requests", "500", parse_count)
+    server_call_timeout: float = _option("server.call_timeout", "60s", parse_seconds)
+    server_header_timeout: float = _option("server.header_timeout", "10s", parse_seconds)
+    server_read_timeout: float = _option("server.read_timeout", "30s", parse_seconds)
+    server_idle_timeout: float = _option("server.idle_timeout", "75s", parse_seconds)
+    server_max_waiting: int = _option("server.max_waiting", "10000", parse_count)
+    server_max_connections: int = _option("server.max_connections", "4000", parse_count)
+    server_stop_timeout: float = _option("server.stop_timeout", "30s", parse_seconds)
+    server_cors_origins: tuple[str, ...] = _option("server.cors_origins", "", parse_words)
+    log_level: str = _option("log.level", "info", parse_one_of("debug", "info", "warning", "error"))
+    log_format: str = _option("log.format", "auto", parse_one_of("auto", "json", "text"))
+
+    # The Request Manager.
+    database_url: str = _option("database.url", "", secret=True)
+    database_timeout: float = _option("database.timeout", "5s", parse_seconds)
+    database_connections: int = _option("database.connections", "4", parse_count)
+    mysql_dsn: str = _option("mysql.dsn", "", secret=True)
+    mysql_cert_file: str = _option("mysql.tls.cert_file", "")
+    mysql_key_file: str = _option("mysql.tls.key_file", "")
+    mysql_ca_file: str = _option("mysql.tls.ca_file", "")
+    specs_dir: str = _option("specs.dir", "specs/")
+    auth_admin_roles: tuple[str, ...] = _option("auth.admin_roles", "", parse_words, variables=())
+    auth_strict: bool = _option("auth.strict", "false", parse_truth, variables=())
+    auth_plugin: str = _option("auth.plugin", "", variables=())
+    jr_client_url: str = _option("jr_client.url", "")
+    jr_client_cert_file: str = _option("jr_client.tls.cert_file", "")
+    jr_client_key_file: str = _option("jr_client.tls.key_file", "")
+    jr_client_ca_file: str = _option("jr_client.tls.ca_file", "")
+    resume_interval: float = _option("resume_interval", "10s", parse_seconds)
+    resume_timeout: float = _option("resume_timeout", "1h", parse_seconds)
+    jobs_create_timeout: float = _option("jobs.create_timeout", "30s", parse_seconds)
+
+    # Both servers.
+    cluster_key_file: str = _option("cluster.key_file", "")
+    cluster_certificates: tuple[str, ...] = _option("cluster.certificates", "", parse_words)
+    cluster_open: bool = _option("cluster.open", "false", parse_truth)
+    jobs_factory: str = _option("jobs.factory", "", variables=("SPINCYCLE_JOBS", "SPINCYCLE_JOBS_FACTORY"))
+    job_runner_lease: float = _option("job_runner.lease", "10s", parse_seconds)
+
+    # The Job Runner. `job_runner.addr` and `.grpc` apply only if both servers share a process.
+    rm_client_url: tuple[str, ...] = _option("rm_client.url", "http://127.0.0.1:32308", parse_words)
+    rm_client_grpc: tuple[str, ...] = _option("rm_client.grpc", "", parse_words)
+    rm_client_cert_file: str = _option("rm_client.tls.cert_file", "")
+    rm_client_key_file: str = _option("rm_client.tls.key_file", "")
+    rm_client_ca_file: str = _option("rm_client.tls.ca_file", "")
+    job_runner_addr: Address = _option("job_runner.addr", "127.0.0.1:32307", Address.parse)
+    job_runner_grpc: Address | None = _option("job_runner.grpc", "", parse_optional_address)
+    job_runner_advertise: str = _option("job_runner.advertise", "")
+    job_runner_max_threads: int = _option("job_runner.max_threads", "64", parse_count)
+    job_runner_max_chains: int = _option("job_runner.max_chains", "10000", parse_count)
+    job_runner_max_jobs: int = _option("job_runner.max_jobs", "200000", parse_count)
+    job_runner_max_output: int = _option("job_runner.max_output", "1MiB", parse_output_size)
+    job_runner_stop_timeout: float = _option("job_runner.stop_timeout", "10s", parse_seconds)
+
+    @property
+    def server_tls(self) -> TlsFiles:
+        """The files of the server's own certificate."""
+        return TlsFiles(self.server_cert_file, self.server_key_file, self.server_ca_file)
+
+    @property
+    def jr_client_tls(self) -> TlsFiles:
+        """The files for calls to Job Runners."""
+        return TlsFiles(self.jr_client_cert_file, self.jr_client_key_file, self.jr_client_ca_file)
+
+    @property
+    def rm_client_tls(self) -> TlsFiles:
+        """The files for calls to Request Managers."""
+        return TlsFiles(self.rm_client_cert_file, self.rm_client_key_file, self.rm_client_ca_file)
+
+    @property
+    def request_manager_addresses(self) -> tuple[str, ...]:
+        """The gRPC addresses of the Request Managers: `rm_client.grpc`, else derived from `rm_client.url`."""
+        return self.rm_client_grpc or tuple(grpc_address_of(url) for url in self.rm_client_url)
+
+    def store_url(self) -> str:
+        """Returns the URL of the database: `database.url`, else `mysql.dsn`, else an SQLite file.
+
+        Raises:
+            ConfigError: `mysql.dsn` is not a data source name of the Go driver.
+        """
+        if self.database_url:
+            return self.database_url
+        return url_of_go_dsn(self.mysql_dsn) if self.mysql_dsn else "sqlite:///spincycle.db"
+
+    def shown(self) -> dict[str, str]:
+        """Returns every option with its value as text. Passwords are masked."""
+        return {
+            option.metadata["key"]: _masked(option, getattr(self, option.name)) for option in fields(self)
+        }
+
+
+def _masked(option: Field[Any], value: object) -> str:
+    text = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+    return mask_secrets(text) if option.metadata["secret"] or "://" in text else text

@@ -1,0 +1,79 @@
+"""Parses the texts of options.
+
+Each function raises ValueError with a message such as "must be true or false".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from spincycle_grpc.duration import parse_duration
+from spincycle_server.listening import Address
+
+_SIZE = re.compile(r"(\d+)\s*([kmg]i?b?)?", re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+MAX_OUTPUT = 4 * 1024 * 1024
+"""The maximum of `job_runner.max_output`, which limits stdout and stderr separately, in bytes."""
+
+
+def parse_optional_address(text: str) -> Address | None:
+    """Returns an address; None for an empty text."""
+    return Address.parse(text) if text else None
+
+
+def parse_seconds(text: str) -> float:
+    """Returns the seconds of a duration such as "1m30s"."""
+    return parse_duration(text) / 1e9
+
+
+def parse_count(text: str) -> int:
+    """Returns a whole number that is at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError("must be a whole number, at least 1")
+    return int(text)
+
+
+def parse_size(text: str) -> int:
+    """Returns the bytes of a size such as "1MiB"."""
+    match = _SIZE.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError("must be a size in bytes, such as 1048576 or 1MiB")
+    return int(match[1]) * _SIZE_UNITS[(match[2] or "").lower()[:1]]
+
+
+def parse_output_size(text: str) -> int:
+    """Returns a size that the report of a try can carry."""
+    size = parse_size(text)
+    if size > MAX_OUTPUT:
+        raise ValueError(
+            f"must be at most {MAX_OUTPUT} bytes, because each report of a try carries the output"
+        )
+    return size
+
+
+def parse_truth(text: str) -> bool:
+    """Returns whether a text means true."""
+    lowered = text.lower()
+    if lowered in ("true", "yes", "on", "1"):
+        return True
+    if lowered in ("false", "no", "off", "0", ""):
+        return False
+    raise ValueError("must be true or false")
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """Returns the words of a list that is separated by commas."""
+    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+
+
+def parse_one_of(*choices: str) -> Callable[[str], str]:
+    """Returns a parser that accepts only some words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return parse

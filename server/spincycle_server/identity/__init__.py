@@ -1,0 +1,21 @@
+"""Who calls a method, and whether the caller may: users and other servers of the installation."""
+
+from spincycle_server.identity.authentication import Authentication
+from spincycle_server.identity.certificate_names import read_certificate
+from spincycle_server.identity.cluster import Cluster
+from spincycle_server.identity.credentials import Credentials, PeerCertificate
+from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, Identity
+from spincycle_server.identity.method_access import METHOD_ACCESS, MethodAccess
+
+__all__ = [
+    "ANONYMOUS",
+    "METHOD_ACCESS",
+    "Authentication",
+    "AuthenticationMethod",
+    "Cluster",
+    "Credentials",
+    "Identity",
+    "MethodAccess",
+    "PeerCertificate",
+    "read_certificate",
+]

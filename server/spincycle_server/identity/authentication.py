@@ -1,0 +1,101 @@
+"""Identifies the caller of each method, and refuses callers who may not call it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from spincycle_grpc.errors import PermissionDeniedError, UnauthenticatedError
+from spincycle_server.identity.cluster import Cluster
+from spincycle_server.identity.credentials import Credentials
+from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, Identity
+from spincycle_server.identity.method_access import MethodAccess
+
+
+class Authentication:
+    """Identifies callers.
+
+    Without a method of authentication, users have neither name nor roles, and may call every method that is
+    not for servers.
+
+    Args:
+        methods: The methods of authentication. The first one that finds a credential of its kind decides.
+        cluster: Recognizes other servers of the installation.
+        admin_roles: The roles that may call the methods for administrators.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[AuthenticationMethod] = (),
+        cluster: Cluster | None = None,
+        *,
+        admin_roles: Collection[str] = (),
+    ) -> None:
+        self._methods = tuple(methods)
+        self._cluster = cluster or Cluster(is_open=True)
+        self._admin_roles = frozenset(admin_roles)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether users are authenticated."""
+        return bool(self._methods)
+
+    async def identify(self, access: MethodAccess, credentials: Credentials) -> Identity:
+        """Returns who calls a method, if the caller may call it.
+
+        Args:
+            access: Who may call the method.
+            credentials: What the caller presents.
+
+        Raises:
+            UnauthenticatedError: The caller is unknown.
+            PermissionDeniedError: The caller is known, but may not call this method.
+            UnavailableError: The credentials cannot be checked now.
+        """
+        if access is MethodAccess.PUBLIC:
+            return ANONYMOUS
+        if access is MethodAccess.SERVER:
+            return await self._server(credentials)
+        if not self._methods:
+            return ANONYMOUS
+        user = await self._user(credentials)
+        if user is None:
+            if (
+                access is MethodAccess.READ
+                and not self._cluster.is_open
+                and self._cluster.admits(credentials)
+            ):
+                return self._server_identity(credentials)
+            raise UnauthenticatedError(self._advice(), reason="NO_CREDENTIALS")
+        if access is MethodAccess.ADMIN and self._admin_roles.isdisjoint(user.caller.roles):
+            allowed = ", ".join(sorted(self._admin_roles)) or "none: set auth.admin_roles"
+            raise PermissionDeniedError(
+                f"caller {user.caller.name} may not do this: it needs an admin role ({allowed})",
+                reason="ACCESS_DENIED",
+            )
+        return user
+
+    async def _server(self, credentials: Credentials) -> Identity:
+        if self._cluster.admits(credentials):
+            return self._server_identity(credentials)
+        if self._methods and await self._user(credentials) is not None:
+            raise PermissionDeniedError(
+                "only servers of this installation may call this method", reason="SERVERS_ONLY"
+            )
+        raise UnauthenticatedError(
+            "only servers of this installation may call this method: "
+            "give both servers the same cluster.key_file, or list their certificates in cluster.certificates",
+            reason="SERVERS_ONLY",
+        )
+
+    def _server_identity(self, credentials: Credentials) -> Identity:
+        return Identity(method="cluster", is_current=lambda: self._cluster.admits(credentials))
+
+    async def _user(self, credentials: Credentials) -> Identity | None:
+        for method in self._methods:
+            identity = await method.identify(credentials)
+            if identity is not None:
+                return identity
+        return None
+
+    def _advice(self) -> str:
+        return f"the caller is unknown: send {' or '.join(method.hint for method in self._methods)}"

@@ -1,0 +1,58 @@
+"""The servers of one installation: how they recognize each other.
+
+A server proves that it belongs to the installation with a shared key or with a certificate whose name is
+listed. Other certificates of the same CA identify users.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Collection, Sequence
+
+from spincycle_server.identity.credentials import Credentials
+
+KEY_HEADER = "spincycle-cluster-key"
+"""The header that carries the key."""
+
+
+class Cluster:
+    """Recognizes the other servers of the installation, and identifies this server to them.
+
+    Args:
+        keys: Returns the keys that are valid now. This server sends the first one and accepts each of them.
+        certificates: The names of certificates that identify servers.
+        is_open: Whether every caller counts as a server of the installation.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Callable[[], Sequence[str]] = tuple,
+        certificates: Collection[str] = (),
+        is_open: bool = False,
+    ) -> None:
+        self._keys = keys
+        self._certificates = frozenset(certificates)
+        self.is_open = is_open
+
+    def admits(self, credentials: Credentials) -> bool:
+        """Whether a caller is a server of the installation.
+
+        Raises:
+            UnauthenticatedError: The call has the key more than once. Reason: REPEATED_CREDENTIALS.
+        """
+        if self.is_open:
+            return True
+        if credentials.certificate is not None and not self._certificates.isdisjoint(
+            credentials.certificate.names
+        ):
+            return True
+        presented = credentials.header(KEY_HEADER).encode("utf-8", "surrogateescape")
+        # Every key is compared, so that the time does not tell which one is close.
+        matches = [hmac.compare_digest(presented, key.encode()) for key in self._keys()]
+        return bool(presented) and any(matches)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns the gRPC metadata that identifies this server to another one."""
+        keys = self._keys()
+        return ((KEY_HEADER, keys[0]),) if keys else ()

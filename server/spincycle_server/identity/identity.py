@@ -1,0 +1,52 @@
+"""An identified caller, and what a method of authentication must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from spincycle_grpc.auth import Caller
+from spincycle_server.identity.credentials import Credentials
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls, and how the server knows.
+
+    Attributes:
+        caller: The name and the roles.
+        method: The method of authentication: "token", "oidc", "certificate", "plugin", or "cluster" for
+            another server of the installation. "" for a caller that was not authenticated.
+        is_current: Returns whether the credential is still valid: not expired and not revoked. It costs
+            nothing, so open streams ask again and again.
+    """
+
+    caller: Caller = field(default_factory=Caller)
+    method: str = ""
+    is_current: Callable[[], bool] = _always
+
+
+ANONYMOUS = Identity()
+
+
+class AuthenticationMethod(Protocol):
+    """One way to identify users."""
+
+    @property
+    def hint(self) -> str:
+        """What a caller must send, for the error of a call without credentials: "an API token"."""
+        ...
+
+    async def identify(self, credentials: Credentials) -> Identity | None:
+        """Returns who calls; None if the call has no credential of this kind.
+
+        Raises:
+            UnauthenticatedError: The credential is invalid, expired or revoked.
+            UnavailableError: The credential cannot be checked now.
+        """
+        ...
