@@ -107,7 +107,9 @@ class Responses:
         }
         statuses = {status.http_status for status in Status if status.name in names}
         statuses |= {status.http_status for status in _ALWAYS}
-        if route.method.access is not MethodAccess.PUBLIC:
+        if route.method.access is MethodAccess.PUBLIC:
+            statuses.discard(401)
+        else:
             statuses.add(401)
         if route.body or route.variables or route.query.fields:
             statuses.add(400)
