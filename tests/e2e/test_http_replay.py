@@ -167,7 +167,9 @@ class Replay:
 
 @pytest.fixture(scope="module")
 def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
-    with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("replay")) as server:
+    directory = tmp_path_factory.mktemp("replay")
+    environment = {"SPINCYCLE_CLUSTER_OPEN": "true"}  # The recording calls the methods for servers, too.
+    with running("server", "--http=127.0.0.1:0", directory=directory, environment=environment) as server:
         server.wait_for("runner reports")
         replay = Replay(server)
         replay.run()
