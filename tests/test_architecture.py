@@ -20,11 +20,11 @@ ALLOWED = {
     "config": {"listening"},
     "gateway": {"identity", "listening", "rpc"},
     "graph": {"specs"},
-    "identity": set(),
+    "identity": {"specs"},
     "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc"},
     "maintenance": {"database", "store"},
     "request_manager": {
-        "builtin_jobs", "call_threads", "chain", "graph", "request_ids", "rpc", "specs", "store",
+        "builtin_jobs", "call_threads", "chain", "graph", "identity", "request_ids", "rpc", "specs", "store",
     },
     "rpc": {"callback_throttle", "identity"},
     "specs": set(),

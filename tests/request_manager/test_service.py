@@ -27,8 +27,8 @@ from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.identity import Identity
+from spincycle_server.identity.access import AccessLists
 from spincycle_server.request_ids import RequestIdGenerator
-from spincycle_server.request_manager.access import AccessLists
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.request_stopper import RequestStopper

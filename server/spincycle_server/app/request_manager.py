@@ -19,10 +19,10 @@ from spincycle_server.config import Config
 from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
+from spincycle_server.identity.access import AccessLists
 from spincycle_server.job_factories import find_factory, knows_job_type
 from spincycle_server.listening import Address
 from spincycle_server.request_ids import RequestIdGenerator
-from spincycle_server.request_manager.access import AccessLists
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.request_stopper import RequestStopper

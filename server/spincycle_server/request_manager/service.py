@@ -14,13 +14,13 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.version import API_VERSION
-from spincycle_server.request_manager.access import START, STOP
+from spincycle_server.identity.access import START, STOP
 from spincycle_server.request_manager.idempotency import as_created, key_of
 from spincycle_server.store import CreatedBeforeError
 
 if TYPE_CHECKING:
+    from spincycle_server.identity.access import AccessLists
     from spincycle_server.request_ids import RequestIdGenerator
-    from spincycle_server.request_manager.access import AccessLists
     from spincycle_server.request_manager.build_pool import BuildPool
     from spincycle_server.request_manager.dispatcher import Dispatcher
     from spincycle_server.request_manager.request_stopper import RequestStopper

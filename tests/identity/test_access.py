@@ -8,7 +8,7 @@ import pytest
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
-from spincycle_server.request_manager.access import START, STOP, AccessLists
+from spincycle_server.identity.access import START, STOP, AccessLists
 from spincycle_server.specs.model import AclSpec
 from tests.graph.models import NOWHERE, node, sequence, specs
 
