@@ -27,47 +27,29 @@ class MethodAccess(Enum):
 
 METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
     {
-        f"spincycle.v1.{name}": access
-        for access, names in (
-            (MethodAccess.PUBLIC, ("RequestManager.Version", "JobRunner.Version")),
-            (
-                MethodAccess.READ,
-                (
-                    "RequestManager.Find",
-                    "RequestManager.Get",
-                    "RequestManager.GetJobChain",
-                    "RequestManager.GetJobLog",
-                    "RequestManager.GetLog",
-                    "RequestManager.RequestList",
-                    "RequestManager.Running",
-                    "JobRunner.RunningJobs",
-                ),
-            ),
-            (
-                MethodAccess.REQUEST,
-                (
-                    "RequestManager.Create",
-                    "RequestManager.Plan",
-                    "RequestManager.Start",
-                    "RequestManager.Stop",
-                ),
-            ),
-            (
-                MethodAccess.SERVER,
-                (
-                    "RunnerReports.Report",
-                    "RunnerReports.Finish",
-                    "RunnerReports.Suspend",
-                    "RunnerReports.Progress",
-                    "RunnerReports.RecordLog",
-                    "JobRunner.NewJobChain",
-                    "JobRunner.ResumeJobChain",
-                    "JobRunner.StartJobChains",
-                    "JobRunner.StopJobChain",
-                ),
-            ),
-        )
-        for name in names
+        "spincycle.v1.RequestManager.Version": MethodAccess.PUBLIC,
+        "spincycle.v1.RequestManager.Find": MethodAccess.READ,
+        "spincycle.v1.RequestManager.Get": MethodAccess.READ,
+        "spincycle.v1.RequestManager.GetJobChain": MethodAccess.READ,
+        "spincycle.v1.RequestManager.GetJobLog": MethodAccess.READ,
+        "spincycle.v1.RequestManager.GetLog": MethodAccess.READ,
+        "spincycle.v1.RequestManager.RequestList": MethodAccess.READ,
+        "spincycle.v1.RequestManager.Running": MethodAccess.READ,
+        "spincycle.v1.RequestManager.Create": MethodAccess.REQUEST,
+        "spincycle.v1.RequestManager.Plan": MethodAccess.REQUEST,
+        "spincycle.v1.RequestManager.Start": MethodAccess.REQUEST,
+        "spincycle.v1.RequestManager.Stop": MethodAccess.REQUEST,
+        "spincycle.v1.RunnerReports.Report": MethodAccess.SERVER,
+        "spincycle.v1.RunnerReports.Finish": MethodAccess.SERVER,
+        "spincycle.v1.RunnerReports.Suspend": MethodAccess.SERVER,
+        "spincycle.v1.RunnerReports.Progress": MethodAccess.SERVER,
+        "spincycle.v1.RunnerReports.RecordLog": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.Version": MethodAccess.PUBLIC,
+        "spincycle.v1.JobRunner.RunningJobs": MethodAccess.READ,
+        "spincycle.v1.JobRunner.NewJobChain": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.ResumeJobChain": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.StartJobChains": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.StopJobChain": MethodAccess.SERVER,
     }
 )
 """Who may call each method, by its full name."""
