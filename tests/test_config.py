@@ -138,6 +138,46 @@ def test_passwords_are_masked(address: str) -> None:
     assert "s3cret" not in str(shown)
 
 
+@pytest.mark.parametrize(
+    ("option", "text", "url"),
+    [
+        ("database.url", "mysql://u:s3cret@h/d\n", "mysql://u:s3cret@h/d"),
+        ("mysql.dsn", "u:s3cret@tcp(h:3306)/d\r\n", "mysql://u:s3cret@h:3306/d"),
+    ],
+)
+def test_the_database_can_be_named_in_a_file(tmp_path: Path, option: str, text: str, url: str) -> None:
+    secret = write(tmp_path / "secret", text)
+    variable = f"SPINCYCLE_{option.upper().replace('.', '_')}_FILE"
+    config = load_config(environment={variable: secret})
+    assert config.store_url() == url
+    assert "s3cret" not in str(config.shown())
+    assert load_config(environment={}, overrides={f"{option}_file": secret}).store_url() == url
+
+
+def test_the_file_of_a_secret_is_read_only_when_the_database_is_needed(tmp_path: Path) -> None:
+    config = load_config(environment={"SPINCYCLE_DATABASE_URL_FILE": str(tmp_path / "none")})
+    with pytest.raises(ConfigError, match=r"option database.url_file: cannot read .*none: No such file"):
+        config.store_url()
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"s3cret\nsecond\n", b"s3cret\xff"])
+def test_the_file_of_a_secret_must_have_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    config = load_config(environment={"SPINCYCLE_MYSQL_DSN_FILE": str(tmp_path / "secret")})
+    with pytest.raises(ConfigError, match=r"option mysql.dsn_file: .*secret") as raised:
+        config.store_url()
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_secret_and_its_file_exclude_each_other(tmp_path: Path) -> None:
+    secret = write(tmp_path / "secret", "mysql://u:s3cret@h/d")
+    config = load_config(
+        environment={"SPINCYCLE_DATABASE_URL_FILE": secret}, overrides={"database.url": "sqlite:///x.db"}
+    )
+    with pytest.raises(ConfigError, match=r"option database.url_file: database.url is set too"):
+        config.store_url()
+
+
 def test_grpc_addresses_are_derived_from_urls() -> None:
     assert grpc_address_of("http://10.0.0.1:32308") == "10.0.0.1:32318"
     assert grpc_address_of("https://rm:1000/") == "rm:1010"

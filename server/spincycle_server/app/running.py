@@ -16,7 +16,7 @@ import structlog
 import uvloop
 
 from spincycle_server.app.identity import combined_cluster, separate_cluster
-from spincycle_server.config import Config
+from spincycle_server.config import Config, forget_environment
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
 
@@ -28,6 +28,8 @@ JOB_RUNNER_ADDRESS = Address("127.0.0.1", 32307)
 def run(serve: Callable[[Config], Coroutine[Any, Any, None]], config: Config) -> None:
     """Runs servers until SIGTERM or SIGINT.
 
+    It removes the servers' variables from the environment, so that jobs do not inherit them.
+
     Args:
         serve: One of the coroutine functions below.
         config: The configuration.
@@ -35,6 +37,7 @@ def run(serve: Callable[[Config], Coroutine[Any, Any, None]], config: Config) ->
     Raises:
         SpinCycleError: A server cannot start.
     """
+    forget_environment()
     configure_logs(config.log_level, config.log_format)
     logger.info("configuration", **config.shown())
     _collect_garbage_less_often()

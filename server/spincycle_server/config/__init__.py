@@ -2,7 +2,15 @@
 
 from spincycle_server.config.addresses import advertised, mask_secrets, url_of_go_dsn
 from spincycle_server.config.errors import ConfigError
-from spincycle_server.config.loading import load_config
+from spincycle_server.config.loading import forget_environment, load_config
 from spincycle_server.config.options import Config
 
-__all__ = ["Config", "ConfigError", "advertised", "load_config", "mask_secrets", "url_of_go_dsn"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "advertised",
+    "forget_environment",
+    "load_config",
+    "mask_secrets",
+    "url_of_go_dsn",
+]

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from spincycle_server.config.errors import ConfigError
-from spincycle_server.config.options import Config
+from spincycle_server.config.options import VARIABLE_PREFIX, Config
 
 
 def _flatten(document: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -75,6 +75,16 @@ def load_config(
         **{key: (text, "command line") for key, text in (overrides or {}).items() if text is not None},
     }
     return Config(**{options[key].name: _parsed(options[key], *value) for key, value in given.items()})
+
+
+def forget_environment() -> None:
+    """Removes the variables of the servers from the environment of this process.
+
+    Jobs run in this process and in its children, and their output is stored. So after the configuration is
+    read, no job and no command may find a secret, such as the database's password, in its environment.
+    """
+    for name in [name for name in os.environ if name.startswith(VARIABLE_PREFIX)]:
+        del os.environ[name]
 
 
 def _from_file(path: Path | None, options: Collection[str]) -> dict[str, tuple[str, str]]:

@@ -11,6 +11,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from spincycle_server.config.addresses import grpc_address_of, mask_secrets, url_of_go_dsn
+from spincycle_server.config.secret_files import secret_of
 from spincycle_server.config.values import (
     parse_count,
     parse_one_of,
@@ -22,6 +23,9 @@ from spincycle_server.config.values import (
     parse_words,
 )
 from spincycle_server.listening import Address, TlsFiles
+
+VARIABLE_PREFIX = "SPINCYCLE_"
+"""The names of all environment variables of the servers start with this. Jobs do not inherit them."""
 
 
 def _option(
@@ -42,7 +46,7 @@ def _option(
         secret: The value can contain a password, which is masked when the value is shown.
     """
     if variables is None:
-        variables = ("SPINCYCLE_" + key.upper().replace(".", "_"),)
+        variables = (VARIABLE_PREFIX + key.upper().replace(".", "_"),)
     return field(
         default_factory=lambda: parse(default),
         metadata={"key": key, "parse": parse, "variables": variables, "secret": secret},
@@ -75,9 +79,11 @@ class Config:
 
     # The Request Manager.
     database_url: str = _option("database.url", "", secret=True)
+    database_url_file: str = _option("database.url_file", "")
     database_timeout: float = _option("database.timeout", "5s", parse_seconds)
     database_connections: int = _option("database.connections", "4", parse_count)
     mysql_dsn: str = _option("mysql.dsn", "", secret=True)
+    mysql_dsn_file: str = _option("mysql.dsn_file", "")
     mysql_cert_file: str = _option("mysql.tls.cert_file", "")
     mysql_key_file: str = _option("mysql.tls.key_file", "")
     mysql_ca_file: str = _option("mysql.tls.ca_file", "")
@@ -138,12 +144,16 @@ class Config:
     def store_url(self) -> str:
         """Returns the URL of the database: `database.url`, else `mysql.dsn`, else an SQLite file.
 
+        It reads `database.url_file` and `mysql.dsn_file`. So a Job Runner, which does not need the database,
+        need not be allowed to read them.
+
         Raises:
-            ConfigError: `mysql.dsn` is not a data source name of the Go driver.
+            ConfigError: `mysql.dsn` is not a data source name of the Go driver, a file cannot be read, or an
+                option is set together with its file.
         """
-        if self.database_url:
-            return self.database_url
-        return url_of_go_dsn(self.mysql_dsn) if self.mysql_dsn else "sqlite:///spincycle.db"
+        url = secret_of("database.url", self.database_url, self.database_url_file)
+        dsn = secret_of("mysql.dsn", self.mysql_dsn, self.mysql_dsn_file)
+        return url or (url_of_go_dsn(dsn) if dsn else "sqlite:///spincycle.db")
 
     def shown(self) -> dict[str, str]:
         """Returns every option with its value as text. Passwords are masked."""
