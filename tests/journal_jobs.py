@@ -20,7 +20,7 @@ from spincycle_grpc.jobs import Job, JobTypes, Return
 from spincycle_grpc.state import State
 from tests.limits import STEP
 
-JOURNAL = "SPINCYCLE_TEST_JOURNAL"
+JOURNAL = "TEST_JOURNAL"
 """Environment variable with the path of the journal file."""
 
 
