@@ -81,6 +81,8 @@ def test_environment_variables_do_not_set_access_options(tmp_path: Path) -> None
         ("server: {max_body: 0}", "must be a size"),
         ("job_runner: {max_threads: -1}", "must be a whole number, at least 1"),
         ("auth: {strict: perhaps}", "must be true or false"),
+        ("auth: {methods: [token, ldap]}", "'ldap' is unknown: must be a list of token, oidc, certificate"),
+        ("auth: {methods: 'token, token'}", "must name each word once"),
         ("log: {level: loud}", "must be one of debug, info, warning, error"),
         ("- a\n- b\n", "must contain a map of options"),
         ("a: [\n", "is not valid YAML in line 2"),

@@ -20,6 +20,7 @@ PAGE = (REPOSITORY / "docs" / "operating.md").read_text()
 
 SHOWN_OTHERWISE = {
     "auth.admin_roles": "none",
+    "auth.methods": "none",
     "auth.plugin": "none",
     "cluster.certificates": "none",
     "cluster.key_file": "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from spincycle_server.config import Config, ConfigError
@@ -11,16 +12,29 @@ from spincycle_server.identity.plugin import PluginMethod, load_authenticator
 from spincycle_server.listening import Address, TlsFiles
 
 
-def authentication_of(config: Config, cluster: Cluster) -> Authentication:
+async def authentication_of(
+    config: Config, cluster: Cluster, stack: contextlib.AsyncExitStack
+) -> Authentication:
     """Returns the authentication that the options describe.
+
+    The methods are asked in the order of `auth.methods`, and the plugin last.
+
+    Args:
+        config: The options.
+        cluster: Recognizes the other servers of the installation.
+        stack: Ends the background tasks of the methods when it closes.
 
     Raises:
         SpinCycleError: An option of a method of authentication is invalid.
     """
-    methods: list[AuthenticationMethod] = []
+    methods = [_method(name, config) for name in config.auth_methods]
     if config.auth_plugin:
         methods.append(PluginMethod(load_authenticator(config.auth_plugin)))
     return Authentication(methods, cluster, admin_roles=config.auth_admin_roles)
+
+
+def _method(name: str, config: Config) -> AuthenticationMethod:
+    raise ConfigError(f"option auth.methods: {name} is not supported")
 
 
 def combined_cluster(config: Config) -> Cluster:
@@ -83,7 +97,7 @@ def separate_cluster(config: Config, addresses: Iterable[Address], outgoing: Tls
 
 def users_are_authenticated(config: Config) -> bool:
     """Whether an option turns on the authentication of users."""
-    return bool(config.auth_plugin)
+    return bool(config.auth_methods or config.auth_plugin)
 
 
 def _closed(config: Config) -> Cluster:

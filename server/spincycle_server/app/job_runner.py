@@ -13,7 +13,6 @@ from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.endpoints import ServerEndpoints
-from spincycle_server.app.identity import authentication_of
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
@@ -47,7 +46,9 @@ async def job_runner(
     address: Address,
     grpc_address: Address | None,
     request_managers: Sequence[str],
+    *,
     cluster: Cluster,
+    authentication: Authentication,
 ) -> AsyncIterator[None]:
     """Runs a Job Runner. It reports to the first of the Request Managers that answers.
 
@@ -57,6 +58,7 @@ async def job_runner(
         grpc_address: The address of gRPC; None for the HTTP address with a port that is 10 higher.
         request_managers: The gRPC addresses of the Request Managers.
         cluster: Recognizes the other servers of the installation.
+        authentication: Identifies callers.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -82,7 +84,6 @@ async def job_runner(
     )
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
-        authentication = authentication_of(config, cluster)
         endpoints = _endpoints(config, service, address, grpc_address, authentication)
         await endpoints.start(stack, config)
         info = _runner_info(config, runner_id, endpoints)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -41,9 +42,21 @@ _PING_INTERVAL = 1.0
 """Seconds between pings of the database."""
 
 
+class RunningRequestManager(NamedTuple):
+    """A Request Manager that serves.
+
+    Attributes:
+        grpc_address: The address of its gRPC endpoint.
+        authentication: Identifies its callers, and those of a Job Runner in the same process.
+    """
+
+    grpc_address: Address
+    authentication: Authentication
+
+
 @contextlib.asynccontextmanager
-async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[Address]:
-    """Runs a Request Manager. Yields the address of its gRPC endpoint.
+async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[RunningRequestManager]:
+    """Runs a Request Manager.
 
     Args:
         config: The configuration.
@@ -80,13 +93,14 @@ async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[Add
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         run_in_background(stack, "dispatcher", dispatcher.run())
-        endpoints = _endpoints(config, users, reports, authentication_of(config, cluster))
+        authentication = await authentication_of(config, cluster, stack)
+        endpoints = _endpoints(config, users, reports, authentication)
         await endpoints.start(stack, config)
         stack.callback(reports.end_streams)
         stack.push_async_callback(endpoints.finish_calls, config.server_stop_timeout)
         # Started last, so it stops first: it must not set a server that shuts down to SERVING.
         run_in_background(stack, "database", _watch_database(store, endpoints, config.database_timeout))
-        yield endpoints.grpc_address
+        yield RunningRequestManager(endpoints.grpc_address, authentication)
 
 
 def _endpoints(

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from spincycle_server.app.identity import combined_cluster, separate_cluster
+from spincycle_server.app.identity import authentication_of, combined_cluster, separate_cluster
 from spincycle_server.config import Config, forget_environment
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
@@ -89,7 +89,18 @@ async def serve_job_runner(config: Config) -> None:
     cluster = separate_cluster(config, _listened(config, address), config.rm_client_tls)
     request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
-        async with job_runner(config, address, config.server_grpc, request_managers, cluster):
+        async with contextlib.AsyncExitStack() as stack:
+            authentication = await authentication_of(config, cluster, stack)
+            await stack.enter_async_context(
+                job_runner(
+                    config,
+                    address,
+                    config.server_grpc,
+                    request_managers,
+                    cluster=cluster,
+                    authentication=authentication,
+                )
+            )
             await stopped.wait()
 
 
@@ -104,8 +115,15 @@ async def serve_both(config: Config) -> None:
     cluster = combined_cluster(config)
     with _stop_signal() as stopped:
         async with (
-            request_manager(config, cluster) as grpc_address,
-            job_runner(config, config.job_runner_addr, config.job_runner_grpc, [str(grpc_address)], cluster),
+            request_manager(config, cluster) as manager,
+            job_runner(
+                config,
+                config.job_runner_addr,
+                config.job_runner_grpc,
+                [str(manager.grpc_address)],
+                cluster=cluster,
+                authentication=manager.authentication,
+            ),
         ):
             await stopped.wait()
 

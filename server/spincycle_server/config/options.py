@@ -21,6 +21,7 @@ from spincycle_server.config.values import (
     parse_size,
     parse_truth,
     parse_words,
+    parse_words_of,
 )
 from spincycle_server.listening import Address, TlsFiles
 
@@ -100,6 +101,9 @@ class Config:
     jobs_create_timeout: float = _option("jobs.create_timeout", "30s", parse_seconds)
 
     # Both servers.
+    auth_methods: tuple[str, ...] = _option(
+        "auth.methods", "", parse_words_of("token", "oidc", "certificate")
+    )
     cluster_key_file: str = _option("cluster.key_file", "")
     cluster_certificates: tuple[str, ...] = _option("cluster.certificates", "", parse_words)
     cluster_open: bool = _option("cluster.open", "false", parse_truth)

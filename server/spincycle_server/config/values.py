@@ -68,6 +68,21 @@ def parse_words(text: str) -> tuple[str, ...]:
     return tuple(word for word in (part.strip() for part in text.split(",")) if word)
 
 
+def parse_words_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """Returns a parser of a list that accepts only some words, each at most once."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = parse_words(text)
+        wrong = [word for word in words if word not in choices]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is unknown: must be a list of {', '.join(choices)}")
+        if len(set(words)) < len(words):
+            raise ValueError("must name each word once")
+        return words
+
+    return parse
+
+
 def parse_one_of(*choices: str) -> Callable[[str], str]:
     """Returns a parser that accepts only some words."""
 
