@@ -8,8 +8,11 @@ an error because no gRPC peer could read its message.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import random
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
+from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
@@ -24,6 +27,20 @@ MAX_DEPTH = 30
 gRPC reads messages of at most 100 levels. Each nested mapping takes three, and the messages around a job's
 args and data take the rest.
 """
+
+
+Path: TypeAlias = "str | tuple[Path, str | int]"
+"""The place of a value, for errors: the outermost name, or the path of a list or mapping and a name or index.
+
+It becomes text only for an error. The text of each path would cost too much if a name around many values is
+long.
+"""
+
+_LONGEST_SHOWN_NAME = 100
+"""Characters of a name that an error shows."""
+
+_MANY = 20_000
+"""More names than this are sorted in several steps, between which other threads can run."""
 
 
 def to_struct(mapping: Mapping[str, object], path: str = "args") -> Struct:
@@ -63,10 +80,21 @@ def from_struct(struct: Struct) -> dict[str, object]:
     """Converts a Struct to a dict with sorted names."""
     fields = struct.fields
     written: dict[str, object] = {}
-    for name in sorted(fields):
+    for name in _sorted(fields):
         value = fields[name]
         written[name] = value.string_value or from_value(value)  # Most values are text.
     return written
+
+
+def _sorted(names: Collection[str]) -> Iterable[str]:
+    if len(names) <= _MANY:
+        return sorted(names)
+    listed = list(names)
+    borders = sorted(random.sample(listed, len(listed) // _MANY))
+    buckets: list[list[str]] = [[] for _ in range(len(borders) + 1)]
+    for name in listed:
+        buckets[bisect_right(borders, name)].append(name)
+    return chain.from_iterable(map(sorted, buckets))
 
 
 def from_value(value: Value) -> object:  # noqa: PLR0911 (one return per kind)
@@ -89,7 +117,7 @@ def from_value(value: Value) -> object:  # noqa: PLR0911 (one return per kind)
 
 
 def fill_struct(
-    struct: Struct, mapping: Mapping[str, Any], path: str, largest: float = math.inf, depth: int = 0
+    struct: Struct, mapping: Mapping[str, Any], path: Path, largest: float = math.inf, depth: int = 0
 ) -> None:
     """Adds a mapping of JSON values to a Struct. See `to_struct` and `fill_value` for the arguments."""
     fields = struct.fields
@@ -99,12 +127,14 @@ def fill_struct(
         elif value.__class__ is int and -LARGEST_EXACT <= value <= LARGEST_EXACT:
             fields[name].number_value = value
         elif isinstance(name, str):
-            fill_value(fields[name], value, f"{path}.{name}" if path else name, largest, depth)
+            fill_value(fields[name], value, (path, name) if path else name, largest, depth)
         else:
-            raise InvalidArgumentError(f"{path}: the name {name!r} must be a string", reason="WRONG_TYPE")
+            raise InvalidArgumentError(
+                f"{_shown(path)}: the name {name!r} must be a string", reason="WRONG_TYPE"
+            )
 
 
-def fill_value(message: Value, value: Any, path: str, largest: float = math.inf, depth: int = 0) -> None:
+def fill_value(message: Value, value: Any, path: Path, largest: float = math.inf, depth: int = 0) -> None:
     """Sets a Value to a JSON value.
 
     Args:
@@ -137,10 +167,10 @@ def fill_value(message: Value, value: Any, path: str, largest: float = math.inf,
         fill_value(message, _plain(value, path), path, largest, depth)
 
 
-def _fill_container(message: Value, value: Any, path: str, largest: float, depth: int) -> None:
+def _fill_container(message: Value, value: Any, path: Path, largest: float, depth: int) -> None:
     if depth == MAX_DEPTH:
         raise InvalidArgumentError(
-            f"{path}: lists and maps may be at most {MAX_DEPTH} levels deep", reason="TOO_DEEP"
+            f"{_shown(path)}: lists and maps may be at most {MAX_DEPTH} levels deep", reason="TOO_DEEP"
         )
     if value.__class__ is dict:
         message.struct_value.SetInParent()
@@ -149,25 +179,27 @@ def _fill_container(message: Value, value: Any, path: str, largest: float, depth
         _fill_list(message.list_value, value, path, largest, depth + 1)
 
 
-def _checked_float(value: float, path: str, largest: float) -> float:
+def _checked_float(value: float, path: Path, largest: float) -> float:
     if not math.isfinite(value):
-        raise InvalidArgumentError(f"{path}: {value} is not a JSON number", reason="WRONG_TYPE")
+        raise InvalidArgumentError(f"{_shown(path)}: {value} is not a JSON number", reason="WRONG_TYPE")
     if abs(value) >= largest:
         raise _too_large(path, value)
     return value
 
 
-def _fill_list(message: ListValue, items: list[object], path: str, largest: float, depth: int) -> None:
+def _fill_list(message: ListValue, items: list[Any], path: Path, largest: float, depth: int) -> None:
     message.SetInParent()
     add = message.values.add
     for index, item in enumerate(items):
         if item.__class__ is str:
             add().string_value = item
+        elif item.__class__ is int and -LARGEST_EXACT <= item <= LARGEST_EXACT:
+            add().number_value = item
         else:
-            fill_value(add(), item, f"{path}[{index}]", largest, depth)
+            fill_value(add(), item, (path, index), largest, depth)
 
 
-def _plain(value: object, path: str) -> object:
+def _plain(value: object, path: Path) -> object:
     """Converts a value of a subclass, a mapping or a tuple to str, int, float, dict or list."""
     for plain in (str, int, float):
         if isinstance(value, plain):
@@ -177,16 +209,25 @@ def _plain(value: object, path: str) -> object:
     if isinstance(value, list | tuple):
         return list(value)
     raise InvalidArgumentError(
-        f"{path}: a value of type {type(value).__name__} is not JSON", reason="WRONG_TYPE"
+        f"{_shown(path)}: a value of type {type(value).__name__} is not JSON", reason="WRONG_TYPE"
     )
 
 
-def _too_large(path: str, value: float) -> InvalidArgumentError:
+def _too_large(path: Path, value: float) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"{path}: {str(value)[:30]} is beyond 2^53, where numbers are not exact: pass it as a string",
+        f"{_shown(path)}: {str(value)[:30]} is beyond 2^53, where numbers are not exact: pass it as a string",
         reason="NUMBER_TOO_LARGE",
     )
 
 
 def _not_unicode(path: str) -> InvalidArgumentError:
     return InvalidArgumentError(f"{path}: a text in the value is not Unicode", reason="WRONG_TYPE")
+
+
+def _shown(path: Path) -> str:
+    """Returns a path as errors show it, for example "args.hosts[3].name"."""
+    names: list[str] = []
+    while not isinstance(path, str):
+        path, name = path
+        names.append(f"[{name}]" if isinstance(name, int) else f".{name[:_LONGEST_SHOWN_NAME]}")
+    return path[:_LONGEST_SHOWN_NAME] + "".join(reversed(names))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import json
-from typing import Any, TypeVar
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
 
 import orjson
 from google.protobuf.message import Message
@@ -29,6 +31,17 @@ _LONGEST_INTEGER = 400
 
 _LONGEST_SHOWN = 40
 """Bytes of a number that an error message shows."""
+
+LONGEST_LOCATED = 65_536
+"""Bytes of a text in which errors are located as the original does, which takes about a second per MB.
+
+For an error in a longer text, the message has the words and the position of Python's parser, or no position.
+"""
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+_ESCAPED_FRAGMENT = 1_048_576
+"""Bytes that are escaped in one step, between which other threads can run."""
 
 _writers = WriteFunctions()
 _fills = FillFunctions(_ORJSON_LARGEST)
@@ -93,7 +106,7 @@ def _decode_into(message: Message, data: bytes, field: str) -> None:
         except InvalidArgumentError as error:
             if fills is _exact_fills or error.reason != "NUMBER_TOO_LARGE":
                 raise
-            _fill(_exact_fills, message, field, json.loads(data, parse_int=_parse_integer))
+            _fill(_exact_fills, message, field, _long_decoder.decode(data.decode()))
     except WrongTypeError as error:
         raise _wrong_type(error, data) from None
 
@@ -130,6 +143,23 @@ def _fill(fills: FillFunctions, message: Message, field: str, value: Any) -> Non
 
 def _escaped(data: bytes) -> bytes:
     """Escapes the characters that have a meaning in HTML or JavaScript, as the original does."""
+    if len(data) <= _ESCAPED_FRAGMENT:
+        return _escaped_fragment(data)
+    return b"".join(_escaped_fragment(fragment) for fragment in _fragments(data))
+
+
+def _fragments(data: bytes) -> Iterator[bytes]:
+    """Yields a text in parts, and cuts no character in two."""
+    start = 0
+    while start < len(data):
+        end = start + _ESCAPED_FRAGMENT
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end += 1
+        yield data[start:end]
+        start = end
+
+
+def _escaped_fragment(data: bytes) -> bytes:
     if b"<" in data:
         data = data.replace(b"<", b"\\u003c")
     if b">" in data:
@@ -147,6 +177,8 @@ def _parse_slowly(data: bytes) -> tuple[bytes, Any]:
     Returns:
         The text up to the end of its first value, and that value.
     """
+    if len(data) > LONGEST_LOCATED:
+        return data, _parse_long(data)
     try:
         data = data[: first_value(data).end]
         return data, _unicode(json.loads(data.decode("utf-8", "replace"), parse_int=_parse_integer))
@@ -158,30 +190,76 @@ def _parse_slowly(data: bytes) -> tuple[bytes, Any]:
         raise InvalidArgumentError(str(error), reason="BAD_JSON") from None
 
 
+def _parse_long(data: bytes) -> Any:
+    """Parses like `_parse_slowly`, but without Python code for each value of the text."""
+    text = data.decode("utf-8", "replace")
+    start = _SPACE.match(text)
+    assert start is not None  # noqa: S101 (the pattern also matches the empty string)
+    try:
+        value, _ = _long_decoder.raw_decode(text, start.end())
+    except json.JSONDecodeError as error:
+        if not text[error.pos :]:
+            raise InvalidArgumentError(
+                "unexpected EOF" if start.end() < len(text) else "EOF", reason="BAD_JSON"
+            ) from None
+        raise InvalidArgumentError(
+            f"Syntax error: offset={len(text[: error.pos].encode()) + 1}, error={error.msg}",
+            reason="BAD_JSON",
+        ) from None
+    except RecursionError:
+        raise _too_deep() from None
+    return _unicode(value) if b"\\u" in data else value
+
+
+def _too_deep() -> InvalidArgumentError:
+    return InvalidArgumentError("Syntax error: offset=0, error=exceeded max depth", reason="BAD_JSON")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidArgumentError(f"Syntax error: offset=0, error={name} is not JSON", reason="BAD_JSON")
+
+
 def _parse_integer(text: str) -> int | float:
     return int(text) if len(text) <= _LONGEST_INTEGER else int(text[:_LONGEST_INTEGER])
 
 
+_long_decoder = json.JSONDecoder(parse_int=_parse_integer, parse_constant=_refuse_constant)
+
+
 def _unicode(value: Any) -> Any:
-    """Returns a parsed value without lone surrogates, which messages cannot hold. They become U+FFFD."""
+    """Returns a parsed value without lone surrogates, which messages cannot hold. They become U+FFFD.
+
+    Raises:
+        InvalidArgumentError: The value nests too deep for Python. Reason: BAD_JSON.
+    """
+    try:
+        return _unicode_value(value)
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _unicode_value(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_unicode(item) for item in value]
+        return [_unicode_value(item) for item in value]
     if isinstance(value, dict):
-        return {_unicode(key): _unicode(item) for key, item in value.items()}
+        return {_unicode_value(key): _unicode_value(item) for key, item in value.items()}
     return value
 
 
 def _wrong_type(error: WrongTypeError, data: bytes) -> InvalidArgumentError:
     got = error.got
+    offset = 0
     try:
+        if len(data) > LONGEST_LOCATED:
+            raise LookupError
         source = locate(data, error.path)
         offset = source.start + 1 if got in ("object", "array") else source.end
         if got.startswith("number "):  # As written in the text.
             got = "number " + data[source.start : source.end][:_LONGEST_SHOWN].decode()
-    except LookupError:  # The path has a key that was not valid Unicode.
-        offset = 0
+    except LookupError:  # The text is long, or the path has a key that was not valid Unicode.
+        pass
     field = ".".join(str(name) for name in error.names)
     return InvalidArgumentError(
         f"Unmarshal type error: expected={error.expected}, got={got}, field={field}, offset={offset}",

@@ -134,6 +134,7 @@ async def test_a_decompressed_body_needs_room_too() -> None:
         error_format=ErrorFormat.FULL,
         max_body=MAX_BODY,
         max_bodies=2 * MAX_BODY,
+        max_values=500_000,
         on_refused=lambda error: refused.append(error.reason),
     )
     bomb = gzip.compress(b" " * PART)

@@ -62,6 +62,7 @@ class ServerEndpoints:
             error_format=self._error_format,
             max_body=config.server_max_body,
             max_bodies=config.server_max_bodies,
+            max_values=config.server_max_values,
             on_refused=self._gate.refusals.add,
             body_timeout=config.server_read_timeout,
             call_timeout=config.server_call_timeout,

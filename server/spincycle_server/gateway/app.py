@@ -48,6 +48,7 @@ class GatewayApp:
         error_format: The format of methods' errors.
         max_body: The maximum size of a request's body in bytes.
         max_bodies: The maximum size of all bodies that are being read, see `RequestBodies`.
+        max_values: The maximum number of values in the JSON of a user's body.
         on_refused: Called with the error if there is no room for a body.
         body_timeout: Seconds within which a body must arrive.
         call_timeout: Seconds within which a method must answer.
@@ -61,6 +62,7 @@ class GatewayApp:
         error_format: ErrorFormat,
         max_body: int,
         max_bodies: int,
+        max_values: int,
         on_refused: Callable[[ResourceExhaustedError], None],
         body_timeout: float = 30.0,
         call_timeout: float = 60.0,
@@ -71,7 +73,11 @@ class GatewayApp:
         self._error_format = error_format
         self._document = b""
         self._bodies = RequestBodies(
-            max_body=max_body, max_bodies=max_bodies, timeout=body_timeout, on_refused=on_refused
+            max_body=max_body,
+            max_bodies=max_bodies,
+            max_values=max_values,
+            timeout=body_timeout,
+            on_refused=on_refused,
         )
         self._call_timeout = call_timeout
 
@@ -134,7 +140,10 @@ class GatewayApp:
         async def read() -> Message:
             request = route.method.request_type()
             if route.body:
-                await self._bodies.read_into(request, route.body, metadata, receive)
+                is_of_server = route.method.is_reserved
+                await self._bodies.read_into(
+                    request, route.body, metadata, receive, is_of_server=is_of_server
+                )
             route.query.read(scope["query_string"], request)
             for name, value in zip(route.variables, values, strict=True):
                 setattr(request, name, value)

@@ -38,13 +38,17 @@ class BodyBudget:
 
 
 class BodyShare:
-    """The bytes that one body holds. As a context manager, it returns them to the budget on exit."""
+    """The bytes that one body holds. As a context manager, it returns them to the budget on exit.
 
-    __slots__ = ("_budget", "_size")
+    Attributes:
+        size: The number of bytes.
+    """
+
+    __slots__ = ("_budget", "size")
 
     def __init__(self, budget: BodyBudget) -> None:
         self._budget = budget
-        self._size = 0
+        self.size = 0
 
     def __enter__(self) -> BodyShare:
         return self
@@ -52,9 +56,9 @@ class BodyShare:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._size:
-            self._budget.change(-self._size)
-            self._size = 0
+        if self.size:
+            self._budget.change(-self.size)
+            self.size = 0
 
     def hold(self, size: int) -> None:
         """Sets the number of bytes that the body holds.
@@ -62,9 +66,9 @@ class BodyShare:
         Raises:
             ResourceExhaustedError: All bodies together would exceed the limit. Reason: TOO_MANY_BODIES.
         """
-        if not self._budget.change(size - self._size):
+        if not self._budget.change(size - self.size):
             raise ResourceExhaustedError(
                 f"the limit of {self._budget.limit} bytes for all request bodies is reached: try again later",
                 reason="TOO_MANY_BODIES",
             )
-        self._size = size
+        self.size = size

@@ -14,9 +14,14 @@ from spincycle_server.gateway.answers import CLOSE
 from spincycle_server.gateway.body_budget import BodyBudget, BodyShare
 from spincycle_server.gateway.content_coding import decoded
 from spincycle_server.gateway.errors import HttpError
+from spincycle_server.gateway.json_counting import check_json
+from spincycle_server.large_work import LARGE, run_large
 
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 """ASGI's receive: it returns the next event of a request."""
+
+SERVERS_SHARE = 4
+"""How many times as many values as a user's body the body of another server may have: it carries a chain."""
 
 
 class RequestBodies:
@@ -26,6 +31,7 @@ class RequestBodies:
         max_body: The maximum size of one body in bytes, both compressed and decompressed.
         max_bodies: The maximum size of all bodies that are being read. There is always room for one body in
             both its compressed and its decompressed form.
+        max_values: The maximum number of values in a user's body.
         timeout: Seconds within which a body must arrive.
         on_refused: Called with the error if there is no room for a body.
     """
@@ -35,16 +41,24 @@ class RequestBodies:
         *,
         max_body: int,
         max_bodies: int,
+        max_values: int,
         timeout: float,
         on_refused: Callable[[ResourceExhaustedError], None],
     ) -> None:
         self._max_body = max_body
         self._budget = BodyBudget(max(max_bodies, 2 * max_body))
+        self._max_values = max_values
         self._timeout = timeout
         self._on_refused = on_refused
 
     async def read_into(
-        self, request: Message, field: str, metadata: Mapping[str, str], receive: Receive
+        self,
+        request: Message,
+        field: str,
+        metadata: Mapping[str, str],
+        receive: Receive,
+        *,
+        is_of_server: bool = False,
     ) -> None:
         """Reads a body into a request.
 
@@ -53,11 +67,13 @@ class RequestBodies:
             field: The field of the request that the body sets; "*" if the body is the whole request.
             metadata: The headers, by names in lower case.
             receive: ASGI's receive.
+            is_of_server: Whether another server sends the body.
 
         Raises:
             HttpError: 400 if the client is gone, 408, 413, 415, and the errors of `decoded`.
-            ResourceExhaustedError: There is no room for the body. Reason: TOO_MANY_BODIES.
-            InvalidArgumentError: The body is not the JSON of the request.
+            ResourceExhaustedError: There is no room for the body, or too many large bodies wait to be parsed.
+                Reasons: TOO_MANY_BODIES, TOO_MANY_LARGE_MESSAGES.
+            InvalidArgumentError: The body is not the JSON of the request, or exceeds a limit of `check_json`.
         """
         content_type = metadata.get("content-type", "")
         if content_type.partition(";")[0].strip().lower() != "application/json":
@@ -65,11 +81,15 @@ class RequestBodies:
         length = metadata.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
+        max_values = self._max_values * (SERVERS_SHARE if is_of_server else 1)
         try:
             with self._budget.share() as share:
                 data = await self._whole_body(metadata, receive, share)
-                if data:
-                    decode_into(request, data, "" if field == "*" else field)
+                if len(data) > LARGE:
+                    share.hold(max(share.size, len(data)))
+                    await run_large(_parse, request, data, field, max_values)
+                elif data:
+                    _parse(request, data, field, max_values)
         except ResourceExhaustedError as error:
             self._on_refused(error)
             raise
@@ -88,7 +108,7 @@ class RequestBodies:
     async def _sent_body(self, receive: Receive, share: BodyShare) -> bytes:
         """Returns the body as the client sent it.
 
-        The share does not count the last part: nothing else runs between its arrival and its decoding.
+        The share does not count the last part.
         """
         parts: list[bytes] = []
         size = 0
@@ -107,3 +127,8 @@ class RequestBodies:
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"Request Entity Too Large: at most {self._max_body} bytes", [CLOSE])
+
+
+def _parse(request: Message, data: bytes, field: str, max_values: int) -> None:
+    check_json(data, max_values)
+    decode_into(request, data, "" if field == "*" else field)

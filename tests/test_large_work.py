@@ -1,0 +1,53 @@
+"""Large messages are processed in one thread, and only a limited number of calls wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from spincycle_grpc.errors import ResourceExhaustedError
+from spincycle_server.large_work import MAX_WAITING, run_large
+from tests.limits import STEP
+
+
+async def test_all_calls_share_one_thread_which_is_not_that_of_the_event_loop() -> None:
+    async with asyncio.timeout(STEP):
+        threads = set(await asyncio.gather(*(run_large(threading.get_ident) for _ in range(10))))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_calls_beyond_the_limit_are_refused_until_others_end() -> None:
+    may_end = threading.Event()
+    async with asyncio.timeout(STEP):
+        calls = [asyncio.create_task(run_large(may_end.wait)) for _ in range(MAX_WAITING + 1)]
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(ResourceExhaustedError) as caught:
+                await run_large(int)
+        finally:
+            may_end.set()
+        assert caught.value.reason == "TOO_MANY_LARGE_MESSAGES"
+        assert all(await asyncio.gather(*calls))
+        assert await run_large(int, "7") == 7
+
+
+async def test_a_call_whose_caller_is_gone_before_it_starts_is_not_made() -> None:
+    may_end, made = threading.Event(), threading.Event()
+    async with asyncio.timeout(STEP):
+        first = asyncio.create_task(run_large(may_end.wait))
+        second = asyncio.create_task(run_large(made.set))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait({second})
+        may_end.set()
+        await first
+        await run_large(int)
+    assert not made.is_set()
+
+
+async def test_an_error_reaches_the_caller() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        await run_large(int, "x")
