@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UnknownJobTypeError,
     )
     from spincycle_grpc.state import State
+    from spincycle_grpc.tls import tls_credentials
     from spincycle_grpc.version import API_VERSION, package_version
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "UnknownError",
     "UnknownJobTypeError",
     "package_version",
+    "tls_credentials",
 ]
 
 _MODULES = {
@@ -91,6 +93,7 @@ _MODULES = {
     "State": "state",
     "UnknownJobTypeError": "jobs",
     "package_version": "version",
+    "tls_credentials": "tls",
 }
 """The modules of the public names that are not in `errors`."""
 

@@ -17,6 +17,7 @@ from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.errors import CallCancelledError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc
+from spincycle_grpc.tokens import AsyncToken, CallTokens
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
@@ -35,11 +36,15 @@ class AsyncClient:
     Args:
         address: host:port of the server's gRPC port.
         deadline: Seconds that a call may take, including its retries. Each method can override it.
-        credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plain text.
+        credentials: For TLS, from `spincycle_grpc.tls_credentials`. None: plain text.
         channel: A channel to use instead of a new one. The client does not close it.
+        token: The token that identifies the user, or a function or coroutine function that returns it, as in
+            `Client`. The call's deadline includes the time of a coroutine function. A plain function must
+            not block.
 
     Raises:
-        InvalidArgumentError: The deadline is not positive.
+        InvalidArgumentError: The deadline is not positive, the token is malformed, or it would be sent to
+            another machine in plain text.
     """
 
     def __init__(
@@ -49,8 +54,10 @@ class AsyncClient:
         deadline: float = DEFAULT_DEADLINE,
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.aio.Channel | None = None,
+        token: AsyncToken | None = None,
     ) -> None:
         self._deadline = checked_deadline(deadline)
+        self._tokens = CallTokens(token, address, is_plain_text=credentials is None and channel is None)
         self._address = address
         self._credentials = credentials
         self._channel = channel
@@ -184,20 +191,22 @@ class AsyncClient:
     async def _call(
         self, call: calls.Call[_Answer], deadline: float | None, *, max_tries: float | None = None
     ) -> _Answer:
-        tries = Tries(
-            self._deadline if deadline is None else checked_deadline(deadline),
-            call.max_tries if max_tries is None else max_tries,
-        )
+        seconds = self._deadline if deadline is None else checked_deadline(deadline)
+        tries = Tries(seconds, call.max_tries if max_tries is None else max_tries)
+        self._check_open()
+        options = await self._tokens.async_options(seconds)
         while True:
             self._check_open()
             method = getattr(self._opened_stub(), call.method)
             try:
-                return call.read(await method(call.request, timeout=tries.begin()))
+                return call.read(await method(call.request, timeout=tries.begin(), **options))
             except grpc.RpcError as error:
                 wait = tries.wait_after(error)
                 if wait is None:
                     self._check_open()
-                    raise error_from_rpc(error, self._address) from error
+                    raise self._tokens.error_of(error) or error_from_rpc(error, self._address) from error
+            except grpc.aio.UsageError as error:
+                raise self._tokens.error_of(error) or error from error
             except asyncio.CancelledError:
                 # Closing the channel cancels its calls, but not the tasks that await them.
                 task = asyncio.current_task()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 import grpc
 import grpc.aio
 
@@ -18,6 +21,9 @@ _OPTIONS = (
 )
 
 
+_HOST_AND_PORT = re.compile(r"(?:(?P<name>[^:\[\]/]+)|\[(?P<ipv6>[^\]]+)\]):[0-9]+", re.ASCII)
+
+
 def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
     """Opens a channel for synchronous calls. It connects on its first call.
 
@@ -26,7 +32,7 @@ def open_channel(address: str, credentials: grpc.ChannelCredentials | None = Non
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plain text.
     """
     if credentials is None:
-        return grpc.insecure_channel(address, _OPTIONS)
+        return grpc.insecure_channel(address, _plain_text_options(address))
     return grpc.secure_channel(address, credentials, _OPTIONS)
 
 
@@ -36,5 +42,32 @@ def open_async_channel(address: str, credentials: grpc.ChannelCredentials | None
     The arguments are those of `open_channel`.
     """
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=_plain_text_options(address))
     return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether what is sent to an address stays on this machine: loopback or a unix socket.
+
+    Only "localhost" and IP addresses count, because other names may lead anywhere.
+    """
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None:
+        return False
+    if match["name"] and match["name"].lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(match["name"] or match["ipv6"]).is_loopback
+    except ValueError:
+        return False
+
+
+def _plain_text_options(address: str) -> tuple[tuple[str, int], ...]:
+    """Returns the options of a channel without TLS.
+
+    gRPC would send calls to this machine through the proxy of `http_proxy`, which cannot reach it, but could
+    read their tokens.
+    """
+    return (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if is_this_machine(address) else _OPTIONS

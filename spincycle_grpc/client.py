@@ -16,6 +16,7 @@ from spincycle_grpc.channels import open_channel
 from spincycle_grpc.errors import CallCancelledError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc
+from spincycle_grpc.tokens import CallTokens, Token, check_is_synchronous
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
@@ -39,11 +40,21 @@ class Client:
     Args:
         address: host:port of the server's gRPC port.
         deadline: Seconds that a call may take, including its retries. Each method can override it.
-        credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plain text.
+        credentials: For TLS, from `spincycle_grpc.tls_credentials`. None: plain text.
         channel: A channel to use instead of a new one. The client does not close it.
+        token: The token that identifies the user, or a function that returns it. The function is called once
+            for each call, and for each poll of `wait` and `watch`; a retry sends the same token. If it raises
+            an exception, the call raises UnauthenticatedError with reason NO_TOKEN. Threads may call it at
+            the same time.
+
+            A token is sent in plain text only to this machine: to "localhost", a loopback address or a unix
+            socket. gRPC does not say whether a given `channel` is encrypted, so there the token is sent over
+            TLS only. If the channel is not encrypted, calls raise InvalidArgumentError with reason
+            TOKEN_IN_PLAIN_TEXT.
 
     Raises:
-        InvalidArgumentError: The deadline is not positive.
+        InvalidArgumentError: The deadline is not positive, the token is malformed, or it would be sent to
+            another machine in plain text.
     """
 
     def __init__(
@@ -53,8 +64,11 @@ class Client:
         deadline: float = DEFAULT_DEADLINE,
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.Channel | None = None,
+        token: Token | None = None,
     ) -> None:
+        check_is_synchronous(token)
         self._deadline = checked_deadline(deadline)
+        self._tokens = CallTokens(token, address, is_plain_text=credentials is None and channel is None)
         self._address = address
         self._closed = threading.Event()
         self._own_channel: grpc.Channel | None = None
@@ -286,15 +300,17 @@ class Client:
             call.max_tries if max_tries is None else max_tries,
         )
         method = getattr(self._stub, call.method)
+        self._check_open()
+        options = self._tokens.options()
         while True:
             self._check_open()
             try:
-                return call.read(method(call.request, timeout=tries.begin()))
+                return call.read(method(call.request, timeout=tries.begin(), **options))
             except grpc.RpcError as error:
                 wait = tries.wait_after(error)
                 if wait is None:
                     self._check_open()
-                    raise error_from_rpc(error, self._address) from error
+                    raise self._tokens.error_of(error) or error_from_rpc(error, self._address) from error
             except ValueError:  # gRPC raises it if the channel is closed.
                 self._check_open()
                 raise

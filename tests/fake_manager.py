@@ -137,6 +137,7 @@ class FakeManager(RequestManagerServicer):
 
     Attributes:
         asked: The calls so far.
+        authorizations: The headers `authorization` of each call.
         failures: The errors of the next calls, by method.
         stages: The request as the next calls of Get return it. The last stage stays.
         hold: The event that calls wait for, by method.
@@ -144,6 +145,7 @@ class FakeManager(RequestManagerServicer):
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.authorizations: list[list[str]] = []
         self.failures: dict[str, list[SpinCycleError]] = {}
         self.stages = [stage(State.COMPLETE, 5)]
         self.log = [entry()]
@@ -165,6 +167,8 @@ class FakeManager(RequestManagerServicer):
     def _called(self, method: str, request: Message, context: Any) -> None:
         with self._news:
             self.asked.append(Asked(method, request, context.time_remaining()))
+            headers = context.invocation_metadata()
+            self.authorizations.append([value for name, value in headers if name == "authorization"])
             self._news.notify_all()
         if self.failures.get(method):
             _abort(context, self.failures[method].pop(0))
@@ -229,12 +233,16 @@ class FakeManager(RequestManagerServicer):
 
 
 @contextlib.contextmanager
-def serving(manager: FakeManager) -> Iterator[str]:
-    """Serves a manager on the loopback interface, and yields its address."""
+def serving(manager: FakeManager, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
+    """Serves a manager on the loopback interface, with TLS if there are credentials. Yields its address."""
     with ThreadPoolExecutor(8) as threads:
         server = grpc.server(threads)
         add_RequestManagerServicer_to_server(manager, server)
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = (
+            server.add_insecure_port("127.0.0.1:0")
+            if credentials is None
+            else server.add_secure_port("127.0.0.1:0", credentials)
+        )
         server.start()
         try:
             yield f"127.0.0.1:{port}"
