@@ -1,4 +1,4 @@
-"""Access lists: who may start and stop requests of which type."""
+"""Access lists: who may do what with requests of which type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
-from spincycle_server.identity.access import START, STOP, AccessLists
+from spincycle_server.identity.access import ALL_TYPES, LOG, START, STOP, VIEW, AccessLists, VisibleTypes
 from spincycle_server.specs.model import AclSpec
 from tests.graph.models import NOWHERE, node, sequence, specs
 
@@ -19,9 +19,15 @@ LISTED = replace(
         AclSpec("owner", admin=True, ops=(), position=NOWHERE),
         AclSpec("starter", admin=False, ops=("start",), position=NOWHERE),
         AclSpec("operator", admin=False, ops=("start", "stop"), position=NOWHERE),
+        AclSpec("viewer", admin=False, ops=("view",), position=NOWHERE),
     ),
 )
-SPECS = specs(OPEN, LISTED)
+
+CLOSED = replace(
+    sequence("closed", node("job"), request=True),
+    acl=(AclSpec("owner", admin=True, ops=(), position=NOWHERE),),
+)
+SPECS = specs(OPEN, LISTED, CLOSED)
 
 
 def may(lists: AccessLists, operation: str, request_type: str, *roles: str) -> bool:
@@ -82,8 +88,41 @@ def test_a_sequence_that_is_not_a_request_has_no_list() -> None:
 
 
 @pytest.mark.parametrize(("name", "shown"), [("finch", "finch"), ("", "(unknown)")])
-def test_a_denial_names_the_caller_the_operation_and_the_request(name: str, shown: str) -> None:
+def test_a_denial_names_the_caller_the_operation_the_roles_and_the_request(name: str, shown: str) -> None:
+    lists = AccessLists(SPECS, admin_roles=["root"])
     with pytest.raises(PermissionDeniedError) as caught:
-        AccessLists(SPECS).check(Caller(name), STOP, "listed", "request-id")
-    assert caught.value.message == f"caller {shown} may not stop requests of type listed"
+        lists.check(Caller(name), STOP, "listed", "request-id")
+    assert caught.value.message == (
+        f"caller {shown} may not stop requests of type listed: needs one of the roles: operator, owner, root"
+    )
     assert (caught.value.reason, caught.value.request_id) == ("ACCESS_DENIED", "request-id")
+
+
+def test_a_denial_that_no_role_could_avoid_names_the_option() -> None:
+    with pytest.raises(PermissionDeniedError, match=r"one of the roles: \(none: set auth.admin_roles\)$"):
+        AccessLists(SPECS, strict=True).check(Caller("finch"), LOG, "open")
+
+
+@pytest.mark.parametrize(
+    ("strict", "roles", "visible"),
+    [
+        (False, [], VisibleTypes(hidden=frozenset({"listed", "closed"}))),
+        (False, ["viewer"], VisibleTypes(hidden=frozenset({"closed"}))),
+        (False, ["starter"], VisibleTypes(hidden=frozenset({"listed", "closed"}))),
+        (False, ["owner"], VisibleTypes()),
+        (False, ["root"], ALL_TYPES),
+        (True, [], VisibleTypes(only=frozenset())),
+        (True, ["viewer"], VisibleTypes(only=frozenset({"listed"}))),
+        (True, ["owner"], VisibleTypes(only=frozenset({"listed", "closed"}))),
+        (True, ["root"], ALL_TYPES),
+    ],
+)
+def test_the_visible_types_are_those_that_a_caller_may_view(
+    strict: bool, roles: list[str], visible: VisibleTypes
+) -> None:
+    lists = AccessLists(SPECS, admin_roles=["root"], strict=strict)
+    caller = Caller("finch", frozenset(roles))
+    found = lists.visible_types(caller)
+    assert found == visible
+    for request_type in ("open", "listed", "closed", "removed"):
+        assert found.has(request_type) == lists.allow(caller, VIEW, request_type)

@@ -1,22 +1,39 @@
-"""Who may start and stop which requests: the access lists of the specs."""
+"""Who may do what with which requests: the access lists of the specs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
+from spincycle_server.specs.model import OPERATIONS, AclSpec, Specs
 
-if TYPE_CHECKING:
-    from spincycle_grpc.auth import Caller
-    from spincycle_server.specs.model import AclSpec, Specs
+START, STOP, VIEW, LOG = OPERATIONS
 
-START = "start"
-STOP = "stop"
+
+@dataclass(frozen=True, slots=True)
+class VisibleTypes:
+    """The types of the requests that a caller may see.
+
+    Attributes:
+        only: The types; None for all types except `hidden`, including types that the specs no longer have.
+        hidden: The types that the caller may not see.
+    """
+
+    only: frozenset[str] | None = None
+    hidden: frozenset[str] = frozenset()
+
+    def has(self, request_type: str) -> bool:
+        """Whether the caller may see requests of a type."""
+        return request_type not in self.hidden and (self.only is None or request_type in self.only)
+
+
+ALL_TYPES = VisibleTypes()
 
 
 class AccessLists:
-    """Decides which callers may start and stop requests of a type.
+    """Decides what callers may do with requests of a type.
 
     A caller with an admin role may do everything. For a request type with an access list, the list must
     name one of the caller's roles, either as admin or with the operation. A request type without a list
@@ -30,32 +47,54 @@ class AccessLists:
 
     def __init__(self, specs: Specs, *, admin_roles: Collection[str] = (), strict: bool = False) -> None:
         self._lists: Mapping[str, tuple[AclSpec, ...]] = {
-            name: sequence.acl for name, sequence in specs.sequences.items() if sequence.request
+            name: sequence.acl
+            for name, sequence in specs.sequences.items()
+            if sequence.request and sequence.acl
         }
         self._admin_roles = frozenset(admin_roles)
         self._strict = strict
+
+    def allow(self, caller: Caller, operation: str, request_type: str) -> bool:
+        """Whether a caller may do an operation with requests of a type."""
+        entries = self._lists.get(request_type)
+        if entries is None and not self._strict:
+            return True
+        if not self._admin_roles.isdisjoint(caller.roles):
+            return True
+        return any(entry.role in caller.roles and entry.allows(operation) for entry in entries or ())
 
     def check(self, caller: Caller, operation: str, request_type: str, request_id: str = "") -> None:
         """Checks that a caller may do an operation.
 
         Args:
             caller: The caller, with its roles.
-            operation: START or STOP.
+            operation: START, STOP, VIEW or LOG.
             request_type: The type of the request.
             request_id: The request, for the error; "" for a request that does not exist yet.
 
         Raises:
             PermissionDeniedError: The caller may not. Reason: ACCESS_DENIED.
         """
-        entries = self._lists.get(request_type, ())
-        if not entries and not self._strict:
+        if self.allow(caller, operation, request_type):
             return
-        if not self._admin_roles.isdisjoint(caller.roles):
-            return
-        if any(entry.role in caller.roles and (entry.admin or operation in entry.ops) for entry in entries):
-            return
+        action = "see the job log of" if operation == LOG else operation
         raise PermissionDeniedError(
-            f"caller {caller.name or '(unknown)'} may not {operation} requests of type {request_type}",
+            f"caller {caller.name or '(unknown)'} may not {action} requests of type {request_type}: "
+            f"needs one of the roles: {self._roles(operation, request_type)}",
             reason="ACCESS_DENIED",
             request_id=request_id,
         )
+
+    def visible_types(self, caller: Caller) -> VisibleTypes:
+        """Returns the types of requests that a caller may view."""
+        if not self._admin_roles.isdisjoint(caller.roles):
+            return ALL_TYPES
+        allowed = frozenset(name for name in self._lists if self.allow(caller, VIEW, name))
+        if self._strict:
+            return VisibleTypes(only=allowed)
+        return VisibleTypes(hidden=frozenset(self._lists) - allowed)
+
+    def _roles(self, operation: str, request_type: str) -> str:
+        """Returns the roles that may do an operation, as text."""
+        listed = {entry.role for entry in self._lists.get(request_type, ()) if entry.allows(operation)}
+        return ", ".join(sorted(listed | self._admin_roles)) or "(none: set auth.admin_roles)"

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 CATEGORIES = ("job", "sequence", "conditional")
 """The categories of nodes."""
 
+OPERATIONS = ("start", "stop", "view", "log")
+"""The operations that an access list can allow."""
+
 NOOP_SEQUENCE = "noop"
 """The name of the empty sequence that exists unless the specs define a sequence of this name."""
 
@@ -42,6 +45,10 @@ class AclSpec:
     admin: bool
     ops: tuple[str, ...]
     position: Position
+
+    def allows(self, operation: str) -> bool:
+        """Whether the entry allows an operation to its role."""
+        return self.admin or operation in self.ops
 
 
 @dataclass(frozen=True, slots=True)

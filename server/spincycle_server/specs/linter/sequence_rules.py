@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_server.specs.linter.report import Report, Subject
-from spincycle_server.specs.model import ArgSpec, SequenceSpec
-
-_OPS = ("start", "stop")
+from spincycle_server.specs.model import OPERATIONS, ArgSpec, SequenceSpec
 
 
 def check_sequence(report: Report, sequence: SequenceSpec) -> None:
@@ -61,7 +59,7 @@ def _check_acl(subject: Subject, sequence: SequenceSpec) -> None:
             message = f"role '{acl.role}' has 'ops', but 'admin' already allows all: remove one of them"
             subject.error("ADMIN_WITH_OPS", message, "acl", acl.position)
         for op in dict.fromkeys(acl.ops):
-            if op not in _OPS:
-                message = f"unknown op '{op}': must be one of {', '.join(_OPS)}"
+            if op not in OPERATIONS:
+                message = f"unknown op '{op}': must be one of {', '.join(OPERATIONS)}"
                 subject.error("UNKNOWN_OP", message, "acl", acl.position)
         lines.setdefault(acl.role, acl.position.line)
