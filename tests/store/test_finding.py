@@ -91,10 +91,23 @@ def nanoseconds(time: Timestamp) -> int:
     return time.seconds * 1_000_000_000 + time.nanos
 
 
-def matches(row: Row, wanted: RequestFilter) -> bool:
-    """Whether a row matches a filter, as the contract defines it."""
+@dataclass(frozen=True)
+class Visible:
+    """The types that a caller may see."""
+
+    only: frozenset[str] | None = None
+    hidden: frozenset[str] = frozenset()
+
+
+EVERYTHING = Visible()
+
+
+def matches(row: Row, wanted: RequestFilter, visible: Visible) -> bool:
+    """Whether a row matches a filter, as the contract defines it, and the caller may see it."""
     return (
-        (not wanted.type or row.type == wanted.type)
+        (visible.only is None or row.type in visible.only)
+        and row.type not in visible.hidden
+        and (not wanted.type or row.type == wanted.type)
         and (not wanted.states or row.state in wanted.states)
         and (not wanted.user or row.user == wanted.user)
         and (
@@ -110,10 +123,11 @@ def matches(row: Row, wanted: RequestFilter) -> bool:
     )
 
 
-def expected(rows: list[Row], wanted: RequestFilter) -> list[str]:
+def expected(rows: list[Row], wanted: RequestFilter, visible: Visible = EVERYTHING) -> list[str]:
     """Returns the ids that a find gives."""
     found = sorted(
-        (row for row in rows if matches(row, wanted)), key=lambda row: (-row.created_at, row.request_id)
+        (row for row in rows if matches(row, wanted, visible)),
+        key=lambda row: (-row.created_at, row.request_id),
     )
     if wanted.limit:
         found = found[wanted.offset : wanted.offset + wanted.limit]
@@ -171,8 +185,13 @@ def filled(
     reads.dispose()
 
 
-def found_ids(connection: Connection, wanted: RequestFilter) -> list[str]:
-    return [request.id for request in finding.find_requests(connection, wanted)]
+def found_ids(connection: Connection, wanted: RequestFilter, visible: Visible = EVERYTHING) -> list[str]:
+    found = finding.find_requests(connection, wanted, only_types=visible.only, hidden_types=visible.hidden)
+    return [request.id for request in found]
+
+
+SOME_TYPES = st.frozensets(st.sampled_from([*TYPES, "nosuch", "naṗ", "n\0p"]), max_size=4)
+MANY_TYPES = frozenset({f"type-{number}" for number in range(finding.MAX_SCANNED_TYPES)} | {"nap", "rare"})
 
 
 @pytest.mark.parametrize(("few", "block"), [(3, 4), (30, 7), (finding.FEW, finding.BLOCK)])
@@ -183,12 +202,26 @@ def test_finds_return_the_same_as_a_slow_model(
     monkeypatch.setattr(finding, "FEW", few)
     monkeypatch.setattr(finding, "BLOCK", block)
 
-    @settings(max_examples=60, deadline=None)
-    @example(RequestFilter(type="nap", states=[STATE_PENDING, STATE_RUNNING], limit=5))
-    @example(RequestFilter(args=["host=db1"], user="finch", type="nap", limit=50))
-    @given(filters())
-    def check(wanted: RequestFilter) -> None:
-        assert found_ids(filled, wanted) == expected(ROWS, wanted)
+    @settings(max_examples=100, deadline=None)
+    @example(RequestFilter(type="nap", states=[STATE_PENDING, STATE_RUNNING], limit=5), EVERYTHING)
+    @example(RequestFilter(args=["host=db1"], user="finch", type="nap", limit=50), EVERYTHING)
+    @example(RequestFilter(limit=5, offset=7), Visible(only=frozenset({"nap", "rare"})))
+    @example(RequestFilter(limit=5, offset=7), Visible(only=MANY_TYPES))
+    @example(RequestFilter(limit=5, offset=7), Visible(hidden=frozenset({"nap", "Nap"})))
+    @example(RequestFilter(args=["host=db1"], limit=5), Visible(hidden=frozenset({"nap"})))
+    @example(RequestFilter(type="nap"), Visible(hidden=frozenset({"nap"})))
+    @example(RequestFilter(type="nap", limit=3), Visible(only=frozenset({"rare"})))
+    @example(RequestFilter(), Visible(only=frozenset()))
+    @given(
+        filters(),
+        st.one_of(
+            st.just(EVERYTHING),
+            st.builds(Visible, hidden=SOME_TYPES),
+            st.builds(Visible, only=st.one_of(SOME_TYPES, st.just(MANY_TYPES))),
+        ),
+    )
+    def check(wanted: RequestFilter, visible: Visible) -> None:
+        assert found_ids(filled, wanted, visible) == expected(ROWS, wanted, visible)
 
     check()
 

@@ -8,7 +8,7 @@ the matches of the chosen index reach furthest into the past: it has the fewest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -33,6 +33,9 @@ BLOCK = 2_000
 FEW = 100
 """If a filter has fewer matches than this, they are checked one by one."""
 
+MAX_SCANNED_TYPES = 8
+"""If a caller may see more types than this, they are not read one by one through the index of types."""
+
 _ALL_STATES = tuple(State)
 _BY_STATE = frozenset({"requests_type", "requests_user", "state"})
 _POSITION = (requests.c.created_at, requests.c.request_id)
@@ -43,6 +46,8 @@ def find_requests(
     connection: Connection,
     wanted: RequestFilter,
     *,
+    only_types: Collection[str] | None = None,
+    hidden_types: Collection[str] = (),
     statement_limit: float | None = None,
     is_given_up: Callable[[], bool] = lambda: False,
 ) -> list[Request]:
@@ -51,6 +56,8 @@ def find_requests(
     Args:
         connection: An open connection.
         wanted: The filter.
+        only_types: The types of requests to find; None for all.
+        hidden_types: The types of requests not to find.
         statement_limit: Seconds after which MariaDB and MySQL end a statement; None for their own limit.
         is_given_up: Returns whether the caller has stopped waiting. It is called before each block.
 
@@ -61,7 +68,7 @@ def find_requests(
     """
     connection = connection.execution_options(statement_limit=statement_limit)
     try:
-        return _found(Finding(connection, wanted, is_given_up), wanted)
+        return _found(Finding(connection, wanted, is_given_up, only_types, hidden_types), wanted)
     except DBAPIError as error:
         if was_ended(error):
             raise DeadlineExceededError(
@@ -95,6 +102,8 @@ class Finding:
         connection: An open connection.
         wanted: The filter. Its limit and offset are ignored.
         is_given_up: See `find_requests`.
+        only_types: See `find_requests`.
+        hidden_types: See `find_requests`.
 
     Raises:
         InvalidArgumentError: See `find_requests`.
@@ -103,6 +112,8 @@ class Finding:
     connection: Connection
     wanted: RequestFilter
     is_given_up: Callable[[], bool]
+    only_types: Collection[str] | None = None
+    hidden_types: Collection[str] = ()
 
     def __post_init__(self) -> None:
         self._args = [_name_and_value(arg) for arg in self.wanted.args]
@@ -112,10 +123,18 @@ class Finding:
 
     def rows(self, block: int) -> Iterator[Any]:
         """Yields the rows in order, read a block at a time."""
-        if (self.wanted.states and not self._states) or "\0" in self.wanted.type:
+        if (self.wanted.states and not self._states) or self._types == []:
             return
         for span in self._spans:
             yield from self._rows_in(span, block)
+
+    @cached_property
+    def _types(self) -> list[str] | None:
+        """The types to find; None for all except the hidden ones."""
+        if not self.wanted.type:
+            return None if self.only_types is None else _storable({*self.only_types} - {*self.hidden_types})
+        is_visible = self.only_types is None or self.wanted.type in self.only_types
+        return _storable({self.wanted.type} - {*self.hidden_types}) if is_visible else []
 
     @cached_property
     def _spans(self) -> list[Span]:
@@ -204,12 +223,12 @@ class Finding:
     def _scans(self) -> list[Scan]:
         """One scan for each filter that has an index."""
         scans = []
-        if self.wanted.type:
-            scans.append(self._by_state("requests_type", ((requests.c.type, self.wanted.type),)))
+        if self._types is not None and len(self._types) <= MAX_SCANNED_TYPES:
+            scans.append(self._by_state("requests_type", [((requests.c.type, it),) for it in self._types]))
         if self.wanted.user:
-            scans.append(self._by_state("requests_user", ((requests.c.user, self.wanted.user),)))
+            scans.append(self._by_state("requests_user", [((requests.c.user, self.wanted.user),)]))
         if self._states and not scans:
-            scans.append(self._by_state("state", ()))
+            scans.append(self._by_state("state", [()]))
         return [*scans, *self._arg_scans.values()]
 
     @cached_property
@@ -224,10 +243,12 @@ class Finding:
             for name, value in self._args
         }
 
-    def _by_state(self, index: str, equal: tuple[tuple[Any, str], ...]) -> Scan:
+    def _by_state(self, index: str, equals: Iterable[tuple[tuple[Any, str], ...]]) -> Scan:
         conditions = self._is_user() if index == "requests_user" else ()
         branches = [
-            Branch((*equal, (requests.c.state, state)), conditions) for state in self._states or _ALL_STATES
+            Branch((*equal, (requests.c.state, state)), conditions)
+            for equal in equals
+            for state in self._states or _ALL_STATES
         ]
         return Scan(requests, _POSITION, index, branches)
 
@@ -261,7 +282,7 @@ class Finding:
         database uses no further index.
         """
         conditions: list[ColumnElement[bool]] = []
-        if self.wanted.type and index != "requests_type":
+        if index != "requests_type":
             conditions += self._is_type()
         if self.wanted.user and index != "requests_user":
             conditions += self._is_user(self._unindexed)
@@ -272,7 +293,11 @@ class Finding:
         return conditions
 
     def _is_type(self) -> tuple[ColumnElement[bool], ...]:
-        return (self._unindexed(requests.c.type) == self.wanted.type,)
+        column = self._unindexed(requests.c.type)
+        if self._types is not None:
+            return (column.in_(self._types),)
+        hidden = _storable(self.hidden_types)
+        return (column.not_in(hidden),) if hidden else ()
 
     def _is_user(self, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
         return self._same_text(seen(requests.c.user), self.wanted.user, MAX_TEXT)
@@ -292,6 +317,11 @@ class Finding:
         if self.connection.dialect.name != "mysql":
             return (column == kept,)
         return (column == kept, func.char_length(column) == len(kept))
+
+
+def _storable(types: Collection[str]) -> list[str]:
+    """Returns the types that a database can have."""
+    return sorted(name for name in types if "\0" not in name)
 
 
 def _name_and_value(arg: str) -> tuple[str, str]:

@@ -150,10 +150,21 @@ class Store:
         """
         return await self._reader.read(lookups.get_job_chain, request_id)
 
-    async def find_requests(self, wanted: RequestFilter) -> list[Request]:
+    async def find_requests(
+        self,
+        wanted: RequestFilter,
+        *,
+        only_types: Collection[str] | None = None,
+        hidden_types: Collection[str] = (),
+    ) -> list[Request]:
         """Returns the requests that match a filter, newest first, without args and chains.
 
         If the call is cancelled, the find ends before its next block of rows.
+
+        Args:
+            wanted: The filter.
+            only_types: The types of requests to find; None for all.
+            hidden_types: The types of requests not to find.
 
         Raises:
             InvalidArgumentError: The filter is invalid.
@@ -164,6 +175,8 @@ class Store:
             return await self._reader.read(
                 finding.find_requests,
                 wanted,
+                only_types=only_types,
+                hidden_types=hidden_types,
                 statement_limit=self._statement_limit,
                 is_given_up=given_up.is_set,
             )
