@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spincycle_grpc.async_client import AsyncClient
-    from spincycle_grpc.auth import Authenticator, Caller
+    from spincycle_grpc.auth import Authenticator, Authorizer, Caller, PeerCertificate
     from spincycle_grpc.client import Client
     from spincycle_grpc.errors import (
         CallCancelledError,
@@ -49,6 +49,7 @@ __all__ = [
     "API_VERSION",
     "AsyncClient",
     "Authenticator",
+    "Authorizer",
     "CallCancelledError",
     "Caller",
     "Client",
@@ -63,6 +64,7 @@ __all__ = [
     "JobId",
     "JobTypes",
     "NotFoundError",
+    "PeerCertificate",
     "PermissionDeniedError",
     "ResourceExhaustedError",
     "Return",
@@ -82,6 +84,7 @@ _MODULES = {
     "API_VERSION": "version",
     "AsyncClient": "async_client",
     "Authenticator": "auth",
+    "Authorizer": "auth",
     "Caller": "auth",
     "Client": "client",
     "Job": "jobs",
@@ -89,6 +92,7 @@ _MODULES = {
     "JobFactoryError": "jobs",
     "JobId": "jobs",
     "JobTypes": "jobs",
+    "PeerCertificate": "auth",
     "Return": "jobs",
     "State": "state",
     "UnknownJobTypeError": "jobs",

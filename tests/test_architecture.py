@@ -20,7 +20,7 @@ ALLOWED = {
     "config": {"listening"},
     "gateway": {"identity", "large_work", "listening", "rpc"},
     "graph": {"specs"},
-    "identity": {"specs"},
+    "identity": {"call_threads", "specs"},
     "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc"},
     "maintenance": {"database", "store"},
     "request_manager": {

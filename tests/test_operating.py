@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from google.protobuf.struct_pb2 import Value
 
-from spincycle_grpc import Caller, UnauthenticatedError
+from spincycle_grpc import Caller, PermissionDeniedError, UnauthenticatedError
+from spincycle_grpc.v1.request_pb2 import Request, RequestArg
 from spincycle_server.config import Config
-from spincycle_server.identity.plugin import load_authenticator
+from spincycle_server.identity import Credentials
+from spincycle_server.identity.plugin import PluginMethod, load_authenticator
+from tests.limits import STEP
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = REPOSITORY / "server" / "spincycle_server"
@@ -70,16 +75,20 @@ def test_the_page_names_a_constant_that_exists(name: str, module: str) -> None:
     assert re.search(rf"^{name}(: \w+)? = ", (SERVER / module).read_text(), re.MULTILINE)
 
 
-async def test_the_plugin_of_the_page_authenticates_callers(
+async def test_the_plugin_of_the_page_authenticates_and_authorizes_callers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     (tmp_path / "my_tokens.py").write_text(example)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    tokens = load_authenticator("my_tokens:Tokens")
-    assert tokens is not None
-    known = await tokens.authenticate({"authorization": "Bearer s3cret"}, "127.0.0.1:1")
-    assert known == Caller("storage", frozenset({"dba"}))
+    tokens = PluginMethod(load_authenticator("my_tokens:Tokens"), STEP)
+    known = await tokens.identify(Credentials({"authorization": "Bearer s3cret"}, "127.0.0.1:1"))
+    assert known is not None
+    assert known.caller == Caller("storage", frozenset({"dba"}))
     with pytest.raises(UnauthenticatedError):
-        await tokens.authenticate({}, "127.0.0.1:1")
+        await tokens.identify(Credentials({}, "127.0.0.1:1"))
+    for host, may in (("db1", True), ("db9", False)):
+        request = Request(type="stop-host", args=[RequestArg(name="host", value=Value(string_value=host))])
+        with contextlib.nullcontext() if may else pytest.raises(PermissionDeniedError):
+            await tokens.authorize(known.caller, "start", request)

@@ -28,6 +28,7 @@ from spincycle_grpc.version import API_VERSION
 from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.identity import Identity
 from spincycle_server.identity.access import AccessLists
+from spincycle_server.identity.permissions import Permissions
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -102,7 +103,7 @@ async def manager(store: Store) -> AsyncIterator[Manager]:
         dispatcher=dispatcher,
         stopper=RequestStopper(store, runners, dispatcher),
         runners=runners,
-        access=AccessLists(SPECS),
+        permissions=Permissions(AccessLists(SPECS)),
         request_ids=RequestIdGenerator(),
     )
     yield Manager(service, store, runners, dispatcher)

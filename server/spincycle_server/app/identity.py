@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.identity import Authentication, AuthenticationMethod, Cluster
+from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.key_file import KeyFile, new_key
+from spincycle_server.identity.permissions import Permissions
 from spincycle_server.identity.plugin import PluginMethod, load_authenticator
 from spincycle_server.listening import Address, TlsFiles
+from spincycle_server.specs.model import Specs
 
 
 async def authentication_of(
@@ -29,7 +32,7 @@ async def authentication_of(
     """
     methods = [_method(name, config) for name in config.auth_methods]
     if config.auth_plugin:
-        methods.append(PluginMethod(load_authenticator(config.auth_plugin)))
+        methods.append(PluginMethod(load_authenticator(config.auth_plugin), config.auth_timeout))
     return Authentication(methods, cluster, admin_roles=config.auth_admin_roles)
 
 
@@ -103,3 +106,9 @@ def users_are_authenticated(config: Config) -> bool:
 def _closed(config: Config) -> Cluster:
     keys = KeyFile(config.cluster_key_file) if config.cluster_key_file else tuple
     return Cluster(keys=keys, certificates=config.cluster_certificates)
+
+
+def permissions_of(config: Config, specs: Specs, authentication: Authentication) -> Permissions:
+    """Returns what callers may do, by the access lists of the specs and by the plugin."""
+    lists = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
+    return Permissions(lists, authentication.second_check, reads_follow_lists=config.auth_read == "acl")

@@ -15,12 +15,11 @@ from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.database import database_options
 from spincycle_server.app.endpoints import ServerEndpoints
-from spincycle_server.app.identity import authentication_of
+from spincycle_server.app.identity import authentication_of, permissions_of
 from spincycle_server.config import Config
 from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
-from spincycle_server.identity.access import AccessLists
 from spincycle_server.job_factories import find_factory, knows_job_type
 from spincycle_server.listening import Address
 from spincycle_server.request_ids import RequestIdGenerator
@@ -82,18 +81,18 @@ async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[Run
         )
         stack.push_async_callback(dispatcher.close)
         stopper = RequestStopper(store, runners, dispatcher)
+        authentication = await authentication_of(config, cluster, stack)
         users = RequestManagerService(
             store=store,
             build_pool=BuildPool(specs, factory, create_timeout=config.jobs_create_timeout),
             dispatcher=dispatcher,
             stopper=stopper,
             runners=runners,
-            access=AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict),
+            permissions=permissions_of(config, specs, authentication),
             request_ids=RequestIdGenerator(),
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         run_in_background(stack, "dispatcher", dispatcher.run())
-        authentication = await authentication_of(config, cluster, stack)
         endpoints = _endpoints(config, users, reports, authentication)
         await endpoints.start(stack, config)
         stack.callback(reports.end_streams)

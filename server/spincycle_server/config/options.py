@@ -93,6 +93,8 @@ class Config:
     auth_admin_roles: tuple[str, ...] = _option("auth.admin_roles", "", parse_words, variables=())
     auth_strict: bool = _option("auth.strict", "false", parse_truth, variables=())
     auth_plugin: str = _option("auth.plugin", "", variables=())
+    auth_timeout: float = _option("auth.timeout", "5s", parse_seconds, variables=())
+    auth_read: str = _option("auth.read", "all", parse_one_of("all", "acl"), variables=())
     jr_client_url: str = _option("jr_client.url", "")
     jr_client_cert_file: str = _option("jr_client.tls.cert_file", "")
     jr_client_key_file: str = _option("jr_client.tls.key_file", "")

@@ -9,6 +9,8 @@ from spincycle_server.identity.cluster import Cluster
 from spincycle_server.identity.credentials import Credentials
 from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, Identity
 from spincycle_server.identity.method_access import MethodAccess
+from spincycle_server.identity.permissions import SecondCheck
+from spincycle_server.identity.plugin import PluginMethod
 
 
 class Authentication:
@@ -33,6 +35,14 @@ class Authentication:
         self._methods = tuple(methods)
         self._cluster = cluster or Cluster(is_open=True)
         self._admin_roles = frozenset(admin_roles)
+
+    @property
+    def second_check(self) -> SecondCheck | None:
+        """The method of authentication that also decides what callers may do with a request, if one does."""
+        return next(
+            (it for it in self._methods if isinstance(it, PluginMethod) and it.authorizes),
+            None,
+        )
 
     @property
     def is_on(self) -> bool:

@@ -19,10 +19,11 @@ from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_server.builtin_jobs import makes_builtin
 from spincycle_server.call_threads import CallThreads, NoThreadError
 from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, JobCreation, request_specs
+from spincycle_server.graph.request_args import request_args, request_sequence
 
 if TYPE_CHECKING:
     from spincycle_grpc.jobs import JobFactory
-    from spincycle_grpc.v1.request_pb2 import RequestSpec
+    from spincycle_grpc.v1.request_pb2 import RequestArg, RequestSpec
     from spincycle_server.specs.model import NodeSpec, Specs
 
 logger = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class BuildPool:
         create_timeout: float,
         longest_wait: float = LONGEST_WAIT,
     ) -> None:
+        self._specs = specs
         self._builder = ChainBuilder(specs, job_factory)
         self._create_timeout = create_timeout
         self._longest_wait = longest_wait
@@ -103,6 +105,15 @@ class BuildPool:
             raise
         finally:
             self._unfinished -= 1
+
+    async def request_args(self, request_type: str, given_args: Mapping[str, object]) -> Sequence[RequestArg]:
+        """Returns the args that a request would be recorded with, without building its job chain.
+
+        Raises:
+            InvalidArgumentError: The type or the args are invalid.
+        """
+        sequence = request_sequence(self._specs, request_type)
+        return await asyncio.to_thread(request_args, sequence, given_args)  # Args can be large.
 
     async def _build_in_thread(
         self, build: Callable[[], BuiltRequest], monitor: BuildMonitor, request_id: str

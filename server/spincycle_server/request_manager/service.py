@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,12 +15,12 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.version import API_VERSION
-from spincycle_server.identity.access import START, STOP
+from spincycle_server.identity.access import LOG, START, STOP, VIEW
 from spincycle_server.request_manager.idempotency import as_created, key_of
 from spincycle_server.store import CreatedBeforeError
 
 if TYPE_CHECKING:
-    from spincycle_server.identity.access import AccessLists
+    from spincycle_server.identity.permissions import Permissions
     from spincycle_server.request_ids import RequestIdGenerator
     from spincycle_server.request_manager.build_pool import BuildPool
     from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -40,7 +41,7 @@ class RequestManagerService:
         dispatcher: Dispatches requests to runners.
         stopper: Stops requests.
         runners: The live runners, which list their running jobs.
-        access: Decides who may start and stop requests.
+        permissions: Decides what callers may do with requests.
         request_ids: Generates the ids of new requests.
     """
 
@@ -52,7 +53,7 @@ class RequestManagerService:
         dispatcher: Dispatcher,
         stopper: RequestStopper,
         runners: Runners,
-        access: AccessLists,
+        permissions: Permissions,
         request_ids: RequestIdGenerator,
     ) -> None:
         self._store = store
@@ -60,7 +61,7 @@ class RequestManagerService:
         self._dispatcher = dispatcher
         self._stopper = stopper
         self._runners = runners
-        self._access = access
+        self._permissions = permissions
         self._request_ids = request_ids
 
     async def Create(  # noqa: N802 (the contract's names, as below)
@@ -68,8 +69,9 @@ class RequestManagerService:
     ) -> messages.CreateResponse:
         """Creates a request and starts it, or returns the request that was created with the same key."""
         _require_type(request.type)
-        self._access.check(context.caller, START, request.type)
+        self._permissions.check_type(context.caller, START, request.type)
         args = from_struct(request.args)
+        await self._check_args(context, request.type, args)
         key = key_of(request, args, context.caller.name)
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
             return await self._created_before(earlier)
@@ -97,6 +99,13 @@ class RequestManagerService:
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         return messages.CreateResponse(request=created)
 
+    async def _check_args(self, context: CallContext, request_type: str, args: Mapping[str, object]) -> None:
+        """Checks that the caller may create a request with these args, before its jobs are created."""
+        if self._permissions.need_args:
+            final_args = await self._build_pool.request_args(request_type, args)
+            wanted = Request(type=request_type, user=context.caller.name, args=final_args)
+            await self._permissions.check(context.caller, START, wanted)
+
     async def _created_before(self, request_id: str) -> messages.CreateResponse:
         found = await self._store.get_request(request_id, with_job_chain=False)
         logger.info("request was created before", request_id=request_id, type=found.type, user=found.user)
@@ -107,8 +116,10 @@ class RequestManagerService:
     ) -> messages.PlanResponse:
         """Builds the chain that a request would get. Stores nothing."""
         _require_type(request.type)
-        self._access.check(context.caller, START, request.type)
-        built = await self._build_pool.build(request.type, from_struct(request.args), "")
+        self._permissions.check_type(context.caller, START, request.type)
+        args = from_struct(request.args)
+        await self._check_args(context, request.type, args)
+        built = await self._build_pool.build(request.type, args, "")
         planned = Request(
             type=request.type,
             state=state_pb2.STATE_PENDING,
@@ -123,19 +134,29 @@ class RequestManagerService:
         self, request: messages.FindRequest, context: CallContext
     ) -> messages.FindResponse:
         """Returns the requests that match a filter."""
-        return messages.FindResponse(requests=await self._store.find_requests(request.filter))
+        visible = self._permissions.visible_types(context.identity)
+        found = await self._store.find_requests(
+            request.filter, only_types=visible.only, hidden_types=visible.hidden
+        )
+        return messages.FindResponse(requests=found)
 
     async def Get(self, request: messages.GetRequest, context: CallContext) -> messages.GetResponse:  # noqa: N802
         """Returns one request."""
+        await self._check_may_read(context, VIEW, request.request_id)
         found = await self._store.get_request(request.request_id, with_job_chain=not request.omit_job_chain)
         return messages.GetResponse(request=found)
+
+    async def _check_may_read(self, context: CallContext, operation: str, request_id: str) -> None:
+        if self._permissions.restrict_reads_of(context.identity):
+            found = await self._store.get_request(request_id, with_job_chain=False)
+            await self._permissions.check(context.caller, operation, found)
 
     async def Start(  # noqa: N802
         self, request: messages.StartRequest, context: CallContext
     ) -> messages.StartResponse:
         """Starts a PENDING request. No runner has it yet."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
-        self._access.check(context.caller, START, found.type, request.request_id)
+        await self._permissions.check(context.caller, START, found)
         await self._dispatcher.start(request.request_id)
         return messages.StartResponse()
 
@@ -144,7 +165,7 @@ class RequestManagerService:
     ) -> messages.StopResponse:
         """Stops a request and its running jobs."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
-        self._access.check(context.caller, STOP, found.type, request.request_id)
+        await self._permissions.check(context.caller, STOP, found)
         await self._stopper.stop(request.request_id)
         logger.info("request stop", request_id=request.request_id, user=context.caller.name)
         return messages.StopResponse()
@@ -153,26 +174,34 @@ class RequestManagerService:
         self, request: messages.GetJobChainRequest, context: CallContext
     ) -> messages.GetJobChainResponse:
         """Returns the job chain of a request as created."""
+        await self._check_may_read(context, VIEW, request.request_id)
         return messages.GetJobChainResponse(job_chain=await self._store.get_job_chain(request.request_id))
 
     async def GetLog(  # noqa: N802
         self, request: messages.GetLogRequest, context: CallContext
     ) -> messages.GetLogResponse:
         """Returns the job log of a request."""
+        await self._check_may_read(context, LOG, request.request_id)
         return messages.GetLogResponse(entries=await self._store.get_log(request.request_id))
 
     async def GetJobLog(  # noqa: N802
         self, request: messages.GetJobLogRequest, context: CallContext
     ) -> messages.GetJobLogResponse:
         """Returns the newest job log entry of a job."""
+        await self._check_may_read(context, LOG, request.request_id)
         entry = await self._store.get_job_log(request.request_id, request.job_id)
         return messages.GetJobLogResponse(entry=entry)
 
     async def RequestList(  # noqa: N802
         self, request: messages.RequestListRequest, context: CallContext
     ) -> messages.RequestListResponse:
-        """Returns the specs of all requests."""
-        return messages.RequestListResponse(specs=self._build_pool.request_specs)
+        """Returns the specs of the requests that the caller may view or start."""
+        specs = [
+            spec
+            for spec in self._build_pool.request_specs
+            if self._permissions.is_listed(context.identity, spec.name)
+        ]
+        return messages.RequestListResponse(specs=specs)
 
     async def Running(  # noqa: N802
         self, request: messages.RunningRequest, context: CallContext
@@ -185,6 +214,10 @@ class RequestManagerService:
             )
         jobs = await self._runners.running_jobs(request.filter)
         requests = await self._store.requests_by_id({job.request_id for job in jobs})
+        if self._permissions.restrict_reads_of(context.identity):
+            visible = self._permissions.visible_types(context.identity)
+            requests = {name: found for name, found in requests.items() if visible.has(found.type)}
+            jobs = [job for job in jobs if job.request_id in requests]
         for found in requests.values():
             found.job_runner_url = ""  # The original does not show it here.
         return messages.RunningResponse(status=RunningStatus(jobs=jobs, requests=requests))
