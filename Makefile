@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos package protos lock format bench bench-find bench-rooms load picture clean
+.PHONY: help run test check unit chaos package protos contracts lock format bench bench-find bench-rooms load picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ package: $(DEV_ENV) ## Build the wheel, install it in empty environments, and ru
 
 protos: $(DEV_ENV) ## Generate the stubs from the .proto files.
 	$(BIN)/python tools/protos.py generate
+
+contracts: $(DEV_ENV) ## Write the archive and the descriptor set of the contracts, for a release, to dist/.
+	$(BIN)/python tools/protos.py contracts
 
 format: $(DEV_ENV) ## Fix and format the code and the .proto files.
 	$(BIN)/ruff check --fix-only .

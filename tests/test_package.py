@@ -143,10 +143,18 @@ def test_without_the_extra_spincycle_names_the_command_that_installs_it(client: 
 def test_the_contracts_are_in_the_package(client: Installed) -> None:
     names = python(
         client,
-        "from importlib.resources import files;"
-        "print(*sorted(file.name for file in (files('spincycle_grpc') / 'protos/spincycle/v1').iterdir()))",
+        "from spincycle_grpc import contracts; from spincycle_grpc.v1 import request_manager_pb2;"
+        "print(*contracts.proto_files(), len(contracts.descriptor_set()))",
     )
-    assert names.split() == sorted(path.name for path in (REPOSITORY / "protos").rglob("*.proto"))
+    protos = REPOSITORY / "protos"
+    *files, size = names.split()
+    assert files == sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
+    assert int(size) == (REPOSITORY / "spincycle_grpc/v1/descriptors.binpb").stat().st_size
+
+
+def test_the_contracts_are_written_to_a_directory(servers: Installed) -> None:
+    servers.output("spincycle", "protos", "contracts")
+    assert (servers.directory / "contracts/google/api/http.proto").exists()
 
 
 def test_specs_are_checked_and_drawn(servers: Installed) -> None:

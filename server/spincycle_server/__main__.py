@@ -27,6 +27,9 @@ _SECTIONS = {
         "lint": "Check request specs.",
         "graph": "Print the job chain of a request.",
     },
+    "Contracts": {
+        "protos": "Write the .proto files.",
+    },
 }
 
 _GRPC_COMMANDS = frozenset(_SECTIONS["Servers"])

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18spincycle/v1/error.proto\x12\x0cspincycle.v1\x1a\x17spincycle/v1/json.proto\"Y\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0bhttp_status\x18\x03 \x01(\x05\x12\x16\n\x06reason\x18\x04 \x01(\tB\x06\xaa\xd4\x18\x02\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18spincycle/v1/error.proto\x12\x0cspincycle.v1\x1a\x17spincycle/v1/json.proto\"Y\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0bhttp_status\x18\x03 \x01(\x05\x12\x16\n\x06reason\x18\x04 \x01(\tB\x06\xaa\xd4\x18\x02\x10\x01\x42\x46\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spincycle_grpc.v1.error_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.spincycle.v1P\001Z!spincycle.dev/grpc/v1;spincyclev1\252\002\014SpinCycle.V1'
   _globals['_ERROR'].fields_by_name['reason']._loaded_options = None
   _globals['_ERROR'].fields_by_name['reason']._serialized_options = b'\252\324\030\002\020\001'
   _globals['_ERROR']._serialized_start=67

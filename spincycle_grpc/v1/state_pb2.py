@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18spincycle/v1/state.proto\x12\x0cspincycle.v1*\xa0\x01\n\x05State\x12\x11\n\rSTATE_UNKNOWN\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x12\n\x0eSTATE_COMPLETE\x10\x03\x12\x0e\n\nSTATE_FAIL\x10\x04\x12\x12\n\x0eSTATE_RESERVED\x10\x05\x12\x11\n\rSTATE_STOPPED\x10\x06\x12\x13\n\x0fSTATE_SUSPENDED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18spincycle/v1/state.proto\x12\x0cspincycle.v1*\xa0\x01\n\x05State\x12\x11\n\rSTATE_UNKNOWN\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x12\n\x0eSTATE_COMPLETE\x10\x03\x12\x0e\n\nSTATE_FAIL\x10\x04\x12\x12\n\x0eSTATE_RESERVED\x10\x05\x12\x11\n\rSTATE_STOPPED\x10\x06\x12\x13\n\x0fSTATE_SUSPENDED\x10\x07\x42\x46\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spincycle_grpc.v1.state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.spincycle.v1P\001Z!spincycle.dev/grpc/v1;spincyclev1\252\002\014SpinCycle.V1'
   _globals['_STATE']._serialized_start=43
   _globals['_STATE']._serialized_end=203
 # @@protoc_insertion_point(module_scope)

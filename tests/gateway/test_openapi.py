@@ -18,6 +18,7 @@ from tests.e2e.processes import running
 from tests.gateway.wire import JSON, Connection, request
 
 METHODS = {"get", "put", "post", "delete", "patch"}
+DOCUMENTS = ("GET /openapi.json", "GET /protos.zip", "GET /descriptors.binpb")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,9 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
         "GET /api/v1/requests/{request_id}/log",
         "GET /api/v1/requests/{request_id}/log/{job_id}",
         "GET /api/v1/status/running",
+        "GET /descriptors.binpb",
         "GET /openapi.json",
+        "GET /protos.zip",
         "GET /version",
         "POST /api/v1/requests",
         "POST /api/v1/requests/plan",
@@ -78,7 +81,9 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
     }
     assert set(operations(documents["job-runner"])) == {
         "GET /api/v1/status/running",
+        "GET /descriptors.binpb",
         "GET /openapi.json",
+        "GET /protos.zip",
         "GET /version",
         "POST /api/v1/job-chains",
         "POST /api/v1/job-chains/resume",
@@ -99,7 +104,7 @@ def test_the_document_has_every_method_with_a_route(documents: dict[str, Any]) -
         for method in service.methods
         if method.GetOptions().HasExtension(annotations_pb2.http)
     }
-    assert described == methods | {"OpenApi"}
+    assert described == methods | {"Descriptors", "OpenApi", "Protos"}
 
 
 def test_everything_has_a_description(documents: dict[str, Any]) -> None:
@@ -146,11 +151,11 @@ def test_answers_have_headers_and_errors(documents: dict[str, Any]) -> None:
             for status, response in operation["responses"].items():
                 assert "X-Spincycle-Version" in response["headers"], path
                 assert ("Retry-After" in response["headers"]) == (status in ("429", "503"))
-            if path != "GET /openapi.json":
+            if path not in DOCUMENTS:
                 assert {"429", "500", "503", "504"} <= set(operation["responses"])
             if "requestBody" in operation:
                 assert {"400", "408", "413", "415"} <= set(operation["responses"])
-            is_public = path in ("GET /openapi.json", "GET /version", "GET /api/v1/version")
+            is_public = path in (*DOCUMENTS, "GET /version", "GET /api/v1/version")
             assert ("401" in operation["responses"]) != is_public, f"{name}: {path}"
     manager, runner = (operations(documents[name]) for name in ("request-manager", "job-runner"))
     created = manager["POST /api/v1/requests"]["responses"]["201"]

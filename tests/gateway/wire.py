@@ -46,7 +46,7 @@ class Connection:
             assert name.lower() not in headers, f"two headers {name}"
             headers[name.lower()] = value
         status = int(first.split(" ")[1])
-        length = 0 if method == "HEAD" or status in (100, 204) else int(headers["content-length"])
+        length = 0 if method == "HEAD" or status in (100, 204, 304) else int(headers["content-length"])
         while len(self._received) < length:
             self._receive()
         body, self._received = self._received[:length], self._received[length:]

@@ -37,11 +37,6 @@ def response_answer(route: Route, response: Message) -> Answer:
     return route.status, [_JSON, *headers], encode(response, route.response_body) + b"\n"
 
 
-def json_answer(body: bytes) -> Answer:
-    """Returns an answer whose body is ready-made JSON."""
-    return 200, [_JSON], body
-
-
 def error_answer(error: SpinCycleError, error_format: ErrorFormat) -> Answer:
     """Returns the answer of a failed call."""
     headers = [_JSON]

@@ -7,22 +7,20 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import orjson
 import structlog
 from google.protobuf.message import Message
 
 from spincycle_grpc.errors import DeadlineExceededError, InternalError, ResourceExhaustedError, SpinCycleError
-from spincycle_server.gateway import openapi
 from spincycle_server.gateway.answers import (
     Answer,
     error_answer,
     http_error_answer,
-    json_answer,
     not_allowed,
     options_answer,
     response_answer,
 )
 from spincycle_server.gateway.content_coding import MIN_COMPRESSED, compressed, prefers_gzip
+from spincycle_server.gateway.documents import Documents
 from spincycle_server.gateway.errors import ErrorFormat, Header, HttpError, header_lines
 from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
@@ -69,9 +67,8 @@ class GatewayApp:
     ) -> None:
         self._routes = [route for table in tables for route in routes_of(table)]
         self._router = Router(self._routes)
-        self._title = title
         self._error_format = error_format
-        self._document = b""
+        self._documents = Documents(self._routes, title, error_format)
         self._bodies = RequestBodies(
             max_body=max_body,
             max_bodies=max_bodies,
@@ -91,7 +88,7 @@ class GatewayApp:
             if prefers_gzip(_joined_header(scope["headers"], b"accept-encoding")):
                 headers.append(_GZIP)
                 body = await compressed(body)
-        if status != 204:
+        if status not in (204, 304):
             headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
@@ -103,7 +100,7 @@ class GatewayApp:
         headers.append((b"content-length", str(len(body)).encode()))
         calls = users_calls(
             ((route.http_method, route.template, route.method.is_reserved) for route in self._routes),
-            [openapi.PATH],
+            self._documents.paths,
         )
         return EarlyRefusals(
             is_full=lambda: gate.is_full,
@@ -128,7 +125,7 @@ class GatewayApp:
         path = scope.get("raw_path") or scope["path"].encode()
         routes, values = self._router.find(path.partition(b"?")[0].decode("latin-1"))
         if not routes:
-            return self._answer_without_route(path, scope["method"])
+            return self._answer_without_route(path, scope)
         if scope["method"] == "OPTIONS":
             return options_answer(routes)
         route = routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
@@ -156,20 +153,14 @@ class GatewayApp:
         context = CallContext(transport="http", credentials=credentials, is_throttled=True)
         return response_answer(route, await self._call(route, read, context))
 
-    def _answer_without_route(self, path: bytes, http_method: str) -> Answer:
-        """Answers requests for the server as a whole and for the OpenAPI document."""
-        if path == b"*" and http_method == "OPTIONS":
+    def _answer_without_route(self, path: bytes, scope: Scope) -> Answer:
+        """Answers requests for the server as a whole and for documents."""
+        if path == b"*" and scope["method"] == "OPTIONS":
             return options_answer(route.http_method for route in self._routes)
-        if path.rstrip(b"/") != openapi.PATH.encode():
+        document = path.partition(b"?")[0].rstrip(b"/").decode("latin-1")
+        if document not in self._documents.paths:
             raise HttpError(404, "Not Found")
-        if http_method == "OPTIONS":
-            return options_answer(["GET"])
-        if http_method not in ("GET", "HEAD"):
-            raise not_allowed(["GET"])
-        if not self._document:
-            document = openapi.document(self._routes, self._title, self._error_format)
-            self._document = orjson.dumps(document) + b"\n"
-        return json_answer(self._document)
+        return self._documents.answer(document, scope["method"], scope["headers"])
 
     async def _call(
         self, route: Route, read: Callable[[], Awaitable[Message]], context: CallContext

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
+from collections.abc import Sequence
 from typing import Any
 
+from spincycle_grpc import contracts
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.gateway.errors import ErrorFormat
 from spincycle_server.gateway.openapi_operations import Operations
 from spincycle_server.gateway.openapi_responses import HEADERS, Responses, response
-from spincycle_server.gateway.openapi_schemas import Schemas
+from spincycle_server.gateway.openapi_schemas import Schema, Schemas
 from spincycle_server.gateway.routes import Route
 
 PATH = "/openapi.json"
 """The path of the document."""
+
+PROTOS_PATH = "/protos.zip"
+"""The path of the .proto files."""
+
+DESCRIPTORS_PATH = "/descriptors.binpb"
+"""The path of the descriptor set of the .proto files."""
 
 _DESCRIPTION = """Keys of JSON objects are case-insensitive. Unknown keys are ignored, and `null` means the
 same as a missing key. Every path with GET also answers HEAD. Every path answers OPTIONS with `Allow`, and
@@ -33,13 +37,13 @@ def document(routes: Sequence[Route], title: str, error_format: ErrorFormat) -> 
         title: The title of the document.
         error_format: The format of methods' errors.
     """
-    comments = _comments()
+    comments = contracts.comments()
     schemas = Schemas(comments)
     operations = Operations(schemas, Responses(schemas, comments, error_format), comments)
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.template, {})[route.http_method.lower()] = operations.of_route(route, routes)
-    paths[PATH] = {"get": _own_operation()}
+    paths |= _DOCUMENTS
     services = {route.method.descriptor.containing_service for route in routes}
     return {
         "openapi": "3.1.0",
@@ -62,17 +66,22 @@ def document(routes: Sequence[Route], title: str, error_format: ErrorFormat) -> 
     }
 
 
-def _own_operation() -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
-    return {
-        "operationId": "OpenApi",
-        "summary": "Returns this document",
-        "responses": {"200": response("OK", content)},
-    }
+def _operation(name: str, summary: str, media_type: str, schema: Schema) -> dict[str, Any]:
+    responses = {"200": response("OK", {media_type: {"schema": schema}})}
+    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
 
 
-@cache
-def _comments() -> Mapping[str, str]:
-    text = resources.files("spincycle_grpc.v1").joinpath("comments.json").read_text(encoding="utf-8")
-    comments: Mapping[str, str] = json.loads(text)
-    return comments
+_BYTES = {"type": "string", "format": "binary"}
+_DOCUMENTS = {
+    PATH: _operation("OpenApi", "Returns this document", "application/json", {"type": "object"}),
+    PROTOS_PATH: _operation(
+        "Protos", "Returns the .proto files, and those that they import", "application/zip", _BYTES
+    ),
+    DESCRIPTORS_PATH: _operation(
+        "Descriptors",
+        "Returns a google.protobuf.FileDescriptorSet of the .proto files, with imports and comments",
+        "application/octet-stream",
+        _BYTES,
+    ),
+}
+"""The paths of documents."""
