@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ class PeerCertificate:
         names: The common name and all subject alternative names: DNS names, e-mail addresses, URIs and IP
             addresses.
         der: The certificate itself.
+        not_after: When the certificate expires, with a time zone; None if that is unknown.
     """
 
     common_name: str
     names: frozenset[str]
     der: bytes = field(default=b"", repr=False)
+    not_after: datetime | None = None
 
 
 class Authenticator(Protocol):

@@ -22,6 +22,7 @@ import uvicorn
 from spincycle_grpc.errors import UnavailableError
 from spincycle_server.gateway.answer_transport import AnswerTransport
 from spincycle_server.gateway.errors import header_lines
+from spincycle_server.identity import PeerCertificate, certificate_of_der
 
 KNOWN_VERSION = "0.54.0"
 """The version of uvicorn in the lock file. Its other patch releases are used if they have the same names."""
@@ -144,6 +145,14 @@ class UvicornConnection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._overloaded = overloaded
         self._answering: Any = None
+        self._certificate: PeerCertificate | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Reads the client's certificate, which TLS has verified."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        self._certificate = certificate_of_der(der) if der else None
 
     @property
     def is_idle(self) -> bool:
@@ -207,6 +216,8 @@ class UvicornConnection(HttpToolsProtocol):
             self.url = b"/*"  # uvicorn cannot parse a target without a slash.
         super().on_headers_complete()
         self.app = servers_app
+        if self._certificate is not None:
+            self.scope["spincycle.certificate"] = self._certificate  # type: ignore[typeddict-unknown-key]
         if target == b"*":
             self.scope["raw_path"] = target
         if method:

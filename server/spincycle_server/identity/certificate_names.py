@@ -1,34 +1,113 @@
-"""Reads the names of a certificate."""
+"""Reads the names and the end of a certificate.
+
+A connection has one certificate and many calls, so the results are cached.
+"""
 
 from __future__ import annotations
 
+import time
+from functools import lru_cache
+
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from spincycle_grpc.auth import PeerCertificate
 
+logger = structlog.get_logger(__name__)
+
+MAX_CERTIFICATES = 1024
+"""The most certificates whose names are remembered, in each of the caches."""
+
+NAME_KINDS = ("common_name", "dns", "email", "uri")
+"""The kinds of names that can identify a user."""
+
+_ALTERNATIVE_NAMES: dict[str, type[x509.DNSName | x509.RFC822Name | x509.UniformResourceIdentifier]] = {
+    "dns": x509.DNSName,
+    "email": x509.RFC822Name,
+    "uri": x509.UniformResourceIdentifier,
+}
+
+
+@lru_cache(MAX_CERTIFICATES)
+def certificate_of_pem(pem: bytes) -> PeerCertificate | None:
+    """Returns a verified certificate with its names; None if it cannot be parsed.
+
+    The log says so then. OpenSSL accepts some certificates that violate the standard.
+    """
+    try:
+        return read_certificate(x509.load_pem_x509_certificate(pem))
+    except ValueError as error:
+        logger.warning("client certificate ignored, because it cannot be parsed", error=str(error))
+        return None
+
+
+@lru_cache(MAX_CERTIFICATES)
+def certificate_of_der(der: bytes) -> PeerCertificate | None:
+    """Returns a verified certificate with its names, as `certificate_of_pem` does."""
+    try:
+        return read_certificate(x509.load_der_x509_certificate(der))
+    except ValueError as error:
+        logger.warning("client certificate ignored, because it cannot be parsed", error=str(error))
+        return None
+
 
 def read_certificate(certificate: x509.Certificate) -> PeerCertificate:
-    """Returns a certificate with its names, as the methods of authentication and the plugin see it."""
-    common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    common_name = str(common_names[0].value) if common_names else ""
+    """Returns a certificate with its names, as the methods of authentication and the plugin see it.
+
+    Raises:
+        ValueError: A part of the certificate violates the standard.
+    """
+    common_name = _common_name(certificate)
     return PeerCertificate(
         common_name=common_name,
-        names=frozenset({name for name in (common_name, *_alternative_names(certificate)) if name}),
+        names=frozenset({name for name in (common_name, *_all_alternative_names(certificate)) if name}),
         der=certificate.public_bytes(Encoding.DER),
+        not_after=certificate.not_valid_after_utc,
     )
 
 
-def _alternative_names(certificate: x509.Certificate) -> list[str]:
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
+@lru_cache(MAX_CERTIFICATES)
+def name_in(der: bytes, kind: str) -> str:
+    """Returns the first name of a kind in a certificate, in the order of the certificate; "" without one.
+
+    Args:
+        der: The certificate, which `read_certificate` can read.
+        kind: One of `NAME_KINDS`.
+    """
+    certificate = x509.load_der_x509_certificate(der)
+    if kind == "common_name":
+        return _common_name(certificate)
+    names = _alternative_names(certificate)
+    found = names.get_values_for_type(_ALTERNATIVE_NAMES[kind]) if names is not None else []
+    return found[0] if found else ""
+
+
+def has_expired(certificate: PeerCertificate) -> bool:
+    """Whether the certificate's time is over. TLS checks this only when a connection opens."""
+    return certificate.not_after is not None and certificate.not_after.timestamp() <= time.time()
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(common_names[0].value) if common_names else ""
+
+
+def _all_alternative_names(certificate: x509.Certificate) -> list[str]:
+    names = _alternative_names(certificate)
+    if names is None:
         return []
-    names = extension.value
     return [
         *names.get_values_for_type(x509.DNSName),
         *names.get_values_for_type(x509.RFC822Name),
         *names.get_values_for_type(x509.UniformResourceIdentifier),
         *(str(address) for address in names.get_values_for_type(x509.IPAddress)),
     ]
+
+
+def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None

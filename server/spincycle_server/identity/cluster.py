@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Collection, Sequence
 
+from spincycle_server.identity.certificate_names import has_expired
 from spincycle_server.identity.credentials import Credentials
 
 KEY_HEADER = "spincycle-cluster-key"
@@ -43,14 +44,20 @@ class Cluster:
         """
         if self.is_open:
             return True
-        if credentials.certificate is not None and not self._certificates.isdisjoint(
-            credentials.certificate.names
-        ):
+        if self._has_certificate(credentials):
             return True
         presented = credentials.header(KEY_HEADER).encode("utf-8", "surrogateescape")
         # Every key is compared, so that the time does not tell which one is close.
         matches = [hmac.compare_digest(presented, key.encode()) for key in self._keys()]
         return bool(presented) and any(matches)
+
+    def _has_certificate(self, credentials: Credentials) -> bool:
+        certificate = credentials.certificate
+        return (
+            certificate is not None
+            and not self._certificates.isdisjoint(certificate.names)
+            and not has_expired(certificate)
+        )
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns the gRPC metadata that identifies this server to another one."""

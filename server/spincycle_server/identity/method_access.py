@@ -53,3 +53,6 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
     }
 )
 """Who may call each method, by its full name."""
+
+READ_BY_SERVERS = frozenset({"spincycle.v1.JobRunner.RunningJobs"})
+"""The methods for users that other servers also call."""
