@@ -189,3 +189,35 @@ def test_grpc_addresses_are_derived_from_urls() -> None:
     for wrong in ("http://rm", "ftp://rm:1", "http://rm:port", ""):
         with pytest.raises(ConfigError, match="must be http://host:port"):
             grpc_address_of(wrong)
+
+
+def test_a_map_of_roles_keeps_names_with_dots(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "c.yaml",
+        "auth:\n  certificates:\n    roles:\n      alice@example.com: [dba, admin]\n"
+        "      ci.example.com: dba\n      guest: []\n",
+    )
+    config = load_config(file, environment={})
+    assert config.auth_certificates_roles == {
+        "alice@example.com": {"dba", "admin"},
+        "ci.example.com": {"dba"},
+        "guest": set(),
+    }
+    assert config.shown()["auth.certificates.roles"] == (
+        "alice@example.com: admin, dba; ci.example.com: dba; guest: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[alice]", "must be a map from names to lists of roles"),
+        ("alice", "must be a map from names to lists of roles"),
+        ("{alice: {dba: yes}}", "alice must have a list of roles"),
+        ("{alice: [[dba]]}", "alice must have a list of roles"),
+    ],
+)
+def test_roles_that_are_no_map_of_lists_are_refused(tmp_path: Path, value: str, message: str) -> None:
+    file = write(tmp_path / "c.yaml", f"auth: {{certificates: {{roles: {value}}}}}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(file, environment={})

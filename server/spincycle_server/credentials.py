@@ -1,53 +1,144 @@
-"""TLS credentials for gRPC, read from PEM files."""
+"""TLS credentials for gRPC and HTTP, from PEM files that may change while the server runs."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from spincycle_server.certificate_files import Pems, Reloaded, certificates_in, read_pems
 from spincycle_server.config import ConfigError
+from spincycle_server.listening import TlsFiles
 
-if TYPE_CHECKING:
-    from spincycle_server.listening import TlsFiles
+_VERIFY_MODES = {"none": ssl.CERT_NONE, "request": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
 
 
-def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials | None:
-    """Returns the credentials of a server, or None if TLS is off.
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """The newest contents of a server's files.
+
+    Attributes:
+        pems: The contents.
+        context: Their context for HTTP.
+    """
+
+    pems: Pems
+    context: ssl.SSLContext
+
+
+def server_tls(files: TlsFiles, client_auth: str = "none") -> Reloaded[ServerTls] | None:
+    """Returns the certificate of a server, or None if TLS is off.
+
+    Args:
+        files: The files.
+        client_auth: Whether clients of HTTP must have a certificate: "none", "request" or "require".
 
     Raises:
-        ConfigError: A file cannot be read, or the certificate or its key is missing.
+        ConfigError: A file is missing or invalid.
     """
-    if not tls:
+    if not files:
         return None
-    if not (tls.cert_file and tls.key_file):
-        raise ConfigError("option server.tls: set both cert_file and key_file", reason="BAD_CONFIG")
-    root = _read(tls.ca_file) if tls.ca_file else None
-    return grpc.ssl_server_credentials(
-        [(_read(tls.key_file), _read(tls.cert_file))],
-        root_certificates=root,
-        require_client_auth=root is not None,
-    )
+    if not files.cert_file and not files.key_file:
+        raise ConfigError(
+            f"option {files.option}.cert_file: must be set too, because {files.option}.ca_file is set",
+            reason="BAD_CONFIG",
+        )
+    return Reloaded(files, partial(_server_tls, files, client_auth))
 
 
-def channel_credentials(tls: TlsFiles) -> grpc.ChannelCredentials | None:
-    """Returns the credentials of a client, or None if TLS is off.
-
-    Raises:
-        ConfigError: A file cannot be read.
-    """
-    if not tls:
-        return None
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(tls.ca_file) if tls.ca_file else None,
-        private_key=_read(tls.key_file) if tls.key_file else None,
-        certificate_chain=_read(tls.cert_file) if tls.cert_file else None,
-    )
-
-
-def _read(path: str) -> bytes:
+def _server_tls(files: TlsFiles, client_auth: str, pems: Pems) -> ServerTls:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", reason="BAD_CONFIG") from error
+        context.load_cert_chain(files.cert_file, files.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"option {files.option}.cert_file: OpenSSL does not accept {files.cert_file}: {error}",
+            reason="BAD_CONFIG",
+        ) from error
+    # Python loads a certificate only by its path, so the file may be newer than the contents.
+    if read_pems(files) != pems:
+        raise ConfigError(
+            f"option {files.option}.cert_file: the files changed while they were read: try again",
+            reason="BAD_CONFIG",
+        )
+    context.verify_mode = _VERIFY_MODES[client_auth]
+    if client_auth != "none":
+        # An intermediate CA may stand for itself, as it may for gRPC.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        authorities = certificates_in(pems.ca, files, "ca_file")
+        context.load_verify_locations(
+            cadata=b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
+        )
+    return ServerTls(pems, context)
+
+
+class _NewestContext(ssl.SSLContext):
+    """Gives each new connection the newest context. Open connections keep theirs."""
+
+    newest: Callable[[], ssl.SSLContext]
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return self.newest().wrap_bio(*arguments, **named)
+
+
+def http_context(tls: Reloaded[ServerTls] | None) -> ssl.SSLContext | None:
+    """Returns the context for an HTTP server in an event loop, or None if TLS is off."""
+    if tls is None:
+        return None
+    context = _NewestContext(ssl.PROTOCOL_TLS_SERVER)
+    context.newest = lambda: tls.value.context
+    return context
+
+
+def server_credentials(
+    tls: Reloaded[ServerTls] | None, *, require_client_auth: bool = False
+) -> grpc.ServerCredentials | None:
+    """Returns the credentials of a gRPC server, or None if TLS is off.
+
+    Args:
+        tls: The certificate.
+        require_client_auth: Whether clients must have a certificate that a CA of the CA file signed.
+    """
+    if tls is None:
+        return None
+    given = tls.value
+
+    def changed() -> Any:
+        """Returns the newest contents for a connection that opens; None if gRPC has them."""
+        nonlocal given
+        newest = tls.value
+        if newest is given:
+            return None
+        given = newest
+        return _configuration(newest.pems, with_ca=require_client_auth)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given.pems, with_ca=require_client_auth), changed, require_client_auth
+    )
+
+
+def _configuration(pems: Pems, *, with_ca: bool) -> Any:
+    return grpc.ssl_server_certificate_configuration([(pems.key, pems.cert)], pems.ca if with_ca else None)
+
+
+def channel_tls(files: TlsFiles) -> Reloaded[grpc.ChannelCredentials] | None:
+    """Returns the credentials of calls to other servers, or None if TLS is off.
+
+    Raises:
+        ConfigError: A file is missing or invalid.
+    """
+    return Reloaded(files, _channel_credentials) if files else None
+
+
+def _channel_credentials(pems: Pems) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=pems.ca or None,
+        private_key=pems.key or None,
+        certificate_chain=pems.cert or None,
+    )

@@ -50,12 +50,17 @@ class Address:
 class TlsFiles:
     """The PEM files for TLS. If all are empty, TLS is off.
 
-    A server with a CA file requires client certificates that this CA signed.
+    Attributes:
+        cert_file: The own certificate, followed by those of intermediate CAs.
+        key_file: The key of the own certificate.
+        ca_file: The certificates of the CAs that sign the other side's certificates.
+        option: The group of options that names the files, for errors.
     """
 
     cert_file: str = ""
     key_file: str = ""
     ca_file: str = ""
+    option: str = "server.tls"
 
     def __bool__(self) -> bool:
         return bool(self.cert_file or self.key_file or self.ca_file)

@@ -12,7 +12,7 @@ import uvloop
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.http_server import ACCEPTED_TOGETHER, HttpServer
 from spincycle_server.gateway.refusals import EarlyRefusals, UsersCalls
-from spincycle_server.listening import Address, TlsFiles
+from spincycle_server.listening import Address
 from tests.gateway.wire import request
 
 CONNECTIONS = 8 * ACCEPTED_TOGETHER
@@ -27,7 +27,7 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
 
 async def turns_until_answered() -> int:
     """Returns how many long turns of the event loop pass until all new connections are answered."""
-    server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), NOBODY_REFUSED)
+    server = HttpServer(app, Address("127.0.0.1", 0), None, HttpLimits(), NOBODY_REFUSED)
     await server.start()
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CONNECTIONS)]
     for client in clients:
@@ -59,7 +59,7 @@ def test_several_connections_are_accepted_in_one_turn() -> None:
 
 def test_a_stop_closes_all_listeners() -> None:
     async def begin_and_end() -> int:
-        server = HttpServer(app, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), NOBODY_REFUSED)
+        server = HttpServer(app, Address("127.0.0.1", 0), None, HttpLimits(), NOBODY_REFUSED)
         await server.start()
         await server.stop(1)
         return server.port

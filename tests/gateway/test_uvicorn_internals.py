@@ -21,7 +21,7 @@ from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.http_server import HttpServer
 from spincycle_server.gateway.refusals import EarlyRefusals, UsersCalls
 from spincycle_server.gateway.uvicorn_internals import SHARED_ATTRIBUTES, UvicornConnection
-from spincycle_server.listening import Address, TlsFiles
+from spincycle_server.listening import Address
 
 REPOSITORY = Path(__file__).parents[2]
 GATEWAY = Path(uvicorn_internals.__file__).parent
@@ -33,7 +33,7 @@ PARSER_CALLBACKS = {name for name in dir(HttpToolsProtocol) if name.startswith("
 
 async def start_and_stop() -> None:
     refusals = EarlyRefusals(lambda: False, UsersCalls((), (), ()), b"", lambda: None)
-    server = HttpServer(None, Address("127.0.0.1", 0), TlsFiles(), HttpLimits(), refusals)
+    server = HttpServer(None, Address("127.0.0.1", 0), None, HttpLimits(), refusals)
     try:
         await server.start()
     finally:

@@ -5,16 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
+from spincycle_server.app.certificates import grpc_client_auth
+from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import Config
-from spincycle_server.credentials import server_credentials
+from spincycle_server.credentials import ServerTls, http_context, server_credentials
 from spincycle_server.gateway import ErrorFormat, GatewayApp, HttpLimits, HttpServer, with_cors
 from spincycle_server.listening import Address
 from spincycle_server.rpc import Gate, GrpcServer, MethodTable
 
 logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServersAddress:
+    """An address for other servers alone. Only the methods for servers are served there, over gRPC.
+
+    Attributes:
+        address: Where to listen.
+        requires_certificate: Whether callers must present a certificate. Otherwise the address is plain text
+            on loopback, for a server of the same process.
+    """
+
+    address: Address
+    requires_certificate: bool
+
+
+INSIDE_THE_PROCESS = ServersAddress(Address("127.0.0.1", 0), requires_certificate=False)
+"""Where servers that share a process reach each other, if their other addresses require TLS."""
 
 
 class ServerEndpoints:
@@ -50,12 +71,23 @@ class ServerEndpoints:
         self._name = name
         self._title = title
         self._error_format = error_format
-        self._grpc_server: GrpcServer | None = None
+        self._grpc_servers: list[GrpcServer] = []
         self.http_address = address
         self.grpc_address = grpc_address or address.for_grpc()
 
-    async def start(self, stack: contextlib.AsyncExitStack, config: Config) -> None:
-        """Starts to serve. The endpoints stop when the stack closes."""
+    async def start(
+        self, stack: contextlib.AsyncExitStack, config: Config, tls: Reloaded[ServerTls] | None = None
+    ) -> None:
+        """Starts to serve. The endpoints stop when the stack closes.
+
+        Args:
+            stack: Stops the endpoints.
+            config: The options.
+            tls: The certificate; None for plain text.
+
+        Raises:
+            UnavailableError: The server cannot listen on an address.
+        """
         app = GatewayApp(
             self._tables,
             title=self._title,
@@ -67,13 +99,16 @@ class ServerEndpoints:
             body_timeout=config.server_read_timeout,
             call_timeout=config.server_call_timeout,
         )
-        grpc_server = self._grpc_server = GrpcServer(
-            self._tables, str(self.grpc_address), server_credentials(config.server_tls)
+        requires_certificate = grpc_client_auth(config) == "require"
+        grpc_server = GrpcServer(
+            self._tables,
+            str(self.grpc_address),
+            server_credentials(tls, require_client_auth=requires_certificate),
         )
         http_server = HttpServer(
             with_cors(app, config.server_cors_origins),
             self.http_address,
-            config.server_tls,
+            http_context(tls),
             _limits(config),
             app.early_refusals(self._gate),
         )
@@ -81,15 +116,49 @@ class ServerEndpoints:
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
         await http_server.start()
         stack.push_async_callback(http_server.stop, config.server_stop_timeout)
+        self._grpc_servers.append(grpc_server)
         await grpc_server.set_serving(True)
         self.http_address = Address(self.http_address.host, http_server.port)
         self.grpc_address = Address(self.grpc_address.host, grpc_server.port)
         logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
 
+    async def start_for_servers(
+        self,
+        stack: contextlib.AsyncExitStack,
+        config: Config,
+        tls: Reloaded[ServerTls] | None,
+        where: ServersAddress,
+    ) -> Address:
+        """Starts to serve other servers at an address of their own. Call it after `start`.
+
+        Returns:
+            The address, with the port that the system chose.
+
+        Raises:
+            UnavailableError: The server cannot listen on the address.
+        """
+        credentials = (
+            server_credentials(tls, require_client_auth=True) if where.requires_certificate else None
+        )
+        tables = [table.for_servers() for table in self._tables]
+        grpc_server = GrpcServer(
+            [table for table in tables if table.methods],
+            str(where.address),
+            credentials,
+            with_reflection=False,
+        )
+        await grpc_server.start()
+        stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
+        self._grpc_servers.append(grpc_server)
+        await grpc_server.set_serving(True)
+        address = Address(where.address.host, grpc_server.port)
+        logger.info("listening for servers", server=self._name, grpc=str(address))
+        return address
+
     async def set_serving(self, serving: bool) -> None:
         """Sets the health status: SERVING or NOT_SERVING."""
-        if self._grpc_server is not None:
-            await self._grpc_server.set_serving(serving)
+        for grpc_server in self._grpc_servers:
+            await grpc_server.set_serving(serving)
 
     async def refuse_calls(self) -> None:
         """Refuses new calls because the server shuts down, and sets the health status to NOT_SERVING."""

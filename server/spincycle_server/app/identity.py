@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.identity import Authentication, AuthenticationMethod, Cluster
 from spincycle_server.identity.access import AccessLists
+from spincycle_server.identity.certificates import CertificateMethod
 from spincycle_server.identity.key_file import KeyFile, new_key
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.identity.plugin import PluginMethod, load_authenticator
@@ -37,6 +38,10 @@ async def authentication_of(
 
 
 def _method(name: str, config: Config) -> AuthenticationMethod:
+    if name == "certificate":
+        return CertificateMethod(
+            config.auth_certificates_name, config.auth_certificates_roles, config.cluster_certificates
+        )
     raise ConfigError(f"option auth.methods: {name} is not supported")
 
 

@@ -12,12 +12,12 @@ from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.app.background import run_in_background
-from spincycle_server.app.endpoints import ServerEndpoints
+from spincycle_server.app.certificates import Certificates
+from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, ServersAddress
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
 from spincycle_server.config import Config, advertised
-from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
 from spincycle_server.job_factories import find_factory
@@ -49,6 +49,8 @@ async def job_runner(
     *,
     cluster: Cluster,
     authentication: Authentication,
+    certificates: Certificates,
+    servers_address: ServersAddress | None = None,
 ) -> AsyncIterator[None]:
     """Runs a Job Runner. It reports to the first of the Request Managers that answers.
 
@@ -59,6 +61,8 @@ async def job_runner(
         request_managers: The gRPC addresses of the Request Managers.
         cluster: Recognizes the other servers of the installation.
         authentication: Identifies callers.
+        certificates: The certificates of this process.
+        servers_address: The address for Request Managers alone.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -85,8 +89,11 @@ async def job_runner(
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
         endpoints = _endpoints(config, service, address, grpc_address, authentication)
-        await endpoints.start(stack, config)
+        await endpoints.start(stack, config, certificates.server)
         info = _runner_info(config, runner_id, endpoints)
+        if servers_address is not None:
+            own = await endpoints.start_for_servers(stack, config, certificates.server, servers_address)
+            info.grpc_address = str(_reached_by_servers(config, servers_address, own))
         service.base_url = info.url
         reporter = Reporter(
             info,
@@ -94,7 +101,7 @@ async def job_runner(
             outbox,
             chains.assignments,
             lease=config.job_runner_lease,
-            credentials=channel_credentials(config.rm_client_tls),
+            credentials=certificates.channel(config.rm_client_tls),
             call_metadata=cluster.metadata,
             on_lapse=chains.suspend_held,
         )
@@ -143,6 +150,15 @@ def _runner_info(config: Config, runner_id: str, endpoints: ServerEndpoints) -> 
         runner_id=runner_id,
         url=f"{scheme}://{Address(host, endpoints.http_address.port)}",
         grpc_address=str(Address(host, endpoints.grpc_address.port)),
+    )
+
+
+def _reached_by_servers(config: Config, where: ServersAddress, own: Address) -> Address:
+    """Returns the address under which Request Managers reach this runner."""
+    return (
+        own
+        if where is INSIDE_THE_PROCESS
+        else Address(advertised(own, config.job_runner_advertise), own.port)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ import structlog
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_server.app.background import run_in_background
+from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.database import database_options
-from spincycle_server.app.endpoints import ServerEndpoints
+from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, ServersAddress
 from spincycle_server.app.identity import authentication_of, permissions_of
 from spincycle_server.config import Config
-from spincycle_server.credentials import channel_credentials
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
 from spincycle_server.job_factories import find_factory, knows_job_type
@@ -54,12 +54,19 @@ class RunningRequestManager(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[RunningRequestManager]:
+async def request_manager(
+    config: Config,
+    cluster: Cluster,
+    certificates: Certificates,
+    servers_addresses: Sequence[ServersAddress] = (),
+) -> AsyncIterator[RunningRequestManager]:
     """Runs a Request Manager.
 
     Args:
         config: The configuration.
         cluster: Recognizes the other servers of the installation.
+        certificates: The certificates of this process.
+        servers_addresses: The addresses for other servers alone.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -69,7 +76,7 @@ async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[Run
     store = await Store.open(config.store_url(), database_options(config))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        runners = Runners(store, channel_credentials(config.jr_client_tls), cluster.metadata)
+        runners = Runners(store, certificates.channel(config.jr_client_tls), cluster.metadata)
         stack.push_async_callback(runners.close)
         dispatcher = Dispatcher(
             store,
@@ -94,12 +101,17 @@ async def request_manager(config: Config, cluster: Cluster) -> AsyncIterator[Run
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         run_in_background(stack, "dispatcher", dispatcher.run())
         endpoints = _endpoints(config, users, reports, authentication)
-        await endpoints.start(stack, config)
+        await endpoints.start(stack, config, certificates.server)
+        own_address = endpoints.grpc_address
+        for where in servers_addresses:
+            address = await endpoints.start_for_servers(stack, config, certificates.server, where)
+            if where is INSIDE_THE_PROCESS:
+                own_address = address
         stack.callback(reports.end_streams)
         stack.push_async_callback(endpoints.finish_calls, config.server_stop_timeout)
         # Started last, so it stops first: it must not set a server that shuts down to SERVING.
         run_in_background(stack, "database", _watch_database(store, endpoints, config.database_timeout))
-        yield RunningRequestManager(endpoints.grpc_address, authentication)
+        yield RunningRequestManager(own_address, authentication)
 
 
 def _endpoints(

@@ -9,12 +9,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import structlog
 import uvloop
 
+from spincycle_server.app.background import run_in_background
+from spincycle_server.app.certificates import Certificates
+from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServersAddress
 from spincycle_server.app.identity import authentication_of, combined_cluster, separate_cluster
 from spincycle_server.config import Config, forget_environment
 from spincycle_server.listening import Address
@@ -77,7 +80,10 @@ async def serve_request_manager(config: Config) -> None:
         config, _listened(config, config.server_addr or REQUEST_MANAGER_ADDRESS), config.jr_client_tls
     )
     with _stop_signal() as stopped:
-        async with request_manager(config, cluster):
+        async with (
+            _certificates(config) as certificates,
+            request_manager(config, cluster, certificates, _for_servers(config)),
+        ):
             await stopped.wait()
 
 
@@ -90,6 +96,7 @@ async def serve_job_runner(config: Config) -> None:
     request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
         async with contextlib.AsyncExitStack() as stack:
+            certificates = await stack.enter_async_context(_certificates(config))
             authentication = await authentication_of(config, cluster, stack)
             await stack.enter_async_context(
                 job_runner(
@@ -99,6 +106,8 @@ async def serve_job_runner(config: Config) -> None:
                     request_managers,
                     cluster=cluster,
                     authentication=authentication,
+                    certificates=certificates,
+                    servers_address=next(iter(_for_servers(config)), None),
                 )
             )
             await stopped.wait()
@@ -107,15 +116,20 @@ async def serve_job_runner(config: Config) -> None:
 async def serve_both(config: Config) -> None:
     """Runs a Request Manager and a Job Runner until SIGTERM or SIGINT.
 
-    The runner stops first, so that the Request Manager receives the job chains that it suspends.
+    The runner stops first, so that the Request Manager receives the job chains that it suspends. Without
+    options for TLS between them, they use plain text inside the process.
     """
     from spincycle_server.app.job_runner import job_runner
     from spincycle_server.app.request_manager import request_manager
 
     cluster = combined_cluster(config)
+    reports_inside = bool(config.server_tls) and not config.rm_client_tls
+    chains_inside = bool(config.server_tls) and not config.jr_client_tls
+    inside = [INSIDE_THE_PROCESS] if reports_inside else []
     with _stop_signal() as stopped:
         async with (
-            request_manager(config, cluster) as manager,
+            _certificates(config) as certificates,
+            request_manager(config, cluster, certificates, [*_for_servers(config), *inside]) as manager,
             job_runner(
                 config,
                 config.job_runner_addr,
@@ -123,6 +137,8 @@ async def serve_both(config: Config) -> None:
                 [str(manager.grpc_address)],
                 cluster=cluster,
                 authentication=manager.authentication,
+                certificates=certificates,
+                servers_address=INSIDE_THE_PROCESS if chains_inside else None,
             ),
         ):
             await stopped.wait()
@@ -130,6 +146,23 @@ async def serve_both(config: Config) -> None:
 
 def _listened(config: Config, address: Address) -> tuple[Address, Address]:
     return address, config.server_grpc or address.for_grpc()
+
+
+def _for_servers(config: Config) -> list[ServersAddress]:
+    """Returns the address of `cluster.listen`, if it is set."""
+    return [] if config.cluster_listen is None else [ServersAddress(config.cluster_listen, True)]
+
+
+@contextlib.asynccontextmanager
+async def _certificates(config: Config) -> AsyncIterator[Certificates]:
+    """Yields the certificates of this process. They are loaded again when files change, and on SIGHUP."""
+    certificates = Certificates(config)
+    if config.server_tls or config.rm_client_tls or config.jr_client_tls:
+        # Without TLS there is nothing to reload, and SIGHUP ends the process, for example with its terminal.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
+    async with contextlib.AsyncExitStack() as stack:
+        run_in_background(stack, "certificates", certificates.watch())
+        yield certificates
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ A later source overrides an earlier one. Only this module reads configuration fi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import Field, fields
@@ -16,11 +17,16 @@ import yaml
 from spincycle_server.config.errors import ConfigError
 from spincycle_server.config.options import VARIABLE_PREFIX, Config
 
+_MAPS = frozenset(option.metadata["key"] for option in fields(Config) if option.metadata["is_map"])
+"""The options whose values are maps."""
+
 
 def _flatten(document: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in document.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if path in _MAPS:
+            yield path, json.dumps(value) if value else ""
+        elif isinstance(value, Mapping):
             yield from _flatten(value, f"{path}.")
         elif isinstance(value, list):
             yield path, ",".join(str(part) for part in value)

@@ -6,7 +6,7 @@ The original's options and environment variables keep their names. New options f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -17,6 +17,7 @@ from spincycle_server.config.values import (
     parse_one_of,
     parse_optional_address,
     parse_output_size,
+    parse_roles,
     parse_seconds,
     parse_size,
     parse_truth,
@@ -36,6 +37,7 @@ def _option(
     *,
     variables: tuple[str, ...] | None = None,
     secret: bool = False,
+    is_map: bool = False,
 ) -> Any:
     """Declares one option.
 
@@ -45,12 +47,13 @@ def _option(
         parse: Returns the value of a text. Raises ValueError with a message such as "must be true or false".
         variables: The environment variables. An earlier one overrides a later one. None: derived from `key`.
         secret: The value can contain a password, which is masked when the value is shown.
+        is_map: The file gives a map, whose keys are not options. `parse` gets it as JSON.
     """
     if variables is None:
         variables = (VARIABLE_PREFIX + key.upper().replace(".", "_"),)
     return field(
         default_factory=lambda: parse(default),
-        metadata={"key": key, "parse": parse, "variables": variables, "secret": secret},
+        metadata={"key": key, "parse": parse, "variables": variables, "secret": secret, "is_map": is_map},
     )
 
 
@@ -64,6 +67,12 @@ class Config:
     server_cert_file: str = _option("server.tls.cert_file", "")
     server_key_file: str = _option("server.tls.key_file", "")
     server_ca_file: str = _option("server.tls.ca_file", "")
+    server_client_auth: str = _option(
+        "server.tls.client_auth", "none", parse_one_of("none", "request", "require")
+    )
+    server_grpc_client_auth: str = _option(
+        "server.tls.grpc_client_auth", "", parse_one_of("", "none", "require")
+    )
     server_max_body: int = _option("server.max_body", "16MiB", parse_size)
     server_max_bodies: int = _option("server.max_bodies", "256MiB", parse_size)
     server_max_values: int = _option("server.max_values", "500000", parse_count)
@@ -107,8 +116,18 @@ class Config:
     auth_methods: tuple[str, ...] = _option(
         "auth.methods", "", parse_words_of("token", "oidc", "certificate")
     )
+    auth_certificates_name: str = _option(
+        "auth.certificates.name",
+        "common_name",
+        parse_one_of("common_name", "dns", "email", "uri"),
+        variables=(),
+    )
+    auth_certificates_roles: Mapping[str, frozenset[str]] = _option(
+        "auth.certificates.roles", "", parse_roles, variables=(), is_map=True
+    )
     cluster_key_file: str = _option("cluster.key_file", "")
     cluster_certificates: tuple[str, ...] = _option("cluster.certificates", "", parse_words)
+    cluster_listen: Address | None = _option("cluster.listen", "", parse_optional_address)
     cluster_open: bool = _option("cluster.open", "false", parse_truth)
     jobs_factory: str = _option("jobs.factory", "", variables=("SPINCYCLE_JOBS", "SPINCYCLE_JOBS_FACTORY"))
     job_runner_lease: float = _option("job_runner.lease", "10s", parse_seconds)
@@ -136,12 +155,16 @@ class Config:
     @property
     def jr_client_tls(self) -> TlsFiles:
         """The files for calls to Job Runners."""
-        return TlsFiles(self.jr_client_cert_file, self.jr_client_key_file, self.jr_client_ca_file)
+        return TlsFiles(
+            self.jr_client_cert_file, self.jr_client_key_file, self.jr_client_ca_file, "jr_client.tls"
+        )
 
     @property
     def rm_client_tls(self) -> TlsFiles:
         """The files for calls to Request Managers."""
-        return TlsFiles(self.rm_client_cert_file, self.rm_client_key_file, self.rm_client_ca_file)
+        return TlsFiles(
+            self.rm_client_cert_file, self.rm_client_key_file, self.rm_client_ca_file, "rm_client.tls"
+        )
 
     @property
     def request_manager_addresses(self) -> tuple[str, ...]:
@@ -170,5 +193,7 @@ class Config:
 
 
 def _masked(option: Field[Any], value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {', '.join(sorted(part))}" for name, part in value.items())
     text = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
     return mask_secrets(text) if option.metadata["secret"] or "://" in text else text

@@ -5,8 +5,9 @@ Each function raises ValueError with a message such as "must be true or false".
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_server.listening import Address
@@ -81,6 +82,30 @@ def parse_words_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
         return words
 
     return parse
+
+
+def parse_roles(text: str) -> Mapping[str, frozenset[str]]:
+    """Returns the roles of each name.
+
+    Args:
+        text: A map as JSON, as `config.loading` writes the map of a YAML file. A value is a list of roles, or
+            a text with roles that are separated by commas.
+    """
+    if not text:
+        return {}
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise ValueError("must be a map from names to lists of roles")
+    roles = {}
+    for name, given in document.items():
+        listed = list(parse_words(given)) if isinstance(given, str) else given
+        if not isinstance(listed, list) or not all(isinstance(role, str) and role for role in listed):
+            raise ValueError(f"{name} must have a list of roles")
+        roles[name] = frozenset(listed)
+    return roles
 
 
 def parse_one_of(*choices: str) -> Callable[[str], str]:

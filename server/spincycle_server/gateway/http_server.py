@@ -19,7 +19,7 @@ from spincycle_server.gateway.uvicorn_internals import UvicornServer, require_kn
 
 if TYPE_CHECKING:
     from spincycle_server.gateway.refusals import EarlyRefusals
-    from spincycle_server.listening import Address, TlsFiles
+    from spincycle_server.listening import Address
 
 
 ACCEPTED_TOGETHER = 16
@@ -36,7 +36,7 @@ class HttpServer:
     Args:
         app: The ASGI app that answers requests.
         address: Where to listen. With port 0 the system chooses a port.
-        tls: The certificate; if it is empty, the server uses plain HTTP.
+        tls: The context of TLS; None for plain HTTP.
         limits: The limits of connections.
         refusals: Decides which requests are refused before the app sees them.
 
@@ -48,7 +48,7 @@ class HttpServer:
         self,
         app: Any,
         address: Address,
-        tls: TlsFiles,
+        tls: ssl.SSLContext | None,
         limits: HttpLimits,
         refusals: EarlyRefusals,
     ) -> None:
@@ -68,10 +68,7 @@ class HttpServer:
             headers=[("X-Spincycle-Version", API_VERSION)],  # of all answers, including uvicorn's own
             timeout_keep_alive=idle_timeout,
             limit_concurrency=limits.max_connections,
-            ssl_certfile=tls.cert_file or None,
-            ssl_keyfile=tls.key_file or None,
-            ssl_ca_certs=tls.ca_file or None,
-            ssl_cert_reqs=ssl.CERT_REQUIRED if tls.ca_file else ssl.CERT_NONE,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         )
         self._server = UvicornServer(self._config)
         self._serving: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -53,7 +53,8 @@ class Reporter:
         outbox: The queue of reports.
         held: Returns the assignments of all chains that the runner holds.
         lease: Seconds that a lease is assumed to last until a Request Manager sends the actual time.
-        credentials: For TLS to the Request Managers; None for plaintext.
+        credentials: Returns the newest credentials for TLS to the Request Managers; None for plaintext. When
+            they change, the runner opens a new stream.
         call_metadata: Returns the metadata that identifies this server to the Request Managers.
         on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
     """
@@ -66,7 +67,7 @@ class Reporter:
         held: Callable[[], Iterable[Assignment]],
         *,
         lease: float,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Callable[[], grpc.ChannelCredentials | None] = lambda: None,
         call_metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
         on_lapse: Callable[[], None] = lambda: None,
     ) -> None:
@@ -116,6 +117,8 @@ class Reporter:
             started = time.monotonic()
             try:
                 await self._report_to(address)
+                logger.info("reconnecting with new certificates", request_manager=address)
+                continue
             except grpc.aio.AioRpcError as error:
                 reason = str(error_from_rpc(error, address))
             except TimeoutError:
@@ -130,18 +133,20 @@ class Reporter:
             # A short lease must not expire while the runner pauses before it tries the next Request Manager.
             await asyncio.sleep(backoff.next(at_most=self._lease / 5))
 
-    async def _report_to(self, address: str) -> NoReturn:
-        async with open_async_channel(address, self._credentials) as channel:
+    async def _report_to(self, address: str) -> None:
+        """Reports over one stream. Returns when there are new credentials."""
+        credentials = self._credentials()
+        async with open_async_channel(address, credentials) as channel:
             call = RunnerReportsStub(channel).Report(metadata=self._call_metadata())
             try:
-                await self._converse(call, address)
+                await self._converse(call, address, lambda: self._credentials() is credentials)
             finally:
                 call.cancel()
 
-    async def _converse(self, call: _ReportCall, address: str) -> NoReturn:
+    async def _converse(self, call: _ReportCall, address: str, may_continue: Callable[[], bool]) -> None:
         """Sends one message after another. Each waits for the acknowledgement of the one before."""
         number = 0
-        while True:
+        while may_continue():
             batch = self._outbox.take()
             number += 1
             leaving = self._leaving and not batch.entries

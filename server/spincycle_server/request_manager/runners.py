@@ -49,12 +49,14 @@ class _Calls:
 
     Attributes:
         channel: The channel to the address.
+        credentials: The credentials of the channel.
         stub: All methods.
         start_job_chains: StartJobChains, which takes a serialized request.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self.credentials = credentials
+        self.channel = channel = open_async_channel(address, credentials)
         self.stub: JobRunnerAsyncStub = JobRunnerStub(channel)
         service = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
         self.start_job_chains: grpc.aio.UnaryUnaryMultiCallable[bytes, StartJobChainsResponse] = (
@@ -70,14 +72,14 @@ class Runners:
 
     Args:
         store: Says which runners are alive.
-        credentials: For TLS to the runners; None for plaintext.
+        credentials: Returns the newest credentials for TLS to the runners; None for plaintext.
         call_metadata: Returns the metadata that identifies this server to the runners.
     """
 
     def __init__(
         self,
         store: Store,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Callable[[], grpc.ChannelCredentials | None] = lambda: None,
         call_metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
     ) -> None:
         self._store = store
@@ -87,6 +89,7 @@ class Runners:
         self._draining: set[str] = set()
         self._heard: dict[str, RunnerInfo] = {}  # since the last refresh began
         self._calls: dict[str, _Calls] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._senders: dict[str, ChainSender] = {}
         self._turn = 0
         self._full = FullRunners()
@@ -235,13 +238,22 @@ class Runners:
 
     def _calls_to(self, address: str) -> _Calls:
         calls = self._calls.get(address)
-        if calls is None:
-            calls = self._calls[address] = _Calls(open_async_channel(address, self._credentials))
+        credentials = self._credentials()
+        if calls is None or calls.credentials is not credentials:
+            if calls is not None:
+                self._close_after_calls(calls.channel)
+            calls = self._calls[address] = _Calls(address, credentials)
         return calls
+
+    def _close_after_calls(self, channel: grpc.aio.Channel) -> None:
+        """Closes a channel with old credentials once its calls have ended."""
+        closing = asyncio.create_task(channel.close(CALL_TIMEOUT))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Cancels all calls, and closes all channels."""
         senders, self._senders = list(self._senders.values()), {}
         await asyncio.gather(*(sender.close() for sender in senders))
         all_calls, self._calls = list(self._calls.values()), {}
-        await asyncio.gather(*(calls.channel.close() for calls in all_calls))
+        await asyncio.gather(*(calls.channel.close() for calls in all_calls), *self._closing)

@@ -43,13 +43,19 @@ class GrpcServer:
         tables: The methods to serve.
         address: host:port to listen on. With port 0 the system chooses a port.
         credentials: For TLS; None for plaintext.
+        with_reflection: Whether callers may ask for the contracts.
 
     Attributes:
         port: The port on which the server listens, 0 before `start`.
     """
 
     def __init__(
-        self, tables: Sequence[MethodTable], address: str, credentials: grpc.ServerCredentials | None = None
+        self,
+        tables: Sequence[MethodTable],
+        address: str,
+        credentials: grpc.ServerCredentials | None = None,
+        *,
+        with_reflection: bool = True,
     ) -> None:
         self._address = address
         self._credentials = credentials
@@ -64,9 +70,10 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [table.service.full_name for table in tables]
-        reflection.enable_server_reflection(
-            (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        if with_reflection:
+            reflection.enable_server_reflection(
+                (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            )
         self.port = 0
 
     async def start(self) -> None:

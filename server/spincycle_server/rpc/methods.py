@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -17,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError, SpinCycleError, Status
-from spincycle_server.identity import METHOD_ACCESS, Authentication, MethodAccess
+from spincycle_server.identity import METHOD_ACCESS, READ_BY_SERVERS, Authentication, MethodAccess
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.current_streams import requests_while_current, while_current
 from spincycle_server.rpc.gate import Gate
@@ -98,6 +99,16 @@ class MethodTable:
             descriptor.name: self._method(descriptor, getattr(servicer, descriptor.name))
             for descriptor in service.methods
         }
+
+    def for_servers(self) -> MethodTable:
+        """Returns a table of the methods that other servers call. It may be empty."""
+        table = copy(self)
+        table.methods = {
+            name: method
+            for name, method in self.methods.items()
+            if method.access is MethodAccess.SERVER or method.descriptor.full_name in READ_BY_SERVERS
+        }
+        return table
 
     def _method(self, descriptor: MethodDescriptor, handler: Callable[..., Any]) -> Method:
         is_stream = descriptor.client_streaming and descriptor.server_streaming
