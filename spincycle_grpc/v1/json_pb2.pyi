@@ -138,13 +138,14 @@ Global___JsonMessage: _TypeAlias = JsonMessage  # noqa: Y015
 
 @_typing.final
 class HttpAnswer(_message.Message):
-    """The HTTP response to a successful call."""
+    """The HTTP response to a call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    DENIED_STATUS_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     """The status code. Default: 200."""
     location: _builtins.str
@@ -153,16 +154,21 @@ class HttpAnswer(_message.Message):
     """
     body: Global___HttpBodyForm.ValueType
     """The form of the body."""
+    denied_status: _builtins.int
+    """The status code of PERMISSION_DENIED. Default: 401, as the original answers.
+    Routes that the original does not have set 403.
+    """
     def __init__(
         self,
         *,
         status: _builtins.int = ...,
         location: _builtins.str = ...,
         body: Global___HttpBodyForm.ValueType = ...,
+        denied_status: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "location", b"location", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "denied_status", b"denied_status", "location", b"location", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -181,4 +187,4 @@ json_literal: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValu
 number in JSON.
 """
 http_answer: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___HttpAnswer]
-"""The HTTP response to a successful call."""
+"""The HTTP response to a call."""

@@ -32,7 +32,11 @@ class RequestManagerStub:
     reason in a google.rpc.ErrorInfo detail with domain "spincycle".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
-    unknown.
+    unknown. Over HTTP the status is 401.
+    - PERMISSION_DENIED: the caller is known, but may not do this
+    (ACCESS_DENIED). The message names the roles that may. Over HTTP the status
+    is 401 on the routes that the original has, as it answers, and 403 on the
+    others.
     - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
     TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
@@ -122,7 +126,11 @@ class RequestManagerServicer:
     reason in a google.rpc.ErrorInfo detail with domain "spincycle".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
-    unknown.
+    unknown. Over HTTP the status is 401.
+    - PERMISSION_DENIED: the caller is known, but may not do this
+    (ACCESS_DENIED). The message names the roles that may. Over HTTP the status
+    is 401 on the routes that the original has, as it answers, and 403 on the
+    others.
     - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
     TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
@@ -195,6 +203,7 @@ class RequestManagerServicer:
     def Find(self, request, context):
         """Lists requests that match a filter, newest first, without args and job
         chains. Requests that were created at the same time are sorted by id.
+        Requests that the caller may not view are left out.
 
         Fails with:
 
@@ -281,7 +290,8 @@ class RequestManagerServicer:
 
     def RequestList(self, request, context):
         """Lists the types of requests, sorted by name, with their required and
-        optional args.
+        optional args. Types that the caller may neither view nor start are left
+        out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -290,7 +300,7 @@ class RequestManagerServicer:
     def Running(self, request, context):
         """Returns the running jobs of all Job Runners, oldest first, and their
         requests. The jobs of a Job Runner that does not answer within one second
-        are left out.
+        are left out, and those of requests that the caller may not view.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """
@@ -383,7 +393,11 @@ class RequestManager:
     reason in a google.rpc.ErrorInfo detail with domain "spincycle".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
-    unknown.
+    unknown. Over HTTP the status is 401.
+    - PERMISSION_DENIED: the caller is known, but may not do this
+    (ACCESS_DENIED). The message names the roles that may. Over HTTP the status
+    is 401 on the routes that the original has, as it answers, and 403 on the
+    others.
     - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
     TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database

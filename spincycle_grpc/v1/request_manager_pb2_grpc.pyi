@@ -33,7 +33,11 @@ class RequestManagerStub:
     reason in a google.rpc.ErrorInfo detail with domain "spincycle".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
-      unknown.
+      unknown. Over HTTP the status is 401.
+    - PERMISSION_DENIED: the caller is known, but may not do this
+      (ACCESS_DENIED). The message names the roles that may. Over HTTP the status
+      is 401 on the routes that the original has, as it answers, and 403 on the
+      others.
     - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
       TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
@@ -102,6 +106,7 @@ class RequestManagerStub:
     Find: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]
     """Lists requests that match a filter, newest first, without args and job
     chains. Requests that were created at the same time are sorted by id.
+    Requests that the caller may not view are left out.
 
     Fails with:
 
@@ -160,12 +165,13 @@ class RequestManagerStub:
     """
     RequestList: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RequestListRequest, _request_manager_pb2.RequestListResponse]
     """Lists the types of requests, sorted by name, with their required and
-    optional args.
+    optional args. Types that the caller may neither view nor start are left
+    out.
     """
     Running: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]
     """Returns the running jobs of all Job Runners, oldest first, and their
     requests. The jobs of a Job Runner that does not answer within one second
-    are left out.
+    are left out, and those of requests that the caller may not view.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
@@ -180,7 +186,11 @@ class RequestManagerAsyncStub(RequestManagerStub):
     reason in a google.rpc.ErrorInfo detail with domain "spincycle".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
-      unknown.
+      unknown. Over HTTP the status is 401.
+    - PERMISSION_DENIED: the caller is known, but may not do this
+      (ACCESS_DENIED). The message names the roles that may. Over HTTP the status
+      is 401 on the routes that the original has, as it answers, and 403 on the
+      others.
     - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
       TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
@@ -246,6 +256,7 @@ class RequestManagerAsyncStub(RequestManagerStub):
     Find: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]  # type: ignore[assignment]
     """Lists requests that match a filter, newest first, without args and job
     chains. Requests that were created at the same time are sorted by id.
+    Requests that the caller may not view are left out.
 
     Fails with:
 
@@ -304,12 +315,13 @@ class RequestManagerAsyncStub(RequestManagerStub):
     """
     RequestList: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RequestListRequest, _request_manager_pb2.RequestListResponse]  # type: ignore[assignment]
     """Lists the types of requests, sorted by name, with their required and
-    optional args.
+    optional args. Types that the caller may neither view nor start are left
+    out.
     """
     Running: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]  # type: ignore[assignment]
     """Returns the running jobs of all Job Runners, oldest first, and their
     requests. The jobs of a Job Runner that does not answer within one second
-    are left out.
+    are left out, and those of requests that the caller may not view.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
@@ -323,7 +335,11 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
     reason in a google.rpc.ErrorInfo detail with domain "spincycle".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
-      unknown.
+      unknown. Over HTTP the status is 401.
+    - PERMISSION_DENIED: the caller is known, but may not do this
+      (ACCESS_DENIED). The message names the roles that may. Over HTTP the status
+      is 401 on the routes that the original has, as it answers, and 403 on the
+      others.
     - RESOURCE_EXHAUSTED: a limit of the server is reached, for example
       TOO_MANY_CALLS. Nothing was done. Retry after a pause.
     - UNAVAILABLE: the server is shutting down (SHUTTING_DOWN), or its database
@@ -405,6 +421,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_request_manager_pb2.FindResponse, _abc.Awaitable[_request_manager_pb2.FindResponse]]:
         """Lists requests that match a filter, newest first, without args and job
         chains. Requests that were created at the same time are sorted by id.
+        Requests that the caller may not view are left out.
 
         Fails with:
 
@@ -505,7 +522,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.RequestListResponse, _abc.Awaitable[_request_manager_pb2.RequestListResponse]]:
         """Lists the types of requests, sorted by name, with their required and
-        optional args.
+        optional args. Types that the caller may neither view nor start are left
+        out.
         """
 
     @_abc_1.abstractmethod
@@ -516,7 +534,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_request_manager_pb2.RunningResponse, _abc.Awaitable[_request_manager_pb2.RunningResponse]]:
         """Returns the running jobs of all Job Runners, oldest first, and their
         requests. The jobs of a Job Runner that does not answer within one second
-        are left out.
+        are left out, and those of requests that the caller may not view.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """

@@ -73,7 +73,7 @@ def test_a_page_may_read_answers_and_errors(cors_manager: tuple[str, str], data:
     assert answer.status == status
     assert answer.headers["access-control-allow-origin"] == origins
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
-    assert exposed == {"Location", "Retry-After", "X-Spincycle-Version"}
+    assert exposed == {"Location", "Retry-After", "WWW-Authenticate", "X-Spincycle-Version"}
 
 
 def test_pages_of_other_origins_may_not_read_answers(cors_manager: tuple[str, str]) -> None:

@@ -31,7 +31,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS[:3], ids=lambda error: error.reason)
 def test_a_full_error_has_message_request_id_and_status(error: SpinCycleError) -> None:
-    assert json.loads(formatted_error_body(error, ErrorFormat.FULL)) == {
+    assert json.loads(formatted_error_body(error, ErrorFormat.FULL, error.status.http_status)) == {
         "message": error.message,
         "requestId": error.request_id,
         "httpStatus": error.status.http_status,
@@ -40,9 +40,20 @@ def test_a_full_error_has_message_request_id_and_status(error: SpinCycleError) -
 
 @pytest.mark.parametrize("error", ERRORS[3:], ids=lambda error: error.reason)
 def test_errors_of_the_originals_framework_are_never_full(error: SpinCycleError) -> None:
-    assert json.loads(formatted_error_body(error, ErrorFormat.FULL)) == {"message": error.message}
+    assert json.loads(formatted_error_body(error, ErrorFormat.FULL, error.status.http_status)) == {
+        "message": error.message
+    }
+
+
+def test_a_denial_with_a_status_of_its_own_is_full() -> None:
+    denied = PermissionDeniedError("not allowed", request_id="abc")
+    assert json.loads(formatted_error_body(denied, ErrorFormat.FULL, 403)) == {
+        "message": "not allowed",
+        "requestId": "abc",
+        "httpStatus": 403,
+    }
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.reason)
 def test_a_message_error_has_the_message_alone(error: SpinCycleError) -> None:
-    assert json.loads(formatted_error_body(error, ErrorFormat.MESSAGE)) == {"message": error.message}
+    assert json.loads(formatted_error_body(error, ErrorFormat.MESSAGE, 404)) == {"message": error.message}

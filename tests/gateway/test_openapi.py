@@ -151,6 +151,7 @@ def test_answers_have_headers_and_errors(documents: dict[str, Any]) -> None:
             for status, response in operation["responses"].items():
                 assert "X-Spincycle-Version" in response["headers"], path
                 assert ("Retry-After" in response["headers"]) == (status in ("429", "503"))
+                assert ("WWW-Authenticate" in response["headers"]) == (status == "401")
             if path not in DOCUMENTS:
                 assert {"429", "500", "503", "504"} <= set(operation["responses"])
             if "requestBody" in operation:
@@ -165,6 +166,9 @@ def test_answers_have_headers_and_errors(documents: dict[str, Any]) -> None:
     assert "404" in manager["GET /api/v1/requests/{request_id}/log"]["responses"]
     assert "404" not in manager["GET /api/v1/requests"]["responses"]
     assert "409" in runner["POST /api/v1/job-chains"]["responses"]
+    assert "403" in manager["POST /api/v1/requests/plan"]["responses"]
+    assert "403" not in manager["POST /api/v1/requests"]["responses"]
+    assert not any("403" in operation["responses"] for operation in runner.values())
     assert runner["PUT /api/v1/job-chains/{request_id}/stop"]["responses"]["404"]["content"] == {
         "application/json": {"schema": {"$ref": "#/components/schemas/Message"}}
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import TypeAlias
 
 from google.protobuf.message import Message
@@ -21,6 +22,8 @@ CLOSE: Header = (b"connection", b"close")
 _JSON: Header = (b"content-type", b"application/json; charset=UTF-8")
 _TEXT: Header = (b"content-type", b"text/plain; charset=UTF-8")
 _RETRY_AFTER: Header = (b"retry-after", b"1")
+_CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="spincycle"')
+_CHALLENGE_OF_DENIED: Header = (b"www-authenticate", b'Bearer realm="spincycle", error="insufficient_scope"')
 
 
 def response_answer(route: Route, response: Message) -> Answer:
@@ -37,12 +40,26 @@ def response_answer(route: Route, response: Message) -> Answer:
     return route.status, [_JSON, *headers], encode(response, route.response_body) + b"\n"
 
 
-def error_answer(error: SpinCycleError, error_format: ErrorFormat) -> Answer:
-    """Returns the answer of a failed call."""
+def error_answer(
+    error: SpinCycleError,
+    error_format: ErrorFormat,
+    denied_status: int = Status.PERMISSION_DENIED.http_status,
+) -> Answer:
+    """Returns the answer of a failed call.
+
+    Args:
+        error: The error.
+        error_format: The format of most errors.
+        denied_status: The HTTP status of PERMISSION_DENIED.
+    """
+    is_denied = error.status is Status.PERMISSION_DENIED
+    status = denied_status if is_denied else error.status.http_status
     headers = [_JSON]
     if error.status in (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE):
         headers.append(_RETRY_AFTER)
-    return error.status.http_status, headers, formatted_error_body(error, error_format)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers.append(_CHALLENGE_OF_DENIED if is_denied else _CHALLENGE)
+    return status, headers, formatted_error_body(error, error_format, status)
 
 
 def http_error_answer(error: HttpError, request_headers: Iterable[Header]) -> Answer:

@@ -10,7 +10,13 @@ from typing import Any, TypeAlias
 import structlog
 from google.protobuf.message import Message
 
-from spincycle_grpc.errors import DeadlineExceededError, InternalError, ResourceExhaustedError, SpinCycleError
+from spincycle_grpc.errors import (
+    DeadlineExceededError,
+    InternalError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    SpinCycleError,
+)
 from spincycle_server.gateway.answers import (
     Answer,
     error_answer,
@@ -151,7 +157,10 @@ class GatewayApp:
             return request
 
         context = CallContext(transport="http", credentials=credentials, is_throttled=True)
-        return response_answer(route, await self._call(route, read, context))
+        try:
+            return response_answer(route, await self._call(route, read, context))
+        except PermissionDeniedError as error:
+            return error_answer(error, self._error_format, route.denied_status)
 
     def _answer_without_route(self, path: bytes, scope: Scope) -> Answer:
         """Answers requests for the server as a whole and for documents."""

@@ -51,9 +51,14 @@ def error_body(message: str) -> bytes:
     return b'{"message":' + encode(Error(message=message), "message") + b"}\n"
 
 
-def formatted_error_body(error: SpinCycleError, error_format: ErrorFormat) -> bytes:
-    """Returns the body of a method's error. Some errors have `ErrorFormat.MESSAGE` on all servers."""
-    status = error.status.http_status
+def formatted_error_body(error: SpinCycleError, error_format: ErrorFormat, status: int) -> bytes:
+    """Returns the body of a method's error. Some errors have `ErrorFormat.MESSAGE` on all servers.
+
+    Args:
+        error: The error.
+        error_format: The format of most errors.
+        status: The HTTP status of the answer.
+    """
     is_framework = isinstance(error, InvalidArgumentError) and error.reason in _FRAMEWORK_REASONS
     if error_format is ErrorFormat.MESSAGE or is_framework or status in FRAMEWORK_STATUSES:
         return error_body(error.message)

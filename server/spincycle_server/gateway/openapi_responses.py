@@ -25,8 +25,8 @@ _ALWAYS = (Status.RESOURCE_EXHAUSTED, Status.INTERNAL, Status.UNAVAILABLE, Statu
 _OF_BODIES = (408, 413, 415)
 """HTTP statuses of methods whose requests have a body."""
 
-_LATER = (429, 503)
-"""HTTP statuses of answers with Retry-After."""
+_HEADERS_OF = {"Retry-After": (429, 503), "WWW-Authenticate": (401,)}
+"""The headers of errors, with the HTTP statuses of the errors that have them."""
 
 HEADERS: dict[str, Any] = {
     "X-Spincycle-Version": {
@@ -43,6 +43,12 @@ HEADERS: dict[str, Any] = {
         "description": "Seconds after which the call may be retried.",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {
+        "description": "How to authenticate. `error` is `insufficient_scope` if the caller is known, but may "
+        "not make the call.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^Bearer realm="},
     },
 }
 """The headers of responses, for the `components` of a document."""
@@ -107,21 +113,20 @@ class Responses:
         }
         statuses = {status.http_status for status in Status if status.name in names}
         statuses |= {status.http_status for status in _ALWAYS}
-        if route.method.access is MethodAccess.PUBLIC:
-            statuses.discard(401)
-        else:
-            statuses.add(401)
+        statuses -= {HTTPStatus.UNAUTHORIZED}  # The comments of the service name it for all methods.
+        if route.method.access is not MethodAccess.PUBLIC:
+            statuses |= {HTTPStatus.UNAUTHORIZED, route.denied_status}
         if route.body or route.variables or route.query.fields:
             statuses.add(400)
         statuses |= set(_OF_BODIES) if route.body else set()
-        return {str(status): self._error(status) for status in sorted(statuses)}
+        return {str(int(status)): self._error(status) for status in sorted(statuses)}
 
     def _error(self, status: int) -> dict[str, Any]:
         schema: Schema = {"$ref": "#/components/schemas/Message"}
         if self._error_format is ErrorFormat.FULL and status not in FRAMEWORK_STATUSES:
             error = self._schemas.of_message(Error.DESCRIPTOR, is_read=False)
             schema = {"anyOf": [error, schema]} if status == HTTPStatus.BAD_REQUEST else error
-        headers = {"Retry-After": _reference("Retry-After")} if status in _LATER else {}
+        headers = {name: _reference(name) for name, statuses in _HEADERS_OF.items() if status in statuses}
         return response(HTTPStatus(status).phrase, {"application/json": {"schema": schema}}, headers)
 
 

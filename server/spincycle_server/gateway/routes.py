@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.errors import InvalidArgumentError, Status
 from spincycle_grpc.v1 import json_pb2
 from spincycle_server.gateway.query import QueryReader
 from spincycle_server.rpc import Method, MethodTable
@@ -33,6 +34,7 @@ class Route:
         body: The field that the body sets; "*" for the whole request, "" if there is no body.
         response_body: The field of the response that becomes the body; "" for the whole response.
         status: The HTTP status of a successful call.
+        denied_status: The HTTP status of a call that the caller may not make.
         location: Returns the Location header for a response; None if there is none.
         form: The form of the response's body, an HttpBodyForm.
         query: Reads the query string into the request.
@@ -47,6 +49,7 @@ class Route:
     body: str
     response_body: str
     status: int
+    denied_status: int
     location: Callable[[Message], str] | None
     form: int
     query: QueryReader
@@ -84,7 +87,8 @@ def _route(method: Method) -> Route:
         variables=tuple(variables),
         body=rule.body,
         response_body=rule.response_body,
-        status=answer.status or 200,
+        status=answer.status or HTTPStatus.OK,
+        denied_status=answer.denied_status or Status.PERMISSION_DENIED.http_status,
         location=_location(answer.location) if answer.location else None,
         form=answer.body,
         query=QueryReader(method.descriptor.input_type, excluded={*variables, rule.body}),
