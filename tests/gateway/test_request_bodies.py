@@ -17,10 +17,10 @@ import pytest
 from spincycle_grpc.errors import ResourceExhaustedError
 from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_server.gateway.app import GatewayApp
-from spincycle_server.gateway.body_budget import BodyBudget
 from spincycle_server.gateway.content_coding import decoded
 from spincycle_server.gateway.errors import ErrorFormat, HttpError
-from spincycle_server.rpc import Gate, MethodTable
+from spincycle_server.rpc import Gate, InputLimits, MethodTable
+from spincycle_server.rpc.body_budget import BodyBudget
 from tests.e2e.processes import ServerProcess, running
 from tests.gateway.conftest import MAX_BODY
 from tests.gateway.wire import JSON, Connection, request
@@ -132,9 +132,7 @@ async def test_a_decompressed_body_needs_room_too() -> None:
         [MethodTable(service, Uncalled(), Gate(10))],
         title="Here",
         error_format=ErrorFormat.FULL,
-        max_body=MAX_BODY,
-        max_bodies=2 * MAX_BODY,
-        max_values=500_000,
+        limits=InputLimits.of(max_body=MAX_BODY, max_bodies=2 * MAX_BODY, max_values=500_000),
         on_refused=lambda error: refused.append(error.reason),
     )
     bomb = gzip.compress(b" " * PART)

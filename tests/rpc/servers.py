@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -25,9 +26,11 @@ async def serving(
     *,
     gate: Gate | None = None,
     authentication: Authentication | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[GrpcServer, str]]:
-    """Runs a server of one service. Yields the server and its address."""
-    server = GrpcServer([MethodTable(service, servicer, gate or Gate(1000), authentication)], "127.0.0.1:0")
+    """Runs a server of one service, with options of GrpcServer. Yields the server and its address."""
+    table = MethodTable(service, servicer, gate or Gate(1000), authentication)
+    server = GrpcServer([table], "127.0.0.1:0", **options)
     await server.start()
     try:
         yield server, f"127.0.0.1:{server.port}"

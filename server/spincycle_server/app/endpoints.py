@@ -15,7 +15,7 @@ from spincycle_server.config import Config
 from spincycle_server.credentials import ServerTls, http_context, server_credentials
 from spincycle_server.gateway import ErrorFormat, GatewayApp, HttpLimits, HttpServer, with_cors
 from spincycle_server.listening import Address
-from spincycle_server.rpc import Gate, GrpcServer, MethodTable
+from spincycle_server.rpc import Gate, GrpcServer, InputLimits, MethodTable
 
 logger = structlog.get_logger(__name__)
 
@@ -88,13 +88,16 @@ class ServerEndpoints:
         Raises:
             UnavailableError: The server cannot listen on an address.
         """
+        limits = InputLimits.of(
+            max_body=config.server_max_body,
+            max_bodies=config.server_max_bodies,
+            max_values=config.server_max_values,
+        )
         app = GatewayApp(
             self._tables,
             title=self._title,
             error_format=self._error_format,
-            max_body=config.server_max_body,
-            max_bodies=config.server_max_bodies,
-            max_values=config.server_max_values,
+            limits=limits,
             on_refused=self._gate.refusals.add,
             body_timeout=config.server_read_timeout,
             call_timeout=config.server_call_timeout,
@@ -104,6 +107,9 @@ class ServerEndpoints:
             self._tables,
             str(self.grpc_address),
             server_credentials(tls, require_client_auth=requires_certificate),
+            limits=limits,
+            max_streams=config.grpc_max_concurrent_streams,
+            handshake_timeout=config.server_header_timeout,
         )
         http_server = HttpServer(
             with_cors(app, config.server_cors_origins),
@@ -146,6 +152,8 @@ class ServerEndpoints:
             str(where.address),
             credentials,
             with_reflection=False,
+            max_streams=config.grpc_max_concurrent_streams,
+            handshake_timeout=config.server_header_timeout,
         )
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)

@@ -81,6 +81,7 @@ class Config:
     server_header_timeout: float = _option("server.header_timeout", "10s", parse_seconds)
     server_read_timeout: float = _option("server.read_timeout", "30s", parse_seconds)
     server_idle_timeout: float = _option("server.idle_timeout", "75s", parse_seconds)
+    grpc_max_concurrent_streams: int = _option("grpc.max_concurrent_streams", "1000", parse_count)
     server_max_waiting: int = _option("server.max_waiting", "10000", parse_count)
     server_max_connections: int = _option("server.max_connections", "4000", parse_count)
     server_stop_timeout: float = _option("server.stop_timeout", "30s", parse_seconds)

@@ -32,7 +32,7 @@ from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
 from spincycle_server.gateway.routes import Route, Router, routes_of
 from spincycle_server.identity import Credentials
-from spincycle_server.rpc import CallContext, Gate, MethodTable
+from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable
 
 logger = structlog.get_logger(__name__)
 
@@ -50,9 +50,7 @@ class GatewayApp:
         tables: The methods.
         title: The title of the OpenAPI document.
         error_format: The format of methods' errors.
-        max_body: The maximum size of a request's body in bytes.
-        max_bodies: The maximum size of all bodies that are being read, see `RequestBodies`.
-        max_values: The maximum number of values in the JSON of a user's body.
+        limits: The limits of bodies.
         on_refused: Called with the error if there is no room for a body.
         body_timeout: Seconds within which a body must arrive.
         call_timeout: Seconds within which a method must answer.
@@ -64,9 +62,7 @@ class GatewayApp:
         *,
         title: str,
         error_format: ErrorFormat,
-        max_body: int,
-        max_bodies: int,
-        max_values: int,
+        limits: InputLimits,
         on_refused: Callable[[ResourceExhaustedError], None],
         body_timeout: float = 30.0,
         call_timeout: float = 60.0,
@@ -75,13 +71,7 @@ class GatewayApp:
         self._router = Router(self._routes)
         self._error_format = error_format
         self._documents = Documents(self._routes, title, error_format)
-        self._bodies = RequestBodies(
-            max_body=max_body,
-            max_bodies=max_bodies,
-            max_values=max_values,
-            timeout=body_timeout,
-            on_refused=on_refused,
-        )
+        self._bodies = RequestBodies(limits, timeout=body_timeout, on_refused=on_refused)
         self._call_timeout = call_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

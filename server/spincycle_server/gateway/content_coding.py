@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from spincycle_server.gateway.body_budget import BodyShare
 from spincycle_server.gateway.errors import HttpError
+from spincycle_server.rpc.body_budget import BodyShare
 
 MIN_COMPRESSED = 1500
 """The smallest body in bytes that is compressed. A smaller body fits in one packet anyway."""

@@ -11,11 +11,12 @@ from google.protobuf.message import Message
 from spincycle_grpc.errors import ResourceExhaustedError
 from spincycle_grpc.wire import decode_into
 from spincycle_server.gateway.answers import CLOSE
-from spincycle_server.gateway.body_budget import BodyBudget, BodyShare
 from spincycle_server.gateway.content_coding import decoded
 from spincycle_server.gateway.errors import HttpError
 from spincycle_server.gateway.json_counting import check_json
 from spincycle_server.large_work import LARGE, run_large
+from spincycle_server.rpc import InputLimits
+from spincycle_server.rpc.body_budget import BodyShare
 
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 """ASGI's receive: it returns the next event of a request."""
@@ -28,26 +29,21 @@ class RequestBodies:
     """Reads JSON bodies into requests.
 
     Args:
-        max_body: The maximum size of one body in bytes, both compressed and decompressed.
-        max_bodies: The maximum size of all bodies that are being read. There is always room for one body in
-            both its compressed and its decompressed form.
-        max_values: The maximum number of values in a user's body.
+        limits: The limits of bodies.
         timeout: Seconds within which a body must arrive.
         on_refused: Called with the error if there is no room for a body.
     """
 
     def __init__(
         self,
+        limits: InputLimits,
         *,
-        max_body: int,
-        max_bodies: int,
-        max_values: int,
         timeout: float,
         on_refused: Callable[[ResourceExhaustedError], None],
     ) -> None:
-        self._max_body = max_body
-        self._budget = BodyBudget(max(max_bodies, 2 * max_body))
-        self._max_values = max_values
+        self._max_body = limits.max_body
+        self._max_values = limits.max_values
+        self._budget = limits.bodies
         self._timeout = timeout
         self._on_refused = on_refused
 

@@ -7,17 +7,19 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
-from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError, UnavailableError
+from spincycle_grpc.errors import SpinCycleError, UnavailableError
 from spincycle_server.identity import Credentials
 from spincycle_server.rpc.accepting import Acceptors
 from spincycle_server.rpc.certificates import certificate_of
 from spincycle_server.rpc.context import CallContext
+from spincycle_server.rpc.input_limits import InputLimits
 from spincycle_server.rpc.methods import Method, MethodTable
+from spincycle_server.rpc.request_messages import parsed, read_request
 from spincycle_server.rpc.status import status_of
 
 MAX_PENDING = 2000
@@ -35,6 +37,8 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
+_DEFAULT_LIMITS = InputLimits()
+
 
 class GrpcServer:
     """Serves method tables over gRPC.
@@ -44,6 +48,9 @@ class GrpcServer:
         address: host:port to listen on. With port 0 the system chooses a port.
         credentials: For TLS; None for plaintext.
         with_reflection: Whether callers may ask for the contracts.
+        limits: The limits of users' requests.
+        max_streams: The maximum number of concurrent calls on one connection. A client queues further calls.
+        handshake_timeout: Seconds within which a new connection must have set up TLS and HTTP/2.
 
     Attributes:
         port: The port on which the server listens, 0 before `start`.
@@ -56,14 +63,23 @@ class GrpcServer:
         credentials: grpc.ServerCredentials | None = None,
         *,
         with_reflection: bool = True,
+        limits: InputLimits = _DEFAULT_LIMITS,
+        max_streams: int = 1000,
+        handshake_timeout: float = 10.0,
     ) -> None:
         self._address = address
         self._credentials = credentials
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(
+            options=(
+                *_OPTIONS,
+                ("grpc.max_concurrent_streams", max_streams),
+                ("grpc.server_handshake_timeout_ms", int(handshake_timeout * 1000)),
+            )
+        )
         by_full_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for table in tables:
             service = table.service.full_name
-            handlers = {name: _handler(method) for name, method in table.methods.items()}
+            handlers = {name: _handler(method, limits) for name, method in table.methods.items()}
             self._server.add_registered_method_handlers(service, handlers)
             by_full_name |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
         self._acceptors = Acceptors(self._server, by_full_name)
@@ -109,27 +125,12 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: Method, limits: InputLimits) -> grpc.RpcMethodHandler[Any, Any]:
     # Without a deserializer, gRPC hands over bytes. They are parsed once the caller is identified.
     options: dict[str, Callable[..., Any]] = {"response_serializer": _serialize}
     if method.is_stream:
         return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
-    return grpc.unary_unary_rpc_method_handler(_unary(method), **options)
-
-
-def _parsed(request_type: type[Message], data: bytes) -> Message:
-    """Returns a request.
-
-    Raises:
-        InvalidArgumentError: The bytes are not a valid message of the type. Reason: BAD_MESSAGE.
-    """
-    try:
-        return request_type.FromString(data)
-    except DecodeError as error:
-        raise InvalidArgumentError(
-            f"the request is not a valid {request_type.DESCRIPTOR.full_name}: encode it by the .proto file",
-            reason="BAD_MESSAGE",
-        ) from error
+    return grpc.unary_unary_rpc_method_handler(_unary(method, limits), **options)
 
 
 def _serialize(message: Any) -> bytes:
@@ -153,10 +154,10 @@ def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
     )
 
 
-def _unary(method: Method) -> Callable[..., Any]:
+def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
     async def behavior(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         async def read() -> Message:
-            return _parsed(method.request_type, data)
+            return await read_request(method, data, limits)
 
         try:
             return await method.call(read, _call_context(context))
@@ -170,9 +171,9 @@ def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
     async def behavior(
         requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
-        parsed = (_parsed(method.request_type, data) async for data in requests)
+        messages = (parsed(method.request_type, data) async for data in requests)
         try:
-            async for answer in method.call(parsed, _call_context(context)):
+            async for answer in method.call(messages, _call_context(context)):
                 yield answer
         except SpinCycleError as error:
             await context.abort_with_status(status_of(error))
