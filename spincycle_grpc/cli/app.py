@@ -59,11 +59,12 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command, and converts the error that ends it to a Failure."""
+        settings = ctx.ensure_object(Settings)
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except SpinCycleError as error:
-            raise failure_of(error) from error
+            raise failure_of(error, sends_token=settings.sends_token) from error
         except KeyboardInterrupt as error:
             raise Failure("interrupted", INTERRUPTED) from error
         except BrokenPipeError as error:

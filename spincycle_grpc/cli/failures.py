@@ -29,6 +29,14 @@ _EXIT_CODES = {
     Status.RESOURCE_EXHAUSTED: _TRY_LATER,
 }
 
+_ADVICE = {
+    False: "Identify yourself with --token-file, with --cert and --key, or with a --profile that has them. "
+    "An administrator can create a token with `spincycle token create`",
+    True: "The server did not accept the token of spinc. Check that it is for this server, or get a new one: "
+    "an administrator can create it with `spincycle token create`",
+}
+"""What an unknown caller can do, by whether the call had a token."""
+
 
 class Failure(click.ClickException):
     """Ends `spinc` with a message and an exit status.
@@ -43,9 +51,17 @@ class Failure(click.ClickException):
         self.status = status
 
 
-def failure_of(error: SpinCycleError) -> Failure:
-    """Returns the failure that an error of the client causes."""
-    return Failure(error.message, _EXIT_CODES.get(error.status, OTHER))
+def failure_of(error: SpinCycleError, *, sends_token: bool = False) -> Failure:
+    """Returns the failure that an error of the client causes.
+
+    Args:
+        error: The error.
+        sends_token: Whether the calls had a token.
+    """
+    message = error.message
+    if error.status is Status.UNAUTHENTICATED:
+        message = f"{message.rstrip('.')}. {_ADVICE[sends_token]}"
+    return Failure(message, _EXIT_CODES.get(error.status, OTHER))
 
 
 def usage_message(error: click.ClickException) -> str:

@@ -5,100 +5,156 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from spincycle_grpc.client import Client
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_DEFAULT_ADDRESS = "127.0.0.1:32318"
+DEFAULT_ADDRESS = "127.0.0.1:32318"
+DEFAULT_DEADLINE = 30.0
+
 _ADDRESS = re.compile(r"(?:[^/\s:]+|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", re.ASCII)
 
 
 @dataclass
 class Settings:
-    """The values of the common options.
+    """The common options that are given on the command line or by a variable.
 
     Attributes:
-        address: host:port of the server.
-        deadline: Seconds that a call may take.
         as_json: Whether to print JSON.
+        profile: The profile to use. None: the default profile.
+        given: The other options: `addr`, `deadline`, `tls`, `ca`, `cert`, `key` and `token_file`.
+        sources: Where each of these comes from, for messages: "--addr" or "$SPINC_ADDR".
+        sends_token: Whether the client has a token.
     """
 
-    address: str = _DEFAULT_ADDRESS
-    deadline: float = 30.0
     as_json: bool = False
+    profile: str | None = None
+    given: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    sends_token: bool = False
 
     def client(self) -> Client:
-        """Opens a client of the server."""
-        from spincycle_grpc.client import Client  # Importing gRPC is slow, and --help does not need it.
+        """Opens a client of the server.
 
-        return Client(self.address, deadline=self.deadline)
+        Raises:
+            click.UsageError: The profile or a file cannot be used.
+        """
+        # Importing gRPC is slow, and --help does not need it.
+        from spincycle_grpc.cli.connection import connection_of
 
-
-class _Address(click.ParamType[str]):
-    name = "HOST:PORT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not _ADDRESS.fullmatch(value):
-            self.fail(f"{value!r} must be HOST:PORT, for example {_DEFAULT_ADDRESS}", param, ctx)
-        return str(value)
+        connection = connection_of(self)
+        self.sends_token = connection.token is not None
+        return connection.open()
 
 
-class _Seconds(click.ParamType[float]):
-    name = "SECONDS"
+def parse_address(text: str) -> str:
+    """Returns a valid host:port.
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    Raises:
+        ValueError: The text has another form.
+    """
+    if not _ADDRESS.fullmatch(text):
+        raise ValueError(f"{text!r} must be HOST:PORT, for example {DEFAULT_ADDRESS}")
+    return text
+
+
+def parse_seconds(text: str | float) -> float:
+    """Returns a number of seconds above 0.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{text!r} must be a number of seconds above 0")
+    return seconds
+
+
+class _Parsed(click.ParamType[Any]):
+    """The type of an option that a function parses.
+
+    Args:
+        name: What the help calls the value.
+        parse: Returns the value of a text, or raises ValueError with a message.
+    """
+
+    def __init__(self, name: str, parse: Callable[[Any], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not 0 < seconds < math.inf:
-            self.fail(f"{value!r} must be a number of seconds above 0", param, ctx)
-        return seconds
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _parse_file(text: str) -> str:
+    if not text:
+        raise ValueError("the name of the file is empty")
+    return text
+
+
+_FILE = _Parsed("FILE", _parse_file)
+_OPTIONS = {
+    "--addr": (
+        _Parsed("HOST:PORT", parse_address),
+        f"gRPC address of the server. Default: {DEFAULT_ADDRESS}.",
+    ),
+    "--json": (None, "Print JSON."),
+    "--deadline": (_Parsed("SECONDS", parse_seconds), "Maximum time for one call. Default: 30."),
+    "--profile": (_Parsed("NAME", str), "Profile of profiles.toml with the options of a server."),
+    "--token-file": (_FILE, "File with the token that identifies you."),
+    "--tls": (None, "Use TLS. --ca and --cert imply it."),
+    "--ca": (_FILE, "PEM file of the CAs of the server. Default: public CAs."),
+    "--cert": (_FILE, "PEM file of your certificate. Needs --key."),
+    "--key": (_FILE, "PEM file of the key of your certificate."),
+}
+_WITHOUT_VARIABLE = ("--json", "--deadline")
+_NAMES = {"--json": "as_json"}
 
 
 def client_options(command: _Command) -> _Command:
     """Adds the common options to a command. An option after the subcommand overrides one before it."""
-    for option in (
-        click.option(
-            "--deadline",
-            type=_Seconds(),
+    for name, (kind, text) in reversed(_OPTIONS.items()):
+        variable = None if name in _WITHOUT_VARIABLE else "SPINC_" + name[2:].replace("-", "_").upper()
+        shown = f"{text} Variable: {variable}." if variable else text
+        declarations = (name, _NAMES.get(name, name[2:].replace("-", "_")))
+        command = click.option(
+            *declarations,
+            type=kind,
+            is_flag=kind is None,
+            envvar=variable,
             expose_value=False,
             callback=_keep,
-            help="Maximum time for one call to the server. Default: 30.",
-        ),
-        click.option(
-            "--json",
-            "as_json",
-            is_flag=True,
-            expose_value=False,
-            callback=_keep,
-            help="Print JSON.",
-        ),
-        click.option(
-            "--addr",
-            "address",
-            type=_Address(),
-            envvar="SPINC_ADDR",
-            expose_value=False,
-            callback=_keep,
-            help=f"gRPC address of the Request Manager. Default: $SPINC_ADDR or {_DEFAULT_ADDRESS}.",
-        ),
-    ):
-        command = option(command)
+            help=shown,
+        )(command)
     return command
 
 
 def _keep(context: click.Context, option: click.Parameter, value: object) -> None:
-    source = context.get_parameter_source(option.name or "")
-    is_outermost = context.parent is None
-    if source is click.core.ParameterSource.COMMANDLINE or (is_outermost and value):
-        setattr(context.ensure_object(Settings), str(option.name), value)
+    """Keeps the value of an option. Variables count on the outermost command, and options override them."""
+    name = str(option.name)
+    source = context.get_parameter_source(name)
+    is_option = source is ParameterSource.COMMANDLINE
+    if not is_option and not (context.parent is None and value):
+        return
+    settings = context.ensure_object(Settings)
+    if name in ("as_json", "profile"):
+        setattr(settings, name, value)
+        return
+    settings.given[name] = value
+    settings.sources[name] = option.opts[0] if is_option else f"${option.envvar}"
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +13,14 @@ from spincycle_grpc.cli.app import cli
 from tests.fake_manager import FakeManager, serving
 
 Spinc = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def no_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the developer's own profiles and variables out of the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in [name for name in os.environ if name.startswith("SPINC_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
