@@ -17,6 +17,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import request_pb2
+from spincycle_grpc.v1.audit_pb2 import AuditEvent
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds
 from spincycle_grpc.v1.request_manager_pb2_grpc import (
@@ -80,6 +81,28 @@ def entry(number: int = 1, **fields: Any) -> JobLog:
     return log_entry
 
 
+def event(**fields: Any) -> AuditEvent:
+    """Returns the audit event of the request's creation."""
+    made = AuditEvent(
+        **{
+            "id": "0123456789abcdef0123",
+            "user": "finch",
+            "auth_method": "token",
+            "peer": "10.0.0.9",
+            "transport": "grpc",
+            "operation": "RequestManager.Create",
+            "request_id": REQUEST_ID,
+            "request_type": "nap",
+            "outcome": "OK",
+            "count": 1,
+            **fields,
+        }
+    )
+    if not made.HasField("occurred_at"):
+        made.occurred_at.FromSeconds(1_800_000_000)
+    return made
+
+
 def running_job(number: int = 1, **fields: Any) -> JobStatus:
     """Returns the status of a running job."""
     job = JobStatus(
@@ -138,6 +161,7 @@ class FakeManager(RequestManagerServicer):
     Attributes:
         asked: The calls so far.
         authorizations: The headers `authorization` of each call.
+        events: The audit log of the request, newest first.
         failures: The errors of the next calls, by method.
         stages: The request as the next calls of Get return it. The last stage stays.
         hold: The event that calls wait for, by method.
@@ -149,6 +173,7 @@ class FakeManager(RequestManagerServicer):
         self.failures: dict[str, list[SpinCycleError]] = {}
         self.stages = [stage(State.COMPLETE, 5)]
         self.log = [entry()]
+        self.events = [event()]
         self.status = RunningStatus(jobs=[running_job()], requests={REQUEST_ID: stage(State.RUNNING, 2)})
         self.specs = [spec(), RequestSpec(name="plain")]
         self.found = [stage(State.COMPLETE, 5)]
@@ -224,6 +249,17 @@ class FakeManager(RequestManagerServicer):
     def Running(self, request: messages.RunningRequest, context: Any) -> messages.RunningResponse:
         self._called("Running", request, context)
         return messages.RunningResponse(status=self.status)
+
+    def ListAuditEvents(
+        self, request: messages.ListAuditEventsRequest, context: Any
+    ) -> messages.ListAuditEventsResponse:
+        self._called("ListAuditEvents", request, context)
+        _check_id(request.filter.request_id, context)
+        first = int(request.filter.page_token or 0)
+        end = first + (request.filter.limit or len(self.events))
+        return messages.ListAuditEventsResponse(
+            events=self.events[first:end], next_page_token=str(end) if end < len(self.events) else ""
+        )
 
     def Version(
         self, request: messages.RequestManagerVersionRequest, context: Any

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from spincycle_grpc.v1 import audit_pb2 as spincycle_dot_v1_dot_audit__pb2
 from spincycle_grpc.v1 import job_pb2 as spincycle_dot_v1_dot_job__pb2
 from spincycle_grpc.v1 import job_log_pb2 as spincycle_dot_v1_dot_job__log__pb2
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
@@ -31,7 +32,7 @@ from spincycle_grpc.v1 import request_pb2 as spincycle_dot_v1_dot_request__pb2
 from spincycle_grpc.v1 import status_pb2 as spincycle_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"spincycle/v1/request_manager.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x19spincycle/v1/status.proto\"\xc1\x01\n\rCreateRequest\x12\x12\n\x04type\x18\x01 \x01(\tR\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\x12\x12\n\x04user\x18\x03 \x01(\tR\x04User\x12G\n\x0fidempotency_key\x18\x04 \x01(\tB)\xaa\xd4\x18%\x10\x01\x32\x0fIdempotency-Key:\r^[!-~][ -~]*$@\xff\x01H\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"8\n\x0e\x43reateResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"N\n\x0bPlanRequest\x12\x12\n\x04type\x18\x01 \x01(\tR\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\"6\n\x0cPlanResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"B\n\x0b\x46indRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RequestFilterB\x06\xaa\xd4\x18\x02\x18\x01\"7\n\x0c\x46indResponse\x12\'\n\x08requests\x18\x01 \x03(\x0b\x32\x15.spincycle.v1.Request\"8\n\nGetRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0eomit_job_chain\x18\x02 \x01(\x08\"5\n\x0bGetResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"\"\n\x0cStartRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0f\n\rStartResponse\"!\n\x0bStopRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0e\n\x0cStopResponse\"(\n\x12GetJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"@\n\x13GetJobChainResponse\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\"#\n\rGetLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"7\n\x0eGetLogResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.spincycle.v1.JobLog\"6\n\x10GetJobLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"8\n\x11GetJobLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"\x14\n\x12RequestListRequest\"?\n\x13RequestListResponse\x12(\n\x05specs\x18\x01 \x03(\x0b\x32\x19.spincycle.v1.RequestSpec\"D\n\x0eRunningRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\">\n\x0fRunningResponse\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RunningStatus\"\x1e\n\x1cRequestManagerVersionRequest\"0\n\x1dRequestManagerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xe9\x0b\n\x0eRequestManager\x12\x8f\x01\n\x06\x43reate\x12\x1b.spincycle.v1.CreateRequest\x1a\x1c.spincycle.v1.CreateResponse\"J\xaa\xd4\x18\"\x08\xc9\x01\x12\x1d/api/v1/requests/{request.id}\x82\xd3\xe4\x93\x02\x1e\"\x10/api/v1/requests:\x01*b\x07request\x12r\n\x04Plan\x12\x19.spincycle.v1.PlanRequest\x1a\x1a.spincycle.v1.PlanResponse\"3\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02#\"\x15/api/v1/requests/plan:\x01*b\x07request\x12\x64\n\x04\x46ind\x12\x19.spincycle.v1.FindRequest\x1a\x1a.spincycle.v1.FindResponse\"%\x90\x02\x01\x82\xd3\xe4\x93\x02\x1c\x12\x10/api/v1/requestsb\x08requests\x12m\n\x03Get\x12\x18.spincycle.v1.GetRequest\x1a\x19.spincycle.v1.GetResponse\"1\x90\x02\x01\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/requests/{request_id}b\x07request\x12s\n\x05Start\x12\x1a.spincycle.v1.StartRequest\x1a\x1b.spincycle.v1.StartResponse\"1\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02%\x1a#/api/v1/requests/{request_id}/start\x12r\n\x04Stop\x12\x19.spincycle.v1.StopRequest\x1a\x1a.spincycle.v1.StopResponse\"3\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02$\x1a\"/api/v1/requests/{request_id}/stop\x12\x91\x01\n\x0bGetJobChain\x12 .spincycle.v1.GetJobChainRequest\x1a!.spincycle.v1.GetJobChainResponse\"=\x90\x02\x01\x82\xd3\xe4\x93\x02\x34\x12\'/api/v1/requests/{request_id}/job-chainb\tjob_chain\x12z\n\x06GetLog\x12\x1b.spincycle.v1.GetLogRequest\x1a\x1c.spincycle.v1.GetLogResponse\"5\x90\x02\x01\x82\xd3\xe4\x93\x02,\x12!/api/v1/requests/{request_id}/logb\x07\x65ntries\x12\x8a\x01\n\tGetJobLog\x12\x1e.spincycle.v1.GetJobLogRequest\x1a\x1f.spincycle.v1.GetJobLogResponse\"<\x90\x02\x01\x82\xd3\xe4\x93\x02\x33\x12*/api/v1/requests/{request_id}/log/{job_id}b\x05\x65ntry\x12z\n\x0bRequestList\x12 .spincycle.v1.RequestListRequest\x1a!.spincycle.v1.RequestListResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x14/api/v1/request-listb\x05specs\x12q\n\x07Running\x12\x1c.spincycle.v1.RunningRequest\x1a\x1d.spincycle.v1.RunningResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x16/api/v1/status/runningb\x06status\x12\x86\x01\n\x07Version\x12*.spincycle.v1.RequestManagerVersionRequest\x1a+.spincycle.v1.RequestManagerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"spincycle/v1/request_manager.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18spincycle/v1/audit.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x19spincycle/v1/status.proto\"\xc1\x01\n\rCreateRequest\x12\x12\n\x04type\x18\x01 \x01(\tR\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\x12\x12\n\x04user\x18\x03 \x01(\tR\x04User\x12G\n\x0fidempotency_key\x18\x04 \x01(\tB)\xaa\xd4\x18%\x10\x01\x32\x0fIdempotency-Key:\r^[!-~][ -~]*$@\xff\x01H\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"8\n\x0e\x43reateResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"N\n\x0bPlanRequest\x12\x12\n\x04type\x18\x01 \x01(\tR\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\"6\n\x0cPlanResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"B\n\x0b\x46indRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RequestFilterB\x06\xaa\xd4\x18\x02\x18\x01\"7\n\x0c\x46indResponse\x12\'\n\x08requests\x18\x01 \x03(\x0b\x32\x15.spincycle.v1.Request\"8\n\nGetRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0eomit_job_chain\x18\x02 \x01(\x08\"5\n\x0bGetResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"\"\n\x0cStartRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0f\n\rStartResponse\"!\n\x0bStopRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0e\n\x0cStopResponse\"(\n\x12GetJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"@\n\x13GetJobChainResponse\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\"#\n\rGetLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"7\n\x0eGetLogResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.spincycle.v1.JobLog\"6\n\x10GetJobLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"8\n\x11GetJobLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"\x14\n\x12RequestListRequest\"?\n\x13RequestListResponse\x12(\n\x05specs\x18\x01 \x03(\x0b\x32\x19.spincycle.v1.RequestSpec\"D\n\x0eRunningRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\">\n\x0fRunningResponse\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RunningStatus\"K\n\x16ListAuditEventsRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x19.spincycle.v1.AuditFilterB\x06\xaa\xd4\x18\x02\x18\x01\"d\n\x17ListAuditEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.spincycle.v1.AuditEvent\x12\x1f\n\x0fnext_page_token\x18\x02 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\"\x1e\n\x1cRequestManagerVersionRequest\"0\n\x1dRequestManagerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xea\x0c\n\x0eRequestManager\x12\x8f\x01\n\x06\x43reate\x12\x1b.spincycle.v1.CreateRequest\x1a\x1c.spincycle.v1.CreateResponse\"J\xaa\xd4\x18\"\x08\xc9\x01\x12\x1d/api/v1/requests/{request.id}\x82\xd3\xe4\x93\x02\x1e\"\x10/api/v1/requests:\x01*b\x07request\x12r\n\x04Plan\x12\x19.spincycle.v1.PlanRequest\x1a\x1a.spincycle.v1.PlanResponse\"3\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02#\"\x15/api/v1/requests/plan:\x01*b\x07request\x12\x64\n\x04\x46ind\x12\x19.spincycle.v1.FindRequest\x1a\x1a.spincycle.v1.FindResponse\"%\x90\x02\x01\x82\xd3\xe4\x93\x02\x1c\x12\x10/api/v1/requestsb\x08requests\x12m\n\x03Get\x12\x18.spincycle.v1.GetRequest\x1a\x19.spincycle.v1.GetResponse\"1\x90\x02\x01\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/requests/{request_id}b\x07request\x12s\n\x05Start\x12\x1a.spincycle.v1.StartRequest\x1a\x1b.spincycle.v1.StartResponse\"1\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02%\x1a#/api/v1/requests/{request_id}/start\x12r\n\x04Stop\x12\x19.spincycle.v1.StopRequest\x1a\x1a.spincycle.v1.StopResponse\"3\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02$\x1a\"/api/v1/requests/{request_id}/stop\x12\x91\x01\n\x0bGetJobChain\x12 .spincycle.v1.GetJobChainRequest\x1a!.spincycle.v1.GetJobChainResponse\"=\x90\x02\x01\x82\xd3\xe4\x93\x02\x34\x12\'/api/v1/requests/{request_id}/job-chainb\tjob_chain\x12z\n\x06GetLog\x12\x1b.spincycle.v1.GetLogRequest\x1a\x1c.spincycle.v1.GetLogResponse\"5\x90\x02\x01\x82\xd3\xe4\x93\x02,\x12!/api/v1/requests/{request_id}/logb\x07\x65ntries\x12\x8a\x01\n\tGetJobLog\x12\x1e.spincycle.v1.GetJobLogRequest\x1a\x1f.spincycle.v1.GetJobLogResponse\"<\x90\x02\x01\x82\xd3\xe4\x93\x02\x33\x12*/api/v1/requests/{request_id}/log/{job_id}b\x05\x65ntry\x12z\n\x0bRequestList\x12 .spincycle.v1.RequestListRequest\x1a!.spincycle.v1.RequestListResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x14/api/v1/request-listb\x05specs\x12q\n\x07Running\x12\x1c.spincycle.v1.RunningRequest\x1a\x1d.spincycle.v1.RunningResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x16/api/v1/status/runningb\x06status\x12\x7f\n\x0fListAuditEvents\x12$.spincycle.v1.ListAuditEventsRequest\x1a%.spincycle.v1.ListAuditEventsResponse\"\x1f\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/audit\x12\x86\x01\n\x07Version\x12*.spincycle.v1.RequestManagerVersionRequest\x1a+.spincycle.v1.RequestManagerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +46,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDREQUEST'].fields_by_name['filter']._serialized_options = b'\252\324\030\002\030\001'
   _globals['_RUNNINGREQUEST'].fields_by_name['filter']._loaded_options = None
   _globals['_RUNNINGREQUEST'].fields_by_name['filter']._serialized_options = b'\252\324\030\002\030\001'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\252\324\030\002\030\001'
+  _globals['_LISTAUDITEVENTSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTAUDITEVENTSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_REQUESTMANAGER'].methods_by_name['Create']._loaded_options = None
   _globals['_REQUESTMANAGER'].methods_by_name['Create']._serialized_options = b'\252\324\030\"\010\311\001\022\035/api/v1/requests/{request.id}\202\323\344\223\002\036\"\020/api/v1/requests:\001*b\007request'
   _globals['_REQUESTMANAGER'].methods_by_name['Plan']._loaded_options = None
@@ -67,56 +72,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTMANAGER'].methods_by_name['RequestList']._serialized_options = b'\220\002\001\202\323\344\223\002\035\022\024/api/v1/request-listb\005specs'
   _globals['_REQUESTMANAGER'].methods_by_name['Running']._loaded_options = None
   _globals['_REQUESTMANAGER'].methods_by_name['Running']._serialized_options = b'\220\002\001\202\323\344\223\002 \022\026/api/v1/status/runningb\006status'
+  _globals['_REQUESTMANAGER'].methods_by_name['ListAuditEvents']._loaded_options = None
+  _globals['_REQUESTMANAGER'].methods_by_name['ListAuditEvents']._serialized_options = b'\220\002\001\252\324\030\003 \223\003\202\323\344\223\002\017\022\r/api/v1/audit'
   _globals['_REQUESTMANAGER'].methods_by_name['Version']._loaded_options = None
   _globals['_REQUESTMANAGER'].methods_by_name['Version']._serialized_options = b'\220\002\001\252\324\030\002\030\003\202\323\344\223\002\023\022\010/versionb\007version'
-  _globals['_CREATEREQUEST']._serialized_start=245
-  _globals['_CREATEREQUEST']._serialized_end=438
-  _globals['_CREATERESPONSE']._serialized_start=440
-  _globals['_CREATERESPONSE']._serialized_end=496
-  _globals['_PLANREQUEST']._serialized_start=498
-  _globals['_PLANREQUEST']._serialized_end=576
-  _globals['_PLANRESPONSE']._serialized_start=578
-  _globals['_PLANRESPONSE']._serialized_end=632
-  _globals['_FINDREQUEST']._serialized_start=634
-  _globals['_FINDREQUEST']._serialized_end=700
-  _globals['_FINDRESPONSE']._serialized_start=702
-  _globals['_FINDRESPONSE']._serialized_end=757
-  _globals['_GETREQUEST']._serialized_start=759
-  _globals['_GETREQUEST']._serialized_end=815
-  _globals['_GETRESPONSE']._serialized_start=817
-  _globals['_GETRESPONSE']._serialized_end=870
-  _globals['_STARTREQUEST']._serialized_start=872
-  _globals['_STARTREQUEST']._serialized_end=906
-  _globals['_STARTRESPONSE']._serialized_start=908
-  _globals['_STARTRESPONSE']._serialized_end=923
-  _globals['_STOPREQUEST']._serialized_start=925
-  _globals['_STOPREQUEST']._serialized_end=958
-  _globals['_STOPRESPONSE']._serialized_start=960
-  _globals['_STOPRESPONSE']._serialized_end=974
-  _globals['_GETJOBCHAINREQUEST']._serialized_start=976
-  _globals['_GETJOBCHAINREQUEST']._serialized_end=1016
-  _globals['_GETJOBCHAINRESPONSE']._serialized_start=1018
-  _globals['_GETJOBCHAINRESPONSE']._serialized_end=1082
-  _globals['_GETLOGREQUEST']._serialized_start=1084
-  _globals['_GETLOGREQUEST']._serialized_end=1119
-  _globals['_GETLOGRESPONSE']._serialized_start=1121
-  _globals['_GETLOGRESPONSE']._serialized_end=1176
-  _globals['_GETJOBLOGREQUEST']._serialized_start=1178
-  _globals['_GETJOBLOGREQUEST']._serialized_end=1232
-  _globals['_GETJOBLOGRESPONSE']._serialized_start=1234
-  _globals['_GETJOBLOGRESPONSE']._serialized_end=1290
-  _globals['_REQUESTLISTREQUEST']._serialized_start=1292
-  _globals['_REQUESTLISTREQUEST']._serialized_end=1312
-  _globals['_REQUESTLISTRESPONSE']._serialized_start=1314
-  _globals['_REQUESTLISTRESPONSE']._serialized_end=1377
-  _globals['_RUNNINGREQUEST']._serialized_start=1379
-  _globals['_RUNNINGREQUEST']._serialized_end=1447
-  _globals['_RUNNINGRESPONSE']._serialized_start=1449
-  _globals['_RUNNINGRESPONSE']._serialized_end=1511
-  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_start=1513
-  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_end=1543
-  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_start=1545
-  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_end=1593
-  _globals['_REQUESTMANAGER']._serialized_start=1596
-  _globals['_REQUESTMANAGER']._serialized_end=3109
+  _globals['_CREATEREQUEST']._serialized_start=271
+  _globals['_CREATEREQUEST']._serialized_end=464
+  _globals['_CREATERESPONSE']._serialized_start=466
+  _globals['_CREATERESPONSE']._serialized_end=522
+  _globals['_PLANREQUEST']._serialized_start=524
+  _globals['_PLANREQUEST']._serialized_end=602
+  _globals['_PLANRESPONSE']._serialized_start=604
+  _globals['_PLANRESPONSE']._serialized_end=658
+  _globals['_FINDREQUEST']._serialized_start=660
+  _globals['_FINDREQUEST']._serialized_end=726
+  _globals['_FINDRESPONSE']._serialized_start=728
+  _globals['_FINDRESPONSE']._serialized_end=783
+  _globals['_GETREQUEST']._serialized_start=785
+  _globals['_GETREQUEST']._serialized_end=841
+  _globals['_GETRESPONSE']._serialized_start=843
+  _globals['_GETRESPONSE']._serialized_end=896
+  _globals['_STARTREQUEST']._serialized_start=898
+  _globals['_STARTREQUEST']._serialized_end=932
+  _globals['_STARTRESPONSE']._serialized_start=934
+  _globals['_STARTRESPONSE']._serialized_end=949
+  _globals['_STOPREQUEST']._serialized_start=951
+  _globals['_STOPREQUEST']._serialized_end=984
+  _globals['_STOPRESPONSE']._serialized_start=986
+  _globals['_STOPRESPONSE']._serialized_end=1000
+  _globals['_GETJOBCHAINREQUEST']._serialized_start=1002
+  _globals['_GETJOBCHAINREQUEST']._serialized_end=1042
+  _globals['_GETJOBCHAINRESPONSE']._serialized_start=1044
+  _globals['_GETJOBCHAINRESPONSE']._serialized_end=1108
+  _globals['_GETLOGREQUEST']._serialized_start=1110
+  _globals['_GETLOGREQUEST']._serialized_end=1145
+  _globals['_GETLOGRESPONSE']._serialized_start=1147
+  _globals['_GETLOGRESPONSE']._serialized_end=1202
+  _globals['_GETJOBLOGREQUEST']._serialized_start=1204
+  _globals['_GETJOBLOGREQUEST']._serialized_end=1258
+  _globals['_GETJOBLOGRESPONSE']._serialized_start=1260
+  _globals['_GETJOBLOGRESPONSE']._serialized_end=1316
+  _globals['_REQUESTLISTREQUEST']._serialized_start=1318
+  _globals['_REQUESTLISTREQUEST']._serialized_end=1338
+  _globals['_REQUESTLISTRESPONSE']._serialized_start=1340
+  _globals['_REQUESTLISTRESPONSE']._serialized_end=1403
+  _globals['_RUNNINGREQUEST']._serialized_start=1405
+  _globals['_RUNNINGREQUEST']._serialized_end=1473
+  _globals['_RUNNINGRESPONSE']._serialized_start=1475
+  _globals['_RUNNINGRESPONSE']._serialized_end=1537
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=1539
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1614
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1616
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1716
+  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_start=1718
+  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_end=1748
+  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_start=1750
+  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_end=1798
+  _globals['_REQUESTMANAGER']._serialized_start=1801
+  _globals['_REQUESTMANAGER']._serialized_end=3443
 # @@protoc_insertion_point(module_scope)

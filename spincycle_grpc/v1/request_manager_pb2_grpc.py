@@ -112,6 +112,11 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RunningRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RunningResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/spincycle.v1.RequestManager/ListAuditEvents',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/spincycle.v1.RequestManager/Version',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RequestManagerVersionRequest.SerializeToString,
@@ -308,6 +313,30 @@ class RequestManagerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEvents(self, request, context):
+        """Lists the events of the audit log that match a filter, newest first.
+
+        Administrators see all events. Other callers must set `request_id`, need
+        permission to view that request, and do not see the hosts of callers.
+
+        Pages are stable: events that arrive later do not shift the next page.
+
+        Fails with:
+
+        - FAILED_PRECONDITION: the server does not authenticate users, so there is
+        no audit log (AUDIT_OFF).
+        - PERMISSION_DENIED: the caller is not an administrator, and the filter has
+        no request, or one that the caller may not view (ACCESS_DENIED).
+        - NOT_FOUND: the caller is not an administrator, and the request does not
+        exist (REQUEST_NOT_FOUND).
+        - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+        - DEADLINE_EXCEEDED: the search took too long for the database
+        (FIND_TOO_SLOW). Narrow the filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Version(self, request, context):
         """Returns the version of the API.
         """
@@ -372,6 +401,11 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     servicer.Running,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RunningRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.RunningResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -699,6 +733,33 @@ class RequestManager:
             '/spincycle.v1.RequestManager/Running',
             spincycle_dot_v1_dot_request__manager__pb2.RunningRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.RunningResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/ListAuditEvents',
+            spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

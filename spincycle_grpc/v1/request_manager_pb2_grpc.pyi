@@ -175,6 +175,26 @@ class RequestManagerStub:
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ListAuditEventsRequest, _request_manager_pb2.ListAuditEventsResponse]
+    """Lists the events of the audit log that match a filter, newest first.
+
+    Administrators see all events. Other callers must set `request_id`, need
+    permission to view that request, and do not see the hosts of callers.
+
+    Pages are stable: events that arrive later do not shift the next page.
+
+    Fails with:
+
+    - FAILED_PRECONDITION: the server does not authenticate users, so there is
+      no audit log (AUDIT_OFF).
+    - PERMISSION_DENIED: the caller is not an administrator, and the filter has
+      no request, or one that the caller may not view (ACCESS_DENIED).
+    - NOT_FOUND: the caller is not an administrator, and the request does not
+      exist (REQUEST_NOT_FOUND).
+    - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+    - DEADLINE_EXCEEDED: the search took too long for the database
+      (FIND_TOO_SLOW). Narrow the filter.
+    """
     Version: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RequestManagerVersionRequest, _request_manager_pb2.RequestManagerVersionResponse]
     """Returns the version of the API."""
 
@@ -324,6 +344,26 @@ class RequestManagerAsyncStub(RequestManagerStub):
     are left out, and those of requests that the caller may not view.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
+    """
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ListAuditEventsRequest, _request_manager_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """Lists the events of the audit log that match a filter, newest first.
+
+    Administrators see all events. Other callers must set `request_id`, need
+    permission to view that request, and do not see the hosts of callers.
+
+    Pages are stable: events that arrive later do not shift the next page.
+
+    Fails with:
+
+    - FAILED_PRECONDITION: the server does not authenticate users, so there is
+      no audit log (AUDIT_OFF).
+    - PERMISSION_DENIED: the caller is not an administrator, and the filter has
+      no request, or one that the caller may not view (ACCESS_DENIED).
+    - NOT_FOUND: the caller is not an administrator, and the request does not
+      exist (REQUEST_NOT_FOUND).
+    - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+    - DEADLINE_EXCEEDED: the search took too long for the database
+      (FIND_TOO_SLOW). Narrow the filter.
     """
     Version: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RequestManagerVersionRequest, _request_manager_pb2.RequestManagerVersionResponse]  # type: ignore[assignment]
     """Returns the version of the API."""
@@ -537,6 +577,32 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         are left out, and those of requests that the caller may not view.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _request_manager_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.ListAuditEventsResponse, _abc.Awaitable[_request_manager_pb2.ListAuditEventsResponse]]:
+        """Lists the events of the audit log that match a filter, newest first.
+
+        Administrators see all events. Other callers must set `request_id`, need
+        permission to view that request, and do not see the hosts of callers.
+
+        Pages are stable: events that arrive later do not shift the next page.
+
+        Fails with:
+
+        - FAILED_PRECONDITION: the server does not authenticate users, so there is
+          no audit log (AUDIT_OFF).
+        - PERMISSION_DENIED: the caller is not an administrator, and the filter has
+          no request, or one that the caller may not view (ACCESS_DENIED).
+        - NOT_FOUND: the caller is not an administrator, and the request does not
+          exist (REQUEST_NOT_FOUND).
+        - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+        - DEADLINE_EXCEEDED: the search took too long for the database
+          (FIND_TOO_SLOW). Narrow the filter.
         """
 
     @_abc_1.abstractmethod

@@ -59,6 +59,7 @@ def test_a_document_is_valid(documents: dict[str, Any], name: str) -> None:
 
 def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
     assert set(operations(documents["request-manager"])) == {
+        "GET /api/v1/audit",
         "GET /api/v1/request-list",
         "GET /api/v1/requests",
         "GET /api/v1/requests/{request_id}",

@@ -19,7 +19,7 @@ from tests.limits import COMMAND
 from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
-NEWEST = "0003"
+NEWEST = "0004"
 
 
 @pytest.fixture(params=KINDS)

@@ -22,6 +22,7 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_grpc.version import API_VERSION
@@ -30,6 +31,7 @@ from spincycle_server.identity import Identity
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.request_ids import RequestIdGenerator
+from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.request_stopper import RequestStopper
@@ -97,6 +99,7 @@ class Manager:
 async def manager(store: Store) -> AsyncIterator[Manager]:
     runners = WillingRunners(store)
     dispatcher = await make_dispatcher(store, runners, max_waiting=2)
+    audit = AuditLog(store, is_on=True, admin_roles=("boss",))
     service = RequestManagerService(
         store=store,
         build_pool=BuildPool(SPECS, builtin_factory, create_timeout=60),
@@ -105,6 +108,7 @@ async def manager(store: Store) -> AsyncIterator[Manager]:
         runners=runners,
         permissions=Permissions(AccessLists(SPECS)),
         request_ids=RequestIdGenerator(),
+        audit=audit,
     )
     yield Manager(service, store, runners, dispatcher)
     await dispatcher.close()
@@ -326,3 +330,41 @@ async def test_running_refuses_another_order(manager: Manager) -> None:
 async def test_version_returns_the_version_of_the_api(manager: Manager) -> None:
     answer = await manager.service.Version(messages.RequestManagerVersionRequest(), FINCH)
     assert answer.version == API_VERSION
+
+
+async def history_of(manager: Manager, request_id: str, context: CallContext = FINCH) -> list[AuditEvent]:
+    """Returns the audit events of a request, newest first."""
+    call = messages.ListAuditEventsRequest(filter=AuditFilter(request_id=request_id))
+    return list((await manager.service.ListAuditEvents(call, context)).events)
+
+
+async def test_creates_starts_and_stops_are_in_the_audit_log(manager: Manager) -> None:
+    await manager.lose_runner()
+    created = await manager.create(key="once")
+    await manager.create(key="once")
+    with pytest.raises(UnavailableError):
+        await manager.service.Start(messages.StartRequest(request_id=created.id), FINCH)
+    await manager.store.renew_runner(RUNNER, 3600, draining=False)
+    await manager.runners.refresh()
+    await manager.service.Start(messages.StartRequest(request_id=created.id), STARTER)
+    for _ in range(2):
+        await manager.service.Stop(messages.StopRequest(request_id=created.id), STOPPER)
+    events = await history_of(manager, created.id)
+    assert [(event.user, event.operation, event.outcome) for event in events] == [
+        ("heron", "RequestManager.Stop", "OK"),
+        ("wren", "RequestManager.Start", "OK"),
+        ("finch", "RequestManager.Create", "OK"),
+    ]
+    assert {event.request_type for event in events} == {"nap"}
+
+
+async def test_only_administrators_list_events_of_all_requests(manager: Manager) -> None:
+    created = [(await manager.create()).id for _ in range(2)]
+    everything = messages.ListAuditEventsRequest()
+    with pytest.raises(PermissionDeniedError):
+        await manager.service.ListAuditEvents(everything, FINCH)
+    listed = await manager.service.ListAuditEvents(everything, calls_as("owl", "boss"))
+    assert {event.request_id for event in listed.events} == set(created)
+    with pytest.raises(NotFoundError):
+        await history_of(manager, UNKNOWN)
+    assert await history_of(manager, UNKNOWN, calls_as("owl", "boss")) == []

@@ -16,6 +16,7 @@ from spincycle_grpc.errors import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
     ResourceExhaustedError,
     SpinCycleError,
     UnauthenticatedError,
@@ -24,7 +25,14 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.request_manager_pb2 import GetRequest
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
-from spincycle_server.identity import METHOD_ACCESS, Authentication, Credentials, Identity, MethodAccess
+from spincycle_server.identity import (
+    METHOD_ACCESS,
+    Authentication,
+    Cluster,
+    Credentials,
+    Identity,
+    MethodAccess,
+)
 from spincycle_server.rpc import CallContext, Gate, Method, MethodTable
 from tests.limits import STEP
 
@@ -406,3 +414,52 @@ async def test_a_stream_of_a_request_that_could_not_be_parsed_fails(token: str, 
 
     error, _ = await failed(read())
     assert error.reason == reason
+
+
+class TestDenials:
+    """What `on_denied` is told, for the audit log."""
+
+    @staticmethod
+    async def denials(
+        behavior: Callable[..., Awaitable[object]],
+        context: CallContext = CONTEXT,
+        *,
+        access: Mapping[str, MethodAccess] = METHOD_ACCESS,
+    ) -> list[tuple[str, CallContext, SpinCycleError, object]]:
+        told: list[tuple[str, CallContext, SpinCycleError, object]] = []
+        table = MethodTable(
+            SERVICE,
+            Servicer(behavior),
+            Gate(10),
+            Authentication([ByToken()], Cluster(), admin_roles=["admin"]),
+            access=access,
+            on_denied=lambda *denial: told.append(denial),
+        )
+        with pytest.raises(SpinCycleError):
+            await table.methods["Get"].call(reading(REQUEST), context)
+        return told
+
+    async def test_a_caller_whom_the_method_denies_is_known_with_the_request(self) -> None:
+        error = PermissionDeniedError("no", reason="ACCESS_DENIED")
+        [(method, context, told, request)] = await self.denials(raising(error))
+        assert method == "spincycle.v1.RequestManager.Get"
+        assert (context.caller.name, context.identity.method) == ("ada", "token")
+        assert (told, request) == (error, REQUEST)
+
+    async def test_an_unknown_caller_is_nobody_and_its_request_is_not_read(self) -> None:
+        [(_, context, error, request)] = await self.denials(do_nothing, CallContext())
+        assert (context.caller, request) == (Caller(), None)
+        assert error.reason == "NO_TOKEN"
+
+    @pytest.mark.parametrize(
+        ("access", "reason"), [(MethodAccess.ADMIN, "ACCESS_DENIED"), (MethodAccess.SERVER, "SERVERS_ONLY")]
+    )
+    async def test_a_known_caller_is_named_if_the_method_is_not_for_it(
+        self, access: MethodAccess, reason: str
+    ) -> None:
+        table = {**METHOD_ACCESS, "spincycle.v1.RequestManager.Get": access}
+        [(_, context, error, request)] = await self.denials(do_nothing, access=table)
+        assert (context.caller.name, error.reason, request) == ("ada", reason, None)
+
+    async def test_other_errors_are_not_denials(self) -> None:
+        assert await self.denials(raising(NotFoundError("none"))) == []

@@ -23,6 +23,7 @@ from spincycle_server.identity import Authentication, Cluster
 from spincycle_server.job_factories import find_factory, knows_job_type
 from spincycle_server.listening import Address
 from spincycle_server.request_ids import RequestIdGenerator
+from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.request_stopper import RequestStopper
@@ -89,6 +90,9 @@ async def request_manager(
         stack.push_async_callback(dispatcher.close)
         stopper = RequestStopper(store, runners, dispatcher)
         authentication = await authentication_of(config, cluster, stack)
+        audit = AuditLog(store, is_on=authentication.is_on, admin_roles=config.auth_admin_roles)
+        stack.push_async_callback(audit.close)
+        run_in_background(stack, "audit", audit.run())
         users = RequestManagerService(
             store=store,
             build_pool=BuildPool(specs, factory, create_timeout=config.jobs_create_timeout),
@@ -97,10 +101,11 @@ async def request_manager(
             runners=runners,
             permissions=permissions_of(config, specs, authentication),
             request_ids=RequestIdGenerator(),
+            audit=audit,
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         run_in_background(stack, "dispatcher", dispatcher.run())
-        endpoints = _endpoints(config, users, reports, authentication)
+        endpoints = _endpoints(config, users, reports, authentication, audit)
         await endpoints.start(stack, config, certificates.server)
         own_address = endpoints.grpc_address
         for where in servers_addresses:
@@ -119,13 +124,14 @@ def _endpoints(
     users: RequestManagerService,
     reports: RunnerReportsService,
     authentication: Authentication,
+    audit: AuditLog,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     for_users = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
     for_runners = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
     tables = [
-        MethodTable(for_users, users, gate, authentication),
-        MethodTable(for_runners, reports, gate, authentication),
+        MethodTable(for_users, users, gate, authentication, on_denied=audit.add_denial),
+        MethodTable(for_runners, reports, gate, authentication, on_denied=audit.add_denial),
     ]
     return ServerEndpoints(
         tables,

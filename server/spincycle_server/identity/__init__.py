@@ -8,7 +8,7 @@ from spincycle_server.identity.certificate_names import (
 )
 from spincycle_server.identity.cluster import Cluster
 from spincycle_server.identity.credentials import Credentials, PeerCertificate
-from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, Identity
+from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, CallerDeniedError, Identity
 from spincycle_server.identity.method_access import METHOD_ACCESS, READ_BY_SERVERS, MethodAccess
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "READ_BY_SERVERS",
     "Authentication",
     "AuthenticationMethod",
+    "CallerDeniedError",
     "Cluster",
     "Credentials",
     "Identity",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from spincycle_grpc.errors import PermissionDeniedError, UnauthenticatedError
+from spincycle_grpc.errors import UnauthenticatedError
 from spincycle_server.identity.cluster import Cluster
 from spincycle_server.identity.credentials import Credentials
-from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, Identity
+from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, CallerDeniedError, Identity
 from spincycle_server.identity.method_access import MethodAccess
 from spincycle_server.identity.permissions import SecondCheck
 from spincycle_server.identity.plugin import PluginMethod
@@ -78,7 +78,8 @@ class Authentication:
             raise UnauthenticatedError(self._advice(), reason="NO_CREDENTIALS")
         if access is MethodAccess.ADMIN and self._admin_roles.isdisjoint(user.caller.roles):
             allowed = ", ".join(sorted(self._admin_roles)) or "none: set auth.admin_roles"
-            raise PermissionDeniedError(
+            raise CallerDeniedError(
+                user,
                 f"caller {user.caller.name} may not do this: it needs an admin role ({allowed})",
                 reason="ACCESS_DENIED",
             )
@@ -87,9 +88,10 @@ class Authentication:
     async def _server(self, credentials: Credentials) -> Identity:
         if self._cluster.admits(credentials):
             return self._server_identity(credentials)
-        if self._methods and await self._user(credentials) is not None:
-            raise PermissionDeniedError(
-                "only servers of this installation may call this method", reason="SERVERS_ONLY"
+        user = await self._user(credentials)
+        if user is not None:
+            raise CallerDeniedError(
+                user, "only servers of this installation may call this method", reason="SERVERS_ONLY"
             )
         raise UnauthenticatedError(
             "only servers of this installation may call this method: "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from spincycle_grpc.auth import Caller
+from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_server.identity.credentials import Credentials
 
 
@@ -32,6 +33,20 @@ class Identity:
 
 
 ANONYMOUS = Identity()
+
+
+class CallerDeniedError(PermissionDeniedError):
+    """A known caller may not call a method. The audit log names the caller.
+
+    Args:
+        identity: The caller.
+        message: As for every error.
+        reason: As for every error.
+    """
+
+    def __init__(self, identity: Identity, message: str, *, reason: str) -> None:
+        super().__init__(message, reason=reason)
+        self.identity = identity
 
 
 class AuthenticationMethod(Protocol):

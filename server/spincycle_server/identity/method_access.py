@@ -13,7 +13,8 @@ class MethodAccess(Enum):
     Attributes:
         PUBLIC: Everybody, also without credentials.
         READ: Users whom the server knows, and other servers of the installation.
-        REQUEST: Users whom the server knows. The method itself checks the access list of the request's type.
+        REQUEST: Users whom the server knows. The method itself checks the access list of the request's type,
+            or whether the caller is an administrator.
         ADMIN: Users with one of the roles of `auth.admin_roles`.
         SERVER: Other servers of the installation.
     """
@@ -36,6 +37,7 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.RequestManager.RequestList": MethodAccess.READ,
         "spincycle.v1.RequestManager.Running": MethodAccess.READ,
         "spincycle.v1.RequestManager.Create": MethodAccess.REQUEST,
+        "spincycle.v1.RequestManager.ListAuditEvents": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Plan": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Start": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Stop": MethodAccess.REQUEST,

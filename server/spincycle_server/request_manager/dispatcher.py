@@ -22,6 +22,7 @@ from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
+    from spincycle_grpc.v1.audit_pb2 import AuditEvent
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
     from spincycle_server.request_manager.runners import Runners
@@ -105,8 +106,12 @@ class Dispatcher:
         if self._runners.chains_ended(runner_id, chains):
             self._pending.wake()
 
-    async def start(self, request_id: str) -> None:
+    async def start(self, request_id: str, event: AuditEvent | None = None) -> None:
         """Assigns a PENDING request, and delivers its chain before it returns.
+
+        Args:
+            request_id: The request.
+            event: The audit event of the call, which is stored with the assignment.
 
         Raises:
             NotFoundError: There is no such request.
@@ -123,7 +128,7 @@ class Dispatcher:
                 reason="NO_JOB_RUNNER",
                 request_id=request_id,
             )
-        assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
+        assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING, event=event)
         if assignment is None:
             request = await self._store.get_request(request_id, with_job_chain=False)
             raise wrong_state(request_id, request.state, State.PENDING)

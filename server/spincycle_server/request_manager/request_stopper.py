@@ -16,6 +16,7 @@ from spincycle_grpc.state import State
 from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
+    from spincycle_grpc.v1.audit_pb2 import AuditEvent
     from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
     from spincycle_server.request_manager.dispatcher import Dispatcher
     from spincycle_server.request_manager.runners import Runners
@@ -44,11 +45,15 @@ class RequestStopper:
         self._runners = runners
         self._dispatcher = dispatcher
 
-    async def stop(self, request_id: str) -> None:
+    async def stop(self, request_id: str, event: AuditEvent | None = None) -> None:
         """Stops a request that no runner has, or tells its runner to stop it.
 
         Returns when the stop is committed and the runner was told. A runner that does not answer learns of
         the stop with its next report. A request that is COMPLETE or STOPPED stays so.
+
+        Args:
+            request_id: The request.
+            event: The audit event of the call, which is stored with the stop.
 
         Raises:
             NotFoundError: There is no such request.
@@ -61,10 +66,10 @@ class RequestStopper:
             if state in (State.COMPLETE, State.STOPPED):
                 return
             if state in (State.PENDING, State.SUSPENDED):
-                if await self._store.stop_unassigned(request_id):
+                if await self._store.stop_unassigned(request_id, event):
                     return
             elif state == State.RUNNING:
-                if await self._store.request_stop(request_id):
+                if await self._store.request_stop(request_id, event):
                     attempts += 1
                     if await self._stop_running(request_id) or attempts == STOP_TRIES:
                         return

@@ -22,6 +22,7 @@ from spincycle_server.store import CreatedBeforeError
 if TYPE_CHECKING:
     from spincycle_server.identity.permissions import Permissions
     from spincycle_server.request_ids import RequestIdGenerator
+    from spincycle_server.request_manager.audit import AuditLog
     from spincycle_server.request_manager.build_pool import BuildPool
     from spincycle_server.request_manager.dispatcher import Dispatcher
     from spincycle_server.request_manager.request_stopper import RequestStopper
@@ -43,6 +44,7 @@ class RequestManagerService:
         runners: The live runners, which list their running jobs.
         permissions: Decides what callers may do with requests.
         request_ids: Generates the ids of new requests.
+        audit: Makes the audit events of calls.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class RequestManagerService:
         runners: Runners,
         permissions: Permissions,
         request_ids: RequestIdGenerator,
+        audit: AuditLog,
     ) -> None:
         self._store = store
         self._build_pool = build_pool
@@ -63,6 +66,7 @@ class RequestManagerService:
         self._runners = runners
         self._permissions = permissions
         self._request_ids = request_ids
+        self._audit = audit
 
     async def Create(  # noqa: N802 (the contract's names, as below)
         self, request: messages.CreateRequest, context: CallContext
@@ -87,9 +91,12 @@ class RequestManagerService:
             total_jobs=len(built.job_chain.jobs),
         )
         created.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
+        event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
         runner = await self._dispatcher.pick_runner()
         try:
-            assignment = await self._store.create_request(created, request, built.job_chain, runner, key)
+            assignment = await self._store.create_request(
+                created, request, built.job_chain, runner, key, event=event
+            )
         except CreatedBeforeError as error:  # by a concurrent call
             return await self._created_before(error.request_id)
         if runner is not None and assignment is not None:
@@ -157,7 +164,8 @@ class RequestManagerService:
         """Starts a PENDING request. No runner has it yet."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         await self._permissions.check(context.caller, START, found)
-        await self._dispatcher.start(request.request_id)
+        event = self._audit.event(context, "RequestManager.Start", found.id, found.type)
+        await self._dispatcher.start(request.request_id, event)
         return messages.StartResponse()
 
     async def Stop(  # noqa: N802
@@ -166,7 +174,8 @@ class RequestManagerService:
         """Stops a request and its running jobs."""
         found = await self._store.get_request(request.request_id, with_job_chain=False)
         await self._permissions.check(context.caller, STOP, found)
-        await self._stopper.stop(request.request_id)
+        event = self._audit.event(context, "RequestManager.Stop", found.id, found.type)
+        await self._stopper.stop(request.request_id, event)
         logger.info("request stop", request_id=request.request_id, user=context.caller.name)
         return messages.StopResponse()
 
@@ -221,6 +230,17 @@ class RequestManagerService:
         for found in requests.values():
             found.job_runner_url = ""  # The original does not show it here.
         return messages.RunningResponse(status=RunningStatus(jobs=jobs, requests=requests))
+
+    async def ListAuditEvents(  # noqa: N802
+        self, request: messages.ListAuditEventsRequest, context: CallContext
+    ) -> messages.ListAuditEventsResponse:
+        """Returns a page of the audit log."""
+        self._audit.check(context.caller, request.filter)
+        if not self._audit.is_admin(context.caller):
+            found = await self._store.get_request(request.filter.request_id, with_job_chain=False)
+            if self._permissions.restrict_reads_of(context.identity):
+                await self._permissions.check(context.caller, VIEW, found)
+        return await self._audit.list(context.caller, request.filter)
 
     async def Version(  # noqa: N802
         self, request: messages.RequestManagerVersionRequest, context: CallContext

@@ -18,7 +18,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError, SpinCycleError, Status
-from spincycle_server.identity import METHOD_ACCESS, READ_BY_SERVERS, Authentication, MethodAccess
+from spincycle_server.identity import (
+    METHOD_ACCESS,
+    READ_BY_SERVERS,
+    Authentication,
+    CallerDeniedError,
+    MethodAccess,
+)
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.current_streams import requests_while_current, while_current
 from spincycle_server.rpc.gate import Gate
@@ -28,13 +34,13 @@ logger = structlog.get_logger(__name__)
 UnaryHandler: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Any]]
 ReadRequest: TypeAlias = Callable[[], Awaitable[Any]]
-OnDenied: TypeAlias = Callable[[str, CallContext, SpinCycleError], None]
+OnDenied: TypeAlias = Callable[[str, CallContext, SpinCycleError, object], None]
 
 _SERVER_FAULTS = frozenset({Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE})
 _DENIALS = frozenset({Status.UNAUTHENTICATED, Status.PERMISSION_DENIED})
 
 
-def _ignore_denial(method: str, context: CallContext, error: SpinCycleError) -> None:
+def _ignore_denial(method: str, context: CallContext, error: SpinCycleError, request: object) -> None:
     """Does nothing with a denial: there is no audit log."""
 
 
@@ -74,7 +80,8 @@ class MethodTable:
         gate: Admits calls of unary methods.
         authentication: Identifies callers. None: callers are anonymous and may call everything.
         access: Who may call each method, by its full name.
-        on_denied: Called with the method's full name, the context and the error of each denied call.
+        on_denied: Called for each denied call, with the method's full name, the context, the error, and the
+            request; None if the request was not read.
 
     Raises:
         KeyError: `access` has no entry for a method.
@@ -200,7 +207,9 @@ class MethodTable:
         if not isinstance(error, _UnexpectedError):
             _log_failure(name, request, context, error, started)
         if error.status in _DENIALS:
-            self._on_denied(name, context, error)
+            if isinstance(error, CallerDeniedError):
+                context = replace(context, identity=error.identity)
+            self._on_denied(name, context, error, request)
 
 
 def _log_failure(

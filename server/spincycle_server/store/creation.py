@@ -15,6 +15,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.wire import encode
 from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.idempotency_keys import IdempotencyKey, claim_keys
 from spincycle_server.store.rows import arg_rows, microseconds_of
 from spincycle_server.store.schema import request_archives, request_args, requests
@@ -41,6 +42,7 @@ class CreateRequest(Write):
     archive: Mapping[str, Any]
     args: Sequence[Mapping[str, Any]]
     key: IdempotencyKey | None = None
+    event: EventRow | None = None
 
     @classmethod
     def apply_all(
@@ -67,6 +69,7 @@ class CreateRequest(Write):
         transaction.change(_INSERT_REQUEST, [write.request for write in writes])
         transaction.change(_INSERT_ARCHIVE, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
+        record_events(transaction, [write.event for write in writes if write.event is not None])
 
 
 def creation_of(
@@ -77,6 +80,7 @@ def creation_of(
     key: IdempotencyKey | None,
     *,
     now: int,
+    event: EventRow | None = None,
 ) -> CreateRequest:
     """Returns the write that stores a new request.
 
@@ -87,6 +91,7 @@ def creation_of(
         runner: The runner to assign it to; None if the request waits.
         key: Its idempotency key, if it has one.
         now: The time in microseconds since the Unix epoch.
+        event: Its audit event, if it has one.
     """
     created_at = microseconds_of(request.created_at)
     row = {
@@ -110,4 +115,4 @@ def creation_of(
         "args": encode(request, "args"),  # Never null: the column of an original may refuse null.
         "job_chain": job_chain,
     }
-    return CreateRequest(row, archive, arg_rows(request.id, created_at, request.args), key)
+    return CreateRequest(row, archive, arg_rows(request.id, created_at, request.args), key, event)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, select, update
 
 from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.leases import live_leases
 from spincycle_server.store.schema import requests, suspended_job_chains
 
@@ -69,6 +70,7 @@ class RequestRows:
         self._changed: dict[str, dict[str, Any]] = {}
         self._dropped: list[str] = []
         self._resumed: list[str] = []
+        self._events: list[EventRow] = []
         self._live_runners: dict[str, int] | None = None
 
     def get(self, request_id: str) -> Mapping[str, Any] | None:
@@ -100,8 +102,13 @@ class RequestRows:
         """
         (self._dropped if for_good else self._resumed).append(request_id)
 
+    def record(self, event: EventRow | None) -> None:
+        """Adds the audit event of a change, if it has one."""
+        if event is not None:
+            self._events.append(event)
+
     def save(self) -> None:
-        """Writes the changed rows."""
+        """Writes the changed rows and the events."""
         if self._changed:
             self._transaction.change(
                 _UPDATE,
@@ -120,6 +127,7 @@ class RequestRows:
                     for row in self._changed.values()
                 ],
             )
+        record_events(self._transaction, self._events)
         if self._dropped:
             self._transaction.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._dropped])
         if self._resumed:

@@ -36,6 +36,12 @@ MAX_TEXT = 100
 MAX_ARG_VALUE = 200
 """The longest arg value that a find compares, in characters. Archives keep whole values."""
 
+MAX_AUDIT_NAME = 255
+"""The longest user and host in the audit log, in characters; longer ones are truncated."""
+
+MAX_AUDIT_DETAIL = 1000
+"""The longest detail of an audit event, in characters; a longer one is truncated."""
+
 metadata = MetaData()
 
 requests = Table(
@@ -155,3 +161,24 @@ idempotency_keys = Table(
     Index("idempotency_keys_expires_at", "expires_at"),
 )
 """The request that was created with each key, and a hash of its body. Keys expire by the database's clock."""
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    # In microseconds since the Unix epoch, by the clock of the server or command that recorded the event.
+    Column("occurred_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", Ascii(20, fixed=True), primary_key=True),
+    Column("user", BoundedText(MAX_AUDIT_NAME), nullable=False),
+    Column("auth_method", BoundedText(20), nullable=False),
+    Column("peer", BoundedText(MAX_AUDIT_NAME), nullable=False),
+    Column("transport", BoundedText(20), nullable=False),
+    Column("operation", BoundedText(100), nullable=False),
+    Column("request_id", Ascii(20, fixed=True), nullable=True),
+    Column("request_type", BoundedText(MAX_TYPE), nullable=False),
+    Column("outcome", BoundedText(64), nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("detail", BoundedText(MAX_AUDIT_DETAIL), nullable=False),
+    Index("audit_events_request", "request_id", "occurred_at", "event_id"),
+    Index("audit_events_user", "user", "occurred_at", "event_id"),
+)
+"""The audit log. Rows are only added, and deleted by age."""

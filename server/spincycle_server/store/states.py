@@ -14,6 +14,7 @@ from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.audit import EventRow
 from spincycle_server.store.errors import not_found, wrong_state
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.write import Write
@@ -62,6 +63,7 @@ class Assign(StateWrite):
     expected_epoch: int | None
     now: int
     token: int | None = None
+    event: EventRow | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Assignment | None:
         """Increments the epoch and sets RUNNING, or sets STOPPED if a stop was requested before."""
@@ -86,6 +88,7 @@ class Assign(StateWrite):
         if self.expected_state == State.RUNNING:
             # A suspended chain from before the lost assignment is out of date.
             rows.drop_suspended(self.request_id, for_good=False)
+        rows.record(self.event)
         return Assignment(request_id=self.request_id, epoch=epoch)
 
 
@@ -119,12 +122,14 @@ class StopUnassigned(StateWrite):
     order: ClassVar[int] = 4
     request_id: str
     now: int
+    event: EventRow | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
         """Sets a PENDING or SUSPENDED request STOPPED."""
         if row["state"] not in (State.PENDING, State.SUSPENDED):
             return False
         end_unassigned(rows, self.request_id, State.STOPPED, self.now)
+        rows.record(self.event)
         return True
 
 
@@ -139,6 +144,7 @@ class RequestStop(StateWrite):
     order: ClassVar[int] = 4
     request_id: str
     now: int
+    event: EventRow | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
         """Sets `stop_requested`, or the state STOPPED."""
@@ -146,9 +152,11 @@ class RequestStop(StateWrite):
             return False
         if not row["epoch"]:
             rows.change(self.request_id, state=State.STOPPED, finished_at=self.now, jr_url=None)
+            rows.record(self.event)
             return False
         if not row["stop_requested"]:
             rows.change(self.request_id, stop_requested=True)
+            rows.record(self.event)
         return True
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Engine
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
@@ -19,6 +20,7 @@ from spincycle_grpc.wire import encode
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
 from spincycle_server.database.read_pool import ReadPool
 from spincycle_server.store import (
+    audit_listing,
     finding,
     idempotency_keys,
     job_logs,
@@ -27,6 +29,8 @@ from spincycle_server.store import (
     record,
     suspended_chains,
 )
+from spincycle_server.store.audit import EventRow, RecordEvents, event_row
+from spincycle_server.store.audit_listing import EventPage
 from spincycle_server.store.chain_reports import ApplyReports
 from spincycle_server.store.creation import creation_of
 from spincycle_server.store.group_commit import GroupCommitWriter
@@ -98,6 +102,8 @@ class Store:
         job_chain: JobChain,
         runner: RunnerInfo | None,
         key: IdempotencyKey | None = None,
+        *,
+        event: AuditEvent | None = None,
     ) -> Assignment | None:
         """Stores a new request, and assigns it to a runner if one is given.
 
@@ -107,6 +113,7 @@ class Store:
             job_chain: The chain as created.
             runner: The runner to assign it to; None if the request waits.
             key: Its idempotency key, if it has one.
+            event: Its audit event, which is stored in the same transaction.
 
         Returns:
             The assignment, with epoch 1; None without a runner.
@@ -116,7 +123,8 @@ class Store:
             ConflictError: The key was used for a different request. Nothing is stored.
         """
         chain = await _encoded(job_chain)
-        await self._creator.write(creation_of(request, create_request, chain, runner, key, now=_now()))
+        creation = creation_of(request, create_request, chain, runner, key, now=_now(), event=_row_of(event))
+        await self._creator.write(creation)
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
 
     async def request_of_key(self, key: IdempotencyKey) -> str | None:
@@ -246,15 +254,16 @@ class Store:
         """Returns the RUNNING requests that are assigned to a runner, by request id."""
         return await self._reader.read(lookups.assigned_to, runner_id)
 
-    async def request_stop(self, request_id: str) -> bool:
+    async def request_stop(self, request_id: str, event: AuditEvent | None = None) -> bool:
         """Asks a RUNNING request to stop. Returns whether it is still RUNNING.
 
-        A request that an original Spin Cycle started has no assignment, so it is STOPPED at once.
+        A request that an original Spin Cycle started has no assignment, so it is STOPPED at once. The audit
+        event is stored if nobody asked before.
 
         Raises:
             NotFoundError: The request does not exist.
         """
-        runs: bool = await self._writer.write(RequestStop(request_id, _now()))
+        runs: bool = await self._writer.write(RequestStop(request_id, _now(), _row_of(event)))
         return runs
 
     async def remove_runner(self, runner_id: str) -> None:
@@ -269,11 +278,13 @@ class Store:
         expected_state: State,
         expected_epoch: int | None = None,
         token: int | None = None,
+        event: AuditEvent | None = None,
     ) -> Assignment | None:
         """Assigns a request to a runner if the request is in the expected state, and increments its epoch.
 
         If `expected_epoch` is given, the request must still have that assignment. A RUNNING request is taken
-        over if its runner's lease has expired, or if `token` is the newest renewal of that lease.
+        over if its runner's lease has expired, or if `token` is the newest renewal of that lease. The
+        audit event is stored if the request was assigned.
 
         Returns:
             The assignment, or None if the request is not as expected.
@@ -282,7 +293,7 @@ class Store:
             NotFoundError: The request does not exist.
         """
         assignment: Assignment | None = await self._writer.write(
-            Assign(request_id, runner, expected_state, expected_epoch, _now(), token)
+            Assign(request_id, runner, expected_state, expected_epoch, _now(), token, _row_of(event))
         )
         return assignment
 
@@ -305,9 +316,9 @@ class Store:
             Finish(assignment.request_id, state, _now(), finished_jobs, epoch=assignment.epoch)
         )
 
-    async def stop_unassigned(self, request_id: str) -> bool:
-        """Stops a request if it is PENDING or SUSPENDED. Returns whether it was."""
-        stopped: bool = await self._writer.write(StopUnassigned(request_id, _now()))
+    async def stop_unassigned(self, request_id: str, event: AuditEvent | None = None) -> bool:
+        """Stops a request if it is PENDING or SUSPENDED. Returns whether it was, and its event is stored."""
+        stopped: bool = await self._writer.write(StopUnassigned(request_id, _now(), _row_of(event)))
         return stopped
 
     async def finish(self, request_id: str, state: State, finished_at: int, finished_jobs: int) -> None:
@@ -387,6 +398,21 @@ class Store:
         renewal: Renewal = await self._writer.write(RenewRunner(runner, lease, draining, token))
         return renewal
 
+    async def record_events(self, events: Sequence[AuditEvent]) -> None:
+        """Stores audit events that have no effect in the database, such as denials."""
+        await self._writer.write(RecordEvents([event_row(event) for event in events]))
+
+    async def list_audit_events(self, wanted: AuditFilter) -> EventPage:
+        """Returns a page of the audit events that match a filter, newest first.
+
+        Raises:
+            InvalidArgumentError: The filter is invalid.
+            DeadlineExceededError: The statement took too long. Reason: FIND_TOO_SLOW.
+        """
+        return await self._reader.read(
+            audit_listing.list_events, wanted, statement_limit=self._statement_limit
+        )
+
     async def ping(self) -> None:
         """Raises if the database cannot be used now. Does not wait for running reads."""
         await self._reader.ping()
@@ -396,6 +422,10 @@ async def _encoded(job_chain: JobChain) -> bytes:
     if len(job_chain.jobs) <= _FEW_JOBS:
         return encode(job_chain)
     return await asyncio.to_thread(encode, job_chain)
+
+
+def _row_of(event: AuditEvent | None) -> EventRow | None:
+    return None if event is None else event_row(event)
 
 
 def _now() -> int:
