@@ -20,6 +20,7 @@ from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.tokens import AsyncToken, CallTokens
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.request_pb2 import Request, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
@@ -159,6 +160,55 @@ class AsyncClient:
     async def running(self, request_id: str = "", *, deadline: float | None = None) -> RunningStatus:
         """Returns the running jobs and their requests. See `Client.running`."""
         return await self._call(calls.running(request_id), deadline)
+
+    async def list_audit_events(
+        self,
+        *,
+        request_id: str = "",
+        user: str = "",
+        operation: str = "",
+        outcome: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 0,
+        page_token: str = "",
+        deadline: float | None = None,
+    ) -> ListAuditEventsResponse:
+        """Returns the events of the audit log that match all filters, newest first.
+
+        A caller without an admin role must give a request that the caller may view.
+
+        Args:
+            request_id: Events about this request. Empty: all events.
+            user: Events of this user. Empty: all users.
+            operation: Events of this operation, for example "RequestManager.Create". Empty: all operations.
+            outcome: Events with this outcome: "OK", or the reason of a denial. Empty: all outcomes.
+            since: Events at or after this time. A time without a time zone is local time.
+            until: Events before this time.
+            limit: The maximum number of events, at most 1,000. 0: 100.
+            page_token: The `next_page_token` of the previous page, with the same filters. Empty: first page.
+            deadline: Seconds for this call. None: the client's deadline.
+
+        Returns:
+            The events and `next_page_token`, which is empty on the last page.
+
+        Raises:
+            FailedPreconditionError: The server does not authenticate users. Reason: AUDIT_OFF.
+            PermissionDeniedError: The caller may not see these events.
+            NotFoundError: The request does not exist, and the caller has no admin role.
+            InvalidArgumentError: A filter is malformed.
+        """
+        listed = calls.list_audit_events(
+            request_id=request_id,
+            user=user,
+            operation=operation,
+            outcome=outcome,
+            since=since,
+            until=until,
+            limit=limit,
+            page_token=page_token,
+        )
+        return await self._call(listed, deadline)
 
     async def version(self, *, deadline: float | None = None) -> str:
         """Returns the version of the server's API. See `Client.version`."""

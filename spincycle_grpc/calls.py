@@ -21,6 +21,7 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.retries import MAX_TRIES
 from spincycle_grpc.structs import from_value, to_struct, to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
@@ -154,6 +155,32 @@ def running(request_id: str) -> Call[RunningStatus]:
     """Returns the call of Running. An empty id stands for all requests."""
     chosen = _message(StatusFilter, request_id=request_id)
     return Call("Running", messages.RunningRequest(filter=chosen), lambda response: response.status)
+
+
+def list_audit_events(
+    *,
+    request_id: str,
+    user: str,
+    operation: str,
+    outcome: str,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    page_token: str,
+) -> Call[messages.ListAuditEventsResponse]:
+    """Returns the call of ListAuditEvents."""
+    chosen = _message(
+        AuditFilter,
+        request_id=request_id,
+        user=user,
+        operation=operation,
+        outcome=outcome,
+        since=_timestamp(since),
+        until=_timestamp(until),
+        limit=limit,
+        page_token=page_token,
+    )
+    return Call("ListAuditEvents", messages.ListAuditEventsRequest(filter=chosen), lambda response: response)
 
 
 def version() -> Call[str]:

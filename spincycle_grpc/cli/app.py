@@ -20,6 +20,7 @@ _COMMANDS = {
     "start": "Create and start a request. With --wait, follow it.",
     "status": "Show the state of a request.",
     "log": "Show what the jobs of a request did, with their output.",
+    "history": "Show who did what with a request.",
     "ps": "List the running jobs.",
     "stop": "Stop a request.",
     "find": "List requests that match filters.",

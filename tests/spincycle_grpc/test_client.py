@@ -33,6 +33,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "GetJobLog": lambda client: client.job_log(REQUEST_ID, "aB3x"),
     "RequestList": lambda client: client.request_list(),
     "Running": lambda client: client.running(REQUEST_ID),
+    "ListAuditEvents": lambda client: client.list_audit_events(request_id=REQUEST_ID),
     "Version": lambda client: client.version(),
 }
 NEVER_RETRIED = {"Start"}

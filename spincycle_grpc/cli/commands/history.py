@@ -1,0 +1,67 @@
+"""`spinc history`: shows who did what with a request."""
+
+from __future__ import annotations
+
+import click
+
+from spincycle_grpc.cli.output import show_json, show_table, time_text
+from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.client import Client
+from spincycle_grpc.v1.audit_pb2 import AuditEvent
+from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
+from spincycle_grpc.wire import encode
+
+_HEADINGS = ("TIME", "USER", "OPERATION", "OUTCOME", "COUNT", "FROM", "DETAIL")
+_LONGEST_DETAIL = 80
+
+
+@click.command("history")
+@click.argument("request_id", metavar="ID")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    default=1000,
+    show_default=True,
+    help="Maximum number of events: the newest ones.",
+)
+@client_options
+@pass_settings
+def command(settings: Settings, request_id: str, limit: int) -> None:
+    """Show who created, started and stopped a request, and whose calls were denied, oldest first.
+
+    The server has an audit log only if it authenticates users.
+    """
+    with settings.client() as client:
+        events = _newest(client, request_id, limit)
+    events.reverse()
+    if settings.as_json:
+        show_json(encode(ListAuditEventsResponse(events=events), "events"))
+        return
+    show_table(_HEADINGS, [_row(event) for event in events])
+
+
+def _newest(client: Client, request_id: str, limit: int) -> list[AuditEvent]:
+    events: list[AuditEvent] = []
+    token = ""
+    while True:
+        page = client.list_audit_events(
+            request_id=request_id, limit=min(limit - len(events), 1000), page_token=token
+        )
+        events.extend(page.events)
+        token = page.next_page_token
+        if not token or len(events) >= limit:
+            return events
+
+
+def _row(event: AuditEvent) -> tuple[str, ...]:
+    detail = event.detail if len(event.detail) <= _LONGEST_DETAIL else f"{event.detail[:_LONGEST_DETAIL]}..."
+    return (
+        time_text(event.occurred_at),
+        event.user,
+        event.operation,
+        event.outcome,
+        str(event.count),
+        event.peer,
+        detail,
+    )
