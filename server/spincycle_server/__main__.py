@@ -36,8 +36,8 @@ _GRPC_COMMANDS = frozenset(_SECTIONS["Servers"])
 """The commands that import gRPC. The others start faster without it."""
 
 SERVER_PACKAGES = (
-    "alembic", "cryptography", "grpc_health", "grpc_reflection", "grpc_status", "httptools", "joserfc",
-    "psycopg", "pymysql", "sqlalchemy", "starlette", "structlog", "uvicorn", "uvloop", "yaml",
+    "alembic", "cryptography", "grpc_health", "grpc_status", "httptools", "joserfc", "psycopg", "pymysql",
+    "sqlalchemy", "starlette", "structlog", "uvicorn", "uvloop", "yaml",
 )  # fmt: skip
 """The import names of the packages that the extra `server` installs."""
 

@@ -1,4 +1,4 @@
-"""The gRPC server, called over the loopback interface: errors, health, reflection and shutdown."""
+"""The gRPC server, called over the loopback interface: errors, health and shutdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
 from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, UnauthenticatedError, UnavailableError
@@ -272,26 +271,6 @@ async def test_a_client_that_watches_health_is_told_of_each_change() -> None:
         await server.set_serving(False)
         assert (await call.read()).status == NOT_SERVING
         call.cancel()
-
-
-async def test_reflection_lists_the_services_and_describes_their_methods() -> None:
-    requests = [
-        reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol=REQUEST_MANAGER.full_name),
-    ]
-    async with (
-        serving(REQUEST_MANAGER, Manager()) as (_, address),
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-        call = stub.ServerReflectionInfo(iter(requests), timeout=ANSWER)
-        listed, described = [answer async for answer in call]
-    assert {service.name for service in listed.list_services_response.service} == {
-        REQUEST_MANAGER.full_name,
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
-    assert REQUEST_MANAGER.file.serialized_pb in described.file_descriptor_response.file_descriptor_proto
 
 
 async def test_a_call_in_flight_is_answered_within_the_grace_of_a_stop() -> None:

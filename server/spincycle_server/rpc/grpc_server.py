@@ -9,7 +9,6 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
@@ -19,6 +18,7 @@ from spincycle_server.rpc.certificates import certificate_of
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.input_limits import InputLimits
 from spincycle_server.rpc.methods import Method, MethodTable
+from spincycle_server.rpc.reflection import Reflection
 from spincycle_server.rpc.request_messages import parsed, read_request
 from spincycle_server.rpc.status import status_of
 
@@ -87,9 +87,7 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [table.service.full_name for table in tables]
         if with_reflection:
-            reflection.enable_server_reflection(
-                (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-            )
+            Reflection([*self._names, health.SERVICE_NAME]).add_to(self._server)
         self.port = 0
 
     async def start(self) -> None:
