@@ -13,7 +13,7 @@ from tests.limits import PROCESS_END
 from tests.maintenance import original
 
 OUTDATED = "spincycle: the database is older than this program: run `spincycle migrate` with the same --db"
-UP_TO_DATE = "the database is up to date (revision 0003)"
+UP_TO_DATE = "the database is up to date (revision 0005)"
 
 
 def test_migrate_upgrades_the_database_of_an_original(
@@ -30,7 +30,7 @@ def test_migrate_upgrades_the_database_of_an_original(
     assert "CREATE TABLE requests" not in printed.stdout
     assert outcome(spincycle(tmp_path, "migrate", SPINCYCLE_MYSQL_DSN=dsn)) == (
         0,
-        "the database was migrated from no revision to revision 0003\n"
+        "the database was migrated from no revision to revision 0005\n"
         "5 requests of the original Spin Cycle can now be found by their args",
         "",
     )

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_server.maintenance.migrating import check_database, upgrade_database, upgrade_sql
-from spincycle_server.store import Store
-from tests.databases import OPTIONS, SharedServers, engine_of, find_binary
+from spincycle_server.store import Store, migrations
+from tests.databases import DATABASES, OPTIONS, SharedServers, engine_of, find_binary
 from tests.limits import COMMAND
 from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
-NEWEST = "0004"
+NEWEST = "0005"
 
 
 @pytest.fixture(params=KINDS)
@@ -125,6 +126,20 @@ def test_an_interrupted_upgrade_can_be_run_again(
         upgrade_database(url, OPTIONS)
         assert schema_of(url) == expected, statements[count - 1]
         assert before is None or original.rows_of(url) == before
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_database_of_an_earlier_version_gets_the_same_schema(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    earlier, fresh = (database_servers.url(kind, tmp_path) for _ in range(2))
+    engine = engine_of(earlier)
+    with engine.begin() as connection:
+        command.upgrade(migrations._config(connection), "0003")
+    engine.dispose()
+    assert upgrade_database(earlier, OPTIONS).revisions == ("0003", NEWEST)
+    upgrade_database(fresh, OPTIONS)
+    assert schema_of(earlier) == schema_of(fresh)
 
 
 def test_one_process_upgrades_while_the_others_wait(old_url: str) -> None:

@@ -42,6 +42,11 @@ MAX_AUDIT_NAME = 255
 MAX_AUDIT_DETAIL = 1000
 """The longest detail of an audit event, in characters; a longer one is truncated."""
 
+MAX_TOKEN_NAME = 100
+"""The longest name of an API token, in characters."""
+
+_HASH = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql")
+
 metadata = MetaData()
 
 requests = Table(
@@ -154,8 +159,8 @@ writers = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    Column("key_hash", LargeBinary(32).with_variant(mysql.BINARY(32), "mysql"), primary_key=True),
-    Column("body_hash", LargeBinary(32).with_variant(mysql.BINARY(32), "mysql"), nullable=False),
+    Column("key_hash", _HASH, primary_key=True),
+    Column("body_hash", _HASH, nullable=False),
     Column("request_id", Ascii(20, fixed=True), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("idempotency_keys_expires_at", "expires_at"),
@@ -182,3 +187,24 @@ audit_events = Table(
     Index("audit_events_user", "user", "occurred_at", "event_id"),
 )
 """The audit log. Rows are only added, and deleted by age."""
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("token_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("name", Ascii(MAX_TOKEN_NAME), nullable=False),
+    # The name while the token is active; null once it is revoked or another token took over its name.
+    Column("active_name", Ascii(MAX_TOKEN_NAME), nullable=True),
+    # The SHA-256 of the token.
+    Column("token_hash", _HASH, nullable=False),
+    # A JSON list.
+    Column("roles", BoundedText, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # Null if the token never expires.
+    Column("expires_at", BigInteger, nullable=True),
+    Column("revoked_at", BigInteger, nullable=True),
+    Index("api_tokens_active_name", "active_name", unique=True),
+    Index("api_tokens_hash", "token_hash", unique=True),
+    sqlite_autoincrement=True,
+)
+"""The API tokens of users. Times are in microseconds by the database's clock. Ids are never reused."""

@@ -63,26 +63,33 @@ def _present() -> Present:
 
 
 def add_table(
-    name: str, columns: Sequence[sa.Column[Any]], indexes: Mapping[str, Sequence[str]] | None = None
+    name: str,
+    columns: Sequence[sa.Column[Any]],
+    indexes: Mapping[str, Sequence[str]] | None = None,
+    unique: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Adds a table if it is missing, and its missing indexes.
 
-    An index on the same columns with another name counts as present.
+    An index on the same columns with another name counts as present. Ids that the database counts up are
+    never reused.
     """
     present = _present()
     if name not in present.columns:
-        op.create_table(name, *columns, **_MYSQL_TABLE)
+        op.create_table(name, *columns, **_MYSQL_TABLE, sqlite_autoincrement=True)
         present.columns[name] = {column.name: column.type for column in columns}
     add_indexes(name, indexes or {})
+    add_indexes(name, unique or {}, unique=True)
 
 
-def add_indexes(table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]]) -> None:
+def add_indexes(
+    table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]], *, unique: bool = False
+) -> None:
     """Adds each index, unless one with the same name or the same columns exists."""
     there = _present().indexes.setdefault(table, {})
     for index, on in indexes.items():
         columns = tuple(str(column) for column in on)
         if index not in there and columns not in there.values():
-            op.create_index(index, table, list(on))
+            op.create_index(index, table, list(on), unique=unique)
             there[index] = columns
 
 
