@@ -20,7 +20,7 @@ ALLOWED = {
     "config": {"listening"},
     "gateway": {"identity", "large_work", "listening", "rpc"},
     "graph": {"specs"},
-    "identity": {"call_threads", "specs"},
+    "identity": {"call_threads", "specs", "token_text"},
     "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc"},
     "maintenance": {"database", "store"},
     "request_manager": {
@@ -46,6 +46,7 @@ ALLOWED_MODULES = {
     "logs": set(),
     "request_ids": set(),
     "spec_files": {"specs"},
+    "token_text": set(),
 }
 """The packages and single modules of the server that each single module may import."""
 

@@ -23,6 +23,9 @@ _SECTIONS = {
         "migrate": "Create or upgrade the database schema.",
         "prune": "Delete requests that ended long ago.",
     },
+    "Access": {
+        "token": "Create, list and revoke API tokens.",
+    },
     "Request specs": {
         "lint": "Check request specs.",
         "graph": "Print the job chain of a request.",

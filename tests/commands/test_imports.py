@@ -39,7 +39,9 @@ def modules_after(directory: Path, *arguments: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", [("migrate", "--check"), ("prune", "--older-than=1h")])
+@pytest.mark.parametrize(
+    "command", [("migrate", "--check"), ("prune", "--older-than=1h"), ("token", "create", "alice")]
+)
 def test_database_commands_load_no_server(command: tuple[str, ...], tmp_path: Path) -> None:
     modules_after(tmp_path, "migrate")
     modules = modules_after(tmp_path, *command)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from spincycle_server.app.background import run_in_background
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.identity import Authentication, AuthenticationMethod, Cluster
 from spincycle_server.identity.access import AccessLists
@@ -12,12 +14,16 @@ from spincycle_server.identity.certificates import CertificateMethod
 from spincycle_server.identity.key_file import KeyFile, new_key
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.identity.plugin import PluginMethod, load_authenticator
+from spincycle_server.identity.tokens import ElsewhereTokenMethod, TokenMethod
 from spincycle_server.listening import Address, TlsFiles
 from spincycle_server.specs.model import Specs
 
+if TYPE_CHECKING:
+    from spincycle_server.store import Store  # Job Runners do not load the libraries of databases.
+
 
 async def authentication_of(
-    config: Config, cluster: Cluster, stack: contextlib.AsyncExitStack
+    config: Config, cluster: Cluster, stack: contextlib.AsyncExitStack, store: Store | None = None
 ) -> Authentication:
     """Returns the authentication that the options describe.
 
@@ -27,22 +33,36 @@ async def authentication_of(
         config: The options.
         cluster: Recognizes the other servers of the installation.
         stack: Ends the background tasks of the methods when it closes.
+        store: The database; None on a Job Runner.
 
     Raises:
         SpinCycleError: An option of a method of authentication is invalid.
     """
-    methods = [_method(name, config) for name in config.auth_methods]
+    methods = [await _method(name, config, stack, store) for name in config.auth_methods]
     if config.auth_plugin:
         methods.append(PluginMethod(load_authenticator(config.auth_plugin), config.auth_timeout))
     return Authentication(methods, cluster, admin_roles=config.auth_admin_roles)
 
 
-def _method(name: str, config: Config) -> AuthenticationMethod:
+async def _method(
+    name: str, config: Config, stack: contextlib.AsyncExitStack, store: Store | None
+) -> AuthenticationMethod:
     if name == "certificate":
         return CertificateMethod(
             config.auth_certificates_name, config.auth_certificates_roles, config.cluster_certificates
         )
+    if name == "token":
+        return await _tokens(stack, store)
     raise ConfigError(f"option auth.methods: {name} is not supported")
+
+
+async def _tokens(stack: contextlib.AsyncExitStack, store: Store | None) -> AuthenticationMethod:
+    if store is None:
+        return ElsewhereTokenMethod()
+    method = TokenMethod(store.look_at_tokens)
+    await method.look()
+    run_in_background(stack, "tokens", method.run())
+    return method
 
 
 def combined_cluster(config: Config) -> Cluster:

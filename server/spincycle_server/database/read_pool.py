@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import text
@@ -55,6 +56,21 @@ class ReadPool:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, self._read_now, read, arguments, named)
 
+    async def read_beside(
+        self,
+        read: Callable[Concatenate[Connection, _Parameters], _Answer],
+        *arguments: _Parameters.args,
+        **named: _Parameters.kwargs,
+    ) -> _Answer:
+        """Reads as `read` does, but in the thread of pings, once, and without waiting for other reads.
+
+        Raises:
+            UnavailableError: The database cannot be used now.
+            SpinCycleError: The function raised it.
+        """
+        work = partial(self._read_beside_now, read, arguments, named)
+        return await asyncio.get_running_loop().run_in_executor(self._pinger, work)
+
     async def ping(self) -> None:
         """Raises if the database cannot be used now. Does not wait for running reads."""
         await asyncio.get_running_loop().run_in_executor(self._pinger, self._ping_now)
@@ -69,6 +85,15 @@ class ReadPool:
         try:
             with self._engine.connect() as connection:
                 connection.execute(_PING)
+        except Exception as error:
+            raise translate(error) from error
+
+    def _read_beside_now(
+        self, read: Callable[..., _Answer], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> _Answer:
+        try:
+            with self._engine.connect() as connection:
+                return read(connection, *arguments, **named)
         except Exception as error:
             raise translate(error) from error
 

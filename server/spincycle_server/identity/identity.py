@@ -24,7 +24,7 @@ class Identity:
         method: The method of authentication: "token", "oidc", "certificate", "plugin", or "cluster" for
             another server of the installation. "" for a caller that was not authenticated.
         is_current: Returns whether the credential is still valid: not expired and not revoked. It costs
-            nothing, so open streams ask again and again.
+            nothing, so open streams ask again and again. It raises UnavailableError if that cannot be known.
     """
 
     caller: Caller = field(default_factory=Caller)

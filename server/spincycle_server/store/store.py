@@ -29,6 +29,7 @@ from spincycle_server.store import (
     record,
     suspended_chains,
 )
+from spincycle_server.store.api_tokens import TokensLook, TokensVersion, look_at_tokens
 from spincycle_server.store.audit import EventRow, RecordEvents, event_row
 from spincycle_server.store.audit_listing import EventPage
 from spincycle_server.store.chain_reports import ApplyReports
@@ -412,6 +413,14 @@ class Store:
         return await self._reader.read(
             audit_listing.list_events, wanted, statement_limit=self._statement_limit
         )
+
+    async def look_at_tokens(self, seen: TokensVersion | None) -> TokensLook:
+        """Returns the valid API tokens if they have changed. Does not wait for other reads.
+
+        Args:
+            seen: The version of an earlier look; None for the first look.
+        """
+        return await self._reader.read_beside(look_at_tokens, seen)
 
     async def ping(self) -> None:
         """Raises if the database cannot be used now. Does not wait for running reads."""
