@@ -41,6 +41,10 @@ async def authentication_of(
     methods = [await _method(name, config, stack, store) for name in config.auth_methods]
     if config.auth_plugin:
         methods.append(PluginMethod(load_authenticator(config.auth_plugin), config.auth_timeout))
+    if config.auth_read == "acl" and not methods:
+        raise ConfigError(
+            "option auth.read: acl needs auth.methods or auth.plugin, because unknown callers have no roles"
+        )
     return Authentication(methods, cluster, admin_roles=config.auth_admin_roles)
 
 

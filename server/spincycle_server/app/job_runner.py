@@ -88,6 +88,7 @@ async def job_runner(
     )
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
+        authentication = authentication.of_runner(admins_read=config.auth_read == "acl")
         endpoints = _endpoints(config, service, address, grpc_address, authentication)
         await endpoints.start(stack, config, certificates.server)
         info = _runner_info(config, runner_id, endpoints)

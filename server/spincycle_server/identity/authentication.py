@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from copy import copy
 
 from spincycle_grpc.errors import UnauthenticatedError
-from spincycle_server.identity.cluster import Cluster
-from spincycle_server.identity.credentials import Credentials
+from spincycle_server.identity.cluster import KEY_HEADER, Cluster
+from spincycle_server.identity.credentials import AUTHORIZATION, Credentials
 from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, CallerDeniedError, Identity
 from spincycle_server.identity.method_access import MethodAccess
 from spincycle_server.identity.permissions import SecondCheck
@@ -35,6 +36,21 @@ class Authentication:
         self._methods = tuple(methods)
         self._cluster = cluster or Cluster(is_open=True)
         self._admin_roles = frozenset(admin_roles)
+        self._admins_read = False
+        self._cluster_reads = not self._cluster.is_open
+
+    def of_runner(self, *, admins_read: bool) -> Authentication:
+        """Returns the same authentication for a Job Runner, which has no access lists.
+
+        If the cluster is open, everybody may read: a Request Manager that reads has no key.
+
+        Args:
+            admins_read: Whether reading needs an admin role, unless another server reads.
+        """
+        runners = copy(self)
+        runners._admins_read = admins_read
+        runners._cluster_reads = True
+        return runners
 
     @property
     def second_check(self) -> SecondCheck | None:
@@ -57,38 +73,41 @@ class Authentication:
             credentials: What the caller presents.
 
         Raises:
-            UnauthenticatedError: The caller is unknown.
+            UnauthenticatedError: The caller is unknown, or a header with credentials is repeated.
             PermissionDeniedError: The caller is known, but may not call this method.
             UnavailableError: The credentials cannot be checked now.
         """
         if access is MethodAccess.PUBLIC:
             return ANONYMOUS
+        if credentials.repeated:  # Even if no method reads the header, another server in between may do so.
+            credentials.header(AUTHORIZATION)
+            credentials.header(KEY_HEADER)
         if access is MethodAccess.SERVER:
             return await self._server(credentials)
         if not self._methods:
             return ANONYMOUS
+        if access is MethodAccess.READ and self._cluster_reads and self._cluster.admits(credentials):
+            return self._server_identity(credentials)
         user = await self._user(credentials)
         if user is None:
-            if (
-                access is MethodAccess.READ
-                and not self._cluster.is_open
-                and self._cluster.admits(credentials)
-            ):
-                return self._server_identity(credentials)
             raise UnauthenticatedError(self._advice(), reason="NO_CREDENTIALS")
-        if access is MethodAccess.ADMIN and self._admin_roles.isdisjoint(user.caller.roles):
-            allowed = ", ".join(sorted(self._admin_roles)) or "none: set auth.admin_roles"
+        if access is MethodAccess.ADMIN or (access is MethodAccess.READ and self._admins_read):
+            self._check_admin(user)
+        return user
+
+    def _check_admin(self, user: Identity) -> None:
+        if self._admin_roles.isdisjoint(user.caller.roles):
+            roles = ", ".join(sorted(self._admin_roles)) or "(none: set auth.admin_roles)"
             raise CallerDeniedError(
                 user,
-                f"caller {user.caller.name} may not do this: it needs an admin role ({allowed})",
+                f"caller {user.caller.name or '(unknown)'} may not do this: needs one of the roles: {roles}",
                 reason="ACCESS_DENIED",
             )
-        return user
 
     async def _server(self, credentials: Credentials) -> Identity:
         if self._cluster.admits(credentials):
             return self._server_identity(credentials)
-        user = await self._user(credentials)
+        user = await self._known_user(credentials)
         if user is not None:
             raise CallerDeniedError(
                 user, "only servers of this installation may call this method", reason="SERVERS_ONLY"
@@ -101,6 +120,12 @@ class Authentication:
 
     def _server_identity(self, credentials: Credentials) -> Identity:
         return Identity(method="cluster", is_current=lambda: self._cluster.admits(credentials))
+
+    async def _known_user(self, credentials: Credentials) -> Identity | None:
+        try:
+            return await self._user(credentials)
+        except UnauthenticatedError:
+            return None
 
     async def _user(self, credentials: Credentials) -> Identity | None:
         for method in self._methods:
