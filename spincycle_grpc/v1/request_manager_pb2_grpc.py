@@ -44,7 +44,9 @@ class RequestManagerStub:
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
     deadline. Over HTTP it is the server's option `server.call_timeout`. The
     call may still take effect.
-    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INVALID_ARGUMENT: the request is not a valid message (BAD_MESSAGE), is too
+    large (MESSAGE_TOO_LARGE), has too many values (TOO_MANY_VALUES) or nests
+    too deep (TOO_DEEP).
     - INTERNAL: the server has a defect. Its log has the details.
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
@@ -143,7 +145,9 @@ class RequestManagerServicer:
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
     deadline. Over HTTP it is the server's option `server.call_timeout`. The
     call may still take effect.
-    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INVALID_ARGUMENT: the request is not a valid message (BAD_MESSAGE), is too
+    large (MESSAGE_TOO_LARGE), has too many values (TOO_MANY_VALUES) or nests
+    too deep (TOO_DEEP).
     - INTERNAL: the server has a defect. Its log has the details.
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
@@ -439,7 +443,9 @@ class RequestManager:
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
     deadline. Over HTTP it is the server's option `server.call_timeout`. The
     call may still take effect.
-    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INVALID_ARGUMENT: the request is not a valid message (BAD_MESSAGE), is too
+    large (MESSAGE_TOO_LARGE), has too many values (TOO_MANY_VALUES) or nests
+    too deep (TOO_DEEP).
     - INTERNAL: the server has a defect. Its log has the details.
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method

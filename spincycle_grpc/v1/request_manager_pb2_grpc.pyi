@@ -45,7 +45,9 @@ class RequestManagerStub:
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
       deadline. Over HTTP it is the server's option `server.call_timeout`. The
       call may still take effect.
-    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INVALID_ARGUMENT: the request is not a valid message (BAD_MESSAGE), is too
+      large (MESSAGE_TOO_LARGE), has too many values (TOO_MANY_VALUES) or nests
+      too deep (TOO_DEEP).
     - INTERNAL: the server has a defect. Its log has the details.
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
@@ -218,7 +220,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
       deadline. Over HTTP it is the server's option `server.call_timeout`. The
       call may still take effect.
-    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INVALID_ARGUMENT: the request is not a valid message (BAD_MESSAGE), is too
+      large (MESSAGE_TOO_LARGE), has too many values (TOO_MANY_VALUES) or nests
+      too deep (TOO_DEEP).
     - INTERNAL: the server has a defect. Its log has the details.
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
@@ -387,7 +391,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
     - DEADLINE_EXCEEDED: the deadline passed. Over gRPC the caller sets the
       deadline. Over HTTP it is the server's option `server.call_timeout`. The
       call may still take effect.
-    - INVALID_ARGUMENT with BAD_MESSAGE: the request is not a valid message.
+    - INVALID_ARGUMENT: the request is not a valid message (BAD_MESSAGE), is too
+      large (MESSAGE_TOO_LARGE), has too many values (TOO_MANY_VALUES) or nests
+      too deep (TOO_DEEP).
     - INTERNAL: the server has a defect. Its log has the details.
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method

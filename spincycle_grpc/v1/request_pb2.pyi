@@ -273,8 +273,8 @@ class RequestFilter(_message.Message):
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Requests with all of these args, each as `name=value`. A string arg matches
-        by its text, any other arg by its JSON.
+        """Requests with all of these args, at most 50, each as `name=value`. A string
+        arg matches by its text, any other arg by its JSON.
         """
 
     def __init__(

@@ -105,7 +105,9 @@ class ReportRequest(_message.Message):
 
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]:
-        """All job chains that the runner holds. Ignored unless `holds_all` is set."""
+        """All job chains that the runner holds, at most 100,000. Ignored unless
+        `holds_all` is set.
+        """
 
     def __init__(
         self,

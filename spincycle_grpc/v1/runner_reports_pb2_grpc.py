@@ -94,7 +94,9 @@ class RunnerReportsServicer:
         Fails with:
 
         - INVALID_ARGUMENT: the first message does not identify the runner
-        (RUNNER_UNKNOWN).
+        (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+        - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
+        - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
         - FAILED_PRECONDITION: the runner has opened a newer stream
         (STREAM_SUPERSEDED).
         """

@@ -54,7 +54,9 @@ class RunnerReportsStub:
     Fails with:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
-      (RUNNER_UNKNOWN).
+      (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+    - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
+    - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
     - FAILED_PRECONDITION: the runner has opened a newer stream
       (STREAM_SUPERSEDED).
     """
@@ -130,7 +132,9 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
     Fails with:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
-      (RUNNER_UNKNOWN).
+      (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+    - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
+    - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
     - FAILED_PRECONDITION: the runner has opened a newer stream
       (STREAM_SUPERSEDED).
     """
@@ -209,7 +213,9 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
 
         - INVALID_ARGUMENT: the first message does not identify the runner
-          (RUNNER_UNKNOWN).
+          (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+        - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
+        - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
         - FAILED_PRECONDITION: the runner has opened a newer stream
           (STREAM_SUPERSEDED).
         """

@@ -21,11 +21,12 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ReportRequest,
     RunnerInfo,
 )
+from spincycle_server.config.values import MAX_CHAINS
 from spincycle_server.request_manager import recovery as recovery_module
 from spincycle_server.request_manager import runner_stream as runner_stream_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.request_stopper import RequestStopper
-from spincycle_server.request_manager.runner_stream import RunnerStream
+from spincycle_server.request_manager.runner_stream import MAX_HELD, RunnerStream
 from spincycle_server.store import Store
 from tests.request_manager.doubles import Clock, WillingRunners, deliveries_end, make_dispatcher, state_of
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_log_entry, a_report, create
@@ -91,6 +92,19 @@ async def test_a_first_message_that_does_not_identify_the_runner_is_refused(
         await manager.stream().receive(message)
     assert caught.value.reason == "RUNNER_UNKNOWN"
     assert manager.runners.get("r2") is None
+
+
+async def test_a_message_that_lists_too_many_chains_is_refused(manager: Manager) -> None:
+    stream = await manager.opened()
+    held = [Assignment(request_id="r", epoch=epoch) for epoch in range(MAX_HELD)]
+    await stream.receive(holding(2, *held))
+    with pytest.raises(InvalidArgumentError) as caught:
+        await stream.receive(holding(3, *held, Assignment()))
+    assert caught.value.reason == "TOO_MANY_CHAINS"
+
+
+def test_a_runner_can_report_all_chains_that_it_may_hold() -> None:
+    assert MAX_CHAINS == MAX_HELD
 
 
 async def test_the_first_message_makes_a_runner_live(manager: Manager) -> None:

@@ -243,6 +243,7 @@ def test_found_requests_have_all_fields_except_args_and_chains(filled: Connectio
         RequestFilter(args=["host"]),
         RequestFilter(args=["=db1"]),
         RequestFilter(args=["host=db1", ""]),
+        RequestFilter(args=["host=db1"] * (finding.MAX_ARGS + 1)),
         RequestFilter(since=Timestamp(seconds=2**60)),
         RequestFilter(until=Timestamp(seconds=-(2**60))),
         RequestFilter(since=Timestamp(nanos=-1)),

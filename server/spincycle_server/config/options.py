@@ -13,6 +13,7 @@ from typing import Any
 from spincycle_server.config.addresses import grpc_address_of, mask_secrets, url_of_go_dsn
 from spincycle_server.config.secret_files import secret_of
 from spincycle_server.config.values import (
+    parse_chain_count,
     parse_count,
     parse_one_of,
     parse_optional_address,
@@ -143,7 +144,7 @@ class Config:
     job_runner_grpc: Address | None = _option("job_runner.grpc", "", parse_optional_address)
     job_runner_advertise: str = _option("job_runner.advertise", "")
     job_runner_max_threads: int = _option("job_runner.max_threads", "64", parse_count)
-    job_runner_max_chains: int = _option("job_runner.max_chains", "10000", parse_count)
+    job_runner_max_chains: int = _option("job_runner.max_chains", "10000", parse_chain_count)
     job_runner_max_jobs: int = _option("job_runner.max_jobs", "200000", parse_count)
     job_runner_max_output: int = _option("job_runner.max_output", "1MiB", parse_output_size)
     job_runner_stop_timeout: float = _option("job_runner.stop_timeout", "10s", parse_seconds)

@@ -18,6 +18,9 @@ _SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 MAX_OUTPUT = 4 * 1024 * 1024
 """The maximum of `job_runner.max_output`, which limits stdout and stderr separately, in bytes."""
 
+MAX_CHAINS = 100_000
+"""The maximum of `job_runner.max_chains`. Request Managers refuse a runner that reports more."""
+
 
 def parse_optional_address(text: str) -> Address | None:
     """Returns an address; None for an empty text."""
@@ -34,6 +37,14 @@ def parse_count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ValueError("must be a whole number, at least 1")
     return int(text)
+
+
+def parse_chain_count(text: str) -> int:
+    """Returns a number of job chains that a runner can report."""
+    count = parse_count(text)
+    if count > MAX_CHAINS:
+        raise ValueError(f"must be at most {MAX_CHAINS}, because a runner reports all of its chains at once")
+    return count
 
 
 def parse_size(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     SuspendRequest,
     SuspendResponse,
 )
+from spincycle_server.request_manager.report_streams import ReportStreams
 from spincycle_server.request_manager.runner_stream import RunnerStream
 from spincycle_server.store.schema import JOB_ID, MAX_TRY, MAX_TYPE
 
@@ -60,40 +60,20 @@ class RunnerReportsService:
         self._dispatcher = dispatcher
         self._stopper = stopper
         self._lease = lease
-        self._ending = False
-        self._reading: set[asyncio.Task[ReportRequest | None]] = set()
+        self._streams = ReportStreams()
 
     def end_streams(self) -> None:
         """Ends all streams, because the server shuts down. Received messages are stored first."""
-        self._ending = True
-        for reading in self._reading:
-            reading.cancel()
+        self._streams.end()
 
     async def Report(  # noqa: N802 (the contract's name, as below)
         self, requests: AsyncIterator[ReportRequest], context: CallContext
     ) -> AsyncIterator[ReportResponse]:
         """Stores the reports of one runner for as long as its stream lasts."""
         stream = RunnerStream(self._store, self._runners, self._dispatcher, self._stopper, lease=self._lease)
-        async for message in self._messages(requests):
+        async for message in self._streams.messages(requests):
             yield await stream.receive(message)
             stream.acknowledged(message)
-
-    async def _messages(self, requests: AsyncIterator[ReportRequest]) -> AsyncIterator[ReportRequest]:
-        """Yields a runner's messages until it ends the stream or `end_streams` does."""
-        while not self._ending:
-            reading = asyncio.ensure_future(_next(requests))
-            self._reading.add(reading)
-            try:
-                message = await reading
-            except asyncio.CancelledError:
-                if not self._ending:
-                    raise
-                return
-            finally:
-                self._reading.discard(reading)
-            if message is None:
-                return
-            yield message
 
     async def Finish(self, request: FinishRequest, context: CallContext) -> FinishResponse:  # noqa: N802
         """Sets the final state of a RUNNING request."""
@@ -153,10 +133,6 @@ class RunnerReportsService:
         entry.request_id = request.request_id
         _check_entry(entry)
         return RecordLogResponse(entry=await self._store.record_log(entry))
-
-
-async def _next(requests: AsyncIterator[ReportRequest]) -> ReportRequest | None:
-    return await anext(requests, None)
 
 
 def _check_count(finished_jobs: int, request_id: str) -> None:

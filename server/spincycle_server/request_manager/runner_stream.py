@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
+MAX_HELD = 100_000
+"""The maximum number of job chains that a runner may hold, and so may list in a message."""
+
 
 class RunnerStream:
     """Handles the messages of one runner, one at a time and in order.
@@ -65,9 +68,15 @@ class RunnerStream:
         """Commits a message's reports. Returns its acknowledgement, with the time that is left of the lease.
 
         Raises:
-            InvalidArgumentError: The first message does not identify the runner. Reason: RUNNER_UNKNOWN.
+            InvalidArgumentError: The first message does not identify the runner, or a message lists too
+                many chains. Reasons: RUNNER_UNKNOWN, TOO_MANY_CHAINS.
             FailedPreconditionError: The runner reports on a newer stream. Reason: STREAM_SUPERSEDED.
         """
+        if len(message.held) > MAX_HELD:
+            raise InvalidArgumentError(
+                f"the message lists {len(message.held)} job chains: a runner may hold at most {MAX_HELD}",
+                reason="TOO_MANY_CHAINS",
+            )
         runner = self._identify(message)
         received_at = time.monotonic()
         if not message.HasField("runner"):

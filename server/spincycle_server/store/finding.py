@@ -36,6 +36,9 @@ FEW = 100
 MAX_SCANNED_TYPES = 8
 """If a caller may see more types than this, they are not read one by one through the index of types."""
 
+MAX_ARGS = 50
+"""The maximum number of args in a filter. Each needs at least one more query."""
+
 _ALL_STATES = tuple(State)
 _BY_STATE = frozenset({"requests_type", "requests_user", "state"})
 _POSITION = (requests.c.created_at, requests.c.request_id)
@@ -62,7 +65,8 @@ def find_requests(
         is_given_up: Returns whether the caller has stopped waiting. It is called before each block.
 
     Raises:
-        InvalidArgumentError: An arg of the filter is not of the form name=value, or a time is invalid.
+        InvalidArgumentError: An arg of the filter is not of the form name=value, there are too many args, or
+            a time is invalid.
         DeadlineExceededError: A statement took too long. Reason: FIND_TOO_SLOW.
         CallCancelledError: The caller has stopped waiting.
     """
@@ -116,6 +120,10 @@ class Finding:
     hidden_types: Collection[str] = ()
 
     def __post_init__(self) -> None:
+        if len(self.wanted.args) > MAX_ARGS:
+            raise InvalidArgumentError(
+                f"invalid 'arg' parameter: at most {MAX_ARGS} are allowed", reason="BAD_FILTER"
+            )
         self._args = [_name_and_value(arg) for arg in self.wanted.args]
         self._since = _time(self.wanted, "since")
         self._until = _time(self.wanted, "until")
