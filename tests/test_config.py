@@ -171,13 +171,31 @@ def test_the_file_of_a_secret_must_have_one_line(tmp_path: Path, content: bytes)
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_secret_and_its_file_exclude_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "variable"), [("database.url", "DATABASE_URL"), ("mysql.dsn", "MYSQL_DSN")]
+)
+def test_one_source_cannot_set_a_secret_and_its_file(option: str, variable: str, tmp_path: Path) -> None:
     secret = write(tmp_path / "secret", "mysql://u:s3cret@h/d")
-    config = load_config(
-        environment={"SPINCYCLE_DATABASE_URL_FILE": secret}, overrides={"database.url": "sqlite:///x.db"}
-    )
-    with pytest.raises(ConfigError, match=r"option database.url_file: database.url is set too"):
-        config.store_url()
+    both = {f"SPINCYCLE_{variable}": "mysql://u:s3cret@h/e", f"SPINCYCLE_{variable}_FILE": secret}
+    with pytest.raises(ConfigError, match=rf"option {option}_file: {option} is set too") as raised:
+        load_config(environment=both).store_url()
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_later_source_overrides_a_secret_in_either_form(tmp_path: Path) -> None:
+    secret = write(tmp_path / "secret", "mysql://from-file")
+    in_file = write(tmp_path / "c.yaml", f"database: {{url_file: {secret}}}\n")
+    assert load_config(in_file, environment={}).store_url() == "mysql://from-file"
+    in_environment = {"SPINCYCLE_DATABASE_URL": "mysql://from-environment"}
+    assert load_config(in_file, environment=in_environment).store_url() == "mysql://from-environment"
+    in_environment = {"SPINCYCLE_DATABASE_URL_FILE": secret}
+    in_file = write(tmp_path / "c.yaml", "database: {url: mysql://other}\n")
+    assert load_config(in_file, environment=in_environment).store_url() == "mysql://from-file"
+    on_command_line = {"database.url": "mysql://from-command-line"}
+    config = load_config(in_file, environment=in_environment, overrides=on_command_line)
+    assert config.store_url() == "mysql://from-command-line"
+    config = load_config(in_file, environment=in_environment, overrides={"database.url": None})
+    assert config.store_url() == "mysql://from-file"
 
 
 def test_grpc_addresses_are_derived_from_urls() -> None:

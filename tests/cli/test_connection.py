@@ -91,7 +91,7 @@ def test_a_profile_has_the_token_itself(manager: FakeManager, address: str) -> N
     private(profiles_file(), f"[prod]\naddr = '{address}'\ntoken = '{TOKEN}'\ndeadline = 7.0\n")
     assert spinc("--profile=prod").exit_code == 0
     assert manager.authorizations == [[f"Bearer {TOKEN}"]]
-    assert 0 < manager.asked[0].time_remaining <= 7
+    assert 0 < manager.asked[0].time_remaining < 8
 
 
 def test_tls_can_come_from_each_source(
@@ -106,8 +106,29 @@ def test_tls_can_come_from_each_source(
     assert spinc("version", f"--addr={tls_address}", SPINC_CA=str(ca_file)).exit_code == 0
     assert manager.authorizations == [[f"Bearer {TOKEN}"], [], []]
     # Without --ca, the CA of the server is not a public one.
-    refused = spinc("version", f"--addr={tls_address}", "--tls", "--deadline=2")
+    refused = spinc("version", f"--addr={tls_address}", "--tls")
     assert refused.exit_code == 4
+
+
+def test_a_client_certificate_identifies_the_user(
+    manager: FakeManager, authority: trustme.CA, ca_file: Path, tmp_path: Path
+) -> None:
+    own, ann = authority.issue_cert("127.0.0.1"), authority.issue_cert("ann@example.com")
+    chain = b"".join(pem.bytes() for pem in own.cert_chain_pems)
+    cert, key = tmp_path / "ann.pem", tmp_path / "ann.key"
+    cert.write_bytes(b"".join(pem.bytes() for pem in ann.cert_chain_pems))
+    key.write_bytes(ann.private_key_pem.bytes())
+    required = grpc.ssl_server_credentials(
+        [(own.private_key_pem.bytes(), chain)], authority.cert_pem.bytes(), require_client_auth=True
+    )
+    with serving(manager, required) as address:
+        options = (f"--addr={address}", f"--ca={ca_file}", "version")
+        assert spinc(*options, f"--cert={cert}", f"--key={key}").exit_code == 0
+        assert spinc(*options, SPINC_CERT=str(cert), SPINC_KEY=str(key)).exit_code == 0
+        private(profiles_file(), f"[ann]\ncert = '{cert}'\nkey = '{key}'\n")
+        assert spinc(*options, "--profile=ann").exit_code == 0
+        assert spinc(*options).exit_code == 4
+    assert len(manager.asked) == 3
 
 
 def test_a_client_certificate_needs_its_key(tmp_path: Path, ca_file: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_files_identify_both_sides(files: Files, address: str) -> None:
     with Client(address, credentials=tls_credentials(files.ca, str(files.cert), files.key)) as client:
         assert client.version() == "1.0.12"
     with (
-        Client(address, credentials=tls_credentials(files.ca), deadline=3) as stranger,
+        Client(address, credentials=tls_credentials(files.ca)) as stranger,
         pytest.raises(errors.UnavailableError),
     ):
         stranger.version()
@@ -61,7 +61,7 @@ def test_the_files_identify_both_sides(files: Files, address: str) -> None:
 
 def test_without_a_ca_only_public_cas_count(files: Files, address: str) -> None:
     with (
-        Client(address, credentials=tls_credentials(cert=files.cert, key=files.key), deadline=3) as client,
+        Client(address, credentials=tls_credentials(cert=files.cert, key=files.key)) as client,
         pytest.raises(errors.UnavailableError),
     ):
         client.version()

@@ -75,12 +75,20 @@ def load_config(
     """
     environment = os.environ if environment is None else environment
     options: dict[str, Field[Any]] = {option.metadata["key"]: option for option in fields(Config)}
-    given = {
-        **_from_file(_file_to_read(file, environment), options),
-        **_from_environment(environment, options),
-        **{key: (text, "command line") for key, text in (overrides or {}).items() if text is not None},
-    }
+    given: dict[str, tuple[str, str]] = {}
+    for later in (
+        _from_file(_file_to_read(file, environment), options),
+        _from_environment(environment, options),
+        {key: (text, "command line") for key, text in (overrides or {}).items() if text is not None},
+    ):
+        overridden = [_other_form(key) for key in later if _other_form(key) not in later]
+        given = {key: value for key, value in given.items() if key not in overridden} | later
     return Config(**{options[key].name: _parsed(options[key], *value) for key, value in given.items()})
+
+
+def _other_form(key: str) -> str:
+    """Returns the option that names the file of an option's value, or the other way round."""
+    return key.removesuffix("_file") if key.endswith("_file") else f"{key}_file"
 
 
 def forget_environment() -> None:
