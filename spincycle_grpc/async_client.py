@@ -16,7 +16,8 @@ from spincycle_grpc import calls
 from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.errors import CallCancelledError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
-from spincycle_grpc.rpc_errors import error_from_rpc
+from spincycle_grpc.rpc_errors import explained_async_error
+from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import AsyncToken, CallTokens
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
@@ -58,6 +59,7 @@ class AsyncClient:
         token: AsyncToken | None = None,
     ) -> None:
         self._deadline = checked_deadline(deadline)
+        self._client_tls = ClientTls(None if channel is not None else credentials is not None)
         self._tokens = CallTokens(token, address, is_plain_text=credentials is None and channel is None)
         self._address = address
         self._credentials = credentials
@@ -254,7 +256,9 @@ class AsyncClient:
                 wait = tries.wait_after(error)
                 if wait is None:
                     self._check_open()
-                    raise self._tokens.error_of(error) or error_from_rpc(error, self._address) from error
+                    raise self._tokens.error_of(error) or await explained_async_error(
+                        error, self._address, self._client_tls
+                    ) from error
             except grpc.aio.UsageError as error:
                 raise self._tokens.error_of(error) or error from error
             except asyncio.CancelledError:

@@ -15,7 +15,8 @@ from spincycle_grpc import calls
 from spincycle_grpc.channels import open_channel
 from spincycle_grpc.errors import CallCancelledError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
-from spincycle_grpc.rpc_errors import error_from_rpc
+from spincycle_grpc.rpc_errors import explained_error
+from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import CallTokens, Token, check_is_synchronous
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
@@ -69,6 +70,7 @@ class Client:
     ) -> None:
         check_is_synchronous(token)
         self._deadline = checked_deadline(deadline)
+        self._client_tls = ClientTls(None if channel is not None else credentials is not None)
         self._tokens = CallTokens(token, address, is_plain_text=credentials is None and channel is None)
         self._address = address
         self._closed = threading.Event()
@@ -360,7 +362,9 @@ class Client:
                 wait = tries.wait_after(error)
                 if wait is None:
                     self._check_open()
-                    raise self._tokens.error_of(error) or error_from_rpc(error, self._address) from error
+                    raise self._tokens.error_of(error) or explained_error(
+                        error, self._address, self._client_tls
+                    ) from error
             except ValueError:  # gRPC raises it if the channel is closed.
                 self._check_open()
                 raise

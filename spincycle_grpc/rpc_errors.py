@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import grpc
@@ -9,7 +10,11 @@ from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
-from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status
+from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status, UnavailableError
+from spincycle_grpc.tls_errors import ClientTls, closed_while_connecting, probed_error, tls_error
+
+TLS_FAILED = "TLS_FAILED"
+"""The reason of an error that says what is wrong with TLS."""
 
 REQUEST_ID_KEY = "requestId"
 """The metadata key in an ErrorInfo that holds the id of the request that an error is about."""
@@ -17,7 +22,33 @@ REQUEST_ID_KEY = "requestId"
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
-def error_from_rpc(error: grpc.RpcError, address: str) -> SpinCycleError:
+def explained_error(error: grpc.RpcError, address: str, client: ClientTls) -> SpinCycleError:
+    """Returns the error for a failed call, as `error_from_rpc` does, and finds out what is wrong with TLS.
+
+    If the server closed the connection while it opened, this opens another one. It blocks for a few seconds
+    then, at most three times `tls_errors.PROBE_TIMEOUT`.
+    """
+    if _needs_probe(error) and (message := probed_error(address, client)):
+        return UnavailableError(message, reason=TLS_FAILED)
+    return error_from_rpc(error, address, client)
+
+
+async def explained_async_error(error: grpc.RpcError, address: str, client: ClientTls) -> SpinCycleError:
+    """Returns the error as `explained_error` does, without blocking the event loop."""
+    if _needs_probe(error) and (message := await asyncio.to_thread(probed_error, address, client)):
+        return UnavailableError(message, reason=TLS_FAILED)
+    return error_from_rpc(error, address, client)
+
+
+def _needs_probe(error: grpc.RpcError) -> bool:
+    return error.code() is grpc.StatusCode.UNAVAILABLE and closed_while_connecting(error.details() or "")
+
+
+def error_from_rpc(
+    error: grpc.RpcError,
+    address: str,
+    client: ClientTls = ClientTls(),  # noqa: B008 (it is frozen)
+) -> SpinCycleError:
     """Returns the error of this package for a failed call.
 
     Errors of a Spin Cycle server keep their message, reason and request id. Errors of gRPC itself get
@@ -26,6 +57,7 @@ def error_from_rpc(error: grpc.RpcError, address: str) -> SpinCycleError:
     Args:
         error: The exception that the call raised.
         address: host:port of the server, for the message.
+        client: How the client connects, for the message.
     """
     code: grpc.StatusCode = error.code()
     status = Status.from_grpc_code(code.value[0])
@@ -36,6 +68,8 @@ def error_from_rpc(error: grpc.RpcError, address: str) -> SpinCycleError:
             reason=info.reason,
             request_id=info.metadata.get(REQUEST_ID_KEY, ""),
         )
+    if status is Status.UNAVAILABLE and (message := tls_error(error.details() or "", address, client)):
+        return UnavailableError(message, reason=TLS_FAILED)
     return ERROR_CLASSES[status](_message(status, error.details() or "", address))
 
 

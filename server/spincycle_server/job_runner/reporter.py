@@ -21,7 +21,8 @@ import structlog
 
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.channels import open_async_channel
-from spincycle_grpc.rpc_errors import error_from_rpc
+from spincycle_grpc.rpc_errors import explained_async_error
+from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
 from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
 
@@ -120,7 +121,8 @@ class Reporter:
                 logger.info("reconnecting with new certificates", request_manager=address)
                 continue
             except grpc.aio.AioRpcError as error:
-                reason = str(error_from_rpc(error, address))
+                client = ClientTls(self._credentials() is not None, "rm_client.tls")
+                reason = str(await explained_async_error(error, address, client))
             except TimeoutError:
                 reason = f"no answer in {self._answer_timeout:g} s"
             except ConnectionResetError as error:

@@ -16,7 +16,8 @@ import structlog
 
 from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
-from spincycle_grpc.rpc_errors import error_from_rpc
+from spincycle_grpc.rpc_errors import explained_async_error
+from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import (
     RunningJobsRequest,
@@ -226,7 +227,8 @@ class Runners:
         try:
             return await call(self._calls_to(runner.grpc_address))
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, runner.grpc_address) from error
+            client = ClientTls(self._credentials() is not None, "jr_client.tls")
+            raise await explained_async_error(error, runner.grpc_address, client) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
