@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,8 +96,9 @@ class Manager:
         await self.runners.refresh()
 
 
-@pytest.fixture
-async def manager(store: Store) -> AsyncIterator[Manager]:
+@contextlib.asynccontextmanager
+async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Manager]:
+    """Runs a Request Manager that asks for these permissions."""
     runners = WillingRunners(store)
     dispatcher = await make_dispatcher(store, runners, max_waiting=2)
     audit = AuditLog(store, is_on=True, admin_roles=("boss",))
@@ -106,13 +108,19 @@ async def manager(store: Store) -> AsyncIterator[Manager]:
         dispatcher=dispatcher,
         stopper=RequestStopper(store, runners, dispatcher),
         runners=runners,
-        permissions=Permissions(AccessLists(SPECS)),
+        permissions=permissions,
         request_ids=RequestIdGenerator(),
         audit=audit,
     )
     yield Manager(service, store, runners, dispatcher)
     await dispatcher.close()
     await runners.close()
+
+
+@pytest.fixture
+async def manager(store: Store) -> AsyncIterator[Manager]:
+    async with managing(store, Permissions(AccessLists(SPECS))) as manager:
+        yield manager
 
 
 async def test_a_created_request_is_answered_pending_and_runs(manager: Manager) -> None:
