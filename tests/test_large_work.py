@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from spincycle_grpc.errors import ResourceExhaustedError
-from spincycle_server.large_work import MAX_WAITING, run_large
+from spincycle_server.large_work import LARGE, MAX_WAITING, check_large_room, run_large, run_sized
 from tests.limits import STEP
 
 
@@ -19,19 +19,19 @@ async def test_all_calls_share_one_thread_which_is_not_that_of_the_event_loop() 
     assert threading.get_ident() not in threads
 
 
-async def test_calls_beyond_the_limit_are_refused_until_others_end() -> None:
+async def test_there_is_no_room_while_too_many_calls_wait() -> None:
     may_end = threading.Event()
     async with asyncio.timeout(STEP):
         calls = [asyncio.create_task(run_large(may_end.wait)) for _ in range(MAX_WAITING + 1)]
         await asyncio.sleep(0)
         try:
             with pytest.raises(ResourceExhaustedError) as caught:
-                await run_large(int)
+                check_large_room()
         finally:
             may_end.set()
         assert caught.value.reason == "TOO_MANY_LARGE_MESSAGES"
         assert all(await asyncio.gather(*calls))
-        assert await run_large(int, "7") == 7
+        check_large_room()
 
 
 async def test_a_call_whose_caller_is_gone_before_it_starts_is_not_made() -> None:
@@ -46,6 +46,11 @@ async def test_a_call_whose_caller_is_gone_before_it_starts_is_not_made() -> Non
         await first
         await run_large(int)
     assert not made.is_set()
+
+
+async def test_only_work_on_large_messages_runs_in_the_thread() -> None:
+    assert await run_sized(LARGE, threading.get_ident) == threading.get_ident()
+    assert await run_sized(LARGE + 1, threading.get_ident) == await run_large(threading.get_ident)
 
 
 async def test_an_error_reaches_the_caller() -> None:

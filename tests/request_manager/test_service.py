@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.state import State
-from spincycle_grpc.structs import to_struct
+from spincycle_grpc.structs import from_struct, to_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
@@ -32,6 +33,7 @@ from spincycle_server.identity import Identity
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.request_ids import RequestIdGenerator
+from spincycle_server.request_manager import service as service_module
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -40,6 +42,8 @@ from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import CallContext
 from spincycle_server.specs.model import AclSpec
 from spincycle_server.store import Store
+from spincycle_server.store import store as store_module
+from spincycle_server.store.creation import creation_of
 from tests.graph.models import NOWHERE, node, sequence, specs
 from tests.request_manager.doubles import WillingRunners, deliveries_end, make_dispatcher, state_of
 from tests.store.samples import RUNNER, a_log_entry
@@ -376,3 +380,25 @@ async def test_only_administrators_list_events_of_all_requests(manager: Manager)
     with pytest.raises(NotFoundError):
         await history_of(manager, UNKNOWN)
     assert await history_of(manager, UNKNOWN, calls_as("owl", "boss")) == []
+
+
+@pytest.mark.parametrize("count", [10, 20_000])
+async def test_large_args_are_converted_and_stored_off_the_event_loop(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    threads: dict[str, int] = {}
+
+    def noting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **named: Any) -> Any:
+            threads[name] = threading.get_ident()
+            return function(*args, **named)
+
+        return noted
+
+    monkeypatch.setattr(service_module, "from_struct", noting("convert", from_struct))
+    monkeypatch.setattr(store_module, "creation_of", noting("store", creation_of))
+    builder = manager.service._build_pool._builder
+    monkeypatch.setattr(builder, "build", noting("build", builder.build))
+    await manager.create(host=["x"] * count)
+    are_here = {name: thread == threading.get_ident() for name, thread in threads.items()}
+    assert are_here == dict.fromkeys(("convert", "build", "store"), count == 10)

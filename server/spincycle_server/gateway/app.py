@@ -32,6 +32,7 @@ from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
 from spincycle_server.gateway.routes import Route, Router, routes_of
 from spincycle_server.identity import Credentials
+from spincycle_server.large_work import run_sized
 from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable
 
 logger = structlog.get_logger(__name__)
@@ -148,7 +149,8 @@ class GatewayApp:
 
         context = CallContext(transport="http", credentials=credentials, is_throttled=True)
         try:
-            return response_answer(route, await self._call(route, read, context))
+            response = await self._call(route, read, context)
+            return await run_sized(response.ByteSize(), response_answer, route, response)
         except PermissionDeniedError as error:
             return error_answer(error, self._error_format, route.denied_status)
 

@@ -14,7 +14,7 @@ from spincycle_server.gateway.answers import CLOSE
 from spincycle_server.gateway.content_coding import decoded
 from spincycle_server.gateway.errors import HttpError
 from spincycle_server.gateway.json_counting import check_json
-from spincycle_server.large_work import LARGE, run_large
+from spincycle_server.large_work import LARGE, check_large_room, run_sized
 from spincycle_server.rpc import InputLimits
 from spincycle_server.rpc.body_budget import BodyShare
 
@@ -82,10 +82,10 @@ class RequestBodies:
             with self._budget.share() as share:
                 data = await self._whole_body(metadata, receive, share)
                 if len(data) > LARGE:
+                    check_large_room()
                     share.hold(max(share.size, len(data)))
-                    await run_large(_parse, request, data, field, max_values)
-                elif data:
-                    _parse(request, data, field, max_values)
+                if data:
+                    await run_sized(len(data), _parse, request, data, field, max_values)
         except ResourceExhaustedError as error:
             self._on_refused(error)
             raise

@@ -69,9 +69,15 @@ class BuildPool:
         self.request_specs: Sequence[RequestSpec] = request_specs(specs)
 
     async def build(
-        self, request_type: str, given_args: Mapping[str, object], request_id: str
+        self, request_type: str, given_args: Mapping[str, object], request_id: str, *, is_large: bool = False
     ) -> BuiltRequest:
         """Builds the job chain of a request.
+
+        Args:
+            request_type: The name of the request spec.
+            given_args: The caller's args.
+            request_id: The id of the request; "" if there is no request.
+            is_large: Whether the args are large, so that even a chain of a few built-in jobs takes long.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid.
@@ -84,7 +90,7 @@ class BuildPool:
                 f"the limit of {MAX_WAITING} requests that wait to be built is reached: try again later",
                 reason="TOO_MANY_BUILDS",
             )
-        if request_type in self._nonblocking:
+        if request_type in self._nonblocking and not is_large:
             return self._builder.build(request_type, given_args, request_id)
         monitor = BuildMonitor(time.monotonic)
         self._unfinished += 1

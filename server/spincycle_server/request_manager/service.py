@@ -16,6 +16,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.identity.access import LOG, START, STOP, VIEW
+from spincycle_server.large_work import LARGE, run_sized
 from spincycle_server.request_manager.idempotency import as_created, key_of
 from spincycle_server.store import CreatedBeforeError
 
@@ -74,15 +75,18 @@ class RequestManagerService:
         """Creates a request and starts it, or returns the request that was created with the same key."""
         _require_type(request.type)
         self._permissions.check_type(context.caller, START, request.type)
-        args = from_struct(request.args)
+        size = request.ByteSize()
+        args = await run_sized(size, from_struct, request.args)
         await self._check_args(context, request.type, args)
-        key = key_of(request, args, context.caller.name)
+        key = await run_sized(size, key_of, request, args, context.caller.name)
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
             return await self._created_before(earlier)
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
-        built = await self._build_pool.build(request.type, args, request_id)
-        created = Request(
+        built = await self._build_pool.build(request.type, args, request_id, is_large=size > LARGE)
+        created = await run_sized(
+            size,
+            Request,
             id=request_id,
             type=request.type,
             state=state_pb2.STATE_PENDING,
@@ -124,10 +128,13 @@ class RequestManagerService:
         """Builds the chain that a request would get. Stores nothing."""
         _require_type(request.type)
         self._permissions.check_type(context.caller, START, request.type)
-        args = from_struct(request.args)
+        size = request.ByteSize()
+        args = await run_sized(size, from_struct, request.args)
         await self._check_args(context, request.type, args)
-        built = await self._build_pool.build(request.type, args, "")
-        planned = Request(
+        built = await self._build_pool.build(request.type, args, "", is_large=size > LARGE)
+        planned = await run_sized(
+            size,
+            Request,
             type=request.type,
             state=state_pb2.STATE_PENDING,
             user=context.caller.name,

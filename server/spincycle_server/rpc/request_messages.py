@@ -8,7 +8,7 @@ from google.api import annotations_pb2
 from google.protobuf.message import DecodeError, Message
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_server.large_work import LARGE, run_large
+from spincycle_server.large_work import LARGE, check_large_room, run_large
 from spincycle_server.rpc.input_limits import InputLimits
 from spincycle_server.rpc.message_counting import check_message
 from spincycle_server.rpc.methods import Method
@@ -42,6 +42,7 @@ async def read_request(method: Method, data: bytes, limits: InputLimits) -> Mess
         )
     if len(data) <= LARGE:
         return _checked(method.request_type, data, limits.max_values)
+    check_large_room()
     with limits.bodies.share() as share:
         share.hold(len(data))
         return await run_large(_checked, method.request_type, data, limits.max_values)

@@ -11,6 +11,7 @@ from sqlalchemy import insert
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.wire import encode
@@ -75,7 +76,7 @@ class CreateRequest(Write):
 def creation_of(
     request: Request,
     create_request: request_manager_pb2.CreateRequest,
-    job_chain: bytes,
+    job_chain: JobChain,
     runner: RunnerInfo | None,
     key: IdempotencyKey | None,
     *,
@@ -87,7 +88,7 @@ def creation_of(
     Args:
         request: The request, PENDING.
         create_request: The message that asked for it.
-        job_chain: The JSON of its chain.
+        job_chain: Its chain as created.
         runner: The runner to assign it to; None if the request waits.
         key: Its idempotency key, if it has one.
         now: The time in microseconds since the Unix epoch.
@@ -113,6 +114,6 @@ def creation_of(
         "request_id": request.id,
         "create_request": encode(create_request),
         "args": encode(request, "args"),  # Never null: the column of an original may refuse null.
-        "job_chain": job_chain,
+        "job_chain": encode(job_chain),
     }
     return CreateRequest(row, archive, arg_rows(request.id, created_at, request.args), key, event)

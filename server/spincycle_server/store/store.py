@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -19,6 +19,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, Refuse
 from spincycle_grpc.wire import encode
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
 from spincycle_server.database.read_pool import ReadPool
+from spincycle_server.large_work import run_sized
 from spincycle_server.store import (
     audit_listing,
     finding,
@@ -46,6 +47,9 @@ from spincycle_server.store.suspended_chains import DropSuspended, FailSuspended
 _DEFAULTS = DatabaseOptions()
 _FEW_JOBS = 500
 """A chain with more jobs is encoded in a thread. This many take a few milliseconds."""
+
+_CHAIN_BYTES = 8
+"""Bytes of a chain that are encoded as fast as one byte of args, which can have a value in two bytes."""
 
 
 class Store:
@@ -123,8 +127,17 @@ class Store:
             CreatedBeforeError: The key has created the same request before. Nothing is stored.
             ConflictError: The key was used for a different request. Nothing is stored.
         """
-        chain = await _encoded(job_chain)
-        creation = creation_of(request, create_request, chain, runner, key, now=_now(), event=_row_of(event))
+        creation = await run_sized(
+            _work_of(create_request, job_chain),
+            creation_of,
+            request,
+            create_request,
+            job_chain,
+            runner,
+            key,
+            now=_now(),
+            event=_row_of(event),
+        )
         await self._creator.write(creation)
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
 
@@ -339,7 +352,8 @@ class Store:
             FailedPreconditionError: It is not RUNNING.
         """
         finished_jobs = suspended.job_chain.finished_jobs
-        await self._writer.write(Suspend(request_id, encode(suspended), finished_jobs))
+        chain = await run_sized(suspended.ByteSize(), encode, suspended)
+        await self._writer.write(Suspend(request_id, chain, finished_jobs))
 
     async def drop_suspended(self, assignment: Assignment) -> None:
         """Drops the suspended chain that an assignment resumed, if the assignment is current."""
@@ -427,10 +441,11 @@ class Store:
         await self._reader.ping()
 
 
-async def _encoded(job_chain: JobChain) -> bytes:
-    if len(job_chain.jobs) <= _FEW_JOBS:
-        return encode(job_chain)
-    return await asyncio.to_thread(encode, job_chain)
+def _work_of(request: request_manager_pb2.CreateRequest, job_chain: JobChain) -> float:
+    """Returns how long it takes to encode a new request, as bytes of args."""
+    if len(job_chain.jobs) > _FEW_JOBS:
+        return math.inf
+    return request.ByteSize() + job_chain.ByteSize() / _CHAIN_BYTES
 
 
 def _row_of(event: AuditEvent | None) -> EventRow | None:
