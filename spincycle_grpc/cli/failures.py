@@ -30,12 +30,12 @@ _EXIT_CODES = {
 }
 
 _ADVICE = {
-    False: "Identify yourself with --token-file, with --cert and --key, or with a --profile that has them. "
-    "An administrator can create a token with `spincycle token create`",
-    True: "The server did not accept the token of spinc. Check that it is for this server, or get a new one: "
-    "an administrator can create it with `spincycle token create`",
+    False: "Use --token-file, or --cert and --key, or a --profile that has them",
+    True: "Check that your token is for this server",
 }
 """What an unknown caller can do, by whether the call had a token."""
+
+_COMMAND = "`spincycle token create`"
 
 
 class Failure(click.ClickException):
@@ -60,7 +60,8 @@ def failure_of(error: SpinCycleError, *, sends_token: bool = False) -> Failure:
     """
     message = error.message
     if error.status is Status.UNAUTHENTICATED:
-        message = f"{message.rstrip('.')}. {_ADVICE[sends_token]}"
+        advice = "" if _COMMAND in message else f". An administrator can create a token with {_COMMAND}"
+        message = f"{message.rstrip('.')}. {_ADVICE[sends_token]}{advice}"
     return Failure(message, _EXIT_CODES.get(error.status, OTHER))
 
 

@@ -206,7 +206,7 @@ def test_the_kind_of_an_error_decides_the_exit_status(
         result.stderr.removeprefix("spinc: no")[:-1],
         isinstance(error, errors.UnauthenticatedError),
     )
-    assert said.startswith(". Identify yourself with --token-file") if advice else said == ""
+    assert said.startswith(". Use --token-file") if advice else said == ""
     # Only UNAVAILABLE is retried, with the same idempotency key.
     is_retried = isinstance(error, errors.UnavailableError)
     assert (len(manager.requests("Create")) > 1) is is_retried

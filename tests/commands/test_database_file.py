@@ -10,6 +10,7 @@ from tests.commands.in_process import outcome, spincycle
 
 COMMANDS = {
     "migrate": ("migrate", "--check"),
+    "token": ("token", "list"),
     "prune": ("prune", "--older-than=1d"),
 }
 
