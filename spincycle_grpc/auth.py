@@ -34,12 +34,14 @@ class PeerCertificate:
             addresses.
         der: The certificate itself.
         not_after: When the certificate expires, with a time zone; None if that is unknown.
+        issuers: The certificates of intermediate CAs that the caller sent with it, at most ten.
     """
 
     common_name: str
     names: frozenset[str]
     der: bytes = field(default=b"", repr=False)
     not_after: datetime | None = None
+    issuers: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class Authenticator(Protocol):

@@ -69,6 +69,9 @@ def _server_tls(files: TlsFiles, client_auth: str, pems: Pems) -> ServerTls:
         )
     context.verify_mode = _VERIFY_MODES[client_auth]
     if client_auth != "none":
+        # A resumed session has the client's certificate, but not its intermediate CAs.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
         # An intermediate CA may stand for itself, as it may for gRPC.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         authorities = certificates_in(pems.ca, files, "ca_file")

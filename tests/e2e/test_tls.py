@@ -222,6 +222,32 @@ def test_users_with_certificates_have_their_names_and_roles_on_both_transports(
         assert server.terminate() == 0
 
 
+def test_a_removed_ca_refuses_its_users_on_open_connections(tmp_path: Path, authority: Authority) -> None:
+    users = trustme.CA()
+    users_file = write_ca(tmp_path, users, name="users")
+    leaf = users.create_child_ca().issue_cert("alice@example.com", common_name="alice")
+    alice = write_certificate(tmp_path, "alice", leaf)
+    own = authority.issue("server")
+    tls = {"cert_file": own.cert, "key_file": own.key, "ca_file": users_file, "client_auth": "require"}
+    file = config_file(tmp_path, "c", server={"tls": tls}, auth={"methods": ["certificate"]})
+    with (
+        running("server", file, "--http=127.0.0.1:0", directory=tmp_path) as server,
+        authority.https(server, alice) as http,
+        grpc.secure_channel(
+            server.address("request-manager", "grpc"), authority.credentials(alice)
+        ) as channel,
+    ):
+        stub = RequestManagerStub(channel)
+        assert http.get("/api/v1/requests").status_code == 200
+        stub.Find(request_manager_pb2.FindRequest(), timeout=ANSWER)
+        write_ca(tmp_path, trustme.CA(), name="users")
+        reload(server, option="server.tls", times=1)
+        refused = http.get("/api/v1/requests")
+        assert refused.status_code == 401
+        assert "no longer trusts the CA" in refused.text
+        assert code_of(stub.Find, request_manager_pb2.FindRequest()) is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_server_names_the_key_that_does_not_belong_to_its_certificate(
     tmp_path: Path, authority: Authority
 ) -> None:

@@ -13,6 +13,7 @@ import structlog
 from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.credentials import ServerTls, channel_tls, server_tls
+from spincycle_server.identity.certificate_trust import CertificateTrust
 from spincycle_server.listening import TlsFiles
 
 logger = structlog.get_logger(__name__)
@@ -39,6 +40,14 @@ class Certificates:
         self.server: Reloaded[ServerTls] | None = server_tls(config.server_tls, config.server_client_auth)
         self._loaded: list[Reloaded[Any]] = [] if self.server is None else [self.server]
         self._reload = asyncio.Event()
+
+    @property
+    def trust(self) -> CertificateTrust | None:
+        """Knows whether client certificates are still valid; None if this process asks for none."""
+        server = self.server
+        if server is None or not server.value.pems.ca:
+            return None
+        return CertificateTrust(lambda: server.value.pems.ca)
 
     def channel(self, files: TlsFiles) -> Callable[[], grpc.ChannelCredentials | None]:
         """Returns a function that returns the newest credentials for calls to other servers.

@@ -10,6 +10,7 @@ from spincycle_server.app.background import run_in_background
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.identity import Authentication, AuthenticationMethod, Cluster
 from spincycle_server.identity.access import AccessLists
+from spincycle_server.identity.certificate_trust import CertificateTrust
 from spincycle_server.identity.certificates import CertificateMethod
 from spincycle_server.identity.key_file import KeyFile, new_key
 from spincycle_server.identity.permissions import Permissions
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 
 async def authentication_of(
-    config: Config, cluster: Cluster, stack: contextlib.AsyncExitStack, store: Store | None = None
+    config: Config,
+    cluster: Cluster,
+    stack: contextlib.AsyncExitStack,
+    store: Store | None = None,
+    *,
+    trust: CertificateTrust | None = None,
 ) -> Authentication:
     """Returns the authentication that the options describe.
 
@@ -34,6 +40,7 @@ async def authentication_of(
         cluster: Recognizes the other servers of the installation.
         stack: Ends the background tasks of the methods when it closes.
         store: The database; None on a Job Runner.
+        trust: Knows whether client certificates are still valid.
 
     Raises:
         SpinCycleError: An option of a method of authentication is invalid.
@@ -45,7 +52,7 @@ async def authentication_of(
         raise ConfigError(
             "option auth.read: acl needs auth.methods or auth.plugin, because unknown callers have no roles"
         )
-    return Authentication(methods, cluster, admin_roles=config.auth_admin_roles)
+    return Authentication(methods, cluster, admin_roles=config.auth_admin_roles, trust=trust)
 
 
 async def _method(

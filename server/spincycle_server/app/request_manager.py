@@ -89,7 +89,7 @@ async def request_manager(
         )
         stack.push_async_callback(dispatcher.close)
         stopper = RequestStopper(store, runners, dispatcher)
-        authentication = await authentication_of(config, cluster, stack, store)
+        authentication = await authentication_of(config, cluster, stack, store, trust=certificates.trust)
         audit = AuditLog(store, is_on=authentication.is_on, admin_roles=config.auth_admin_roles)
         stack.push_async_callback(audit.close)
         run_in_background(stack, "audit", audit.run())

@@ -97,7 +97,7 @@ async def serve_job_runner(config: Config) -> None:
     with _stop_signal() as stopped:
         async with contextlib.AsyncExitStack() as stack:
             certificates = await stack.enter_async_context(_certificates(config))
-            authentication = await authentication_of(config, cluster, stack)
+            authentication = await authentication_of(config, cluster, stack, trust=certificates.trust)
             await stack.enter_async_context(
                 job_runner(
                     config,

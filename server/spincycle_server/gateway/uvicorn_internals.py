@@ -51,6 +51,9 @@ try:
 except ImportError as error:
     raise _unsupported(f"lacks a name ({error})") from error
 
+_DER = 2
+"""The encoding of a certificate that Python's `_ssl` calls ENCODING_DER."""
+
 SHARED_ATTRIBUTES = frozenset({"headers", "loop", "parser", "transport", "url"})
 """The attributes of uvicorn's protocol that subclasses of `UvicornConnection` may use."""
 
@@ -112,6 +115,14 @@ def _missing_names(config: uvicorn.Config) -> list[str]:
     ]
 
 
+def _issuers(tls: Any) -> tuple[bytes, ...]:
+    """Returns the certificates that a client sent after its own. Python makes this public in 3.13."""
+    if hasattr(tls, "get_unverified_chain"):
+        return tuple(tls.get_unverified_chain()[1:])
+    chain = tls._sslobj.get_unverified_chain() or ()
+    return tuple(certificate.public_bytes(_DER) for certificate in chain[1:])
+
+
 class UvicornServer(uvicorn.Server):
     """uvicorn's server without its signal handlers: the app handles signals."""
 
@@ -152,7 +163,7 @@ class UvicornConnection(HttpToolsProtocol):
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         der = tls.getpeercert(binary_form=True) if tls is not None else None
-        self._certificate = certificate_of_der(der) if der else None
+        self._certificate = certificate_of_der(der, _issuers(tls)) if der else None
 
     @property
     def is_idle(self) -> bool:

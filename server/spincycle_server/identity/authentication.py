@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from copy import copy
+from dataclasses import replace
 
 from spincycle_grpc.errors import UnauthenticatedError
+from spincycle_server.identity.certificate_trust import CertificateTrust
 from spincycle_server.identity.cluster import KEY_HEADER, Cluster
 from spincycle_server.identity.credentials import AUTHORIZATION, Credentials
 from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, CallerDeniedError, Identity
@@ -24,6 +26,7 @@ class Authentication:
         methods: The methods of authentication. The first one that finds a credential of its kind decides.
         cluster: Recognizes other servers of the installation.
         admin_roles: The roles that may call the methods for administrators.
+        trust: Knows whether a certificate is still valid. None: a certificate is valid until it expires.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class Authentication:
         cluster: Cluster | None = None,
         *,
         admin_roles: Collection[str] = (),
+        trust: CertificateTrust | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._cluster = cluster or Cluster(is_open=True)
         self._admin_roles = frozenset(admin_roles)
+        self._trust = trust
         self._admins_read = False
         self._cluster_reads = not self._cluster.is_open
 
@@ -79,6 +84,14 @@ class Authentication:
         """
         if access is MethodAccess.PUBLIC:
             return ANONYMOUS
+        certificate, trust = credentials.certificate, self._trust
+        if certificate is None or trust is None:
+            return await self._identified(access, credentials)
+        trust.check(certificate)
+        identity = await self._identified(access, credentials)
+        return replace(identity, is_current=lambda: identity.is_current() and trust.is_valid(certificate))
+
+    async def _identified(self, access: MethodAccess, credentials: Credentials) -> Identity:
         if credentials.repeated:  # Even if no method reads the header, another server in between may do so.
             credentials.header(AUTHORIZATION)
             credentials.header(KEY_HEADER)

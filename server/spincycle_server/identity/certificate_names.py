@@ -6,6 +6,7 @@ A connection has one certificate and many calls, so the results are cached.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
 import structlog
@@ -30,30 +31,42 @@ _ALTERNATIVE_NAMES: dict[str, type[x509.DNSName | x509.RFC822Name | x509.Uniform
 }
 
 
+MAX_ISSUERS = 10
+"""The most certificates of intermediate CAs that count. A caller can send any number of them."""
+
+
 @lru_cache(MAX_CERTIFICATES)
-def certificate_of_pem(pem: bytes) -> PeerCertificate | None:
+def certificate_of_pem(pem: bytes, issuers: bytes = b"") -> PeerCertificate | None:
     """Returns a verified certificate with its names; None if it cannot be parsed.
 
     The log says so then. OpenSSL accepts some certificates that violate the standard.
+
+    Args:
+        pem: The certificate.
+        issuers: The certificates of intermediate CAs that the caller sent, in one text.
     """
     try:
-        return read_certificate(x509.load_pem_x509_certificate(pem))
+        chain = x509.load_pem_x509_certificates(issuers)[:MAX_ISSUERS] if issuers else []
+        return read_certificate(x509.load_pem_x509_certificate(pem), chain)
     except ValueError as error:
         logger.warning("client certificate ignored, because it cannot be parsed", error=str(error))
         return None
 
 
 @lru_cache(MAX_CERTIFICATES)
-def certificate_of_der(der: bytes) -> PeerCertificate | None:
+def certificate_of_der(der: bytes, issuers: tuple[bytes, ...] = ()) -> PeerCertificate | None:
     """Returns a verified certificate with its names, as `certificate_of_pem` does."""
     try:
-        return read_certificate(x509.load_der_x509_certificate(der))
+        chain = [x509.load_der_x509_certificate(issuer) for issuer in issuers[:MAX_ISSUERS]]
+        return read_certificate(x509.load_der_x509_certificate(der), chain)
     except ValueError as error:
         logger.warning("client certificate ignored, because it cannot be parsed", error=str(error))
         return None
 
 
-def read_certificate(certificate: x509.Certificate) -> PeerCertificate:
+def read_certificate(
+    certificate: x509.Certificate, issuers: Iterable[x509.Certificate] = ()
+) -> PeerCertificate:
     """Returns a certificate with its names, as the methods of authentication and the plugin see it.
 
     Raises:
@@ -65,6 +78,7 @@ def read_certificate(certificate: x509.Certificate) -> PeerCertificate:
         names=frozenset({name for name in (common_name, *_all_alternative_names(certificate)) if name}),
         der=certificate.public_bytes(Encoding.DER),
         not_after=certificate.not_valid_after_utc,
+        issuers=tuple(issuer.public_bytes(Encoding.DER) for issuer in issuers),
     )
 
 

@@ -10,4 +10,6 @@ from spincycle_server.identity import PeerCertificate, certificate_of_pem
 def certificate_of(auth_context: Mapping[str, Iterable[bytes]]) -> PeerCertificate | None:
     """Returns the certificate of a connection from gRPC's `auth_context`; None if it has no certificate."""
     pem = next(iter(auth_context.get("x509_pem_cert", ())), None)
-    return None if pem is None else certificate_of_pem(pem)
+    if pem is None:
+        return None
+    return certificate_of_pem(pem, b"".join(auth_context.get("x509_pem_cert_chain", ())))
