@@ -60,7 +60,7 @@ class AsyncClient:
     ) -> None:
         self._deadline = checked_deadline(deadline)
         self._client_tls = ClientTls(None if channel is not None else credentials is not None)
-        self._tokens = CallTokens(token, address, is_plain_text=credentials is None and channel is None)
+        self._tokens = CallTokens(token, address, credentials, is_own_channel=channel is None)
         self._address = address
         self._credentials = credentials
         self._channel = channel

@@ -71,7 +71,7 @@ class Client:
         check_is_synchronous(token)
         self._deadline = checked_deadline(deadline)
         self._client_tls = ClientTls(None if channel is not None else credentials is not None)
-        self._tokens = CallTokens(token, address, is_plain_text=credentials is None and channel is None)
+        self._tokens = CallTokens(token, address, credentials, is_own_channel=channel is None)
         self._address = address
         self._closed = threading.Event()
         self._own_channel: grpc.Channel | None = None

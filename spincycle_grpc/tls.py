@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
+from weakref import WeakSet
 
 import grpc
 
 from spincycle_grpc.errors import InvalidArgumentError
 
 PemFile = str | os.PathLike[str]
+
+_made: WeakSet[grpc.ChannelCredentials] = WeakSet()
 
 
 def tls_credentials(
@@ -37,7 +40,14 @@ def tls_credentials(
     if cert is not None and key is not None:
         _check_pair(context, cert, key)
     root, private_key, chain = contents
-    return grpc.ssl_channel_credentials(root, private_key, chain)
+    credentials = grpc.ssl_channel_credentials(root, private_key, chain)
+    _made.add(credentials)
+    return credentials
+
+
+def is_tls(credentials: grpc.ChannelCredentials) -> bool:
+    """Whether credentials come from `tls_credentials`. Others need not encrypt, and gRPC does not say."""
+    return credentials in _made
 
 
 def _read(path: PemFile) -> bytes:

@@ -18,6 +18,7 @@ from spincycle_grpc.errors import (
     SpinCycleError,
     UnauthenticatedError,
 )
+from spincycle_grpc.tls import is_tls
 
 Token = str | Callable[[], str]
 """A token, or a function that returns the token for one call."""
@@ -33,26 +34,36 @@ _INSECURE_CHANNEL = "sufficient security level"
 class CallTokens:
     """Adds the token to the options of each call. A token never leaves this machine in plain text.
 
-    Over plain text, it goes into the call's metadata, because the address has been checked. In all other
-    cases it is passed as call credentials, which gRPC itself sends only over an encrypted channel. So a
-    channel or credentials of the caller's own, whose kind nobody can see, cannot leak it either.
+    To this machine, and with credentials of `tls_credentials`, the token goes into the call's metadata. In
+    all other cases it is passed as call credentials, which cost more, but which gRPC itself sends only over
+    an encrypted channel. So a channel or credentials of the caller's own, whose kind nobody can see, cannot
+    leak it either.
 
     Args:
         token: The token, or a function that is asked before each call. None: calls have no token.
         address: The address of the server.
-        is_plain_text: Whether the client opens its channel without credentials.
+        credentials: The credentials of the channel that the client opens. None: it opens it without TLS.
+        is_own_channel: Whether the client opens the channel.
 
     Raises:
         InvalidArgumentError: The token is malformed (reason BAD_TOKEN), or would be sent in plain text to
             another machine (reason TOKEN_IN_PLAIN_TEXT).
     """
 
-    def __init__(self, token: AsyncToken | None, address: str, *, is_plain_text: bool) -> None:
+    def __init__(
+        self,
+        token: AsyncToken | None,
+        address: str,
+        credentials: grpc.ChannelCredentials | None,
+        *,
+        is_own_channel: bool,
+    ) -> None:
         self._token = _checked(token) if isinstance(token, str) else token
         self._address = address
-        self._is_plain_text = is_plain_text
+        is_plain_text = is_own_channel and credentials is None
         if token is not None and is_plain_text and not is_this_machine(address):
             raise self._plain_text_error("give the client credentials, from spincycle_grpc.tls_credentials")
+        self._is_safe = is_own_channel and (credentials is None or is_tls(credentials))
 
     def options(self) -> Mapping[str, Any]:
         """Returns the arguments that a call of a stub needs for the token.
@@ -106,7 +117,7 @@ class CallTokens:
     def _options(self, token: str | None) -> Mapping[str, Any]:
         if token is None:
             return {}
-        if self._is_plain_text:
+        if self._is_safe:
             return {"metadata": (("authorization", f"Bearer {token}"),)}
         return {"credentials": grpc.access_token_call_credentials(token)}
 

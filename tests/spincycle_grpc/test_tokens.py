@@ -70,10 +70,16 @@ async def test_the_token_is_sent_to_this_machine(kind: Kind, manager: FakeManage
 
 @both
 async def test_the_token_is_sent_over_tls(
-    kind: Kind, manager: FakeManager, tls_address: str, credentials: grpc.ChannelCredentials
+    kind: Kind,
+    manager: FakeManager,
+    tls_address: str,
+    credentials: grpc.ChannelCredentials,
+    authority: trustme.CA,
 ) -> None:
     await version(kind(tls_address, token=TOKEN, credentials=credentials))
-    assert manager.authorizations == [SENT]
+    own = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    await version(kind(tls_address, token=TOKEN, credentials=own))
+    assert manager.authorizations == [SENT, SENT]
 
 
 @both
@@ -84,6 +90,16 @@ def test_a_token_is_never_sent_to_another_machine_in_plain_text(kind: Kind, toke
     assert caught.value.reason == "TOKEN_IN_PLAIN_TEXT"
     assert "tls_credentials" in caught.value.message
     assert TOKEN not in str(caught.value)
+
+
+async def test_credentials_beside_a_given_channel_do_not_make_it_safe(
+    address: str, credentials: grpc.ChannelCredentials, manager: FakeManager
+) -> None:
+    with grpc.insecure_channel(address) as channel:
+        client = Client(address, channel=channel, credentials=credentials, token=TOKEN)
+        with pytest.raises(errors.InvalidArgumentError, match="in plain text"):
+            await version(client)
+    assert not manager.authorizations
 
 
 async def test_a_given_channel_sends_the_token_over_tls_only(
