@@ -10,7 +10,8 @@ class HttpLimits:
     """The limits of connections. Times are in seconds.
 
     Attributes:
-        header_timeout: How long the first line and the headers of a request may take to arrive.
+        header_timeout: How long the first line and the headers of a request may take to arrive. Also how long
+            the handshake of TLS may take.
         read_timeout: How long the body of a request may take to arrive if the connection itself refuses the
             request.
         idle_timeout: How long a connection may be idle between requests, or stall while it reads an answer.

@@ -12,6 +12,7 @@ import httptools
 from spincycle_server.gateway.errors import error_body, header_lines
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.refusals import EarlyRefusals
+from spincycle_server.gateway.request_heads import problem_of
 from spincycle_server.gateway.stalled_clients import StallWatch
 from spincycle_server.gateway.uvicorn_internals import UvicornConnection
 
@@ -34,10 +35,10 @@ _HEAD_TOO_LARGE = f"Request Header Fields Too Large: at most {MAX_HEAD} bytes"
 class HttpProtocol(UvicornConnection):
     """A connection that copes with slow, verbose, broken and vanished clients.
 
-    A head that takes too long gets 408, a head that is too long 431, and malformed HTTP 400. These answers
-    are sent after the answers to earlier requests. If an answer ends the connection while its client is still
-    sending, the server discards the client's data for a while. Otherwise the client would see its connection
-    reset before it has read the answer.
+    A head that takes too long gets 408, a head that is too long 431, and malformed or ambiguous HTTP 400.
+    These answers are sent after the answers to earlier requests. If an answer ends the connection while its
+    client is still sending, the server discards the client's data for a while. Otherwise the client would see
+    its connection reset before it has read the answer.
 
     Args:
         limits: The limits of the connection.
@@ -121,7 +122,7 @@ class HttpProtocol(UvicornConnection):
                 self._start_timer(self._limits.read_timeout)
                 return
         self.stop_idle_timer()  # A refusal of an earlier request in the same data may have started it.
-        app = _head_too_large if self._is_head_too_large() else None
+        app = _head_too_large if self._is_head_too_large() else self._refusal_of_head()
         method, self._unknown_method = self._unknown_method, b""
         self.start_request(self.end, app=app, method=method)
 
@@ -197,6 +198,10 @@ class HttpProtocol(UvicornConnection):
             return False
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD
 
+    def _refusal_of_head(self) -> Callable[..., Any] | None:
+        problem = problem_of(self.headers, self.parser.get_http_version())
+        return _refusing(400, problem) if problem else None
+
     def _with_known_method(self, data: bytes) -> bytes:
         """Replaces a method that the parser does not know, so that the app can answer the request."""
         match = _FIRST_LINE.match(data)
@@ -240,6 +245,8 @@ class HttpProtocol(UvicornConnection):
             self._refuse(408, "Request Timeout")
         else:
             self.transport.close()
+            if self.is_tls:  # A silent client would not answer the end of TLS either.
+                self.loop.call_later(LINGER, self.transport.abort)
 
 
 def _final_answer(message: str) -> tuple[list[tuple[bytes, bytes]], bytes]:

@@ -70,7 +70,7 @@ class HttpServer:
             limit_concurrency=limits.max_connections,
             ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         )
-        self._server = UvicornServer(self._config)
+        self._server = UvicornServer(self._config, limits.header_timeout)
         self._serving: asyncio.Task[None] | None = None
         self.port = 0
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httptools
@@ -82,7 +84,17 @@ _CYCLE_NAMES = {
     "transport",
 }
 _FLOW_NAMES = {"resume_reading", "write_paused"}
-_SERVER_NAMES = {"capture_signals", "config", "serve", "should_exit", "started"}
+_SERVER_NAMES = {
+    "capture_signals",
+    "config",
+    "serve",
+    "server_state",
+    "should_exit",
+    "started",
+    "startup",
+}
+_CONFIG_NAMES = {"backlog", "http_protocol_class", "lifespan_class", "ssl"}
+"""Names of a loaded configuration."""
 
 
 def require_known_uvicorn(config: uvicorn.Config) -> None:
@@ -106,6 +118,7 @@ def _missing_names(config: uvicorn.Config) -> list[str]:
         (cycle, _CYCLE_NAMES),
         (FlowControl(transport), _FLOW_NAMES),
         (uvicorn.Server(config), _SERVER_NAMES),
+        (config, _CONFIG_NAMES),
     ]
     return [
         f"{type(owner).__name__}.{name}"
@@ -124,7 +137,39 @@ def _issuers(tls: Any) -> tuple[bytes, ...]:
 
 
 class UvicornServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers: the app handles signals."""
+    """uvicorn's server without its signal handlers: the app handles signals.
+
+    Args:
+        config: The configuration.
+        handshake_timeout: Seconds that a TLS handshake may take. uvicorn has no option for it.
+    """
+
+    def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
+        super().__init__(config)
+        self._handshake_timeout = handshake_timeout
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens on the sockets. Is called by uvicorn."""
+        config = self.config
+        protocol: Any = config.http_protocol_class
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                partial(
+                    protocol,
+                    config=config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                    _loop=loop,
+                ),
+                sock=listener,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=None if config.ssl is None else self._handshake_timeout,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
