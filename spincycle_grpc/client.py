@@ -105,7 +105,7 @@ class Client:
 
         Args:
             type: The name of the request spec.
-            args: Names to JSON values. Whole numbers are exact up to 2^53; larger ones are refused.
+            args: Names to JSON values. Numbers of 2^53 or more are refused: pass them as strings.
             idempotency_key: 1 to 255 printable ASCII characters. Calls of one user with the same key create
                 one request, even from different processes. The server remembers the key for one day. Use a
                 random UUID, and store it before the call. None: a new key for this call.

@@ -45,8 +45,9 @@ class CreateRequest(_message.Message):
     """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """The args by name. Whole numbers are exact up to 2^53; larger ones are
-        refused.
+        """The args by name. Numbers must be below 2^53 in magnitude: larger whole
+        numbers are not exact, and are refused (NUMBER_TOO_LARGE). Pass them as
+        strings.
         """
 
     def __init__(
@@ -103,8 +104,9 @@ class PlanRequest(_message.Message):
     """The name of the request spec. Required."""
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """The args by name. Whole numbers are exact up to 2^53; larger ones are
-        refused.
+        """The args by name. Numbers must be below 2^53 in magnitude: larger whole
+        numbers are not exact, and are refused (NUMBER_TOO_LARGE). Pass them as
+        strings.
         """
 
     def __init__(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
@@ -18,6 +17,7 @@ from spincycle_grpc.version import API_VERSION
 from spincycle_server.identity.access import LOG, START, STOP, VIEW
 from spincycle_server.large_work import LARGE, run_sized
 from spincycle_server.request_manager.idempotency import as_created, key_of
+from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.store import CreatedBeforeError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class RequestManagerService:
         _require_type(request.type)
         self._permissions.check_type(context.caller, START, request.type)
         size = request.ByteSize()
-        args = await run_sized(size, from_struct, request.args)
+        args = await run_sized(size, received_args, request.args, context)
         await self._check_args(context, request.type, args)
         key = await run_sized(size, key_of, request, args, context.caller.name)
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
@@ -129,7 +129,7 @@ class RequestManagerService:
         _require_type(request.type)
         self._permissions.check_type(context.caller, START, request.type)
         size = request.ByteSize()
-        args = await run_sized(size, from_struct, request.args)
+        args = await run_sized(size, received_args, request.args, context)
         await self._check_args(context, request.type, args)
         built = await self._build_pool.build(request.type, args, "", is_large=size > LARGE)
         planned = await run_sized(
