@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from spincycle_server.certificate_files import Pems, Reloaded, certificates_in, read_pems
 from spincycle_server.config import ConfigError
+from spincycle_server.failed_handshakes import ObservedObject
 from spincycle_server.listening import TlsFiles
 
 _VERIFY_MODES = {"none": ssl.CERT_NONE, "request": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
@@ -53,6 +54,7 @@ def server_tls(files: TlsFiles, client_auth: str = "none") -> Reloaded[ServerTls
 
 def _server_tls(files: TlsFiles, client_auth: str, pems: Pems) -> ServerTls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = ObservedObject
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(files.cert_file, files.key_file)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httptools
 
+from spincycle_server.failed_handshakes import FAILED_HANDSHAKES, TLS_TO_PLAIN_TEXT
 from spincycle_server.gateway.errors import error_body, header_lines
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.refusals import EarlyRefusals
@@ -24,6 +25,9 @@ LINGER = 2.0
 
 _SPECIAL_HEADERS = frozenset({b"expect", b"origin"})
 """Headers that need more than one answer, or headers in the answer."""
+
+_TLS_HANDSHAKE = b"\x16\x03"
+"""The first bytes of a client that uses TLS."""
 
 _FIRST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) \S+ HTTP/1\.[01]\r?\n")
 _STAND_IN = b"TRACE"
@@ -207,6 +211,8 @@ class HttpProtocol(UvicornConnection):
         match = _FIRST_LINE.match(data)
         # After a refusal in the same data, it is unknown where in the data the method begins.
         is_first = self.is_idle and not self._has_refused
+        if data.startswith(_TLS_HANDSHAKE) and not self.is_tls:
+            FAILED_HANDSHAKES.add(TLS_TO_PLAIN_TEXT)
         if match is None or not is_first or match[1] == _STAND_IN:
             self._refuse(400, "Bad Request")
             return b""

@@ -109,7 +109,12 @@ class GrpcServer:
                 self.port = self._server.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
             raise UnavailableError(
-                f"cannot listen on {self._address}: it is in use, or not an address of this machine",
+                f"cannot listen on {self._address}: it is in use, or not an address of this machine"
+                + (
+                    "; or gRPC does not support the kind of key in server.tls.key_file"
+                    if self._credentials
+                    else ""
+                ),
                 reason="ADDRESS_IN_USE",
             ) from error
         await self._server.start()
