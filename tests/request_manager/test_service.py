@@ -22,7 +22,7 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.state import State
-from spincycle_grpc.structs import from_struct, to_struct
+from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
@@ -37,6 +37,7 @@ from spincycle_server.request_manager import service as service_module
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import CallContext
@@ -395,7 +396,7 @@ async def test_large_args_are_converted_and_stored_off_the_event_loop(
 
         return noted
 
-    monkeypatch.setattr(service_module, "from_struct", noting("convert", from_struct))
+    monkeypatch.setattr(service_module, "received_args", noting("convert", received_args))
     monkeypatch.setattr(store_module, "creation_of", noting("store", creation_of))
     builder = manager.service._build_pool._builder
     monkeypatch.setattr(builder, "build", noting("build", builder.build))
