@@ -36,14 +36,21 @@ def open_channel(address: str, credentials: grpc.ChannelCredentials | None = Non
     return grpc.secure_channel(address, credentials, _OPTIONS)
 
 
-def open_async_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+def open_async_channel(
+    address: str, credentials: grpc.ChannelCredentials | None = None, *, shares_connection: bool = True
+) -> grpc.aio.Channel:
     """Opens a channel for asyncio. It belongs to the event loop in which it is opened.
 
-    The arguments are those of `open_channel`.
+    Args:
+        address: As for `open_channel`.
+        credentials: As for `open_channel`.
+        shares_connection: Whether the channel shares its connection, and the pause before it connects again,
+            with other channels to the same address.
     """
+    own = () if shares_connection else (("grpc.use_local_subchannel_pool", 1),)
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=_plain_text_options(address))
-    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=(*_plain_text_options(address), *own))
+    return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *own))
 
 
 def is_this_machine(address: str) -> bool:
