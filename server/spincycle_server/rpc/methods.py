@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import structlog
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -125,7 +126,7 @@ class MethodTable:
             descriptor=descriptor,
             request_type=GetMessageClass(descriptor.input_type),
             access=access,
-            call=wrapped(descriptor.full_name, handler, access),
+            call=wrapped(descriptor, handler, access),
             is_stream=is_stream,
         )
 
@@ -134,9 +135,11 @@ class MethodTable:
         return context if identity is context.identity else replace(context, identity=identity)
 
     def _unary(
-        self, name: str, handler: UnaryHandler, access: MethodAccess
+        self, descriptor: MethodDescriptor, handler: UnaryHandler, access: MethodAccess
     ) -> Callable[[ReadRequest, CallContext], Awaitable[Any]]:
+        name = descriptor.full_name
         is_reserved = access is MethodAccess.SERVER
+        log_success = _log_call_of_server if is_reserved and _is_of_original(descriptor) else _log_call
 
         async def call(read: ReadRequest, context: CallContext) -> Message:
             started = time.monotonic()
@@ -152,7 +155,7 @@ class MethodTable:
             except SpinCycleError as error:
                 self._log_failure(name, request, context, error, started)
                 raise
-            logger.debug("call", method=name, transport=context.transport, seconds=time.monotonic() - started)
+            log_success(name, request, context, started)
             return answer
 
         return call
@@ -170,7 +173,11 @@ class MethodTable:
         finally:
             self._gate.leave()
 
-    def _stream(self, name: str, handler: StreamHandler, access: MethodAccess) -> StreamHandler:
+    def _stream(
+        self, descriptor: MethodDescriptor, handler: StreamHandler, access: MethodAccess
+    ) -> StreamHandler:
+        name = descriptor.full_name
+
         async def call(requests: AsyncIterator[Any], context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
             try:
@@ -210,6 +217,28 @@ class MethodTable:
             if isinstance(error, CallerDeniedError):
                 context = replace(context, identity=error.identity)
             self._on_denied(name, context, error, request)
+
+
+def _is_of_original(descriptor: MethodDescriptor) -> bool:
+    """Whether the original has a route for a method. Servers of this project call the others very often."""
+    return descriptor.GetOptions().HasExtension(annotations_pb2.http)
+
+
+def _log_call(name: str, request: object, context: CallContext, started: float) -> None:
+    logger.debug("call", method=name, transport=context.transport, seconds=time.monotonic() - started)
+
+
+def _log_call_of_server(name: str, request: object, context: CallContext, started: float) -> None:
+    """Logs a call of another server, which changes a request by itself, with its peer."""
+    chain = getattr(request, "job_chain", None) or getattr(request, "suspended_job_chain", None)
+    logger.info(
+        "server called",
+        method=name,
+        request_id=getattr(request, "request_id", "") or getattr(chain, "request_id", ""),
+        transport=context.transport,
+        peer=context.peer,
+        seconds=round(time.monotonic() - started, 6),
+    )
 
 
 def _log_failure(
