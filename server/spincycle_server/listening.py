@@ -41,6 +41,11 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def reachable_here(self) -> Address:
+        """The address at which this machine reaches a server that listens on the address."""
+        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
+
     def for_grpc(self) -> Address:
         """Returns the default gRPC address of a server with this HTTP address."""
         return Address(self.host, self.port + GRPC_PORT_OFFSET if self.port else 0)

@@ -10,8 +10,10 @@ import pytest
 from spincycle_grpc.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
+    PermissionDeniedError,
     ResourceExhaustedError,
     SpinCycleError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from spincycle_grpc.state import State
@@ -98,6 +100,29 @@ async def test_a_runner_whose_address_belongs_to_another_is_gone(
     await sent(store, *answers)
     assert await store.live_runners() == []
     assert held.id in {lost.request_id for lost in await store.lost_requests(10)}
+
+
+@pytest.mark.parametrize("error", [UnauthenticatedError("who are you?"), PermissionDeniedError("not you")])
+async def test_a_runner_that_does_not_accept_this_server_gets_no_chains_for_a_while(
+    store: Store, error: SpinCycleError
+) -> None:
+    request = await create(store, RUNNER)
+    runners = ScriptedRunners(store, error)
+    dispatcher = await make_dispatcher(store, runners)
+    dispatcher.deliver(RUNNER, Assignment(request_id=request.id, epoch=1), a_chain(request.id))
+    await deliveries_end(dispatcher)
+    assert await state_of(store, request.id) is State.PENDING
+    assert runners.pick() is None
+    await runners.refresh()
+    assert runners.get("r1") == RUNNER
+    assert (runners.any_free, runners.pick()) == (False, None)
+
+
+async def test_a_runner_that_may_have_a_chain_keeps_it_while_it_does_not_accept_this_server(
+    store: Store,
+) -> None:
+    request_id = await sent(store, AWAY, UnauthenticatedError("who are you?"), None)
+    assert await store.get_assignment(request_id) == (Assignment(request_id=request_id, epoch=1), "r1")
 
 
 async def test_a_request_that_was_taken_over_meanwhile_keeps_its_assignment(store: Store) -> None:

@@ -91,7 +91,7 @@ async def job_runner(
         authentication = authentication.of_runner(admins_read=config.auth_read == "acl")
         endpoints = _endpoints(config, service, address, grpc_address, authentication)
         await endpoints.start(stack, config, certificates.server)
-        info = _runner_info(config, runner_id, endpoints)
+        info = _runner_info(config, runner_id, endpoints, is_private=cluster.is_private)
         if servers_address is not None:
             own = await endpoints.start_for_servers(stack, config, certificates.server, servers_address)
             info.grpc_address = str(_reached_by_servers(config, servers_address, own))
@@ -143,14 +143,26 @@ def _endpoints(
     )
 
 
-def _runner_info(config: Config, runner_id: str, endpoints: ServerEndpoints) -> RunnerInfo:
-    """Returns the id and the addresses of this runner. Its endpoints must have been started."""
+def _runner_info(
+    config: Config, runner_id: str, endpoints: ServerEndpoints, *, is_private: bool
+) -> RunnerInfo:
+    """Returns the id and the addresses of this runner. Its endpoints must have been started.
+
+    Args:
+        config: The options.
+        runner_id: The id.
+        endpoints: Where the runner listens.
+        is_private: Whether only a Request Manager in the same process calls the runner.
+    """
     host = advertised(endpoints.http_address, config.job_runner_advertise)
     scheme = "https" if config.server_tls else "http"
+    grpc_address = Address(host, endpoints.grpc_address.port)
+    if is_private and not config.server_tls:  # With TLS, the certificate has the advertised name.
+        grpc_address = endpoints.grpc_address.reachable_here
     return RunnerInfo(
         runner_id=runner_id,
         url=f"{scheme}://{Address(host, endpoints.http_address.port)}",
-        grpc_address=str(Address(host, endpoints.grpc_address.port)),
+        grpc_address=str(grpc_address),
     )
 
 

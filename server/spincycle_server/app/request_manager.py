@@ -77,7 +77,12 @@ async def request_manager(
     store = await Store.open(config.store_url(), database_options(config))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        runners = Runners(store, certificates.channel(config.jr_client_tls), cluster.metadata)
+        runners = Runners(
+            store,
+            certificates.channel(config.jr_client_tls),
+            cluster.metadata,
+            only_own=cluster.is_private,
+        )
         stack.push_async_callback(runners.close)
         dispatcher = Dispatcher(
             store,

@@ -17,8 +17,9 @@ import uvloop
 
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
+from spincycle_server.app.cluster import combined_cluster, job_runner_cluster, request_manager_cluster
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServersAddress
-from spincycle_server.app.identity import authentication_of, combined_cluster, separate_cluster
+from spincycle_server.app.identity import authentication_of
 from spincycle_server.config import Config, forget_environment
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
@@ -76,9 +77,8 @@ async def serve_request_manager(config: Config) -> None:
     """Runs a Request Manager until SIGTERM or SIGINT."""
     from spincycle_server.app.request_manager import REQUEST_MANAGER_ADDRESS, request_manager
 
-    cluster = separate_cluster(
-        config, _listened(config, config.server_addr or REQUEST_MANAGER_ADDRESS), config.jr_client_tls
-    )
+    address = config.server_addr or REQUEST_MANAGER_ADDRESS
+    cluster = request_manager_cluster(config, _listened(config, address))
     with _stop_signal() as stopped:
         async with (
             _certificates(config) as certificates,
@@ -92,7 +92,7 @@ async def serve_job_runner(config: Config) -> None:
     from spincycle_server.app.job_runner import job_runner
 
     address = config.server_addr or JOB_RUNNER_ADDRESS
-    cluster = separate_cluster(config, _listened(config, address), config.rm_client_tls)
+    cluster = job_runner_cluster(config, _listened(config, address))
     request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
         async with contextlib.AsyncExitStack() as stack:
@@ -134,7 +134,7 @@ async def serve_both(config: Config) -> None:
                 config,
                 config.job_runner_addr,
                 config.job_runner_grpc,
-                [str(manager.grpc_address)],
+                [str(manager.grpc_address.reachable_here)],
                 cluster=cluster,
                 authentication=manager.authentication,
                 certificates=certificates,
@@ -144,8 +144,9 @@ async def serve_both(config: Config) -> None:
             await stopped.wait()
 
 
-def _listened(config: Config, address: Address) -> tuple[Address, Address]:
-    return address, config.server_grpc or address.for_grpc()
+def _listened(config: Config, address: Address) -> list[Address]:
+    own = [] if config.cluster_listen is None else [config.cluster_listen]
+    return [address, config.server_grpc or address.for_grpc(), *own]
 
 
 def _for_servers(config: Config) -> list[ServersAddress]:

@@ -23,6 +23,7 @@ class Cluster:
         keys: Returns the keys that are valid now. This server sends the first one and accepts each of them.
         certificates: The names of certificates that identify servers.
         is_open: Whether every caller counts as a server of the installation.
+        is_private: Whether the installation consists of this process: nobody else knows the key.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Cluster:
         keys: Callable[[], Sequence[str]] = tuple,
         certificates: Collection[str] = (),
         is_open: bool = False,
+        is_private: bool = False,
     ) -> None:
         self._keys = keys
         self._certificates = frozenset(certificates)
         self.is_open = is_open
+        self.is_private = is_private
 
     def admits(self, credentials: Credentials) -> bool:
         """Whether a caller is a server of the installation.

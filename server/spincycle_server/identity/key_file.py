@@ -41,8 +41,8 @@ class KeyFile:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._changed_at = self._modified()  # Read first, so that a change in between is noticed later.
         self._keys = self._read()
-        self._changed_at = self._path.stat().st_mtime_ns
         self._checked_at = time.monotonic()
 
     def __call__(self) -> Sequence[str]:
@@ -55,13 +55,19 @@ class KeyFile:
 
     def _refresh(self) -> None:
         try:
-            changed_at = self._path.stat().st_mtime_ns
+            changed_at = self._modified()
             if changed_at != self._changed_at:
                 self._keys = self._read()
                 self._changed_at = changed_at
                 logger.info("cluster keys reloaded", keys=len(self._keys))
-        except (OSError, InvalidArgumentError) as error:
+        except InvalidArgumentError as error:
             logger.warning("cluster keys cannot be reloaded, the last keys stay valid", error=str(error))
+
+    def _modified(self) -> int:
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError as error:
+            raise _invalid(f"cannot read {self._path}: {error.strerror}") from error
 
     def _read(self) -> Sequence[str]:
         try:

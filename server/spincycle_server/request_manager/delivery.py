@@ -21,8 +21,10 @@ from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
+    PermissionDeniedError,
     ResourceExhaustedError,
     SpinCycleError,
+    UnauthenticatedError,
 )
 from spincycle_grpc.state import State
 from spincycle_server.request_manager.chain_messages import new_chain, resumed_chain
@@ -195,6 +197,12 @@ class Delivery:
         except InvalidArgumentError as error:
             logger.error("runner refused the chain as invalid", error=str(error), **chain.log_fields)
             await self._store.end_assignment(chain.assignment, State.FAIL)
+        except (UnauthenticatedError, PermissionDeniedError) as error:
+            logger.error("runner does not accept this Request Manager", error=str(error), **chain.log_fields)
+            self._runners.mark_denied(chain.runner.runner_id)
+            if may_have_run:
+                return _Outcome.UNANSWERED
+            await self._take_back(chain, error, may_have_run=False)
         except (FailedPreconditionError, ResourceExhaustedError) as error:
             await self._take_back(chain, error, may_have_run=may_have_run)
         except SpinCycleError as error:

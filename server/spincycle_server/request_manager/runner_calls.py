@@ -1,0 +1,199 @@
+"""The calls of a Request Manager to Job Runners. They carry the key of the installation's servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import grpc.aio
+
+from spincycle_grpc.channels import is_this_machine, open_async_channel
+from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError, UnavailableError
+from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
+from spincycle_grpc.tls_errors import ClientTls
+from spincycle_grpc.v1 import job_runner_pb2
+from spincycle_grpc.v1.job_runner_pb2 import (
+    RunningJobsRequest,
+    StartJobChainsRequest,
+    StartJobChainsResponse,
+    StopJobChainRequest,
+)
+from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
+
+if TYPE_CHECKING:
+    from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerAsyncStub
+
+CALL_TIMEOUT = 10.0
+"""Seconds in which a runner must accept or refuse chains, or a stop."""
+
+STATUS_TIMEOUT = 1.0
+"""Seconds in which a runner must list its running jobs."""
+
+_Answer = TypeVar("_Answer")
+
+
+class _Connection:
+    """The calls to the runner at one address.
+
+    Attributes:
+        channel: The channel to the address.
+        credentials: The credentials of the channel.
+        stub: All methods.
+        start_job_chains: StartJobChains, which takes a serialized request.
+    """
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self.credentials = credentials
+        self.channel = channel = open_async_channel(address, credentials)
+        self.stub: JobRunnerAsyncStub = JobRunnerStub(channel)
+        service = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
+        self.start_job_chains: grpc.aio.UnaryUnaryMultiCallable[bytes, StartJobChainsResponse] = (
+            channel.unary_unary(
+                f"/{service.full_name}/StartJobChains",
+                response_deserializer=StartJobChainsResponse.FromString,
+            )
+        )
+
+
+class RunnerCalls:
+    """Calls Job Runners.
+
+    With TLS, the certificate of a runner must be signed by the CA and have the name of its address. That is
+    the check of whom this server talks to: gRPC for Python does not show a client the server's certificate.
+
+    Args:
+        credentials: Returns the newest credentials for TLS to the runners; None for plaintext.
+        call_metadata: Returns the metadata that identifies this server to the runners.
+        only_own: Whether all runners are in this process. Calls to it never leave the machine.
+    """
+
+    def __init__(
+        self,
+        credentials: Callable[[], grpc.ChannelCredentials | None] = lambda: None,
+        call_metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
+        *,
+        only_own: bool = False,
+    ) -> None:
+        self._credentials = credentials
+        self._metadata = call_metadata
+        self._only_own = only_own
+        self._connections: dict[str, _Connection] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def may_call(self, address: str) -> bool:
+        """Whether a call to an address does not send the servers' key in plain text to another machine."""
+        is_protected = self._only_own or self._credentials() is not None or is_this_machine(address)
+        return is_protected or not self._metadata()
+
+    def check_may_call(self, runner: RunnerInfo) -> None:
+        """Checks that a runner can be called without sending the servers' key in plain text.
+
+        Raises:
+            FailedPreconditionError: It cannot. Reason: NEEDS_TLS.
+        """
+        if not self.may_call(runner.grpc_address):
+            raise FailedPreconditionError(
+                f"{runner.grpc_address} is not called without TLS, because calls carry the servers' key: set "
+                "jr_client.tls.* on the Request Manager and server.tls.* on the Job Runner, or let the Job "
+                "Runner listen on loopback",
+                reason="NEEDS_TLS",
+            )
+
+    async def start_job_chains(self, runner: RunnerInfo, request: bytes) -> StartJobChainsResponse:
+        """Calls StartJobChains with a serialized request.
+
+        Raises:
+            SpinCycleError: An error of the method, or the runner cannot be reached. So do the methods below.
+        """
+        return await self._call(
+            runner,
+            lambda to: to.start_job_chains(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
+        )
+
+    async def stop_job_chain(self, runner: RunnerInfo, request_id: str) -> None:
+        """Tells a runner to stop a chain."""
+        request = StopJobChainRequest(request_id=request_id)
+        await self._call(
+            runner,
+            lambda to: to.stub.StopJobChain(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
+        )
+
+    async def running_jobs(self, runner: RunnerInfo, status_filter: StatusFilter) -> Sequence[JobStatus]:
+        """Returns the running jobs of a runner."""
+        request = RunningJobsRequest(filter=status_filter)
+        answer = await self._call(
+            runner,
+            lambda to: to.stub.RunningJobs(
+                request, timeout=STATUS_TIMEOUT, wait_for_ready=False, metadata=self._metadata()
+            ),
+        )
+        return answer.jobs
+
+    async def error_at_address(self, runner: RunnerInfo, limit: float) -> SpinCycleError | None:
+        """Returns None if a runner answers at its address, otherwise the error.
+
+        The call has its own connection, because the shared one may still wait before it connects again to an
+        earlier runner.
+
+        Args:
+            runner: The runner.
+            limit: Seconds in which it must answer.
+        """
+        self.check_may_call(runner)
+        request = StartJobChainsRequest(runner_id=runner.runner_id)
+        address = runner.grpc_address
+        async with open_async_channel(address, self._credentials(), shares_connection=False) as channel:
+            stub: JobRunnerAsyncStub = JobRunnerStub(channel)
+            try:
+                await stub.StartJobChains(request, timeout=limit, metadata=self._metadata())
+            except grpc.aio.AioRpcError as error:
+                return error_from_rpc(error, address, self._client_tls)
+        return None
+
+    async def _call(self, runner: RunnerInfo, call: Callable[[_Connection], Awaitable[_Answer]]) -> _Answer:
+        self.check_may_call(runner)
+        try:
+            return await call(self._connection(runner.grpc_address))
+        except grpc.aio.AioRpcError as error:
+            raise await explained_async_error(error, runner.grpc_address, self._client_tls) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The caller was not cancelled: the channel was closed, because the runner is gone.
+            raise UnavailableError(
+                f"job runner {runner.runner_id} is gone: try again", reason="RUNNER_GONE"
+            ) from None
+
+    @property
+    def _client_tls(self) -> ClientTls:
+        return ClientTls(self._credentials() is not None, "jr_client.tls")
+
+    def _connection(self, address: str) -> _Connection:
+        connection = self._connections.get(address)
+        credentials = self._credentials()
+        if connection is None or connection.credentials is not credentials:
+            if connection is not None:
+                self._close_after_calls(connection.channel)
+            connection = self._connections[address] = _Connection(address, credentials)
+        return connection
+
+    def _close_after_calls(self, channel: grpc.aio.Channel) -> None:
+        """Closes a channel with old credentials once its calls have ended."""
+        closing = asyncio.create_task(channel.close(CALL_TIMEOUT))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def keep(self, addresses: Collection[str]) -> None:
+        """Closes the channels to all other addresses."""
+        for address in [address for address in self._connections if address not in addresses]:
+            await self._connections.pop(address).channel.close()
+
+    async def close(self) -> None:
+        """Cancels all calls, and closes all channels."""
+        connections, self._connections = list(self._connections.values()), {}
+        await asyncio.gather(*(connection.channel.close() for connection in connections), *self._closing)

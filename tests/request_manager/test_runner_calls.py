@@ -1,0 +1,112 @@
+"""Calls to Job Runners: to whom the servers' key is sent, and who answers at an address."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from spincycle_grpc.errors import FailedPreconditionError
+from spincycle_grpc.v1 import job_runner_pb2
+from spincycle_grpc.v1.job_runner_pb2 import (
+    RunningJobsResponse,
+    StartJobChainsRequest,
+    StartJobChainsResponse,
+)
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
+from spincycle_server.identity.cluster import KEY_HEADER
+from spincycle_server.request_manager.runner_calls import RunnerCalls
+from spincycle_server.rpc import CallContext
+from tests.rpc.servers import serving
+
+JOB_RUNNER = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
+ID, OTHER_ID = "9vb2d3q0c7k5r1n8m4tg", "0" * 20
+LIMIT = 60.0
+
+
+def with_key() -> tuple[tuple[str, str], ...]:
+    return ((KEY_HEADER, "k" * 40),)
+
+
+class Runner:
+    """A runner that remembers the keys with which it was called."""
+
+    NewJobChain = ResumeJobChain = StopJobChain = Version = None
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    async def StartJobChains(self, request: StartJobChainsRequest, context: CallContext) -> Any:
+        self.keys.append(context.credentials.header(KEY_HEADER))
+        if request.runner_id != ID:
+            raise FailedPreconditionError("another runner is here", reason="OTHER_RUNNER")
+        return StartJobChainsResponse()
+
+    async def RunningJobs(self, request: object, context: CallContext) -> RunningJobsResponse:
+        self.keys.append(context.credentials.header(KEY_HEADER))
+        return RunningJobsResponse(jobs=[JobStatus(request_id="x")])
+
+
+@asynccontextmanager
+async def runner_at() -> AsyncIterator[tuple[Runner, str]]:
+    runner = Runner()
+    async with serving(JOB_RUNNER, runner) as (_, address):
+        yield runner, address
+
+
+def info(address: str, runner_id: str = ID) -> RunnerInfo:
+    return RunnerInfo(runner_id=runner_id, url="http://a:1", grpc_address=address)
+
+
+async def test_calls_to_this_machine_carry_the_key() -> None:
+    calls = RunnerCalls(call_metadata=with_key)
+    async with runner_at() as (runner, address):
+        assert [job.request_id for job in await calls.running_jobs(info(address), StatusFilter())] == ["x"]
+        assert runner.keys == ["k" * 40]
+        await calls.close()
+
+
+@pytest.mark.parametrize("address", ["10.0.0.66:1", "runner.example.com:1", "0.0.0.0:1"])
+async def test_the_key_is_not_sent_in_plain_text_to_other_machines(address: str) -> None:
+    calls = RunnerCalls(call_metadata=with_key)
+    for call in (
+        calls.start_job_chains(info(address), b""),
+        calls.stop_job_chain(info(address), "x"),
+        calls.running_jobs(info(address), StatusFilter()),
+        calls.error_at_address(info(address), LIMIT),
+    ):
+        with pytest.raises(FailedPreconditionError, match="without TLS") as raised:
+            await call
+        assert raised.value.reason == "NEEDS_TLS"
+    assert not calls._connections
+
+
+def test_other_machines_may_be_called_over_tls_or_without_a_key() -> None:
+    assert RunnerCalls(grpc.ssl_channel_credentials, with_key).may_call("10.0.0.66:1")
+    assert RunnerCalls().may_call("10.0.0.66:1")
+
+
+async def test_a_runner_that_is_at_its_address_answers() -> None:
+    calls = RunnerCalls(call_metadata=with_key)
+    async with runner_at() as (runner, address):
+        assert await calls.error_at_address(info(address), LIMIT) is None
+        assert runner.keys == ["k" * 40]
+
+
+async def test_another_runner_at_the_address_is_no_answer() -> None:
+    calls = RunnerCalls(call_metadata=with_key)
+    async with runner_at() as (_, address):
+        error = await calls.error_at_address(info(address, OTHER_ID), LIMIT)
+    assert error is not None
+    assert error.reason == "OTHER_RUNNER"
+
+
+async def test_nobody_at_the_address_is_no_answer() -> None:
+    async with runner_at() as (_, address):
+        pass
+    assert await RunnerCalls().error_at_address(info(address), LIMIT) is not None
