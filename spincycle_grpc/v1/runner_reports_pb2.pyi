@@ -178,9 +178,13 @@ class RunnerInfo(_message.Message):
     each start.
     """
     url: _builtins.str
-    """The base URL of its HTTP server, for example "http://10.0.0.2:32307"."""
+    """The base URL of its HTTP server, for example "http://10.0.0.2:32307". At
+    most 300 characters: the scheme, a host and a port.
+    """
     grpc_address: _builtins.str
-    """The address of its gRPC server, for example "10.0.0.2:32317"."""
+    """The address of its gRPC server, for example "10.0.0.2:32317": a host and a
+    port.
+    """
     def __init__(
         self,
         *,

@@ -94,11 +94,15 @@ class RunnerReportsServicer:
         Fails with:
 
         - INVALID_ARGUMENT: the first message does not identify the runner
-        (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+        (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), or a
+        message lists too many chains (TOO_MANY_CHAINS).
         - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
         - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
         - FAILED_PRECONDITION: the runner has opened a newer stream
-        (STREAM_SUPERSEDED).
+        (STREAM_SUPERSEDED), a live runner has its address and this one does not
+        answer there (ADDRESS_TAKEN), it had another address before
+        (ADDRESS_CHANGED), or calling it would send the servers' key in plain
+        text (NEEDS_TLS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,11 +54,15 @@ class RunnerReportsStub:
     Fails with:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
-      (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+      (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), or a
+      message lists too many chains (TOO_MANY_CHAINS).
     - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
     - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
     - FAILED_PRECONDITION: the runner has opened a newer stream
-      (STREAM_SUPERSEDED).
+      (STREAM_SUPERSEDED), a live runner has its address and this one does not
+      answer there (ADDRESS_TAKEN), it had another address before
+      (ADDRESS_CHANGED), or calling it would send the servers' key in plain
+      text (NEEDS_TLS).
     """
     Finish: _grpc.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]
     """Sets the final state of a RUNNING request. A retry after a success changes
@@ -132,11 +136,15 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
     Fails with:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
-      (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+      (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), or a
+      message lists too many chains (TOO_MANY_CHAINS).
     - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
     - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
     - FAILED_PRECONDITION: the runner has opened a newer stream
-      (STREAM_SUPERSEDED).
+      (STREAM_SUPERSEDED), a live runner has its address and this one does not
+      answer there (ADDRESS_TAKEN), it had another address before
+      (ADDRESS_CHANGED), or calling it would send the servers' key in plain
+      text (NEEDS_TLS).
     """
     Finish: _aio.UnaryUnaryMultiCallable[_runner_reports_pb2.FinishRequest, _runner_reports_pb2.FinishResponse]  # type: ignore[assignment]
     """Sets the final state of a RUNNING request. A retry after a success changes
@@ -213,11 +221,15 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
 
         - INVALID_ARGUMENT: the first message does not identify the runner
-          (RUNNER_UNKNOWN), or a message lists too many chains (TOO_MANY_CHAINS).
+          (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), or a
+          message lists too many chains (TOO_MANY_CHAINS).
         - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
         - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
         - FAILED_PRECONDITION: the runner has opened a newer stream
-          (STREAM_SUPERSEDED).
+          (STREAM_SUPERSEDED), a live runner has its address and this one does not
+          answer there (ADDRESS_TAKEN), it had another address before
+          (ADDRESS_CHANGED), or calling it would send the servers' key in plain
+          text (NEEDS_TLS).
         """
 
     @_abc_1.abstractmethod

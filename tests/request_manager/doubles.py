@@ -46,6 +46,8 @@ class WillingRunners(Runners):
         stopped: The runner ids and the requests that they were told to stop.
         stop_errors: Errors for the next stops, instead of an acceptance.
         running: The jobs that run.
+        asked: The ids of runners that were called at their address.
+        address_errors: Errors of the next of these calls, instead of an answer.
     """
 
     def __init__(self, store: Store) -> None:
@@ -54,6 +56,12 @@ class WillingRunners(Runners):
         self.stopped: list[tuple[str, str]] = []
         self.stop_errors: list[SpinCycleError] = []
         self.running: list[JobStatus] = []
+        self.asked: list[str] = []
+        self.address_errors: list[SpinCycleError] = []
+
+    async def error_at_address(self, runner: RunnerInfo, limit: float) -> SpinCycleError | None:
+        self.asked.append(runner.runner_id)
+        return self.address_errors.pop(0) if self.address_errors else None
 
     async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
         self.delivered.append((runner.runner_id, AssignedJobChain.FromString(chain)))

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from spincycle_grpc.errors import FailedPreconditionError, InternalError, InvalidArgumentError
+from spincycle_grpc.errors import (
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import (
@@ -172,16 +177,78 @@ async def test_an_older_stream_of_the_same_runner_can_store_nothing(manager: Man
     assert len(await manager.store.get_log(request.id)) == 1
 
 
-async def test_another_runner_at_the_same_address_is_gone_after_the_second_message(manager: Manager) -> None:
+SUCCESSOR = RunnerInfo(runner_id="r3", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
+NO_ANSWER = UnavailableError("no answer")
+
+
+async def lost(manager: Manager) -> list[str]:
+    return [one.request_id for one in await manager.store.lost_requests(10)]
+
+
+async def test_a_runner_that_answers_at_its_address_replaces_the_one_before(manager: Manager) -> None:
     held = await create(manager.store, RUNNER)
-    successor = RunnerInfo(runner_id="r3", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
-    stream = await manager.opened(successor)
-    # The first message alone may be an old message that is read late.
-    assert await manager.store.lost_requests(10) == []
-    await stream.receive(ReportRequest(number=2))
-    assert [lost.request_id for lost in await manager.store.lost_requests(10)] == [held.id]
+    await manager.opened(SUCCESSOR)
+    assert manager.runners.asked == ["r3"]
+    assert await lost(manager) == [held.id]
     assert manager.runners.get("r1") is None
-    assert manager.runners.get("r3") == successor
+    assert manager.runners.get("r3") == SUCCESSOR
+
+
+async def test_a_runner_that_does_not_answer_at_its_address_replaces_no_live_runner(manager: Manager) -> None:
+    await create(manager.store, RUNNER)
+    manager.runners.address_errors = [NO_ANSWER]
+    with pytest.raises(FailedPreconditionError, match="no answer") as caught:
+        await manager.opened(SUCCESSOR)
+    assert caught.value.reason == "ADDRESS_TAKEN"
+    assert await lost(manager) == []
+    assert manager.runners.get("r1") == RUNNER
+    assert manager.runners.get("r3") is None
+    assert [runner for runner, _ in await manager.store.live_runners()] == [RUNNER]
+
+
+async def test_a_runner_at_the_address_of_a_dead_one_reports_although_it_does_not_answer_yet(
+    manager: Manager,
+) -> None:
+    await manager.store.renew_runner(RUNNER, 0, draining=False)
+    manager.runners.address_errors = [NO_ANSWER]
+    await manager.opened(SUCCESSOR)
+    assert [runner for runner, _ in await manager.store.live_runners()] == [SUCCESSOR]
+
+
+async def test_a_runner_alone_at_its_address_is_not_called(manager: Manager) -> None:
+    await manager.opened(OTHER_RUNNER)
+    await manager.opened(OTHER_RUNNER)
+    assert manager.runners.asked == []
+
+
+async def test_a_request_manager_that_was_frozen_removes_no_runner_that_came_later(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = RunnerInfo(runner_id="r4", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
+
+    async def answered_long_ago(runner: RunnerInfo, limit: float) -> None:
+        await manager.store.renew_runner(latest, LEASE, draining=False)
+
+    monkeypatch.setattr(manager.runners, "error_at_address", answered_long_ago)
+    await manager.opened(SUCCESSOR)
+    stored = [one.runner.runner_id for one in await manager.store.runners_like(latest) if one.is_live]
+    assert sorted(stored) == ["r3", "r4"]
+
+
+async def test_a_runner_cannot_change_its_address(manager: Manager) -> None:
+    moved = RunnerInfo(runner_id="r1", url=RUNNER.url, grpc_address="10.0.0.66:32317")
+    with pytest.raises(FailedPreconditionError) as caught:
+        await manager.opened(moved)
+    assert caught.value.reason == "ADDRESS_CHANGED"
+    assert await manager.store.live_runners() == [(RUNNER, False)]
+
+
+async def test_a_runner_whose_address_is_not_one_is_refused(manager: Manager) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        await manager.opened(
+            RunnerInfo(runner_id="r5", url="http://a:1", grpc_address="unix:/run/docker.sock")
+        )
+    assert caught.value.reason == "BAD_ADDRESS"
 
 
 async def test_reports_are_committed_before_they_are_acknowledged(manager: Manager) -> None:

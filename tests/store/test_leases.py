@@ -6,10 +6,9 @@ import pytest
 
 from spincycle_grpc.errors import FailedPreconditionError
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.runner_reports_pb2 import (
-    Assignment,
-)
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.store import Store
+from spincycle_server.store.leases import StoredRunner
 from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
@@ -34,29 +33,37 @@ class TestRunners:
         assert await store.live_runners() == []
 
     async def test_a_new_runner_replaces_an_old_one_at_its_address(self, store: Store) -> None:
-        assert not (await store.renew_runner(RUNNER, 60, draining=False)).others
+        await store.renew_runner(RUNNER, 60, draining=False)
         after = type(RUNNER)(runner_id="r9", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
-        renewal = await store.renew_runner(after, 61, draining=False)
+        await store.renew_runner(after, 61, draining=False)
         assert await store.live_runners() == [(after, False)]
-        # The one before is not taken for dead yet: this might be a message of its own, read late.
-        assert renewal.others == ("r1",)
+        # The one before is not taken for dead yet: only an answer at the address proves that it is gone.
         lost = await create(store, RUNNER)
         assert await store.lost_requests(10) == []
         await store.remove_runner("r1")
         assert await store.lost_requests(10) == [Assignment(request_id=lost.id, epoch=1)]
 
+    async def test_runners_with_the_id_or_the_address_of_a_runner_are_found(self, store: Store) -> None:
+        at_address = RunnerInfo(runner_id="r9", url="http://b:1", grpc_address=RUNNER.grpc_address)
+        with_id = RunnerInfo(runner_id="r1", url="http://c:1", grpc_address="c:2")
+        await store.renew_runner(with_id, 60, draining=True)
+        await store.renew_runner(at_address, 0, draining=False)
+        await store.renew_runner(OTHER_RUNNER, 60, draining=False)
+        found = sorted(await store.runners_like(RUNNER), key=lambda one: one.runner.runner_id)
+        assert found == [StoredRunner(with_id, is_live=True), StoredRunner(at_address, is_live=False)]
+
     async def test_an_old_stream_of_a_runner_cannot_renew_its_lease(self, store: Store) -> None:
         old = await store.renew_runner(RUNNER, 60, draining=False)
-        newer = await store.renew_runner(RUNNER, 60, draining=False, token=old.token)
-        for token in (old.token, newer.token - 1):
+        newer = await store.renew_runner(RUNNER, 60, draining=False, token=old)
+        for token in (old, newer - 1):
             with pytest.raises(FailedPreconditionError) as raised:
                 await store.renew_runner(RUNNER, 0, draining=False, token=token)
             assert raised.value.reason == "STREAM_SUPERSEDED"
         assert await store.live_runners() == [(RUNNER, False)]
         first = await store.renew_runner(RUNNER, 60, draining=False)
         with pytest.raises(FailedPreconditionError):
-            await store.renew_runner(RUNNER, 60, draining=False, token=newer.token)
-        await store.renew_runner(RUNNER, 60, draining=False, token=first.token)
+            await store.renew_runner(RUNNER, 60, draining=False, token=newer)
+        await store.renew_runner(RUNNER, 60, draining=False, token=first)
 
     async def test_a_request_is_taken_from_a_live_runner_only_with_its_newest_token(
         self, store: Store
@@ -72,8 +79,8 @@ class TestRunners:
             )
 
         assert await take(None) is None
-        assert await take(old.token) is None
-        assert await take(newest.token) == Assignment(request_id=made.id, epoch=2)
+        assert await take(old) is None
+        assert await take(newest) == Assignment(request_id=made.id, epoch=2)
 
     async def test_a_request_is_not_taken_over_from_a_runner_whose_lease_was_renewed(
         self, store: Store

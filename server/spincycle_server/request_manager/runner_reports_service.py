@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import structlog
+
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.v1 import state_pb2
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
+
+logger = structlog.get_logger(__name__)
 
 # The columns of all three databases hold these values.
 _LARGEST_COUNT = 2**31 - 1
@@ -71,9 +75,16 @@ class RunnerReportsService:
     ) -> AsyncIterator[ReportResponse]:
         """Stores the reports of one runner for as long as its stream lasts."""
         stream = RunnerStream(self._store, self._runners, self._dispatcher, self._stopper, lease=self._lease)
-        async for message in self._streams.messages(requests):
-            yield await stream.receive(message)
-            stream.acknowledged(message)
+        try:
+            async for message in self._streams.messages(requests):
+                answer = await stream.receive(message)
+                if message.HasField("runner"):
+                    logger.info("report stream opened", runner_id=stream.runner_id, peer=context.peer)
+                yield answer
+                stream.acknowledged(message)
+        finally:
+            if stream.runner_id:
+                logger.info("report stream ended", runner_id=stream.runner_id, peer=context.peer)
 
     async def Finish(self, request: FinishRequest, context: CallContext) -> FinishResponse:  # noqa: N802
         """Sets the final state of a RUNNING request."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from google.protobuf.duration_pb2 import Duration
 
-from spincycle_grpc.errors import InternalError, InvalidArgumentError
+from spincycle_grpc.errors import FailedPreconditionError, InternalError, InvalidArgumentError
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_INVALID,
     Assignment,
@@ -20,7 +20,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     RunnerInfo,
 )
 from spincycle_server.request_manager.recovery import MissingChains
-from spincycle_server.store.leases import Renewal
+from spincycle_server.request_manager.runner_info import check_runner_info
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -32,6 +32,12 @@ logger = structlog.get_logger(__name__)
 
 MAX_HELD = 100_000
 """The maximum number of job chains that a runner may hold, and so may list in a message."""
+
+ADDRESS_TIMEOUT = 2.0
+"""Seconds in which a runner must answer at its address, so that it replaces an earlier one there.
+
+With a short lease it is a quarter of the lease, so that the runner still gets its acknowledgement in time.
+"""
 
 
 class RunnerStream:
@@ -60,17 +66,23 @@ class RunnerStream:
         self._stopper = stopper
         self._lease = lease
         self._runner: RunnerInfo | None = None
-        self._renewal = Renewal(0, ())
+        self._token = 0
         self._renewed_at = 0.0
         self._missing = MissingChains(patience=lease / 2)
+
+    @property
+    def runner_id(self) -> str:
+        """The id of the runner; "" until it has identified itself."""
+        return self._runner.runner_id if self._runner is not None else ""
 
     async def receive(self, message: ReportRequest) -> ReportResponse:
         """Commits a message's reports. Returns its acknowledgement, with the time that is left of the lease.
 
         Raises:
             InvalidArgumentError: The first message does not identify the runner, or a message lists too
-                many chains. Reasons: RUNNER_UNKNOWN, TOO_MANY_CHAINS.
-            FailedPreconditionError: The runner reports on a newer stream. Reason: STREAM_SUPERSEDED.
+                many chains. Reasons: RUNNER_UNKNOWN, BAD_ADDRESS, TOO_MANY_CHAINS.
+            FailedPreconditionError: The runner reports on a newer stream (STREAM_SUPERSEDED), or its address
+                cannot be used (ADDRESS_CHANGED, ADDRESS_TAKEN, NEEDS_TLS).
         """
         if len(message.held) > MAX_HELD:
             raise InvalidArgumentError(
@@ -78,11 +90,12 @@ class RunnerStream:
                 reason="TOO_MANY_CHAINS",
             )
         runner = self._identify(message)
+        replaced = await self._replaced_by(runner) if message.HasField("runner") else ()
         received_at = time.monotonic()
-        if not message.HasField("runner"):
-            await self._remove_replaced_runners()
         if self._must_renew(message, received_at):
             await self._renew(runner, message, received_at)
+        for runner_id in replaced:
+            await self._remove(runner_id)
         refused = await self._store_reports(runner.runner_id, message.chains) if message.chains else []
         if message.holds_all:
             await self._compare_held(runner, message.held)
@@ -99,7 +112,9 @@ class RunnerStream:
 
     def _identify(self, message: ReportRequest) -> RunnerInfo:
         if message.HasField("runner"):
-            self._runner = _checked_runner(message.runner)
+            check_runner_info(message.runner)
+            self._runners.check_may_call(message.runner)
+            self._runner = message.runner
         if self._runner is None:
             raise InvalidArgumentError(
                 "the first message of a runner's stream must identify the runner: set its field runner",
@@ -107,18 +122,38 @@ class RunnerStream:
             )
         return self._runner
 
-    async def _remove_replaced_runners(self) -> None:
-        """Ends the leases of other runners that have this runner's address.
+    async def _replaced_by(self, runner: RunnerInfo) -> Sequence[str]:
+        """Returns the ids of earlier runners at the address of a runner, if it answers there.
 
-        Only a second message proves that this runner is alive, and so that the others are gone. The first
-        message can be an old message of a dead runner that is read late.
+        The answer proves that the others are gone. The message does not: it may be an old message of a dead
+        runner that is read late, or come from somebody who is not at this address.
+
+        Raises:
+            FailedPreconditionError: A live runner may be at the address (ADDRESS_TAKEN), or the runner had
+                another address (ADDRESS_CHANGED).
         """
-        replaced = self._renewal.others
-        if not replaced:
-            return
-        for runner_id in replaced:
-            await self._remove(runner_id)
-        self._renewal = Renewal(self._renewal.token, ())
+        stored = await self._store.runners_like(runner)
+        if any(
+            one.runner.runner_id == runner.runner_id and one.runner.grpc_address != runner.grpc_address
+            for one in stored
+        ):
+            raise FailedPreconditionError(
+                f"job runner {runner.runner_id} has another address: it keeps its address while it runs",
+                reason="ADDRESS_CHANGED",
+            )
+        others = [one for one in stored if one.runner.runner_id != runner.runner_id]
+        if not others:
+            return ()
+        error = await self._runners.error_at_address(runner, min(ADDRESS_TIMEOUT, self._lease / 4))
+        if error is None:
+            return [one.runner.runner_id for one in others]
+        if any(one.is_live for one in others):
+            raise FailedPreconditionError(
+                f"another job runner has the address {runner.grpc_address}, and this one does not answer "
+                f"there: {error.message}",
+                reason="ADDRESS_TAKEN",
+            )
+        return ()
 
     def _must_renew(self, message: ReportRequest, received_at: float) -> bool:
         return (
@@ -130,8 +165,8 @@ class RunnerStream:
 
     async def _renew(self, runner: RunnerInfo, message: ReportRequest, received_at: float) -> None:
         """Renews the lease. The token of the last renewal proves that no newer stream has renewed it."""
-        token = None if message.HasField("runner") else self._renewal.token
-        self._renewal = await self._store.renew_runner(
+        token = None if message.HasField("runner") else self._token
+        self._token = await self._store.renew_runner(
             runner, self._lease, draining=message.draining, token=token
         )
         self._renewed_at = received_at
@@ -175,21 +210,13 @@ class RunnerStream:
                 "runner does not have a request", runner_id=runner.runner_id, request_id=request_id
             )
             lost = Assignment(request_id=request_id, epoch=epoch)
-            self._dispatcher.recover_soon(lost, self._renewal.token)
+            self._dispatcher.recover_soon(lost, self._token)
 
     async def _remove(self, runner_id: str) -> None:
         await self._store.remove_runner(runner_id)
         self._runners.remove(runner_id)
         logger.info("runner left", runner_id=runner_id)
         self._dispatcher.wake()
-
-
-def _checked_runner(runner: RunnerInfo) -> RunnerInfo:
-    if not (runner.runner_id and runner.url and runner.grpc_address):
-        raise InvalidArgumentError(
-            "the field runner must have a runner_id, a url and a grpc_address", reason="RUNNER_UNKNOWN"
-        )
-    return runner
 
 
 def _duration(seconds: float) -> Duration:

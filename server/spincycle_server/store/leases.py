@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import FailedPreconditionError
@@ -34,21 +34,21 @@ _UPDATE_RUNNER = (
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
-    """A renewed lease.
+class StoredRunner:
+    """A runner that has reported.
 
     Attributes:
-        token: Identifies this renewal. The next renewal of the same stream sends it.
-        others: The ids of other runners that are stored with the same address.
+        runner: Its id and addresses.
+        is_live: Whether its lease is current.
     """
 
-    token: int
-    others: tuple[str, ...]
+    runner: RunnerInfo
+    is_live: bool
 
 
 @dataclass(slots=True)
 class RenewRunner(Write):
-    """Renews a runner's lease. Result: a Renewal, or an error if another stream has renewed the lease since.
+    """Renews a runner's lease. Result: a token, or an error if another stream has renewed the lease since.
 
     The first renewal of a stream has no token. Each later one has the token of the renewal before it, so
     that a Request Manager that was frozen cannot renew from an old stream.
@@ -64,7 +64,7 @@ class RenewRunner(Write):
     @classmethod
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[RenewRunner]
-    ) -> Sequence[Renewal | FailedPreconditionError]:
+    ) -> Sequence[int | FailedPreconditionError]:
         """Locks the runners' rows, and writes those whose token is current."""
         ids = sorted({write.runner.runner_id for write in writes})
         rows = transaction.execute(
@@ -96,13 +96,8 @@ class RenewRunner(Write):
                 "lease_expires_at": token,
             }
         _save_runners(transaction, known, changed, now)
-        others = _others_at(transaction, [write.runner.grpc_address for write in writes])
         return [
-            _superseded(write.runner.runner_id)
-            if token is None
-            else Renewal(
-                token, tuple(others.get(write.runner.grpc_address, set()) - {write.runner.runner_id})
-            )
+            _superseded(write.runner.runner_id) if token is None else token
             for write, token in zip(writes, renewed, strict=True)
         ]
 
@@ -122,15 +117,6 @@ def _save_runners(
     if inserted:
         transaction.execute(delete(runners).where(runners.c.lease_expires_at < now - _RUNNER_KEPT))
         transaction.execute(insert(runners), inserted)
-
-
-def _others_at(transaction: Transaction, addresses: Sequence[str]) -> dict[str, set[str]]:
-    """Returns the ids of the runners at some addresses, by address."""
-    found: dict[str, set[str]] = {}
-    query = select(runners.c.runner_id, runners.c.grpc_address).where(runners.c.grpc_address.in_(addresses))
-    for row in transaction.execute(query):
-        found.setdefault(row.grpc_address, set()).add(row.runner_id)
-    return found
 
 
 def _superseded(runner_id: str) -> FailedPreconditionError:
@@ -165,6 +151,19 @@ def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
     return [
         (RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), row.draining)
         for row in newest.values()
+    ]
+
+
+def runners_like(connection: Connection, runner: RunnerInfo) -> list[StoredRunner]:
+    """Returns the runners that are stored with the id or the address of a runner, with or without a lease."""
+    query = select(runners, (runners.c.lease_expires_at > database_now(connection)).label("is_live")).where(
+        or_(runners.c.runner_id == runner.runner_id, runners.c.grpc_address == runner.grpc_address)
+    )
+    return [
+        StoredRunner(
+            RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), bool(row.is_live)
+        )
+        for row in connection.execute(query)
     ]
 
 

@@ -38,7 +38,7 @@ from spincycle_server.store.creation import creation_of
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
-from spincycle_server.store.leases import RemoveRunner, Renewal, RenewRunner
+from spincycle_server.store.leases import RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.opening import open_engines
 from spincycle_server.store.record import Record
 from spincycle_server.store.states import Assign, Finish, Progress, RequestStop, StopUnassigned, Unassign
@@ -252,6 +252,10 @@ class Store:
         """Returns the runners with a current lease, each with whether it is draining."""
         return await self._reader.read(leases.live_runners)
 
+    async def runners_like(self, runner: RunnerInfo) -> list[StoredRunner]:
+        """Returns the runners that are stored with the id or the address of a runner."""
+        return await self._reader.read(leases.runners_like, runner)
+
     async def get_record(self, request_id: str) -> Record:
         """Returns the record from which the chain of a request is rebuilt.
 
@@ -398,8 +402,8 @@ class Store:
 
     async def renew_runner(
         self, runner: RunnerInfo, lease: float, *, draining: bool, token: int | None = None
-    ) -> Renewal:
-        """Renews the lease of a runner.
+    ) -> int:
+        """Renews the lease of a runner. Returns a token for the next renewal on the same stream.
 
         Args:
             runner: The runner.
@@ -410,8 +414,8 @@ class Store:
         Raises:
             FailedPreconditionError: Another stream has renewed the lease since. Reason: STREAM_SUPERSEDED.
         """
-        renewal: Renewal = await self._writer.write(RenewRunner(runner, lease, draining, token))
-        return renewal
+        renewed: int = await self._writer.write(RenewRunner(runner, lease, draining, token))
+        return renewed
 
     async def record_events(self, events: Sequence[AuditEvent]) -> None:
         """Stores audit events that have no effect in the database, such as denials."""

@@ -1,0 +1,63 @@
+"""Checks what a Job Runner says about itself in the first message of its stream."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+
+MAX_URL = 300
+"""The maximum length of a runner's URL, which users see as the URL of their job chains."""
+
+_RUNNER_ID = re.compile(r"[0-9A-Za-z]{1,20}")
+_HOST_AND_PORT = re.compile(r"([0-9A-Za-z_][0-9A-Za-z._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+_SCHEMES = frozenset({"dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds"})
+"""Host names that gRPC takes for the scheme of a target: "unix:5" is the socket with the path "5"."""
+
+
+def check_runner_info(runner: RunnerInfo) -> None:
+    """Checks the id and the addresses of a runner.
+
+    The Request Manager calls the gRPC address, so it must be a plain host and port: gRPC would also accept
+    unix sockets and names of other schemes. Users see the URL, so it must not carry anything else.
+
+    Raises:
+        InvalidArgumentError: The id is missing or invalid (RUNNER_UNKNOWN), or an address is invalid
+            (BAD_ADDRESS).
+    """
+    if not (runner.runner_id and runner.url and runner.grpc_address):
+        raise InvalidArgumentError(
+            "the field runner must have a runner_id, a url and a grpc_address", reason="RUNNER_UNKNOWN"
+        )
+    if not _RUNNER_ID.fullmatch(runner.runner_id):
+        raise InvalidArgumentError(
+            "the runner_id must be at most 20 characters of 0-9A-Za-z", reason="RUNNER_UNKNOWN"
+        )
+    if not _is_host_and_port(runner.grpc_address):
+        raise _bad_address("grpc_address", "host:port, for example 10.0.0.2:32317")
+    if not _is_url(runner.url):
+        raise _bad_address(
+            "url", f"http://host:port or https://host:port with at most {MAX_URL} characters in all"
+        )
+
+
+def _is_host_and_port(text: str) -> bool:
+    match = _HOST_AND_PORT.fullmatch(text)
+    return match is not None and match[1].lower() not in _SCHEMES and 0 < int(match[2]) <= 65535
+
+
+def _is_url(text: str) -> bool:
+    if len(text) > MAX_URL or not (text.isascii() and text.isprintable()):
+        return False
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    is_plain = parts.path in ("", "/") and "?" not in text and "#" not in text
+    return parts.scheme in ("http", "https") and is_plain and _is_host_and_port(parts.netloc)
+
+
+def _bad_address(field: str, form: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"the {field} of a runner must be {form}", reason="BAD_ADDRESS")
