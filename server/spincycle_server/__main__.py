@@ -21,7 +21,8 @@ _SECTIONS = {
     },
     "Database": {
         "migrate": "Create or upgrade the database schema.",
-        "prune": "Delete requests that ended long ago.",
+        "prune": "Delete requests that ended long ago, and old audit events.",
+        "audit": "Print the audit log.",
     },
     "Access": {
         "token": "Create, list and revoke API tokens.",

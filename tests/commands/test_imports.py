@@ -40,7 +40,8 @@ def modules_after(directory: Path, *arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [("migrate", "--check"), ("prune", "--older-than=1h"), ("token", "create", "alice")]
+    "command",
+    [("migrate", "--check"), ("prune", "--older-than=1h"), ("token", "create", "alice"), ("audit",)],
 )
 def test_database_commands_load_no_server(command: tuple[str, ...], tmp_path: Path) -> None:
     modules_after(tmp_path, "migrate")

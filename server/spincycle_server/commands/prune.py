@@ -1,4 +1,4 @@
-"""`spincycle prune` deletes old requests."""
+"""`spincycle prune` deletes old requests and old audit events."""
 
 from __future__ import annotations
 
@@ -6,78 +6,78 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import FrameType
 
 import click
 
-from spincycle_grpc.duration import parse_duration
-from spincycle_grpc.state import State
 from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
+from spincycle_server.commands.times import Age
 from spincycle_server.config import load_config
+from spincycle_server.maintenance.audit import command_event
 from spincycle_server.maintenance.retention import Retention
 
 _PROGRESS_INTERVAL = 10.0
 """Seconds between progress lines if standard error is not a terminal."""
 
 
-class _Age(click.ParamType[int]):
-    name = "duration"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            age = parse_duration(value, days=True) // 1000
-        except ValueError as error:
-            self.fail(f"{value!r} {error}", param, ctx)
-        if age <= 0:
-            self.fail("must be positive", param, ctx)
-        return age
-
-
 @click.command("prune")
 @click.option(
     "--older-than",
     metavar="DURATION",
-    type=_Age(),
-    required=True,
+    type=Age(),
     help="Delete requests that ended longer ago than this by the database's clock, for example 90d or 36h.",
 )
-@click.option("--dry-run", is_flag=True, help="Print how many requests would be deleted, and delete none.")
+@click.option(
+    "--audit-older-than",
+    metavar="DURATION",
+    type=Age(),
+    help="Delete audit events that are older than this, for example 400d.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted, and delete nothing.")
 @server_options("db")
-def prune_command(config: str | None, older_than: int, dry_run: bool, db: str | None) -> None:
-    """Delete requests that ended long ago, with their job chains, logs and args.
+def prune_command(
+    config: str | None, older_than: int | None, audit_older_than: int | None, dry_run: bool, db: str | None
+) -> None:
+    """Delete requests that ended long ago, with their job chains, logs and args, and old audit events.
 
-    Only requests in state COMPLETE, FAIL or STOPPED are deleted. The command is safe to run while servers
-    run, and again after an interruption.
+    Only requests in state COMPLETE, FAIL or STOPPED are deleted. Audit events have an age of their own:
+    those of a deleted request stay. The command is safe to run while servers run, and again after an
+    interruption. It adds an event to the audit log, if there is a log, before it deletes anything.
 
     CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
 
     Exit status: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted.
     """
+    if older_than is None and audit_older_than is None:
+        raise click.UsageError("Missing option '--older-than' or '--audit-older-than'.")
     settings = load_config(config, overrides=overrides({"db": db}))
     retention = Retention(settings.store_url(), database_options(settings))
     with contextlib.closing(retention):
         retention.check()
-        before = retention.cutoff(older_than)
-        counts = retention.count(before)
-        total = sum(counts.values())
-        if dry_run or not total:
-            click.echo(_forecast(counts, before))
-        elif not _prune(retention, before, total):
+        is_done = older_than is None or _prune_requests(retention, older_than, dry_run)
+        if is_done and audit_older_than is not None:
+            is_done = _prune_events(retention, audit_older_than, dry_run)
+        if not is_done:
             sys.exit(130)
 
 
-def _forecast(counts: Mapping[State, int], before: int) -> str:
-    ended = datetime.fromtimestamp(before // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if not counts:
-        return f"no request ended before {ended}"
+def _prune_requests(retention: Retention, age: int, dry_run: bool) -> bool:
+    """Deletes old requests, and says what it did. Returns False if it was interrupted."""
+    before = retention.cutoff(age)
+    counts = retention.count(before)
+    total = sum(counts.values())
+    if not total:
+        click.echo(f"no request ended before {_time(before)}")
+        return True
     states = ", ".join(f"{count} {state.name}" for state, count in sorted(counts.items()))
-    return f"would delete {_requests(sum(counts.values()))} that ended before {ended}: {states}"
-
-
-def _prune(retention: Retention, before: int, total: int) -> bool:
+    found = f"{_number(total, 'request')} that ended before {_time(before)}: {states}"
+    if dry_run:
+        click.echo(f"would delete {found}")
+        return True
+    retention.audit.record(command_event("spincycle prune", f"delete {found}"))
     deleted = entries = 0
 
     def add(more_requests: int, more_entries: int) -> None:
@@ -86,45 +86,79 @@ def _prune(retention: Retention, before: int, total: int) -> bool:
         entries += more_entries
         show(min(deleted, total))
 
-    with _interruption() as is_interrupted, _progress(total) as show:
+    with _interruption() as is_interrupted, _progress(total, "request") as show:
         is_done = retention.prune(before, add, is_interrupted)
-    if is_done:
-        click.echo(f"deleted {_requests(deleted)} and {entries} job log entries")
-    else:
-        click.echo(
-            f"interrupted after deleting {deleted} of {_requests(total)}: run the command again to continue",
-            err=True,
-        )
+    _report(is_done, deleted, total, "request", f" and {entries} job log entries")
     return is_done
 
 
-def _requests(number: int) -> str:
-    return f"{number} request{'s' if number != 1 else ''}"
+def _prune_events(retention: Retention, age: int, dry_run: bool) -> bool:
+    """Deletes old audit events, and says what it did. Returns False if it was interrupted."""
+    before = retention.cutoff(age)
+    total = retention.audit.count(before)
+    if not total:
+        click.echo(f"no audit event is older than {_time(before)}")
+        return True
+    found = f"{_number(total, 'audit event')} from before {_time(before)}"
+    if dry_run:
+        click.echo(f"would delete {found}")
+        return True
+    retention.audit.record(command_event("spincycle prune", f"delete {found}"))
+    deleted = 0
+
+    def add(more: int) -> None:
+        nonlocal deleted
+        deleted += more
+        show(min(deleted, total))
+
+    with _interruption() as is_interrupted, _progress(total, "audit event") as show:
+        is_done = retention.audit.prune(before, add, is_interrupted)
+    _report(is_done, deleted, total, "audit event")
+    return is_done
+
+
+def _report(is_done: bool, deleted: int, total: int, what: str, more: str = "") -> None:
+    if is_done:
+        click.echo(f"deleted {_number(deleted, what)}{more}")
+    else:
+        click.echo(
+            f"interrupted after deleting {deleted} of {_number(total, what)}: "
+            "run the command again to continue",
+            err=True,
+        )
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+def _time(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def _progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """Yields a function that shows progress: as a bar in a terminal, otherwise as lines."""
     if not sys.stderr.isatty():
-        yield _progress_lines(total)
+        yield _progress_lines(total, what)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("deleting"), BarColumn(), MofNCompleteColumn(), TextColumn("requests"))
+    columns = (TextColumn("deleting"), BarColumn(), MofNCompleteColumn(), TextColumn(f"{what}s"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda deleted: progress.update(task, completed=deleted)
 
 
-def _progress_lines(total: int) -> Callable[[int], None]:
+def _progress_lines(total: int, what: str) -> Callable[[int], None]:
     printed_at = time.monotonic()
 
     def show(deleted: int) -> None:
         nonlocal printed_at
         if time.monotonic() - printed_at >= _PROGRESS_INTERVAL:
             printed_at = time.monotonic()
-            click.echo(f"deleted {deleted} of {_requests(total)}", err=True)
+            click.echo(f"deleted {deleted} of {_number(total, what)}", err=True)
 
     return show
 

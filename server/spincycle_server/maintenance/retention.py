@@ -7,7 +7,6 @@ interrupted, the next run continues.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +18,8 @@ from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.database.retrying import in_transaction
+from spincycle_server.maintenance.audit import AuditTable
+from spincycle_server.maintenance.batches import delete_in_batches
 from spincycle_server.store import migrations
 from spincycle_server.store.schema import (
     idempotency_keys,
@@ -35,8 +36,6 @@ MAX_REQUESTS = 50
 MAX_LOG_ENTRIES = 500
 """The maximum number of job log entries per transaction. A larger log takes several transactions."""
 
-_SHORTEST_PAUSE = 0.005
-_LONGEST_PAUSE = 1.0
 _TABLES = (request_archives, request_args, suspended_job_chains, requests)
 
 
@@ -52,6 +51,9 @@ class Retention:
         url: The database.
         options: How to connect.
 
+    Attributes:
+        audit: The audit log of the database.
+
     Raises:
         InvalidArgumentError: The URL is invalid or names an unsupported database.
     """
@@ -59,6 +61,7 @@ class Retention:
     def __init__(self, url: str, options: DatabaseOptions) -> None:
         self._engine = make_engine(parse_url(url), options, connections=1, reads=False, takes_long=True)
         self._patience = options.timeout
+        self.audit = AuditTable(self._engine, patience=self._patience)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -103,21 +106,21 @@ class Retention:
             UnavailableError: The database cannot be used. Everything that was reported to `progress` is
                 deleted.
         """
+
+        def show(batch: _Batch) -> None:
+            progress(batch.requests, batch.log_entries)
+
         # Keys first: no key may refer to a deleted request.
-        for delete_batch in (_delete_keys, _delete_requests):
-            while True:
-                if is_interrupted():
-                    return False
-                began = time.monotonic()
-                batch = in_transaction(
-                    self._engine, partial(delete_batch, before=before), patience=self._patience
-                )
-                if batch is None:
-                    break
-                progress(batch.requests, batch.log_entries)
-                # Leave half of the time to the servers.
-                time.sleep(min(max(time.monotonic() - began, _SHORTEST_PAUSE), _LONGEST_PAUSE))
-        return True
+        return all(
+            delete_in_batches(
+                self._engine,
+                partial(delete_batch, before=before),
+                show,
+                is_interrupted,
+                patience=self._patience,
+            )
+            for delete_batch in (_delete_keys, _delete_requests)
+        )
 
 
 def _has_ended(before: int) -> ColumnElement[bool]:

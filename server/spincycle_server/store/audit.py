@@ -15,6 +15,7 @@ from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.v1.audit_pb2 import AuditEvent
+from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.rows import microseconds_of, set_microseconds
 from spincycle_server.store.schema import audit_events
@@ -30,11 +31,16 @@ _LONGEST_ID = 20
 _INSERT_EVENT = RowStatement(lambda _: insert(audit_events))
 
 
+def new_event_id() -> str:
+    """Returns a random id: 20 characters of 0-9a-f."""
+    return os.urandom(_LONGEST_ID // 2).hex()
+
+
 def event_row(event: AuditEvent) -> EventRow:
-    """Returns the row of an event, with a new id. Texts are truncated when they are stored."""
+    """Returns the row of an event, with a new id if it has none. Texts are truncated when they are stored."""
     return {
         "occurred_at": microseconds_of(event.occurred_at),
-        "event_id": os.urandom(10).hex(),
+        "event_id": event.id or new_event_id(),
         "user": event.user,
         "auth_method": event.auth_method,
         "peer": event.peer,
@@ -78,8 +84,11 @@ def record_events(transaction: Transaction, rows: Sequence[EventRow]) -> None:
 
 
 def record_event(connection: Connection, event: AuditEvent) -> None:
-    """Stores one event in the open transaction of an operator's command."""
-    connection.execute(insert(audit_events), event_row(event))
+    """Stores one event in the open transaction of an operator's command.
+
+    If the event has an id, the transaction can be repeated: the event is stored once.
+    """
+    connection.execute(insert_ignoring(connection.dialect.name, audit_events), event_row(event))
 
 
 @dataclass(slots=True)
