@@ -138,3 +138,29 @@ def test_a_value_that_cannot_be_built_leaves_the_old_one(tmp_path: Path) -> None
     files_in(tmp_path)
     reloaded.reload()
     assert reloaded.value is built[0]
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "left", "warning"),
+    [
+        (365, 15, []),
+        (365, 13, ["certificate expires soon"]),
+        (4, 1.1, []),
+        (4, 0.9, ["certificate expires soon"]),
+        (365, -1, ["certificate has expired"]),
+    ],
+)
+def test_a_certificate_that_ends_soon_is_logged_once_a_day(
+    tmp_path: Path, lifetime: float, left: float, warning: list[str]
+) -> None:
+    end = datetime.datetime.now(datetime.UTC).replace(microsecond=0) + datetime.timedelta(days=lifetime / 2)
+    reissue(tmp_path, not_before=end - datetime.timedelta(days=lifetime), not_after=end)
+    reloaded = Reloaded(TlsFiles(str(tmp_path / "own.pem"), str(tmp_path / "own-key.pem")), build)
+    now = end - datetime.timedelta(days=left)
+    with structlog.testing.capture_logs() as log:
+        reloaded.warn_before_end(now)
+        reloaded.warn_before_end(now + datetime.timedelta(hours=1))
+    assert [entry["event"] for entry in log] == warning
+    with structlog.testing.capture_logs() as log:
+        reloaded.warn_before_end(now + datetime.timedelta(days=1))
+    assert len(log) >= len(warning)

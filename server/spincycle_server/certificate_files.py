@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -17,6 +17,11 @@ from spincycle_server.config import ConfigError
 from spincycle_server.listening import TlsFiles
 
 logger = structlog.get_logger(__name__)
+
+EXPIRY_WARNING = timedelta(days=14)
+"""How long before its end a certificate is warned of, or a quarter of its lifetime if that is shorter."""
+
+_WARNING_INTERVAL = timedelta(days=1)
 
 _Value = TypeVar("_Value")
 
@@ -50,7 +55,25 @@ class Reloaded(Generic[_Value]):
         self._pems = read_pems(files)
         check_pems(self._pems, files)
         self._fault = ""
+        self._warned_at: datetime | None = None
         self.value = build(self._pems)
+
+    def warn_before_end(self, now: datetime | None = None) -> None:
+        """Logs a warning if the certificate expires soon or has expired, at most once a day."""
+        now = now or datetime.now(UTC)
+        if not self._pems.cert or (self._warned_at is not None and now - self._warned_at < _WARNING_INTERVAL):
+            return
+        certificate = certificates_in(self._pems.cert, self._files, "cert_file")[0]
+        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if end - now > min(EXPIRY_WARNING, (end - start) / 4):
+            return
+        self._warned_at = now
+        logger.warning(
+            "certificate has expired" if end <= now else "certificate expires soon",
+            option=f"{self._files.option}.cert_file",
+            file=self._files.cert_file,
+            expires=end.isoformat(),
+        )
 
     def reload(self) -> None:
         """Makes a new value if the contents of the files have changed. Blocks while it reads the files.
@@ -72,7 +95,7 @@ class Reloaded(Generic[_Value]):
                 )
             self._fault = error.message
             return
-        self._pems, self.value, self._fault = pems, value, ""
+        self._pems, self.value, self._fault, self._warned_at = pems, value, "", None
         logger.info("certificate files reloaded", option=self._files.option)
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import trustme
 
+from spincycle_grpc.channels import open_channel
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2
 from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
@@ -90,6 +91,8 @@ def test_one_process_needs_only_a_certificate_and_its_key(tmp_path: Path, author
         server.wait_for("reporting")
         with authority.https(server) as http:
             run_a_request(http)
+        inside = server.wait_for("listening for servers", server="job-runner")["grpc"]
+        assert code_of_running_jobs(inside, None) is grpc.StatusCode.UNAUTHENTICATED
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://{server.address('request-manager', 'http')}/version", timeout=ANSWER)
         assert server.terminate() == 0
@@ -129,6 +132,9 @@ def test_servers_with_certificates_have_addresses_of_their_own(tmp_path: Path, a
         assert code_of_stop(for_managers, authority.credentials(alice)) is grpc.StatusCode.UNAUTHENTICATED
         own = Files(str(tmp_path / "manager.pem"), str(tmp_path / "manager-key.pem"))
         assert code_of_stop(for_managers, authority.credentials(own)) is grpc.StatusCode.NOT_FOUND
+        assert code_of_running_jobs(for_managers, authority.credentials(alice)) is (
+            grpc.StatusCode.UNAUTHENTICATED
+        )
 
 
 def code_of_find(address: str, credentials: grpc.ChannelCredentials) -> grpc.StatusCode:
@@ -141,6 +147,12 @@ def code_of_stop(address: str, credentials: grpc.ChannelCredentials) -> grpc.Sta
         return code_of(
             JobRunnerStub(channel).StopJobChain, job_runner_pb2.StopJobChainRequest(request_id="x")
         )
+
+
+def code_of_running_jobs(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.StatusCode:
+    request = job_runner_pb2.RunningJobsRequest()
+    with open_channel(address, credentials) as channel:
+        return code_of(JobRunnerStub(channel).RunningJobs, request)
 
 
 def code_of(method: Any, request: Any) -> grpc.StatusCode:
@@ -246,6 +258,23 @@ def test_a_removed_ca_refuses_its_users_on_open_connections(tmp_path: Path, auth
         assert refused.status_code == 401
         assert "no longer trusts the CA" in refused.text
         assert code_of(stub.Find, request_manager_pb2.FindRequest()) is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_servers_name_the_option_that_would_let_them_connect(tmp_path: Path, authority: Authority) -> None:
+    own = authority.issue("server")
+    tls = {"cert_file": own.cert, "key_file": own.key}
+    file = config_file(tmp_path, "m", server={"tls": tls}, cluster={"open": "true"})
+    with running("request-manager", file, "--http=127.0.0.1:0", directory=tmp_path) as manager:
+        address = manager.address("request-manager", "grpc")
+        with running("job-runner", "--http=127.0.0.1:0", f"--rm={address}", directory=tmp_path) as runner:
+            error = runner.wait_for("reporting interrupted")["error"]
+            assert f"{address} uses TLS, and this client does not: set rm_client.tls.ca_file" in error
+        other = write_ca(tmp_path, trustme.CA(), name="other")
+        file = config_file(tmp_path, "r", rm_client={"tls": {"ca_file": other}})
+        arguments = ("job-runner", file, "--http=127.0.0.1:0", f"--rm={address}")
+        with running(*arguments, directory=tmp_path) as runner:
+            error = runner.wait_for("reporting interrupted")["error"]
+            assert error.endswith("set rm_client.tls.ca_file to the CA that has")
 
 
 def test_a_server_names_the_key_that_does_not_belong_to_its_certificate(

@@ -70,6 +70,8 @@ class Certificates:
     async def watch(self) -> None:
         """Loads changed files, until it is cancelled."""
         while True:
+            for loaded in self._loaded:
+                loaded.warn_before_end()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RELOAD_INTERVAL):
                     await self._reload.wait()

@@ -101,26 +101,31 @@ class MethodTable:
         self.service = service
         self._gate = gate
         self._authentication = authentication or Authentication()
-        self._access = access
+        self._servicer = servicer
         self._on_denied = on_denied
         self.methods: Mapping[str, Method] = {
-            descriptor.name: self._method(descriptor, getattr(servicer, descriptor.name))
+            descriptor.name: self._method(
+                descriptor, getattr(servicer, descriptor.name), access[descriptor.full_name]
+            )
             for descriptor in service.methods
         }
 
     def for_servers(self) -> MethodTable:
-        """Returns a table of the methods that other servers call. It may be empty."""
+        """Returns a table of the methods that other servers call, for them alone. It may be empty."""
         table = copy(self)
         table.methods = {
-            name: method
-            for name, method in self.methods.items()
-            if method.access is MethodAccess.SERVER or method.descriptor.full_name in READ_BY_SERVERS
+            name: method for name, method in self.methods.items() if method.access is MethodAccess.SERVER
+        } | {
+            method.name: self._method(method, getattr(self._servicer, method.name), MethodAccess.SERVER)
+            for method in self.service.methods
+            if method.full_name in READ_BY_SERVERS
         }
         return table
 
-    def _method(self, descriptor: MethodDescriptor, handler: Callable[..., Any]) -> Method:
+    def _method(
+        self, descriptor: MethodDescriptor, handler: Callable[..., Any], access: MethodAccess
+    ) -> Method:
         is_stream = descriptor.client_streaming and descriptor.server_streaming
-        access = self._access[descriptor.full_name]
         wrapped = self._stream if is_stream else self._unary
         return Method(
             descriptor=descriptor,
