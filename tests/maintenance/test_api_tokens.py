@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import func, select, update
 
 from spincycle_grpc.errors import ConflictError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_server.maintenance import api_tokens
 from spincycle_server.maintenance.api_tokens import KEPT, MAX_ROLE, MAX_ROLES, ApiTokens
+from spincycle_server.maintenance.audit import opened_audit
 from spincycle_server.store import schema
 from tests.databases import OPTIONS, engine_of
 from tests.store.faults import FAULTS, CommitFaults
@@ -162,3 +164,23 @@ def test_a_commit_that_fails_or_whose_answer_is_lost_creates_one_token(
         assert connection.scalar(select(schema.api_tokens.c.revoked_at)) is not None
         assert connection.scalar(select(schema.api_tokens.c.token_hash)) == a_hash(1)
     engine.dispose()
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+def test_each_change_is_in_the_audit_log_once(tokens: ApiTokens, migrated_url: str, faults: str) -> None:
+    broken = CommitFaults(tokens._engine, faults) if faults != "none" else None
+    created = tokens.create("alice", ["ops", "dba"], a_hash(1), 90 * 24 * HOUR)
+    with pytest.raises(ConflictError):
+        tokens.create("alice", (), a_hash(2), HOUR)
+    tokens.create("bob", (), a_hash(3), None)
+    for _ in range(2):
+        tokens.revoke(created.token_id)
+    assert broken is None or broken.count
+    with opened_audit(migrated_url, OPTIONS) as audit:
+        events = list(audit.events(AuditFilter()))
+    assert [(event.operation, event.detail) for event in events] == [
+        ("spincycle token create", "token alice: expires after 2160h0m0s, roles: dba, ops"),
+        ("spincycle token create", "token bob: never expires, roles: none"),
+        ("spincycle token revoke", "token alice"),
+    ]
+    assert {(event.auth_method, event.outcome) for event in events} == {("operator", "OK")}

@@ -1,4 +1,7 @@
-"""API tokens: creates, lists and revokes them. Servers notice a change within seconds."""
+"""API tokens: creates, lists and revokes them. Servers notice a change within seconds.
+
+Each change has an event in the audit log, in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from typing import Any, NamedTuple
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
+from spincycle_grpc.duration import format_duration
 from spincycle_grpc.errors import ConflictError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from spincycle_grpc.v1.audit_pb2 import AuditEvent
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.database.retrying import in_transaction
+from spincycle_server.maintenance.audit import command_event
 from spincycle_server.store import migrations
+from spincycle_server.store.audit import record_event
 from spincycle_server.store.schema import MAX_TOKEN_NAME, api_tokens
 
 MAX_TOKENS = 10_000
@@ -111,7 +118,12 @@ class ApiTokens:
             UnavailableError: The database cannot be used.
         """
         _check(name, roles)
-        add = partial(_add, name=name, roles=sorted(set(roles)), token_hash=token_hash, lifetime=lifetime)
+        roles = sorted(set(roles))
+        ends = "never expires" if lifetime is None else f"expires after {format_duration(lifetime * 1000)}"
+        event = command_event(
+            "spincycle token create", f"token {name}: {ends}, roles: {', '.join(roles) or 'none'}"
+        )
+        add = partial(_add, name=name, roles=roles, token_hash=token_hash, lifetime=lifetime, event=event)
         return in_transaction(self._engine, add, patience=self._patience)
 
     def all(self) -> Sequence[ApiToken]:
@@ -130,7 +142,9 @@ class ApiTokens:
 
     def revoke(self, token_id: int) -> None:
         """Revokes a token, unless it is revoked already."""
-        in_transaction(self._engine, partial(_revoke, token_id=token_id), patience=self._patience)
+        event = command_event("spincycle token revoke")
+        revoke = partial(_revoke, token_id=token_id, event=event)
+        in_transaction(self._engine, revoke, patience=self._patience)
 
 
 def _check(name: str, roles: Collection[str]) -> None:
@@ -152,7 +166,13 @@ def _check(name: str, roles: Collection[str]) -> None:
 
 
 def _add(
-    connection: Connection, name: str, roles: Sequence[str], token_hash: bytes, lifetime: int | None
+    connection: Connection,
+    *,
+    name: str,
+    roles: Sequence[str],
+    token_hash: bytes,
+    lifetime: int | None,
+    event: AuditEvent,
 ) -> ApiToken:
     stored = _row(connection, api_tokens.c.token_hash == token_hash)
     if stored is not None:  # The answer of an earlier commit was lost.
@@ -174,6 +194,7 @@ def _add(
             expires_at=None if lifetime is None else now + lifetime,
         )
     )
+    record_event(connection, event)
     added = _row(connection, api_tokens.c.token_hash == token_hash)
     assert added is not None  # noqa: S101 (inserted above)
     return _token(added)
@@ -227,12 +248,16 @@ def _find(connection: Connection, name_or_id: str) -> ApiToken:
     return _token(row)
 
 
-def _revoke(connection: Connection, token_id: int) -> None:
-    connection.execute(
+def _revoke(connection: Connection, token_id: int, event: AuditEvent) -> None:
+    revoked = connection.execute(
         update(api_tokens)
         .where(api_tokens.c.token_id == token_id, api_tokens.c.revoked_at.is_(None))
         .values(revoked_at=database_now(connection), active_name=None)
     )
+    if revoked.rowcount:
+        name = connection.scalar(select(api_tokens.c.name).where(api_tokens.c.token_id == token_id))
+        event.detail = f"token {name}"
+        record_event(connection, event)
 
 
 def _row(connection: Connection, condition: Any) -> Row[Any] | None:
