@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 import grpc
 import grpc.aio
 import pytest
+import structlog
+import trustme
 from google.protobuf.duration_pb2 import Duration
 
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
@@ -31,6 +33,7 @@ class Manager(RunnerReportsServicer):
         lease: Seconds that a lease lasts.
         answers: Whether it answers now.
         heard: Is set when a message has come.
+        streams: How many streams were opened.
     """
 
     Finish = Progress = RecordLog = Suspend = None  # type: ignore[assignment]
@@ -40,10 +43,12 @@ class Manager(RunnerReportsServicer):
         self.answers = asyncio.Event()
         self.answers.set()
         self.heard = asyncio.Event()
+        self.streams = 0
 
     async def Report(
         self, requests: AsyncIterator[ReportRequest], context: object
     ) -> AsyncIterator[ReportResponse]:
+        self.streams += 1
         async for message in requests:
             self.heard.set()
             await self.answers.wait()
@@ -53,10 +58,13 @@ class Manager(RunnerReportsServicer):
 
 
 @contextlib.asynccontextmanager
-async def serving(manager: Manager) -> AsyncIterator[str]:
+async def serving(manager: Manager, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
     server = grpc.aio.server()
     add_RunnerReportsServicer_to_server(manager, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -114,3 +122,24 @@ async def test_another_request_manager_is_reached_before_the_lease_expires(outbo
             await other.heard.wait()
             assert reporter.lease_left > 0
     assert not lapses
+
+
+async def test_new_credentials_open_a_new_stream_without_an_error(outbox: Outbox) -> None:
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1")
+    server_credentials = grpc.ssl_server_credentials(
+        [(own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())]
+    )
+    newest = [grpc.ssl_channel_credentials(authority.cert_pem.bytes())]
+    manager = Manager(lease=0.5)
+    async with serving(manager, server_credentials) as address:
+        reporter = Reporter(RUNNER, [address], outbox, list, lease=60, credentials=lambda: newest[-1])
+        with structlog.testing.capture_logs() as log:
+            async with reporting(reporter), asyncio.timeout(STEP):
+                await reporter.wait_connected()
+                newest.append(grpc.ssl_channel_credentials(authority.cert_pem.bytes()))
+                while manager.streams < 2:  # noqa: ASYNC110 (gRPC has no event for a new stream)
+                    await asyncio.sleep(0.01)
+                manager.heard.clear()
+                await manager.heard.wait()
+    assert "reporting interrupted" not in [entry["event"] for entry in log]

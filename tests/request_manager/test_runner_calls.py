@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+import trustme
 
-from spincycle_grpc.errors import FailedPreconditionError
+from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import (
     RunningJobsResponse,
@@ -21,7 +23,8 @@ from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.identity.cluster import KEY_HEADER
 from spincycle_server.request_manager.runner_calls import RunnerCalls
-from spincycle_server.rpc import CallContext
+from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable
+from tests.limits import STEP
 from tests.rpc.servers import serving
 
 JOB_RUNNER = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
@@ -110,3 +113,43 @@ async def test_nobody_at_the_address_is_no_answer() -> None:
     async with runner_at() as (_, address):
         pass
     assert await RunnerCalls().error_at_address(info(address), LIMIT) is not None
+
+
+async def test_new_credentials_are_used_for_the_next_call_while_earlier_calls_end() -> None:
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1")
+    server_credentials = grpc.ssl_server_credentials(
+        [(own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())]
+    )
+    newest = [grpc.ssl_channel_credentials(authority.cert_pem.bytes())]
+    calls = RunnerCalls(lambda: newest[-1])
+    runner = SlowRunner()
+    server = GrpcServer([MethodTable(JOB_RUNNER, runner, Gate(10))], "127.0.0.1:0", server_credentials)
+    await server.start()
+    address = info(f"127.0.0.1:{server.port}")
+    slow = asyncio.create_task(calls.start_job_chains(address, b""))
+    async with asyncio.timeout(STEP):
+        await runner.started.wait()
+        newest.append(grpc.ssl_channel_credentials(trustme.CA().cert_pem.bytes()))
+        with pytest.raises(UnavailableError, match=r"set jr_client\.tls\.ca_file to the CA"):
+            await calls.running_jobs(address, StatusFilter())
+        newest.append(grpc.ssl_channel_credentials(authority.cert_pem.bytes()))
+        assert len(await calls.running_jobs(address, StatusFilter())) == 1
+        runner.may_end.set()
+        assert await slow == StartJobChainsResponse()
+    await calls.close()
+    await server.stop(0)
+
+
+class SlowRunner(Runner):
+    """A runner whose StartJobChains waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def StartJobChains(self, request: StartJobChainsRequest, context: CallContext) -> Any:
+        self.started.set()
+        await self.may_end.wait()
+        return StartJobChainsResponse()
