@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from spincycle_server.certificate_files import Pems, Reloaded
+from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import ConfigError
 from spincycle_server.listening import TlsFiles
+from spincycle_server.pem_files import Pems
 from tests.certificates import FUTURE, PAST, replace, write_ca, write_certificate
 
 AUTHORITY = trustme.CA()

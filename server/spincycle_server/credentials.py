@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from spincycle_server.certificate_files import Pems, Reloaded, certificates_in, read_pems
+from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import ConfigError
 from spincycle_server.failed_handshakes import ObservedObject
 from spincycle_server.listening import TlsFiles
+from spincycle_server.pem_files import Pems, certificates_in, read_pems
 
 _VERIFY_MODES = {"none": ssl.CERT_NONE, "request": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
 
@@ -77,9 +78,15 @@ def _server_tls(files: TlsFiles, client_auth: str, pems: Pems) -> ServerTls:
         # An intermediate CA may stand for itself, as it may for gRPC.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         authorities = certificates_in(pems.ca, files, "ca_file")
-        context.load_verify_locations(
-            cadata=b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
-        )
+        try:
+            context.load_verify_locations(
+                cadata=b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
+            )
+        except ssl.SSLError as error:
+            raise ConfigError(
+                f"option {files.option}.ca_file: OpenSSL does not accept {files.ca_file}: {error}",
+                reason="BAD_CONFIG",
+            ) from error
     return ServerTls(pems, context)
 
 
