@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17spincycle/v1/json.proto\x12\x0cspincycle.v1\x1a google/protobuf/descriptor.proto\"\xc3\x01\n\tJsonField\x12\x12\n\nomit_empty\x18\x01 \x01(\x08\x12\x0e\n\x06hidden\x18\x02 \x01(\x08\x12\x15\n\rflatten_query\x18\x03 \x01(\x08\x12\x15\n\rquery_by_name\x18\x04 \x01(\x08\x12\x12\n\nquery_name\x18\x05 \x01(\t\x12\x13\n\x0bhttp_header\x18\x06 \x01(\t\x12\x1b\n\x13http_header_pattern\x18\x07 \x01(\t\x12\x1e\n\x16http_header_max_length\x18\x08 \x01(\r\" \n\x0bJsonMessage\x12\x11\n\tunwrapped\x18\x01 \x01(\x08\"o\n\nHttpAnswer\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x10\n\x08location\x18\x02 \x01(\t\x12(\n\x04\x62ody\x18\x03 \x01(\x0e\x32\x1a.spincycle.v1.HttpBodyForm\x12\x15\n\rdenied_status\x18\x04 \x01(\r*v\n\x0cHttpBodyForm\x12\x1a\n\x16HTTP_BODY_FORM_UNKNOWN\x10\x00\x12\x18\n\x14HTTP_BODY_FORM_EMPTY\x10\x01\x12\x17\n\x13HTTP_BODY_FORM_NULL\x10\x02\x12\x17\n\x13HTTP_BODY_FORM_TEXT\x10\x03:L\n\njson_field\x12\x1d.google.protobuf.FieldOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x17.spincycle.v1.JsonField:R\n\x0cjson_message\x12\x1f.google.protobuf.MessageOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x19.spincycle.v1.JsonMessage:9\n\x0cjson_literal\x12!.google.protobuf.EnumValueOptions\x18\xc5\x8a\x03 \x01(\t:O\n\x0bhttp_answer\x12\x1e.google.protobuf.MethodOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x18.spincycle.v1.HttpAnswerBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17spincycle/v1/json.proto\x12\x0cspincycle.v1\x1a google/protobuf/descriptor.proto\"\xd5\x01\n\tJsonField\x12\x12\n\nomit_empty\x18\x01 \x01(\x08\x12\x0e\n\x06hidden\x18\x02 \x01(\x08\x12\x15\n\rflatten_query\x18\x03 \x01(\x08\x12\x15\n\rquery_by_name\x18\x04 \x01(\x08\x12\x12\n\nquery_name\x18\x05 \x01(\t\x12\x13\n\x0bhttp_header\x18\x06 \x01(\t\x12\x1b\n\x13http_header_pattern\x18\x07 \x01(\t\x12\x1e\n\x16http_header_max_length\x18\x08 \x01(\r\x12\x10\n\x08required\x18\t \x01(\x08\" \n\x0bJsonMessage\x12\x11\n\tunwrapped\x18\x01 \x01(\x08\"o\n\nHttpAnswer\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x10\n\x08location\x18\x02 \x01(\t\x12(\n\x04\x62ody\x18\x03 \x01(\x0e\x32\x1a.spincycle.v1.HttpBodyForm\x12\x15\n\rdenied_status\x18\x04 \x01(\r*v\n\x0cHttpBodyForm\x12\x1a\n\x16HTTP_BODY_FORM_UNKNOWN\x10\x00\x12\x18\n\x14HTTP_BODY_FORM_EMPTY\x10\x01\x12\x17\n\x13HTTP_BODY_FORM_NULL\x10\x02\x12\x17\n\x13HTTP_BODY_FORM_TEXT\x10\x03:L\n\njson_field\x12\x1d.google.protobuf.FieldOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x17.spincycle.v1.JsonField:R\n\x0cjson_message\x12\x1f.google.protobuf.MessageOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x19.spincycle.v1.JsonMessage:9\n\x0cjson_literal\x12!.google.protobuf.EnumValueOptions\x18\xc5\x8a\x03 \x01(\t:O\n\x0bhttp_answer\x12\x1e.google.protobuf.MethodOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x18.spincycle.v1.HttpAnswerBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spincycle_grpc.v1.json_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.spincycle.v1P\001Z!spincycle.dev/grpc/v1;spincyclev1\252\002\014SpinCycle.V1'
-  _globals['_HTTPBODYFORM']._serialized_start=420
-  _globals['_HTTPBODYFORM']._serialized_end=538
+  _globals['_HTTPBODYFORM']._serialized_start=438
+  _globals['_HTTPBODYFORM']._serialized_end=556
   _globals['_JSONFIELD']._serialized_start=76
-  _globals['_JSONFIELD']._serialized_end=271
-  _globals['_JSONMESSAGE']._serialized_start=273
-  _globals['_JSONMESSAGE']._serialized_end=305
-  _globals['_HTTPANSWER']._serialized_start=307
-  _globals['_HTTPANSWER']._serialized_end=418
+  _globals['_JSONFIELD']._serialized_end=289
+  _globals['_JSONMESSAGE']._serialized_start=291
+  _globals['_JSONMESSAGE']._serialized_end=323
+  _globals['_HTTPANSWER']._serialized_start=325
+  _globals['_HTTPANSWER']._serialized_end=436
 # @@protoc_insertion_point(module_scope)

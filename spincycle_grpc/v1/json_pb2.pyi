@@ -68,6 +68,7 @@ class JsonField(_message.Message):
     HTTP_HEADER_FIELD_NUMBER: _builtins.int
     HTTP_HEADER_PATTERN_FIELD_NUMBER: _builtins.int
     HTTP_HEADER_MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
     omit_empty: _builtins.bool
     """Leave the field out if it has its default value or is an empty list or map."""
     hidden: _builtins.bool
@@ -94,6 +95,10 @@ class JsonField(_message.Message):
     """
     http_header_max_length: _builtins.int
     """The maximum number of characters in the value of the header. 0: no maximum."""
+    required: _builtins.bool
+    """The field must be set, and the method refuses calls without it. The OpenAPI
+    document shows this.
+    """
     def __init__(
         self,
         *,
@@ -105,10 +110,11 @@ class JsonField(_message.Message):
         http_header: _builtins.str = ...,
         http_header_pattern: _builtins.str = ...,
         http_header_max_length: _builtins.int = ...,
+        required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flatten_query", b"flatten_query", "hidden", b"hidden", "http_header", b"http_header", "http_header_max_length", b"http_header_max_length", "http_header_pattern", b"http_header_pattern", "omit_empty", b"omit_empty", "query_by_name", b"query_by_name", "query_name", b"query_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flatten_query", b"flatten_query", "hidden", b"hidden", "http_header", b"http_header", "http_header_max_length", b"http_header_max_length", "http_header_pattern", b"http_header_pattern", "omit_empty", b"omit_empty", "query_by_name", b"query_by_name", "query_name", b"query_name", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,7 +8,7 @@ from tests.gateway.wire import JSON, Connection, request
 
 OURS = "https://ops.example.com"
 WANTED = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: ")
-HEADERS = "authorization, content-type, idempotency-key"
+HEADERS = "authorization, content-type, idempotency-key, traceparent, x-request-id"
 
 
 def test_without_configuration_there_are_no_cors_headers(manager: str) -> None:
@@ -73,7 +73,13 @@ def test_a_page_may_read_answers_and_errors(cors_manager: tuple[str, str], data:
     assert answer.status == status
     assert answer.headers["access-control-allow-origin"] == origins
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
-    assert exposed == {"Location", "Retry-After", "WWW-Authenticate", "X-Spincycle-Version"}
+    assert exposed == {
+        "Location",
+        "Retry-After",
+        "WWW-Authenticate",
+        "X-Spincycle-Reason",
+        "X-Spincycle-Version",
+    }
 
 
 def test_pages_of_other_origins_may_not_read_answers(cors_manager: tuple[str, str]) -> None:

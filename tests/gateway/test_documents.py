@@ -10,7 +10,7 @@ from spincycle_grpc import contracts
 from tests.e2e.processes import running
 from tests.gateway.wire import Answer, Connection, request
 
-PATHS = ["/protos.zip", "/descriptors.binpb", "/openapi.json"]
+PATHS = ["/protos.zip", "/descriptors.binpb", "/openapi.json", "/openapi-3.0.json"]
 
 
 @pytest.fixture(scope="module", params=["request-manager", "job-runner"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from google.api import annotations_pb2
-from openapi_spec_validator import OpenAPIV31SpecValidator
+from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
 from spincycle_grpc.v1 import job_runner_pb2, request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.state_pb2 import State
@@ -18,23 +18,30 @@ from tests.e2e.processes import running
 from tests.gateway.wire import JSON, Connection, request
 
 METHODS = {"get", "put", "post", "delete", "patch"}
-DOCUMENTS = ("GET /openapi.json", "GET /protos.zip", "GET /descriptors.binpb")
+DOCUMENTS = ("GET /openapi.json", "GET /openapi-3.0.json", "GET /protos.zip", "GET /descriptors.binpb")
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def all_documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     found = {}
     with running("server", "--http=127.0.0.1:0", directory=tmp_path_factory.mktemp("documents")) as server:
         for name in ("request-manager", "job-runner"):
             with Connection(server.address(name, "http")) as connection:
-                connection.send(request("GET", "/openapi.json"))
-                answer = connection.answer()
-                assert (answer.status, answer.headers["content-type"]) == (
-                    200,
-                    "application/json; charset=UTF-8",
-                )
-                found[name] = json.loads(answer.body)
+                for path, key in (("/openapi.json", name), ("/openapi-3.0.json", f"{name} 3.0")):
+                    connection.send(request("GET", path))
+                    answer = connection.answer()
+                    assert (answer.status, answer.headers["content-type"]) == (
+                        200,
+                        "application/json; charset=UTF-8",
+                    )
+                    found[key] = json.loads(answer.body)
         yield found
+
+
+@pytest.fixture(scope="module")
+def documents(all_documents: dict[str, Any]) -> dict[str, Any]:
+    """The 3.1 documents by server."""
+    return {name: document for name, document in all_documents.items() if " " not in name}
 
 
 def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -57,6 +64,63 @@ def test_a_document_is_valid(documents: dict[str, Any], name: str) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.parametrize("name", ["request-manager", "job-runner"])
+def test_openapi_3_0_describes_the_same(all_documents: dict[str, Any], name: str) -> None:
+    document, newer = all_documents[f"{name} 3.0"], all_documents[name]
+    OpenAPIV30SpecValidator(document).validate()
+    assert document["openapi"] == "3.0.3"
+    assert set(operations(document)) == set(operations(newer))
+    assert set(document["components"]["schemas"]) == set(newer["components"]["schemas"])
+    assert document["components"]["securitySchemes"].keys() == {"token"}
+    assert document["security"] == [{}, {"token": []}]
+    for schema in parts_of(document):
+        assert schema.get("type") != "null"
+        assert not isinstance(schema.get("type"), list)
+        assert not {"const", "contentEncoding"} & set(schema)
+        assert "$ref" not in schema or len(schema) == 1
+
+
+def test_what_may_be_null_is_nullable_in_openapi_3_0(all_documents: dict[str, Any]) -> None:
+    schemas = all_documents["request-manager 3.0"]["components"]["schemas"]
+    started = schemas["Request"]["properties"]["startedAt"]
+    assert (started["type"], started["nullable"], started["format"]) == ("string", True, "date-time")
+    state = schemas["FinishRequest"]["properties"]["state"]
+    assert (state["allOf"], state["nullable"]) == ([{"$ref": "#/components/schemas/State"}], True)
+    assert schemas["Job"]["properties"]["bytes"]["format"] == "byte"
+
+
+def parts_of(value: Any) -> Iterator[dict[str, Any]]:
+    """Yields all objects of a document."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from parts_of(part)
+
+
+def test_answers_may_get_further_fields_and_are_never_only_null(documents: dict[str, Any]) -> None:
+    for document in documents.values():
+        for part in parts_of(document):
+            assert part.get("additionalProperties") is not False
+            assert part.get("schema") != {"type": "null"}
+
+
+def test_fields_that_a_call_needs_are_required(documents: dict[str, Any]) -> None:
+    schemas = documents["request-manager"]["components"]["schemas"]
+    for name in ("CreateRequest", "PlanRequest"):
+        assert schemas[name]["required"] == ["Type"]
+        assert schemas[name]["properties"]["Type"]["type"] == "string"
+        assert schemas[name]["properties"]["Type"]["minLength"] == 1
+
+
+def test_all_operations_except_public_ones_name_how_callers_authenticate(documents: dict[str, Any]) -> None:
+    for document in documents.values():
+        assert document["security"] == [{}, {"token": []}, {"certificate": []}]
+        assert set(document["components"]["securitySchemes"]) == {"token", "certificate"}
+        for path, operation in operations(document).items():
+            assert ("security" in operation) == (path in (*DOCUMENTS, "GET /version")), path
+            assert operation.get("security", []) == []
+
+
 def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
     assert set(operations(documents["request-manager"])) == {
         "GET /api/v1/audit",
@@ -68,6 +132,7 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
         "GET /api/v1/requests/{request_id}/log/{job_id}",
         "GET /api/v1/status/running",
         "GET /descriptors.binpb",
+        "GET /openapi-3.0.json",
         "GET /openapi.json",
         "GET /protos.zip",
         "GET /version",
@@ -83,6 +148,7 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
     assert set(operations(documents["job-runner"])) == {
         "GET /api/v1/status/running",
         "GET /descriptors.binpb",
+        "GET /openapi-3.0.json",
         "GET /openapi.json",
         "GET /protos.zip",
         "GET /version",
@@ -105,7 +171,7 @@ def test_the_document_has_every_method_with_a_route(documents: dict[str, Any]) -
         for method in service.methods
         if method.GetOptions().HasExtension(annotations_pb2.http)
     }
-    assert described == methods | {"Descriptors", "OpenApi", "Protos"}
+    assert described == methods | {"Descriptors", "OpenApi", "OpenApi30", "Protos"}
 
 
 def test_everything_has_a_description(documents: dict[str, Any]) -> None:

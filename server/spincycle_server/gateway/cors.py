@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 ALLOWED_METHODS = ("GET", "HEAD", "POST", "PUT")
-ALLOWED_HEADERS = ("Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key")
-EXPOSED_HEADERS = ("Location", "Retry-After", "WWW-Authenticate", "X-Spincycle-Version")
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    "Idempotency-Key",
+    "Traceparent",
+    "X-Request-Id",
+)
+EXPOSED_HEADERS = ("Location", "Retry-After", "WWW-Authenticate", "X-Spincycle-Reason", "X-Spincycle-Version")
 PREFLIGHT_SECONDS = 600
 """How long a browser may cache the answer to a preflight request."""
 

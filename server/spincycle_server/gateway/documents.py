@@ -12,6 +12,7 @@ from spincycle_grpc import contracts
 from spincycle_server.gateway import openapi
 from spincycle_server.gateway.answers import Answer, not_allowed, options_answer
 from spincycle_server.gateway.errors import ErrorFormat, Header
+from spincycle_server.gateway.openapi_3_0 import as_openapi_3_0
 from spincycle_server.gateway.routes import Route
 
 
@@ -39,6 +40,10 @@ class Documents:
             openapi.PATH: (
                 b"application/json; charset=UTF-8",
                 lambda: orjson.dumps(openapi.document(routes, title, error_format)) + b"\n",
+            ),
+            openapi.PATH_3_0: (
+                b"application/json; charset=UTF-8",
+                lambda: orjson.dumps(as_openapi_3_0(openapi.document(routes, title, error_format))) + b"\n",
             ),
             openapi.PROTOS_PATH: (b"application/zip", contracts.protos_zip),
             openapi.DESCRIPTORS_PATH: (b"application/octet-stream", contracts.descriptor_set),

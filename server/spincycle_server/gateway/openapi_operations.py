@@ -11,6 +11,7 @@ from spincycle_server.gateway.openapi_responses import Responses, operation_id
 from spincycle_server.gateway.openapi_schemas import Schema, Schemas
 from spincycle_server.gateway.query import enum_names
 from spincycle_server.gateway.routes import Route
+from spincycle_server.identity import MethodAccess
 
 
 class Operations:
@@ -43,6 +44,8 @@ class Operations:
             "tags": [descriptor.containing_service.name],
             "responses": self._responses.of_route(route, routes),
         }
+        if route.method.access is MethodAccess.PUBLIC:
+            operation["security"] = []
         parameters = [
             *self._path_parameters(route),
             *self._query_parameters(route),

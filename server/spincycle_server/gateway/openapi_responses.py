@@ -72,7 +72,6 @@ class Responses:
             "description": "An error that consists of its message alone.",
             "properties": {"message": {"type": "string"}},
             "required": ["message"],
-            "additionalProperties": False,
         }
 
     def of_route(self, route: Route, routes: Iterable[Route]) -> dict[str, Any]:
@@ -85,7 +84,8 @@ class Responses:
         return {str(route.status): self._success(route, routes), **self._errors(route)}
 
     def _success(self, route: Route, routes: Iterable[Route]) -> dict[str, Any]:
-        content: dict[str, Any] | None = {"application/json": {"schema": {"type": "null"}}}
+        # Generators of clients cannot read a schema that allows only null.
+        content: dict[str, Any] | None = {"application/json": {"schema": {"description": "Always null."}}}
         if route.form == HTTP_BODY_FORM_EMPTY:
             content = None
         elif route.form == HTTP_BODY_FORM_TEXT:

@@ -31,8 +31,8 @@ class Schemas:
     """Builds schemas and collects them in `components`.
 
     A message has different schemas for reading and for writing. A written message contains all of its fields,
-    except for those that are omitted if empty. In a message that is read, any field may be missing or null,
-    and unknown keys are ignored.
+    except for those that are omitted if empty, and later versions may add fields. In a message that is read,
+    any field that is not required may be missing or null, and unknown keys are ignored.
 
     Args:
         comments: The comments of the contracts, by full name.
@@ -82,15 +82,18 @@ class Schemas:
             if options.hidden:
                 continue
             schema = self.of_field(field, is_read=is_read)
-            may_be_null = is_read or (field.has_presence and not options.omit_empty)
+            is_required = options.required if is_read else not options.omit_empty
+            may_be_null = not options.required if is_read else field.has_presence and is_required
+            if is_read and is_required and schema.get("type") == "string":
+                schema["minLength"] = 1
             properties[field.json_name] = self.described(
                 _nullable(schema) if may_be_null else schema, field.full_name
             )
-            if not (is_read or options.omit_empty):
+            if is_required:
                 required.append(field.json_name)
         schema = {"type": "object", "properties": properties}
-        if not is_read:
-            schema |= {"required": required, "additionalProperties": False}
+        if required:
+            schema["required"] = required
         return self.described(schema, descriptor.full_name)
 
     def _one(self, field: FieldDescriptor, *, is_read: bool) -> Schema:
