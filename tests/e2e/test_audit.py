@@ -97,6 +97,9 @@ def test_effects_and_denials_are_recorded(server: ServerProcess, directory: Path
             ("finch", "RequestManager.Create"),
         ]
     assert get(server, "/api/v1/audit")[0] == 401
+    runner = f"http://{server.address('job-runner', 'http')}/api/v1/job-chains"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(runner, data=b"{}", timeout=COMMAND)
     assert get(server, "/api/v1/audit", "finch")[0] == 403
     status, page = get(server, "/api/v1/audit?outcome=OK&limit=1", "boss")
     assert (status, page["events"][0]["operation"]) == (200, "RequestManager.Stop")
@@ -106,6 +109,8 @@ def test_effects_and_denials_are_recorded(server: ServerProcess, directory: Path
     assert server.terminate() == 0
     events = audit_of(directory)
     assert {event["peer"] for event in events} == {"127.0.0.1"}
+    [chain] = [event for event in events if event["operation"] == "JobRunner.NewJobChain"]
+    assert (chain["transport"], chain["outcome"]) == ("http", "SERVERS_ONLY")
     unknown = [event for event in events if event["operation"] == "RequestManager.Get"]
     assert sum(event["count"] for event in unknown) == 300
     assert len(unknown) < 10

@@ -29,7 +29,7 @@ from spincycle_server.job_runner.traverser import Traverser
 from spincycle_server.job_runner.user_job import TryResources
 from spincycle_server.listening import Address
 from spincycle_server.request_ids import RequestIdGenerator
-from spincycle_server.rpc import Gate, MethodTable
+from spincycle_server.rpc import Gate, MethodTable, OnDenied, ignore_denial
 
 logger = structlog.get_logger(__name__)
 
@@ -51,6 +51,7 @@ async def job_runner(
     authentication: Authentication,
     certificates: Certificates,
     servers_address: ServersAddress | None = None,
+    on_denied: OnDenied = ignore_denial,
 ) -> AsyncIterator[None]:
     """Runs a Job Runner. It reports to the first of the Request Managers that answers.
 
@@ -63,6 +64,7 @@ async def job_runner(
         authentication: Identifies callers.
         certificates: The certificates of this process.
         servers_address: The address for Request Managers alone.
+        on_denied: Told of each denied call.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -89,7 +91,9 @@ async def job_runner(
     async with contextlib.AsyncExitStack() as stack:
         service = JobRunnerService(chains)
         authentication = authentication.of_runner(admins_read=config.auth_read == "acl")
-        endpoints = _endpoints(config, service, address, grpc_address, authentication)
+        endpoints = _endpoints(
+            config, service, address, grpc_address, authentication=authentication, on_denied=on_denied
+        )
         await endpoints.start(stack, config, certificates.server)
         info = _runner_info(config, runner_id, endpoints, is_private=cluster.is_private)
         if servers_address is not None:
@@ -128,12 +132,14 @@ def _endpoints(
     service: JobRunnerService,
     address: Address,
     grpc_address: Address | None,
+    *,
     authentication: Authentication,
+    on_denied: OnDenied,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
     return ServerEndpoints(
-        [MethodTable(descriptor, service, gate, authentication)],
+        [MethodTable(descriptor, service, gate, authentication, on_denied=on_denied)],
         gate,
         address,
         grpc_address,

@@ -48,10 +48,12 @@ class RunningRequestManager(NamedTuple):
     Attributes:
         grpc_address: The address of its gRPC endpoint.
         authentication: Identifies its callers, and those of a Job Runner in the same process.
+        audit: The audit log, also of that Job Runner.
     """
 
     grpc_address: Address
     authentication: Authentication
+    audit: AuditLog
 
 
 @contextlib.asynccontextmanager
@@ -121,7 +123,7 @@ async def request_manager(
         stack.push_async_callback(endpoints.finish_calls, config.server_stop_timeout)
         # Started last, so it stops first: it must not set a server that shuts down to SERVING.
         run_in_background(stack, "database", _watch_database(store, endpoints, config.database_timeout))
-        yield RunningRequestManager(own_address, authentication)
+        yield RunningRequestManager(own_address, authentication, audit)
 
 
 def _endpoints(

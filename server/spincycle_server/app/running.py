@@ -139,6 +139,7 @@ async def serve_both(config: Config) -> None:
                 authentication=manager.authentication,
                 certificates=certificates,
                 servers_address=INSIDE_THE_PROCESS if chains_inside else None,
+                on_denied=manager.audit.add_denial,
             ),
         ):
             await stopped.wait()

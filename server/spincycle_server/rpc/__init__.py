@@ -4,6 +4,15 @@ from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.gate import Gate
 from spincycle_server.rpc.grpc_server import GrpcServer
 from spincycle_server.rpc.input_limits import InputLimits
-from spincycle_server.rpc.methods import Method, MethodTable
+from spincycle_server.rpc.methods import Method, MethodTable, OnDenied, ignore_denial
 
-__all__ = ["CallContext", "Gate", "GrpcServer", "InputLimits", "Method", "MethodTable"]
+__all__ = [
+    "CallContext",
+    "Gate",
+    "GrpcServer",
+    "InputLimits",
+    "Method",
+    "MethodTable",
+    "OnDenied",
+    "ignore_denial",
+]

@@ -41,8 +41,8 @@ _SERVER_FAULTS = frozenset({Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE}
 _DENIALS = frozenset({Status.UNAUTHENTICATED, Status.PERMISSION_DENIED})
 
 
-def _ignore_denial(method: str, context: CallContext, error: SpinCycleError, request: object) -> None:
-    """Does nothing with a denial: there is no audit log."""
+def ignore_denial(method: str, context: CallContext, error: SpinCycleError, request: object) -> None:
+    """Does nothing with a denial, because this server has no audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class MethodTable:
         authentication: Authentication | None = None,
         *,
         access: Mapping[str, MethodAccess] = METHOD_ACCESS,
-        on_denied: OnDenied = _ignore_denial,
+        on_denied: OnDenied = ignore_denial,
     ) -> None:
         self.service = service
         self._gate = gate
