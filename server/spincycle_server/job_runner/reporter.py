@@ -41,6 +41,9 @@ ANSWER_TIMEOUT = 10.0
 With a short lease it is half of the lease, so that another one can be reached before the lease expires.
 """
 
+REFUSAL_TIMEOUT = 1.0
+"""Seconds in which a Request Manager must refuse a new stream again, so that the log can say why."""
+
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
@@ -139,9 +142,16 @@ class Reporter:
         """Reports over one stream. Returns when there are new credentials."""
         credentials = self._credentials()
         async with open_async_channel(address, credentials) as channel:
-            call = RunnerReportsStub(channel).Report(metadata=self._call_metadata())
+            stub = RunnerReportsStub(channel)
+            call = stub.Report(metadata=self._call_metadata())
             try:
                 await self._converse(call, address, lambda: self._credentials() is credentials)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.INTERNAL:
+                    raise
+                # gRPC loses the status of a stream that the server ends while the client writes to it.
+                reason = await _error_without_writing(stub.Report(metadata=self._call_metadata()))
+                raise reason or error from None
             finally:
                 call.cancel()
 
@@ -200,6 +210,17 @@ class Reporter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._lease / 4):
                 await self._outbox.wait_filled()
+
+
+async def _error_without_writing(call: _ReportCall) -> Exception | None:
+    """Returns the error with which a server ends a new stream before its first message; None without one."""
+    try:
+        async with asyncio.timeout(REFUSAL_TIMEOUT):
+            return await _end_of(call)
+    except TimeoutError:
+        return None
+    finally:
+        call.cancel()
 
 
 async def _end_of(call: _ReportCall) -> Exception:
