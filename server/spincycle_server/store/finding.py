@@ -26,6 +26,7 @@ from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.rows import microseconds_of, request_of
 from spincycle_server.store.scan import Branch, Scan, Span
 from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, request_args, requests
+from spincycle_server.store.stored_types import stored_types
 
 BLOCK = 2_000
 """Rows per block. A find without a limit holds only one block of rows besides its requests."""
@@ -39,9 +40,13 @@ MAX_SCANNED_TYPES = 8
 MAX_ARGS = 50
 """The maximum number of args in a filter. Each needs at least one more query."""
 
+FEW_OF = 10
+"""If a caller may see fewer than one in so many of the newest requests, each type is read by itself."""
+
 _ALL_STATES = tuple(State)
 _BY_STATE = frozenset({"requests_type", "requests_user", "state"})
 _POSITION = (requests.c.created_at, requests.c.request_id)
+_NEWEST = Scan(requests, _POSITION, "created_at")
 _ARG_POSITION = (request_args.c.created_at, request_args.c.request_id)
 
 
@@ -139,10 +144,28 @@ class Finding:
     @cached_property
     def _types(self) -> list[str] | None:
         """The types to find; None for all except the hidden ones."""
-        if not self.wanted.type:
-            return None if self.only_types is None else _storable({*self.only_types} - {*self.hidden_types})
-        is_visible = self.only_types is None or self.wanted.type in self.only_types
-        return _storable({self.wanted.type} - {*self.hidden_types}) if is_visible else []
+        types = None if self.only_types is None else {*self.only_types}
+        if self.wanted.type:
+            types = {self.wanted.type} if types is None else types & {self.wanted.type}
+        elif types is None and self.hidden_types:
+            types = stored_types(self.connection)
+        return None if types is None else _storable(types - {*self.hidden_types})
+
+    @property
+    def _are_many_types(self) -> bool:
+        return len(self._types or ()) > MAX_SCANNED_TYPES
+
+    @cached_property
+    def _are_common_types(self) -> bool:
+        """Whether enough of the newest requests have types that the caller may see.
+
+        Then it is faster to read all newest requests than to read each type.
+        """
+        if self.wanted.type:
+            return False
+        newest, _ = _NEWEST.read(self.connection, self._spans[0], FEW, [])
+        common = [row for row in newest if row.type in (self._types or ())]
+        return len(common) * FEW_OF >= len(newest)
 
     @cached_property
     def _spans(self) -> list[Span]:
@@ -218,7 +241,7 @@ class Finding:
             if not scans or self._is_few(running, span):
                 return running
         if not scans:
-            return Scan(requests, _POSITION, "created_at")
+            return _NEWEST
         if len(scans) == 1:
             return scans[0]
         samples = [(scan.read(self.connection, span, FEW), scan) for scan in scans]
@@ -231,7 +254,7 @@ class Finding:
     def _scans(self) -> list[Scan]:
         """One scan for each filter that has an index."""
         scans = []
-        if self._types is not None and len(self._types) <= MAX_SCANNED_TYPES:
+        if self._types is not None and not (self._are_many_types or self._are_common_types):
             scans.append(self._by_state("requests_type", [((requests.c.type, it),) for it in self._types]))
         if self.wanted.user:
             scans.append(self._by_state("requests_user", [((requests.c.user, self.wanted.user),)]))
