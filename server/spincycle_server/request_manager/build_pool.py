@@ -112,14 +112,13 @@ class BuildPool:
         finally:
             self._unfinished -= 1
 
-    async def request_args(self, request_type: str, given_args: Mapping[str, object]) -> Sequence[RequestArg]:
+    def request_args(self, request_type: str, given_args: Mapping[str, object]) -> Sequence[RequestArg]:
         """Returns the args that a request would be recorded with, without building its job chain.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid.
         """
-        sequence = request_sequence(self._specs, request_type)
-        return await asyncio.to_thread(request_args, sequence, given_args)  # Args can be large.
+        return request_args(request_sequence(self._specs, request_type), given_args)
 
     async def _build_in_thread(
         self, build: Callable[[], BuiltRequest], monitor: BuildMonitor, request_id: str

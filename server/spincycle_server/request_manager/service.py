@@ -77,7 +77,7 @@ class RequestManagerService:
         self._permissions.check_type(context.caller, START, request.type)
         size = request.ByteSize()
         args = await run_sized(size, received_args, request.args, context)
-        await self._check_args(context, request.type, args)
+        await self._check_args(context, request.type, args, size)
         key = await run_sized(size, key_of, request, args, context.caller.name)
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
             return await self._created_before(earlier)
@@ -110,12 +110,16 @@ class RequestManagerService:
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         return messages.CreateResponse(request=created)
 
-    async def _check_args(self, context: CallContext, request_type: str, args: Mapping[str, object]) -> None:
+    async def _check_args(
+        self, context: CallContext, request_type: str, args: Mapping[str, object], size: int
+    ) -> None:
         """Checks that the caller may create a request with these args, before its jobs are created."""
         if self._permissions.need_args:
-            final_args = await self._build_pool.request_args(request_type, args)
-            wanted = Request(type=request_type, user=context.caller.name, args=final_args)
+            wanted = await run_sized(size, self._wanted, request_type, context.caller.name, args)
             await self._permissions.check(context.caller, START, wanted)
+
+    def _wanted(self, request_type: str, user: str, args: Mapping[str, object]) -> Request:
+        return Request(type=request_type, user=user, args=self._build_pool.request_args(request_type, args))
 
     async def _created_before(self, request_id: str) -> messages.CreateResponse:
         found = await self._store.get_request(request_id, with_job_chain=False)
@@ -130,7 +134,7 @@ class RequestManagerService:
         self._permissions.check_type(context.caller, START, request.type)
         size = request.ByteSize()
         args = await run_sized(size, received_args, request.args, context)
-        await self._check_args(context, request.type, args)
+        await self._check_args(context, request.type, args, size)
         built = await self._build_pool.build(request.type, args, "", is_large=size > LARGE)
         planned = await run_sized(
             size,
