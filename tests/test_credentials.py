@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 import trustme
 
 from spincycle_grpc.channels import open_async_channel
-from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
+from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
 from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import ConfigError
 from spincycle_server.credentials import (
@@ -26,15 +28,18 @@ from spincycle_server.credentials import (
     server_credentials,
     server_tls,
 )
+from spincycle_server.identity import Authentication, Cluster
+from spincycle_server.identity.certificate_trust import CertificateTrust
 from spincycle_server.listening import TlsFiles
 from spincycle_server.rpc import Gate, GrpcServer, MethodTable
-from tests.certificates import write_ca, write_certificate
-from tests.limits import ANSWER
+from tests.certificates import FUTURE, write_ca, write_certificate
+from tests.limits import ANSWER, STEP
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerAsyncStub
 
 REQUEST_MANAGER = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
+RUNNER_REPORTS = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
 
 
 class Manager:
@@ -290,3 +295,50 @@ def test_without_files_there_is_no_tls() -> None:
     assert channel_tls(TlsFiles()) is None
     assert server_credentials(None) is None
     assert http_context(None) is None
+
+
+class Reports:
+    """Acknowledges each message."""
+
+    async def Report(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for message in requests:
+            yield runner_reports_pb2.ReportResponse(number=message.number)
+
+    def __getattr__(self, name: str) -> Any:
+        return self.Report
+
+
+async def test_a_stream_ends_when_the_certificate_of_its_connection_expires(tmp_path: Path) -> None:
+    files = Installation(tmp_path, "require")
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)
+    leaf = files.users.issue_cert("runner.example.com", common_name="runner", not_after=end)
+    credentials = grpc.ssl_channel_credentials(
+        files.authority.cert_pem.bytes(), leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes()
+    )
+    authentication = Authentication(
+        cluster=Cluster(certificates=["runner"]), trust=CertificateTrust(lambda: files.tls.value.pems.ca)
+    )
+    table = MethodTable(RUNNER_REPORTS, Reports(), Gate(10), authentication)
+    server = GrpcServer([table], "127.0.0.1:0", server_credentials(files.tls, require_client_auth=True))
+    await server.start()
+    try:
+        async with open_async_channel(f"127.0.0.1:{server.port}", credentials) as channel:
+            call = RunnerReportsStub(channel).Report()
+            assert await acknowledged_until(call, end)
+            with pytest.raises(grpc.aio.AioRpcError, match="has expired") as raised:
+                await acknowledged_until(call, FUTURE)
+    finally:
+        await server.stop(0)
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def acknowledged_until(call: Any, end: datetime.datetime) -> int:
+    """Sends reports until a second before a time. Returns how many were acknowledged."""
+    count = 0
+    async with asyncio.timeout(STEP):
+        while datetime.datetime.now(datetime.UTC) < end - datetime.timedelta(seconds=1):
+            await call.write(runner_reports_pb2.ReportRequest(number=1))
+            await call.read()
+            count += 1
+            await asyncio.sleep(0.05)
+    return count
