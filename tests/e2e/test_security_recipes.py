@@ -85,7 +85,7 @@ def _other_ports() -> dict[str, str]:
 
 
 def test_the_page_has_the_recipes() -> None:
-    assert set(RECIPES) == {"one machine", "a company with OIDC", "mutual TLS everywhere"}
+    assert set(RECIPES) == {"one machine", "mutual TLS everywhere"}
 
 
 @pytest.mark.parametrize("name", ["one machine", "mutual TLS everywhere"])
