@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import REPOSITORY, SPECS, running
-from tests.limits import COMMAND
 from tests.e2e.waiting import free_port
+from tests.limits import COMMAND
 
 PAGE = (REPOSITORY / "docs" / "security.md").read_text()
 RECIPES = dict(re.findall(r"^## Recipe: (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -44,11 +44,11 @@ class Recipe:
 
     def follow(self, recipe: str) -> None:
         """Runs all commands of a recipe, in order."""
+        for text, instead in self._replaced.items():
+            recipe = recipe.replace(text, instead)
         blocks = re.findall(r"^```sh\n(.*?)^```$", recipe, re.DOTALL | re.MULTILINE)
         assert blocks
         for block in blocks:
-            for text, instead in self._replaced.items():
-                block = block.replace(text, instead)
             if re.fullmatch(r"spincycle (server|request-manager|job-runner) .*\n", block):
                 self._serve(block.split()[1:])
             else:
