@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Collection
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -164,6 +165,7 @@ class AuditLog:
         return ListAuditEventsResponse(events=page.events, next_page_token=page.next_token)
 
 
+@lru_cache(maxsize=1024)  # The calls of one connection have the same peer.
 def host_of(peer: str) -> str:
     """Returns the host of a caller's address, as gRPC or HTTP gives it; "unix" for a unix socket."""
     text = unquote(peer)
@@ -194,4 +196,6 @@ def _event_of(context: CallContext, operation: str) -> AuditEvent:
 
 def _text(text: str) -> str:
     """Returns a text that is short enough to keep, and that a message accepts."""
+    if text.isascii():
+        return text[:_LONGEST_TEXT]
     return text[:_LONGEST_TEXT].encode(errors="replace").decode()
