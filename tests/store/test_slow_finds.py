@@ -13,14 +13,16 @@ from sqlalchemy import ColumnElement, Text, cast, event, func
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import DeadlineExceededError, UnavailableError
+from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.database.engine import _mysql_args, statement_limit
 from spincycle_server.database.mysql_dialect import bounded
-from spincycle_server.store import DatabaseOptions, Store, finding
+from spincycle_server.store import DatabaseOptions, Store, audit_listing, finding
 from spincycle_server.store.scan import Scan
 from tests.databases import DATABASES, SharedServers, migrate
 from tests.limits import STEP
 from tests.store.samples import create
+from tests.store.test_audit import an_event
 
 HASTY = DatabaseOptions(timeout=2.0)
 SLEEP = 60
@@ -173,3 +175,21 @@ def test_the_statement_limit_is_shorter_than_the_driver_timeout(timeout: float) 
     options = DatabaseOptions(timeout=timeout)
     arguments = _mysql_args(options, takes_long=False)
     assert 0 < statement_limit(options) < arguments["read_timeout"]
+
+
+async def test_a_slow_search_of_the_audit_log_fails_with_find_too_slow(
+    hasty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hasty.record_events([an_event()])
+    hasty._statement_limit = 1.0
+    is_mysql = hasty._engine.dialect.name == "mysql"
+    sleep = func.sleep(SLEEP) == 0 if is_mysql else cast(func.pg_sleep(SLEEP), Text) == ""
+    with monkeypatch.context() as slowed:
+        slowed.setattr(audit_listing, "_conditions", lambda connection, wanted: [sleep])
+        statements = statements_of_reads(hasty)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await hasty.list_audit_events(AuditFilter())
+    assert caught.value.reason == "FIND_TOO_SLOW"
+    assert len(statements) == 1
+    assert not hasty._reader._is_away
+    assert len((await hasty.list_audit_events(AuditFilter())).events) == 1
