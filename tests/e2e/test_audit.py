@@ -11,7 +11,9 @@ from typing import Any
 
 import grpc
 import pytest
+from click.testing import CliRunner
 
+from spincycle_grpc.cli.app import cli
 from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.request_manager_pb2 import (
     CreateRequest,
@@ -130,3 +132,33 @@ def test_without_authentication_there_is_no_audit_log(tmp_path: Path) -> None:
             stub.Stop(StopRequest(request_id=created.id), timeout=COMMAND)
         assert server.terminate() == 0
     assert audit_of(tmp_path) == []
+
+
+def test_the_history_of_a_request_shows_the_users_of_tokens(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("auth:\n  methods: [token]\n")
+    assert spincycle(tmp_path, "migrate").returncode == 0
+    token = spincycle(tmp_path, "token", "create", "finch", "--role", "dba").stdout.strip()
+    with running("server", "config.yaml", "--http", "127.0.0.1:0", directory=tmp_path) as server:
+        files = {name: tmp_path / name for name in ("token", "wrong")}
+        for name, text in (("token", token), ("wrong", "no")):
+            files[name].write_text(text)
+            files[name].chmod(0o600)
+        address = server.address("request-manager", "grpc")
+        spinc = CliRunner(env={"SPINC_ADDR": address, "SPINC_TOKEN_FILE": str(files["token"])})
+        created = json.loads(spinc.invoke(cli, ["start", "nap", "ms=1", "--json"], prog_name="spinc").stdout)
+        history = spinc.invoke(cli, ["history", created["id"], "--json"], prog_name="spinc")
+        assert history.exit_code == 0, history.stderr
+        [event] = json.loads(history.stdout)
+        assert (event["user"], event["authMethod"], event["outcome"]) == ("finch", "token", "OK")
+        assert "peer" not in event
+        wrong = ["history", created["id"], "--token-file", str(files["wrong"])]
+        refused = spinc.invoke(cli, wrong, prog_name="spinc")
+        assert refused.exit_code == 3
+        assert server.terminate() == 0
+    events = audit_of(tmp_path)
+    assert [event["operation"] for event in events] == [
+        "spincycle token create",
+        "RequestManager.Create",
+        "RequestManager.ListAuditEvents",
+    ]
+    assert token not in json.dumps(events)

@@ -11,6 +11,7 @@ from spincycle_grpc.errors import ConflictError, NotFoundError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store
 from spincycle_server.store.audit import record_event
 from tests.databases import OPTIONS, engine_of
@@ -153,3 +154,29 @@ async def test_a_command_stores_an_event_in_its_own_transaction(migrated_url: st
     store = await Store.open(migrated_url, OPTIONS)
     assert await events_of(store) == [kept]
     await store.close()
+
+
+async def test_an_event_is_sent_together_with_its_effect(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    send = Transaction._send
+
+    def counted(self: Transaction, *, commits: bool) -> None:
+        sent.append(len(self._changes))
+        send(self, commits=commits)
+
+    monkeypatch.setattr(Transaction, "_send", counted)
+    store = await Store.open(migrated_url, OPTIONS)
+    await create(store, runner=None)
+    costs: list[tuple[int, int, int]] = []
+    for event in (None, an_event()):
+        made = a_request()
+        before = len(sent), store.commits
+        await store.create_request(made, CreateRequest(), a_chain(made.id), RUNNER, event=event)
+        await store.request_stop(made.id, event)
+        own = sent[before[0] :]
+        costs.append((len(own), store.commits - before[1], sum(own)))
+    await store.close()
+    (packets, commits, changes), with_events = costs
+    assert with_events == (packets, commits, changes + 2)
