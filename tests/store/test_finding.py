@@ -21,7 +21,7 @@ from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_grpc.v1.state_pb2 import STATE_PENDING, STATE_RUNNING
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.request_ids import RequestIdGenerator
-from spincycle_server.store import finding
+from spincycle_server.store import finding, found_types
 from spincycle_server.store.schema import request_args, requests
 from tests.databases import DATABASES, OPTIONS, SharedServers, engine_of, migrate
 
@@ -191,7 +191,7 @@ def found_ids(connection: Connection, wanted: RequestFilter, visible: Visible = 
 
 
 SOME_TYPES = st.frozensets(st.sampled_from([*TYPES, "nosuch", "naṗ", "n\0p"]), max_size=4)
-MANY_TYPES = frozenset({f"type-{number}" for number in range(finding.MAX_SCANNED_TYPES)} | {"nap", "rare"})
+MANY_TYPES = frozenset({f"type-{number}" for number in range(found_types.MAX_SCANNED)} | {"nap", "rare"})
 
 
 @pytest.mark.parametrize(("few", "block"), [(3, 4), (30, 7), (finding.FEW, finding.BLOCK)])

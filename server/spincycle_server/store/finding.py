@@ -23,10 +23,10 @@ from spincycle_grpc.errors import CallCancelledError, DeadlineExceededError, Inv
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_server.database.troubles import was_ended
+from spincycle_server.store.found_types import FoundTypes
 from spincycle_server.store.rows import microseconds_of, request_of
 from spincycle_server.store.scan import Branch, Scan, Span
 from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, request_args, requests
-from spincycle_server.store.stored_types import stored_types
 
 BLOCK = 2_000
 """Rows per block. A find without a limit holds only one block of rows besides its requests."""
@@ -34,14 +34,8 @@ BLOCK = 2_000
 FEW = 100
 """If a filter has fewer matches than this, they are checked one by one."""
 
-MAX_SCANNED_TYPES = 8
-"""If a caller may see more types than this, they are not read one by one through the index of types."""
-
 MAX_ARGS = 50
 """The maximum number of args in a filter. Each needs at least one more query."""
-
-FEW_OF = 10
-"""If a caller may see fewer than one in so many of the newest requests, each type is read by itself."""
 
 _ALL_STATES = tuple(State)
 _BY_STATE = frozenset({"requests_type", "requests_user", "state"})
@@ -129,6 +123,7 @@ class Finding:
             raise InvalidArgumentError(
                 f"invalid 'arg' parameter: at most {MAX_ARGS} are allowed", reason="BAD_FILTER"
             )
+        self._types = FoundTypes(self.connection, self.wanted.type, self.only_types, self.hidden_types)
         self._args = [_name_and_value(arg) for arg in self.wanted.args]
         self._since = _time(self.wanted, "since")
         self._until = _time(self.wanted, "until")
@@ -136,36 +131,18 @@ class Finding:
 
     def rows(self, block: int) -> Iterator[Any]:
         """Yields the rows in order, read a block at a time."""
-        if (self.wanted.states and not self._states) or self._types == []:
+        if (self.wanted.states and not self._states) or self._types.names == []:
             return
         for span in self._spans:
             yield from self._rows_in(span, block)
 
     @cached_property
-    def _types(self) -> list[str] | None:
-        """The types to find; None for all except the hidden ones."""
-        types = None if self.only_types is None else {*self.only_types}
-        if self.wanted.type:
-            types = {self.wanted.type} if types is None else types & {self.wanted.type}
-        elif types is None and self.hidden_types:
-            types = stored_types(self.connection)
-        return None if types is None else _storable(types - {*self.hidden_types})
-
-    @property
-    def _are_many_types(self) -> bool:
-        return len(self._types or ()) > MAX_SCANNED_TYPES
-
-    @cached_property
-    def _are_common_types(self) -> bool:
-        """Whether enough of the newest requests have types that the caller may see.
-
-        Then it is faster to read all newest requests than to read each type.
-        """
-        if self.wanted.type:
-            return False
+    def _scans_types(self) -> bool:
+        """Whether to read each type by itself. A type that the filter names is always read so."""
+        if not self._types.may_be_scanned or self.wanted.type:
+            return self._types.may_be_scanned
         newest, _ = _NEWEST.read(self.connection, self._spans[0], FEW, [])
-        common = [row for row in newest if row.type in (self._types or ())]
-        return len(common) * FEW_OF >= len(newest)
+        return self._types.are_rare(newest)
 
     @cached_property
     def _spans(self) -> list[Span]:
@@ -254,8 +231,9 @@ class Finding:
     def _scans(self) -> list[Scan]:
         """One scan for each filter that has an index."""
         scans = []
-        if self._types is not None and not (self._are_many_types or self._are_common_types):
-            scans.append(self._by_state("requests_type", [((requests.c.type, it),) for it in self._types]))
+        if self._scans_types:
+            equals = [((requests.c.type, name),) for name in self._types.names or ()]
+            scans.append(self._by_state("requests_type", equals))
         if self.wanted.user:
             scans.append(self._by_state("requests_user", [((requests.c.user, self.wanted.user),)]))
         if self._states and not scans:
@@ -314,7 +292,7 @@ class Finding:
         """
         conditions: list[ColumnElement[bool]] = []
         if index != "requests_type":
-            conditions += self._is_type()
+            conditions += self._types.conditions(self._unindexed(requests.c.type))
         if self.wanted.user and index != "requests_user":
             conditions += self._is_user(self._unindexed)
         if self._states and index not in _BY_STATE:
@@ -322,13 +300,6 @@ class Finding:
         if self._since is not None:
             conditions.append(func.coalesce(requests.c.finished_at > self._since, true()))
         return conditions
-
-    def _is_type(self) -> tuple[ColumnElement[bool], ...]:
-        column = self._unindexed(requests.c.type)
-        if self._types is not None:
-            return (column.in_(self._types),)
-        hidden = _storable(self.hidden_types)
-        return (column.not_in(hidden),) if hidden else ()
 
     def _is_user(self, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
         return self._same_text(seen(requests.c.user), self.wanted.user, MAX_TEXT)
@@ -348,11 +319,6 @@ class Finding:
         if self.connection.dialect.name != "mysql":
             return (column == kept,)
         return (column == kept, func.char_length(column) == len(kept))
-
-
-def _storable(types: Collection[str]) -> list[str]:
-    """Returns the types that a database can have."""
-    return sorted(name for name in types if "\0" not in name)
 
 
 def _name_and_value(arg: str) -> tuple[str, str]:
