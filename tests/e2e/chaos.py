@@ -20,6 +20,7 @@ import httpx
 from spincycle_grpc.state import State
 from tests.databases import DatabaseServer
 from tests.e2e.chaos_checks import Troubles, assert_done_once, nanoseconds
+from tests.e2e.chaos_security import Security
 from tests.e2e.kinds import CHAOS_KINDS, SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import free_port
@@ -68,6 +69,8 @@ class Member:
 class System:
     """Request Managers and Job Runners on one database.
 
+    The servers know each other by certificates, which change while they run. Users have a token.
+
     Args:
         directory: The working directory of the servers.
         database: The database server, or None for an SQLite file, which allows one Request Manager.
@@ -100,30 +103,35 @@ class System:
             "SPINCYCLE_JOB_RUNNER_STOP_TIMEOUT": "5s",
             **({"SPINCYCLE_DATABASE_URL": url} if url else {}),
         }
+        self.security = Security(directory)
         self.ports = [free_port() for _ in range(managers)]
+        self._servers_ports = [free_port() for _ in range(managers)]
         self.troubles = Troubles()
         self.done: list[tuple[int, str]] = []
         self.managers = [
-            Member(f"manager {index}", lambda port=port: self._start_manager(port))  # type: ignore[misc]
-            for index, port in enumerate(self.ports)
+            Member(f"manager {index}", lambda index=index: self._start_manager(index))  # type: ignore[misc]
+            for index in range(managers)
         ]
         for manager in self.managers:
             manager.server.wait_for("listening")
         self.runners = [Member(f"runner {index}", self._start_runner) for index in range(runners)]
         for runner in self.runners:
             runner.server.wait_for("reporting")
+        self.token = self.security.new_token(url or f"sqlite:///{directory / 'spincycle.db'}")
 
-    def _run(self, *arguments: str) -> ServerProcess:
+    def _run(self, name: str, listen: str, *arguments: str) -> ServerProcess:
+        environment = {**self._environment, **self.security.environment(name, listen)}
         return self._stack.enter_context(
-            running(*arguments, directory=self._directory, environment=self._environment)
+            running(*arguments, directory=self._directory, environment=environment)
         )
 
-    def _start_manager(self, port: int) -> ServerProcess:
-        return self._run("request-manager", f"--http=127.0.0.1:{port}")
+    def _start_manager(self, index: int) -> ServerProcess:
+        listen = f"127.0.0.1:{self._servers_ports[index]}"
+        return self._run("manager", listen, "request-manager", f"--http=127.0.0.1:{self.ports[index]}")
 
     def _start_runner(self) -> ServerProcess:
-        addresses = ",".join(f"127.0.0.1:{port + 10}" for port in self.ports)
-        return self._run("job-runner", "--http=127.0.0.1:0", f"--rm={addresses}")
+        addresses = ",".join(f"127.0.0.1:{port}" for port in self._servers_ports)
+        return self._run("runner", "127.0.0.1:0", "job-runner", "--http=127.0.0.1:0", f"--rm={addresses}")
 
     def note(self, what: str) -> None:
         """Records a disturbance for the history of requests."""
@@ -202,13 +210,27 @@ class Users:
     """Users who create requests, stop some of them, and repeat their calls until they get an answer."""
 
     def __init__(self, system: System) -> None:
-        self._urls = itertools.cycle(f"http://127.0.0.1:{port}" for port in system.ports)
-        self._http = httpx.Client(timeout=5.0)
+        self._urls = itertools.cycle(f"https://127.0.0.1:{port}" for port in system.ports)
+        self._http = httpx.Client(
+            timeout=5.0,
+            verify=system.security.context(),
+            headers={"authorization": f"Bearer {system.token}"},
+        )
         self.kinds: dict[str, Kind] = {}
         self._to_stop: dict[str, float] = {}
 
     def close(self) -> None:
         self._http.close()
+
+    def wait_until_known(self) -> None:
+        """Waits until the servers know the token: they look for new tokens at intervals."""
+        deadline = time.monotonic() + REQUEST_END
+        known = 0
+        while known < 10:  # in a row, so that each server has answered
+            assert time.monotonic() < deadline, "the servers do not know the token"
+            answer = self._http.get(next(self._urls) + "/api/v1/requests?limit=1")
+            known = known + 1 if answer.status_code == 200 else 0
+            time.sleep(0.02)
 
     def create(self, kind: Kind, patience: float) -> None:
         """Calls Create once. If the call gets no answer, the request may still exist.
@@ -281,7 +303,7 @@ def disturb(system: System, random: Random) -> None:
     what = random.choice(
         [
             "kill runner", "kill runner", "pause runner", "pause runner", "end runner",
-            "kill manager", "pause manager", "end manager",
+            "kill manager", "pause manager", "end manager", "renew certificates",
             "kill database" if system.database is not None else "kill runner",
         ]
     )  # fmt: skip
@@ -289,6 +311,10 @@ def disturb(system: System, random: Random) -> None:
         system.note(what)
         system.restart_database()
         system.note("database is back")
+        return
+    if what == "renew certificates":
+        system.note(what)
+        system.security.renew()
         return
     member = random.choice(system.runners if "runner" in what else system.managers)
     seconds = random.uniform(0.25 * LEASE, 2.5 * LEASE)
@@ -319,6 +345,7 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
         except BaseException as error:
             failures.append(error)
 
+    users.wait_until_known()
     making = threading.Thread(target=make)
     making.start()
     try:
