@@ -39,6 +39,9 @@ long.
 _LONGEST_SHOWN_NAME = 100
 """Characters of a name that an error shows."""
 
+_SHOWN_BITS = 10_000
+"""Larger whole numbers are not shown in errors."""
+
 _MANY = 20_000
 """More names than this are sorted in several steps, between which other threads can run."""
 
@@ -201,9 +204,13 @@ def _fill_list(message: ListValue, items: list[Any], path: Path, largest: float,
 
 def _plain(value: object, path: Path) -> object:
     """Converts a value of a subclass, a mapping or a tuple to str, int, float, dict or list."""
-    for plain in (str, int, float):
-        if isinstance(value, plain):
-            return plain(value)
+    # Not `str(value)`: a subclass can have another text, as enums do.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, list | tuple):
@@ -214,8 +221,11 @@ def _plain(value: object, path: Path) -> object:
 
 
 def _too_large(path: Path, value: float) -> InvalidArgumentError:
+    # Python refuses to write numbers of thousands of digits.
+    is_shown = isinstance(value, float) or value.bit_length() < _SHOWN_BITS
+    shown = str(value)[:30] if is_shown else "a number"
     return InvalidArgumentError(
-        f"{_shown(path)}: {str(value)[:30]} is beyond 2^53, where numbers are not exact: pass it as a string",
+        f"{_shown(path)}: {shown} is beyond 2^53, where numbers are not exact: pass it as a string",
         reason="NUMBER_TOO_LARGE",
     )
 

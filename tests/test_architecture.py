@@ -34,7 +34,7 @@ ALLOWED = {
 """The packages and single modules of the server that each package may import, besides itself."""
 
 ALLOWED_MODULES = {
-    "__main__": {"grpc_settings"},
+    "__main__": {"grpc_settings", "log_output"},
     "call_threads": set(),
     "callback_throttle": set(),
     "certificate_files": {"config", "listening", "pem_files"},
@@ -44,7 +44,8 @@ ALLOWED_MODULES = {
     "large_work": set(),
     "job_factories": {"builtin_jobs"},
     "listening": set(),
-    "logs": set(),
+    "log_output": set(),
+    "logs": {"log_output"},
     "pem_files": {"config", "listening"},
     "request_ids": set(),
     "spec_files": {"specs"},

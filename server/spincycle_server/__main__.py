@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -11,6 +12,7 @@ import click
 from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.version import API_VERSION, package_version
 from spincycle_server.grpc_settings import load_grpc
+from spincycle_server.log_output import open_missing_descriptors
 
 _SECTIONS = {
     "Servers": {
@@ -77,6 +79,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs a command. Exit status: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted."""
+    open_missing_descriptors()
     if any(importlib.util.find_spec(name) is None for name in SERVER_PACKAGES):
         click.echo(
             "spincycle: the packages that the servers need are not installed: "
@@ -89,12 +92,14 @@ def main() -> None:
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):  # Without standard error, the exit status still tells.
+            error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except SpinCycleError as error:
-        click.echo(f"spincycle: {error}", err=True)
+        with contextlib.suppress(OSError):
+            click.echo(f"spincycle: {error}", err=True)
         sys.exit(2 if error.status is Status.INVALID_ARGUMENT else 1)
 
 

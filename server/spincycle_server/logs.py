@@ -2,51 +2,145 @@
 
 In a terminal a line is readable text, otherwise a JSON object. Every event has a time, a level and a
 message. The fields request_id, job_id and runner_id name the subject of the event.
+
+Logging never raises: a field that cannot be written is shown in another form, and a line that cannot be
+written is lost and counted.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
+
+from spincycle_server.log_output import LogOutput, text_stream
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 _LIBRARIES = ("uvicorn", "uvicorn.error", "grpc", "alembic", "asyncio", "sqlalchemy")
 
+LOST_LINES = "lines of the log could not be written"
+"""The message of the event that reports how many lines were lost (field `lines`)."""
+
 
 def configure_logs(level: str, form: str) -> None:
-    """Sets up logging for the whole process.
+    """Sets up logging for the whole process. Writes to standard output and error never raise from now on.
 
     Args:
         level: "debug", "info", "warning" or "error".
         form: "json", "text", or "auto", which is text in a terminal and JSON otherwise.
     """
+    is_terminal = sys.stderr.isatty()
     if form == "auto":
-        form = "text" if sys.stderr.isatty() else "json"
-    number = logging.getLevelNamesMapping()[level.upper()]
-    shared: list[Processor] = [
+        form = "text" if is_terminal else "json"
+    processors: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    line = _Line([*processors, *_last_processors(form, is_terminal)])
+    output = LogOutput(2, lambda lost: line(None, "warning", {"event": LOST_LINES, "lines": lost}))
+    sys.stdout = text_stream(LogOutput(1, _no_report), 1)
+    sys.stderr = text_stream(output, 2)
     structlog.configure(
-        processors=[*shared, *_last_processors(form)],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=(
-            structlog.BytesLoggerFactory(sys.stderr.buffer)
-            if form == "json"
-            else structlog.PrintLoggerFactory(sys.stderr)
-        ),
+        processors=[_drop_below_level, line],
+        # `_drop_below_level` filters instead, because the level can change while the process runs.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+        logger_factory=lambda *_: _LineLogger(output),
         cache_logger_on_first_use=True,
     )
-    _redirect_library_logs(max(number, logging.WARNING))
+    set_level(level)
 
 
-def _last_processors(form: str) -> list[Processor]:
+def set_level(level: str) -> None:
+    """Changes the level of the log, also while the process runs.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+    """
+    _Level.number = logging.getLevelNamesMapping()[level.upper()]
+    _redirect_library_logs(max(_Level.number, logging.WARNING))
+
+
+class _Level:
+    """The level of the log. Events below it are dropped."""
+
+    number = logging.INFO
+
+
+def _drop_below_level(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    if logging.getLevelNamesMapping().get(method.upper(), logging.ERROR) < _Level.number:
+        raise structlog.DropEvent
+    return event
+
+
+class _LineLogger:
+    """Passes the lines of structlog to the output."""
+
+    def __init__(self, output: LogOutput) -> None:
+        self._output = output
+
+    def msg(self, line: bytes) -> None:
+        """Writes a line."""
+        self._output.write(line)
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
+class _Line:
+    """Turns an event into a line. Raises nothing, whatever the fields of the event are."""
+
+    def __init__(self, processors: Sequence[Processor]) -> None:
+        self._processors = processors
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        try:
+            return self._line(logger, method, dict(event))
+        except Exception:
+            return self._line(logger, method, _plain(event))
+
+    def _line(self, logger: WrappedLogger, method: str, event: Any) -> bytes:
+        for processor in self._processors:
+            event = processor(logger, method, event)
+        return event if isinstance(event, bytes) else str(event).encode("utf-8", "backslashreplace")
+
+
+def _plain(event: Mapping[str, object]) -> dict[str, object]:
+    """Returns an event whose fields are text, in which escapes replace lone surrogates."""
+    plain: dict[str, object] = {_as_text(name): _as_text(value) for name, value in event.items()}
+    if plain.pop("exc_info", None) is not None:
+        plain["exception"] = _as_text(_traceback_of(event["exc_info"]))
+    return plain
+
+
+def _as_text(value: object) -> str:
+    try:
+        text = value if isinstance(value, str) else repr(value)
+        return str.__str__(text).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _traceback_of(exc_info: object) -> str:
+    if isinstance(exc_info, tuple):
+        exc_info = exc_info[1]
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
+    try:
+        return "" if error is None else "".join(traceback.format_exception(error))
+    except Exception:
+        return f"<{type(error).__name__}>"
+
+
+def _no_report(lost: int) -> bytes:
+    return b""
+
+
+def _last_processors(form: str, is_terminal: bool) -> list[Processor]:
     if form == "json":
         return [
             structlog.processors.format_exc_info,
@@ -55,7 +149,7 @@ def _last_processors(form: str) -> list[Processor]:
         ]
     # The formatter of rich would show the values of local variables, including passwords.
     plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return [structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)]
 
 
 def _to_json(event: EventDict, **_: object) -> bytes:
@@ -63,16 +157,23 @@ def _to_json(event: EventDict, **_: object) -> bytes:
 
 
 class _LibraryHandler(logging.Handler):
-    """Logs the records of libraries as events."""
+    """Logs the records of libraries and jobs as events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger: WrappedLogger = structlog.get_logger("library")
         method = "error" if record.levelno >= logging.ERROR else "warning"
         getattr(logger, method)(
-            record.getMessage(),
+            _message_of(record),
             logger=record.name,
             **({"exc_info": record.exc_info} if record.exc_info else {}),
         )
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # The args do not fit the message, which would raise in the code that logs.
+        return f"{_as_text(record.msg)} {_as_text(record.args)}"
 
 
 def _redirect_library_logs(level: int) -> None:

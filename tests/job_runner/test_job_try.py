@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import Enum, IntEnum
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import Run
 from spincycle_server.job_runner.job_try import JobTry
 from spincycle_server.job_runner.try_result import MAX_JOB_DATA, TryResult
-from spincycle_server.job_runner.user_job import TryResources
+from spincycle_server.job_runner.user_job import MAX_STATUS, TryResources
 from tests.limits import STEP
 
 MAX_OUTPUT = 1000
@@ -180,6 +181,67 @@ async def test_a_job_that_does_not_return_a_return_fails(rubbish: object) -> Non
     assert entry.error.endswith("which is not a Return")
 
 
+class _Unchecked(Return):
+    def __post_init__(self) -> None:
+        """Checks nothing."""
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        _Unchecked(state="COMPLETE"),  # type: ignore[arg-type]
+        _Unchecked(exit=2**70),
+        _Unchecked(exit="0"),  # type: ignore[arg-type]
+        _Unchecked(error=None),  # type: ignore[arg-type]
+        _Unchecked(stdout=b"bytes"),  # type: ignore[arg-type]
+        type("Unprintable", (), {"__repr__": raising(SystemExit(1))})(),
+        type("Surrogate", (), {"__repr__": lambda _: "\ud800"})(),
+    ],
+)
+async def test_a_job_that_returns_wrong_values_fails(returned: object) -> None:
+    entry = (await result_of(Scripted(lambda _: returned))).entry
+    assert State(entry.state) is State.FAIL
+    assert entry.error.endswith("which is not a Return")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udcffb", "\udfff" * 5000])
+async def test_lone_surrogates_in_the_texts_of_a_job_become_other_characters(text: str) -> None:
+    raised = await result_of(Scripted(raising(ValueError(text))))
+    assert state_of(raised) is State.FAIL
+    assert raised.entry.error.startswith("panic from job.Run: ")
+    refused = await result_of(ValueError(text))
+    assert refused.entry.error.startswith("problem creating job runner: ")
+    returned = await result_of(Scripted(lambda _: _Unchecked(error=text, stdout=text, stderr=text)))
+    assert state_of(returned) is State.COMPLETE
+    assert "?" in returned.entry.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        (lambda: "\ud800", "\\ud800"),
+        (lambda: None, "None"),
+        (lambda: b"bytes", "b'bytes'"),
+        (raising(ValueError("\udc80")), "(no status: \\udc80)"),
+        (raising(SystemExit(1)), "(no status: 1)"),
+    ],
+)
+async def test_a_status_is_text_that_an_answer_can_carry(status: Any, shown: str) -> None:
+    job_try = a_try(resources_for(Scripted(lambda _: hanging_thread()(), status=status)))
+    work = asyncio.ensure_future(job_try.result())
+    await begun(job_try)
+    assert await job_try.status(STEP) == shown
+    work.cancel()
+
+
+async def test_a_very_long_status_is_cut() -> None:
+    job_try = a_try(resources_for(Scripted(lambda _: hanging_thread()(), status=lambda: "x" * 10**7)))
+    work = asyncio.ensure_future(job_try.result())
+    await begun(job_try)
+    assert len(await job_try.status(STEP)) <= MAX_STATUS
+    work.cancel()
+
+
 async def test_job_data_that_is_not_json_fails_the_try_and_keeps_its_output() -> None:
     def run(data: dict[str, Any]) -> Return:
         data["key"] = object()
@@ -188,6 +250,87 @@ async def test_job_data_that_is_not_json_fails_the_try_and_keeps_its_output() ->
     result = await result_of(Scripted(run))
     assert (state_of(result), result.entry.stdout, result.data) == (State.FAIL, "said", None)
     assert result.entry.error.startswith("job data: data.key")
+
+
+def _circle() -> list[Any]:
+    circle: list[Any] = []
+    circle.append(circle)
+    return circle
+
+
+def _repeated(times: int, depth: int) -> list[Any]:
+    """Returns lists that contain each other, with `times ** depth` values in few objects."""
+    value: list[Any] = [1]
+    for _ in range(depth):
+        value = [value] * times
+    return value
+
+
+class _Exits(Mapping[str, Any]):
+    def __getitem__(self, key: str) -> Any:
+        raise SystemExit(1)
+
+    def __iter__(self) -> Any:
+        raise SystemExit(1)
+
+    def __len__(self) -> int:
+        return 1
+
+
+class _Unprintable:
+    def __repr__(self) -> str:
+        raise SystemExit(1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("key", "\udc80"),
+        ("\ud800", "value"),
+        ("key", {"in": ["\udfff"]}),
+        ("key", {"\ud800": 1}),
+        ("key", b"bytes"),
+        ("key", {1, 2}),
+        ("key", {3: "three"}),
+        ("key", {_Unprintable(): 1}),
+        ("key", float("nan")),
+        ("key", float("-inf")),
+        ("key", 10**6000),
+        ("key", 2**53 + 1),
+        ("key", 1j),
+        ("key", _circle()),
+        ("key", _repeated(10, 20)),
+        ("key", _Exits()),
+        ("key", _Unprintable()),
+        (b"\xff", 1),
+        (None, 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_job_data_without_a_json_form_fails_the_try_with_a_clear_error(key: Any, value: Any) -> None:
+    def run(data: dict[str, Any]) -> Return:
+        data[key] = value
+        return Return(stdout="said")
+
+    result = await result_of(Scripted(run))
+    assert (state_of(result), result.entry.stdout, result.data) == (State.FAIL, "said", None)
+    assert result.entry.error.startswith("job data: ")
+
+
+async def test_job_data_keeps_the_values_of_enums_and_text_with_zero_bytes() -> None:
+    class Color(str, Enum):  # noqa: UP042 (its str() is another text, unlike that of StrEnum)
+        RED = "red"
+
+    class Level(IntEnum):
+        HIGH = 3
+
+    def run(data: dict[str, Any]) -> Return:
+        data.update(color=Color.RED, level=Level.HIGH, text="a\0b")
+        return Return()
+
+    result = await result_of(Scripted(run))
+    assert result.data is not None
+    assert dict(result.data) == {"color": "red", "level": 3, "text": "a\0b"}
 
 
 async def test_job_data_that_is_too_large_fails_the_try() -> None:

@@ -23,7 +23,13 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.chain import Run
-from spincycle_server.job_runner.try_result import TryResult, checked_job_data, error_text, log_entry
+from spincycle_server.job_runner.try_result import (
+    TryResult,
+    checked_job_data,
+    checked_return,
+    error_text,
+    log_entry,
+)
 from spincycle_server.job_runner.user_job import JobExitsError, NotMadeError, TryResources, UserJob
 
 logger = structlog.get_logger(__name__)
@@ -121,10 +127,7 @@ class JobTry:
     async def _work(self) -> tuple[Return, Struct | None]:
         """Runs the job, and checks its return value and its data."""
         data = copy.deepcopy(self._data) if self._data else {}
-        returned = await self._job.run(data)
-        if not isinstance(returned, Return):
-            error = f"job.Run returned {returned!r:.200}, which is not a Return"
-            return Return(State.FAIL, exit=1, error=error), None
+        returned = checked_return(await self._job.run(data))
         if returned.state is not State.COMPLETE or not data:
             return returned, None
         try:

@@ -9,12 +9,17 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.structs import to_struct
+from spincycle_grpc.jobs import Return
+from spincycle_grpc.state import State
+from spincycle_grpc.structs import MAX_DEPTH, to_struct
 from spincycle_grpc.v1 import job_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 
 MAX_JOB_DATA = 1024 * 1024
 """The maximum size of a job's data after a try in bytes. The data is stored, and copied to dependent jobs."""
+
+_MAX_VALUES = MAX_JOB_DATA // 4
+"""The maximum number of values in a job's data. Each takes four bytes or more, with its tags and lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +50,74 @@ def checked_job_data(data: Mapping[str, Any]) -> Struct:
     Raises:
         InvalidArgumentError: The data is not JSON, or has more than MAX_JOB_DATA bytes.
     """
-    struct = to_struct(data, "data")
-    size = struct.ByteSize()
+    try:
+        _check_count(data)
+        struct = to_struct(data, "data")
+        size = struct.ByteSize()
+    except InvalidArgumentError:
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # raised by a class of the job's values
+        raise InvalidArgumentError(f"it has no JSON form: {error_text(error)}") from error
     if size > MAX_JOB_DATA:
         raise InvalidArgumentError(f"{size} bytes, but the limit is {MAX_JOB_DATA}: keep less in it")
     return struct
 
 
-def error_text(error: BaseException) -> str:
-    """Returns the text of an exception, or the name of its class if it has no text."""
+def _check_count(data: Mapping[str, Any]) -> None:
+    """Counts the values before they are converted. A value counts as often as the data contains it.
+
+    A few lists that contain each other many times would have billions of values.
+    """
+    left = _MAX_VALUES
+    waiting: list[tuple[Any, int]] = [(data, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        left -= len(value)
+        if left < 0:
+            raise InvalidArgumentError(f"more than {_MAX_VALUES} values: keep less in it")
+        if depth <= MAX_DEPTH:  # The conversion refuses what is deeper.
+            items = value.values() if isinstance(value, dict) else value
+            waiting += [(item, depth + 1) for item in items if isinstance(item, dict | list | tuple)]
+
+
+def checked_return(returned: object) -> Return:
+    """Returns what `run` of a job returned as a plain Return.
+
+    An object of another class, or a Return whose values have wrong types, becomes a FAIL.
+    """
+    if type(returned) is Return:
+        return returned
     try:
-        return str(error) or type(error).__name__
-    except Exception:
+        if isinstance(returned, Return):  # a subclass, which may not have checked its values
+            texts = [_exact_text(text) for text in (returned.error, returned.stdout, returned.stderr)]
+            return Return(returned.state, returned.exit, *texts)
+        shown = f"{returned!r:.200}"
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        shown = f"an invalid {type(returned).__name__} ({error_text(error)})"
+    return Return(State.FAIL, exit=1, error=f"job.Run returned {shown}, which is not a Return")
+
+
+def error_text(error: BaseException) -> str:
+    """Returns the text of an exception, or the name of its class if it has no text.
+
+    Characters that UTF-8 cannot encode become escapes.
+    """
+    try:
+        return plain_text(str(error)) or type(error).__name__
+    except (Exception, SystemExit, KeyboardInterrupt):
         return type(error).__name__
+
+
+def plain_text(value: object) -> str:
+    """Returns the text of a value. Characters that UTF-8 cannot encode become escapes."""
+    text = value if isinstance(value, str) else str(value)
+    return _exact_text(text).encode("utf-8", "backslashreplace").decode()
+
+
+def _exact_text(text: str) -> str:
+    """Returns a text without the methods of a subclass.
+
+    Raises:
+        TypeError: The value is not text.
+    """
+    return str.__str__(text)

@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spincycle_grpc.jobs import Job, JobFactory, JobId, Return, make_job
+from spincycle_grpc.output import cut_output
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_pb2
 from spincycle_server.builtin_jobs import BUILTIN
 from spincycle_server.call_threads import CallThreads
-from spincycle_server.job_runner.try_result import error_text
+from spincycle_server.job_runner.try_result import error_text, plain_text
+
+MAX_STATUS = 16 * 1024
+"""The maximum number of bytes to keep of a status, because one answer has the status of many jobs."""
 
 STOP_LIMIT = 10.0
 """Seconds that a job has to end after `stop` was called. The original has the same limit."""
@@ -185,6 +189,6 @@ class UserJob:
 
 def _status_of(job: Job) -> str:
     try:
-        return str(job.status())
+        return cut_output(plain_text(job.status()), MAX_STATUS)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         return f"(no status: {error_text(error)})"
