@@ -38,7 +38,7 @@ class Status(Enum):
 
     @property
     def http_status(self) -> int:
-        """The HTTP status code."""
+        """The HTTP status code. Routes that the original does not have send 403 for PERMISSION_DENIED."""
         return self.value[1]
 
     @classmethod

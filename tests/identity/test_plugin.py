@@ -177,8 +177,9 @@ UNTYPED: Any = Caller
         (UNTYPED("finch", frozenset({"dba", 7})), "each role must be a string"),
         (UNTYPED(None, frozenset()), "name must be a string"),
         (UNTYPED(b"finch", frozenset()), "name must be a string"),
-        (Caller("fin\0ch"), "name must be a string of valid characters"),
-        (Caller("fin\ud800ch"), "name must be a string of valid characters"),
+        (Caller("fin\0ch"), "name must be a string of printable characters"),
+        (Caller("fin\nch"), "name must be a string of printable characters"),
+        (Caller("fin\ud800ch"), "name must be a string of printable characters"),
     ],
 )
 async def test_a_plugin_that_returns_no_valid_caller_refuses_the_call(value: object, fault: str) -> None:
@@ -197,6 +198,13 @@ async def test_the_roles_can_be_any_set(roles: Any) -> None:
     identity = await PluginMethod(Returns(Caller("finch", roles)), STEP).identify(CREDENTIALS)
     assert identity is not None
     assert set(identity.caller.roles) == {"dba"}
+
+
+@pytest.mark.parametrize("name", ["", "J\u00fcrgen \u00d6", "CN=finch, O=Birds", "\u5c71"])
+async def test_the_name_can_be_any_printable_text(name: str) -> None:
+    identity = await PluginMethod(Returns(Caller(name)), STEP).identify(CREDENTIALS)
+    assert identity is not None
+    assert identity.caller.name == name
 
 
 async def test_a_repeated_authorization_header_is_refused_before_the_plugin_is_asked() -> None:

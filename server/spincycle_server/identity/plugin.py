@@ -174,18 +174,10 @@ def _fault_of(caller: object) -> str:
     """Returns why a value is not a valid caller; "" if it is one. The value itself can be a secret."""
     if not isinstance(caller, Caller):
         return f"it must be a Caller, not {type(caller).__name__}"
-    if not isinstance(caller.name, str) or "\0" in caller.name or not _is_unicode(caller.name):
-        return "the name must be a string of valid characters"
+    if not isinstance(caller.name, str) or not caller.name.isprintable():
+        return "the name must be a string of printable characters"
     if not isinstance(caller.roles, AbstractSet):
         return f"the roles must be a set of strings, not {type(caller.roles).__name__}"
     if not all(isinstance(role, str) for role in caller.roles):
         return "each role must be a string"
     return ""
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
