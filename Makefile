@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos package protos contracts lock format bench bench-find bench-rooms load picture clean
+.PHONY: help run test check unit chaos package protos contracts lock format bench bench-find bench-rooms bench-worst load picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-rooms: $(DEV_ENV) ## Measure the JSON codec, the chain builder and the sta
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/graph.py
 	$(BIN)/python bench/chain.py
+
+bench-worst: $(DEV_ENV) ## Measure how long callers wait while another one sends the worst requests, on DB=sqlite.
+	$(BIN)/python -m bench.worst_bodies --database $(or $(DB),sqlite) $(ARGS)
 
 load: $(DEV_ENV) ## Offer twice the sustainable load for a minute on DB=mariadb, sqlite or postgresql (ARGS=--short).
 	$(BIN)/python -m bench.load --database $(or $(DB),mariadb) $(ARGS)

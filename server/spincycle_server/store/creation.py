@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import insert
 
-from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
@@ -21,6 +21,9 @@ from spincycle_server.store.idempotency_keys import IdempotencyKey, claim_keys
 from spincycle_server.store.rows import arg_rows, microseconds_of
 from spincycle_server.store.schema import request_archives, request_args, requests
 from spincycle_server.store.write import Write
+
+MAX_JSON = 20 * 1024 * 1024
+"""The maximum size in bytes of a request's args as JSON. Escapes can make it six times as long."""
 
 _INSERT_REQUEST = RowStatement(lambda _: insert(requests))
 
@@ -112,8 +115,17 @@ def creation_of(
     }
     archive = {
         "request_id": request.id,
-        "create_request": encode(create_request),
-        "args": encode(request, "args"),  # Never null: the column of an original may refuse null.
+        "create_request": _checked(encode(create_request)),
+        "args": _checked(encode(request, "args")),  # Never null: the column of an original may refuse null.
         "job_chain": encode(job_chain),
     }
     return CreateRequest(row, archive, arg_rows(request.id, created_at, request.args), key, event)
+
+
+def _checked(args: bytes) -> bytes:
+    if len(args) > MAX_JSON:
+        raise InvalidArgumentError(
+            f"the args have {len(args)} bytes as JSON: at most {MAX_JSON} can be stored",
+            reason="TOO_LARGE_TO_STORE",
+        )
+    return args

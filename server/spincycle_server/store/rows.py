@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import nsmallest
 from typing import Any
 
 import orjson
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.structs import from_value
@@ -82,9 +84,21 @@ def arg_rows(request_id: str, created_at: int, args: Iterable[RequestArg]) -> li
 
 
 def _arg_text(arg: RequestArg) -> str:
-    """Returns an arg's value as `arg=` filters compare it: a string unchanged, any other value as JSON."""
-    value = from_value(arg.value)
+    """Returns an arg's value as `arg=` filters compare it: a string unchanged, any other value as JSON.
+
+    Of a long list or map, it returns more than MAX_ARG_VALUE characters, but not all.
+    """
+    value = _beginning(arg.value)
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _beginning(value: Value) -> object:
+    items, fields = value.list_value.values, value.struct_value.fields
+    if len(items) > MAX_ARG_VALUE:
+        return [from_value(item) for item in items[:MAX_ARG_VALUE]]
+    if len(fields) > MAX_ARG_VALUE:
+        return {name: from_value(fields[name]) for name in nsmallest(MAX_ARG_VALUE, fields)}
+    return from_value(value)
 
 
 def _text(data: bytes | None) -> str:
