@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from spincycle_server.config import ConfigError
 from spincycle_server.listening import TlsFiles
-from spincycle_server.pem_files import check_pems, read_pems
+from spincycle_server.pem_files import check_pems, names_host, read_pems
 from tests.certificates import FUTURE, PAST, replace, write_ca, write_certificate
 
 AUTHORITY = trustme.CA()
@@ -90,3 +91,32 @@ def test_a_key_without_a_certificate_is_refused(tmp_path: Path) -> None:
     key = write_certificate(tmp_path, "own", AUTHORITY.issue_cert("a.b")).key
     with pytest.raises(ConfigError, match=r"option server\.tls\.cert_file: must be set too"):
         read_pems(TlsFiles(key_file=key))
+
+
+@pytest.mark.parametrize(
+    ("host", "is_named"),
+    [
+        ("a.example.com", True),
+        ("A.Example.com", True),
+        ("b.example.com", False),
+        ("x.wild.example.com", True),
+        ("x.y.wild.example.com", False),
+        ("wild.example.com", False),
+        ("10.0.0.1", True),
+        ("10.0.0.2", False),
+        ("::1", True),
+        ("0:0::1", True),
+        ("com", False),
+        ("common.example.com", False),
+    ],
+)
+def test_a_certificate_names_its_hosts(host: str, is_named: bool) -> None:
+    leaf = AUTHORITY.issue_cert(
+        "a.example.com", "*.wild.example.com", "10.0.0.1", "::1", common_name="common.example.com"
+    )
+    certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes())
+    assert names_host(certificate, host) is is_named
+
+
+def test_a_certificate_without_alternative_names_names_no_host() -> None:
+    assert not names_host(x509.load_pem_x509_certificate(AUTHORITY.cert_pem.bytes()), "a.example.com")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,6 +83,25 @@ def certificates_in(pem: bytes, files: TlsFiles, name: str) -> list[x509.Certifi
         raise _invalid(
             files, name, f"{getattr(files, name)} does not contain a valid certificate in PEM format"
         ) from error
+
+
+def names_host(certificate: x509.Certificate, host: str) -> bool:
+    """Whether clients that connect to a host accept it as the owner of a certificate.
+
+    Args:
+        certificate: The certificate of a server. Only its alternative names count, as for all TLS clients.
+        host: A host name or an IP address.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+    host = host.lower()
+    _, _, parent = host.partition(".")
+    patterns = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+    return host in patterns or (bool(parent) and f"*.{parent}" in patterns)
 
 
 def _check_key(pem: bytes, certificate: x509.Certificate, files: TlsFiles) -> None:

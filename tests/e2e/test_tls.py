@@ -277,6 +277,17 @@ def test_servers_name_the_option_that_would_let_them_connect(tmp_path: Path, aut
             assert error.endswith("set rm_client.tls.ca_file to the CA that has")
 
 
+def test_a_runner_warns_of_a_certificate_for_another_host(tmp_path: Path, authority: Authority) -> None:
+    own = authority.issue("runner", "runner.example.com")
+    file = config_file(
+        tmp_path, "r", server={"tls": {"cert_file": own.cert, "key_file": own.key}}, cluster={"open": "true"}
+    )
+    with running("job-runner", file, "--http=127.0.0.1:0", "--rm=127.0.0.1:1", directory=tmp_path) as runner:
+        runner.wait_for("reporting interrupted")
+        (warning,) = [event for event in runner.events if "does not contain the host" in event["message"]]
+        assert warning["host"] == "127.0.0.1"
+
+
 def test_a_server_names_the_key_that_does_not_belong_to_its_certificate(
     tmp_path: Path, authority: Authority
 ) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import grpc
 import structlog
+from cryptography import x509
 
 from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.credentials import ServerTls, channel_tls, server_tls
 from spincycle_server.identity.certificate_trust import CertificateTrust
 from spincycle_server.listening import TlsFiles
+from spincycle_server.pem_files import names_host
 
 logger = structlog.get_logger(__name__)
 
@@ -62,6 +64,19 @@ class Certificates:
             return lambda: None
         self._loaded.append(tls)
         return lambda: tls.value
+
+    def warn_of_other_host(self, host: str) -> None:
+        """Logs a warning if the server's certificate does not contain the host that others call."""
+        if self.server is None:
+            return
+        certificate = x509.load_pem_x509_certificates(self.server.value.pems.cert)[0]
+        if not names_host(certificate, host):
+            logger.warning(
+                "the certificate does not contain the host under which Request Managers call this runner: "
+                "set job_runner.advertise to a host that it contains, or use another certificate",
+                option="server.tls.cert_file",
+                host=host,
+            )
 
     def reload(self) -> None:
         """Lets `watch` look at the files now."""

@@ -99,6 +99,8 @@ async def job_runner(
         if servers_address is not None:
             own = await endpoints.start_for_servers(stack, config, certificates.server, servers_address)
             info.grpc_address = str(_reached_by_servers(config, servers_address, own))
+        if servers_address is not INSIDE_THE_PROCESS:
+            certificates.warn_of_other_host(Address.parse(info.grpc_address).host)
         service.base_url = info.url
         reporter = Reporter(
             info,
