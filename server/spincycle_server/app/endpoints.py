@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from spincycle_server.app.certificates import grpc_client_auth
+from spincycle_server.app.unix_sockets import allow_group, claimed_socket
 from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import Config
 from spincycle_server.credentials import ServerTls, http_context, server_credentials
@@ -118,9 +119,13 @@ class ServerEndpoints:
             _limits(config),
             app.early_refusals(self._gate),
         )
+        stack.enter_context(claimed_socket(self.grpc_address))
         await grpc_server.start()
+        allow_group(self.grpc_address)
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
+        stack.enter_context(claimed_socket(self.http_address))
         await http_server.start()
+        allow_group(self.http_address)
         stack.push_async_callback(http_server.stop, config.server_stop_timeout)
         self._grpc_servers.append(grpc_server)
         await grpc_server.set_serving(True)

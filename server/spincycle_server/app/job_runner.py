@@ -17,7 +17,7 @@ from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, 
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
-from spincycle_server.config import Config, advertised
+from spincycle_server.config import Config, ConfigError, advertised
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
 from spincycle_server.job_factories import find_factory
@@ -69,6 +69,8 @@ async def job_runner(
     Raises:
         SpinCycleError: The server cannot start.
     """
+    if address.is_unix or (grpc_address is not None and grpc_address.is_unix):
+        raise ConfigError("a Job Runner must listen at host:port, because Request Managers call it there")
     factory = find_factory(config.jobs_factory, config.job_runner_max_output)
     resources = _resources(config, factory)
     noop_types = frozenset({"noop"}) if makes_builtin(factory, "noop", (Noop,)) else frozenset()

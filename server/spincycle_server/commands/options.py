@@ -13,7 +13,8 @@ _OPTIONS = {
     "http": click.option(
         "--http",
         metavar="HOST:PORT",
-        help="Address of the HTTP endpoint. Default: 127.0.0.1:32308, or 127.0.0.1:32307 for a Job Runner.",
+        help="Address of the HTTP endpoint, or unix:PATH for a Request Manager. "
+        "Default: 127.0.0.1:32308, or 127.0.0.1:32307 for a Job Runner.",
     ),
     "grpc": click.option(
         "--grpc", metavar="HOST:PORT", help="Address of the gRPC endpoint. Default: the HTTP port plus 10."

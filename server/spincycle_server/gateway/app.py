@@ -214,4 +214,4 @@ def _joined_header(headers: Sequence[Header], name: bytes) -> str:
 
 def _peer(scope: Scope) -> str:
     client = scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else ""
+    return f"{client[0]}:{client[1]}" if client else "unix:"  # Only unix sockets have no client's address.

@@ -41,7 +41,7 @@ class HttpServer:
         refusals: Decides which requests are refused before the app sees them.
 
     Attributes:
-        port: The port on which the server listens, 0 before `start`.
+        port: The port on which the server listens, 0 before `start` and for a unix socket.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class HttpServer:
         """
         require_known_uvicorn(self._config)
         listener = self._listen()
-        self.port = listener.getsockname()[1]
+        self.port = 0 if self._address.is_unix else listener.getsockname()[1]
         listeners = [listener, *(listener.dup() for _ in range(ACCEPTED_TOGETHER - 1))]
         self._serving = asyncio.create_task(self._server.serve(listeners))
         while not self._server.is_listening:
@@ -99,11 +99,15 @@ class HttpServer:
         await self._serving
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
+        address = self._address
+        if address.is_unix:
+            family = socket.AF_UNIX
+        else:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self._address.host, self._address.port))
+            listener.bind(address.socket_path if address.is_unix else (address.host, address.port))
             listener.listen(2048)
         except OSError as error:
             listener.close()
