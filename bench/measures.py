@@ -302,14 +302,19 @@ def memory(cluster: Cluster) -> dict[str, int]:
     return {server.name: server.memory() for server in (cluster.manager, cluster.runner)}
 
 
-def wait_ended(cluster: Cluster) -> None:
+def wait_ended(cluster: Cluster, token: str = "") -> None:
     """Waits until all requests have ended.
+
+    Args:
+        cluster: The installation.
+        token: The API token to send; "" for none.
 
     Raises:
         RuntimeError: That took longer than END_LIMIT.
     """
     deadline = time.perf_counter() + END_LIMIT
-    with httpx.Client(base_url=f"http://{cluster.manager.http}", timeout=30) as http:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with httpx.Client(base_url=f"http://{cluster.manager.http}", headers=headers, timeout=30) as http:
         while http.get(_UNFINISHED).json():
             if time.perf_counter() > deadline:
                 raise RuntimeError(f"requests have not ended in {END_LIMIT:g} s")

@@ -102,6 +102,7 @@ class TokenMethod:
         self._look_at_store = look
         self._clock = clock
         self._tokens: Mapping[bytes, StoredToken] = {}
+        self._identities: dict[bytes, Identity] = {}  # of tokens that were used since the last change
         self._version: Hashable = None
         self._looked_at = -math.inf
         self._database_ahead = 0.0  # seconds from this process's clock to the database's
@@ -133,7 +134,12 @@ class TokenMethod:
                 "(`spincycle token create`)",
                 reason="UNKNOWN_TOKEN",
             )
-        return Identity(Caller(token.name, token.roles), "token", partial(self._is_valid, key))
+        identity = self._identities.get(key)
+        if identity is None:
+            is_current = partial(self._is_valid, key)
+            identity = Identity(Caller(token.name, token.roles), "token", is_current)
+            self._identities[key] = identity
+        return identity
 
     async def run(self) -> None:
         """Looks at the stored tokens again and again, until cancelled."""
@@ -158,6 +164,7 @@ class TokenMethod:
         else:
             if found.tokens is not None:
                 self._tokens = found.tokens
+                self._identities.clear()
             self._version = found.version
             self._looked_at = began
             self._database_ahead = found.now / 1e6 - began
