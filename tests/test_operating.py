@@ -26,6 +26,9 @@ PAGE = (REPOSITORY / "docs" / "operating.md").read_text()
 SHOWN_OTHERWISE = {
     "auth.admin_roles": "none",
     "auth.methods": "none",
+    "auth.oidc.audience": "none",
+    "auth.oidc.ca_file": "none",
+    "auth.oidc.issuer": "none",
     "auth.plugin": "none",
     "auth.certificates.roles": "none",
     "cluster.certificates": "none",

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from spincycle_server.app.background import run_in_background
+from spincycle_server.app.oidc import oidc_method
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.identity import Authentication, AuthenticationMethod, Cluster
 from spincycle_server.identity.access import AccessLists
@@ -42,6 +43,8 @@ async def authentication_of(
     Raises:
         SpinCycleError: An option of a method of authentication is invalid.
     """
+    if config.auth_oidc_issuer and "oidc" not in config.auth_methods:
+        raise ConfigError("option auth.oidc.issuer: has no effect without oidc in auth.methods")
     methods = [await _method(name, config, stack, store) for name in config.auth_methods]
     if config.auth_plugin:
         methods.append(PluginMethod(load_authenticator(config.auth_plugin), config.auth_timeout))
@@ -61,6 +64,8 @@ async def _method(
         )
     if name == "token":
         return await _tokens(stack, store)
+    if name == "oidc":
+        return oidc_method(config, stack)
     raise ConfigError(f"option auth.methods: {name} is not supported")
 
 

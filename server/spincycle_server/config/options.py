@@ -31,6 +31,12 @@ VARIABLE_PREFIX = "SPINCYCLE_"
 """The names of all environment variables of the servers start with this. Jobs do not inherit them."""
 
 
+ASYMMETRIC_ALGORITHMS = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+)  # fmt: skip
+"""The algorithms that sign with a private key. Only their signatures show who has made them."""
+
+
 def _option(
     key: str,
     default: str,
@@ -127,6 +133,15 @@ class Config:
     auth_certificates_roles: Mapping[str, frozenset[str]] = _option(
         "auth.certificates.roles", "", parse_roles, variables=(), is_map=True
     )
+    auth_oidc_issuer: str = _option("auth.oidc.issuer", "")
+    auth_oidc_audience: tuple[str, ...] = _option("auth.oidc.audience", "", parse_words)
+    auth_oidc_algorithms: tuple[str, ...] = _option(
+        "auth.oidc.algorithms", "RS256, ES256", parse_words_of(*ASYMMETRIC_ALGORITHMS)
+    )
+    auth_oidc_leeway: float = _option("auth.oidc.leeway", "3s", parse_seconds)
+    auth_oidc_name_claim: str = _option("auth.oidc.name_claim", "sub")
+    auth_oidc_roles_claim: str = _option("auth.oidc.roles_claim", "roles")
+    auth_oidc_ca_file: str = _option("auth.oidc.ca_file", "")
     cluster_key_file: str = _option("cluster.key_file", "")
     cluster_certificates: tuple[str, ...] = _option("cluster.certificates", "", parse_words)
     cluster_listen: Address | None = _option("cluster.listen", "", parse_optional_address)

@@ -1,0 +1,181 @@
+"""OIDC: identifies users by the signed tokens (JWT) of an identity provider."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from joserfc import jws, jwt
+from joserfc.errors import (
+    ExpiredTokenError,
+    InvalidClaimError,
+    JoseError,
+    MissingClaimError,
+    UnsupportedAlgorithmError,
+)
+from joserfc.jwt import JWTClaimsRegistry
+
+from spincycle_grpc.errors import UnauthenticatedError
+from spincycle_server.identity.credentials import Credentials
+from spincycle_server.identity.identity import Identity
+from spincycle_server.identity.oidc_claims import caller_of
+from spincycle_server.identity.oidc_keys import OidcKeys, SigningKey
+from spincycle_server.token_text import TOKEN_PREFIX
+
+MAX_TOKEN = 16 * 1024
+"""The longest token in characters."""
+
+MAX_CACHED = 10_000
+"""The maximum number of verified tokens that are remembered. The least recently used one is dropped first."""
+
+_MALFORMED = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+"""What parsing a malformed token raises."""
+
+_FOREVER = 2.0**40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """What a token must be.
+
+    Attributes:
+        issuer: Who issued it.
+        audience: For whom it was issued: one of these.
+        algorithms: How it may be signed. Only algorithms with a public key are possible.
+        leeway: Seconds by which the provider's clock may differ.
+        name_claim: The path of the claim with the caller's name.
+        roles_claim: The path of the claim with the caller's roles.
+    """
+
+    issuer: str
+    audience: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    leeway: int
+    name_claim: str
+    roles_claim: str
+
+
+class _Registry(jws.JWSRegistry):
+    """Allows the chosen algorithms and nothing else. Long headers can contain certificates."""
+
+    max_header_length = MAX_TOKEN
+    max_payload_length = MAX_TOKEN
+    max_signature_length = MAX_TOKEN
+
+    def get_alg(self, name: str) -> Any:  # joserfc warns of names that providers still use
+        if name not in (self.allowed or ()):
+            raise UnsupportedAlgorithmError(name)
+        return self.algorithms[name]
+
+
+class _Verified(NamedTuple):
+    identity: Identity
+    expires_at: float
+    thumbprint: str
+
+
+class OidcMethod:
+    """Identifies users with the tokens of an OIDC provider.
+
+    Args:
+        settings: What a token must be.
+        keys: The keys of the provider.
+        clock: Returns the time in seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self, settings: OidcSettings, keys: OidcKeys, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._clock = clock
+        self._registry = _Registry(algorithms=settings.algorithms, strict_check_header=False)
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self.hint = f"a token of {settings.issuer} (header `Authorization: Bearer eyJ...`)"
+
+    async def identify(self, credentials: Credentials) -> Identity | None:
+        """Returns who calls; None if the call has no JWT.
+
+        Raises:
+            UnauthenticatedError: The token is invalid (reason INVALID_TOKEN) or has expired (TOKEN_EXPIRED).
+            UnavailableError: The provider's keys are unknown, and it does not answer. Reason:
+                OIDC_UNAVAILABLE.
+            ResourceExhaustedError: Too many calls wait for the provider's keys. Reason:
+                TOO_MANY_UNKNOWN_TOKENS.
+        """
+        text = credentials.bearer_token
+        if text.count(".") != 2 or text.startswith(TOKEN_PREFIX):
+            return None
+        if len(text) > MAX_TOKEN:
+            raise _invalid(f"it is longer than {MAX_TOKEN} characters")
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        known = self._verified.get(digest)
+        if known is not None:
+            if self._is_current(known.expires_at, known.thumbprint):
+                self._verified.move_to_end(digest)
+                return known.identity
+            del self._verified[digest]
+        verified = await self._verify(text)
+        self._verified[digest] = verified
+        if len(self._verified) > MAX_CACHED:
+            self._verified.popitem(last=False)
+        return verified.identity
+
+    async def _verify(self, text: str) -> _Verified:
+        algorithm, kid = self._header_of(text)
+        key = await self._keys.find(kid, algorithm)
+        claims = self._claims_of(text, key)
+        caller = caller_of(claims, self._settings.name_claim, self._settings.roles_claim)
+        expires_at = min(claims["exp"], _FOREVER) + self._settings.leeway
+        is_current = partial(self._is_current, expires_at, key.thumbprint)
+        return _Verified(Identity(caller, "oidc", is_current), expires_at, key.thumbprint)
+
+    def _header_of(self, text: str) -> tuple[str, str]:
+        """Returns the algorithm and the key id of a token, before anything of it is trusted."""
+        try:
+            header = jws.extract_compact(text.encode(), registry=self._registry).headers()
+            algorithm, kid = header["alg"], header.get("kid", "")
+        except _MALFORMED as error:
+            raise _invalid("it cannot be read") from error
+        if algorithm not in self._settings.algorithms:
+            raise _invalid(f"it must be signed with one of {', '.join(self._settings.algorithms)}")
+        if "crit" in header or not isinstance(kid, str):
+            raise _invalid("its header has an extension that this server does not know")
+        return algorithm, kid
+
+    def _claims_of(self, text: str, key: SigningKey) -> Mapping[str, Any]:
+        """Returns the claims of a token, after checking its signature, issuer, audience and times."""
+        settings = self._settings
+        rules = JWTClaimsRegistry(
+            now=int(self._clock()),
+            leeway=settings.leeway,
+            iss={"essential": True, "value": settings.issuer},
+            aud={"essential": True, "values": list(settings.audience)},
+            exp={"essential": True},
+        )
+        try:
+            claims = jwt.decode(text, key.key, registry=self._registry).claims
+            rules.validate(claims)
+        except ExpiredTokenError as error:
+            raise UnauthenticatedError(
+                "the token has expired: get a new one from the OIDC provider", reason="TOKEN_EXPIRED"
+            ) from error
+        except (MissingClaimError, InvalidClaimError) as error:
+            raise _invalid(f"its claims are not those that this server expects ({error})") from error
+        except _MALFORMED as error:
+            raise _invalid("its signature does not match") from error
+        return claims
+
+    def _is_current(self, expires_at: float, thumbprint: str) -> bool:
+        return self._clock() < expires_at and self._keys.has(thumbprint)
+
+
+def _invalid(why: str) -> UnauthenticatedError:
+    return UnauthenticatedError(
+        f"the token is not valid: {why}. Get a new one from the OIDC provider", reason="INVALID_TOKEN"
+    )
