@@ -18,6 +18,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 DESCRIPTORS = "descriptors.binpb"
 """The file beside the stubs with the descriptor set."""
 
+SERVICE_CONFIG = "service_config.json"
+"""The file beside the .proto files with the gRPC service config."""
+
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The time of each file in a zip: the earliest that the format has."""
 
@@ -35,11 +38,21 @@ def proto_files() -> dict[str, bytes]:
     return dict(sorted(_files_below(resources.files("spincycle_grpc") / "protos", "")))
 
 
+def service_config() -> str:
+    """Returns the gRPC service config for clients as JSON: retries, health checking and load balancing."""
+    return (resources.files("spincycle_grpc") / "protos" / SERVICE_CONFIG).read_text(encoding="utf-8")
+
+
+def contract_files() -> dict[str, bytes]:
+    """Returns the .proto files and the service config by path."""
+    return proto_files() | {SERVICE_CONFIG: service_config().encode()}
+
+
 def protos_zip() -> bytes:
-    """Returns a zip with the .proto files, without compression: equal files always give equal bytes."""
+    """Returns a zip of `contract_files`, without compression: equal files always give equal bytes."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
-        for path, content in proto_files().items():
+        for path, content in contract_files().items():
             entry = zipfile.ZipInfo(path, _ZIP_TIME)
             entry.external_attr = 0o644 << 16
             entry.create_system = 3  # Unix, on every system.

@@ -144,11 +144,11 @@ def test_the_contracts_are_in_the_package(client: Installed) -> None:
     names = python(
         client,
         "from spincycle_grpc import contracts; from spincycle_grpc.v1 import request_manager_pb2;"
-        "print(*contracts.proto_files(), len(contracts.descriptor_set()))",
+        "print(*contracts.contract_files(), len(contracts.descriptor_set()))",
     )
     protos = REPOSITORY / "protos"
     *files, size = names.split()
-    assert files == sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
+    assert sorted(files) == sorted(str(path.relative_to(protos)) for path in protos.rglob("*.*"))
     assert int(size) == (REPOSITORY / "spincycle_grpc/v1/descriptors.binpb").stat().st_size
 
 

@@ -10,14 +10,14 @@ PROTOS = REPOSITORY / "protos"
 
 
 def test_all_files_are_written_and_old_ones_replaced(tmp_path: Path) -> None:
-    expected = {str(path.relative_to(PROTOS)): path.read_bytes() for path in PROTOS.rglob("*.proto")}
+    expected = {str(path.relative_to(PROTOS)): path.read_bytes() for path in PROTOS.rglob("*.*")}
     old = tmp_path / "new/contracts/spincycle/v1/job.proto"
     for _ in range(2):
         done = spincycle(tmp_path, "protos", "new/contracts")
         assert outcome(done) == (0, "", f"wrote {len(expected)} files to new/contracts")
         written = {
             str(path.relative_to(tmp_path / "new/contracts")): path.read_bytes()
-            for path in (tmp_path / "new/contracts").rglob("*.proto")
+            for path in (tmp_path / "new/contracts").rglob("*.*")
         }
         assert written == expected
         old.write_text("old")

@@ -101,6 +101,8 @@ async def test_the_services_of_the_server_are_listed(client: Client) -> None:
         ("spincycle.v1.json_field", "spincycle/v1/json.proto"),
         ("google.api.http", "google/api/annotations.proto"),
         ("google.protobuf.FieldOptions.CType", "google/protobuf/descriptor.proto"),
+        ("google.rpc.ErrorInfo", "google/rpc/error_details.proto"),
+        ("google.protobuf.Duration", "google/protobuf/duration.proto"),
         ("grpc.health.v1.Health.Check", "grpc/health/v1/health.proto"),
         ("grpc.reflection.v1.ServerReflection", "grpc/reflection/v1/reflection.proto"),
         ("grpc.reflection.v1alpha.ExtensionRequest", "grpc/reflection/v1alpha/reflection.proto"),

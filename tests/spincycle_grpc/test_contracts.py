@@ -123,5 +123,5 @@ def test_comments_are_found_by_full_names() -> None:
 def test_the_zip_is_the_same_each_time() -> None:
     assert contracts.protos_zip() == contracts.protos_zip()
     with zipfile.ZipFile(io.BytesIO(contracts.protos_zip())) as archive:
-        assert {name: archive.read(name) for name in archive.namelist()} == contracts.proto_files()
+        assert {name: archive.read(name) for name in archive.namelist()} == contracts.contract_files()
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from spincycle_grpc.contracts import proto_files
+from spincycle_grpc.contracts import contract_files
 
 
 @click.command("protos")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 def protos_command(directory: Path) -> None:
-    """Write the .proto files to DIR, to generate clients from them.
+    """Write the .proto files and the gRPC service config to DIR, to generate clients from them.
 
     They compile without other files: `protoc --proto_path=DIR ...`. Files of an earlier version are replaced.
     """
-    files = proto_files()
+    files = contract_files()
     try:
         for path, content in files.items():
             target = directory / path

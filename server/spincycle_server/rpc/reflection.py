@@ -6,13 +6,15 @@ Everybody may call it, so the number of streams, their requests and the size of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 
 from spincycle_grpc.contracts import descriptor_set
@@ -35,7 +37,7 @@ IDLE_TIMEOUT = 60.0
 
 
 class Reflection:
-    """Answers reflection requests for the contracts, the health service and itself.
+    """Answers reflection requests for the contracts, the details of errors, the health service and itself.
 
     Args:
         services: The full names of the server's services. The reflection services are added.
@@ -125,10 +127,19 @@ class Reflection:
         if self._files is None:
             health = FileDescriptorProto.FromString(health_pb2.DESCRIPTOR.serialized_pb)
             health.name = "grpc/health/v1/health.proto"  # Its published path, as other languages know it.
-            files = FileDescriptorSet.FromString(descriptor_set()).file
+            contracts = FileDescriptorSet.FromString(descriptor_set()).file
+            details = _file_and_imports(error_details_pb2.DESCRIPTOR)
             own = (messages.file for messages in self._versions)
-            self._files = ReflectionFiles([*files, health, *own])
+            # Of a file that is in both, that of the contracts stays, because it comes later.
+            self._files = ReflectionFiles([*details, *contracts, health, *own])
         return self._files
+
+
+def _file_and_imports(file: FileDescriptor) -> Iterator[FileDescriptorProto]:
+    """Yields the imports of a file, and then the file."""
+    for imported in file.dependencies:
+        yield from _file_and_imports(imported)
+    yield FileDescriptorProto.FromString(file.serialized_pb)
 
 
 def _parsed(messages: ReflectionMessages, data: bytes) -> Any:
