@@ -81,7 +81,7 @@ async def serve_request_manager(config: Config) -> None:
     cluster = request_manager_cluster(config, _listened(config, address))
     with _stop_signal() as stopped:
         async with (
-            _certificates(config) as certificates,
+            _certificates(config, stopped) as certificates,
             request_manager(config, cluster, certificates, _for_servers(config)),
         ):
             await stopped.wait()
@@ -96,7 +96,7 @@ async def serve_job_runner(config: Config) -> None:
     request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
         async with contextlib.AsyncExitStack() as stack:
-            certificates = await stack.enter_async_context(_certificates(config))
+            certificates = await stack.enter_async_context(_certificates(config, stopped))
             authentication = await authentication_of(config, cluster, stack, trust=certificates.trust)
             await stack.enter_async_context(
                 job_runner(
@@ -128,7 +128,7 @@ async def serve_both(config: Config) -> None:
     inside = [INSIDE_THE_PROCESS] if reports_inside else []
     with _stop_signal() as stopped:
         async with (
-            _certificates(config) as certificates,
+            _certificates(config, stopped) as certificates,
             request_manager(config, cluster, certificates, [*_for_servers(config), *inside]) as manager,
             job_runner(
                 config,
@@ -156,15 +156,37 @@ def _for_servers(config: Config) -> list[ServersAddress]:
 
 
 @contextlib.asynccontextmanager
-async def _certificates(config: Config) -> AsyncIterator[Certificates]:
-    """Yields the certificates of this process. They are loaded again when files change, and on SIGHUP."""
+async def _certificates(config: Config, stopped: asyncio.Event) -> AsyncIterator[Certificates]:
+    """Yields the certificates of this process. They are loaded again when files change, and on SIGHUP.
+
+    Args:
+        config: The options.
+        stopped: Is set if SIGHUP means that the terminal of the process is gone.
+    """
     certificates = Certificates(config)
-    if config.server_tls or config.rm_client_tls or config.jr_client_tls:
-        # Without TLS there is nothing to reload, and SIGHUP ends the process, for example with its terminal.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
+    had_terminal = _has_terminal()
+
+    def on_hangup() -> None:
+        if had_terminal and not _has_terminal():
+            logger.info("shutting down", signal=signal.SIGHUP.name)
+            stopped.set()
+            return
+        logger.info("reloading certificates", signal=signal.SIGHUP.name)
+        certificates.reload()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
     async with contextlib.AsyncExitStack() as stack:
         run_in_background(stack, "certificates", certificates.watch())
         yield certificates
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
