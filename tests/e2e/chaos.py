@@ -106,6 +106,8 @@ class System:
         self.security = Security(directory)
         self.ports = [free_port() for _ in range(managers)]
         self._servers_ports = [free_port() for _ in range(managers)]
+        # Each process of the first runner replaces the one before at its address. The others move.
+        self._runner_addresses = [f"127.0.0.1:{free_port()}", *["127.0.0.1:0"] * (runners - 1)]
         self.troubles = Troubles()
         self.done: list[tuple[int, str]] = []
         self.managers = [
@@ -114,7 +116,10 @@ class System:
         ]
         for manager in self.managers:
             manager.server.wait_for("listening")
-        self.runners = [Member(f"runner {index}", self._start_runner) for index in range(runners)]
+        self.runners = [
+            Member(f"runner {index}", lambda index=index: self._start_runner(index))  # type: ignore[misc]
+            for index in range(runners)
+        ]
         for runner in self.runners:
             runner.server.wait_for("reporting")
         self.token = self.security.new_token(url or f"sqlite:///{directory / 'spincycle.db'}")
@@ -129,9 +134,10 @@ class System:
         listen = f"127.0.0.1:{self._servers_ports[index]}"
         return self._run("manager", listen, "request-manager", f"--http=127.0.0.1:{self.ports[index]}")
 
-    def _start_runner(self) -> ServerProcess:
+    def _start_runner(self, index: int) -> ServerProcess:
         addresses = ",".join(f"127.0.0.1:{port}" for port in self._servers_ports)
-        return self._run("runner", "127.0.0.1:0", "job-runner", "--http=127.0.0.1:0", f"--rm={addresses}")
+        listen = self._runner_addresses[index]
+        return self._run("runner", listen, "job-runner", "--http=127.0.0.1:0", f"--rm={addresses}")
 
     def note(self, what: str) -> None:
         """Records a disturbance for the history of requests."""

@@ -75,6 +75,14 @@ class Attempt:
     def pid(self) -> int:
         return int(self.start["pid"])
 
+    def ended_as(self, event: str, before: int | None = None) -> bool:
+        """Whether it ended with an event: "COMPLETE", "FAIL" or "STOPPED", and not after a time."""
+        return (
+            self.end is not None
+            and self.end["event"] == event
+            and (before is None or self.end["time"] <= before)
+        )
+
 
 def assert_done_once(
     kind: Kind,
@@ -180,18 +188,15 @@ def _check_nothing_again(kind: Kind, attempts: list[Attempt], troubles: Troubles
     A process that is frozen between its check of the lease and the first line of a job may run that job
     afterwards. It cannot know that the lease has expired, and the log does not have what it did.
     """
-    for index, attempt in enumerate(attempts):
-        if attempt.end is None or not attempt.number or attempt.end["event"] != "COMPLETE":
+    for index, later in enumerate(attempts):
+        if not later.number and troubles.was_frozen(later.pid, later.start["time"]):
             continue
-        for later in attempts[index + 1 :]:
-            if later.start["job"] != attempt.start["job"]:
-                continue
-            if not later.number and troubles.was_frozen(later.pid, later.start["time"]):
-                continue
-            failed = any(
-                one.end is not None
-                and one.end["event"] == "FAIL"
-                and attempt.start["time"] <= one.end["time"] <= later.start["time"]
-                for one in attempts
-            )
-            assert failed * kind.sequence_retries, f"a COMPLETE job ran again: {attempt} and {later}"
+        complete = [
+            one
+            for one in attempts[:index]
+            if one.start["job"] == later.start["job"] and one.number and one.ended_as("COMPLETE")
+        ]
+        # Each retry of the sequence follows a failure. A job beside the one that failed may start after that.
+        failures = sum(one.ended_as("FAIL", before=later.start["time"]) for one in attempts)
+        retries = failures if kind.sequence_retries else 0
+        assert len(complete) <= retries, f"a COMPLETE job ran again: {complete} and {later}"
