@@ -19,6 +19,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, RunnerInfo
 from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
 from spincycle_server.identity.cluster import KEY_HEADER
+from tests.databases import SharedServers, migrate
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER, PROCESS_END
@@ -324,3 +325,24 @@ def test_an_open_cluster_lets_everybody_in_although_users_are_authenticated(
     http = installation.http(server)
     assert http.get("/api/v1/requests").status_code == 401
     assert http.put("/api/v1/requests/nosuch/finish", json={"state": 3}).status_code == 404
+
+
+def test_combined_servers_on_one_database_use_their_own_runners_and_take_over_from_each_other(
+    installation: Installation, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    url = database_servers.url("mariadb", tmp_path)
+    migrate(url)
+    options = {"job_runner": {"lease": "4s"}}
+    first, second = (installation.start("server", f"--db={url}", options=options) for _ in range(2))
+    for server in (first, second):
+        server.wait_for("reporting")
+    made = [create(installation.http(server)) for server in (first, second) for _ in range(5)]
+    http = installation.http(second)
+    for request_id in made:
+        wait_state(http, request_id, State.COMPLETE)
+    assert not [event for event in first.events + second.events if event["level"] == "error"]
+    lost = create(installation.http(first), "nap", ms="2000")
+    wait_state(http, lost, State.RUNNING)
+    first.kill()
+    wait_state(http, lost, State.COMPLETE)
+    assert second.wait_for("chain ended", request_id=lost)

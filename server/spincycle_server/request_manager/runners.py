@@ -53,6 +53,7 @@ class Runners:
         self._store = store
         self._calls = RunnerCalls(credentials, call_metadata, only_own=only_own)
         self._own: set[str] | None = set() if only_own else None
+        self._unusable: set[str] = set()
         self._denied: dict[str, float] = {}  # until when
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
@@ -64,7 +65,9 @@ class Runners:
     async def refresh(self) -> None:
         """Reads the live runners from the database, and closes the channels to all others."""
         self._heard.clear()
-        live = [one for one in await self._store.live_runners() if self._is_usable(one[0])]
+        stored = await self._store.live_runners()
+        self._unusable &= {runner.runner_id for runner, _ in stored}
+        live = [one for one in stored if self._is_usable(one[0])]
         live += [(runner, False) for runner in self._heard.values()]  # The read may have missed them.
         self._live = {runner.runner_id: runner for runner, _ in live}
         draining = {runner.runner_id for runner, draining in live if draining}
@@ -76,9 +79,16 @@ class Runners:
         await self._calls.keep({runner.grpc_address for runner, _ in live})
 
     def _is_usable(self, runner: RunnerInfo) -> bool:
-        return self._calls.may_call(runner.grpc_address) and (
-            self._own is None or runner.runner_id in self._own
-        )
+        if self._own is not None:
+            return runner.runner_id in self._own
+        try:
+            self._calls.check_may_call(runner)
+        except SpinCycleError as error:
+            if runner.runner_id not in self._unusable:
+                self._unusable.add(runner.runner_id)
+                logger.warning("runner is not used", runner_id=runner.runner_id, error=str(error))
+            return False
+        return True
 
     def check_may_call(self, runner: RunnerInfo) -> None:
         """Checks that a runner can be called without sending the servers' key in plain text.

@@ -1,0 +1,69 @@
+"""Which of the live runners a Request Manager uses."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_server.identity.cluster import KEY_HEADER
+from spincycle_server.request_manager import runners as runners_module
+from spincycle_server.request_manager.runners import DENIED_PAUSE, Runners
+from spincycle_server.store import Store
+from tests.request_manager.doubles import Clock
+from tests.store.samples import OTHER_RUNNER, RUNNER
+
+REMOTE = RunnerInfo(runner_id="r3", url="http://10.255.255.1:1", grpc_address="10.255.255.1:2")
+
+
+def with_key() -> tuple[tuple[str, str], ...]:
+    return ((KEY_HEADER, "k" * 40),)
+
+
+async def test_a_server_whose_key_nobody_else_knows_uses_only_runners_that_report_to_it(store: Store) -> None:
+    runners = Runners(store, call_metadata=with_key, only_own=True)
+    await store.renew_runner(OTHER_RUNNER, 60, draining=False)
+    await runners.refresh()
+    assert (runners.any_free, runners.pick()) == (False, None)
+    runners.add(OTHER_RUNNER)
+    await runners.refresh()
+    assert runners.pick() == OTHER_RUNNER
+    assert runners.get(RUNNER.runner_id) is None
+    await runners.close()
+
+
+async def test_other_servers_use_every_live_runner(store: Store) -> None:
+    runners = Runners(store, call_metadata=with_key)
+    await store.renew_runner(OTHER_RUNNER, 60, draining=False)
+    await runners.refresh()
+    assert {runners.pick().runner_id for _ in range(4)} == {"r1", "r2"}  # type: ignore[union-attr]
+    await runners.close()
+
+
+async def test_a_runner_that_needs_tls_is_not_used_and_the_log_says_so_once(store: Store) -> None:
+    runners = Runners(store, call_metadata=with_key)
+    await store.renew_runner(REMOTE, 60, draining=False)
+    with structlog.testing.capture_logs() as logs:
+        await runners.refresh()
+        await runners.refresh()
+    assert runners.get("r3") is None
+    warned = [entry for entry in logs if entry["event"] == "runner is not used"]
+    assert [entry["runner_id"] for entry in warned] == ["r3"]
+    assert "jr_client.tls" in warned[0]["error"]
+    await runners.close()
+
+
+async def test_a_runner_that_denied_a_call_gets_chains_again_after_a_pause(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(runners_module, "time", clock)
+    runners = Runners(store)
+    await runners.refresh()
+    runners.mark_denied("r1")
+    clock.now += DENIED_PAUSE - 0.1
+    await runners.refresh()
+    assert (runners.any_free, runners.pick()) == (False, None)
+    clock.now += 0.2
+    assert (runners.any_free, runners.pick()) == (True, RUNNER)
+    await runners.close()
