@@ -111,7 +111,7 @@ def http_context(tls: Reloaded[ServerTls] | None) -> ssl.SSLContext | None:
 def server_credentials(
     tls: Reloaded[ServerTls] | None, *, require_client_auth: bool = False
 ) -> grpc.ServerCredentials | None:
-    """Returns the credentials of a gRPC server, or None if TLS is off.
+    """Returns the credentials of one gRPC server, or None if TLS is off. gRPC uses them for one server alone.
 
     Args:
         tls: The certificate.
