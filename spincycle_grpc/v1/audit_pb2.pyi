@@ -51,8 +51,8 @@ class AuditEvent(_message.Message):
     for a command on the database's side. Empty: the caller is unknown.
     """
     peer: _builtins.str
-    """The host of the caller, without a port. Empty: unknown, or not shown to
-    this caller.
+    """The host that made the connection, without a port. Behind a proxy it is the
+    proxy. Empty: unknown, or not shown to this caller.
     """
     transport: _builtins.str
     """How the call arrived: "grpc", "http", or "command"."""
@@ -65,7 +65,10 @@ class AuditEvent(_message.Message):
     request_type: _builtins.str
     """The type of the request. Empty: unknown, or several."""
     outcome: _builtins.str
-    """"OK", or the reason of the denial, for example "ACCESS_DENIED"."""
+    """"OK", or the reason of the denial, for example "ACCESS_DENIED". "DENIED"
+    stands for several reasons: so many callers were denied that the server
+    counted the denials of further ones together.
+    """
     count: _builtins.int
     """The number of calls that the event stands for."""
     detail: _builtins.str

@@ -44,7 +44,7 @@ class Denials:
         self._groups: dict[_Key, _Group] = {}
 
     def add(self, event: AuditEvent, now: float) -> None:
-        """Adds a denial."""
+        """Adds a denial. The event may be changed later."""
         self._add(event, now)
 
     def _add(self, event: AuditEvent, now: float) -> _Group:
@@ -53,7 +53,10 @@ class Denials:
             event = _of_any_caller(event)
             key = _key(event)
         group = self._groups.setdefault(key, _Group(now))
-        group.event = event if group.event is None else _together(group.event, event)
+        if group.event is None:
+            group.event = event
+        else:
+            _merge(group.event, event)
         return group
 
     def take(self, now: float) -> list[AuditEvent]:
@@ -97,13 +100,13 @@ def _of_any_caller(event: AuditEvent) -> AuditEvent:
     )
 
 
-def _together(first: AuditEvent, second: AuditEvent) -> AuditEvent:
-    """Returns one event for similar denials. A request that they do not share is left out."""
-    both = AuditEvent()
-    both.CopyFrom(min(first, second, key=lambda event: event.occurred_at.ToNanoseconds()))
-    both.count = first.count + second.count
-    if first.request_id != second.request_id:
-        both.request_id = ""
-    if first.request_type != second.request_type:
-        both.request_type = ""
-    return both
+def _merge(event: AuditEvent, other: AuditEvent) -> None:
+    """Adds similar denials to an event. A request that they do not share is left out."""
+    if other.occurred_at.ToNanoseconds() < event.occurred_at.ToNanoseconds():
+        event.occurred_at.CopyFrom(other.occurred_at)
+        event.detail = other.detail
+    event.count += other.count
+    if other.request_id != event.request_id:
+        event.request_id = ""
+    if other.request_type != event.request_type:
+        event.request_type = ""
