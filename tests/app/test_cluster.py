@@ -47,10 +47,25 @@ def test_separate_servers_beyond_loopback_need_a_key() -> None:
 
 
 def test_an_option_opens_every_server() -> None:
-    config = Config(cluster_open=True, auth_plugin="deny:Plugin")
+    config = Config(cluster_open=True, auth_plugin="deny:Plugin", cluster_certificates=LISTED)
     assert is_open(request_manager_cluster(config, ANYWHERE))
     assert is_open(job_runner_cluster(config, ANYWHERE))
     assert is_open(combined_cluster(config))
+
+
+def test_an_open_server_still_sends_its_key_so_that_others_can_be_closed_first(key_file: str) -> None:
+    config = Config(cluster_open=True, cluster_key_file=key_file)
+    closed = request_manager_cluster(Config(cluster_key_file=key_file), LOOPBACK)
+    for cluster in (
+        request_manager_cluster(config, LOOPBACK),
+        job_runner_cluster(config, LOOPBACK),
+        combined_cluster(config),
+    ):
+        assert is_open(cluster)
+        assert closed.admits(Credentials(dict(cluster.metadata())))
+    remote = Config(cluster_open=True, cluster_key_file=key_file, rm_client_grpc=("rm.example.com:2",))
+    with pytest.raises(ConfigError, match=r"option rm_client\.tls: .* plain text"):
+        job_runner_cluster(remote, LOOPBACK)
 
 
 def test_a_key_closes_separate_servers(key_file: str) -> None:

@@ -20,12 +20,12 @@ def combined_cluster(config: Config) -> Cluster:
     Raises:
         SpinCycleError: The key cannot be read, or would be sent in plain text to other machines.
     """
-    if config.cluster_open:
-        return Cluster(is_open=True)
     if config.cluster_key_file:
         runner = config.job_runner_addr, config.job_runner_grpc or config.job_runner_addr.for_grpc()
         _refuse_key_in_plain_text(config, runner)
-        return _closed(config)
+        return _cluster(config)
+    if config.cluster_open:
+        return Cluster(is_open=True)
     keys = (new_key(),)
     return Cluster(
         keys=lambda: keys,
@@ -48,11 +48,11 @@ def request_manager_cluster(config: Config, addresses: Iterable[Address]) -> Clu
         SpinCycleError: The server must know the other servers, but no option says how, or the key would be
             sent in plain text.
     """
-    if config.cluster_open or not _knows_servers(config, addresses):
+    if not _knows_servers(config, addresses):
         return Cluster(is_open=True)
     if not config.cluster_key_file and not config.jr_client_tls.cert_file:
         raise _needs_certificate("jr_client.tls")
-    return _closed(config)
+    return _cluster(config)
 
 
 def job_runner_cluster(config: Config, addresses: Iterable[Address]) -> Cluster:
@@ -60,7 +60,7 @@ def job_runner_cluster(config: Config, addresses: Iterable[Address]) -> Cluster:
 
     The arguments and the errors are those of `request_manager_cluster`.
     """
-    if config.cluster_open or not _knows_servers(config, addresses):
+    if not _knows_servers(config, addresses):
         return Cluster(is_open=True)
     if not config.cluster_key_file and not config.rm_client_tls.cert_file:
         raise _needs_certificate("rm_client.tls")
@@ -71,7 +71,7 @@ def job_runner_cluster(config: Config, addresses: Iterable[Address]) -> Cluster:
             f"{remote[0]} in plain text: set rm_client.tls.ca_file, or let the Request Manager listen on "
             "loopback"
         )
-    return _closed(config)
+    return _cluster(config)
 
 
 def _knows_servers(config: Config, addresses: Iterable[Address]) -> bool:
@@ -81,6 +81,8 @@ def _knows_servers(config: Config, addresses: Iterable[Address]) -> bool:
         ConfigError: None does, but the server must not be open; or an option cannot be used safely.
     """
     addresses = tuple(addresses)
+    if config.cluster_open and not config.cluster_key_file:
+        return False
     if config.cluster_key_file or config.cluster_certificates:
         _refuse_key_in_plain_text(config, addresses)
         return True
@@ -117,6 +119,7 @@ def _needs_certificate(option: str) -> ConfigError:
     )
 
 
-def _closed(config: Config) -> Cluster:
+def _cluster(config: Config) -> Cluster:
+    """Returns a cluster whose servers identify themselves. If it is open, others need not."""
     keys = KeyFile(config.cluster_key_file) if config.cluster_key_file else tuple
-    return Cluster(keys=keys, certificates=config.cluster_certificates)
+    return Cluster(keys=keys, certificates=config.cluster_certificates, is_open=config.cluster_open)
