@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.processes import REPOSITORY, SPECS, running
 from tests.e2e.waiting import free_port
+from tests.identity.oidc_providers import log_in, real_provider
 from tests.limits import COMMAND
 
 PAGE = (REPOSITORY / "docs" / "security.md").read_text()
@@ -85,10 +86,19 @@ def _other_ports() -> dict[str, str]:
 
 
 def test_the_page_has_the_recipes() -> None:
-    assert set(RECIPES) == {"one machine", "mutual TLS everywhere"}
+    assert set(RECIPES) == {"one machine", "a company with OIDC", "mutual TLS everywhere"}
 
 
 @pytest.mark.parametrize("name", ["one machine", "mutual TLS everywhere"])
 def test_a_recipe_works_as_it_is_written(name: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         Recipe(tmp_path, stack).follow(RECIPES[name])
+
+
+def test_the_recipe_with_oidc_works_with_a_real_provider(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        issuer = stack.enter_context(real_provider())
+        (tmp_path / "ada.jwt").write_text(log_in(issuer, "ada", "spincycle", groups=["platform-team"]))
+        (tmp_path / "ada.jwt").chmod(0o600)
+        recipe = Recipe(tmp_path, stack, **{"https://login.example.com": issuer})
+        recipe.follow(RECIPES["a company with OIDC"])
