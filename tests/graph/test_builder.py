@@ -13,7 +13,7 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import JobId
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_server.graph import ChainBuilder, job_ids
+from spincycle_server.graph import ChainBuilder, chain_writer, job_ids
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
 from tests.graph.chains import assert_sound, children_of, named, one, parents_of
 from tests.graph.job_types import Keep, factory
@@ -328,3 +328,16 @@ def test_a_chain_over_the_limit_of_jobs_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="more than 26 jobs") as caught:
         builder.build("request", {"hosts": list(range(21))}, "")
     assert caught.value.reason == "TOO_MANY_JOBS"
+
+
+def test_a_large_arg_for_many_jobs_is_refused_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chain_writer, "MAX_CONTENT", 100_000)
+    each = node("x", each=["hosts:host"], args=["text"])
+    builder = ChainBuilder(specs(request(each)), factory)
+    text = "x" * 10_000
+    assert len(builder.build("request", {"hosts": [1, 2, 3, 4], "text": text}, "").job_chain.jobs) > 4
+    with pytest.raises(InvalidArgumentError, match="more than 100000 bytes") as caught:
+        builder.build("request", {"hosts": list(range(100_000)), "text": text}, "")
+    assert caught.value.reason == "CHAIN_TOO_LARGE"

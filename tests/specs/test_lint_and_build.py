@@ -22,7 +22,7 @@ ARGS = ("a", "b", "c", "d")
 SEQUENCES = ("s1", "s2", "s3")
 VALUES = ("p", "q")
 
-THE_CALLERS_FAULT = {"BAD_EACH", "BAD_IF", "TOO_MANY_JOBS"}
+THE_CALLERS_FAULT = {"BAD_EACH", "BAD_IF", "TOO_MANY_JOBS", "CHAIN_TOO_LARGE"}
 """Errors that depend on the values of args, which no linter knows, such as `each` over a string."""
 
 MISSING = {"MISSING_ARG", "ARG_CIRCLE"}

@@ -72,7 +72,7 @@ class ChainBuilder:
         Raises:
             InvalidArgumentError: The type or the args are invalid. Reason: UNKNOWN_REQUEST_TYPE,
                 NOT_A_REQUEST, REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN, BAD_EACH, BAD_IF, TOO_MANY_JOBS,
-                WRONG_TYPE, NUMBER_TOO_LARGE, TOO_DEEP.
+                CHAIN_TOO_LARGE, WRONG_TYPE, NUMBER_TOO_LARGE, TOO_DEEP.
             InternalError: The spec is invalid, or a job cannot be created. Reason: BAD_SPEC,
                 UNKNOWN_SEQUENCE, SEQUENCE_CIRCLE, IMPOSSIBLE_DEPS, REQUIRED_ARG_MISSING, JOB_ARGS_MISSING,
                 ARG_NOT_SET, UNKNOWN_JOB_TYPE, JOB_NOT_CREATED.

@@ -8,6 +8,10 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 
+MAX_CONTENT = 64 * 1024 * 1024
+"""The maximum size in bytes of the args and the data of all jobs of a chain. A larger chain could not be sent
+to a runner. The limit also bounds the memory of a request whose large arg goes to many jobs."""
+
 NOOP = "noop"
 """The name and the type of jobs that only join other jobs."""
 
@@ -33,6 +37,7 @@ class ChainWriter:
         self._adjacency_list = self.chain.adjacency_list
         self._ids = ids
         self._left = self._max_jobs = max_jobs
+        self._content = 0
 
     def job_id(self) -> str:
         """Returns the id of the next job.
@@ -60,6 +65,20 @@ class ChainWriter:
         job.sequence_id = sequence_id
         job.parent_sequence_id = parent_sequence_id
         return job
+
+    def count_content(self, job: Job) -> None:
+        """Counts the args and the data of a finished job.
+
+        Raises:
+            InvalidArgumentError: Those of all jobs are too large. Reason: CHAIN_TOO_LARGE.
+        """
+        self._content += job.args.ByteSize() + len(job.bytes)
+        if self._content > MAX_CONTENT:
+            raise InvalidArgumentError(
+                f"the args and the data of all jobs would have more than {MAX_CONTENT} bytes: "
+                "pass smaller args, or make several requests",
+                reason="CHAIN_TOO_LARGE",
+            )
 
     def noop(self, job_id: str, sequence_id: str, parent_sequence_id: str) -> Job:
         """Adds a job that only joins other jobs, and returns it."""

@@ -38,6 +38,7 @@ class JobMaker:
         The job gets its own copy of the args, so that changes to them cannot reach other jobs.
 
         Raises:
+            InvalidArgumentError: The args and the data of all jobs are too large. Reason: CHAIN_TOO_LARGE.
             InternalError: The job cannot be created, or does not set an arg that the node sets.
                 Reason: UNKNOWN_JOB_TYPE, JOB_NOT_CREATED, ARG_NOT_SET.
             CallCancelledError: The build was cancelled. Reason: BUILD_CANCELLED.
@@ -55,6 +56,7 @@ class JobMaker:
         data = self._create(node, scope, job_id, job_args)
         if data:
             message.bytes = data
+        self._writer.count_content(message)
         if node.sets:
             scope.take_sets(node, node.type, self._checked_sets(node, scope, job_args))
         return job_id
