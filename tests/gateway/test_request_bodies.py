@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import select
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 
 from spincycle_grpc.errors import ResourceExhaustedError
-from spincycle_grpc.v1 import request_manager_pb2
+from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_server.gateway.app import GatewayApp
 from spincycle_server.gateway.content_coding import decoded
 from spincycle_server.gateway.errors import ErrorFormat, HttpError
+from spincycle_server.large_work import LARGE, run_large
 from spincycle_server.rpc import Gate, InputLimits, MethodTable
 from spincycle_server.rpc.body_budget import BodyBudget
 from tests.e2e.processes import ServerProcess, running
@@ -83,14 +85,15 @@ def test_a_body_without_room_gets_429_and_the_others_are_read(crowded: ServerPro
 class Upload:
     """A POST to the app. The test decides when each part of its body arrives."""
 
-    def __init__(self, app: GatewayApp, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, app: GatewayApp, *headers: tuple[bytes, bytes], path: str = PATH) -> None:
         self._parts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._is_hungry = asyncio.Event()
         self._status = 0
+        self.body = b""
         scope = {
             "type": "http",
             "method": "POST",
-            "path": PATH,
+            "path": path,
             "query_string": b"",
             "headers": [(b"content-type", b"application/json"), *headers],
         }
@@ -115,6 +118,7 @@ class Upload:
 
     async def _send(self, event: Mapping[str, Any]) -> None:
         self._status = event.get("status", self._status)
+        self.body += event.get("body", b"")
 
 
 class Uncalled:
@@ -207,3 +211,59 @@ async def test_gzip_is_decompressed_in_steps_and_counted(size: int) -> None:
     with pytest.raises(HttpError) as caught, BodyBudget(2 * needed).share() as share:
         await decoded(packed[:-1], "gzip", size, share)
     assert caught.value.status == 400
+
+
+def app_with(max_values: int) -> GatewayApp:
+    """Returns an app of methods that nobody may reach, with room for bodies of the maximum size."""
+    services = (
+        request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"],
+        runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"],
+    )
+    return GatewayApp(
+        [MethodTable(service, Uncalled(), Gate(10)) for service in services],
+        title="Here",
+        error_format=ErrorFormat.FULL,
+        limits=InputLimits.of(max_body=MAX_BODY, max_bodies=1, max_values=max_values),
+        on_refused=lambda error: None,
+    )
+
+
+async def test_large_bodies_are_parsed_in_the_thread_while_small_ones_are_answered() -> None:
+    may_end = threading.Event()
+    app = app_with(1_000_000)
+    async with asyncio.timeout(STEP):
+        blocker = asyncio.create_task(run_large(may_end.wait))
+        large = asyncio.create_task(Upload(app).end(b"[" + b" " * LARGE))
+        try:
+            assert await Upload(app).end(b"[") == 400
+            assert not large.done()
+        finally:
+            may_end.set()
+        assert await large == 400
+        await blocker
+
+
+@pytest.mark.parametrize("count", [100, 50_000])
+async def test_a_body_with_too_many_values_gets_400_before_it_is_parsed(count: int) -> None:
+    app = app_with(count)
+    body = b'{"args":[' + b"1," * count + b"1]}"
+    async with asyncio.timeout(STEP):
+        upload = Upload(app)
+        assert await upload.end(body) == 400
+        assert f"at most {count}" in upload.body.decode()
+        packed = Upload(app, (b"content-encoding", b"gzip"))
+        assert await packed.end(gzip.compress(body)) == 400
+        assert packed.body == upload.body
+        valid = Upload(app)
+        assert await valid.end(body.replace(b"1,1,", b"")) == 400
+        assert "expected=object, got=array" in valid.body.decode()
+
+
+async def test_the_body_of_another_server_may_have_more_values() -> None:
+    app = app_with(100)
+    path = "/api/v1/requests/abc/log"
+    async with asyncio.timeout(STEP):
+        for count, message in ((300, "expected=string, got=array"), (450, "at most 400")):
+            upload = Upload(app, path=path)
+            assert await upload.end(b'{"name":[' + b"1," * count + b"1]}") == 400
+            assert message in upload.body.decode()
