@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -143,3 +144,31 @@ async def test_new_credentials_open_a_new_stream_without_an_error(outbox: Outbox
                 manager.heard.clear()
                 await manager.heard.wait()
     assert "reporting interrupted" not in [entry["event"] for entry in log]
+
+
+class ClosedManager(Manager):
+    """A Request Manager that refuses each stream before it reads a message."""
+
+    async def Report(
+        self, requests: AsyncIterator[ReportRequest], context: Any
+    ) -> AsyncIterator[ReportResponse]:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "set cluster.key_file")
+        yield ReportResponse()
+
+
+async def test_the_log_says_why_a_stream_is_refused_although_grpc_loses_the_reason(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(self: Reporter, call: object, message: object) -> ReportResponse:
+        """Fails as gRPC does if the server ends a stream at the wrong moment."""
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, "Internal error from Core")
+
+    monkeypatch.setattr(Reporter, "_exchange", lose)
+    async with serving(ClosedManager(lease=60)) as address:
+        reporter = Reporter(RUNNER, [address], outbox, list, lease=60)
+        with structlog.testing.capture_logs() as logs:
+            async with reporting(reporter), asyncio.timeout(STEP):
+                while not logs:  # noqa: ASYNC110 (a log has no event)
+                    await asyncio.sleep(0.01)
+    assert "set cluster.key_file" in logs[0]["error"]
