@@ -11,12 +11,12 @@ import grpc
 import structlog
 from cryptography import x509
 
-from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import Config, ConfigError
-from spincycle_server.credentials import ServerTls, channel_tls, server_tls
 from spincycle_server.identity.certificate_trust import CertificateTrust
 from spincycle_server.listening import TlsFiles
-from spincycle_server.pem_files import names_host
+from spincycle_server.tls.credentials import ServerTls, channel_tls, server_tls
+from spincycle_server.tls.pem_files import names_host
+from spincycle_server.tls.reloaded import Reloaded
 
 logger = structlog.get_logger(__name__)
 

@@ -11,12 +11,12 @@ import structlog
 
 from spincycle_server.app.certificates import grpc_client_auth
 from spincycle_server.app.unix_sockets import allow_group, claimed_socket
-from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import Config
-from spincycle_server.credentials import ServerTls, http_context, server_credentials
 from spincycle_server.gateway import ErrorFormat, GatewayApp, HttpLimits, HttpServer, with_cors
 from spincycle_server.listening import Address
 from spincycle_server.rpc import Gate, GrpcServer, InputLimits, MethodTable
+from spincycle_server.tls.credentials import ServerTls, http_context, server_credentials
+from spincycle_server.tls.reloaded import Reloaded
 
 logger = structlog.get_logger(__name__)
 

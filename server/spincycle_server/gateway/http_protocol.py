@@ -9,13 +9,13 @@ from typing import Any
 
 import httptools
 
-from spincycle_server.failed_handshakes import FAILED_HANDSHAKES, TLS_TO_PLAIN_TEXT
 from spincycle_server.gateway.errors import error_body, header_lines
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.refusals import EarlyRefusals
 from spincycle_server.gateway.request_heads import problem_of
 from spincycle_server.gateway.stalled_clients import StallWatch
 from spincycle_server.gateway.uvicorn_internals import UvicornConnection
+from spincycle_server.tls.failed_handshakes import FAILED_HANDSHAKES, TLS_TO_PLAIN_TEXT
 
 MAX_HEAD = 65_536
 """The maximum size of a request's first line and headers together, in bytes."""

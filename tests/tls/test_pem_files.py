@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from spincycle_server.config import ConfigError
 from spincycle_server.listening import TlsFiles
-from spincycle_server.pem_files import check_pems, names_host, read_pems
+from spincycle_server.tls.pem_files import check_pems, names_host, read_pems
 from tests.certificates import FUTURE, PAST, replace, write_ca, write_certificate
 
 AUTHORITY = trustme.CA()

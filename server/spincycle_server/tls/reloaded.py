@@ -10,7 +10,7 @@ import structlog
 
 from spincycle_server.config import ConfigError
 from spincycle_server.listening import TlsFiles
-from spincycle_server.pem_files import Pems, certificates_in, check_pems, read_pems
+from spincycle_server.tls.pem_files import Pems, certificates_in, check_pems, read_pems
 
 logger = structlog.get_logger(__name__)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import ConfigError
 from spincycle_server.listening import TlsFiles
-from spincycle_server.pem_files import Pems
+from spincycle_server.tls.pem_files import Pems
+from spincycle_server.tls.reloaded import Reloaded
 from tests.certificates import replace
-from tests.test_pem_files import FAULTS, files_in, reissue
+from tests.tls.test_pem_files import FAULTS, files_in, reissue
 
 
 def build(pems: Pems) -> Pems:

@@ -12,7 +12,7 @@ import pytest
 import structlog
 import trustme
 
-from spincycle_server.failed_handshakes import LOG_INTERVAL, FailedHandshakes
+from spincycle_server.tls.failed_handshakes import LOG_INTERVAL, FailedHandshakes
 from tests.certificates import Files, write_ca, write_certificate
 from tests.e2e.processes import ServerProcess, running
 from tests.limits import ANSWER

@@ -19,19 +19,19 @@ from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
-from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import ConfigError
-from spincycle_server.credentials import (
+from spincycle_server.identity import Authentication, Cluster
+from spincycle_server.identity.certificate_trust import CertificateTrust
+from spincycle_server.listening import TlsFiles
+from spincycle_server.rpc import Gate, GrpcServer, MethodTable
+from spincycle_server.tls.credentials import (
     ServerTls,
     channel_tls,
     http_context,
     server_credentials,
     server_tls,
 )
-from spincycle_server.identity import Authentication, Cluster
-from spincycle_server.identity.certificate_trust import CertificateTrust
-from spincycle_server.listening import TlsFiles
-from spincycle_server.rpc import Gate, GrpcServer, MethodTable
+from spincycle_server.tls.reloaded import Reloaded
 from tests.certificates import FUTURE, write_ca, write_certificate
 from tests.limits import ANSWER, STEP
 

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from spincycle_server.certificate_files import Reloaded
 from spincycle_server.config import ConfigError
-from spincycle_server.failed_handshakes import ObservedObject
 from spincycle_server.listening import TlsFiles
-from spincycle_server.pem_files import Pems, certificates_in, read_pems
+from spincycle_server.tls.failed_handshakes import ObservedObject
+from spincycle_server.tls.pem_files import Pems, certificates_in, read_pems
+from spincycle_server.tls.reloaded import Reloaded
 
 _VERIFY_MODES = {"none": ssl.CERT_NONE, "request": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
 
