@@ -34,6 +34,7 @@ SHOWN_OTHERWISE = {
     "cluster.certificates": "none",
     "cluster.listen": "none",
     "cluster.key_file": "none",
+    "database.schema": "none",
     "database.url": "sqlite:///spincycle.db",
     "database.url_file": "none",
     "job_runner.advertise": "the host it listens on",

@@ -139,3 +139,16 @@ def test_the_status_omits_a_runner_that_does_not_answer(
             manager.wait_for("runner did not list its running jobs")
         finally:
             os.kill(away.process.pid, signal.SIGCONT)
+
+
+def test_a_second_server_on_the_same_sqlite_file_says_so_and_exits(tmp_path: Path) -> None:
+    with running("server", "--http=127.0.0.1:0", directory=tmp_path) as first:
+        first.wait_for("listening", server="request-manager")
+        with running("server", "--http=127.0.0.1:0", directory=tmp_path) as second:
+            assert second.process.wait(PROCESS_END) == 1
+            second.close()
+            assert "another server uses the SQLite file" in second.log()
+            assert "Traceback" not in second.log()
+        assert first.terminate() == 0
+    with running("server", "--http=127.0.0.1:0", directory=tmp_path) as third:
+        third.wait_for("listening", server="request-manager")

@@ -14,4 +14,5 @@ def database_options(config: Config) -> DatabaseOptions:
         cert_file=config.mysql_cert_file,
         key_file=config.mysql_key_file,
         ca_file=config.mysql_ca_file,
+        schema=config.database_schema,
     )

@@ -99,6 +99,7 @@ class Config:
     # The Request Manager.
     database_url: str = _option("database.url", "", secret=True)
     database_url_file: str = _option("database.url_file", "")
+    database_schema: str = _option("database.schema", "")
     database_timeout: float = _option("database.timeout", "5s", parse_seconds)
     database_connections: int = _option("database.connections", "4", parse_count)
     mysql_dsn: str = _option("mysql.dsn", "", secret=True)

@@ -8,25 +8,26 @@ from typing import Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.dialects import registry
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import QueuePool
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_server.database.sessions import (
+    MYSQL_SETTINGS,
+    POSTGRESQL_SETTINGS,
+    mysql_assignments,
+    postgresql_options,
+)
+from spincycle_server.database.transaction import MAX_PACKET_KEY
+from spincycle_server.database.urls import parse_url
 
-_DRIVERS = {
-    "sqlite": "sqlite",
-    "mysql": "mysql+spincycle",
-    "mariadb": "mysql+spincycle",
-    "postgresql": "postgresql+psycopg",
-}
+__all__ = ["DatabaseOptions", "make_engine", "parse_url", "statement_limit"]
+
 # Flags of the protocol, defined here so that the driver is loaded only if it is used.
 _FOUND_ROWS = 1 << 1
 _MULTI_STATEMENTS = 1 << 16
 _BEFORE_THE_DRIVER = 0.5
 """Seconds by which the server ends a statement before the driver gives up the connection."""
-
-_FORMS = "sqlite:///PATH, mysql://USER:PASSWORD@HOST/DATABASE or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
 registry.register("mysql.spincycle", "spincycle_server.database.mysql_dialect", "MySqlDialect")
@@ -43,6 +44,7 @@ class DatabaseOptions:
         cert_file: The client's certificate for MySQL; "" for none.
         key_file: The key of that certificate.
         ca_file: The CA that must have signed the server's certificate; "" to use TLS only if the URL says so.
+        schema: The PostgreSQL schema with the tables; "" for the first of the session's search path.
     """
 
     timeout: float = 5.0
@@ -50,33 +52,7 @@ class DatabaseOptions:
     cert_file: str = ""
     key_file: str = ""
     ca_file: str = ""
-
-
-def parse_url(text: str) -> URL:
-    """Parses the URL of a database, and adds the driver to use.
-
-    Raises:
-        InvalidArgumentError: The URL is invalid or names an unsupported database. The message does not
-            contain the URL, because that may contain a password.
-    """
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"the database must be given as {_FORMS}", reason="BAD_DATABASE_URL"
-        ) from error
-    kind = url.get_backend_name()
-    if kind not in _DRIVERS:
-        raise InvalidArgumentError(
-            f"databases of kind {kind!r} are not supported: use {_FORMS}", reason="BAD_DATABASE_URL"
-        )
-    if kind == "sqlite" and (not url.database or url.database == ":memory:"):
-        raise InvalidArgumentError(
-            "an SQLite database must be a file: use sqlite:///PATH", reason="BAD_DATABASE_URL"
-        )
-    if kind != "sqlite" and not url.database:
-        raise InvalidArgumentError(f"the URL names no database: use {_FORMS}", reason="BAD_DATABASE_URL")
-    return url.set(drivername=_DRIVERS[kind])
+    schema: str = ""
 
 
 def make_engine(
@@ -94,6 +70,10 @@ def make_engine(
             for a lock.
     """
     kind = url.get_backend_name()
+    if options.schema and kind != "postgresql":
+        raise InvalidArgumentError(
+            "option database.schema: only PostgreSQL has schemas within a database", reason="BAD_CONFIG"
+        )
     settings: dict[str, Any] = {}
     if kind != "sqlite":
         settings["isolation_level"] = "AUTOCOMMIT" if reads else "READ COMMITTED"
@@ -103,10 +83,13 @@ def make_engine(
         settings["pool_reset_on_return"] = None
     connect_args = {"sqlite": _sqlite_args, "mysql": _mysql_args, "postgresql": _postgresql_args}
     arguments = connect_args[kind](options, takes_long)
-    if kind == "postgresql" and reads:
-        # Plan each find for its own values. Some finds match many rows and others few, so no generic plan
-        # suits all.
-        arguments["options"] += " -c plan_cache_mode=force_custom_plan"
+    if kind == "postgresql":
+        if reads:
+            # Plan each find for its own values. Some finds match many rows and others few, so no generic plan
+            # suits all.
+            arguments["options"] += " -c plan_cache_mode=force_custom_plan"
+        if "options" in url.query:  # The URL's own options come first, because the last of two counts.
+            arguments["options"] = f"{url.query['options']} {arguments['options']}"
     engine = create_engine(
         url,
         poolclass=QueuePool,
@@ -120,6 +103,8 @@ def make_engine(
     if kind == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    elif kind == "mysql":
+        event.listen(engine, "connect", _look_up_max_packet)
     return engine
 
 
@@ -156,6 +141,13 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
 
 
+def _look_up_max_packet(connection: Any, record: Any) -> None:
+    """Notes the packet limit of the server. A longer packet would make it close the connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        record.info[MAX_PACKET_KEY] = int(cursor.fetchone()[0])
+
+
 def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     seconds = _whole_seconds(options)
     # Tables of old servers may have zero dates as defaults. A mode that refuses zero dates makes every ALTER
@@ -169,12 +161,13 @@ def _mysql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
         "write_timeout": 2 * seconds,
         # Several statements per packet; row counts include matched rows that did not change.
         "client_flag": _MULTI_STATEMENTS | _FOUND_ROWS,
-        # Times are UTC. A value that does not fit is an error instead of being truncated.
+        # A value that does not fit is an error instead of being truncated.
         "init_command": (
-            f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, "
+            f"SET {mysql_assignments(MYSQL_SETTINGS)}, "
+            f"innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, "
             f"sql_mode = 'STRICT_ALL_TABLES,{no_zeros}ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
             # A frozen process must not keep its locks. MySQL has no such setting.
-            f" /*M! , idle_transaction_timeout = {seconds} */"
+            f" /*M! , idle_transaction_timeout = {seconds}, max_statement_time = 0 */"
         ),
     }
     if options.ca_file or options.cert_file:
@@ -198,17 +191,19 @@ def _tls(options: DatabaseOptions) -> ssl.SSLContext:
 
 def _postgresql_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     milliseconds = round(options.timeout * 1000)
-    longest = 0 if takes_long else 2 * milliseconds
+    settings = POSTGRESQL_SETTINGS | {
+        "lock_timeout": str(milliseconds),
+        "statement_timeout": str(0 if takes_long else 2 * milliseconds),
+        # A frozen process must not keep its locks.
+        "idle_in_transaction_session_timeout": str(milliseconds),
+    }
+    if options.schema:
+        settings["search_path"] = '"' + options.schema.replace('"', '""') + '"'
     return {
         "connect_timeout": max(2, round(options.timeout)),
         "application_name": "spincycle",
-        "options": (
-            # Commits are durable when they return, whatever the server's default is.
-            "-c synchronous_commit=on -c timezone=UTC "
-            f"-c lock_timeout={milliseconds} -c statement_timeout={longest} "
-            # A frozen process must not keep its locks.
-            f"-c idle_in_transaction_session_timeout={milliseconds}"
-        ),
+        "client_encoding": "UTF8",
+        "options": postgresql_options(settings),
         # Notices a server that disappears without closing the connection.
         "keepalives_idle": 10,
         "keepalives_interval": 5,

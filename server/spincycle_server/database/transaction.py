@@ -18,10 +18,17 @@ from sqlalchemy import Boolean, Insert, Integer, LargeBinary, String, Update
 from sqlalchemy.engine import Connection, CursorResult, Dialect
 from sqlalchemy.types import TypeEngine
 
+from spincycle_server.database.troubles import too_large_to_store
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 
 MAX_PACKET = 1024 * 1024
 """The maximum length of one packet of statements in characters, unless a single row is longer."""
+
+MAX_PACKET_KEY = "spincycle.max_packet"
+"""The place in `Connection.info` of the largest packet that MariaDB or MySQL takes, in bytes."""
+
+_SHARE_OF_CHARACTERS = 5
+"""Bytes that a character of a packet with many statements may take, with the separators."""
 
 _EPOCH = datetime(1970, 1, 1)  # in UTC, like the session
 
@@ -76,8 +83,13 @@ class _Compiled:
             for process, value in zip(self._processors, self._values(row), strict=True)
         ]
 
-    def texts(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-        """Yields statements for some rows as MySQL text that includes the values."""
+    def texts(self, rows: Iterable[Mapping[str, Any]], longest: int = MAX_PACKET) -> Iterable[str]:
+        """Yields statements for some rows as MySQL text that includes the values.
+
+        Args:
+            rows: The values of each row.
+            longest: The length of a statement with several rows, in characters.
+        """
         written = (
             tuple([write(value) for write, value in zip(self._literals, self._values(row), strict=True)])
             for row in rows
@@ -89,7 +101,7 @@ class _Compiled:
         length = 0
         for values in written:
             part = self._row % values
-            if parts and length + len(part) > MAX_PACKET:
+            if parts and length + len(part) > longest:
                 yield self._head + ",".join(parts) + self._tail
                 parts, length = [], 0
             parts.append(part)
@@ -161,7 +173,8 @@ class Transaction:
         # Always close the cursor: an open one makes SQLite keep the locks of a connection after it is closed.
         with contextlib.closing(driver.cursor()) as cursor:
             if self._dialect.name == "mysql":
-                _send_texts(cursor, changes, last="COMMIT" if commits else "")
+                limit = self.connection.info.get(MAX_PACKET_KEY, MAX_PACKET)
+                _send_texts(cursor, changes, limit, last="COMMIT" if commits else "")
             elif self._dialect.name == "postgresql":
                 with driver.pipeline():
                     _send_rows(cursor, changes)
@@ -176,24 +189,29 @@ def _send_rows(cursor: Any, changes: _Changes) -> None:
         cursor.executemany(compiled.text, [compiled.parameters(row) for row in rows])
 
 
-def _send_texts(cursor: Any, changes: _Changes, last: str) -> None:
+def _send_texts(cursor: Any, changes: _Changes, limit: int, last: str) -> None:
+    """Sends statements in packets of at most `limit` bytes, which is the limit of the server."""
+    longest = min(MAX_PACKET, limit // _SHARE_OF_CHARACTERS)
     texts: list[str] = []
     length = 0
     for compiled, rows in changes:
-        for text in compiled.texts(rows):
-            if texts and length + len(text) > MAX_PACKET:
-                _run_texts(cursor, texts)
+        for text in compiled.texts(rows, longest):
+            if texts and length + len(text) > longest:
+                _run_texts(cursor, texts, limit)
                 texts, length = [], 0
             texts.append(text)
             length += len(text)
     if last:
         texts.append(last)
-    _run_texts(cursor, texts)
+    _run_texts(cursor, texts, limit)
 
 
-def _run_texts(cursor: Any, texts: Sequence[str]) -> None:
+def _run_texts(cursor: Any, texts: Sequence[str], limit: int) -> None:
     # As bytes, because blobs are not text.
-    cursor.execute(";\n".join(texts).encode(errors="surrogateescape"))
+    packet = ";\n".join(texts).encode(errors="surrogateescape")
+    if len(packet) >= limit:  # The first byte of a packet is the number of a command.
+        raise too_large_to_store()
+    cursor.execute(packet)
     while cursor.nextset():  # Raises errors of later statements.
         pass
 

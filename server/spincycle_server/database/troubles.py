@@ -36,9 +36,10 @@ class Trouble(Enum):
 
 _MYSQL_CONFLICTS = frozenset({1020, 1205, 1213})
 _MYSQL_AWAY = frozenset(
-    # Closed already, too many connections, shutdown, killed, lost, no server; read-only, as after a failover.
-    {0, 1040, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1290, 1836, 1927, 2002, 2003, 2006, 2013,
-     2014, 2055, 4031}
+    # Closed already, too many connections, shutdown, killed, lost, no server; read-only, as after a failover;
+    # a Galera node that is not ready (1047), or an error during a commit, which may have happened (1180).
+    {0, 1040, 1047, 1053, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1203, 1226, 1290, 1836, 1927, 2002, 2003,
+     2006, 2013, 2014, 2055, 4031}
 )  # fmt: skip
 _MYSQL_UNUSABLE = frozenset({3, 5, 28, 1021, 1030, 1037, 1041, 1044, 1045, 1049, 1114, 1129, 1130, 1698})
 _MYSQL_ENDED = frozenset({1317, 1969, 3024})
@@ -129,6 +130,15 @@ def _is_of_driver(error: Exception) -> bool:
     return type(error).__module__.split(".")[0] in ("pymysql", "psycopg", "sqlite3")
 
 
+def too_large_to_store() -> InvalidArgumentError:
+    """Returns the error of a request that the database cannot store. Reason: TOO_LARGE_TO_STORE."""
+    return InvalidArgumentError(
+        "the request is larger than the database allows: send less, or ask an operator to raise "
+        "the limit of the database",
+        reason="TOO_LARGE_TO_STORE",
+    )
+
+
 def translate(error: Exception) -> SpinCycleError:
     """Translates an error of the database for users, without statements, values and addresses."""
     if isinstance(error, SpinCycleError):
@@ -137,11 +147,7 @@ def translate(error: Exception) -> SpinCycleError:
         return InternalError("internal error: see the server's log for details")
     trouble = trouble_of(error)
     if trouble is Trouble.TOO_LARGE:
-        return InvalidArgumentError(
-            "the request is larger than the database allows: send less, or ask an operator to raise "
-            "the limit of the database",
-            reason="TOO_LARGE_TO_STORE",
-        )
+        return too_large_to_store()
     if trouble is Trouble.FAULT:
         return InternalError("the database refused a change: see the server's log", reason="DATABASE_ERROR")
     why = {

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from sqlalchemy.engine import Engine
 
-from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
+from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, Status, UnavailableError
 from spincycle_server.callback_throttle import CallbackThrottle
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
 from spincycle_server.store.batches import BatchCommitter
@@ -134,7 +134,10 @@ class GroupCommitWriter:
 
 def _failure(error: Exception, writes: int) -> SpinCycleError:
     translated = translate(error)
-    logger.error("write failed", writes=writes, reason=translated.reason, exc_info=error)
+    if translated.status is Status.INVALID_ARGUMENT:
+        logger.info("write refused", writes=writes, reason=translated.reason)
+    else:
+        logger.error("write failed", writes=writes, reason=translated.reason, exc_info=error)
     return translated
 
 

@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
+from spincycle_server.database.file_lock import FileLock
 from spincycle_server.database.troubles import translate_for_operator
 from spincycle_server.store import migrations
 
 logger = structlog.get_logger(__name__)
 
 
-async def open_engines(url: str, options: DatabaseOptions) -> tuple[Engine, Engine]:
-    """Opens a database. An SQLite file is created, or brought up to date.
+class OpenDatabase(NamedTuple):
+    """A database that is open.
 
-    Returns:
-        The engine for writes, with two connections, and the engine for reads. The latter has one connection
-        more than there are reader threads, so that a ping never waits for a read.
+    Attributes:
+        engine: The engine for writes, with two connections.
+        reads: The engine for reads. It has one connection more than there are reader threads, so that a ping
+            never waits for a read.
+        lock: The lock on an SQLite file; None for other databases.
+    """
+
+    engine: Engine
+    reads: Engine
+    lock: FileLock | None
+
+
+async def open_database(url: str, options: DatabaseOptions) -> OpenDatabase:
+    """Opens a database. An SQLite file is created, or brought up to date.
 
     Raises:
         InvalidArgumentError: The URL is invalid or names an unsupported database.
-        FailedPreconditionError: The schema is older or newer than this program's.
+        FailedPreconditionError: The schema is older or newer than this program's, or another server uses
+            the SQLite file.
         UnavailableError: The database cannot be opened.
     """
     parsed = parse_url(url)
+    is_file = parsed.get_backend_name() == "sqlite"
+    lock = FileLock(Path(str(parsed.database))) if is_file else None
     engine = make_engine(parsed, options, connections=2, reads=False)
     try:
         await asyncio.to_thread(_prepare, engine)
     except BaseException:
         engine.dispose()
+        if lock is not None:
+            lock.release()
         raise
-    return engine, make_engine(parsed, options, connections=options.connections + 1, reads=True)
+    reads = make_engine(parsed, options, connections=options.connections + 1, reads=True)
+    return OpenDatabase(engine, reads, lock)
 
 
 def _prepare(engine: Engine) -> None:

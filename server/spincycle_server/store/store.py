@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 
-from sqlalchemy.engine import Engine
-
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
@@ -39,7 +37,7 @@ from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import RemoveRunner, RenewRunner, StoredRunner
-from spincycle_server.store.opening import open_engines
+from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.record import Record
 from spincycle_server.store.states import Assign, Finish, Progress, RequestStop, StopUnassigned, Unassign
 from spincycle_server.store.suspended_chains import DropSuspended, FailSuspended, Suspend
@@ -59,9 +57,11 @@ class Store:
     UnavailableError if the database cannot be used now.
     """
 
-    def __init__(self, engine: Engine, read_engine: Engine, options: DatabaseOptions) -> None:
+    def __init__(self, database: OpenDatabase, options: DatabaseOptions) -> None:
+        engine = database.engine
         self._engine = engine
-        self._reader = ReadPool(read_engine, threads=options.connections, patience=options.timeout)
+        self._lock = database.lock
+        self._reader = ReadPool(database.reads, threads=options.connections, patience=options.timeout)
         self._statement_limit = statement_limit(options)
         self._writer = GroupCommitWriter(engine, patience=options.timeout)
         # New requests depend on no other write, so they have their own writer. SQLite allows only one.
@@ -82,11 +82,11 @@ class Store:
 
         Raises:
             InvalidArgumentError: The URL is invalid or names an unsupported database.
-            FailedPreconditionError: The schema is older or newer than this program's.
+            FailedPreconditionError: The schema is older or newer than this program's, or another server uses
+                the SQLite file.
             UnavailableError: The database cannot be opened.
         """
-        engine, read_engine = await open_engines(url, options)
-        return cls(engine, read_engine, options)
+        return cls(await open_database(url, options), options)
 
     async def close(self) -> None:
         """Finishes the waiting writes, then closes all connections."""
@@ -94,6 +94,8 @@ class Store:
         await self._writer.close()
         await self._reader.close()
         self._engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def commits(self) -> int:

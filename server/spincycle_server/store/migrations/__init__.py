@@ -72,6 +72,31 @@ def check_schema(connection: Connection) -> None:
         )
 
 
+def check_encoding(connection: Connection) -> None:
+    """Checks that a PostgreSQL database can hold all text, and that the schema for the tables exists.
+
+    On other databases, tables and columns have the encoding that they need, whatever the database's is.
+
+    Raises:
+        FailedPreconditionError: It cannot (reason BAD_ENCODING), or there is no schema (NO_SCHEMA).
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise FailedPreconditionError(
+            f"the database has the encoding {encoding}, which cannot hold all text: "
+            "create it with ENCODING 'UTF8' TEMPLATE template0",
+            reason="BAD_ENCODING",
+        )
+    if connection.scalar(text("SELECT current_schema()")) is None:
+        raise FailedPreconditionError(
+            "the database has no schema for the tables: create the schema that database.schema or the "
+            "search path of the user names",
+            reason="NO_SCHEMA",
+        )
+
+
 def upgrade(connection: Connection) -> Revisions:
     """Brings a database up to date. Only one process does it at a time, while others wait.
 
@@ -81,10 +106,11 @@ def upgrade(connection: Connection) -> Revisions:
         The revisions before and after, which are equal if there was nothing to do.
 
     Raises:
-        FailedPreconditionError: The schema is newer than this program's.
+        FailedPreconditionError: The schema is newer than this program's, or see `check_encoding`.
         UnavailableError: Another process has been migrating for too long. Reason: MIGRATING.
     """
     with _alone(connection):
+        check_encoding(connection)
         state = state_of_schema(connection)
         if state is SchemaState.AHEAD:
             raise _too_new()
@@ -100,6 +126,7 @@ def write_sql(connection: Connection, output: TextIO) -> None:
     Raises:
         FailedPreconditionError: The schema is newer than this program's.
     """
+    check_encoding(connection)
     if state_of_schema(connection) is SchemaState.AHEAD:
         raise _too_new()
     config = _config(connection)
