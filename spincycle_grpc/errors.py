@@ -55,18 +55,21 @@ class SpinCycleError(Exception):
 
     Attributes:
         status: The kind of failure.
-        reason: A stable upper-case word for programs, for example "REQUEST_NOT_FOUND".
+        reason: A stable upper-case word for programs, for example "REQUEST_NOT_FOUND". errors.proto lists
+            all reasons.
         message: One sentence for people.
         request_id: The id of the request that the error is about. Empty: no single request.
+        field: The field of the call that is not valid, for example "args.host". Empty: no single field.
     """
 
     status: Status = Status.UNKNOWN
 
-    def __init__(self, message: str, *, reason: str = "", request_id: str = "") -> None:
+    def __init__(self, message: str, *, reason: str = "", request_id: str = "", field: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason or self.status.name
         self.request_id = request_id
+        self.field = field
 
     def __str__(self) -> str:
         return self.message

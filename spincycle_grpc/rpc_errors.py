@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import TypeVar
 
 import grpc
-from google.protobuf.any_pb2 import Any
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
 from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status, UnavailableError
@@ -20,6 +21,8 @@ REQUEST_ID_KEY = "requestId"
 """The metadata key in an ErrorInfo that holds the id of the request that an error is about."""
 
 _DETAILS_KEY = "grpc-status-details-bin"
+
+_Detail = TypeVar("_Detail", bound=Message)
 
 
 def explained_error(error: grpc.RpcError, address: str, client: ClientTls) -> SpinCycleError:
@@ -51,7 +54,7 @@ def error_from_rpc(
 ) -> SpinCycleError:
     """Returns the error of this package for a failed call.
 
-    Errors of a Spin Cycle server keep their message, reason and request id. Errors of gRPC itself get
+    Errors of a Spin Cycle server keep their message, reason, request id and field. Errors of gRPC itself get
     a message that says what to do.
 
     Args:
@@ -61,12 +64,14 @@ def error_from_rpc(
     """
     code: grpc.StatusCode = error.code()
     status = Status.from_grpc_code(code.value[0])
-    info = _error_info(error)
+    details = _details(error)
+    info = _detail(details, ErrorInfo)
     if info is not None:
         return ERROR_CLASSES[status](
             error.details() or status.name,
             reason=info.reason,
             request_id=info.metadata.get(REQUEST_ID_KEY, ""),
+            field=_field(details),
         )
     if status is Status.UNAVAILABLE and (message := tls_error(error.details() or "", address, client)):
         return UnavailableError(message, reason=TLS_FAILED)
@@ -86,14 +91,19 @@ def _message(status: Status, details: str, address: str) -> str:
     return f"{address} returned {status.name}: {details}"
 
 
-def _error_info(error: grpc.RpcError) -> ErrorInfo | None:
+def _details(error: grpc.RpcError) -> RpcStatus:
     metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
-    packed = dict(metadata).get(_DETAILS_KEY)
-    if packed is None:
-        return None
-    info = ErrorInfo()
-    detail: Any
-    for detail in RpcStatus.FromString(packed).details:
-        if detail.Unpack(info):
-            return info
-    return None
+    packed = dict(metadata).get(_DETAILS_KEY, b"")
+    return RpcStatus.FromString(packed) if isinstance(packed, bytes) else RpcStatus()
+
+
+def _detail(status: RpcStatus, kind: type[_Detail]) -> _Detail | None:
+    """Returns the first detail of a kind."""
+    detail = kind()
+    return next((detail for packed in status.details if packed.Unpack(detail)), None)
+
+
+def _field(status: RpcStatus) -> str:
+    bad_request = _detail(status, BadRequest)
+    violations = bad_request.field_violations if bad_request is not None else ()
+    return violations[0].field if violations else ""

@@ -2,8 +2,9 @@
 
 Run as `python tools/protos.py COMMAND`:
 
-* `generate` formats the .proto files and writes spincycle_grpc/v1: stubs, types and descriptors.
-* `check` fails if the committed stubs differ from those that `generate` would write.
+* `generate` formats the .proto files and writes spincycle_grpc/v1 (stubs, types and descriptors) and
+  docs/errors.md.
+* `check` fails if these files differ from those that `generate` would write.
 * `lint` runs `buf lint` and `buf format --diff`.
 * `breaking` runs `buf breaking` against the contracts of the last release.
 * `contracts` writes the archive and the descriptor set of a release to dist/.
@@ -31,6 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 STUBS = ROOT / "spincycle_grpc" / "v1"
 TOOLS = Path(sys.executable).parent
+ERROR_PAGE = ROOT / "tools" / "error_page.py"
+"""The program that writes docs/errors.md."""
+
 RELEASED = ROOT / "tools" / "released.binpb"
 """The descriptor set of the contracts of the last release."""
 
@@ -102,13 +106,14 @@ def _keep_own_comments(file: FileDescriptorProto) -> None:
 
 
 def generate() -> None:
-    """Writes the stubs."""
+    """Writes the stubs and docs/errors.md."""
     _run(TOOLS / "buf", "format", "--write", "protos")
     _generate_into(STUBS)
+    _run(sys.executable, ERROR_PAGE)
 
 
 def check() -> None:
-    """Fails if the committed stubs differ from those that the .proto files give."""
+    """Fails if the committed stubs or docs/errors.md differ from what the .proto files give."""
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
         _generate_into(fresh)
@@ -117,7 +122,10 @@ def check() -> None:
         _, different, errors = filecmp.cmpfiles(STUBS, fresh, ours & theirs, shallow=False)
         drifted = sorted((ours ^ theirs) | set(different) | set(errors))
     if drifted:
-        raise CheckFailedError(f"stubs differ from the .proto files, run `make protos`: {', '.join(drifted)}")
+        raise CheckFailedError(
+            f"generated files differ from the .proto files, run `make protos`: {', '.join(drifted)}"
+        )
+    _run(sys.executable, ERROR_PAGE, "--check")
 
 
 def lint() -> None:

@@ -21,7 +21,7 @@ class Error(_message.Message):
     """The body of an HTTP error response.
 
     Over gRPC the status has the same content: the code, the message, and a
-    google.rpc.ErrorInfo detail with the reason, the domain "spincycle" and the
+    google.rpc.ErrorInfo detail with the reason, the domain "spincycle.dev" and the
     metadata key "requestId".
     """
 

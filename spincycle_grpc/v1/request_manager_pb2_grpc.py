@@ -29,7 +29,7 @@ class RequestManagerStub:
     """The API for users: create requests, follow them and stop them.
 
     Every method can also fail with the following errors. Each has a stable
-    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle.dev".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
     unknown. Over HTTP the status is 401.
@@ -130,7 +130,7 @@ class RequestManagerServicer:
     """The API for users: create requests, follow them and stop them.
 
     Every method can also fail with the following errors. Each has a stable
-    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle.dev".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
     unknown. Over HTTP the status is 401.
@@ -428,7 +428,7 @@ class RequestManager:
     """The API for users: create requests, follow them and stop them.
 
     Every method can also fail with the following errors. Each has a stable
-    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle.dev".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
     unknown. Over HTTP the status is 401.

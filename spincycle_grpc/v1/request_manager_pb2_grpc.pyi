@@ -30,7 +30,7 @@ class RequestManagerStub:
     """The API for users: create requests, follow them and stop them.
 
     Every method can also fail with the following errors. Each has a stable
-    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle.dev".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
       unknown. Over HTTP the status is 401.
@@ -205,7 +205,7 @@ class RequestManagerAsyncStub(RequestManagerStub):
     """The API for users: create requests, follow them and stop them.
 
     Every method can also fail with the following errors. Each has a stable
-    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle.dev".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
       unknown. Over HTTP the status is 401.
@@ -376,7 +376,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
     """The API for users: create requests, follow them and stop them.
 
     Every method can also fail with the following errors. Each has a stable
-    reason in a google.rpc.ErrorInfo detail with domain "spincycle".
+    reason in a google.rpc.ErrorInfo detail with domain "spincycle.dev".
 
     - UNAUTHENTICATED: the server requires authentication, and the caller is
       unknown. Over HTTP the status is 401.

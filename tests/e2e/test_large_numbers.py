@@ -30,4 +30,5 @@ def test_json_accepts_2_53_exactly_and_grpc_refuses_it(tmp_path: Path) -> None:
                 request.args["host"] = 2**53 + 1
                 with pytest.raises(grpc.RpcError) as caught:
                     method(request, timeout=ANSWER)
-                assert error_from_rpc(caught.value, address).reason == "NUMBER_TOO_LARGE"
+                error = error_from_rpc(caught.value, address)
+                assert (error.reason, error.field) == ("NUMBER_TOO_LARGE", "args.host")

@@ -32,6 +32,7 @@ def test_a_number_that_a_double_may_have_changed_is_refused_over_grpc(number: fl
             received_args(args, GRPC)
         assert caught.value.reason == "NUMBER_TOO_LARGE"
         assert caught.value.message.startswith(f"{path}: ")
+        assert caught.value.field == path
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
-from spincycle_grpc.errors import ERROR_CLASSES, NotFoundError, SpinCycleError
+from spincycle_grpc.errors import (
+    ERROR_CLASSES,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SpinCycleError,
+    UnavailableError,
+)
 from spincycle_server.rpc.status import status_of
+
+_Detail = TypeVar("_Detail", bound=Message)
 
 
 def details(status: grpc.Status) -> RpcStatus:
@@ -17,10 +29,17 @@ def details(status: grpc.Status) -> RpcStatus:
     return RpcStatus.FromString(packed)
 
 
+def detail(status: grpc.Status, kind: type[_Detail]) -> _Detail | None:
+    """Returns the detail of a kind; None if the status has none."""
+    found = kind()
+    unpacked = [packed.Unpack(found) for packed in details(status).details]
+    assert unpacked.count(True) <= 1
+    return found if any(unpacked) else None
+
+
 def error_info(status: grpc.Status) -> ErrorInfo:
-    (detail,) = details(status).details
-    info = ErrorInfo()
-    assert detail.Unpack(info)
+    info = detail(status, ErrorInfo)
+    assert info is not None
     return info
 
 
@@ -33,12 +52,28 @@ def test_a_status_has_the_code_the_message_and_the_reason(error_class: type[Spin
     assert details(status).code == error.status.grpc_code
     assert details(status).message == "the pot is empty: add water"
     info = error_info(status)
-    assert (info.reason, info.domain) == ("POT_EMPTY", "spincycle")
+    assert (info.reason, info.domain) == ("POT_EMPTY", "spincycle.dev")
     assert dict(info.metadata) == {"requestId": "abc"}
 
 
 def test_an_error_that_is_not_about_a_request_has_no_request_id() -> None:
     assert not error_info(status_of(NotFoundError("no such thing"))).metadata
+
+
+@pytest.mark.parametrize("error_class", ERROR_CLASSES.values())
+def test_errors_that_pass_say_when_to_try_again(error_class: type[SpinCycleError]) -> None:
+    retry = detail(status_of(error_class("no")), RetryInfo)
+    assert (retry is not None) == (error_class in (ResourceExhaustedError, UnavailableError))
+    assert retry is None or retry.retry_delay.ToSeconds() == 1
+
+
+def test_an_invalid_field_is_named() -> None:
+    status = status_of(InvalidArgumentError("args.host: too long", field="args.host"))
+    bad_request = detail(status, BadRequest)
+    assert bad_request is not None
+    (violation,) = bad_request.field_violations
+    assert (violation.field, violation.description) == ("args.host", "args.host: too long")
+    assert detail(status_of(InvalidArgumentError("no")), BadRequest) is None
 
 
 def test_messages_may_contain_any_text() -> None:

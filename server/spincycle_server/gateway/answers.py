@@ -11,7 +11,15 @@ from google.protobuf.message import Message
 from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.v1.json_pb2 import HTTP_BODY_FORM_EMPTY, HTTP_BODY_FORM_NULL, HTTP_BODY_FORM_TEXT
 from spincycle_grpc.wire import encode
-from spincycle_server.gateway.errors import ErrorFormat, Header, HttpError, error_body, formatted_error_body
+from spincycle_server.gateway.errors import (
+    ErrorFormat,
+    Header,
+    HttpError,
+    error_body,
+    formatted_error_body,
+    http_reason_header,
+    reason_header,
+)
 from spincycle_server.gateway.routes import Route
 
 Answer: TypeAlias = tuple[int, list[Header], bytes]
@@ -54,7 +62,7 @@ def error_answer(
     """
     is_denied = error.status is Status.PERMISSION_DENIED
     status = denied_status if is_denied else error.status.http_status
-    headers = [_JSON]
+    headers = [_JSON, *reason_header(error)]
     if error.status in (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE):
         headers.append(_RETRY_AFTER)
     if status == HTTPStatus.UNAUTHORIZED:
@@ -68,7 +76,7 @@ def http_error_answer(error: HttpError, request_headers: Iterable[Header]) -> An
     If the client waits for "100 Continue" before it sends its body, the connection ends: it is unknown
     whether the body still comes.
     """
-    headers = [_JSON, *error.headers]
+    headers = [_JSON, http_reason_header(error.status), *error.headers]
     if CLOSE not in headers and any(name == b"expect" for name, _ in request_headers):
         headers.append(CLOSE)
     return error.status, headers, error_body(error.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import TypeAlias
@@ -17,6 +18,21 @@ FRAMEWORK_STATUSES = frozenset({401, 408, 413, 415})
 
 _FRAMEWORK_REASONS = frozenset({"BAD_JSON", "BAD_PATH", "WRONG_TYPE"})
 """The reasons of INVALID_ARGUMENT that always have `ErrorFormat.MESSAGE`, for the same reason."""
+
+
+_REASON = re.compile("[A-Z][A-Z0-9_]{0,99}")
+
+_HTTP_REASONS = {
+    400: "BAD_HTTP",
+    404: "NO_SUCH_PATH",
+    405: "METHOD_NOT_ALLOWED",
+    408: "REQUEST_TOO_SLOW",
+    413: "BODY_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    431: "HEAD_TOO_LARGE",
+    503: "TOO_MANY_CONNECTIONS",
+}
+"""The reasons of errors that occur before a method is called, by HTTP status."""
 
 
 class ErrorFormat(Enum):
@@ -39,6 +55,20 @@ class HttpError(Exception):
         self.status = status
         self.message = message
         self.headers = headers
+
+
+def reason_header(error: SpinCycleError) -> list[Header]:
+    """Returns the header with the reason of a method's error.
+
+    There is none if a plugin has raised the error with a reason of another form.
+    """
+    fits = _REASON.fullmatch(error.reason)
+    return [(b"x-spincycle-reason", error.reason.encode())] if fits else []
+
+
+def http_reason_header(status: int) -> Header:
+    """Returns the header with the reason of an error that occurs before a method is called."""
+    return (b"x-spincycle-reason", _HTTP_REASONS[status].encode())
 
 
 def header_lines(headers: Iterable[Header]) -> bytes:

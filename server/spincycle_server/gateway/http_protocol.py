@@ -9,7 +9,7 @@ from typing import Any
 
 import httptools
 
-from spincycle_server.gateway.errors import error_body, header_lines
+from spincycle_server.gateway.errors import error_body, header_lines, http_reason_header
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.refusals import EarlyRefusals
 from spincycle_server.gateway.request_heads import problem_of
@@ -227,7 +227,7 @@ class HttpProtocol(UvicornConnection):
             self.close_after_answer()
             return
         if self.may_write_answer:
-            headers, body = _final_answer(message)
+            headers, body = _final_answer(status, message)
             self.write_answer(status, header_lines(headers) + b"\r\n" + body)
         self.abandon_request()
         self._lingering = True
@@ -255,11 +255,12 @@ class HttpProtocol(UvicornConnection):
                 self.loop.call_later(LINGER, self.transport.abort)
 
 
-def _final_answer(message: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+def _final_answer(status: int, message: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Returns the headers and the body of an error after which the connection ends."""
     body = error_body(message)
     headers = [
         (b"content-type", b"application/json; charset=UTF-8"),
+        http_reason_header(status),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
@@ -268,7 +269,7 @@ def _final_answer(message: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 def _refusing(status: int, message: str, *more_headers: tuple[bytes, bytes]) -> Callable[..., Any]:
     """Returns an ASGI app that gives one answer and ends the connection."""
-    headers, body = _final_answer(message)
+    headers, body = _final_answer(status, message)
     headers.extend(more_headers)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -34,6 +34,10 @@ HEADERS: dict[str, Any] = {
         "required": True,
         "schema": {"type": "string", "const": API_VERSION},
     },
+    "X-Spincycle-Reason": {
+        "description": "Why the call failed: a name of spincycle.v1.ErrorReason, without its prefix.",
+        "schema": {"type": "string", "pattern": "^[A-Z][A-Z0-9_]*$"},
+    },
     "Location": {
         "description": "URL of the created resource.",
         "required": True,
@@ -126,7 +130,8 @@ class Responses:
         if self._error_format is ErrorFormat.FULL and status not in FRAMEWORK_STATUSES:
             error = self._schemas.of_message(Error.DESCRIPTOR, is_read=False)
             schema = {"anyOf": [error, schema]} if status == HTTPStatus.BAD_REQUEST else error
-        headers = {name: _reference(name) for name, statuses in _HEADERS_OF.items() if status in statuses}
+        names = ["X-Spincycle-Reason", *(name for name, of in _HEADERS_OF.items() if status in of)]
+        headers = {name: _reference(name) for name in names}
         return response(HTTPStatus(status).phrase, {"application/json": {"schema": schema}}, headers)
 
 

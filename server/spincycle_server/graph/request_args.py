@@ -21,10 +21,10 @@ def request_sequence(specs: Specs, request_type: str) -> SequenceSpec:
     sequence = specs.sequences.get(request_type)
     if sequence is None:
         raise InvalidArgumentError(
-            f"cannot find definition for request: {request_type}", reason="UNKNOWN_REQUEST_TYPE"
+            f"cannot find definition for request: {request_type}", reason="UNKNOWN_REQUEST_TYPE", field="type"
         )
     if not sequence.request:
-        raise InvalidArgumentError(f"{request_type} is not a request", reason="NOT_A_REQUEST")
+        raise InvalidArgumentError(f"{request_type} is not a request", reason="NOT_A_REQUEST", field="type")
     return sequence
 
 
@@ -44,10 +44,13 @@ def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[Re
             raise InvalidArgumentError(
                 f"static arg '{arg.name}' cannot be given because the spec fixes its value: leave it out",
                 reason="STATIC_ARG_GIVEN",
+                field=f"args.{arg.name}",
             )
     for arg in sequence.required:
         if arg.name not in given:
-            raise InvalidArgumentError(f"required arg '{arg.name}' not set", reason="REQUIRED_ARG_MISSING")
+            raise InvalidArgumentError(
+                f"required arg '{arg.name}' not set", reason="REQUIRED_ARG_MISSING", field=f"args.{arg.name}"
+            )
     values = checked_struct(given).fields
     kinds = (
         (sequence.required, ArgType.ARG_TYPE_REQUIRED),

@@ -34,7 +34,9 @@ def key_of(request: CreateRequest, args: Mapping[str, object], caller: str) -> I
         return None
     if _KEY.fullmatch(request.idempotency_key) is None:
         raise InvalidArgumentError(
-            "the idempotency key must be 1 to 255 printable ASCII characters", reason="BAD_IDEMPOTENCY_KEY"
+            "the idempotency key must be 1 to 255 printable ASCII characters",
+            reason="BAD_IDEMPOTENCY_KEY",
+            field="idempotency_key",
         )
     body = orjson.dumps([request.type, request.user, args], option=orjson.OPT_SORT_KEYS)
     return IdempotencyKey.of(caller, request.idempotency_key, body)

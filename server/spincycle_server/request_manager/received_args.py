@@ -26,11 +26,14 @@ def received_args(struct: Struct, context: CallContext) -> dict[str, object]:
     if context.transport == "grpc":
         for path, number in _numbers(args):
             if not math.isfinite(number):
-                raise InvalidArgumentError(f"{path}: {number} is not a JSON number", reason="WRONG_TYPE")
+                raise InvalidArgumentError(
+                    f"{path}: {number} is not a JSON number", reason="WRONG_TYPE", field=path
+                )
             if abs(number) >= LARGEST_EXACT:
                 raise InvalidArgumentError(
                     f"{path}: {number} is not below 2^53, where numbers are exact: pass it as a string",
                     reason="NUMBER_TOO_LARGE",
+                    field=path,
                 )
     return args
 

@@ -262,4 +262,4 @@ class RequestManagerService:
 
 def _require_type(request_type: str) -> None:
     if not request_type:
-        raise InvalidArgumentError("Type is empty, must be a request name", reason="TYPE_EMPTY")
+        raise InvalidArgumentError("Type is empty, must be a request name", reason="TYPE_EMPTY", field="type")

@@ -1,26 +1,50 @@
-"""Errors as gRPC statuses. A google.rpc.ErrorInfo detail carries the reason and the request id."""
+"""Errors as gRPC statuses. Their details are messages of google.rpc.
+
+Every status has an ErrorInfo with the reason and the request id. RESOURCE_EXHAUSTED and UNAVAILABLE have a
+RetryInfo, and INVALID_ARGUMENT has a BadRequest if the error is about one field.
+"""
 
 from __future__ import annotations
 
 import grpc
 from google.protobuf.any_pb2 import Any
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 from grpc_status import rpc_status
 
-from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.rpc_errors import REQUEST_ID_KEY
 
-DOMAIN = "spincycle"
+DOMAIN = "spincycle.dev"
 """The domain of every ErrorInfo."""
+
+RETRY_DELAY = 1
+"""Seconds after which a call may be repeated, as in the header Retry-After."""
+
+_LATER = frozenset({Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE})
+
+
+def _packed(message: Message) -> Any:
+    detail = Any()
+    detail.Pack(message)
+    return detail
+
+
+_RETRY_INFO = _packed(RetryInfo(retry_delay=Duration(seconds=RETRY_DELAY)))
 
 
 def status_of(error: SpinCycleError) -> grpc.Status:
     """Returns the status that carries all of an error."""
-    detail = Any()
     metadata = {REQUEST_ID_KEY: error.request_id} if error.request_id else {}
-    detail.Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
+    details = [_packed(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
+    if error.status in _LATER:
+        details.append(_RETRY_INFO)
+    if error.status is Status.INVALID_ARGUMENT and error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        details.append(_packed(BadRequest(field_violations=[violation])))
     status: grpc.Status = rpc_status.to_status(
-        RpcStatus(code=error.status.grpc_code, message=error.message, details=[detail])
+        RpcStatus(code=error.status.grpc_code, message=error.message, details=details)
     )
     return status

@@ -121,7 +121,9 @@ class Finding:
     def __post_init__(self) -> None:
         if len(self.wanted.args) > MAX_ARGS:
             raise InvalidArgumentError(
-                f"invalid 'arg' parameter: at most {MAX_ARGS} are allowed", reason="BAD_FILTER"
+                f"invalid 'arg' parameter: at most {MAX_ARGS} are allowed",
+                reason="BAD_FILTER",
+                field="filter.args",
             )
         self._types = FoundTypes(self.connection, self.wanted.type, self.only_types, self.hidden_types)
         self._args = [_name_and_value(arg) for arg in self.wanted.args]
@@ -325,7 +327,7 @@ def _name_and_value(arg: str) -> tuple[str, str]:
     name, equals, value = arg.partition("=")
     if not name or not equals:
         raise InvalidArgumentError(
-            f"invalid 'arg' parameter: {arg!r} must be name=value", reason="BAD_FILTER"
+            f"invalid 'arg' parameter: {arg!r} must be name=value", reason="BAD_FILTER", field="filter.args"
         )
     return name, value
 
@@ -341,7 +343,9 @@ def _time(wanted: RequestFilter, name: str) -> int | None:
     time = getattr(wanted, name)
     if not (-62_135_596_800 <= time.seconds <= 253_402_300_799 and 0 <= time.nanos < 1_000_000_000):
         raise InvalidArgumentError(
-            f"invalid '{name}' parameter: must be a time in the years 1 to 9999", reason="BAD_FILTER"
+            f"invalid '{name}' parameter: must be a time in the years 1 to 9999",
+            reason="BAD_FILTER",
+            field=f"filter.{name}",
         )
     microseconds = microseconds_of(time) + (name == "until" and time.nanos % 1000 > 0)
     return min(max(microseconds, 0), 253_402_300_799_999_999)
