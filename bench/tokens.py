@@ -1,21 +1,22 @@
 """Benchmark of API tokens: the CPU time of a Request Manager per call, with and without tokens.
 
-An installation without authentication and one with tokens are loaded in turn. Each run consists of short
-slices that alternate with those of the other installation, so that the machine's speed affects both alike.
-Reads have no audit log, so they show the cost of the token alone. Creates with tokens also write the audit
-log.
+Each client calls an installation without authentication and one with tokens in turn, so that a busy machine
+slows both down alike. Half of the runs use installations that were started in the other order. Reads have
+no audit log, so they show the cost of the token alone. Creates with tokens also write the audit log.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from rich.table import Table
 from sqlalchemy import insert
 
 from bench.cluster import DATABASES, Cluster, running_cluster
-from bench.http_load import closed_loop, request_bytes
+from bench.http_load import connect, request_bytes
 from bench.measures import PATH, wait_ended
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import DatabaseOptions
@@ -36,7 +37,7 @@ from spincycle_server.token_text import hash_token, new_token
 TOKENS = 5000
 """The number of valid tokens in the database."""
 
-CLIENTS = 16
+CLIENTS = 8
 WARM_UP = 1.0
 
 
@@ -59,19 +60,39 @@ class Target:
             return data
         return data.replace(b"\r\n", f"\r\nAuthorization: Bearer {self.token}\r\n".encode(), 1)
 
-    def load(self, kind: str, seconds: float) -> tuple[float, int]:
-        """Makes calls. Returns the CPU time of the Request Manager in seconds, and the number of calls."""
-        data = self.call(kind)
-        before = _cpu_seconds(self.cluster.manager.process.pid)
-        answers = uvloop.run(
-            closed_loop(self.cluster.manager.http, lambda: data, clients=CLIENTS, seconds=seconds)
-        )
-        if kind == "create":
-            wait_ended(self.cluster, self.token)
-        after = _cpu_seconds(self.cluster.manager.process.pid)
-        if set(answers.statuses) - {200, 201}:
-            raise RuntimeError(f"calls failed: {answers.statuses}")
-        return after - before, len(answers.seconds)
+
+async def _call_in_turn(targets: Sequence[Target], kind: str, seconds: float) -> int:
+    """Runs clients that call each installation in turn. Returns how often they called each."""
+    rounds, end = 0, time.perf_counter() + seconds
+    data = [target.call(kind) for target in targets]
+
+    async def client() -> None:
+        nonlocal rounds
+        connections = [await connect(target.cluster.manager.http) for target in targets]
+        while time.perf_counter() < end:
+            for connection, request in zip(connections, data, strict=True):
+                status, _, _ = await connection.send(request)
+                if status not in (200, 201):
+                    raise RuntimeError(f"a call failed with status {status}")
+            rounds += 1
+        for connection in connections:
+            connection.close()
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return rounds
+
+
+def _run(plain: Target, tokens: Target, kind: str, seconds: float) -> tuple[float, float]:
+    """Returns the CPU time per call in microseconds, without and with tokens."""
+    targets = (plain, tokens)
+    processes = [target.cluster.manager.process.pid for target in targets]
+    before = [_cpu_seconds(process) for process in processes]
+    calls = uvloop.run(_call_in_turn(targets, kind, seconds))
+    if kind == "create":
+        for target in targets:
+            wait_ended(target.cluster, target.token)
+    used = [_cpu_seconds(process) - start for process, start in zip(processes, before, strict=True)]
+    return used[0] / calls * 1e6, used[1] / calls * 1e6
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -89,10 +110,7 @@ def _target(database: str, *, with_tokens: bool) -> Iterator[Target]:
         if with_tokens:
             options["auth_methods"] = "token"
         with running_cluster(database, **options) as cluster:
-            target = Target(cluster, _add_tokens(cluster.url) if with_tokens else "")
-            for kind in ("read", "create"):
-                target.load(kind, WARM_UP)
-            yield target
+            yield Target(cluster, _add_tokens(cluster.url) if with_tokens else "")
 
 
 def _add_tokens(url: str) -> str:
@@ -118,24 +136,15 @@ def _add_tokens(url: str) -> str:
 def measure(database: str, rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]]:
     """Returns the CPU time per call in microseconds, without and with tokens, for each kind and round."""
     found: dict[str, list[tuple[float, float]]] = {"read": [], "create": []}
-    with _target(database, with_tokens=False) as plain, _target(database, with_tokens=True) as tokens:
-        for kind, results in found.items():
-            for number in range(rounds):
-                print(f"{kind} {number + 1} of {rounds} ...", file=sys.stderr, flush=True)
-                results.append(_run(plain, tokens, kind, seconds))
+    for order in (False, True), (True, False):
+        with _target(database, with_tokens=order[0]) as one, _target(database, with_tokens=order[1]) as other:
+            plain, tokens = (other, one) if order[0] else (one, other)
+            for kind, results in found.items():
+                _run(plain, tokens, kind, WARM_UP)
+                for number in range(rounds // 2):
+                    print(f"{kind} {number + 1} of {rounds // 2} ...", file=sys.stderr, flush=True)
+                    results.append(_run(plain, tokens, kind, seconds))
     return found
-
-
-def _run(plain: Target, tokens: Target, kind: str, seconds: float) -> tuple[float, float]:
-    """Returns the CPU time per call in microseconds, without and with tokens."""
-    slices = [plain, tokens, tokens, plain] * 2
-    used = {"": [0.0, 0], tokens.token: [0.0, 0]}
-    for target in slices:
-        cpu, calls = target.load(kind, 2 * seconds / len(slices))
-        used[target.token][0] += cpu
-        used[target.token][1] += calls
-    (plain_cpu, plain_calls), (token_cpu, token_calls) = used.values()
-    return plain_cpu / plain_calls * 1e6, token_cpu / token_calls * 1e6
 
 
 def show(found: dict[str, list[tuple[float, float]]], console: Console) -> None:
@@ -160,7 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.tokens", description=__doc__)
     parser.add_argument("--database", choices=DATABASES, default="sqlite")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long each load lasts")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each run lasts")
     parser.add_argument("--json", type=Path, help="where to write the results of each round")
     options = parser.parse_args()
     found = measure(options.database, options.rounds, options.seconds)
