@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", choices=DATABASES, default="sqlite")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each kind of request")
-    parser.add_argument("--only", default="", help="only kinds whose names contain this text")
+    parser.add_argument("--only", nargs="*", default=[""], help="only kinds whose names contain one of these")
     options = parser.parse_args()
     worst = 0.0
     with running_cluster(options.database) as cluster:
@@ -68,7 +68,7 @@ def main() -> None:
         report("nothing", *measured(cluster, None, options.seconds))
         for side, kinds in (("HTTP", HTTP), ("gRPC", GRPC)):
             for name in kinds:
-                if options.only in f"{side} {name}":
+                if any(text in f"{side} {name}" for text in options.only):
                     waits, answers = measured(cluster, (side, name), options.seconds)
                     report(f"{side} {name}", waits, answers)
                     worst = max(worst, waits.percentile(0.99))

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 import pytest
 
 from spincycle_grpc.errors import ResourceExhaustedError
-from spincycle_server.large_work import LARGE, MAX_WAITING, check_large_room, run_large, run_sized
+from spincycle_server.large_work import (
+    LARGE,
+    MAX_WAITING,
+    SHORT_TURN,
+    check_large_room,
+    run_large,
+    run_sized,
+    short_turns,
+)
 from tests.limits import STEP
 
 
@@ -56,3 +65,13 @@ async def test_only_work_on_large_messages_runs_in_the_thread() -> None:
 async def test_an_error_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         await run_large(int, "x")
+
+
+async def test_turns_are_short_only_while_a_large_message_is_processed() -> None:
+    usual = sys.getswitchinterval()
+    async with asyncio.timeout(STEP):
+        assert await run_large(sys.getswitchinterval) == SHORT_TURN
+        with short_turns():
+            await run_large(int)
+            assert sys.getswitchinterval() == SHORT_TURN
+    assert sys.getswitchinterval() == usual

@@ -8,8 +8,10 @@ abandoned, and another thread takes its place. The number of abandoned threads i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +22,7 @@ from spincycle_server.builtin_jobs import makes_builtin
 from spincycle_server.call_threads import CallThreads, NoThreadError
 from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, JobCreation, request_specs
 from spincycle_server.graph.request_args import request_args, request_sequence
+from spincycle_server.large_work import short_turns
 
 if TYPE_CHECKING:
     from spincycle_grpc.jobs import JobFactory
@@ -96,7 +99,7 @@ class BuildPool:
         self._unfinished += 1
         try:
             return await self._build_in_thread(
-                lambda: self._builder.build(request_type, given_args, request_id, monitor=monitor),
+                partial(self._build_here, request_type, given_args, request_id, monitor, is_large=is_large),
                 monitor,
                 request_id,
             )
@@ -111,6 +114,18 @@ class BuildPool:
             raise
         finally:
             self._unfinished -= 1
+
+    def _build_here(
+        self,
+        request_type: str,
+        given_args: Mapping[str, object],
+        request_id: str,
+        monitor: BuildMonitor,
+        *,
+        is_large: bool,
+    ) -> BuiltRequest:
+        with short_turns() if is_large else contextlib.nullcontext():
+            return self._builder.build(request_type, given_args, request_id, monitor=monitor)
 
     def request_args(self, request_type: str, given_args: Mapping[str, object]) -> Sequence[RequestArg]:
         """Returns the args that a request would be recorded with, without building its job chain.
