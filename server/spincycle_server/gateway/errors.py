@@ -68,7 +68,7 @@ def reason_header(error: SpinCycleError) -> list[Header]:
 
 def http_reason_header(status: int) -> Header:
     """Returns the header with the reason of an error that occurs before a method is called."""
-    return (b"x-spincycle-reason", _HTTP_REASONS[status].encode())
+    return (b"x-spincycle-reason", _HTTP_REASONS.get(status, "BAD_HTTP").encode())
 
 
 def header_lines(headers: Iterable[Header]) -> bytes:
