@@ -299,6 +299,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: The database belongs to a newer version of the
     program. Use that version.
     """
+    ERROR_REASON_DATABASE_IN_USE: _ErrorReason.ValueType  # 137
+    """FAILED_PRECONDITION: Another server uses the SQLite file. Stop it, use
+    another file, or use MariaDB or PostgreSQL.
+    """
+    ERROR_REASON_NO_SCHEMA: _ErrorReason.ValueType  # 138
+    """FAILED_PRECONDITION: The database has no schema for the tables. Create the
+    schema that the message names.
+    """
+    ERROR_REASON_BAD_ENCODING: _ErrorReason.ValueType  # 139
+    """FAILED_PRECONDITION: The encoding of the database cannot hold all text.
+    Create the database with the encoding UTF8.
+    """
     ERROR_REASON_MIGRATING: _ErrorReason.ValueType  # 75
     """UNAVAILABLE: Another process is migrating the database. Try again later."""
     ERROR_REASON_STORE_CLOSED: _ErrorReason.ValueType  # 76
@@ -815,6 +827,18 @@ migrate`.
 ERROR_REASON_DATABASE_TOO_NEW: ErrorReason.ValueType  # 74
 """FAILED_PRECONDITION: The database belongs to a newer version of the
 program. Use that version.
+"""
+ERROR_REASON_DATABASE_IN_USE: ErrorReason.ValueType  # 137
+"""FAILED_PRECONDITION: Another server uses the SQLite file. Stop it, use
+another file, or use MariaDB or PostgreSQL.
+"""
+ERROR_REASON_NO_SCHEMA: ErrorReason.ValueType  # 138
+"""FAILED_PRECONDITION: The database has no schema for the tables. Create the
+schema that the message names.
+"""
+ERROR_REASON_BAD_ENCODING: ErrorReason.ValueType  # 139
+"""FAILED_PRECONDITION: The encoding of the database cannot hold all text.
+Create the database with the encoding UTF8.
 """
 ERROR_REASON_MIGRATING: ErrorReason.ValueType  # 75
 """UNAVAILABLE: Another process is migrating the database. Try again later."""

@@ -39,7 +39,9 @@ def watch(channel: grpc.aio.Channel) -> Any:
     return stub.Watch(health_pb2.HealthCheckRequest(service=""))
 
 
-async def test_a_client_that_pings_no_more_often_than_allowed_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_pings_as_often_as_allowed_stays_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(grpc_server, "MIN_PING_INTERVAL", PING_INTERVAL / 100)
     async with (
         asyncio.timeout(ANSWER),
