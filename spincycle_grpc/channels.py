@@ -37,7 +37,11 @@ def open_channel(address: str, credentials: grpc.ChannelCredentials | None = Non
 
 
 def open_async_channel(
-    address: str, credentials: grpc.ChannelCredentials | None = None, *, shares_connection: bool = True
+    address: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    *,
+    shares_connection: bool = True,
+    uses_proxy: bool = True,
 ) -> grpc.aio.Channel:
     """Opens a channel for asyncio. It belongs to the event loop in which it is opened.
 
@@ -46,8 +50,12 @@ def open_async_channel(
         credentials: As for `open_channel`.
         shares_connection: Whether the channel shares its connection, and the pause before it connects again,
             with other channels to the same address.
+        uses_proxy: Whether to connect through the proxy of `http_proxy`, if it is set. Servers reach each
+            other without it.
     """
-    own = () if shares_connection else (("grpc.use_local_subchannel_pool", 1),)
+    own: tuple[tuple[str, int], ...] = () if shares_connection else (("grpc.use_local_subchannel_pool", 1),)
+    if not uses_proxy:
+        own += (("grpc.enable_http_proxy", 0),)
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=(*_plain_text_options(address), *own))
     return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *own))

@@ -9,6 +9,7 @@ import pytest
 from spincycle_server.config import (
     ConfigError,
     load_config,
+    load_with_sources,
     mask_secrets,
     url_of_go_dsn,
 )
@@ -62,13 +63,11 @@ def test_the_job_factory_has_two_variables() -> None:
     assert load_config(environment={"SPINCYCLE_JOBS_FACTORY": "m:g"}).jobs_factory == "m:g"
 
 
-def test_environment_variables_do_not_set_access_options(tmp_path: Path) -> None:
-    file = write(tmp_path / "c.yaml", "auth: {admin_roles: [root, dba], strict: true}\n")
-    config = load_config(
-        file, environment={"SPINCYCLE_AUTH_STRICT": "false", "SPINCYCLE_AUTH_ADMIN_ROLES": "x"}
-    )
-    assert config.auth_admin_roles == ("root", "dba")
-    assert config.auth_strict is True
+@pytest.mark.parametrize("option", ["auth.admin_roles", "auth.strict", "auth.plugin", "auth.read"])
+def test_environment_variables_do_not_set_access_options(option: str) -> None:
+    variable = f"SPINCYCLE_{option.upper().replace('.', '_')}"
+    with pytest.raises(ConfigError, match=f"set the option {option} in the configuration file"):
+        load_config(environment={variable: "x"})
 
 
 @pytest.mark.parametrize(
@@ -239,3 +238,54 @@ def test_roles_that_are_no_map_of_lists_are_refused(tmp_path: Path, value: str, 
     file = write(tmp_path / "c.yaml", f"auth: {{certificates: {{roles: {value}}}}}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(file, environment={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "advice"),
+    [
+        ("SPINCYCLE_SPEC_DIR", "did you mean SPINCYCLE_SPECS_DIR?"),
+        ("SPINCYCLE_DATABASE_URI", "did you mean SPINCYCLE_DATABASE_URL?"),
+        ("SPINCYCLE_JOB_RUNNER_MAXCHAINS", "did you mean SPINCYCLE_JOB_RUNNER_MAX_CHAINS?"),
+        ("SPINCYCLE_log_level", "did you mean SPINCYCLE_LOG_LEVEL?"),
+        ("SPINCYCLE_AUTH_PLUGIN", "set the option auth.plugin in the configuration file"),
+        ("SPINCYCLE_QQQQ", "remove it"),
+    ],
+)
+def test_an_unknown_variable_is_an_error_with_advice(variable: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(environment={variable: "s3cret"})
+    assert f"unknown environment variable {variable}: " in str(caught.value)
+    assert advice in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "SPINCYCLE_SERVICE_HOST",
+        "SPINCYCLE_SERVICE_PORT",
+        "SPINCYCLE_SERVICE_PORT_GRPC",
+        "SPINCYCLE_PORT",
+        "SPINCYCLE_PORT_32308_TCP_ADDR",
+        "SPINCYCLE_REQUEST_MANAGER_SERVICE_HOST",
+        "SPINCYCLE_JOB_RUNNER_PORT_32307_TCP",
+        "SPINCYCLE_CHAOS_SEED",
+        "SPINCYCLE_TEST_X",
+        "MY_SPINCYCLE_X",
+    ],
+)
+def test_variables_of_kubernetes_and_of_tests_are_no_options(variable: str) -> None:
+    assert load_config(environment={variable: "tcp://10.0.0.1:80"}) == load_config(environment={})
+
+
+def test_each_value_has_a_source(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "specs: {dir: a}\nresume_interval: 3s\n")
+    loaded = load_with_sources(
+        file, environment={"SPINCYCLE_SPECS_DIR": "b"}, overrides={"server.addr": "127.0.0.1:3"}
+    )
+    assert loaded.sources == {
+        "specs.dir": "SPINCYCLE_SPECS_DIR",
+        "resume_interval": file,
+        "server.addr": "command line",
+    }
+    assert loaded.file == Path(file)

@@ -21,6 +21,9 @@ _SECTIONS = {
         "job-runner": "Run a Job Runner.",
         "demo": "Serve the example specs and follow one request.",
     },
+    "Configuration": {
+        "config": "Print the options and their sources.",
+    },
     "Database": {
         "migrate": "Create or upgrade the database schema.",
         "prune": "Delete requests that ended long ago, and old audit events.",

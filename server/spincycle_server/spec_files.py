@@ -22,6 +22,8 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_FILES = 10_000
 """The maximum number of spec files in a specs directory, including its subdirectories."""
 
+_SUFFIXES = (".yaml", ".yml")
+
 SHOWN_PROBLEMS = 20
 """The maximum number of problems that the error message of a server lists."""
 
@@ -31,9 +33,11 @@ class SpecsError(InvalidArgumentError):
 
 
 def read_spec_files(directory: Path) -> dict[str, bytes]:
-    """Returns the contents of all `*.yaml` files in a directory and its subdirectories, by relative path.
+    """Returns the contents of all `*.yaml` and `*.yml` files in a directory and below, by relative path.
 
-    The case of the suffix does not matter. Symbolic links to directories are not followed.
+    The case of the suffix does not matter. Symbolic links to directories are not followed. Names with a
+    leading dot are ignored: they belong to editors, macOS, or the versions of a mounted ConfigMap. So is
+    everything that is not a file, such as a FIFO, whose reader would wait forever.
 
     Raises:
         SpecsError: The directory does not exist, or a file cannot be read or is too large.
@@ -44,10 +48,10 @@ def read_spec_files(directory: Path) -> dict[str, bytes]:
         )
     files: dict[str, bytes] = {}
     for root, directories, names in os.walk(directory, onerror=_raise_not_readable):
-        directories.sort()
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in sorted(names):
             path = Path(root, name)
-            if path.suffix.lower() != ".yaml":
+            if name.startswith(".") or path.suffix.lower() not in _SUFFIXES or _is_special(path):
                 continue
             if len(files) == MAX_FILES:
                 raise _not_readable(f"{directory} contains more than {MAX_FILES} spec files")
@@ -97,6 +101,10 @@ def load_specs(directory: Path, knows_job_type: Callable[[str], bool]) -> Specs:
     specs, warnings = usable_specs(directory, knows_job_type)
     for problem in warnings:
         logger.warning("spec warning", problem=str(problem))
+    if not specs.sequences:
+        logger.warning(
+            "the specs directory contains no specs: no request can be created", directory=str(directory)
+        )
     logger.info("specs loaded", directory=str(directory), sequences=len(specs.sequences))
     return specs
 
@@ -107,6 +115,11 @@ def _summary(directory: Path, errors: list[Problem]) -> str:
         lines.append(f"and {len(errors) - SHOWN_PROBLEMS} more")
     count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
     return f"the specs in {directory} have {count} (`spincycle lint` prints all):\n" + "\n".join(lines)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path leads to something that exists and is not a file."""
+    return path.exists() and not path.is_file()
 
 
 def _read(path: Path) -> bytes:

@@ -47,7 +47,7 @@ def looked(directory: Path, *arguments: str, **environment: str) -> tuple[str, s
     return own, of_server
 
 
-@pytest.mark.parametrize("variable", ["SPINCYCLE_MYSQL_DSN", "SPINCYCLE_LEFT_OVER"])
+@pytest.mark.parametrize("variable", ["SPINCYCLE_MYSQL_DSN", "SPINCYCLE_RM_SERVICE_HOST"])
 def test_jobs_do_not_inherit_the_variables_of_the_servers(variable: str, tmp_path: Path) -> None:
     environment = {variable: "spin:s3cret@tcp(db:3306)/spin", "ENVIRONMENT": "staging", "MY_SPINCYCLE_X": "x"}
     own, _ = looked(tmp_path, f"--db=sqlite:///{tmp_path}/x.db", **environment)

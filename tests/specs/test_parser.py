@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
+import structlog
 
-from spincycle_server.spec_files import SpecsError, read_spec_files
+from spincycle_server.spec_files import SpecsError, load_specs, read_spec_files
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
 from spincycle_server.specs.parser import ParseResult, parse_specs
 
@@ -190,13 +193,55 @@ def test_another_value_instead_of_a_map_is_a_problem(text: str) -> None:
 
 
 def test_spec_files_are_found_by_their_ending_in_all_directories(tmp_path: Path) -> None:
-    for name in ("a.yaml", "b.YAML", "sub/deep/c.Yaml", "d.yml", "e.yaml.bak", ".hidden/f.yaml", "g"):
+    for name in ("a.yaml", "b.YAML", "sub/deep/c.Yaml", "d.yml", "sub/e.YML", "f.yaml.bak", "g", "yaml"):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
     found = read_spec_files(tmp_path)
-    assert sorted(found) == [".hidden/f.yaml", "a.yaml", "b.YAML", "sub/deep/c.Yaml"]
+    assert sorted(found) == ["a.yaml", "b.YAML", "d.yml", "sub/deep/c.Yaml", "sub/e.YML"]
     assert found["a.yaml"] == b"a.yaml"
+
+
+@pytest.mark.parametrize(
+    "name", [".hidden/f.yaml", "._a.yaml", ".#a.yaml", ".a.yaml.swp", "sub/.git/b.yml", "..2026_11/a.yaml"]
+)
+def test_names_with_a_leading_dot_are_ignored(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a")
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"\xff not YAML")
+    assert list(read_spec_files(tmp_path)) == ["a.yaml"]
+
+
+def test_a_mounted_config_map_is_read_once_also_after_an_update(tmp_path: Path) -> None:
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    (specs / "nothing.yaml").symlink_to("..data/nothing.yaml")
+    for version in ("..2026_11_25_03_00_00.1", "..2026_11_25_04_00_00.2"):
+        (specs / version).mkdir()
+        (specs / version / "nothing.yaml").write_text(version)
+        (specs / "..data_tmp").symlink_to(version)
+        (specs / "..data_tmp").rename(specs / "..data")
+        assert read_spec_files(specs) == {"nothing.yaml": version.encode()}
+
+
+def test_what_is_not_a_file_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a")
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "link.yaml").symlink_to("fifo.yaml")
+    (tmp_path / "null.yml").symlink_to("/dev/null")
+    (tmp_path / "directory.yaml").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.yaml"))
+        assert list(read_spec_files(tmp_path)) == ["a.yaml"]
+
+
+def test_a_server_warns_of_a_directory_without_specs(tmp_path: Path) -> None:
+    (tmp_path / "sequences.json").write_text("{}")
+    with structlog.testing.capture_logs() as events:
+        load_specs(tmp_path, lambda _: True)
+    assert [event["log_level"] for event in events] == ["warning", "info"]
+    assert "no specs" in events[0]["event"]
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

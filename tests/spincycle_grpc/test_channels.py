@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from spincycle_grpc import AsyncClient, Client, errors
-from spincycle_grpc.channels import is_this_machine
+from spincycle_grpc.channels import is_this_machine, open_async_channel
 from tests.fake_manager import FakeManager, serving
 from tests.limits import STEP
 
@@ -89,3 +92,19 @@ def test_calls_to_other_machines_use_the_proxy(monkeypatch: pytest.MonkeyPatch) 
             client.start("x")
         thread.join()
     assert asked[0].startswith(b"CONNECT spincycle.invalid:1 ")
+
+
+async def test_servers_do_not_reach_each_other_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0)
+        for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_grpc_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for credentials in (None, grpc.ssl_channel_credentials()):
+            async with open_async_channel("spincycle.invalid:1", credentials, uses_proxy=False) as channel:
+                call: Any = channel.unary_unary("/spincycle.v1.RequestManager/Version")
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call(b"", timeout=STEP)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()

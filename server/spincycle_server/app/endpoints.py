@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
+from spincycle_grpc.errors import UnavailableError
 from spincycle_server.app.certificates import grpc_client_auth
 from spincycle_server.app.unix_sockets import allow_group, claimed_socket
 from spincycle_server.config import Config
@@ -39,6 +41,13 @@ INSIDE_THE_PROCESS = ServersAddress(Address("127.0.0.1", 0), requires_certificat
 """Where servers that share a process reach each other, if their other addresses require TLS."""
 
 
+class ListenOptions(NamedTuple):
+    """The options that set the addresses of a server, for errors."""
+
+    http: str = "server.addr (--http)"
+    grpc: str = "server.grpc (--grpc)"
+
+
 class ServerEndpoints:
     """Serves the methods of one server over HTTP and gRPC.
 
@@ -50,6 +59,7 @@ class ServerEndpoints:
         name: The name of the server in the log.
         title: The title of the OpenAPI document.
         error_format: The format of errors in the JSON API.
+        options: The options that set the addresses.
 
     Attributes:
         http_address: The address of HTTP. `start` replaces port 0 with the port that the system chose.
@@ -66,12 +76,14 @@ class ServerEndpoints:
         name: str,
         title: str,
         error_format: ErrorFormat,
+        options: ListenOptions = ListenOptions(),  # noqa: B008 (it cannot change)
     ) -> None:
         self._tables = tables
         self._gate = gate
         self._name = name
         self._title = title
         self._error_format = error_format
+        self._options = options
         self._grpc_servers: list[GrpcServer] = []
         self.http_address = address
         self.grpc_address = grpc_address or address.for_grpc()
@@ -119,12 +131,14 @@ class ServerEndpoints:
             _limits(config),
             app.early_refusals(self._gate),
         )
-        stack.enter_context(claimed_socket(self.grpc_address))
-        await grpc_server.start()
+        with _naming(self._options.grpc):
+            stack.enter_context(claimed_socket(self.grpc_address))
+            await grpc_server.start()
         allow_group(self.grpc_address)
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
-        stack.enter_context(claimed_socket(self.http_address))
-        await http_server.start()
+        with _naming(self._options.http):
+            stack.enter_context(claimed_socket(self.http_address))
+            await http_server.start()
         allow_group(self.http_address)
         stack.push_async_callback(http_server.stop, config.server_stop_timeout)
         self._grpc_servers.append(grpc_server)
@@ -160,7 +174,8 @@ class ServerEndpoints:
             max_streams=config.grpc_max_concurrent_streams,
             handshake_timeout=config.server_header_timeout,
         )
-        await grpc_server.start()
+        with _naming("cluster.listen"):
+            await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
         self._grpc_servers.append(grpc_server)
         await grpc_server.set_serving(True)
@@ -184,6 +199,17 @@ class ServerEndpoints:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._gate.wait_idle()
+
+
+@contextlib.contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Adds the option that sets an address to the error that the address cannot be used."""
+    try:
+        yield
+    except UnavailableError as error:
+        if error.reason != "ADDRESS_IN_USE":
+            raise
+        raise UnavailableError(f"{error} (option {option})", reason=error.reason) from error
 
 
 def _limits(config: Config) -> HttpLimits:

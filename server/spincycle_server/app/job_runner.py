@@ -13,7 +13,7 @@ from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
-from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, ServersAddress
+from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServerEndpoints, ServersAddress
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
@@ -52,6 +52,7 @@ async def job_runner(
     certificates: Certificates,
     servers_address: ServersAddress | None = None,
     on_denied: OnDenied = ignore_denial,
+    options: ListenOptions = ListenOptions(),  # noqa: B008 (it cannot change)
 ) -> AsyncIterator[None]:
     """Runs a Job Runner. It reports to the first of the Request Managers that answers.
 
@@ -65,6 +66,7 @@ async def job_runner(
         certificates: The certificates of this process.
         servers_address: The address for Request Managers alone.
         on_denied: Told of each denied call.
+        options: The options that set the addresses.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -94,7 +96,13 @@ async def job_runner(
         service = JobRunnerService(chains)
         authentication = authentication.of_runner(admins_read=config.auth_read == "acl")
         endpoints = _endpoints(
-            config, service, address, grpc_address, authentication=authentication, on_denied=on_denied
+            config,
+            service,
+            address,
+            grpc_address,
+            authentication=authentication,
+            on_denied=on_denied,
+            options=options,
         )
         await endpoints.start(stack, config, certificates.server)
         info = _runner_info(config, runner_id, endpoints, is_private=cluster.is_private)
@@ -139,6 +147,7 @@ def _endpoints(
     *,
     authentication: Authentication,
     on_denied: OnDenied,
+    options: ListenOptions,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
@@ -150,6 +159,7 @@ def _endpoints(
         name="job-runner",
         title="Spin Cycle Job Runner",
         error_format=ErrorFormat.MESSAGE,
+        options=options,
     )
 
 

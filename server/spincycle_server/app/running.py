@@ -18,7 +18,7 @@ import uvloop
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.cluster import combined_cluster, job_runner_cluster, request_manager_cluster
-from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServersAddress
+from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServersAddress
 from spincycle_server.app.identity import authentication_of
 from spincycle_server.config import Config, forget_environment
 from spincycle_server.listening import Address
@@ -140,6 +140,7 @@ async def serve_both(config: Config) -> None:
                 certificates=certificates,
                 servers_address=INSIDE_THE_PROCESS if chains_inside else None,
                 on_denied=manager.audit.add_denial,
+                options=ListenOptions("job_runner.addr (--runner-http)", "job_runner.grpc (--runner-grpc)"),
             ),
         ):
             await stopped.wait()

@@ -19,6 +19,16 @@ _OPTIONS = {
     "grpc": click.option(
         "--grpc", metavar="HOST:PORT", help="Address of the gRPC endpoint. Default: the HTTP port plus 10."
     ),
+    "runner_http": click.option(
+        "--runner-http",
+        metavar="HOST:PORT",
+        help="Address of the HTTP endpoint of the Job Runner. Default: 127.0.0.1:32307.",
+    ),
+    "runner_grpc": click.option(
+        "--runner-grpc",
+        metavar="HOST:PORT",
+        help="Address of the gRPC endpoint of the Job Runner. Default: its HTTP port plus 10.",
+    ),
     "specs": click.option(
         "--specs", metavar="DIRECTORY", help="Directory of request specs. Default: specs/."
     ),
@@ -38,6 +48,8 @@ _OPTIONS = {
 KEYS = {
     "http": "server.addr",
     "grpc": "server.grpc",
+    "runner_http": "job_runner.addr",
+    "runner_grpc": "job_runner.grpc",
     "specs": "specs.dir",
     "db": "database.url",
     "jobs": "jobs.factory",

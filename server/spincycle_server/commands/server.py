@@ -10,7 +10,7 @@ from spincycle_server.config import load_config
 
 
 @click.command("server")
-@server_options("http", "grpc", "specs", "db", "jobs")
+@server_options("http", "grpc", "runner_http", "runner_grpc", "specs", "db", "jobs")
 def server_command(config: str | None, **options: str | None) -> None:
     """Run a Request Manager and a Job Runner in one process.
 

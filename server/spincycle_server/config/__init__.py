@@ -2,15 +2,17 @@
 
 from spincycle_server.config.addresses import advertised, mask_secrets, url_of_go_dsn
 from spincycle_server.config.errors import ConfigError
-from spincycle_server.config.loading import forget_environment, load_config
+from spincycle_server.config.loading import LoadedConfig, forget_environment, load_config, load_with_sources
 from spincycle_server.config.options import Config
 
 __all__ = [
     "Config",
     "ConfigError",
+    "LoadedConfig",
     "advertised",
     "forget_environment",
     "load_config",
+    "load_with_sources",
     "mask_secrets",
     "url_of_go_dsn",
 ]

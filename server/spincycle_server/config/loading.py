@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 
 from spincycle_server.config.errors import ConfigError
 from spincycle_server.config.options import VARIABLE_PREFIX, Config
+from spincycle_server.config.variables import check_variables
 
 _MAPS = frozenset(option.metadata["key"] for option in fields(Config) if option.metadata["is_map"])
 """The options whose values are maps."""
@@ -58,6 +59,21 @@ def _file_to_read(argument: str | None, environment: Mapping[str, str]) -> Path 
     return path if path.exists() else None
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """The configuration and where its values come from.
+
+    Attributes:
+        config: The configuration.
+        sources: The source of each option that is set: a file, a variable, or "command line".
+        file: The configuration file; None if there is none.
+    """
+
+    config: Config
+    sources: Mapping[str, str]
+    file: Path | None
+
+
 def load_config(
     file: str | None = None,
     environment: Mapping[str, str] | None = None,
@@ -71,19 +87,36 @@ def load_config(
         overrides: Options of the command line by dotted name. A value of None counts as not given.
 
     Raises:
-        ConfigError: The file, the name of an option or its value is invalid. The message names it.
+        ConfigError: The file, the name of an option or its value is invalid, or a variable is unknown. The
+            message names it.
+    """
+    return load_with_sources(file, environment, overrides).config
+
+
+def load_with_sources(
+    file: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str | None] | None = None,
+) -> LoadedConfig:
+    """Reads the configuration as `load_config` does, and notes the sources.
+
+    Raises:
+        ConfigError: See `load_config`.
     """
     environment = os.environ if environment is None else environment
     options: dict[str, Field[Any]] = {option.metadata["key"]: option for option in fields(Config)}
+    check_variables(environment, options)
+    path = _file_to_read(file, environment)
     given: dict[str, tuple[str, str]] = {}
     for later in (
-        _from_file(_file_to_read(file, environment), options),
+        _from_file(path, options),
         _from_environment(environment, options),
         {key: (text, "command line") for key, text in (overrides or {}).items() if text is not None},
     ):
         overridden = [_other_form(key) for key in later if _other_form(key) not in later]
         given = {key: value for key, value in given.items() if key not in overridden} | later
-    return Config(**{options[key].name: _parsed(options[key], *value) for key, value in given.items()})
+    config = Config(**{options[key].name: _parsed(options[key], *value) for key, value in given.items()})
+    return LoadedConfig(config, {key: source for key, (_, source) in given.items()}, path)
 
 
 def _other_form(key: str) -> str:

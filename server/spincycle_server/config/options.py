@@ -37,6 +37,11 @@ ASYMMETRIC_ALGORITHMS = (
 """The algorithms that sign with a private key. Only their signatures show who has made them."""
 
 
+def variable_of(key: str) -> str:
+    """Returns the environment variable of an option by the rule. Not every option has it."""
+    return VARIABLE_PREFIX + key.upper().replace(".", "_")
+
+
 def _option(
     key: str,
     default: str,
@@ -57,7 +62,7 @@ def _option(
         is_map: The file gives a map, whose keys are not options. `parse` gets it as JSON.
     """
     if variables is None:
-        variables = (VARIABLE_PREFIX + key.upper().replace(".", "_"),)
+        variables = (variable_of(key),)
     return field(
         default_factory=lambda: parse(default),
         metadata={"key": key, "parse": parse, "variables": variables, "secret": secret, "is_map": is_map},

@@ -141,7 +141,7 @@ class Reporter:
     async def _report_to(self, address: str) -> None:
         """Reports over one stream. Returns when there are new credentials."""
         credentials = self._credentials()
-        async with open_async_channel(address, credentials) as channel:
+        async with open_async_channel(address, credentials, uses_proxy=False) as channel:
             stub = RunnerReportsStub(channel)
             call = stub.Report(metadata=self._call_metadata())
             try:

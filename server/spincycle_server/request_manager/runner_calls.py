@@ -48,7 +48,7 @@ class _Connection:
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
         self.credentials = credentials
-        self.channel = channel = open_async_channel(address, credentials)
+        self.channel = channel = open_async_channel(address, credentials, uses_proxy=False)
         self.stub: JobRunnerAsyncStub = JobRunnerStub(channel)
         service = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
         self.start_job_chains: grpc.aio.UnaryUnaryMultiCallable[bytes, StartJobChainsResponse] = (
@@ -146,7 +146,9 @@ class RunnerCalls:
         self.check_may_call(runner)
         request = StartJobChainsRequest(runner_id=runner.runner_id)
         address = runner.grpc_address
-        async with open_async_channel(address, self._credentials(), shares_connection=False) as channel:
+        async with open_async_channel(
+            address, self._credentials(), shares_connection=False, uses_proxy=False
+        ) as channel:
             stub: JobRunnerAsyncStub = JobRunnerStub(channel)
             try:
                 await stub.StartJobChains(request, timeout=limit, metadata=self._metadata())
