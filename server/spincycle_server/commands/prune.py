@@ -7,14 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from types import FrameType
 
 import click
 
 from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
-from spincycle_server.commands.times import Age
+from spincycle_server.commands.times import Age, time_text
 from spincycle_server.config import load_config
 from spincycle_server.maintenance.audit import command_event
 from spincycle_server.maintenance.retention import Retention
@@ -70,10 +69,10 @@ def _prune_requests(retention: Retention, age: int, dry_run: bool) -> bool:
     counts = retention.count(before)
     total = sum(counts.values())
     if not total:
-        click.echo(f"no request ended before {_time(before)}")
+        click.echo(f"no request ended before {time_text(before)}")
         return True
     states = ", ".join(f"{count} {state.name}" for state, count in sorted(counts.items()))
-    found = f"{_number(total, 'request')} that ended before {_time(before)}: {states}"
+    found = f"{_number(total, 'request')} that ended before {time_text(before)}: {states}"
     if dry_run:
         click.echo(f"would delete {found}")
         return True
@@ -97,9 +96,9 @@ def _prune_events(retention: Retention, age: int, dry_run: bool) -> bool:
     before = retention.cutoff(age)
     total = retention.audit.count(before)
     if not total:
-        click.echo(f"no audit event is older than {_time(before)}")
+        click.echo(f"no audit event is older than {time_text(before)}")
         return True
-    found = f"{_number(total, 'audit event')} from before {_time(before)}"
+    found = f"{_number(total, 'audit event')} from before {time_text(before)}"
     if dry_run:
         click.echo(f"would delete {found}")
         return True
@@ -130,10 +129,6 @@ def _report(is_done: bool, deleted: int, total: int, what: str, more: str = "") 
 
 def _number(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
-
-
-def _time(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
-"""The types of command-line options for ages and times."""
+"""Ages and times on the command line."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 import click
 
@@ -14,13 +14,15 @@ class Age(click.ParamType[int]):
     """A positive duration, in microseconds: 90d, 36h."""
 
     name = "duration"
+    also = ""
+    """What else the text may be, for the message about a text that is no duration."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Returns the duration, or fails with a message."""
         try:
             age = parse_duration(value, days=True) // 1000
         except ValueError as error:
-            self.fail(f"{value!r} {error}", param, ctx)
+            self.fail(f"{value!r} {error}{self.also}", param, ctx)
         if age <= 0:
             self.fail("must be positive", param, ctx)
         return age
@@ -49,3 +51,8 @@ class Moment(click.ParamType[int]):
                 param,
                 ctx,
             )
+
+
+def time_text(microseconds: int) -> str:
+    """Returns a time in microseconds since the Unix epoch as text: 2026-11-23T15:47:18Z."""
+    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

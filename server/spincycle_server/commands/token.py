@@ -5,36 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from spincycle_grpc.cli.output import show_table
-from spincycle_grpc.duration import parse_duration
 from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
+from spincycle_server.commands.times import Age, time_text
 from spincycle_server.config import load_config
 from spincycle_server.maintenance.api_tokens import ApiToken, ApiTokens
 
 _NEVER = "never"
 
 
-class _Lifetime(click.ParamType[int]):
-    """Microseconds; 0 for a token that never expires."""
+class _Lifetime(Age):
+    """A positive duration, in microseconds; 0 for a token that never expires."""
 
-    name = "duration"
+    also = f", or {_NEVER}"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == _NEVER:
-            return 0
-        try:
-            lifetime = parse_duration(value, days=True) // 1000
-        except ValueError as error:
-            self.fail(f"{value!r} {error}, or {_NEVER}", param, ctx)
-        if lifetime <= 0:
-            self.fail("must be positive", param, ctx)
-        return lifetime
+        return 0 if value == _NEVER else super().convert(value, param, ctx)
 
 
 @click.group("token")
@@ -73,7 +64,7 @@ def _create(config: str | None, name: str, roles: Sequence[str], expires: int, d
     token = new_token()
     with _api_tokens(config, db) as tokens:
         created = tokens.create(name, roles, hash_token(token), expires or None)
-    until = "never expires" if created.expires_at is None else f"expires at {_time(created.expires_at)}"
+    until = "never expires" if created.expires_at is None else f"expires at {time_text(created.expires_at)}"
     click.echo(
         f"created token {created.token_id} ({name}), which {until}. Keep it: it is not shown again.", err=True
     )
@@ -102,8 +93,8 @@ def _list(config: str | None, shows_all: bool, as_json: bool, db: str | None) ->
                 str(one.token_id),
                 one.name,
                 ", ".join(one.roles) or "-",
-                _time(one.created_at),
-                _NEVER if one.expires_at is None else _time(one.expires_at),
+                time_text(one.created_at),
+                _NEVER if one.expires_at is None else time_text(one.expires_at),
                 one.state(now),
             )
             for one in shown
@@ -140,11 +131,7 @@ def _fields(token: ApiToken, now: int) -> dict[str, Any]:
         "name": token.name,
         "roles": list(token.roles),
         "state": token.state(now),
-        "createdAt": _time(token.created_at),
-        "expiresAt": None if token.expires_at is None else _time(token.expires_at),
-        "revokedAt": None if token.revoked_at is None else _time(token.revoked_at),
+        "createdAt": time_text(token.created_at),
+        "expiresAt": None if token.expires_at is None else time_text(token.expires_at),
+        "revokedAt": None if token.revoked_at is None else time_text(token.revoked_at),
     }
-
-
-def _time(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -18,10 +18,8 @@ from spincycle_grpc.duration import format_duration
 from spincycle_grpc.errors import ConflictError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from spincycle_grpc.v1.audit_pb2 import AuditEvent
 from spincycle_server.database.clock import database_now
-from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
-from spincycle_server.database.retrying import in_transaction
 from spincycle_server.maintenance.audit import command_event
-from spincycle_server.store import migrations
+from spincycle_server.maintenance.operator_database import OperatorDatabase
 from spincycle_server.store.audit import record_event
 from spincycle_server.store.schema import MAX_TOKEN_NAME, api_tokens
 
@@ -70,37 +68,8 @@ class ApiToken(NamedTuple):
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
 
 
-class ApiTokens:
-    """The API tokens in a database.
-
-    Args:
-        url: The database.
-        options: How to connect.
-
-    Raises:
-        InvalidArgumentError: The URL is invalid or names an unsupported database.
-    """
-
-    def __init__(self, url: str, options: DatabaseOptions) -> None:
-        self._engine = make_engine(parse_url(url), options, connections=1, reads=False, takes_long=True)
-        self._patience = options.timeout
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._engine.dispose()
-
-    def check(self) -> None:
-        """Raises unless the database can be used.
-
-        Raises:
-            FailedPreconditionError: The schema is older or newer than this program's.
-            UnavailableError: The database cannot be used.
-        """
-        in_transaction(self._engine, migrations.check_schema, patience=self._patience, reads=True)
-
-    def now(self) -> int:
-        """Returns the time by the database's clock, in microseconds."""
-        return in_transaction(self._engine, database_now, patience=self._patience, reads=True)
+class ApiTokens(OperatorDatabase):
+    """The API tokens in a database."""
 
     def create(self, name: str, roles: Collection[str], token_hash: bytes, lifetime: int | None) -> ApiToken:
         """Stores a new token. Deletes tokens that ended long ago.
@@ -115,7 +84,6 @@ class ApiTokens:
             InvalidArgumentError: The name or a role is invalid. Reason: BAD_TOKEN.
             ConflictError: Another active token has the name. Reason: TOKEN_EXISTS.
             ResourceExhaustedError: There are too many active tokens. Reason: TOO_MANY_TOKENS.
-            UnavailableError: The database cannot be used.
         """
         _check(name, roles)
         roles = sorted(set(roles))
@@ -124,11 +92,11 @@ class ApiTokens:
             "spincycle token create", f"token {name}: {ends}, roles: {', '.join(roles) or 'none'}"
         )
         add = partial(_add, name=name, roles=roles, token_hash=token_hash, lifetime=lifetime, event=event)
-        return in_transaction(self._engine, add, patience=self._patience)
+        return self._write(add)
 
     def all(self) -> Sequence[ApiToken]:
         """Returns all tokens, also those that ended in the last 400 days, oldest first."""
-        return in_transaction(self._engine, _all, patience=self._patience, reads=True)
+        return self._read(_all)
 
     def find(self, name_or_id: str) -> ApiToken:
         """Returns the token with a number, or the active or expired token with a name.
@@ -136,15 +104,12 @@ class ApiTokens:
         Raises:
             NotFoundError: There is none. Reason: TOKEN_NOT_FOUND.
         """
-        return in_transaction(
-            self._engine, partial(_find, name_or_id=name_or_id), patience=self._patience, reads=True
-        )
+        return self._read(partial(_find, name_or_id=name_or_id))
 
     def revoke(self, token_id: int) -> None:
         """Revokes a token, unless it is revoked already."""
         event = command_event("spincycle token revoke")
-        revoke = partial(_revoke, token_id=token_id, event=event)
-        in_transaction(self._engine, revoke, patience=self._patience)
+        self._write(partial(_revoke, token_id=token_id, event=event))
 
 
 def _check(name: str, roles: Collection[str]) -> None:

@@ -15,12 +15,10 @@ from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import FINAL_STATES, State
-from spincycle_server.database.clock import database_now
-from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
-from spincycle_server.database.retrying import in_transaction
+from spincycle_server.database.engine import DatabaseOptions
 from spincycle_server.maintenance.audit import AuditTable
 from spincycle_server.maintenance.batches import delete_in_batches
-from spincycle_server.store import migrations
+from spincycle_server.maintenance.operator_database import OperatorDatabase
 from spincycle_server.store.schema import (
     idempotency_keys,
     job_log,
@@ -44,7 +42,7 @@ class _Batch(NamedTuple):
     log_entries: int
 
 
-class Retention:
+class Retention(OperatorDatabase):
     """Deletes old requests from a database.
 
     Args:
@@ -59,26 +57,12 @@ class Retention:
     """
 
     def __init__(self, url: str, options: DatabaseOptions) -> None:
-        self._engine = make_engine(parse_url(url), options, connections=1, reads=False, takes_long=True)
-        self._patience = options.timeout
+        super().__init__(url, options)
         self.audit = AuditTable(self._engine, patience=self._patience)
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._engine.dispose()
-
-    def check(self) -> None:
-        """Raises unless the database can be used.
-
-        Raises:
-            FailedPreconditionError: The schema is older or newer than this program's.
-            UnavailableError: The database cannot be used.
-        """
-        in_transaction(self._engine, migrations.check_schema, patience=self._patience, reads=True)
 
     def cutoff(self, age: int) -> int:
         """Returns the time `age` microseconds ago, by the database's clock."""
-        return in_transaction(self._engine, database_now, patience=self._patience, reads=True) - age
+        return self.now() - age
 
     def count(self, before: int) -> dict[State, int]:
         """Returns how many requests ended before a time, by final state.
@@ -86,8 +70,7 @@ class Retention:
         Args:
             before: The time in microseconds since the Unix epoch.
         """
-        count = partial(_count, before=before)
-        return in_transaction(self._engine, count, patience=self._patience, reads=True)
+        return self._read(partial(_count, before=before))
 
     def prune(
         self, before: int, progress: Callable[[int, int], None], is_interrupted: Callable[[], bool]
