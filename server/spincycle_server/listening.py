@@ -70,7 +70,7 @@ class Address:
     @property
     def reachable_here(self) -> Address:
         """The address at which this machine reaches a server that listens on the address."""
-        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
+        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104 (it listens nowhere)
 
     def for_grpc(self) -> Address:
         """Returns the default gRPC address of a server with this HTTP address.

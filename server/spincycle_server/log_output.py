@@ -114,7 +114,7 @@ class _RawOutput(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, data: object) -> int:
-        given = bytes(data)  # type: ignore[call-overload]
+        given = bytes(data)  # type: ignore[call-overload]  # any buffer
         self._output.write_text(given)
         return len(given)
 
@@ -140,6 +140,7 @@ def open_missing_descriptors() -> None:
                 os.dup2(opened, descriptor)
                 os.close(opened)
             os.set_inheritable(descriptor, True)
+    # SIM115: they stay open until the process ends.
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115

@@ -74,4 +74,5 @@ def advertised(address: Address, override: str = "") -> str:
     """Returns the host under which others reach this server: the override, the address or the host name."""
     if override:
         return override
-    return socket.gethostname() if address.host in ("0.0.0.0", "::", "") else address.host  # noqa: S104
+    everywhere = ("0.0.0.0", "::", "")  # noqa: S104 (it listens nowhere)
+    return socket.gethostname() if address.host in everywhere else address.host

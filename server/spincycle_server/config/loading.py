@@ -37,7 +37,7 @@ def _flatten(document: Mapping[str, object], prefix: str = "") -> Iterator[tuple
 
 def _read_file(path: Path) -> dict[str, str]:
     try:
-        # BaseLoader keeps scalars as text. Each option parses its own.
+        # S506: BaseLoader makes nothing but text, lists and maps. Each option parses its text.
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", reason="BAD_CONFIG") from error

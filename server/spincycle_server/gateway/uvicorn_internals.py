@@ -273,7 +273,7 @@ class UvicornConnection(HttpToolsProtocol):
         super().on_headers_complete()
         self.app = servers_app
         if self._certificate is not None:
-            self.scope["spincycle.certificate"] = self._certificate  # type: ignore[typeddict-unknown-key]
+            self.scope["spincycle.certificate"] = self._certificate  # type: ignore[typeddict-unknown-key]  # ours
         if target == b"*":
             self.scope["raw_path"] = target
         if method:

@@ -32,6 +32,18 @@ class VisibleTypes:
 ALL_TYPES = VisibleTypes()
 
 
+def denial_message(caller: Caller, action: str, roles: Collection[str]) -> str:
+    """Returns the message for a caller who may not do something.
+
+    Args:
+        caller: The caller.
+        action: What the caller may not do, after "may not".
+        roles: The roles that would be allowed.
+    """
+    allowed = ", ".join(sorted(roles)) or "(none: set auth.admin_roles)"
+    return f"caller {caller.name or '(unknown)'} may not {action}: needs one of the roles: {allowed}"
+
+
 class AccessLists:
     """Decides what callers may do with requests of a type.
 
@@ -79,8 +91,9 @@ class AccessLists:
             return
         action = "see the job log of" if operation == LOG else operation
         raise PermissionDeniedError(
-            f"caller {caller.name or '(unknown)'} may not {action} requests of type {request_type}: "
-            f"needs one of the roles: {self._roles(operation, request_type)}",
+            denial_message(
+                caller, f"{action} requests of type {request_type}", self._roles(operation, request_type)
+            ),
             reason="ACCESS_DENIED",
             request_id=request_id,
         )
@@ -94,7 +107,7 @@ class AccessLists:
             return VisibleTypes(only=allowed)
         return VisibleTypes(hidden=frozenset(self._lists) - allowed)
 
-    def _roles(self, operation: str, request_type: str) -> str:
-        """Returns the roles that may do an operation, as text."""
+    def _roles(self, operation: str, request_type: str) -> frozenset[str]:
+        """Returns the roles that may do an operation."""
         listed = {entry.role for entry in self._lists.get(request_type, ()) if entry.allows(operation)}
-        return ", ".join(sorted(listed | self._admin_roles)) or "(none: set auth.admin_roles)"
+        return self._admin_roles | listed

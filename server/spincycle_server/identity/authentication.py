@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import replace
 
 from spincycle_grpc.errors import UnauthenticatedError
+from spincycle_server.identity.access import denial_message
 from spincycle_server.identity.certificate_trust import CertificateTrust
 from spincycle_server.identity.cluster import KEY_HEADER, Cluster
 from spincycle_server.identity.credentials import AUTHORIZATION, Credentials
@@ -110,12 +111,8 @@ class Authentication:
 
     def _check_admin(self, user: Identity) -> None:
         if self._admin_roles.isdisjoint(user.caller.roles):
-            roles = ", ".join(sorted(self._admin_roles)) or "(none: set auth.admin_roles)"
-            raise CallerDeniedError(
-                user,
-                f"caller {user.caller.name or '(unknown)'} may not do this: needs one of the roles: {roles}",
-                reason="ACCESS_DENIED",
-            )
+            message = denial_message(user.caller, "do this", self._admin_roles)
+            raise CallerDeniedError(user, message, reason="ACCESS_DENIED")
 
     async def _server(self, credentials: Credentials) -> Identity:
         if self._cluster.admits(credentials):

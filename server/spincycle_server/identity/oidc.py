@@ -37,6 +37,7 @@ _MALFORMED = (JoseError, ValueError, TypeError, KeyError, AttributeError, Recurs
 """What parsing a malformed token raises."""
 
 _FOREVER = 2.0**40
+"""A time that never comes, in seconds since the Unix epoch. A claim can be a larger integer than a float."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

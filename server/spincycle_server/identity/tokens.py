@@ -60,11 +60,11 @@ class StoredToken(Protocol):
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...  # noqa: D102 (the attributes are described above)
     @property
-    def roles(self) -> frozenset[str]: ...  # noqa: D102
+    def roles(self) -> frozenset[str]: ...  # noqa: D102 (as above)
     @property
-    def expires_at(self) -> int | None: ...  # noqa: D102
+    def expires_at(self) -> int | None: ...  # noqa: D102 (as above)
 
 
 class StoredTokens(Protocol):
@@ -77,11 +77,11 @@ class StoredTokens(Protocol):
     """
 
     @property
-    def version(self) -> Hashable: ...  # noqa: D102
+    def version(self) -> Hashable: ...  # noqa: D102 (the attributes are described above)
     @property
-    def now(self) -> int: ...  # noqa: D102
+    def now(self) -> int: ...  # noqa: D102 (as above)
     @property
-    def tokens(self) -> Mapping[bytes, StoredToken] | None: ...  # noqa: D102
+    def tokens(self) -> Mapping[bytes, StoredToken] | None: ...  # noqa: D102 (as above)
 
 
 class TokenMethod:

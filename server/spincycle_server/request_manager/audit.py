@@ -19,6 +19,7 @@ import structlog
 from spincycle_grpc.errors import FailedPreconditionError, PermissionDeniedError, SpinCycleError
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
+from spincycle_server.identity.access import denial_message
 from spincycle_server.request_manager.audit_denials import Denials
 
 if TYPE_CHECKING:
@@ -145,11 +146,9 @@ class AuditLog:
                 reason="AUDIT_OFF",
             )
         if not wanted.request_id and not self.is_admin(caller):
-            allowed = ", ".join(sorted(self._admin_roles)) or "none: set auth.admin_roles"
+            action = "see the events of all requests (set request_id to see those of one)"
             raise PermissionDeniedError(
-                f"caller {caller.name or '(unknown)'} may see only the events of one request: "
-                f"set request_id, or use an admin role ({allowed})",
-                reason="ACCESS_DENIED",
+                denial_message(caller, action, self._admin_roles), reason="ACCESS_DENIED"
             )
 
     async def list(self, caller: Caller, wanted: AuditFilter) -> ListAuditEventsResponse:
