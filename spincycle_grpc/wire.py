@@ -89,8 +89,19 @@ def decode_into(message: Message, data: bytes, field: str = "") -> None:
     Raises:
         InvalidArgumentError: As in `decode`.
     """
+    failure: InvalidArgumentError | None = None
     with _PausedCollector():
-        _decode_into(message, data, field)
+        try:
+            _decode_into(message, data, field)
+        except InvalidArgumentError as error:
+            # The traceback would keep the parsed values, which may be many.
+            failure = error.with_traceback(None)
+            failure.__context__ = None
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
 
 
 def _decode_into(message: Message, data: bytes, field: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -75,3 +77,21 @@ async def test_turns_are_short_only_while_a_large_message_is_processed() -> None
             await run_large(int)
             assert sys.getswitchinterval() == SHORT_TURN
     assert sys.getswitchinterval() == usual
+
+
+class Message:
+    """Stands for a large message."""
+
+
+async def test_an_error_does_not_keep_the_message_until_the_collector_runs() -> None:
+    message = Message()
+    is_alive = weakref.ref(message)
+    gc.disable()
+    try:
+        with pytest.raises(TypeError):
+            await run_large(int, message)  # type: ignore[arg-type]
+        await run_large(int)
+        del message
+        assert is_alive() is None
+    finally:
+        gc.enable()

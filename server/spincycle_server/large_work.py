@@ -89,6 +89,7 @@ class _LargeThread:
             return await asyncio.wrap_future(work)
         finally:
             self._unfinished -= 1
+            del work  # An error holds this frame, and would hold itself and the message through the future.
 
 
 def _in_short_turns(function: Callable[[], _Result]) -> _Result:

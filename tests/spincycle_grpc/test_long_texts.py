@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import traceback
 from typing import Any
 
 import pytest
@@ -88,3 +90,28 @@ def test_errors_show_only_the_beginning_of_a_long_name() -> None:
 def test_very_many_names_come_back_sorted() -> None:
     names = [f"{number * 7919 % 50_021:x}" for number in range(50_021)]
     assert list(from_struct(to_struct(dict.fromkeys(names, 1)))) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"args":{"a":[[1],[2],',
+        b'{"args":{"a":[[1]],"b":1e300},"type":1}',
+        b'{"args":{"a":[[1],9007199254740993]}}',
+    ],
+)
+def test_an_error_does_not_keep_the_parsed_values(text: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for padding in (b"", PADDING):
+            try:
+                wire.decode(padding + text, CreateRequest)
+            except InvalidArgumentError as error:
+                frames = list(traceback.walk_tb(error.__traceback__))
+                assert not any("value" in frame.f_locals for frame, _ in frames)
+                assert error.__context__ is None  # noqa: PT017
+                del frames
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
