@@ -185,6 +185,47 @@ async def test_a_request_that_cannot_be_parsed_passes_the_gate_and_authenticatio
     assert reason == "TOO_MANY_CALLS" or [event["reason"] for event in logs] == [reason]
 
 
+async def test_a_caller_is_refused_before_the_message_of_the_call_is_received() -> None:
+    may_send = asyncio.Event()
+
+    async def messages() -> AsyncIterator[bytes]:
+        await may_send.wait()
+        yield b""
+
+    async with (
+        serving(REQUEST_MANAGER, Manager(), authentication=Authentication([Nobody()])) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        method: Any = channel.stream_unary(f"/{REQUEST_MANAGER.full_name}/Create")
+        error = await rpc_error(method(messages(), timeout=ANSWER))
+    assert error_from_rpc(error, address).reason == "NO_TOKEN"
+
+
+async def test_a_call_without_a_message_is_invalid() -> None:
+    async def messages() -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    async with (
+        serving(REQUEST_MANAGER, Manager()) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        method: Any = channel.stream_unary(f"/{REQUEST_MANAGER.full_name}/Create")
+        error = await rpc_error(method(messages(), timeout=ANSWER))
+    assert error_from_rpc(error, address).reason == "BAD_MESSAGE"
+
+
+async def test_a_compressed_message_is_refused_because_it_could_grow_to_any_size() -> None:
+    async with (
+        serving(REQUEST_MANAGER, Manager()) as (_, address),
+        grpc.aio.insecure_channel(address, compression=grpc.Compression.Gzip) as channel,
+    ):
+        stub: Any = RequestManagerStub(channel)
+        error = await rpc_error(stub.Create(CreateRequest(type="a" * 10_000), timeout=ANSWER))
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "gzip" in (error.details() or "")
+
+
 async def test_a_stream_ends_at_a_request_that_cannot_be_parsed() -> None:
     async def bodies() -> AsyncIterator[bytes]:
         yield b""

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
-from spincycle_grpc.errors import SpinCycleError, UnavailableError
+from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError, UnavailableError
 from spincycle_server.identity import Credentials
 from spincycle_server.rpc.accepting import Acceptors
 from spincycle_server.rpc.certificates import certificate_of
@@ -28,6 +28,8 @@ MAX_PENDING = 2000
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Only uncompressed messages: 60 KB of gzip become 64 MB, before anybody knows who calls.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.server.max_pending_requests", MAX_PENDING),
     ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
     ("grpc.so_reuseport", 0),
@@ -135,11 +137,13 @@ class GrpcServer:
 
 
 def _handler(method: Method, limits: InputLimits) -> grpc.RpcMethodHandler[Any, Any]:
-    # Without a deserializer, gRPC hands over bytes. They are parsed once the caller is identified.
+    # Without a deserializer, gRPC hands over bytes. They are parsed once the caller is identified. A unary
+    # method has the handler of a stream, because gRPC would receive the whole message before it calls a unary
+    # handler: strangers could fill the memory. For clients there is no difference.
     options: dict[str, Callable[..., Any]] = {"response_serializer": _serialize}
     if method.is_stream:
         return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
-    return grpc.unary_unary_rpc_method_handler(_unary(method, limits), **options)
+    return grpc.stream_unary_rpc_method_handler(_unary(method, limits), **options)
 
 
 def _serialize(message: Any) -> bytes:
@@ -164,8 +168,13 @@ def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
 
 
 def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
-    async def behavior(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def behavior(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         async def read() -> Message:
+            if not method.request_type.DESCRIPTOR.fields:
+                return method.request_type()  # Everybody may call Version, with a message of any size.
+            data = await context.read()
+            if not isinstance(data, bytes):
+                raise InvalidArgumentError("the call has no request: send one", reason="BAD_MESSAGE")
             return await read_request(method, data, limits)
 
         try:
