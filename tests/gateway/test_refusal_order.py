@@ -109,6 +109,12 @@ def test_the_first_reason_in_the_order_is_the_answer(manager: Manager, head: byt
     assert status_of(manager, head) == status
 
 
+def test_credentials_in_a_trailer_do_not_count(manager: Manager) -> None:
+    head = request("POST", PATH, JSON, "Transfer-Encoding: chunked")
+    trailer = f"{TOKEN}\r\n\r\n".encode()
+    assert status_of(manager, head + b"2\r\n{}\r\n0\r\n" + trailer) == 401
+
+
 def test_a_full_server_refuses_strangers_with_429(manager: Manager) -> None:
     with manager.full():
         for headers in ((PLAIN,), (JSON, TOKEN)):

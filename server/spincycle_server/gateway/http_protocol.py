@@ -116,6 +116,14 @@ class HttpProtocol(UvicornConnection):
         self._head_size = -1
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Is called by the parser with a header, or with a trailer after a chunked body, which is ignored.
+
+        The app has already begun then, and a proxy that checks headers may not have checked trailers.
+        """
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Is called by the parser at the end of a head. Starts the app, or decides to refuse the request."""
         self._in_head = False
