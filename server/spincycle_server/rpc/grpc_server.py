@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError, UnavailableError
@@ -16,6 +16,7 @@ from spincycle_server.identity import Credentials
 from spincycle_server.rpc.accepting import Acceptors
 from spincycle_server.rpc.certificates import certificate_of
 from spincycle_server.rpc.context import CallContext
+from spincycle_server.rpc.health import Health
 from spincycle_server.rpc.input_limits import InputLimits
 from spincycle_server.rpc.methods import Method, MethodTable
 from spincycle_server.rpc.reflection import Reflection
@@ -91,8 +92,8 @@ class GrpcServer:
             self._server.add_registered_method_handlers(service, handlers)
             by_full_name |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
         self._acceptors = Acceptors(self._server, by_full_name)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health = Health()
+        self._health.add_to(self._server)
         self._names = [table.service.full_name for table in tables]
         if with_reflection:
             Reflection([*self._names, health.SERVICE_NAME]).add_to(self._server)

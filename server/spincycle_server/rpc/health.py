@@ -1,0 +1,99 @@
+"""The health service, with limits: everybody may call it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2
+
+from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError, SpinCycleError
+from spincycle_server.rpc.status import status_of
+
+MAX_WATCHES = 1000
+"""The maximum number of open streams of Watch."""
+
+MAX_REQUEST_BYTES = 8192
+"""The maximum size of one request."""
+
+REQUEST_TIMEOUT = 5.0
+"""Seconds within which a request must arrive. gRPC keeps up to 64 MiB of it in memory until then."""
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Health:
+    """Answers whether the server and its services serve."""
+
+    def __init__(self) -> None:
+        self._servicer = health.aio.HealthServicer()
+        self._watches = 0
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Adds the service to a server."""
+        # The handlers of streams read the request themselves, so they can limit the time.
+        handlers: dict[str, Any] = {
+            "Check": grpc.stream_unary_rpc_method_handler(
+                _behavior(self._servicer.Check), response_serializer=_serialize
+            ),
+            "Watch": grpc.stream_stream_rpc_method_handler(
+                _behavior(self._watch), response_serializer=_serialize
+            ),
+        }
+        server.add_registered_method_handlers(health.SERVICE_NAME, handlers)
+
+    async def set(self, service: str, status: Any) -> None:
+        """Sets what the service answers about a service; "" for the server as a whole."""
+        await self._servicer.set(service, status)
+
+    async def enter_graceful_shutdown(self) -> None:
+        """Answers NOT_SERVING from now on."""
+        await self._servicer.enter_graceful_shutdown()
+
+    async def _watch(self, request: health_pb2.HealthCheckRequest, context: _Context) -> None:
+        if self._watches >= MAX_WATCHES:
+            raise ResourceExhaustedError(
+                f"the limit of {MAX_WATCHES} streams of Watch is reached: call Check",
+                reason="TOO_MANY_HEALTH_STREAMS",
+            )
+        self._watches += 1
+        try:
+            await self._servicer.Watch(request, context)
+        finally:
+            self._watches -= 1
+
+
+def _behavior(
+    call: Callable[[health_pb2.HealthCheckRequest, _Context], Awaitable[Any]],
+) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[Any]]:
+    async def behavior(_: AsyncIterator[bytes], context: _Context) -> Any:
+        try:
+            return await call(await _request(context), context)
+        except SpinCycleError as error:
+            await context.abort_with_status(status_of(error))
+
+    return behavior
+
+
+async def _request(context: _Context) -> health_pb2.HealthCheckRequest:
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT):
+            data = await context.read()
+        if isinstance(data, bytes) and len(data) <= MAX_REQUEST_BYTES:
+            return health_pb2.HealthCheckRequest.FromString(data)
+    except (DecodeError, TimeoutError):
+        pass
+    raise InvalidArgumentError(
+        f"the request is not a valid HealthCheckRequest of at most {MAX_REQUEST_BYTES} bytes, sent within "
+        f"{REQUEST_TIMEOUT:g} s",
+        reason="BAD_MESSAGE",
+    )
+
+
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
