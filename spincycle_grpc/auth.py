@@ -35,6 +35,7 @@ class PeerCertificate:
         der: The certificate itself.
         not_after: When the certificate expires, with a time zone; None if that is unknown.
         issuers: The certificates of intermediate CAs that the caller sent with it, at most ten.
+        emails: The e-mail addresses among `names`.
     """
 
     common_name: str
@@ -42,6 +43,7 @@ class PeerCertificate:
     der: bytes = field(default=b"", repr=False)
     not_after: datetime | None = None
     issuers: tuple[bytes, ...] = field(default=(), repr=False)
+    emails: frozenset[str] = frozenset()
 
 
 class Authenticator(Protocol):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from spincycle_grpc import Caller, UnauthenticatedError
 from spincycle_grpc.auth import PeerCertificate
@@ -55,6 +58,21 @@ async def test_a_certificate_that_identifies_a_server_is_no_user() -> None:
     method = CertificateMethod(roles={"runner": ["admin"]}, servers=["runner.example.com"])
     certificate = issued("runner.example.com", common_name="runner")
     assert await method.identify(Credentials(certificate=certificate)) is None
+
+
+@pytest.mark.parametrize("kind", [x509.RFC822Name, x509.UniformResourceIdentifier])
+async def test_an_email_address_or_a_text_that_is_not_a_uri_does_not_identify_a_server(
+    kind: Callable[[str], x509.GeneralName],
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "eve")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, PAST, PAST + datetime.timedelta(36500))
+    builder = builder.add_extension(x509.SubjectAlternativeName([kind("runner")]), critical=False)
+    credentials = Credentials(certificate=read(builder.sign(key, hashes.SHA256())))
+    assert not Cluster(certificates=["runner"]).admits(credentials)
+    identity = await CertificateMethod(servers=["runner"]).identify(credentials)
+    assert identity is not None
+    assert identity.caller == Caller("eve")
 
 
 async def test_a_certificate_without_a_name_of_the_configured_kind_is_refused() -> None:

@@ -6,7 +6,7 @@ A connection has one certificate and many calls, so the results are cached.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 import structlog
@@ -79,7 +79,16 @@ def read_certificate(
         der=certificate.public_bytes(Encoding.DER),
         not_after=certificate.not_valid_after_utc,
         issuers=tuple(issuer.public_bytes(Encoding.DER) for issuer in issuers),
+        emails=frozenset(_emails(certificate)),
     )
+
+
+def identifies_server(certificate: PeerCertificate, servers: Collection[str]) -> bool:
+    """Whether a name of a certificate is the name of a server.
+
+    An e-mail address is the name of a person, whatever its text is.
+    """
+    return any(name in servers for name in certificate.names - certificate.emails)
 
 
 @lru_cache(MAX_CERTIFICATES)
@@ -115,9 +124,15 @@ def _all_alternative_names(certificate: x509.Certificate) -> list[str]:
     return [
         *names.get_values_for_type(x509.DNSName),
         *names.get_values_for_type(x509.RFC822Name),
-        *names.get_values_for_type(x509.UniformResourceIdentifier),
+        # Without a scheme it is not a URI, but could be the name of a server.
+        *(uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if ":" in uri),
         *(str(address) for address in names.get_values_for_type(x509.IPAddress)),
     ]
+
+
+def _emails(certificate: x509.Certificate) -> list[str]:
+    names = _alternative_names(certificate)
+    return [] if names is None else names.get_values_for_type(x509.RFC822Name)
 
 
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:

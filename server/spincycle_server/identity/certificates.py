@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from spincycle_grpc.auth import Caller, PeerCertificate
 from spincycle_grpc.errors import UnauthenticatedError
-from spincycle_server.identity.certificate_names import has_expired, name_in
+from spincycle_server.identity.certificate_names import has_expired, identifies_server, name_in
 from spincycle_server.identity.credentials import Credentials
 from spincycle_server.identity.identity import Identity
 
@@ -52,7 +52,7 @@ class CertificateMethod:
                 configured kind (CERTIFICATE_WITHOUT_NAME).
         """
         certificate = credentials.certificate
-        if certificate is None or not self._servers.isdisjoint(certificate.names):
+        if certificate is None or identifies_server(certificate, self._servers):
             return None
         if has_expired(certificate):
             raise UnauthenticatedError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Collection, Sequence
 
-from spincycle_server.identity.certificate_names import has_expired
+from spincycle_server.identity.certificate_names import has_expired, identifies_server
 from spincycle_server.identity.credentials import Credentials
 
 KEY_HEADER = "spincycle-cluster-key"
@@ -58,7 +58,7 @@ class Cluster:
         certificate = credentials.certificate
         return (
             certificate is not None
-            and not self._certificates.isdisjoint(certificate.names)
+            and identifies_server(certificate, self._certificates)
             and not has_expired(certificate)
         )
 
