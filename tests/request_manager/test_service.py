@@ -398,7 +398,7 @@ async def test_large_args_are_converted_and_stored_off_the_event_loop(
 
     monkeypatch.setattr(service_module, "received_args", noting("convert", received_args))
     monkeypatch.setattr(store_module, "creation_of", noting("store", creation_of))
-    builder = manager.service._build_pool._builder
+    builder = manager.service._build_pool._used.builder
     monkeypatch.setattr(builder, "build", noting("build", builder.build))
     await manager.create(host=["x"] * count)
     are_here = {name: thread == threading.get_ident() for name, thread in threads.items()}

@@ -85,5 +85,13 @@ def users_are_authenticated(config: Config) -> bool:
 
 def permissions_of(config: Config, specs: Specs, authentication: Authentication) -> Permissions:
     """Returns what callers may do, by the access lists of the specs and by the plugin."""
-    lists = AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)
-    return Permissions(lists, authentication.second_check, reads_follow_lists=config.auth_read == "acl")
+    return Permissions(
+        access_lists_of(config, specs),
+        authentication.second_check,
+        reads_follow_lists=config.auth_read == "acl",
+    )
+
+
+def access_lists_of(config: Config, specs: Specs) -> AccessLists:
+    """Returns the access lists of specs."""
+    return AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.database import database_options
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, ServersAddress
-from spincycle_server.app.identity import authentication_of, permissions_of
+from spincycle_server.app.identity import access_lists_of, authentication_of, permissions_of
+from spincycle_server.app.reloads import Reloads
 from spincycle_server.config import Config
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
+from spincycle_server.identity.permissions import Permissions
 from spincycle_server.job_factories import find_factory, knows_job_type
 from spincycle_server.listening import Address
 from spincycle_server.request_ids import RequestIdGenerator
@@ -61,6 +65,7 @@ async def request_manager(
     config: Config,
     cluster: Cluster,
     certificates: Certificates,
+    reloads: Reloads,
     servers_addresses: Sequence[ServersAddress] = (),
 ) -> AsyncIterator[RunningRequestManager]:
     """Runs a Request Manager.
@@ -69,6 +74,7 @@ async def request_manager(
         config: The configuration.
         cluster: Recognizes the other servers of the installation.
         certificates: The certificates of this process.
+        reloads: Loads the specs again on SIGHUP.
         servers_addresses: The addresses for other servers alone.
 
     Raises:
@@ -100,13 +106,16 @@ async def request_manager(
         audit = AuditLog(store, is_on=authentication.is_on, admin_roles=config.auth_admin_roles)
         stack.push_async_callback(audit.close)
         run_in_background(stack, "audit", audit.run())
+        build_pool = BuildPool(specs, factory, create_timeout=config.jobs_create_timeout)
+        permissions = permissions_of(config, specs, authentication)
+        reloads.add("specs", partial(_reload_specs, config, factory, build_pool, permissions))
         users = RequestManagerService(
             store=store,
-            build_pool=BuildPool(specs, factory, create_timeout=config.jobs_create_timeout),
+            build_pool=build_pool,
             dispatcher=dispatcher,
             stopper=stopper,
             runners=runners,
-            permissions=permissions_of(config, specs, authentication),
+            permissions=permissions,
             request_ids=RequestIdGenerator(),
             audit=audit,
         )
@@ -124,6 +133,21 @@ async def request_manager(
         # Started last, so it stops first: it must not set a server that shuts down to SERVING.
         run_in_background(stack, "database", _watch_database(store, endpoints, config.database_timeout))
         yield RunningRequestManager(own_address, authentication, audit)
+
+
+async def _reload_specs(
+    config: Config, factory: JobFactory, build_pool: BuildPool, permissions: Permissions
+) -> None:
+    """Uses the specs as their files are now.
+
+    Raises:
+        SpecsError: The specs have errors. The earlier ones stay in use.
+    """
+    specs = await asyncio.to_thread(load_specs, Path(config.specs_dir), knows_job_type(factory))
+    prepared = await asyncio.to_thread(build_pool.prepare, specs)
+    permissions.use(access_lists_of(config, specs))
+    build_pool.use(prepared)
+    logger.info("specs reloaded")
 
 
 def _endpoints(

@@ -20,7 +20,8 @@ from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.cluster import combined_cluster, job_runner_cluster, request_manager_cluster
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServersAddress
 from spincycle_server.app.identity import authentication_of
-from spincycle_server.config import Config, forget_environment
+from spincycle_server.app.reloads import Reloads
+from spincycle_server.config import Config, LoadedConfig, forget_environment
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
 
@@ -29,23 +30,24 @@ logger = structlog.get_logger(__name__)
 JOB_RUNNER_ADDRESS = Address("127.0.0.1", 32307)
 
 
-def run(serve: Callable[[Config], Coroutine[Any, Any, None]], config: Config) -> None:
+def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: LoadedConfig) -> None:
     """Runs servers until SIGTERM or SIGINT.
 
     It removes the servers' variables from the environment, so that jobs do not inherit them.
 
     Args:
         serve: One of the coroutine functions below.
-        config: The configuration.
+        loaded: The configuration, with its sources.
 
     Raises:
         SpinCycleError: A server cannot start.
     """
+    config = loaded.config
     forget_environment()
     configure_logs(config.log_level, config.log_format)
     logger.info("configuration", **config.shown())
     _collect_garbage_less_often()
-    uvloop.run(serve(config))
+    uvloop.run(serve(loaded))
     _exit_despite_hanging_threads()
 
 
@@ -73,30 +75,32 @@ def _exit_despite_hanging_threads() -> None:
         os._exit(0)
 
 
-async def serve_request_manager(config: Config) -> None:
+async def serve_request_manager(loaded: LoadedConfig) -> None:
     """Runs a Request Manager until SIGTERM or SIGINT."""
     from spincycle_server.app.request_manager import REQUEST_MANAGER_ADDRESS, request_manager
 
+    config, reloads = loaded.config, Reloads(loaded)
     address = config.server_addr or REQUEST_MANAGER_ADDRESS
     cluster = request_manager_cluster(config, _listened(config, address))
     with _stop_signal() as stopped:
         async with (
-            _certificates(config, stopped) as certificates,
-            request_manager(config, cluster, certificates, _for_servers(config)),
+            _certificates(config, stopped, reloads) as certificates,
+            request_manager(config, cluster, certificates, reloads, _for_servers(config)),
         ):
             await stopped.wait()
 
 
-async def serve_job_runner(config: Config) -> None:
+async def serve_job_runner(loaded: LoadedConfig) -> None:
     """Runs a Job Runner until SIGTERM or SIGINT."""
     from spincycle_server.app.job_runner import job_runner
 
+    config, reloads = loaded.config, Reloads(loaded)
     address = config.server_addr or JOB_RUNNER_ADDRESS
     cluster = job_runner_cluster(config, _listened(config, address))
     request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
         async with contextlib.AsyncExitStack() as stack:
-            certificates = await stack.enter_async_context(_certificates(config, stopped))
+            certificates = await stack.enter_async_context(_certificates(config, stopped, reloads))
             authentication = await authentication_of(config, cluster, stack, trust=certificates.trust)
             await stack.enter_async_context(
                 job_runner(
@@ -113,7 +117,7 @@ async def serve_job_runner(config: Config) -> None:
             await stopped.wait()
 
 
-async def serve_both(config: Config) -> None:
+async def serve_both(loaded: LoadedConfig) -> None:
     """Runs a Request Manager and a Job Runner until SIGTERM or SIGINT.
 
     The runner stops first, so that the Request Manager receives the job chains that it suspends. Without
@@ -122,14 +126,17 @@ async def serve_both(config: Config) -> None:
     from spincycle_server.app.job_runner import job_runner
     from spincycle_server.app.request_manager import request_manager
 
+    config, reloads = loaded.config, Reloads(loaded)
     cluster = combined_cluster(config)
     reports_inside = bool(config.server_tls) and not config.rm_client_tls
     chains_inside = bool(config.server_tls) and not config.jr_client_tls
     inside = [INSIDE_THE_PROCESS] if reports_inside else []
     with _stop_signal() as stopped:
         async with (
-            _certificates(config, stopped) as certificates,
-            request_manager(config, cluster, certificates, [*_for_servers(config), *inside]) as manager,
+            _certificates(config, stopped, reloads) as certificates,
+            request_manager(
+                config, cluster, certificates, reloads, [*_for_servers(config), *inside]
+            ) as manager,
             job_runner(
                 config,
                 config.job_runner_addr,
@@ -157,27 +164,33 @@ def _for_servers(config: Config) -> list[ServersAddress]:
 
 
 @contextlib.asynccontextmanager
-async def _certificates(config: Config, stopped: asyncio.Event) -> AsyncIterator[Certificates]:
+async def _certificates(
+    config: Config, stopped: asyncio.Event, reloads: Reloads
+) -> AsyncIterator[Certificates]:
     """Yields the certificates of this process. They are loaded again when files change, and on SIGHUP.
 
     Args:
         config: The options.
         stopped: Is set if SIGHUP means that the terminal of the process is gone.
+        reloads: Loads everything else again on SIGHUP.
     """
     certificates = Certificates(config)
-    had_terminal = _has_terminal()
+    # `nohup` ignores SIGHUP, so that the process outlives its terminal.
+    had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     def on_hangup() -> None:
         if had_terminal and not _has_terminal():
             logger.info("shutting down", signal=signal.SIGHUP.name)
             stopped.set()
             return
-        logger.info("reloading certificates", signal=signal.SIGHUP.name)
+        logger.info("reloading specs, certificates and log level", signal=signal.SIGHUP.name)
         certificates.reload()
+        reloads.ask()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
     async with contextlib.AsyncExitStack() as stack:
         run_in_background(stack, "certificates", certificates.watch())
+        run_in_background(stack, "reloads", reloads.run())
         yield certificates
 
 

@@ -6,7 +6,7 @@ import click
 
 from spincycle_server.app.running import run, serve_request_manager
 from spincycle_server.commands.options import overrides, server_options
-from spincycle_server.config import load_config
+from spincycle_server.config import load_with_sources
 
 
 @click.command("request-manager")
@@ -16,4 +16,4 @@ def request_manager_command(config: str | None, **options: str | None) -> None:
 
     CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
     """
-    run(serve_request_manager, load_config(config, overrides=overrides(options)))
+    run(serve_request_manager, load_with_sources(config, overrides=overrides(options)))

@@ -6,7 +6,7 @@ import click
 
 from spincycle_server.app.running import run, serve_both
 from spincycle_server.commands.options import overrides, server_options
-from spincycle_server.config import load_config
+from spincycle_server.config import load_with_sources
 
 
 @click.command("server")
@@ -16,4 +16,4 @@ def server_command(config: str | None, **options: str | None) -> None:
 
     CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
     """
-    run(serve_both, load_config(config, overrides=overrides(options)))
+    run(serve_both, load_with_sources(config, overrides=overrides(options)))

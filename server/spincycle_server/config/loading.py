@@ -73,6 +73,21 @@ class LoadedConfig:
     sources: Mapping[str, str]
     file: Path | None
 
+    def newest_log_level(self) -> str:
+        """Returns the level of the log, which the file may have changed since it was read.
+
+        A variable and the command line override the file, as at the start.
+
+        Raises:
+            ConfigError: The file cannot be read, or the level is invalid.
+        """
+        options: dict[str, Field[Any]] = {option.metadata["key"]: option for option in fields(Config)}
+        if self.file is None or self.sources.get("log.level", str(self.file)) != str(self.file):
+            return self.config.log_level
+        given = _from_file(self.file, options).get("log.level")
+        level = Config().log_level if given is None else _parsed(options["log.level"], *given)
+        return str(level)
+
 
 def load_config(
     file: str | None = None,

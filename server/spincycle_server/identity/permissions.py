@@ -42,6 +42,10 @@ class Permissions:
         self._second_check = second_check
         self._reads_follow_lists = reads_follow_lists
 
+    def use(self, lists: AccessLists) -> None:
+        """Uses other access lists from now on."""
+        self._lists = lists
+
     @property
     def need_args(self) -> bool:
         """Whether a decision depends on the args of a request."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,23 @@ MAX_HANGING = 64
 """The maximum number of abandoned threads, in addition to `THREADS`."""
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedSpecs:
+    """Specs with what is derived from them.
+
+    Attributes:
+        specs: The specs.
+        builder: Builds their job chains.
+        nonblocking: The requests that can be built on the event loop.
+        request_specs: The specs of all requests, as callers see them.
+    """
+
+    specs: Specs
+    builder: ChainBuilder
+    nonblocking: frozenset[str]
+    request_specs: Sequence[RequestSpec]
+
+
 class BuildPool:
     """Builds job chains in threads.
 
@@ -62,14 +80,30 @@ class BuildPool:
         create_timeout: float,
         longest_wait: float = LONGEST_WAIT,
     ) -> None:
-        self._specs = specs
-        self._builder = ChainBuilder(specs, job_factory)
+        self._job_factory = job_factory
         self._create_timeout = create_timeout
         self._longest_wait = longest_wait
         self._threads = CallThreads("build", THREADS, max_abandoned=MAX_HANGING, longest_wait=longest_wait)
         self._unfinished = 0
-        self._nonblocking = _nonblocking_requests(specs, job_factory)
-        self.request_specs: Sequence[RequestSpec] = request_specs(specs)
+        self._used = self.prepare(specs)
+
+    @property
+    def request_specs(self) -> Sequence[RequestSpec]:
+        """The specs of all requests."""
+        return self._used.request_specs
+
+    def prepare(self, specs: Specs) -> PreparedSpecs:
+        """Returns specs for `use`. It may take long, and may be called in a thread."""
+        return PreparedSpecs(
+            specs,
+            ChainBuilder(specs, self._job_factory),
+            _nonblocking_requests(specs, self._job_factory),
+            request_specs(specs),
+        )
+
+    def use(self, prepared: PreparedSpecs) -> None:
+        """Uses other specs for all further builds. Builds that have begun continue with the earlier ones."""
+        self._used = prepared
 
     async def build(
         self, request_type: str, given_args: Mapping[str, object], request_id: str, *, is_large: bool = False
@@ -93,13 +127,22 @@ class BuildPool:
                 f"the limit of {MAX_WAITING} requests that wait to be built is reached: try again later",
                 reason="TOO_MANY_BUILDS",
             )
-        if request_type in self._nonblocking and not is_large:
-            return self._builder.build(request_type, given_args, request_id)
+        used = self._used
+        if request_type in used.nonblocking and not is_large:
+            return used.builder.build(request_type, given_args, request_id)
         monitor = BuildMonitor(time.monotonic)
         self._unfinished += 1
         try:
             return await self._build_in_thread(
-                partial(self._build_here, request_type, given_args, request_id, monitor, is_large=is_large),
+                partial(
+                    _build_here,
+                    used.builder,
+                    request_type,
+                    given_args,
+                    request_id,
+                    monitor,
+                    is_large=is_large,
+                ),
                 monitor,
                 request_id,
             )
@@ -115,25 +158,13 @@ class BuildPool:
         finally:
             self._unfinished -= 1
 
-    def _build_here(
-        self,
-        request_type: str,
-        given_args: Mapping[str, object],
-        request_id: str,
-        monitor: BuildMonitor,
-        *,
-        is_large: bool,
-    ) -> BuiltRequest:
-        with short_turns() if is_large else contextlib.nullcontext():
-            return self._builder.build(request_type, given_args, request_id, monitor=monitor)
-
     def request_args(self, request_type: str, given_args: Mapping[str, object]) -> Sequence[RequestArg]:
         """Returns the args that a request would be recorded with, without building its job chain.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid.
         """
-        return request_args(request_sequence(self._specs, request_type), given_args)
+        return request_args(request_sequence(self._used.specs, request_type), given_args)
 
     async def _build_in_thread(
         self, build: Callable[[], BuiltRequest], monitor: BuildMonitor, request_id: str
@@ -176,6 +207,19 @@ class BuildPool:
             reason="JOB_CREATE_TIMEOUT",
             request_id=request_id,
         )
+
+
+def _build_here(
+    builder: ChainBuilder,
+    request_type: str,
+    given_args: Mapping[str, object],
+    request_id: str,
+    monitor: BuildMonitor,
+    *,
+    is_large: bool,
+) -> BuiltRequest:
+    with short_turns() if is_large else contextlib.nullcontext():
+        return builder.build(request_type, given_args, request_id, monitor=monitor)
 
 
 def _nonblocking_requests(specs: Specs, job_factory: JobFactory) -> frozenset[str]:
