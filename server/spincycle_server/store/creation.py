@@ -22,8 +22,11 @@ from spincycle_server.store.rows import arg_rows, microseconds_of
 from spincycle_server.store.schema import request_archives, request_args, requests
 from spincycle_server.store.write import Write
 
-MAX_JSON = 20 * 1024 * 1024
-"""The maximum size in bytes of a request's args as JSON. Escapes can make it six times as long."""
+MAX_JSON = 8 * 1024 * 1024
+"""The maximum size in bytes of a request's args as JSON. Escapes can make it six times as long.
+
+The args are stored twice. While the database writes them, creates of other callers wait.
+"""
 
 _INSERT_REQUEST = RowStatement(lambda _: insert(requests))
 
