@@ -270,6 +270,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: The server has too many streams of reflection. Try
     again after a pause.
     """
+    ERROR_REASON_TOO_MANY_HEALTH_STREAMS: _ErrorReason.ValueType  # 140
+    """RESOURCE_EXHAUSTED: The server has too many streams of Health.Watch. Call
+    Health.Check, or try again after a pause.
+    """
     ERROR_REASON_TOO_MANY_CHAINS: _ErrorReason.ValueType  # 67
     """RESOURCE_EXHAUSTED, INVALID_ARGUMENT: The Job Runner holds as many chains
     or jobs as it may. Use another runner; if the status is INVALID_ARGUMENT,
@@ -798,6 +802,10 @@ Report to another Request Manager.
 ERROR_REASON_TOO_MANY_REFLECTION_STREAMS: ErrorReason.ValueType  # 66
 """RESOURCE_EXHAUSTED: The server has too many streams of reflection. Try
 again after a pause.
+"""
+ERROR_REASON_TOO_MANY_HEALTH_STREAMS: ErrorReason.ValueType  # 140
+"""RESOURCE_EXHAUSTED: The server has too many streams of Health.Watch. Call
+Health.Check, or try again after a pause.
 """
 ERROR_REASON_TOO_MANY_CHAINS: ErrorReason.ValueType  # 67
 """RESOURCE_EXHAUSTED, INVALID_ARGUMENT: The Job Runner holds as many chains
