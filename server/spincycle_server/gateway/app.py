@@ -129,30 +129,38 @@ class GatewayApp:
         if route is None:
             raise not_allowed(routes)
         credentials = _credentials(scope)
-        metadata = credentials.metadata
+        context = CallContext(transport="http", credentials=credentials, is_throttled=True)
 
         async def read() -> Message:
-            request = route.method.request_type()
-            if route.body:
-                is_of_server = route.method.is_reserved
-                await self._bodies.read_into(
-                    request, route.body, metadata, receive, is_of_server=is_of_server
-                )
-            route.query.read(scope["query_string"], request)
-            for name, value in zip(route.variables, values, strict=True):
-                setattr(request, name, value)
-            for header, name in route.headers:
-                text = metadata.get(header)
-                if text is not None:
-                    setattr(request, name, text)
-            return request
+            return await self._read(route, values, scope, credentials.metadata, receive)
 
-        context = CallContext(transport="http", credentials=credentials, is_throttled=True)
         try:
             response = await self._call(route, read, context)
             return await run_sized(response.ByteSize(), response_answer, route, response)
         except PermissionDeniedError as error:
             return error_answer(error, self._error_format, route.denied_status)
+
+    async def _read(
+        self,
+        route: Route,
+        values: Sequence[str],
+        scope: Scope,
+        metadata: Mapping[str, str],
+        receive: Receive,
+    ) -> Message:
+        """Reads the request of a method from the body, the query, the path and the headers."""
+        request = route.method.request_type()
+        if route.body:
+            is_of_server = route.method.is_reserved
+            await self._bodies.read_into(request, route.body, metadata, receive, is_of_server=is_of_server)
+        route.query.read(scope["query_string"], request)
+        for name, value in zip(route.variables, values, strict=True):
+            setattr(request, name, value)
+        for header, name in route.headers:
+            text = metadata.get(header)
+            if text is not None:
+                setattr(request, name, text)
+        return request
 
     def _answer_without_route(self, path: bytes, scope: Scope) -> Answer:
         """Answers requests for the server as a whole and for documents."""

@@ -21,6 +21,7 @@ from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.store import CreatedBeforeError
 
 if TYPE_CHECKING:
+    from spincycle_server.graph import BuiltRequest
     from spincycle_server.identity.permissions import Permissions
     from spincycle_server.request_ids import RequestIdGenerator
     from spincycle_server.request_manager.audit import AuditLog
@@ -85,16 +86,8 @@ class RequestManagerService:
         request_id = self._request_ids.next()
         built = await self._build_pool.build(request.type, args, request_id, is_large=size > LARGE)
         created = await run_sized(
-            size,
-            Request,
-            id=request_id,
-            type=request.type,
-            state=state_pb2.STATE_PENDING,
-            user=context.caller.name,
-            args=built.args,
-            total_jobs=len(built.job_chain.jobs),
+            size, _pending_request, request_id, request.type, context.caller.name, built
         )
-        created.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
         runner = await self._dispatcher.pick_runner()
         try:
@@ -258,6 +251,19 @@ class RequestManagerService:
     ) -> messages.RequestManagerVersionResponse:
         """Returns the version of the API."""
         return messages.RequestManagerVersionResponse(version=API_VERSION)
+
+
+def _pending_request(request_id: str, request_type: str, user: str, built: BuiltRequest) -> Request:
+    request = Request(
+        id=request_id,
+        type=request_type,
+        state=state_pb2.STATE_PENDING,
+        user=user,
+        args=built.args,
+        total_jobs=len(built.job_chain.jobs),
+    )
+    request.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
+    return request
 
 
 def _require_type(request_type: str) -> None:

@@ -72,22 +72,27 @@ def _server_tls(files: TlsFiles, client_auth: str, pems: Pems) -> ServerTls:
         )
     context.verify_mode = _VERIFY_MODES[client_auth]
     if client_auth != "none":
-        # A resumed session has the client's certificate, but not its intermediate CAs.
-        context.options |= ssl.OP_NO_TICKET
-        context.num_tickets = 0
-        # An intermediate CA may stand for itself, as it may for gRPC.
-        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        authorities = certificates_in(pems.ca, files, "ca_file")
-        try:
-            context.load_verify_locations(
-                cadata=b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
-            )
-        except ssl.SSLError as error:
-            raise ConfigError(
-                f"option {files.option}.ca_file: OpenSSL does not accept {files.ca_file}: {error}",
-                reason="BAD_CONFIG",
-            ) from error
+        _verify_clients(context, files, pems)
     return ServerTls(pems, context)
+
+
+def _verify_clients(context: ssl.SSLContext, files: TlsFiles, pems: Pems) -> None:
+    """Lets a context accept the client certificates that gRPC accepts."""
+    # A resumed session has the client's certificate, but not its intermediate CAs.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    # An intermediate CA may stand for itself, as it may for gRPC.
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    authorities = certificates_in(pems.ca, files, "ca_file")
+    try:
+        context.load_verify_locations(
+            cadata=b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
+        )
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"option {files.option}.ca_file: OpenSSL does not accept {files.ca_file}: {error}",
+            reason="BAD_CONFIG",
+        ) from error
 
 
 class _NewestContext(ssl.SSLContext):
