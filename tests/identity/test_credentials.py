@@ -15,6 +15,7 @@ from spincycle_server.identity import Credentials
         ("bearer s3cret", "s3cret"),
         ("BEARER   s3cret  ", "s3cret"),
         ("Bearer a b", "a b"),
+        ("Bearer \xa0s3cret\x85", "\xa0s3cret\x85"),
         ("Bearer", ""),
         ("Bearer ", ""),
         ("Bearers3cret", ""),

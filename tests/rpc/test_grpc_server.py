@@ -215,15 +215,18 @@ async def test_a_call_without_a_message_is_invalid() -> None:
     assert error_from_rpc(error, address).reason == "BAD_MESSAGE"
 
 
-async def test_a_compressed_message_is_refused_because_it_could_grow_to_any_size() -> None:
+async def test_a_compressed_message_is_refused_because_it_could_grow_to_any_size(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with (
-        serving(REQUEST_MANAGER, Manager()) as (_, address),
+        serving(REQUEST_MANAGER, Manager(), authentication=Authentication([Nobody()])) as (_, address),
         grpc.aio.insecure_channel(address, compression=grpc.Compression.Gzip) as channel,
     ):
         stub: Any = RequestManagerStub(channel)
         error = await rpc_error(stub.Create(CreateRequest(type="a" * 10_000), timeout=ANSWER))
     assert error.code() == grpc.StatusCode.UNIMPLEMENTED
     assert "gzip" in (error.details() or "")
+    assert [record.message for record in caplog.records if "Compression" not in record.message] == []
 
 
 async def test_a_stream_ends_at_a_request_that_cannot_be_parsed() -> None:

@@ -51,4 +51,4 @@ class Credentials:
             UnauthenticatedError: As for `header`.
         """
         scheme, _, token = self.header(AUTHORIZATION).partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
+        return token.strip(" ") if scheme.lower() == "bearer" else ""

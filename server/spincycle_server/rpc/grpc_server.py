@@ -21,7 +21,7 @@ from spincycle_server.rpc.input_limits import InputLimits
 from spincycle_server.rpc.methods import Method, MethodTable
 from spincycle_server.rpc.reflection import Reflection
 from spincycle_server.rpc.request_messages import parsed, read_request
-from spincycle_server.rpc.status import status_of
+from spincycle_server.rpc.status import abort
 
 MAX_PENDING = 2000
 """The maximum number of calls of one method that wait to be accepted. gRPC cancels further calls."""
@@ -181,7 +181,7 @@ def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
         try:
             return await method.call(read, _call_context(context))
         except SpinCycleError as error:
-            await context.abort_with_status(status_of(error))
+            await abort(context, error)
 
     return behavior
 
@@ -195,6 +195,6 @@ def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
             async for answer in method.call(messages, _call_context(context)):
                 yield answer
         except SpinCycleError as error:
-            await context.abort_with_status(status_of(error))
+            await abort(context, error)
 
     return behavior

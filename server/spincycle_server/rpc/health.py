@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 
 from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError, SpinCycleError
-from spincycle_server.rpc.status import status_of
+from spincycle_server.rpc.status import abort
 
 MAX_WATCHES = 1000
 """The maximum number of open streams of Watch."""
@@ -74,7 +74,7 @@ def _behavior(
         try:
             return await call(await _request(context), context)
         except SpinCycleError as error:
-            await context.abort_with_status(status_of(error))
+            await abort(context, error)
 
     return behavior
 

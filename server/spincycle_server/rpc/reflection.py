@@ -21,7 +21,7 @@ from spincycle_grpc.contracts import descriptor_set
 from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError, SpinCycleError, Status
 from spincycle_server.rpc.reflection_files import ReflectionFiles
 from spincycle_server.rpc.reflection_messages import VERSIONS, ReflectionMessages, reflection_messages
-from spincycle_server.rpc.status import status_of
+from spincycle_server.rpc.status import abort
 
 MAX_STREAMS = 100
 """The maximum number of open reflection streams."""
@@ -63,7 +63,7 @@ class Reflection:
                 async for answer in self._answers(messages, requests):
                     yield answer.SerializeToString()
             except SpinCycleError as error:
-                await context.abort_with_status(status_of(error))
+                await abort(context, error)
 
         return behavior
 

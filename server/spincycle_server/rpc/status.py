@@ -6,7 +6,11 @@ RetryInfo, and INVALID_ARGUMENT has a BadRequest if the error is about one field
 
 from __future__ import annotations
 
+import asyncio
+from typing import NoReturn
+
 import grpc
+import grpc.aio
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -33,6 +37,20 @@ def _packed(message: Message) -> Any:
 
 
 _RETRY_INFO = _packed(RetryInfo(retry_delay=Duration(seconds=RETRY_DELAY)))
+
+
+async def abort(context: grpc.aio.ServicerContext[object, object], error: SpinCycleError) -> NoReturn:
+    """Ends a call with an error.
+
+    Raises:
+        CancelledError: The call has ended before, for example because its message was compressed. gRPC would
+            log a traceback, and everybody could fill the log with them.
+    """
+    try:
+        await context.abort_with_status(status_of(error))
+    except grpc.aio.InternalError as ended:
+        raise asyncio.CancelledError from ended
+    raise AssertionError("a call goes on after its end")
 
 
 def status_of(error: SpinCycleError) -> grpc.Status:
