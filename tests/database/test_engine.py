@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,3 +202,20 @@ def test_all_connections_have_the_required_session_settings(
     url = database_servers.url("sqlite", tmp_path)
     assert scalar(url, OPTIONS, "PRAGMA synchronous") == 2
     assert scalar(url, OPTIONS, "PRAGMA journal_mode") == "wal"
+
+
+def test_only_the_user_of_the_server_can_read_a_new_sqlite_file(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    engine = make_engine(parse_url(url), OPTIONS, connections=1, reads=False)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (c int)"))
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    engine.dispose()
+    assert modes == {"new.db": 0o600, "new.db-wal": 0o600, "new.db-shm": 0o600}
+
+
+def test_the_mode_of_an_existing_sqlite_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    path.touch(0o640)
+    assert scalar(f"sqlite:///{path}", OPTIONS, "SELECT 1") == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -49,6 +49,12 @@ def test_a_denied_caller_gets_403_on_a_new_route() -> None:
     assert json.loads(body)["httpStatus"] == 403
 
 
+@pytest.mark.parametrize("status", Status)
+def test_no_cache_keeps_an_error(status: Status) -> None:
+    _, headers = headers_of(ERROR_CLASSES[status]("no"), 403)
+    assert headers["cache-control"] == "no-store"
+
+
 @pytest.mark.parametrize("status", [it for it in Status if it.http_status != 401])
 def test_other_errors_have_no_challenge(status: Status) -> None:
     found, headers = headers_of(ERROR_CLASSES[status]("no"), 403)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +104,7 @@ def make_engine(
         **settings,
     )
     if kind == "sqlite":
+        event.listen(engine, "do_connect", _create_private_file)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     elif kind == "mysql":
@@ -125,6 +129,18 @@ def _whole_seconds(options: DatabaseOptions) -> int:
 
 def _sqlite_args(options: DatabaseOptions, takes_long: bool) -> dict[str, Any]:
     return {"timeout": options.timeout, "check_same_thread": False}
+
+
+def _create_private_file(
+    dialect: object, record: object, arguments: list[Any], named: Mapping[str, Any]
+) -> None:
+    """Creates a missing file for this user alone: it has args, output and hashes of tokens.
+
+    SQLite gives the same mode to the files beside it. It creates a file for everybody to read.
+    """
+    if not named.get("uri"):
+        with contextlib.suppress(OSError):  # It exists, or SQLite says what is wrong.
+            os.close(os.open(arguments[0], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:

@@ -29,6 +29,7 @@ CLOSE: Header = (b"connection", b"close")
 
 _JSON: Header = (b"content-type", b"application/json; charset=UTF-8")
 _TEXT: Header = (b"content-type", b"text/plain; charset=UTF-8")
+_NO_STORE: Header = (b"cache-control", b"no-store")  # Answers depend on the caller.
 _RETRY_AFTER: Header = (b"retry-after", b"1")
 _CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="spincycle"')
 _CHALLENGE_OF_DENIED: Header = (b"www-authenticate", b'Bearer realm="spincycle", error="insufficient_scope"')
@@ -36,7 +37,7 @@ _CHALLENGE_OF_DENIED: Header = (b"www-authenticate", b'Bearer realm="spincycle",
 
 def response_answer(route: Route, response: Message) -> Answer:
     """Returns the answer of a successful call."""
-    headers: list[Header] = []
+    headers: list[Header] = [_NO_STORE]
     if route.location is not None:
         headers.append((b"location", route.location(response).encode()))
     if route.form == HTTP_BODY_FORM_EMPTY:
@@ -62,7 +63,7 @@ def error_answer(
     """
     is_denied = error.status is Status.PERMISSION_DENIED
     status = denied_status if is_denied else error.status.http_status
-    headers = [_JSON, *reason_header(error)]
+    headers = [_JSON, _NO_STORE, *reason_header(error)]
     if error.status in (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE):
         headers.append(_RETRY_AFTER)
     if status == HTTPStatus.UNAUTHORIZED:
