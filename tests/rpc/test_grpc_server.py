@@ -355,3 +355,18 @@ async def test_a_server_cannot_listen_on_an_address_in_use() -> None:
         await server.stop(0)
     assert caught.value.reason == "ADDRESS_IN_USE"
     assert address in caught.value.message
+
+
+async def test_a_connection_beyond_the_limit_is_closed_until_another_one_ends() -> None:
+    alone = (("grpc.use_local_subchannel_pool", 1),)
+    async with serving(REQUEST_MANAGER, Manager(), max_connections=1) as (_, address):
+        async with grpc.aio.insecure_channel(address, options=alone) as channel:
+            stub: Any = RequestManagerStub(channel)
+            await stub.Create(CreateRequest(), timeout=ANSWER)
+            async with grpc.aio.insecure_channel(address, options=alone) as other:
+                refused: Any = RequestManagerStub(other)
+                error = await rpc_error(refused.Create(CreateRequest(), timeout=ANSWER))
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
+        async with grpc.aio.insecure_channel(address, options=alone) as channel:
+            stub = RequestManagerStub(channel)
+            await stub.Create(CreateRequest(), timeout=ANSWER, wait_for_ready=True)

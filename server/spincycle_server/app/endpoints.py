@@ -122,6 +122,7 @@ class ServerEndpoints:
             server_credentials(tls, require_client_auth=requires_certificate),
             limits=limits,
             max_streams=config.grpc_max_concurrent_streams,
+            max_connections=config.server_max_connections,
             handshake_timeout=config.server_header_timeout,
         )
         http_server = HttpServer(
@@ -172,6 +173,7 @@ class ServerEndpoints:
             credentials,
             with_reflection=False,
             max_streams=config.grpc_max_concurrent_streams,
+            max_connections=config.server_max_connections,
             handshake_timeout=config.server_header_timeout,
         )
         with _naming("cluster.listen"):

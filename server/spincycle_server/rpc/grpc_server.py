@@ -58,6 +58,7 @@ class GrpcServer:
         with_reflection: Whether callers may ask for the contracts.
         limits: The limits of users' requests.
         max_streams: The maximum number of concurrent calls on one connection. A client queues further calls.
+        max_connections: The maximum number of concurrent connections. gRPC closes further ones.
         handshake_timeout: Seconds within which a new connection must have set up TLS and HTTP/2.
 
     Attributes:
@@ -73,6 +74,7 @@ class GrpcServer:
         with_reflection: bool = True,
         limits: InputLimits = _DEFAULT_LIMITS,
         max_streams: int = 1000,
+        max_connections: int = 4000,
         handshake_timeout: float = 10.0,
     ) -> None:
         self._address = address
@@ -82,6 +84,7 @@ class GrpcServer:
                 *_OPTIONS,
                 ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_INTERVAL * 1000)),
                 ("grpc.max_concurrent_streams", max_streams),
+                ("grpc.max_allowed_incoming_connections", max_connections),
                 ("grpc.server_handshake_timeout_ms", int(handshake_timeout * 1000)),
             )
         )
