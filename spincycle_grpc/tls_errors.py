@@ -67,7 +67,7 @@ class ClientTls:
 
 
 class Speaks(Enum):
-    """What a probe has found at an address."""
+    """The result of a probe."""
 
     UNKNOWN = "unknown"
     PLAIN_TEXT = "plain text"

@@ -29,7 +29,7 @@ class CertificateMethod:
         kind: Which name of a certificate is the name of the user, one of `NAME_KINDS`. The first name of this
             kind counts.
         roles: The roles of users, by name. Other users have no roles.
-        servers: The names of certificates that identify servers of the installation. They are no users.
+        servers: The names of certificates that identify servers of the installation. These are not users.
     """
 
     hint = "a client certificate"

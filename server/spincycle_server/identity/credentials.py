@@ -1,4 +1,4 @@
-"""What a caller presents to identify itself: headers, and the certificate of its TLS connection."""
+"""The credentials of a call: its headers, and the certificate of its TLS connection."""
 
 from __future__ import annotations
 

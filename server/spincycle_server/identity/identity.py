@@ -1,4 +1,4 @@
-"""An identified caller, and what a method of authentication must be."""
+"""An identified caller, and the protocol of the methods of authentication."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class AuthenticationMethod(Protocol):
 
     @property
     def hint(self) -> str:
-        """What a caller must send, for the error of a call without credentials: "an API token"."""
+        """The credential that a caller must send, for the error of a call without one: "an API token"."""
         ...
 
     async def identify(self, credentials: Credentials) -> Identity | None:

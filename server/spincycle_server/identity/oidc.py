@@ -34,7 +34,7 @@ MAX_CACHED = 10_000
 """The maximum number of verified tokens that are remembered. The least recently used one is dropped first."""
 
 _MALFORMED = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
-"""What parsing a malformed token raises."""
+"""The errors of parsing a malformed token."""
 
 _FOREVER = 2.0**40
 """A time that never comes, in seconds since the Unix epoch. A claim can be a larger integer than a float."""
@@ -42,7 +42,7 @@ _FOREVER = 2.0**40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcSettings:
-    """What a token must be.
+    """The requirements for a token.
 
     Attributes:
         issuer: Who issued it.
@@ -84,7 +84,7 @@ class OidcMethod:
     """Identifies users with the tokens of an OIDC provider.
 
     Args:
-        settings: What a token must be.
+        settings: The requirements for a token.
         keys: The keys of the provider.
         clock: Returns the time in seconds since the Unix epoch.
     """

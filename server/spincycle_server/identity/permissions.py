@@ -1,4 +1,4 @@
-"""What an identified caller may do with requests: the access lists, then the plugin."""
+"""The permissions of identified callers: the access lists decide first, then the plugin."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class StoredToken(Protocol):
 
 
 class StoredTokens(Protocol):
-    """What a look found.
+    """The result of a look at the stored tokens.
 
     Attributes:
         version: The version of the stored tokens, for the next look.

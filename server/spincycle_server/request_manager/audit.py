@@ -136,7 +136,7 @@ class AuditLog:
 
         Raises:
             FailedPreconditionError: There is no audit log. Reason: AUDIT_OFF.
-            PermissionDeniedError: The caller is no administrator, and the filter has no request. Reason:
+            PermissionDeniedError: The caller is not an administrator, and the filter has no request. Reason:
                 ACCESS_DENIED.
         """
         if not self._is_on:

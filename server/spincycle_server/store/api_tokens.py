@@ -42,7 +42,7 @@ class TokensVersion(NamedTuple):
 
 
 class TokensLook(NamedTuple):
-    """What a look at the tokens found.
+    """The result of a look at the tokens.
 
     Attributes:
         version: The version of the tokens.

@@ -1,1 +1,1 @@
-"""The TLS of servers: their PEM files, what gRPC and HTTP make of them, and why connections fail."""
+"""The TLS of servers: PEM files, the credentials of gRPC and HTTP, and why connections fail."""

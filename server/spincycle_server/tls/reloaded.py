@@ -1,4 +1,4 @@
-"""What is made of certificates and keys in PEM files, and is made again when the files change."""
+"""Values that are built from PEM files, and built again when the files change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spincycle_server.tls.pem_files import Pems, certificates_in, check_pems, re
 logger = structlog.get_logger(__name__)
 
 EXPIRY_WARNING = timedelta(days=14)
-"""How long before its end a certificate is warned of, or a quarter of its lifetime if that is shorter."""
+"""How long before its end the log warns of a certificate; a quarter of its lifetime if that is shorter."""
 
 _WARNING_INTERVAL = timedelta(days=1)
 
@@ -23,11 +23,11 @@ _Value = TypeVar("_Value")
 
 
 class Reloaded(Generic[_Value]):
-    """Something that is made of PEM files, and made again when they change.
+    """A value that is built from PEM files, and built again when they change.
 
     Args:
         files: The files.
-        build: Makes the value of contents that were checked. Raises ConfigError if it cannot.
+        build: Builds the value from checked contents. Raises ConfigError if it cannot.
 
     Attributes:
         value: The newest value. After a change it is another object.
@@ -63,7 +63,7 @@ class Reloaded(Generic[_Value]):
         )
 
     def reload(self) -> None:
-        """Makes a new value if the contents of the files have changed. Blocks while it reads the files.
+        """Builds a new value if the contents of the files have changed. Blocks while it reads the files.
 
         If the new files are invalid, the value stays as it is, and a warning in the log says why. Call it
         again then: the files may be in the middle of a change.
