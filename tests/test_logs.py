@@ -78,3 +78,17 @@ def test_the_level_can_change_while_a_logger_is_in_use() -> None:
         )
     )
     assert [event["message"] for event in logged(code)] == ["one", "three", "four"]
+
+
+def test_control_characters_are_escaped_in_text() -> None:
+    evil = "'\\x1b[2Ja\\nb\\x9b\\x07'"
+    code = (
+        f"logger.info({evil}, request_id={evil})\n"
+        f"logging.getLogger('other').error('%s', {evil})\n"
+        f"try:\n    raise ValueError({evil})\nexcept ValueError:\n    logger.exception('failed')"
+    )
+    first, second, *rest = logged(code, "text")
+    assert all(line.isprintable() for line in (first, second, *rest))
+    assert first.count("\\x1b[2Ja\\nb\\x9b\\x07") == 2
+    assert "\\x1b[2Ja\\nb\\x9b\\x07" in second
+    assert rest[-2:] == ["ValueError: \\x1b[2Ja", "b\\x9b\\x07"]

@@ -9,11 +9,12 @@ written is lost and counted.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 import structlog
@@ -21,7 +22,7 @@ import structlog
 from spincycle_server.log_output import LogOutput, text_stream
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, Processor, WrappedLogger
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _LIBRARIES = ("uvicorn", "uvicorn.error", "grpc", "alembic", "asyncio", "sqlalchemy")
 
@@ -147,9 +148,36 @@ def _last_processors(form: str, is_terminal: bool) -> list[Processor]:
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(serializer=_to_json),
         ]
+    return [
+        _escape_texts,
+        structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=_write_traceback),
+    ]
+
+
+def _escape_texts(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Escapes control characters: a caller could change the terminal with them, or forge a line."""
+    return {
+        name: value if not isinstance(value, str) or name == "exception" else _on_one_line(value)
+        for name, value in event.items()
+    }
+
+
+def _write_traceback(output: TextIO, exc_info: ExcInfo) -> None:
     # The formatter of rich would show the values of local variables, including passwords.
-    plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)]
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    output.write("\n".join(map(_on_one_line, text.getvalue().split("\n"))))
+
+
+def _on_one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "backslashreplace").decode()
+        for character in text
+    )
 
 
 def _to_json(event: EventDict, **_: object) -> bytes:
