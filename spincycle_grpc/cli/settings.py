@@ -19,7 +19,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 DEFAULT_ADDRESS = "127.0.0.1:32318"
 DEFAULT_DEADLINE = 30.0
 
-_ADDRESS = re.compile(r"(?:[^/\s:]+|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", re.ASCII)
+_ADDRESS = re.compile(r"(?:[^/\s:]+|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}|unix:.+", re.ASCII)
 
 
 @dataclass
@@ -55,13 +55,13 @@ class Settings:
 
 
 def parse_address(text: str) -> str:
-    """Returns a valid host:port.
+    """Returns a valid host:port or unix:PATH.
 
     Raises:
         ValueError: The text has another form.
     """
     if not _ADDRESS.fullmatch(text):
-        raise ValueError(f"{text!r} must be HOST:PORT, for example {DEFAULT_ADDRESS}")
+        raise ValueError(f"{text!r} must be HOST:PORT, for example {DEFAULT_ADDRESS}, or unix:PATH")
     return text
 
 
@@ -109,7 +109,7 @@ _FILE = _Parsed("FILE", _parse_file)
 _OPTIONS = {
     "--addr": (
         _Parsed("HOST:PORT", parse_address),
-        f"gRPC address of the server. Default: {DEFAULT_ADDRESS}.",
+        f"gRPC address of the server, or unix:PATH. Default: {DEFAULT_ADDRESS}.",
     ),
     "--json": (None, "Print JSON."),
     "--deadline": (_Parsed("SECONDS", parse_seconds), "Maximum time for one call. Default: 30."),

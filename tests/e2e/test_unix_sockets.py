@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from spincycle_grpc import Client, State
 from tests.e2e.processes import ServerProcess, running
-from tests.limits import ANSWER, PROCESS_END, REQUEST_END
+from tests.limits import ANSWER, COMMAND, PROCESS_END, REQUEST_END
 
 SOCKETS = ("s", "s.grpc")
 
@@ -33,6 +35,14 @@ def check_serves(server: ServerProcess, directory: Path) -> None:
     answer = get(directory / "s", f"/api/v1/requests/{request.id}")
     assert (answer.status_code, answer.json()["id"]) == (200, request.id)
     assert get(directory / "s", "/nosuch").status_code == 404
+    spinc = [
+        str(Path(sys.executable).parent / "spinc"),
+        f"--addr=unix:{directory}/s.grpc",
+        "status",
+        request.id,
+    ]
+    shown = subprocess.run(spinc, capture_output=True, text=True, timeout=COMMAND, check=True).stdout
+    assert "COMPLETE" in shown
 
 
 @pytest.fixture
