@@ -13,7 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from spincycle_grpc import Caller, UnauthenticatedError
 from spincycle_grpc.auth import PeerCertificate
-from spincycle_server.identity import Cluster, Credentials, certificate_of_der, certificate_of_pem
+from spincycle_server.identity import (
+    Cluster,
+    Credentials,
+    certificate_of_der,
+    certificate_of_pem,
+    certificates,
+)
 from spincycle_server.identity import read_certificate as read
 from spincycle_server.identity.certificates import CertificateMethod
 from tests.certificates import PAST
@@ -78,6 +84,16 @@ async def test_an_email_address_or_a_text_that_is_not_a_uri_does_not_identify_a_
 async def test_a_certificate_without_a_name_of_the_configured_kind_is_refused() -> None:
     with pytest.raises(UnauthenticatedError, match="does not have a URI") as raised:
         await CertificateMethod("uri").identify(Credentials(certificate=ALICE))
+    assert raised.value.reason == "CERTIFICATE_WITHOUT_NAME"
+
+
+@pytest.mark.parametrize("name", ["ada\nroot", "ada\0", "\x1b[2Jada", "\N{RIGHT-TO-LEFT MARK}ada", "a" * 101])
+async def test_a_name_that_is_not_printable_or_too_long_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "name_in", lambda der, kind: name)
+    with pytest.raises(UnauthenticatedError) as raised:
+        await CertificateMethod(roles={name: ["admin"]}).identify(Credentials(certificate=ALICE))
     assert raised.value.reason == "CERTIFICATE_WITHOUT_NAME"
 
 

@@ -13,6 +13,7 @@ from spincycle_grpc.errors import UnauthenticatedError
 from spincycle_server.identity.certificate_names import has_expired, identifies_server, name_in
 from spincycle_server.identity.credentials import Credentials
 from spincycle_server.identity.identity import Identity
+from spincycle_server.identity.oidc_claims import MAX_NAME
 
 _KIND_NAMES = {
     "common_name": "a common name",
@@ -48,8 +49,8 @@ class CertificateMethod:
         """Returns the user of a certificate; None without one, or if it identifies a server.
 
         Raises:
-            UnauthenticatedError: The certificate has expired (CERTIFICATE_EXPIRED), or has no name of the
-                configured kind (CERTIFICATE_WITHOUT_NAME).
+            UnauthenticatedError: The certificate has expired (CERTIFICATE_EXPIRED), or has no usable name
+                of the configured kind (CERTIFICATE_WITHOUT_NAME).
         """
         certificate = credentials.certificate
         if certificate is None or identifies_server(certificate, self._servers):
@@ -60,10 +61,11 @@ class CertificateMethod:
                 reason="CERTIFICATE_EXPIRED",
             )
         name = self._name(certificate)
-        if not name:
+        if not name or len(name) > MAX_NAME or not name.isprintable():
             raise UnauthenticatedError(
-                f"the client certificate does not have {_KIND_NAMES[self._kind]}, which must name the user: "
-                "use another certificate, or set auth.certificates.name on the server",
+                f"the client certificate does not have {_KIND_NAMES[self._kind]} of at most {MAX_NAME} "
+                "printable characters, which must name the user: use another certificate, or set "
+                "auth.certificates.name on the server",
                 reason="CERTIFICATE_WITHOUT_NAME",
             )
         caller = Caller(name, self._roles.get(name, frozenset()))
