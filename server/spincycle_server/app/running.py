@@ -18,6 +18,7 @@ import uvloop
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.cluster import combined_cluster, job_runner_cluster, request_manager_cluster
+from spincycle_server.app.descriptors import watch_descriptors
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServersAddress
 from spincycle_server.app.identity import authentication_of
 from spincycle_server.app.reloads import Reloads
@@ -191,6 +192,7 @@ async def _certificates(
     async with contextlib.AsyncExitStack() as stack:
         run_in_background(stack, "certificates", certificates.watch())
         run_in_background(stack, "reloads", reloads.run())
+        run_in_background(stack, "descriptors", watch_descriptors())
         yield certificates
 
 
