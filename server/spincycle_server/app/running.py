@@ -22,7 +22,7 @@ from spincycle_server.app.descriptors import watch_descriptors
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServersAddress
 from spincycle_server.app.identity import authentication_of
 from spincycle_server.app.reloads import Reloads
-from spincycle_server.config import Config, LoadedConfig, forget_environment
+from spincycle_server.config import Config, LoadedConfig, forget_environment, public_secret_files
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
 
@@ -47,6 +47,12 @@ def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: Load
     forget_environment()
     configure_logs(config.log_level, config.log_format)
     logger.info("configuration", **config.shown())
+    for option, path in public_secret_files(config).items():
+        logger.warning(
+            "every user of this machine may read or change a file with a secret: run `chmod o= FILE`",
+            option=option,
+            file=path,
+        )
     _collect_garbage_less_often()
     uvloop.run(serve(loaded))
     _exit_despite_hanging_threads()

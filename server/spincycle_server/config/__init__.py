@@ -4,6 +4,7 @@ from spincycle_server.config.addresses import advertised, mask_secrets, url_of_g
 from spincycle_server.config.errors import ConfigError
 from spincycle_server.config.loading import LoadedConfig, forget_environment, load_config, load_with_sources
 from spincycle_server.config.options import Config
+from spincycle_server.config.public_files import public_secret_files
 
 __all__ = [
     "Config",
@@ -14,5 +15,6 @@ __all__ = [
     "load_config",
     "load_with_sources",
     "mask_secrets",
+    "public_secret_files",
     "url_of_go_dsn",
 ]
