@@ -21,6 +21,9 @@ logger = structlog.get_logger(__name__)
 MAX_CERTIFICATES = 1024
 """The most certificates whose names are remembered, in each of the caches."""
 
+MAX_ISSUERS = 10
+"""The most certificates of intermediate CAs that count. A caller can send any number of them."""
+
 NAME_KINDS = ("common_name", "dns", "email", "uri")
 """The kinds of names that can identify a user."""
 
@@ -29,10 +32,6 @@ _ALTERNATIVE_NAMES: dict[str, type[x509.DNSName | x509.RFC822Name | x509.Uniform
     "email": x509.RFC822Name,
     "uri": x509.UniformResourceIdentifier,
 }
-
-
-MAX_ISSUERS = 10
-"""The most certificates of intermediate CAs that count. A caller can send any number of them."""
 
 
 @lru_cache(MAX_CERTIFICATES)

@@ -37,11 +37,7 @@ class CertificateTrust:
             UnauthenticatedError: It has expired (CERTIFICATE_EXPIRED), or its CA was removed
                 (CERTIFICATE_NOT_TRUSTED).
         """
-        if has_expired(certificate):
-            raise UnauthenticatedError(
-                "the client certificate has expired: connect again with a new one",
-                reason="CERTIFICATE_EXPIRED",
-            )
+        check_not_expired(certificate)
         if not self._is_trusted(certificate):
             raise UnauthenticatedError(
                 "the server no longer trusts the CA of the client certificate: connect again with a new one",
@@ -50,6 +46,18 @@ class CertificateTrust:
 
     def _is_trusted(self, certificate: PeerCertificate) -> bool:
         return _is_issued(certificate.der, certificate.issuers, self._authorities())
+
+
+def check_not_expired(certificate: PeerCertificate) -> None:
+    """Checks that a certificate has not expired.
+
+    Raises:
+        UnauthenticatedError: It has. Reason: CERTIFICATE_EXPIRED.
+    """
+    if has_expired(certificate):
+        raise UnauthenticatedError(
+            "the client certificate has expired: connect again with a new one", reason="CERTIFICATE_EXPIRED"
+        )
 
 
 @lru_cache(MAX_CERTIFICATES)

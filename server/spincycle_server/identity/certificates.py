@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 from spincycle_grpc.auth import Caller, PeerCertificate
 from spincycle_grpc.errors import UnauthenticatedError
 from spincycle_server.identity.certificate_names import has_expired, identifies_server, name_in
+from spincycle_server.identity.certificate_trust import check_not_expired
 from spincycle_server.identity.credentials import Credentials
-from spincycle_server.identity.identity import Identity
-from spincycle_server.identity.oidc_claims import MAX_NAME
+from spincycle_server.identity.identity import MAX_NAME, Identity
 
 _KIND_NAMES = {
     "common_name": "a common name",
@@ -55,11 +55,7 @@ class CertificateMethod:
         certificate = credentials.certificate
         if certificate is None or identifies_server(certificate, self._servers):
             return None
-        if has_expired(certificate):
-            raise UnauthenticatedError(
-                "the client certificate has expired: connect again with a new one",
-                reason="CERTIFICATE_EXPIRED",
-            )
+        check_not_expired(certificate)
         name = self._name(certificate)
         if not name or len(name) > MAX_NAME or not name.isprintable():
             raise UnauthenticatedError(

@@ -10,6 +10,9 @@ from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_server.identity.credentials import Credentials
 
+MAX_NAME = 100
+"""The longest name of a user in characters. The database does not store more of it."""
+
 
 def _always() -> bool:
     return True

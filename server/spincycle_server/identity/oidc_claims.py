@@ -7,9 +7,7 @@ from typing import Any
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import UnauthenticatedError
-
-MAX_NAME = 100
-"""The longest name of a caller in characters. The database does not store more of it."""
+from spincycle_server.identity.identity import MAX_NAME
 
 
 def caller_of(claims: Mapping[str, Any], name_claim: str, roles_claim: str) -> Caller:
