@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 import click
-import pytest
-import trustme
 
 from spincycle_grpc.cli.app import cli
 from spincycle_grpc.cli.profiles import _PARSERS, find_profile, profiles_file
@@ -50,14 +48,3 @@ def test_the_example_of_the_file_has_valid_profiles() -> None:
     assert set(find_profile(None).options) == {"addr"}
     assert set(find_profile("prod").options) == {"addr", "ca", "token_file"}
     assert set(find_profile("lab").options) == {"addr", "ca", "cert", "key"}
-
-
-def test_the_example_of_the_client_opens_a_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [example] = blocks("python")
-    (tmp_path / "company-ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec(example, names)
-    client = names["client"]
-    assert hasattr(client, "close")
-    client.close()
