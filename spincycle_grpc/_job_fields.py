@@ -19,11 +19,20 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from spincycle_grpc.errors import InvalidArgumentError
+
 _T = TypeVar("_T")
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
+
+
+class WrongValueError(InvalidArgumentError, ValueError):
+    """A value does not fit the type of its field. Reason: WRONG_TYPE."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="WRONG_TYPE")
 
 
 @lru_cache(maxsize=1024)
@@ -85,7 +94,8 @@ def fill(target: Any, values: Mapping[str, Any], noun: str) -> None:
         noun: The word for a value in errors, for example "job arg".
 
     Raises:
-        ValueError: A value has the wrong type, or a field without a default has no value.
+        WrongValueError: A value has the wrong type.
+        ValueError: A field without a default has no value.
         TypeError: A field has an unsupported type.
     """
     owner: Any = type(target)
@@ -138,9 +148,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _wrong(where: str, wanted: str, value: Any) -> ValueError:
+def _wrong(where: str, wanted: str, value: Any) -> WrongValueError:
     text = json.dumps(value, ensure_ascii=False, default=repr)
-    return ValueError(f"{where} must be {wanted}, not {text if len(text) <= 60 else text[:57] + '...'}")
+    return WrongValueError(f"{where} must be {wanted}, not {text if len(text) <= 60 else text[:57] + '...'}")
 
 
 def _to_text(value: Any, where: str) -> str:

@@ -143,7 +143,9 @@ class Job(ABC):
                 later nodes with `sets:` in the spec.
 
         Raises:
-            Exception: Any exception refuses the request. The error contains its text.
+            InvalidArgumentError: An arg is wrong. The caller gets INVALID_ARGUMENT (400), with the text and
+                the reason of the error.
+            Exception: Any other exception counts as a fault of the job, INTERNAL (500). Its text is shown.
         """
         if is_dataclass(self):
             _job_fields.fill(self, job_args, "job arg")

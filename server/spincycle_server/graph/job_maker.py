@@ -38,7 +38,8 @@ class JobMaker:
         The job gets its own copy of the args, so that changes to them cannot reach other jobs.
 
         Raises:
-            InvalidArgumentError: The args and the data of all jobs are too large. Reason: CHAIN_TOO_LARGE.
+            InvalidArgumentError: The job refuses its args (WRONG_TYPE, or a reason of the job's own), or the
+                args and the data of all jobs are too large (CHAIN_TOO_LARGE).
             InternalError: The job cannot be created, or does not set an arg that the node sets.
                 Reason: UNKNOWN_JOB_TYPE, JOB_NOT_CREATED, ARG_NOT_SET.
             CallCancelledError: The build was cancelled. Reason: BUILD_CANCELLED.
@@ -69,6 +70,9 @@ class JobMaker:
             data = job.serialize()
         except UnknownJobTypeError as error:
             raise scope.path.broken_spec(str(error), error.reason, node.name) from error
+        except InvalidArgumentError as error:  # The job refuses its args, which are the caller's.
+            message = f"job type {node.type} could not be created: {error}"
+            raise scope.path.bad_arg(message, error.reason, node.name) from error
         except Exception as error:
             raise _not_created(node, scope, _in_words(error)) from error
         finally:
