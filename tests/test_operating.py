@@ -1,4 +1,4 @@
-"""docs/operating.md agrees with the code: options, defaults, constants, and the example of a plugin."""
+"""docs/operating.md and docs/access.md agree with the code: options, defaults, constants, and the example of a plugin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.limits import STEP
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = REPOSITORY / "server" / "spincycle_server"
 OPTIONS = {field.metadata["key"]: field for field in fields(Config)}
-PAGE = (REPOSITORY / "docs" / "operating.md").read_text()
+PAGE = "".join((REPOSITORY / "docs" / page).read_text() for page in ("operating.md", "access.md"))
 
 SHOWN_OTHERWISE = {
     "auth.admin_roles": "none",
