@@ -1,4 +1,4 @@
-"""docs/operating.md and docs/access.md agree with the code: options, defaults, constants, and the example of a plugin."""
+"""docs/operating.md and docs/access.md agree with the code: options, constants, and the plugin example."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class AuditLog:
         if not self._is_on:
             raise FailedPreconditionError(
                 "there is no audit log, because users are not authenticated: "
-                "turn on a method of authentication, as docs/operating.md describes",
+                "turn on a method of authentication, as docs/access.md describes",
                 reason="AUDIT_OFF",
             )
         if not wanted.request_id and not self.is_admin(caller):
