@@ -168,7 +168,8 @@ async def test_a_newer_database_is_refused(old_url: str) -> None:
         await Store.open(old_url, OPTIONS)
 
 
-def test_a_check_creates_no_sqlite_file(tmp_path: Path) -> None:
+def test_a_check_creates_no_sqlite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # A database in memory must not become a file of this directory either.
     url = f"sqlite:///{tmp_path / 'none.db'}"
     with pytest.raises(FailedPreconditionError, match="spincycle migrate"):
         check_database(url, OPTIONS)

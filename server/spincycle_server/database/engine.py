@@ -138,7 +138,7 @@ def _create_private_file(
 
     SQLite gives the same mode to the files beside it. It creates a file for everybody to read.
     """
-    if not named.get("uri"):
+    if not named.get("uri") and arguments[0] != ":memory:":
         with contextlib.suppress(OSError):  # It exists, or SQLite says what is wrong.
             os.close(os.open(arguments[0], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
