@@ -100,7 +100,11 @@ def test_filters(options: list[str], found: list[str], url: str, tmp_path: Path)
 
 
 def test_wrong_usage_exits_with_2(tmp_path: Path) -> None:
-    for arguments in (("--since", "yesterday"), ("--db", "oracle://x/y")):
+    for arguments in (
+        ("--since", "yesterday"),
+        ("--since", "1d", "--until", "2d"),
+        ("--db", "oracle://x/y"),
+    ):
         done = spincycle(tmp_path, "audit", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
 

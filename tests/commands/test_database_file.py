@@ -11,6 +11,7 @@ from tests.commands.in_process import outcome, spincycle
 COMMANDS = {
     "migrate": ("migrate", "--check"),
     "token": ("token", "list"),
+    "audit": ("audit",),
     "prune": ("prune", "--older-than=1d"),
 }
 
@@ -38,3 +39,11 @@ def test_the_command_refuses_a_file_that_it_cannot_read(command: str, tmp_path: 
     done = spincycle(tmp_path, *COMMANDS[command], SPINCYCLE_DATABASE_URL_FILE=none)
     said = f"spincycle: option database.url_file: cannot read {none}: No such file or directory"
     assert outcome(done) == (2, "", said)
+
+
+@pytest.mark.parametrize("command", ["token", "audit", "prune"])
+def test_the_command_names_a_missing_sqlite_file_and_does_not_create_it(command: str, tmp_path: Path) -> None:
+    done = spincycle(tmp_path, *COMMANDS[command])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the database spincycle.db does not exist: name the database with --db" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import select
 
 from spincycle_server.store.schema import api_tokens
-from spincycle_server.token_text import hash_token
+from spincycle_server.token_text import hash_token, new_token
 from tests.commands.in_process import outcome, spincycle
 from tests.commands.test_migrate import OUTDATED
 from tests.databases import engine_of, migrate
 
+SECRET = new_token()
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
@@ -87,6 +88,8 @@ def test_the_database_comes_from_the_usual_sources(tmp_path: Path) -> None:
     [
         (["create"], "Missing argument 'NAME'"),
         (["create", "1st"], "the name '1st' must start with a letter"),
+        (["create", SECRET], "NAME is an API token, which is a secret"),
+        (["create", "prod.yaml"], "NAME is missing before CONFIG (prod.yaml)"),
         (["create", "a", "--role", "x,y"], "the role 'x,y' must have"),
         (["create", "a", "--expires", "90"], "'90' must be a duration, for example 90d"),
         (["create", "a", "--expires", "0s"], "must be positive"),
@@ -99,9 +102,23 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str, directory:
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_a_token_is_revoked_by_its_text_which_is_not_shown(directory: Path) -> None:
+    token = spincycle(directory, "token", "create", "alice").stdout.strip()
+    revoked = (0, "revoked: token 1 (alice)", "")
+    assert outcome(spincycle(directory, "token", "revoke", token)) == revoked
+    again = (0, "was revoked before: token 1 (alice)", "")
+    assert outcome(spincycle(directory, "token", "revoke", token)) == again
+    unknown = spincycle(directory, "token", "revoke", SECRET)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "this database does not have this token" in unknown.stderr
+    assert SECRET not in unknown.stderr
 
 
 def test_an_outdated_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "spincycle.db").touch()
     for arguments in (("create", "alice"), ("list",), ("revoke", "alice")):
         assert outcome(spincycle(tmp_path, "token", *arguments)) == (1, "", OUTDATED)
 

@@ -63,6 +63,8 @@ def audit_command(
 
     Exit status: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted.
     """
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since must be before --until")
     settings = load_config(config, overrides=overrides({"db": db}))
     wanted = AuditFilter(
         since=_timestamp(since),

@@ -59,8 +59,12 @@ def _create(config: str | None, name: str, roles: Sequence[str], expires: int, d
 
     CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
     """
-    from spincycle_server.token_text import hash_token, new_token
+    from spincycle_server.token_text import hash_token, is_token, new_token
 
+    if is_token(name):
+        raise click.UsageError("NAME is an API token, which is a secret: names are shown to others")
+    if config is None and name.endswith((".yaml", ".yml")):
+        raise click.UsageError(f"NAME is missing before CONFIG ({name})")
     token = new_token()
     with _api_tokens(config, db) as tokens:
         created = tokens.create(name, roles, hash_token(token), expires or None)
@@ -103,15 +107,20 @@ def _list(config: str | None, shows_all: bool, as_json: bool, db: str | None) ->
 
 
 @token_command.command("revoke")
-@click.argument("name_or_id", metavar="NAME|ID")
+@click.argument("name_or_id", metavar="NAME|ID|TOKEN")
 @server_options("db")
 def _revoke(config: str | None, name_or_id: str, db: str | None) -> None:
     """Revoke an API token. Every server refuses it within 5 seconds.
 
+    A token that somebody found can be given itself. It is not shown.
+
     CONFIG is a YAML file of options. The default is config/$ENVIRONMENT.yaml, if that file exists.
     """
+    from spincycle_server.token_text import hash_token, is_token
+
     with _api_tokens(config, db) as tokens:
-        token = tokens.find(name_or_id)
+        is_secret = is_token(name_or_id)
+        token = tokens.find_hash(hash_token(name_or_id)) if is_secret else tokens.find(name_or_id)
         tokens.revoke(token.token_id)
     done = "revoked" if token.revoked_at is None else "was revoked before"
     click.echo(f"{done}: token {token.token_id} ({token.name})")

@@ -106,6 +106,14 @@ class ApiTokens(OperatorDatabase):
         """
         return self._read(partial(_find, name_or_id=name_or_id))
 
+    def find_hash(self, token_hash: bytes) -> ApiToken:
+        """Returns the token with a SHA-256.
+
+        Raises:
+            NotFoundError: There is none. Reason: TOKEN_NOT_FOUND.
+        """
+        return self._read(partial(_find_hash, token_hash=token_hash))
+
     def revoke(self, token_id: int) -> None:
         """Revokes a token, unless it is revoked already."""
         event = command_event("spincycle token revoke")
@@ -210,6 +218,16 @@ def _find(connection: Connection, name_or_id: str) -> ApiToken:
             f"no token has the id {name_or_id}" if is_number else f"no token is called {name_or_id[:200]!r}"
         )
         raise NotFoundError(f"{what}: `spincycle token list` shows the tokens", reason="TOKEN_NOT_FOUND")
+    return _token(row)
+
+
+def _find_hash(connection: Connection, token_hash: bytes) -> ApiToken:
+    row = _row(connection, api_tokens.c.token_hash == token_hash)
+    if row is None:
+        raise NotFoundError(
+            "this database does not have this token: check that it is the token of this installation",
+            reason="TOKEN_NOT_FOUND",
+        )
     return _token(row)
 
 

@@ -17,6 +17,7 @@ from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.database.retrying import in_transaction
 from spincycle_server.maintenance.batches import delete_in_batches
+from spincycle_server.maintenance.operator_database import check_file
 from spincycle_server.store import migrations
 from spincycle_server.store.audit import OK, new_event_id, record_event
 from spincycle_server.store.audit_listing import Position, next_events
@@ -90,10 +91,13 @@ def opened_audit(url: str, options: DatabaseOptions) -> Iterator[AuditTable]:
 
     Raises:
         InvalidArgumentError: The URL is invalid or names an unsupported database.
-        FailedPreconditionError: The schema is older or newer than this program's.
+        FailedPreconditionError: The schema is older or newer than this program's, or the SQLite file does
+            not exist.
         UnavailableError: The database cannot be used.
     """
-    engine = make_engine(parse_url(url), options, connections=1, reads=False, takes_long=True)
+    parsed = parse_url(url)
+    check_file(parsed)
+    engine = make_engine(parsed, options, connections=1, reads=False, takes_long=True)
     try:
         in_transaction(engine, migrations.check_schema, patience=options.timeout, reads=True)
         yield AuditTable(engine, patience=options.timeout)

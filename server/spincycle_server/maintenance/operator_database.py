@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection
 
+from spincycle_grpc.errors import FailedPreconditionError
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.database.retrying import in_transaction
@@ -29,7 +31,8 @@ class OperatorDatabase:
     """
 
     def __init__(self, url: str, options: DatabaseOptions) -> None:
-        self._engine = make_engine(parse_url(url), options, connections=1, reads=False, takes_long=True)
+        self._url = parse_url(url)
+        self._engine = make_engine(self._url, options, connections=1, reads=False, takes_long=True)
         self._patience = options.timeout
 
     def close(self) -> None:
@@ -40,8 +43,10 @@ class OperatorDatabase:
         """Checks that this program knows the schema of the database.
 
         Raises:
-            FailedPreconditionError: The schema is older or newer than this program's.
+            FailedPreconditionError: The schema is older or newer than this program's, or the SQLite file
+                does not exist.
         """
+        check_file(self._url)
         self._read(migrations.check_schema)
 
     def now(self) -> int:
@@ -53,3 +58,20 @@ class OperatorDatabase:
 
     def _write(self, work: Callable[[Connection], _Answer]) -> _Answer:
         return in_transaction(self._engine, work, patience=self._patience)
+
+
+def check_file(url: URL) -> None:
+    """Refuses an SQLite file that does not exist: connecting would create it, often in the wrong directory.
+
+    Raises:
+        FailedPreconditionError: The file is missing. Reason: DATABASE_BEHIND.
+    """
+    file = url.database or ""
+    if url.get_backend_name() != "sqlite" or url.query.get("uri") or file in ("", ":memory:"):
+        return
+    if not Path(file).exists():
+        raise FailedPreconditionError(
+            f"the database {file} does not exist: name the database with --db or a configuration file, "
+            "or create it with `spincycle migrate`",
+            reason="DATABASE_BEHIND",
+        )
