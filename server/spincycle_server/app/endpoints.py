@@ -12,7 +12,7 @@ import structlog
 
 from spincycle_grpc.errors import UnavailableError
 from spincycle_server.app.certificates import grpc_client_auth
-from spincycle_server.app.unix_sockets import allow_group, claimed_socket
+from spincycle_server.app.unix_sockets import allowing_group, claimed_socket
 from spincycle_server.config import Config
 from spincycle_server.gateway import ErrorFormat, GatewayApp, HttpLimits, HttpServer, with_cors
 from spincycle_server.listening import Address
@@ -134,13 +134,13 @@ class ServerEndpoints:
         )
         with _naming(self._options.grpc):
             stack.enter_context(claimed_socket(self.grpc_address))
-            await grpc_server.start()
-        allow_group(self.grpc_address)
+            with allowing_group(self.grpc_address):
+                await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
         with _naming(self._options.http):
             stack.enter_context(claimed_socket(self.http_address))
-            await http_server.start()
-        allow_group(self.http_address)
+            with allowing_group(self.http_address):
+                await http_server.start()
         stack.push_async_callback(http_server.stop, config.server_stop_timeout)
         self._grpc_servers.append(grpc_server)
         await grpc_server.set_serving(True)

@@ -36,10 +36,21 @@ def claimed_socket(address: Address) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def allow_group(address: Address) -> None:
-    """Lets the group of the server connect to its socket. Does nothing for TCP."""
-    if address.is_unix:
-        os.chmod(address.socket_path, MODE)
+@contextlib.contextmanager
+def allowing_group(address: Address) -> Iterator[None]:
+    """Lets only the user and the group of the server connect to the socket that is made in the block.
+
+    Other users cannot connect in between either, whatever the umask is. Does nothing for TCP.
+    """
+    if not address.is_unix:
+        yield
+        return
+    before = os.umask(0o777 & ~MODE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+    os.chmod(address.socket_path, MODE)
 
 
 def _remove_stale(path: Path, address: Address) -> None:
