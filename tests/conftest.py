@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from spincycle_server.grpc_settings import load_grpc
 from tests.databases import DATABASES, SharedServers
@@ -18,6 +19,11 @@ from tests.databases import DATABASES, SharedServers
 # all its modules again, which takes longer than the rest of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Hypothesis measures seconds: how long an example takes, and how long it takes to make one. A busy machine
+# exceeds such limits although nothing is wrong. `timeout` in pyproject.toml ends a test that hangs.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Load gRPC before a test module does, because tests run commands beside gRPC's threads as servers do.
 load_grpc()
