@@ -19,7 +19,7 @@ from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse,
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
 from spincycle_server.identity import Authentication, Credentials, Identity
-from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable, grpc_server
+from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable
 from tests.limits import ANSWER
 from tests.rpc.servers import REQUEST_MANAGER, RUNNER_REPORTS, rpc_error, serving
 
@@ -199,31 +199,6 @@ async def test_a_caller_is_refused_before_the_message_of_the_call_is_received() 
         method: Any = channel.stream_unary(f"/{REQUEST_MANAGER.full_name}/Create")
         error = await rpc_error(method(messages(), timeout=ANSWER))
     assert error_from_rpc(error, address).reason == "NO_TOKEN"
-
-
-async def test_a_call_without_a_message_is_invalid() -> None:
-    async def messages() -> AsyncIterator[bytes]:
-        return
-        yield b""
-
-    async with (
-        serving(REQUEST_MANAGER, Manager()) as (_, address),
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        method: Any = channel.stream_unary(f"/{REQUEST_MANAGER.full_name}/Create")
-        error = await rpc_error(method(messages(), timeout=ANSWER))
-    assert error_from_rpc(error, address).reason == "BAD_MESSAGE"
-
-
-async def test_a_request_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_server, "MESSAGE_TIMEOUT", 0.1)
-    async with (
-        serving(REQUEST_MANAGER, Manager()) as (_, address),
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        method: Any = channel.stream_unary(f"/{REQUEST_MANAGER.full_name}/Create")
-        error = await rpc_error(method(timeout=ANSWER))  # It may write messages later, but does not.
-    assert error_from_rpc(error, address).reason == "REQUEST_TOO_SLOW"
 
 
 async def test_a_compressed_message_is_refused_because_it_could_grow_to_any_size(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -13,8 +12,6 @@ from grpc_health.v1 import health, health_pb2
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import (
-    DeadlineExceededError,
-    InvalidArgumentError,
     SpinCycleError,
     UnavailableError,
 )
@@ -25,15 +22,13 @@ from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.health import Health
 from spincycle_server.rpc.input_limits import InputLimits
 from spincycle_server.rpc.methods import Method, MethodTable
+from spincycle_server.rpc.received_messages import received
 from spincycle_server.rpc.reflection import Reflection
 from spincycle_server.rpc.request_messages import parsed, read_request
 from spincycle_server.rpc.status import abort
 
 MAX_PENDING = 2000
 """The maximum number of calls of one method that wait to be accepted. gRPC cancels further calls."""
-
-MESSAGE_TIMEOUT = 60.0
-"""Seconds within which the request of a unary call must arrive, after its caller is identified."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -185,7 +180,8 @@ def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
         async def read() -> Message:
             if not method.request_type.DESCRIPTOR.fields:
                 return method.request_type()  # Everybody may call Version, with a message of any size.
-            return await read_request(method, await _received(context), limits)
+            data = await received(context, None if method.is_reserved else limits)
+            return await read_request(method, data, limits)
 
         try:
             return await method.call(read, _call_context(context))
@@ -193,19 +189,6 @@ def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
             await abort(context, error)
 
     return behavior
-
-
-async def _received(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-    try:
-        async with asyncio.timeout(MESSAGE_TIMEOUT):
-            data = await context.read()
-    except TimeoutError as error:
-        raise DeadlineExceededError(
-            f"the request did not arrive within {MESSAGE_TIMEOUT:g} s", reason="REQUEST_TOO_SLOW"
-        ) from error
-    if not isinstance(data, bytes):
-        raise InvalidArgumentError("the call has no request: send one", reason="BAD_MESSAGE")
-    return data
 
 
 def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
