@@ -22,6 +22,9 @@ REQUEST_ID_KEY = "requestId"
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
+_HTTP_ADDRESS = ("Trying to connect an http1.x server", "missing selected ALPN property")
+"""Parts of gRPC's details if a server speaks HTTP/1.1, without and with TLS."""
+
 _Detail = TypeVar("_Detail", bound=Message)
 
 
@@ -80,6 +83,10 @@ def error_from_rpc(
 
 def _message(status: Status, details: str, address: str) -> str:
     """Returns the message for an error of gRPC itself, whose details are written for gRPC's developers."""
+    if status is Status.UNAVAILABLE and any(part in details for part in _HTTP_ADDRESS):
+        return (
+            f"{address} is an HTTP address: use the server's gRPC address, by default the HTTP port plus 10"
+        )
     if status is Status.UNAVAILABLE:
         return f"cannot reach {address}: check the address, and that a server runs there"
     if status is Status.DEADLINE_EXCEEDED:

@@ -56,14 +56,18 @@ class ClientTls:
     @property
     def ca(self) -> str:
         """The setting of the CAs that the client trusts."""
-        return f"{self.options}.ca_file" if self.options else "the CA file (spinc --ca)"
+        return (
+            f"{self.options}.ca_file"
+            if self.options
+            else "the CA file (spinc --ca, in Python tls_credentials)"
+        )
 
     @property
     def certificate(self) -> str:
         """The settings of the client's certificate."""
         if self.options:
             return f"{self.options}.cert_file and {self.options}.key_file"
-        return "the certificate and its key (spinc --cert --key)"
+        return "the certificate and its key (spinc --cert --key, in Python tls_credentials)"
 
 
 class Speaks(Enum):

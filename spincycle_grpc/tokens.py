@@ -58,7 +58,7 @@ class CallTokens:
         *,
         is_own_channel: bool,
     ) -> None:
-        self._token = _checked(token) if isinstance(token, str) else token
+        self._token = token if token is None or callable(token) else _checked(token)
         self._address = address
         is_plain_text = is_own_channel and credentials is None
         if token is not None and is_plain_text and not is_this_machine(address):
@@ -145,12 +145,24 @@ def _checked(token: object) -> str:
     if inspect.iscoroutine(token):
         token.close()  # Otherwise Python warns that nobody awaited it.
     if not isinstance(token, str) or not _CHARACTERS.fullmatch(token):
-        what = type(token).__name__ if not isinstance(token, str) else "other text" if token else "empty"
         raise InvalidArgumentError(
-            f"a token must be a str of printable ASCII characters without spaces, but this is {what}",
+            "a token must be a str of printable ASCII characters without spaces, "
+            f"but this is {_fault_of(token)}",
             reason="BAD_TOKEN",
         )
     return token
+
+
+def _fault_of(token: object) -> str:
+    if not isinstance(token, str):
+        return type(token).__name__
+    if not token:
+        return "empty"
+    if token.lower().startswith("bearer "):
+        return "a header: leave out the word Bearer"
+    if _CHARACTERS.fullmatch(token.strip()):
+        return "a token with spaces or line ends around it: use token.strip()"
+    return "other text"
 
 
 def _raise_failure(error: Exception) -> NoReturn:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 
 import grpc
 import pytest
@@ -65,7 +68,11 @@ def addresses() -> Iterator[dict[str, str]]:
 EXPIRED_USER = CA.issue_cert("a@example.com", not_before=PAST, not_after=PAST + DAY)
 
 FAULTS = {
-    "plain text to TLS": ("TLS", None, r"{} uses TLS, and this client does not: set .*spinc --ca\)$"),
+    "plain text to TLS": (
+        "TLS",
+        None,
+        r"{} uses TLS, and this client does not: set .*spinc --ca, in Python tls_credentials\)$",
+    ),
     "plain text to TLS with certificates": (
         "client certificates",
         None,
@@ -144,6 +151,33 @@ async def test_a_server_that_closes_connections_has_another_error() -> None:
         async with AsyncClient(f"127.0.0.1:{port}") as client:
             with pytest.raises(UnavailableError, match="check the address"):
                 await client.version()
+
+
+class _Http(StreamRequestHandler):
+    """Answers the start of HTTP/2 as servers of HTTP/1.1 do."""
+
+    def handle(self) -> None:
+        self.rfile.readline()
+        self.wfile.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_http_address_of_a_server_is_called_so(tls: bool) -> None:
+    with ThreadingTCPServer(("127.0.0.1", 0), _Http) as server:
+        if tls:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            CA.issue_cert("127.0.0.1").configure_cert(context)
+            context.set_alpn_protocols(["http/1.1"])
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        with (
+            Client(
+                f"127.0.0.1:{server.server_address[1]}", credentials=client_credentials() if tls else None
+            ) as client,
+            pytest.raises(UnavailableError, match="is an HTTP address: use the server's gRPC address"),
+        ):
+            client.version()
+        server.shutdown()
 
 
 def test_a_client_with_a_channel_of_its_own_can_still_learn_of_client_certificates(

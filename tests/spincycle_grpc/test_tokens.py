@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -211,6 +212,22 @@ async def test_a_malformed_token_is_refused_and_not_shown(
         assert caught.value.reason == "BAD_TOKEN"
         assert "s3cr" not in str(caught.value)
     assert not manager.authorizations
+
+
+@both
+@pytest.mark.parametrize(
+    ("token", "fault"),
+    [
+        ("", "empty"),
+        ("s3cret\n", "a token with spaces or line ends around it: use token.strip()"),
+        ("Bearer s3cret", "a header: leave out the word Bearer"),
+        ("s3cret token", "other text"),
+        (b"s3cret", "bytes"),
+    ],
+)
+def test_the_error_says_what_is_wrong_with_a_token(kind: Kind, token: object, fault: str) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=re.escape(f"but this is {fault}")):
+        kind("127.0.0.1:1", token=token)
 
 
 async def test_a_coroutine_that_a_plain_function_returns_is_refused(address: str) -> None:
