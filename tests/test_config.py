@@ -85,6 +85,10 @@ def test_environment_variables_do_not_set_access_options(option: str) -> None:
         ("log: {level: loud}", "must be one of debug, info, warning, error"),
         ("- a\n- b\n", "must contain a map of options"),
         ("a: [\n", "is not valid YAML in line 2"),
+        ("auth:\n  strict: true\n  strict: false\n", "not valid YAML in line 3: duplicate key strict"),
+        ("auth: {methods: [token]}\nauth: {strict: true}\n", "not valid YAML in line 2: duplicate key auth"),
+        ("auth: {strict: true}\nauth.strict: false\n", "sets the option auth.strict twice"),
+        ("auth: {certificates: {roles: {a: [x], a: [y]}}}", "duplicate key a"),
         ("a: !!python/object/apply:os.system [x]", "unknown option a"),
     ],
 )

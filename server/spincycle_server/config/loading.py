@@ -1,55 +1,20 @@
 """Reads the options from the defaults, a YAML file, environment variables and the command line.
 
-A later source overrides an earlier one. Only this module reads configuration files and the environment.
+A later source overrides an earlier one. Only this package reads configuration files and the environment.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spincycle_server.config.errors import ConfigError
 from spincycle_server.config.options import VARIABLE_PREFIX, Config
 from spincycle_server.config.variables import check_variables
-
-_MAPS = frozenset(option.metadata["key"] for option in fields(Config) if option.metadata["is_map"])
-"""The options whose values are maps."""
-
-
-def _flatten(document: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in document.items():
-        path = f"{prefix}{key}"
-        if path in _MAPS:
-            yield path, json.dumps(value) if value else ""
-        elif isinstance(value, Mapping):
-            yield from _flatten(value, f"{path}.")
-        elif isinstance(value, list):
-            yield path, ",".join(str(part) for part in value)
-        elif value is not None:
-            yield path, value if isinstance(value, str) else str(value)
-
-
-def _read_file(path: Path) -> dict[str, str]:
-    try:
-        # S506: BaseLoader makes nothing but text, lists and maps. Each option parses its text.
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", reason="BAD_CONFIG") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" in line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path} is not valid YAML{line}", reason="BAD_CONFIG") from error
-    if document in (None, ""):
-        return {}
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path} must contain a map of options", reason="BAD_CONFIG")
-    return dict(_flatten(document))
+from spincycle_server.config.yaml_file import read_options
 
 
 def _file_to_read(argument: str | None, environment: Mapping[str, str]) -> Path | None:
@@ -153,7 +118,7 @@ def _from_file(path: Path | None, options: Collection[str]) -> dict[str, tuple[s
     """Returns the text and the source of each option in a file."""
     if path is None:
         return {}
-    texts = _read_file(path)
+    texts = read_options(path)
     unknown = sorted(set(texts) - set(options))
     if unknown:
         raise ConfigError(f"{path}: unknown option {unknown[0]}", reason="BAD_CONFIG")
