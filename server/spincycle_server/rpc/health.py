@@ -20,7 +20,7 @@ MAX_WATCHES = 1000
 MAX_REQUEST_BYTES = 8192
 """The maximum size of one request."""
 
-REQUEST_TIMEOUT = 5.0
+REQUEST_TIMEOUT = 2.0
 """Seconds within which a request must arrive. gRPC keeps up to 64 MiB of it in memory until then."""
 
 _Context = grpc.aio.ServicerContext[Any, Any]

@@ -23,8 +23,8 @@ from spincycle_server.rpc.reflection_files import ReflectionFiles
 from spincycle_server.rpc.reflection_messages import VERSIONS, ReflectionMessages, reflection_messages
 from spincycle_server.rpc.status import abort
 
-MAX_STREAMS = 100
-"""The maximum number of open reflection streams."""
+MAX_STREAMS = 16
+"""The maximum number of open reflection streams. gRPC keeps up to 64 MiB of the next message of each."""
 
 MAX_REQUESTS = 10_000
 """The maximum number of requests of one reflection stream. The stream then ends; clients open another one."""
@@ -32,7 +32,7 @@ MAX_REQUESTS = 10_000
 MAX_REQUEST_BYTES = 8192
 """The maximum size of one request."""
 
-IDLE_TIMEOUT = 60.0
+IDLE_TIMEOUT = 10.0
 """Seconds that a reflection stream stays open without a request. It then ends, as after MAX_REQUESTS."""
 
 
