@@ -155,7 +155,7 @@ def test_tokens_that_ended_long_ago_are_deleted_and_their_ids_stay_unused(
 def test_a_commit_that_fails_or_whose_answer_is_lost_creates_one_token(
     fault: str, tokens: ApiTokens, migrated_url: str
 ) -> None:
-    CommitFaults(tokens._engine, fault)
+    CommitFaults(tokens.engine, fault)
     created = tokens.create("alice", ["dba"], a_hash(1), HOUR)
     tokens.revoke(created.token_id)
     engine = engine_of(migrated_url)
@@ -168,7 +168,7 @@ def test_a_commit_that_fails_or_whose_answer_is_lost_creates_one_token(
 
 @pytest.mark.parametrize("faults", FAULTS)
 def test_each_change_is_in_the_audit_log_once(tokens: ApiTokens, migrated_url: str, faults: str) -> None:
-    broken = CommitFaults(tokens._engine, faults) if faults != "none" else None
+    broken = CommitFaults(tokens.engine, faults) if faults != "none" else None
     created = tokens.create("alice", ["ops", "dba"], a_hash(1), 90 * 24 * HOUR)
     with pytest.raises(ConflictError):
         tokens.create("alice", (), a_hash(2), HOUR)

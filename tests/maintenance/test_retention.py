@@ -97,7 +97,7 @@ KEPT = {State.PENDING: 0, State.RUNNING: 0, State.SUSPENDED: 0}
 async def test_old_requests_are_deleted_with_all_their_rows(migrated_url: str, faults: str) -> None:
     await fill(migrated_url, {**OLD, **KEPT}, each=2)
     retention = Retention(migrated_url, OPTIONS)
-    broken = CommitFaults(retention._engine, faults) if faults != "none" else None
+    broken = CommitFaults(retention.engine, faults) if faults != "none" else None
     before = retention.cutoff(90 * HOUR)
     assert retention.count(before) == dict.fromkeys(OLD, 2)
     assert retention.prune(before, Told(), lambda: False)

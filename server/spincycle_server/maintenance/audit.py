@@ -14,11 +14,10 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.engine import Connection, Engine
 
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
-from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
+from spincycle_server.database.engine import DatabaseOptions
 from spincycle_server.database.retrying import in_transaction
 from spincycle_server.maintenance.batches import delete_in_batches
-from spincycle_server.maintenance.operator_database import check_file
-from spincycle_server.store import migrations
+from spincycle_server.maintenance.operator_database import OperatorDatabase
 from spincycle_server.store.audit import OK, new_event_id, record_event
 from spincycle_server.store.audit_listing import Position, next_events
 from spincycle_server.store.schema import audit_events
@@ -95,14 +94,9 @@ def opened_audit(url: str, options: DatabaseOptions) -> Iterator[AuditTable]:
             not exist.
         UnavailableError: The database cannot be used.
     """
-    parsed = parse_url(url)
-    check_file(parsed)
-    engine = make_engine(parsed, options, connections=1, reads=False, takes_long=True)
-    try:
-        in_transaction(engine, migrations.check_schema, patience=options.timeout, reads=True)
-        yield AuditTable(engine, patience=options.timeout)
-    finally:
-        engine.dispose()
+    with contextlib.closing(OperatorDatabase(url, options)) as database:
+        database.check()
+        yield AuditTable(database.engine, patience=options.timeout)
 
 
 def command_event(operation: str, detail: str = "") -> AuditEvent:

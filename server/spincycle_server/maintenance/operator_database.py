@@ -26,18 +26,21 @@ class OperatorDatabase:
         url: The database.
         options: How to connect.
 
+    Attributes:
+        engine: Makes the connection.
+
     Raises:
         InvalidArgumentError: The URL is invalid or names an unsupported database.
     """
 
     def __init__(self, url: str, options: DatabaseOptions) -> None:
         self._url = parse_url(url)
-        self._engine = make_engine(self._url, options, connections=1, reads=False, takes_long=True)
+        self.engine = make_engine(self._url, options, connections=1, reads=False, takes_long=True)
         self._patience = options.timeout
 
     def close(self) -> None:
         """Closes the connection."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     def check(self) -> None:
         """Checks that this program knows the schema of the database.
@@ -46,7 +49,7 @@ class OperatorDatabase:
             FailedPreconditionError: The schema is older or newer than this program's, or the SQLite file
                 does not exist.
         """
-        check_file(self._url)
+        _check_file(self._url)
         self._read(migrations.check_schema)
 
     def now(self) -> int:
@@ -54,13 +57,13 @@ class OperatorDatabase:
         return self._read(database_now)
 
     def _read(self, work: Callable[[Connection], _Answer]) -> _Answer:
-        return in_transaction(self._engine, work, patience=self._patience, reads=True)
+        return in_transaction(self.engine, work, patience=self._patience, reads=True)
 
     def _write(self, work: Callable[[Connection], _Answer]) -> _Answer:
-        return in_transaction(self._engine, work, patience=self._patience)
+        return in_transaction(self.engine, work, patience=self._patience)
 
 
-def check_file(url: URL) -> None:
+def _check_file(url: URL) -> None:
     """Refuses an SQLite file that does not exist: connecting would create it, often in the wrong directory.
 
     Raises:

@@ -58,7 +58,7 @@ class Retention(OperatorDatabase):
 
     def __init__(self, url: str, options: DatabaseOptions) -> None:
         super().__init__(url, options)
-        self.audit = AuditTable(self._engine, patience=self._patience)
+        self.audit = AuditTable(self.engine, patience=self._patience)
 
     def cutoff(self, age: int) -> int:
         """Returns the time `age` microseconds ago, by the database's clock."""
@@ -96,7 +96,7 @@ class Retention(OperatorDatabase):
         # Keys first: no key may refer to a deleted request.
         return all(
             delete_in_batches(
-                self._engine,
+                self.engine,
                 partial(delete_batch, before=before),
                 show,
                 is_interrupted,
