@@ -7,6 +7,7 @@ import pytest
 from spincycle_grpc.errors import UnauthenticatedError
 from spincycle_server.identity import Cluster, Credentials, PeerCertificate
 from spincycle_server.identity.cluster import KEY_HEADER
+from tests.certificates import PAST
 
 KEY, NEXT_KEY = "k" * 43, "n" * 43
 
@@ -30,6 +31,17 @@ def test_a_server_with_the_key_is_admitted() -> None:
 @pytest.mark.parametrize("key", ["", KEY[:-1], KEY + "k", KEY.upper(), "\udcff" * 43, "\N{SNOWMAN}" * 43])
 def test_another_key_is_not_admitted(key: str) -> None:
     assert not keys(KEY).admits(presenting(key))
+
+
+def test_a_refusal_says_what_the_call_had_and_shows_no_key() -> None:
+    cluster = Cluster(keys=lambda: [KEY], certificates=["runner"])
+    assert cluster.why_not(Credentials()) == "this call has neither a key nor a certificate"
+    assert cluster.why_not(presenting(NEXT_KEY)) == "the key of this call is not a key of this server"
+    refusal = cluster.why_not(certificate("runer", "host\x1b"))
+    assert "the names 'host\\x1b, runer', is not in cluster.certificates" in refusal
+    assert len(cluster.why_not(certificate("x" * 5000))) < 300
+    expired = PeerCertificate("runner", frozenset({"runner"}), b"", not_after=PAST)
+    assert cluster.why_not(Credentials(certificate=expired)) == "the certificate of this call has expired"
 
 
 def test_a_call_without_a_key_is_not_admitted_by_a_server_without_a_key() -> None:

@@ -118,13 +118,14 @@ class Authentication:
         if self._cluster.admits(credentials):
             return self._server_identity(credentials)
         user = await self._known_user(credentials)
+        refusal = (
+            f"only servers of this installation may call this method: {self._cluster.why_not(credentials)}"
+        )
         if user is not None:
-            raise CallerDeniedError(
-                user, "only servers of this installation may call this method", reason="SERVERS_ONLY"
-            )
+            raise CallerDeniedError(user, refusal, reason="SERVERS_ONLY")
         raise UnauthenticatedError(
-            "only servers of this installation may call this method: "
-            "give both servers the same cluster.key_file, or list their certificates in cluster.certificates",
+            f"{refusal}. Give both servers the same cluster.key_file, or list their certificates in "
+            "cluster.certificates",
             reason="SERVERS_ONLY",
         )
 

@@ -15,6 +15,9 @@ from spincycle_server.identity.credentials import Credentials
 KEY_HEADER = "spincycle-cluster-key"
 """The header that carries the key."""
 
+_LONGEST_NAMES = 200
+"""The most characters of a certificate's names in a message."""
+
 
 class Cluster:
     """Recognizes the other servers of the installation, and identifies this server to them.
@@ -61,6 +64,18 @@ class Cluster:
             and identifies_server(certificate, self._certificates)
             and not has_expired(certificate)
         )
+
+    def why_not(self, credentials: Credentials) -> str:
+        """Says why `admits` is false, for the operator of the calling server. It shows no key."""
+        certificate = credentials.certificate
+        if certificate is not None and has_expired(certificate):
+            return "the certificate of this call has expired"
+        if credentials.header(KEY_HEADER):
+            return "the key of this call is not a key of this server"
+        if certificate is not None:
+            names = ascii(", ".join(sorted(certificate.names))[:_LONGEST_NAMES])
+            return f"the certificate of this call, with the names {names}, is not in cluster.certificates"
+        return "this call has neither a key nor a certificate"
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns the gRPC metadata that identifies this server to another one."""
