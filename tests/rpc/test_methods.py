@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from spincycle_server.identity import (
     MethodAccess,
 )
 from spincycle_server.rpc import CallContext, Gate, Method, MethodTable
+from spincycle_server.rpc.gate import MAX_LINES
 from tests.limits import STEP
 
 SERVICE = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
@@ -310,6 +312,27 @@ async def test_refusals_by_a_method_are_counted_and_not_logged_one_by_one() -> N
             while not logs:  # noqa: ASYNC110 (a log has no event)
                 await asyncio.sleep(0.01)
     assert [event["calls"] for event in logs] == [{"TOO_MANY_WRITES": 3}]
+
+
+async def test_many_calls_of_unknown_callers_have_few_lines_in_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("spincycle_server.rpc.gate.time", SimpleNamespace(monotonic=lambda: now))
+    method = method_of(do_nothing, authenticator=ByToken())
+    with capture_logs() as logs:
+        for _ in range(MAX_LINES + 5):
+            with pytest.raises(UnauthenticatedError):
+                await method.call(reading(REQUEST), CallContext())
+        async with asyncio.timeout(STEP):
+            while len(logs) <= MAX_LINES:  # noqa: ASYNC110 (a log has no event)
+                await asyncio.sleep(0.01)
+        now += 1.0
+        with pytest.raises(UnauthenticatedError):
+            await method.call(reading(REQUEST), CallContext())
+    events = [event["event"] for event in logs]
+    assert events == ["call failed"] * MAX_LINES + ["calls refused", "call failed"]
+    assert logs[MAX_LINES]["calls"] == {"NO_TOKEN": 5}
 
 
 async def test_an_unexpected_exception_becomes_an_internal_error_and_only_the_log_has_its_text() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter
 
 import structlog
 
-from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
+from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
 from spincycle_server.callback_throttle import CallbackThrottle
 
 logger = structlog.get_logger(__name__)
@@ -17,6 +19,10 @@ RESERVED = 1000
 
 _REFUSALS_LOGGED_EVERY = 1.0
 """Seconds over which refusals are counted before one line of the log reports them."""
+
+
+MAX_LINES = 20
+"""The maximum number of lines a second about calls of unknown callers. The others are counted."""
 
 
 class Gate:
@@ -100,8 +106,21 @@ class RefusalLog:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._own_lines = 0
+        self._own_lines_since = -math.inf
 
-    def add(self, error: ResourceExhaustedError) -> None:
+    def may_have_line(self) -> bool:
+        """Whether the next refusal of an unknown caller may have a line of its own in the log.
+
+        Everybody can make any number of such calls, and could fill the disk with their lines.
+        """
+        now = time.monotonic()
+        if now - self._own_lines_since >= _REFUSALS_LOGGED_EVERY:
+            self._own_lines_since, self._own_lines = now, 0
+        self._own_lines += 1
+        return self._own_lines <= MAX_LINES
+
+    def add(self, error: SpinCycleError) -> None:
         """Counts a refusal under its reason."""
         if not self._counts:
             asyncio.get_running_loop().call_later(_REFUSALS_LOGGED_EVERY, self._log)

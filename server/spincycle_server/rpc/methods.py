@@ -219,7 +219,9 @@ class MethodTable:
     def _log_failure(
         self, name: str, request: object, context: CallContext, error: SpinCycleError, started: float
     ) -> None:
-        if not isinstance(error, _UnexpectedError):
+        if error.status is Status.UNAUTHENTICATED and not self._gate.refusals.may_have_line():
+            self._gate.refusals.add(error)
+        elif not isinstance(error, _UnexpectedError):
             _log_failure(name, request, context, error, started)
         if error.status in _DENIALS:
             if isinstance(error, CallerDeniedError):
