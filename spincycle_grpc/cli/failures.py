@@ -60,7 +60,8 @@ def failure_of(error: SpinCycleError, *, sends_token: bool = False) -> Failure:
     """
     message = error.message
     if error.status is Status.UNAUTHENTICATED:
-        advice = "" if _COMMAND in message else f". An administrator can create a token with {_COMMAND}"
+        can_create = "API token" in message and _COMMAND not in message  # Other methods have other tokens.
+        advice = f". An administrator can create a token with {_COMMAND}" if can_create else ""
         message = f"{message.rstrip('.')}. {_ADVICE[sends_token]}{advice}"
     return Failure(message, _EXIT_CODES.get(error.status, OTHER))
 

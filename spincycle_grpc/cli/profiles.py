@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         try:
-            document = tomllib.load(file)
+            document = tomllib.loads(file.read().decode("utf-8-sig"))  # Some editors write a mark first.
         except ValueError as error:  # Its text has a line and a column, but no value.
             raise click.UsageError(f"{path} is not valid TOML: {error}") from None
     for name, table in document.items():
@@ -145,6 +145,13 @@ def _truth(_directory: Path, value: object) -> bool:
     return value
 
 
+def _token(_directory: Path, value: object) -> str:
+    token = _text(_directory, value)
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("must be one token, without spaces")
+    return token
+
+
 _PARSERS: dict[str, Callable[[Path, object], Any]] = {
     "addr": _address,
     "deadline": _seconds,
@@ -153,6 +160,6 @@ _PARSERS: dict[str, Callable[[Path, object], Any]] = {
     "cert": _path,
     "key": _path,
     "token_file": _path,
-    "token": _text,
+    "token": _token,
 }
 """The parsers of the options. They raise ValueError for a wrong value, and do not show secrets."""

@@ -187,18 +187,20 @@ def test_help_reads_no_profile() -> None:
 
 
 def test_an_unknown_caller_learns_what_to_do(manager: FakeManager, address: str, token_file: Path) -> None:
-    unknown = errors.UnauthenticatedError("the caller is unknown")
+    unknown = errors.UnauthenticatedError("the caller is unknown: send an API token")
+    other = errors.UnauthenticatedError("the caller is unknown: log in")
     expired = errors.UnauthenticatedError("expired: ask for a new one (`spincycle token create`)")
-    manager.failures["Version"] = [unknown, unknown, expired]
+    manager.failures["Version"] = [unknown, unknown, expired, other]
     create = "An administrator can create a token with `spincycle token create`"
     without = spinc("version", f"--addr={address}")
     assert (without.exit_code, without.stderr) == (
         3,
-        "spinc: the caller is unknown. Use --token-file, or --cert and --key, or a --profile that has them. "
+        f"spinc: {unknown.message}. Use --token-file, or --cert and --key, or a --profile that has them. "
         f"{create}\n",
     )
     options = (f"--addr={address}", f"--token-file={token_file}")
-    assert [spinc("version", *options).stderr for _ in range(2)] == [
-        f"spinc: the caller is unknown. Check that your token is for this server. {create}\n",
+    assert [spinc("version", *options).stderr for _ in range(3)] == [
+        f"spinc: {unknown.message}. Check that your token is for this server. {create}\n",
         f"spinc: {expired.message}. Check that your token is for this server\n",
+        f"spinc: {other.message}. Check that your token is for this server\n",
     ]

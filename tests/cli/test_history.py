@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from spincycle_grpc.errors import FailedPreconditionError
+from spincycle_grpc.errors import FailedPreconditionError, NotFoundError
 from tests.cli.conftest import Spinc
 from tests.fake_manager import REQUEST_ID, FakeManager, event
 
@@ -51,6 +51,13 @@ def test_a_request_without_events_shows_the_headings_alone(manager: FakeManager,
     manager.events = []
     assert len(spinc("history", REQUEST_ID).stdout.splitlines()) == 1
     assert spinc("history", REQUEST_ID, "--json").stdout == "[]\n"
+
+
+def test_an_unknown_request_without_events_is_an_error(manager: FakeManager, spinc: Spinc) -> None:
+    manager.events = []
+    manager.failures["Get"] = [NotFoundError("request x not found")]
+    unknown = spinc("history", REQUEST_ID)
+    assert (unknown.exit_code, unknown.stdout, unknown.stderr) == (3, "", "spinc: request x not found\n")
 
 
 def test_errors_end_it_with_one_sentence(manager: FakeManager, spinc: Spinc) -> None:

@@ -87,6 +87,7 @@ def test_an_unknown_profile_is_refused(file: Path) -> None:
         ('[prod]\nca = ""', "profile prod: ca: must be text in quotes"),
         (f"[prod]\ntoken = ['{TOKEN}']", "profile prod: token: must be text in quotes"),
         (f"[prod]\ntoken = '{TOKEN}'\ntoken_file = 'x'", "profile prod: set token or token_file, not both"),
+        (f"[prod]\ntoken = 'Bearer {TOKEN}'", "profile prod: token: must be one token, without spaces"),
         (f"token = '{TOKEN}'\n[prod]", "token must be in a profile, below a line like [default]"),
         (f"[prod]\ntoken = {TOKEN}", "is not valid TOML"),
         (f"[prod]\ntoken = '{TOKEN}\n", "is not valid TOML"),
@@ -98,6 +99,11 @@ def test_the_error_names_the_file_and_the_option(text: str, message: str, file: 
     said = refusal("prod")
     assert said.startswith(str(file))
     assert message in said
+
+
+def test_a_file_may_start_with_a_byte_order_mark_and_have_the_line_ends_of_windows(file: Path) -> None:
+    file.write_text("\ufeff[prod]\r\naddr = 'h:1'\r\n", encoding="utf-8")
+    assert find_profile("prod").options == {"addr": "h:1"}
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])

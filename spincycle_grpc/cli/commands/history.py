@@ -34,6 +34,8 @@ def command(settings: Settings, request_id: str, limit: int) -> None:
     """
     with settings.client() as client:
         events = _newest(client, request_id, limit)
+        if not events:  # The events of deleted requests stay, so administrators may ask for any id.
+            client.get(request_id, with_job_chain=False)
     events.reverse()
     if settings.as_json:
         show_json(encode(ListAuditEventsResponse(events=events), "events"))
