@@ -14,9 +14,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = REPOSITORY / "server" / "spincycle_server"
 
 ALLOWED = {
-    "builtin_jobs": set(),
+    "builtin_jobs": {"forked_children"},
     "chain": set(),
-    "database": set(),
+    "database": {"forked_children"},
     "config": {"listening"},
     "gateway": {"identity", "large_work", "listening", "rpc", "tls"},
     "graph": {"specs"},
@@ -38,6 +38,7 @@ ALLOWED_MODULES = {
     "__main__": {"grpc_settings", "log_output"},
     "call_threads": set(),
     "callback_throttle": set(),
+    "forked_children": {"listening"},
     "grpc_settings": set(),
     "large_work": set(),
     "job_factories": {"builtin_jobs"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -28,8 +29,11 @@ class _Worker:
         self._calls.put(call)
 
     def _work(self) -> None:
+        process = os.getpid()
         while True:
             self._calls.get()()
+            if os.getpid() != process:
+                os._exit(0)  # A process that the call forked returned from it. It has nothing else to do.
 
 
 class _Call(Generic[_Result]):

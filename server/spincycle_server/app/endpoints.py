@@ -11,6 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from spincycle_grpc.errors import UnavailableError
+from spincycle_server import forked_children
 from spincycle_server.app.certificates import grpc_client_auth
 from spincycle_server.app.unix_sockets import allowing_group, claimed_socket
 from spincycle_server.config import Config
@@ -146,6 +147,8 @@ class ServerEndpoints:
         await grpc_server.set_serving(True)
         self.http_address = Address(self.http_address.host, http_server.port)
         self.grpc_address = Address(self.grpc_address.host, grpc_server.port)
+        forked_children.add_address(self.http_address)
+        forked_children.add_address(self.grpc_address)
         logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
 
     async def start_for_servers(
@@ -182,6 +185,7 @@ class ServerEndpoints:
         self._grpc_servers.append(grpc_server)
         await grpc_server.set_serving(True)
         address = Address(where.address.host, grpc_server.port)
+        forked_children.add_address(address)
         logger.info("listening for servers", server=self._name, grpc=str(address))
         return address
 

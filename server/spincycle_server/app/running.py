@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from spincycle_server import forked_children
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.cluster import combined_cluster, job_runner_cluster, request_manager_cluster
@@ -29,6 +30,9 @@ from spincycle_server.logs import configure_logs
 logger = structlog.get_logger(__name__)
 
 JOB_RUNNER_ADDRESS = Address("127.0.0.1", 32307)
+
+EXIT_TIMEOUT = 5.0
+"""Seconds that exit handlers and children of users' code may delay the exit after the servers stopped."""
 
 
 def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: LoadedConfig) -> None:
@@ -54,6 +58,7 @@ def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: Load
             file=path,
         )
     _collect_garbage_less_often()
+    forked_children.install()
     uvloop.run(serve(loaded))
     _exit_despite_hanging_threads()
 
@@ -70,7 +75,10 @@ def _collect_garbage_less_often() -> None:
 
 
 def _exit_despite_hanging_threads() -> None:
-    """Exits at once if a thread hangs in a user's code; Python would wait for it forever."""
+    """Exits at once if a thread hangs in a user's code; Python would wait for it forever.
+
+    Python would also wait for each child that `multiprocessing` has started, so that wait has a limit.
+    """
     hanging = [
         thread.name
         for thread in threading.enumerate()
@@ -80,6 +88,15 @@ def _exit_despite_hanging_threads() -> None:
         logger.warning("exited although threads still run", threads=hanging)
         sys.stderr.flush()
         os._exit(0)
+    timer = threading.Timer(EXIT_TIMEOUT, _exit_at_once)
+    timer.daemon = True
+    timer.start()
+
+
+def _exit_at_once() -> None:
+    logger.warning("exited although children or exit handlers of jobs still run")
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def serve_request_manager(loaded: LoadedConfig) -> None:
@@ -94,6 +111,7 @@ async def serve_request_manager(loaded: LoadedConfig) -> None:
             _certificates(config, stopped, reloads) as certificates,
             request_manager(config, cluster, certificates, reloads, _for_servers(config)),
         ):
+            forked_children.add_open_descriptors(anonymous=True)
             await stopped.wait()
 
 
@@ -121,6 +139,7 @@ async def serve_job_runner(loaded: LoadedConfig) -> None:
                     servers_address=next(iter(_for_servers(config)), None),
                 )
             )
+            forked_children.add_open_descriptors(anonymous=True)
             await stopped.wait()
 
 
@@ -157,6 +176,7 @@ async def serve_both(loaded: LoadedConfig) -> None:
                 options=ListenOptions("job_runner.addr (--runner-http)", "job_runner.grpc (--runner-grpc)"),
             ),
         ):
+            forked_children.add_open_descriptors(anonymous=True)
             await stopped.wait()
 
 
@@ -226,6 +246,7 @@ def _stop_signal() -> Iterator[asyncio.Event]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    forked_children.add_open_descriptors()  # No code of jobs is loaded yet.
     try:
         yield stopped
     finally:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.output import OutputBuffer
+from spincycle_server import forked_children
 
 _KILL_WAIT = 1.0
 _DRAIN_WAIT = 1.0
@@ -53,16 +54,7 @@ class Process:
         Raises:
             OSError: The command cannot be started.
         """
-        starting = asyncio.ensure_future(
-            asyncio.get_running_loop().subprocess_exec(
-                lambda: _Output(max_output),
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        )
+        starting = asyncio.ensure_future(_execute(arguments, max_output))
         try:
             return cls(*await asyncio.shield(starting))
         except asyncio.CancelledError:
@@ -130,6 +122,19 @@ class Process:
         except PermissionError:  # all remaining processes run as another user
             return True
         return True
+
+
+async def _execute(arguments: Sequence[str], max_output: int) -> tuple[asyncio.SubprocessTransport, _Output]:
+    """Starts a command, as a task of its own."""
+    forked_children.announce_exec()
+    return await asyncio.get_running_loop().subprocess_exec(
+        lambda: _Output(max_output),
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

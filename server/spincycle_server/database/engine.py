@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import QueuePool
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_server import forked_children
 from spincycle_server.database.sessions import (
     MYSQL_SETTINGS,
     POSTGRESQL_SETTINGS,
@@ -107,7 +108,11 @@ def make_engine(
         event.listen(engine, "do_connect", _create_private_file)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    elif kind == "mysql":
+        if url.database:
+            forked_children.add_sqlite_file(url.database)
+    else:
+        event.listen(engine, "connect", _keep_from_children)
+    if kind == "mysql":
         event.listen(engine, "connect", _look_up_max_packet)
     return engine
 
@@ -155,6 +160,11 @@ def _begin_sqlite(connection: Any) -> None:
     # Take the write lock at once: SQLite does not let a transaction that has read wait for it.
     readonly = connection.get_execution_options().get("readonly", False)
     connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+
+
+def _keep_from_children(connection: Any, record: object) -> None:
+    """Notes the socket of a connection, so that processes that jobs fork do not keep it open."""
+    forked_children.add_descriptor(getattr(connection, "_sock", connection).fileno())
 
 
 def _look_up_max_packet(connection: Any, record: Any) -> None:
