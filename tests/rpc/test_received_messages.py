@@ -55,7 +55,8 @@ async def test_a_call_without_a_request_is_invalid(create: Callable[..., Any]) -
 async def test_a_request_that_does_not_arrive_in_time_is_refused(
     create: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(received_messages, "MESSAGE_TIMEOUT", 0.1)
+    monkeypatch.setattr(received_messages, "SLOW_AFTER", 0.1)
+    monkeypatch.setattr(received_messages, "MESSAGE_TIMEOUT", 0.2)
     assert reason_of(await rpc_error(create(timeout=ANSWER))) == "REQUEST_TOO_SLOW"
 
 

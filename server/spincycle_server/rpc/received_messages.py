@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc.aio
 
-from spincycle_grpc.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
+from spincycle_grpc.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    SpinCycleError,
+)
+from spincycle_server.rpc.body_budget import BodyShare
 from spincycle_server.rpc.input_limits import InputLimits
 
 MESSAGE_TIMEOUT = 60.0
@@ -37,48 +41,65 @@ async def received(context: grpc.aio.ServicerContext[Any, Any], limits: InputLim
         ResourceExhaustedError: Too many requests arrive slowly. Reason: TOO_MANY_BODIES.
         InvalidArgumentError: The call has no request. Reason: BAD_MESSAGE.
     """
+    arrival = _Arrival(limits)
     try:
-        async with asyncio.timeout(MESSAGE_TIMEOUT) as limit:
-            if limits is None:
-                data = await context.read()
-            else:
-                with _counted_if_slow(limits, limit):
-                    data = await context.read()
-    except TimeoutError as error:
-        raise DeadlineExceededError(
-            f"the request did not arrive within {MESSAGE_TIMEOUT:g} s", reason="REQUEST_TOO_SLOW"
-        ) from error
+        data = await context.read()
+    except asyncio.CancelledError:
+        if arrival.refusal is None:
+            raise
+        arrival.task.uncancel()
+        raise arrival.refusal from None
+    finally:
+        arrival.end()
     if not isinstance(data, bytes):
         raise InvalidArgumentError("the call has no request: send one", reason="BAD_MESSAGE")
     return data
 
 
-@contextmanager
-def _counted_if_slow(limits: InputLimits, limit: asyncio.Timeout) -> Iterator[None]:
-    """Counts a request that arrives slowly, and ends the wait for it if there are too many."""
-    loop = asyncio.get_running_loop()
-    refusal: ResourceExhaustedError | None = None
-    timer: asyncio.TimerHandle
+class _Arrival:
+    """Watches one request that arrives. Nearly always, it costs a timer that is cancelled.
 
-    def notice() -> None:
-        nonlocal timer
-        timer = loop.call_later(_GRACE, count)
+    Attributes:
+        task: The task that receives the request. It is cancelled if the request is refused.
+        refusal: Why the request is refused; None if it is not.
+    """
 
-    def count() -> None:
-        nonlocal refusal
-        try:
-            share.hold(limits.max_body)
-        except ResourceExhaustedError as error:
-            refusal = error
-            limit.reschedule(loop.time())
+    __slots__ = ("_limits", "_loop", "_share", "_timer", "refusal", "task")
 
-    timer = loop.call_later(SLOW_AFTER, notice)
-    with limits.bodies.share() as share:
-        try:
-            yield
-        except asyncio.CancelledError:
-            if refusal is None:
-                raise
-            raise refusal from None
-        finally:
-            timer.cancel()
+    def __init__(self, limits: InputLimits | None) -> None:
+        self.task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
+        self.refusal: SpinCycleError | None = None
+        self._limits = limits
+        self._share: BodyShare | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(SLOW_AFTER, self._notice)
+
+    def end(self) -> None:
+        """Stops watching."""
+        self._timer.cancel()
+        if self._share is not None:
+            self._share.hold(0)
+
+    def _notice(self) -> None:
+        self._timer = self._loop.call_later(_GRACE, self._count)
+
+    def _count(self) -> None:
+        if self._limits is not None:
+            self._share = self._limits.bodies.share()
+            try:
+                self._share.hold(self._limits.max_body)
+            except ResourceExhaustedError as error:
+                self._refuse(error)
+                return
+        self._timer = self._loop.call_later(max(0.0, MESSAGE_TIMEOUT - SLOW_AFTER - _GRACE), self._expire)
+
+    def _expire(self) -> None:
+        self._refuse(
+            DeadlineExceededError(
+                f"the request did not arrive within {MESSAGE_TIMEOUT:g} s", reason="REQUEST_TOO_SLOW"
+            )
+        )
+
+    def _refuse(self, error: SpinCycleError) -> None:
+        self.refusal = error
+        self.task.cancel()
