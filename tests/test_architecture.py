@@ -35,9 +35,10 @@ ALLOWED = {
 """The packages and single modules of the server that each package may import, besides itself."""
 
 ALLOWED_MODULES = {
-    "__main__": {"grpc_settings", "log_output"},
+    "__main__": {"first_process", "grpc_settings", "log_output"},
     "call_threads": set(),
     "callback_throttle": set(),
+    "first_process": set(),
     "forked_children": {"listening"},
     "grpc_settings": set(),
     "large_work": set(),

@@ -11,6 +11,7 @@ import click
 
 from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.version import API_VERSION, package_version
+from spincycle_server.first_process import continue_in_child
 from spincycle_server.grpc_settings import load_grpc
 from spincycle_server.log_output import open_missing_descriptors
 
@@ -61,6 +62,7 @@ class _Commands(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         if cmd_name in _GRPC_COMMANDS:
+            continue_in_child()  # before gRPC starts threads
             load_grpc()  # before the command's module imports gRPC
         word = cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"spincycle_server.commands.{word}"), f"{word}_command")
