@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -123,6 +124,15 @@ async def test_another_request_manager_is_reached_before_the_lease_expires(outbo
             await other.heard.wait()
             assert reporter.lease_left > 0
     assert not lapses
+
+
+async def test_a_runner_that_no_request_manager_knows_leaves_at_once(outbox: Outbox) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        reporter = Reporter(RUNNER, [address], outbox, list, lease=60)
+        async with reporting(reporter), asyncio.timeout(STEP):
+            await reporter.leave()
 
 
 async def test_new_credentials_open_a_new_stream_without_an_error(outbox: Outbox) -> None:

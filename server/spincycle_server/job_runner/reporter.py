@@ -107,7 +107,12 @@ class Reporter:
         self._outbox.nudge()
 
     async def leave(self) -> None:
-        """Tells the Request Manager that this runner is gone. Returns when it has acknowledged that."""
+        """Tells the Request Manager that this runner is gone. Returns when it has acknowledged that.
+
+        Returns at once if no Request Manager ever acknowledged this runner: none waits for it.
+        """
+        if self._lease_end is None:
+            return
         self._leaving = True
         self._outbox.nudge()
         await self._left.wait()
