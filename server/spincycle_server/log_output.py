@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import stat
 import sys
 import threading
 import time
@@ -37,6 +38,10 @@ class LogOutput:
         self._breaks_off = False
         self._waited_at = 0.0
         self._waited = 0.0
+        # A poll would let other threads take the interpreter for each line, and a file never blocks.
+        self._never_blocks = _is_file(descriptor)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
         os.register_at_fork(after_in_child=self._forget_lock)
 
     @property
@@ -79,9 +84,7 @@ class LogOutput:
 
     def _is_writable(self) -> bool:
         """Whether a write does not block. It waits, if the writes of this second have not waited too long."""
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        if poll.poll(0):
+        if self._never_blocks or self._poll.poll(0):
             return True
         now = time.monotonic()
         if now - self._waited_at >= 1:
@@ -89,12 +92,19 @@ class LogOutput:
         left = MAX_WAIT - self._waited
         if left <= 0:
             return False
-        is_writable = bool(poll.poll(left * 1000))
+        is_writable = bool(self._poll.poll(left * 1000))
         self._waited += time.monotonic() - now
         return is_writable
 
     def _forget_lock(self) -> None:
         self._lock = threading.Lock()  # In a forked child, the thread that held it does not exist.
+
+
+def _is_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 class _RawOutput(io.RawIOBase):

@@ -177,12 +177,11 @@ class GatewayApp:
         """Calls the method. It continues if the client hangs up, because it may have changed something."""
         request_id = ""
         try:
-            async with asyncio.timeout(self._call_timeout) as limit:
+            async with asyncio.timeout(None) as limit:
 
                 async def read_first() -> Message:
-                    """Reads the request, which has a limit of its own, and starts the time of the method."""
+                    """Reads the request, and starts the time of the method. Earlier steps have limits."""
                     nonlocal request_id
-                    limit.reschedule(None)
                     request = await read()
                     request_id = getattr(request, "request_id", "")
                     limit.reschedule(asyncio.get_running_loop().time() + self._call_timeout)

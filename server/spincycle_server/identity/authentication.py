@@ -71,6 +71,13 @@ class Authentication:
         """Whether users are authenticated."""
         return bool(self._methods)
 
+    def admits_anybody(self, access: MethodAccess) -> bool:
+        """Whether everybody may call a method. It does not change.
+
+        `identify` need not be asked then, unless the call repeats a header or has a certificate.
+        """
+        return access is MethodAccess.PUBLIC or not (self._methods or access is MethodAccess.SERVER)
+
     async def identify(self, access: MethodAccess, credentials: Credentials) -> Identity:
         """Returns who calls a method, if the caller may call it.
 

@@ -147,6 +147,7 @@ class MethodTable:
     ) -> Callable[[ReadRequest, CallContext], Awaitable[Any]]:
         name = descriptor.full_name
         is_reserved = access is MethodAccess.SERVER
+        may_be_anybody = self._authentication.admits_anybody(access)
         log_success = _log_call_of_server if is_reserved and _is_of_original(descriptor) else _log_call
 
         async def call(read: ReadRequest, context: CallContext) -> Message:
@@ -154,7 +155,9 @@ class MethodTable:
             request: Message | None = None
             try:
                 self._gate.check(is_reserved=is_reserved)
-                context = await self._checked(name, self._identified(access, context))
+                credentials = context.credentials
+                if not may_be_anybody or credentials.repeated or credentials.certificate is not None:
+                    context = await self._checked(name, self._identified(access, context))
                 request = await read()
                 answer = await self._answer(name, handler, request, context, is_reserved=is_reserved)
             except ResourceExhaustedError as error:
