@@ -70,6 +70,10 @@ NOTHING = "sequences: {%s: {request: true, nodes: {a: {category: job, type: noop
 NOT_RELOADED = "not reloaded because of errors: the earlier version stays in use"
 
 
+NO_DRAIN = {"SPINCYCLE_JOB_RUNNER_STOP_TIMEOUT": "100ms", "SPINCYCLE_SERVER_STOP_TIMEOUT": "100ms"}
+"""For a Job Runner without a Request Manager, which otherwise waits for one when it shuts down."""
+
+
 def reload_until(server: ServerProcess, message: str, **values: str) -> None:
     server.process.send_signal(signal.SIGHUP)
     server.wait_for(message, LOG_LINE, **values)
@@ -113,7 +117,8 @@ def test_sighup_loads_the_specs_again_unless_they_have_errors(tmp_path: Path) ->
 def test_sighup_sets_the_level_of_the_log_that_the_file_has_now(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("log: {level: info}\n")
-    with running("job-runner", "--http=127.0.0.1:0", str(file), directory=tmp_path) as server:
+    arguments = ("job-runner", "--http=127.0.0.1:0", str(file))
+    with running(*arguments, directory=tmp_path, environment=NO_DRAIN) as server:
         server.wait_for("listening")
         file.write_text("log: {level: debug}\n")
         reload_until(server, "log level set", to="debug")
@@ -129,7 +134,7 @@ def test_sighup_sets_the_level_of_the_log_that_the_file_has_now(tmp_path: Path) 
 def test_a_variable_overrides_the_level_that_the_file_has_now(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("log: {level: info}\n")
-    environment = {"SPINCYCLE_LOG_LEVEL": "debug"}
+    environment = {**NO_DRAIN, "SPINCYCLE_LOG_LEVEL": "debug"}
     arguments = ("job-runner", "--http=127.0.0.1:0", str(file))
     with running(*arguments, directory=tmp_path, environment=environment) as server:
         server.wait_for("listening")
