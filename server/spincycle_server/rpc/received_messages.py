@@ -96,7 +96,8 @@ class _Arrival:
     def _expire(self) -> None:
         self._refuse(
             DeadlineExceededError(
-                f"the request did not arrive within {MESSAGE_TIMEOUT:g} s", reason="REQUEST_TOO_SLOW"
+                f"the request did not arrive within {MESSAGE_TIMEOUT:g} s: use a faster connection",
+                reason="REQUEST_TOO_SLOW",
             )
         )
 
