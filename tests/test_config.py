@@ -58,6 +58,11 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         load_config(str(tmp_path / "none.yaml"), environment={})
 
 
+def test_a_group_of_options_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "some.yaml").write_text("auth:\n  # strict: true\nserver:\n  tls:\n")
+    assert load_config(str(tmp_path / "some.yaml"), environment={}) == load_config(environment={})
+
+
 def test_the_job_factory_has_two_variables() -> None:
     assert load_config(environment={"SPINCYCLE_JOBS": "m:f"}).jobs_factory == "m:f"
     assert load_config(environment={"SPINCYCLE_JOBS_FACTORY": "m:g"}).jobs_factory == "m:g"
@@ -89,6 +94,8 @@ def test_environment_variables_do_not_set_access_options(option: str) -> None:
         ("auth: {methods: [token]}\nauth: {strict: true}\n", "not valid YAML in line 2: duplicate key auth"),
         ("auth: {strict: true}\nauth.strict: false\n", "sets the option auth.strict twice"),
         ("auth: {certificates: {roles: {a: [x], a: [y]}}}", "duplicate key a"),
+        ("auth: token", "auth must be a map of options"),
+        ("server: {tls: cert.pem}", "server.tls must be a map of options"),
         ("a: !!python/object/apply:os.system [x]", "unknown option a"),
     ],
 )

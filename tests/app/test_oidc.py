@@ -70,3 +70,6 @@ async def test_options_of_a_method_that_is_off_are_refused() -> None:
     async with contextlib.AsyncExitStack() as stack:
         with pytest.raises(ConfigError, match=r"has no effect without oidc in auth\.methods"):
             await authentication_of(config, Cluster(), stack)
+        roles = Config(auth_methods=("token",), auth_certificates_roles={"ada": frozenset({"admin"})})
+        with pytest.raises(ConfigError, match=r"has no effect without certificate in auth\.methods"):
+            await authentication_of(roles, Cluster(), stack)

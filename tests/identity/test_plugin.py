@@ -264,6 +264,13 @@ async def test_an_unexpected_exception_of_authorize_refuses_the_operation() -> N
     assert caught.value.reason == "AUTH_PLUGIN_FAILED"
 
 
+@pytest.mark.parametrize("name", ["json", "json:", ":Tokens"])
+def test_a_plugin_needs_a_module_and_an_attribute(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be module:attribute, such as") as caught:
+        load_authenticator(name)
+    assert caught.value.reason == "BAD_CONFIG"
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [

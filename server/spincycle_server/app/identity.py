@@ -45,6 +45,8 @@ async def authentication_of(
     """
     if config.auth_oidc_issuer and "oidc" not in config.auth_methods:
         raise ConfigError("option auth.oidc.issuer: has no effect without oidc in auth.methods")
+    if config.auth_certificates_roles and "certificate" not in config.auth_methods:
+        raise ConfigError("option auth.certificates.roles: has no effect without certificate in auth.methods")
     methods = [await _method(name, config, stack, store) for name in config.auth_methods]
     if config.auth_plugin:
         methods.append(PluginMethod(load_authenticator(config.auth_plugin), config.auth_timeout))

@@ -119,6 +119,9 @@ def _from_file(path: Path | None, options: Collection[str]) -> dict[str, tuple[s
     if path is None:
         return {}
     texts = read_options(path)
+    for group in [key for key in texts if any(option.startswith(f"{key}.") for option in options)]:
+        if texts.pop(group):  # An empty group sets nothing, for example one whose options are comments.
+            raise ConfigError(f"{path}: {group} must be a map of options", reason="BAD_CONFIG")
     unknown = sorted(set(texts) - set(options))
     if unknown:
         raise ConfigError(f"{path}: unknown option {unknown[0]}", reason="BAD_CONFIG")

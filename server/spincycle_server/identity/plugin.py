@@ -109,6 +109,11 @@ def load_authenticator(name: str) -> Authenticator:
         InvalidArgumentError: The plugin cannot be loaded. Reason: BAD_CONFIG.
     """
     module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise InvalidArgumentError(
+            f"option auth.plugin: {name!r} must be module:attribute, such as my_tokens:Tokens",
+            reason="BAD_CONFIG",
+        )
     directory = str(Path.cwd())
     if directory not in sys.path:
         sys.path.append(directory)
