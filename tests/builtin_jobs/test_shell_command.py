@@ -259,8 +259,9 @@ class TestStop:
         self, run_all: RunAll, script: Callable[..., ShellCommand], tmp_path: Path
     ) -> None:
         async def cancel_the_start() -> None:
+            before = psutil.Process().children()  # the guard of other tests' commands
             run = asyncio.ensure_future(script("sleep 600 &\necho $! > pids; touch ready; wait").run({}))
-            while not psutil.Process().children():  # noqa: ASYNC110 (the start of a process sets no event)
+            while psutil.Process().children() == before:  # noqa: ASYNC110 (the start of a process sets no event)
                 await asyncio.sleep(0)
             deadline = time.monotonic() + STEP
             while not (tmp_path / "ready").exists():

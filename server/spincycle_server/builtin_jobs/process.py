@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.output import OutputBuffer
 from spincycle_server import forked_children
+from spincycle_server.builtin_jobs.group_guard import GroupGuard
 
 _KILL_WAIT = 1.0
 _DRAIN_WAIT = 1.0
 _SHORTEST_POLL, _LONGEST_POLL = 0.005, 0.1
+
+_guard = GroupGuard()
 
 
 class _Output(asyncio.SubprocessProtocol):
@@ -42,6 +45,7 @@ class Process:
         self._transport = transport
         self._output = output
         self._group = transport.get_pid()  # the leader of a new session leads its own group
+        _guard.add(self._group)
 
     @classmethod
     async def start(cls, arguments: Sequence[str], max_output: int) -> Process:
@@ -84,10 +88,12 @@ class Process:
         Returns one second after SIGKILL even if the kernel cannot end the command (a hung disk).
         """
         self._send(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._group_is_gone()
-        self._send(signal.SIGKILL)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._group_is_gone()
+        finally:
+            self._send(signal.SIGKILL)
         await _set_within(self._output.exited, _KILL_WAIT)
 
     async def output(self) -> tuple[str, str]:
@@ -105,6 +111,7 @@ class Process:
                 self._send(signal.SIGKILL)
                 await _set_within(self._output.exited, _KILL_WAIT)
         finally:
+            _guard.remove(self._group)
             self._transport.close()
 
     async def _group_is_gone(self) -> None:
