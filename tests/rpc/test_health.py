@@ -79,3 +79,38 @@ async def _first_of_a_later_watch(stub: Any) -> object:
         with contextlib.suppress(grpc.aio.AioRpcError):
             return await call.read()
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("service", ["", REQUEST_MANAGER.full_name, "no.such.Service"])
+@pytest.mark.parametrize("serving_before", [True, False])
+async def test_watches_end_after_their_last_answer_when_the_server_stops(
+    service: str, serving_before: bool
+) -> None:
+    states = health_pb2.HealthCheckResponse
+    async with (
+        serving(REQUEST_MANAGER, Nothing()) as (server, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        await server.set_serving(serving_before)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        calls = [stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=ANSWER) for _ in range(3)]
+        first = [(await call.read()).status for call in calls]
+        await server.stop(10 * ANSWER)  # The calls would last until their own deadline.
+        later = [await _statuses(call) for call in calls]
+        codes = [await call.code() for call in calls]
+    if service == "no.such.Service":
+        expected: tuple[Any, list[Any]] = (states.SERVICE_UNKNOWN, [])
+    elif serving_before:
+        expected = (states.SERVING, [states.NOT_SERVING])
+    else:
+        expected = (states.NOT_SERVING, [])
+    assert list(zip(first, later, strict=True)) == [expected] * 3
+    assert codes == [grpc.StatusCode.OK] * 3
+
+
+async def _statuses(call: Any) -> list[Any]:
+    """Returns the further answers of a Watch, until its end."""
+    found = []
+    while (answer := await call.read()) is not grpc.aio.EOF:
+        found.append(answer.status)
+    return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -20,6 +21,9 @@ MAX_WATCHES = 1000
 MAX_REQUEST_BYTES = 8192
 """The maximum size of one request."""
 
+LAST_ANSWER_TIMEOUT = 1.0
+"""Seconds that the last answer to a Watch may take when the server stops."""
+
 REQUEST_TIMEOUT = 2.0
 """Seconds within which a request must arrive. gRPC keeps up to 64 MiB of it in memory until then."""
 
@@ -32,6 +36,7 @@ class Health:
     def __init__(self) -> None:
         self._servicer = health.aio.HealthServicer()
         self._watches = 0
+        self._stopping = asyncio.Event()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Adds the service to a server."""
@@ -51,8 +56,9 @@ class Health:
         await self._servicer.set(service, status)
 
     async def enter_graceful_shutdown(self) -> None:
-        """Answers NOT_SERVING from now on."""
+        """Answers NOT_SERVING from now on, and ends the streams of Watch after this answer."""
         await self._servicer.enter_graceful_shutdown()
+        self._stopping.set()
 
     async def _watch(self, request: health_pb2.HealthCheckRequest, context: _Context) -> None:
         if self._watches >= MAX_WATCHES:
@@ -62,9 +68,44 @@ class Health:
             )
         self._watches += 1
         try:
-            await self._servicer.Watch(request, context)
+            await self._watch_until_stop(request, _Watcher(context))
         finally:
             self._watches -= 1
+
+    async def _watch_until_stop(self, request: health_pb2.HealthCheckRequest, watcher: _Watcher) -> None:
+        watch = asyncio.ensure_future(self._servicer.Watch(request, cast(_Context, watcher)))
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((watch, stop), return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                await watch
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_ANSWER_TIMEOUT):
+                    await watcher.not_serving.wait()
+        finally:
+            stop.cancel()
+            watch.cancel()
+
+
+class _Watcher:
+    """Sends the answers to a Watch. It has the method of a gRPC context that Watch uses.
+
+    Attributes:
+        not_serving: Whether the last answer was that the service does not serve, or is unknown.
+    """
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+        self.not_serving = asyncio.Event()
+
+    async def write(self, answer: health_pb2.HealthCheckResponse) -> None:
+        """Sends an answer."""
+        await self._context.write(answer)
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            self.not_serving.clear()
+        else:
+            self.not_serving.set()
 
 
 def _behavior(
