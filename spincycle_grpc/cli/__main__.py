@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spincycle_grpc.cli.app import main
+from spincycle_grpc.cli import main
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from spincycle_grpc.cli.failures import BROKEN_PIPE, INTERRUPTED, OTHER, Failure, failure_of, usage_message
+from spincycle_grpc.cli.interrupts import raising_on_interrupt
 from spincycle_grpc.cli.output import one_line
 from spincycle_grpc.cli.settings import Settings, client_options
 from spincycle_grpc.errors import SpinCycleError
@@ -137,4 +138,5 @@ def main() -> None:
     """Runs `spinc` with the arguments of the process. `spinc --help` explains the exit status."""
     # Log messages of gRPC's core do not help users. grpc reads the variable when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    cli(prog_name="spinc")
+    with raising_on_interrupt():
+        cli(prog_name="spinc")
