@@ -116,3 +116,22 @@ async def main():
 asyncio.run(main())
 """
     assert printed(program, tmp_path) == ["False", "True"]
+
+
+def test_a_child_loses_the_files_of_the_server_although_no_descriptor_is_left(tmp_path: Path) -> None:
+    program = """
+import resource
+forked_children.add_sqlite_file("x.db")
+server, own = open("x.db", "w"), open("y.db", "w")
+resource.setrlimit(resource.RLIMIT_NOFILE, (own.fileno() + 1, own.fileno() + 1))
+
+def is_open(file):
+    try:
+        return not is_null(file.fileno())
+    except OSError:
+        return False
+
+forked_children.add_open_descriptors(anonymous=True)
+child(lambda: [is_open(one) for one in (server, own)])
+"""
+    assert printed(program, tmp_path) == ["[False, True]"]

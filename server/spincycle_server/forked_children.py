@@ -24,6 +24,8 @@ _STANDARD = 2
 _SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock")
 _TABLES = ("/proc/self/fd", "/dev/fd")
 _ANONYMOUS = "anon_inode:"
+_HIGHEST = 65_536
+"""Where the search for open descriptors ends if their table cannot be read."""
 
 _blocked = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _masks = threading.local()
@@ -98,14 +100,22 @@ def _let_go_of_server() -> None:
 
 
 def _replace_descriptors() -> None:
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # No descriptor is left. Closing the server's is the next best.
+        null = -1
     descriptors = [one for one in _open_descriptors() if one != null]
     listened = {port for one in descriptors for port in _listened_port(one)}
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
-            if _is_servers(descriptor, listened):
+            if not _is_servers(descriptor, listened):
+                continue
+            if null < 0:
+                os.close(descriptor)
+            else:
                 os.dup2(null, descriptor, inheritable=False)
-    os.close(null)
+    if null >= 0:
+        os.close(null)
 
 
 def _is_servers(descriptor: int, listened: set[int]) -> bool:
@@ -171,7 +181,18 @@ def _socket(descriptor: int) -> Iterator[socket.socket | None]:
 
 def _open_descriptors() -> list[int]:
     table = next(table for table in _TABLES if os.path.isdir(table))
-    return [number for number in map(int, os.listdir(table)) if number > _STANDARD]
+    try:
+        return [number for number in map(int, os.listdir(table)) if number > _STANDARD]
+    except OSError:  # No descriptor is left to read the table.
+        return [number for number in range(_STANDARD + 1, _HIGHEST) if _is_open(number)]
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _identity(descriptor: int) -> str:
