@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import find_binary
 from tests.e2e.processes import REPOSITORY, SPECS, running
 from tests.e2e.waiting import free_port
 from tests.identity.oidc_providers import log_in, real_provider
@@ -22,6 +23,13 @@ PORTS = ("32307", "32308", "32317", "32318")
 
 _MUST_FAIL = r"if \1; then echo 'this was not refused: \1'; exit 1; fi"
 """Bash does not exit because of a command after `!`, even with `set -e`."""
+
+
+@pytest.fixture(autouse=True)
+def programs() -> None:
+    """Skips the tests without the programs that the recipes use. In CI, the tests fail instead."""
+    for program in ("bash", "curl", "openssl"):
+        find_binary(program)
 
 
 class Recipe:
