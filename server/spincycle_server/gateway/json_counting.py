@@ -31,6 +31,8 @@ def check_json(data: bytes, max_values: int) -> None:
     Raises:
         InvalidArgumentError: It has more values, or nests deeper. Reasons: TOO_MANY_VALUES, TOO_DEEP.
     """
+    if len(data) <= min(max_values, MAX_DEPTH):  # Each value and each level takes a byte.
+        return
     if _most_values(data) <= max_values and _openings(data) <= MAX_DEPTH:
         return
     values, depth = 1, 0
