@@ -23,7 +23,7 @@ POSITIONAL = {"PlanError": 1, "bad_arg": 1, "broken_spec": 1}
 HELP = (
     "Each reason is defined in protos/spincycle/v1/errors.proto, and nowhere else. Add ERROR_REASON_<reason> "
     "with the next number and a comment of the form `STATUS: meaning. What to do.`, then run `make protos`. "
-    "Before a release, a reason that is no longer used may be removed; later, it is marked as deprecated."
+    "Remove an unused reason if it was never released. Otherwise, mark it as deprecated."
 )
 STATUS_BY_CLASS = {error.__name__: status for status, error in ERROR_CLASSES.items()}
 

@@ -15,7 +15,7 @@ class Age(click.ParamType[int]):
 
     name = "duration"
     also = ""
-    """What else the text may be, for the message about a text that is no duration."""
+    """Other texts that the option accepts. The message about an invalid duration names them."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Returns the duration, or fails with a message."""

@@ -39,7 +39,7 @@ class LoadedConfig:
     file: Path | None
 
     def newest_log_level(self) -> str:
-        """Returns the level of the log, which the file may have changed since it was read.
+        """Reads the configuration file again, and returns the level of the log.
 
         A variable and the command line override the file, as at the start.
 

@@ -76,7 +76,7 @@ class AuditTable:
         )
 
     def record(self, event: AuditEvent) -> None:
-        """Adds an event, unless the log is empty: without authentication there is no log."""
+        """Adds an event. Does nothing if the log is empty, because then authentication is off."""
         in_transaction(self._engine, partial(_record, event=event), patience=self._patience)
 
 

@@ -24,7 +24,7 @@ def delete_in_batches(
     *,
     patience: float,
 ) -> bool:
-    """Deletes batches until there are no more. After each there is a pause as long as it took.
+    """Deletes batches until there are no more. Pauses after each batch, for as long as the batch took.
 
     Args:
         engine: Connects to the database.

@@ -146,8 +146,8 @@ class GrpcServer:
 
 def _handler(method: Method, limits: InputLimits) -> grpc.RpcMethodHandler[Any, Any]:
     # Without a deserializer, gRPC hands over bytes. They are parsed once the caller is identified. A unary
-    # method has the handler of a stream, because gRPC would receive the whole message before it calls a unary
-    # handler: strangers could fill the memory. For clients there is no difference.
+    # method has the handler of a stream, because gRPC receives the whole message before it calls a unary
+    # handler, so strangers could fill the memory. Clients notice no difference.
     options: dict[str, Callable[..., Any]] = {"response_serializer": _serialize}
     if method.is_stream:
         return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
