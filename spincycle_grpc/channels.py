@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 import grpc
 import grpc.aio
+
+from spincycle_grpc.loopback import is_loopback_host
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that a client or server sends or accepts. A chain of about 200,000 jobs fits."""
@@ -71,12 +72,7 @@ def is_this_machine(address: str) -> bool:
     match = _HOST_AND_PORT.fullmatch(address)
     if match is None:
         return False
-    if match["name"] and match["name"].lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(match["name"] or match["ipv6"]).is_loopback
-    except ValueError:
-        return False
+    return is_loopback_host((match["name"] or match["ipv6"]).lower())
 
 
 def _plain_text_options(address: str) -> tuple[tuple[str, int], ...]:

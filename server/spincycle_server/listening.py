@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass
+
+from spincycle_grpc.loopback import is_loopback_host
 
 GRPC_PORT_OFFSET = 10
 """The default gRPC port of a server is its HTTP port plus this."""
@@ -60,12 +61,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only processes of this machine can reach the address."""
-        if self.host == "localhost" or self.is_unix:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.is_unix or is_loopback_host(self.host)
 
     @property
     def reachable_here(self) -> Address:

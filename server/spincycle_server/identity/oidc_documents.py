@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 import time
@@ -10,6 +9,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
+
+from spincycle_grpc.loopback import is_loopback_host
 
 TIMEOUT = 5.0
 """Seconds for one document to arrive."""
@@ -40,7 +41,7 @@ def is_trustworthy(url: str) -> bool:
         return False
     if not host or parts.username is not None or parts.password is not None or not url.isprintable():
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(host))
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
@@ -108,12 +109,3 @@ def _words(error: BaseException) -> str:
     if isinstance(reason, BaseException):
         return _words(reason)
     return str(reason or getattr(error, "strerror", None) or error or type(error).__name__)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
