@@ -164,6 +164,7 @@ class FakeManager(RequestManagerServicer):
         events: The audit log of the request, newest first.
         failures: The errors of the next calls, by method.
         stages: The request as the next calls of Get return it. The last stage stays.
+        watched: The messages of each call of Watch.
         hold: The event that calls wait for, by method.
     """
 
@@ -177,6 +178,7 @@ class FakeManager(RequestManagerServicer):
         self.status = RunningStatus(jobs=[running_job()], requests={REQUEST_ID: stage(State.RUNNING, 2)})
         self.specs = [spec(), RequestSpec(name="plain")]
         self.found = [stage(State.COMPLETE, 5)]
+        self.watched: list[messages.WatchResponse] = []
         self.hold: dict[str, threading.Event] = {}
         self._news = threading.Condition()
 
@@ -249,6 +251,11 @@ class FakeManager(RequestManagerServicer):
     def Running(self, request: messages.RunningRequest, context: Any) -> messages.RunningResponse:
         self._called("Running", request, context)
         return messages.RunningResponse(status=self.status)
+
+    def Watch(self, request: messages.WatchRequest, context: Any) -> Iterator[messages.WatchResponse]:
+        self._called("Watch", request, context)
+        _check_id(request.request_id, context)
+        yield from self.watched
 
     def ListAuditEvents(
         self, request: messages.ListAuditEventsRequest, context: Any

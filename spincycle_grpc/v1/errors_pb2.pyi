@@ -274,6 +274,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: The server has too many streams of Health.Watch. Call
     Health.Check, or try again after a pause.
     """
+    ERROR_REASON_BAD_CURSOR: _ErrorReason.ValueType  # 144
+    """INVALID_ARGUMENT: The cursor of a Watch is malformed, or belongs to another
+    request or filter. Send a cursor as it was received, or none.
+    """
     ERROR_REASON_TOO_MANY_CHAINS: _ErrorReason.ValueType  # 67
     """RESOURCE_EXHAUSTED, INVALID_ARGUMENT: The Job Runner holds as many chains
     or jobs as it may. Use another runner; if the status is INVALID_ARGUMENT,
@@ -806,6 +810,10 @@ again after a pause.
 ERROR_REASON_TOO_MANY_HEALTH_STREAMS: ErrorReason.ValueType  # 140
 """RESOURCE_EXHAUSTED: The server has too many streams of Health.Watch. Call
 Health.Check, or try again after a pause.
+"""
+ERROR_REASON_BAD_CURSOR: ErrorReason.ValueType  # 144
+"""INVALID_ARGUMENT: The cursor of a Watch is malformed, or belongs to another
+request or filter. Send a cursor as it was received, or none.
 """
 ERROR_REASON_TOO_MANY_CHAINS: ErrorReason.ValueType  # 67
 """RESOURCE_EXHAUSTED, INVALID_ARGUMENT: The Job Runner holds as many chains

@@ -555,6 +555,159 @@ class RunningResponse(_message.Message):
 Global___RunningResponse: _TypeAlias = RunningResponse  # noqa: Y015
 
 @_typing.final
+class WatchRequest(_message.Message):
+    """The request of Watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The id of the request to watch. Empty: `filter` says which."""
+    cursor: _builtins.str
+    """Resume after the message with this cursor. The request id or the filter must
+    be the same as before. Empty: begin with the current state.
+    """
+    @_builtins.property
+    def filter(self) -> _request_pb2.RequestFilter:
+        """The requests to watch. Unset: all requests.
+
+        `states` and `limit` apply to the first messages only: the changes of a
+        request are sent whatever its state. `limit` is at most 10,000, and 0 means
+        1,000. `offset` must be 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        filter: _request_pb2.RequestFilter | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "filter", b"filter", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """One message of Watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Resume from this cursor to get everything after this message."""
+    snapshot_complete: _builtins.bool
+    """The message completes the current state. Changes follow."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.Request]:
+        """The state of requests that have changed, without args and job chains. A
+        request in a final state comes with its last tries, or after them.
+        """
+
+    @_builtins.property
+    def tries(self) -> _containers.RepeatedCompositeFieldContainer[_job_log_pb2.JobLog]:
+        """Finished tries, without stdout and stderr."""
+
+    @_builtins.property
+    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningJobs]:
+        """The jobs that run now. A request in this list replaces its earlier snapshot."""
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of requests that no longer exist, because they were pruned."""
+
+    @_builtins.property
+    def reset(self) -> Global___WatchReset:
+        """Set in the first message if the cursor cannot be used: forget what was
+        received before, because the stream begins again with the current state.
+        """
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        requests: _abc.Iterable[_request_pb2.Request] | None = ...,
+        tries: _abc.Iterable[_job_log_pb2.JobLog] | None = ...,
+        running: _abc.Iterable[Global___RunningJobs] | None = ...,
+        gone: _abc.Iterable[_builtins.str] | None = ...,
+        snapshot_complete: _builtins.bool = ...,
+        reset: Global___WatchReset | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset", b"reset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "gone", b"gone", "requests", b"requests", "reset", b"reset", "running", b"running", "snapshot_complete", b"snapshot_complete", "tries", b"tries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class RunningJobs(_message.Message):
+    """The running jobs of one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The id of the request."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.JobStatus]:
+        """Its running jobs, oldest first. Empty: none runs any longer."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        jobs: _abc.Iterable[_status_pb2.JobStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunningJobs: _TypeAlias = RunningJobs  # noqa: Y015
+
+@_typing.final
+class WatchReset(_message.Message):
+    """Why a stream begins again with the current state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The reason: CURSOR_EXPIRED."""
+    message: _builtins.str
+    """A sentence that explains the reason."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchReset: _TypeAlias = WatchReset  # noqa: Y015
+
+@_typing.final
 class ListAuditEventsRequest(_message.Message):
     """The request of ListAuditEvents."""
 

@@ -114,6 +114,11 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RunningRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RunningResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/spincycle.v1.RequestManager/Watch',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.WatchRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.WatchResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/spincycle.v1.RequestManager/ListAuditEvents',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsRequest.SerializeToString,
@@ -317,6 +322,61 @@ class RequestManagerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Watches one request, or the requests that match a filter: sends their
+        current state, then every change.
+
+        Set either `request_id` or `filter`. If neither is set, all requests are
+        watched.
+
+        The stream of one request begins with its state and all its finished tries.
+        It ends with OK after the final state was sent. The stream of a filter
+        begins with the newest matching requests, without their earlier tries, and
+        goes on until the client ends it.
+
+        - `requests` shows the newest state of requests that have changed. States in
+        between may be skipped, but the last one never is.
+        - `tries` has each finished try once. The tries of one request come in the
+        order in which its Job Runner reported them.
+        - `running` is a snapshot of the running jobs, at most once a second. It is
+        not part of the cursor.
+
+        Every message has a cursor. To resume, send the cursor of the last message
+        that was processed, to any Request Manager: nothing is lost or repeated. A
+        cursor is valid for at least 6 hours after its message. If it is too old,
+        the first message has `reset`, and the stream begins again with the current
+        state.
+
+        Requests whose type the caller may not view are left out. Tries are left out
+        if the caller may not see the job log of the type.
+
+        A message with a cursor alone is a heartbeat. It comes after 15 seconds
+        without another message.
+
+        Over HTTP the messages are server-sent events. The id of an event is the
+        cursor.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND). If it is pruned
+        later, `gone` has its id, and the stream ends with OK.
+        - INVALID_ARGUMENT: the cursor is malformed, or belongs to another request or
+        filter (BAD_CURSOR); the filter is malformed, or is combined with a
+        request id (BAD_FILTER).
+        - PERMISSION_DENIED: the caller may not view the request (ACCESS_DENIED).
+        - RESOURCE_EXHAUSTED: the server has too many watchers (TOO_MANY_WATCHERS),
+        or the client reads too slowly (WATCHER_TOO_SLOW). Resume from the last
+        cursor.
+        - DEADLINE_EXCEEDED: the first search took too long for the database
+        (FIND_TOO_SLOW). Narrow the filter.
+        - UNAUTHENTICATED: the credential has expired or was revoked since the stream
+        was opened (CREDENTIALS_ENDED). Resume with a new one.
+        - UNAVAILABLE: the server shuts down (SHUTTING_DOWN). Resume on another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEvents(self, request, context):
         """Lists the events of the audit log that match a filter, newest first.
 
@@ -405,6 +465,11 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     servicer.Running,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RunningRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.RunningResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.WatchRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.WatchResponse.SerializeToString,
             ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
@@ -739,6 +804,33 @@ class RequestManager:
             '/spincycle.v1.RequestManager/Running',
             spincycle_dot_v1_dot_request__manager__pb2.RunningRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.RunningResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Watch',
+            spincycle_dot_v1_dot_request__manager__pb2.WatchRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -177,6 +177,57 @@ class RequestManagerStub:
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
+    Watch: _grpc.UnaryStreamMultiCallable[_request_manager_pb2.WatchRequest, _request_manager_pb2.WatchResponse]
+    """Watches one request, or the requests that match a filter: sends their
+    current state, then every change.
+
+    Set either `request_id` or `filter`. If neither is set, all requests are
+    watched.
+
+    The stream of one request begins with its state and all its finished tries.
+    It ends with OK after the final state was sent. The stream of a filter
+    begins with the newest matching requests, without their earlier tries, and
+    goes on until the client ends it.
+
+    - `requests` shows the newest state of requests that have changed. States in
+      between may be skipped, but the last one never is.
+    - `tries` has each finished try once. The tries of one request come in the
+      order in which its Job Runner reported them.
+    - `running` is a snapshot of the running jobs, at most once a second. It is
+      not part of the cursor.
+
+    Every message has a cursor. To resume, send the cursor of the last message
+    that was processed, to any Request Manager: nothing is lost or repeated. A
+    cursor is valid for at least 6 hours after its message. If it is too old,
+    the first message has `reset`, and the stream begins again with the current
+    state.
+
+    Requests whose type the caller may not view are left out. Tries are left out
+    if the caller may not see the job log of the type.
+
+    A message with a cursor alone is a heartbeat. It comes after 15 seconds
+    without another message.
+
+    Over HTTP the messages are server-sent events. The id of an event is the
+    cursor.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND). If it is pruned
+      later, `gone` has its id, and the stream ends with OK.
+    - INVALID_ARGUMENT: the cursor is malformed, or belongs to another request or
+      filter (BAD_CURSOR); the filter is malformed, or is combined with a
+      request id (BAD_FILTER).
+    - PERMISSION_DENIED: the caller may not view the request (ACCESS_DENIED).
+    - RESOURCE_EXHAUSTED: the server has too many watchers (TOO_MANY_WATCHERS),
+      or the client reads too slowly (WATCHER_TOO_SLOW). Resume from the last
+      cursor.
+    - DEADLINE_EXCEEDED: the first search took too long for the database
+      (FIND_TOO_SLOW). Narrow the filter.
+    - UNAUTHENTICATED: the credential has expired or was revoked since the stream
+      was opened (CREDENTIALS_ENDED). Resume with a new one.
+    - UNAVAILABLE: the server shuts down (SHUTTING_DOWN). Resume on another one.
+    """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ListAuditEventsRequest, _request_manager_pb2.ListAuditEventsResponse]
     """Lists the events of the audit log that match a filter, newest first.
 
@@ -348,6 +399,57 @@ class RequestManagerAsyncStub(RequestManagerStub):
     are left out, and those of requests that the caller may not view.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
+    """
+    Watch: _aio.UnaryStreamMultiCallable[_request_manager_pb2.WatchRequest, _request_manager_pb2.WatchResponse]  # type: ignore[assignment]
+    """Watches one request, or the requests that match a filter: sends their
+    current state, then every change.
+
+    Set either `request_id` or `filter`. If neither is set, all requests are
+    watched.
+
+    The stream of one request begins with its state and all its finished tries.
+    It ends with OK after the final state was sent. The stream of a filter
+    begins with the newest matching requests, without their earlier tries, and
+    goes on until the client ends it.
+
+    - `requests` shows the newest state of requests that have changed. States in
+      between may be skipped, but the last one never is.
+    - `tries` has each finished try once. The tries of one request come in the
+      order in which its Job Runner reported them.
+    - `running` is a snapshot of the running jobs, at most once a second. It is
+      not part of the cursor.
+
+    Every message has a cursor. To resume, send the cursor of the last message
+    that was processed, to any Request Manager: nothing is lost or repeated. A
+    cursor is valid for at least 6 hours after its message. If it is too old,
+    the first message has `reset`, and the stream begins again with the current
+    state.
+
+    Requests whose type the caller may not view are left out. Tries are left out
+    if the caller may not see the job log of the type.
+
+    A message with a cursor alone is a heartbeat. It comes after 15 seconds
+    without another message.
+
+    Over HTTP the messages are server-sent events. The id of an event is the
+    cursor.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND). If it is pruned
+      later, `gone` has its id, and the stream ends with OK.
+    - INVALID_ARGUMENT: the cursor is malformed, or belongs to another request or
+      filter (BAD_CURSOR); the filter is malformed, or is combined with a
+      request id (BAD_FILTER).
+    - PERMISSION_DENIED: the caller may not view the request (ACCESS_DENIED).
+    - RESOURCE_EXHAUSTED: the server has too many watchers (TOO_MANY_WATCHERS),
+      or the client reads too slowly (WATCHER_TOO_SLOW). Resume from the last
+      cursor.
+    - DEADLINE_EXCEEDED: the first search took too long for the database
+      (FIND_TOO_SLOW). Narrow the filter.
+    - UNAUTHENTICATED: the credential has expired or was revoked since the stream
+      was opened (CREDENTIALS_ENDED). Resume with a new one.
+    - UNAVAILABLE: the server shuts down (SHUTTING_DOWN). Resume on another one.
     """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ListAuditEventsRequest, _request_manager_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """Lists the events of the audit log that match a filter, newest first.
@@ -583,6 +685,63 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         are left out, and those of requests that the caller may not view.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
+        """
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _request_manager_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_request_manager_pb2.WatchResponse], _abc.AsyncIterator[_request_manager_pb2.WatchResponse]]:
+        """Watches one request, or the requests that match a filter: sends their
+        current state, then every change.
+
+        Set either `request_id` or `filter`. If neither is set, all requests are
+        watched.
+
+        The stream of one request begins with its state and all its finished tries.
+        It ends with OK after the final state was sent. The stream of a filter
+        begins with the newest matching requests, without their earlier tries, and
+        goes on until the client ends it.
+
+        - `requests` shows the newest state of requests that have changed. States in
+          between may be skipped, but the last one never is.
+        - `tries` has each finished try once. The tries of one request come in the
+          order in which its Job Runner reported them.
+        - `running` is a snapshot of the running jobs, at most once a second. It is
+          not part of the cursor.
+
+        Every message has a cursor. To resume, send the cursor of the last message
+        that was processed, to any Request Manager: nothing is lost or repeated. A
+        cursor is valid for at least 6 hours after its message. If it is too old,
+        the first message has `reset`, and the stream begins again with the current
+        state.
+
+        Requests whose type the caller may not view are left out. Tries are left out
+        if the caller may not see the job log of the type.
+
+        A message with a cursor alone is a heartbeat. It comes after 15 seconds
+        without another message.
+
+        Over HTTP the messages are server-sent events. The id of an event is the
+        cursor.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND). If it is pruned
+          later, `gone` has its id, and the stream ends with OK.
+        - INVALID_ARGUMENT: the cursor is malformed, or belongs to another request or
+          filter (BAD_CURSOR); the filter is malformed, or is combined with a
+          request id (BAD_FILTER).
+        - PERMISSION_DENIED: the caller may not view the request (ACCESS_DENIED).
+        - RESOURCE_EXHAUSTED: the server has too many watchers (TOO_MANY_WATCHERS),
+          or the client reads too slowly (WATCHER_TOO_SLOW). Resume from the last
+          cursor.
+        - DEADLINE_EXCEEDED: the first search took too long for the database
+          (FIND_TOO_SLOW). Narrow the filter.
+        - UNAUTHENTICATED: the credential has expired or was revoked since the stream
+          was opened (CREDENTIALS_ENDED). Resume with a new one.
+        - UNAVAILABLE: the server shuts down (SHUTTING_DOWN). Resume on another one.
         """
 
     @_abc_1.abstractmethod

@@ -169,7 +169,7 @@ def test_the_document_has_every_method_with_a_route(documents: dict[str, Any]) -
         for file in (request_manager_pb2, runner_reports_pb2, job_runner_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
-        if method.GetOptions().HasExtension(annotations_pb2.http)
+        if method.GetOptions().HasExtension(annotations_pb2.http) and not method.server_streaming
     }
     assert described == methods | {"Descriptors", "OpenApi", "OpenApi30", "Protos"}
 

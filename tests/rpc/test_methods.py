@@ -24,7 +24,7 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.v1 import request_manager_pb2, runner_reports_pb2
-from spincycle_grpc.v1.request_manager_pb2 import GetRequest
+from spincycle_grpc.v1.request_manager_pb2 import GetRequest, WatchRequest, WatchResponse
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
 from spincycle_server.identity import (
     METHOD_ACCESS,
@@ -125,6 +125,7 @@ def test_a_table_has_all_methods_of_its_service() -> None:
     assert table.methods["Get"].request_type is GetRequest
     assert {name for name, method in table.methods.items() if method.is_reserved} == {"Get"}
     assert not any(method.is_stream for method in table.methods.values())
+    assert {name for name, method in table.methods.items() if method.is_server_stream} == {"Watch"}
 
 
 async def test_without_an_authenticator_the_caller_is_nobody() -> None:
@@ -384,6 +385,91 @@ def stream_of(servicer: object, authenticator: ByToken | None = None, gate: Gate
     authentication = Authentication([authenticator] if authenticator else [])
     access = dict.fromkeys(METHOD_ACCESS, MethodAccess.REQUEST)
     return MethodTable(REPORTS, servicer, gate or Gate(1), authentication, access=access).methods["Report"]
+
+
+class Watched:
+    """A servicer whose method Watch answers twice, then fails if there is an error, and ends."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.is_held = asyncio.Event()
+        self.is_held.set()
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+    async def Watch(self, request: WatchRequest, context: CallContext) -> AsyncIterator[WatchResponse]:
+        yield WatchResponse(cursor=request.request_id)
+        await self.is_held.wait()
+        yield WatchResponse(cursor=context.caller.name)
+        if self._error is not None:
+            raise self._error
+
+
+def watch_of(servicer: object, authenticator: ByToken | None = None, gate: Gate | None = None) -> Method:
+    authentication = Authentication([authenticator] if authenticator else [])
+    return MethodTable(SERVICE, servicer, gate or Gate(1), authentication).methods["Watch"]
+
+
+WATCH_REQUEST = WatchRequest(request_id="one")
+
+
+async def test_a_method_with_a_stream_of_responses_reads_its_request_and_knows_its_caller() -> None:
+    method = watch_of(Watched(), ByToken())
+    answers = [answer.cursor async for answer in method.call(reading(WATCH_REQUEST), CONTEXT)]
+    assert answers == ["one", "ada"]
+
+
+async def test_a_stream_of_responses_takes_no_place_of_the_gate() -> None:
+    gate = Gate(1)
+    answers = watch_of(Watched(), gate=gate).call(reading(WATCH_REQUEST), CONTEXT)
+    await anext(answers)
+    gate.check()
+    await answers.aclose()
+
+
+@pytest.mark.parametrize(("limit", "reason"), [(0, "TOO_MANY_CALLS"), (1, "SHUTTING_DOWN")])
+async def test_a_gate_that_is_full_or_closed_admits_no_stream_of_responses(limit: int, reason: str) -> None:
+    gate = Gate(limit)
+    if limit:
+        gate.close()
+    with pytest.raises(SpinCycleError) as caught:
+        await anext(watch_of(Watched(), gate=gate).call(reading(WATCH_REQUEST), CONTEXT))
+    assert caught.value.reason == reason
+
+
+async def test_a_stream_of_responses_ends_when_the_credential_of_its_caller_is_revoked() -> None:
+    tokens, servicer = ByToken(), Watched()
+    servicer.is_held.clear()
+    answers = watch_of(servicer, tokens).call(reading(WATCH_REQUEST), CONTEXT)
+    await anext(answers)
+    tokens.is_revoked = True
+    async with asyncio.timeout(STEP):
+        error, _ = await failed(anext(answers))
+    assert error.reason == "CREDENTIALS_ENDED"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "event_name"),
+    [
+        (NotFoundError("no", reason="NO"), "NO", "call failed"),
+        (ValueError("secret"), "INTERNAL", "call raised an unexpected exception"),
+    ],
+    ids=["an error", "an unexpected exception"],
+)
+async def test_a_stream_of_responses_that_fails_raises_an_error_and_logs_it_with_the_request(
+    error: Exception, reason: str, event_name: str
+) -> None:
+    answers = []
+
+    async def read() -> None:
+        async for answer in watch_of(Watched(error)).call(reading(WATCH_REQUEST), CONTEXT):
+            answers.append(answer)
+
+    raised, (event,) = await failed(read())
+    assert len(answers) == 2
+    assert (raised.reason, event["event"], event["request_id"]) == (reason, event_name, "one")
+    assert "secret" not in raised.message
 
 
 async def test_a_stream_answers_as_long_as_requests_come() -> None:

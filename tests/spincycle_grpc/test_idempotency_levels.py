@@ -25,6 +25,7 @@ LEVELS = {
     "RequestManager.GetJobLog": READS,
     "RequestManager.RequestList": READS,
     "RequestManager.Running": READS,
+    "RequestManager.Watch": READS,
     "RequestManager.ListAuditEvents": READS,
     "RequestManager.Version": READS,
     "RunnerReports.Report": IDEMPOTENT,

@@ -57,11 +57,11 @@ class Route:
 
 
 def routes_of(table: MethodTable) -> list[Route]:
-    """Returns the routes of all methods of a table that have an HTTP rule."""
+    """Returns the routes of all methods of a table that have an HTTP rule and one response."""
     return [
         _route(method)
         for method in table.methods.values()
-        if method.descriptor.GetOptions().HasExtension(annotations_pb2.http)
+        if method.descriptor.GetOptions().HasExtension(annotations_pb2.http) and not method.is_server_stream
     ]
 
 

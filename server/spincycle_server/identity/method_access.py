@@ -36,6 +36,7 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.RequestManager.GetLog": MethodAccess.READ,
         "spincycle.v1.RequestManager.RequestList": MethodAccess.READ,
         "spincycle.v1.RequestManager.Running": MethodAccess.READ,
+        "spincycle.v1.RequestManager.Watch": MethodAccess.READ,
         "spincycle.v1.RequestManager.Create": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.ListAuditEvents": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Plan": MethodAccess.REQUEST,

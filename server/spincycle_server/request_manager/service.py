@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 
-from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.errors import InvalidArgumentError, UnimplementedError
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
@@ -18,6 +18,7 @@ from spincycle_server.identity.access import LOG, START, STOP, VIEW
 from spincycle_server.large_work import LARGE, run_sized
 from spincycle_server.request_manager.idempotency import as_created, key_of
 from spincycle_server.request_manager.received_args import received_args
+from spincycle_server.request_manager.request_changes import request_changes
 from spincycle_server.store import CreatedBeforeError
 
 if TYPE_CHECKING:
@@ -234,6 +235,16 @@ class RequestManagerService:
         for found in requests.values():
             found.job_runner_url = ""  # The original does not show it here.
         return messages.RunningResponse(status=RunningStatus(jobs=jobs, requests=requests))
+
+    async def Watch(  # noqa: N802
+        self, request: messages.WatchRequest, context: CallContext
+    ) -> AsyncIterator[messages.WatchResponse]:
+        """Yields the current state of a request, then its changes."""
+        if not request.request_id:
+            raise UnimplementedError("only one request can be watched: set request_id")
+        await self._check_may_read(context, VIEW, request.request_id)
+        async for message in request_changes(self._store, request.request_id, request.cursor):
+            yield message
 
     async def ListAuditEvents(  # noqa: N802
         self, request: messages.ListAuditEventsRequest, context: CallContext

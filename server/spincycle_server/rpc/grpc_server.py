@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -151,6 +151,8 @@ def _handler(method: Method, limits: InputLimits) -> grpc.RpcMethodHandler[Any, 
     options: dict[str, Callable[..., Any]] = {"response_serializer": _serialize}
     if method.is_stream:
         return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
+    if method.is_server_stream:
+        return grpc.stream_stream_rpc_method_handler(_server_streaming(method, limits), **options)
     return grpc.stream_unary_rpc_method_handler(_unary(method, limits), **options)
 
 
@@ -177,14 +179,35 @@ def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
 
 def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
     async def behavior(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        async def read() -> Message:
-            if not method.request_type.DESCRIPTOR.fields:
-                return method.request_type()  # Everybody may call Version, with a message of any size.
-            data = await received(context, None if method.is_reserved else limits)
-            return await read_request(method, data, limits)
-
         try:
-            return await method.call(read, _call_context(context))
+            return await method.call(_read(method, limits, context), _call_context(context))
+        except SpinCycleError as error:
+            await abort(context, error)
+
+    return behavior
+
+
+def _read(
+    method: Method, limits: InputLimits, context: grpc.aio.ServicerContext[Any, Any]
+) -> Callable[[], Awaitable[Message]]:
+    """Returns a function that reads the one request of a call."""
+
+    async def read() -> Message:
+        if not method.request_type.DESCRIPTOR.fields:
+            return method.request_type()  # Everybody may call Version, with a message of any size.
+        data = await received(context, None if method.is_reserved else limits)
+        return await read_request(method, data, limits)
+
+    return read
+
+
+def _server_streaming(method: Method, limits: InputLimits) -> Callable[..., AsyncIterator[Any]]:
+    async def behavior(
+        _: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        try:
+            async for answer in method.call(_read(method, limits, context), _call_context(context)):
+                yield answer
         except SpinCycleError as error:
             await abort(context, error)
 

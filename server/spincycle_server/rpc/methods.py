@@ -34,6 +34,7 @@ logger = structlog.get_logger(__name__)
 
 UnaryHandler: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Any]]
+ServerStreamHandler: TypeAlias = Callable[[Any, CallContext], AsyncIterator[Any]]
 ReadRequest: TypeAlias = Callable[[], Awaitable[Any]]
 OnDenied: TypeAlias = Callable[[str, CallContext, SpinCycleError, object], None]
 
@@ -54,10 +55,12 @@ class Method:
         request_type: The class of its request.
         access: Who may call it.
         call: The wrapped method. A unary method takes a function that reads the request and the context: the
-            function is called after the caller is identified, so that strangers cost nothing. A streaming
-            method takes an iterator of requests instead. The method raises only SpinCycleError,
+            function is called after the caller is identified, so that strangers cost nothing. A method with
+            a stream of responses takes the same, and returns an iterator of responses. A method with two
+            streams takes an iterator of requests instead. The method raises only SpinCycleError,
             CancelledError and what the function raises.
         is_stream: Whether requests and responses are streams.
+        is_server_stream: Whether only the responses are a stream.
     """
 
     descriptor: MethodDescriptor
@@ -65,6 +68,7 @@ class Method:
     access: MethodAccess
     call: Callable[..., Any]
     is_stream: bool
+    is_server_stream: bool
 
     @property
     def is_reserved(self) -> bool:
@@ -126,13 +130,17 @@ class MethodTable:
         self, descriptor: MethodDescriptor, handler: Callable[..., Any], access: MethodAccess
     ) -> Method:
         is_stream = descriptor.client_streaming and descriptor.server_streaming
-        wrapped = self._stream if is_stream else self._unary
+        is_server_stream = descriptor.server_streaming and not descriptor.client_streaming
+        wrapped: Callable[..., Callable[..., Any]] = self._unary
+        if descriptor.server_streaming:
+            wrapped = self._server_stream if is_server_stream else self._stream
         return Method(
             descriptor=descriptor,
             request_type=GetMessageClass(descriptor.input_type),
             access=access,
             call=wrapped(descriptor, handler, access),
             is_stream=is_stream,
+            is_server_stream=is_server_stream,
         )
 
     async def _identified(self, access: MethodAccess, context: CallContext) -> CallContext:
@@ -207,6 +215,34 @@ class MethodTable:
                 raise
             except Exception as error:
                 raise _unexpected(name, None, error) from error
+
+        return call
+
+    def _server_stream(
+        self, descriptor: MethodDescriptor, handler: ServerStreamHandler, access: MethodAccess
+    ) -> Callable[[ReadRequest, CallContext], AsyncIterator[Message]]:
+        name = descriptor.full_name
+        is_reserved = access is MethodAccess.SERVER
+
+        async def call(read: ReadRequest, context: CallContext) -> AsyncIterator[Message]:
+            started = time.monotonic()
+            request: Message | None = None
+            try:
+                self._gate.check(is_reserved=is_reserved)
+                context = await self._checked(name, self._identified(access, context))
+                request = await read()
+                # The stream takes no place of the gate, because it may stay open for days.
+                async for answer in while_current(handler(request, context), context.identity):
+                    yield answer
+            except ResourceExhaustedError as error:
+                self._gate.refusals.add(error)
+                raise
+            except SpinCycleError as error:
+                self._log_failure(name, request, context, error, started)
+                raise
+            except Exception as error:
+                raise _unexpected(name, request, error) from error
+            _log_call(name, request, context, started)
 
         return call
 
