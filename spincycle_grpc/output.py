@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import codecs
+import re
+from typing import NamedTuple
 
 _NOTE = "\n[... {} bytes cut out ...]\n"
 _LONGEST_NOTE = len(_NOTE.format(2**63))
+_NOTE_FORM = re.compile(rb"\n\[\.\.\. ([1-9][0-9]{0,18}) bytes cut out \.\.\.\]\n")
+
+SHORTEST_NOTE = len(_NOTE.format(1))
+"""The size of the shortest note in bytes."""
+
+MIDDLE = 2 * _LONGEST_NOTE
+"""The number of bytes in the middle of cut output that surely contain the note."""
+
+_UNEVEN = range(-3, 5)
+"""By how many bytes the beginning of cut output can be longer than its end: characters are not split."""
 
 
 class OutputBuffer:
@@ -60,6 +72,41 @@ _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 def _whole_characters(data: bytearray) -> bytearray:
     """Returns UTF-8 without an incomplete character at its end."""
     return data[: len(data.decode("utf-8", "ignore").encode())]
+
+
+class OutputCut(NamedTuple):
+    """What was cut out of an output.
+
+    Attributes:
+        position: Where the note stands in the output that is left, in bytes of UTF-8. That many bytes of the
+            beginning are left.
+        size: The number of bytes that were cut out.
+        note: The size of the note that replaces them.
+    """
+
+    position: int
+    size: int
+    note: int
+
+
+def first_of_middle(size: int) -> int:
+    """Returns the position of the MIDDLE bytes in the middle of an output of `size` bytes."""
+    return max(0, (size - MIDDLE) // 2)
+
+
+def find_cut(middle: bytes, first: int, size: int) -> OutputCut | None:
+    """Finds the note of `OutputBuffer` and `cut_output`, which stands in the middle of output that was cut.
+
+    Args:
+        middle: The MIDDLE bytes in the middle of the output, or all of a shorter output.
+        first: Their position.
+        size: The size of the output in bytes.
+    """
+    for match in _NOTE_FORM.finditer(middle):
+        position, after = first + match.start(), first + match.end()
+        if position - (size - after) in _UNEVEN:
+            return OutputCut(position, int(match[1]), len(match[0]))
+    return None
 
 
 def cut_output(text: str, limit: int) -> str:

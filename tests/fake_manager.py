@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from spincycle_grpc.errors import NotFoundError, SpinCycleError
+from spincycle_grpc.errors import NotFoundError, SpinCycleError, UnavailableError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
@@ -165,6 +165,8 @@ class FakeManager(RequestManagerServicer):
         failures: The errors of the next calls, by method.
         stages: The request as the next calls of Get return it. The last stage stays.
         watched: The messages of each call of Watch.
+        outputs: The messages of the next calls of FollowOutput, by job. A call whose messages have no end
+            breaks off.
         hold: The event that calls wait for, by method.
     """
 
@@ -179,6 +181,7 @@ class FakeManager(RequestManagerServicer):
         self.specs = [spec(), RequestSpec(name="plain")]
         self.found = [stage(State.COMPLETE, 5)]
         self.watched: list[messages.WatchResponse] = []
+        self.outputs: dict[str, list[list[messages.FollowOutputResponse]]] = {}
         self.hold: dict[str, threading.Event] = {}
         self._news = threading.Condition()
 
@@ -256,6 +259,17 @@ class FakeManager(RequestManagerServicer):
         self._called("Watch", request, context)
         _check_id(request.request_id, context)
         yield from self.watched
+
+    def FollowOutput(
+        self, request: messages.FollowOutputRequest, context: Any
+    ) -> Iterator[messages.FollowOutputResponse]:
+        self._called("FollowOutput", request, context)
+        _check_id(request.request_id, context)
+        parts = self.outputs.get(request.job_id, [])
+        part = parts.pop(0) if parts else []
+        yield from part
+        if not part or not part[-1].HasField("end"):
+            _abort(context, UnavailableError("the server is shutting down", reason="SHUTTING_DOWN"))
 
     def ListAuditEvents(
         self, request: messages.ListAuditEventsRequest, context: Any

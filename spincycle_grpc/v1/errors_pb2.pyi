@@ -275,8 +275,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Health.Check, or try again after a pause.
     """
     ERROR_REASON_BAD_CURSOR: _ErrorReason.ValueType  # 144
-    """INVALID_ARGUMENT: The cursor of a Watch is malformed, or belongs to another
-    request or filter. Send a cursor as it was received, or none.
+    """INVALID_ARGUMENT: The cursor is malformed, or belongs to another request,
+    job or filter. Send a cursor as it was received, or none.
+    """
+    ERROR_REASON_TOO_MANY_FOLLOWERS: _ErrorReason.ValueType  # 155
+    """RESOURCE_EXHAUSTED: Too many callers follow the output of jobs. Try again
+    after a pause, on another server if there is one.
+    """
+    ERROR_REASON_BAD_OFFSET: _ErrorReason.ValueType  # 156
+    """INVALID_ARGUMENT: An offset is beyond the end of the output. Start at an
+    offset that was received, or use the cursor of the newest message.
     """
     ERROR_REASON_TOO_MANY_CHAINS: _ErrorReason.ValueType  # 67
     """RESOURCE_EXHAUSTED, INVALID_ARGUMENT: The Job Runner holds as many chains
@@ -812,8 +820,16 @@ ERROR_REASON_TOO_MANY_HEALTH_STREAMS: ErrorReason.ValueType  # 140
 Health.Check, or try again after a pause.
 """
 ERROR_REASON_BAD_CURSOR: ErrorReason.ValueType  # 144
-"""INVALID_ARGUMENT: The cursor of a Watch is malformed, or belongs to another
-request or filter. Send a cursor as it was received, or none.
+"""INVALID_ARGUMENT: The cursor is malformed, or belongs to another request,
+job or filter. Send a cursor as it was received, or none.
+"""
+ERROR_REASON_TOO_MANY_FOLLOWERS: ErrorReason.ValueType  # 155
+"""RESOURCE_EXHAUSTED: Too many callers follow the output of jobs. Try again
+after a pause, on another server if there is one.
+"""
+ERROR_REASON_BAD_OFFSET: ErrorReason.ValueType  # 156
+"""INVALID_ARGUMENT: An offset is beyond the end of the output. Start at an
+offset that was received, or use the cursor of the newest message.
 """
 ERROR_REASON_TOO_MANY_CHAINS: ErrorReason.ValueType  # 67
 """RESOURCE_EXHAUSTED, INVALID_ARGUMENT: The Job Runner holds as many chains

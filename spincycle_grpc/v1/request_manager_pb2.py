@@ -28,11 +28,12 @@ from spincycle_grpc.v1 import audit_pb2 as spincycle_dot_v1_dot_audit__pb2
 from spincycle_grpc.v1 import job_pb2 as spincycle_dot_v1_dot_job__pb2
 from spincycle_grpc.v1 import job_log_pb2 as spincycle_dot_v1_dot_job__log__pb2
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
+from spincycle_grpc.v1 import output_pb2 as spincycle_dot_v1_dot_output__pb2
 from spincycle_grpc.v1 import request_pb2 as spincycle_dot_v1_dot_request__pb2
 from spincycle_grpc.v1 import status_pb2 as spincycle_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"spincycle/v1/request_manager.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18spincycle/v1/audit.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x19spincycle/v1/status.proto\"\xc9\x01\n\rCreateRequest\x12\x1a\n\x04type\x18\x01 \x01(\tB\x06\xaa\xd4\x18\x02H\x01R\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\x12\x12\n\x04user\x18\x03 \x01(\tR\x04User\x12G\n\x0fidempotency_key\x18\x04 \x01(\tB)\xaa\xd4\x18%\x10\x01\x32\x0fIdempotency-Key:\r^[!-~][ -~]*$@\xff\x01H\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"8\n\x0e\x43reateResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"V\n\x0bPlanRequest\x12\x1a\n\x04type\x18\x01 \x01(\tB\x06\xaa\xd4\x18\x02H\x01R\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\"6\n\x0cPlanResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"B\n\x0b\x46indRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RequestFilterB\x06\xaa\xd4\x18\x02\x18\x01\"7\n\x0c\x46indResponse\x12\'\n\x08requests\x18\x01 \x03(\x0b\x32\x15.spincycle.v1.Request\"8\n\nGetRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0eomit_job_chain\x18\x02 \x01(\x08\"5\n\x0bGetResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"\"\n\x0cStartRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0f\n\rStartResponse\"!\n\x0bStopRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0e\n\x0cStopResponse\"(\n\x12GetJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"@\n\x13GetJobChainResponse\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\"#\n\rGetLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"7\n\x0eGetLogResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.spincycle.v1.JobLog\"6\n\x10GetJobLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"8\n\x11GetJobLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"\x14\n\x12RequestListRequest\"?\n\x13RequestListResponse\x12(\n\x05specs\x18\x01 \x03(\x0b\x32\x19.spincycle.v1.RequestSpec\"D\n\x0eRunningRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\">\n\x0fRunningResponse\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RunningStatus\"\x7f\n\x0cWatchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1b.spincycle.v1.RequestFilterB\x06\xaa\xd4\x18\x02\x18\x01\x12&\n\x06\x63ursor\x18\x03 \x01(\tB\x16\xaa\xd4\x18\x12\x32\rLast-Event-ID@\x80 \"\xa3\x02\n\rWatchResponse\x12\x16\n\x06\x63ursor\x18\x01 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12/\n\x08requests\x18\x02 \x03(\x0b\x32\x15.spincycle.v1.RequestB\x06\xaa\xd4\x18\x02\x08\x01\x12+\n\x05tries\x18\x03 \x03(\x0b\x32\x14.spincycle.v1.JobLogB\x06\xaa\xd4\x18\x02\x08\x01\x12\x32\n\x07running\x18\x04 \x03(\x0b\x32\x19.spincycle.v1.RunningJobsB\x06\xaa\xd4\x18\x02\x08\x01\x12\x14\n\x04gone\x18\x05 \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12!\n\x11snapshot_complete\x18\x06 \x01(\x08\x42\x06\xaa\xd4\x18\x02\x08\x01\x12/\n\x05reset\x18\x07 \x01(\x0b\x32\x18.spincycle.v1.WatchResetB\x06\xaa\xd4\x18\x02\x08\x01\"H\n\x0bRunningJobs\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x04jobs\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"-\n\nWatchReset\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"K\n\x16ListAuditEventsRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x19.spincycle.v1.AuditFilterB\x06\xaa\xd4\x18\x02\x18\x01\"d\n\x17ListAuditEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.spincycle.v1.AuditEvent\x12\x1f\n\x0fnext_page_token\x18\x02 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\"\x1e\n\x1cRequestManagerVersionRequest\"0\n\x1dRequestManagerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xf7\r\n\x0eRequestManager\x12\x8f\x01\n\x06\x43reate\x12\x1b.spincycle.v1.CreateRequest\x1a\x1c.spincycle.v1.CreateResponse\"J\xaa\xd4\x18\"\x08\xc9\x01\x12\x1d/api/v1/requests/{request.id}\x82\xd3\xe4\x93\x02\x1e\"\x10/api/v1/requests:\x01*b\x07request\x12r\n\x04Plan\x12\x19.spincycle.v1.PlanRequest\x1a\x1a.spincycle.v1.PlanResponse\"3\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02#\"\x15/api/v1/requests/plan:\x01*b\x07request\x12\x64\n\x04\x46ind\x12\x19.spincycle.v1.FindRequest\x1a\x1a.spincycle.v1.FindResponse\"%\x90\x02\x01\x82\xd3\xe4\x93\x02\x1c\x12\x10/api/v1/requestsb\x08requests\x12m\n\x03Get\x12\x18.spincycle.v1.GetRequest\x1a\x19.spincycle.v1.GetResponse\"1\x90\x02\x01\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/requests/{request_id}b\x07request\x12s\n\x05Start\x12\x1a.spincycle.v1.StartRequest\x1a\x1b.spincycle.v1.StartResponse\"1\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02%\x1a#/api/v1/requests/{request_id}/start\x12r\n\x04Stop\x12\x19.spincycle.v1.StopRequest\x1a\x1a.spincycle.v1.StopResponse\"3\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02$\x1a\"/api/v1/requests/{request_id}/stop\x12\x91\x01\n\x0bGetJobChain\x12 .spincycle.v1.GetJobChainRequest\x1a!.spincycle.v1.GetJobChainResponse\"=\x90\x02\x01\x82\xd3\xe4\x93\x02\x34\x12\'/api/v1/requests/{request_id}/job-chainb\tjob_chain\x12z\n\x06GetLog\x12\x1b.spincycle.v1.GetLogRequest\x1a\x1c.spincycle.v1.GetLogResponse\"5\x90\x02\x01\x82\xd3\xe4\x93\x02,\x12!/api/v1/requests/{request_id}/logb\x07\x65ntries\x12\x8a\x01\n\tGetJobLog\x12\x1e.spincycle.v1.GetJobLogRequest\x1a\x1f.spincycle.v1.GetJobLogResponse\"<\x90\x02\x01\x82\xd3\xe4\x93\x02\x33\x12*/api/v1/requests/{request_id}/log/{job_id}b\x05\x65ntry\x12z\n\x0bRequestList\x12 .spincycle.v1.RequestListRequest\x1a!.spincycle.v1.RequestListResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x14/api/v1/request-listb\x05specs\x12q\n\x07Running\x12\x1c.spincycle.v1.RunningRequest\x1a\x1d.spincycle.v1.RunningResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x16/api/v1/status/runningb\x06status\x12\x8a\x01\n\x05Watch\x12\x1a.spincycle.v1.WatchRequest\x1a\x1b.spincycle.v1.WatchResponse\"F\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02\x36\x12#/api/v1/requests/{request_id}/watchZ\x0f\x12\r/api/v1/watch0\x01\x12\x7f\n\x0fListAuditEvents\x12$.spincycle.v1.ListAuditEventsRequest\x1a%.spincycle.v1.ListAuditEventsResponse\"\x1f\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/audit\x12\x86\x01\n\x07Version\x12*.spincycle.v1.RequestManagerVersionRequest\x1a+.spincycle.v1.RequestManagerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"spincycle/v1/request_manager.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18spincycle/v1/audit.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/output.proto\x1a\x1aspincycle/v1/request.proto\x1a\x19spincycle/v1/status.proto\"\xc9\x01\n\rCreateRequest\x12\x1a\n\x04type\x18\x01 \x01(\tB\x06\xaa\xd4\x18\x02H\x01R\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\x12\x12\n\x04user\x18\x03 \x01(\tR\x04User\x12G\n\x0fidempotency_key\x18\x04 \x01(\tB)\xaa\xd4\x18%\x10\x01\x32\x0fIdempotency-Key:\r^[!-~][ -~]*$@\xff\x01H\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"8\n\x0e\x43reateResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"V\n\x0bPlanRequest\x12\x1a\n\x04type\x18\x01 \x01(\tB\x06\xaa\xd4\x18\x02H\x01R\x04Type\x12+\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x41rgs\"6\n\x0cPlanResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"B\n\x0b\x46indRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RequestFilterB\x06\xaa\xd4\x18\x02\x18\x01\"7\n\x0c\x46indResponse\x12\'\n\x08requests\x18\x01 \x03(\x0b\x32\x15.spincycle.v1.Request\"8\n\nGetRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0eomit_job_chain\x18\x02 \x01(\x08\"5\n\x0bGetResponse\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.spincycle.v1.Request\"\"\n\x0cStartRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0f\n\rStartResponse\"!\n\x0bStopRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0e\n\x0cStopResponse\"(\n\x12GetJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"@\n\x13GetJobChainResponse\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\"#\n\rGetLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"7\n\x0eGetLogResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.spincycle.v1.JobLog\"6\n\x10GetJobLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"8\n\x11GetJobLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"\x9c\x01\n\x13\x46ollowOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0b\n\x03try\x18\x03 \x01(\x04\x12\x15\n\rstdout_offset\x18\x04 \x01(\x04\x12\x15\n\rstderr_offset\x18\x05 \x01(\x04\x12&\n\x06\x63ursor\x18\x06 \x01(\tB\x16\xaa\xd4\x18\x12\x32\rLast-Event-ID@\x80 \"\xc1\x01\n\x14\x46ollowOutputResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x30\n\x04text\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.OutputTextB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12.\n\x03gap\x18\x03 \x01(\x0b\x32\x17.spincycle.v1.OutputGapB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12.\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x17.spincycle.v1.OutputEndB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x42\x07\n\x05\x65vent\"\x14\n\x12RequestListRequest\"?\n\x13RequestListResponse\x12(\n\x05specs\x18\x01 \x03(\x0b\x32\x19.spincycle.v1.RequestSpec\"D\n\x0eRunningRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\">\n\x0fRunningResponse\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x1b.spincycle.v1.RunningStatus\"\x7f\n\x0cWatchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1b.spincycle.v1.RequestFilterB\x06\xaa\xd4\x18\x02\x18\x01\x12&\n\x06\x63ursor\x18\x03 \x01(\tB\x16\xaa\xd4\x18\x12\x32\rLast-Event-ID@\x80 \"\xa3\x02\n\rWatchResponse\x12\x16\n\x06\x63ursor\x18\x01 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12/\n\x08requests\x18\x02 \x03(\x0b\x32\x15.spincycle.v1.RequestB\x06\xaa\xd4\x18\x02\x08\x01\x12+\n\x05tries\x18\x03 \x03(\x0b\x32\x14.spincycle.v1.JobLogB\x06\xaa\xd4\x18\x02\x08\x01\x12\x32\n\x07running\x18\x04 \x03(\x0b\x32\x19.spincycle.v1.RunningJobsB\x06\xaa\xd4\x18\x02\x08\x01\x12\x14\n\x04gone\x18\x05 \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12!\n\x11snapshot_complete\x18\x06 \x01(\x08\x42\x06\xaa\xd4\x18\x02\x08\x01\x12/\n\x05reset\x18\x07 \x01(\x0b\x32\x18.spincycle.v1.WatchResetB\x06\xaa\xd4\x18\x02\x08\x01\"H\n\x0bRunningJobs\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x04jobs\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"-\n\nWatchReset\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"K\n\x16ListAuditEventsRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x19.spincycle.v1.AuditFilterB\x06\xaa\xd4\x18\x02\x18\x01\"d\n\x17ListAuditEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.spincycle.v1.AuditEvent\x12\x1f\n\x0fnext_page_token\x18\x02 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\"\x1e\n\x1cRequestManagerVersionRequest\"0\n\x1dRequestManagerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\x96\x0f\n\x0eRequestManager\x12\x8f\x01\n\x06\x43reate\x12\x1b.spincycle.v1.CreateRequest\x1a\x1c.spincycle.v1.CreateResponse\"J\xaa\xd4\x18\"\x08\xc9\x01\x12\x1d/api/v1/requests/{request.id}\x82\xd3\xe4\x93\x02\x1e\"\x10/api/v1/requests:\x01*b\x07request\x12r\n\x04Plan\x12\x19.spincycle.v1.PlanRequest\x1a\x1a.spincycle.v1.PlanResponse\"3\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02#\"\x15/api/v1/requests/plan:\x01*b\x07request\x12\x64\n\x04\x46ind\x12\x19.spincycle.v1.FindRequest\x1a\x1a.spincycle.v1.FindResponse\"%\x90\x02\x01\x82\xd3\xe4\x93\x02\x1c\x12\x10/api/v1/requestsb\x08requests\x12m\n\x03Get\x12\x18.spincycle.v1.GetRequest\x1a\x19.spincycle.v1.GetResponse\"1\x90\x02\x01\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/requests/{request_id}b\x07request\x12s\n\x05Start\x12\x1a.spincycle.v1.StartRequest\x1a\x1b.spincycle.v1.StartResponse\"1\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02%\x1a#/api/v1/requests/{request_id}/start\x12r\n\x04Stop\x12\x19.spincycle.v1.StopRequest\x1a\x1a.spincycle.v1.StopResponse\"3\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02$\x1a\"/api/v1/requests/{request_id}/stop\x12\x91\x01\n\x0bGetJobChain\x12 .spincycle.v1.GetJobChainRequest\x1a!.spincycle.v1.GetJobChainResponse\"=\x90\x02\x01\x82\xd3\xe4\x93\x02\x34\x12\'/api/v1/requests/{request_id}/job-chainb\tjob_chain\x12z\n\x06GetLog\x12\x1b.spincycle.v1.GetLogRequest\x1a\x1c.spincycle.v1.GetLogResponse\"5\x90\x02\x01\x82\xd3\xe4\x93\x02,\x12!/api/v1/requests/{request_id}/logb\x07\x65ntries\x12\x8a\x01\n\tGetJobLog\x12\x1e.spincycle.v1.GetJobLogRequest\x1a\x1f.spincycle.v1.GetJobLogResponse\"<\x90\x02\x01\x82\xd3\xe4\x93\x02\x33\x12*/api/v1/requests/{request_id}/log/{job_id}b\x05\x65ntry\x12\x9c\x01\n\x0c\x46ollowOutput\x12!.spincycle.v1.FollowOutputRequest\x1a\".spincycle.v1.FollowOutputResponse\"C\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02\x33\x12\x31/api/v1/requests/{request_id}/log/{job_id}/output0\x01\x12z\n\x0bRequestList\x12 .spincycle.v1.RequestListRequest\x1a!.spincycle.v1.RequestListResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x14/api/v1/request-listb\x05specs\x12q\n\x07Running\x12\x1c.spincycle.v1.RunningRequest\x1a\x1d.spincycle.v1.RunningResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x16/api/v1/status/runningb\x06status\x12\x8a\x01\n\x05Watch\x12\x1a.spincycle.v1.WatchRequest\x1a\x1b.spincycle.v1.WatchResponse\"F\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02\x36\x12#/api/v1/requests/{request_id}/watchZ\x0f\x12\r/api/v1/watch0\x01\x12\x7f\n\x0fListAuditEvents\x12$.spincycle.v1.ListAuditEventsRequest\x1a%.spincycle.v1.ListAuditEventsResponse\"\x1f\x90\x02\x01\xaa\xd4\x18\x03 \x93\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/audit\x12\x86\x01\n\x07Version\x12*.spincycle.v1.RequestManagerVersionRequest\x1a+.spincycle.v1.RequestManagerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANREQUEST'].fields_by_name['type']._serialized_options = b'\252\324\030\002H\001'
   _globals['_FINDREQUEST'].fields_by_name['filter']._loaded_options = None
   _globals['_FINDREQUEST'].fields_by_name['filter']._serialized_options = b'\252\324\030\002\030\001'
+  _globals['_FOLLOWOUTPUTREQUEST'].fields_by_name['cursor']._loaded_options = None
+  _globals['_FOLLOWOUTPUTREQUEST'].fields_by_name['cursor']._serialized_options = b'\252\324\030\0222\rLast-Event-ID@\200 '
+  _globals['_FOLLOWOUTPUTRESPONSE'].fields_by_name['text']._loaded_options = None
+  _globals['_FOLLOWOUTPUTRESPONSE'].fields_by_name['text']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_FOLLOWOUTPUTRESPONSE'].fields_by_name['gap']._loaded_options = None
+  _globals['_FOLLOWOUTPUTRESPONSE'].fields_by_name['gap']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_FOLLOWOUTPUTRESPONSE'].fields_by_name['end']._loaded_options = None
+  _globals['_FOLLOWOUTPUTRESPONSE'].fields_by_name['end']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_RUNNINGREQUEST'].fields_by_name['filter']._loaded_options = None
   _globals['_RUNNINGREQUEST'].fields_by_name['filter']._serialized_options = b'\252\324\030\002\030\001'
   _globals['_WATCHREQUEST'].fields_by_name['filter']._loaded_options = None
@@ -90,6 +99,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTMANAGER'].methods_by_name['GetLog']._serialized_options = b'\220\002\001\202\323\344\223\002,\022!/api/v1/requests/{request_id}/logb\007entries'
   _globals['_REQUESTMANAGER'].methods_by_name['GetJobLog']._loaded_options = None
   _globals['_REQUESTMANAGER'].methods_by_name['GetJobLog']._serialized_options = b'\220\002\001\202\323\344\223\0023\022*/api/v1/requests/{request_id}/log/{job_id}b\005entry'
+  _globals['_REQUESTMANAGER'].methods_by_name['FollowOutput']._loaded_options = None
+  _globals['_REQUESTMANAGER'].methods_by_name['FollowOutput']._serialized_options = b'\220\002\001\252\324\030\003 \223\003\202\323\344\223\0023\0221/api/v1/requests/{request_id}/log/{job_id}/output'
   _globals['_REQUESTMANAGER'].methods_by_name['RequestList']._loaded_options = None
   _globals['_REQUESTMANAGER'].methods_by_name['RequestList']._serialized_options = b'\220\002\001\202\323\344\223\002\035\022\024/api/v1/request-listb\005specs'
   _globals['_REQUESTMANAGER'].methods_by_name['Running']._loaded_options = None
@@ -100,66 +111,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTMANAGER'].methods_by_name['ListAuditEvents']._serialized_options = b'\220\002\001\252\324\030\003 \223\003\202\323\344\223\002\017\022\r/api/v1/audit'
   _globals['_REQUESTMANAGER'].methods_by_name['Version']._loaded_options = None
   _globals['_REQUESTMANAGER'].methods_by_name['Version']._serialized_options = b'\220\002\001\252\324\030\002\030\003\202\323\344\223\002\023\022\010/versionb\007version'
-  _globals['_CREATEREQUEST']._serialized_start=271
-  _globals['_CREATEREQUEST']._serialized_end=472
-  _globals['_CREATERESPONSE']._serialized_start=474
-  _globals['_CREATERESPONSE']._serialized_end=530
-  _globals['_PLANREQUEST']._serialized_start=532
-  _globals['_PLANREQUEST']._serialized_end=618
-  _globals['_PLANRESPONSE']._serialized_start=620
-  _globals['_PLANRESPONSE']._serialized_end=674
-  _globals['_FINDREQUEST']._serialized_start=676
-  _globals['_FINDREQUEST']._serialized_end=742
-  _globals['_FINDRESPONSE']._serialized_start=744
-  _globals['_FINDRESPONSE']._serialized_end=799
-  _globals['_GETREQUEST']._serialized_start=801
-  _globals['_GETREQUEST']._serialized_end=857
-  _globals['_GETRESPONSE']._serialized_start=859
-  _globals['_GETRESPONSE']._serialized_end=912
-  _globals['_STARTREQUEST']._serialized_start=914
-  _globals['_STARTREQUEST']._serialized_end=948
-  _globals['_STARTRESPONSE']._serialized_start=950
-  _globals['_STARTRESPONSE']._serialized_end=965
-  _globals['_STOPREQUEST']._serialized_start=967
-  _globals['_STOPREQUEST']._serialized_end=1000
-  _globals['_STOPRESPONSE']._serialized_start=1002
-  _globals['_STOPRESPONSE']._serialized_end=1016
-  _globals['_GETJOBCHAINREQUEST']._serialized_start=1018
-  _globals['_GETJOBCHAINREQUEST']._serialized_end=1058
-  _globals['_GETJOBCHAINRESPONSE']._serialized_start=1060
-  _globals['_GETJOBCHAINRESPONSE']._serialized_end=1124
-  _globals['_GETLOGREQUEST']._serialized_start=1126
-  _globals['_GETLOGREQUEST']._serialized_end=1161
-  _globals['_GETLOGRESPONSE']._serialized_start=1163
-  _globals['_GETLOGRESPONSE']._serialized_end=1218
-  _globals['_GETJOBLOGREQUEST']._serialized_start=1220
-  _globals['_GETJOBLOGREQUEST']._serialized_end=1274
-  _globals['_GETJOBLOGRESPONSE']._serialized_start=1276
-  _globals['_GETJOBLOGRESPONSE']._serialized_end=1332
-  _globals['_REQUESTLISTREQUEST']._serialized_start=1334
-  _globals['_REQUESTLISTREQUEST']._serialized_end=1354
-  _globals['_REQUESTLISTRESPONSE']._serialized_start=1356
-  _globals['_REQUESTLISTRESPONSE']._serialized_end=1419
-  _globals['_RUNNINGREQUEST']._serialized_start=1421
-  _globals['_RUNNINGREQUEST']._serialized_end=1489
-  _globals['_RUNNINGRESPONSE']._serialized_start=1491
-  _globals['_RUNNINGRESPONSE']._serialized_end=1553
-  _globals['_WATCHREQUEST']._serialized_start=1555
-  _globals['_WATCHREQUEST']._serialized_end=1682
-  _globals['_WATCHRESPONSE']._serialized_start=1685
-  _globals['_WATCHRESPONSE']._serialized_end=1976
-  _globals['_RUNNINGJOBS']._serialized_start=1978
-  _globals['_RUNNINGJOBS']._serialized_end=2050
-  _globals['_WATCHRESET']._serialized_start=2052
-  _globals['_WATCHRESET']._serialized_end=2097
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2099
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2174
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2176
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2276
-  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_start=2278
-  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_end=2308
-  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_start=2310
-  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_end=2358
-  _globals['_REQUESTMANAGER']._serialized_start=2361
-  _globals['_REQUESTMANAGER']._serialized_end=4144
+  _globals['_CREATEREQUEST']._serialized_start=298
+  _globals['_CREATEREQUEST']._serialized_end=499
+  _globals['_CREATERESPONSE']._serialized_start=501
+  _globals['_CREATERESPONSE']._serialized_end=557
+  _globals['_PLANREQUEST']._serialized_start=559
+  _globals['_PLANREQUEST']._serialized_end=645
+  _globals['_PLANRESPONSE']._serialized_start=647
+  _globals['_PLANRESPONSE']._serialized_end=701
+  _globals['_FINDREQUEST']._serialized_start=703
+  _globals['_FINDREQUEST']._serialized_end=769
+  _globals['_FINDRESPONSE']._serialized_start=771
+  _globals['_FINDRESPONSE']._serialized_end=826
+  _globals['_GETREQUEST']._serialized_start=828
+  _globals['_GETREQUEST']._serialized_end=884
+  _globals['_GETRESPONSE']._serialized_start=886
+  _globals['_GETRESPONSE']._serialized_end=939
+  _globals['_STARTREQUEST']._serialized_start=941
+  _globals['_STARTREQUEST']._serialized_end=975
+  _globals['_STARTRESPONSE']._serialized_start=977
+  _globals['_STARTRESPONSE']._serialized_end=992
+  _globals['_STOPREQUEST']._serialized_start=994
+  _globals['_STOPREQUEST']._serialized_end=1027
+  _globals['_STOPRESPONSE']._serialized_start=1029
+  _globals['_STOPRESPONSE']._serialized_end=1043
+  _globals['_GETJOBCHAINREQUEST']._serialized_start=1045
+  _globals['_GETJOBCHAINREQUEST']._serialized_end=1085
+  _globals['_GETJOBCHAINRESPONSE']._serialized_start=1087
+  _globals['_GETJOBCHAINRESPONSE']._serialized_end=1151
+  _globals['_GETLOGREQUEST']._serialized_start=1153
+  _globals['_GETLOGREQUEST']._serialized_end=1188
+  _globals['_GETLOGRESPONSE']._serialized_start=1190
+  _globals['_GETLOGRESPONSE']._serialized_end=1245
+  _globals['_GETJOBLOGREQUEST']._serialized_start=1247
+  _globals['_GETJOBLOGREQUEST']._serialized_end=1301
+  _globals['_GETJOBLOGRESPONSE']._serialized_start=1303
+  _globals['_GETJOBLOGRESPONSE']._serialized_end=1359
+  _globals['_FOLLOWOUTPUTREQUEST']._serialized_start=1362
+  _globals['_FOLLOWOUTPUTREQUEST']._serialized_end=1518
+  _globals['_FOLLOWOUTPUTRESPONSE']._serialized_start=1521
+  _globals['_FOLLOWOUTPUTRESPONSE']._serialized_end=1714
+  _globals['_REQUESTLISTREQUEST']._serialized_start=1716
+  _globals['_REQUESTLISTREQUEST']._serialized_end=1736
+  _globals['_REQUESTLISTRESPONSE']._serialized_start=1738
+  _globals['_REQUESTLISTRESPONSE']._serialized_end=1801
+  _globals['_RUNNINGREQUEST']._serialized_start=1803
+  _globals['_RUNNINGREQUEST']._serialized_end=1871
+  _globals['_RUNNINGRESPONSE']._serialized_start=1873
+  _globals['_RUNNINGRESPONSE']._serialized_end=1935
+  _globals['_WATCHREQUEST']._serialized_start=1937
+  _globals['_WATCHREQUEST']._serialized_end=2064
+  _globals['_WATCHRESPONSE']._serialized_start=2067
+  _globals['_WATCHRESPONSE']._serialized_end=2358
+  _globals['_RUNNINGJOBS']._serialized_start=2360
+  _globals['_RUNNINGJOBS']._serialized_end=2432
+  _globals['_WATCHRESET']._serialized_start=2434
+  _globals['_WATCHRESET']._serialized_end=2479
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2481
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2556
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2558
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2658
+  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_start=2660
+  _globals['_REQUESTMANAGERVERSIONREQUEST']._serialized_end=2690
+  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_start=2692
+  _globals['_REQUESTMANAGERVERSIONRESPONSE']._serialized_end=2740
+  _globals['_REQUESTMANAGER']._serialized_start=2743
+  _globals['_REQUESTMANAGER']._serialized_end=4685
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from spincycle_grpc.v1 import audit_pb2 as _audit_pb2
 from spincycle_grpc.v1 import job_log_pb2 as _job_log_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
+from spincycle_grpc.v1 import output_pb2 as _output_pb2
 from spincycle_grpc.v1 import request_pb2 as _request_pb2
 from spincycle_grpc.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
@@ -464,6 +465,91 @@ class GetJobLogResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJobLogResponse: _TypeAlias = GetJobLogResponse  # noqa: Y015
+
+@_typing.final
+class FollowOutputRequest(_message.Message):
+    """The request of FollowOutput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TRY_FIELD_NUMBER: _builtins.int
+    STDOUT_OFFSET_FIELD_NUMBER: _builtins.int
+    STDERR_OFFSET_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The id of the request."""
+    job_id: _builtins.str
+    """The id of the job."""
+    stdout_offset: _builtins.int
+    """The offset in stdout to start at, in bytes of UTF-8. An offset inside a
+    character counts as that of the character.
+    """
+    stderr_offset: _builtins.int
+    """The offset in stderr to start at, like `stdout_offset`."""
+    cursor: _builtins.str
+    """The cursor of the last message that was received, to go on after it. It
+    replaces the try and the offsets. Empty: start at the offsets.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        stdout_offset: _builtins.int = ...,
+        stderr_offset: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "job_id", b"job_id", "request_id", b"request_id", "stderr_offset", b"stderr_offset", "stdout_offset", b"stdout_offset", "try", b"try"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowOutputRequest: _TypeAlias = FollowOutputRequest  # noqa: Y015
+
+@_typing.final
+class FollowOutputResponse(_message.Message):
+    """One message of FollowOutput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Going on from this cursor loses and repeats nothing."""
+    @_builtins.property
+    def text(self) -> _output_pb2.OutputText:
+        """The job wrote text."""
+
+    @_builtins.property
+    def gap(self) -> _output_pb2.OutputGap:
+        """Text is missing."""
+
+    @_builtins.property
+    def end(self) -> _output_pb2.OutputEnd:
+        """The try has ended. No message follows."""
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        text: _output_pb2.OutputText | None = ...,
+        gap: _output_pb2.OutputGap | None = ...,
+        end: _output_pb2.OutputEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "event", b"event", "gap", b"gap", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "end", b"end", "event", b"event", "gap", b"gap", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text", "gap", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___FollowOutputResponse: _TypeAlias = FollowOutputResponse  # noqa: Y015
 
 @_typing.final
 class RequestListRequest(_message.Message):

@@ -104,6 +104,11 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobLogRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobLogResponse.FromString,
                 _registered_method=True)
+        self.FollowOutput = channel.unary_stream(
+                '/spincycle.v1.RequestManager/FollowOutput',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.FollowOutputRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.FollowOutputResponse.FromString,
+                _registered_method=True)
         self.RequestList = channel.unary_unary(
                 '/spincycle.v1.RequestManager/RequestList',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RequestListRequest.SerializeToString,
@@ -302,6 +307,37 @@ class RequestManagerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FollowOutput(self, request, context):
+        """Streams the output of one try of a job while the job writes it. The output
+        of a finished try comes from the job log.
+
+        Pieces of one stream come in order and without repetition; each has its
+        offset. Text that is missing is announced by a gap. Output that a job wrote
+        to stdout and stderr in turns keeps this order while the try runs, if it is
+        read as fast as it is written; the job log has no order between the two.
+        The last message is the end of the try. New text is sent at most ten times
+        a second.
+
+        If the try has not begun, the stream waits for it while the request may
+        still run it. If its Job Runner is lost, the stream waits for the new run of
+        the try.
+
+        After UNAVAILABLE, call again with the newest cursor: no text is lost or
+        repeated, on any Request Manager.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND), has no such
+        job, or has ended without running this try (JOB_NOT_FOUND).
+        - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET),
+        or the cursor is malformed or belongs to another job (BAD_CURSOR).
+        - RESOURCE_EXHAUSTED: too many callers follow output
+        (TOO_MANY_FOLLOWERS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RequestList(self, request, context):
         """Lists the types of requests, sorted by name, with their required and
         optional args. Types that the caller may neither view nor start are left
@@ -455,6 +491,11 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     servicer.GetJobLog,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobLogRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobLogResponse.SerializeToString,
+            ),
+            'FollowOutput': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowOutput,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.FollowOutputRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.FollowOutputResponse.SerializeToString,
             ),
             'RequestList': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestList,
@@ -750,6 +791,33 @@ class RequestManager:
             '/spincycle.v1.RequestManager/GetJobLog',
             spincycle_dot_v1_dot_request__manager__pb2.GetJobLogRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.GetJobLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/FollowOutput',
+            spincycle_dot_v1_dot_request__manager__pb2.FollowOutputRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.FollowOutputResponse.FromString,
             options,
             channel_credentials,
             insecure,

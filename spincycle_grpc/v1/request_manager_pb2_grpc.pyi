@@ -165,6 +165,33 @@ class RequestManagerStub:
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
     """
+    FollowOutput: _grpc.UnaryStreamMultiCallable[_request_manager_pb2.FollowOutputRequest, _request_manager_pb2.FollowOutputResponse]
+    """Streams the output of one try of a job while the job writes it. The output
+    of a finished try comes from the job log.
+
+    Pieces of one stream come in order and without repetition; each has its
+    offset. Text that is missing is announced by a gap. Output that a job wrote
+    to stdout and stderr in turns keeps this order while the try runs, if it is
+    read as fast as it is written; the job log has no order between the two.
+    The last message is the end of the try. New text is sent at most ten times
+    a second.
+
+    If the try has not begun, the stream waits for it while the request may
+    still run it. If its Job Runner is lost, the stream waits for the new run of
+    the try.
+
+    After UNAVAILABLE, call again with the newest cursor: no text is lost or
+    repeated, on any Request Manager.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND), has no such
+      job, or has ended without running this try (JOB_NOT_FOUND).
+    - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET),
+      or the cursor is malformed or belongs to another job (BAD_CURSOR).
+    - RESOURCE_EXHAUSTED: too many callers follow output
+      (TOO_MANY_FOLLOWERS).
+    """
     RequestList: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RequestListRequest, _request_manager_pb2.RequestListResponse]
     """Lists the types of requests, sorted by name, with their required and
     optional args. Types that the caller may neither view nor start are left
@@ -387,6 +414,33 @@ class RequestManagerAsyncStub(RequestManagerStub):
 
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
+    """
+    FollowOutput: _aio.UnaryStreamMultiCallable[_request_manager_pb2.FollowOutputRequest, _request_manager_pb2.FollowOutputResponse]  # type: ignore[assignment]
+    """Streams the output of one try of a job while the job writes it. The output
+    of a finished try comes from the job log.
+
+    Pieces of one stream come in order and without repetition; each has its
+    offset. Text that is missing is announced by a gap. Output that a job wrote
+    to stdout and stderr in turns keeps this order while the try runs, if it is
+    read as fast as it is written; the job log has no order between the two.
+    The last message is the end of the try. New text is sent at most ten times
+    a second.
+
+    If the try has not begun, the stream waits for it while the request may
+    still run it. If its Job Runner is lost, the stream waits for the new run of
+    the try.
+
+    After UNAVAILABLE, call again with the newest cursor: no text is lost or
+    repeated, on any Request Manager.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND), has no such
+      job, or has ended without running this try (JOB_NOT_FOUND).
+    - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET),
+      or the cursor is malformed or belongs to another job (BAD_CURSOR).
+    - RESOURCE_EXHAUSTED: too many callers follow output
+      (TOO_MANY_FOLLOWERS).
     """
     RequestList: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RequestListRequest, _request_manager_pb2.RequestListResponse]  # type: ignore[assignment]
     """Lists the types of requests, sorted by name, with their required and
@@ -661,6 +715,39 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with NOT_FOUND if the request or the job does not exist, or if the
         job has not finished a try (JOB_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def FollowOutput(
+        self,
+        request: _request_manager_pb2.FollowOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_request_manager_pb2.FollowOutputResponse], _abc.AsyncIterator[_request_manager_pb2.FollowOutputResponse]]:
+        """Streams the output of one try of a job while the job writes it. The output
+        of a finished try comes from the job log.
+
+        Pieces of one stream come in order and without repetition; each has its
+        offset. Text that is missing is announced by a gap. Output that a job wrote
+        to stdout and stderr in turns keeps this order while the try runs, if it is
+        read as fast as it is written; the job log has no order between the two.
+        The last message is the end of the try. New text is sent at most ten times
+        a second.
+
+        If the try has not begun, the stream waits for it while the request may
+        still run it. If its Job Runner is lost, the stream waits for the new run of
+        the try.
+
+        After UNAVAILABLE, call again with the newest cursor: no text is lost or
+        repeated, on any Request Manager.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND), has no such
+          job, or has ended without running this try (JOB_NOT_FOUND).
+        - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET),
+          or the cursor is malformed or belongs to another job (BAD_CURSOR).
+        - RESOURCE_EXHAUSTED: too many callers follow output
+          (TOO_MANY_FOLLOWERS).
         """
 
     @_abc_1.abstractmethod

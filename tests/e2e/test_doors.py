@@ -92,6 +92,7 @@ TABLE = {
     "RequestManager.GetLog":          Row("- - + + + +", "OK", 200, ONE),
     "RequestManager.RequestList":     Row("- - + + + +", "OK", 200),
     "RequestManager.Running":         Row("- - + + + +", "OK", 200),
+    "RequestManager.FollowOutput":    Row("- - + + + +", "NOT_FOUND", 0, NO_SUCH_JOB),
     "RequestManager.Watch":           Row("- - + + + +", "OK", 0, ONE),
     "RequestManager.Create":          Row("- - x + x -", "OK", 201, NEW, NEW),
     "RequestManager.Plan":            Row("- - x + x -", "OK", 200, NEW, NEW),

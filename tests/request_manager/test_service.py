@@ -37,6 +37,7 @@ from spincycle_server.request_manager import service as service_module
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.service import RequestManagerService
@@ -115,6 +116,7 @@ async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Mana
         runners=runners,
         permissions=permissions,
         request_ids=RequestIdGenerator(),
+        followers=OutputFollowers(store, limit=10),
         audit=audit,
     )
     yield Manager(service, store, runners, dispatcher)

@@ -125,7 +125,10 @@ def test_a_table_has_all_methods_of_its_service() -> None:
     assert table.methods["Get"].request_type is GetRequest
     assert {name for name, method in table.methods.items() if method.is_reserved} == {"Get"}
     assert not any(method.is_stream for method in table.methods.values())
-    assert {name for name, method in table.methods.items() if method.is_server_stream} == {"Watch"}
+    assert {name for name, method in table.methods.items() if method.is_server_stream} == {
+        "FollowOutput",
+        "Watch",
+    }
 
 
 async def test_without_an_authenticator_the_caller_is_nobody() -> None:

@@ -25,6 +25,7 @@ LEVELS = {
     "RequestManager.GetJobLog": READS,
     "RequestManager.RequestList": READS,
     "RequestManager.Running": READS,
+    "RequestManager.FollowOutput": READS,
     "RequestManager.Watch": READS,
     "RequestManager.ListAuditEvents": READS,
     "RequestManager.Version": READS,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spincycle_grpc.output import OutputBuffer, cut_output
+from spincycle_grpc.output import MIDDLE, OutputBuffer, cut_output, find_cut, first_of_middle
 
 NOTE = re.compile(r"\n\[\.\.\. (\d+) bytes cut out \.\.\.\]\n")
 
@@ -78,3 +78,24 @@ def test_the_text_does_not_depend_on_the_parts_and_keeps_the_limit(parts: list[b
         head, tail = (part for part in NOTE.split(text) if not part.isdigit())
         assert whole.startswith(head)
         assert whole.endswith(tail)
+
+
+@given(st.text(max_size=400), st.integers(47, 1000))
+@example("x" * 400, 150)
+@example("🦀" * 100, 151)
+def test_the_note_tells_what_was_cut_out(text: str, limit: int) -> None:
+    data = text.encode()
+    left = cut_output(text, limit).encode()
+    first = first_of_middle(len(left))
+    cut = find_cut(left[first : first + MIDDLE], first, len(left))
+    if len(data) <= limit:
+        assert cut is None
+        return
+    assert cut is not None
+    assert left[: cut.position] == data[: cut.position]
+    assert left[cut.position + cut.note :] == data[cut.position + cut.size :]
+
+
+@pytest.mark.parametrize("text", ["a" * 30 + "\n[... 60 bytes cut out ...]\n", "[... 60 bytes cut out ...]"])
+def test_a_text_that_looks_like_a_note_elsewhere_than_in_the_middle_is_none(text: str) -> None:
+    assert find_cut(text.encode(), 0, len(text)) is None

@@ -30,6 +30,7 @@ from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
@@ -117,6 +118,7 @@ async def request_manager(
             runners=runners,
             permissions=permissions,
             request_ids=RequestIdGenerator(),
+            followers=OutputFollowers(store, limit=config.server_max_followers),
             audit=audit,
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)

@@ -89,6 +89,7 @@ class Config:
     server_max_bodies: int = _option("server.max_bodies", "256MiB", parse_size)
     server_max_values: int = _option("server.max_values", "500000", parse_count)
     server_max_requests: int = _option("server.max_requests", "500", parse_count)
+    server_max_followers: int = _option("server.max_followers", "500", parse_count)
     server_call_timeout: float = _option("server.call_timeout", "60s", parse_seconds)
     server_header_timeout: float = _option("server.header_timeout", "10s", parse_seconds)
     server_read_timeout: float = _option("server.read_timeout", "30s", parse_seconds)

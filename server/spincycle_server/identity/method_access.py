@@ -30,6 +30,7 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
     {
         "spincycle.v1.RequestManager.Version": MethodAccess.PUBLIC,
         "spincycle.v1.RequestManager.Find": MethodAccess.READ,
+        "spincycle.v1.RequestManager.FollowOutput": MethodAccess.READ,
         "spincycle.v1.RequestManager.Get": MethodAccess.READ,
         "spincycle.v1.RequestManager.GetJobChain": MethodAccess.READ,
         "spincycle.v1.RequestManager.GetJobLog": MethodAccess.READ,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.audit import AuditLog
     from spincycle_server.request_manager.build_pool import BuildPool
     from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.output_followers import OutputFollowers
     from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.rpc import CallContext
@@ -47,6 +49,7 @@ class RequestManagerService:
         runners: The live runners, which list their running jobs.
         permissions: Decides what callers may do with requests.
         request_ids: Generates the ids of new requests.
+        followers: Follows the output of jobs.
         audit: Makes the audit events of calls.
     """
 
@@ -60,6 +63,7 @@ class RequestManagerService:
         runners: Runners,
         permissions: Permissions,
         request_ids: RequestIdGenerator,
+        followers: OutputFollowers,
         audit: AuditLog,
     ) -> None:
         self._store = store
@@ -69,6 +73,7 @@ class RequestManagerService:
         self._runners = runners
         self._permissions = permissions
         self._request_ids = request_ids
+        self._followers = followers
         self._audit = audit
 
     async def Create(  # noqa: N802 (the contract's names, as below)
@@ -205,6 +210,15 @@ class RequestManagerService:
         await self._check_may_read(context, LOG, request.request_id)
         entry = await self._store.get_job_log(request.request_id, request.job_id)
         return messages.GetJobLogResponse(entry=entry)
+
+    async def FollowOutput(  # noqa: N802
+        self, request: messages.FollowOutputRequest, context: CallContext
+    ) -> AsyncIterator[messages.FollowOutputResponse]:
+        """Yields the output of a try of a job while the job writes it."""
+        await self._check_may_read(context, LOG, request.request_id)
+        async with contextlib.aclosing(self._followers.follow(request)) as answers:
+            async for message in answers:
+                yield message
 
     async def RequestList(  # noqa: N802
         self, request: messages.RequestListRequest, context: CallContext

@@ -12,6 +12,7 @@ from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.output_pb2 import OutputStream
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
 from spincycle_grpc.wire import encode
@@ -25,6 +26,7 @@ from spincycle_server.store import (
     job_logs,
     leases,
     lookups,
+    outputs,
     record,
     suspended_chains,
 )
@@ -226,6 +228,32 @@ class Store:
             NotFoundError: It does not exist.
         """
         return await self._reader.read(job_logs.get_job_log, request_id, job_id)
+
+    async def place_of_try(self, request_id: str, job_id: str, number: int) -> outputs.TryPlace:
+        """Returns where the output of a try is. Number 0 stands for the newest try.
+
+        Raises:
+            NotFoundError: The request does not exist.
+        """
+        return await self._reader.read(outputs.place_of_try, request_id, job_id, number)
+
+    async def check_job(self, request_id: str, job_id: str) -> None:
+        """Checks that the chain of a request has a job.
+
+        Raises:
+            NotFoundError: It has no such job. Reason: JOB_NOT_FOUND.
+        """
+        await self._reader.read(outputs.check_job, request_id, job_id)
+
+    async def stored_piece(
+        self, key: outputs.TryKey, stream: OutputStream.ValueType, position: int, size: int
+    ) -> bytes:
+        """Returns up to `size` bytes of what the job log has of a stream, from a position in bytes.
+
+        Raises:
+            NotFoundError: The entry was pruned.
+        """
+        return await self._reader.read(outputs.stored_piece, key, stream, position, size)
 
     async def get_assignment(self, request_id: str) -> tuple[Assignment, str] | None:
         """Returns the assignment of a RUNNING request and the id of its runner; None without an assignment.
