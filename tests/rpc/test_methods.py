@@ -452,6 +452,19 @@ async def test_a_stream_of_responses_ends_when_the_credential_of_its_caller_is_r
     assert error.reason == "CREDENTIALS_ENDED"
 
 
+async def test_a_stream_of_responses_ends_when_the_server_shuts_down() -> None:
+    gate, servicer = Gate(1), Watched()
+    servicer.is_held.clear()
+    answers = watch_of(servicer, gate=gate).call(reading(WATCH_REQUEST), CONTEXT)
+    await anext(answers)
+    ending = asyncio.ensure_future(failed(anext(answers)))
+    await asyncio.sleep(0)
+    gate.close()
+    async with asyncio.timeout(STEP):
+        error, _ = await ending
+    assert error.reason == "SHUTTING_DOWN"
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "event_name"),
     [

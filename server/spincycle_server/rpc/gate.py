@@ -40,7 +40,7 @@ class Gate:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._in_flight = 0
-        self._closed = False
+        self._closed = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._throttle = CallbackThrottle()
@@ -49,7 +49,7 @@ class Gate:
     @property
     def is_full(self) -> bool:
         """Whether the gate refuses users' calls because the limit is reached. A closed gate is not full."""
-        return self._in_flight >= self._limit and not self._closed
+        return self._in_flight >= self._limit and not self._closed.is_set()
 
     def full_error(self) -> ResourceExhaustedError:
         """Returns the error of calls that are refused because the limit is reached."""
@@ -68,10 +68,18 @@ class Gate:
             UnavailableError: The gate is closed because the server is shutting down.
             ResourceExhaustedError: The limit is reached.
         """
-        if self._closed:
-            raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
+        self.check_open()
         if self._in_flight >= self._limit + RESERVED * is_reserved:
             raise self.full_error()
+
+    def check_open(self) -> None:
+        """Checks that the server does not shut down, whatever the number of calls.
+
+        Raises:
+            UnavailableError: The gate is closed because the server is shutting down.
+        """
+        if self._closed.is_set():
+            raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
 
     def enter(self, *, is_reserved: bool = False) -> None:
         """Admits one call. Each call that enters must leave.
@@ -93,8 +101,12 @@ class Gate:
             self._idle.set()
 
     def close(self) -> None:
-        """Refuses all calls from now on. Admitted calls continue."""
-        self._closed = True
+        """Refuses all calls from now on, and ends open streams. Admitted calls continue."""
+        self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Waits until the gate is closed."""
+        await self._closed.wait()
 
     async def wait_idle(self) -> None:
         """Waits until no call is in flight."""

@@ -6,6 +6,7 @@ failures, and turns unexpected exceptions into INTERNAL errors.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from copy import copy
@@ -232,8 +233,10 @@ class MethodTable:
                 context = await self._checked(name, self._identified(access, context))
                 request = await read()
                 # The stream takes no place of the gate, because it may stay open for days.
-                async for answer in while_current(handler(request, context), context.identity):
-                    yield answer
+                answers = while_current(handler(request, context), context.identity, self._gate)
+                async with contextlib.aclosing(answers):
+                    async for answer in answers:
+                        yield answer
             except ResourceExhaustedError as error:
                 self._gate.refusals.add(error)
                 raise
