@@ -176,6 +176,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: The body is not JSON, or has an unknown encoding (415).
     Send `Content-Type: application/json`, with gzip or no encoding.
     """
+    ERROR_REASON_NOT_ACCEPTABLE: _ErrorReason.ValueType  # 150
+    """INVALID_ARGUMENT: The client does not accept what the path answers with
+    (406). Send `Accept: text/event-stream`, or no Accept.
+    """
     ERROR_REASON_HEAD_TOO_LARGE: _ErrorReason.ValueType  # 41
     """INVALID_ARGUMENT: The first line and the headers are too large (431). Send
     fewer or shorter headers.
@@ -720,6 +724,10 @@ several smaller requests.
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 40
 """INVALID_ARGUMENT: The body is not JSON, or has an unknown encoding (415).
 Send `Content-Type: application/json`, with gzip or no encoding.
+"""
+ERROR_REASON_NOT_ACCEPTABLE: ErrorReason.ValueType  # 150
+"""INVALID_ARGUMENT: The client does not accept what the path answers with
+(406). Send `Accept: text/event-stream`, or no Accept.
 """
 ERROR_REASON_HEAD_TOO_LARGE: ErrorReason.ValueType  # 41
 """INVALID_ARGUMENT: The first line and the headers are too large (431). Send

@@ -130,7 +130,9 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
         "GET /api/v1/requests/{request_id}/job-chain",
         "GET /api/v1/requests/{request_id}/log",
         "GET /api/v1/requests/{request_id}/log/{job_id}",
+        "GET /api/v1/requests/{request_id}/watch",
         "GET /api/v1/status/running",
+        "GET /api/v1/watch",
         "GET /descriptors.binpb",
         "GET /openapi-3.0.json",
         "GET /openapi.json",
@@ -169,9 +171,26 @@ def test_the_document_has_every_method_with_a_route(documents: dict[str, Any]) -
         for file in (request_manager_pb2, runner_reports_pb2, job_runner_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
-        if method.GetOptions().HasExtension(annotations_pb2.http) and not method.server_streaming
+        if method.GetOptions().HasExtension(annotations_pb2.http)
     }
-    assert described == methods | {"Descriptors", "OpenApi", "OpenApi30", "Protos"}
+    assert described == methods | {"RequestManager_Watch2"} | {
+        "Descriptors",
+        "OpenApi",
+        "OpenApi30",
+        "Protos",
+    }
+
+
+def test_a_stream_is_described_as_events(documents: dict[str, Any]) -> None:
+    paths = documents["request-manager"]["paths"]
+    for path in ("/api/v1/requests/{request_id}/watch", "/api/v1/watch"):
+        watch = paths[path]["get"]
+        assert watch["responses"]["200"]["content"] == {
+            "text/event-stream": {"schema": {"$ref": "#/components/schemas/WatchResponse"}}
+        }
+        assert "content" not in watch["responses"]["204"]
+        assert "406" in watch["responses"]
+        assert "Last-Event-ID" in [parameter["name"] for parameter in watch["parameters"]]
 
 
 def test_everything_has_a_description(documents: dict[str, Any]) -> None:

@@ -49,6 +49,11 @@ def response_answer(route: Route, response: Message) -> Answer:
     return route.status, [_JSON, *headers], encode(response, route.response_body) + b"\n"
 
 
+def nothing_answer() -> Answer:
+    """Returns the answer of a stream that has ended without a message."""
+    return HTTPStatus.NO_CONTENT, [_NO_STORE], b""
+
+
 def error_answer(
     error: SpinCycleError,
     error_format: ErrorFormat,

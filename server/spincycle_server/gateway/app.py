@@ -22,12 +22,15 @@ from spincycle_server.gateway.answers import (
     error_answer,
     http_error_answer,
     not_allowed,
+    nothing_answer,
     options_answer,
     response_answer,
 )
 from spincycle_server.gateway.content_coding import MIN_COMPRESSED, compressed, prefers_gzip
 from spincycle_server.gateway.documents import Documents
 from spincycle_server.gateway.errors import ErrorFormat, Header, HttpError, header_lines
+from spincycle_server.gateway.event_stream import EventStream
+from spincycle_server.gateway.event_text import MEDIA_TYPE, accepts_events
 from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
 from spincycle_server.gateway.routes import Route, Router, routes_of
@@ -79,7 +82,11 @@ class GatewayApp:
         """Answers one request, as an ASGI application."""
         if scope["type"] != "http":
             raise ValueError(f"the gateway does not support the ASGI scope {scope['type']}")
-        status, headers, body = await self._answer_or_error(scope, receive)
+        answer = await self._answer_or_error(scope, receive)
+        if isinstance(answer, EventStream):
+            await (answer.send_head(send) if scope["method"] == "HEAD" else answer.send(send))
+            return
+        status, headers, body = answer
         if len(body) >= MIN_COMPRESSED:
             headers.append(_VARY)
             if prefers_gzip(_joined_header(scope["headers"], b"accept-encoding")):
@@ -106,7 +113,7 @@ class GatewayApp:
             count=lambda: gate.refusals.add(error),
         )
 
-    async def _answer_or_error(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer_or_error(self, scope: Scope, receive: Receive) -> Answer | EventStream:
         try:
             return await self._answer(scope, receive)
         except HttpError as error:
@@ -118,7 +125,7 @@ class GatewayApp:
             unexpected = InternalError("internal error: see the server's log for details")
             return error_answer(unexpected, self._error_format)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer | EventStream:
         path = scope.get("raw_path") or scope["path"].encode()
         routes, values = self._router.find(path.partition(b"?")[0].decode("latin-1"))
         if not routes:
@@ -135,6 +142,8 @@ class GatewayApp:
             return await self._read(route, values, scope, credentials.metadata, receive)
 
         try:
+            if route.method.is_server_stream:
+                return await _begun_stream(route, read, context, scope, receive)
             response = await self._call(route, read, context)
             return await run_sized(response.ByteSize(), response_answer, route, response)
         except PermissionDeniedError as error:
@@ -196,6 +205,21 @@ class GatewayApp:
                 request_id=request_id,
             ) from error
         return answer
+
+
+async def _begun_stream(
+    route: Route, read: Callable[[], Awaitable[Message]], context: CallContext, scope: Scope, receive: Receive
+) -> Answer | EventStream:
+    """Calls a method that streams. The answer is 204 if it ends without a message.
+
+    A browser does not connect again after 204, so it stops once it has everything.
+    """
+    if not accepts_events(context.credentials.metadata.get("accept", "")):
+        raise HttpError(406, f"Not Acceptable: this path answers with {MEDIA_TYPE}, so accept this type")
+    stream = EventStream(
+        route.method.call(read, context), route.denied_status, receive, scope["spincycle.connection"]
+    )
+    return stream if await stream.begin() else nothing_answer()
 
 
 def _credentials(scope: Scope) -> Credentials:

@@ -24,14 +24,20 @@ _CODINGS = ("gzip", "x-gzip")
 
 def prefers_gzip(accept_encoding: str) -> bool:
     """Whether an Accept-Encoding header accepts gzip and does not prefer the plain body."""
-    weights: dict[str, float] = {}
-    for part in accept_encoding.lower().split(","):
-        coding, _, parameters = part.partition(";")
-        weights[coding.strip()] = _weight(parameters)
+    weights = weights_of(accept_encoding)
     gzip = max(weights.get(coding, -1.0) for coding in _CODINGS)
     if gzip < 0:
         gzip = weights.get("*", 0.0)
     return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def weights_of(header: str) -> dict[str, float]:
+    """Returns the q-values of what an Accept or Accept-Encoding header accepts, by names in lower case."""
+    weights: dict[str, float] = {}
+    for part in header.lower().split(","):
+        name, _, parameters = part.partition(";")
+        weights[name.strip()] = _weight(parameters)
+    return weights
 
 
 def _weight(parameters: str) -> float:

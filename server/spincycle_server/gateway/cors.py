@@ -11,6 +11,7 @@ ALLOWED_HEADERS = (
     "Content-Encoding",
     "Content-Type",
     "Idempotency-Key",
+    "Last-Event-ID",
     "Traceparent",
     "X-Request-Id",
 )

@@ -61,6 +61,8 @@ class HttpProtocol(UvicornConnection):
         self._arriving = 0
         self._unknown_method = b""
         self._lingering = False
+        self._has_ended_sending = False
+        self._ends_at_eof = False
         self._stall_watch: StallWatch
 
     def connection_made(self, transport: Any) -> None:
@@ -76,11 +78,24 @@ class HttpProtocol(UvicornConnection):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Still answers a client that only closed its sending side, as `nc -N` does."""
-        if self.is_idle or self.is_receiving_body or self.is_tls:
+        """Still answers a client that only closed its sending side, as `nc -N` does.
+
+        `end_at_eof` changes this.
+        """
+        if self.is_idle or self.is_receiving_body or self.is_tls or self._ends_at_eof:
             return None
+        self._has_ended_sending = True
         self.close_after_answer()
         return True
+
+    def end_at_eof(self, ends: bool) -> None:
+        """Sets whether a client that closes its sending side is gone.
+
+        It is for a stream, which could go on for days: nothing else would say that the client is gone.
+        """
+        self._ends_at_eof = ends
+        if ends and self._has_ended_sending:
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parses bytes from the client."""

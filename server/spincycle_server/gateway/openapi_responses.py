@@ -12,6 +12,7 @@ from spincycle_grpc.v1.error_pb2 import Error
 from spincycle_grpc.v1.json_pb2 import HTTP_BODY_FORM_EMPTY, HTTP_BODY_FORM_NULL, HTTP_BODY_FORM_TEXT
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.gateway.errors import FRAMEWORK_STATUSES, ErrorFormat
+from spincycle_server.gateway.event_text import MEDIA_TYPE
 from spincycle_server.gateway.openapi_schemas import Schema, Schemas
 from spincycle_server.gateway.routes import Route
 from spincycle_server.identity import MethodAccess
@@ -27,6 +28,12 @@ _OF_BODIES = (408, 413, 415)
 
 _HEADERS_OF = {"Retry-After": (429, 503), "WWW-Authenticate": (401,)}
 """The headers of errors, with the HTTP statuses of the errors that have them."""
+
+_EVENTS = """Server-sent events. The data of each event is the JSON of one message, for which the schema is.
+The id of an event is the cursor of its message. Lines that begin with a colon are comments. A stream that is
+complete ends with an event of the type `end`. After a failure, the last event has the type `error`, and its
+data has `message`, `requestId`, `httpStatus` and `reason`."""
+"""The description of a stream of events."""
 
 HEADERS: dict[str, Any] = {
     "X-Spincycle-Version": {
@@ -85,7 +92,16 @@ class Responses:
             route: The route.
             routes: All routes, to which the response may link.
         """
+        if route.method.is_server_stream:
+            return {**self._events(route), **self._errors(route)}
         return {str(route.status): self._success(route, routes), **self._errors(route)}
+
+    def _events(self, route: Route) -> dict[str, Any]:
+        schema = self._schemas.of_message(route.method.descriptor.output_type, is_read=False)
+        return {
+            "200": response(_EVENTS, {MEDIA_TYPE: {"schema": schema}}),
+            "204": response("The stream has ended without a message, so that browsers stop.", None),
+        }
 
     def _success(self, route: Route, routes: Iterable[Route]) -> dict[str, Any]:
         # Generators of clients cannot read a schema that allows only null.
@@ -123,6 +139,7 @@ class Responses:
         if route.body or route.variables or route.query.fields:
             statuses.add(400)
         statuses |= set(_OF_BODIES) if route.body else set()
+        statuses |= {HTTPStatus.NOT_ACCEPTABLE} if route.method.is_server_stream else set()
         return {str(int(status)): self._error(status) for status in sorted(statuses)}
 
     def _error(self, status: int) -> dict[str, Any]:
@@ -152,7 +169,8 @@ def response(
 
 def operation_id(route: Route) -> str:
     """Returns the id of an operation, which links refer to."""
-    return f"{route.method.descriptor.containing_service.name}_{route.method.descriptor.name}"
+    name = f"{route.method.descriptor.containing_service.name}_{route.method.descriptor.name}"
+    return f"{name}{route.binding + 1}" if route.binding else name
 
 
 def _links(route: Route, routes: Iterable[Route]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
 from spincycle_grpc.errors import InvalidArgumentError, Status
@@ -27,6 +28,7 @@ class Route:
 
     Attributes:
         method: The method.
+        binding: Which of the method's rules this is. 0: the main one.
         http_method: GET, POST or PUT.
         template: The path, with variables in braces.
         segments: The path, split at slashes; None stands for a variable.
@@ -42,6 +44,7 @@ class Route:
     """
 
     method: Method
+    binding: int
     http_method: str
     template: str
     segments: tuple[str | None, ...]
@@ -57,17 +60,25 @@ class Route:
 
 
 def routes_of(table: MethodTable) -> list[Route]:
-    """Returns the routes of all methods of a table that have an HTTP rule and one response."""
-    return [
-        _route(method)
-        for method in table.methods.values()
-        if method.descriptor.GetOptions().HasExtension(annotations_pb2.http) and not method.is_server_stream
-    ]
+    """Returns the routes of all methods of a table that have an HTTP rule, and of its additional bindings.
+
+    Raises:
+        ValueError: A method that streams has another rule than GET.
+    """
+    routes: list[Route] = []
+    for method in table.methods.values():
+        options = method.descriptor.GetOptions()
+        if options.HasExtension(annotations_pb2.http):
+            main: http_pb2.HttpRule = options.Extensions[annotations_pb2.http]
+            rules = (main, *main.additional_bindings)
+            routes += (_route(method, options, binding, rule) for binding, rule in enumerate(rules))
+    for route in routes:
+        if route.method.descriptor.server_streaming and route.http_method != "GET":
+            raise ValueError(f"{route.method.descriptor.full_name}: a stream needs a rule with GET")
+    return routes
 
 
-def _route(method: Method) -> Route:
-    options = method.descriptor.GetOptions()
-    rule: http_pb2.HttpRule = options.Extensions[annotations_pb2.http]
+def _route(method: Method, options: MethodOptions, binding: int, rule: http_pb2.HttpRule) -> Route:
     answer = options.Extensions[json_pb2.http_answer]
     http_method = rule.WhichOneof("pattern") or ""
     template: str = getattr(rule, http_method)
@@ -81,6 +92,7 @@ def _route(method: Method) -> Route:
             segments.append(segment)
     return Route(
         method=method,
+        binding=binding,
         http_method=http_method.upper(),
         template=template,
         segments=tuple(segments),

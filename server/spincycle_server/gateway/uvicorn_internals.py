@@ -16,7 +16,7 @@ import inspect
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import httptools
 import uvicorn
@@ -75,12 +75,15 @@ _PROTOCOL_NAMES = SHARED_ATTRIBUTES | {
     "timeout_keep_alive_handler",
 }
 _CYCLE_NAMES = {
+    "chunked_encoding",
     "disconnected",
+    "expected_content_length",
     "keep_alive",
     "message_event",
     "more_body",
     "response_complete",
     "response_started",
+    "scope",
     "transport",
 }
 _FLOW_NAMES = {"resume_reading", "write_paused"}
@@ -126,6 +129,21 @@ def _missing_names(config: uvicorn.Config) -> list[str]:
         for name in sorted(names)
         if not hasattr(owner, name)
     ]
+
+
+class _UnknownLength:
+    """The length of an answer that ends with its connection. uvicorn compares it with what it sends."""
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __sub__(self, other: object) -> Self:
+        return self
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _issuers(tls: Any) -> tuple[bytes, ...]:
@@ -272,6 +290,7 @@ class UvicornConnection(HttpToolsProtocol):
             self.url = b"/*"  # uvicorn cannot parse a target without a slash.
         super().on_headers_complete()
         self.app = servers_app
+        self.scope["spincycle.connection"] = self  # type: ignore[typeddict-unknown-key]  # ours
         if self._certificate is not None:
             self.scope["spincycle.certificate"] = self._certificate  # type: ignore[typeddict-unknown-key]  # ours
         if target == b"*":
@@ -299,6 +318,17 @@ class UvicornConnection(HttpToolsProtocol):
     def close_after_answer(self) -> None:
         """Ends the connection once the newest request is answered."""
         self.cycle.keep_alive = False
+
+    def begin_stream(self) -> None:
+        """Prepares for an answer of unknown length, after which the connection ends."""
+        self._answering.keep_alive = False
+        if self._answering.scope["http_version"] == "1.0":  # has no chunks
+            self._answering.chunked_encoding = False
+            self._answering.expected_content_length = _UnknownLength()
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        self.transport.abort()
 
     def abandon_request(self) -> None:
         """Tells the app that the client of the newest request is gone."""
