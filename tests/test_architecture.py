@@ -21,7 +21,7 @@ ALLOWED = {
     "gateway": {"identity", "large_work", "listening", "rpc", "tls"},
     "graph": {"specs"},
     "identity": {"call_threads", "specs", "token_text"},
-    "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc"},
+    "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc", "stopped_tries"},
     "maintenance": {"database", "store"},
     "request_manager": {
         "builtin_jobs", "call_threads", "chain", "graph", "identity", "large_work", "request_ids", "rpc",
@@ -29,7 +29,7 @@ ALLOWED = {
     },
     "rpc": {"callback_throttle", "identity", "large_work"},
     "specs": set(),
-    "store": {"callback_throttle", "database", "large_work"},
+    "store": {"callback_throttle", "database", "large_work", "stopped_tries"},
     "tls": {"config", "listening"},
 }  # fmt: skip
 """The packages and single modules of the server that each package may import, besides itself."""
@@ -48,6 +48,7 @@ ALLOWED_MODULES = {
     "logs": {"log_output"},
     "request_ids": set(),
     "spec_files": {"specs"},
+    "stopped_tries": set(),
     "token_text": set(),
 }
 """The packages and single modules of the server that each single module may import."""

@@ -332,6 +332,7 @@ class SuspendedJobChain(_message.Message):
     SEQUENCE_TRIES_FIELD_NUMBER: _builtins.int
     SEQUENCE_ELAPSED_MS_FIELD_NUMBER: _builtins.int
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
+    STOPPED_JOBS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     elapsed_ms: _builtins.int
@@ -349,7 +350,7 @@ class SuspendedJobChain(_message.Message):
     @_builtins.property
     def latest_run_job_tries(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """For each job id, the number of the job's tries in the latest try of its
-        sequence.
+        sequence. See stopped_jobs for the tries that were stopped.
         """
 
     @_builtins.property
@@ -362,6 +363,14 @@ class SuspendedJobChain(_message.Message):
         of its first job.
         """
 
+    @_builtins.property
+    def stopped_jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the jobs whose latest try was stopped when the chain was
+        suspended. If such a job is STOPPED, its number in latest_run_job_tries
+        includes that try, as in the original. If it is PENDING, the number does
+        not. Runners of this project send PENDING, and the database has STOPPED.
+        """
+
     def __init__(
         self,
         *,
@@ -372,10 +381,11 @@ class SuspendedJobChain(_message.Message):
         sequence_tries: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         sequence_elapsed_ms: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         elapsed_ms: _builtins.int = ...,
+        stopped_jobs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job_chain", b"job_chain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_ms", b"elapsed_ms", "job_chain", b"job_chain", "latest_run_job_tries", b"latest_run_job_tries", "request_id", b"request_id", "sequence_elapsed_ms", b"sequence_elapsed_ms", "sequence_tries", b"sequence_tries", "total_job_tries", b"total_job_tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_ms", b"elapsed_ms", "job_chain", b"job_chain", "latest_run_job_tries", b"latest_run_job_tries", "request_id", b"request_id", "sequence_elapsed_ms", b"sequence_elapsed_ms", "sequence_tries", b"sequence_tries", "stopped_jobs", b"stopped_jobs", "total_job_tries", b"total_job_tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from spincycle_grpc.state import State
 from tests.commands.in_process import outcome, spincycle
 from tests.databases import SERVERS, DatabaseServer, SharedServers
 from tests.e2e.processes import running
@@ -13,7 +14,12 @@ from tests.limits import PROCESS_END
 from tests.maintenance import original
 
 OUTDATED = "spincycle: the database is older than this program: run `spincycle migrate` with the same --db"
-UP_TO_DATE = "the database is up to date (revision 0005)"
+UP_TO_DATE = "the database is up to date (revision 0006)"
+
+LEFT_PENDING = (
+    "1 PENDING requests of the original Spin Cycle stay PENDING, because it may have denied them: "
+    "start those that must run, or set all to FAIL with --fail-pending"
+)
 
 
 def test_migrate_upgrades_the_database_of_an_original(
@@ -30,15 +36,46 @@ def test_migrate_upgrades_the_database_of_an_original(
     assert "CREATE TABLE requests" not in printed.stdout
     assert outcome(spincycle(tmp_path, "migrate", SPINCYCLE_MYSQL_DSN=dsn)) == (
         0,
-        "the database was migrated from no revision to revision 0005\n"
-        "5 requests of the original Spin Cycle can now be found by their args",
+        "the database was migrated from no revision to revision 0006\n"
+        f"5 requests of the original Spin Cycle can now be found by their args\n{LEFT_PENDING}",
         "",
     )
     assert outcome(spincycle(tmp_path, "migrate", "--check", f"--db={url}")) == (0, UP_TO_DATE, "")
-    assert outcome(spincycle(tmp_path, "migrate", f"--db={url}")) == (0, UP_TO_DATE, "")
+    again = (0, f"{UP_TO_DATE}\n{LEFT_PENDING}", "")
+    assert outcome(spincycle(tmp_path, "migrate", f"--db={url}")) == again
     assert outcome(spincycle(tmp_path, "migrate", "--sql", f"--db={url}")) == (
         0, "", "the database is up to date: there are no statements to run"
     )  # fmt: skip
+
+
+def test_pending_requests_of_an_original_fail_on_demand(
+    database_servers: SharedServers, tmp_path: Path
+) -> None:
+    url = database_servers.url("mariadb", tmp_path)
+    original.make_original(url)
+    before = original.rows_of(url)["requests"]
+    done = spincycle(tmp_path, "migrate", "--fail-pending", f"--db={url}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n1 PENDING requests of the original Spin Cycle are now FAIL\n")
+    after = {row[0]: row for row in original.rows_of(url)["requests"]}
+    for row in before:
+        if row[2] == State.PENDING:
+            changed = after[row[0]]
+            assert (changed[2], changed[4:6]) == (State.FAIL, row[4:6])
+            assert changed[6] is not None
+        else:
+            assert after[row[0]] == row
+    again = spincycle(tmp_path, "migrate", "--fail-pending", f"--db={url}")
+    assert outcome(again) == (
+        0, f"{UP_TO_DATE}\n0 PENDING requests of the original Spin Cycle are now FAIL", ""
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--check", "--sql"])
+def test_fail_pending_excludes_the_options_that_change_nothing(option: str, tmp_path: Path) -> None:
+    refused = spincycle(tmp_path, "migrate", "--fail-pending", option)
+    assert refused.returncode == 2
+    assert "use --fail-pending without --check and --sql" in refused.stderr
 
 
 @pytest.mark.parametrize("kind", SERVERS)

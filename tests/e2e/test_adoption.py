@@ -12,7 +12,7 @@ from spincycle_grpc.state import State
 from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
 from tests.databases import SharedServers
-from tests.e2e.processes import running
+from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import wait_state
 from tests.limits import ANSWER
 from tests.maintenance import original
@@ -117,14 +117,18 @@ def test_a_live_original_runner_may_finish_its_request(http: httpx.Client) -> No
     assert (finished["state"], finished["finishedAt"]) == (State.COMPLETE, "2026-11-20T09:00:00.000001Z")
 
 
+def complete(http: httpx.Client, server: ServerProcess, request: OriginalRequest) -> None:
+    """Waits until a request is COMPLETE."""
+    ended = wait_state(http, request.id, State.COMPLETE, State.FAIL, State.STOPPED)
+    assert (ended["state"], ended["finishedJobs"]) == (State.COMPLETE, 4), server.log()
+    assert ended["createdAt"] == zulu(request.created_at)
+
+
 def test_suspended_requests_resume_and_complete(url: str, tmp_path: Path) -> None:
     with running("server", "--http=127.0.0.1:0", f"--db={url}", directory=tmp_path) as server:
         base = f"http://{server.address('request-manager', 'http')}"
         with httpx.Client(base_url=base, timeout=ANSWER) as http:
-            for request in (original.SUSPENDED, original.PENDING):
-                ended = wait_state(http, request.id, State.COMPLETE, State.FAIL, State.STOPPED)
-                assert (ended["state"], ended["finishedJobs"]) == (State.COMPLETE, 4), server.log()
-                assert ended["createdAt"] == zulu(request.created_at)
+            complete(http, server, original.SUSPENDED)
             log = http.get(f"/api/v1/requests/{original.SUSPENDED.id}/log").json()
             # The job that had ended does not run again. The stopped job does.
             assert [(entry["jobId"], entry["try"], entry["state"]) for entry in log] == [
@@ -134,6 +138,11 @@ def test_suspended_requests_resume_and_complete(url: str, tmp_path: Path) -> Non
             assert (log[3]["stdout"], log[3]["stderr"]) == ("hello", "warn")
             running_still = http.get(f"/api/v1/requests/{original.RUNNING.id}").json()
             assert (running_still["state"], running_still["finishedJobs"]) == (State.RUNNING, 1)
+            # An original may have denied the request, so it runs when somebody starts it.
+            path = f"/api/v1/requests/{original.PENDING.id}"
+            assert http.get(path).json()["state"] == State.PENDING
+            assert http.put(f"{path}/start").status_code == 200
+            complete(http, server, original.PENDING)
         assert server.terminate() == 0, server.log()
     with original.engine_of(url).connect() as connection:
         left = connection.exec_driver_sql("SELECT COUNT(*) FROM suspended_job_chains").scalar()

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import inspect, text
+from sqlalchemy import insert, inspect, text
 from sqlalchemy.engine import make_url
 
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_server.maintenance.migrating import check_database, upgrade_database, upgrade_sql
 from spincycle_server.store import Store, migrations
+from spincycle_server.store.schema import requests
 from tests.databases import DATABASES, OPTIONS, SharedServers, engine_of, find_binary
 from tests.limits import COMMAND
 from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
-NEWEST = "0005"
+NEWEST = "0006"
 
 
 @pytest.fixture(params=KINDS)
@@ -138,6 +139,27 @@ def test_a_database_of_an_earlier_version_gets_the_same_schema(
         command.upgrade(migrations._config(connection), "0003")
     engine.dispose()
     assert upgrade_database(earlier, OPTIONS).revisions == ("0003", NEWEST)
+    upgrade_database(fresh, OPTIONS)
+    assert schema_of(earlier) == schema_of(fresh)
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_requests_of_an_earlier_version_are_no_requests_of_an_original(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    """Revision 0005 as it was released: `runner_id` had no default."""
+    earlier, fresh = (database_servers.url(kind, tmp_path) for _ in range(2))
+    row = {"request_id": "dc26aor8di16sqictj80", "type": "x", "state": 1, "created_at": 1_795_450_211_000_000}
+    engine = engine_of(earlier)
+    with engine.begin() as connection:
+        command.upgrade(migrations._config(connection), "0005")
+        connection.execute(text("ALTER TABLE requests ALTER COLUMN runner_id DROP DEFAULT"))
+        connection.execute(insert(requests).values({**row, "runner_id": None, "stop_requested": False}))
+    assert upgrade_database(earlier, OPTIONS).left_pending == 0
+    with engine.begin() as connection:
+        connection.execute(insert(requests).values({**row, "request_id": "dc26aor8di16sqictj90"}))
+    engine.dispose()
+    assert upgrade_database(earlier, OPTIONS).left_pending == 1
     upgrade_database(fresh, OPTIONS)
     assert schema_of(earlier) == schema_of(fresh)
 

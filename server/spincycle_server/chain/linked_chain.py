@@ -87,6 +87,7 @@ class ChainJob:
         run_tries: How many tries it has had in the current try of its sequence, without stopped ones.
         waits: The job is between two tries.
         stopping: The running try was told to stop.
+        try_stopped: The latest try ended STOPPED.
         expired: The job was stopped because a sequence or the request timed out.
     """
 
@@ -103,6 +104,7 @@ class ChainJob:
     run_tries: int = 0
     waits: bool = False
     stopping: bool = False
+    try_stopped: bool = False
     expired: bool = False
 
     def complete(self, data: Mapping[str, Any] | None) -> list[ChainJob]:
@@ -126,7 +128,7 @@ class ChainJob:
                 child.missing += 1
         self.state = State.PENDING
         self.run_tries = 0
-        self.expired = False
+        self.try_stopped = self.expired = False
 
 
 @dataclass(slots=True)

@@ -201,6 +201,7 @@ class RunningChain:
         elif state is State.STOPPED:
             job.state = State.STOPPED
             job.run_tries -= 1
+            job.try_stopped = True
         else:
             self._fail(job, actions, can_retry=not is_last and self._mode is not _Mode.STOPPING)
         if job.state is not State.RUNNING:
@@ -350,7 +351,7 @@ class RunningChain:
         self._run_again(job, actions)
 
     def _run_again(self, job: ChainJob, actions: Actions) -> None:
-        job.waits = False
+        job.waits = job.try_stopped = False
         job.tries += 1
         job.run_tries += 1
         actions.run.append(Run(job.id, job.tries, max(1, job.sequence.tries)))

@@ -13,10 +13,10 @@ from spincycle_server.chain.linking import invalid_chain
 
 _MESSAGE_STATES = {
     State.PENDING: state_pb2.STATE_PENDING,
-    State.RUNNING: state_pb2.STATE_STOPPED,
+    State.RUNNING: state_pb2.STATE_PENDING,
     State.COMPLETE: state_pb2.STATE_COMPLETE,
     State.FAIL: state_pb2.STATE_FAIL,
-    State.STOPPED: state_pb2.STATE_STOPPED,
+    State.STOPPED: state_pb2.STATE_PENDING,
 }
 _STATES_TO_RUN = frozenset({State.PENDING, State.RUNNING, State.STOPPED})
 _NANOSECONDS_PER_MILLISECOND = 1_000_000
@@ -25,7 +25,7 @@ _NANOSECONDS_PER_MILLISECOND = 1_000_000
 def suspended_chain(
     chain: JobChain, linked: LinkedChain, finished_jobs: int, now: int, elapsed: int
 ) -> SuspendedJobChain:
-    """Returns the message from which `restore` continues a chain.
+    """Returns the message from which `restore` continues a chain. Jobs that ran or were stopped are PENDING.
 
     Args:
         chain: The chain as created.
@@ -40,6 +40,8 @@ def suspended_chain(
     for job_id, message in suspended.job_chain.jobs.items():
         job = linked.jobs[job_id]
         message.state = _MESSAGE_STATES[job.state]
+        if job.state is State.STOPPED and job.try_stopped:
+            suspended.stopped_jobs.append(job_id)
         if job.data:
             message.data.CopyFrom(to_struct(job.data, "data"))
         running_tries = int(job.state is State.RUNNING and not job.waits)
@@ -61,7 +63,7 @@ def suspended_chain(
 
 
 def restore(suspended: SuspendedJobChain, linked: LinkedChain) -> int:
-    """Restores the jobs and sequences of a suspended chain. Jobs that ran or were stopped become PENDING.
+    """Restores the jobs and sequences of a suspended chain. STOPPED jobs become PENDING.
 
     Returns:
         How many jobs are COMPLETE.

@@ -16,6 +16,7 @@ from spincycle_grpc.errors import (
 )
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import RunningChain
+from spincycle_server.stopped_tries import remove_stopped_tries
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -86,6 +87,8 @@ class Chains:
             SpinCycleError: As for `start_new`.
         """
         assignment = Assignment(request_id=suspended.request_id, epoch=epoch)
+        if not epoch:  # An original, which has no epochs, resumes the chain.
+            remove_stopped_tries(suspended, by_original=True)
         chain = RunningChain.resume(suspended)
         if self._admit(assignment):
             self._run(assignment, chain)

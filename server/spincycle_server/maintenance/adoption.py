@@ -1,23 +1,30 @@
-"""Adopts the database of an original Spin Cycle: adds the rows that its requests lack in the new tables."""
+"""Adopts the database of an original Spin Cycle.
+
+Adds the rows that its requests lack in the new tables, and finds the requests that it left PENDING.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.wire import decode_into
+from spincycle_server.database.clock import database_now
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.retrying import in_transaction
 from spincycle_server.store.rows import arg_rows
-from spincycle_server.store.schema import request_archives, request_args, requests
+from spincycle_server.store.schema import ORIGINAL, request_archives, request_args, requests
 
 _PAGE = 200
 """Requests per transaction."""
+
+_LEFT_PENDING = and_(requests.c.state == State.PENDING, requests.c.runner_id == ORIGINAL)
 
 
 def index_args(engine: Engine, *, patience: float) -> int:
@@ -45,6 +52,56 @@ def index_args(engine: Engine, *, patience: float) -> int:
         if len(ids) < _PAGE:
             return indexed
         after = ids[-1]
+
+
+def count_left_pending(connection: Connection) -> int:
+    """Returns how many PENDING requests an original created. No server runs them until somebody starts them.
+
+    An original stores a request before it checks whether the caller may create it. So it may have denied
+    them.
+    """
+    return connection.scalar(select(func.count()).select_from(requests).where(_LEFT_PENDING)) or 0
+
+
+def fail_left_pending(engine: Engine, *, patience: float) -> int:
+    """Sets the PENDING requests that an original created to FAIL, in small transactions.
+
+    Args:
+        engine: Connects to the database.
+        patience: Seconds to wait for the database to come back.
+
+    Returns:
+        The number of these requests.
+
+    Raises:
+        SpinCycleError: The database cannot be used.
+    """
+    failed = 0
+    while page := in_transaction(engine, _fail_page, patience=patience):
+        failed += page
+    return failed
+
+
+def _fail_page(connection: Connection) -> int:
+    ids = connection.scalars(
+        select(requests.c.request_id)
+        .where(_LEFT_PENDING)
+        .order_by(requests.c.request_id)
+        .limit(_PAGE)
+        .with_for_update()
+    ).all()
+    if ids:
+        connection.execute(
+            update(requests)
+            .where(requests.c.request_id.in_(ids))
+            .values(
+                state=State.FAIL,
+                finished_at=database_now(connection),
+                # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
+                created_at=requests.c.created_at,
+            )
+        )
+    return len(ids)
 
 
 def _index_page(connection: Connection, after: str) -> tuple[list[str], int]:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.database.retrying import in_transaction
-from spincycle_server.maintenance.adoption import index_args
+from spincycle_server.maintenance.adoption import count_left_pending, fail_left_pending, index_args
 from spincycle_server.store import migrations
 from spincycle_server.store.migrations import Revisions
 
@@ -27,16 +27,25 @@ class Upgrade:
     Attributes:
         revisions: The revisions before and after.
         indexed: The number of an original's requests whose args were indexed.
+        failed: The number of PENDING requests of an original that were set to FAIL.
+        left_pending: The number of PENDING requests of an original that no server runs.
     """
 
     revisions: Revisions
     indexed: int
+    failed: int
+    left_pending: int
 
 
-def upgrade_database(url: str, options: DatabaseOptions) -> Upgrade:
+def upgrade_database(url: str, options: DatabaseOptions, *, fail_pending: bool = False) -> Upgrade:
     """Brings a database up to date. Only one process does it at a time, while others wait.
 
-    An interrupted upgrade can be run again. Stored values are not changed.
+    An interrupted upgrade can be run again. Stored values are not changed, except by `fail_pending`.
+
+    Args:
+        url: The database.
+        options: How to connect.
+        fail_pending: Whether to set the PENDING requests that an original created to FAIL.
 
     Raises:
         InvalidArgumentError: The URL is invalid or names an unsupported database.
@@ -45,7 +54,10 @@ def upgrade_database(url: str, options: DatabaseOptions) -> Upgrade:
     """
     with _engine(url, options) as engine:
         revisions = in_transaction(engine, migrations.upgrade, patience=options.timeout)
-        return Upgrade(revisions, index_args(engine, patience=options.timeout))
+        indexed = index_args(engine, patience=options.timeout)
+        failed = fail_left_pending(engine, patience=options.timeout) if fail_pending else 0
+        left_pending = in_transaction(engine, count_left_pending, patience=options.timeout)
+        return Upgrade(revisions, indexed, failed, left_pending)
 
 
 def check_database(url: str, options: DatabaseOptions) -> str:

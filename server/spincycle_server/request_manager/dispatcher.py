@@ -123,6 +123,8 @@ class Dispatcher:
             raise wrong_state(request_id, request.state, State.PENDING)
         runner = self._runners.pick()
         if runner is None:
+            if await self._store.release(request_id, event):
+                self._pending.add()
             raise UnavailableError(
                 "no job runner is alive and has room: the request starts when a runner has room",
                 reason="NO_JOB_RUNNER",

@@ -16,6 +16,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from spincycle_grpc.wire import encode
 from spincycle_server.database.transaction import Transaction
+from spincycle_server.stopped_tries import with_stopped_tries
 from spincycle_server.store.job_logs import INSERT_TRY, try_row
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.rows import microseconds_of
@@ -77,7 +78,7 @@ class _ReportBatch:
         end = report.WhichOneof("end")
         if end == "suspended":
             set_suspended(self._rows, request_id, report.finished_jobs)
-            self.suspended.append((request_id, encode(report.suspended), epoch))
+            self.suspended.append((request_id, encode(with_stopped_tries(report.suspended)), epoch))
         elif end == "finish":
             self._rows.change(
                 request_id,
@@ -103,12 +104,12 @@ def _is_current(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> 
 
 def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:
     """Whether the report ends an assignment that has already ended this way: a repeated message."""
-    if row["epoch"] != report.assignment.epoch or row["runner_id"] != runner_id:
+    if row["epoch"] != report.assignment.epoch:
         return False
     end = report.WhichOneof("end")
     if end == "suspended":
         return bool(row["state"] == State.SUSPENDED)
-    return end == "finish" and bool(row["state"] == report.finish.state)
+    return end == "finish" and row["runner_id"] == runner_id and bool(row["state"] == report.finish.state)
 
 
 def _is_valid(report: ChainReport) -> bool:

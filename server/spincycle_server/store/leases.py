@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import FailedPreconditionError
@@ -14,7 +14,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import Transaction
-from spincycle_server.store.schema import requests, runners
+from spincycle_server.store.schema import ORIGINAL, requests, runners
 from spincycle_server.store.write import Write
 
 _RUNNER_KEPT = 86_400_000_000
@@ -178,7 +178,7 @@ def live_leases(transaction: Transaction) -> dict[str, int]:
 def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
     """Returns the assignments of RUNNING requests whose runner has no current lease, oldest request first.
 
-    Requests that an original Spin Cycle runs have no assignment, so they are not returned.
+    Requests that an original Spin Cycle runs are not returned.
     """
     alive = select(runners.c.runner_id).where(runners.c.lease_expires_at > database_now(connection))
     query = (
@@ -186,7 +186,8 @@ def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
         .where(
             requests.c.state == State.RUNNING,
             requests.c.epoch > 0,
-            requests.c.runner_id.is_(None) | requests.c.runner_id.not_in(alive),
+            requests.c.runner_id.is_(None)
+            | and_(requests.c.runner_id != ORIGINAL, requests.c.runner_id.not_in(alive)),
         )
         .order_by(requests.c.created_at)
         .limit(limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import State
@@ -15,9 +15,16 @@ from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.wire import decode, decode_into
 from spincycle_server.store.errors import not_found
 from spincycle_server.store.rows import request_of
-from spincycle_server.store.schema import request_archives, requests
+from spincycle_server.store.schema import ORIGINAL, request_archives, requests
 
 _IDS_AT_ONCE = 500
+
+_WAITS = and_(
+    requests.c.state == State.PENDING,
+    or_(requests.c.runner_id.is_(None), requests.c.runner_id != ORIGINAL),
+)
+"""An original stores a request before it checks whether the caller may create it. If the caller may not, the
+request stays PENDING. So a PENDING request of an original waits for nothing, until somebody starts it."""
 
 
 def get_request(connection: Connection, request_id: str, with_job_chain: bool) -> Request:
@@ -70,6 +77,8 @@ def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict
 def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment, str] | None:
     """Returns the assignment of a RUNNING request and the id of its runner; None if it has no assignment.
 
+    A request that an original Spin Cycle runs has none.
+
     The id is "" if the request waits to be taken over.
     """
     row = connection.execute(
@@ -77,7 +86,7 @@ def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment,
             requests.c.request_id == request_id, requests.c.state == State.RUNNING
         )
     ).one_or_none()
-    if row is None or not row.epoch:
+    if row is None or not row.epoch or row.runner_id == ORIGINAL:
         return None
     return Assignment(request_id=request_id, epoch=row.epoch), row.runner_id or ""
 
@@ -102,17 +111,24 @@ def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
     return {row.request_id: Assigned(row.epoch, row.stop_requested) for row in connection.execute(query)}
 
 
-def requests_in_state(connection: Connection, state: State, limit: int) -> Sequence[str]:
-    """Returns the ids of requests in a state, oldest first."""
+def waiting_requests(connection: Connection, limit: int) -> Sequence[str]:
+    """Returns the ids of the PENDING requests that wait for a runner, oldest first."""
     return connection.scalars(
-        select(requests.c.request_id)
-        .where(requests.c.state == state)
-        .order_by(requests.c.created_at)
-        .limit(limit)
+        select(requests.c.request_id).where(_WAITS).order_by(requests.c.created_at).limit(limit)
     ).all()
 
 
-def count_in_state(connection: Connection, state: State, limit: int) -> int:
-    """Returns how many requests are in a state. Stops counting at the limit."""
-    found = select(requests.c.request_id).where(requests.c.state == state).limit(limit).subquery()
+def count_waiting(connection: Connection, limit: int) -> int:
+    """Returns how many PENDING requests wait for a runner. Stops counting at the limit."""
+    found = select(requests.c.request_id).where(_WAITS).limit(limit).subquery()
     return connection.scalar(select(func.count()).select_from(found)) or 0
+
+
+def suspended_requests(connection: Connection, limit: int) -> Sequence[str]:
+    """Returns the ids of SUSPENDED requests, oldest first."""
+    return connection.scalars(
+        select(requests.c.request_id)
+        .where(requests.c.state == State.SUSPENDED)
+        .order_by(requests.c.created_at)
+        .limit(limit)
+    ).all()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -15,6 +15,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_grpc.wire import decode
 from spincycle_server.store.lookups import get_job_chain
 from spincycle_server.store.schema import job_log, requests, suspended_job_chains
+from spincycle_server.store.suspended_chains import stored_chain
 
 _TRY_COLUMNS = (
     job_log.c.job_id,
@@ -59,11 +60,10 @@ def get_record(connection: Connection, request_id: str) -> Record:
     stop_requested = connection.scalar(
         select(requests.c.stop_requested).where(requests.c.request_id == request_id)
     )
-    base = connection.execute(
-        select(suspended_job_chains.c.suspended_job_chain, suspended_job_chains.c.epoch).where(
-            suspended_job_chains.c.request_id == request_id, suspended_job_chains.c.is_dropped.is_not(True)
-        )
-    ).one_or_none()
+    base = stored_chain(
+        connection,
+        and_(suspended_job_chains.c.request_id == request_id, suspended_job_chains.c.is_dropped.is_not(True)),
+    )
     after = 0 if base is None else base.epoch or 0
     query = (
         select(*_TRY_COLUMNS)
@@ -72,8 +72,12 @@ def get_record(connection: Connection, request_id: str) -> Record:
     )
     return Record(
         job_chain,
-        None if base is None else decode(base.suspended_job_chain, SuspendedJobChain),
-        [(row.epoch, _try_report(request_id, row)) for row in connection.execute(query)],
+        None if base is None else base.chain,
+        [
+            (row.epoch, _try_report(request_id, row))
+            for row in connection.execute(query)
+            if base is None or base.is_before(row.job_id, row[1])
+        ],
         bool(stop_requested),
     )
 

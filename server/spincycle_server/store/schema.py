@@ -45,6 +45,13 @@ MAX_AUDIT_DETAIL = 1000
 MAX_TOKEN_NAME = 100
 """The longest name of an API token, in characters."""
 
+ORIGINAL = "original"
+"""The `runner_id` of a request that the statements of an original Spin Cycle inserted or may resume.
+
+It is the default of the column, which those statements do not name. All statements of this project name it,
+also those of its earlier versions. So it tells the requests of an original from those of this project.
+"""
+
 _HASH = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql")
 
 metadata = MetaData()
@@ -64,8 +71,8 @@ requests = Table(
     Column("jr_url", String(2000), nullable=True),
     # The number of times that the request was assigned to a runner.
     Column("epoch", BigInteger, nullable=False, server_default="0"),
-    # The runner of the newest assignment.
-    Column("runner_id", Ascii(20), nullable=True),
+    # The runner of the newest assignment; null without one; or ORIGINAL, see there.
+    Column("runner_id", Ascii(20), nullable=True, server_default=ORIGINAL),
     # Whether a user asked to stop the request. Its runner may not know yet.
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
     Index("created_at", "created_at"),

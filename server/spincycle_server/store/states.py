@@ -17,6 +17,7 @@ from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow
 from spincycle_server.store.errors import not_found, wrong_state
 from spincycle_server.store.request_rows import RequestRows
+from spincycle_server.store.schema import ORIGINAL
 from spincycle_server.store.write import Write
 
 
@@ -93,6 +94,23 @@ class Assign(StateWrite):
 
 
 @dataclass(slots=True)
+class Release(StateWrite):
+    """Lets a PENDING request of an original wait for a runner. Result: whether it did not wait before."""
+
+    order: ClassVar[int] = 2
+    request_id: str
+    event: EventRow | None = None
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Removes the mark of the original."""
+        if row["state"] != State.PENDING or row["runner_id"] != ORIGINAL:
+            return False
+        rows.change(self.request_id, runner_id=None)
+        rows.record(self.event)
+        return True
+
+
+@dataclass(slots=True)
 class Unassign(StateWrite):
     """Takes back an assignment that the runner did not start. Result: whether it happened.
 
@@ -109,8 +127,9 @@ class Unassign(StateWrite):
         if row["state"] != State.RUNNING or row["epoch"] != self.epoch:
             return False
         started_at = None if self.state_before == State.PENDING else row["started_at"]
+        runner_id = ORIGINAL if self.state_before == State.SUSPENDED else None
         rows.change(
-            self.request_id, state=self.state_before, runner_id=None, jr_url=None, started_at=started_at
+            self.request_id, state=self.state_before, runner_id=runner_id, jr_url=None, started_at=started_at
         )
         return True
 

@@ -41,7 +41,15 @@ from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.record import Record
-from spincycle_server.store.states import Assign, Finish, Progress, RequestStop, StopUnassigned, Unassign
+from spincycle_server.store.states import (
+    Assign,
+    Finish,
+    Progress,
+    Release,
+    RequestStop,
+    StopUnassigned,
+    Unassign,
+)
 from spincycle_server.store.suspended_chains import DropSuspended, FailSuspended, Suspend
 
 _DEFAULTS = DatabaseOptions()
@@ -267,16 +275,19 @@ class Store:
         return await self._reader.read(suspended_chains.get_suspended, request_id)
 
     async def waiting_requests(self, limit: int) -> Sequence[str]:
-        """Returns the ids of PENDING requests, oldest first."""
-        return await self._reader.read(lookups.requests_in_state, State.PENDING, limit)
+        """Returns the ids of the PENDING requests that wait for a runner, oldest first.
+
+        PENDING requests of an original Spin Cycle do not: it may have denied them.
+        """
+        return await self._reader.read(lookups.waiting_requests, limit)
 
     async def count_waiting(self, limit: int) -> int:
-        """Returns how many requests are PENDING. Stops counting at the limit."""
-        return await self._reader.read(lookups.count_in_state, State.PENDING, limit)
+        """Returns how many PENDING requests wait for a runner. Stops counting at the limit."""
+        return await self._reader.read(lookups.count_waiting, limit)
 
     async def suspended_requests(self, limit: int) -> Sequence[str]:
         """Returns the ids of SUSPENDED requests, oldest first."""
-        return await self._reader.read(lookups.requests_in_state, State.SUSPENDED, limit)
+        return await self._reader.read(lookups.suspended_requests, limit)
 
     async def live_runners(self) -> list[tuple[RunnerInfo, bool]]:
         """Returns the runners with a current lease, each with whether it is draining."""
@@ -344,6 +355,18 @@ class Store:
             Assign(request_id, runner, expected_state, expected_epoch, _now(), token, _row_of(event))
         )
         return assignment
+
+    async def release(self, request_id: str, event: AuditEvent | None = None) -> bool:
+        """Lets a PENDING request wait for a runner, although an original created it and did not start it.
+
+        Returns:
+            Whether it did not wait before. Then the audit event is stored.
+
+        Raises:
+            NotFoundError: The request does not exist.
+        """
+        released: bool = await self._writer.write(Release(request_id, _row_of(event)))
+        return released
 
     async def unassign(self, assignment: Assignment, state_before: State) -> bool:
         """Takes back an assignment that its runner did not start. Returns whether it was current."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from sqlalchemy import and_, delete, func, insert, select
+from sqlalchemy import ColumnElement, and_, delete, insert, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import SpinCycleError
@@ -16,9 +16,10 @@ from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.wire import decode
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import Transaction
+from spincycle_server.stopped_tries import remove_stopped_tries
 from spincycle_server.store.errors import not_found, wrong_state
 from spincycle_server.store.request_rows import RequestRows
-from spincycle_server.store.schema import job_log, requests, suspended_job_chains
+from spincycle_server.store.schema import ORIGINAL, job_log, requests, suspended_job_chains
 from spincycle_server.store.states import StateWrite, end_unassigned
 from spincycle_server.store.write import Write
 
@@ -97,20 +98,47 @@ def get_suspended(connection: Connection, request_id: str) -> SuspendedJobChain 
     A chain is out of date if a later assignment, now lost, has reported tries: the request then continues
     from its record.
     """
-    since = (
-        select(job_log.c.job_id)
-        .where(
-            job_log.c.request_id == request_id,
-            job_log.c.epoch > func.coalesce(suspended_job_chains.c.epoch, 0),
-        )
-        .exists()
-    )
-    data = connection.scalar(
-        select(suspended_job_chains.c.suspended_job_chain).where(
-            suspended_job_chains.c.request_id == request_id, ~since
+    stored = stored_chain(connection, suspended_job_chains.c.request_id == request_id)
+    if stored is None:
+        return None
+    rows = connection.execute(
+        select(job_log.c.job_id, job_log.c["try"], job_log.c.epoch).where(
+            job_log.c.request_id == request_id, job_log.c.epoch > (stored.epoch or 0)
         )
     )
-    return None if data is None else decode(data, SuspendedJobChain)
+    return None if any(stored.is_before(row.job_id, row[1]) for row in rows) else stored.chain
+
+
+class StoredChain(NamedTuple):
+    """A suspended chain, as it is sent to runners.
+
+    Attributes:
+        chain: The chain.
+        epoch: The epoch that was suspended; None if an original Spin Cycle suspended the chain.
+    """
+
+    chain: SuspendedJobChain
+    epoch: int | None
+
+    def is_before(self, job_id: str, number: int) -> bool:
+        """Whether the chain was suspended before a try of a later epoch than its own.
+
+        The runs of an original have no epoch. So there, the numbers of the tries tell: they count up over the
+        whole request.
+        """
+        return self.epoch is not None or number > self.chain.total_job_tries.get(job_id, 0)
+
+
+def stored_chain(connection: Connection, where: ColumnElement[bool]) -> StoredChain | None:
+    """Returns the only suspended chain that matches a condition; None if there is none."""
+    row = connection.execute(
+        select(suspended_job_chains.c.suspended_job_chain, suspended_job_chains.c.epoch).where(where)
+    ).one_or_none()
+    if row is None:
+        return None
+    chain = decode(row.suspended_job_chain, SuspendedJobChain)
+    remove_stopped_tries(chain, by_original=row.epoch is None)
+    return StoredChain(chain, row.epoch)
 
 
 def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[Assignment]:
@@ -126,8 +154,10 @@ def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequ
 
 
 def set_suspended(rows: RequestRows, request_id: str, finished_jobs: int) -> None:
-    """Sets a request SUSPENDED."""
-    rows.change(request_id, state=State.SUSPENDED, jr_url=None, finished_jobs=finished_jobs)
+    """Sets a request SUSPENDED. From now on, it has no runner, and an original may resume it."""
+    rows.change(
+        request_id, state=State.SUSPENDED, runner_id=ORIGINAL, jr_url=None, finished_jobs=finished_jobs
+    )
 
 
 def save_suspended(transaction: Transaction, chains: Sequence[SuspendedRow]) -> None:

@@ -16,7 +16,8 @@ def upgrade() -> None:
     """Adds columns that are nullable or have defaults, so that the original's statements keep working."""
     blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
     add_column("requests", sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"))
-    add_column("requests", sa.Column("runner_id", Ascii(20), nullable=True))
+    # The default marks the rows of an original, those that are there and those that it adds later.
+    add_column("requests", sa.Column("runner_id", Ascii(20), nullable=True, server_default="original"))
     add_column("job_log", sa.Column("job_data", blob, nullable=True))
     add_column("job_log", sa.Column("sequence_try", sa.Integer, nullable=True))
     add_table(
