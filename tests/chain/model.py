@@ -54,7 +54,7 @@ class Model:
     def finished(self) -> int:
         return sum(state is State.COMPLETE for state in self.states.values())
 
-    def finish(self, job_id: str, state: State) -> None:
+    def finish(self, job_id: str, state: State, *, is_last: bool = False) -> None:
         job = self.chain.jobs[job_id]
         if state is State.STOPPED:
             self.states[job_id] = State.STOPPED
@@ -65,11 +65,11 @@ class Model:
                 self.data[job_id] = data_after(job_id, self.tries[job_id], self.data[job_id])
             for child in self.structure.children[job_id]:
                 self.data[child].update(self.data[job_id])
-        elif self.mode == "stopping" or self.run_tries[job_id] > job.retry:
+        elif is_last or self.run_tries[job_id] > job.retry:
             self.states[job_id] = State.FAIL
             if self.mode == "running":
                 self.fail_sequence(job.sequence_id)
-        elif self.mode == "suspending":
+        elif self.mode != "running":
             self.states[job_id] = State.STOPPED
         else:
             self.between.add(job_id)
@@ -171,8 +171,16 @@ class Model:
             later.go_on()
             return later.done() or State.SUSPENDED
         if self.mode == "stopping":
-            return State.FAIL if State.FAIL in self.states.values() else State.STOPPED
+            failed = [job_id for job_id, state in self.states.items() if state is State.FAIL]
+            return State.STOPPED if all(map(self.would_run_again, failed)) else State.FAIL
         return State.FAIL
+
+    def would_run_again(self, job_id: str) -> bool:
+        """Whether a sequence around a failed job has tries left."""
+        return any(
+            self.sequence_tries[around] <= self.chain.jobs[around].sequence_retry
+            for around in self.structure.around[self.structure.sequence_of[job_id]]
+        )
 
     def _copied(self) -> Model:
         """Returns a copy that shares no mutable value with this one, except the data, which `go_on` keeps."""

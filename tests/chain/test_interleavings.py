@@ -60,13 +60,15 @@ class Driver:
         for sequence_id, tries in counters.sequence_tries.items():
             assert tries <= 1 + self.job_chain.jobs[sequence_id].sequence_retry
 
-    def finish(self, job_id: str, state: State) -> None:
+    def finish(self, job_id: str, state: State, *, is_last: bool = False) -> None:
         run = self.running.pop(job_id)
         data = None
         if state is State.COMPLETE and job_id not in self.structure.noops:
             data = data_after(job_id, run.number, self.chain.data_of(job_id))
-        self.records.append((1, tried(job_id, run.number, state, sequence_try=run.sequence_try, data=data)))
-        self.take(self.chain.try_finished(job_id, state, 0, data=data))
+        report = tried(job_id, run.number, state, sequence_try=run.sequence_try, data=data)
+        report.is_last = is_last
+        self.records.append((1, report))
+        self.take(self.chain.try_finished(job_id, state, 0, data=data, is_last=is_last))
 
     def wait_over(self, key: tuple[str, str, int]) -> None:
         self.waits.remove(key)
@@ -106,8 +108,9 @@ def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
             state = State.FAIL if random.random() < odds_of_failure else State.COMPLETE
             if random.random() < 0.02:
                 state = State.STOPPED
-            driver.finish(job_id, state)
-            model.finish(job_id, state)
+            is_last = state is State.FAIL and random.random() < 0.1
+            driver.finish(job_id, state, is_last=is_last)
+            model.finish(job_id, state, is_last=is_last)
         else:
             kind, part_id, _ = key = driver.waits[index - len(driver.running)]
             driver.wait_over(key)
@@ -228,3 +231,35 @@ def test_a_chain_rebuilt_from_its_records_equals_the_chain_that_ran(seed: int) -
             assert rebuilt.chain.suspended(0) == resumed.chain.suspended(0)
         if random.random() < 0.05:
             driver = rebuilt_after_a_crash(driver)
+
+
+def end_of_a_stop(chain: RunningChain) -> State | None:
+    """Returns how a chain without a runner ends when it is stopped."""
+    return chain.stop(0).done
+
+
+@many
+@given(SEEDS)
+def test_a_stopped_chain_ends_as_a_chain_that_is_rebuilt_from_its_records_and_stopped(seed: int) -> None:
+    """It makes no difference whether the runner is alive when the stop arrives, and when it dies."""
+    random = Random(seed)
+    job_chain = ChainMaker(random).make()
+    driver = Driver(RunningChain.new(job_chain), job_chain, random)
+    outcome = outcomes(seed, job_chain)
+    for _ in range(random.randint(0, 40)):
+        if driver.done is None:
+            step(driver, outcome)
+    if driver.done is not None:
+        return
+    without_runner = end_of_a_stop(RunningChain.rebuilt(job_chain, driver.records))
+    driver.take(driver.chain.stop(0))
+    all_stopped = True
+    while driver.done is None:
+        job_id = random.choice(list(driver.running))
+        # COMPLETE or FAIL before the stop, but reported after it; or FAIL because it does not stop.
+        state = random.choice([State.STOPPED, State.STOPPED, State.COMPLETE, State.FAIL])
+        driver.finish(job_id, state, is_last=state is State.FAIL and random.random() < 0.5)
+        all_stopped = all_stopped and state is State.STOPPED
+    assert end_of_a_stop(RunningChain.rebuilt(job_chain, driver.records)) is driver.done
+    if all_stopped:
+        assert without_runner is driver.done

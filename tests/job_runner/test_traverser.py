@@ -60,10 +60,18 @@ class Bench:
     Args:
         chain: The chain.
         assignment: Which assignment of it runs here.
+        stop_limit: Seconds in which a job must stop.
         options: Of the outbox.
     """
 
-    def __init__(self, chain: RunningChain, assignment: Assignment = ASSIGNMENT, **options: Any) -> None:
+    def __init__(
+        self,
+        chain: RunningChain,
+        assignment: Assignment = ASSIGNMENT,
+        *,
+        stop_limit: float = 5,
+        **options: Any,
+    ) -> None:
         self._assignment = assignment
         self._claimed: list[ChainReport] = []
         self.runs: dict[str, asyncio.Future[State]] = {}
@@ -80,7 +88,7 @@ class Bench:
                 calls=CallThreads("call", 4),
                 statuses=CallThreads("status", 4),
                 max_output=1000,
-                stop_limit=5,
+                stop_limit=stop_limit,
             ),
             self.outbox,
             noop_types=frozenset({"noop"}),
@@ -338,6 +346,40 @@ async def test_a_stop_during_a_retry_wait_ends_the_chain_at_once(bench_of: MakeB
     reports = await bench.commit_to_the_end()
     assert reports[-1].finish.state == state_pb2.STATE_STOPPED
     assert await bench.traverser.status() == []
+
+
+async def test_a_stop_before_the_failed_try_is_committed_ends_the_chain_like_a_stop_after_it(
+    bench_of: MakeBench,
+) -> None:
+    bench = bench_of(row("a", retry={"a": "1h"}))
+    await bench.running("a")
+    await bench.commit()
+    bench.end("a", State.FAIL)
+    batch = await bench.batch()
+    assert [State(tried.entry.state) for tried in batch.reports()[0].tries] == [State.FAIL]
+    bench.traverser.stop()
+    bench.outbox.settle(batch, [])
+    reports = await bench.commit_to_the_end()
+    assert reports[-1].finish.state == state_pb2.STATE_STOPPED
+
+
+async def test_a_job_that_does_not_stop_fails_the_chain_whatever_becomes_of_its_runner(
+    bench_of: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ignore(_: Worker) -> None:
+        pass
+
+    monkeypatch.setattr(Worker, "stop", ignore)
+    chain = row("a", retry={"a": "1h"})
+    bench = bench_of(chain, stop_limit=0.05)
+    await bench.running("a")
+    bench.traverser.suspend()
+    bench.traverser.stop()
+    reports = await bench.commit_to_the_end()
+    assert reports[-1].finish.state == state_pb2.STATE_FAIL
+    records = [(ASSIGNMENT.epoch, tried) for report in reports for tried in report.tries]
+    assert records[-1][1].entry.error == "did not stop within 0.05s"
+    assert RunningChain.rebuilt(row("a", retry={"a": "1h"}), records).stop(0).done is State.FAIL
 
 
 async def test_a_suspended_chain_is_reported_with_all_ended_tries(bench_of: MakeBench) -> None:

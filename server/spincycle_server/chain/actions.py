@@ -57,10 +57,12 @@ class Stop:
     Attributes:
         job_id: The job.
         error: The error for the try's log entry, which makes the try FAIL; "" makes it STOPPED.
+        is_final: Whether the job must not be tried again if the try fails.
     """
 
     job_id: str
     error: str = ""
+    is_final: bool = False
 
 
 @dataclass(slots=True)

@@ -177,7 +177,8 @@ class RunningChain:
         """Handles the end of a try.
 
         A try that was told to stop ends as STOPPED, or as COMPLETE if it completed first. It ends as
-        FAIL if it failed before, if it did not stop, or if a timeout was the reason for the stop.
+        FAIL if it failed before, if it did not stop, or if a timeout was the reason for the stop. Only if it
+        failed before, the job could be tried again.
 
         Args:
             job_id: A job with a running try.
@@ -203,7 +204,7 @@ class RunningChain:
             job.run_tries -= 1
             job.try_stopped = True
         else:
-            self._fail(job, actions, can_retry=not is_last and self._mode is not _Mode.STOPPING)
+            self._fail(job, actions, can_retry=not is_last)
         if job.state is not State.RUNNING:
             self._leave(job, now, actions)
         return self._finish(actions, now)
@@ -237,10 +238,16 @@ class RunningChain:
         return self._finish(actions, now)
 
     def stop(self, now: int) -> Actions:
-        """Stops the chain for good: no try starts any more, and running tries are stopped."""
+        """Stops the chain for good: no try starts any more, and running tries are stopped.
+
+        The chain ends as FAIL if a job has failed for good. A job that would have been tried again, by itself
+        or with its sequence, has not. So the records of the tries decide, and a chain that is rebuilt from
+        them ends in the same way.
+        """
         actions = Actions()
         if self._done is None and self._mode is not _Mode.EXPIRED:
-            self._end_all(_Mode.STOPPING, "", now, actions)
+            is_over = self._began is None and 0 < self._linked.timeout <= self._elapsed
+            self._end_all(_Mode.EXPIRED if is_over else _Mode.STOPPING, "", now, actions)
         return self._finish(actions, now)
 
     def suspend(self, now: int) -> Actions:
@@ -331,9 +338,9 @@ class RunningChain:
             job.waits = False
             job.state = state
             self._leave(job, now, actions)
-        elif not job.stopping:
+        elif not job.stopping or self._mode is _Mode.STOPPING:
             job.stopping = True
-            actions.stop.append(Stop(job.id, error))
+            actions.stop.append(Stop(job.id, error, is_final=self._mode is _Mode.STOPPING))
 
     def _run_ready(self, jobs: Iterable[ChainJob], now: int, actions: Actions) -> None:
         if self._mode is not _Mode.RUNNING:
@@ -383,13 +390,26 @@ class RunningChain:
         if self._progress.finished == len(self._jobs):
             return State.COMPLETE
         if self._mode is _Mode.STOPPING:
-            failed = any(job.state is State.FAIL for job in self._jobs.values())
+            failed = any(_has_failed_for_good(job) for job in self._jobs.values())
             return State.FAIL if failed else State.STOPPED
         if self._mode is _Mode.SUSPENDING:
             # A chain with nothing left to do has ended, although it was told to suspend.
             rest = RunningChain.resume(self.suspended(now)).start(now)
             return State.SUSPENDED if rest.done is None else rest.done
         return State.FAIL
+
+
+def _has_failed_for_good(job: ChainJob) -> bool:
+    """Whether a job has failed, and no sequence around it would be tried again."""
+    if job.state is not State.FAIL:
+        return False
+    sequence: ChainSequence | None = job.sequence
+    while sequence is not None:
+        is_over = sequence.phase is Phase.EXPIRED or 0 < sequence.timeout <= sequence.elapsed
+        if sequence.tries <= sequence.retry and not is_over:
+            return False
+        sequence = sequence.parent
+    return True
 
 
 def _named(state: int) -> str:

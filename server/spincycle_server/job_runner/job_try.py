@@ -88,7 +88,7 @@ class JobTry:
         """Whether `run` of the job has been called."""
         return self._job.has_begun
 
-    def stop(self, error: str = "") -> None:
+    def stop(self, error: str = "", *, is_final: bool = False) -> None:
         """Tells the try to stop. Returns at once. A job that has not begun by then never begins.
 
         Without that promise, a job whose chain is suspended because the lease has expired could still
@@ -96,9 +96,10 @@ class JobTry:
 
         Args:
             error: The error of a try that fails for good because of the stop; "" for a STOPPED try.
+            is_final: Whether the job must not be tried again if it does not stop.
         """
         self._stop_error = self._stop_error or error
-        self._is_last = self._is_last or bool(error)
+        self._is_last = self._is_last or is_final or bool(error)
         self._job.prevent_start()
         self._stop_asked.set()
 

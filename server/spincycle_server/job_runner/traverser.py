@@ -170,7 +170,7 @@ class Traverser:
         for stop in actions.stop:
             job_try = self._tries.get(stop.job_id)
             if job_try is not None:
-                job_try.stop(stop.error)
+                job_try.stop(stop.error, is_final=stop.is_final)
         self._to_run += actions.run
         if actions.stop and self._to_run:
             self._stop_waiting_runs({stop.job_id: stop.error for stop in actions.stop})
