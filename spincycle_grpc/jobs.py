@@ -19,15 +19,17 @@ the Job Runner creates a new object, calls `deserialize` with the bytes, and the
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from inspect import get_annotations, isabstract, isclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from spincycle_grpc import _job_fields
 from spincycle_grpc.errors import InternalError
+from spincycle_grpc.output import STDERR, STDOUT
 from spincycle_grpc.state import State
 
 _EXIT_LIMIT = 1 << 63
@@ -127,6 +129,8 @@ class Job(ABC):
 
     id: JobId
 
+    __sink: OutputSink | None = None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in get_annotations(cls):
@@ -172,6 +176,32 @@ class Job(ABC):
         if is_dataclass(self):
             _job_fields.load(self, data)
 
+    def write(self, text: str, *, stream: Literal["stdout", "stderr"] = "stdout") -> None:
+        """Writes output while the try runs, so that users can follow it. Any thread may call it.
+
+        The output goes to the job log too, before what `run` returns. If `run` returns exactly the text that
+        was written, it is kept once. Without a Job Runner, for example in a unit test, the text goes to
+        stdout or stderr of the process. Text that is written after the end of the try is dropped.
+
+        Args:
+            text: The text; end lines with a newline. If it is very long in all, the runner keeps only its
+                beginning and its end. Characters that UTF-8 cannot encode become question marks.
+            stream: Where to write: "stdout" or "stderr".
+
+        Raises:
+            TypeError: `text` is not text.
+            ValueError: `stream` is neither of the two.
+        """
+        number = _STREAMS.get(stream)
+        if number is None:
+            raise ValueError(f"stream of write must be stdout or stderr, not {stream!r}")
+        if not isinstance(text, str):
+            raise TypeError(f"write takes text, not {type(text).__name__}")
+        if self.__sink is None:
+            print(text, end="", file=sys.stdout if stream == "stdout" else sys.stderr, flush=True)
+        else:
+            self.__sink.write(number, text.encode("utf-8", "replace"))
+
     @abstractmethod
     def run(self, job_data: dict[str, Any]) -> Return | Awaitable[Return]:
         """Does the work of one try. A plain function runs in a thread, an `async def` on the event loop.
@@ -199,6 +229,31 @@ class Job(ABC):
         return "running"
 
 
+_STREAMS = {"stdout": STDOUT, "stderr": STDERR}
+
+
+class OutputSink(Protocol):
+    """Keeps what a job writes, and shows it to those who follow the job."""
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Adds UTF-8 to STDOUT or STDERR. A character may be split between two calls. Any thread may call."""
+
+    def text(self, stream: int) -> str:
+        """Returns what is kept of a stream that has ended."""
+
+
+def set_output(job: Job, sink: OutputSink) -> None:
+    """Sets where a job writes, as the Job Runner does before it runs the job."""
+    object.__setattr__(job, _SINK, sink)  # Works for frozen dataclasses too.
+
+
+def output_of(job: Job) -> OutputSink | None:
+    """Returns where a job writes; None if no Job Runner runs it."""
+    sink: OutputSink | None = getattr(job, _SINK)
+    return sink
+
+
+_SINK = "_Job__sink"
 _RESERVED = frozenset({"id", "create", "serialize", "deserialize", "run", "stop", "status"})
 
 JobFactory = Callable[[JobId], Job]

@@ -6,6 +6,9 @@ import codecs
 import re
 from typing import NamedTuple
 
+STDOUT, STDERR = 1, 2
+"""The streams of a job's output, as file descriptors."""
+
 _NOTE = "\n[... {} bytes cut out ...]\n"
 _LONGEST_NOTE = len(_NOTE.format(2**63))
 _NOTE_FORM = re.compile(rb"\n\[\.\.\. ([1-9][0-9]{0,18}) bytes cut out \.\.\.\]\n")
@@ -16,14 +19,39 @@ SHORTEST_NOTE = len(_NOTE.format(1))
 MIDDLE = 2 * _LONGEST_NOTE
 """The number of bytes in the middle of cut output that surely contain the note."""
 
+_LEAST_TAIL = 64 * 1024
+"""The minimum number of bytes to keep of the end while output is written, for those who read it meanwhile."""
+
 _UNEVEN = range(-3, 5)
 """By how many bytes the beginning of cut output can be longer than its end: characters are not split."""
 
 
-class OutputBuffer:
-    """Collects the bytes that a process writes, up to a limit.
+class KeptOutput:
+    """Keeps what a job writes to both streams, when no Job Runner keeps it.
 
-    Bytes that are not UTF-8 become U+FFFD, which counts as three bytes.
+    Args:
+        limit: The maximum size of each stream's text in bytes of UTF-8.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._buffers = {STDOUT: OutputBuffer(limit), STDERR: OutputBuffer(limit)}
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Adds bytes to STDOUT or STDERR."""
+        self._buffers[stream].write(data)
+
+    def text(self, stream: int) -> str:
+        """Ends a stream, and returns its text."""
+        return self._buffers[stream].text()
+
+
+class OutputBuffer:
+    """Collects the bytes that a job writes, up to a limit. It can be read while it is written.
+
+    Bytes that are not UTF-8 become U+FFFD, which counts as three bytes. One thread at a time may use it.
+
+    Attributes:
+        size: The number of bytes written so far. An incomplete character counts once it is complete.
     """
 
     def __init__(self, limit: int) -> None:
@@ -33,40 +61,98 @@ class OutputBuffer:
             limit: The maximum size of the text in bytes of UTF-8, including the note. The note is complete
                 even if it exceeds the limit.
         """
-        room = max(0, limit - _LONGEST_NOTE)
-        self._limit = limit
-        self._tail_room = room // 2
-        self._head_room = room - self._tail_room
+        self.size = 0
         self._head = bytearray()
         self._tail = bytearray()
-        self._size = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._set_limit(limit)
+
+    @property
+    def held(self) -> int:
+        """The number of bytes in memory: at most twice the limit, or 128 KiB more than the limit."""
+        return len(self._head) + len(self._tail)
 
     def write(self, data: bytes) -> None:
         """Adds bytes. A character may be split between two calls."""
-        self._add(self._decoder.decode(data).encode())
+        if not data.isascii() or self._decoder.getstate()[0]:
+            data = self._decoder.decode(data).encode()
+        self._add(data)
+
+    def end(self) -> None:
+        """Ends the output: an incomplete character becomes U+FFFD."""
+        self._add(self._decoder.decode(b"", final=True).encode())
 
     def text(self) -> str:
         """Ends the output. Returns it as text of at most `limit` bytes."""
-        self._add(self._decoder.decode(b"", final=True).encode())
-        if self._size <= self._limit:
+        self.end()
+        if self.size <= self._limit:
             return (self._head + self._tail).decode()
         head = _whole_characters(self._head[: self._head_room])
         tail = self._head[self._head_room :] + self._tail
         tail = tail[max(0, len(tail) - self._tail_room) :].lstrip(_CONTINUATION_BYTES)
-        note = _NOTE.format(self._size - len(head) - len(tail))
+        note = _NOTE.format(self.size - len(head) - len(tail))
         return head.decode() + note + tail.decode()
 
+    def piece(self, offset: int, size: int) -> tuple[int, bytes]:
+        """Returns text from the middle of the output, and its offset.
+
+        The offset is larger than the given one if text at the given one was dropped. It is smaller if the
+        given one is inside a character.
+
+        Args:
+            offset: Where to begin, in bytes of UTF-8; at most `self.size`.
+            size: The maximum number of bytes; at least that of a character.
+        """
+        data, first = self._head, 0
+        if offset >= len(self._head):
+            data, first = self._tail, self.size - len(self._tail)
+        start = max(0, offset - first)
+        end = start + size
+        while 0 < start < len(data) and _is_inside(data[start]):
+            start -= 1
+        while start < len(data) and _is_inside(data[start]):  # The character's beginning was dropped.
+            start += 1
+        return first + start, bytes(_whole_characters(data[start:end]))
+
+    def reduce(self, limit: int) -> None:
+        """Lowers the limit, and drops what exceeds it."""
+        self._set_limit(min(limit, self._limit))
+        kept = _start_of_character(self._head, self._limit)
+        rest = self._head[kept:] + self._tail
+        del self._head[kept:]
+        self._tail = rest[max(0, len(rest) - self._tail_kept) :]
+
+    def _set_limit(self, limit: int) -> None:
+        room = max(0, limit - _LONGEST_NOTE)
+        self._limit = limit
+        self._tail_room = room // 2
+        self._head_room = room - self._tail_room
+        self._tail_kept = max(self._tail_room, _LEAST_TAIL)
+
     def _add(self, data: bytes) -> None:
-        self._size += len(data)
-        taken = max(0, self._limit - len(self._head))
+        self.size += len(data)
+        taken = 0
+        if not self._tail:
+            taken = _start_of_character(data, max(0, self._limit - len(self._head)))
         self._head += data[:taken]
         self._tail += data[taken:]
-        if len(self._tail) > 2 * self._tail_room + 65536:  # Not at each write, because moving bytes is slow.
-            del self._tail[: len(self._tail) - self._tail_room]
+        if len(self._tail) > 2 * self._tail_kept:  # Not at each write, because moving bytes is slow.
+            del self._tail[: len(self._tail) - self._tail_kept]
 
 
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
+
+
+def _is_inside(byte: int) -> bool:
+    """Whether a byte of UTF-8 continues a character."""
+    return byte & 0xC0 == 0x80
+
+
+def _start_of_character(data: bytes | bytearray, position: int) -> int:
+    """Returns where the character begins whose byte is at a position, or the position if it is the end."""
+    while 0 < position < len(data) and _is_inside(data[position]):
+        position -= 1
+    return position
 
 
 def _whole_characters(data: bytearray) -> bytearray:

@@ -65,6 +65,7 @@ async def awaited(result: Awaitable[Return]) -> Return:
     [
         ("greet", {"name": "ops", "greeting": "Hi"}, "Hi, ops!\n"),
         ("drain", {"host": "web9", "grace": "0.01"}, "web9 is drained\n"),
+        ("warm", {"hosts": ["old1"]}, "all caches are warm\n"),
         ("copy", {"blocks": "3"}, "copied 3 blocks\n"),
         ("echo", {"text": "as it is"}, "as it is"),
         ("show-rack", {"host": "web1"}, "r7"),

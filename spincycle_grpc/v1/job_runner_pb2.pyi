@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
+from spincycle_grpc.v1 import output_pb2 as _output_pb2
 from spincycle_grpc.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -368,6 +369,81 @@ class RunningJobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunningJobsResponse: _TypeAlias = RunningJobsResponse  # noqa: Y015
+
+@_typing.final
+class JobRunnerFollowOutputRequest(_message.Message):
+    """The request of JobRunner.FollowOutput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TRY_FIELD_NUMBER: _builtins.int
+    STDOUT_OFFSET_FIELD_NUMBER: _builtins.int
+    STDERR_OFFSET_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The id of the request."""
+    job_id: _builtins.str
+    """The id of the job."""
+    epoch: _builtins.int
+    """The number of the assignment of the request."""
+    stdout_offset: _builtins.int
+    """The offset in stdout to start at, in bytes of UTF-8."""
+    stderr_offset: _builtins.int
+    """The offset in stderr to start at, in bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        stdout_offset: _builtins.int = ...,
+        stderr_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_id", b"job_id", "request_id", b"request_id", "stderr_offset", b"stderr_offset", "stdout_offset", b"stdout_offset", "try", b"try"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobRunnerFollowOutputRequest: _TypeAlias = JobRunnerFollowOutputRequest  # noqa: Y015
+
+@_typing.final
+class JobRunnerFollowOutputResponse(_message.Message):
+    """One message of JobRunner.FollowOutput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGUN_TRY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    begun_try: _builtins.int
+    """The try has begun, and has this number. It comes before all output."""
+    @_builtins.property
+    def text(self) -> _output_pb2.OutputText:
+        """The job wrote text."""
+
+    @_builtins.property
+    def gap(self) -> _output_pb2.OutputGap:
+        """Text is missing."""
+
+    def __init__(
+        self,
+        *,
+        begun_try: _builtins.int = ...,
+        text: _output_pb2.OutputText | None = ...,
+        gap: _output_pb2.OutputGap | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun_try", b"begun_try", "event", b"event", "gap", b"gap", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_try", b"begun_try", "event", b"event", "gap", b"gap", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun_try", "text", "gap"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___JobRunnerFollowOutputResponse: _TypeAlias = JobRunnerFollowOutputResponse  # noqa: Y015
 
 @_typing.final
 class JobRunnerVersionRequest(_message.Message):

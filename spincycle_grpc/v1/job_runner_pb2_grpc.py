@@ -63,6 +63,11 @@ class JobRunnerStub:
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.RunningJobsRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.RunningJobsResponse.FromString,
                 _registered_method=True)
+        self.FollowOutput = channel.unary_stream(
+                '/spincycle.v1.JobRunner/FollowOutput',
+                request_serializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/spincycle.v1.JobRunner/Version',
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerVersionRequest.SerializeToString,
@@ -139,6 +144,25 @@ class JobRunnerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FollowOutput(self, request, context):
+        """Streams the output of one try of a job of a chain that this runner holds,
+        for Request Managers. If the try has not begun, the stream waits for it.
+
+        The stream ends without an error when the end of the try is recorded, or
+        when the runner no longer holds the chain. The rest of the output is then in
+        the job log.
+
+        Fails with:
+
+        - NOT_FOUND: the runner does not hold this assignment of the chain
+        (JOB_CHAIN_NOT_FOUND), or the chain has no such job (JOB_NOT_FOUND).
+        - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET).
+        - RESOURCE_EXHAUSTED: too many streams follow output (TOO_MANY_FOLLOWERS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Version(self, request, context):
         """Returns the version of the API.
         """
@@ -173,6 +197,11 @@ def add_JobRunnerServicer_to_server(servicer, server):
                     servicer.RunningJobs,
                     request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.RunningJobsRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_job__runner__pb2.RunningJobsResponse.SerializeToString,
+            ),
+            'FollowOutput': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowOutput,
+                    request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -319,6 +348,33 @@ class JobRunner:
             '/spincycle.v1.JobRunner/RunningJobs',
             spincycle_dot_v1_dot_job__runner__pb2.RunningJobsRequest.SerializeToString,
             spincycle_dot_v1_dot_job__runner__pb2.RunningJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/spincycle.v1.JobRunner/FollowOutput',
+            spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputRequest.SerializeToString,
+            spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputResponse.FromString,
             options,
             channel_credentials,
             insecure,

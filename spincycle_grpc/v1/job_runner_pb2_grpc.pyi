@@ -79,6 +79,21 @@ class JobRunnerStub:
     Fails with NOT_FOUND if the filter names a request whose chain the runner
     does not hold (JOB_CHAIN_NOT_FOUND).
     """
+    FollowOutput: _grpc.UnaryStreamMultiCallable[_job_runner_pb2.JobRunnerFollowOutputRequest, _job_runner_pb2.JobRunnerFollowOutputResponse]
+    """Streams the output of one try of a job of a chain that this runner holds,
+    for Request Managers. If the try has not begun, the stream waits for it.
+
+    The stream ends without an error when the end of the try is recorded, or
+    when the runner no longer holds the chain. The rest of the output is then in
+    the job log.
+
+    Fails with:
+
+    - NOT_FOUND: the runner does not hold this assignment of the chain
+      (JOB_CHAIN_NOT_FOUND), or the chain has no such job (JOB_NOT_FOUND).
+    - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET).
+    - RESOURCE_EXHAUSTED: too many streams follow output (TOO_MANY_FOLLOWERS).
+    """
     Version: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.JobRunnerVersionRequest, _job_runner_pb2.JobRunnerVersionResponse]
     """Returns the version of the API."""
 
@@ -132,6 +147,21 @@ class JobRunnerAsyncStub(JobRunnerStub):
 
     Fails with NOT_FOUND if the filter names a request whose chain the runner
     does not hold (JOB_CHAIN_NOT_FOUND).
+    """
+    FollowOutput: _aio.UnaryStreamMultiCallable[_job_runner_pb2.JobRunnerFollowOutputRequest, _job_runner_pb2.JobRunnerFollowOutputResponse]  # type: ignore[assignment]
+    """Streams the output of one try of a job of a chain that this runner holds,
+    for Request Managers. If the try has not begun, the stream waits for it.
+
+    The stream ends without an error when the end of the try is recorded, or
+    when the runner no longer holds the chain. The rest of the output is then in
+    the job log.
+
+    Fails with:
+
+    - NOT_FOUND: the runner does not hold this assignment of the chain
+      (JOB_CHAIN_NOT_FOUND), or the chain has no such job (JOB_NOT_FOUND).
+    - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET).
+    - RESOURCE_EXHAUSTED: too many streams follow output (TOO_MANY_FOLLOWERS).
     """
     Version: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.JobRunnerVersionRequest, _job_runner_pb2.JobRunnerVersionResponse]  # type: ignore[assignment]
     """Returns the version of the API."""
@@ -213,6 +243,27 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with NOT_FOUND if the filter names a request whose chain the runner
         does not hold (JOB_CHAIN_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def FollowOutput(
+        self,
+        request: _job_runner_pb2.JobRunnerFollowOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_runner_pb2.JobRunnerFollowOutputResponse], _abc.AsyncIterator[_job_runner_pb2.JobRunnerFollowOutputResponse]]:
+        """Streams the output of one try of a job of a chain that this runner holds,
+        for Request Managers. If the try has not begun, the stream waits for it.
+
+        The stream ends without an error when the end of the try is recorded, or
+        when the runner no longer holds the chain. The rest of the output is then in
+        the job log.
+
+        Fails with:
+
+        - NOT_FOUND: the runner does not hold this assignment of the chain
+          (JOB_CHAIN_NOT_FOUND), or the chain has no such job (JOB_NOT_FOUND).
+        - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET).
+        - RESOURCE_EXHAUSTED: too many streams follow output (TOO_MANY_FOLLOWERS).
         """
 
     @_abc_1.abstractmethod

@@ -107,6 +107,7 @@ TABLE = {
     # A Job Runner has no database, so it knows users by their certificates, and no tokens.
     "JobRunner.Version":              Row("+ + + + + +", "OK", 200),
     "JobRunner.RunningJobs":          Row("- - - - + +", "OK", 200),
+    "JobRunner.FollowOutput":         Row("- - - - x +", "NOT_FOUND", 0, NO_SUCH_JOB),
     "JobRunner.NewJobChain":          Row("- - - - x +", "INVALID_ARGUMENT", 400, {}, {}),
     "JobRunner.ResumeJobChain":       Row("- - - - x +", "INVALID_ARGUMENT", 400, {}, {}),
     "JobRunner.StartJobChains":       Row("- - - - x +", "OK", 0),

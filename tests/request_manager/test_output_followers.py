@@ -10,6 +10,7 @@ from spincycle_grpc.errors import NotFoundError, ResourceExhaustedError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import FollowOutputRequest, FollowOutputResponse
 from spincycle_server.request_manager.output_followers import OutputFollowers
+from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
 from tests.limits import STEP
 from tests.store.samples import a_log_entry, create
@@ -23,7 +24,7 @@ def asking(request_id: str, number: int = 0, **fields: object) -> FollowOutputRe
 
 async def answers(store: Store, request: FollowOutputRequest) -> list[FollowOutputResponse]:
     async with asyncio.timeout(STEP):
-        return [one async for one in OutputFollowers(store, limit=1).follow(request)]
+        return [one async for one in OutputFollowers(store, Runners(store), limit=1).follow(request)]
 
 
 async def test_a_finished_try_has_its_text_and_its_end(store: Store) -> None:
@@ -84,7 +85,7 @@ async def test_unknown_jobs_and_requests_are_not_found_at_once(store: Store) -> 
 async def test_more_callers_than_the_limit_are_refused_until_one_ends(store: Store) -> None:
     made = await create(store)
     await store.record_log(a_log_entry(made.id, stdout="out"))
-    followers = OutputFollowers(store, limit=1)
+    followers = OutputFollowers(store, Runners(store), limit=1)
     first = followers.follow(asking(made.id))
     await anext(first)
     with pytest.raises(ResourceExhaustedError) as raised:

@@ -116,7 +116,7 @@ async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Mana
         runners=runners,
         permissions=permissions,
         request_ids=RequestIdGenerator(),
-        followers=OutputFollowers(store, limit=10),
+        followers=OutputFollowers(store, runners, limit=10),
         audit=audit,
     )
     yield Manager(service, store, runners, dispatcher)

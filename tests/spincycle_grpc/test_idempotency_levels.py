@@ -39,6 +39,7 @@ LEVELS = {
     "JobRunner.StartJobChains": IDEMPOTENT,
     "JobRunner.StopJobChain": IDEMPOTENT,
     "JobRunner.RunningJobs": READS,
+    "JobRunner.FollowOutput": READS,
     "JobRunner.Version": READS,
 }
 

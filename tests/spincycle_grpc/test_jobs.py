@@ -20,7 +20,10 @@ from spincycle_grpc.jobs import (
     Return,
     UnknownJobTypeError,
     make_job,
+    output_of,
+    set_output,
 )
+from spincycle_grpc.output import STDERR, STDOUT, KeptOutput
 from spincycle_grpc.state import State
 
 DRAIN = JobId("drain", "drain-host", "a1B2", "dc26bmb8di172h6ulnk0")
@@ -324,3 +327,50 @@ class TestReturn:
 
     def test_replaces_lone_surrogates(self) -> None:
         assert Return(stdout="é\ud800!").stdout == "é?!"
+
+
+@dataclass(frozen=True)
+class Frozen(Job):
+    def run(self, job_data: dict[str, Any]) -> Return:
+        return Return()
+
+
+@pytest.mark.parametrize("job_class", [Task, Frozen])
+def test_a_job_writes_where_its_runner_says(job_class: type[Job]) -> None:
+    job, sink = job_class(), KeptOutput(1000)
+    assert output_of(job) is None
+    set_output(job, sink)
+    assert output_of(job) is sink
+    job.write("out \ud800é\n")
+    job.write("err", stream="stderr")
+    assert (sink.text(STDOUT), sink.text(STDERR)) == ("out ?é\n", "err")
+
+
+def test_without_a_runner_a_job_writes_to_the_streams_of_the_process(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Task().write("out")
+    Task().write("err\n", stream="stderr")
+    assert capsys.readouterr() == ("out", "err\n")
+
+
+def test_write_takes_text_and_one_of_two_streams() -> None:
+    wrong: Any = b"bytes"
+    with pytest.raises(TypeError, match="write takes text, not bytes"):
+        Task().write(wrong)
+    stream: Any = "stdlog"
+    with pytest.raises(ValueError, match="must be stdout or stderr, not 'stdlog'"):
+        Task().write("text", stream=stream)
+
+
+def test_a_field_named_write_is_kept() -> None:
+    @dataclass
+    class Disk(Job):
+        write: int = 0  # type: ignore[assignment]
+
+        def run(self, job_data: dict[str, Any]) -> Return:
+            return Return()
+
+    job = Disk()
+    job.create({"write": "5"})
+    assert job.write == 5

@@ -118,7 +118,7 @@ async def request_manager(
             runners=runners,
             permissions=permissions,
             request_ids=RequestIdGenerator(),
-            followers=OutputFollowers(store, limit=config.server_max_followers),
+            followers=OutputFollowers(store, runners, limit=config.server_max_followers),
             audit=audit,
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)

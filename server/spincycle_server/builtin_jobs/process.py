@@ -1,4 +1,4 @@
-"""Runs a command in its own process group and keeps its output."""
+"""Runs a command in its own process group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 from collections.abc import Sequence
 
 from spincycle_grpc.backoff import Backoff
-from spincycle_grpc.output import OutputBuffer
+from spincycle_grpc.jobs import OutputSink
 from spincycle_server import forked_children
 from spincycle_server.builtin_jobs.group_guard import GroupGuard
 
@@ -23,13 +23,13 @@ _guard = GroupGuard()
 class _Output(asyncio.SubprocessProtocol):
     """Receives the output of a process, its end, and the end of its pipes from the event loop."""
 
-    def __init__(self, max_output: int) -> None:
-        self.buffers = {1: OutputBuffer(max_output), 2: OutputBuffer(max_output)}
+    def __init__(self, sink: OutputSink) -> None:
+        self._sink = sink
         self.exited = asyncio.Event()
         self.closed = asyncio.Event()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self.buffers[fd].write(data)
+        self._sink.write(fd, data)
 
     def process_exited(self) -> None:
         self.exited.set()
@@ -48,17 +48,17 @@ class Process:
         _guard.add(self._group)
 
     @classmethod
-    async def start(cls, arguments: Sequence[str], max_output: int) -> Process:
+    async def start(cls, arguments: Sequence[str], sink: OutputSink) -> Process:
         """Starts a command without a shell, in its own session and with an empty stdin.
 
         Args:
             arguments: The program, searched in PATH, and its arguments.
-            max_output: The maximum number of bytes to keep of stdout, and of stderr.
+            sink: Gets the output of the command as it comes.
 
         Raises:
             OSError: The command cannot be started.
         """
-        starting = asyncio.ensure_future(_execute(arguments, max_output))
+        starting = asyncio.ensure_future(_execute(arguments, sink))
         try:
             return cls(*await asyncio.shield(starting))
         except asyncio.CancelledError:
@@ -96,13 +96,12 @@ class Process:
             self._send(signal.SIGKILL)
         await _set_within(self._output.exited, _KILL_WAIT)
 
-    async def output(self) -> tuple[str, str]:
-        """Returns stdout and stderr of a command that has ended.
+    async def read_to_end(self) -> None:
+        """Waits until the output of a command that has ended is read.
 
         Processes that the command left behind may keep the pipes open, so the wait for their end is short.
         """
         await _set_within(self._output.closed, _DRAIN_WAIT)
-        return self._output.buffers[1].text(), self._output.buffers[2].text()
 
     async def close(self) -> None:
         """Kills the group if the command still runs, waits briefly for its end, and closes the pipes."""
@@ -131,11 +130,11 @@ class Process:
         return True
 
 
-async def _execute(arguments: Sequence[str], max_output: int) -> tuple[asyncio.SubprocessTransport, _Output]:
+async def _execute(arguments: Sequence[str], sink: OutputSink) -> tuple[asyncio.SubprocessTransport, _Output]:
     """Starts a command, as a task of its own."""
     forked_children.announce_exec()
     return await asyncio.get_running_loop().subprocess_exec(
-        lambda: _Output(max_output),
+        lambda: _Output(sink),
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -9,7 +9,8 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from spincycle_grpc.jobs import Job, Return
+from spincycle_grpc.jobs import Job, Return, output_of
+from spincycle_grpc.output import STDERR, STDOUT, KeptOutput
 from spincycle_grpc.state import State
 from spincycle_server.builtin_jobs.process import Process
 
@@ -29,7 +30,7 @@ class ShellCommand(Job):
     Attributes:
         cmd: The program: a path, or a name that is searched in PATH.
         args: The arguments of the program.
-        max_output: The maximum number of bytes to keep of stdout, and of stderr.
+        max_output: The maximum number of bytes to keep of stdout, and of stderr, if no Job Runner keeps them.
         stop_grace: Seconds between SIGTERM and SIGKILL when the command is stopped.
     """
 
@@ -81,18 +82,19 @@ class ShellCommand(Job):
         """Runs the command until it ends. After `stop`, waits for the end of its whole process group."""
         if self._stopping.is_set():
             return Return(State.STOPPED)
+        sink = output_of(self) or KeptOutput(self.max_output)
         try:
-            process = await Process.start([self.cmd, *self.args], self.max_output)
+            process = await Process.start([self.cmd, *self.args], sink)
         except OSError as error:
             return self._not_started(error)
         try:
             stopped = not await process.ends_before(self._stopping)
             if stopped:
                 await process.terminate(self.stop_grace)
-            stdout, stderr = await process.output()
+            await process.read_to_end()
         finally:
             await process.close()
-        return _to_return(process.exit_status, stopped, stdout, stderr)
+        return _to_return(process.exit_status, stopped, sink.text(STDOUT), sink.text(STDERR))
 
     async def stop(self) -> None:
         """Makes `run` end the command and all processes of its group: SIGTERM, then SIGKILL."""

@@ -50,6 +50,7 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.RunnerReports.RecordLog": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.Version": MethodAccess.PUBLIC,
         "spincycle.v1.JobRunner.RunningJobs": MethodAccess.READ,
+        "spincycle.v1.JobRunner.FollowOutput": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.NewJobChain": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.ResumeJobChain": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.StartJobChains": MethodAccess.SERVER,

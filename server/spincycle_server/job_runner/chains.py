@@ -21,6 +21,7 @@ from spincycle_server.stopped_tries import remove_stopped_tries
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
     from spincycle_grpc.v1.status_pb2 import JobStatus
+    from spincycle_server.job_runner.chain_outputs import ChainOutputs
     from spincycle_server.job_runner.traverser import Traverser
 
 logger = structlog.get_logger(__name__)
@@ -107,6 +108,28 @@ class Chains:
     def holds(self, request_id: str) -> bool:
         """Returns whether the runner holds the chain of a request."""
         return request_id in self._held
+
+    def outputs_of(self, request_id: str, epoch: int, job_id: str) -> ChainOutputs:
+        """Returns what the tries of a chain write.
+
+        Raises:
+            NotFoundError: The runner does not hold this assignment (JOB_CHAIN_NOT_FOUND), or the chain has no
+                such job (JOB_NOT_FOUND).
+        """
+        held = self._held.get(request_id)
+        if held is None or held[0].epoch != epoch:
+            raise NotFoundError(
+                f"this job runner does not hold assignment {epoch} of request {request_id}",
+                reason="JOB_CHAIN_NOT_FOUND",
+                request_id=request_id,
+            )
+        if not held[1].has_job(job_id):
+            raise NotFoundError(
+                f"job {job_id} not found in request {request_id}",
+                reason="JOB_NOT_FOUND",
+                request_id=request_id,
+            )
+        return held[1].outputs
 
     def assignments(self) -> Iterable[Assignment]:
         """Returns the assignments of all held chains."""

@@ -18,11 +18,12 @@ from google.protobuf.struct_pb2 import Struct
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import Return
-from spincycle_grpc.output import cut_output
+from spincycle_grpc.output import STDERR, STDOUT, cut_output
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.chain import Run
+from spincycle_server.job_runner.try_output import TryOutput
 from spincycle_server.job_runner.try_result import (
     TryResult,
     checked_job_data,
@@ -51,6 +52,9 @@ class JobTry:
         resources: What all tries of the runner share.
         may_start: Returns whether the runner may start jobs now. Called right before the job runs, in
             any thread.
+
+    Attributes:
+        output: What the job writes.
     """
 
     def __init__(
@@ -68,7 +72,8 @@ class JobTry:
         self._message = message
         self._data = data
         self._resources = resources
-        self._job = UserJob(message, request_id, resources, may_start)
+        self.output = TryOutput(resources.max_output, resources.held)
+        self._job = UserJob(message, request_id, resources, self.output, may_start)
         self._stop_asked = asyncio.Event()
         self._stop_error = ""
         self._is_last = False
@@ -190,7 +195,7 @@ class JobTry:
         state = returned.state
         if state not in (State.COMPLETE, State.STOPPED):
             state = State.FAIL
-        limit = self._resources.max_output
+        output = self.output.end({STDOUT: returned.stdout, STDERR: returned.stderr})
         return log_entry(
             self._message,
             self._request_id,
@@ -199,9 +204,9 @@ class JobTry:
             finished_at=time.time_ns(),
             state=state,
             exit=returned.exit,
-            error=cut_output(returned.error, min(limit, _MAX_ERROR)),
-            stdout=cut_output(returned.stdout, limit),
-            stderr=cut_output(returned.stderr, limit),
+            error=cut_output(returned.error, min(self._resources.max_output, _MAX_ERROR)),
+            stdout=output[STDOUT],
+            stderr=output[STDERR],
         )
 
     def _log_fields(self) -> dict[str, Any]:

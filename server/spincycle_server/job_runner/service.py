@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
 
-from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, SpinCycleError
+from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError, SpinCycleError
 from spincycle_grpc.v1 import job_runner_pb2 as messages
+from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputGap
 from spincycle_grpc.version import API_VERSION
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.status_pb2 import JobStatus
+    from spincycle_server.job_runner.chain_outputs import OutputEvent
     from spincycle_server.job_runner.chains import Chains
     from spincycle_server.rpc import CallContext
 
 logger = structlog.get_logger(__name__)
 
 _STARTED = messages.JobChainStart()
+MAX_FOLLOWERS = 2000
+"""The maximum number of open streams of FollowOutput."""
+
 _STARTED_AT_ONCE = 20
 """Chains to start before other tasks of the event loop get a turn."""
 
@@ -36,6 +43,7 @@ class JobRunnerService:
     def __init__(self, chains: Chains) -> None:
         self._chains = chains
         self.base_url = ""
+        self._followers = 0
 
     async def NewJobChain(  # noqa: N802 (this and the names below are the contract's)
         self, request: messages.NewJobChainRequest, context: CallContext
@@ -104,6 +112,30 @@ class JobRunnerService:
         jobs: list[JobStatus] = await self._chains.running_jobs(request_id)
         return messages.RunningJobsResponse(jobs=jobs)
 
+    async def FollowOutput(  # noqa: N802
+        self, request: messages.JobRunnerFollowOutputRequest, context: CallContext
+    ) -> AsyncIterator[messages.JobRunnerFollowOutputResponse]:
+        """Yields the output of a try of a held chain."""
+        outputs = self._chains.outputs_of(request.request_id, request.epoch, request.job_id)
+        if self._followers >= MAX_FOLLOWERS:
+            raise ResourceExhaustedError(
+                f"the limit of {MAX_FOLLOWERS} streams of output is reached: try again later",
+                reason="TOO_MANY_FOLLOWERS",
+            )
+        offsets = {
+            OUTPUT_STREAM_STDOUT: request.stdout_offset,
+            OUTPUT_STREAM_STDERR: request.stderr_offset,
+        }
+        self._followers += 1
+        try:
+            async with contextlib.aclosing(
+                outputs.follow(request.job_id, getattr(request, "try"), offsets)
+            ) as events:
+                async for event in events:
+                    yield _output_message(event)
+        finally:
+            self._followers -= 1
+
     async def Version(  # noqa: N802
         self, request: messages.JobRunnerVersionRequest, context: CallContext
     ) -> messages.JobRunnerVersionResponse:
@@ -112,3 +144,15 @@ class JobRunnerService:
 
     def _url(self, request_id: str) -> str:
         return f"{self.base_url}/api/v1/job-chains/{request_id}"
+
+
+def _output_message(event: OutputEvent) -> messages.JobRunnerFollowOutputResponse:
+    match event:
+        case None:
+            return messages.JobRunnerFollowOutputResponse()
+        case int():
+            return messages.JobRunnerFollowOutputResponse(begun_try=event)
+        case OutputGap():
+            return messages.JobRunnerFollowOutputResponse(gap=event)
+        case _:
+            return messages.JobRunnerFollowOutputResponse(text=event)

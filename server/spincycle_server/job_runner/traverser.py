@@ -26,6 +26,7 @@ from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_STALE, Assignment
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
+from spincycle_server.job_runner.chain_outputs import ChainOutputs
 from spincycle_server.job_runner.chain_reports import ChainReports
 from spincycle_server.job_runner.job_try import JobTry
 from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
@@ -64,6 +65,9 @@ class Traverser:
         noop_types: Job types without effects. No job is created for them, and no commit is awaited.
         may_start: Returns whether the runner may start jobs now. When it returns False, the caller suspends
             the chain.
+
+    Attributes:
+        outputs: What its tries write.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Traverser:
         self._resources = resources
         self._outbox = outbox
         self._reports = ChainReports(outbox, assignment, chain)
+        self.outputs = ChainOutputs(chain.tries_of)
         self._noop_types = noop_types
         self._may_start = may_start
         self._to_run: deque[Run] = deque()
@@ -125,6 +130,7 @@ class Traverser:
         self._dropped = True
         self._log.warning("chain dropped", reason=reason)
         self._reports.forget()
+        self.outputs.close()
         self._ended.clear()
         self._to_run.clear()
         self._cancel_handles()
@@ -146,6 +152,10 @@ class Traverser:
             self._job_status(job_try, prefix + text)
             for (job_try, prefix), text in zip(running, said, strict=True)
         ]
+
+    def has_job(self, job_id: str) -> bool:
+        """Returns whether the chain has a job."""
+        return job_id in self._jobs
 
     def _job_status(self, job_try: JobTry, status: str) -> JobStatus:
         job = self._jobs[job_try.run.job_id]
@@ -247,6 +257,7 @@ class Traverser:
             may_start=self._may_start,
         )
         self._tries[run.job_id] = job_try
+        self.outputs.begin(run.job_id, run.number, job_try.output)
         self._spawn(self._follow(job_try))
 
     async def _follow(self, job_try: JobTry) -> None:
@@ -278,7 +289,11 @@ class Traverser:
         self._reports.add_try(run, result, committed)
         self._ended.append(_Ended(run, result, committed))
         if committed is not None:
-            committed.add_done_callback(lambda _: self._pump())
+            committed.add_done_callback(lambda _: self._committed(run))
+
+    def _committed(self, run: Run) -> None:
+        self.outputs.recorded(run.job_id, run.number)
+        self._pump()
 
     def _take_in(self, ended: _Ended) -> None:
         if ended.committed is not None and self._handle_refusal(ended.committed):
@@ -332,6 +347,7 @@ class Traverser:
 
     def _finish(self, how: str) -> None:
         self._log.debug("chain released", how=how)
+        self.outputs.close()
         on_done, self._on_done = self._on_done, lambda: None
         on_done()
 

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spincycle_grpc.jobs import Job, JobFactory, JobId, Return, make_job
+from spincycle_grpc.jobs import Job, JobFactory, JobId, Return, make_job, set_output
 from spincycle_grpc.output import cut_output
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_pb2
 from spincycle_server.builtin_jobs import BUILTIN
 from spincycle_server.call_threads import CallThreads
+from spincycle_server.job_runner.try_output import HeldOutput, TryOutput
 from spincycle_server.job_runner.try_result import error_text, plain_text
 
 MAX_STATUS = 16 * 1024
@@ -41,6 +42,7 @@ class TryResources:
         max_output: The maximum number of bytes to keep of stdout, and of stderr.
         stop_limit: Seconds that a job has to end after `stop` was called.
         on_loop: Job types to create and call on the event loop, because their jobs are built in.
+        held: The size of the output of all running tries.
     """
 
     factory: JobFactory
@@ -50,6 +52,7 @@ class TryResources:
     max_output: int
     stop_limit: float = STOP_LIMIT
     on_loop: set[str] = field(default_factory=set)
+    held: HeldOutput = field(default_factory=HeldOutput)
 
 
 class NotMadeError(Exception):
@@ -67,6 +70,7 @@ class UserJob:
         message: The job as in the chain.
         request_id: The id of the request.
         resources: The threads to call the job in.
+        output: What the job writes.
         may_start: Returns whether the runner may start jobs now. Called right before `run`, in any thread.
 
     Attributes:
@@ -76,13 +80,19 @@ class UserJob:
     """
 
     def __init__(
-        self, message: job_pb2.Job, request_id: str, resources: TryResources, may_start: Callable[[], bool]
+        self,
+        message: job_pb2.Job,
+        request_id: str,
+        resources: TryResources,
+        output: TryOutput,
+        may_start: Callable[[], bool],
     ) -> None:
         self.started_at = time.time_ns()
         self.has_begun = False
         self._message = message
         self._request_id = request_id
         self._resources = resources
+        self._output = output
         self._may_start = may_start
         self._job: Job | None = None
         self._start_prevented = False
@@ -171,6 +181,7 @@ class UserJob:
     def _make(self) -> Job:
         job_id = JobId(self._message.type, self._message.name, self._message.id, self._request_id)
         job = make_job(self._resources.factory, job_id)
+        set_output(job, self._output)
         job.deserialize(self._message.bytes)
         return job
 

@@ -6,7 +6,13 @@ import re
 from dataclasses import dataclass
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputStream
+from spincycle_grpc.v1.output_pb2 import (
+    OUTPUT_GAP_REASON_LOST,
+    OUTPUT_STREAM_STDERR,
+    OUTPUT_STREAM_STDOUT,
+    OutputGap,
+    OutputStream,
+)
 from spincycle_grpc.v1.request_manager_pb2 import FollowOutputRequest
 
 _CURSOR = re.compile(r"([^/]{1,64})/([^/]{1,64})/(\d{1,18})/(\d{1,18})/(\d{1,18})/(\d{1,18})", re.ASCII)
@@ -55,10 +61,26 @@ class OutputPosition:
         offsets = "/".join(str(self.offsets[stream]) for stream in sorted(self.offsets))
         return f"{self.request_id}/{self.job_id}/{self.number}/{self.epoch}/{offsets}"
 
-    @property
-    def is_at_start(self) -> bool:
-        """Whether nothing was read."""
-        return not any(self.offsets.values())
+    def begin(self, number: int, epoch: int) -> list[OutputGap]:
+        """Goes on with a run of a try.
+
+        Args:
+            number: The number of the try.
+            epoch: The epoch of the assignment in which it runs.
+
+        Returns:
+            The gaps, if the offsets belong to an earlier run. Its output is lost with its runner, and the
+            output of the new run starts again.
+        """
+        gaps: list[OutputGap] = []
+        if self.epoch not in (0, epoch):
+            for stream, offset in self.offsets.items():
+                self.offsets[stream] = 0
+                if offset:
+                    gap = OutputGap(stream=stream, reason=OUTPUT_GAP_REASON_LOST, **{"from": offset})
+                    gaps.append(gap)
+        self.number, self.epoch = number, epoch
+        return gaps
 
     def _go_to(self, cursor: str) -> None:
         match = _CURSOR.fullmatch(cursor)

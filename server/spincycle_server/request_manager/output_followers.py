@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import NotFoundError, ResourceExhaustedError
-from spincycle_grpc.state import FINAL_STATES
-from spincycle_grpc.v1.output_pb2 import OutputGap
+from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_grpc.v1.output_pb2 import OutputEnd, OutputGap
 from spincycle_grpc.v1.request_manager_pb2 import FollowOutputRequest, FollowOutputResponse
+from spincycle_server.request_manager.live_output import LiveEvent, live_output
 from spincycle_server.request_manager.output_cursor import OutputPosition
-from spincycle_server.request_manager.stored_output import OutputPiece, stored_output
+from spincycle_server.request_manager.stored_output import stored_output
 
 if TYPE_CHECKING:
+    from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
-    from spincycle_server.store.outputs import FinishedTry
+    from spincycle_server.store.outputs import FinishedTry, TryPlace
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Seconds between looks for a try that has not begun, and that no runner can be asked for."""
+
+HEARTBEAT = 15.0
+"""Seconds after which a caller gets a sign of life if there is no output."""
 
 
 class OutputFollowers:
@@ -27,11 +34,13 @@ class OutputFollowers:
 
     Args:
         store: Knows where the output of a try is, and has that of finished tries.
+        runners: The live runners, which have that of running tries.
         limit: The maximum number of concurrent calls.
     """
 
-    def __init__(self, store: Store, *, limit: int) -> None:
+    def __init__(self, store: Store, runners: Runners, *, limit: int) -> None:
         self._store = store
+        self._runners = runners
         self._limit = limit
         self._count = 0
 
@@ -49,43 +58,84 @@ class OutputFollowers:
             )
         self._count += 1
         try:
-            async for message in self._follow(position):
-                yield message
+            async with contextlib.aclosing(self._follow(position)) as messages:
+                async for message in messages:
+                    yield message
         finally:
             self._count -= 1
 
-    async def _follow(self, position: OutputPosition) -> AsyncIterator[FollowOutputResponse]:
+    async def _follow(self, position: OutputPosition) -> AsyncGenerator[FollowOutputResponse, None]:
         pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        is_known = False
+        is_known, silent_since = False, time.monotonic()
         while True:
             place = await self._store.place_of_try(position.request_id, position.job_id, position.number)
-            if place.finished is not None:
+            if place.finished is None and not is_known:
+                await self._store.check_job(position.request_id, position.job_id)
+                is_known = True
+            is_seen = False
+            if _may_run(place, position):
+                number = position.number or int(place.finished is None)
+                async with contextlib.aclosing(live_output(self._runners, place, position, number)) as events:
+                    async for event in events:
+                        is_seen = True
+                        yield _message(event, position)
+                if is_seen:
+                    pauses, silent_since = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), time.monotonic()
+            if place.finished is not None and not (is_seen or position.number > place.finished.key.number):
                 async for message in self._stored(position, place.finished):
                     yield message
                 return
-            if not is_known:
-                await self._store.check_job(position.request_id, position.job_id)
-                is_known = True
             if place.state in FINAL_STATES:
-                raise _not_run(position)
+                yield _lost(position)
+                return
             await asyncio.sleep(pauses.next())
+            if time.monotonic() - silent_since >= HEARTBEAT:
+                silent_since = time.monotonic()
+                yield FollowOutputResponse(cursor=position.cursor)
 
     async def _stored(
         self, position: OutputPosition, finished: FinishedTry
     ) -> AsyncIterator[FollowOutputResponse]:
-        position.number = finished.key.number
+        for gap in position.begin(finished.key.number, finished.epoch):
+            yield _message(gap, position)
         for stream, offset in list(position.offsets.items()):
             async for piece, end in stored_output(self._store, finished, stream, offset):
                 position.offsets[stream] = end
-                yield response_of(piece, position)
+                yield _message(piece, position)
         yield FollowOutputResponse(cursor=position.cursor, end=finished.end)
 
 
-def response_of(piece: OutputPiece, position: OutputPosition) -> FollowOutputResponse:
-    """Returns the message with a piece and the position after it."""
-    if isinstance(piece, OutputGap):
-        return FollowOutputResponse(cursor=position.cursor, gap=piece)
-    return FollowOutputResponse(cursor=position.cursor, text=piece)
+def _may_run(place: TryPlace, position: OutputPosition) -> bool:
+    """Whether the runner of a request may run the try, or a newer one if the newest was asked for."""
+    return (
+        place.state == State.RUNNING
+        and bool(place.runner_id)
+        and (place.finished is None or position.number == 0)
+    )
+
+
+def _message(event: LiveEvent, position: OutputPosition) -> FollowOutputResponse:
+    """Returns the message about an event, with the position after it."""
+    match event:
+        case None:
+            return FollowOutputResponse(cursor=position.cursor)
+        case OutputGap():
+            return FollowOutputResponse(cursor=position.cursor, gap=event)
+        case _:
+            return FollowOutputResponse(cursor=position.cursor, text=event)
+
+
+def _lost(position: OutputPosition) -> FollowOutputResponse:
+    """Returns the end of a try that was followed, but was lost with its runner and is not run again.
+
+    Raises:
+        NotFoundError: The try was never seen, so it did not run.
+    """
+    if not position.epoch:
+        raise _not_run(position)
+    end = OutputEnd(error="the try was lost with its job runner")
+    setattr(end, "try", position.number)  # `try` is a keyword in Python
+    return FollowOutputResponse(cursor=position.cursor, end=end)
 
 
 def _not_run(position: OutputPosition) -> NotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -15,6 +15,8 @@ from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import (
+    JobRunnerFollowOutputRequest,
+    JobRunnerFollowOutputResponse,
     RunningJobsRequest,
     StartJobChainsRequest,
     StartJobChainsResponse,
@@ -46,9 +48,11 @@ class _Connection:
         start_job_chains: StartJobChains, which takes a serialized request.
     """
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None, *, shares: bool) -> None:
         self.credentials = credentials
-        self.channel = channel = open_async_channel(address, credentials, uses_proxy=False)
+        self.channel = channel = open_async_channel(
+            address, credentials, shares_connection=shares, uses_proxy=False
+        )
         self.stub: JobRunnerAsyncStub = JobRunnerStub(channel)
         service = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
         self.start_job_chains: grpc.aio.UnaryUnaryMultiCallable[bytes, StartJobChainsResponse] = (
@@ -81,7 +85,7 @@ class RunnerCalls:
         self._credentials = credentials
         self._metadata = call_metadata
         self._only_own = only_own
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[tuple[str, bool], _Connection] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def may_call(self, address: str) -> bool:
@@ -133,6 +137,26 @@ class RunnerCalls:
         )
         return answer.jobs
 
+    async def follow_output(
+        self, runner: RunnerInfo, request: JobRunnerFollowOutputRequest
+    ) -> AsyncGenerator[JobRunnerFollowOutputResponse, None]:
+        """Yields the answers of FollowOutput.
+
+        Its streams have their own connection, so that they take no stream from other calls.
+        """
+        self.check_may_call(runner)
+        connection = self._connection(runner.grpc_address, for_streams=True)
+        call = connection.stub.FollowOutput(request, metadata=self._metadata())
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise await explained_async_error(error, runner.grpc_address, self._client_tls) from error
+        except asyncio.CancelledError:
+            raise _cancelled_or_gone(runner) from None
+        finally:
+            call.cancel()
+
     async def error_at_address(self, runner: RunnerInfo, limit: float) -> SpinCycleError | None:
         """Returns None if a runner answers at its address, otherwise the error.
 
@@ -163,25 +187,20 @@ class RunnerCalls:
         except grpc.aio.AioRpcError as error:
             raise await explained_async_error(error, runner.grpc_address, self._client_tls) from error
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # The caller was not cancelled: the channel was closed, because the runner is gone.
-            raise UnavailableError(
-                f"job runner {runner.runner_id} is gone: try again", reason="RUNNER_GONE"
-            ) from None
+            raise _cancelled_or_gone(runner) from None
 
     @property
     def _client_tls(self) -> ClientTls:
         return ClientTls(self._credentials() is not None, "jr_client.tls")
 
-    def _connection(self, address: str) -> _Connection:
-        connection = self._connections.get(address)
+    def _connection(self, address: str, *, for_streams: bool = False) -> _Connection:
+        connection = self._connections.get((address, for_streams))
         credentials = self._credentials()
         if connection is None or connection.credentials is not credentials:
             if connection is not None:
                 self._close_after_calls(connection.channel)
-            connection = self._connections[address] = _Connection(address, credentials)
+            connection = _Connection(address, credentials, shares=not for_streams)
+            self._connections[address, for_streams] = connection
         return connection
 
     def _close_after_calls(self, channel: grpc.aio.Channel) -> None:
@@ -192,10 +211,21 @@ class RunnerCalls:
 
     async def keep(self, addresses: Collection[str]) -> None:
         """Closes the channels to all other addresses."""
-        for address in [address for address in self._connections if address not in addresses]:
-            await self._connections.pop(address).channel.close()
+        for key in [key for key in self._connections if key[0] not in addresses]:
+            await self._connections.pop(key).channel.close()
 
     async def close(self) -> None:
         """Cancels all calls, and closes all channels."""
         connections, self._connections = list(self._connections.values()), {}
         await asyncio.gather(*(connection.channel.close() for connection in connections), *self._closing)
+
+
+def _cancelled_or_gone(runner: RunnerInfo) -> BaseException:
+    """Returns the error of a call that was cancelled.
+
+    If the caller was not cancelled, the channel was closed, because the runner is gone.
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        return asyncio.CancelledError()
+    return UnavailableError(f"job runner {runner.runner_id} is gone: try again", reason="RUNNER_GONE")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
 import structlog
 
 from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.v1.job_runner_pb2 import JobRunnerFollowOutputRequest, JobRunnerFollowOutputResponse
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.request_manager.chain_sender import ChainSender
@@ -181,6 +182,16 @@ class Runners:
             SpinCycleError: An error of StopJobChain, or the runner cannot be reached.
         """
         await self._calls.stop_job_chain(runner, request_id)
+
+    def follow_output(
+        self, runner: RunnerInfo, request: JobRunnerFollowOutputRequest
+    ) -> AsyncGenerator[JobRunnerFollowOutputResponse, None]:
+        """Yields what a runner answers to FollowOutput.
+
+        Raises:
+            SpinCycleError: An error of FollowOutput, or the runner cannot be reached.
+        """
+        return self._calls.follow_output(runner, request)
 
     async def running_jobs(self, status_filter: StatusFilter) -> list[JobStatus]:
         """Returns the running jobs of all live runners, oldest first.
