@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_async_channel
-from spincycle_grpc.errors import CallCancelledError
+from spincycle_grpc.errors import CallCancelledError, SpinCycleError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
-from spincycle_grpc.rpc_errors import explained_async_error
+from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import AsyncToken, CallTokens
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
+from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse, WatchResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
-from spincycle_grpc.v1.request_pb2 import Request, RequestSpec
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
-from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final
+from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final, is_polled_instead
+from spincycle_grpc.watching import Watch
 
 _Answer = TypeVar("_Answer")
 
@@ -67,6 +69,7 @@ class AsyncClient:
         self._owns_channel = channel is None
         self._stub: RequestManagerStub | None = None
         self._is_closed = False
+        self._streams: set[Any] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,6 +84,8 @@ class AsyncClient:
         self._is_closed = True
         if self._owns_channel and self._channel is not None:
             await self._channel.close()
+        for stream in tuple(self._streams):
+            stream.cancel()
 
     async def create(
         self,
@@ -223,21 +228,73 @@ class AsyncClient:
         on_change: Callable[[Request], None] | None = None,
     ) -> Request:
         """Waits until a request is COMPLETE, FAIL or STOPPED. See `Client.wait`."""
-        changes = ChangeNotifier(on_change)
-        async for request in self.watch(request_id, deadline):
-            changes.update(request)
-        return request
-
-    async def watch(self, request_id: str, deadline: float | None = None) -> AsyncIterator[Request]:
-        """Polls a request until it has ended, and yields it after each poll. See `Client.watch`."""
         schedule = PollSchedule(request_id, deadline)
-        poll = calls.get(request_id, with_job_chain=False)
+        changes = ChangeNotifier(on_change)
+        watch = Watch(calls.watch(request_id, None, ""), deadline, self._deadline)
+        try:
+            async with contextlib.aclosing(self._watch(watch)) as messages:
+                async for message in messages:
+                    for request in message.requests:
+                        changes.update(request)
+        except SpinCycleError as error:
+            if not is_polled_instead(error):
+                raise
+        return await self._polled(schedule, changes)
+
+    def watch(
+        self,
+        request_id: str = "",
+        *,
+        filter: RequestFilter | None = None,  # noqa: A002 (the name in the contract)
+        cursor: str = "",
+        deadline: float | None = None,
+    ) -> AsyncGenerator[WatchResponse, None]:
+        """Watches one request, or all requests that match a filter. See `Client.watch`.
+
+        If you leave the loop before its end, close the generator, for example with `contextlib.aclosing`.
+        """
+        return self._watch(Watch(calls.watch(request_id, filter, cursor), deadline, self._deadline))
+
+    async def _watch(self, watch: Watch) -> AsyncGenerator[WatchResponse, None]:
+        while True:
+            stream = await self._opened_stream(watch)
+            try:
+                async for message in stream:
+                    watch.add(message)
+                    yield message
+                return
+            except grpc.RpcError as error:
+                self._check_open()
+                pause = watch.pause_after(error_from_rpc(error, self._address, self._client_tls))
+                if pause is None:
+                    raise await self._error_of(error) from error
+            except grpc.aio.UsageError as error:
+                raise self._tokens.error_of(error) or error from error
+            except asyncio.CancelledError:
+                self._check_not_closed_by_cancel()
+                raise
+            finally:
+                stream.cancel()
+                self._streams.discard(stream)
+            await asyncio.sleep(pause)
+
+    async def _opened_stream(self, watch: Watch) -> Any:
+        self._check_open()
+        options = await self._tokens.async_options(self._deadline)
+        self._check_open()
+        stream = self._opened_stub().Watch(watch.request, timeout=watch.timeout(), **options)
+        self._streams.add(stream)
+        return stream
+
+    async def _polled(self, schedule: PollSchedule, changes: ChangeNotifier) -> Request:
+        """Polls a request until it has ended. Polls are at most half a second apart."""
+        poll = calls.get(schedule.request_id, with_job_chain=False)
         while True:
             with schedule.poll(self._deadline) as seconds:
                 request = await self._call(poll, seconds, max_tries=math.inf)
-            yield request
+            changes.update(request)
             if is_final(request):
-                return
+                return request
             await asyncio.sleep(schedule.next_pause())
 
     async def _call(
@@ -256,18 +313,18 @@ class AsyncClient:
                 wait = tries.wait_after(error)
                 if wait is None:
                     self._check_open()
-                    raise self._tokens.error_of(error) or await explained_async_error(
-                        error, self._address, self._client_tls
-                    ) from error
+                    raise await self._error_of(error) from error
             except grpc.aio.UsageError as error:
                 raise self._tokens.error_of(error) or error from error
             except asyncio.CancelledError:
-                # Closing the channel cancels its calls, but not the tasks that await them.
-                task = asyncio.current_task()
-                if task is None or not task.cancelling():
-                    self._check_open()
+                self._check_not_closed_by_cancel()
                 raise
             await asyncio.sleep(wait)
+
+    async def _error_of(self, error: grpc.RpcError) -> SpinCycleError:
+        return self._tokens.error_of(error) or await explained_async_error(
+            error, self._address, self._client_tls
+        )
 
     def _opened_stub(self) -> RequestManagerStub:
         """Returns the stub. The first call creates it, because a channel belongs to an event loop."""
@@ -276,6 +333,16 @@ class AsyncClient:
                 self._channel = open_async_channel(self._address, self._credentials)
             self._stub = RequestManagerStub(self._channel)
         return self._stub
+
+    def _check_not_closed_by_cancel(self) -> None:
+        """Finds out why a call was cancelled: closing the channel cancels calls, but not their tasks.
+
+        Raises:
+            CallCancelledError: The client was closed. Reason: CLIENT_CLOSED.
+        """
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            self._check_open()
 
     def _check_open(self) -> None:
         if self._is_closed:

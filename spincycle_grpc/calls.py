@@ -98,7 +98,32 @@ def find(
     args: Mapping[str, object] | None,
 ) -> Call[list[Request]]:
     """Returns the call of Find."""
-    chosen = _message(
+    chosen = request_filter(
+        request_type=request_type,
+        states=states,
+        user=user,
+        since=since,
+        until=until,
+        limit=limit,
+        offset=offset,
+        args=args,
+    )
+    return Call("Find", messages.FindRequest(filter=chosen), lambda response: list(response.requests))
+
+
+def request_filter(
+    *,
+    request_type: str,
+    states: Iterable[int],
+    user: str,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    offset: int,
+    args: Mapping[str, object] | None,
+) -> RequestFilter:
+    """Returns the filter of Find and Watch."""
+    return _message(
         RequestFilter,
         type=request_type,
         states=[int(state) for state in states],
@@ -109,7 +134,6 @@ def find(
         offset=offset,
         args=[f"{name}={_as_text(name, value)}" for name, value in (args or {}).items()],
     )
-    return Call("Find", messages.FindRequest(filter=chosen), lambda response: list(response.requests))
 
 
 def get(request_id: str, *, with_job_chain: bool) -> Call[Request]:
@@ -155,6 +179,11 @@ def running(request_id: str) -> Call[RunningStatus]:
     """Returns the call of Running. An empty id stands for all requests."""
     chosen = _message(StatusFilter, request_id=request_id)
     return Call("Running", messages.RunningRequest(filter=chosen), lambda response: response.status)
+
+
+def watch(request_id: str, chosen: RequestFilter | None, cursor: str) -> messages.WatchRequest:
+    """Returns the request of Watch."""
+    return _message(messages.WatchRequest, request_id=request_id, filter=chosen, cursor=cursor)
 
 
 def list_audit_events(

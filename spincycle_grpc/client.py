@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_channel
-from spincycle_grpc.errors import CallCancelledError
+from spincycle_grpc.errors import CallCancelledError, SpinCycleError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
-from spincycle_grpc.rpc_errors import explained_error
+from spincycle_grpc.rpc_errors import error_from_rpc, explained_error
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import CallTokens, Token, check_is_synchronous
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
+from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse, WatchResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
-from spincycle_grpc.v1.request_pb2 import Request, RequestSpec
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
-from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final
+from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final, is_polled_instead
+from spincycle_grpc.watching import Watch
 
 _Answer = TypeVar("_Answer")
 
@@ -45,7 +47,7 @@ class Client:
         credentials: For TLS, from `spincycle_grpc.tls_credentials`. None: plain text.
         channel: A channel to use instead of a new one. The client does not close it.
         token: The token that identifies the user, or a function that returns it. The function is called once
-            for each call, and for each poll of `wait` and `watch`; a retry sends the same token. If it raises
+            for each call, stream and poll; a retry of a call sends the same token. If it raises
             an exception, the call raises UnauthenticatedError with reason NO_TOKEN. Threads may call it at
             the same time.
 
@@ -74,6 +76,7 @@ class Client:
         self._tokens = CallTokens(token, address, credentials, is_own_channel=channel is None)
         self._address = address
         self._closed = threading.Event()
+        self._streams: set[Any] = set()
         self._own_channel: grpc.Channel | None = None
         if channel is None:
             channel = self._own_channel = open_channel(address, credentials)
@@ -92,6 +95,8 @@ class Client:
         self._closed.set()
         if self._own_channel is not None:
             self._own_channel.close()
+        for stream in tuple(self._streams):
+            stream.cancel()
 
     def create(
         self,
@@ -303,13 +308,16 @@ class Client:
     ) -> Request:
         """Waits until a request is COMPLETE, FAIL or STOPPED.
 
+        The server reports changes as they happen. An older server, or one that has no room for another
+        watcher, is polled instead.
+
         An exception in `on_change`, Ctrl-C or `close` in another thread ends the wait, but not the request.
 
         Args:
             request_id: The id of the request.
             deadline: Seconds to wait. None: no limit.
-            on_change: Called with the request after the first poll, and when its state or its number of jobs
-                has changed.
+            on_change: Called with the request, without its args, when the wait begins, and when its state or
+                its number of jobs has changed.
 
         Returns:
             The request in its final state, without job chain.
@@ -320,28 +328,92 @@ class Client:
             UnavailableError: The server was unavailable for the client's whole deadline.
             CallCancelledError: The client was closed. Reason: CLIENT_CLOSED.
         """
+        schedule = PollSchedule(request_id, deadline)
         changes = ChangeNotifier(on_change)
-        for request in self.watch(request_id, deadline):
-            changes.update(request)
-        return request
+        watch = Watch(calls.watch(request_id, None, ""), deadline, self._deadline)
+        try:
+            with contextlib.closing(self._watch(watch)) as messages:
+                for message in messages:
+                    for request in message.requests:
+                        changes.update(request)
+        except SpinCycleError as error:
+            if not is_polled_instead(error):
+                raise
+        return self._polled(schedule, changes)
 
-    def watch(self, request_id: str, deadline: float | None = None) -> Iterator[Request]:
-        """Polls a request until it has ended. Yields it after each poll, whether it has changed or not.
+    def watch(
+        self,
+        request_id: str = "",
+        *,
+        filter: RequestFilter | None = None,  # noqa: A002 (the name in the contract)
+        cursor: str = "",
+        deadline: float | None = None,
+    ) -> Generator[WatchResponse, None, None]:
+        """Watches one request until it has ended, or all requests that match a filter.
 
-        Polls are at most half a second apart. The last request that is yielded is in its final state. The
-        requests have no job chain.
+        Yields the current state, then every change: the newest state of requests, and each finished try once.
+        The contract of RequestManager.Watch describes the messages. A message with a cursor alone says that
+        there is nothing new.
+
+        If a stream breaks, because the server stops or the caller is too slow, the client opens another one
+        that continues after the last message. It does so for at most the client's deadline without a
+        message. Each stream gets a new token.
+
+        Args:
+            request_id: The id of the request. Empty: `filter` says which requests.
+            filter: The requests to watch. None, without a request id: all requests.
+            cursor: Continue after the message with this cursor. Empty: begin with the current state.
+            deadline: Seconds for the whole watch. None: no limit.
 
         Raises:
-            SpinCycleError: As in `wait`.
+            NotFoundError: The request does not exist.
+            InvalidArgumentError: The cursor is not of this request or filter, or the filter is malformed.
+            DeadlineExceededError: The deadline has passed. Reason: WAITED_TOO_LONG.
+            UnavailableError: The server was unavailable for the client's whole deadline.
+            ResourceExhaustedError: The server accepts no more watchers. Reason: TOO_MANY_WATCHERS.
+            UnimplementedError: The server is older, and cannot be watched.
+            CallCancelledError: The client was closed. Reason: CLIENT_CLOSED.
         """
-        schedule = PollSchedule(request_id, deadline)
-        poll = calls.get(request_id, with_job_chain=False)
+        return self._watch(Watch(calls.watch(request_id, filter, cursor), deadline, self._deadline))
+
+    def _watch(self, watch: Watch) -> Generator[WatchResponse, None, None]:
+        while True:
+            self._check_open()
+            stream = self._opened_stream(watch)
+            try:
+                for message in stream:
+                    watch.add(message)
+                    yield message
+                return
+            except grpc.RpcError as error:
+                self._check_open()
+                pause = watch.pause_after(error_from_rpc(error, self._address, self._client_tls))
+                if pause is None:
+                    raise self._error_of(error) from error
+            finally:
+                stream.cancel()
+                self._streams.discard(stream)
+            self._sleep(pause)
+
+    def _opened_stream(self, watch: Watch) -> Any:
+        options = self._tokens.options()
+        try:
+            stream = self._stub.Watch(watch.request, timeout=watch.timeout(), **options)
+        except ValueError:  # gRPC raises it if the channel is closed.
+            self._check_open()
+            raise
+        self._streams.add(stream)
+        return stream
+
+    def _polled(self, schedule: PollSchedule, changes: ChangeNotifier) -> Request:
+        """Polls a request until it has ended. Polls are at most half a second apart."""
+        poll = calls.get(schedule.request_id, with_job_chain=False)
         while True:
             with schedule.poll(self._deadline) as seconds:
                 request = self._call(poll, seconds, max_tries=math.inf)
-            yield request
+            changes.update(request)
             if is_final(request):
-                return
+                return request
             self._sleep(schedule.next_pause())
 
     def _call(
@@ -362,13 +434,14 @@ class Client:
                 wait = tries.wait_after(error)
                 if wait is None:
                     self._check_open()
-                    raise self._tokens.error_of(error) or explained_error(
-                        error, self._address, self._client_tls
-                    ) from error
+                    raise self._error_of(error) from error
             except ValueError:  # gRPC raises it if the channel is closed.
                 self._check_open()
                 raise
             self._sleep(wait)
+
+    def _error_of(self, error: grpc.RpcError) -> SpinCycleError:
+        return self._tokens.error_of(error) or explained_error(error, self._address, self._client_tls)
 
     def _sleep(self, seconds: float) -> None:
         self._closed.wait(seconds)

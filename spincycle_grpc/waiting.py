@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from spincycle_grpc.backoff import Backoff
-from spincycle_grpc.errors import DeadlineExceededError
+from spincycle_grpc.errors import DeadlineExceededError, SpinCycleError, Status
 from spincycle_grpc.retries import checked_deadline
 from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_pb2 import Request
@@ -17,11 +17,17 @@ _FIRST_PAUSE = 0.05
 _PAUSE_GROWTH = 1.5
 _LONGEST_PAUSE = 0.5
 _SHORTEST_CALL = 0.001
+_NO_ROOM = "TOO_MANY_WATCHERS"
 
 
 def is_final(request: Request) -> bool:
     """Whether a request is in a final state."""
     return request.state in FINAL_STATES
+
+
+def is_polled_instead(error: SpinCycleError) -> bool:
+    """Whether a wait polls the server after this error of a watch: it is older, or has no room."""
+    return error.status is Status.UNIMPLEMENTED or error.reason == _NO_ROOM
 
 
 class PollSchedule:
@@ -33,10 +39,13 @@ class PollSchedule:
 
     Raises:
         InvalidArgumentError: The deadline is not positive.
+
+    Attributes:
+        request_id: The id of the request.
     """
 
     def __init__(self, request_id: str, deadline: float | None) -> None:
-        self._request_id = request_id
+        self.request_id = request_id
         self._deadline = deadline
         self._end = math.inf if deadline is None else time.monotonic() + checked_deadline(deadline)
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, growth=_PAUSE_GROWTH, jitter=0)
@@ -78,10 +87,10 @@ class PollSchedule:
 
     def _too_long(self) -> DeadlineExceededError:
         return DeadlineExceededError(
-            f"request {self._request_id} has not ended within {self._deadline:g} seconds: "
+            f"request {self.request_id} has not ended within {self._deadline:g} seconds: "
             "it continues, so wait again or stop it",
             reason="WAITED_TOO_LONG",
-            request_id=self._request_id,
+            request_id=self.request_id,
         )
 
 

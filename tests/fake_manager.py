@@ -164,7 +164,8 @@ class FakeManager(RequestManagerServicer):
         events: The audit log of the request, newest first.
         failures: The errors of the next calls, by method.
         stages: The request as the next calls of Get return it. The last stage stays.
-        watched: The messages of each call of Watch.
+        streams: What the next calls of Watch send: messages, events to wait for, and an error that ends the
+            stream. The last one stays. None: the server is older, and does not know Watch.
         outputs: The messages of the next calls of FollowOutput, by job. A call whose messages have no end
             breaks off.
         hold: The event that calls wait for, by method.
@@ -180,10 +181,11 @@ class FakeManager(RequestManagerServicer):
         self.status = RunningStatus(jobs=[running_job()], requests={REQUEST_ID: stage(State.RUNNING, 2)})
         self.specs = [spec(), RequestSpec(name="plain")]
         self.found = [stage(State.COMPLETE, 5)]
-        self.watched: list[messages.WatchResponse] = []
+        self.streams: list[list[messages.WatchResponse | threading.Event | SpinCycleError]] | None = None
         self.outputs: dict[str, list[list[messages.FollowOutputResponse]]] = {}
         self.hold: dict[str, threading.Event] = {}
         self._news = threading.Condition()
+        self._ended_streams = 0
 
     def requests(self, method: str) -> list[Any]:
         """Returns the requests of all calls of a method."""
@@ -193,6 +195,16 @@ class FakeManager(RequestManagerServicer):
         """Waits until there were at least `times` calls. Returns whether there were."""
         with self._news:
             return self._news.wait_for(lambda: len(self.asked) >= times, STEP)
+
+    def ended_often(self, times: int) -> bool:
+        """Waits until at least `times` streams of Watch have ended. Returns whether they have."""
+        with self._news:
+            return self._news.wait_for(lambda: self._ended_streams >= times, STEP)
+
+    def _stream_ended(self) -> None:
+        with self._news:
+            self._ended_streams += 1
+            self._news.notify_all()
 
     def _called(self, method: str, request: Message, context: Any) -> None:
         with self._news:
@@ -257,8 +269,20 @@ class FakeManager(RequestManagerServicer):
 
     def Watch(self, request: messages.WatchRequest, context: Any) -> Iterator[messages.WatchResponse]:
         self._called("Watch", request, context)
-        _check_id(request.request_id, context)
-        yield from self.watched
+        if self.streams is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            return
+        if request.request_id:
+            _check_id(request.request_id, context)
+        context.add_callback(self._stream_ended)
+        for sent in self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]:
+            if isinstance(sent, threading.Event):
+                while context.is_active() and not sent.wait(0.02):
+                    pass
+            elif isinstance(sent, SpinCycleError):
+                _abort(context, sent)
+            else:
+                yield sent
 
     def FollowOutput(
         self, request: messages.FollowOutputRequest, context: Any

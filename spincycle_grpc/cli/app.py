@@ -19,6 +19,7 @@ from spincycle_grpc.version import API_VERSION, package_version
 
 _COMMANDS = {
     "start": "Create and start a request. With --wait, follow it.",
+    "watch": "Show changes of a request, or of all requests, as they happen.",
     "status": "Show the state of a request.",
     "log": "Show what the jobs of a request did, with their output.",
     "history": "Show who did what with a request.",
@@ -32,8 +33,8 @@ _COMMANDS = {
 
 _EPILOG = """\b
 Exit status:
-  0    success; with --wait: the request is COMPLETE
-  1    with --wait: the request is FAIL or STOPPED
+  0    success; with --wait, or after watch ID: the request is COMPLETE
+  1    with --wait, or after watch ID: the request is FAIL or STOPPED
   2    invalid usage
   3    refused: unknown request, invalid args, or not allowed
   4    try later: the server is unreachable or overloaded, or took too long

@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
-from spincycle_grpc.client import Client
+from spincycle_grpc.cli.output import printable
 from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.state_pb2 import STATE_FAIL
 from spincycle_grpc.v1.status_pb2 import JobStatus
 
-_LOG_PAUSE = 1.0
-_LOG_SHARE = 10
+_MOST_NAMES = 3
+"""The maximum number of running jobs that are named."""
 
 
 class JobCounts:
-    """Counts the jobs of one request. It does not fetch the log on each refresh, because a log can be large.
+    """Counts the jobs of one request from the messages of its watch."""
 
-    Args:
-        client: Calls the server.
-        request_id: The id of the request.
-    """
-
-    def __init__(self, client: Client, request_id: str) -> None:
-        self._client = client
-        self._request_id = request_id
-        self._next_log = 0.0
-        self._running: dict[str, int] = {}
+    def __init__(self) -> None:
+        self._running: dict[str, JobStatus] = {}
         self._newest: dict[str, JobLog] = {}
 
-    def refresh(self) -> None:
-        """Updates the counts.
+    def add(self, message: WatchResponse) -> None:
+        """Adds the tries and the running jobs of a message."""
+        for entry in message.tries:
+            self._running.pop(entry.job_id, None)
+            known = self._newest.get(entry.job_id)
+            if known is None or try_of(entry) > try_of(known):
+                self._newest[entry.job_id] = entry
+        for snapshot in message.running:
+            self._running = {job.job_id: job for job in snapshot.jobs}
 
-        Raises:
-            SpinCycleError: A call failed. The counts stay as they were.
+    def text(self, *, with_names: bool = False) -> str:
+        """Returns the counts that are not zero, for example ", 2 running, 1 failed".
+
+        Args:
+            with_names: Whether to name the running jobs: ", 2 running (copy, check), 1 failed".
         """
-        self._running = {job.job_id: try_of(job) for job in self._client.running(self._request_id).jobs}
-        begin = time.monotonic()
-        if begin >= self._next_log:
-            self._next_log = begin + _LOG_PAUSE
-            self._newest = newest_entries(self._client.log(self._request_id))
-            end = time.monotonic()
-            self._next_log = end + max(_LOG_PAUSE, _LOG_SHARE * (end - begin))
-
-    def text(self) -> str:
-        """Returns the counts that are not zero, for example ", 2 running, 1 failed"."""
-        tries = dict(self._running)
+        tries = {job_id: try_of(job) for job_id, job in self._running.items()}
         for job_id, entry in self._newest.items():
             tries[job_id] = max(try_of(entry), tries.get(job_id, 0))
         counts = (
-            (len(self._running), "running"),
+            (len(self._running), f"running{self._names() if with_names else ''}"),
             (sum(number > 1 for number in tries.values()), "retried"),
             (sum(entry.job_id not in self._running for entry in _failed(self._newest)), "failed"),
         )
         return "".join(f", {count} {word}" for count, word in counts if count)
+
+    def _names(self) -> str:
+        names = [printable(job.name) for job in self._running.values()]
+        more = ", ..." if len(names) > _MOST_NAMES else ""
+        return f" ({', '.join(names[:_MOST_NAMES])}{more})"
 
 
 def newest_entries(entries: Iterable[JobLog]) -> dict[str, JobLog]:

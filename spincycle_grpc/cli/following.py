@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from spincycle_grpc.cli.counts import JobCounts, failed_entries, try_of
-from spincycle_grpc.cli.output import paint, printable, show, span_text, state_name
+from spincycle_grpc.cli.output import DUMB_TERMINALS, paint, printable, show, span_text, state_name
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.state_pb2 import STATE_FAIL
-from spincycle_grpc.waiting import is_final
+from spincycle_grpc.waiting import is_final, is_polled_instead
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _MOST_FAILURES = 10
 
@@ -33,9 +36,14 @@ def follow(client: Client, request: Request, *, quiet: bool) -> Request:
     """
     if quiet:
         return client.wait(request.id)
-    if not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+    if not can_show_progress():
         return client.wait(request.id, on_change=_show_line)
     return _follow_live(client, request)
+
+
+def can_show_progress() -> bool:
+    """Whether the output is a terminal that can show a progress bar."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in DUMB_TERMINALS
 
 
 def show_end(client: Client, request: Request) -> None:
@@ -44,10 +52,7 @@ def show_end(client: Client, request: Request) -> None:
     Raises:
         SpinCycleError: A call failed.
     """
-    took = ""
-    if request.HasField("started_at") and request.HasField("finished_at"):
-        took = f" in {span_text(request.finished_at.ToNanoseconds() - request.started_at.ToNanoseconds())}"
-    show(f"{_name(request)}: {paint(state_name(request.state))}, {_done(request)}{took}")
+    show(state_line(request))
     if request.state != STATE_FAIL:
         return
     failed = failed_entries(client.log(request.id))
@@ -63,6 +68,27 @@ def show_end(client: Client, request: Request) -> None:
 
 
 def _follow_live(client: Client, request: Request) -> Request:
+    counts = JobCounts()
+    with progress_bar() as progress:
+        task = progress.add_task(request_name(request), total=request.total_jobs, counts="")
+
+        def show_progress(seen: Request) -> None:
+            progress.update(task, total=seen.total_jobs, completed=seen.finished_jobs, counts=counts.text())
+
+        try:
+            for message in client.watch(request.id):
+                counts.add(message)
+                request = next((seen for seen in message.requests if seen.id == request.id), request)
+                show_progress(request)
+        except SpinCycleError as error:
+            if not is_polled_instead(error):
+                raise
+        # An older server shows no running jobs, but the bar is still useful.
+        return request if is_final(request) else client.wait(request.id, on_change=show_progress)
+
+
+def progress_bar() -> Progress:
+    """Returns a progress bar that disappears at the end. Its tasks have the field `counts`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -73,24 +99,24 @@ def _follow_live(client: Client, request: Request) -> Request:
         TextColumn("jobs{task.fields[counts]}", markup=False),
         TimeElapsedColumn(),
     )
-    counts = JobCounts(client, request.id)
-    # The bar disappears at the end. The caller then prints the final state.
-    with Progress(*columns, console=Console(), transient=True) as progress:
-        task = progress.add_task(_name(request), total=request.total_jobs, counts="")
-        for seen in client.watch(request.id):
-            # Without the counts, the bar is still useful. If the server stays away, `watch` raises the error.
-            with contextlib.suppress(SpinCycleError):
-                counts.refresh()
-            progress.update(task, total=seen.total_jobs, completed=seen.finished_jobs, counts=counts.text())
-    return seen
+    return Progress(*columns, console=Console(), transient=True)
 
 
 def _show_line(request: Request) -> None:
     if not is_final(request):
-        show(f"{_name(request)}: {state_name(request.state)}, {_done(request)}")
+        show(state_line(request))
 
 
-def _name(request: Request) -> str:
+def state_line(request: Request) -> str:
+    """Returns the state and the progress of a request, and how long it took."""
+    took = ""
+    if request.HasField("started_at") and request.HasField("finished_at"):
+        took = f" in {span_text(request.finished_at.ToNanoseconds() - request.started_at.ToNanoseconds())}"
+    return f"{request_name(request)}: {paint(state_name(request.state))}, {_done(request)}{took}"
+
+
+def request_name(request: Request) -> str:
+    """Returns the type and the id of a request."""
     return f"{printable(request.type)} {printable(request.id)}"
 
 

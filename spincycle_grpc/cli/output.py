@@ -16,6 +16,9 @@ from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_value
 
 _COLORS = {"COMPLETE": "green", "FAIL": "red", "STOPPED": "yellow", "RUNNING": "cyan", "SUSPENDED": "magenta"}
+DUMB_TERMINALS = ("dumb", "unknown")
+"""The values of TERM for terminals without colors and without a cursor that moves."""
+
 _SECOND = 1_000_000_000
 
 
@@ -42,8 +45,9 @@ def one_line(text: str) -> str:
 
 
 def show(line: str = "") -> None:
-    """Prints a printable line. It has no colors if the output is a file, or if NO_COLOR is set."""
-    click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
+    """Prints a printable line. It has no colors in a file, on a dumb terminal, or if NO_COLOR is set."""
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in DUMB_TERMINALS
+    click.echo(line, color=False if is_plain else None)
 
 
 def show_json(data: bytes) -> None:

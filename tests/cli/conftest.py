@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pexpect
 import pytest
 from click.testing import CliRunner, Result
 
 from spincycle_grpc.cli.app import cli
 from tests.fake_manager import FakeManager, serving
+from tests.limits import COMMAND
 
 Spinc = Callable[..., Result]
+Terminal = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +51,29 @@ def spinc(address: str) -> Spinc:
         return result
 
     return run
+
+
+@pytest.fixture
+def terminal(address: str) -> Terminal:
+    """Runs `spinc` on a terminal."""
+
+    def run(*arguments: str, kind: str = "xterm") -> Any:
+        environment = {**os.environ, "SPINC_ADDR": address, "TERM": kind}
+        environment.pop("NO_COLOR", None)
+        return pexpect.spawn(
+            sys.executable,
+            ["-m", "spincycle_grpc.cli", *arguments],
+            env=environment,
+            encoding="utf-8",
+            timeout=COMMAND,
+            dimensions=(24, 120),
+        )
+
+    return run
+
+
+def end(child: Any) -> tuple[int, str]:
+    """Waits for a program on a terminal to end. Returns its exit status and its last output."""
+    child.expect(pexpect.EOF)
+    child.close()
+    return child.exitstatus, child.before

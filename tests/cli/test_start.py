@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import threading
-from collections.abc import Callable
-from typing import Any
 
-import pexpect
 import pytest
 
 from spincycle_grpc import State, errors
-from tests.cli.conftest import Spinc
-from tests.fake_manager import REQUEST_ID, FakeManager, entry, stage
-from tests.limits import COMMAND
-
-Terminal = Callable[..., Any]
-
-
-@pytest.fixture
-def terminal(address: str) -> Terminal:
-    """Runs `spinc` on a terminal."""
-
-    def run(*arguments: str, kind: str = "xterm") -> Any:
-        environment = {**os.environ, "SPINC_ADDR": address, "TERM": kind}
-        environment.pop("NO_COLOR", None)
-        return pexpect.spawn(
-            sys.executable,
-            ["-m", "spincycle_grpc.cli", *arguments],
-            env=environment,
-            encoding="utf-8",
-            timeout=COMMAND,
-            dimensions=(24, 120),
-        )
-
-    return run
-
-
-def end(child: Any) -> tuple[int, str]:
-    """Waits for a program on a terminal to end. Returns its exit status and its last output."""
-    child.expect(pexpect.EOF)
-    child.close()
-    return child.exitstatus, child.before
+from spincycle_grpc.v1.request_manager_pb2 import RunningJobs, WatchResponse
+from tests.cli.conftest import Spinc, Terminal, end
+from tests.fake_manager import REQUEST_ID, FakeManager, entry, running_job, stage
 
 
 def test_it_prints_the_id(manager: FakeManager, spinc: Spinc) -> None:
@@ -169,11 +136,24 @@ def test_prompts_cannot_control_a_terminal(manager: FakeManager, terminal: Termi
 
 
 def test_a_terminal_shows_a_progress_bar(manager: FakeManager, terminal: Terminal) -> None:
-    manager.stages = [stage(State.RUNNING, done) for done in range(5)] + [stage(State.FAIL, 4)]
+    may_end = threading.Event()
     manager.log = [entry(2), entry(1, job_id="done", state=State.FAIL)]
+    manager.streams = [
+        [
+            WatchResponse(
+                cursor="1",
+                requests=[stage(State.RUNNING, 2)],
+                tries=manager.log,
+                running=[RunningJobs(request_id=REQUEST_ID, jobs=[running_job(3)])],
+            ),
+            may_end,
+            WatchResponse(cursor="2", requests=[stage(State.FAIL, 4)]),
+        ]
+    ]
     child = terminal("start", "plain", "--wait")
     child.expect_exact("2/5")
     child.expect_exact("jobs, 1 running, 1 retried, 1 failed")
+    may_end.set()
     code, output = end(child)
     assert code == 1
     assert f"nap {REQUEST_ID}: \x1b[31mFAIL\x1b[0m, 4 of 5 jobs in 1.5s" in output
@@ -186,13 +166,16 @@ def test_a_dumb_terminal_shows_lines(manager: FakeManager, terminal: Terminal) -
     assert "RUNNING, 1 of 5 jobs" in output
 
 
-def test_the_progress_bar_works_without_its_counts(manager: FakeManager, terminal: Terminal) -> None:
-    manager.stages = [stage(State.RUNNING, 1), stage(State.COMPLETE, 5)]
-    manager.failures = {
-        "Running": [errors.InternalError("no")] * 9,
-        "GetLog": [errors.InternalError("no")] * 9,
-    }
-    code, output = end(terminal("start", "plain", "--wait"))
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_server_that_cannot_be_watched_is_polled_for_the_progress_bar(
+    has_room: bool, manager: FakeManager, terminal: Terminal
+) -> None:
+    manager.stages = [stage(State.RUNNING, done) for done in range(1, 5)] + [stage(State.COMPLETE, 5)]
+    if not has_room:
+        manager.streams = [[errors.ResourceExhaustedError("full", reason="TOO_MANY_WATCHERS")]]
+    child = terminal("start", "plain", "--wait")
+    child.expect_exact("2/5")
+    code, output = end(child)
     assert code == 0
     assert "COMPLETE" in output
 

@@ -410,6 +410,19 @@ async def test_a_server_that_shuts_down_refuses_new_streams() -> None:
             assert (client.status, client.headers["x-spincycle-reason"]) == (503, "SHUTTING_DOWN")
 
 
+async def test_a_server_that_shuts_down_ends_open_streams_at_once() -> None:
+    gate = Gate(1)
+    method = Endless(FIRST)
+    async with watched(method, gate=gate) as address, requested(address) as client:
+        await client.next_message()
+        gate.close()
+        last = await client.next_message()
+        assert (last.type, last.data["reason"], last.data["httpStatus"]) == ("error", "SHUTTING_DOWN", 503)
+        assert await client.event() is None
+        assert not await client.reader.read()
+        await method.wait_ended()
+
+
 async def test_pages_of_other_origins_may_read_events() -> None:
     async with (
         watched(both, origins=("https://ops.example.com",)) as address,

@@ -130,6 +130,7 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
         "GET /api/v1/requests/{request_id}/job-chain",
         "GET /api/v1/requests/{request_id}/log",
         "GET /api/v1/requests/{request_id}/log/{job_id}",
+        "GET /api/v1/requests/{request_id}/log/{job_id}/output",
         "GET /api/v1/requests/{request_id}/watch",
         "GET /api/v1/status/running",
         "GET /api/v1/watch",

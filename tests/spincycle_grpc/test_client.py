@@ -55,6 +55,10 @@ class Channel:
 
         return remember
 
+    def unary_stream(self, method: str, *args: Any, **options: Any) -> Callable[..., Any]:
+        opened: Callable[..., Any] = self.testing.unary_stream(method, *args, **options)
+        return opened
+
     def take(self, method: str) -> tuple[Any, Any]:
         """Waits for a call. Returns its request, and the object that answers it."""
         _, request, rpc = self.testing.take_unary_unary(SERVICE.methods_by_name[method])

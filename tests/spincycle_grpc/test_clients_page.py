@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 import trustme
 
+from spincycle_grpc import Client, State
+from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
+from tests.fake_manager import REQUEST_ID, FakeManager, entry, serving, stage
+
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
 
 
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
 def test_the_example_of_the_client_opens_a_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [example] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    example = EXAMPLES[0]
     (tmp_path / "company-ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -20,3 +27,13 @@ def test_the_example_of_the_client_opens_a_client(tmp_path: Path, monkeypatch: p
     client = names["client"]
     assert hasattr(client, "close")
     client.close()
+
+
+def test_the_example_of_a_watch_prints_what_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    manager = FakeManager()
+    manager.streams = [
+        [WatchResponse(cursor="1", requests=[stage(State.FAIL, 1)], tries=[entry(1, error="no")])]
+    ]
+    with serving(manager) as address, Client(address) as client:
+        exec(EXAMPLES[1], {"client": client, "request_id": REQUEST_ID})
+    assert capsys.readouterr().out == "1 of 5\nnap 7 no\n"

@@ -148,12 +148,14 @@ async def test_a_function_is_asked_once_for_each_call(kind: Kind, manager: FakeM
     assert manager.authorizations == [["Bearer first"], ["Bearer first"], ["Bearer second"]]
 
 
-async def test_a_wait_asks_for_each_poll(manager: FakeManager, address: str) -> None:
+async def test_a_wait_asks_for_each_stream_and_poll(manager: FakeManager, address: str) -> None:
+    manager.streams = [[errors.UnavailableError("shutting down")], []]
     manager.stages = [stage(State.RUNNING), stage(State.COMPLETE)]
-    tokens = iter(["first", "second"])
+    tokens = iter("abcd")
     with Client(address, token=lambda: next(tokens)) as client:
         await asyncio.to_thread(client.wait, REQUEST_ID)
-    assert manager.authorizations == [["Bearer first"], ["Bearer second"]]
+    assert [asked.method for asked in manager.asked] == ["Watch", "Watch", "Get", "Get"]
+    assert manager.authorizations == [["Bearer a"], ["Bearer b"], ["Bearer c"], ["Bearer d"]]
 
 
 async def test_a_coroutine_function_is_awaited(manager: FakeManager, address: str) -> None:

@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 import click
 
 from spincycle_grpc.cli.arguments import parse_words
+from spincycle_grpc.cli.filters import filter_options
 from spincycle_grpc.cli.output import show_json, show_table, state_name, time_text
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
-from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import FindResponse
 from spincycle_grpc.wire import encode
 
 _HEADINGS = ("REQUEST", "TYPE", "STATE", "USER", "CREATED", "FINISHED", "JOBS")
-_STATES = [state.name for state in State if state not in (State.UNKNOWN, State.RESERVED)]
-
-
-class _Time(click.ParamType[datetime]):
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            return datetime.fromisoformat(value).astimezone()
-        except (ValueError, OverflowError):
-            pass
-        try:
-            return datetime.fromtimestamp(time.time(), UTC) - timedelta(
-                microseconds=parse_duration(value) // 1000
-            )
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} must be a time like 2026-11-23T15:47:18Z, or a duration before now like 2h30m",
-                param,
-                ctx,
-            )
 
 
 @click.command("find")
-@click.option("--type", "request_type", metavar="REQUEST", default="", help="Requests of this type.")
-@click.option(
-    "--state",
-    "states",
-    type=click.Choice(_STATES, case_sensitive=False),
-    multiple=True,
-    help="Requests in this state. Repeat for more states.",
-)
-@click.option("--user", default="", help="Requests of this user.")
-@click.option("--since", type=_Time(), help="Requests that finished after TIME or have not finished.")
-@click.option("--until", type=_Time(), help="Requests that were created before TIME.")
-@click.option(
-    "--arg",
-    "words",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Requests with this arg. Repeat to require several args.",
-)
+@filter_options
 @click.option(
     "--limit",
     type=click.IntRange(0),
