@@ -22,14 +22,15 @@ from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import AsyncToken, CallTokens
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse, WatchResponse
+from spincycle_grpc.v1.request_manager_pb2 import FollowOutputResponse, ListAuditEventsResponse, WatchResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final, is_polled_instead
-from spincycle_grpc.watching import Watch
+from spincycle_grpc.watching import ResumedStream
 
 _Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response", WatchResponse, FollowOutputResponse)
 
 
 class AsyncClient:
@@ -230,9 +231,11 @@ class AsyncClient:
         """Waits until a request is COMPLETE, FAIL or STOPPED. See `Client.wait`."""
         schedule = PollSchedule(request_id, deadline)
         changes = ChangeNotifier(on_change)
-        watch = Watch(calls.watch(request_id, None, ""), deadline, self._deadline)
+        watch: ResumedStream[WatchResponse] = ResumedStream(
+            "Watch", calls.watch(request_id, None, ""), deadline, self._deadline
+        )
         try:
-            async with contextlib.aclosing(self._watch(watch)) as messages:
+            async with contextlib.aclosing(self._stream(watch)) as messages:
                 async for message in messages:
                     for request in message.requests:
                         changes.update(request)
@@ -253,19 +256,45 @@ class AsyncClient:
 
         If you leave the loop before its end, close the generator, for example with `contextlib.aclosing`.
         """
-        return self._watch(Watch(calls.watch(request_id, filter, cursor), deadline, self._deadline))
+        request = calls.watch(request_id, filter, cursor)
+        return self._stream(ResumedStream("Watch", request, deadline, self._deadline))
 
-    async def _watch(self, watch: Watch) -> AsyncGenerator[WatchResponse, None]:
+    def follow_output(
+        self,
+        request_id: str,
+        job_id: str,
+        *,
+        try_number: int = 0,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        cursor: str = "",
+        deadline: float | None = None,
+    ) -> AsyncGenerator[FollowOutputResponse, None]:
+        """Yields the output of one try of a job while the job writes it. See `Client.follow_output`.
+
+        If you leave the loop before its end, close the generator, for example with `contextlib.aclosing`.
+        """
+        request = calls.follow_output(
+            request_id,
+            job_id,
+            try_number=try_number,
+            stdout_offset=stdout_offset,
+            stderr_offset=stderr_offset,
+            cursor=cursor,
+        )
+        return self._stream(ResumedStream("FollowOutput", request, deadline, self._deadline))
+
+    async def _stream(self, resumed: ResumedStream[_Response]) -> AsyncGenerator[_Response, None]:
         while True:
-            stream = await self._opened_stream(watch)
+            stream = await self._opened_stream(resumed)
             try:
                 async for message in stream:
-                    watch.add(message)
+                    resumed.add(message)
                     yield message
                 return
             except grpc.RpcError as error:
                 self._check_open()
-                pause = watch.pause_after(error_from_rpc(error, self._address, self._client_tls))
+                pause = resumed.pause_after(error_from_rpc(error, self._address, self._client_tls))
                 if pause is None:
                     raise await self._error_of(error) from error
             except grpc.aio.UsageError as error:
@@ -278,11 +307,13 @@ class AsyncClient:
                 self._streams.discard(stream)
             await asyncio.sleep(pause)
 
-    async def _opened_stream(self, watch: Watch) -> Any:
+    async def _opened_stream(self, resumed: ResumedStream[Any]) -> Any:
         self._check_open()
         options = await self._tokens.async_options(self._deadline)
         self._check_open()
-        stream = self._opened_stub().Watch(watch.request, timeout=watch.timeout(), **options)
+        stream = getattr(self._opened_stub(), resumed.method)(
+            resumed.request, timeout=resumed.timeout(), **options
+        )
         self._streams.add(stream)
         return stream
 

@@ -186,6 +186,27 @@ def watch(request_id: str, chosen: RequestFilter | None, cursor: str) -> message
     return _message(messages.WatchRequest, request_id=request_id, filter=chosen, cursor=cursor)
 
 
+def follow_output(
+    request_id: str,
+    job_id: str,
+    *,
+    try_number: int,
+    stdout_offset: int,
+    stderr_offset: int,
+    cursor: str,
+) -> messages.FollowOutputRequest:
+    """Returns the request of FollowOutput."""
+    return _message(
+        messages.FollowOutputRequest,
+        request_id=request_id,
+        job_id=job_id,
+        stdout_offset=stdout_offset,
+        stderr_offset=stderr_offset,
+        cursor=cursor,
+        **{"try": try_number},
+    )
+
+
 def list_audit_events(
     *,
     request_id: str,

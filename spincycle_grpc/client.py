@@ -21,14 +21,15 @@ from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import CallTokens, Token, check_is_synchronous
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse, WatchResponse
+from spincycle_grpc.v1.request_manager_pb2 import FollowOutputResponse, ListAuditEventsResponse, WatchResponse
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.waiting import ChangeNotifier, PollSchedule, is_final, is_polled_instead
-from spincycle_grpc.watching import Watch
+from spincycle_grpc.watching import ResumedStream
 
 _Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response", WatchResponse, FollowOutputResponse)
 
 
 class Client:
@@ -330,9 +331,11 @@ class Client:
         """
         schedule = PollSchedule(request_id, deadline)
         changes = ChangeNotifier(on_change)
-        watch = Watch(calls.watch(request_id, None, ""), deadline, self._deadline)
+        watch: ResumedStream[WatchResponse] = ResumedStream(
+            "Watch", calls.watch(request_id, None, ""), deadline, self._deadline
+        )
         try:
-            with contextlib.closing(self._watch(watch)) as messages:
+            with contextlib.closing(self._stream(watch)) as messages:
                 for message in messages:
                     for request in message.requests:
                         changes.update(request)
@@ -374,20 +377,64 @@ class Client:
             UnimplementedError: The server is older, and cannot be watched.
             CallCancelledError: The client was closed. Reason: CLIENT_CLOSED.
         """
-        return self._watch(Watch(calls.watch(request_id, filter, cursor), deadline, self._deadline))
+        request = calls.watch(request_id, filter, cursor)
+        return self._stream(ResumedStream("Watch", request, deadline, self._deadline))
 
-    def _watch(self, watch: Watch) -> Generator[WatchResponse, None, None]:
+    def follow_output(
+        self,
+        request_id: str,
+        job_id: str,
+        *,
+        try_number: int = 0,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        cursor: str = "",
+        deadline: float | None = None,
+    ) -> Generator[FollowOutputResponse, None, None]:
+        """Yields the output of one try of a job while the job writes it, and the end of the try.
+
+        The contract of RequestManager.FollowOutput describes the messages. A message with a cursor alone says
+        that there is nothing new. If a stream breaks, the client continues as in `watch`.
+
+        Args:
+            request_id: The id of the request.
+            job_id: The id of the job.
+            try_number: The number of the try, which is awaited. 0: the newest try.
+            stdout_offset: Where to begin in stdout, in bytes of UTF-8.
+            stderr_offset: Where to begin in stderr, in bytes of UTF-8.
+            cursor: Continue after the message with this cursor, instead of at the offsets.
+            deadline: Seconds for the whole stream. None: no limit.
+
+        Raises:
+            NotFoundError: The request or the job does not exist, or the request has ended without the try.
+            InvalidArgumentError: An offset is beyond the end of the output, or the cursor is not of this job.
+            DeadlineExceededError: The deadline has passed. Reason: WAITED_TOO_LONG.
+            UnavailableError: The server was unavailable for the client's whole deadline.
+            ResourceExhaustedError: Too many callers follow output. Reason: TOO_MANY_FOLLOWERS.
+            CallCancelledError: The client was closed. Reason: CLIENT_CLOSED.
+        """
+        request = calls.follow_output(
+            request_id,
+            job_id,
+            try_number=try_number,
+            stdout_offset=stdout_offset,
+            stderr_offset=stderr_offset,
+            cursor=cursor,
+        )
+        return self._stream(ResumedStream("FollowOutput", request, deadline, self._deadline))
+
+    def _stream(self, resumed: ResumedStream[_Response]) -> Generator[_Response, None, None]:
         while True:
             self._check_open()
-            stream = self._opened_stream(watch)
+            stream = self._opened_stream(resumed)
             try:
                 for message in stream:
-                    watch.add(message)
+                    resumed.add(message)
                     yield message
                 return
             except grpc.RpcError as error:
                 self._check_open()
-                pause = watch.pause_after(error_from_rpc(error, self._address, self._client_tls))
+                pause = resumed.pause_after(error_from_rpc(error, self._address, self._client_tls))
                 if pause is None:
                     raise self._error_of(error) from error
             finally:
@@ -395,10 +442,12 @@ class Client:
                 self._streams.discard(stream)
             self._sleep(pause)
 
-    def _opened_stream(self, watch: Watch) -> Any:
+    def _opened_stream(self, resumed: ResumedStream[Any]) -> Any:
         options = self._tokens.options()
         try:
-            stream = self._stub.Watch(watch.request, timeout=watch.timeout(), **options)
+            stream = getattr(self._stub, resumed.method)(
+                resumed.request, timeout=resumed.timeout(), **options
+            )
         except ValueError:  # gRPC raises it if the channel is closed.
             self._check_open()
             raise

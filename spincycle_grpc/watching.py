@@ -1,14 +1,22 @@
-"""The parts of a watch that both clients share: where it continues when its stream breaks, and how long."""
+"""Streams that both clients open again when they break: where they continue, and for how long."""
 
 from __future__ import annotations
 
 import math
 import time
+from typing import Generic, TypeVar
 
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import DeadlineExceededError, SpinCycleError, Status
 from spincycle_grpc.retries import checked_deadline
-from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
+from spincycle_grpc.v1.request_manager_pb2 import (
+    FollowOutputRequest,
+    FollowOutputResponse,
+    WatchRequest,
+    WatchResponse,
+)
+
+_Response = TypeVar("_Response", WatchResponse, FollowOutputResponse)
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -19,19 +27,27 @@ _CREDENTIALS_ENDED = "CREDENTIALS_ENDED"
 """The reason of a stream that ends because its token has expired. The next stream gets a new one."""
 
 
-class Watch:
-    """One watch, which may need several streams. Its time starts with the constructor.
+class ResumedStream(Generic[_Response]):
+    """What one stream yields, although it may break. Its time starts with the constructor.
 
     Args:
-        request: What to watch. The cursor of each stream is that of the last message.
-        deadline: Seconds for the whole watch. None: no limit.
+        method: The method: Watch or FollowOutput.
+        request: The request. The cursor of each stream is that of the last message.
+        deadline: Seconds for all streams together. None: no limit.
         patience: Seconds without a message for which broken streams are opened again.
 
     Raises:
         InvalidArgumentError: The deadline is not positive. Reason: BAD_DEADLINE.
     """
 
-    def __init__(self, request: WatchRequest, deadline: float | None, patience: float) -> None:
+    def __init__(
+        self,
+        method: str,
+        request: WatchRequest | FollowOutputRequest,
+        deadline: float | None,
+        patience: float,
+    ) -> None:
+        self.method = method
         self.request = request
         self._deadline = deadline
         self._end = math.inf if deadline is None else time.monotonic() + checked_deadline(deadline)
@@ -44,7 +60,7 @@ class Watch:
         """Returns the seconds that the next stream may take. None: no limit."""
         return None if self._end == math.inf else max(self._end - time.monotonic(), _SHORTEST_STREAM)
 
-    def add(self, message: WatchResponse) -> None:
+    def add(self, message: _Response) -> None:
         """Records a message that was received."""
         if message.cursor:
             self.request.cursor = message.cursor
@@ -54,7 +70,7 @@ class Watch:
             self._backoff.reset()
 
     def pause_after(self, error: SpinCycleError) -> float | None:
-        """Returns the seconds to wait before the next stream. None: the error ends the watch.
+        """Returns the seconds to wait before the next stream. None: the error ends it all.
 
         Raises:
             DeadlineExceededError: The deadline has passed, and an earlier message has shown that the server
@@ -70,7 +86,7 @@ class Watch:
         return pause if has_time and self._is_resumed(error) else None
 
     def _is_resumed(self, error: SpinCycleError) -> bool:
-        # Servers that stop or are overloaded also cancel streams. A limit ends only a watch that never began.
+        # Servers that stop or are overloaded also cancel streams. A limit ends only what never began.
         return (
             error.status in (Status.UNAVAILABLE, Status.CANCELLED)
             or error.reason == _CREDENTIALS_ENDED
@@ -80,6 +96,8 @@ class Watch:
     def _too_long(self) -> DeadlineExceededError:
         request_id = self.request.request_id
         what = f"request {request_id} has not ended" if request_id else "the watch has not ended"
+        if isinstance(self.request, FollowOutputRequest):
+            what = f"the try of job {self.request.job_id} has not ended"
         return DeadlineExceededError(
             f"{what} within {self._deadline:g} seconds: it continues, so wait again",
             reason="WAITED_TOO_LONG",

@@ -92,7 +92,7 @@ TABLE = {
     "RequestManager.GetLog":          Row("- - + + + +", "OK", 200, ONE),
     "RequestManager.RequestList":     Row("- - + + + +", "OK", 200),
     "RequestManager.Running":         Row("- - + + + +", "OK", 200),
-    "RequestManager.FollowOutput":    Row("- - + + + +", "NOT_FOUND", 0, NO_SUCH_JOB),
+    "RequestManager.FollowOutput":    Row("- - + + + +", "NOT_FOUND", 404, NO_SUCH_JOB),
     "RequestManager.Watch":           Row("- - + + + +", "OK", 0, ONE),
     "RequestManager.Create":          Row("- - x + x -", "OK", 201, NEW, NEW),
     "RequestManager.Plan":            Row("- - x + x -", "OK", 200, NEW, NEW),
@@ -311,7 +311,8 @@ def test_the_address_for_servers_lets_in_servers_alone(
 ROUTED = [
     name
     for name, method in METHODS.items()
-    if method.GetOptions().HasExtension(annotations_pb2.http) and not method.server_streaming
+    if method.GetOptions().HasExtension(annotations_pb2.http)
+    and (TABLE[name].status or not method.server_streaming)
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -228,6 +229,37 @@ def test_a_reader_resumes_from_its_cursor_while_the_job_runs_and_after_its_end(s
     by_offset = Following(servers.stub(), request_id, job_id, stdout_offset=5, stderr_offset=9)
     assert by_offset.read() == "wo\nthree\n"
     assert by_offset.texts[ERR] == "é\n"  # The offset is inside the character.
+
+
+def test_over_http_the_output_is_server_sent_events_that_resume_from_the_last_id(servers: Servers) -> None:
+    servers.start_runner()
+    request_id, job_id = servers.create("talk", directory=str(servers.directory))
+    path = f"/api/v1/requests/{request_id}/log/{job_id}/output"
+    http = servers.http()
+    with http.stream("GET", path) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        last_id, event = next(events(answer))
+    assert event["text"] == {"stream": "stdout", "offset": 0, "text": "one\n"}
+    servers.go()
+    wait_state(http, request_id, State.COMPLETE)
+    with http.stream("GET", path, headers={"Last-Event-ID": last_id}) as answer:
+        rest = [event for _, event in events(answer)]
+    texts = [event["text"]["text"] for event in rest if "text" in event]
+    assert texts == ["two\nthree\n", "warning é\n"]
+    assert rest[-1]["end"] == {"state": State.COMPLETE, "exit": 0, "error": "", "try": 1}
+    assert http.get(f"/api/v1/requests/{request_id}/log/zzzz/output").status_code == 404
+
+
+def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the id and the data of each message of an answer."""
+    last_id = ""
+    for line in answer.iter_lines():
+        name, _, value = line.partition(": ")
+        if name == "id":
+            last_id = value
+        elif name == "data" and last_id:
+            yield last_id, json.loads(value)
+            last_id = ""
 
 
 def test_every_request_manager_shows_the_output(

@@ -14,7 +14,7 @@ from spincycle_grpc import AsyncClient, Client, State, errors
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_grpc.v1.state_pb2 import STATE_FAIL
-from spincycle_grpc.watching import Watch
+from spincycle_grpc.watching import ResumedStream
 from tests.fake_manager import REQUEST_ID, FakeManager, entry, serving, stage
 from tests.limits import STEP
 
@@ -234,7 +234,7 @@ async def test_an_error_of_a_caller_ends_the_wait(kind: Kind, manager: FakeManag
 
 
 def test_pauses_start_again_after_a_message() -> None:
-    watch = Watch(WatchRequest(), None, 30)
+    watch: ResumedStream[WatchResponse] = ResumedStream("Watch", WatchRequest(), None, 30)
     pauses = [watch.pause_after(STOPPING) for _ in range(6)]
     watch.add(ONE)
     assert pauses[-1] is not None
@@ -245,7 +245,7 @@ def test_pauses_start_again_after_a_message() -> None:
 
 
 def test_a_message_without_cursor_keeps_the_cursor() -> None:
-    watch = Watch(WatchRequest(cursor="7"), None, 30)
+    watch: ResumedStream[WatchResponse] = ResumedStream("Watch", WatchRequest(cursor="7"), None, 30)
     watch.add(WatchResponse(requests=[stage(State.RUNNING)]))
     assert watch.request.cursor == "7"
     assert watch.timeout() is None
