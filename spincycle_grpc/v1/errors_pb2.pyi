@@ -558,6 +558,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: There is no such token. Run `spincycle token list`."""
     ERROR_REASON_TOO_MANY_TOKENS: _ErrorReason.ValueType  # 136
     """RESOURCE_EXHAUSTED: There are too many active tokens. Revoke some of them."""
+    ERROR_REASON_ORIGINAL_RUNNER_SILENT: _ErrorReason.ValueType  # 180
+    """UNAVAILABLE: A Job Runner of the original runs the request, and did not
+    confirm the stop. Try again, or end that runner.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Reasons never change, because programs depend on them.
@@ -1107,4 +1111,8 @@ ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 135
 """NOT_FOUND: There is no such token. Run `spincycle token list`."""
 ERROR_REASON_TOO_MANY_TOKENS: ErrorReason.ValueType  # 136
 """RESOURCE_EXHAUSTED: There are too many active tokens. Revoke some of them."""
+ERROR_REASON_ORIGINAL_RUNNER_SILENT: ErrorReason.ValueType  # 180
+"""UNAVAILABLE: A Job Runner of the original runs the request, and did not
+confirm the stop. Try again, or end that runner.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

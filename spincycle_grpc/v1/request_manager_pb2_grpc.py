@@ -264,7 +264,13 @@ class RequestManagerServicer:
         The response does not wait until they have stopped.
 
         A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
-        STOPPED request stays as it is, and the call succeeds.
+        STOPPED request stays as it is, and the call succeeds. A RUNNING request
+        ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
+        job that would have been tried again, by itself or with a sequence around
+        it, has not failed for good.
+
+        If a Job Runner of the original runs the request, the stop is passed on to
+        it. If that runner is gone, the request becomes STOPPED at once.
 
         Fails with:
 
@@ -272,6 +278,8 @@ class RequestManagerServicer:
         - PERMISSION_DENIED: the caller may not stop requests of this type
         (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request has failed (WRONG_STATE).
+        - UNAVAILABLE: a Job Runner of the original did not confirm the stop
+        (ORIGINAL_RUNNER_SILENT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -138,7 +138,13 @@ class RequestManagerStub:
     The response does not wait until they have stopped.
 
     A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
-    STOPPED request stays as it is, and the call succeeds.
+    STOPPED request stays as it is, and the call succeeds. A RUNNING request
+    ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
+    job that would have been tried again, by itself or with a sequence around
+    it, has not failed for good.
+
+    If a Job Runner of the original runs the request, the stop is passed on to
+    it. If that runner is gone, the request becomes STOPPED at once.
 
     Fails with:
 
@@ -146,6 +152,8 @@ class RequestManagerStub:
     - PERMISSION_DENIED: the caller may not stop requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request has failed (WRONG_STATE).
+    - UNAVAILABLE: a Job Runner of the original did not confirm the stop
+      (ORIGINAL_RUNNER_SILENT).
     """
     GetJobChain: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]
     """Returns the job chain of a request as it was created. All states in it are
@@ -388,7 +396,13 @@ class RequestManagerAsyncStub(RequestManagerStub):
     The response does not wait until they have stopped.
 
     A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
-    STOPPED request stays as it is, and the call succeeds.
+    STOPPED request stays as it is, and the call succeeds. A RUNNING request
+    ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
+    job that would have been tried again, by itself or with a sequence around
+    it, has not failed for good.
+
+    If a Job Runner of the original runs the request, the stop is passed on to
+    it. If that runner is gone, the request becomes STOPPED at once.
 
     Fails with:
 
@@ -396,6 +410,8 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - PERMISSION_DENIED: the caller may not stop requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request has failed (WRONG_STATE).
+    - UNAVAILABLE: a Job Runner of the original did not confirm the stop
+      (ORIGINAL_RUNNER_SILENT).
     """
     GetJobChain: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]  # type: ignore[assignment]
     """Returns the job chain of a request as it was created. All states in it are
@@ -671,7 +687,13 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         The response does not wait until they have stopped.
 
         A PENDING or SUSPENDED request becomes STOPPED at once. A COMPLETE or
-        STOPPED request stays as it is, and the call succeeds.
+        STOPPED request stays as it is, and the call succeeds. A RUNNING request
+        ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
+        job that would have been tried again, by itself or with a sequence around
+        it, has not failed for good.
+
+        If a Job Runner of the original runs the request, the stop is passed on to
+        it. If that runner is gone, the request becomes STOPPED at once.
 
         Fails with:
 
@@ -679,6 +701,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - PERMISSION_DENIED: the caller may not stop requests of this type
           (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request has failed (WRONG_STATE).
+        - UNAVAILABLE: a Job Runner of the original did not confirm the stop
+          (ORIGINAL_RUNNER_SILENT).
         """
 
     @_abc_1.abstractmethod

@@ -92,6 +92,12 @@ def test_ps(manager: FakeManager, spinc: Spinc) -> None:
     assert [request.filter.request_id for request in manager.requests("Running")] == ["", REQUEST_ID]
 
 
+def test_ps_shows_a_request_whose_jobs_are_not_known(manager: FakeManager, spinc: Spinc) -> None:
+    del manager.status.jobs[:]
+    [row] = spinc("ps").stdout.splitlines()[1:]
+    assert row.split() == [REQUEST_ID, "nap", "2/5", "(its", "jobs", "are", "not", "known)"]
+
+
 def test_stop(manager: FakeManager, spinc: Spinc) -> None:
     assert REQUEST_ID in spinc("stop", REQUEST_ID).stdout
     assert json.loads(spinc("stop", REQUEST_ID, "--json").stdout) == {"requestId": REQUEST_ID}

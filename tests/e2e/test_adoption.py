@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server as http_server
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from spincycle_grpc.state import State
 from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
 from tests.databases import SharedServers
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER
 from tests.maintenance import original
 from tests.maintenance.original import OriginalRequest
@@ -36,7 +42,7 @@ def url(request: pytest.FixtureRequest, database_servers: SharedServers, tmp_pat
 def http(url: str, tmp_path: Path) -> Iterator[httpx.Client]:
     """A Request Manager without a Job Runner, so that no request changes by itself."""
     dsn = "root@tcp({})/{}".format(*url.removeprefix("mysql://root@").split("/"))
-    environment = {"SPINCYCLE_MYSQL_DSN": dsn}
+    environment = {"SPINCYCLE_MYSQL_DSN": dsn, "SPINCYCLE_RESUME_INTERVAL": "200ms"}
     arguments = ("request-manager", "--http=127.0.0.1:0")
     with running(*arguments, directory=tmp_path, environment=environment) as manager:
         with httpx.Client(
@@ -97,6 +103,60 @@ def test_a_request_of_a_lost_original_runner_can_be_stopped(http: httpx.Client) 
         zulu(original.RUNNING.created_at), zulu(original.RUNNING.started_at)
     )  # fmt: skip
     assert stopped["finishedAt"] is not None
+
+
+@contextlib.contextmanager
+def original_runner(url: str) -> Iterator[list[str]]:
+    """A Job Runner of the original that runs a request. Yields the calls that it gets."""
+    calls: list[str] = []
+    jobs = [{"requestId": original.RUNNING.id, "jobId": "bbbb", "type": "sleep", "name": "sleep-bbbb",
+             "startedAt": 1_795_450_211_083_581_917, "state": 2, "status": "sleeping"}]  # fmt: skip
+
+    class Handler(http_server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            calls.append(f"{self.command} {self.path}")
+            body = json.dumps(jobs).encode() if self.command == "GET" else b""
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = answer  # noqa: N815 (the names that http.server calls)
+
+        def log_message(self, *_: object) -> None:
+            """Logs nothing."""
+
+    with http_server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with original.engine_of(url).begin() as connection:
+            values = {"url": f"http://127.0.0.1:{server.server_port}", "id": original.RUNNING.id}
+            connection.execute(text("UPDATE requests SET jr_url = :url WHERE request_id = :id"), values)
+        yield calls
+        server.shutdown()
+        thread.join()
+
+
+def test_a_request_on_a_live_original_runner_is_shown_and_stopped_there(url: str, http: httpx.Client) -> None:
+    request_id = original.RUNNING.id
+    with original_runner(url) as calls:
+
+        def running() -> Any:
+            status = http.get("/status/running", params={"requestId": request_id}).json()
+            return status if status["jobs"] else None
+
+        status = eventually(running)
+        assert [(job["jobId"], job["status"]) for job in status["jobs"]] == [("bbbb", "sleeping")]
+        assert status["requests"][request_id]["finishedJobs"] == 1
+        assert "GET /api/v1/status/running" in calls
+        assert http.put(f"/requests/{request_id}/stop").status_code == 200
+        assert calls[-1] == f"PUT /api/v1/job-chains/{request_id}/stop"
+        # The runner stops its jobs, and then reports to the Request Manager at the address that it knows.
+        assert http.get(f"/requests/{request_id}").json()["state"] == State.RUNNING
+        body = {"requestId": request_id, "state": 6, "finishedAt": "2026-11-20T09:00:00Z", "finishedJobs": 1}
+        assert http.put(f"/requests/{request_id}/finish", json=body).status_code == 200
+    assert http.get(f"/requests/{request_id}").json()["state"] == State.STOPPED
+    assert eventually(lambda: not http.get("/status/running").json()["requests"])
 
 
 def test_a_live_original_runner_may_finish_its_request(http: httpx.Client) -> None:

@@ -14,6 +14,7 @@ from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions, Store
+from spincycle_server.store.states import StopOutcome
 from tests.databases import OPTIONS, SharedServers
 from tests.maintenance import original
 from tests.store.samples import a_chain, a_log_entry, a_request
@@ -133,7 +134,10 @@ async def test_running_requests_of_the_original_are_left_alone_until_they_are_st
     store = await Store.open(original_url, OPTIONS)
     before = await store.get_request(original.RUNNING.id, with_job_chain=False)
     assert await store.get_assignment(original.RUNNING.id) is None
-    assert not await store.request_stop(original.RUNNING.id)
+    assert await store.run_by_originals(10) == {original.RUNNING.id: "http://10.0.0.9:32307"}
+    assert await store.request_stop(original.RUNNING.id) is StopOutcome.RUN_BY_ORIGINAL
+    await store.end_lost_original(original.RUNNING.id)
+    assert await store.run_by_originals(10) == {}
     stopped = await store.get_request(original.RUNNING.id, with_job_chain=False)
     assert State(stopped.state) is State.STOPPED
     assert stopped.HasField("finished_at")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import update
 
+from spincycle_grpc.errors import UnavailableError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.store import Store
-from spincycle_server.store.schema import request_archives, suspended_job_chains
+from spincycle_server.store.schema import ORIGINAL, request_archives, requests, suspended_job_chains
 from tests.request_manager.doubles import ScriptedRunners, deliveries_end, make_dispatcher, state_of
-from tests.store.samples import OTHER_RUNNER, a_report, a_suspended_chain, create
+from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create
 
 
 async def dispatched(store: Store, *answers: None) -> Dispatcher:
@@ -56,3 +58,16 @@ async def test_a_lost_request_that_cannot_be_read_fails_and_others_are_taken_ove
     await dispatched(store, None)
     assert await state_of(store, broken.id) is State.FAIL
     assert await store.get_assignment(sound.id) == (Assignment(request_id=sound.id, epoch=2), "r1")
+
+
+async def test_a_denied_request_that_is_started_without_a_runner_waits_for_one(store: Store) -> None:
+    denied = await create(store, None)
+    with store._engine.begin() as connection:
+        connection.execute(update(requests).values(runner_id=ORIGINAL))
+    dispatcher = await dispatched(store, None)
+    assert await store.waiting_requests(10) == []
+    await store.remove_runner(RUNNER.runner_id)
+    await dispatcher._runners.refresh()
+    with pytest.raises(UnavailableError, match="the request starts when a runner has room"):
+        await dispatcher.start(denied.id)
+    assert await store.waiting_requests(10) == [denied.id]

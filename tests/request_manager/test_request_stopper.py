@@ -12,6 +12,7 @@ from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCy
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.request_stopper import STOP_TRIES, RequestStopper
 from spincycle_server.store import Store
 from tests.limits import STEP
@@ -39,7 +40,7 @@ class Stops:
 async def stops(store: Store) -> AsyncIterator[Stops]:
     runners = WillingRunners(store)
     dispatcher = await make_dispatcher(store, runners)
-    yield Stops(RequestStopper(store, runners, dispatcher), runners, dispatcher)
+    yield Stops(RequestStopper(store, runners, dispatcher, OriginalRunners(store)), runners, dispatcher)
     await dispatcher.close()
     await runners.close()
 

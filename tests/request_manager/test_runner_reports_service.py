@@ -21,6 +21,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ReportRequest,
     SuspendRequest,
 )
+from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.rpc import CallContext
@@ -37,7 +38,7 @@ UNKNOWN = "00000000000000000000"
 async def service(store: Store) -> AsyncIterator[RunnerReportsService]:
     runners = WillingRunners(store)
     dispatcher = await make_dispatcher(store, runners)
-    stopper = RequestStopper(store, runners, dispatcher)
+    stopper = RequestStopper(store, runners, dispatcher, OriginalRunners(store))
     yield RunnerReportsService(store, runners, dispatcher, stopper, lease=60)
     await dispatcher.close()
     await runners.close()

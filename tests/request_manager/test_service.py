@@ -37,6 +37,7 @@ from spincycle_server.request_manager import service as service_module
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.request_manager.request_stopper import RequestStopper
@@ -108,12 +109,14 @@ async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Mana
     runners = WillingRunners(store)
     dispatcher = await make_dispatcher(store, runners, max_waiting=2)
     audit = AuditLog(store, is_on=True, admin_roles=("boss",))
+    originals = OriginalRunners(store)
     service = RequestManagerService(
         store=store,
         build_pool=BuildPool(SPECS, builtin_factory, create_timeout=60),
         dispatcher=dispatcher,
-        stopper=RequestStopper(store, runners, dispatcher),
+        stopper=RequestStopper(store, runners, dispatcher, originals),
         runners=runners,
+        originals=originals,
         permissions=permissions,
         request_ids=RequestIdGenerator(),
         followers=OutputFollowers(store, runners, limit=10),

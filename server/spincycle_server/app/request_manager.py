@@ -30,6 +30,7 @@ from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
@@ -102,7 +103,10 @@ async def request_manager(
             max_waiting=config.server_max_waiting,
         )
         stack.push_async_callback(dispatcher.close)
-        stopper = RequestStopper(store, runners, dispatcher)
+        originals = OriginalRunners(
+            store, interval=config.resume_interval, ca_file=config.jr_client_tls.ca_file
+        )
+        stopper = RequestStopper(store, runners, dispatcher, originals)
         authentication = await authentication_of(config, cluster, stack, store, trust=certificates.trust)
         audit = AuditLog(store, is_on=authentication.is_on, admin_roles=config.auth_admin_roles)
         stack.push_async_callback(audit.close)
@@ -116,6 +120,7 @@ async def request_manager(
             dispatcher=dispatcher,
             stopper=stopper,
             runners=runners,
+            originals=originals,
             permissions=permissions,
             request_ids=RequestIdGenerator(),
             followers=OutputFollowers(store, runners, limit=config.server_max_followers),
@@ -123,6 +128,7 @@ async def request_manager(
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         run_in_background(stack, "dispatcher", dispatcher.run())
+        run_in_background(stack, "originals", originals.run())
         endpoints = _endpoints(config, users, reports, authentication, audit)
         await endpoints.start(stack, config, certificates.server)
         own_address = endpoints.grpc_address

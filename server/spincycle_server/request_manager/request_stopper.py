@@ -14,11 +14,14 @@ import structlog
 from spincycle_grpc.errors import NotFoundError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_server.store.errors import wrong_state
+from spincycle_server.store.states import StopOutcome
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.audit_pb2 import AuditEvent
+    from spincycle_grpc.v1.request_pb2 import Request
     from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
     from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.original_runners import OriginalRunners
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
 
@@ -38,12 +41,16 @@ class RequestStopper:
         store: Where stops are written.
         runners: How runners are told.
         dispatcher: Tells runners in the background, and takes over requests whose runner is gone.
+        originals: How runners of an original Spin Cycle are told.
     """
 
-    def __init__(self, store: Store, runners: Runners, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, store: Store, runners: Runners, dispatcher: Dispatcher, originals: OriginalRunners
+    ) -> None:
         self._store = store
         self._runners = runners
         self._dispatcher = dispatcher
+        self._originals = originals
 
     async def stop(self, request_id: str, event: AuditEvent | None = None) -> None:
         """Stops a request that no runner has, or tells its runner to stop it.
@@ -58,6 +65,8 @@ class RequestStopper:
         Raises:
             NotFoundError: There is no such request.
             FailedPreconditionError: Its state is FAIL.
+            UnavailableError: A runner of an original Spin Cycle has it, and does not answer. The stop is
+                committed nevertheless.
         """
         attempts = 0
         while True:
@@ -69,12 +78,21 @@ class RequestStopper:
                 if await self._store.stop_unassigned(request_id, event):
                     return
             elif state == State.RUNNING:
-                if await self._store.request_stop(request_id, event):
+                outcome = await self._store.request_stop(request_id, event)
+                if outcome is StopOutcome.RUN_BY_ORIGINAL:
+                    await self._stop_on_original(request)
+                    return
+                if outcome is StopOutcome.RUNNING:
                     attempts += 1
                     if await self._stop_running(request_id) or attempts == STOP_TRIES:
                         return
             else:
                 raise wrong_state(request_id, state, State.RUNNING)
+
+    async def _stop_on_original(self, request: Request) -> None:
+        """Passes a stop on to a runner of an original, which reports the end; ends the request without it."""
+        if not await self._originals.stop(request.job_runner_url, request.id):
+            await self._store.end_lost_original(request.id)
 
     def tell_runner(self, runner: RunnerInfo, request_id: str) -> None:
         """Tells a runner once, in the background, to stop a request that it has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.audit import AuditLog
     from spincycle_server.request_manager.build_pool import BuildPool
     from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.original_runners import OriginalRunners
     from spincycle_server.request_manager.output_followers import OutputFollowers
     from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
@@ -47,6 +49,7 @@ class RequestManagerService:
         dispatcher: Dispatches requests to runners.
         stopper: Stops requests.
         runners: The live runners, which list their running jobs.
+        originals: The runners of an original Spin Cycle, which do so too.
         permissions: Decides what callers may do with requests.
         request_ids: Generates the ids of new requests.
         followers: Follows the output of jobs.
@@ -61,6 +64,7 @@ class RequestManagerService:
         dispatcher: Dispatcher,
         stopper: RequestStopper,
         runners: Runners,
+        originals: OriginalRunners,
         permissions: Permissions,
         request_ids: RequestIdGenerator,
         followers: OutputFollowers,
@@ -71,6 +75,7 @@ class RequestManagerService:
         self._dispatcher = dispatcher
         self._stopper = stopper
         self._runners = runners
+        self._originals = originals
         self._permissions = permissions
         self._request_ids = request_ids
         self._followers = followers
@@ -240,8 +245,14 @@ class RequestManagerService:
                 f"invalid 'orderBy' parameter: {request.filter.order_by!r} must be startTime",
                 reason="BAD_FILTER",
             )
-        jobs = await self._runners.running_jobs(request.filter)
-        requests = await self._store.requests_by_id({job.request_id for job in jobs})
+        own, (of_originals, theirs) = await asyncio.gather(
+            self._runners.running_jobs(request.filter), self._originals.running(request.filter)
+        )
+        jobs = sorted((*own, *theirs), key=lambda job: job.started_at)
+        requests = await self._store.requests_by_id({*(job.request_id for job in jobs), *of_originals})
+        for request_id in of_originals:  # Their runners may not list them, and they may have ended.
+            if request_id in requests and requests[request_id].state != state_pb2.STATE_RUNNING:
+                del requests[request_id]
         if self._permissions.restrict_reads_of(context.identity):
             visible = self._permissions.visible_types(context.identity)
             requests = {name: found for name, found in requests.items() if visible.has(found.type)}

@@ -124,6 +124,20 @@ def count_waiting(connection: Connection, limit: int) -> int:
     return connection.scalar(select(func.count()).select_from(found)) or 0
 
 
+def run_by_originals(connection: Connection, limit: int) -> dict[str, str]:
+    """Returns the URLs of the runners of RUNNING requests that originals run, by request id."""
+    query = (
+        select(requests.c.request_id, requests.c.jr_url)
+        .where(
+            requests.c.state == State.RUNNING,
+            or_(requests.c.runner_id == ORIGINAL, requests.c.epoch == 0),
+        )
+        .order_by(requests.c.created_at)
+        .limit(limit)
+    )
+    return {row.request_id: row.jr_url or "" for row in connection.execute(query)}
+
+
 def suspended_requests(connection: Connection, limit: int) -> Sequence[str]:
     """Returns the ids of SUSPENDED requests, oldest first."""
     return connection.scalars(

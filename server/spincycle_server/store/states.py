@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, ClassVar
 
 from spincycle_grpc.errors import SpinCycleError
@@ -152,30 +153,54 @@ class StopUnassigned(StateWrite):
         return True
 
 
+class StopOutcome(IntEnum):
+    """The result of a RequestStop. Only NOT_RUNNING is false."""
+
+    NOT_RUNNING = 0
+    RUNNING = 1
+    RUN_BY_ORIGINAL = 2
+
+
+def _is_run_by_original(row: Mapping[str, Any]) -> bool:
+    """Whether a runner of an original Spin Cycle has a RUNNING request."""
+    return row["runner_id"] == ORIGINAL or not row["epoch"]
+
+
 @dataclass(slots=True)
 class RequestStop(StateWrite):
-    """Asks a RUNNING request to stop. Result: whether the request is still RUNNING.
-
-    A RUNNING request without an assignment was started by an original Spin Cycle, whose runner is presumed
-    gone. It is set STOPPED at once, because otherwise it would stay RUNNING forever.
-    """
+    """Asks a RUNNING request to stop. Result: a StopOutcome."""
 
     order: ClassVar[int] = 4
     request_id: str
     now: int
     event: EventRow | None = None
 
-    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets `stop_requested`, or the state STOPPED."""
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> StopOutcome:
+        """Sets `stop_requested`."""
         if row["state"] != State.RUNNING:
-            return False
-        if not row["epoch"]:
-            rows.change(self.request_id, state=State.STOPPED, finished_at=self.now, jr_url=None)
-            rows.record(self.event)
-            return False
+            return StopOutcome.NOT_RUNNING
         if not row["stop_requested"]:
             rows.change(self.request_id, stop_requested=True)
             rows.record(self.event)
+        return StopOutcome.RUN_BY_ORIGINAL if _is_run_by_original(row) else StopOutcome.RUNNING
+
+
+@dataclass(slots=True)
+class EndLostOriginal(StateWrite):
+    """Stops a RUNNING request whose runner was one of an original and is gone. Result: whether it happened.
+
+    Otherwise it would stay RUNNING forever, because nobody knows how far it has come.
+    """
+
+    order: ClassVar[int] = 4
+    request_id: str
+    now: int
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+        """Sets STOPPED."""
+        if row["state"] != State.RUNNING or not _is_run_by_original(row):
+            return False
+        end_unassigned(rows, self.request_id, State.STOPPED, self.now)
         return True
 
 

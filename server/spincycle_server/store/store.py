@@ -43,10 +43,12 @@ from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.record import Record
 from spincycle_server.store.states import (
     Assign,
+    EndLostOriginal,
     Finish,
     Progress,
     Release,
     RequestStop,
+    StopOutcome,
     StopUnassigned,
     Unassign,
 )
@@ -313,17 +315,26 @@ class Store:
         """Returns the RUNNING requests that are assigned to a runner, by request id."""
         return await self._reader.read(lookups.assigned_to, runner_id)
 
-    async def request_stop(self, request_id: str, event: AuditEvent | None = None) -> bool:
-        """Asks a RUNNING request to stop. Returns whether it is still RUNNING.
-
-        A request that an original Spin Cycle started has no assignment, so it is STOPPED at once. The audit
-        event is stored if nobody asked before.
+    async def request_stop(self, request_id: str, event: AuditEvent | None = None) -> StopOutcome:
+        """Asks a RUNNING request to stop. The audit event is stored if nobody asked before.
 
         Raises:
             NotFoundError: The request does not exist.
         """
-        runs: bool = await self._writer.write(RequestStop(request_id, _now(), _row_of(event)))
-        return runs
+        outcome: StopOutcome = await self._writer.write(RequestStop(request_id, _now(), _row_of(event)))
+        return outcome
+
+    async def run_by_originals(self, limit: int) -> dict[str, str]:
+        """Returns the URLs of the runners of RUNNING requests that originals run, by request id."""
+        return await self._reader.read(lookups.run_by_originals, limit)
+
+    async def end_lost_original(self, request_id: str) -> None:
+        """Stops a RUNNING request that an original ran, because its runner is gone.
+
+        Raises:
+            NotFoundError: The request does not exist.
+        """
+        await self._writer.write(EndLostOriginal(request_id, _now()))
 
     async def remove_runner(self, runner_id: str) -> None:
         """Ends the lease of a runner."""

@@ -23,7 +23,8 @@ def command(settings: Settings, request_id: str | None) -> None:
     """List the running jobs of all requests or of one, oldest first.
 
     JOBS shows how many of the request's jobs are COMPLETE, and how many it has. FOR shows how long the
-    current try has run.
+    current try has run. A request whose jobs are not known, because a Job Runner of the original runs it and
+    does not answer, has a row without a job.
     """
     with settings.client() as client:
         status = client.running(request_id or "")
@@ -50,4 +51,9 @@ def _rows(status: RunningStatus) -> list[tuple[str, ...]]:
                 job.status,
             )
         )
+    listed = {job.request_id for job in status.jobs}
+    for request_id, request in sorted(status.requests.items()):
+        if request_id not in listed:
+            counts = f"{request.finished_jobs}/{request.total_jobs}"
+            rows.append((request_id, request.type, counts, "", "", "", "", "(its jobs are not known)"))
     return rows
