@@ -17,19 +17,19 @@ ALLOWED = {
     "builtin_jobs": {"forked_children"},
     "chain": set(),
     "database": {"forked_children"},
-    "config": {"listening"},
+    "config": {"capabilities", "listening"},
     "gateway": {"identity", "large_work", "listening", "rpc", "tls"},
-    "graph": {"specs"},
+    "graph": {"capabilities", "specs"},
     "identity": {"call_threads", "specs", "token_text"},
     "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc", "stopped_tries"},
     "maintenance": {"database", "store"},
     "request_manager": {
-        "builtin_jobs", "call_threads", "chain", "graph", "identity", "large_work", "request_ids", "rpc",
-        "specs", "store",
+        "builtin_jobs", "call_threads", "capabilities", "chain", "graph", "identity", "large_work",
+        "request_ids", "rpc", "specs", "store",
     },
     "rpc": {"callback_throttle", "identity", "large_work"},
-    "specs": set(),
-    "store": {"callback_throttle", "database", "large_work", "stopped_tries"},
+    "specs": {"capabilities"},
+    "store": {"callback_throttle", "capabilities", "database", "large_work", "stopped_tries"},
     "tls": {"config", "listening"},
 }  # fmt: skip
 """The packages and single modules of the server that each package may import, besides itself."""
@@ -37,6 +37,7 @@ ALLOWED = {
 ALLOWED_MODULES = {
     "__main__": {"first_process", "grpc_settings", "log_output"},
     "call_threads": set(),
+    "capabilities": set(),
     "callback_throttle": set(),
     "first_process": set(),
     "forked_children": {"listening"},

@@ -38,6 +38,7 @@ SHOWN_OTHERWISE = {
     "database.url": "sqlite:///spincycle.db",
     "database.url_file": "none",
     "job_runner.advertise": "the host it listens on",
+    "job_runner.labels": "none",
     "job_runner.grpc": "the HTTP address, with its port plus 10",
     "jobs.factory": "none",
     "jr_client.url": "none",

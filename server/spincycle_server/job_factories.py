@@ -103,30 +103,35 @@ def combine(factories: Sequence[JobFactory], builtin: JobFactory = builtin_facto
 def knows_job_type(factory: JobFactory) -> Callable[[str], bool]:
     """Returns a function that tells whether a factory knows a job type, for the linter.
 
-    The function creates a job of the type, which never runs. If the factory raises anything but
-    UnknownJobTypeError, it knows the type: whatever it lacks now may exist when a request needs the job.
+    Each type is asked once, as `factory_knows` does.
     """
     answers: dict[str, bool] = {}
 
-    def ask(job_type: str) -> bool:
-        try:
-            factory(JobId(job_type, "lint", "0000", ""))
-        except UnknownJobTypeError:
-            return False
-        except Exception:
-            _log.warning(
-                "the job factory failed to create a job of a type that specs name",
-                job_type=job_type,
-                exc_info=True,
-            )
-        return True
-
     def knows(job_type: str) -> bool:
         if job_type not in answers:
-            answers[job_type] = ask(job_type)
+            answers[job_type] = factory_knows(factory, job_type)
         return answers[job_type]
 
     return knows
+
+
+def factory_knows(factory: JobFactory, job_type: str) -> bool:
+    """Whether a factory knows a job type. It may block.
+
+    It creates a job of the type, which never runs. If the factory raises anything but UnknownJobTypeError, it
+    knows the type: whatever it lacks now may exist when a request needs the job.
+    """
+    try:
+        factory(JobId(job_type, "lint", "0000", ""))
+    except UnknownJobTypeError:
+        return False
+    except Exception:
+        _log.warning(
+            "the job factory failed to create a job of a type that specs name",
+            job_type=job_type,
+            exc_info=True,
+        )
+    return True
 
 
 def _is_path(text: str) -> bool:

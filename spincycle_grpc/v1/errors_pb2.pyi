@@ -206,6 +206,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: No Job Runner is alive and has room. Wait: the request starts
     when a runner has room.
     """
+    ERROR_REASON_NO_MATCHING_RUNNER: _ErrorReason.ValueType  # 170
+    """FAILED_PRECONDITION: No Job Runner knows all job types of the request and
+    has its labels. Wait: the request starts when one does.
+    """
     ERROR_REASON_JOB_CREATE_TIMEOUT: _ErrorReason.ValueType  # 48
     """INTERNAL: The `create` method of a job took longer than
     `jobs.create_timeout`. Tell the author of the job.
@@ -257,6 +261,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_WAITING: _ErrorReason.ValueType  # 62
     """RESOURCE_EXHAUSTED: `server.max_waiting` requests wait for a Job Runner.
     Try again later, or add Job Runners.
+    """
+    ERROR_REASON_TOO_MANY_BLOCKED: _ErrorReason.ValueType  # 171
+    """RESOURCE_EXHAUSTED: `server.max_blocked` requests wait for a Job Runner that
+    knows their job types and has their labels. Start such runners, or stop
+    requests.
     """
     ERROR_REASON_TOO_MANY_BUILDS: _ErrorReason.ValueType  # 63
     """RESOURCE_EXHAUSTED: Too many requests wait to be built. Try again after a
@@ -423,6 +432,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BAD_ADDRESS: _ErrorReason.ValueType  # 98
     """INVALID_ARGUMENT: A runner reports an address or a URL of the wrong form.
     Correct `job_runner.advertise`.
+    """
+    ERROR_REASON_BAD_LABELS: _ErrorReason.ValueType  # 172
+    """INVALID_ARGUMENT: The labels of a Job Runner are malformed. Correct
+    `job_runner.labels`.
+    """
+    ERROR_REASON_BAD_JOB_TYPES: _ErrorReason.ValueType  # 173
+    """INVALID_ARGUMENT: The job types of a Job Runner are too many or too long.
+    Name fewer job types in the specs.
     """
     ERROR_REASON_ADDRESS_TAKEN: _ErrorReason.ValueType  # 99
     """FAILED_PRECONDITION: Another live runner has the address. Give each runner
@@ -759,6 +776,10 @@ ERROR_REASON_NO_JOB_RUNNER: ErrorReason.ValueType  # 47
 """UNAVAILABLE: No Job Runner is alive and has room. Wait: the request starts
 when a runner has room.
 """
+ERROR_REASON_NO_MATCHING_RUNNER: ErrorReason.ValueType  # 170
+"""FAILED_PRECONDITION: No Job Runner knows all job types of the request and
+has its labels. Wait: the request starts when one does.
+"""
 ERROR_REASON_JOB_CREATE_TIMEOUT: ErrorReason.ValueType  # 48
 """INTERNAL: The `create` method of a job took longer than
 `jobs.create_timeout`. Tell the author of the job.
@@ -810,6 +831,11 @@ after a pause.
 ERROR_REASON_TOO_MANY_WAITING: ErrorReason.ValueType  # 62
 """RESOURCE_EXHAUSTED: `server.max_waiting` requests wait for a Job Runner.
 Try again later, or add Job Runners.
+"""
+ERROR_REASON_TOO_MANY_BLOCKED: ErrorReason.ValueType  # 171
+"""RESOURCE_EXHAUSTED: `server.max_blocked` requests wait for a Job Runner that
+knows their job types and has their labels. Start such runners, or stop
+requests.
 """
 ERROR_REASON_TOO_MANY_BUILDS: ErrorReason.ValueType  # 63
 """RESOURCE_EXHAUSTED: Too many requests wait to be built. Try again after a
@@ -976,6 +1002,14 @@ runner sends it. Identify the runner in the first message.
 ERROR_REASON_BAD_ADDRESS: ErrorReason.ValueType  # 98
 """INVALID_ARGUMENT: A runner reports an address or a URL of the wrong form.
 Correct `job_runner.advertise`.
+"""
+ERROR_REASON_BAD_LABELS: ErrorReason.ValueType  # 172
+"""INVALID_ARGUMENT: The labels of a Job Runner are malformed. Correct
+`job_runner.labels`.
+"""
+ERROR_REASON_BAD_JOB_TYPES: ErrorReason.ValueType  # 173
+"""INVALID_ARGUMENT: The job types of a Job Runner are too many or too long.
+Name fewer job types in the specs.
 """
 ERROR_REASON_ADDRESS_TAKEN: ErrorReason.ValueType  # 99
 """FAILED_PRECONDITION: Another live runner has the address. Give each runner

@@ -195,8 +195,9 @@ class RequestManagerServicer:
         - NOT_FOUND: the request that was created with the key no longer exists
         (REQUEST_NOT_FOUND).
         - RESOURCE_EXHAUSTED: too many requests wait for a runner
-        (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
-        thread became free in time (BUILD_NOT_STARTED).
+        (TOO_MANY_WAITING), for a runner that knows their job types and has their
+        labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
+        build thread became free in time (BUILD_NOT_STARTED).
         - INTERNAL: the spec is broken, or a job could not be created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -252,7 +253,9 @@ class RequestManagerServicer:
         - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
         - PERMISSION_DENIED: the caller may not start requests of this type
         (ACCESS_DENIED).
-        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
+        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
+        Runner knows all of its job types and has its labels
+        (NO_MATCHING_RUNNER).
         - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -89,8 +89,9 @@ class RequestManagerStub:
     - NOT_FOUND: the request that was created with the key no longer exists
       (REQUEST_NOT_FOUND).
     - RESOURCE_EXHAUSTED: too many requests wait for a runner
-      (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
-      thread became free in time (BUILD_NOT_STARTED).
+      (TOO_MANY_WAITING), for a runner that knows their job types and has their
+      labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
+      build thread became free in time (BUILD_NOT_STARTED).
     - INTERNAL: the spec is broken, or a job could not be created.
     """
     Plan: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]
@@ -130,7 +131,9 @@ class RequestManagerStub:
     - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
-    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
+    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
+      Runner knows all of its job types and has its labels
+      (NO_MATCHING_RUNNER).
     - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]
@@ -347,8 +350,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - NOT_FOUND: the request that was created with the key no longer exists
       (REQUEST_NOT_FOUND).
     - RESOURCE_EXHAUSTED: too many requests wait for a runner
-      (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
-      thread became free in time (BUILD_NOT_STARTED).
+      (TOO_MANY_WAITING), for a runner that knows their job types and has their
+      labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
+      build thread became free in time (BUILD_NOT_STARTED).
     - INTERNAL: the spec is broken, or a job could not be created.
     """
     Plan: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]  # type: ignore[assignment]
@@ -388,7 +392,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
-    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
+    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
+      Runner knows all of its job types and has its labels
+      (NO_MATCHING_RUNNER).
     - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]  # type: ignore[assignment]
@@ -608,8 +614,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND: the request that was created with the key no longer exists
           (REQUEST_NOT_FOUND).
         - RESOURCE_EXHAUSTED: too many requests wait for a runner
-          (TOO_MANY_WAITING) or for a build thread (TOO_MANY_BUILDS), or no build
-          thread became free in time (BUILD_NOT_STARTED).
+          (TOO_MANY_WAITING), for a runner that knows their job types and has their
+          labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
+          build thread became free in time (BUILD_NOT_STARTED).
         - INTERNAL: the spec is broken, or a job could not be created.
         """
 
@@ -673,7 +680,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
         - PERMISSION_DENIED: the caller may not start requests of this type
           (ACCESS_DENIED).
-        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE).
+        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
+          Runner knows all of its job types and has its labels
+          (NO_MATCHING_RUNNER).
         - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
 

@@ -93,6 +93,7 @@ class Request(_message.Message):
     TOTAL_JOBS_FIELD_NUMBER: _builtins.int
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     JOB_RUNNER_URL_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
@@ -109,6 +110,11 @@ class Request(_message.Message):
     """The number of jobs that are COMPLETE."""
     job_runner_url: _builtins.str
     """The URL of the Job Runner that runs the request. Empty: no runner runs it."""
+    waiting: _builtins.str
+    """Why the request does not run, if no Job Runner can run it now: one sentence
+    such as "no job runner knows the job type drain". It waits until a runner
+    can. Empty: it runs, has ended, or waits for a runner with room.
+    """
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
         """The final args, by kind (required, optional, static) and position. Empty in
@@ -146,10 +152,11 @@ class Request(_message.Message):
         total_jobs: _builtins.int = ...,
         finished_jobs: _builtins.int = ...,
         job_runner_url: _builtins.str = ...,
+        waiting: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at", "job_chain", b"job_chain", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "type", b"type", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

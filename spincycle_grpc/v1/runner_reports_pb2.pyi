@@ -81,6 +81,7 @@ class ReportRequest(_message.Message):
     HOLDS_ALL_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    KNOWN_JOB_TYPES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the message on its stream, from 1."""
     holds_all: _builtins.bool
@@ -109,6 +110,13 @@ class ReportRequest(_message.Message):
         `holds_all` is set.
         """
 
+    @_builtins.property
+    def known_job_types(self) -> Global___KnownJobTypes:
+        """Which job types the runner knows. Set in the first message of a stream, and
+        when it changes. A runner that never sets it is taken to know all job types,
+        as runners of earlier versions are.
+        """
+
     def __init__(
         self,
         *,
@@ -119,14 +127,80 @@ class ReportRequest(_message.Message):
         holds_all: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
+        known_job_types: Global___KnownJobTypes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["runner", b"runner"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["known_job_types", b"known_job_types", "runner", b"runner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "draining", b"draining", "held", b"held", "holds_all", b"holds_all", "leaving", b"leaving", "number", b"number", "runner", b"runner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "draining", b"draining", "held", b"held", "holds_all", b"holds_all", "known_job_types", b"known_job_types", "leaving", b"leaving", "number", b"number", "runner", b"runner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
+
+@_typing.final
+class AskedJobTypes(_message.Message):
+    """The job types of which a Request Manager wants to know whether the runner
+    knows them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version of the list. It depends on the types alone, so all Request
+    Managers have the same version for the same types.
+    """
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The types, in order, at most 20,000."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["types", b"types", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskedJobTypes: _TypeAlias = AskedJobTypes  # noqa: Y015
+
+@_typing.final
+class KnownJobTypes(_message.Message):
+    """The job types that a runner knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version of the newest list about which the runner has asked its job
+    factory. Empty: it was not asked yet.
+    """
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every type that the runner's job factory knows, of all that it was asked
+        about, in order, at most 20,000. A request runs only on a runner that knows
+        all types of its jobs.
+        """
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["types", b"types", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KnownJobTypes: _TypeAlias = KnownJobTypes  # noqa: Y015
 
 @_typing.final
 class ReportResponse(_message.Message):
@@ -137,6 +211,7 @@ class ReportResponse(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    ASKED_JOB_TYPES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the acknowledged message."""
     @_builtins.property
@@ -149,16 +224,23 @@ class ReportResponse(_message.Message):
         message.
         """
 
+    @_builtins.property
+    def asked_job_types(self) -> Global___AskedJobTypes:
+        """The job types that the runner is asked about. Set if they are not those of
+        the runner's last answer, and were not sent on this stream before.
+        """
+
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         refused: _abc.Iterable[Global___RefusedReport] | None = ...,
         lease: _duration_pb2.Duration | None = ...,
+        asked_job_types: Global___AskedJobTypes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asked_job_types", b"asked_job_types", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "number", b"number", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_job_types", b"asked_job_types", "lease", b"lease", "number", b"number", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,9 +252,30 @@ class RunnerInfo(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RUNNER_ID_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner: 20 characters of 0-9a-v. A runner has a new id after
     each start.
@@ -185,16 +288,24 @@ class RunnerInfo(_message.Message):
     """The address of its gRPC server, for example "10.0.0.2:32317": a host and a
     port.
     """
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels of the runner, at most 50. A request whose spec has `runner` runs
+        only on a runner that has all of those labels. Names and values have at most
+        63 characters of 0-9A-Za-z._/- each.
+        """
+
     def __init__(
         self,
         *,
         runner_id: _builtins.str = ...,
         url: _builtins.str = ...,
         grpc_address: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_address", b"grpc_address", "runner_id", b"runner_id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_address", b"grpc_address", "labels", b"labels", "runner_id", b"runner_id", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,7 +54,8 @@ class RunnerReportsStub:
     Fails with:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
-      (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), or a
+      (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), its
+      labels (BAD_LABELS) or its job types (BAD_JOB_TYPES) are not valid, or a
       message lists too many chains (TOO_MANY_CHAINS).
     - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
     - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
@@ -136,7 +137,8 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
     Fails with:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
-      (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), or a
+      (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), its
+      labels (BAD_LABELS) or its job types (BAD_JOB_TYPES) are not valid, or a
       message lists too many chains (TOO_MANY_CHAINS).
     - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
     - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
@@ -221,7 +223,8 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
 
         - INVALID_ARGUMENT: the first message does not identify the runner
-          (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), or a
+          (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), its
+          labels (BAD_LABELS) or its job types (BAD_JOB_TYPES) are not valid, or a
           message lists too many chains (TOO_MANY_CHAINS).
         - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
         - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).

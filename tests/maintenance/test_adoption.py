@@ -17,7 +17,7 @@ from spincycle_server.store import DatabaseOptions, Store
 from spincycle_server.store.states import StopOutcome
 from tests.databases import OPTIONS, SharedServers
 from tests.maintenance import original
-from tests.store.samples import a_chain, a_log_entry, a_request
+from tests.store.samples import a_chain, a_log_entry, a_request, lost_assignments
 
 
 @pytest.fixture(params=original.EXITS)
@@ -92,7 +92,7 @@ async def test_requests_of_the_original_are_read_unchanged(original_url: str) ->
     suspended = await store.get_suspended(original.SUSPENDED.id)
     assert isinstance(suspended, SuspendedJobChain)
     assert dict(suspended.total_job_tries) == {"aaaa": 1, "bbbb": 1}
-    assert await store.lost_requests(10) == []
+    assert await lost_assignments(store) == []
     await store.close()
 
 

@@ -19,12 +19,14 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.capabilities import NEEDS_NOTHING
 from spincycle_server.request_manager import delivery as delivery_module
 from spincycle_server.request_manager import full_runners as full_runners_module
 from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.store import Store
+from spincycle_server.store.requirements import WaitingRequest
 from tests.limits import STEP
 from tests.request_manager.doubles import (
     Clock,
@@ -33,7 +35,16 @@ from tests.request_manager.doubles import (
     make_dispatcher,
     state_of,
 )
-from tests.store.samples import RUNNER, a_chain, a_report, a_suspended_chain, create
+from tests.store.samples import (
+    RUNNER,
+    a_chain,
+    a_report,
+    a_suspended_chain,
+    create,
+    live_now,
+    lost_assignments,
+    waiting_ids,
+)
 
 FULL = ResourceExhaustedError("full", reason="TOO_MANY_CHAINS")
 AWAY = UnavailableError("cannot reach it")
@@ -55,7 +66,7 @@ async def sent(store: Store, *answers: SpinCycleError | None) -> str:
 
 async def test_a_refused_chain_is_pending_again(store: Store) -> None:
     request_id = await sent(store, FULL)
-    assert await store.waiting_requests(10) == [request_id]
+    assert await waiting_ids(store) == [request_id]
 
 
 async def test_a_refused_chain_counts_as_pending_again(store: Store) -> None:
@@ -85,11 +96,11 @@ async def test_a_full_runner_gets_no_chain_until_it_has_room(
 
 async def test_a_chain_that_may_have_run_is_not_started_again(store: Store) -> None:
     request_id = await sent(store, AWAY, FULL)
-    assert await store.waiting_requests(10) == []
+    assert await waiting_ids(store) == []
     found = await store.get_request(request_id, with_job_chain=False)
     assert State(found.state) is State.RUNNING
     # It continues from its record.
-    assert await store.lost_requests(10) == [Assignment(request_id=request_id, epoch=1)]
+    assert await lost_assignments(store) == [Assignment(request_id=request_id, epoch=1)]
 
 
 @pytest.mark.parametrize("answers", [(OTHER,), (AWAY, OTHER)])
@@ -98,8 +109,8 @@ async def test_a_runner_whose_address_belongs_to_another_is_gone(
 ) -> None:
     held = await create(store, RUNNER)
     await sent(store, *answers)
-    assert await store.live_runners() == []
-    assert held.id in {lost.request_id for lost in await store.lost_requests(10)}
+    assert await live_now(store) == []
+    assert held.id in {lost.request_id for lost in await lost_assignments(store)}
 
 
 @pytest.mark.parametrize("error", [UnauthenticatedError("who are you?"), PermissionDeniedError("not you")])
@@ -115,7 +126,7 @@ async def test_a_runner_that_does_not_accept_this_server_gets_no_chains_for_a_wh
     assert runners.pick() is None
     await runners.refresh()
     assert runners.get("r1") == RUNNER
-    assert (runners.any_free, runners.pick()) == (False, None)
+    assert (runners.any_free(), runners.pick()) == (False, None)
 
 
 async def test_a_runner_that_may_have_a_chain_keeps_it_while_it_does_not_accept_this_server(
@@ -204,6 +215,10 @@ async def test_a_suspended_chain_is_dropped_when_a_runner_accepts_it(store: Stor
     assert await store.get_suspended(request.id) is None
 
 
+def waiting(*request_ids: str) -> list[WaitingRequest]:
+    return [WaitingRequest(one, NEEDS_NOTHING) for one in request_ids]
+
+
 class HeldRunners(ScriptedRunners):
     """Runners that answer when `may_answer` is set."""
 
@@ -226,9 +241,9 @@ async def dispatched(store: Store) -> tuple[Dispatcher, HeldRunners, list[str], 
     made = [(await create(store, None)).id for _ in range(3)]
     runners = HeldRunners(store)
     dispatcher = await make_dispatcher(store, runners)
-    count = await dispatcher._dispatch_pending(made)
+    sent = await dispatcher._dispatch_pending(waiting(*made))
     async with asyncio.timeout(STEP):
-        return dispatcher, runners, made, [await runners.asked.get() for _ in range(count)]
+        return dispatcher, runners, made, [await runners.asked.get() for _ in sent]
 
 
 async def test_the_number_of_chains_in_flight_is_limited(
@@ -239,11 +254,11 @@ async def test_the_number_of_chains_in_flight_is_limited(
     assert set(in_flight) == set(made[:2])
     assert (dispatcher._delivery.free_slots, dispatcher._delivery.has_room) == (0, False)
     assert await dispatcher.pick_runner() is None
-    assert await store.waiting_requests(10) == made[2:]
+    assert await waiting_ids(store) == made[2:]
     runners.may_answer.set()
     await deliveries_end(dispatcher)
     assert dispatcher._delivery.has_room
-    assert await dispatcher._dispatch_pending(made[2:]) == 1
+    assert await dispatcher._dispatch_pending(waiting(made[2])) == waiting(made[2])
     await deliveries_end(dispatcher)
     assert runners.asked.get_nowait() == made[2]
 
@@ -256,7 +271,7 @@ async def test_the_number_of_jobs_in_flight_is_limited(store: Store, monkeypatch
     assert not dispatcher._delivery.has_room
     assert await dispatcher.pick_runner() is None
     waits = await create(store, None)
-    assert await dispatcher._dispatch_pending([waits.id]) == 0
+    assert await dispatcher._dispatch_pending(waiting(waits.id)) == []
     await dispatcher.close()
     assert dispatcher._delivery.has_room
 
@@ -300,8 +315,8 @@ class CountedWakes(PendingRequests):
         self.wakes += 1
 
 
-async def no_runner(request_ids: Sequence[str]) -> int:
-    return 0
+async def no_runner(waiting: Sequence[WaitingRequest]) -> Sequence[WaitingRequest]:
+    return []
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_IN_FLIGHT", 4), ("MAX_IN_FLIGHT_JOBS", 12)])
@@ -311,7 +326,7 @@ async def test_pending_requests_are_woken_once_when_deliveries_fall_to_half_of_a
 ) -> None:
     monkeypatch.setattr(delivery_module, limit, value)
     runners = SteppedRunners(store)
-    pending = CountedWakes(store, no_runner, limit=10, interval=3600)
+    pending = CountedWakes(store, runners, no_runner, limit=10, blocked_limit=10, interval=3600)
     if are_pending:
         pending.add()
     wakes: asyncio.Queue[int] = asyncio.Queue()

@@ -12,7 +12,7 @@ from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.store import Store
 from spincycle_server.store.schema import ORIGINAL, request_archives, requests, suspended_job_chains
 from tests.request_manager.doubles import ScriptedRunners, deliveries_end, make_dispatcher, state_of
-from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create
+from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create, waiting_ids
 
 
 async def dispatched(store: Store, *answers: None) -> Dispatcher:
@@ -36,7 +36,7 @@ async def test_a_pending_request_that_cannot_be_read_fails_and_others_start(stor
     broken, sound = await create(store, None), await create(store, None)
     await break_chains(store, broken.id)
     dispatcher = await dispatched(store, None)
-    await dispatcher._dispatch_pending(await store.waiting_requests(10))
+    await dispatcher._dispatch_pending((await store.requirements.oldest_waiting(State.PENDING, 10)).requests)
     await deliveries_end(dispatcher)
     assert await state_of(store, broken.id) is State.FAIL
     assert await state_of(store, sound.id) is State.RUNNING
@@ -65,9 +65,9 @@ async def test_a_denied_request_that_is_started_without_a_runner_waits_for_one(s
     with store._engine.begin() as connection:
         connection.execute(update(requests).values(runner_id=ORIGINAL))
     dispatcher = await dispatched(store, None)
-    assert await store.waiting_requests(10) == []
+    assert await waiting_ids(store) == []
     await store.remove_runner(RUNNER.runner_id)
     await dispatcher._runners.refresh()
     with pytest.raises(UnavailableError, match="the request starts when a runner has room"):
         await dispatcher.start(denied.id)
-    assert await store.waiting_requests(10) == [denied.id]
+    assert await waiting_ids(store) == [denied.id]

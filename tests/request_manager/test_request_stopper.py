@@ -23,7 +23,7 @@ from tests.request_manager.doubles import (
     reaches_state,
     state_of,
 )
-from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create
+from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create, waiting_ids
 
 AWAY = UnavailableError("cannot reach it")
 NO_SUCH_CHAIN = NotFoundError("no such chain", reason="JOB_CHAIN_NOT_FOUND")
@@ -57,7 +57,7 @@ async def test_a_suspended_request_is_stopped_at_once(store: Store, stops: Stops
     await store.apply_reports("r1", [a_report(request.id, ends=a_suspended_chain(request.id))])
     await stops.stopper.stop(request.id)
     assert await state_of(store, request.id) is State.STOPPED
-    assert await store.suspended_requests(10) == []
+    assert await waiting_ids(store, State.SUSPENDED) == []
 
 
 async def test_a_stop_is_committed_before_the_runner_is_told(

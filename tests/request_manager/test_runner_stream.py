@@ -35,7 +35,15 @@ from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_stream import MAX_HELD, RunnerStream
 from spincycle_server.store import Store
 from tests.request_manager.doubles import Clock, WillingRunners, deliveries_end, make_dispatcher, state_of
-from tests.store.samples import OTHER_RUNNER, RUNNER, a_log_entry, a_report, create
+from tests.store.samples import (
+    OTHER_RUNNER,
+    RUNNER,
+    a_log_entry,
+    a_report,
+    create,
+    live_now,
+    lost_assignments,
+)
 
 LEASE = 60.0
 
@@ -117,7 +125,7 @@ async def test_the_first_message_makes_a_runner_live(manager: Manager) -> None:
     response = await manager.stream().receive(ReportRequest(number=1, runner=OTHER_RUNNER))
     assert (response.number, response.lease.ToTimedelta().total_seconds()) == (1, LEASE)
     assert manager.runners.get("r2") == OTHER_RUNNER
-    assert OTHER_RUNNER in [runner for runner, _ in await manager.store.live_runners()]
+    assert OTHER_RUNNER in [runner for runner, _ in await live_now(manager.store)]
 
 
 async def test_a_message_within_a_fifth_of_the_lease_does_not_renew_it(
@@ -155,14 +163,14 @@ async def test_a_runner_that_drains_gets_no_more_chains(manager: Manager) -> Non
     assert manager.runners.pick() == RUNNER
     await stream.receive(ReportRequest(number=2, draining=True))
     assert manager.runners.pick() is None
-    assert await manager.store.live_runners() == [(RUNNER, True)]
+    assert await live_now(manager.store) == [(RUNNER, True)]
 
 
 async def test_a_runner_that_leaves_has_no_lease(manager: Manager) -> None:
     stream = await manager.opened()
     await stream.receive(ReportRequest(number=2, draining=True, leaving=True))
     assert manager.runners.get("r1") is None
-    assert await manager.store.live_runners() == []
+    assert await live_now(manager.store) == []
 
 
 async def test_an_older_stream_of_the_same_runner_can_store_nothing(manager: Manager) -> None:
@@ -183,7 +191,7 @@ NO_ANSWER = UnavailableError("no answer")
 
 
 async def lost(manager: Manager) -> list[str]:
-    return [one.request_id for one in await manager.store.lost_requests(10)]
+    return [one.request_id for one in await lost_assignments(manager.store)]
 
 
 async def test_a_runner_that_answers_at_its_address_replaces_the_one_before(manager: Manager) -> None:
@@ -204,7 +212,7 @@ async def test_a_runner_that_does_not_answer_at_its_address_replaces_no_live_run
     assert await lost(manager) == []
     assert manager.runners.get("r1") == RUNNER
     assert manager.runners.get("r3") is None
-    assert [runner for runner, _ in await manager.store.live_runners()] == [RUNNER]
+    assert [runner for runner, _ in await live_now(manager.store)] == [RUNNER]
 
 
 async def test_a_runner_at_the_address_of_a_dead_one_reports_although_it_does_not_answer_yet(
@@ -213,7 +221,7 @@ async def test_a_runner_at_the_address_of_a_dead_one_reports_although_it_does_no
     await manager.store.renew_runner(RUNNER, 0, draining=False)
     manager.runners.address_errors = [NO_ANSWER]
     await manager.opened(SUCCESSOR)
-    assert [runner for runner, _ in await manager.store.live_runners()] == [SUCCESSOR]
+    assert [runner for runner, _ in await live_now(manager.store)] == [SUCCESSOR]
 
 
 async def test_a_runner_alone_at_its_address_is_not_called(manager: Manager) -> None:
@@ -241,7 +249,7 @@ async def test_a_runner_cannot_change_its_address(manager: Manager) -> None:
     with pytest.raises(FailedPreconditionError) as caught:
         await manager.opened(moved)
     assert caught.value.reason == "ADDRESS_CHANGED"
-    assert await manager.store.live_runners() == [(RUNNER, False)]
+    assert await live_now(manager.store) == [(RUNNER, False)]
 
 
 async def test_a_runner_whose_address_is_not_one_is_refused(manager: Manager) -> None:

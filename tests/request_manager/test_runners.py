@@ -24,7 +24,7 @@ async def test_a_server_whose_key_nobody_else_knows_uses_only_runners_that_repor
     runners = Runners(store, call_metadata=with_key, only_own=True)
     await store.renew_runner(OTHER_RUNNER, 60, draining=False)
     await runners.refresh()
-    assert (runners.any_free, runners.pick()) == (False, None)
+    assert (runners.any_free(), runners.pick()) == (False, None)
     runners.add(OTHER_RUNNER)
     await runners.refresh()
     assert runners.pick() == OTHER_RUNNER
@@ -63,7 +63,7 @@ async def test_a_runner_that_denied_a_call_gets_chains_again_after_a_pause(
     runners.mark_denied("r1")
     clock.now += DENIED_PAUSE - 0.1
     await runners.refresh()
-    assert (runners.any_free, runners.pick()) == (False, None)
+    assert (runners.any_free(), runners.pick()) == (False, None)
     clock.now += 0.2
-    assert (runners.any_free, runners.pick()) == (True, RUNNER)
+    assert (runners.any_free(), runners.pick()) == (True, RUNNER)
     await runners.close()

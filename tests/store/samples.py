@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct, to_value
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -99,3 +100,18 @@ def a_suspended_chain(request_id: str, finished_jobs: int = 1) -> SuspendedJobCh
     chain.jobs["aaaa"].state = state_pb2.STATE_COMPLETE
     chain.finished_jobs = finished_jobs
     return SuspendedJobChain(request_id=request_id, job_chain=chain, sequence_tries={"aaaa": 1})
+
+
+async def waiting_ids(store: Store, state: State = State.PENDING, limit: int = 10) -> list[str]:
+    """Returns the ids of the oldest requests in a state."""
+    return [one.request_id for one in (await store.requirements.oldest_waiting(state, limit)).requests]
+
+
+async def live_now(store: Store) -> list[tuple[RunnerInfo, bool]]:
+    """Returns the runners with a lease, each with whether it drains."""
+    return [(one.runner, one.draining) for one in await store.live_runners()]
+
+
+async def lost_assignments(store: Store) -> list[Assignment]:
+    """Returns the assignments of requests whose runner has no lease."""
+    return [one.assignment for one in await store.lost_requests(10)]

@@ -12,7 +12,7 @@ from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
 from tests.databases import OPTIONS, database_server, migrate
 from tests.limits import STEP
-from tests.store.samples import create
+from tests.store.samples import create, waiting_ids
 
 
 async def test_a_write_is_answered_after_its_commit(migrated_url: str) -> None:
@@ -30,7 +30,7 @@ async def test_a_write_is_answered_after_its_commit(migrated_url: str) -> None:
     creating = asyncio.create_task(create(store))
     assert await asyncio.to_thread(reached.wait, STEP)
     assert not creating.done()
-    assert await store.waiting_requests(10) == []  # Nobody else sees it yet.
+    assert await waiting_ids(store) == []  # Nobody else sees it yet.
     let.set()
     made = await creating
     assert (await store.get_request(made.id, with_job_chain=False)).id == made.id

@@ -24,7 +24,17 @@ from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.write import Write
 from tests.databases import OPTIONS
 from tests.limits import STEP
-from tests.store.samples import OTHER_RUNNER, RUNNER, a_chain, a_log_entry, a_report, a_request, create
+from tests.store.samples import (
+    OTHER_RUNNER,
+    RUNNER,
+    a_chain,
+    a_log_entry,
+    a_report,
+    a_request,
+    create,
+    live_now,
+    waiting_ids,
+)
 
 
 @dataclass(slots=True)
@@ -116,7 +126,7 @@ async def test_writes_of_runners_are_accepted_while_those_of_users_are_refused(
             assert await asyncio.gather(*users) == [True, True, True]
             _, refusals, _ = await asyncio.gather(*runners)
         assert refusals == []
-        assert [runner.runner_id for runner, _ in await store.live_runners()] == [RUNNER.runner_id]
+        assert [runner.runner_id for runner, _ in await live_now(store)] == [RUNNER.runner_id]
         found = await store.get_request(made[4].id, with_job_chain=False)
         assert State(found.state) is State.COMPLETE
         # The refused write has changed nothing, and is accepted when it is repeated.
@@ -178,7 +188,7 @@ async def test_one_of_two_writes_of_the_same_row_in_a_batch_succeeds(store: Stor
     assert (results[0], results[2]) == (None, None)
     assert isinstance(results[1], UnavailableError)
     assert (await store.get_request(first.id, with_job_chain=False)).user == "finch"
-    assert sorted(await store.waiting_requests(10)) == sorted([first.id, other.id])
+    assert sorted(await waiting_ids(store)) == sorted([first.id, other.id])
 
 
 async def test_a_refused_write_does_not_split_its_batch(store: Store) -> None:

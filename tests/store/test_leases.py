@@ -9,11 +9,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.store import Store
 from spincycle_server.store.leases import StoredRunner
-from tests.store.samples import (
-    OTHER_RUNNER,
-    RUNNER,
-    create,
-)
+from tests.store.samples import OTHER_RUNNER, RUNNER, create, live_now, lost_assignments
 
 UNKNOWN = "9vb2d3q0c7k5r1n8m4tg"
 
@@ -26,22 +22,22 @@ class TestRunners:
     async def test_a_runner_lives_as_long_as_its_lease(self, store: Store) -> None:
         await store.renew_runner(RUNNER, 60, draining=False)
         await store.renew_runner(OTHER_RUNNER, 60, draining=True)
-        live = sorted(await store.live_runners(), key=lambda one: one[0].runner_id)
+        live = sorted(await live_now(store), key=lambda one: one[0].runner_id)
         assert live == [(RUNNER, False), (OTHER_RUNNER, True)]
         await store.renew_runner(RUNNER, 0, draining=False)
         await store.remove_runner("r2")
-        assert await store.live_runners() == []
+        assert await live_now(store) == []
 
     async def test_a_new_runner_replaces_an_old_one_at_its_address(self, store: Store) -> None:
         await store.renew_runner(RUNNER, 60, draining=False)
         after = type(RUNNER)(runner_id="r9", url=RUNNER.url, grpc_address=RUNNER.grpc_address)
         await store.renew_runner(after, 61, draining=False)
-        assert await store.live_runners() == [(after, False)]
+        assert await live_now(store) == [(after, False)]
         # The one before is not taken for dead yet: only an answer at the address proves that it is gone.
         lost = await create(store, RUNNER)
-        assert await store.lost_requests(10) == []
+        assert await lost_assignments(store) == []
         await store.remove_runner("r1")
-        assert await store.lost_requests(10) == [Assignment(request_id=lost.id, epoch=1)]
+        assert await lost_assignments(store) == [Assignment(request_id=lost.id, epoch=1)]
 
     async def test_runners_with_the_id_or_the_address_of_a_runner_are_found(self, store: Store) -> None:
         at_address = RunnerInfo(runner_id="r9", url="http://b:1", grpc_address=RUNNER.grpc_address)
@@ -59,7 +55,7 @@ class TestRunners:
             with pytest.raises(FailedPreconditionError) as raised:
                 await store.renew_runner(RUNNER, 0, draining=False, token=token)
             assert raised.value.reason == "STREAM_SUPERSEDED"
-        assert await store.live_runners() == [(RUNNER, False)]
+        assert await live_now(store) == [(RUNNER, False)]
         first = await store.renew_runner(RUNNER, 60, draining=False)
         with pytest.raises(FailedPreconditionError):
             await store.renew_runner(RUNNER, 60, draining=False, token=newer)
@@ -86,7 +82,7 @@ class TestRunners:
         self, store: Store
     ) -> None:
         made = await create(store, RUNNER)
-        assert await store.lost_requests(10) == [Assignment(request_id=made.id, epoch=1)]
+        assert await lost_assignments(store) == [Assignment(request_id=made.id, epoch=1)]
         await store.renew_runner(RUNNER, 60, draining=False)
         taken = await store.assign(made.id, OTHER_RUNNER, expected_state=State.RUNNING, expected_epoch=1)
         assert taken is None
@@ -94,7 +90,7 @@ class TestRunners:
     async def test_requests_of_runners_without_a_lease_are_lost(self, store: Store) -> None:
         await store.renew_runner(RUNNER, 60, draining=False)
         kept, lost = await create(store), await create(store, OTHER_RUNNER)
-        assert await store.lost_requests(10) == [Assignment(request_id=lost.id, epoch=1)]
+        assert await lost_assignments(store) == [Assignment(request_id=lost.id, epoch=1)]
         assert await store.assigned_to("r1") == {kept.id: (1, False)}
         await store.finish(lost.id, State.FAIL, 1, 0)
-        assert await store.lost_requests(10) == []
+        assert await lost_assignments(store) == []

@@ -29,6 +29,7 @@ from tests.store.samples import (
     a_request,
     a_suspended_chain,
     create,
+    waiting_ids,
 )
 
 UNKNOWN = "9vb2d3q0c7k5r1n8m4tg"
@@ -123,8 +124,8 @@ class TestStates:
             await create(store, None, created_at=Timestamp(seconds=1_800_000_000 + age)) for age in (5, 1, 3)
         ]
         await create(store)
-        assert await store.waiting_requests(10) == [made[1].id, made[2].id, made[0].id]
-        assert await store.waiting_requests(1) == [made[1].id]
+        assert await waiting_ids(store) == [made[1].id, made[2].id, made[0].id]
+        assert await waiting_ids(store, limit=1) == [made[1].id]
 
     async def test_one_of_many_concurrent_assignments_succeeds(self, store: Store) -> None:
         made = await create(store, None)
@@ -207,7 +208,7 @@ class TestSuspension:
         refused = await store.apply_reports("r1", [a_report(made.id, finished_jobs=1, ends=suspended)])
         assert not refused
         assert await state_of(store, made.id) is State.SUSPENDED
-        assert await store.suspended_requests(10) == [made.id]
+        assert await waiting_ids(store, State.SUSPENDED) == [made.id]
         assert await store.get_suspended(made.id) == suspended
         again = await store.assign(made.id, OTHER_RUNNER, expected_state=State.SUSPENDED)
         assert again is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import structlog
 
@@ -20,8 +21,9 @@ from spincycle_server.chain import RunningChain
 from spincycle_server.config import Config, ConfigError, advertised
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
-from spincycle_server.job_factories import find_factory
+from spincycle_server.job_factories import factory_knows, find_factory
 from spincycle_server.job_runner.chains import Chains
+from spincycle_server.job_runner.known_types import KnownTypes
 from spincycle_server.job_runner.outbox import Outbox
 from spincycle_server.job_runner.reporter import Reporter
 from spincycle_server.job_runner.service import JobRunnerService
@@ -78,6 +80,7 @@ async def job_runner(
     noop_types = frozenset({"noop"}) if makes_builtin(factory, "noop", (Noop,)) else frozenset()
     runner_id = RequestIdGenerator().next()
     outbox = Outbox()
+    known_types = KnownTypes(partial(factory_knows, factory))
     reporter: Reporter | None = None
 
     def make_traverser(chain: RunningChain, assignment: Assignment) -> Traverser:
@@ -121,7 +124,9 @@ async def job_runner(
             credentials=certificates.channel(config.rm_client_tls),
             call_metadata=cluster.metadata,
             on_lapse=chains.suspend_held,
+            known_types=known_types,
         )
+        stack.push_async_callback(known_types.close)
         run_in_background(stack, "reporter", reporter.run())
         run_in_background(stack, "lease", _watch_lease(reporter, chains))
         stack.push_async_callback(_drain, endpoints, reporter, chains, outbox, config)
@@ -183,6 +188,7 @@ def _runner_info(
         runner_id=runner_id,
         url=f"{scheme}://{Address(host, endpoints.http_address.port)}",
         grpc_address=str(grpc_address),
+        labels=config.runner_labels,
     )
 
 

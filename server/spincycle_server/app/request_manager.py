@@ -94,6 +94,8 @@ async def request_manager(
             only_own=cluster.is_private,
         )
         stack.push_async_callback(runners.close)
+        runners.asked_types.use_specs(specs.job_types)
+        store.why_waiting = runners.why_waiting
         dispatcher = Dispatcher(
             store,
             runners,
@@ -101,6 +103,7 @@ async def request_manager(
             interval=min(config.resume_interval, config.job_runner_lease / 2),
             suspended_timeout=config.resume_timeout,
             max_waiting=config.server_max_waiting,
+            max_blocked=config.server_max_blocked,
         )
         stack.push_async_callback(dispatcher.close)
         originals = OriginalRunners(
@@ -113,7 +116,7 @@ async def request_manager(
         run_in_background(stack, "audit", audit.run())
         build_pool = BuildPool(specs, factory, create_timeout=config.jobs_create_timeout)
         permissions = permissions_of(config, specs, authentication)
-        reloads.add("specs", partial(_reload_specs, config, factory, build_pool, permissions))
+        reloads.add("specs", partial(_reload_specs, config, factory, build_pool, permissions, runners))
         users = RequestManagerService(
             store=store,
             build_pool=build_pool,
@@ -144,7 +147,7 @@ async def request_manager(
 
 
 async def _reload_specs(
-    config: Config, factory: JobFactory, build_pool: BuildPool, permissions: Permissions
+    config: Config, factory: JobFactory, build_pool: BuildPool, permissions: Permissions, runners: Runners
 ) -> None:
     """Uses the specs as their files are now.
 
@@ -155,6 +158,7 @@ async def _reload_specs(
     prepared = await asyncio.to_thread(build_pool.prepare, specs)
     permissions.use(access_lists_of(config, specs))
     build_pool.use(prepared)
+    runners.asked_types.use_specs(specs.job_types)
     logger.info("specs reloaded")
 
 

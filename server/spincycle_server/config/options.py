@@ -13,8 +13,10 @@ from typing import Any
 from spincycle_server.config.addresses import grpc_address_of, mask_secrets, url_of_go_dsn
 from spincycle_server.config.secret_files import secret_of
 from spincycle_server.config.values import (
+    label_of,
     parse_chain_count,
     parse_count,
+    parse_labels,
     parse_one_of,
     parse_optional_address,
     parse_output_size,
@@ -96,6 +98,7 @@ class Config:
     server_idle_timeout: float = _option("server.idle_timeout", "75s", parse_seconds)
     grpc_max_concurrent_streams: int = _option("grpc.max_concurrent_streams", "1000", parse_count)
     server_max_waiting: int = _option("server.max_waiting", "10000", parse_count)
+    server_max_blocked: int = _option("server.max_blocked", "10000", parse_count)
     server_max_connections: int = _option("server.max_connections", "4000", parse_count)
     server_stop_timeout: float = _option("server.stop_timeout", "30s", parse_seconds)
     server_cors_origins: tuple[str, ...] = _option("server.cors_origins", "", parse_words)
@@ -165,6 +168,7 @@ class Config:
     job_runner_addr: Address = _option("job_runner.addr", "127.0.0.1:32307", Address.parse)
     job_runner_grpc: Address | None = _option("job_runner.grpc", "", parse_optional_address)
     job_runner_advertise: str = _option("job_runner.advertise", "")
+    job_runner_labels: tuple[str, ...] = _option("job_runner.labels", "", parse_labels)
     job_runner_max_threads: int = _option("job_runner.max_threads", "64", parse_count)
     job_runner_max_chains: int = _option("job_runner.max_chains", "10000", parse_chain_count)
     job_runner_max_jobs: int = _option("job_runner.max_jobs", "200000", parse_count)
@@ -194,6 +198,11 @@ class Config:
     def request_manager_addresses(self) -> tuple[str, ...]:
         """The gRPC addresses of the Request Managers: `rm_client.grpc`, else derived from `rm_client.url`."""
         return self.rm_client_grpc or tuple(grpc_address_of(url) for url in self.rm_client_url)
+
+    @property
+    def runner_labels(self) -> dict[str, str]:
+        """The labels of the Job Runner."""
+        return dict(label_of(word) for word in self.job_runner_labels)
 
     def store_url(self) -> str:
         """Returns the URL of the database: `database.url`, else `mysql.dsn`, else an SQLite file.

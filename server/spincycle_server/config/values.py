@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from spincycle_grpc.duration import parse_duration
+from spincycle_server.capabilities import bad_label
 from spincycle_server.listening import Address
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]i?b?)?", re.IGNORECASE)
@@ -117,6 +118,26 @@ def parse_roles(text: str) -> Mapping[str, frozenset[str]]:
             raise ValueError(f"{name} must have a list of roles")
         roles[name] = frozenset(listed)
     return roles
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Returns the labels of a list such as "zone=a, gpu=yes", as they are written."""
+    words = parse_words(text)
+    labels = dict(label_of(word) for word in words)
+    if len(labels) < len(words):
+        raise ValueError("must have each label once")
+    problem = bad_label(labels)
+    if problem:
+        raise ValueError(problem)
+    return words
+
+
+def label_of(word: str) -> tuple[str, str]:
+    """Returns the name and the value of a label that is written as name=value."""
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise ValueError(f"has {word!r}: must be name=value")
+    return name.strip(), value.strip()
 
 
 def parse_one_of(*choices: str) -> Callable[[str], str]:

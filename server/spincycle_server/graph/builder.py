@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import RequestArg
+from spincycle_server.capabilities import Labels, Requirement, labels_of
 from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_ids import job_ids
@@ -28,10 +30,12 @@ class BuiltRequest:
     Attributes:
         args: The args to record with the request: required, optional, static.
         job_chain: The chain. All jobs are PENDING.
+        requirement: What the request needs of a runner.
     """
 
     args: list[RequestArg]
     job_chain: JobChain
+    requirement: Requirement
 
 
 class ChainBuilder:
@@ -83,4 +87,12 @@ class ChainBuilder:
         writer = ChainWriter(request_id, sequence.timeout, ids or job_ids(), self._max_jobs)
         maker = JobMaker(self._job_factory, request_id, writer, monitor or BuildMonitor(clock=lambda: 0.0))
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
-        return BuiltRequest(args, writer.chain)
+        types = frozenset(job.type for job in writer.chain.jobs.values())
+        requirement = _requirement(types, labels_of(sequence.runner))
+        return BuiltRequest(args, writer.chain, requirement)
+
+
+@lru_cache(maxsize=1024)
+def _requirement(types: frozenset[str], labels: Labels) -> Requirement:
+    """Returns a requirement. Its id is a hash, and a small request is built in few microseconds."""
+    return Requirement(types, labels)

@@ -23,12 +23,19 @@ from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.rpc_errors import explained_async_error
 from spincycle_grpc.tls_errors import ClientTls
-from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    Assignment,
+    KnownJobTypes,
+    ReportRequest,
+    ReportResponse,
+    RunnerInfo,
+)
 from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from spincycle_server.job_runner.known_types import KnownTypes
     from spincycle_server.job_runner.outbox import Outbox
 
     _ReportCall: TypeAlias = grpc.aio.StreamStreamCall[ReportRequest, ReportResponse]
@@ -61,6 +68,7 @@ class Reporter:
             they change, the runner opens a new stream.
         call_metadata: Returns the metadata that identifies this server to the Request Managers.
         on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
+        known_types: The job types that the runner knows; None if it does not say.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Reporter:
         credentials: Callable[[], grpc.ChannelCredentials | None] = lambda: None,
         call_metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
         on_lapse: Callable[[], None] = lambda: None,
+        known_types: KnownTypes | None = None,
     ) -> None:
         self._runner = runner
         self._addresses = addresses
@@ -83,6 +92,9 @@ class Reporter:
         self._credentials = credentials
         self._call_metadata = call_metadata
         self._on_lapse = on_lapse
+        self._known_types = known_types
+        if known_types is not None:
+            known_types.on_change = outbox.nudge
         self._draining = False
         self._leaving = False
         self._left = asyncio.Event()
@@ -98,7 +110,7 @@ class Reporter:
         return max(0.0, self._lease_end - time.monotonic())
 
     async def wait_connected(self) -> None:
-        """Returns when a Request Manager has acknowledged the runner on the current stream."""
+        """Returns when a Request Manager has acknowledged the runner, and its job types, on the stream."""
         await self._connected.wait()
 
     def drain(self) -> None:
@@ -163,6 +175,9 @@ class Reporter:
     async def _converse(self, call: _ReportCall, address: str, may_continue: Callable[[], bool]) -> None:
         """Sends one message after another. Each waits for the acknowledgement of the one before."""
         number = 0
+        told_types: KnownJobTypes | None = None
+        asked_version = ""
+        is_connected = False
         while may_continue():
             batch = self._outbox.take()
             number += 1
@@ -172,6 +187,7 @@ class Reporter:
             )
             if number == 1:
                 message.runner.CopyFrom(self._runner)
+            told_types = self._tell_types(message, told_types)
             if number == 1 or time.monotonic() - self._told_held_at > self._lease / 4:
                 message.held.extend(self._held())
                 message.holds_all = True
@@ -182,12 +198,25 @@ class Reporter:
                 self._outbox.put_back(batch)
                 raise
             self._outbox.settle(batch, answer.refused)
+            if self._known_types is not None and answer.HasField("asked_job_types"):
+                asked_version = answer.asked_job_types.version
+                self._known_types.ask(answer.asked_job_types)
             if leaving:
                 self._left.set()
-            if number == 1:
+            # A Request Manager assigns nothing before it knows the runner's job types.
+            told_all = told_types is None or asked_version in ("", told_types.version)
+            if told_all and not is_connected:
+                is_connected = True
                 logger.info("reporting", request_manager=address, runner_id=self._runner.runner_id)
                 self._connected.set()
             await self._something_to_say()
+
+    def _tell_types(self, message: ReportRequest, told: KnownJobTypes | None) -> KnownJobTypes | None:
+        """Adds the job types that the runner knows, unless this stream was told. Returns what it was told."""
+        known = None if self._known_types is None else self._known_types.message
+        if known is not None and known is not told:
+            message.known_job_types.CopyFrom(known)
+        return known
 
     @property
     def _answer_timeout(self) -> float:

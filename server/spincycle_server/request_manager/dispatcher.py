@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, SpinCycleError, UnavailableError
+from spincycle_grpc.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    SpinCycleError,
+    UnavailableError,
+)
 from spincycle_grpc.state import State
+from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
 from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.recovery import recovered
 from spincycle_server.request_manager.slot_queue import SlotQueue
+from spincycle_server.request_manager.startable_requests import find_startable
 from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
+    from spincycle_server.store.leases import LostRequest
+    from spincycle_server.store.requirements import WaitingRequest
 
 logger = structlog.get_logger(__name__)
 
@@ -53,7 +63,8 @@ class Dispatcher:
         runners: The runners to choose from.
         interval: Seconds between two rounds.
         suspended_timeout: Seconds after which a suspended request fails if nobody has resumed it.
-        max_waiting: How many requests may be PENDING.
+        max_waiting: How many requests may be PENDING that a runner can run.
+        max_blocked: How many requests may be PENDING that no runner can run.
     """
 
     def __init__(
@@ -64,12 +75,20 @@ class Dispatcher:
         interval: float,
         suspended_timeout: float,
         max_waiting: int = 10_000,
+        max_blocked: int = 10_000,
     ) -> None:
         self._store = store
         self._runners = runners
         self._interval = interval
         self._suspended_timeout = suspended_timeout
-        self._pending = PendingRequests(store, self._dispatch_pending, limit=max_waiting, interval=interval)
+        self._pending = PendingRequests(
+            store,
+            runners,
+            self._dispatch_pending,
+            limit=max_waiting,
+            blocked_limit=max_blocked,
+            interval=interval,
+        )
         self._delivery = Delivery(
             store, runners, self._pending, on_room=self._release_creates, on_runner_gone=self.wake
         )
@@ -84,22 +103,32 @@ class Dispatcher:
         """
         self._pending.check_limit()
 
-    async def pick_runner(self) -> RunnerInfo | None:
+    def check_blocked_limit(self, requirement: Requirement) -> None:
+        """Checks that a request may be created, if no runner can run it now.
+
+        Raises:
+            ResourceExhaustedError: The limit of such requests is reached. Reason: TOO_MANY_BLOCKED.
+        """
+        self._pending.check_blocked_limit(requirement)
+
+    async def pick_runner(self, requirement: Requirement = NEEDS_NOTHING) -> RunnerInfo | None:
         """Returns the runner for a new request; None if the request must be PENDING.
 
-        Waits briefly first if a runner is free, but no delivery slot is free or other requests are PENDING.
+        Waits briefly first if a runner is free, but no delivery slot is free or other requests are PENDING
+        for the same runners.
         """
-        if (self._pending.any or not self._delivery.has_room) and self._runners.any_free:
+        must_wait = self._pending.compete_with(requirement) or not self._delivery.has_room
+        if must_wait and self._runners.any_free(requirement):
             await self._slot_queue.wait()
-        return None if self._pending.any else self._pick()
+        return None if self._pending.compete_with(requirement) else self._pick(requirement)
 
     def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Delivers the chain of a new request in the background. It is assigned to the runner already."""
         self._delivery.send(runner, assignment, job_chain)
 
-    def add_pending(self) -> None:
+    def add_pending(self, requirement: Requirement = NEEDS_NOTHING) -> None:
         """Counts a new request that is PENDING in the database."""
-        self._pending.add()
+        self._pending.add(requirement)
 
     def chains_ended(self, runner_id: str, chains: int) -> None:
         """Counts chains of a runner that have ended, once the runner knows that they are committed."""
@@ -115,26 +144,35 @@ class Dispatcher:
 
         Raises:
             NotFoundError: There is no such request.
-            FailedPreconditionError: It is not PENDING.
+            FailedPreconditionError: It is not PENDING, or no runner has what it needs (NO_MATCHING_RUNNER).
             UnavailableError: No live runner has room.
         """
         request = await self._store.get_request(request_id, with_job_chain=True)
         if State(request.state) is not State.PENDING:
             raise wrong_state(request_id, request.state, State.PENDING)
-        runner = self._runners.pick()
+        requirement = await self._store.requirements.of(request_id)
+        runner = self._runners.pick(requirement)
         if runner is None:
             if await self._store.release(request_id, event):
-                self._pending.add()
-            raise UnavailableError(
-                "no job runner is alive and has room: the request starts when a runner has room",
-                reason="NO_JOB_RUNNER",
-                request_id=request_id,
-            )
+                self._pending.add(requirement)
+            raise self._not_started(request_id, requirement)
         assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING, event=event)
         if assignment is None:
             request = await self._store.get_request(request_id, with_job_chain=False)
             raise wrong_state(request_id, request.state, State.PENDING)
         await self._delivery.deliver(runner, assignment, request.job_chain)
+
+    def _not_started(self, request_id: str, requirement: Requirement) -> SpinCycleError:
+        if self._runners.is_blocked(requirement):
+            why = self._runners.why_waiting(State.PENDING, requirement, "")
+            return FailedPreconditionError(
+                f"{why}: the request starts when one does", reason="NO_MATCHING_RUNNER", request_id=request_id
+            )
+        return UnavailableError(
+            "no job runner is alive and has room: the request starts when a runner has room",
+            reason="NO_JOB_RUNNER",
+            request_id=request_id,
+        )
 
     def recover_soon(self, lost: Assignment, token: int) -> None:
         """In the background, takes over a request that its runner says it does not have.
@@ -149,7 +187,8 @@ class Dispatcher:
 
         async def recover() -> None:
             try:
-                await self._recover(lost, token)
+                requirement = await self._store.requirements.of(lost.request_id)
+                await self._recover(lost, requirement, token)
             except SpinCycleError as error:
                 logger.warning("request not taken over", request_id=lost.request_id, error=str(error))
 
@@ -177,21 +216,22 @@ class Dispatcher:
     def _release_creates(self) -> None:
         self._slot_queue.release(RELEASED_PER_DELIVERY if self._pending.any else 1.0)
 
-    def _pick(self) -> RunnerInfo | None:
-        return self._runners.pick() if self._delivery.has_room else None
+    def _pick(self, requirement: Requirement) -> RunnerInfo | None:
+        return self._runners.pick(requirement) if self._delivery.has_room else None
 
-    async def _dispatch_pending(self, request_ids: Sequence[str]) -> int:
-        """Assigns PENDING requests, all at once. Returns how many got a runner."""
-        pairs: list[tuple[str, RunnerInfo]] = []
-        for request_id in request_ids[: self._delivery.free_slots]:
-            runner = self._pick()
-            if runner is None:
+    async def _dispatch_pending(self, waiting: Sequence[WaitingRequest]) -> Sequence[WaitingRequest]:
+        """Assigns PENDING requests, all at once. Returns those that got a runner."""
+        pairs: list[tuple[WaitingRequest, RunnerInfo]] = []
+        for one in waiting:
+            if len(pairs) >= self._delivery.free_slots:
                 break
-            pairs.append((request_id, runner))
-        await asyncio.gather(*(self._assign_pending(request_id, runner) for request_id, runner in pairs))
-        return len(pairs)
+            if (runner := self._pick(one.requirement)) is not None:
+                pairs.append((one, runner))
+        await asyncio.gather(*(self._assign_pending(one, runner) for one, runner in pairs))
+        return [one for one, _ in pairs]
 
-    async def _assign_pending(self, request_id: str, runner: RunnerInfo) -> None:
+    async def _assign_pending(self, waiting: WaitingRequest, runner: RunnerInfo) -> None:
+        request_id = waiting.request_id
         try:
             assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
             if assignment is not None:
@@ -205,7 +245,8 @@ class Dispatcher:
         while True:
             has_more = False
             try:
-                await self._runners.refresh()
+                if await self._runners.refresh():
+                    self._pending.wake()
                 has_more = await self._round()
                 await self._forget_keys()
             except SpinCycleError as error:
@@ -222,17 +263,45 @@ class Dispatcher:
         """Dispatches suspended and lost requests. Returns whether there may be more."""
         for request_id in await self._store.fail_unresumed(self._suspended_timeout):
             logger.warning("request failed: nobody resumed it in time", request_id=request_id)
-        suspended = await self._store.suspended_requests(ROUND_SIZE)
-        for request_id in suspended:
-            runner = self._pick()
-            if runner is None:
-                return False
-            await self._resume(request_id, runner)
-        all_lost = await self._store.lost_requests(ROUND_SIZE)
-        for lost in all_lost:
-            if not await self._recover(lost):
-                return False
-        return ROUND_SIZE in (len(suspended), len(all_lost))
+        suspended = await find_startable(self._store, self._runners, State.SUSPENDED, ROUND_SIZE)
+        resumed = 0
+        for request_id, requirement in suspended.requests:
+            runner = self._pick(requirement)
+            if runner is not None:
+                resumed += 1
+                await self._resume(request_id, runner)
+        more_are_lost = await self._recover_lost()
+        return more_are_lost or (resumed > 0 and not suspended.page.is_last)
+
+    async def _recover_lost(self) -> bool:
+        """Takes over the oldest lost requests that a runner can take. Returns whether there may be more."""
+        unmet: set[str] = set()
+        lost_runners: set[str] = set()
+        recovered_any = False
+        while True:
+            page = await self._store.lost_requests(ROUND_SIZE, unmet)
+            lost_runners.update(lost.runner_id for lost in page)
+            unmet_before = len(unmet)
+            recovered_any |= await self._recover_page(page, unmet)
+            if len(page) < ROUND_SIZE or len(unmet) == unmet_before or not self._delivery.has_room:
+                self._runners.mark_lost(frozenset(lost_runners))
+                return recovered_any and len(page) == ROUND_SIZE
+
+    async def _recover_page(self, page: Sequence[LostRequest], unmet: set[str]) -> bool:
+        """Takes over lost requests. Returns whether any was. Adds requirements that no runner meets."""
+        waiting = await self._store.requirements.resolve([lost.waiting for lost in page])
+        requirements = dict(waiting)
+        self._runners.ask_about(requirements.values())
+        recovered_any = False
+        for lost in page:
+            requirement = requirements.get(lost.assignment.request_id)
+            if requirement is None or requirement.requirement_id in unmet:
+                continue
+            if await self._recover(lost.assignment, requirement):
+                recovered_any = True
+            else:
+                unmet.add(requirement.requirement_id)
+        return recovered_any
 
     async def _forget_keys(self) -> None:
         """Deletes expired idempotency keys in small transactions, up to a limit."""
@@ -264,13 +333,13 @@ class Dispatcher:
             await self._store.end_assignment(assignment, State.FAIL)
             return None
 
-    async def _recover(self, lost: Assignment, token: int | None = None) -> bool:
+    async def _recover(self, lost: Assignment, requirement: Requirement, token: int | None = None) -> bool:
         """Takes over a request whose runner is gone, or does not have it. Returns whether a runner was free.
 
         The record is read after the new assignment is committed. So it includes every accepted report of the
         old runner.
         """
-        runner = self._pick()
+        runner = self._pick(requirement)
         if runner is None:
             return False
         assignment = await self._store.assign(

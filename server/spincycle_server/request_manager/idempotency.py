@@ -47,6 +47,6 @@ def as_created(request: Request) -> Request:
     created = Request()
     created.CopyFrom(request)
     created.state = State.PENDING  # type: ignore[assignment]
-    for field in ("started_at", "finished_at", "finished_jobs", "job_runner_url"):
+    for field in ("started_at", "finished_at", "finished_jobs", "job_runner_url", "waiting"):
         created.ClearField(field)
     return created

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError
+from spincycle_grpc.state import State
+from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
 from spincycle_server.request_manager.full_runners import PROBE
+from spincycle_server.request_manager.startable_requests import find_startable
 
 if TYPE_CHECKING:
+    from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
+    from spincycle_server.store.requirements import WaitingRequest
 
 logger = structlog.get_logger(__name__)
 
@@ -28,33 +34,46 @@ _COUNT_AGE = 1.0
 class PendingRequests:
     """The PENDING requests, oldest first.
 
+    Those that no runner can run at present are blocked: they have a limit of their own, and delay no other.
+
     Args:
         store: Stores the requests.
-        dispatch: Takes ids of requests, oldest first. Returns how many of them got a runner.
-        limit: How many requests may be PENDING. Beyond that, Create calls are refused.
+        runners: The runners that may run them.
+        dispatch: Takes requests, oldest first. Returns those that got a runner.
+        limit: How many requests may be PENDING that are not blocked. Beyond that, Create calls are refused.
+        blocked_limit: How many requests may be blocked.
         interval: The maximum time in seconds between two reads of the store.
     """
 
     def __init__(
         self,
         store: Store,
-        dispatch: Callable[[Sequence[str]], Awaitable[int]],
+        runners: Runners,
+        dispatch: Callable[[Sequence[WaitingRequest]], Awaitable[Sequence[WaitingRequest]]],
         *,
         limit: int,
+        blocked_limit: int,
         interval: float,
     ) -> None:
         self._store = store
+        self._runners = runners
         self._dispatch = dispatch
         self._limit = limit
+        self._blocked_limit = blocked_limit
         self._interval = interval
-        self._count = 0
+        self._counts: dict[Requirement, int] = {}
         self._counted_at = 0.0
         self._wake = asyncio.Event()
 
     @property
     def any(self) -> bool:
-        """Whether requests are PENDING. New requests must not overtake them."""
-        return self._count > 0
+        """Whether requests are PENDING that are not blocked."""
+        return any(self._unblocked())
+
+    def compete_with(self, requirement: Requirement) -> bool:
+        """Whether requests are PENDING for the runners of a new request, which must not overtake them."""
+        able = frozenset(self._runners.able(requirement)) if self._counts else frozenset()
+        return any(not able.isdisjoint(self._runners.able(one)) for one in self._unblocked())
 
     def check_limit(self) -> None:
         """Checks that one more request may be PENDING.
@@ -62,17 +81,34 @@ class PendingRequests:
         Raises:
             ResourceExhaustedError: The limit is reached. Reason: TOO_MANY_WAITING.
         """
-        if self._count >= self._limit:
+        if self._counts and sum(self._counts[one] for one in self._unblocked()) >= self._limit:
             raise ResourceExhaustedError(
                 f"the limit of {self._limit} requests that wait for a job runner is reached: try again later",
                 reason="TOO_MANY_WAITING",
             )
 
-    def add(self) -> None:
-        """Counts one more request. The first one wakes the loop."""
-        if not self._count:
+    def check_blocked_limit(self, requirement: Requirement) -> None:
+        """Checks that a request may be created, if it would be blocked.
+
+        Raises:
+            ResourceExhaustedError: The limit is reached. Reason: TOO_MANY_BLOCKED.
+        """
+        if not self._runners.is_blocked(requirement):
+            return
+        blocked = sum(count for one, count in self._counts.items() if self._runners.is_blocked(one))
+        if blocked >= self._blocked_limit:
+            why = self._runners.why_waiting(State.PENDING, requirement, "")
+            raise ResourceExhaustedError(
+                f"{why}, and the limit of {self._blocked_limit} requests that wait for such a job runner is "
+                "reached: start one, or stop requests",
+                reason="TOO_MANY_BLOCKED",
+            )
+
+    def add(self, requirement: Requirement = NEEDS_NOTHING) -> None:
+        """Counts one more request. The first one that is not blocked wakes the loop."""
+        if not self.any and not self._runners.is_blocked(requirement):
             self._wake.set()
-        self._count += 1
+        self._counts[requirement] = self._counts.get(requirement, 0) + 1
 
     def wake(self) -> None:
         """Makes the loop dispatch requests now, because a runner may have room."""
@@ -88,18 +124,28 @@ class PendingRequests:
                 logger.warning("pending requests not dispatched", error=str(error), reason=error.reason)
                 may_dispatch_more = False
             if not may_dispatch_more:
-                pause = min(PROBE, self._interval) if self._count else self._interval
+                pause = min(PROBE, self._interval) if self.any else self._interval
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)
 
     async def _dispatch_page(self) -> bool:
         """Dispatches up to a page of requests. Returns whether runners may take more."""
-        pending = await self._store.waiting_requests(PAGE)
-        if len(pending) < PAGE:
-            self._count = len(pending)
+        found = await find_startable(self._store, self._runners, State.PENDING, PAGE)
+        if found.page.is_last:
+            self._counts = dict(Counter(one.requirement for one in found.page.requests))
         elif time.monotonic() - self._counted_at > _COUNT_AGE:
-            self._count = await self._store.count_waiting(self._limit)
-            self._counted_at = time.monotonic()
-        dispatched = await self._dispatch(pending) if pending else 0
-        self._count = max(0, self._count - dispatched)
-        return dispatched > 0
+            await self._count()
+        dispatched = await self._dispatch(found.requests) if found.requests else ()
+        for one in dispatched:
+            self._counts[one.requirement] = max(0, self._counts.get(one.requirement, 0) - 1)
+        return bool(dispatched)
+
+    async def _count(self) -> None:
+        limit = self._limit + self._blocked_limit
+        counts = await self._store.requirements.count_waiting(State.PENDING, limit)
+        requirements = await self._store.requirements.get([one for one in counts if one])
+        self._counts = {requirements.get(one, NEEDS_NOTHING): count for one, count in counts.items()}
+        self._counted_at = time.monotonic()
+
+    def _unblocked(self) -> Iterator[Requirement]:
+        return (one for one, count in self._counts.items() if count and not self._runners.is_blocked(one))

@@ -6,7 +6,10 @@ import re
 from urllib.parse import urlsplit
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import KnownJobTypes, RunnerInfo
+from spincycle_server.capabilities import ID_LENGTH, bad_label
+from spincycle_server.request_manager.asked_types import MAX_TYPES
+from spincycle_server.store.schema import MAX_TYPE
 
 MAX_URL = 300
 """The maximum length of a runner's URL, which users see as the URL of their job chains."""
@@ -18,14 +21,14 @@ _SCHEMES = frozenset({"dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstrac
 
 
 def check_runner_info(runner: RunnerInfo) -> None:
-    """Checks the id and the addresses of a runner.
+    """Checks the id, the addresses and the labels of a runner.
 
     The Request Manager calls the gRPC address, so it must be a plain host and port: gRPC would also accept
     unix sockets and names of other schemes. Users see the URL, so it must not carry anything else.
 
     Raises:
         InvalidArgumentError: The id is missing or invalid (RUNNER_UNKNOWN), or an address is invalid
-            (BAD_ADDRESS).
+            (BAD_ADDRESS), or a label is (BAD_LABELS).
     """
     if not (runner.runner_id and runner.url and runner.grpc_address):
         raise InvalidArgumentError(
@@ -41,6 +44,27 @@ def check_runner_info(runner: RunnerInfo) -> None:
         raise _bad_address(
             "url", f"http://host:port or https://host:port with at most {MAX_URL} characters in all"
         )
+    problem = bad_label(runner.labels)
+    if problem:
+        raise InvalidArgumentError(f"the field labels of a runner {problem}", reason="BAD_LABELS")
+
+
+def check_known_types(known: KnownJobTypes) -> None:
+    """Checks the job types that a runner knows.
+
+    Raises:
+        InvalidArgumentError: They are too many or too long. Reason: BAD_JOB_TYPES.
+    """
+    if len(known.version) > ID_LENGTH:
+        raise _bad_types(f"the version must have at most {ID_LENGTH} characters")
+    if len(known.types) > MAX_TYPES:
+        raise _bad_types(f"they are {len(known.types)}, and must be at most {MAX_TYPES}")
+    if any(not 0 < len(one.encode()) <= MAX_TYPE for one in known.types):
+        raise _bad_types(f"each must have 1 to {MAX_TYPE} bytes")
+
+
+def _bad_types(what: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"the job types of a runner are not valid: {what}", reason="BAD_JOB_TYPES")
 
 
 def _is_host_and_port(text: str) -> bool:

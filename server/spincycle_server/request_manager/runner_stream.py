@@ -19,8 +19,9 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ReportResponse,
     RunnerInfo,
 )
+from spincycle_server.capabilities import KNOWS_ALL, Capabilities, labels_of
 from spincycle_server.request_manager.recovery import MissingChains
-from spincycle_server.request_manager.runner_info import check_runner_info
+from spincycle_server.request_manager.runner_info import check_known_types, check_runner_info
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -68,6 +69,9 @@ class RunnerStream:
         self._runner: RunnerInfo | None = None
         self._token = 0
         self._renewed_at = 0.0
+        self._capabilities = KNOWS_ALL
+        self._known_version: str | None = None
+        self._asked_version = ""
         self._missing = MissingChains(patience=lease / 2)
 
     @property
@@ -80,7 +84,7 @@ class RunnerStream:
 
         Raises:
             InvalidArgumentError: The first message does not identify the runner, or a message lists too
-                many chains. Reasons: RUNNER_UNKNOWN, BAD_ADDRESS, TOO_MANY_CHAINS.
+                many chains. Reasons: RUNNER_UNKNOWN, BAD_ADDRESS, BAD_LABELS, BAD_JOB_TYPES, TOO_MANY_CHAINS.
             FailedPreconditionError: The runner reports on a newer stream (STREAM_SUPERSEDED), or its address
                 cannot be used (ADDRESS_CHANGED, ADDRESS_TAKEN, NEEDS_TLS).
         """
@@ -91,9 +95,10 @@ class RunnerStream:
             )
         runner = self._identify(message)
         replaced = await self._replaced_by(runner) if message.HasField("runner") else ()
+        has_changed = self._learn_capabilities(runner, message)
         received_at = time.monotonic()
-        if self._must_renew(message, received_at):
-            await self._renew(runner, message, received_at)
+        if has_changed or self._must_renew(message, received_at):
+            await self._renew(runner, message, received_at, has_changed=has_changed)
         for runner_id in replaced:
             await self._remove(runner_id)
         refused = await self._store_reports(runner.runner_id, message.chains) if message.chains else []
@@ -102,7 +107,9 @@ class RunnerStream:
         if message.leaving:
             await self._remove(runner.runner_id)
         left = self._lease - (received_at - self._renewed_at)
-        return ReportResponse(number=message.number, refused=refused, lease=_duration(left))
+        response = ReportResponse(number=message.number, refused=refused, lease=_duration(left))
+        self._ask_types(response)
+        return response
 
     def acknowledged(self, message: ReportRequest) -> None:
         """Counts the chains that ended in a message. The runner knows now that it has room for others."""
@@ -121,6 +128,26 @@ class RunnerStream:
                 reason="RUNNER_UNKNOWN",
             )
         return self._runner
+
+    def _learn_capabilities(self, runner: RunnerInfo, message: ReportRequest) -> bool:
+        """Keeps what the runner says about itself. Returns whether that may not be stored yet."""
+        types = self._capabilities.types
+        if message.HasField("known_job_types"):
+            check_known_types(message.known_job_types)
+            types = frozenset(message.known_job_types.types)
+            self._known_version = message.known_job_types.version
+        before, self._capabilities = self._capabilities, Capabilities(types, labels_of(runner.labels))
+        return message.HasField("runner") or self._capabilities != before
+
+    def _ask_types(self, response: ReportResponse) -> None:
+        """Asks a runner that says which job types it knows about those that have changed."""
+        asked = self._runners.asked_types.message
+        if self._known_version is not None and asked.version not in (
+            self._known_version,
+            self._asked_version,
+        ):
+            response.asked_job_types.CopyFrom(asked)
+            self._asked_version = asked.version
 
     async def _replaced_by(self, runner: RunnerInfo) -> Sequence[str]:
         """Returns the ids of earlier runners at the address of a runner, if it answers there.
@@ -163,19 +190,27 @@ class RunnerStream:
             or received_at - self._renewed_at > self._lease / 5
         )
 
-    async def _renew(self, runner: RunnerInfo, message: ReportRequest, received_at: float) -> None:
+    async def _renew(
+        self, runner: RunnerInfo, message: ReportRequest, received_at: float, *, has_changed: bool
+    ) -> None:
         """Renews the lease. The token of the last renewal proves that no newer stream has renewed it."""
         token = None if message.HasField("runner") else self._token
         self._token = await self._store.renew_runner(
-            runner, self._lease, draining=message.draining, token=token
+            runner,
+            self._lease,
+            draining=message.draining,
+            token=token,
+            capabilities=self._capabilities,
+            has_changed=has_changed,
         )
         self._renewed_at = received_at
         is_new = self._runners.get(runner.runner_id) is None
-        self._runners.add(runner)
+        self._runners.add(runner, self._capabilities)
         if message.draining:
             self._runners.drain(runner.runner_id)
         if is_new:
             logger.info("runner reports", runner_id=runner.runner_id, url=runner.url)
+        if is_new or has_changed:
             self._dispatcher.wake()
 
     async def _store_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:

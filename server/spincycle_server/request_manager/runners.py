@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
 import structlog
 
 from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_runner_pb2 import JobRunnerFollowOutputRequest, JobRunnerFollowOutputResponse
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
+from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement, why_not
+from spincycle_server.request_manager.asked_types import AskedTypes
 from spincycle_server.request_manager.chain_sender import ChainSender
 from spincycle_server.request_manager.full_runners import FullRunners
 from spincycle_server.request_manager.runner_calls import RunnerCalls
+from spincycle_server.store.leases import LiveRunner
 
 if TYPE_CHECKING:
     from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
+
+MAX_REQUIREMENTS = 10_000
+"""The maximum number of requirements whose runners are kept in memory."""
 
 DENIED_PAUSE = 10.0
 """Seconds for which a runner that does not accept this server's key or certificate gets no chains."""
@@ -41,6 +48,9 @@ class Runners:
             servers' key, so it is sent only over TLS or to this machine.
         only_own: Whether only runners that have reported to this process are used, because no other runner
             knows its key.
+
+    Attributes:
+        asked_types: The job types that the runners are asked about.
     """
 
     def __init__(
@@ -59,25 +69,37 @@ class Runners:
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
         self._heard: dict[str, RunnerInfo] = {}  # since the last refresh began
+        self._capabilities: dict[str, Capabilities] = {}
+        self._able: dict[str, tuple[str, ...]] = {}  # runners by requirement
+        self._lost: frozenset[str] = frozenset()
+        self.asked_types = AskedTypes()
         self._senders: dict[str, ChainSender] = {}
         self._turn = 0
         self._full = FullRunners()
 
-    async def refresh(self) -> None:
-        """Reads the live runners from the database, and closes the channels to all others."""
+    async def refresh(self) -> bool:
+        """Reads the live runners from the database, and closes the channels to all others.
+
+        Returns whether there are other runners than before, or other capabilities.
+        """
+        before = self._capabilities
         self._heard.clear()
         stored = await self._store.live_runners()
-        self._unusable &= {runner.runner_id for runner, _ in stored}
-        live = [one for one in stored if self._is_usable(one[0])]
-        live += [(runner, False) for runner in self._heard.values()]  # The read may have missed them.
-        self._live = {runner.runner_id: runner for runner, _ in live}
-        draining = {runner.runner_id for runner, draining in live if draining}
+        self._unusable &= {one.runner.runner_id for one in stored}
+        live = [one for one in stored if self._is_usable(one.runner)]
+        # The read may have missed what these have said.
+        live += [LiveRunner(one, False, self._capabilities[key]) for key, one in self._heard.items()]
+        self._live = {one.runner.runner_id: one.runner for one in live}
+        self._capabilities = {one.runner.runner_id: one.capabilities for one in live}
+        self._able.clear()
+        draining = {one.runner.runner_id for one in live if one.draining}
         self._draining = draining | (self._draining & self._heard.keys())
         for runner_id in [runner_id for runner_id in self._senders if runner_id not in self._live]:
             await self._senders.pop(runner_id).close()
         self._full.keep(set(self._live))
         self._denied = {one: until for one, until in self._denied.items() if one in self._live}
-        await self._calls.keep({runner.grpc_address for runner, _ in live})
+        await self._calls.keep({one.runner.grpc_address for one in live})
+        return self._capabilities != before
 
     def _is_usable(self, runner: RunnerInfo) -> bool:
         if self._own is not None:
@@ -103,18 +125,22 @@ class Runners:
         """Returns None if a runner answers at its address within some seconds, otherwise the error."""
         return await self._calls.error_at_address(runner, limit)
 
-    def add(self, runner: RunnerInfo) -> None:
+    def add(self, runner: RunnerInfo, capabilities: Capabilities = KNOWS_ALL) -> None:
         """Adds a runner that has just reported to this process. It replaces others at its address."""
         if self._own is not None:
             self._own.add(runner.runner_id)
         for other in [other for other in self._live.values() if other.grpc_address == runner.grpc_address]:
-            del self._live[other.runner_id]
+            self.remove(other.runner_id)
+        self._capabilities[runner.runner_id] = capabilities
+        self._able.clear()
         self._live[runner.runner_id] = self._heard[runner.runner_id] = runner
 
     def remove(self, runner_id: str) -> None:
         """Removes a runner that is not alive."""
         self._heard.pop(runner_id, None)
         self._live.pop(runner_id, None)
+        self._capabilities.pop(runner_id, None)
+        self._able.clear()
 
     def drain(self, runner_id: str) -> None:
         """Marks a runner that shuts down: it gets no more chains."""
@@ -136,25 +162,68 @@ class Runners:
         """Gives a full runner room for as many chains as have ended there. Returns whether it was full."""
         return self._full.chains_ended(runner_id, chains)
 
-    @property
-    def any_free(self) -> bool:
-        """Whether a live runner accepts chains and is not full."""
-        return any(self._takes_chains(runner_id) and runner_id not in self._full for runner_id in self._live)
+    def any_free(self, requirement: Requirement = NEEDS_NOTHING) -> bool:
+        """Whether a live runner with what a request needs accepts chains and is not full."""
+        return any(self._takes_chains(one) and one not in self._full for one in self.able(requirement))
+
+    def able(self, requirement: Requirement) -> tuple[str, ...]:
+        """Returns the ids of the live runners that have what a request needs, even if they take no chains."""
+        found = self._able.get(requirement.requirement_id)
+        if found is None:
+            if len(self._able) >= MAX_REQUIREMENTS:
+                self._able.clear()
+            found = tuple(one for one in self._live if self._capabilities[one].meet(requirement))
+            self._able[requirement.requirement_id] = found
+        return found
+
+    def is_blocked(self, requirement: Requirement) -> bool:
+        """Whether there are runners, but none of them has what a request needs."""
+        if any(one not in self._draining for one in self.able(requirement)):
+            return False
+        return any(one not in self._draining for one in self._live)
+
+    def ask_about(self, requirements: Iterable[Requirement]) -> None:
+        """Asks the runners about the job types of waiting requests, if no runner is known to know them."""
+        for requirement in set(requirements):
+            if self.is_blocked(requirement):
+                self.asked_types.add(requirement.types)
+
+    def have_room(self, requirement: Requirement) -> bool:
+        """Whether a runner with what a request needs may get a chain now."""
+        return any(self._takes_chains(one) and self._full.probe(one) for one in self.able(requirement))
+
+    def mark_lost(self, runner_ids: frozenset[str]) -> None:
+        """Sets the runners that have RUNNING requests and no lease."""
+        self._lost = runner_ids
+
+    def why_waiting(self, state: State, requirement: Requirement, runner_id: str) -> str:
+        """Returns why no runner can run a request that waits; "" if one can, or if no runner is alive.
+
+        Args:
+            state: The state of the request.
+            requirement: What it needs.
+            runner_id: The runner that it is assigned to, or "".
+        """
+        if state is State.RUNNING and (runner_id not in self._lost or runner_id in self._live):
+            return ""
+        active = [self._capabilities[one] for one in self._live if one not in self._draining]
+        return why_not(requirement, active) if active else ""
 
     def _takes_chains(self, runner_id: str) -> bool:
         return runner_id not in self._draining and self._denied.get(runner_id, 0.0) <= time.monotonic()
 
-    def pick(self) -> RunnerInfo | None:
-        """Returns the next runner that has room for a chain, round-robin; None if no runner has."""
-        able = [
-            runner
-            for runner_id, runner in self._live.items()
-            if self._takes_chains(runner_id) and self._full.probe(runner_id)
+    def pick(self, requirement: Requirement = NEEDS_NOTHING) -> RunnerInfo | None:
+        """Returns the next runner that has what a request needs, and room for its chain, round-robin.
+
+        Returns None if no runner has.
+        """
+        with_room = [
+            one for one in self.able(requirement) if self._takes_chains(one) and self._full.probe(one)
         ]
-        if not able:
+        if not with_room:
             return None
         self._turn += 1
-        picked = able[self._turn % len(able)]
+        picked = self._live[with_room[self._turn % len(with_room)]]
         self._full.chain_given(picked.runner_id)
         return picked
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spincycle_grpc.errors import InvalidArgumentError, UnimplementedError
+from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
@@ -100,17 +101,20 @@ class RequestManagerService:
             size, _pending_request, request_id, request.type, context.caller.name, built
         )
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
-        runner = await self._dispatcher.pick_runner()
+        self._dispatcher.check_blocked_limit(built.requirement)
+        runner = await self._dispatcher.pick_runner(built.requirement)
         try:
             assignment = await self._store.create_request(
-                created, request, built.job_chain, runner, key, event=event
+                created, request, built.job_chain, runner, key, event=event, requirement=built.requirement
             )
         except CreatedBeforeError as error:  # by a concurrent call
             return await self._created_before(error.request_id)
         if runner is not None and assignment is not None:
             self._dispatcher.deliver(runner, assignment, built.job_chain)
         else:
-            self._dispatcher.add_pending()
+            self._dispatcher.add_pending(built.requirement)
+            if self._runners.is_blocked(built.requirement):
+                created.waiting = self._runners.why_waiting(State.PENDING, built.requirement, "")
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         return messages.CreateResponse(request=created)
 

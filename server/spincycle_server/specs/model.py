@@ -107,7 +107,9 @@ class NodeSpec:
 class SequenceSpec:
     """One sequence: its args and its nodes, both in the order of the file.
 
-    `timeout` is the timeout of requests of this type: a duration as written, or "".
+    Attributes:
+        timeout: The timeout of requests of this type: a duration as written, or "".
+        runner: The labels that a runner must have to run requests of this type.
     """
 
     name: str
@@ -119,6 +121,7 @@ class SequenceSpec:
     nodes: Mapping[str, NodeSpec]
     timeout: str
     position: Position
+    runner: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +129,13 @@ class Specs:
     """All sequences of a specs directory, by name."""
 
     sequences: Mapping[str, SequenceSpec]
+
+    @property
+    def job_types(self) -> frozenset[str]:
+        """The types of all jobs that chains can have. Every sequence begins and ends with a noop."""
+        return frozenset(["noop"]).union(
+            node.type
+            for sequence in self.sequences.values()
+            for node in sequence.nodes.values()
+            if node.category == "job"
+        )

@@ -23,7 +23,7 @@ from spincycle_server.specs.model import (
 from spincycle_server.specs.problems import Problem, Severity
 from spincycle_server.specs.yaml_tree import MapNode, Node, YamlTextError, read_tree
 
-_SEQUENCE_FIELDS = ("request", "args", "acl", "nodes", "timeout")
+_SEQUENCE_FIELDS = ("request", "args", "acl", "nodes", "timeout", "runner")
 _ARG_KINDS = ("required", "optional", "static")
 _NODE_FIELDS = (
     "category",
@@ -122,7 +122,12 @@ def _sequence(reader: FieldReader, name: str, key: Node, value: Node) -> Sequenc
         nodes=nodes,
         timeout=reader.text(fields.get("timeout"), "timeout") or "",
         position=reader.position(key),
+        runner=_labels(reader, fields["runner"]) if "runner" in fields else {},
     )
+
+
+def _labels(reader: FieldReader, value: Node) -> dict[str, str]:
+    return {name: reader.text(text, "runner") or "" for name, _, text in reader.entries(value, "runner")}
 
 
 def _arg(reader: FieldReader, item: Node) -> ArgSpec:

@@ -88,6 +88,7 @@ def creation_of(
     *,
     now: int,
     event: EventRow | None = None,
+    requirement_id: str = "",
 ) -> CreateRequest:
     """Returns the write that stores a new request.
 
@@ -99,6 +100,7 @@ def creation_of(
         key: Its idempotency key, if it has one.
         now: The time in microseconds since the Unix epoch.
         event: Its audit event, if it has one.
+        requirement_id: The id of what it needs of a runner, which is stored; "" to derive that later.
     """
     created_at = microseconds_of(request.created_at)
     row = {
@@ -115,6 +117,7 @@ def creation_of(
         "epoch": 0 if runner is None else 1,
         "runner_id": None if runner is None else runner.runner_id,
         "stop_requested": False,
+        "requirement": requirement_id,
     }
     archive = {
         "request_id": request.id,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from sqlalchemy import and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection
@@ -12,8 +12,10 @@ from sqlalchemy.engine import Connection
 from spincycle_grpc.errors import FailedPreconditionError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.capabilities import KNOWS_ALL, Capabilities
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.requirement_rows import WaitingRow
 from spincycle_server.store.schema import ORIGINAL, requests, runners
 from spincycle_server.store.write import Write
 
@@ -33,6 +35,18 @@ _UPDATE_RUNNER = (
 )
 
 
+_UPDATE_CAPABILITIES = (
+    update(runners)
+    .where(runners.c.runner_id == bindparam("key"))
+    .values(
+        capabilities_id=bindparam("new_capabilities_id"),
+        capabilities=bindparam("new_capabilities"),
+    )
+)
+
+_RUNNER_COLUMNS = [column for column in runners.c if column is not runners.c.capabilities]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredRunner:
     """A runner that has reported.
@@ -44,6 +58,34 @@ class StoredRunner:
 
     runner: RunnerInfo
     is_live: bool
+
+
+class LiveRunner(NamedTuple):
+    """A runner with a current lease.
+
+    Attributes:
+        runner: Its id and addresses.
+        draining: Whether it accepts no more chains.
+        capabilities: What it has.
+    """
+
+    runner: RunnerInfo
+    draining: bool
+    capabilities: Capabilities = KNOWS_ALL
+
+
+class LostRequest(NamedTuple):
+    """A RUNNING request whose runner has no current lease.
+
+    Attributes:
+        assignment: Its last assignment.
+        runner_id: Its runner, or "".
+        waiting: The request, with the id of what it needs of a runner.
+    """
+
+    assignment: Assignment
+    runner_id: str
+    waiting: WaitingRow
 
 
 @dataclass(slots=True)
@@ -60,6 +102,8 @@ class RenewRunner(Write):
     lease: float
     draining: bool
     token: int | None = None
+    capabilities: Capabilities = KNOWS_ALL
+    has_changed: bool = True
 
     @classmethod
     def apply_all(
@@ -77,6 +121,7 @@ class RenewRunner(Write):
         tokens: dict[str, int] = dict(known)
         now = database_now(transaction.connection)
         changed: dict[str, dict[str, Any]] = {}
+        said: dict[str, Capabilities] = {}
         renewed: list[int | None] = []
         for write in writes:
             runner_id = write.runner.runner_id
@@ -95,7 +140,10 @@ class RenewRunner(Write):
                 "draining": write.draining,
                 "lease_expires_at": token,
             }
+            if write.has_changed or runner_id not in known:
+                said[runner_id] = write.capabilities
         _save_runners(transaction, known, changed, now)
+        _save_capabilities(transaction, said)
         return [
             _superseded(write.runner.runner_id) if token is None else token
             for write, token in zip(writes, renewed, strict=True)
@@ -119,6 +167,22 @@ def _save_runners(
         transaction.execute(insert(runners), inserted)
 
 
+def _save_capabilities(transaction: Transaction, said: Mapping[str, Capabilities]) -> None:
+    """Stores what runners have. A runner that says nothing has no values, as with an earlier version."""
+    if said:
+        transaction.execute(
+            _UPDATE_CAPABILITIES,
+            [
+                {
+                    "key": runner_id,
+                    "new_capabilities_id": None if one == KNOWS_ALL else one.capabilities_id,
+                    "new_capabilities": None if one == KNOWS_ALL else one.to_json(),
+                }
+                for runner_id, one in said.items()
+            ],
+        )
+
+
 def _superseded(runner_id: str) -> FailedPreconditionError:
     return FailedPreconditionError(
         f"job runner {runner_id} reports on a newer stream: close this one", reason="STREAM_SUPERSEDED"
@@ -140,25 +204,47 @@ class RemoveRunner(Write):
         return [None] * len(writes)
 
 
-def live_runners(connection: Connection) -> list[tuple[RunnerInfo, bool]]:
-    """Returns the runners with a current lease, each with whether it is draining.
+def live_runners(connection: Connection, known: Mapping[str, Capabilities]) -> list[LiveRunner]:
+    """Returns the runners with a current lease.
 
     If several have the same address, only the one whose lease expires last is returned: the others are gone.
+
+    Args:
+        connection: An open connection.
+        known: Capabilities by id, which are not read again.
     """
     now = database_now(connection)
-    query = select(runners).where(runners.c.lease_expires_at > now).order_by(runners.c.lease_expires_at)
+    query = (
+        select(*_RUNNER_COLUMNS).where(runners.c.lease_expires_at > now).order_by(runners.c.lease_expires_at)
+    )
     newest = {row.grpc_address: row for row in connection.execute(query)}
+    ids = {row.capabilities_id for row in newest.values()} - {None}
+    capabilities = {**known, **_read_capabilities(connection, ids - known.keys())}
     return [
-        (RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), row.draining)
+        LiveRunner(
+            RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address),
+            bool(row.draining),
+            capabilities.get(row.capabilities_id, KNOWS_ALL),
+        )
         for row in newest.values()
     ]
 
 
+def _read_capabilities(connection: Connection, ids: Collection[str]) -> dict[str, Capabilities]:
+    if not ids:
+        return {}
+    query = select(runners.c.capabilities_id, runners.c.capabilities).where(
+        runners.c.capabilities_id.in_(sorted(ids))
+    )
+    bodies = {row.capabilities_id: row.capabilities for row in connection.execute(query)}
+    return {one: Capabilities.from_json(body) for one, body in bodies.items()}
+
+
 def runners_like(connection: Connection, runner: RunnerInfo) -> list[StoredRunner]:
     """Returns the runners that are stored with the id or the address of a runner, with or without a lease."""
-    query = select(runners, (runners.c.lease_expires_at > database_now(connection)).label("is_live")).where(
-        or_(runners.c.runner_id == runner.runner_id, runners.c.grpc_address == runner.grpc_address)
-    )
+    query = select(
+        *_RUNNER_COLUMNS, (runners.c.lease_expires_at > database_now(connection)).label("is_live")
+    ).where(or_(runners.c.runner_id == runner.runner_id, runners.c.grpc_address == runner.grpc_address))
     return [
         StoredRunner(
             RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address), bool(row.is_live)
@@ -175,14 +261,15 @@ def live_leases(transaction: Transaction) -> dict[str, int]:
     return {row.runner_id: row.lease_expires_at for row in transaction.execute(query)}
 
 
-def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
-    """Returns the assignments of RUNNING requests whose runner has no current lease, oldest request first.
+def lost_requests(connection: Connection, limit: int, without: Collection[str] = ()) -> list[LostRequest]:
+    """Returns the RUNNING requests whose runner has no current lease, oldest first.
 
-    Requests that an original Spin Cycle runs are not returned.
+    Requests that an original Spin Cycle runs are not returned. Neither are those whose requirement is in
+    `without`.
     """
     alive = select(runners.c.runner_id).where(runners.c.lease_expires_at > database_now(connection))
     query = (
-        select(requests.c.request_id, requests.c.epoch)
+        select(requests.c.request_id, requests.c.epoch, requests.c.runner_id, requests.c.requirement)
         .where(
             requests.c.state == State.RUNNING,
             requests.c.epoch > 0,
@@ -192,4 +279,13 @@ def lost_requests(connection: Connection, limit: int) -> Sequence[Assignment]:
         .order_by(requests.c.created_at)
         .limit(limit)
     )
-    return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]
+    if without:
+        query = query.where(requests.c.requirement.not_in(sorted(without)))
+    return [
+        LostRequest(
+            Assignment(request_id=row.request_id, epoch=row.epoch),
+            row.runner_id or "",
+            WaitingRow(row.request_id, row.requirement),
+        )
+        for row in connection.execute(query)
+    ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import State
@@ -18,13 +18,6 @@ from spincycle_server.store.rows import request_of
 from spincycle_server.store.schema import ORIGINAL, request_archives, requests
 
 _IDS_AT_ONCE = 500
-
-_WAITS = and_(
-    requests.c.state == State.PENDING,
-    or_(requests.c.runner_id.is_(None), requests.c.runner_id != ORIGINAL),
-)
-"""An original stores a request before it checks whether the caller may create it. If the caller may not, the
-request stays PENDING. So a PENDING request of an original waits for nothing, until somebody starts it."""
 
 
 def get_request(connection: Connection, request_id: str, with_job_chain: bool) -> Request:
@@ -111,19 +104,6 @@ def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
     return {row.request_id: Assigned(row.epoch, row.stop_requested) for row in connection.execute(query)}
 
 
-def waiting_requests(connection: Connection, limit: int) -> Sequence[str]:
-    """Returns the ids of the PENDING requests that wait for a runner, oldest first."""
-    return connection.scalars(
-        select(requests.c.request_id).where(_WAITS).order_by(requests.c.created_at).limit(limit)
-    ).all()
-
-
-def count_waiting(connection: Connection, limit: int) -> int:
-    """Returns how many PENDING requests wait for a runner. Stops counting at the limit."""
-    found = select(requests.c.request_id).where(_WAITS).limit(limit).subquery()
-    return connection.scalar(select(func.count()).select_from(found)) or 0
-
-
 def run_by_originals(connection: Connection, limit: int) -> dict[str, str]:
     """Returns the URLs of the runners of RUNNING requests that originals run, by request id."""
     query = (
@@ -136,13 +116,3 @@ def run_by_originals(connection: Connection, limit: int) -> dict[str, str]:
         .limit(limit)
     )
     return {row.request_id: row.jr_url or "" for row in connection.execute(query)}
-
-
-def suspended_requests(connection: Connection, limit: int) -> Sequence[str]:
-    """Returns the ids of SUSPENDED requests, oldest first."""
-    return connection.scalars(
-        select(requests.c.request_id)
-        .where(requests.c.state == State.SUSPENDED)
-        .order_by(requests.c.created_at)
-        .limit(limit)
-    ).all()

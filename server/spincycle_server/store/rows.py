@@ -10,10 +10,13 @@ import orjson
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_value
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg
-from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT
+from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, ORIGINAL
+
+_MAY_WAIT = frozenset({State.PENDING, State.SUSPENDED})
 
 
 def microseconds_of(time: Timestamp) -> int:
@@ -28,7 +31,10 @@ def set_microseconds(time: Timestamp, microseconds: int) -> None:
 
 
 def request_of(row: Any) -> Request:
-    """Returns the request of a row of `requests`, without args and job chain."""
+    """Returns the request of a row of `requests`, without args and job chain.
+
+    Its field `waiting` is a mark, which the Store replaces by the reason.
+    """
     request = Request(
         id=row.request_id,
         type=row.type,
@@ -37,6 +43,7 @@ def request_of(row: Any) -> Request:
         total_jobs=row.total_jobs,
         finished_jobs=row.finished_jobs,
         job_runner_url=row.jr_url or "",
+        waiting=waiting_mark(row),
     )
     set_microseconds(request.created_at, row.created_at)
     if row.started_at is not None:
@@ -44,6 +51,15 @@ def request_of(row: Any) -> Request:
     if row.finished_at is not None:
         set_microseconds(request.finished_at, row.finished_at)
     return request
+
+
+def waiting_mark(row: Any) -> str:
+    """Returns the ids of a request's requirement and runner, if it may wait for a runner; otherwise ""."""
+    if row.state == State.PENDING and row.runner_id == ORIGINAL:
+        return ""
+    if row.state in _MAY_WAIT or (row.state == State.RUNNING and row.epoch):
+        return f"{row.requirement} {row.runner_id or ''}"
+    return ""
 
 
 def log_entry_of(row: Any) -> JobLog:

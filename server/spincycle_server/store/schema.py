@@ -16,9 +16,11 @@ from sqlalchemy import (
     String,
     Table,
     false,
+    text,
 )
 from sqlalchemy.dialects import mysql
 
+from spincycle_server.capabilities import ID_LENGTH
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber, blob
 
 MAX_TRY = 32_767
@@ -52,6 +54,12 @@ It is the default of the column, which those statements do not name. All stateme
 also those of its earlier versions. So it tells the requests of an original from those of this project.
 """
 
+INDEXED_BY_REQUIREMENT = "requests.state IN (1, 7)"
+"""The requests in the index of requirements on PostgreSQL and SQLite: PENDING and SUSPENDED ones.
+
+So no other change of state touches the index. MySQL has no partial indexes.
+"""
+
 _HASH = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql")
 
 metadata = MetaData()
@@ -75,13 +83,31 @@ requests = Table(
     Column("runner_id", Ascii(20), nullable=True, server_default=ORIGINAL),
     # Whether a user asked to stop the request. Its runner may not know yet.
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
+    # The id of what the request needs of a runner; "" if nobody has derived it yet.
+    Column("requirement", Ascii(ID_LENGTH), nullable=False, server_default=""),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
     # On PostgreSQL, these two index `created_at AT TIME ZONE 'UTC'` instead of `created_at`.
     Index("requests_type", "type", "state", "created_at"),
     Index("requests_user", "user", "state", "created_at"),
+    Index(
+        "requests_requirement",
+        "state",
+        "requirement",
+        "created_at",
+        postgresql_where=text("state IN (1, 7)"),
+        sqlite_where=text("state IN (1, 7)"),
+    ),
 )
+
+requirements = Table(
+    "requirements",
+    metadata,
+    Column("requirement_id", Ascii(ID_LENGTH), primary_key=True),
+    Column("body", blob(), nullable=False),
+)
+"""What requests need of a runner, as JSON: one row for each set of job types and labels, never deleted."""
 
 request_archives = Table(
     "request_archives",
@@ -138,6 +164,9 @@ runners = Table(
     Column("grpc_address", String(300), nullable=False),
     Column("draining", Boolean, nullable=False),
     Column("lease_expires_at", BigInteger, nullable=False),
+    # What the runner has, as JSON, and its id; null if the runner does not say.
+    Column("capabilities_id", Ascii(ID_LENGTH), nullable=True),
+    Column("capabilities", blob(), nullable=True),
     Index("runners_lease_expires_at", "lease_expires_at"),
 )
 """The Job Runners. `lease_expires_at` is in microseconds by the database's clock."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
@@ -16,6 +16,7 @@ from spincycle_grpc.v1.output_pb2 import OutputStream
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
 from spincycle_grpc.wire import encode
+from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
 from spincycle_server.database.read_pool import ReadPool
 from spincycle_server.large_work import run_sized
@@ -38,9 +39,10 @@ from spincycle_server.store.creation import creation_of
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
-from spincycle_server.store.leases import RemoveRunner, RenewRunner, StoredRunner
+from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.record import Record
+from spincycle_server.store.requirements import Requirements
 from spincycle_server.store.states import (
     Assign,
     EndLostOriginal,
@@ -67,6 +69,11 @@ class Store:
 
     Writes go through a group-commit writer, reads through a pool of threads. Every method may raise
     UnavailableError if the database cannot be used now.
+
+    Attributes:
+        requirements: What requests need of a runner, and the requests that wait for one.
+        why_waiting: Returns why a request waits, or "". It gets the state of the request, what it needs, and
+            the id of its runner, or "".
     """
 
     def __init__(self, database: OpenDatabase, options: DatabaseOptions) -> None:
@@ -82,6 +89,10 @@ class Store:
             if engine.dialect.name == "sqlite"
             else GroupCommitWriter(engine, patience=options.timeout)
         )
+
+        self.requirements = Requirements(self._reader, self._writer)
+        self._capabilities: Mapping[str, Capabilities] = {}
+        self.why_waiting: Callable[[State, Requirement, str], str] = lambda *_: ""
 
     @classmethod
     async def open(cls, url: str, options: DatabaseOptions = _DEFAULTS) -> Store:
@@ -123,6 +134,7 @@ class Store:
         key: IdempotencyKey | None = None,
         *,
         event: AuditEvent | None = None,
+        requirement: Requirement | None = None,
     ) -> Assignment | None:
         """Stores a new request, and assigns it to a runner if one is given.
 
@@ -133,6 +145,7 @@ class Store:
             runner: The runner to assign it to; None if the request waits.
             key: Its idempotency key, if it has one.
             event: Its audit event, which is stored in the same transaction.
+            requirement: What it needs of a runner; None to derive that from the chain when it waits.
 
         Returns:
             The assignment, with epoch 1; None without a runner.
@@ -141,6 +154,8 @@ class Store:
             CreatedBeforeError: The key has created the same request before. Nothing is stored.
             ConflictError: The key was used for a different request. Nothing is stored.
         """
+        if requirement is not None:
+            await self.requirements.save(requirement)
         creation = await run_sized(
             _work_of(create_request, job_chain),
             creation_of,
@@ -151,6 +166,7 @@ class Store:
             key,
             now=_now(),
             event=_row_of(event),
+            requirement_id="" if requirement is None else requirement.requirement_id,
         )
         await self._creator.write(creation)
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
@@ -176,7 +192,9 @@ class Store:
         Raises:
             NotFoundError: It does not exist.
         """
-        return await self._reader.read(lookups.get_request, request_id, with_job_chain)
+        found = await self._reader.read(lookups.get_request, request_id, with_job_chain)
+        await self._explain([found])
+        return found
 
     async def get_job_chain(self, request_id: str) -> JobChain:
         """Returns the chain as created.
@@ -208,7 +226,7 @@ class Store:
         """
         given_up = threading.Event()
         try:
-            return await self._reader.read(
+            found = await self._reader.read(
                 finding.find_requests,
                 wanted,
                 only_types=only_types,
@@ -218,10 +236,31 @@ class Store:
             )
         finally:
             given_up.set()
+        await self._explain(found)
+        return found
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns the requests with the given ids that exist, by id, without args and chains."""
-        return await self._reader.read(lookups.requests_by_id, request_ids) if request_ids else {}
+        if not request_ids:
+            return {}
+        found = await self._reader.read(lookups.requests_by_id, request_ids)
+        await self._explain(found.values())
+        return found
+
+    async def _explain(self, found: Iterable[Request]) -> None:
+        """Replaces the marks of requests that may wait for a runner by the reasons.
+
+        Requirements are in memory after the first look, so this seldom reads.
+        """
+        marked = [request for request in found if request.waiting]
+        if not marked:
+            return
+        ids = {request.waiting.partition(" ")[0] for request in marked} - {""}
+        known = await self.requirements.get(ids)
+        for request in marked:
+            requirement_id, _, runner_id = request.waiting.partition(" ")
+            requirement = known.get(requirement_id, NEEDS_NOTHING)
+            request.waiting = self.why_waiting(State(request.state), requirement, runner_id)
 
     async def get_log(self, request_id: str) -> list[JobLog]:
         """Returns the job log of a request, ordered by job id and try.
@@ -276,24 +315,11 @@ class Store:
         """Returns the suspended chain of a request; None if it has none, or an outdated one."""
         return await self._reader.read(suspended_chains.get_suspended, request_id)
 
-    async def waiting_requests(self, limit: int) -> Sequence[str]:
-        """Returns the ids of the PENDING requests that wait for a runner, oldest first.
-
-        PENDING requests of an original Spin Cycle do not: it may have denied them.
-        """
-        return await self._reader.read(lookups.waiting_requests, limit)
-
-    async def count_waiting(self, limit: int) -> int:
-        """Returns how many PENDING requests wait for a runner. Stops counting at the limit."""
-        return await self._reader.read(lookups.count_waiting, limit)
-
-    async def suspended_requests(self, limit: int) -> Sequence[str]:
-        """Returns the ids of SUSPENDED requests, oldest first."""
-        return await self._reader.read(lookups.suspended_requests, limit)
-
-    async def live_runners(self) -> list[tuple[RunnerInfo, bool]]:
-        """Returns the runners with a current lease, each with whether it is draining."""
-        return await self._reader.read(leases.live_runners)
+    async def live_runners(self) -> list[LiveRunner]:
+        """Returns the runners with a current lease."""
+        live = await self._reader.read(leases.live_runners, self._capabilities)
+        self._capabilities = {one.capabilities.capabilities_id: one.capabilities for one in live}
+        return live
 
     async def runners_like(self, runner: RunnerInfo) -> list[StoredRunner]:
         """Returns the runners that are stored with the id or the address of a runner."""
@@ -307,9 +333,14 @@ class Store:
         """
         return await self._reader.read(record.get_record, request_id)
 
-    async def lost_requests(self, limit: int) -> Sequence[Assignment]:
-        """Returns the assignments of RUNNING requests whose runner has no current lease, oldest first."""
-        return await self._reader.read(leases.lost_requests, limit)
+    async def lost_requests(self, limit: int, without: Collection[str] = ()) -> Sequence[LostRequest]:
+        """Returns the RUNNING requests whose runner has no current lease, oldest first.
+
+        Args:
+            limit: The maximum number of requests.
+            without: The ids of requirements whose requests are left out.
+        """
+        return await self._reader.read(leases.lost_requests, limit, without)
 
     async def assigned_to(self, runner_id: str) -> dict[str, lookups.Assigned]:
         """Returns the RUNNING requests that are assigned to a runner, by request id."""
@@ -465,7 +496,14 @@ class Store:
         return refused
 
     async def renew_runner(
-        self, runner: RunnerInfo, lease: float, *, draining: bool, token: int | None = None
+        self,
+        runner: RunnerInfo,
+        lease: float,
+        *,
+        draining: bool,
+        token: int | None = None,
+        capabilities: Capabilities = KNOWS_ALL,
+        has_changed: bool = True,
     ) -> int:
         """Renews the lease of a runner. Returns a token for the next renewal on the same stream.
 
@@ -474,11 +512,15 @@ class Store:
             lease: Seconds until the lease expires, by the database's clock.
             draining: Whether the runner accepts no more chains.
             token: The token of the previous renewal on the same stream; None for the stream's first.
+            capabilities: What the runner has.
+            has_changed: Whether the capabilities may differ from the stored ones.
 
         Raises:
             FailedPreconditionError: Another stream has renewed the lease since. Reason: STREAM_SUPERSEDED.
         """
-        renewed: int = await self._writer.write(RenewRunner(runner, lease, draining, token))
+        renewed: int = await self._writer.write(
+            RenewRunner(runner, lease, draining, token, capabilities, has_changed)
+        )
         return renewed
 
     async def record_events(self, events: Sequence[AuditEvent]) -> None:

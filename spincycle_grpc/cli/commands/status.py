@@ -31,6 +31,7 @@ def _fields(request: Request) -> list[tuple[str, str]]:
         ("request", request.id),
         ("type", request.type),
         ("state", state_name(request.state)),
+        *([("waiting", request.waiting)] if request.waiting else []),
         ("jobs", f"{request.finished_jobs} of {request.total_jobs} done"),
         ("created", time_text(request.created_at)),
     ]

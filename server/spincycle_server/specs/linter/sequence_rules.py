@@ -1,8 +1,9 @@
-"""Checks a sequence by itself: its args, its access list, its timeout, and that it has nodes."""
+"""Checks a sequence by itself: its args, access list, timeout and labels, and that it has nodes."""
 
 from __future__ import annotations
 
 from spincycle_grpc.duration import parse_duration
+from spincycle_server.capabilities import bad_label
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.model import OPERATIONS, ArgSpec, SequenceSpec
 
@@ -13,6 +14,7 @@ def check_sequence(report: Report, sequence: SequenceSpec) -> None:
     if not sequence.nodes:
         subject.error("NO_NODES", "the sequence has no nodes: add a node, or remove the sequence", "nodes")
     check_duration(subject, "timeout", sequence.timeout)
+    _check_runner(subject, sequence)
     lines: dict[str, int] = {}
     for arg in sequence.required:
         _check_arg(subject, "required", arg, lines)
@@ -45,6 +47,18 @@ def _check_arg(subject: Subject, kind: str, arg: ArgSpec, lines: dict[str, int])
         message = f"{kind} arg '{arg.name}' has no default: give it one"
         subject.error("MISSING_DEFAULT", message, "args", arg.position)
     lines.setdefault(arg.name, arg.position.line)
+
+
+def _check_runner(subject: Subject, sequence: SequenceSpec) -> None:
+    problem = bad_label(sequence.runner)
+    if problem:
+        subject.error("BAD_LABEL", f"'runner' {problem}", "runner")
+    elif sequence.runner and not sequence.request:
+        subject.warning(
+            "UNUSED_RUNNER",
+            "'runner' has no effect, because the sequence is not a request: move it to the request",
+            "runner",
+        )
 
 
 def _check_acl(subject: Subject, sequence: SequenceSpec) -> None:

@@ -82,14 +82,28 @@ def add_table(
 
 
 def add_indexes(
-    table: str, indexes: Mapping[str, Sequence[str | sa.TextClause]], *, unique: bool = False
+    table: str,
+    indexes: Mapping[str, Sequence[str | sa.TextClause]],
+    *,
+    unique: bool = False,
+    where: str | None = None,
 ) -> None:
-    """Adds each index, unless one with the same name or the same columns exists."""
+    """Adds each index, unless one with the same name or the same columns exists.
+
+    Args:
+        table: The table.
+        indexes: The columns of each index.
+        unique: Whether the indexes are unique.
+        where: On PostgreSQL and SQLite, the condition on rows that are in the indexes; None for all rows.
+    """
+    partial: dict[str, Any] = (
+        {} if where is None else {"postgresql_where": sa.text(where), "sqlite_where": sa.text(where)}
+    )
     there = _present().indexes.setdefault(table, {})
     for index, on in indexes.items():
         columns = tuple(str(column) for column in on)
         if index not in there and columns not in there.values():
-            op.create_index(index, table, list(on), unique=unique)
+            op.create_index(index, table, list(on), unique=unique, **partial)
             there[index] = columns
 
 

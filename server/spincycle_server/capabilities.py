@@ -1,0 +1,163 @@
+"""What a request needs of a Job Runner, and what a runner has: job types and labels.
+
+Both are immutable, and have an id that depends on their content alone. So every server computes the same ids,
+and the database stores each requirement once, however many requests have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import orjson
+
+Labels: TypeAlias = frozenset[tuple[str, str]]
+"""Pairs of name and value."""
+
+ID_LENGTH = 32
+"""The length of the id of a requirement or of capabilities: hexadecimal digits of a SHA-256."""
+
+MAX_LABELS = 50
+"""The maximum number of labels of a runner or a request."""
+
+_LABEL_TEXT = re.compile(r"[0-9A-Za-z._/-]{1,63}")
+
+_SHOWN = 5
+"""The maximum number of job types that a sentence names."""
+
+
+def content_id(data: bytes) -> str:
+    """Returns the id of some JSON."""
+    return hashlib.sha256(data).hexdigest()[:ID_LENGTH]
+
+
+def _json(types: frozenset[str] | None, labels: Labels) -> bytes:
+    fields = {"types": None if types is None else sorted(types), "labels": dict(sorted(labels))}
+    return orjson.dumps(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a request needs: a runner that knows all its job types and has all its labels.
+
+    Attributes:
+        types: The types of the jobs in its chain.
+        labels: The labels.
+        requirement_id: The id.
+    """
+
+    types: frozenset[str] = field(compare=False)
+    labels: Labels = field(default=frozenset(), compare=False)
+    requirement_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derives the id."""
+        object.__setattr__(self, "requirement_id", content_id(self.to_json()))
+
+    def to_json(self) -> bytes:
+        """Returns the requirement as JSON. Equal requirements have equal JSON."""
+        return _json(self.types, self.labels)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Requirement:
+        """Reads what `to_json` has written."""
+        fields = orjson.loads(data)
+        return cls(frozenset(fields["types"]), frozenset(fields["labels"].items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a runner has.
+
+    Attributes:
+        types: The job types that it knows; None if it does not say, and so is taken to know all.
+        labels: Its labels.
+        capabilities_id: The id.
+    """
+
+    types: frozenset[str] | None = field(compare=False)
+    labels: Labels = field(default=frozenset(), compare=False)
+    capabilities_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derives the id."""
+        object.__setattr__(self, "capabilities_id", content_id(self.to_json()))
+
+    def meet(self, requirement: Requirement) -> bool:
+        """Whether a runner with these capabilities can run a request with the requirement."""
+        return requirement.labels <= self.labels and (self.types is None or requirement.types <= self.types)
+
+    def to_json(self) -> bytes:
+        """Returns the capabilities as JSON. Equal capabilities have equal JSON."""
+        return _json(self.types, self.labels)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Capabilities:
+        """Reads what `to_json` has written."""
+        fields = orjson.loads(data)
+        types = None if fields["types"] is None else frozenset(fields["types"])
+        return cls(types, frozenset(fields["labels"].items()))
+
+
+KNOWS_ALL = Capabilities(None)
+"""A runner that says nothing about itself, such as one of an earlier version."""
+
+NEEDS_NOTHING = Requirement(frozenset())
+"""Every runner can run it."""
+
+
+def labels_of(labels: Mapping[str, str]) -> Labels:
+    """Returns the labels of a map."""
+    return frozenset(labels.items())
+
+
+def bad_label(labels: Mapping[str, str]) -> str:
+    """Returns what is wrong with labels, to follow after their name; "" if nothing is."""
+    if len(labels) > MAX_LABELS:
+        return f"must have at most {MAX_LABELS} labels"
+    for name, value in labels.items():
+        for text in (name, value):
+            if not _LABEL_TEXT.fullmatch(text):
+                return (
+                    f"has the label {name[:80]!r}={value[:80]!r}: names and values must have 1 to 63 "
+                    "characters of 0-9 A-Z a-z . _ / -"
+                )
+    return ""
+
+
+def why_not(requirement: Requirement, runners: Collection[Capabilities]) -> str:
+    """Returns why none of the runners can run a request, as a sentence without a full stop; "" if one can."""
+    if any(one.meet(requirement) for one in runners):
+        return ""
+    if not runners:
+        return "no job runner is alive"
+    labelled = [one for one in runners if requirement.labels <= one.labels]
+    with_labels = f" {_with_labels(requirement.labels)}" if requirement.labels else ""
+    if not labelled:
+        return f"no job runner has the {_labels(requirement.labels)}"
+    known = frozenset[str]().union(*(one.types for one in labelled if one.types is not None))
+    unknown = requirement.types - known
+    if unknown:
+        return f"no job runner{with_labels} knows the {_types(unknown)}"
+    return f"no job runner{with_labels} knows all of the {_types(requirement.types)}"
+
+
+def _types(types: Iterable[str]) -> str:
+    names = sorted(types)
+    if len(names) == 1:
+        return f"job type {names[0]}"
+    rest = len(names) - _SHOWN
+    shown = names if rest <= 1 else [*names[:_SHOWN], f"{rest} more"]
+    return f"job types {', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _with_labels(labels: Labels) -> str:
+    return f"with the {_labels(labels)}"
+
+
+def _labels(labels: Labels) -> str:
+    texts = sorted(f"{name}={value}" for name, value in labels)
+    return f"label {texts[0]}" if len(texts) == 1 else f"labels {', '.join(texts[:-1])} and {texts[-1]}"

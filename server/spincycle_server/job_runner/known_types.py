@@ -1,0 +1,113 @@
+"""Which job types the runner's job factory knows, of those that Request Managers ask about.
+
+A factory is a function and cannot list its types. So it is asked for a job of each type, in a thread, because
+it may block. The job never runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from spincycle_grpc.v1.runner_reports_pb2 import AskedJobTypes, KnownJobTypes
+from spincycle_server.call_threads import CallThreads, NoThreadError
+
+logger = structlog.get_logger(__name__)
+
+MAX_TYPES = 20_000
+"""The maximum number of job types about which the factory is asked, and whose answers are kept."""
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds that the factory may take for one type. The type counts as unknown until the factory answers."""
+
+MAX_HANGING = 16
+"""The maximum number of threads in which the factory hangs. After that, further types are unknown."""
+
+
+class KnownTypes:
+    """The answers of a job factory. Each list of types is asked once.
+
+    Args:
+        knows: Returns whether the factory knows a job type. It may block or raise.
+        answer_timeout: Seconds that it may take.
+    """
+
+    def __init__(self, knows: Callable[[str], bool], *, answer_timeout: float = ANSWER_TIMEOUT) -> None:
+        self._knows = knows
+        self._answer_timeout = answer_timeout
+        self._threads = CallThreads(
+            "job-types", 1, max_abandoned=MAX_HANGING, longest_wait=2 * answer_timeout
+        )
+        self._answers: dict[str, bool] = {}
+        self._asked_version = ""
+        self._asking: asyncio.Task[None] | None = None
+        self._message = KnownJobTypes()
+        self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def message(self) -> KnownJobTypes:
+        """What Request Managers are told. A change replaces the message."""
+        return self._message
+
+    def ask(self, asked: AskedJobTypes) -> None:
+        """Asks the factory about job types in the background, unless it was asked about this list before.
+
+        When it has answered, `message` has the version of the list, and `on_change` is called.
+        """
+        if asked.version == self._asked_version:
+            return
+        self._asked_version = asked.version
+        if self._asking is not None:
+            self._asking.cancel()
+        self._asking = asyncio.create_task(self._ask_all(asked.version, asked.types[:MAX_TYPES]))
+
+    async def close(self) -> None:
+        """Stops asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._asking
+
+    async def _ask_all(self, version: str, types: list[str]) -> None:
+        if len(self._answers) + len(types) > MAX_TYPES:
+            self._answers = {one: self._answers[one] for one in types if one in self._answers}
+        loop = asyncio.get_running_loop()
+        for job_type in types:
+            try:
+                async with asyncio.timeout(self._answer_timeout):
+                    await self._threads.call(partial(self._ask_one, loop, job_type))
+            except (TimeoutError, NoThreadError):
+                logger.error(
+                    "the job factory does not answer whether it knows a job type: its requests wait",
+                    job_type=job_type,
+                    seconds=self._answer_timeout,
+                )
+        self._publish(version)
+        unknown = [one for one in types if not self._answers.get(one)]
+        logger.info("job types asked", types=len(types), unknown=unknown[:20])
+
+    def _ask_one(self, loop: asyncio.AbstractEventLoop, job_type: str) -> None:
+        """Asks the factory, in a thread. An answer that comes too late is used too."""
+        try:
+            knows = self._knows(job_type)
+        except BaseException as error:  # Whatever it lacks now may exist when a request needs the job.
+            logger.warning("the job factory failed for a job type", job_type=job_type, error=repr(error))
+            knows = True
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
+            loop.call_soon_threadsafe(self._answered, job_type, knows)
+
+    def _answered(self, job_type: str, knows: bool) -> None:
+        self._answers[job_type] = knows
+        if self._asking is not None and self._asking.done():
+            self._publish(self._message.version)
+
+    def _publish(self, version: str) -> None:
+        types = sorted(one for one, knows in self._answers.items() if knows)
+        message = KnownJobTypes(version=version, types=types)
+        if message != self._message:
+            self._message = message
+            self.on_change()
