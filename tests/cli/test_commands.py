@@ -57,6 +57,9 @@ def test_status(manager: FakeManager, spinc: Spinc) -> None:
     shown = json.loads(spinc("status", "--json", REQUEST_ID).stdout)
     assert (shown["id"], shown["state"]) == (REQUEST_ID, State.COMPLETE)
     assert len(shown["JobChain"]["jobs"]) == 2
+    manager.stages = [stage(State.PENDING, 0)]
+    manager.stages[0].waiting = "no job runner knows the job type drain"
+    assert "waiting  no job runner knows the job type drain" in spinc("status", REQUEST_ID).stdout
     missing = spinc("status", "nosuch")
     assert (missing.exit_code, missing.stdout) == (3, "")
     assert missing.stderr == "spinc: request nosuch not found\n"
@@ -96,6 +99,20 @@ def test_ps_shows_a_request_whose_jobs_are_not_known(manager: FakeManager, spinc
     del manager.status.jobs[:]
     [row] = spinc("ps").stdout.splitlines()[1:]
     assert row.split() == [REQUEST_ID, "nap", "2/5", "(its", "jobs", "are", "not", "known)"]
+
+
+def test_ps_shows_why_requests_wait(manager: FakeManager, spinc: Spinc) -> None:
+    waits, other = stage(State.PENDING, 0), stage(State.PENDING, 0)
+    waits.id, waits.waiting = "waits", "no job runner knows the job type drain"
+    manager.found = [waits, other]
+    row = spinc("ps").stdout.splitlines()[-1]
+    assert row.split() == [
+        "waits",
+        "nap",
+        "0/5",
+        *["(waits:", "no", "job", "runner", "knows", "the", "job", "type", "drain)"],
+    ]
+    assert waits.waiting not in spinc("ps", REQUEST_ID).stdout
 
 
 def test_stop(manager: FakeManager, spinc: Spinc) -> None:
@@ -230,7 +247,7 @@ def test_common_options_may_come_before_and_after_a_command(
 ) -> None:
     for arguments in (("--deadline=3", "ps"), ("ps", "--deadline=3"), ("--deadline=9", "ps", "--deadline=3")):
         assert spinc(*arguments).exit_code == 0
-    assert [2 < asked.time_remaining < 4 for asked in manager.asked] == [True] * 3
+    assert [2 < asked.time_remaining < 4 for asked in manager.asked] == [True] * 6  # Each makes two calls.
     for arguments in (("--addr=127.0.0.1:1", "ps"), ("ps", "--addr=127.0.0.1:1")):
         result = spinc(*arguments)
         assert (result.exit_code, result.stdout) == (4, "")

@@ -24,7 +24,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.found_types import FoundTypes
-from spincycle_server.store.rows import microseconds_of, request_of
+from spincycle_server.store.rows import marked_request_of, microseconds_of
 from spincycle_server.store.scan import Branch, Scan, Span
 from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, request_args, requests
 
@@ -84,10 +84,11 @@ def find_requests(
 
 def _found(finding: Finding, wanted: RequestFilter) -> list[Request]:
     if not wanted.limit:
-        return [request_of(row) for row in finding.rows(BLOCK)]
+        return [marked_request_of(row) for row in finding.rows(BLOCK)]
     end = wanted.offset + wanted.limit
     rows = finding.rows(min(end, BLOCK))
-    return [request_of(row) for row in islice(rows, *(min(edge, 2**62) for edge in (wanted.offset, end)))]
+    edges = (min(edge, 2**62) for edge in (wanted.offset, end))
+    return [marked_request_of(row) for row in islice(rows, *edges)]
 
 
 def _as_it_is(column: Any) -> Any:

@@ -14,7 +14,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.wire import decode, decode_into
 from spincycle_server.store.errors import not_found
-from spincycle_server.store.rows import request_of
+from spincycle_server.store.rows import marked_request_of
 from spincycle_server.store.schema import ORIGINAL, request_archives, requests
 
 _IDS_AT_ONCE = 500
@@ -35,7 +35,7 @@ def get_request(connection: Connection, request_id: str, with_job_chain: bool) -
     ).one_or_none()
     if row is None:
         raise not_found(request_id)
-    request = request_of(row)
+    request = marked_request_of(row)
     if row.args:
         decode_into(request, row.args, "args")
     if with_job_chain and row.job_chain:
@@ -63,7 +63,7 @@ def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict
     found: dict[str, Request] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
         query = select(requests).where(requests.c.request_id.in_(ids[start : start + _IDS_AT_ONCE]))
-        found.update((row.request_id, request_of(row)) for row in connection.execute(query))
+        found.update((row.request_id, marked_request_of(row)) for row in connection.execute(query))
     return found
 
 

@@ -31,10 +31,7 @@ def set_microseconds(time: Timestamp, microseconds: int) -> None:
 
 
 def request_of(row: Any) -> Request:
-    """Returns the request of a row of `requests`, without args and job chain.
-
-    Its field `waiting` is a mark, which the Store replaces by the reason.
-    """
+    """Returns the request of a row of `requests`, without args, job chain, and why it waits."""
     request = Request(
         id=row.request_id,
         type=row.type,
@@ -43,7 +40,6 @@ def request_of(row: Any) -> Request:
         total_jobs=row.total_jobs,
         finished_jobs=row.finished_jobs,
         job_runner_url=row.jr_url or "",
-        waiting=waiting_mark(row),
     )
     set_microseconds(request.created_at, row.created_at)
     if row.started_at is not None:
@@ -53,13 +49,18 @@ def request_of(row: Any) -> Request:
     return request
 
 
-def waiting_mark(row: Any) -> str:
-    """Returns the ids of a request's requirement and runner, if it may wait for a runner; otherwise ""."""
+def marked_request_of(row: Any) -> Request:
+    """Returns the request of a row, as `request_of`, but with a mark in the field `waiting`.
+
+    The mark has the ids of the request's requirement and runner. It is set if the request may wait for a
+    runner. The Store replaces it by the reason.
+    """
+    request = request_of(row)
     if row.state == State.PENDING and row.runner_id == ORIGINAL:
-        return ""
+        return request
     if row.state in _MAY_WAIT or (row.state == State.RUNNING and row.epoch):
-        return f"{row.requirement} {row.runner_id or ''}"
-    return ""
+        request.waiting = f"{row.requirement} {row.runner_id or ''}"
+    return request
 
 
 def log_entry_of(row: Any) -> JobLog:
