@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_async_channel
-from spincycle_grpc.errors import CallCancelledError, SpinCycleError
-from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
+from spincycle_grpc.errors import CallCancelledError, FailedPreconditionError, SpinCycleError
+from spincycle_grpc.retries import DEFAULT_DEADLINE, PageTime, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import AsyncToken, CallTokens
@@ -31,6 +32,7 @@ from spincycle_grpc.watching import ResumedStream
 
 _Answer = TypeVar("_Answer")
 _Response = TypeVar("_Response", WatchResponse, FollowOutputResponse)
+_Item = TypeVar("_Item")
 
 
 class AsyncClient:
@@ -107,7 +109,7 @@ class AsyncClient:
         deadline: float | None = None,
     ) -> Request:
         """Returns the request that `create` would create. See `Client.plan`."""
-        return await self._call(calls.plan(type, args), deadline)
+        return await self._joined(calls.plan(type, args), deadline)
 
     async def find(
         self,
@@ -124,7 +126,7 @@ class AsyncClient:
     ) -> list[Request]:
         """Returns the requests that match all filters, newest first. See `Client.find`."""
         found = calls.find(
-            request_type=type,
+            type=type,
             states=states,
             user=user,
             since=since,
@@ -133,13 +135,30 @@ class AsyncClient:
             offset=offset,
             args=args,
         )
-        return await self._call(found, deadline)
+        return await self._joined(found, deadline)
+
+    async def iter_find(
+        self, *, deadline: float | None = None, **filters: Unpack[calls.Filters]
+    ) -> AsyncIterator[Request]:
+        """Yields the requests that match all filters, newest first. See `Client.iter_find`."""
+        async for request in self._items(calls.find(**filters), deadline):
+            yield request
 
     async def get(
         self, request_id: str, *, with_job_chain: bool = True, deadline: float | None = None
     ) -> Request:
         """Returns a request. See `Client.get`."""
-        return await self._call(calls.get(request_id, with_job_chain=with_job_chain), deadline)
+        started = time.monotonic()
+        try:
+            return await self._call(calls.get(request_id, with_job_chain=with_job_chain), deadline)
+        except FailedPreconditionError as error:
+            if error.reason != "RESPONSE_TOO_LARGE":
+                raise
+        seconds = PageTime(self._deadline if deadline is None else deadline, started)
+        request = await self._call(calls.get(request_id, with_job_chain=False), seconds.left())
+        job_chain = await self._joined(calls.job_chain(request_id), seconds.left())
+        request.job_chain.CopyFrom(job_chain)
+        return request
 
     async def start(self, request_id: str, *, deadline: float | None = None) -> None:
         """Starts a PENDING request. See `Client.start`."""
@@ -151,11 +170,16 @@ class AsyncClient:
 
     async def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
         """Returns the job chain of a request as created. See `Client.job_chain`."""
-        return await self._call(calls.job_chain(request_id), deadline)
+        return await self._joined(calls.job_chain(request_id), deadline)
 
     async def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
         """Returns the finished tries of a request's jobs. See `Client.log`."""
-        return await self._call(calls.log(request_id), deadline)
+        return await self._joined(calls.log(request_id), deadline)
+
+    async def iter_log(self, request_id: str, *, deadline: float | None = None) -> AsyncIterator[JobLog]:
+        """Yields the finished tries of a request's jobs. See `Client.iter_log`."""
+        async for entry in self._items(calls.log(request_id), deadline):
+            yield entry
 
     async def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:
         """Returns the newest finished try of a job. See `Client.job_log`."""
@@ -327,6 +351,25 @@ class AsyncClient:
             if is_final(request):
                 return request
             await asyncio.sleep(schedule.next_pause())
+
+    async def _joined(self, call: calls.PagedCall[_Answer, _Item], deadline: float | None) -> _Answer:
+        seconds = PageTime(self._deadline if deadline is None else deadline)
+        return call.join([page async for page in self._pages(call, seconds.left)])
+
+    async def _items(self, call: calls.PagedCall[Any, _Item], deadline: float | None) -> AsyncIterator[_Item]:
+        async for page in self._pages(call, lambda: deadline):
+            for item in call.items(page):
+                yield item
+
+    async def _pages(
+        self, call: calls.PagedCall[Any, Any], seconds: Callable[[], float | None]
+    ) -> AsyncIterator[Any]:
+        """Yields the responses of all pages. Each may take the seconds that the function returns."""
+        page: calls.Call[Any] | None = call.first
+        while page is not None:
+            response = await self._call(page, seconds())
+            yield response
+            page = call.next(response)
 
     async def _call(
         self, call: calls.Call[_Answer], deadline: float | None, *, max_tries: float | None = None

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 import orjson
 from google.protobuf.descriptor_pb2 import MethodOptions
@@ -23,7 +23,7 @@ from spincycle_grpc.structs import from_value, to_struct, to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.job_log_pb2 import JobLog
-from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus, StatusFilter
 
@@ -33,6 +33,7 @@ DEFAULT_ADDRESS = "127.0.0.1:32318"
 _SERVICE = messages.DESCRIPTOR.services_by_name["RequestManager"]
 
 _Answer = TypeVar("_Answer")
+_Item = TypeVar("_Item")
 _Message = TypeVar("_Message", bound=Message)
 
 
@@ -61,6 +62,30 @@ class Call(Generic[_Answer]):
         return MAX_TRIES if has_key or _has_idempotency_level(self.method) else 1
 
 
+@dataclass(frozen=True)
+class PagedCall(Generic[_Answer, _Item]):
+    """A call whose result comes in pages.
+
+    Attributes:
+        first: The call of the first page. Its result is the response.
+        items: Returns the items of a page from its response.
+        join: Returns the result from the responses of all pages.
+    """
+
+    first: Call[Any]
+    items: Callable[[Any], Iterable[_Item]]
+    join: Callable[[Iterable[Any]], _Answer]
+
+    def next(self, response: Any) -> Call[Any] | None:
+        """Returns the call of the page after a response; None if that was the last page."""
+        if not response.next_page_token:
+            return None
+        request: Any = type(self.first.request)()
+        request.CopyFrom(self.first.request)
+        request.page_token = response.next_page_token
+        return replace(self.first, request=request)
+
+
 @cache
 def _has_idempotency_level(method: str) -> bool:
     options = _SERVICE.methods_by_name[method].GetOptions()
@@ -80,26 +105,50 @@ def create(
     return Call("Create", request, lambda response: response.request)
 
 
-def plan(request_type: str, args: Mapping[str, object] | None) -> Call[Request]:
+def plan(request_type: str, args: Mapping[str, object] | None) -> PagedCall[Request, Job]:
     """Returns the call of Plan."""
     request = _message(messages.PlanRequest, type=request_type, args=to_struct(args or {}, ""))
-    return Call("Plan", request, lambda response: response.request)
+    return PagedCall(
+        Call("Plan", request, _itself),
+        lambda response: response.request.job_chain.jobs.values(),
+        _joined_plan,
+    )
+
+
+def _joined_plan(responses: Iterable[messages.PlanResponse]) -> Request:
+    first, *others = responses
+    for other in others:
+        first.request.job_chain.MergeFrom(other.request.job_chain)
+    return first.request
+
+
+class Filters(TypedDict, total=False):
+    """The filters of a find, as in `Client.find`."""
+
+    type: str
+    states: Iterable[int]
+    user: str
+    since: datetime | None
+    until: datetime | None
+    limit: int
+    offset: int
+    args: Mapping[str, object] | None
 
 
 def find(
     *,
-    request_type: str,
-    states: Iterable[int],
-    user: str,
-    since: datetime | None,
-    until: datetime | None,
-    limit: int,
-    offset: int,
-    args: Mapping[str, object] | None,
-) -> Call[list[Request]]:
+    type: str = "",  # noqa: A002 (the name in the contract)
+    states: Iterable[int] = (),
+    user: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 0,
+    offset: int = 0,
+    args: Mapping[str, object] | None = None,
+) -> PagedCall[list[Request], Request]:
     """Returns the call of Find."""
     chosen = request_filter(
-        request_type=request_type,
+        request_type=type,
         states=states,
         user=user,
         since=since,
@@ -108,7 +157,11 @@ def find(
         offset=offset,
         args=args,
     )
-    return Call("Find", messages.FindRequest(filter=chosen), lambda response: list(response.requests))
+    return PagedCall(
+        Call("Find", messages.FindRequest(filter=chosen), _itself),
+        lambda response: response.requests,
+        lambda responses: [request for response in responses for request in response.requests],
+    )
 
 
 def request_filter(
@@ -137,8 +190,9 @@ def request_filter(
 
 
 def get(request_id: str, *, with_job_chain: bool) -> Call[Request]:
-    """Returns the call of Get."""
-    request = _message(messages.GetRequest, request_id=request_id, omit_job_chain=not with_job_chain)
+    """Returns the call of Get. A job chain that is too large for it fails with RESPONSE_TOO_LARGE."""
+    view = messages.REQUEST_VIEW_FULL if with_job_chain else messages.REQUEST_VIEW_BASIC
+    request = _message(messages.GetRequest, request_id=request_id, view=view)
     return Call("Get", request, lambda response: response.request)
 
 
@@ -152,16 +206,31 @@ def stop(request_id: str) -> Call[None]:
     return Call("Stop", _message(messages.StopRequest, request_id=request_id), _nothing)
 
 
-def job_chain(request_id: str) -> Call[JobChain]:
+def job_chain(request_id: str) -> PagedCall[JobChain, Job]:
     """Returns the call of GetJobChain."""
     request = _message(messages.GetJobChainRequest, request_id=request_id)
-    return Call("GetJobChain", request, lambda response: response.job_chain)
+    return PagedCall(
+        Call("GetJobChain", request, _itself),
+        lambda response: response.job_chain.jobs.values(),
+        _joined_job_chain,
+    )
 
 
-def log(request_id: str) -> Call[list[JobLog]]:
+def _joined_job_chain(responses: Iterable[messages.GetJobChainResponse]) -> JobChain:
+    first, *others = responses
+    for other in others:
+        first.job_chain.MergeFrom(other.job_chain)
+    return first.job_chain
+
+
+def log(request_id: str) -> PagedCall[list[JobLog], JobLog]:
     """Returns the call of GetLog."""
     request = _message(messages.GetLogRequest, request_id=request_id)
-    return Call("GetLog", request, lambda response: list(response.entries))
+    return PagedCall(
+        Call("GetLog", request, _itself),
+        lambda response: response.entries,
+        lambda responses: [entry for response in responses for entry in response.entries],
+    )
 
 
 def job_log(request_id: str, job_id: str) -> Call[JobLog]:
@@ -230,12 +299,16 @@ def list_audit_events(
         limit=limit,
         page_token=page_token,
     )
-    return Call("ListAuditEvents", messages.ListAuditEventsRequest(filter=chosen), lambda response: response)
+    return Call("ListAuditEvents", messages.ListAuditEventsRequest(filter=chosen), _itself)
 
 
 def version() -> Call[str]:
     """Returns the call of Version."""
     return Call("Version", messages.RequestManagerVersionRequest(), lambda response: str(response.version))
+
+
+def _itself(response: Any) -> Any:
+    return response
 
 
 def _nothing(response: object) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_channel
-from spincycle_grpc.errors import CallCancelledError, SpinCycleError
-from spincycle_grpc.retries import DEFAULT_DEADLINE, Tries, checked_deadline
+from spincycle_grpc.errors import CallCancelledError, FailedPreconditionError, SpinCycleError
+from spincycle_grpc.retries import DEFAULT_DEADLINE, PageTime, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc, explained_error
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import CallTokens, Token, check_is_synchronous
@@ -30,6 +31,7 @@ from spincycle_grpc.watching import ResumedStream
 
 _Answer = TypeVar("_Answer")
 _Response = TypeVar("_Response", WatchResponse, FollowOutputResponse)
+_Item = TypeVar("_Item")
 
 
 class Client:
@@ -142,7 +144,7 @@ class Client:
             InvalidArgumentError: The type does not exist, or the args do not fit it.
             PermissionDeniedError: The caller may not start requests of this type.
         """
-        return self._call(calls.plan(type, args), deadline)
+        return self._joined(calls.plan(type, args), deadline)
 
     def find(
         self,
@@ -176,7 +178,7 @@ class Client:
             DeadlineExceededError: The search took too long for the database. Reason: FIND_TOO_SLOW.
         """
         found = calls.find(
-            request_type=type,
+            type=type,
             states=states,
             user=user,
             since=since,
@@ -185,15 +187,40 @@ class Client:
             offset=offset,
             args=args,
         )
-        return self._call(found, deadline)
+        return self._joined(found, deadline)
+
+    def iter_find(
+        self, *, deadline: float | None = None, **filters: Unpack[calls.Filters]
+    ) -> Iterator[Request]:
+        """Yields the requests that `find` returns. It holds only one page of them, at most 3 MiB.
+
+        Requests that are created meanwhile do not shift the pages.
+
+        Args:
+            deadline: Seconds for each page. None: the client's deadline.
+            filters: As for `find`.
+        """
+        return self._items(calls.find(**filters), deadline)
 
     def get(self, request_id: str, *, with_job_chain: bool = True, deadline: float | None = None) -> Request:
         """Returns a request with its args and its job chain, which can be large.
 
+        A chain that is too large for one response comes in pages.
+
         Raises:
             NotFoundError: The request does not exist.
         """
-        return self._call(calls.get(request_id, with_job_chain=with_job_chain), deadline)
+        started = time.monotonic()
+        try:
+            return self._call(calls.get(request_id, with_job_chain=with_job_chain), deadline)
+        except FailedPreconditionError as error:
+            if error.reason != "RESPONSE_TOO_LARGE":
+                raise
+        seconds = PageTime(self._deadline if deadline is None else deadline, started)
+        request = self._call(calls.get(request_id, with_job_chain=False), seconds.left())
+        job_chain = self._joined(calls.job_chain(request_id), seconds.left())
+        request.job_chain.CopyFrom(job_chain)
+        return request
 
     def start(self, request_id: str, *, deadline: float | None = None) -> None:
         """Starts a PENDING request.
@@ -222,18 +249,29 @@ class Client:
         Raises:
             NotFoundError: The request does not exist.
         """
-        return self._call(calls.job_chain(request_id), deadline)
+        return self._joined(calls.job_chain(request_id), deadline)
 
     def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
         """Returns the finished tries of a request's jobs, sorted by job id and try.
 
+        Output of an entry beyond 1 MiB is cut off: then `stdout_omitted` or `stderr_omitted` is not 0.
+
         Raises:
             NotFoundError: The request does not exist.
         """
-        return self._call(calls.log(request_id), deadline)
+        return self._joined(calls.log(request_id), deadline)
+
+    def iter_log(self, request_id: str, *, deadline: float | None = None) -> Iterator[JobLog]:
+        """Yields the entries that `log` returns. It holds only one page of them, at most 3 MiB.
+
+        Args:
+            request_id: The id of the request.
+            deadline: Seconds for each page. None: the client's deadline.
+        """
+        return self._items(calls.log(request_id), deadline)
 
     def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:
-        """Returns the newest finished try of a job.
+        """Returns the newest finished try of a job. Its output beyond 3 MiB is cut off, as in `log`.
 
         Raises:
             NotFoundError: The request or the job does not exist, or the job has not finished a try.
@@ -464,6 +502,22 @@ class Client:
             if is_final(request):
                 return request
             self._sleep(schedule.next_pause())
+
+    def _joined(self, call: calls.PagedCall[_Answer, _Item], deadline: float | None) -> _Answer:
+        seconds = PageTime(self._deadline if deadline is None else deadline)
+        return call.join(self._pages(call, seconds.left))
+
+    def _items(self, call: calls.PagedCall[Any, _Item], deadline: float | None) -> Iterator[_Item]:
+        for page in self._pages(call, lambda: deadline):
+            yield from call.items(page)
+
+    def _pages(self, call: calls.PagedCall[Any, Any], seconds: Callable[[], float | None]) -> Iterator[Any]:
+        """Yields the responses of all pages. Each may take the seconds that the function returns."""
+        page: calls.Call[Any] | None = call.first
+        while page is not None:
+            response = self._call(page, seconds())
+            yield response
+            page = call.next(response)
 
     def _call(
         self, call: calls.Call[_Answer], deadline: float | None, *, max_tries: float | None = None

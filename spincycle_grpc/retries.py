@@ -47,6 +47,26 @@ class Tries:
         return wait if time.monotonic() + wait < self._end else None
 
 
+class PageTime:
+    """The time of a call whose result comes in pages: all pages together have one deadline.
+
+    Args:
+        deadline: Seconds for all pages together.
+        started: When the call started, by the monotonic clock. None: now.
+
+    Raises:
+        InvalidArgumentError: The deadline is not positive. Reason: BAD_DEADLINE.
+    """
+
+    def __init__(self, deadline: float, started: float | None = None) -> None:
+        begin = time.monotonic() if started is None else started
+        self._end = begin + checked_deadline(deadline)
+
+    def left(self) -> float:
+        """Returns the seconds that the next page may take."""
+        return max(self._end - time.monotonic(), 0.001)
+
+
 def checked_deadline(deadline: float) -> float:
     """Returns a deadline that gRPC accepts: at most a year.
 

@@ -234,7 +234,7 @@ class FakeManager(RequestManagerServicer):
         _check_id(request.request_id, context)
         seen = self.stages.pop(0) if len(self.stages) > 1 else self.stages[0]
         answer = messages.GetResponse(request=seen)
-        if not request.omit_job_chain:
+        if request.view == messages.REQUEST_VIEW_FULL:
             answer.request.job_chain.CopyFrom(chain())
         return answer
 

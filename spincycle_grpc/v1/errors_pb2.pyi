@@ -575,6 +575,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: There is no such token. Run `spincycle token list`."""
     ERROR_REASON_TOO_MANY_TOKENS: _ErrorReason.ValueType  # 136
     """RESOURCE_EXHAUSTED: There are too many active tokens. Revoke some of them."""
+    ERROR_REASON_BAD_PAGE_TOKEN: _ErrorReason.ValueType  # 160
+    """INVALID_ARGUMENT: The page token is not one that the server returned for
+    this method and these fields. Send the token unchanged, with the same other
+    fields, or start with the first page.
+    """
+    ERROR_REASON_BAD_PAGE_SIZE: _ErrorReason.ValueType  # 161
+    """INVALID_ARGUMENT: The page size is negative. Send 0 or a positive number."""
+    ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 162
+    """FAILED_PRECONDITION: The response is larger than the 4 MiB that gRPC clients
+    accept. Ask for less, get the job chain with GetJobChain, or use HTTP.
+    """
+    ERROR_REASON_PLAN_CHANGED: _ErrorReason.ValueType  # 163
+    """FAILED_PRECONDITION: The plan changed between two of its pages, because the
+    specs changed, or what the jobs read when they are created. Plan again.
+    """
     ERROR_REASON_ORIGINAL_RUNNER_SILENT: _ErrorReason.ValueType  # 180
     """UNAVAILABLE: A Job Runner of the original runs the request, and did not
     confirm the stop. Try again, or end that runner.
@@ -1145,6 +1160,21 @@ ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 135
 """NOT_FOUND: There is no such token. Run `spincycle token list`."""
 ERROR_REASON_TOO_MANY_TOKENS: ErrorReason.ValueType  # 136
 """RESOURCE_EXHAUSTED: There are too many active tokens. Revoke some of them."""
+ERROR_REASON_BAD_PAGE_TOKEN: ErrorReason.ValueType  # 160
+"""INVALID_ARGUMENT: The page token is not one that the server returned for
+this method and these fields. Send the token unchanged, with the same other
+fields, or start with the first page.
+"""
+ERROR_REASON_BAD_PAGE_SIZE: ErrorReason.ValueType  # 161
+"""INVALID_ARGUMENT: The page size is negative. Send 0 or a positive number."""
+ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 162
+"""FAILED_PRECONDITION: The response is larger than the 4 MiB that gRPC clients
+accept. Ask for less, get the job chain with GetJobChain, or use HTTP.
+"""
+ERROR_REASON_PLAN_CHANGED: ErrorReason.ValueType  # 163
+"""FAILED_PRECONDITION: The plan changed between two of its pages, because the
+specs changed, or what the jobs read when they are created. Plan again.
+"""
 ERROR_REASON_ORIGINAL_RUNNER_SILENT: ErrorReason.ValueType  # 180
 """UNAVAILABLE: A Job Runner of the original runs the request, and did not
 confirm the stop. Try again, or end that runner.

@@ -35,6 +35,8 @@ class JobLog(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
+    STDOUT_OMITTED_FIELD_NUMBER: _builtins.int
+    STDERR_OMITTED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     job_id: _builtins.str
@@ -59,6 +61,14 @@ class JobLog(_message.Message):
     """The standard output of the job."""
     stderr: _builtins.str
     """The standard error of the job."""
+    stdout_omitted: _builtins.int
+    """The number of bytes at the end of stdout that are left out, because the
+    entry would be too large for a gRPC message. 0: stdout is complete.
+    """
+    stderr_omitted: _builtins.int
+    """The number of bytes at the end of stderr that are left out. 0: stderr is
+    complete.
+    """
     def __init__(
         self,
         *,
@@ -73,10 +83,12 @@ class JobLog(_message.Message):
         error: _builtins.str = ...,
         stdout: _builtins.str = ...,
         stderr: _builtins.str = ...,
+        stdout_omitted: _builtins.int = ...,
+        stderr_omitted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit", b"exit", "finished_at", b"finished_at", "job_id", b"job_id", "name", b"name", "request_id", b"request_id", "started_at", b"started_at", "state", b"state", "stderr", b"stderr", "stdout", b"stdout", "try", b"try", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit", b"exit", "finished_at", b"finished_at", "job_id", b"job_id", "name", b"name", "request_id", b"request_id", "started_at", b"started_at", "state", b"state", "stderr", b"stderr", "stderr_omitted", b"stderr_omitted", "stdout", b"stdout", "stdout_omitted", b"stdout_omitted", "try", b"try", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

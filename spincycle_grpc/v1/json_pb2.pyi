@@ -84,9 +84,10 @@ class JsonField(_message.Message):
     query_name: _builtins.str
     """The name of the field in a query string. Empty: its JSON name."""
     http_header: _builtins.str
-    """Over HTTP, set the string field from the header with this name. The values
-    of a repeated header are joined by commas. The field should also be hidden.
-    Empty: no header.
+    """In a request over HTTP, set the string field from the header with this name.
+    The values of a repeated header are joined by commas. In a response, write
+    the header from the field if it is not empty. The field should also be
+    hidden. Empty: no header.
     """
     http_header_pattern: _builtins.str
     """The regular expression that the whole value of the header must match. The

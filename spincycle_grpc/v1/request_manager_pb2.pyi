@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from spincycle_grpc.v1 import audit_pb2 as _audit_pb2
 from spincycle_grpc.v1 import job_log_pb2 as _job_log_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
@@ -23,7 +24,36 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RequestView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RequestViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REQUEST_VIEW_UNKNOWN: _RequestView.ValueType  # 0
+    """The default of the method."""
+    REQUEST_VIEW_BASIC: _RequestView.ValueType  # 1
+    """The request without its job chain, which can be large."""
+    REQUEST_VIEW_FULL: _RequestView.ValueType  # 2
+    """The request with its job chain."""
+
+class RequestView(_RequestView, metaclass=_RequestViewEnumTypeWrapper):
+    """How much of a request to return."""
+
+REQUEST_VIEW_UNKNOWN: RequestView.ValueType  # 0
+"""The default of the method."""
+REQUEST_VIEW_BASIC: RequestView.ValueType  # 1
+"""The request without its job chain, which can be large."""
+REQUEST_VIEW_FULL: RequestView.ValueType  # 2
+"""The request with its job chain."""
+Global___RequestView: _TypeAlias = RequestView  # noqa: Y015
 
 @_typing.final
 class CreateRequest(_message.Message):
@@ -101,8 +131,16 @@ class PlanRequest(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """The name of the request spec. Required."""
+    page_size: _builtins.int
+    """The maximum number of jobs in the page. 0: no maximum. A page also ends at
+    3 MiB.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous response. Empty: the first page."""
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
         """The args by name. Numbers must be below 2^53 in magnitude: larger whole
@@ -115,10 +153,12 @@ class PlanRequest(_message.Message):
         *,
         type: _builtins.str = ...,
         args: _struct_pb2.Struct | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["args", b"args"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "page_size", b"page_size", "page_token", b"page_token", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +171,11 @@ class PlanResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token to get the next page of the job chain. Empty: this is the last
+    page.
+    """
     @_builtins.property
     def request(self) -> _request_pb2.Request:
         """The planned request: PENDING, with its job chain and an empty id."""
@@ -139,10 +184,11 @@ class PlanResponse(_message.Message):
         self,
         *,
         request: _request_pb2.Request | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,6 +201,17 @@ class FindRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """The maximum number of requests in the page. 0: no maximum. A page also ends
+    at 3 MiB.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous response. Empty: the first page. The
+    filter's limit counts the requests of all pages, and its offset skips
+    requests before the first page.
+    """
     @_builtins.property
     def filter(self) -> _request_pb2.RequestFilter:
         """The requests to find. Unset: all requests."""
@@ -163,10 +220,12 @@ class FindRequest(_message.Message):
         self,
         *,
         filter: _request_pb2.RequestFilter | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,6 +238,9 @@ class FindResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token to get the next page. Empty: this is the last page."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.Request]:
         """The requests, newest first, without args and job chains."""
@@ -187,10 +249,11 @@ class FindResponse(_message.Message):
         self,
         *,
         requests: _abc.Iterable[_request_pb2.Request] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,19 +267,33 @@ class GetRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OMIT_JOB_CHAIN_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
-    omit_job_chain: _builtins.bool
-    """Leave out the job chain, which can be large."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def omit_job_chain(self) -> _builtins.bool:
+        """Deprecated: set `view`. With the default view, true stands for BASIC."""
+
+    @omit_job_chain.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def omit_job_chain(self, value: _builtins.bool) -> None:
+        """Deprecated: set `view`. With the default view, true stands for BASIC."""
+
+    view: Global___RequestView.ValueType
+    """How much of the request to return. Not set: BASIC over gRPC, FULL over
+    HTTP.
+    """
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         omit_job_chain: _builtins.bool = ...,
+        view: Global___RequestView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["omit_job_chain", b"omit_job_chain", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["omit_job_chain", b"omit_job_chain", "request_id", b"request_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,16 +408,26 @@ class GetJobChainRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
+    page_size: _builtins.int
+    """The maximum number of jobs in the page. 0: no maximum. A page also ends at
+    3 MiB.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous response. Empty: the first page."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,18 +440,22 @@ class GetJobChainResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_CHAIN_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token to get the next page. Empty: this is the last page."""
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
-        """The job chain as created."""
+        """The job chain as created, or the page of it."""
 
     def __init__(
         self,
         *,
         job_chain: _job_pb2.JobChain | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job_chain", b"job_chain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_chain", b"job_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_chain", b"job_chain", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,16 +468,26 @@ class GetLogRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
+    page_size: _builtins.int
+    """The maximum number of entries in the page. 0: no maximum. A page also ends
+    at 3 MiB.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous response. Empty: the first page."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,6 +500,9 @@ class GetLogResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token to get the next page. Empty: this is the last page."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_job_log_pb2.JobLog]:
         """The entries, sorted by job id and try."""
@@ -407,10 +511,11 @@ class GetLogResponse(_message.Message):
         self,
         *,
         entries: _abc.Iterable[_job_log_pb2.JobLog] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -623,6 +728,11 @@ class RunningResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
+    OMITTED_JOBS_FIELD_NUMBER: _builtins.int
+    omitted_jobs: _builtins.int
+    """The number of running jobs that were left out because the response would be
+    too large: the newest ones. Always 0 over HTTP.
+    """
     @_builtins.property
     def status(self) -> _status_pb2.RunningStatus:
         """The running jobs and their requests."""
@@ -631,10 +741,11 @@ class RunningResponse(_message.Message):
         self,
         *,
         status: _status_pb2.RunningStatus | None = ...,
+        omitted_jobs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["omitted_jobs", b"omitted_jobs", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,19 @@ class RequestManagerStub:
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
+
+    Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
+    default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
+    whatever its page size is. The response has a `next_page_token` if there are
+    more pages. Send it as `page_token`, with the other fields unchanged; only
+    the page size may change. An unusable token fails with INVALID_ARGUMENT
+    (BAD_PAGE_TOKEN), a negative page size with INVALID_ARGUMENT (BAD_PAGE_SIZE).
+    Any other response that would be larger than 4 MiB fails with
+    FAILED_PRECONDITION (RESPONSE_TOO_LARGE).
+
+    Over HTTP, responses are complete, however large they are. They are pages only
+    if the query has `pageSize` or `pageToken`. Then the header
+    X-Spincycle-Next-Page-Token has the next token.
     """
 
     def __init__(self, channel):
@@ -162,6 +175,19 @@ class RequestManagerServicer:
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
+
+    Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
+    default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
+    whatever its page size is. The response has a `next_page_token` if there are
+    more pages. Send it as `page_token`, with the other fields unchanged; only
+    the page size may change. An unusable token fails with INVALID_ARGUMENT
+    (BAD_PAGE_TOKEN), a negative page size with INVALID_ARGUMENT (BAD_PAGE_SIZE).
+    Any other response that would be larger than 4 MiB fails with
+    FAILED_PRECONDITION (RESPONSE_TOO_LARGE).
+
+    Over HTTP, responses are complete, however large they are. They are pages only
+    if the query has `pageSize` or `pageToken`. Then the header
+    X-Spincycle-Next-Page-Token has the next token.
     """
 
     def Create(self, request, context):
@@ -213,8 +239,14 @@ class RequestManagerServicer:
         the `create` method of each job, which may read other systems, but runs no
         job.
 
+        Over gRPC, a large job chain comes in pages, as from GetJobChain. Only the
+        first page has the args. A server that does not remember the plan from the
+        page before builds the request again, with the same job ids. Over HTTP the
+        response is complete.
+
         Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
-        RESOURCE_EXHAUSTED and INTERNAL.
+        RESOURCE_EXHAUSTED and INTERNAL, and with FAILED_PRECONDITION if the
+        request is built differently than for the first page (PLAN_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,6 +256,9 @@ class RequestManagerServicer:
         """Lists requests that match a filter, newest first, without args and job
         chains. Requests that were created at the same time are sorted by id.
         Requests that the caller may not view are left out.
+
+        Pages are stable: requests that are created later do not shift the next
+        page.
 
         Fails with:
 
@@ -236,9 +271,14 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Returns one request with its args and its job chain.
+        """Returns one request with its args, and with its job chain if the view asks
+        for it.
 
-        Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: the request with its job chain is too large for a
+        gRPC message (RESPONSE_TOO_LARGE). Get the chain with GetJobChain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,6 +332,10 @@ class RequestManagerServicer:
         """Returns the job chain of a request as it was created. All states in it are
         PENDING.
 
+        A page has some of the jobs, sorted by id, each with its entry in the
+        adjacency list. The other fields of the chain are in every page. The pages
+        together, with their jobs and adjacency lists merged, are the chain.
+
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -302,6 +346,9 @@ class RequestManagerServicer:
         """Returns the job log of a request: one entry for each finished try, sorted
         by job id and try.
 
+        Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
+        says how much.
+
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -309,7 +356,8 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJobLog(self, request, context):
-        """Returns the job log entry of a job's newest finished try.
+        """Returns the job log entry of a job's newest finished try. Over gRPC, its
+        output beyond 3 MiB is cut off, and the entry says how much.
 
         Fails with NOT_FOUND if the request or the job does not exist, or if the
         job has not finished a try (JOB_NOT_FOUND).
@@ -361,7 +409,8 @@ class RequestManagerServicer:
     def Running(self, request, context):
         """Returns the running jobs of all Job Runners, oldest first, and their
         requests. The jobs of a Job Runner that does not answer within one second
-        are left out, and those of requests that the caller may not view.
+        are left out, and those of requests that the caller may not view. Over gRPC,
+        the newest jobs are left out if the response would be too large.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """
@@ -567,6 +616,19 @@ class RequestManager:
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
+
+    Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
+    default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
+    whatever its page size is. The response has a `next_page_token` if there are
+    more pages. Send it as `page_token`, with the other fields unchanged; only
+    the page size may change. An unusable token fails with INVALID_ARGUMENT
+    (BAD_PAGE_TOKEN), a negative page size with INVALID_ARGUMENT (BAD_PAGE_SIZE).
+    Any other response that would be larger than 4 MiB fails with
+    FAILED_PRECONDITION (RESPONSE_TOO_LARGE).
+
+    Over HTTP, responses are complete, however large they are. They are pages only
+    if the query has `pageSize` or `pageToken`. Then the header
+    X-Spincycle-Next-Page-Token has the next token.
     """
 
     @staticmethod

@@ -52,6 +52,19 @@ class RequestManagerStub:
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
+
+    Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
+    default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
+    whatever its page size is. The response has a `next_page_token` if there are
+    more pages. Send it as `page_token`, with the other fields unchanged; only
+    the page size may change. An unusable token fails with INVALID_ARGUMENT
+    (BAD_PAGE_TOKEN), a negative page size with INVALID_ARGUMENT (BAD_PAGE_SIZE).
+    Any other response that would be larger than 4 MiB fails with
+    FAILED_PRECONDITION (RESPONSE_TOO_LARGE).
+
+    Over HTTP, responses are complete, however large they are. They are pages only
+    if the query has `pageSize` or `pageToken`. Then the header
+    X-Spincycle-Next-Page-Token has the next token.
     """
 
     @_typing.overload
@@ -103,13 +116,22 @@ class RequestManagerStub:
     the `create` method of each job, which may read other systems, but runs no
     job.
 
+    Over gRPC, a large job chain comes in pages, as from GetJobChain. Only the
+    first page has the args. A server that does not remember the plan from the
+    page before builds the request again, with the same job ids. Over HTTP the
+    response is complete.
+
     Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
-    RESOURCE_EXHAUSTED and INTERNAL.
+    RESOURCE_EXHAUSTED and INTERNAL, and with FAILED_PRECONDITION if the
+    request is built differently than for the first page (PLAN_CHANGED).
     """
     Find: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]
     """Lists requests that match a filter, newest first, without args and job
     chains. Requests that were created at the same time are sorted by id.
     Requests that the caller may not view are left out.
+
+    Pages are stable: requests that are created later do not shift the next
+    page.
 
     Fails with:
 
@@ -118,9 +140,14 @@ class RequestManagerStub:
       (FIND_TOO_SLOW). Narrow the filter, or set a limit and a smaller offset.
     """
     Get: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetRequest, _request_manager_pb2.GetResponse]
-    """Returns one request with its args and its job chain.
+    """Returns one request with its args, and with its job chain if the view asks
+    for it.
 
-    Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: the request with its job chain is too large for a
+      gRPC message (RESPONSE_TOO_LARGE). Get the chain with GetJobChain.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.StartRequest, _request_manager_pb2.StartResponse]
     """Starts a PENDING request. A retry after a success fails with
@@ -162,16 +189,24 @@ class RequestManagerStub:
     """Returns the job chain of a request as it was created. All states in it are
     PENDING.
 
+    A page has some of the jobs, sorted by id, each with its entry in the
+    adjacency list. The other fields of the chain are in every page. The pages
+    together, with their jobs and adjacency lists merged, are the chain.
+
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]
     """Returns the job log of a request: one entry for each finished try, sorted
     by job id and try.
 
+    Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
+    says how much.
+
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetJobLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]
-    """Returns the job log entry of a job's newest finished try.
+    """Returns the job log entry of a job's newest finished try. Over gRPC, its
+    output beyond 3 MiB is cut off, and the entry says how much.
 
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
@@ -211,7 +246,8 @@ class RequestManagerStub:
     Running: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]
     """Returns the running jobs of all Job Runners, oldest first, and their
     requests. The jobs of a Job Runner that does not answer within one second
-    are left out, and those of requests that the caller may not view.
+    are left out, and those of requests that the caller may not view. Over gRPC,
+    the newest jobs are left out if the response would be too large.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
@@ -316,6 +352,19 @@ class RequestManagerAsyncStub(RequestManagerStub):
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
+
+    Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
+    default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
+    whatever its page size is. The response has a `next_page_token` if there are
+    more pages. Send it as `page_token`, with the other fields unchanged; only
+    the page size may change. An unusable token fails with INVALID_ARGUMENT
+    (BAD_PAGE_TOKEN), a negative page size with INVALID_ARGUMENT (BAD_PAGE_SIZE).
+    Any other response that would be larger than 4 MiB fails with
+    FAILED_PRECONDITION (RESPONSE_TOO_LARGE).
+
+    Over HTTP, responses are complete, however large they are. They are pages only
+    if the query has `pageSize` or `pageToken`. Then the header
+    X-Spincycle-Next-Page-Token has the next token.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -364,13 +413,22 @@ class RequestManagerAsyncStub(RequestManagerStub):
     the `create` method of each job, which may read other systems, but runs no
     job.
 
+    Over gRPC, a large job chain comes in pages, as from GetJobChain. Only the
+    first page has the args. A server that does not remember the plan from the
+    page before builds the request again, with the same job ids. Over HTTP the
+    response is complete.
+
     Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
-    RESOURCE_EXHAUSTED and INTERNAL.
+    RESOURCE_EXHAUSTED and INTERNAL, and with FAILED_PRECONDITION if the
+    request is built differently than for the first page (PLAN_CHANGED).
     """
     Find: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.FindRequest, _request_manager_pb2.FindResponse]  # type: ignore[assignment]
     """Lists requests that match a filter, newest first, without args and job
     chains. Requests that were created at the same time are sorted by id.
     Requests that the caller may not view are left out.
+
+    Pages are stable: requests that are created later do not shift the next
+    page.
 
     Fails with:
 
@@ -379,9 +437,14 @@ class RequestManagerAsyncStub(RequestManagerStub):
       (FIND_TOO_SLOW). Narrow the filter, or set a limit and a smaller offset.
     """
     Get: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetRequest, _request_manager_pb2.GetResponse]  # type: ignore[assignment]
-    """Returns one request with its args and its job chain.
+    """Returns one request with its args, and with its job chain if the view asks
+    for it.
 
-    Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: the request with its job chain is too large for a
+      gRPC message (RESPONSE_TOO_LARGE). Get the chain with GetJobChain.
     """
     Start: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.StartRequest, _request_manager_pb2.StartResponse]  # type: ignore[assignment]
     """Starts a PENDING request. A retry after a success fails with
@@ -423,16 +486,24 @@ class RequestManagerAsyncStub(RequestManagerStub):
     """Returns the job chain of a request as it was created. All states in it are
     PENDING.
 
+    A page has some of the jobs, sorted by id, each with its entry in the
+    adjacency list. The other fields of the chain are in every page. The pages
+    together, with their jobs and adjacency lists merged, are the chain.
+
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]  # type: ignore[assignment]
     """Returns the job log of a request: one entry for each finished try, sorted
     by job id and try.
 
+    Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
+    says how much.
+
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetJobLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]  # type: ignore[assignment]
-    """Returns the job log entry of a job's newest finished try.
+    """Returns the job log entry of a job's newest finished try. Over gRPC, its
+    output beyond 3 MiB is cut off, and the entry says how much.
 
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
@@ -472,7 +543,8 @@ class RequestManagerAsyncStub(RequestManagerStub):
     Running: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RunningRequest, _request_manager_pb2.RunningResponse]  # type: ignore[assignment]
     """Returns the running jobs of all Job Runners, oldest first, and their
     requests. The jobs of a Job Runner that does not answer within one second
-    are left out, and those of requests that the caller may not view.
+    are left out, and those of requests that the caller may not view. Over gRPC,
+    the newest jobs are left out if the response would be too large.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
@@ -576,6 +648,19 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
+
+    Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
+    default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
+    whatever its page size is. The response has a `next_page_token` if there are
+    more pages. Send it as `page_token`, with the other fields unchanged; only
+    the page size may change. An unusable token fails with INVALID_ARGUMENT
+    (BAD_PAGE_TOKEN), a negative page size with INVALID_ARGUMENT (BAD_PAGE_SIZE).
+    Any other response that would be larger than 4 MiB fails with
+    FAILED_PRECONDITION (RESPONSE_TOO_LARGE).
+
+    Over HTTP, responses are complete, however large they are. They are pages only
+    if the query has `pageSize` or `pageToken`. Then the header
+    X-Spincycle-Next-Page-Token has the next token.
     """
 
     @_abc_1.abstractmethod
@@ -634,8 +719,14 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         the `create` method of each job, which may read other systems, but runs no
         job.
 
+        Over gRPC, a large job chain comes in pages, as from GetJobChain. Only the
+        first page has the args. A server that does not remember the plan from the
+        page before builds the request again, with the same job ids. Over HTTP the
+        response is complete.
+
         Fails like Create with INVALID_ARGUMENT, PERMISSION_DENIED,
-        RESOURCE_EXHAUSTED and INTERNAL.
+        RESOURCE_EXHAUSTED and INTERNAL, and with FAILED_PRECONDITION if the
+        request is built differently than for the first page (PLAN_CHANGED).
         """
 
     @_abc_1.abstractmethod
@@ -647,6 +738,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         """Lists requests that match a filter, newest first, without args and job
         chains. Requests that were created at the same time are sorted by id.
         Requests that the caller may not view are left out.
+
+        Pages are stable: requests that are created later do not shift the next
+        page.
 
         Fails with:
 
@@ -661,9 +755,14 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.GetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetResponse, _abc.Awaitable[_request_manager_pb2.GetResponse]]:
-        """Returns one request with its args and its job chain.
+        """Returns one request with its args, and with its job chain if the view asks
+        for it.
 
-        Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: the request with its job chain is too large for a
+          gRPC message (RESPONSE_TOO_LARGE). Get the chain with GetJobChain.
         """
 
     @_abc_1.abstractmethod
@@ -723,6 +822,10 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         """Returns the job chain of a request as it was created. All states in it are
         PENDING.
 
+        A page has some of the jobs, sorted by id, each with its entry in the
+        adjacency list. The other fields of the chain are in every page. The pages
+        together, with their jobs and adjacency lists merged, are the chain.
+
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
 
@@ -735,6 +838,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         """Returns the job log of a request: one entry for each finished try, sorted
         by job id and try.
 
+        Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
+        says how much.
+
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
 
@@ -744,7 +850,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.GetJobLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetJobLogResponse, _abc.Awaitable[_request_manager_pb2.GetJobLogResponse]]:
-        """Returns the job log entry of a job's newest finished try.
+        """Returns the job log entry of a job's newest finished try. Over gRPC, its
+        output beyond 3 MiB is cut off, and the entry says how much.
 
         Fails with NOT_FOUND if the request or the job does not exist, or if the
         job has not finished a try (JOB_NOT_FOUND).
@@ -802,7 +909,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_request_manager_pb2.RunningResponse, _abc.Awaitable[_request_manager_pb2.RunningResponse]]:
         """Returns the running jobs of all Job Runners, oldest first, and their
         requests. The jobs of a Job Runner that does not answer within one second
-        are left out, and those of requests that the caller may not view.
+        are left out, and those of requests that the caller may not view. Over gRPC,
+        the newest jobs are left out if the response would be too large.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """

@@ -94,6 +94,7 @@ class Request(_message.Message):
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     JOB_RUNNER_URL_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    ARGS_OMITTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
@@ -114,6 +115,10 @@ class Request(_message.Message):
     """Why the request does not run, if no Job Runner can run it now: one sentence
     such as "no job runner knows the job type drain". It waits until a runner
     can. Empty: it runs, has ended, or waits for a runner with room.
+    """
+    args_omitted: _builtins.bool
+    """The args were left out because they have more than 3 MiB. They can be read
+    over HTTP.
     """
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
@@ -153,10 +158,11 @@ class Request(_message.Message):
         finished_jobs: _builtins.int = ...,
         job_runner_url: _builtins.str = ...,
         waiting: _builtins.str = ...,
+        args_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at", "job_chain", b"job_chain", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,7 +269,9 @@ class RequestFilter(_message.Message):
     user: _builtins.str
     """Requests of this user. Empty: all users."""
     limit: _builtins.int
-    """The maximum number of requests to return. 0: no maximum."""
+    """The maximum number of requests to return, in all pages together. 0: no
+    maximum.
+    """
     offset: _builtins.int
     """The number of matching requests to skip. Ignored if limit is 0."""
     @_builtins.property

@@ -77,6 +77,7 @@ def test_a_page_may_read_answers_and_errors(cors_manager: tuple[str, str], data:
         "Location",
         "Retry-After",
         "WWW-Authenticate",
+        "X-Spincycle-Next-Page-Token",
         "X-Spincycle-Reason",
         "X-Spincycle-Version",
     }

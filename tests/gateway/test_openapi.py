@@ -265,7 +265,10 @@ def test_answers_have_headers_and_errors(documents: dict[str, Any]) -> None:
 def test_query_parameters(documents: dict[str, Any]) -> None:
     found = operations(documents["request-manager"])["GET /api/v1/requests"]["parameters"]
     schemas = {parameter["name"]: parameter["schema"] for parameter in found}
-    assert list(schemas) == ["type", "state", "user", "since", "until", "limit", "offset", "arg"]
+    assert list(schemas) == [
+        *("type", "state", "user", "since", "until", "limit", "offset", "arg"),
+        *("pageSize", "pageToken"),
+    ]
     assert schemas["state"]["items"]["enum"][1:4] == ["PENDING", "RUNNING", "COMPLETE"]
     assert schemas["since"] == {"type": "string", "format": "date-time"}
     assert schemas["arg"] == {"type": "array", "items": {"type": "string"}}

@@ -25,6 +25,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
+from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_grpc.version import API_VERSION
@@ -290,14 +291,33 @@ async def test_an_unknown_request_is_not_found(manager: Manager) -> None:
     assert [type(outcome) for outcome in outcomes] == [NotFoundError] * 5
 
 
-async def test_get_omits_the_job_chain_if_asked(manager: Manager) -> None:
+GRPC_AND_HTTP = (FINCH, replace(FINCH, transport="http"))
+
+
+@pytest.mark.parametrize(
+    ("view", "omits", "shown_over_grpc_and_http"),
+    [
+        (messages.REQUEST_VIEW_UNKNOWN, False, (False, True)),
+        (messages.REQUEST_VIEW_UNKNOWN, True, (False, False)),
+        (messages.REQUEST_VIEW_BASIC, False, (False, False)),
+        (messages.REQUEST_VIEW_FULL, False, (True, True)),
+        (messages.REQUEST_VIEW_FULL, True, (True, True)),
+    ],
+)
+async def test_the_view_says_whether_get_returns_the_job_chain(
+    manager: Manager,
+    view: messages.RequestView.ValueType,
+    omits: bool,
+    shown_over_grpc_and_http: tuple[bool, bool],
+) -> None:
     created = await manager.create()
-    whole = (await manager.service.Get(messages.GetRequest(request_id=created.id), FINCH)).request
-    short = messages.GetRequest(request_id=created.id, omit_job_chain=True)
-    assert not (await manager.service.Get(short, FINCH)).request.HasField("job_chain")
-    call = messages.GetJobChainRequest(request_id=created.id)
-    assert (await manager.service.GetJobChain(call, FINCH)).job_chain == whole.job_chain
-    assert len(whole.job_chain.jobs) == whole.total_jobs
+    chain = await manager.store.get_job_chain(created.id)
+    call = messages.GetRequest(request_id=created.id, view=view, omit_job_chain=omits)
+    for context, is_shown in zip(GRPC_AND_HTTP, shown_over_grpc_and_http, strict=True):
+        found = (await manager.service.Get(call, context)).request
+        assert found.HasField("job_chain") == is_shown
+        assert found.job_chain == (chain if is_shown else JobChain())
+        assert found.total_jobs == len(chain.jobs)
 
 
 async def test_find_returns_the_requests_that_match(manager: Manager) -> None:

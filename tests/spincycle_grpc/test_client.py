@@ -253,7 +253,7 @@ def test_calls_send_their_arguments(channel: Channel, client: Client, threads: T
     assert (request.type, request.args["ms"]) == ("nap", 5)
     assert State(created.result(STEP).state) is State.PENDING
     got = threads.submit(client.get, REQUEST_ID, with_job_chain=False)
-    assert channel.answer("Get", messages.GetResponse()).omit_job_chain
+    assert channel.answer("Get", messages.GetResponse()).view == messages.REQUEST_VIEW_BASIC
     got.result(STEP)
 
 
@@ -314,7 +314,7 @@ def test_a_wait_reports_changes_until_the_request_ends() -> None:
     assert State(ended.state) is State.FAIL
     assert not ended.HasField("job_chain")
     assert seen == [(State.PENDING, 0), (State.RUNNING, 1), (State.RUNNING, 2), (State.FAIL, 2)]
-    assert all(request.omit_job_chain for request in manager.requests("Get"))
+    assert {request.view for request in manager.requests("Get")} == {messages.REQUEST_VIEW_BASIC}
 
 
 def test_a_wait_ends_at_its_deadline() -> None:

@@ -40,6 +40,9 @@ def response_answer(route: Route, response: Message) -> Answer:
     headers: list[Header] = [_NO_STORE]
     if route.location is not None:
         headers.append((b"location", route.location(response).encode()))
+    for header, name in route.response_headers:
+        if text := str(getattr(response, name)):
+            headers.append((header.lower().encode(), text.encode()))
     if route.form == HTTP_BODY_FORM_EMPTY:
         return route.status, headers, b""
     if route.form == HTTP_BODY_FORM_TEXT:

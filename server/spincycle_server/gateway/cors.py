@@ -15,7 +15,14 @@ ALLOWED_HEADERS = (
     "Traceparent",
     "X-Request-Id",
 )
-EXPOSED_HEADERS = ("Location", "Retry-After", "WWW-Authenticate", "X-Spincycle-Reason", "X-Spincycle-Version")
+EXPOSED_HEADERS = (
+    "Location",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Spincycle-Next-Page-Token",
+    "X-Spincycle-Reason",
+    "X-Spincycle-Version",
+)
 PREFLIGHT_SECONDS = 600
 """How long a browser may cache the answer to a preflight request."""
 

@@ -45,6 +45,10 @@ HEADERS: dict[str, Any] = {
         "description": "Why the call failed: a name of spincycle.v1.ErrorReason, without its prefix.",
         "schema": {"type": "string", "pattern": "^[A-Z][A-Z0-9_]*$"},
     },
+    "X-Spincycle-Next-Page-Token": {
+        "description": "The token to get the next page, if the query asks for pages and there are more.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+    },
     "Location": {
         "description": "URL of the created resource.",
         "required": True,
@@ -113,6 +117,7 @@ class Responses:
         elif route.form != HTTP_BODY_FORM_NULL:
             content = {"application/json": {"schema": self._answer_schema(route)}}
         headers = {"Location": _reference("Location")} if route.location is not None else {}
+        headers |= {header: _reference(header) for header, _ in route.response_headers}
         success = response(HTTPStatus(route.status).phrase, content, headers)
         if links := _links(route, routes):
             success["links"] = links

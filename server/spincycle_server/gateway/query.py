@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,7 +17,6 @@ from spincycle_grpc.v1 import json_pb2
 MAX_PARAMETERS = 1000
 """The maximum number of parameters in one query string."""
 
-_UNSIGNED = (FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_UINT32)
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -109,10 +109,8 @@ def _parser(field: FieldDescriptor, *, by_name: bool) -> Callable[[str], Any] | 
     """
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and field.type == FieldDescriptor.TYPE_STRING:
         return str
-    if field.cpp_type in _UNSIGNED:
-        return _unsigned
-    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return _truth
+    if field.cpp_type in _PARSERS:
+        return _PARSERS[field.cpp_type]
     if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM and by_name:
         return _enum_reader(field)
     if field.message_type is not None and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
@@ -125,6 +123,12 @@ def _unsigned(text: str) -> int:
     if int(digits or 0) >= 2**64:
         raise ValueError("cannot be parsed to uint: it must be a whole number from 0")
     return int(digits or 0)
+
+
+def _int32(text: str) -> int:
+    if re.fullmatch("-?[0-9]{1,10}", text, re.ASCII) is None or not -(2**31) <= int(text) < 2**31:
+        raise ValueError("must be a whole number from 0 to 2147483647")
+    return int(text)
 
 
 def _truth(text: str) -> bool:
@@ -164,3 +168,12 @@ def _enum_reader(field: FieldDescriptor) -> Callable[[str], int]:
         return number
 
     return read
+
+
+_PARSERS: Mapping[int, Callable[[str], Any]] = {
+    FieldDescriptor.CPPTYPE_UINT64: _unsigned,
+    FieldDescriptor.CPPTYPE_UINT32: _unsigned,
+    FieldDescriptor.CPPTYPE_INT32: _int32,
+    FieldDescriptor.CPPTYPE_BOOL: _truth,
+}
+"""The parsers of numbers and truth values, by the field's type in C++."""

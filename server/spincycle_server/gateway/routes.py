@@ -41,6 +41,7 @@ class Route:
         form: The form of the response's body, an HttpBodyForm.
         query: Reads the query string into the request.
         headers: The headers that set fields: pairs of a name in lower case and a field.
+        response_headers: The headers that fields of the response become: pairs of a name and a field.
     """
 
     method: Method
@@ -57,6 +58,7 @@ class Route:
     form: int
     query: QueryReader
     headers: tuple[tuple[str, str], ...]
+    response_headers: tuple[tuple[str, str], ...]
 
 
 def routes_of(table: MethodTable) -> list[Route]:
@@ -104,7 +106,8 @@ def _route(method: Method, options: MethodOptions, binding: int, rule: http_pb2.
         location=_location(answer.location) if answer.location else None,
         form=answer.body,
         query=QueryReader(method.descriptor.input_type, excluded={*variables, rule.body}),
-        headers=_headers(method.descriptor.input_type),
+        headers=tuple((header.lower(), name) for header, name in _headers(method.descriptor.input_type)),
+        response_headers=_headers(method.descriptor.output_type),
     )
 
 
@@ -113,7 +116,7 @@ def _headers(message_type: Descriptor) -> tuple[tuple[str, str], ...]:
         (field.GetOptions().Extensions[json_pb2.json_field].http_header, field.name)
         for field in message_type.fields
     )
-    return tuple((header.lower(), name) for header, name in named if header)
+    return tuple((header, name) for header, name in named if header)
 
 
 def _location(template: str) -> Callable[[Message], str]:

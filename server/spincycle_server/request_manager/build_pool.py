@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -106,7 +106,13 @@ class BuildPool:
         self._used = prepared
 
     async def build(
-        self, request_type: str, given_args: Mapping[str, object], request_id: str, *, is_large: bool = False
+        self,
+        request_type: str,
+        given_args: Mapping[str, object],
+        request_id: str,
+        *,
+        is_large: bool = False,
+        ids: Iterator[str] | None = None,
     ) -> BuiltRequest:
         """Builds the job chain of a request.
 
@@ -115,6 +121,7 @@ class BuildPool:
             given_args: The caller's args.
             request_id: The id of the request; "" if there is no request.
             is_large: Whether the args are large, so that even a chain of a few built-in jobs takes long.
+            ids: The ids of the jobs. Default: random ids.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid.
@@ -129,7 +136,7 @@ class BuildPool:
             )
         used = self._used
         if request_type in used.nonblocking and not is_large:
-            return used.builder.build(request_type, given_args, request_id)
+            return used.builder.build(request_type, given_args, request_id, ids=ids)
         monitor = BuildMonitor(time.monotonic)
         self._unfinished += 1
         try:
@@ -142,6 +149,7 @@ class BuildPool:
                     request_id,
                     monitor,
                     is_large=is_large,
+                    ids=ids,
                 ),
                 monitor,
                 request_id,
@@ -217,9 +225,10 @@ def _build_here(
     monitor: BuildMonitor,
     *,
     is_large: bool,
+    ids: Iterator[str] | None,
 ) -> BuiltRequest:
     with short_turns() if is_large else contextlib.nullcontext():
-        return builder.build(request_type, given_args, request_id, monitor=monitor)
+        return builder.build(request_type, given_args, request_id, ids=ids, monitor=monitor)
 
 
 def _nonblocking_requests(specs: Specs, job_factory: JobFactory) -> frozenset[str]:

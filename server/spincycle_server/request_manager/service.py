@@ -15,14 +15,19 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
-from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.identity.access import LOG, START, STOP, VIEW
 from spincycle_server.large_work import LARGE, run_sized
 from spincycle_server.request_manager.idempotency import as_created, key_of
+from spincycle_server.request_manager.paged_chains import PagedChains
+from spincycle_server.request_manager.planning import Planner
 from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.request_manager.request_changes import request_changes
+from spincycle_server.request_manager.request_pages import RequestPages
+from spincycle_server.request_manager.request_views import omit_large_args, running_response, shows_job_chain
 from spincycle_server.store import CreatedBeforeError
+from spincycle_server.store.log_pages import cut_output
+from spincycle_server.store.pages import PAGE_BYTES
 
 if TYPE_CHECKING:
     from spincycle_server.graph import BuiltRequest
@@ -81,6 +86,9 @@ class RequestManagerService:
         self._request_ids = request_ids
         self._followers = followers
         self._audit = audit
+        chains = PagedChains()
+        self._pages = RequestPages(store, chains)
+        self._planner = Planner(build_pool, chains)
 
     async def Create(  # noqa: N802 (the contract's names, as below)
         self, request: messages.CreateRequest, context: CallContext
@@ -93,7 +101,7 @@ class RequestManagerService:
         await self._check_args(context, request.type, args, size)
         key = await run_sized(size, key_of, request, args, context.caller.name)
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
-            return await self._created_before(earlier)
+            return await self._created_before(earlier, context)
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
         built = await self._build_pool.build(request.type, args, request_id, is_large=size > LARGE)
@@ -108,7 +116,7 @@ class RequestManagerService:
                 created, request, built.job_chain, runner, key, event=event, requirement=built.requirement
             )
         except CreatedBeforeError as error:  # by a concurrent call
-            return await self._created_before(error.request_id)
+            return await self._created_before(error.request_id, context)
         if runner is not None and assignment is not None:
             self._dispatcher.deliver(runner, assignment, built.job_chain)
         else:
@@ -116,6 +124,8 @@ class RequestManagerService:
             if self._runners.is_blocked(built.requirement):
                 created.waiting = self._runners.why_waiting(State.PENDING, built.requirement, "")
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
+        if size > LARGE:
+            omit_large_args(created, context)
         return messages.CreateResponse(request=created)
 
     async def _check_args(
@@ -129,9 +139,10 @@ class RequestManagerService:
     def _wanted(self, request_type: str, user: str, args: Mapping[str, object]) -> Request:
         return Request(type=request_type, user=user, args=self._build_pool.request_args(request_type, args))
 
-    async def _created_before(self, request_id: str) -> messages.CreateResponse:
+    async def _created_before(self, request_id: str, context: CallContext) -> messages.CreateResponse:
         found = await self._store.get_request(request_id, with_job_chain=False)
         logger.info("request was created before", request_id=request_id, type=found.type, user=found.user)
+        omit_large_args(found, context)
         return messages.CreateResponse(request=as_created(found))
 
     async def Plan(  # noqa: N802
@@ -143,33 +154,22 @@ class RequestManagerService:
         size = request.ByteSize()
         args = await run_sized(size, received_args, request.args, context)
         await self._check_args(context, request.type, args, size)
-        built = await self._build_pool.build(request.type, args, "", is_large=size > LARGE)
-        planned = await run_sized(
-            size,
-            Request,
-            type=request.type,
-            state=state_pb2.STATE_PENDING,
-            user=context.caller.name,
-            args=built.args,
-            job_chain=built.job_chain,
-            total_jobs=len(built.job_chain.jobs),
-        )
-        return messages.PlanResponse(request=planned)
+        return await self._planner.plan(request, args, context)
 
     async def Find(  # noqa: N802
         self, request: messages.FindRequest, context: CallContext
     ) -> messages.FindResponse:
         """Returns the requests that match a filter."""
         visible = self._permissions.visible_types(context.identity)
-        found = await self._store.find_requests(
-            request.filter, only_types=visible.only, hidden_types=visible.hidden
-        )
-        return messages.FindResponse(requests=found)
+        return await self._pages.find(request, context, only_types=visible.only, hidden_types=visible.hidden)
 
     async def Get(self, request: messages.GetRequest, context: CallContext) -> messages.GetResponse:  # noqa: N802
         """Returns one request."""
         await self._check_may_read(context, VIEW, request.request_id)
-        found = await self._store.get_request(request.request_id, with_job_chain=not request.omit_job_chain)
+        found = await self._store.get_request(
+            request.request_id, with_job_chain=shows_job_chain(request, context)
+        )
+        omit_large_args(found, context)
         return messages.GetResponse(request=found)
 
     async def _check_may_read(self, context: CallContext, operation: str, request_id: str) -> None:
@@ -203,14 +203,14 @@ class RequestManagerService:
     ) -> messages.GetJobChainResponse:
         """Returns the job chain of a request as created."""
         await self._check_may_read(context, VIEW, request.request_id)
-        return messages.GetJobChainResponse(job_chain=await self._store.get_job_chain(request.request_id))
+        return await self._pages.job_chain(request, context)
 
     async def GetLog(  # noqa: N802
         self, request: messages.GetLogRequest, context: CallContext
     ) -> messages.GetLogResponse:
         """Returns the job log of a request."""
         await self._check_may_read(context, LOG, request.request_id)
-        return messages.GetLogResponse(entries=await self._store.get_log(request.request_id))
+        return await self._pages.log(request, context)
 
     async def GetJobLog(  # noqa: N802
         self, request: messages.GetJobLogRequest, context: CallContext
@@ -218,6 +218,8 @@ class RequestManagerService:
         """Returns the newest job log entry of a job."""
         await self._check_may_read(context, LOG, request.request_id)
         entry = await self._store.get_job_log(request.request_id, request.job_id)
+        if context.transport == "grpc":
+            cut_output(entry, PAGE_BYTES)
         return messages.GetJobLogResponse(entry=entry)
 
     async def FollowOutput(  # noqa: N802
@@ -263,7 +265,7 @@ class RequestManagerService:
             jobs = [job for job in jobs if job.request_id in requests]
         for found in requests.values():
             found.job_runner_url = ""  # The original does not show it here.
-        return messages.RunningResponse(status=RunningStatus(jobs=jobs, requests=requests))
+        return running_response(jobs, requests, context)
 
     async def Watch(  # noqa: N802
         self, request: messages.WatchRequest, context: CallContext

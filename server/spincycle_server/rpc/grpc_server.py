@@ -25,6 +25,7 @@ from spincycle_server.rpc.methods import Method, MethodTable
 from spincycle_server.rpc.received_messages import received
 from spincycle_server.rpc.reflection import Reflection
 from spincycle_server.rpc.request_messages import parsed, read_request
+from spincycle_server.rpc.responses import serialized
 from spincycle_server.rpc.status import abort
 
 MAX_PENDING = 2000
@@ -145,20 +146,15 @@ class GrpcServer:
 
 
 def _handler(method: Method, limits: InputLimits) -> grpc.RpcMethodHandler[Any, Any]:
-    # Without a deserializer, gRPC hands over bytes. They are parsed once the caller is identified. A unary
+    # Without a deserializer and a serializer, gRPC takes and hands over bytes. Requests are parsed once the
+    # caller is identified, and a response that is too large becomes an error. A unary
     # method has the handler of a stream, because gRPC receives the whole message before it calls a unary
     # handler, so strangers could fill the memory. Clients notice no difference.
-    options: dict[str, Callable[..., Any]] = {"response_serializer": _serialize}
     if method.is_stream:
-        return grpc.stream_stream_rpc_method_handler(_streaming(method), **options)
+        return grpc.stream_stream_rpc_method_handler(_streaming(method))
     if method.is_server_stream:
-        return grpc.stream_stream_rpc_method_handler(_server_streaming(method, limits), **options)
-    return grpc.stream_unary_rpc_method_handler(_unary(method, limits), **options)
-
-
-def _serialize(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
+        return grpc.stream_stream_rpc_method_handler(_server_streaming(method, limits))
+    return grpc.stream_unary_rpc_method_handler(_unary(method, limits))
 
 
 def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
@@ -180,7 +176,8 @@ def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
 def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
     async def behavior(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await method.call(_read(method, limits, context), _call_context(context))
+            answer = await method.call(_read(method, limits, context), _call_context(context))
+            return serialized(method, answer)
         except SpinCycleError as error:
             await abort(context, error)
 
@@ -207,7 +204,7 @@ def _server_streaming(method: Method, limits: InputLimits) -> Callable[..., Asyn
     ) -> AsyncIterator[Any]:
         try:
             async for answer in method.call(_read(method, limits, context), _call_context(context)):
-                yield answer
+                yield serialized(method, answer)
         except SpinCycleError as error:
             await abort(context, error)
 
@@ -221,7 +218,7 @@ def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
         messages = (parsed(method.request_type, data) async for data in requests)
         try:
             async for answer in method.call(messages, _call_context(context)):
-                yield answer
+                yield serialized(method, answer)
         except SpinCycleError as error:
             await abort(context, error)
 

@@ -9,6 +9,7 @@ the matches of the chosen index reach furthest into the past: it has the fewest 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -70,8 +71,19 @@ def find_requests(
         CallCancelledError: The caller has stopped waiting.
     """
     connection = connection.execution_options(statement_limit=statement_limit)
-    try:
+    with explained_ends():
         return _found(Finding(connection, wanted, is_given_up, only_types, hidden_types), wanted)
+
+
+@contextmanager
+def explained_ends() -> Iterator[None]:
+    """Explains the error of a statement that the database itself ended.
+
+    Raises:
+        DeadlineExceededError: A statement took too long. Reason: FIND_TOO_SLOW.
+    """
+    try:
+        yield
     except DBAPIError as error:
         if was_ended(error):
             raise DeadlineExceededError(
@@ -108,6 +120,7 @@ class Finding:
         is_given_up: See `find_requests`.
         only_types: See `find_requests`.
         hidden_types: See `find_requests`.
+        behind: Only requests behind this time of creation and id.
 
     Raises:
         InvalidArgumentError: See `find_requests`.
@@ -118,6 +131,7 @@ class Finding:
     is_given_up: Callable[[], bool]
     only_types: Collection[str] | None = None
     hidden_types: Collection[str] = ()
+    behind: tuple[int, str] | None = None
 
     def __post_init__(self) -> None:
         if len(self.wanted.args) > MAX_ARGS:
@@ -154,7 +168,7 @@ class Finding:
         A request created after `since` cannot have finished before it. Of the older requests, only those that
         had not finished at `since` match. They are few, and a page seldom needs them.
         """
-        whole = Span(before=self._until)
+        whole = Span(before=self._until, behind=self.behind)
         if self._since is None:
             return [whole]
         return [replace(whole, after=self._since), replace(whole, up_to=self._since)]

@@ -20,7 +20,7 @@ from spincycle_server.store.rows import log_entry_of
 from spincycle_server.store.schema import job_log, requests
 from spincycle_server.store.write import Write
 
-_LOG_COLUMNS = (
+LOG_COLUMNS = (
     job_log.c.request_id,
     job_log.c.job_id,
     job_log.c["try"],
@@ -34,7 +34,7 @@ _LOG_COLUMNS = (
     job_log.c.stdout,
     job_log.c.stderr,
 )
-
+"""The columns of an entry, as `log_entry_of` reads them. The last two are its output."""
 
 INSERT_TRY = RowStatement(lambda dialect_name: insert_ignoring(dialect_name, job_log))
 
@@ -101,21 +101,30 @@ def get_log(connection: Connection, request_id: str) -> list[JobLog]:
         NotFoundError: The request does not exist.
     """
     query = (
-        select(*_LOG_COLUMNS)
+        select(*LOG_COLUMNS)
         .where(job_log.c.request_id == request_id)
         .order_by(job_log.c.job_id, job_log.c["try"])
     )
     entries = [log_entry_of(row) for row in connection.execute(query)]
     if not entries:
-        known = select(requests.c.request_id).where(requests.c.request_id == request_id)
-        if connection.execute(known).one_or_none() is None:
-            raise not_found(request_id)
+        check_request(connection, request_id)
     return entries
+
+
+def check_request(connection: Connection, request_id: str) -> None:
+    """Checks that a request exists.
+
+    Raises:
+        NotFoundError: It does not.
+    """
+    known = select(requests.c.request_id).where(requests.c.request_id == request_id)
+    if connection.execute(known).one_or_none() is None:
+        raise not_found(request_id)
 
 
 def get_try(connection: Connection, request_id: str, job_id: str, number: int) -> JobLog:
     """Returns the entry of a try that is known to be recorded."""
-    query = select(*_LOG_COLUMNS).where(
+    query = select(*LOG_COLUMNS).where(
         job_log.c.request_id == request_id, job_log.c.job_id == job_id, job_log.c["try"] == number
     )
     return log_entry_of(connection.execute(query).one())
@@ -128,7 +137,7 @@ def get_job_log(connection: Connection, request_id: str, job_id: str) -> JobLog:
         NotFoundError: The job has no entry. Reason: JOB_NOT_FOUND.
     """
     query = (
-        select(*_LOG_COLUMNS)
+        select(*LOG_COLUMNS)
         .where(job_log.c.request_id == request_id, job_log.c.job_id == job_id)
         .order_by(job_log.c["try"].desc())
         .limit(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
@@ -23,9 +24,11 @@ from spincycle_server.large_work import run_sized
 from spincycle_server.store import (
     audit_listing,
     finding,
+    found_pages,
     idempotency_keys,
     job_logs,
     leases,
+    log_pages,
     lookups,
     outputs,
     record,
@@ -36,10 +39,12 @@ from spincycle_server.store.audit import EventRow, RecordEvents, event_row
 from spincycle_server.store.audit_listing import EventPage
 from spincycle_server.store.chain_reports import ApplyReports
 from spincycle_server.store.creation import creation_of
+from spincycle_server.store.found_pages import FoundPosition, RequestPage
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
+from spincycle_server.store.log_pages import LogPage, LogPosition
 from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.record import Record
 from spincycle_server.store.requirements import Requirements
@@ -224,20 +229,53 @@ class Store:
             InvalidArgumentError: The filter is invalid.
             DeadlineExceededError: A statement took too long. Reason: FIND_TOO_SLOW.
         """
-        given_up = threading.Event()
-        try:
+        with _given_up() as is_given_up:
             found = await self._reader.read(
                 finding.find_requests,
                 wanted,
                 only_types=only_types,
                 hidden_types=hidden_types,
                 statement_limit=self._statement_limit,
-                is_given_up=given_up.is_set,
+                is_given_up=is_given_up,
             )
-        finally:
-            given_up.set()
         await self._explain(found)
         return found
+
+    async def find_page(
+        self,
+        wanted: RequestFilter,
+        behind: FoundPosition | None,
+        page_size: int,
+        *,
+        only_types: Collection[str] | None = None,
+        hidden_types: Collection[str] = (),
+    ) -> RequestPage:
+        """Returns a page of the requests that match a filter, as `find_requests` returns them.
+
+        Args:
+            wanted: The filter.
+            behind: The last request of the page before; None for the first page.
+            page_size: The maximum number of requests; 0 for no maximum.
+            only_types: See `find_requests`.
+            hidden_types: See `find_requests`.
+
+        Raises:
+            InvalidArgumentError: The filter is invalid.
+            DeadlineExceededError: A statement took too long. Reason: FIND_TOO_SLOW.
+        """
+        with _given_up() as is_given_up:
+            page = await self._reader.read(
+                found_pages.find_page,
+                wanted,
+                behind,
+                page_size,
+                only_types=only_types,
+                hidden_types=hidden_types,
+                statement_limit=self._statement_limit,
+                is_given_up=is_given_up,
+            )
+        await self._explain(page.requests)
+        return page
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns the requests with the given ids that exist, by id, without args and chains."""
@@ -269,6 +307,22 @@ class Store:
             NotFoundError: The request does not exist.
         """
         return await self._reader.read(job_logs.get_log, request_id)
+
+    async def get_log_page(
+        self, request_id: str, behind: LogPosition | None, page_size: int, max_output: int | None
+    ) -> LogPage:
+        """Returns a page of the job log of a request, ordered by job id and try.
+
+        Args:
+            request_id: The request.
+            behind: The last entry of the page before; None for the first page.
+            page_size: The maximum number of entries; 0 for no maximum.
+            max_output: The maximum size of an entry's output in bytes; None for no maximum.
+
+        Raises:
+            NotFoundError: The request does not exist.
+        """
+        return await self._reader.read(log_pages.get_log_page, request_id, behind, page_size, max_output)
 
     async def get_job_log(self, request_id: str, job_id: str) -> JobLog:
         """Returns the newest entry of a job.
@@ -556,6 +610,16 @@ def _work_of(request: request_manager_pb2.CreateRequest, job_chain: JobChain) ->
     if len(job_chain.jobs) > _FEW_JOBS:
         return math.inf
     return request.ByteSize() + job_chain.ByteSize() / _CHAIN_BYTES
+
+
+@contextmanager
+def _given_up() -> Iterator[Callable[[], bool]]:
+    """Yields a function that returns whether the context has ended, for a read in another thread."""
+    given_up = threading.Event()
+    try:
+        yield given_up.is_set
+    finally:
+        given_up.set()
 
 
 def _row_of(event: AuditEvent | None) -> EventRow | None:

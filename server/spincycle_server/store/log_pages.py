@@ -1,0 +1,165 @@
+"""Pages of the job log of a request.
+
+A page starts behind the last entry of the page before: entries are sorted by job id and try. The sizes of the
+next entries are read first, so that no output is read that does not fit into the page.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_server.store.job_logs import LOG_COLUMNS, check_request
+from spincycle_server.store.pages import PageRoom
+from spincycle_server.store.rows import log_entry_of
+from spincycle_server.store.schema import job_log
+
+MAX_OUTPUT = 1024 * 1024
+"""The maximum size in bytes of the output of one entry in a page: stdout and stderr together."""
+
+_FIRST_SIZES = 16
+_MOST_SIZES = 4096
+"""Entries whose sizes are read at once. MariaDB and MySQL read the whole output to tell its size."""
+
+_OTHER_FIELDS = 200
+"""The approximate bytes of an entry without its output and its error."""
+
+
+class LogPosition(NamedTuple):
+    """The place of an entry in the job log of a request."""
+
+    job_id: str
+    number: int
+
+
+class LogPage(NamedTuple):
+    """Entries, and the position of the last one; None if there are no more entries."""
+
+    entries: list[JobLog]
+    last: LogPosition | None
+
+
+def get_log_page(
+    connection: Connection,
+    request_id: str,
+    behind: LogPosition | None,
+    page_size: int,
+    max_output: int | None = MAX_OUTPUT,
+) -> LogPage:
+    """Returns a page of the job log of a request, ordered by job id and try.
+
+    Args:
+        connection: An open connection.
+        request_id: The request.
+        behind: The last entry of the page before; None for the first page.
+        page_size: The maximum number of entries; 0 for no maximum.
+        max_output: The maximum size of an entry's output in bytes; None for no maximum.
+
+    Raises:
+        NotFoundError: The request does not exist.
+    """
+    last, has_more = _estimated_end(connection, request_id, behind, PageRoom(page_size), max_output)
+    if last is None:
+        check_request(connection, request_id)
+        return LogPage([], None)
+    query = _select(request_id, behind, *_columns(max_output)).where(_is_up_to(last))
+    room = PageRoom(page_size)
+    entries: list[JobLog] = []
+    for row in connection.execute(query):
+        entry = log_entry_of(row)
+        if max_output is not None:
+            _note_omitted(entry, row, max_output)
+        if not room.take(entry.ByteSize()):
+            has_more = True
+            break
+        entries.append(entry)
+    if not has_more or not entries:
+        return LogPage(entries, None)
+    return LogPage(entries, LogPosition(entries[-1].job_id, getattr(entries[-1], "try")))
+
+
+def cut_output(entry: JobLog, max_output: int) -> None:
+    """Cuts the output of an entry to at most `max_output` bytes, and notes how much is left out."""
+    _cut(entry, len(entry.stdout.encode()), len(entry.stderr.encode()), max_output)
+
+
+def _note_omitted(entry: JobLog, row: Any, max_output: int) -> None:
+    # The row may have a part of the output. Bytes that are not UTF-8 have become three bytes each.
+    stdout = max(row.stdout_size or 0, len(entry.stdout.encode()))
+    stderr = max(row.stderr_size or 0, len(entry.stderr.encode()))
+    _cut(entry, stdout, stderr, max_output)
+
+
+def _cut(entry: JobLog, stdout: int, stderr: int, max_output: int) -> None:
+    """Cuts output of `stdout` and `stderr` bytes in total. Each has half, or what the other leaves."""
+    if stdout + stderr <= max_output:
+        return
+    half = max_output // 2
+    entry.stdout = _beginning(entry.stdout, max(half, max_output - stderr))
+    entry.stderr = _beginning(entry.stderr, max(half, max_output - stdout))
+    entry.stdout_omitted = stdout - len(entry.stdout.encode())
+    entry.stderr_omitted = stderr - len(entry.stderr.encode())
+
+
+def _beginning(text: str, size: int) -> str:
+    """Returns the beginning of a text, with at most `size` bytes of UTF-8 and only whole characters."""
+    return codecs.getincrementaldecoder("utf-8")().decode(text.encode()[:size])
+
+
+def _columns(max_output: int | None) -> list[Any]:
+    if max_output is None:
+        return list(LOG_COLUMNS)
+    outputs = (job_log.c.stdout, job_log.c.stderr)
+    return [
+        *LOG_COLUMNS[: -len(outputs)],
+        # One byte more, so that a character that is cut in two lies behind the limit.
+        *(func.substr(output, 1, max_output + 1, type_=output.type).label(output.name) for output in outputs),
+        *(func.length(output).label(f"{output.name}_size") for output in outputs),
+    ]
+
+
+def _estimated_end(
+    connection: Connection,
+    request_id: str,
+    behind: LogPosition | None,
+    room: PageRoom,
+    max_output: int | None,
+) -> tuple[LogPosition | None, bool]:
+    """Returns the last entry that fits into a page by its size, and whether there are further ones."""
+    sizes = [func.length(column) for column in (job_log.c.stdout, job_log.c.stderr, job_log.c.error)]
+    end = behind
+    count = _FIRST_SIZES
+    while True:
+        query = _select(request_id, end, job_log.c.job_id, job_log.c["try"], *sizes).limit(count)
+        rows = connection.execute(query).all()
+        for job_id, number, stdout, stderr, error in rows:
+            output = (stdout or 0) + (stderr or 0)
+            shown = output if max_output is None else min(output, max_output)
+            if not room.take(shown + (error or 0) + _OTHER_FIELDS):
+                return end, True
+            end = LogPosition(job_id, number)
+        if len(rows) < count:
+            return (None if end == behind else end), False
+        count = min(4 * count, _MOST_SIZES)
+
+
+def _select(request_id: str, behind: LogPosition | None, *columns: Any) -> Any:
+    query = select(*columns).where(job_log.c.request_id == request_id)
+    if behind is not None:
+        query = query.where(_is_behind(behind))
+    return query.order_by(job_log.c.job_id, job_log.c["try"])
+
+
+def _is_behind(position: LogPosition) -> ColumnElement[bool]:
+    """The condition of later entries, in a form for which all databases use the primary key."""
+    job_id, number = job_log.c.job_id, job_log.c["try"]
+    return and_(job_id >= position.job_id, or_(job_id > position.job_id, number > position.number))
+
+
+def _is_up_to(position: LogPosition) -> ColumnElement[bool]:
+    job_id, number = job_log.c.job_id, job_log.c["try"]
+    return and_(job_id <= position.job_id, or_(job_id < position.job_id, number <= position.number))
