@@ -167,7 +167,7 @@ class FakeManager(RequestManagerServicer):
         streams: What the next calls of Watch send: messages, events to wait for, and an error that ends the
             stream. The last one stays. None: the server is older, and does not know Watch.
         outputs: The messages of the next calls of FollowOutput, by job. A call whose messages have no end
-            breaks off.
+            breaks off. Further calls find no try.
         hold: The event that calls wait for, by method.
     """
 
@@ -289,8 +289,11 @@ class FakeManager(RequestManagerServicer):
     ) -> Iterator[messages.FollowOutputResponse]:
         self._called("FollowOutput", request, context)
         _check_id(request.request_id, context)
-        parts = self.outputs.get(request.job_id, [])
-        part = parts.pop(0) if parts else []
+        parts = self.outputs.get(request.job_id)
+        if not parts:
+            _abort(context, NotFoundError("the try did not run", reason="JOB_NOT_FOUND"))
+            return
+        part = parts.pop(0)
         yield from part
         if not part or not part[-1].HasField("end"):
             _abort(context, UnavailableError("the server is shutting down", reason="SHUTTING_DOWN"))

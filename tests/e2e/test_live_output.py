@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +33,7 @@ from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.databases import SharedServers, migrate
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, free_port, wait_state
-from tests.limits import ANSWER, REQUEST_END
+from tests.limits import ANSWER, COMMAND, REQUEST_END
 
 OUT, ERR = OUTPUT_STREAM_STDOUT, OUTPUT_STREAM_STDERR
 
@@ -260,6 +263,26 @@ def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
         elif name == "data" and last_id:
             yield last_id, json.loads(value)
             last_id = ""
+
+
+@pytest.mark.parametrize("is_one_job", [True])
+def test_spinc_shows_a_line_while_the_job_runs_and_ends_with_the_request(
+    servers: Servers, is_one_job: bool
+) -> None:
+    servers.start_runner()
+    request_id, job_id = servers.create("talk", directory=str(servers.directory))
+    spinc = subprocess.Popen(
+        [sys.executable, "-m", "spincycle_grpc.cli", "log", "-f", request_id, *[job_id] * is_one_job],
+        env={**os.environ, "SPINC_ADDR": f"127.0.0.1:{servers.ports[0] + 10}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert spinc.stdout is not None
+    assert spinc.stdout.readline() == b"one\n"
+    servers.go()
+    stdout, stderr = spinc.communicate(timeout=COMMAND)
+    assert (spinc.returncode, stdout) == (0, b"two\nthree\n")
+    assert stderr.decode() == "warning é\n"
 
 
 def test_every_request_manager_shows_the_output(

@@ -1,10 +1,12 @@
-"""`spinc log`: shows the finished tries of a request's jobs."""
+"""`spinc log`: shows the finished tries of a request's jobs, or what its jobs write while they run."""
 
 from __future__ import annotations
 
 import click
 
 from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.failures import INTERRUPTED, Failure
+from spincycle_grpc.cli.live_log import FollowedRequest, follow_job
 from spincycle_grpc.cli.output import (
     printable_lines,
     show,
@@ -29,13 +31,20 @@ _LONGEST_ERROR = 80
 @click.argument("request_id", metavar="ID")
 @click.argument("job_id", metavar="[JOB_ID]", required=False)
 @click.option("--full", is_flag=True, help="Show the complete output of the jobs.")
+@click.option("-f", "--follow", "is_live", is_flag=True, help="Show output as the jobs write it.")
 @client_options
 @pass_settings
-def command(settings: Settings, request_id: str, job_id: str | None, full: bool) -> None:
+def command(settings: Settings, request_id: str, job_id: str | None, *, full: bool, is_live: bool) -> None:
     """Show the finished tries of a request's jobs, oldest first.
 
     With JOB_ID, show the newest try of that job with the last lines of its output.
+
+    With --follow, show the complete output of all jobs, or of the newest try and the next tries of one job,
+    until the request has ended. Lines have the name of their job while several jobs run.
     """
+    if is_live:
+        _follow(settings, request_id, job_id)
+        return
     with settings.client() as client:
         if job_id is not None:
             entry = client.job_log(request_id, job_id)
@@ -56,6 +65,19 @@ def command(settings: Settings, request_id: str, job_id: str | None, full: bool)
         if number:
             show()
         _show_entry(entry, full)
+
+
+def _follow(settings: Settings, request_id: str, job_id: str | None) -> None:
+    if settings.as_json and job_id is None:
+        raise click.UsageError("--json with --follow shows the output of one job: give a JOB_ID")
+    try:
+        with settings.client() as client:
+            if job_id is None:
+                FollowedRequest(client, request_id).show()
+            else:
+                follow_job(client, request_id, job_id, as_json=settings.as_json)
+    except KeyboardInterrupt as error:
+        raise Failure("", INTERRUPTED) from error
 
 
 def _row(entry: JobLog) -> tuple[str, ...]:
