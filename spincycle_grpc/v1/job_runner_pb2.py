@@ -29,7 +29,7 @@ from spincycle_grpc.v1 import output_pb2 as spincycle_dot_v1_dot_output__pb2
 from spincycle_grpc.v1 import status_pb2 as spincycle_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/output.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"Z\n\x15StartJobChainsRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12.\n\x06\x63hains\x18\x02 \x03(\x0b\x32\x1e.spincycle.v1.AssignedJobChain\"\x97\x01\n\x10\x41ssignedJobChain\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12+\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChainH\x00\x12>\n\x13suspended_job_chain\x18\x03 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x42\x07\n\x05\x63hain\"E\n\x16StartJobChainsResponse\x12+\n\x06starts\x18\x01 \x03(\x0b\x32\x1b.spincycle.v1.JobChainStart\"@\n\rJobChainStart\x12/\n\x05\x65rror\x18\x01 \x01(\x0b\x32 .spincycle.v1.JobChainStartError\"C\n\x12JobChainStartError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\")\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14StopJobChainResponse\"H\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x8c\x01\n\x1cJobRunnerFollowOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03try\x18\x04 \x01(\x04\x12\x15\n\rstdout_offset\x18\x05 \x01(\x04\x12\x15\n\rstderr_offset\x18\x06 \x01(\x04\"\x8f\x01\n\x1dJobRunnerFollowOutputResponse\x12\x13\n\tbegun_try\x18\x01 \x01(\x04H\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.OutputTextH\x00\x12&\n\x03gap\x18\x03 \x01(\x0b\x32\x17.spincycle.v1.OutputGapH\x00\x42\x07\n\x05\x65vent\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\x99\x07\n\tJobRunner\x12\x89\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa3\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"F\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12`\n\x0eStartJobChains\x12#.spincycle.v1.StartJobChainsRequest\x1a$.spincycle.v1.StartJobChainsResponse\"\x03\x90\x02\x02\x12\x8c\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12{\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12n\n\x0c\x46ollowOutput\x12*.spincycle.v1.JobRunnerFollowOutputRequest\x1a+.spincycle.v1.JobRunnerFollowOutputResponse\"\x03\x90\x02\x01\x30\x01\x12|\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/output.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"Z\n\x15StartJobChainsRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12.\n\x06\x63hains\x18\x02 \x03(\x0b\x32\x1e.spincycle.v1.AssignedJobChain\"\xbf\x01\n\x10\x41ssignedJobChain\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12+\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChainH\x00\x12>\n\x13suspended_job_chain\x18\x03 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12&\n\x07suspect\x18\x04 \x01(\x0b\x32\x15.spincycle.v1.SuspectB\x07\n\x05\x63hain\"9\n\x07Suspect\x12\x0f\n\x07\x63rashes\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x61lone\x18\x03 \x01(\x08\"E\n\x16StartJobChainsResponse\x12+\n\x06starts\x18\x01 \x03(\x0b\x32\x1b.spincycle.v1.JobChainStart\"@\n\rJobChainStart\x12/\n\x05\x65rror\x18\x01 \x01(\x0b\x32 .spincycle.v1.JobChainStartError\"C\n\x12JobChainStartError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\")\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14StopJobChainResponse\"H\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x8c\x01\n\x1cJobRunnerFollowOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03try\x18\x04 \x01(\x04\x12\x15\n\rstdout_offset\x18\x05 \x01(\x04\x12\x15\n\rstderr_offset\x18\x06 \x01(\x04\"\x8f\x01\n\x1dJobRunnerFollowOutputResponse\x12\x13\n\tbegun_try\x18\x01 \x01(\x04H\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.OutputTextH\x00\x12&\n\x03gap\x18\x03 \x01(\x0b\x32\x17.spincycle.v1.OutputGapH\x00\x42\x07\n\x05\x65vent\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\x99\x07\n\tJobRunner\x12\x89\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa3\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"F\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12`\n\x0eStartJobChains\x12#.spincycle.v1.StartJobChainsRequest\x1a$.spincycle.v1.StartJobChainsResponse\"\x03\x90\x02\x02\x12\x8c\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12{\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12n\n\x0c\x46ollowOutput\x12*.spincycle.v1.JobRunnerFollowOutputRequest\x1a+.spincycle.v1.JobRunnerFollowOutputResponse\"\x03\x90\x02\x01\x30\x01\x12|\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,29 +64,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTJOBCHAINSREQUEST']._serialized_start=475
   _globals['_STARTJOBCHAINSREQUEST']._serialized_end=565
   _globals['_ASSIGNEDJOBCHAIN']._serialized_start=568
-  _globals['_ASSIGNEDJOBCHAIN']._serialized_end=719
-  _globals['_STARTJOBCHAINSRESPONSE']._serialized_start=721
-  _globals['_STARTJOBCHAINSRESPONSE']._serialized_end=790
-  _globals['_JOBCHAINSTART']._serialized_start=792
-  _globals['_JOBCHAINSTART']._serialized_end=856
-  _globals['_JOBCHAINSTARTERROR']._serialized_start=858
-  _globals['_JOBCHAINSTARTERROR']._serialized_end=925
-  _globals['_STOPJOBCHAINREQUEST']._serialized_start=927
-  _globals['_STOPJOBCHAINREQUEST']._serialized_end=968
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=970
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=992
-  _globals['_RUNNINGJOBSREQUEST']._serialized_start=994
-  _globals['_RUNNINGJOBSREQUEST']._serialized_end=1066
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=1068
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=1128
-  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_start=1131
-  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_end=1271
-  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_start=1274
-  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_end=1417
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=1419
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=1444
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=1446
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=1489
-  _globals['_JOBRUNNER']._serialized_start=1492
-  _globals['_JOBRUNNER']._serialized_end=2413
+  _globals['_ASSIGNEDJOBCHAIN']._serialized_end=759
+  _globals['_SUSPECT']._serialized_start=761
+  _globals['_SUSPECT']._serialized_end=818
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_start=820
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_end=889
+  _globals['_JOBCHAINSTART']._serialized_start=891
+  _globals['_JOBCHAINSTART']._serialized_end=955
+  _globals['_JOBCHAINSTARTERROR']._serialized_start=957
+  _globals['_JOBCHAINSTARTERROR']._serialized_end=1024
+  _globals['_STOPJOBCHAINREQUEST']._serialized_start=1026
+  _globals['_STOPJOBCHAINREQUEST']._serialized_end=1067
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=1069
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=1091
+  _globals['_RUNNINGJOBSREQUEST']._serialized_start=1093
+  _globals['_RUNNINGJOBSREQUEST']._serialized_end=1165
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=1167
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=1227
+  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_start=1230
+  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_end=1370
+  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_start=1373
+  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_end=1516
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=1518
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=1543
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=1545
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=1588
+  _globals['_JOBRUNNER']._serialized_start=1591
+  _globals['_JOBRUNNER']._serialized_end=2512
 # @@protoc_insertion_point(module_scope)

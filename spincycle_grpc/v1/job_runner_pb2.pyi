@@ -176,6 +176,7 @@ class AssignedJobChain(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     JOB_CHAIN_FIELD_NUMBER: _builtins.int
     SUSPENDED_JOB_CHAIN_FIELD_NUMBER: _builtins.int
+    SUSPECT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The number of this assignment of the request, from 1. 0: the caller is not
     a Request Manager.
@@ -188,22 +189,66 @@ class AssignedJobChain(_message.Message):
     def suspended_job_chain(self) -> _job_pb2.SuspendedJobChain:
         """A chain to resume."""
 
+    @_builtins.property
+    def suspect(self) -> Global___Suspect:
+        """Set if the runner that ran the chain before died, perhaps because of one of
+        its jobs.
+        """
+
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         job_chain: _job_pb2.JobChain | None = ...,
         suspended_job_chain: _job_pb2.SuspendedJobChain | None = ...,
+        suspect: Global___Suspect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "job_chain", b"job_chain", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "job_chain", b"job_chain", "suspect", b"suspect", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "job_chain", b"job_chain", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "job_chain", b"job_chain", "suspect", b"suspect", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_chain: _TypeAlias = _typing.Literal["job_chain", "suspended_job_chain"]  # noqa: Y015
     _WhichOneofArgType_chain: _TypeAlias = _typing.Literal["chain", b"chain"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_chain) -> _WhichOneofReturnType_chain | None: ...
 
 Global___AssignedJobChain: _TypeAlias = AssignedJobChain  # noqa: Y015
+
+@_typing.final
+class Suspect(_message.Message):
+    """A job chain whose runner died. The tries with which it continues run in turns
+    with those of the runner's other suspects, and each is recorded before it
+    starts (ChainReport.started). So the job that kills its runner is found.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRASHES_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ALONE_FIELD_NUMBER: _builtins.int
+    crashes: _builtins.int
+    """How many runners in a row died while a recorded try ran, without a finished
+    try in between.
+    """
+    job_id: _builtins.str
+    """The job that ran when the last of them died. Empty: there was none."""
+    alone: _builtins.bool
+    """Whether its tries must run alone: when its runner died, several suspects
+    ran, so it is not known which of them is to blame.
+    """
+    def __init__(
+        self,
+        *,
+        crashes: _builtins.int = ...,
+        job_id: _builtins.str = ...,
+        alone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "crashes", b"crashes", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspect: _TypeAlias = Suspect  # noqa: Y015
 
 @_typing.final
 class StartJobChainsResponse(_message.Message):

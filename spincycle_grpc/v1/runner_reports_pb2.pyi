@@ -355,8 +355,14 @@ class ChainReport(_message.Message):
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    CLEARED_FIELD_NUMBER: _builtins.int
     finished_jobs: _builtins.int
     """The number of jobs that are COMPLETE."""
+    cleared: _builtins.bool
+    """Whether the chain is no longer a suspect: all tries with which it continued
+    have ended.
+    """
     @_builtins.property
     def assignment(self) -> Global___Assignment:
         """The assignment to which the report belongs."""
@@ -373,6 +379,10 @@ class ChainReport(_message.Message):
     def suspended(self) -> _job_pb2.SuspendedJobChain:
         """The chain was suspended."""
 
+    @_builtins.property
+    def started(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartedTry]:
+        """The tries of a suspect that start when the message is acknowledged."""
+
     def __init__(
         self,
         *,
@@ -381,16 +391,45 @@ class ChainReport(_message.Message):
         finished_jobs: _builtins.int = ...,
         finish: Global___ChainFinish | None = ...,
         suspended: _job_pb2.SuspendedJobChain | None = ...,
+        started: _abc.Iterable[Global___StartedTry] | None = ...,
+        cleared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "end", b"end", "finish", b"finish", "suspended", b"suspended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cleared", b"cleared", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "started", b"started", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_end: _TypeAlias = _typing.Literal["finish", "suspended"]  # noqa: Y015
     _WhichOneofArgType_end: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_end) -> _WhichOneofReturnType_end | None: ...
 
 Global___ChainReport: _TypeAlias = ChainReport  # noqa: Y015
+
+@_typing.final
+class StartedTry(_message.Message):
+    """A try of a suspect that is about to start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TRY_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job."""
+    shared: _builtins.bool
+    """Whether tries of other suspects run at the same time."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        shared: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "shared", b"shared", "try", b"try"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartedTry: _TypeAlias = StartedTry  # noqa: Y015
 
 @_typing.final
 class TryReport(_message.Message):

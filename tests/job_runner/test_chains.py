@@ -11,7 +11,7 @@ import pytest
 from spincycle_grpc.errors import ERROR_CLASSES, ResourceExhaustedError, Status
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds, SuspendedJobChain
-from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, JobChainStart, StartJobChainsRequest
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, JobChainStart, StartJobChainsRequest, Suspect
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import RunningChain
 from spincycle_server.job_runner.chains import Chains
@@ -37,7 +37,7 @@ class Runner:
         self._running: dict[str, EndlessTraverser] = {}
         self.chains = Chains("runner", self._make, **{"max_chains": 100, **limits})
 
-    def _make(self, chain: RunningChain, assignment: Assignment) -> Traverser:
+    def _make(self, chain: RunningChain, assignment: Assignment, suspect: Suspect | None) -> Traverser:
         traverser = self._running[assignment.request_id] = EndlessTraverser()
         return cast("Traverser", traverser)
 

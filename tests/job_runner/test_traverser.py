@@ -13,6 +13,7 @@ from spincycle_grpc.jobs import Job, JobId, Return
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.job_runner_pb2 import Suspect
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_INVALID,
     REFUSAL_REASON_STALE,
@@ -25,6 +26,7 @@ from spincycle_server.call_threads import CallThreads
 from spincycle_server.chain import RunningChain
 from spincycle_server.job_runner import chain_reports as chain_reports_module
 from spincycle_server.job_runner.outbox import Batch, Outbox
+from spincycle_server.job_runner.suspect_tries import SuspectRules
 from spincycle_server.job_runner.traverser import Traverser
 from spincycle_server.job_runner.user_job import TryResources
 from tests.limits import STEP
@@ -61,6 +63,8 @@ class Bench:
         chain: The chain.
         assignment: Which assignment of it runs here.
         stop_limit: Seconds in which a job must stop.
+        suspect: What is known of the chain if its runner died.
+        suspect_rules: The turns and limits of suspects.
         options: Of the outbox.
     """
 
@@ -70,6 +74,8 @@ class Bench:
         assignment: Assignment = ASSIGNMENT,
         *,
         stop_limit: float = 5,
+        suspect: Suspect | None = None,
+        suspect_rules: SuspectRules | None = None,
         **options: Any,
     ) -> None:
         self._assignment = assignment
@@ -93,6 +99,8 @@ class Bench:
             self.outbox,
             noop_types=frozenset({"noop"}),
             may_start=lambda: self.may_start,
+            suspect=suspect,
+            suspect_rules=suspect_rules,
         )
 
     def _make(self, job_id: JobId) -> Job:

@@ -11,6 +11,7 @@ import structlog
 
 from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1 import job_runner_pb2
+from spincycle_grpc.v1.job_runner_pb2 import Suspect
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
@@ -27,6 +28,8 @@ from spincycle_server.job_runner.known_types import KnownTypes
 from spincycle_server.job_runner.outbox import Outbox
 from spincycle_server.job_runner.reporter import Reporter
 from spincycle_server.job_runner.service import JobRunnerService
+from spincycle_server.job_runner.suspect_tries import SuspectRules
+from spincycle_server.job_runner.suspect_turns import SuspectTurns
 from spincycle_server.job_runner.traverser import Traverser
 from spincycle_server.job_runner.user_job import TryResources
 from spincycle_server.listening import Address
@@ -83,11 +86,22 @@ async def job_runner(
     known_types = KnownTypes(partial(factory_knows, factory))
     reporter: Reporter | None = None
 
-    def make_traverser(chain: RunningChain, assignment: Assignment) -> Traverser:
+    suspect_rules = SuspectRules(SuspectTurns(config.job_runner_suspect_turn), config.job_runner_max_crashes)
+
+    def make_traverser(chain: RunningChain, assignment: Assignment, suspect: Suspect | None) -> Traverser:
         def may_start() -> bool:
             return not assignment.epoch or reporter is None or reporter.lease_left > 0
 
-        return Traverser(chain, assignment, resources, outbox, noop_types=noop_types, may_start=may_start)
+        return Traverser(
+            chain,
+            assignment,
+            resources,
+            outbox,
+            noop_types=noop_types,
+            may_start=may_start,
+            suspect=suspect,
+            suspect_rules=suspect_rules,
+        )
 
     chains = Chains(
         runner_id,

@@ -140,6 +140,13 @@ class RunningChain:
         """Returns the number of tries of a job over the whole request, including the running try."""
         return self._jobs[job_id].tries
 
+    def next_try(self, job_id: str) -> Run | None:
+        """Returns the next try of a job that has not begun; None for a COMPLETE or an unknown job."""
+        job = self._jobs.get(job_id)
+        if job is None or job.state is State.COMPLETE:
+            return None
+        return Run(job.id, job.tries + 1, max(1, job.sequence.tries))
+
     def data_of(self, job_id: str) -> dict[str, Any]:
         """Returns the data that a job starts with. The caller must not change it."""
         return self._jobs[job_id].data

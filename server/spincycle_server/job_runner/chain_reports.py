@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.v1 import state_pb2
-from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, TryReport
+from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, StartedTry, TryReport
 
 if TYPE_CHECKING:
     from spincycle_grpc.state import State
@@ -45,6 +45,17 @@ class ChainReports:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.add_claim(self._assignment, self._chain.finished_jobs, confirmed)
         return confirmed
+
+    def started(self, run: Run, *, is_shared: bool) -> asyncio.Future[None]:
+        """Reports that a try of a suspect is about to start. The result is done when that is committed."""
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        started = StartedTry(job_id=run.job_id, shared=is_shared, **{"try": run.number})
+        self._outbox.add_started(self._assignment, started, self._chain.finished_jobs, recorded)
+        return recorded
+
+    def clear(self) -> None:
+        """Reports that the chain is no longer a suspect."""
+        self._outbox.add_cleared(self._assignment, self._chain.finished_jobs + self._complete)
 
     def add_try(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
         """Reports a finished try. `committed` is done when the report is committed."""

@@ -20,6 +20,7 @@ from spincycle_server.stopped_tries import remove_stopped_tries
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+    from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_grpc.v1.status_pb2 import JobStatus
     from spincycle_server.job_runner.chain_outputs import ChainOutputs
     from spincycle_server.job_runner.traverser import Traverser
@@ -32,7 +33,8 @@ class Chains:
 
     Args:
         runner_id: The id of the runner.
-        make_traverser: Makes the traverser of a chain from the chain and its assignment.
+        make_traverser: Makes the traverser of a chain from the chain, its assignment, and what is known of it
+            if its runner died.
         max_chains: The maximum number of chains to hold.
         max_jobs: The runner accepts no more chains while its chains have this many jobs or more.
     """
@@ -40,7 +42,7 @@ class Chains:
     def __init__(
         self,
         runner_id: str,
-        make_traverser: Callable[[RunningChain, Assignment], Traverser],
+        make_traverser: Callable[[RunningChain, Assignment, Suspect | None], Traverser],
         *,
         max_chains: int,
         max_jobs: int = 200_000,
@@ -81,8 +83,13 @@ class Chains:
         if self._admit(assignment):
             self._run(assignment, chain)
 
-    async def resume(self, suspended: SuspendedJobChain, epoch: int) -> None:
+    async def resume(self, suspended: SuspendedJobChain, epoch: int, suspect: Suspect | None = None) -> None:
         """Resumes a suspended chain. Does nothing if the runner already holds it.
+
+        Args:
+            suspended: The chain.
+            epoch: The number of its assignment.
+            suspect: Set if the runner that had the chain before died.
 
         Raises:
             SpinCycleError: As for `start_new`.
@@ -92,7 +99,7 @@ class Chains:
             remove_stopped_tries(suspended, by_original=True)
         chain = RunningChain.resume(suspended)
         if self._admit(assignment):
-            self._run(assignment, chain)
+            self._run(assignment, chain, suspect)
 
     def stop(self, request_id: str) -> None:
         """Tells a chain to stop. Returns at once.
@@ -193,8 +200,8 @@ class Chains:
             request_id=assignment.request_id,
         )
 
-    def _run(self, assignment: Assignment, chain: RunningChain) -> None:
-        traverser = self._make_traverser(chain, assignment)
+    def _run(self, assignment: Assignment, chain: RunningChain, suspect: Suspect | None = None) -> None:
+        traverser = self._make_traverser(chain, assignment, suspect)
         self._held[assignment.request_id] = (assignment, traverser)
         self._none_left.clear()
         jobs = len(chain.jobs)

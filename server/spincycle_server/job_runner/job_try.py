@@ -108,6 +108,10 @@ class JobTry:
         self._job.prevent_start()
         self._stop_asked.set()
 
+    async def wait_for_stop(self) -> None:
+        """Returns when the try has been told to stop."""
+        await self._stop_asked.wait()
+
     async def result(self) -> TryResult:
         """Runs the try to its end. Raises nothing except CancelledError."""
         if self._stop_asked.is_set():

@@ -18,6 +18,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ChainFinish,
     ChainReport,
     RefusedReport,
+    StartedTry,
     TryReport,
 )
 
@@ -50,6 +51,8 @@ class _ChainEntry:
 
     assignment: Assignment
     claim_waiter: asyncio.Future[None] | None = None
+    started: list[tuple[StartedTry, asyncio.Future[None]]] = field(default_factory=list)
+    is_cleared: bool = False
     tries: deque[tuple[TryReport, asyncio.Future[None] | None]] = field(default_factory=deque)
     finished_jobs: int = 0
     end: ChainEnd | None = None
@@ -99,6 +102,24 @@ class Outbox:
         entry.finished_jobs = finished_jobs
         entry.claim_waiter = waiter
 
+    def add_started(
+        self,
+        assignment: Assignment,
+        started: StartedTry,
+        finished_jobs: int,
+        waiter: asyncio.Future[None],
+    ) -> None:
+        """Adds a try that is about to start. The waiter is done when that is committed."""
+        entry = self._entry(assignment)
+        entry.finished_jobs = max(entry.finished_jobs, finished_jobs)
+        entry.started.append((started, waiter))
+
+    def add_cleared(self, assignment: Assignment, finished_jobs: int) -> None:
+        """Adds that a chain is no longer a suspect."""
+        entry = self._entry(assignment)
+        entry.finished_jobs = max(entry.finished_jobs, finished_jobs)
+        entry.is_cleared = True
+
     def add_try(
         self,
         assignment: Assignment,
@@ -136,6 +157,7 @@ class Outbox:
             entry = self._waiting[key]
             part = _ChainEntry(entry.assignment, entry.claim_waiter, finished_jobs=entry.finished_jobs)
             entry.claim_waiter = None
+            part.started, entry.started = entry.started, []
             while entry.tries and tries < MAX_BATCH_TRIES and size < MAX_BATCH_BYTES:
                 tried = entry.tries.popleft()
                 part.tries.append(tried)
@@ -144,6 +166,7 @@ class Outbox:
             taken.append(part)
             if entry.tries:
                 break
+            part.is_cleared = entry.is_cleared
             part.end, part.end_waiter = entry.end, entry.end_waiter
             del self._waiting[key]
         self._remove(tries, size)
@@ -159,6 +182,8 @@ class Outbox:
         for key, entry in later.items():
             earlier = self._waiting.setdefault(key, entry)
             if earlier is not entry:
+                earlier.started.extend(entry.started)
+                earlier.is_cleared |= entry.is_cleared
                 earlier.tries.extend(entry.tries)
                 earlier.finished_jobs = entry.finished_jobs
                 earlier.end, earlier.end_waiter = entry.end, entry.end_waiter
@@ -241,7 +266,12 @@ def _size_of(entry: _ChainEntry) -> int:
 
 
 def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:
-    waiters = [entry.claim_waiter, *(waiter for _, waiter in entry.tries), entry.end_waiter]
+    waiters = [
+        entry.claim_waiter,
+        *(waiter for _, waiter in entry.started),
+        *(waiter for _, waiter in entry.tries),
+        entry.end_waiter,
+    ]
     return [waiter for waiter in waiters if waiter is not None]
 
 
@@ -250,6 +280,8 @@ def _message(entry: _ChainEntry) -> ChainReport:
         assignment=entry.assignment,
         tries=[report for report, _ in entry.tries],
         finished_jobs=entry.finished_jobs,
+        started=[started for started, _ in entry.started],
+        cleared=entry.is_cleared,
     )
     if isinstance(entry.end, ChainFinish):
         message.finish.CopyFrom(entry.end)

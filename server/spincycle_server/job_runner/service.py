@@ -79,7 +79,8 @@ class JobRunnerService:
                 case "job_chain":
                     await self._chains.start_new(assigned.job_chain, assigned.epoch)
                 case "suspended_job_chain":
-                    await self._chains.resume(assigned.suspended_job_chain, assigned.epoch)
+                    suspect = assigned.suspect if assigned.HasField("suspect") else None
+                    await self._chains.resume(assigned.suspended_job_chain, assigned.epoch, suspect)
                 case _:
                     raise InvalidArgumentError(
                         "the chain is missing: set job_chain or suspended_job_chain",

@@ -30,16 +30,21 @@ from spincycle_server.job_runner.chain_outputs import ChainOutputs
 from spincycle_server.job_runner.chain_reports import ChainReports
 from spincycle_server.job_runner.job_try import JobTry
 from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
+from spincycle_server.job_runner.suspect_tries import TURN, SuspectRules, SuspectTries
+from spincycle_server.job_runner.suspect_turns import SuspectTurns
 from spincycle_server.job_runner.try_result import TryResult, log_entry
 from spincycle_server.job_runner.user_job import TryResources
 
 if TYPE_CHECKING:
+    from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_server.chain import Timer, Wait
 
 logger = structlog.get_logger(__name__)
 
 STATUS_LIMIT = 0.5
 """Seconds that jobs have to return their status."""
+
+_WAITS_FOR_TURN = "(waits for its turn, because its job runner died) "
 
 _TAKEN_AT_ONCE = 200
 """Tries to handle before other tasks of the event loop get a turn."""
@@ -65,6 +70,8 @@ class Traverser:
         noop_types: Job types without effects. No job is created for them, and no commit is awaited.
         may_start: Returns whether the runner may start jobs now. When it returns False, the caller suspends
             the chain.
+        suspect: What is known of the chain if its runner died.
+        suspect_rules: The turns and limits of suspects, shared by all chains of the runner.
 
     Attributes:
         outputs: What its tries write.
@@ -79,6 +86,8 @@ class Traverser:
         *,
         noop_types: frozenset[str] = frozenset(),
         may_start: Callable[[], bool] = lambda: True,
+        suspect: Suspect | None = None,
+        suspect_rules: SuspectRules | None = None,
     ) -> None:
         self._chain = chain
         self._jobs = chain.jobs
@@ -87,6 +96,12 @@ class Traverser:
         self._outbox = outbox
         self._reports = ChainReports(outbox, assignment, chain)
         self.outputs = ChainOutputs(chain.tries_of)
+        self._suspects = SuspectTries(
+            suspect,
+            suspect_rules or SuspectRules(SuspectTurns(TURN)),
+            self._reports,
+            lambda run: self._jobs[run.job_id].type not in noop_types,
+        )
         self._noop_types = noop_types
         self._may_start = may_start
         self._to_run: deque[Run] = deque()
@@ -109,7 +124,13 @@ class Traverser:
         self._log.debug("chain started", epoch=self._assignment.epoch)
         if not self._is_claimed:
             self._reports.claim().add_done_callback(self._claim_answered)
-        self._apply(self._chain.start(_now()))
+        given_up = self._suspects.given_up(self._chain)
+        if given_up is not None:
+            self._give_up(*given_up)
+            return
+        actions = self._chain.start(_now())
+        self._suspects.begin(actions.run)
+        self._apply(actions)
         self._pump()
 
     def stop(self) -> None:
@@ -129,6 +150,7 @@ class Traverser:
             return
         self._dropped = True
         self._log.warning("chain dropped", reason=reason)
+        self._suspects.forget()
         self._reports.forget()
         self.outputs.close()
         self._ended.clear()
@@ -141,7 +163,10 @@ class Traverser:
 
     async def status(self) -> list[JobStatus]:
         """Returns the status of all running jobs, in no particular order."""
-        running = [(job_try, "") for job_try in self._tries.values()]
+        running = [
+            (job_try, _WAITS_FOR_TURN if self._suspects.waits(job_try.run) else "")
+            for job_try in self._tries.values()
+        ]
         running += [
             (job_try, "(retry sleep) ")
             for job_id, job_try in self._waiting.items()
@@ -261,8 +286,11 @@ class Traverser:
         self._spawn(self._follow(job_try))
 
     async def _follow(self, job_try: JobTry) -> None:
-        result = await job_try.result()
         run = job_try.run
+        if self._suspects.covers(run):
+            result = await self._suspects.result(job_try, self._handle_refusal)
+        else:
+            result = await job_try.result()
         del self._tries[run.job_id]
         if self._dropped:
             return
@@ -309,6 +337,8 @@ class Traverser:
         )
         if self._chain.state_of(ended.run.job_id) is not State.RUNNING:
             self._waiting.pop(ended.run.job_id, None)
+        if ended.committed is None:
+            self._suspects.continued(ended.run, actions.run)
         self._apply(actions)
 
     def _handle_refusal(self, committed: asyncio.Future[None]) -> bool:
@@ -327,6 +357,23 @@ class Traverser:
         self.drop(why)
         # The Request Manager decides whether the end counts. A refusal needs no reaction.
         self._reports.finish(State.FAIL).add_done_callback(lambda told: told.exception())
+
+    def _give_up(self, run: Run, error: str) -> None:
+        """Ends the chain with FAIL, because one of its jobs kills its runners."""
+        self._log.error("request given up", job_id=run.job_id, error=error)
+        now = time.time_ns()
+        entry = log_entry(
+            self._jobs[run.job_id],
+            self._assignment.request_id,
+            run.number,
+            started_at=now,
+            finished_at=now,
+            state=State.FAIL,
+            exit=1,
+            error=error,
+        )
+        self._reports.add_try(run, TryResult(entry, is_last=True), None)
+        self._spawn(self._await_end(self._reports.finish(State.FAIL), State.FAIL))
 
     def _end(self, state: State) -> None:
         self._cancel_handles()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from google.protobuf.descriptor import Descriptor
 
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
-from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest
+from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest, Suspect
 
 _LENGTH_DELIMITED = 2
 """The wire type of messages, from protobuf.dev/programming-guides/encoding."""
@@ -23,9 +23,9 @@ def new_chain(epoch: int, job_chain: JobChain) -> bytes:
     return b"".join((head, *_field(_NEW, job_chain.SerializeToString())))
 
 
-def resumed_chain(epoch: int, suspended: SuspendedJobChain) -> bytes:
-    """Returns the serialized AssignedJobChain of a chain to continue."""
-    head = AssignedJobChain(epoch=epoch).SerializeToString()
+def resumed_chain(epoch: int, suspended: SuspendedJobChain, suspect: Suspect | None = None) -> bytes:
+    """Returns the serialized AssignedJobChain of a chain to continue, which may be a suspect."""
+    head = AssignedJobChain(epoch=epoch, suspect=suspect).SerializeToString()
     return b"".join((head, *_field(_RESUMED, suspended.SerializeToString())))
 
 

@@ -31,6 +31,7 @@ from spincycle_server.request_manager.chain_messages import new_chain, resumed_c
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+    from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
     from spincycle_server.request_manager.pending_requests import PendingRequests
     from spincycle_server.request_manager.runners import Runners
@@ -126,11 +127,23 @@ class Delivery:
         self._background(self.deliver(runner, assignment, job_chain), len(job_chain.jobs))
 
     def send_suspended(
-        self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
+        self,
+        runner: RunnerInfo,
+        assignment: Assignment,
+        suspended: SuspendedJobChain,
+        suspect: Suspect | None = None,
     ) -> None:
-        """Delivers a chain to continue, in the background. It is assigned to the runner already."""
+        """Delivers a chain to continue, in the background. It is assigned to the runner already.
+
+        Args:
+            runner: The runner.
+            assignment: The assignment.
+            suspended: The chain.
+            suspect: Set if the runner that had the chain before died.
+        """
         jobs = len(suspended.job_chain.jobs)
-        self._background(self._deliver_suspended(runner, assignment, suspended), jobs)
+        message = resumed_chain(assignment.epoch, suspended, suspect)
+        self._background(self._deliver_suspended(runner, assignment, message), jobs)
 
     def try_in_background(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """Starts work that calls a runner in the background. Does nothing if no slot is free."""
@@ -166,11 +179,7 @@ class Delivery:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("delivery failed", exc_info=error)
 
-    async def _deliver_suspended(
-        self, runner: RunnerInfo, assignment: Assignment, suspended: SuspendedJobChain
-    ) -> None:
-        message = resumed_chain(assignment.epoch, suspended)
-        del suspended
+    async def _deliver_suspended(self, runner: RunnerInfo, assignment: Assignment, message: bytes) -> None:
         if await self._deliver(_AssignedChain(runner, assignment, State.SUSPENDED, message)):
             await self._store.drop_suspended(assignment)
 

@@ -27,6 +27,7 @@ from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.recovery import recovered
 from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.request_manager.startable_requests import find_startable
+from spincycle_server.request_manager.suspects import Suspects
 from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Dispatcher:
             store, runners, self._pending, on_room=self._release_creates, on_runner_gone=self.wake
         )
         self._slot_queue = SlotQueue()
+        self._suspects = Suspects(store, runners)
         self._wake = asyncio.Event()
 
     def check_limit(self) -> None:
@@ -364,4 +366,5 @@ class Dispatcher:
         if stopped is not None:
             await self._store.end_assignment(assignment, stopped, suspended.job_chain.finished_jobs)
         else:
-            self._delivery.send_suspended(runner, assignment, suspended)
+            suspect = None if record.suspect is None else await self._suspects.message(record.suspect)
+            self._delivery.send_suspended(runner, assignment, suspended, suspect)

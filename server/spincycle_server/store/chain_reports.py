@@ -76,6 +76,8 @@ class _ReportBatch:
         epoch = report.assignment.epoch
         self.tries += [try_row(tried, epoch) for tried in report.tries]
         end = report.WhichOneof("end")
+        if row["is_suspect"]:
+            self._update_suspect(runner_id, report)
         if end == "suspended":
             set_suspended(self._rows, request_id, report.finished_jobs)
             self.suspended.append((request_id, encode(with_stopped_tries(report.suspended)), epoch))
@@ -92,6 +94,14 @@ class _ReportBatch:
         elif row["finished_jobs"] != report.finished_jobs:
             self._rows.change(request_id, finished_jobs=report.finished_jobs)
         return None
+
+    def _update_suspect(self, runner_id: str, report: ChainReport) -> None:
+        request_id = report.assignment.request_id
+        if report.cleared or report.HasField("suspended"):
+            self._rows.suspects.cleared(request_id)
+            self._rows.change(request_id, is_suspect=None)
+        else:
+            self._rows.suspects.reported(request_id, runner_id, report)
 
 
 def _is_current(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:

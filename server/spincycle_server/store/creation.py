@@ -118,6 +118,7 @@ def creation_of(
         "runner_id": None if runner is None else runner.runner_id,
         "stop_requested": False,
         "requirement": requirement_id,
+        "is_suspect": None,
     }
     archive = {
         "request_id": request.id,

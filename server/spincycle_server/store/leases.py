@@ -17,6 +17,7 @@ from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.requirement_rows import WaitingRow
 from spincycle_server.store.schema import ORIGINAL, requests, runners
+from spincycle_server.store.suspects import take_back_crashes
 from spincycle_server.store.write import Write
 
 _RUNNER_KEPT = 86_400_000_000
@@ -157,6 +158,8 @@ def _save_runners(
     now: int,
 ) -> None:
     updated = [row for runner_id, row in changed.items() if runner_id in known]
+    if lapsed := [row["runner_id"] for row in updated if known[row["runner_id"]] <= now]:
+        take_back_crashes(transaction, lapsed)
     if updated:
         transaction.execute(
             _UPDATE_RUNNER, [{f"new_{name}": value for name, value in row.items()} for row in updated]

@@ -15,6 +15,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_grpc.wire import decode
 from spincycle_server.store.lookups import get_job_chain
 from spincycle_server.store.schema import job_log, requests, suspended_job_chains
+from spincycle_server.store.suspects import StoredSuspect, get_suspect
 from spincycle_server.store.suspended_chains import stored_chain
 
 _TRY_COLUMNS = (
@@ -42,12 +43,14 @@ class Record:
             which they were committed. Their entries lack what recovery does not need: names, types, errors
             and output.
         stop_requested: Whether a user asked to stop the request.
+        suspect: What is known of the request if its runner died; None if it is no suspect.
     """
 
     job_chain: JobChain
     base: SuspendedJobChain | None
     tries: list[tuple[int, TryReport]]
     stop_requested: bool
+    suspect: StoredSuspect | None = None
 
 
 def get_record(connection: Connection, request_id: str) -> Record:
@@ -57,9 +60,9 @@ def get_record(connection: Connection, request_id: str) -> Record:
         NotFoundError: The request does not exist.
     """
     job_chain = get_job_chain(connection, request_id)
-    stop_requested = connection.scalar(
-        select(requests.c.stop_requested).where(requests.c.request_id == request_id)
-    )
+    request = connection.execute(
+        select(requests.c.stop_requested, requests.c.is_suspect).where(requests.c.request_id == request_id)
+    ).one_or_none()
     base = stored_chain(
         connection,
         and_(suspended_job_chains.c.request_id == request_id, suspended_job_chains.c.is_dropped.is_not(True)),
@@ -78,7 +81,8 @@ def get_record(connection: Connection, request_id: str) -> Record:
             for row in connection.execute(query)
             if base is None or base.is_before(row.job_id, row[1])
         ],
-        bool(stop_requested),
+        bool(request and request.stop_requested),
+        get_suspect(connection, request_id) if request and request.is_suspect else None,
     )
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, select, update
 
+from spincycle_grpc.state import FINAL_STATES
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.leases import live_leases
 from spincycle_server.store.schema import requests, suspended_job_chains
+from spincycle_server.store.suspects import SuspectRows
 
 _ROW_COLUMNS = (
     requests.c.request_id,
@@ -22,6 +24,7 @@ _ROW_COLUMNS = (
     requests.c.finished_at,
     requests.c.finished_jobs,
     requests.c.stop_requested,
+    requests.c.is_suspect,
 )
 """The key and the columns that may change."""
 
@@ -39,6 +42,7 @@ _UPDATE = RowStatement(
             finished_at=bindparam("new_finished_at"),
             finished_jobs=bindparam("new_finished_jobs"),
             stop_requested=bindparam("new_stop_requested"),
+            is_suspect=bindparam("new_is_suspect"),
             # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
             created_at=requests.c.created_at,
         )
@@ -72,6 +76,14 @@ class RequestRows:
         self._resumed: list[str] = []
         self._events: list[EventRow] = []
         self._live_runners: dict[str, int] | None = None
+        self._suspects: SuspectRows | None = None
+
+    @property
+    def suspects(self) -> SuspectRows:
+        """The rows of the suspects among the requests."""
+        if self._suspects is None:
+            self._suspects = SuspectRows(self._transaction, self._rows)
+        return self._suspects
 
     def get(self, request_id: str) -> Mapping[str, Any] | None:
         """Returns a row with the changes so far; None if the request does not exist."""
@@ -88,9 +100,12 @@ class RequestRows:
         return self._live_runners
 
     def change(self, request_id: str, **values: Any) -> None:
-        """Changes columns of a row."""
+        """Changes columns of a row. A request that ends is no longer a suspect."""
         row = self._rows[request_id]
         row.update(values)
+        if row["is_suspect"] and row["state"] in FINAL_STATES:
+            row["is_suspect"] = None
+            self.suspects.cleared(request_id)
         self._changed[request_id] = row
 
     def drop_suspended(self, request_id: str, *, for_good: bool) -> None:
@@ -123,11 +138,14 @@ class RequestRows:
                         "new_finished_at": row["finished_at"],
                         "new_finished_jobs": row["finished_jobs"],
                         "new_stop_requested": row["stop_requested"],
+                        "new_is_suspect": row["is_suspect"],
                     }
                     for row in self._changed.values()
                 ],
             )
         record_events(self._transaction, self._events)
+        if self._suspects is not None:
+            self._suspects.save()
         if self._dropped:
             self._transaction.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._dropped])
         if self._resumed:

@@ -60,6 +60,12 @@ INDEXED_BY_REQUIREMENT = "requests.state IN (1, 7)"
 So no other change of state touches the index. MySQL has no partial indexes.
 """
 
+MAX_STARTED = 2000
+"""The longest list of a suspect's started tries, in characters; further ones are not listed."""
+
+MAX_CRASHED = 210
+"""The longest list of crashed runners, in characters; the newest ten are kept."""
+
 _HASH = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql")
 
 metadata = MetaData()
@@ -85,6 +91,8 @@ requests = Table(
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
     # The id of what the request needs of a runner; "" if nobody has derived it yet.
     Column("requirement", Ascii(ID_LENGTH), nullable=False, server_default=""),
+    # Whether its runner died, and the tries that may have killed it have not ended since. Null: no.
+    Column("is_suspect", Boolean, nullable=True),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
@@ -170,6 +178,23 @@ runners = Table(
     Index("runners_lease_expires_at", "lease_expires_at"),
 )
 """The Job Runners. `lease_expires_at` is in microseconds by the database's clock."""
+
+suspects = Table(
+    "suspects",
+    metadata,
+    Column("request_id", Ascii(20, fixed=True), primary_key=True),
+    # The runner that has recorded tries of the newest assignment, and these tries.
+    Column("runner_id", Ascii(20), nullable=False),
+    Column("started", BoundedText(MAX_STARTED), nullable=False),
+    # Whether tries of other suspects ran on that runner at the same time.
+    Column("is_shared", Boolean, nullable=False),
+    # Whether the next tries must run alone.
+    Column("is_alone", Boolean, nullable=False),
+    # The runners that died while a try was recorded, and the job of the newest of these tries.
+    Column("crashed_runners", BoundedText(MAX_CRASHED), nullable=False),
+    Column("crashed_job", Ascii(4), nullable=False),
+)
+"""The RUNNING requests with `is_suspect`. Tries and runners are separated by spaces, the oldest first."""
 
 request_args = Table(
     "request_args",

@@ -79,6 +79,7 @@ class Assign(StateWrite):
         # A request that an original Spin Cycle suspended has run before without an epoch. That run gets epoch
         # 1, so that a later epoch always means that there may be a suspended chain.
         epoch = row["epoch"] + 1 + (self.expected_state == State.SUSPENDED and row["epoch"] == 0)
+        is_suspect = self._is_suspect(rows, row)
         rows.change(
             self.request_id,
             state=State.RUNNING,
@@ -86,12 +87,23 @@ class Assign(StateWrite):
             runner_id=self.runner.runner_id,
             jr_url=self.runner.url,
             started_at=row["started_at"] or self.now,
+            is_suspect=is_suspect,
         )
         if self.expected_state == State.RUNNING:
             # A suspended chain from before the lost assignment is out of date.
             rows.drop_suspended(self.request_id, for_good=False)
         rows.record(self.event)
         return Assignment(request_id=self.request_id, epoch=epoch)
+
+    def _is_suspect(self, rows: RequestRows, row: Mapping[str, Any]) -> bool | None:
+        """Returns whether the request is a suspect from now on, and counts the death of its runner."""
+        if self.expected_state == State.RUNNING and self.token is None and row["runner_id"] is not None:
+            rows.suspects.taken_over(self.request_id, row["runner_id"])
+            return True
+        if row["is_suspect"]:
+            rows.suspects.assigned(self.request_id)
+        is_suspect: bool | None = row["is_suspect"]
+        return is_suspect
 
 
 @dataclass(slots=True)
