@@ -15,11 +15,19 @@ import structlog
 import trustme
 from google.protobuf.duration_pb2 import Duration
 
-from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ReportRequest, ReportResponse, RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import (
+    AskedJobTypes,
+    Assignment,
+    KnownJobTypes,
+    ReportRequest,
+    ReportResponse,
+    RunnerInfo,
+)
 from spincycle_grpc.v1.runner_reports_pb2_grpc import (
     RunnerReportsServicer,
     add_RunnerReportsServicer_to_server,
 )
+from spincycle_server.job_runner.known_types import KnownTypes
 from spincycle_server.job_runner.outbox import Outbox
 from spincycle_server.job_runner.reporter import Reporter
 from tests.limits import STEP
@@ -182,3 +190,66 @@ async def test_the_log_says_why_a_stream_is_refused_although_grpc_loses_the_reas
                 while not logs:  # noqa: ASYNC110 (a log has no event)
                     await asyncio.sleep(0.01)
     assert "set cluster.key_file" in logs[0]["error"]
+
+
+class AskingManager(Manager):
+    """A Request Manager that asks each stream about job types in its first answer.
+
+    Attributes:
+        told: What the messages of the streams have told, without those that tell nothing.
+    """
+
+    def __init__(self, *types: str) -> None:
+        super().__init__(lease=60)
+        self.asked = AskedJobTypes(version="v1", types=types)
+        self.told: list[KnownJobTypes] = []
+
+    async def Report(
+        self, requests: AsyncIterator[ReportRequest], context: object
+    ) -> AsyncIterator[ReportResponse]:
+        self.streams += 1
+        async for message in requests:
+            if message.HasField("known_job_types"):
+                self.told.append(message.known_job_types)
+            answer = ReportResponse(number=message.number, lease=Duration(seconds=60))
+            if message.number == 1:
+                answer.asked_job_types.CopyFrom(self.asked)
+            yield answer
+
+
+async def test_a_runner_is_connected_when_it_has_told_its_job_types(outbox: Outbox) -> None:
+    manager = AskingManager("a", "b")
+    known = KnownTypes("a".__eq__)
+    async with serving(manager) as address:
+        reporter = Reporter(RUNNER, [address], outbox, list, lease=60, known_types=known)
+        async with reporting(reporter), asyncio.timeout(STEP):
+            await reporter.wait_connected()
+            assert manager.told == [KnownJobTypes(), KnownJobTypes(version="v1", types=["a"])]
+            assert manager.streams == 1
+    await known.close()
+
+
+async def test_each_stream_is_told_the_known_job_types_at_once(outbox: Outbox) -> None:
+    first, second = AskingManager("a"), AskingManager("a")
+    known = KnownTypes("a".__eq__)
+    answer = KnownJobTypes(version="v1", types=["a"])
+    async with serving(second) as other, contextlib.AsyncExitStack() as stack:
+        address = await stack.enter_async_context(serving(first))
+        reporter = Reporter(RUNNER, [address, other], outbox, list, lease=60, known_types=known)
+        async with reporting(reporter), asyncio.timeout(STEP):
+            await reporter.wait_connected()
+            await stack.aclose()
+            while not second.told:  # noqa: ASYNC110 (gRPC has no event for a message)
+                await asyncio.sleep(0.01)
+            await reporter.wait_connected()
+    assert second.told == [answer]
+    await known.close()
+
+
+async def test_a_runner_that_does_not_say_what_it_knows_ignores_the_question(outbox: Outbox) -> None:
+    manager = AskingManager("a")
+    async with serving(manager) as address:
+        reporter = Reporter(RUNNER, [address], outbox, list, lease=60)
+        async with reporting(reporter), asyncio.timeout(STEP):
+            await reporter.wait_connected()
+    assert manager.told == []

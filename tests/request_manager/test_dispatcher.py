@@ -1,18 +1,37 @@
-"""Dispatch rounds: a request whose data cannot be read fails, and the others go on."""
+"""Dispatch rounds: requests that cannot be read fail, those that no runner can take wait, others go on."""
 
 from __future__ import annotations
 
 import pytest
 from sqlalchemy import update
 
-from spincycle_grpc.errors import UnavailableError
+from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.capabilities import Capabilities, Requirement
+from spincycle_server.request_manager import dispatcher as dispatcher_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.store import Store
 from spincycle_server.store.schema import ORIGINAL, request_archives, requests, suspended_job_chains
-from tests.request_manager.doubles import ScriptedRunners, deliveries_end, make_dispatcher, state_of
-from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create, waiting_ids
+from tests.request_manager.doubles import (
+    ScriptedRunners,
+    WillingRunners,
+    deliveries_end,
+    make_dispatcher,
+    state_of,
+)
+from tests.store.samples import (
+    OTHER_RUNNER,
+    RUNNER,
+    a_chain,
+    a_report,
+    a_request,
+    a_suspended_chain,
+    create,
+    waiting_ids,
+)
 
 
 async def dispatched(store: Store, *answers: None) -> Dispatcher:
@@ -71,3 +90,88 @@ async def test_a_denied_request_that_is_started_without_a_runner_waits_for_one(s
     with pytest.raises(UnavailableError, match="the request starts when a runner has room"):
         await dispatcher.start(denied.id)
     assert await waiting_ids(store) == [denied.id]
+
+
+NAP, DRAIN = Requirement(frozenset({"noop", "nap"})), Requirement(frozenset({"drain"}))
+
+
+async def create_for(store: Store, requirement: Requirement, runner: RunnerInfo | None) -> str:
+    request = a_request()
+    await store.create_request(
+        request, CreateRequest(type=request.type), a_chain(request.id), runner, requirement=requirement
+    )
+    return request.id
+
+
+async def dispatcher_that_knows(store: Store, *types: str) -> tuple[Dispatcher, WillingRunners]:
+    """Returns a dispatcher with one runner, which knows some job types."""
+    await store.renew_runner(RUNNER, 3600, draining=False, capabilities=Capabilities(frozenset(types)))
+    runners = WillingRunners(store)
+    return await make_dispatcher(store, runners), runners
+
+
+async def test_a_blocked_request_is_not_started_and_the_error_says_why(store: Store) -> None:
+    dispatcher, _ = await dispatcher_that_knows(store, "noop", "nap")
+    blocked = await create_for(store, DRAIN, None)
+    with pytest.raises(FailedPreconditionError, match="no job runner knows the job type drain: ") as caught:
+        await dispatcher.start(blocked)
+    assert caught.value.reason == "NO_MATCHING_RUNNER"
+    assert await state_of(store, blocked) is State.PENDING
+
+
+async def test_lost_requests_are_found_behind_more_that_no_runner_can_take(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher_module, "ROUND_SIZE", 3)
+    blocked = [await create_for(store, DRAIN, OTHER_RUNNER) for _ in range(7)]
+    wanted = [await create_for(store, NAP, OTHER_RUNNER) for _ in range(4)]
+    dispatcher, runners = await dispatcher_that_knows(store, "noop", "nap")
+    while await dispatcher._round():
+        pass
+    await deliveries_end(dispatcher)
+    given = {chain.suspended_job_chain.request_id for _, chain in runners.delivered}
+    assert given == set(wanted)
+    assert len(runners.delivered) == len(wanted)
+    assert {await state_of(store, one) for one in blocked} == {State.RUNNING}
+    assert runners.why_waiting(State.RUNNING, DRAIN, "r2") == "no job runner knows the job type drain"
+
+
+async def test_suspended_requests_are_resumed_behind_more_that_no_runner_can_take(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher_module, "ROUND_SIZE", 3)
+    made = [await create_for(store, one, RUNNER) for one in [DRAIN] * 7 + [NAP] * 4]
+    await store.apply_reports("r1", [a_report(one, ends=a_suspended_chain(one)) for one in made])
+    dispatcher, runners = await dispatcher_that_knows(store, "noop", "nap")
+    while await dispatcher._round():
+        pass
+    await deliveries_end(dispatcher)
+    given = [chain.suspended_job_chain.request_id for _, chain in runners.delivered]
+    assert sorted(given) == sorted(made[7:])
+    assert await waiting_ids(store, State.SUSPENDED) == made[:7]
+
+
+async def test_a_chain_that_its_runner_lost_is_kept_until_a_runner_knows_its_types(store: Store) -> None:
+    held = await create_for(store, DRAIN, RUNNER)
+    dispatcher, runners = await dispatcher_that_knows(store, "noop", "nap")
+    token = await store.renew_runner(RUNNER, 3600, draining=False, has_changed=False)
+    lost = Assignment(request_id=held, epoch=1)
+    dispatcher.recover_soon(lost, token)
+    await deliveries_end(dispatcher)
+    assert await store.get_assignment(held) == (lost, "r1")
+    runners.add(RUNNER, Capabilities(frozenset({"drain"})))
+    dispatcher.recover_soon(lost, token)
+    await deliveries_end(dispatcher)
+    assert await store.get_assignment(held) == (Assignment(request_id=held, epoch=2), "r1")
+
+
+async def test_requests_explain_why_they_wait(store: Store) -> None:
+    _, runners = await dispatcher_that_knows(store, "noop", "nap")
+    store.why_waiting = runners.why_waiting
+    blocked, ready = await create_for(store, DRAIN, None), await create_for(store, NAP, None)
+    running = await create_for(store, DRAIN, RUNNER)
+    reasons = {one.id: one.waiting for one in await store.find_requests(RequestFilter())}
+    assert reasons == {blocked: "no job runner knows the job type drain", ready: "", running: ""}
+    for request_id, reason in reasons.items():
+        assert (await store.get_request(request_id, with_job_chain=False)).waiting == reason
+    assert {key: one.waiting for key, one in (await store.requests_by_id(reasons)).items()} == reasons

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
-from spincycle_server.request_manager.runner_info import MAX_URL, check_runner_info
+from spincycle_grpc.v1.runner_reports_pb2 import KnownJobTypes, RunnerInfo
+from spincycle_server.request_manager.asked_types import MAX_TYPES
+from spincycle_server.request_manager.runner_info import MAX_URL, check_known_types, check_runner_info
 
 ID = "9vb2d3q0c7k5r1n8m4tg"
 
@@ -68,3 +69,34 @@ def test_an_id_has_at_most_twenty_letters_and_digits(runner_id: str) -> None:
 
 def test_no_field_may_be_missing() -> None:
     assert refusal(url="") == refusal(grpc_address="") == "RUNNER_UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    "labels", [{"": "a"}, {"zone": ""}, {"zone": "a b"}, {f"l{n}": "a" for n in range(51)}]
+)
+def test_malformed_labels_are_refused(labels: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        check_runner_info(
+            RunnerInfo(runner_id=ID, url="http://10.0.0.2:1", grpc_address="10.0.0.2:2", labels=labels)
+        )
+    assert caught.value.reason == "BAD_LABELS"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        KnownJobTypes(version="v" * 33),
+        KnownJobTypes(types=[""]),
+        KnownJobTypes(types=["t" * 76]),
+        KnownJobTypes(types=["ä" * 38]),
+        KnownJobTypes(types=["t"] * (MAX_TYPES + 1)),
+    ],
+)
+def test_job_types_that_cannot_be_right_are_refused(known: KnownJobTypes) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        check_known_types(known)
+    assert caught.value.reason == "BAD_JOB_TYPES"
+
+
+def test_the_longest_job_types_are_accepted() -> None:
+    check_known_types(KnownJobTypes(version="v" * 32, types=["t" * 75] * MAX_TYPES))

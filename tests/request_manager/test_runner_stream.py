@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,12 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_STALE,
     Assignment,
     ChainReport,
+    KnownJobTypes,
     RefusedReport,
     ReportRequest,
     RunnerInfo,
 )
+from spincycle_server.capabilities import KNOWS_ALL, Capabilities, Requirement
 from spincycle_server.config.values import MAX_CHAINS
 from spincycle_server.request_manager import recovery as recovery_module
 from spincycle_server.request_manager import runner_stream as runner_stream_module
@@ -401,3 +404,73 @@ async def test_a_full_runner_has_room_once_the_end_of_a_chain_is_acknowledged(ma
     stream.acknowledged(message)
     assert manager.runners.pick() == RUNNER
     assert manager.runners.pick() is None
+
+
+def telling(number: int, version: str, *types: str, **fields: Any) -> ReportRequest:
+    """Returns a message that tells the known job types."""
+    return ReportRequest(number=number, known_job_types=KnownJobTypes(version=version, types=types), **fields)
+
+
+async def stored_capabilities(manager: Manager) -> dict[str, Capabilities]:
+    return {one.runner.runner_id: one.capabilities for one in await manager.store.live_runners()}
+
+
+async def test_a_runner_is_asked_once_about_the_job_types_that_it_has_not_answered(manager: Manager) -> None:
+    manager.runners.asked_types.use_specs(["a", "b"])
+    asked = manager.runners.asked_types.message
+    stream = manager.stream()
+    assert (await stream.receive(telling(1, "", runner=RUNNER))).asked_job_types == asked
+    assert not (await stream.receive(ReportRequest(number=2))).HasField("asked_job_types")
+    response = await stream.receive(telling(3, asked.version, "a"))
+    assert not response.HasField("asked_job_types")
+    assert await stored_capabilities(manager) == {"r1": Capabilities(frozenset("a"))}
+    manager.runners.asked_types.add(frozenset("c"))
+    response = await stream.receive(ReportRequest(number=4))
+    assert response.asked_job_types == manager.runners.asked_types.message
+
+
+async def test_a_runner_that_has_answered_elsewhere_is_not_asked_again(manager: Manager) -> None:
+    manager.runners.asked_types.use_specs(["a"])
+    first = telling(1, manager.runners.asked_types.message.version, "a", runner=RUNNER)
+    assert not (await manager.stream().receive(first)).HasField("asked_job_types")
+    assert manager.runners.pick(Requirement(frozenset("a"))) == RUNNER
+
+
+async def test_a_runner_that_says_nothing_is_not_asked_and_knows_all(manager: Manager) -> None:
+    manager.runners.asked_types.use_specs(["a"])
+    stream = manager.stream()
+    assert not (await stream.receive(ReportRequest(number=1, runner=RUNNER))).HasField("asked_job_types")
+    assert await stored_capabilities(manager) == {"r1": KNOWS_ALL}
+    assert manager.runners.pick(Requirement(frozenset("a"))) == RUNNER
+
+
+async def test_what_a_runner_has_is_stored_again_when_its_row_is_gone(manager: Manager, clock: Clock) -> None:
+    stream = manager.stream()
+    labelled = RunnerInfo()
+    labelled.CopyFrom(RUNNER)
+    labelled.labels["zone"] = "a"
+    await stream.receive(telling(1, "v", "a", runner=labelled))
+    await manager.store.remove_runner("r1")
+    clock.now += LEASE / 2
+    with contextlib.suppress(FailedPreconditionError):
+        await stream.receive(ReportRequest(number=2))
+    await manager.stream().receive(telling(1, "v", "a", runner=labelled))
+    expected = Capabilities(frozenset("a"), frozenset({("zone", "a")}))
+    assert await stored_capabilities(manager) == {"r1": expected}
+
+
+async def test_new_job_types_of_a_runner_wake_the_dispatcher(manager: Manager) -> None:
+    stream = manager.stream()
+    await stream.receive(telling(1, "", runner=RUNNER))
+    manager.dispatcher._wake.clear()
+    await stream.receive(ReportRequest(number=2))
+    assert not manager.dispatcher._wake.is_set()
+    await stream.receive(telling(3, "v", "a"))
+    assert manager.dispatcher._wake.is_set()
+
+
+async def test_job_types_that_cannot_be_right_end_the_stream(manager: Manager) -> None:
+    stream = await manager.opened()
+    with pytest.raises(InvalidArgumentError) as caught:
+        await stream.receive(telling(2, "v", ""))
+    assert caught.value.reason == "BAD_JOB_TYPES"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import structlog
 
+from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_server.capabilities import KNOWS_ALL, Capabilities, Requirement
 from spincycle_server.identity.cluster import KEY_HEADER
 from spincycle_server.request_manager import runners as runners_module
 from spincycle_server.request_manager.runners import DENIED_PAUSE, Runners
 from spincycle_server.store import Store
+from spincycle_server.store.leases import LiveRunner
 from tests.request_manager.doubles import Clock
 from tests.store.samples import OTHER_RUNNER, RUNNER
 
@@ -66,4 +71,78 @@ async def test_a_runner_that_denied_a_call_gets_chains_again_after_a_pause(
     assert (runners.any_free(), runners.pick()) == (False, None)
     clock.now += 0.2
     assert (runners.any_free(), runners.pick()) == (True, RUNNER)
+    await runners.close()
+
+
+AB, AX, IN_A = (
+    Requirement(frozenset("ab")),
+    Requirement(frozenset("ax")),
+    Requirement(frozenset("a"), frozenset({("zone", "a")})),
+)
+
+
+async def test_only_a_runner_that_has_what_a_request_needs_is_picked(store: Store) -> None:
+    runners = Runners(store)
+    runners.add(RUNNER, Capabilities(frozenset("ab")))
+    runners.add(OTHER_RUNNER, Capabilities(frozenset("ax"), IN_A.labels))
+    for requirement, runner in ((AB, RUNNER), (AX, OTHER_RUNNER), (IN_A, OTHER_RUNNER)):
+        assert [runners.pick(requirement) for _ in range(3)] == [runner] * 3
+    assert {runners.pick().runner_id for _ in range(4)} == {"r1", "r2"}  # type: ignore[union-attr]
+    runners.mark_full(OTHER_RUNNER.runner_id)
+    assert (runners.pick(AX), runners.any_free(AX), runners.is_blocked(AX)) == (None, False, False)
+    await runners.close()
+
+
+async def test_a_request_is_blocked_if_there_are_runners_but_none_that_can_run_it(store: Store) -> None:
+    runners = Runners(store)
+    assert not runners.is_blocked(AB)
+    assert runners.why_waiting(State.PENDING, AB, "") == ""
+    runners.add(RUNNER, Capabilities(frozenset("a")))
+    assert runners.is_blocked(AB)
+    assert runners.why_waiting(State.PENDING, AB, "") == "no job runner knows the job type b"
+    runners.add(OTHER_RUNNER, KNOWS_ALL)
+    assert not runners.is_blocked(AB)
+    assert runners.why_waiting(State.PENDING, AB, "") == ""
+    runners.drain(OTHER_RUNNER.runner_id)
+    assert runners.is_blocked(AB)
+    runners.remove(OTHER_RUNNER.runner_id)
+    runners.drain(RUNNER.runner_id)
+    assert not runners.is_blocked(AB)
+    await runners.close()
+
+
+async def test_a_running_request_waits_only_if_its_runner_is_lost(store: Store) -> None:
+    runners = Runners(store)
+    runners.add(RUNNER, Capabilities(frozenset("a")))
+    assert runners.why_waiting(State.RUNNING, AB, "r9") == ""
+    runners.mark_lost(frozenset({"r9"}))
+    assert runners.why_waiting(State.RUNNING, AB, "r9") == "no job runner knows the job type b"
+    assert runners.why_waiting(State.RUNNING, AB, RUNNER.runner_id) == ""
+    await runners.close()
+
+
+async def test_a_refresh_reads_what_runners_have_told_other_request_managers(store: Store) -> None:
+    runners = Runners(store)
+    assert await runners.refresh()
+    assert runners.pick(AB) == RUNNER
+    await store.renew_runner(RUNNER, 60, draining=False, capabilities=Capabilities(frozenset("a")))
+    assert await runners.refresh()
+    assert runners.pick(AB) is None
+    assert not await runners.refresh()
+    await runners.close()
+
+
+async def test_a_runner_that_reports_here_is_known_while_others_are_read(store: Store) -> None:
+    runners = Runners(store)
+    await store.renew_runner(RUNNER, 60, draining=False, capabilities=Capabilities(frozenset("a")))
+    read = store.live_runners
+
+    async def late() -> Sequence[LiveRunner]:
+        answer = await read()
+        runners.add(RUNNER, Capabilities(frozenset("ab")))
+        return answer
+
+    store.live_runners = late  # type: ignore[method-assign, assignment]
+    await runners.refresh()
+    assert runners.pick(AB) == RUNNER
     await runners.close()

@@ -7,6 +7,7 @@ import pytest
 from spincycle_grpc.errors import FailedPreconditionError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.capabilities import KNOWS_ALL, Capabilities
 from spincycle_server.store import Store
 from spincycle_server.store.leases import StoredRunner
 from tests.store.samples import OTHER_RUNNER, RUNNER, create, live_now, lost_assignments
@@ -94,3 +95,34 @@ class TestRunners:
         assert await store.assigned_to("r1") == {kept.id: (1, False)}
         await store.finish(lost.id, State.FAIL, 1, 0)
         assert await lost_assignments(store) == []
+
+
+class TestCapabilities:
+    async def test_a_runner_has_what_it_said_last(self, store: Store) -> None:
+        first, second = Capabilities(frozenset("a")), Capabilities(frozenset("ab"), frozenset({("z", "1")}))
+        token = await store.renew_runner(RUNNER, 60, draining=False, capabilities=first)
+        assert [one.capabilities for one in await store.live_runners()] == [first]
+        token = await store.renew_runner(RUNNER, 60, draining=False, token=token, capabilities=second)
+        # A renewal that says that nothing has changed does not write it.
+        await store.renew_runner(
+            RUNNER, 60, draining=False, token=token, capabilities=KNOWS_ALL, has_changed=False
+        )
+        assert [one.capabilities for one in await store.live_runners()] == [second]
+
+    async def test_a_runner_that_says_nothing_knows_all(self, store: Store) -> None:
+        await store.renew_runner(RUNNER, 60, draining=False)
+        assert [one.capabilities for one in await store.live_runners()] == [KNOWS_ALL]
+
+    async def test_a_new_row_has_the_capabilities_even_if_they_have_not_changed(self, store: Store) -> None:
+        known = Capabilities(frozenset("a"))
+        await store.renew_runner(RUNNER, 60, draining=False, capabilities=known, has_changed=False)
+        assert [one.capabilities for one in await store.live_runners()] == [known]
+
+    async def test_equal_capabilities_are_read_once(self, store: Store) -> None:
+        known = Capabilities(frozenset("a"))
+        for runner in (RUNNER, OTHER_RUNNER):
+            await store.renew_runner(runner, 60, draining=False, capabilities=known)
+        live = await store.live_runners()
+        assert [one.capabilities for one in live] == [known, known]
+        assert [one.capabilities for one in await store.live_runners()] == [known, known]
+        assert set(store._capabilities) == {known.capabilities_id}

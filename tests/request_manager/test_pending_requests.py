@@ -1,0 +1,125 @@
+"""The PENDING requests: blocked ones have their own limit, and delay no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from spincycle_grpc.errors import ResourceExhaustedError
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_server.capabilities import Capabilities, Requirement
+from spincycle_server.request_manager.pending_requests import PendingRequests
+from spincycle_server.request_manager.runners import Runners
+from spincycle_server.store import Store
+from spincycle_server.store.requirements import WaitingRequest
+from tests.store.samples import RUNNER, a_chain, a_request
+
+A, B, X = (Requirement(frozenset(types)) for types in "abx")
+OTHER = RunnerInfo(runner_id="r9", url="http://127.0.0.1:1", grpc_address="127.0.0.1:2")
+
+
+class Dispatched:
+    """Takes all requests that it is offered, up to a number."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most = most
+        self.requests: list[WaitingRequest] = []
+
+    async def __call__(self, waiting: Sequence[WaitingRequest]) -> Sequence[WaitingRequest]:
+        taken = waiting[: self.most]
+        self.requests += taken
+        return taken
+
+
+@pytest.fixture
+def runners(store: Store) -> Runners:
+    """Two runners that each know one type."""
+    runners = Runners(store)
+    runners.add(RUNNER, Capabilities(frozenset("a")))
+    runners.add(OTHER, Capabilities(frozenset("b")))
+    return runners
+
+
+def pending_of(
+    store: Store, runners: Runners, dispatch: Dispatched | None = None, *, limit: int = 3, blocked: int = 2
+) -> PendingRequests:
+    return PendingRequests(
+        store, runners, dispatch or Dispatched(), limit=limit, blocked_limit=blocked, interval=3600
+    )
+
+
+async def create_for(store: Store, requirement: Requirement) -> None:
+    request = a_request()
+    await store.create_request(
+        request, CreateRequest(type=request.type), a_chain(request.id), None, requirement=requirement
+    )
+
+
+async def test_a_new_request_waits_only_behind_those_that_need_the_same_runners(
+    store: Store, runners: Runners
+) -> None:
+    pending = pending_of(store, runners)
+    pending.add(X)
+    assert not pending.any
+    pending.add(A)
+    assert pending.any
+    assert [pending.compete_with(one) for one in (A, B, X)] == [True, False, False]
+    runners.add(OTHER, Capabilities(frozenset("abx")))
+    assert [pending.compete_with(one) for one in (A, B, X)] == [True, True, True]
+
+
+async def test_blocked_requests_do_not_count_against_the_limit_of_the_others(
+    store: Store, runners: Runners
+) -> None:
+    pending = pending_of(store, runners)
+    for _ in range(5):
+        pending.add(X)
+    pending.check_limit()
+    pending.check_blocked_limit(A)
+    with pytest.raises(
+        ResourceExhaustedError, match="no job runner knows the job type x, and the limit"
+    ) as why:
+        pending.check_blocked_limit(X)
+    assert why.value.reason == "TOO_MANY_BLOCKED"
+    for _ in range(3):
+        pending.add(B)
+    with pytest.raises(ResourceExhaustedError) as why:
+        pending.check_limit()
+    assert why.value.reason == "TOO_MANY_WAITING"
+
+
+async def test_without_any_runner_all_requests_count_as_waiting(store: Store) -> None:
+    pending = pending_of(store, Runners(store))
+    for _ in range(3):
+        pending.add(X)
+    pending.check_blocked_limit(X)
+    with pytest.raises(ResourceExhaustedError) as why:
+        pending.check_limit()
+    assert why.value.reason == "TOO_MANY_WAITING"
+
+
+async def test_a_page_counts_what_stays(store: Store, runners: Runners) -> None:
+    for requirement in (X, X, A, B):
+        await create_for(store, requirement)
+    dispatch = Dispatched(most=1)
+    pending = pending_of(store, runners, dispatch)
+    assert await pending._dispatch_page()
+    assert sorted(pending._counts.values()) == [0, 1, 2]
+    dispatch.most = 0
+    assert not await pending._dispatch_page()
+    assert pending._counts == {X: 2, A: 1, B: 1}
+
+
+async def test_more_than_a_page_is_counted_in_the_store(
+    store: Store, runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spincycle_server.request_manager.pending_requests.PAGE", 2)
+    for requirement in (X, X, X, A, B):
+        await create_for(store, requirement)
+    dispatch = Dispatched()
+    pending = pending_of(store, runners, dispatch)
+    assert await pending._dispatch_page()
+    assert {one.requirement for one in dispatch.requests} == {A, B}
+    assert pending._counts == {X: 3, A: 0, B: 0}
