@@ -8,15 +8,25 @@ from typing import Any, cast
 
 import pytest
 
-from spincycle_grpc.errors import ERROR_CLASSES, ResourceExhaustedError, Status
+from spincycle_grpc.errors import ERROR_CLASSES, NotFoundError, ResourceExhaustedError, Status
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds, SuspendedJobChain
-from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, JobChainStart, StartJobChainsRequest, Suspect
+from spincycle_grpc.v1.job_runner_pb2 import (
+    AssignedJobChain,
+    JobChainStart,
+    JobRunnerFollowOutputRequest,
+    NewJobChainRequest,
+    StartJobChainsRequest,
+    Suspect,
+)
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import RunningChain
+from spincycle_server.job_runner import service as service_module
+from spincycle_server.job_runner.chain_outputs import ChainOutputs
 from spincycle_server.job_runner.chains import Chains
 from spincycle_server.job_runner.service import JobRunnerService
 from spincycle_server.job_runner.traverser import Traverser
+from spincycle_server.job_runner.try_output import HeldOutput, TryOutput
 from spincycle_server.rpc import CallContext
 
 
@@ -175,3 +185,50 @@ async def test_a_message_with_too_many_chains_starts_only_as_many_as_fit() -> No
         None,
     ]
     assert runner.held() == {"held", "a"}
+
+
+async def test_output_is_followed_under_the_current_assignment_of_a_job_of_the_chain() -> None:
+    service = JobRunnerService(runner_with_output())
+    await service.NewJobChain(NewJobChainRequest(job_chain=a_chain("a", 1), epoch=3), CallContext())
+    for request_id, epoch, job_id, reason in (
+        ("b", 3, "j000", "JOB_CHAIN_NOT_FOUND"),
+        ("a", 2, "j000", "JOB_CHAIN_NOT_FOUND"),
+        ("a", 3, "zzzz", "JOB_NOT_FOUND"),
+    ):
+        request = JobRunnerFollowOutputRequest(request_id=request_id, epoch=epoch, job_id=job_id)
+        with pytest.raises(NotFoundError) as raised:
+            await anext(service.FollowOutput(request, CallContext()))
+        assert raised.value.reason == reason
+
+
+async def test_streams_of_output_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "MAX_FOLLOWERS", 1)
+    service = JobRunnerService(runner_with_output())
+    await service.NewJobChain(NewJobChainRequest(job_chain=a_chain("a", 1), epoch=3), CallContext())
+    request = JobRunnerFollowOutputRequest(request_id="a", job_id="j000", epoch=3)
+    first = service.FollowOutput(request, CallContext())
+    assert (await anext(first)).begun_try == 1
+    with pytest.raises(ResourceExhaustedError) as raised:
+        await anext(service.FollowOutput(request, CallContext()))
+    assert raised.value.reason == "TOO_MANY_FOLLOWERS"
+    await first.aclose()
+    assert (await anext(service.FollowOutput(request, CallContext()))).begun_try == 1
+
+
+class TalkingTraverser(EndlessTraverser):
+    """Runs a chain whose only job is in its first try."""
+
+    def __init__(self, chain: RunningChain) -> None:
+        super().__init__()
+        self.outputs = ChainOutputs(lambda job_id: 1)
+        self.outputs.begin("j000", 1, TryOutput(1000, HeldOutput()))
+        self._jobs = chain.jobs
+
+    def has_job(self, job_id: str) -> bool:
+        return job_id in self._jobs
+
+
+def runner_with_output() -> Chains:
+    return Chains(
+        "runner", lambda chain, assignment, suspect: cast("Traverser", TalkingTraverser(chain)), max_chains=10
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import multiprocessing
+import pickle
 import threading
 
 import pytest
@@ -10,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.jobs import output_of, set_output
 from spincycle_grpc.output import STDERR, STDOUT, cut_output
 from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputGap, OutputStream
+from spincycle_server.builtin_jobs import Noop
 from spincycle_server.job_runner import try_output as module
 from spincycle_server.job_runner.try_output import HeldOutput, Offsets, OutputPiece, TryOutput
 from tests.limits import STEP
@@ -158,3 +163,20 @@ async def test_the_memory_of_all_tries_is_bounded_and_their_beginning_and_end_ar
         output.release()
     assert not held.add(0)
     assert held._size == 0
+
+
+async def test_a_job_can_be_copied_and_pickled_while_it_runs() -> None:
+    job, output = Noop(), TryOutput(1000, HeldOutput())
+    set_output(job, output)
+    assert output_of(copy.deepcopy(job)) is output
+    assert output_of(pickle.loads(pickle.dumps(job))) is None
+
+
+async def test_a_forked_process_writes_nothing_and_does_not_hang() -> None:
+    output = TryOutput(1000, HeldOutput())
+    with output._lock:
+        process = multiprocessing.get_context("fork").Process(target=output.write, args=(STDOUT, b"child"))
+        process.start()
+    await asyncio.to_thread(process.join, STEP)
+    assert process.exitcode == 0
+    assert output.pieces(start()) == []

@@ -99,6 +99,12 @@ READS: dict[str, tuple[str, Read]] = {
             messages.GetJobLogRequest(request_id=it, job_id="aaaa"), context
         ),
     ),
+    "FollowOutput": (
+        "log",
+        lambda manager, it, context: anext(
+            manager.service.FollowOutput(messages.FollowOutputRequest(request_id=it, job_id="aaaa"), context)
+        ),
+    ),
 }
 
 

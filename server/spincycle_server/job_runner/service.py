@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import structlog
@@ -115,7 +115,7 @@ class JobRunnerService:
 
     async def FollowOutput(  # noqa: N802
         self, request: messages.JobRunnerFollowOutputRequest, context: CallContext
-    ) -> AsyncIterator[messages.JobRunnerFollowOutputResponse]:
+    ) -> AsyncGenerator[messages.JobRunnerFollowOutputResponse, None]:
         """Yields the output of a try of a held chain."""
         outputs = self._chains.outputs_of(request.request_id, request.epoch, request.job_id)
         if self._followers >= MAX_FOLLOWERS:

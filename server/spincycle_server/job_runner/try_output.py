@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -61,7 +62,8 @@ class HeldOutput:
 class TryOutput:
     """The output of one try. The job may write in any thread. All other methods belong to the event loop.
 
-    A try that writes nothing has no buffers.
+    A try that writes nothing has no buffers. What processes write that the job has forked is dropped. A job
+    that is pickled for another process leaves its output behind.
 
     Args:
         limit: The maximum number of bytes to keep of stdout, and of stderr, for the job log.
@@ -71,21 +73,37 @@ class TryOutput:
         is_released: Whether the output is forgotten.
     """
 
+    __slots__ = (
+        "_buffers", "_held", "_is_ended", "_is_told", "_last", "_limit", "_lock", "_loop", "_news",
+        "_process", "_turns", "is_released",
+    )  # fmt: skip
+
     def __init__(self, limit: int, held: HeldOutput) -> None:
         self._limit = limit
         self._held = held
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._buffers: dict[int, OutputBuffer] = {}
-        self._turns: deque[tuple[int, int]] = deque(maxlen=_TURNS)
+        self._turns: deque[tuple[int, int]] | None = None
         self._last = 0
         self._is_ended = False
         self.is_released = False
         self._news: set[asyncio.Event] = set()
         self._is_told = False
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Pickles as None."""
+        return type(None), ()
+
+    def __deepcopy__(self, memo: object) -> TryOutput:
+        """Returns itself: a copy of a job writes where the job writes."""
+        return self
+
     def write(self, stream: int, data: bytes) -> None:
         """Adds what the job writes to STDOUT or STDERR. Does nothing once the try has ended."""
+        if os.getpid() != self._process:  # The lock may have been held when the process was forked.
+            return
         with self._lock:
             if self._is_ended:
                 return
@@ -124,8 +142,9 @@ class TryOutput:
         """Forgets the output, because the job log has it or will have it, and tells the followers."""
         with self._lock:
             self._is_ended = self.is_released = True
-            self._held.add(-sum(buffer.held for buffer in self._buffers.values()))
-            self._buffers.clear()
+            if self._buffers:
+                self._held.add(-sum(buffer.held for buffer in self._buffers.values()))
+                self._buffers.clear()
         self._tell()
 
     def subscribe(self) -> asyncio.Event:
@@ -169,6 +188,8 @@ class TryOutput:
         if buffer is None:
             buffer = self._buffers[stream] = OutputBuffer(self._limit)
         if self._last != stream:
+            if self._turns is None:
+                self._turns = deque(maxlen=_TURNS)
             self._turns.append((self._size(STDOUT), self._size(STDERR)))
             self._last = stream
         before = buffer.held
@@ -200,7 +221,7 @@ class TryOutput:
         """Returns the turns that a reader has not passed, unless they are too many."""
         read = sum(offsets.values())
         turns: list[tuple[int, int]] = []
-        for turn in reversed(self._turns):
+        for turn in reversed(self._turns or ()):
             if sum(turn) <= read:
                 return turns[::-1]
             if len(turns) == _TURNS_AT_ONCE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -224,7 +224,7 @@ class RequestManagerService:
 
     async def FollowOutput(  # noqa: N802
         self, request: messages.FollowOutputRequest, context: CallContext
-    ) -> AsyncIterator[messages.FollowOutputResponse]:
+    ) -> AsyncGenerator[messages.FollowOutputResponse, None]:
         """Yields the output of a try of a job while the job writes it."""
         await self._check_may_read(context, LOG, request.request_id)
         async with contextlib.aclosing(self._followers.follow(request)) as answers:
