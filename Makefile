@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos package protos contracts lock format bench bench-find bench-rooms bench-tokens bench-worst load picture clean
+.PHONY: help run test check unit chaos package protos contracts lock format bench bench-find bench-rooms bench-tokens bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench-worst: $(DEV_ENV) ## Measure how long callers wait while another one sends
 
 load: $(DEV_ENV) ## Offer twice the sustainable load for a minute on DB=mariadb, sqlite or postgresql (ARGS=--short).
 	$(BIN)/python -m bench.load --database $(or $(DB),mariadb) $(ARGS)
+
+soak: $(DEV_ENV) ## Send 50,000 mixed requests on DB=mariadb, sqlite or postgresql, and check that no server grows (ARGS=--short).
+	$(BIN)/python -m bench.soak --database $(or $(DB),mariadb) $(ARGS)
 
 picture: $(DEV_ENV) ## Render docs/architecture.dot to docs/architecture.svg (needs Graphviz).
 	$(BIN)/python tools/picture.py
