@@ -117,10 +117,12 @@ class Transaction:
 
     Args:
         connection: The connection, on which the transaction is open.
+        stamp: The stamp of the rows that it changes; None if they get none.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, stamp: int | None = None) -> None:
         self.connection = connection
+        self.stamp = stamp
         self._dialect = connection.dialect
         self._changes: list[tuple[_Compiled, Sequence[Mapping[str, Any]]]] = []
 

@@ -65,6 +65,8 @@ class BatchCommitter:
                 trouble = trouble_of(error)
                 if not retries.allow(trouble, is_commit_sent=sent is not None):
                     self._is_away = trouble is Trouble.AWAY
+                    if sent is not None:
+                        self._row.abandon()
                     raise
                 logger.warning("transaction failed, trying again", trouble=trouble.name, writes=len(writes))
             else:
@@ -96,7 +98,7 @@ class BatchCommitter:
     def _transaction(self) -> Iterator[Transaction]:
         with self._engine.connect() as connection, _rolled_back(connection):
             connection.begin()
-            yield Transaction(connection)
+            yield Transaction(connection, self._row.stamp)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ class ApplyReports(Write):
         rows = RequestRows(
             transaction, (report.assignment.request_id for write in writes for report in write.reports)
         )
-        batch = _ReportBatch(rows)
+        batch = _ReportBatch(rows, transaction.stamp)
         results = [
             [refusal for report in write.reports if (refusal := batch.add(write.runner_id, report))]
             for write in writes
@@ -56,8 +56,9 @@ class ApplyReports(Write):
 class _ReportBatch:
     """Collects the rows to write for some reports."""
 
-    def __init__(self, rows: RequestRows) -> None:
+    def __init__(self, rows: RequestRows, stamp: int | None) -> None:
         self._rows = rows
+        self._stamp = stamp
         self.tries: list[dict[str, Any]] = []
         self.suspended: list[SuspendedRow] = []
 
@@ -74,7 +75,7 @@ class _ReportBatch:
         if not _is_valid(report):
             return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_INVALID)
         epoch = report.assignment.epoch
-        self.tries += [try_row(tried, epoch) for tried in report.tries]
+        self.tries += [try_row(tried, epoch, self._stamp) for tried in report.tries]
         end = report.WhichOneof("end")
         if row["is_suspect"]:
             self._update_suspect(runner_id, report)

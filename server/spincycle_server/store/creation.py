@@ -45,7 +45,7 @@ class CreateRequest(Write):
     """
 
     order: ClassVar[int] = 100  # After all reads, so that it is sent together with the other changes.
-    request: Mapping[str, Any]
+    request: dict[str, Any]
     archive: Mapping[str, Any]
     args: Sequence[Mapping[str, Any]]
     key: IdempotencyKey | None = None
@@ -73,6 +73,8 @@ class CreateRequest(Write):
 
     @classmethod
     def _insert(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> None:
+        for write in writes:
+            write.request["change_stamp"] = transaction.stamp
         transaction.change(_INSERT_REQUEST, [write.request for write in writes])
         transaction.change(_INSERT_ARCHIVE, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
@@ -119,6 +121,7 @@ def creation_of(
         "stop_requested": False,
         "requirement": requirement_id,
         "is_suspect": None,
+        "change_stamp": None,  # until the transaction is known
     }
     archive = {
         "request_id": request.id,

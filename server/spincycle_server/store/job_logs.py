@@ -39,17 +39,26 @@ LOG_COLUMNS = (
 INSERT_TRY = RowStatement(lambda dialect_name: insert_ignoring(dialect_name, job_log))
 
 
-def log_row(entry: JobLog) -> dict[str, Any]:
+def log_row(entry: JobLog, stamp: int | None) -> dict[str, Any]:
     """Returns the row of a log entry, without the columns that only recovery reads."""
-    return _row(entry, None, None, None)
+    return _row(entry, None, None, None, stamp)
 
 
-def try_row(tried: TryReport, epoch: int) -> dict[str, Any]:
-    """Returns the row of a finished try that a runner reported."""
-    return _row(tried.entry, tried, epoch, encode(tried.job_data) if tried.HasField("job_data") else None)
+def try_row(tried: TryReport, epoch: int, stamp: int | None) -> dict[str, Any]:
+    """Returns the row of a finished try that a runner reported.
+
+    Args:
+        tried: The report.
+        epoch: The assignment in which it ran.
+        stamp: The stamp of the transaction.
+    """
+    job_data = encode(tried.job_data) if tried.HasField("job_data") else None
+    return _row(tried.entry, tried, epoch, job_data, stamp)
 
 
-def _row(entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: bytes | None) -> dict[str, Any]:
+def _row(
+    entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: bytes | None, stamp: int | None
+) -> dict[str, Any]:
     return {
         "request_id": entry.request_id,
         "job_id": entry.job_id,
@@ -68,6 +77,7 @@ def _row(entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: by
         "epoch": epoch,
         "ordinal": tried.ordinal if tried is not None else None,
         "is_last": tried.is_last if tried is not None else None,
+        "change_stamp": stamp,
     }
 
 
@@ -87,7 +97,9 @@ class RecordLog(Write):
         known = set(
             transaction.execute(select(requests.c.request_id).where(requests.c.request_id.in_(ids))).scalars()
         )
-        rows = [log_row(write.entry) for write in writes if write.entry.request_id in known]
+        rows = [
+            log_row(write.entry, transaction.stamp) for write in writes if write.entry.request_id in known
+        ]
         transaction.change(INSERT_TRY, rows)
         return [
             None if write.entry.request_id in known else not_found(write.entry.request_id) for write in writes

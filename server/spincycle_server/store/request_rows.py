@@ -43,6 +43,7 @@ _UPDATE = RowStatement(
             finished_jobs=bindparam("new_finished_jobs"),
             stop_requested=bindparam("new_stop_requested"),
             is_suspect=bindparam("new_is_suspect"),
+            change_stamp=bindparam("new_change_stamp"),
             # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
             created_at=requests.c.created_at,
         )
@@ -139,6 +140,7 @@ class RequestRows:
                         "new_finished_jobs": row["finished_jobs"],
                         "new_stop_requested": row["stop_requested"],
                         "new_is_suspect": row["is_suspect"],
+                        "new_change_stamp": self._transaction.stamp,
                     }
                     for row in self._changed.values()
                 ],

@@ -93,6 +93,8 @@ requests = Table(
     Column("requirement", Ascii(ID_LENGTH), nullable=False, server_default=""),
     # Whether its runner died, and the tries that may have killed it have not ended since. Null: no.
     Column("is_suspect", Boolean, nullable=True),
+    # The transaction that last changed the row, see `change_stamps`; null if it was an original's.
+    Column("change_stamp", BigInteger, nullable=True),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
@@ -107,6 +109,7 @@ requests = Table(
         postgresql_where=text("state IN (1, 7)"),
         sqlite_where=text("state IN (1, 7)"),
     ),
+    Index("requests_change_stamp", "change_stamp"),
 )
 
 requirements = Table(
@@ -147,6 +150,9 @@ job_log = Table(
     Column("epoch", BigInteger, nullable=True),
     Column("ordinal", BigInteger, nullable=True),
     Column("is_last", Boolean, nullable=True),
+    # The transaction that inserted the row.
+    Column("change_stamp", BigInteger, nullable=True),
+    Index("job_log_change_stamp", "change_stamp"),
 )
 
 suspended_job_chains = Table(
@@ -214,8 +220,32 @@ writers = Table(
     Column("writer_id", Ascii(20), primary_key=True),
     Column("batch", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    # The writer in stamps. Never reused; null in rows of earlier versions.
+    Column("number", BigInteger, nullable=True),
 )
-"""The newest batch of each writer, so that a commit whose answer was lost can be looked up."""
+"""The newest batch of each writer: whether a commit whose answer was lost happened, and up to which stamp
+changes are committed."""
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Ascii(20), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""Numbers that are never reused, such as those of writers, with the last one that was used."""
+
+deleted_requests = Table(
+    "deleted_requests",
+    metadata,
+    Column("request_id", Ascii(20, fixed=True), primary_key=True),
+    Column("type", Ascii(MAX_TYPE), nullable=False),
+    Column("user", BoundedText(MAX_TEXT), nullable=True),
+    Column("change_stamp", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger, nullable=False),
+    Index("deleted_requests_change_stamp", "change_stamp"),
+    Index("deleted_requests_deleted_at", "deleted_at"),
+)
+"""The requests that were deleted lately, for those who watch requests. Times are in microseconds."""
 
 idempotency_keys = Table(
     "idempotency_keys",

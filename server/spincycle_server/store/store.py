@@ -23,6 +23,7 @@ from spincycle_server.database.read_pool import ReadPool
 from spincycle_server.large_work import run_sized
 from spincycle_server.store import (
     audit_listing,
+    changes,
     finding,
     found_pages,
     idempotency_keys,
@@ -46,6 +47,7 @@ from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.log_pages import LogPage, LogPosition
 from spincycle_server.store.opening import OpenDatabase, open_database
+from spincycle_server.store.positions import Position
 from spincycle_server.store.record import Record
 from spincycle_server.store.requirements import Requirements
 from spincycle_server.store.states import (
@@ -299,6 +301,17 @@ class Store:
             requirement_id, _, runner_id = request.waiting.partition(" ")
             requirement = known.get(requirement_id, NEEDS_NOTHING)
             request.waiting = self.why_waiting(State(request.state), requirement, runner_id)
+
+    async def read_changes(
+        self, earlier: Position | None, request_ids: Collection[str] | None
+    ) -> changes.Changes:
+        """Returns what has changed since a position.
+
+        Args:
+            earlier: The position; None to read only the position now.
+            request_ids: The requests to read; None for all. If there are many, more are read.
+        """
+        return await self._reader.read(changes.read_changes, earlier, request_ids)
 
     async def get_log(self, request_id: str) -> list[JobLog]:
         """Returns the job log of a request, ordered by job id and try.

@@ -1,4 +1,7 @@
-"""A writer's row in the table `writers`: it shows whether a commit happened when its answer was lost."""
+"""A writer's row in the table `writers`.
+
+It shows whether a commit happened when its answer was lost, and up to which stamp changes are committed.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,33 @@ import time
 import uuid
 
 from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, update
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from spincycle_server.database.clock import EXPRESSIONS, now_expression
+from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import RowStatement, Transaction
-from spincycle_server.store.schema import writers
+from spincycle_server.store.change_stamps import MAX_BATCH, stamp_of
+from spincycle_server.store.schema import counters, writers
 
-_KEPT = 86_400_000_000
+KEPT = 86_400_000_000
 """Microseconds without a commit after which other writers delete a writer's row."""
 
-_REFRESH = _KEPT / 2e6
-"""Seconds without a commit after which a writer creates or refreshes its row: half of `_KEPT`."""
+_REFRESH = KEPT / 2e6
+"""Seconds without a commit after which a writer creates or refreshes its row: half of `KEPT`."""
+
+COUNTER = "writers"
+"""The name of the counter of writers."""
+
+PRUNE_PREFIX = "prune-"
+"""How the ids of writers begin that delete old requests."""
 
 
 def _set_number(dialect_name: str) -> Update:
     now = bindparam("now", type_=BigInteger) if dialect_name == "sqlite" else EXPRESSIONS[dialect_name]
     return (
         update(writers)
-        .where(writers.c.writer_id == bindparam("key"))
+        # A transaction of an earlier batch that the server runs late must not set the number back.
+        .where(writers.c.writer_id == bindparam("key"), writers.c.batch < bindparam("number"))
         .values(batch=bindparam("number"), updated_at=now)
     )
 
@@ -38,17 +50,34 @@ class WriterRow:
 
     Args:
         engine: Connects to the database.
+        prefix: How the id of the row begins.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, prefix: str = "") -> None:
         self._engine = engine
-        self._id = uuid.uuid4().hex[:20]
+        self._prefix = prefix
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Continues with a new row, because a transaction of this one may still be committed, at any time.
+
+        Otherwise, batches might be committed in another order than that of their numbers.
+        """
+        self._id = (self._prefix + uuid.uuid4().hex)[:20]
+        self._writer = 0
         self._number = 0
         self._refreshed_at = -math.inf
 
     def next_batch(self) -> None:
         """Starts the next batch. If a batch's transaction is repeated, it has the same number."""
+        if self._number == MAX_BATCH:
+            self.abandon()
         self._number += 1
+
+    @property
+    def stamp(self) -> int:
+        """The stamp of the rows that this batch changes. `ensure` must have been called."""
+        return stamp_of(self._writer, self._number)
 
     def ensure(self) -> None:
         """Creates or refreshes the row in a transaction of its own, unless the row certainly exists.
@@ -59,12 +88,14 @@ class WriterRow:
             return
         with self._engine.begin() as connection:
             now = now_expression(connection)
-            connection.execute(delete(writers).where(writers.c.updated_at < now - _KEPT))
+            connection.execute(delete(writers).where(writers.c.updated_at < now - KEPT))
             # Refresh the time too: if the next batch fails, the row is not checked again for half a day.
             refreshed = update(writers).where(writers.c.writer_id == self._id).values(updated_at=now)
             if not connection.execute(refreshed).rowcount:
+                # A row that was deleted gets a new number: nobody remembers the batches of the earlier one.
+                self._writer = _next_number(connection)
                 row = {"writer_id": self._id, "batch": self._number - 1, "updated_at": now}
-                connection.execute(insert(writers).values(row))
+                connection.execute(insert(writers).values(number=self._writer, **row))
         self._refreshed_at = time.monotonic()
 
     def store_number(self, transaction: Transaction) -> None:
@@ -82,3 +113,12 @@ class WriterRow:
         with self._engine.connect() as connection:
             number = connection.scalar(_SELECT_NUMBER, {"key": self._id})
         return bool(number == self._number)
+
+
+def _next_number(connection: Connection) -> int:
+    """Returns a number that no writer has had. Other transactions wait for the end of this one."""
+    count = update(counters).where(counters.c.name == COUNTER).values(value=counters.c.value + 1)
+    if not connection.execute(count).rowcount:
+        connection.execute(insert_ignoring(connection.dialect.name, counters), {"name": COUNTER, "value": 0})
+        connection.execute(count)
+    return int(connection.scalars(select(counters.c.value).where(counters.c.name == COUNTER)).one())

@@ -1,0 +1,262 @@
+"""Reads the changes of requests between two positions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import BigInteger, ColumnElement, and_, func, literal, or_, select, tuple_
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.store.positions import Position, Span, read_position
+from spincycle_server.store.rows import request_of
+from spincycle_server.store.schema import deleted_requests, job_log, request_args, requests
+
+IDS_AT_ONCE = 500
+"""The maximum number of ids in one statement."""
+
+MAX_ROWS = 20_000
+"""The maximum number of rows that one read returns. If there are more, the answer says so."""
+
+_EPOCH = func.coalesce(job_log.c.epoch, 0)
+# Tries without an ordinal were recorded by an original's runner. They are sorted by time.
+_ORDINAL = func.coalesce(job_log.c.ordinal, job_log.c.finished_at, 0)
+
+_TRY_COLUMNS = (
+    job_log.c.request_id,
+    job_log.c.job_id,
+    job_log.c["try"].label("number"),
+    job_log.c.name,
+    job_log.c.type,
+    job_log.c.started_at,
+    job_log.c.finished_at,
+    job_log.c.state,
+    job_log.c.exit,
+    job_log.c.error,
+    job_log.c.change_stamp,
+    _EPOCH.label("of_epoch"),
+    _ORDINAL.label("in_epoch"),
+)
+_TRY_KEY = (job_log.c.request_id, _EPOCH, _ORDINAL, job_log.c.job_id, job_log.c["try"])
+
+
+class TryKey(NamedTuple):
+    """The place of a finished try among others: tries of a request are in the order of their reports.
+
+    Attributes:
+        request_id: The request.
+        epoch: The assignment in which it ran; 0 if it had none.
+        ordinal: Its place in the assignment; without assignment, when it finished.
+        job_id: Its job.
+        number: Its number among the job's tries.
+    """
+
+    request_id: str
+    epoch: int
+    ordinal: int
+    job_id: str
+    number: int
+
+
+class Try(NamedTuple):
+    """A finished try.
+
+    Attributes:
+        key: Its place.
+        entry: Its entry in the job log, without stdout and stderr.
+        stamp: The stamp of the transaction that stored it, if it has one.
+    """
+
+    key: TryKey
+    entry: JobLog
+    stamp: int | None
+
+
+class StampedRequest(NamedTuple):
+    """A request without args and job chain.
+
+    Attributes:
+        request: The request.
+        stamp: The stamp of its last change, if it has one.
+    """
+
+    request: Request
+    stamp: int | None
+
+
+class DeletedRequest(NamedTuple):
+    """A request that was deleted by its age."""
+
+    request_id: str
+    type: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The changes up to a position.
+
+    Attributes:
+        position: The position.
+        requests: The requests that have changed and have not changed again since the position, by id.
+        tries: The tries that have finished, in order.
+        others: Further requests with tries in `tries`, by id.
+        deleted: The requests that were deleted.
+        is_complete: Whether these are all changes. Otherwise there are too many.
+    """
+
+    position: Position
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    tries: Sequence[Try] = ()
+    others: Mapping[str, Request] = field(default_factory=dict)
+    deleted: Sequence[DeletedRequest] = ()
+    is_complete: bool = True
+
+
+def read_changes(
+    connection: Connection, earlier: Position | None, request_ids: Collection[str] | None
+) -> Changes:
+    """Reads what has changed since a position.
+
+    Args:
+        connection: An open connection.
+        earlier: The position; None to read only the position now.
+        request_ids: The requests to read; None for all. If there are many, more are read.
+    """
+    position = read_position(connection)
+    spans = [] if earlier is None else position.spans_since(earlier)
+    if not spans or earlier is None:
+        return Changes(position)
+    # The database finds the rows by stamp. The ids only spare it to send rows that nobody watches.
+    ids = None if request_ids is None or len(request_ids) > IDS_AT_ONCE else list(request_ids)
+    rows = connection.execute(select(requests).where(*_among(requests, spans, ids)).limit(MAX_ROWS + 1)).all()
+    tries = connection.execute(
+        select(*_TRY_COLUMNS).where(*_among(job_log, spans, ids)).limit(MAX_ROWS + 1)
+    ).all()
+    deleted = deleted_in(connection, spans) if position.deletes_since(earlier) else []
+    if max(len(rows), len(tries), len(deleted)) > MAX_ROWS:
+        return Changes(position, is_complete=False)
+    changed = {row.request_id: request_of(row) for row in rows}
+    others: dict[str, Request] = {}
+    if request_ids is None:
+        missing = {row.request_id for row in tries} - changed.keys()
+        others = {name: found.request for name, found in stamped_requests(connection, missing).items()}
+    return Changes(position, changed, sorted(map(_try_of, tries), key=lambda one: one.key), others, deleted)
+
+
+def tries_after(
+    connection: Connection,
+    request_ids: Sequence[str],
+    spans: Sequence[Span] | None,
+    last: TryKey | None,
+    limit: int,
+) -> list[Try]:
+    """Returns finished tries of some requests, in order.
+
+    Args:
+        connection: An open connection.
+        request_ids: The requests, at most IDS_AT_ONCE.
+        spans: The stamps of the tries; None for all.
+        last: Only tries that come after this one; None for all.
+        limit: The maximum number of tries.
+    """
+    conditions: list[ColumnElement[bool]] = [job_log.c.request_id.in_(request_ids)]
+    if spans is not None:
+        conditions.append(_stamped(job_log, spans))
+    if last is not None:
+        conditions.append(tuple_(*_TRY_KEY) > tuple_(*_literals(last)))
+    query = select(*_TRY_COLUMNS).where(*conditions).order_by(*_TRY_KEY).limit(limit)
+    return [_try_of(row) for row in connection.execute(query)]
+
+
+def stamped_requests(connection: Connection, request_ids: Collection[str]) -> dict[str, StampedRequest]:
+    """Returns the requests with the given ids that exist, by id."""
+    ids = sorted(request_ids)
+    found: dict[str, StampedRequest] = {}
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        query = select(requests).where(requests.c.request_id.in_(ids[start : start + IDS_AT_ONCE]))
+        for row in connection.execute(query):
+            found[row.request_id] = StampedRequest(request_of(row), row.change_stamp)
+    return found
+
+
+def changed_ids(connection: Connection, earlier: Position, limit: int) -> list[str] | None:
+    """Returns the ids of the requests that have changed or have finished tries since a position, sorted.
+
+    Args:
+        connection: An open connection.
+        earlier: The position.
+        limit: The maximum number of requests.
+
+    Returns:
+        The ids, also of requests that changed again later; None if there are more than `limit`.
+    """
+    spans = read_position(connection).spans_since(earlier)
+    if not spans:
+        return []
+    found: set[str] = set()
+    for table in (requests, job_log):
+        query = select(table.c.request_id).where(_stamped(table, spans)).distinct().limit(limit + 1)
+        found.update(connection.scalars(query))
+        if len(found) > limit:
+            return None
+    return sorted(found)
+
+
+def deleted_in(connection: Connection, spans: Sequence[Span]) -> list[DeletedRequest]:
+    """Returns the requests that were deleted by transactions with some stamps, at most MAX_ROWS + 1."""
+    query = select(deleted_requests).where(_stamped(deleted_requests, spans)).limit(MAX_ROWS + 1)
+    return [DeletedRequest(row.request_id, row.type, row.user or "") for row in connection.execute(query)]
+
+
+def args_of(
+    connection: Connection, request_ids: Collection[str], names: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Returns the text of some args of requests, by request and name, as finds compare them."""
+    ids = sorted(request_ids)
+    found: dict[str, dict[str, str]] = {}
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        query = select(request_args.c.request_id, request_args.c.name, request_args.c.value).where(
+            request_args.c.request_id.in_(ids[start : start + IDS_AT_ONCE]),
+            request_args.c.name.in_(sorted(names)),
+        )
+        for row in connection.execute(query):
+            found.setdefault(row.request_id, {})[row.name] = row.value
+    return found
+
+
+def _among(table: Any, spans: Sequence[Span], ids: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    conditions = [_stamped(table, spans)]
+    if ids is not None:
+        conditions.append(table.c.request_id.in_(ids))
+    return conditions
+
+
+def _stamped(table: Any, spans: Sequence[Span]) -> ColumnElement[bool]:
+    stamp = table.c.change_stamp
+    return or_(*(and_(stamp > after, stamp <= last) for after, last in spans))
+
+
+def _literals(key: TryKey) -> list[ColumnElement[Any]]:
+    kinds = (job_log.c.request_id.type, BigInteger(), BigInteger(), job_log.c.job_id.type, BigInteger())
+    return [literal(value, kind) for value, kind in zip(key, kinds, strict=True)]
+
+
+def _try_of(row: Any) -> Try:
+    entry = JobLog(
+        request_id=row.request_id,
+        job_id=row.job_id,
+        name=row.name,
+        type=row.type,
+        started_at=row.started_at,
+        finished_at=row.finished_at or 0,
+        state=row.state,
+        exit=row.exit or 0,
+        error=row.error or "",
+        **{"try": row.number},
+    )
+    key = TryKey(row.request_id, row.of_epoch, row.in_epoch, row.job_id, row.number)
+    return Try(key, entry, row.change_stamp)
