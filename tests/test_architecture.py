@@ -25,12 +25,13 @@ ALLOWED = {
     "maintenance": {"database", "store"},
     "request_manager": {
         "builtin_jobs", "call_threads", "capabilities", "chain", "graph", "identity", "large_work",
-        "request_ids", "rpc", "specs", "store",
+        "request_ids", "rpc", "specs", "store", "watch",
     },
     "rpc": {"callback_throttle", "identity", "large_work"},
     "specs": {"capabilities"},
     "store": {"callback_throttle", "capabilities", "database", "large_work", "stopped_tries"},
     "tls": {"config", "listening"},
+    "watch": {"identity", "store"},
 }  # fmt: skip
 """The packages and single modules of the server that each package may import, besides itself."""
 

@@ -291,6 +291,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: The cursor is malformed, or belongs to another request,
     job or filter. Send a cursor as it was received, or none.
     """
+    ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 145
+    """FAILED_PRECONDITION: The cursor of a Watch is too old, or comes from another
+    database. No call fails with it: it is in `reset`, and the stream begins
+    again with the current state. Forget the earlier messages.
+    """
+    ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 146
+    """RESOURCE_EXHAUSTED: The Request Manager has `server.max_watchers` watchers.
+    Watch on another one, or try again after a pause.
+    """
+    ERROR_REASON_WATCHER_TOO_SLOW: _ErrorReason.ValueType  # 147
+    """RESOURCE_EXHAUSTED: The client read the messages of a Watch too slowly.
+    Watch again with the cursor of the last message.
+    """
     ERROR_REASON_TOO_MANY_FOLLOWERS: _ErrorReason.ValueType  # 155
     """RESOURCE_EXHAUSTED: Too many callers follow the output of jobs. Try again
     after a pause, on another server if there is one.
@@ -875,6 +888,19 @@ Health.Check, or try again after a pause.
 ERROR_REASON_BAD_CURSOR: ErrorReason.ValueType  # 144
 """INVALID_ARGUMENT: The cursor is malformed, or belongs to another request,
 job or filter. Send a cursor as it was received, or none.
+"""
+ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 145
+"""FAILED_PRECONDITION: The cursor of a Watch is too old, or comes from another
+database. No call fails with it: it is in `reset`, and the stream begins
+again with the current state. Forget the earlier messages.
+"""
+ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 146
+"""RESOURCE_EXHAUSTED: The Request Manager has `server.max_watchers` watchers.
+Watch on another one, or try again after a pause.
+"""
+ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 147
+"""RESOURCE_EXHAUSTED: The client read the messages of a Watch too slowly.
+Watch again with the cursor of the last message.
 """
 ERROR_REASON_TOO_MANY_FOLLOWERS: ErrorReason.ValueType  # 155
 """RESOURCE_EXHAUSTED: Too many callers follow the output of jobs. Try again

@@ -809,8 +809,9 @@ class WatchResponse(_message.Message):
     """The message completes the current state. Changes follow."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.Request]:
-        """The state of requests that have changed, without args and job chains. A
-        request in a final state comes with its last tries, or after them.
+        """The state of requests that have changed, without args and job chains. If a
+        request ends while it is watched, its final state comes with its last tries,
+        or after them.
         """
 
     @_builtins.property

@@ -434,12 +434,13 @@ class RequestManagerServicer:
         between may be skipped, but the last one never is.
         - `tries` has each finished try once. The tries of one request come in the
         order in which its Job Runner reported them.
-        - `running` is a snapshot of the running jobs, at most once a second. It is
-        not part of the cursor.
+        - `running` is a snapshot of the jobs that run now, at most once a second, if
+        one request is watched. It is not part of the cursor.
 
         Every message has a cursor. To resume, send the cursor of the last message
-        that was processed, to any Request Manager: nothing is lost or repeated. A
-        cursor is valid for at least 6 hours after its message. If it is too old,
+        that was processed, to any Request Manager: no try is lost or repeated, and
+        the newest states are sent. A cursor is valid for 12 hours after its message.
+        If it is too old, or if more than 100,000 requests of a filter have changed,
         the first message has `reset`, and the stream begins again with the current
         state.
 

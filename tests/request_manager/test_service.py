@@ -48,6 +48,7 @@ from spincycle_server.specs.model import AclSpec
 from spincycle_server.store import Store
 from spincycle_server.store import store as store_module
 from spincycle_server.store.creation import creation_of
+from spincycle_server.watch import Hub, Watching
 from tests.graph.models import NOWHERE, node, sequence, specs
 from tests.request_manager.doubles import WillingRunners, deliveries_end, make_dispatcher, state_of
 from tests.store.samples import RUNNER, a_log_entry
@@ -122,6 +123,7 @@ async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Mana
         request_ids=RequestIdGenerator(),
         followers=OutputFollowers(store, runners, limit=10),
         audit=audit,
+        watching=Watching(store, Hub(store), permissions, max_watchers=10),
     )
     yield Manager(service, store, runners, dispatcher)
     await dispatcher.close()

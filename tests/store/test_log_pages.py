@@ -60,7 +60,7 @@ def logged(
     fill(engine, [Row(request_id, "nap", 3, None, FIRST, FIRST + 1) for request_id in (LOUD, QUIET)])
     others = [a_log_entry("b" * 19 + "0", entry.job_id) for entry in ENTRIES[:1]]
     with engine.begin() as connection:
-        connection.execute(insert(job_log), [log_row(entry) for entry in (*ENTRIES, *others)])
+        connection.execute(insert(job_log), [log_row(entry, None) for entry in (*ENTRIES, *others)])
     with engine.connect() as connection:
         yield connection
     engine.dispose()
@@ -123,7 +123,7 @@ def test_output_beyond_the_limit_is_cut_between_characters(logged: Connection, l
 
 def test_output_that_is_not_utf8_counts_as_it_is_shown(logged: Connection) -> None:
     """Programs other than ours may have written it. Each of its bytes becomes three."""
-    row = {**log_row(a_log_entry(NOBODY, "aaaa")), "stdout": b"\xff" * 1_000}
+    row = {**log_row(a_log_entry(NOBODY, "aaaa"), None), "stdout": b"\xff" * 1_000}
     logged.execute(insert(job_log), [row])
     [entry] = get_log_page(logged, NOBODY, None, 0, 900).entries
     logged.rollback()

@@ -39,6 +39,7 @@ from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import Gate, MethodTable
 from spincycle_server.spec_files import load_specs
 from spincycle_server.store import Store
+from spincycle_server.watch import Hub, RunningJobsPoll, Watching
 
 logger = structlog.get_logger(__name__)
 
@@ -128,6 +129,7 @@ async def request_manager(
             request_ids=RequestIdGenerator(),
             followers=OutputFollowers(store, runners, limit=config.server_max_followers),
             audit=audit,
+            watching=watching_of(config, store, runners, permissions, stack),
         )
         reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
         run_in_background(stack, "dispatcher", dispatcher.run())
@@ -144,6 +146,17 @@ async def request_manager(
         # Started last, so it stops first: it must not set a server that shuts down to SERVING.
         run_in_background(stack, "database", _watch_database(store, endpoints, config.database_timeout))
         yield RunningRequestManager(own_address, authentication, audit)
+
+
+def watching_of(
+    config: Config, store: Store, runners: Runners, permissions: Permissions, stack: contextlib.AsyncExitStack
+) -> Watching:
+    """Starts to look for changes whenever somebody watches. It ends when the stack closes."""
+    hub = Hub(store)
+    store.on_changed(hub.changed)
+    run_in_background(stack, "watch", hub.run())
+    run_in_background(stack, "running jobs", RunningJobsPoll(hub, store, runners.running_jobs).run())
+    return Watching(store, hub, permissions, max_watchers=config.server_max_watchers)
 
 
 async def _reload_specs(

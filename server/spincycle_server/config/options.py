@@ -99,6 +99,7 @@ class Config:
     grpc_max_concurrent_streams: int = _option("grpc.max_concurrent_streams", "1000", parse_count)
     server_max_waiting: int = _option("server.max_waiting", "10000", parse_count)
     server_max_blocked: int = _option("server.max_blocked", "10000", parse_count)
+    server_max_watchers: int = _option("server.max_watchers", "5000", parse_count)
     server_max_connections: int = _option("server.max_connections", "4000", parse_count)
     server_stop_timeout: float = _option("server.stop_timeout", "30s", parse_seconds)
     server_cors_origins: tuple[str, ...] = _option("server.cors_origins", "", parse_words)

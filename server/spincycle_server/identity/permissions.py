@@ -83,6 +83,12 @@ class Permissions:
         """Returns the types of requests that a caller may view."""
         return self._lists.visible_types(identity.caller) if self.restrict_reads_of(identity) else ALL_TYPES
 
+    def may_read(self, identity: Identity, operation: str, request_type: str) -> bool:
+        """Whether the lists let a caller do a reading operation, VIEW or LOG, with requests of a type."""
+        return not self.restrict_reads_of(identity) or self._lists.allow(
+            identity.caller, operation, request_type
+        )
+
     def is_listed(self, identity: Identity, request_type: str) -> bool:
         """Whether a caller may see a type in the list of types, because of VIEW or START."""
         return not self.restrict_reads_of(identity) or any(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from spincycle_grpc.errors import InvalidArgumentError, UnimplementedError
+from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
@@ -22,7 +22,6 @@ from spincycle_server.request_manager.idempotency import as_created, key_of
 from spincycle_server.request_manager.paged_chains import PagedChains
 from spincycle_server.request_manager.planning import Planner
 from spincycle_server.request_manager.received_args import received_args
-from spincycle_server.request_manager.request_changes import request_changes
 from spincycle_server.request_manager.request_pages import RequestPages
 from spincycle_server.request_manager.request_views import omit_large_args, running_response, shows_job_chain
 from spincycle_server.store import CreatedBeforeError
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
+    from spincycle_server.watch import Watching
 
 logger = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ class RequestManagerService:
         request_ids: Generates the ids of new requests.
         followers: Follows the output of jobs.
         audit: Makes the audit events of calls.
+        watching: Opens streams of changes.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class RequestManagerService:
         request_ids: RequestIdGenerator,
         followers: OutputFollowers,
         audit: AuditLog,
+        watching: Watching,
     ) -> None:
         self._store = store
         self._build_pool = build_pool
@@ -89,6 +91,7 @@ class RequestManagerService:
         chains = PagedChains()
         self._pages = RequestPages(store, chains)
         self._planner = Planner(build_pool, chains)
+        self._watching = watching
 
     async def Create(  # noqa: N802 (the contract's names, as below)
         self, request: messages.CreateRequest, context: CallContext
@@ -270,12 +273,10 @@ class RequestManagerService:
     async def Watch(  # noqa: N802
         self, request: messages.WatchRequest, context: CallContext
     ) -> AsyncIterator[messages.WatchResponse]:
-        """Yields the current state of a request, then its changes."""
-        if not request.request_id:
-            raise UnimplementedError("only one request can be watched: set request_id")
-        await self._check_may_read(context, VIEW, request.request_id)
-        async for message in request_changes(self._store, request.request_id, request.cursor):
-            yield message
+        """Yields the current state of requests, then their changes."""
+        async with contextlib.aclosing(self._watching.watch(request, context.identity)) as stream:
+            async for message in stream:
+                yield message
 
     async def ListAuditEvents(  # noqa: N802
         self, request: messages.ListAuditEventsRequest, context: CallContext

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +33,11 @@ class ApplyReports(Write):
     is_reserved: ClassVar[bool] = True
     runner_id: str
     reports: Sequence[ChainReport]
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """The requests of the reports."""
+        return (report.assignment.request_id for report in self.reports)
 
     @classmethod
     def apply_all(
@@ -93,7 +98,10 @@ class _ReportBatch:
             if epoch > 1:  # It may have been resumed from a suspended chain that was kept.
                 self._rows.drop_suspended(request_id, for_good=True)
         elif row["finished_jobs"] != report.finished_jobs:
-            self._rows.change(request_id, finished_jobs=report.finished_jobs)
+            if report.tries:
+                self._rows.set_progress(request_id, report.finished_jobs)
+            else:
+                self._rows.change(request_id, finished_jobs=report.finished_jobs)
         return None
 
     def _update_suspect(self, runner_id: str, report: ChainReport) -> None:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, and_, func, literal, or_, select, tuple_
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.positions import Position, Span, read_position
 from spincycle_server.store.rows import request_of
 from spincycle_server.store.schema import deleted_requests, job_log, request_args, requests
@@ -101,10 +103,12 @@ class Changes:
 
     Attributes:
         position: The position.
-        requests: The requests that have changed and have not changed again since the position, by id.
+        requests: The requests that have changed or have finished tries, by id. A request whose state has
+            changed again since the position is missing.
         tries: The tries that have finished, in order.
-        others: Further requests with tries in `tries`, by id.
+        others: Further requests with finished tries, by id.
         deleted: The requests that were deleted.
+        args: The args that were asked for, by request and name.
         is_complete: Whether these are all changes. Otherwise there are too many.
     """
 
@@ -113,11 +117,15 @@ class Changes:
     tries: Sequence[Try] = ()
     others: Mapping[str, Request] = field(default_factory=dict)
     deleted: Sequence[DeletedRequest] = ()
+    args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     is_complete: bool = True
 
 
 def read_changes(
-    connection: Connection, earlier: Position | None, request_ids: Collection[str] | None
+    connection: Connection,
+    earlier: Position | None,
+    request_ids: Collection[str] | None,
+    arg_names: Collection[str] = (),
 ) -> Changes:
     """Reads what has changed since a position.
 
@@ -125,6 +133,7 @@ def read_changes(
         connection: An open connection.
         earlier: The position; None to read only the position now.
         request_ids: The requests to read; None for all. If there are many, more are read.
+        arg_names: The names of the args to read too.
     """
     position = read_position(connection)
     spans = [] if earlier is None else position.spans_since(earlier)
@@ -141,10 +150,12 @@ def read_changes(
         return Changes(position, is_complete=False)
     changed = {row.request_id: request_of(row) for row in rows}
     others: dict[str, Request] = {}
-    if request_ids is None:
-        missing = {row.request_id for row in tries} - changed.keys()
-        others = {name: found.request for name, found in stamped_requests(connection, missing).items()}
-    return Changes(position, changed, sorted(map(_try_of, tries), key=lambda one: one.key), others, deleted)
+    missing = {row.request_id for row in tries} - changed.keys()
+    for request_id, (request, stamp) in stamped_requests(connection, missing).items():
+        (changed if position.has(stamp) else others)[request_id] = request
+    args = args_of(connection, changed.keys() | others.keys(), arg_names) if arg_names else {}
+    in_order = sorted(map(_try_of, tries), key=lambda one: one.key)
+    return Changes(position, changed, in_order, others, deleted, args)
 
 
 def tries_after(
@@ -183,17 +194,31 @@ def stamped_requests(connection: Connection, request_ids: Collection[str]) -> di
     return found
 
 
-def changed_ids(connection: Connection, earlier: Position, limit: int) -> list[str] | None:
+def changed_ids(
+    connection: Connection, earlier: Position, limit: int, *, statement_limit: float | None = None
+) -> list[str] | None:
     """Returns the ids of the requests that have changed or have finished tries since a position, sorted.
 
     Args:
         connection: An open connection.
         earlier: The position.
         limit: The maximum number of requests.
+        statement_limit: Seconds after which MariaDB and MySQL end a statement; None for their own limit.
 
     Returns:
-        The ids, also of requests that changed again later; None if there are more than `limit`.
+        The ids, also of requests that changed again later; None if there are more than `limit`, or if the
+        database took too long to find them.
     """
+    connection = connection.execution_options(statement_limit=statement_limit)
+    try:
+        return _changed_ids(connection, earlier, limit)
+    except DBAPIError as error:
+        if was_ended(error):
+            return None
+        raise
+
+
+def _changed_ids(connection: Connection, earlier: Position, limit: int) -> list[str] | None:
     spans = read_position(connection).spans_since(earlier)
     if not spans:
         return []
@@ -206,9 +231,23 @@ def changed_ids(connection: Connection, earlier: Position, limit: int) -> list[s
     return sorted(found)
 
 
-def deleted_in(connection: Connection, spans: Sequence[Span]) -> list[DeletedRequest]:
-    """Returns the requests that were deleted by transactions with some stamps, at most MAX_ROWS + 1."""
-    query = select(deleted_requests).where(_stamped(deleted_requests, spans)).limit(MAX_ROWS + 1)
+def deleted_in(
+    connection: Connection, spans: Sequence[Span], after: str = "", limit: int = MAX_ROWS + 1
+) -> list[DeletedRequest]:
+    """Returns the requests that were deleted by transactions with some stamps, sorted by id.
+
+    Args:
+        connection: An open connection.
+        spans: The stamps.
+        after: Only requests with larger ids.
+        limit: The maximum number of requests.
+    """
+    query = (
+        select(deleted_requests)
+        .where(_stamped(deleted_requests, spans), deleted_requests.c.request_id > after)
+        .order_by(deleted_requests.c.request_id)
+        .limit(limit)
+    )
     return [DeletedRequest(row.request_id, row.type, row.user or "") for row in connection.execute(query)]
 
 

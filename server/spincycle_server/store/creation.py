@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,6 +50,11 @@ class CreateRequest(Write):
     args: Sequence[Mapping[str, Any]]
     key: IdempotencyKey | None = None
     event: EventRow | None = None
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """The new request."""
+        return (self.request["request_id"],)
 
     @classmethod
     def apply_all(

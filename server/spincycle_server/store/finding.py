@@ -141,9 +141,9 @@ class Finding:
                 field="filter.args",
             )
         self._types = FoundTypes(self.connection, self.wanted.type, self.only_types, self.hidden_types)
-        self._args = [_name_and_value(arg) for arg in self.wanted.args]
-        self._since = _time(self.wanted, "since")
-        self._until = _time(self.wanted, "until")
+        self._args = [name_and_value(arg) for arg in self.wanted.args]
+        self._since = time_of(self.wanted, "since")
+        self._until = time_of(self.wanted, "until")
         self._states = sorted({int(state) for state in self.wanted.states} & {*_ALL_STATES})
 
     def rows(self, block: int) -> Iterator[Any]:
@@ -338,7 +338,12 @@ class Finding:
         return (column == kept, func.char_length(column) == len(kept))
 
 
-def _name_and_value(arg: str) -> tuple[str, str]:
+def name_and_value(arg: str) -> tuple[str, str]:
+    """Returns the name and the value of an arg in a filter.
+
+    Raises:
+        InvalidArgumentError: It is not of the form name=value. Reason: BAD_FILTER.
+    """
     name, equals, value = arg.partition("=")
     if not name or not equals:
         raise InvalidArgumentError(
@@ -347,11 +352,21 @@ def _name_and_value(arg: str) -> tuple[str, str]:
     return name, value
 
 
-def _time(wanted: RequestFilter, name: str) -> int | None:
+def time_of(wanted: RequestFilter, name: str) -> int | None:
     """Returns a time of the filter in microseconds, the precision of the databases.
 
     `until` is rounded up and `since` is rounded down. So the comparison stays exact, because all stored
     times are whole microseconds.
+
+    Args:
+        wanted: The filter.
+        name: The name of the field: since or until.
+
+    Returns:
+        The time since the Unix epoch; None if the filter does not set it.
+
+    Raises:
+        InvalidArgumentError: The time is invalid. Reason: BAD_FILTER.
     """
     if not wanted.HasField(name):  # type: ignore[arg-type]
         return None

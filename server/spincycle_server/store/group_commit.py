@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -47,9 +48,13 @@ class GroupCommitWriter:
     Args:
         engine: Connects to the database.
         patience: Seconds to wait for the database to come back.
+
+    Attributes:
+        on_changed: Called after a commit with the ids of the requests that it changed; None if nobody asks.
     """
 
     def __init__(self, engine: Engine, *, patience: float) -> None:
+        self.on_changed: Callable[[Iterable[str]], None] | None = None
         self.batches = BatchCommitter(engine, patience=patience)
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
@@ -125,6 +130,8 @@ class GroupCommitWriter:
         return [self._commit([queued])[0] for queued in batch]
 
     def _answer(self, batch: Sequence[_QueuedWrite], results: Sequence[Any]) -> None:
+        if self.on_changed is not None:
+            self.on_changed(chain.from_iterable(queued.write.request_ids for queued in batch))
         for queued, result in zip(batch, results, strict=True):
             if queued.write.is_reserved:  # Runners do not wait behind many users.
                 _resolve(queued.future, result)

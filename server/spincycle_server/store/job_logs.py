@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -87,6 +87,11 @@ class RecordLog(Write):
 
     order: ClassVar[int] = 7
     entry: JobLog
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """The request of the try."""
+        return (self.entry.request_id,)
 
     @classmethod
     def apply_all(

@@ -25,6 +25,7 @@ _ROW_COLUMNS = (
     requests.c.finished_jobs,
     requests.c.stop_requested,
     requests.c.is_suspect,
+    requests.c.change_stamp,
 )
 """The key and the columns that may change."""
 
@@ -101,12 +102,22 @@ class RequestRows:
         return self._live_runners
 
     def change(self, request_id: str, **values: Any) -> None:
-        """Changes columns of a row. A request that ends is no longer a suspect."""
+        """Changes columns of a row, and stamps it. A request that ends is no longer a suspect."""
         row = self._rows[request_id]
-        row.update(values)
+        row.update(values, change_stamp=self._transaction.stamp)
         if row["is_suspect"] and row["state"] in FINAL_STATES:
             row["is_suspect"] = None
             self.suspects.cleared(request_id)
+        self._changed[request_id] = row
+
+    def set_progress(self, request_id: str, finished_jobs: int) -> None:
+        """Sets the number of finished jobs when tries of the request are stored.
+
+        The tries are stamped, so whoever looks for changes finds the request by them. The row is not: that
+        would change an index with nearly every report.
+        """
+        row = self._rows[request_id]
+        row["finished_jobs"] = finished_jobs
         self._changed[request_id] = row
 
     def drop_suspended(self, request_id: str, *, for_good: bool) -> None:
@@ -140,7 +151,7 @@ class RequestRows:
                         "new_finished_jobs": row["finished_jobs"],
                         "new_stop_requested": row["stop_requested"],
                         "new_is_suspect": row["is_suspect"],
-                        "new_change_stamp": self._transaction.stamp,
+                        "new_change_stamp": row["change_stamp"],
                     }
                     for row in self._changed.values()
                 ],

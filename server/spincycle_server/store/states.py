@@ -6,7 +6,7 @@ Each change is a compare-and-set: it locks the row, checks the state, and report
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -26,6 +26,11 @@ class StateWrite(Write):
     """A change of one request that depends on the request's row."""
 
     request_id: str
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """The request."""
+        return (self.request_id,)
 
     @abstractmethod
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> Any:

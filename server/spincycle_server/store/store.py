@@ -47,7 +47,7 @@ from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.log_pages import LogPage, LogPosition
 from spincycle_server.store.opening import OpenDatabase, open_database
-from spincycle_server.store.positions import Position
+from spincycle_server.store.positions import Position, Span
 from spincycle_server.store.record import Record
 from spincycle_server.store.requirements import Requirements
 from spincycle_server.store.states import (
@@ -303,15 +303,75 @@ class Store:
             request.waiting = self.why_waiting(State(request.state), requirement, runner_id)
 
     async def read_changes(
-        self, earlier: Position | None, request_ids: Collection[str] | None
+        self,
+        earlier: Position | None,
+        request_ids: Collection[str] | None,
+        arg_names: Collection[str] = (),
     ) -> changes.Changes:
         """Returns what has changed since a position.
 
         Args:
             earlier: The position; None to read only the position now.
             request_ids: The requests to read; None for all. If there are many, more are read.
+            arg_names: The names of the args to read too.
         """
-        return await self._reader.read(changes.read_changes, earlier, request_ids)
+        found = await self._reader.read(changes.read_changes, earlier, request_ids, arg_names)
+        await self._explain(found.requests.values())
+        return found
+
+    async def tries_after(
+        self,
+        request_ids: Sequence[str],
+        spans: Sequence[Span] | None,
+        last: changes.TryKey | None,
+        limit: int,
+    ) -> list[changes.Try]:
+        """Returns finished tries of some requests, in order.
+
+        Args:
+            request_ids: The requests, at most `changes.IDS_AT_ONCE`.
+            spans: The stamps of the tries; None for all.
+            last: Only tries that come after this one; None for all.
+            limit: The maximum number of tries.
+        """
+        return await self._reader.read(changes.tries_after, request_ids, spans, last, limit)
+
+    async def stamped_requests(self, request_ids: Collection[str]) -> dict[str, changes.StampedRequest]:
+        """Returns the requests with the given ids that exist, by id, each with the stamp of its change."""
+        found = await self._reader.read(changes.stamped_requests, request_ids)
+        await self._explain(one.request for one in found.values())
+        return found
+
+    async def changed_ids(self, earlier: Position, limit: int) -> list[str] | None:
+        """Returns the ids of the requests that have changed since a position, sorted.
+
+        Returns:
+            The ids; None if there are more than `limit`, or if the database took too long to find them.
+        """
+        return await self._reader.read(
+            changes.changed_ids, earlier, limit, statement_limit=self._statement_limit
+        )
+
+    async def deleted_in(self, spans: Sequence[Span], after: str, limit: int) -> list[changes.DeletedRequest]:
+        """Returns up to `limit` requests that were deleted by transactions with some stamps, sorted by id.
+
+        Args:
+            spans: The stamps.
+            after: Only requests with larger ids.
+            limit: The maximum number of requests.
+        """
+        return await self._reader.read(changes.deleted_in, spans, after, limit)
+
+    async def args_of(
+        self, request_ids: Collection[str], names: Collection[str]
+    ) -> dict[str, dict[str, str]]:
+        """Returns the text of some args of requests, by request and name, as finds compare them."""
+        return await self._reader.read(changes.args_of, request_ids, names)
+
+    def on_changed(self, changed: Callable[[Iterable[str]], None]) -> None:
+        """Sets a function that is called with the ids of requests after each commit that changed them."""
+        for writer in {self._writer, self._creator}:
+            writer.on_changed = changed
 
     async def get_log(self, request_id: str) -> list[JobLog]:
         """Returns the job log of a request, ordered by job id and try.

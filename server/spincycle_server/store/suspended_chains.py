@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -35,6 +35,11 @@ class Suspend(Write):
     request_id: str
     suspended: bytes
     finished_jobs: int
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """The request."""
+        return (self.request_id,)
 
     @classmethod
     def apply_all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from spincycle_server.database.transaction import Transaction
@@ -19,6 +19,11 @@ class Write(ABC):
 
     order: ClassVar[int] = 0
     is_reserved: ClassVar[bool] = False
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """The requests that the write may change in a way that watchers see."""
+        return ()
 
     @classmethod
     @abstractmethod

@@ -5,8 +5,8 @@ import sqlalchemy as sa
 from spincycle_server.database.types import Ascii
 from spincycle_server.store.migrations.missing import add_column, add_indexes, add_table
 
-revision = "0006"
-down_revision = "0005"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

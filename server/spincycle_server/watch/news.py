@@ -1,0 +1,36 @@
+"""What the hub tells watchers after a round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.store.changes import DeletedRequest, Try
+from spincycle_server.store.positions import Position
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Changes of requests, or a snapshot of their running jobs. Many watchers get the same object.
+
+    Attributes:
+        position: All changes up to here are in this news or in earlier ones; None for a snapshot.
+        requests: The requests that have changed.
+        tries: The finished tries, in order.
+        others: Further requests with tries in `tries`, by id.
+        args: Args of the requests by request and name, if a watcher filters by args.
+        deleted: The requests that were deleted.
+        running: The running jobs of a request.
+        is_complete: Whether these are all changes. Otherwise the watcher reads them itself.
+    """
+
+    position: Position | None
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    tries: Sequence[Try] = ()
+    others: Mapping[str, Request] = field(default_factory=dict)
+    args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    deleted: Sequence[DeletedRequest] = ()
+    running: RunningJobs | None = None
+    is_complete: bool = True

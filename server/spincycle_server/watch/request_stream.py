@@ -1,0 +1,179 @@
+"""The stream of one request: its state and tries, then their changes until it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+
+from spincycle_grpc.state import FINAL_STATES
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.store import Store
+from spincycle_server.store.changes import StampedRequest, Try, TryKey
+from spincycle_server.store.positions import Position
+from spincycle_server.watch.cursor import Cursor
+from spincycle_server.watch.hub import Hub
+from spincycle_server.watch.news import News
+from spincycle_server.watch.pieces import RequestChange, pieces_of
+from spincycle_server.watch.subscription import Subscription
+from spincycle_server.watch.viewer import Viewer
+
+PAGE = 1000
+"""The maximum number of tries that one read returns."""
+
+HEARTBEAT = 15.0
+"""Seconds without a message after which a heartbeat is sent."""
+
+NEARLY_NOW = 1.0
+"""A stream that read old changes for more seconds than this first reads the changes since."""
+
+
+class RequestStream:
+    """The stream of one watcher.
+
+    Args:
+        store: The database.
+        hub: Brings the changes.
+        viewer: The caller.
+        request_id: The request.
+        request_type: Its type.
+        cursor: Where to begin.
+    """
+
+    def __init__(
+        self, store: Store, hub: Hub, viewer: Viewer, *, request_id: str, request_type: str, cursor: Cursor
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._viewer = viewer
+        self._request_id = request_id
+        self._type = request_type
+        self._scope = cursor.scope
+        self._position = cursor.position
+        self._target = cursor.target
+        self._last = cursor.last
+        self._needs_snapshot = cursor.position is None or cursor.needs_snapshot
+        self._is_current = False  # whether the state was sent since the stream began
+        self._sent_state = b""
+        self._subscription = Subscription(request_id)
+        self.has_ended = False
+
+    async def messages(self, now: Position) -> AsyncGenerator[WatchResponse, None]:
+        """Yields the messages.
+
+        Args:
+            now: The position now.
+        """
+        target, last = self._target or now, self._last
+        while True:
+            began = time.monotonic()
+            async for message in self._catch_up(target, last):
+                yield message
+            if self.has_ended:
+                return
+            if self._is_current and time.monotonic() - began < NEARLY_NOW:
+                break
+            target, last = await self._hub.position(), None
+        try:
+            target = await self._hub.subscribe(self._subscription)
+            async for message in self._catch_up(target, None):
+                yield message
+            while not self.has_ended:
+                async for message in self._next_messages():
+                    yield message
+        finally:
+            self._hub.unsubscribe(self._subscription)
+
+    async def _next_messages(self) -> AsyncIterator[WatchResponse]:
+        news = await self._subscription.next(HEARTBEAT)
+        if news is None:
+            self._position = self._hub.now()
+            yield WatchResponse(cursor=self._cursor(None, None))
+        elif news.running is not None:
+            self._viewer.check_type(self._type)
+            yield WatchResponse(cursor=self._cursor(None, None), running=[news.running])
+        elif news.deleted:
+            self._position = news.position
+            yield self._gone()
+        elif news.position is not None and not news.is_complete:
+            async for message in self._catch_up(news.position, None):
+                yield message
+        else:
+            for message in self._messages_of(news):
+                yield message
+
+    def _messages_of(self, news: News) -> Iterator[WatchResponse]:
+        assert news.position is not None  # noqa: S101 (only snapshots have none)
+        request = news.requests.get(self._request_id)
+        yield from self._messages(news.tries, request, news.position)
+
+    async def _catch_up(self, target: Position, last: TryKey | None) -> AsyncIterator[WatchResponse]:
+        """Yields what has changed up to a position, from the database."""
+        spans = None if self._position is None else target.spans_since(self._position)
+        if spans == [] and self._is_current:
+            self._position = target
+            return
+        while True:
+            tries: list[Try] = []
+            if spans != [] and self._viewer.may_see_log(self._type):
+                tries = await self._store.tries_after([self._request_id], spans, last, PAGE)
+            is_rest = len(tries) < PAGE
+            last = tries[-1].key if tries else last
+            tries = [one for one in tries if target.has(one.stamp)]
+            if is_rest:
+                break
+            *pieces, rest = pieces_of([RequestChange(self._request_id, tries, None)])
+            rest.last = last  # There are more tries.
+            for piece in (*pieces, rest):
+                self._viewer.check_type(self._type)
+                yield WatchResponse(cursor=self._cursor(target, piece.last), tries=piece.tries)
+        found = (await self._store.stamped_requests([self._request_id])).get(self._request_id)
+        if found is None:
+            self._position = target
+            yield self._gone()
+            return
+        for message in self._messages(tries, self._state_at(target, found), target):
+            yield message
+
+    def _state_at(self, target: Position, found: StampedRequest) -> Request | None:
+        """Returns the request; None if it ended after the position, because tries may be missing."""
+        if found.request.state in FINAL_STATES and not target.has(found.stamp):
+            return None
+        self._is_current = True
+        return found.request
+
+    def _messages(
+        self, tries: Sequence[Try], request: Request | None, target: Position
+    ) -> Iterator[WatchResponse]:
+        """Yields the last tries up to a position and the state. Then the position is reached."""
+        self._viewer.check_type(self._type)
+        if not self._viewer.may_see_log(self._type):
+            tries = ()
+        if request is not None:
+            self._subscription.is_running = request.state == state_pb2.STATE_RUNNING
+            state = request.SerializeToString(deterministic=True)
+            if state == self._sent_state:
+                request = None
+            self._sent_state = state
+        *pieces, rest = pieces_of([RequestChange(self._request_id, tries, request)])
+        for piece in pieces:
+            yield WatchResponse(cursor=self._cursor(target, piece.last), tries=piece.tries)
+        self._position = target
+        completes = self._needs_snapshot and self._is_current
+        if rest.tries or rest.requests or completes:
+            self._needs_snapshot = self._needs_snapshot and not completes
+            yield WatchResponse(
+                cursor=self._cursor(None, None),
+                tries=rest.tries,
+                requests=rest.requests,
+                snapshot_complete=completes,
+            )
+        self.has_ended = request is not None and request.state in FINAL_STATES
+
+    def _gone(self) -> WatchResponse:
+        self.has_ended = True
+        return WatchResponse(cursor=self._cursor(None, None), gone=[self._request_id])
+
+    def _cursor(self, target: Position | None, last: TryKey | None) -> str:
+        return Cursor(self._scope, self._position, target, last, self._needs_snapshot).text()

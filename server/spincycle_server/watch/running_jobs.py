@@ -1,0 +1,75 @@
+"""Brings the running jobs of watched requests, and notices requests that were deleted by other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
+from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
+from spincycle_server.watch.hub import Hub
+
+if TYPE_CHECKING:
+    from spincycle_server.store import Store
+
+logger = structlog.get_logger(__name__)
+
+INTERVAL = 1.0
+"""Seconds between snapshots of the running jobs."""
+
+EXISTENCE_INTERVAL = 10.0
+"""Seconds between looks whether the watched requests still exist."""
+
+
+class RunningJobsPoll:
+    """Asks for the running jobs of all watched requests at once.
+
+    Args:
+        hub: Gives the snapshots to the watchers.
+        store: The database.
+        running_jobs: Asks all Job Runners for their running jobs, of one request or of all.
+    """
+
+    def __init__(
+        self, hub: Hub, store: Store, running_jobs: Callable[[StatusFilter], Awaitable[list[JobStatus]]]
+    ) -> None:
+        self._hub = hub
+        self._store = store
+        self._running_jobs = running_jobs
+
+    async def run(self) -> None:
+        """Asks again and again until it is cancelled. Asks nobody while no running request is watched."""
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(INTERVAL)
+            try:
+                await self.show()
+                if time.monotonic() - looked >= EXISTENCE_INTERVAL:
+                    looked = time.monotonic()
+                    await self.look()
+            except SpinCycleError as error:
+                logger.warning("looking after watched requests failed", error=str(error))
+
+    async def show(self) -> None:
+        """Gives the watchers the jobs that run now."""
+        watched = self._hub.running_requests()
+        if not watched:
+            return
+        only = watched[0] if len(watched) == 1 else ""
+        jobs: defaultdict[str, list[JobStatus]] = defaultdict(list)
+        for job in await self._running_jobs(StatusFilter(request_id=only)):
+            jobs[job.request_id].append(job)
+        for request_id in watched:
+            self._hub.show_running(RunningJobs(request_id=request_id, jobs=jobs[request_id]))
+
+    async def look(self) -> None:
+        """Tells the watchers of requests that no longer exist."""
+        watched = self._hub.watched
+        if watched:
+            self._hub.gone(set(watched) - (await self._store.requests_by_id(watched)).keys())
