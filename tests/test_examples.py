@@ -1,7 +1,8 @@
-"""The example specs: the programs that they name exist and behave as the specs expect."""
+"""The example specs and clients: what they name exists, and the programs behave as the specs expect."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.limits import COMMAND
 
 ROOT = Path(__file__).parent.parent
 SPECS = sorted((ROOT / "examples" / "specs").glob("*.yaml"))
+CLIENTS = sorted(path.parent for path in (ROOT / "examples" / "clients").glob("*/README.md"))
 HOSTS = ["web1", "web2", "web3", "web4", "web5"]
 
 
@@ -86,3 +88,17 @@ def test_a_program_rejects_an_invalid_host_name(program: str, name: str, tmp_pat
 
 def test_the_announcement_names_the_service(tmp_path: Path) -> None:
     assert "hosts of web are being restarted" in run("announce-restart", "web", tmp_path).stdout
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda path: path.name)
+def test_a_client_is_built_and_run_with_a_few_commands(client: Path) -> None:
+    [block] = re.findall(r"^```sh\n(.*?)^```$", (client / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    commands = block.splitlines()
+    assert 1 <= len(commands) < 10
+    assert commands[-1].endswith(" run nap ms=1500")
+
+
+def test_lock_files_name_no_registry() -> None:
+    locks = [ROOT / "examples/clients" / name for name in ("go/go.sum", "typescript/package-lock.json")]
+    for lock in locks:
+        assert "://" not in re.sub(r'"(url|homepage|funding)": ?"[^"]*"', "", lock.read_text()), lock
