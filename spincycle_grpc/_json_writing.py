@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from keyword import iskeyword
 from typing import Any, TypeAlias
 
@@ -182,7 +183,7 @@ def write_timestamp(time: Timestamp) -> str:
         InvalidArgumentError: The time is outside the years 1 to 9999.
     """
     try:
-        text = (_EPOCH + datetime.timedelta(seconds=time.seconds)).isoformat()
+        text = _second(time.seconds)
     except OverflowError as error:
         raise InvalidArgumentError(
             f"a time is {time.seconds} seconds after 1970: it must be within the years 1 to 9999",
@@ -191,6 +192,11 @@ def write_timestamp(time: Timestamp) -> str:
     if time.nanos:
         return f"{text}.{time.nanos:09d}".rstrip("0") + "Z"
     return text + "Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return (_EPOCH + datetime.timedelta(seconds=seconds)).isoformat()
 
 
 def _base64(data: bytes) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +81,22 @@ def test_the_level_can_change_while_a_logger_is_in_use() -> None:
         )
     )
     assert [event["message"] for event in logged(code)] == ["one", "three", "four"]
+
+
+def test_a_caller_can_ask_whether_events_of_level_debug_are_written() -> None:
+    code = "from spincycle_server.logs import writes_debug\n" + "\n".join(
+        f"set_level({level!r}); logger.error('asked', answer=writes_debug())" for level in ("info", "debug")
+    )
+    assert [event["answer"] for event in logged(code)] == [False, True]
+
+
+def test_an_event_has_its_time_in_utc_with_microseconds() -> None:
+    before = time.time_ns() // 1000
+    (event,) = logged("logger.info('said')")
+    after = time.time_ns() // 1000
+    assert re.fullmatch(r"[0-9-]{10}T[0-9:]{8}\.[0-9]{6}Z", event["timestamp"])
+    logged_at = datetime.fromisoformat(event["timestamp"]) - datetime(1970, 1, 1, tzinfo=UTC)
+    assert before <= logged_at // timedelta(microseconds=1) <= after
 
 
 def test_control_characters_are_escaped_in_text() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import re
 import threading
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spincycle_server.request_ids import RequestIdGenerator
 from tests.limits import STEP
@@ -23,6 +26,23 @@ def test_an_id_is_seconds_process_and_counter_in_base32_hex() -> None:
     ids = RequestIdGenerator(lambda: 0x65432100, fixed(bytes(5), bytes(3)))
     assert ids.next() == "cl1i200000000000000g"
     assert ids.next() == "cl1i2000000000000010"
+
+
+@given(
+    st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5),
+    st.binary(min_size=5, max_size=5),
+    st.binary(min_size=3, max_size=3),
+)
+def test_ids_are_those_of_an_encoder_of_the_standard_library(
+    clock: list[int], process: bytes, random: bytes
+) -> None:
+    times = iter(clock)
+    ids = RequestIdGenerator(lambda: next(times), fixed(process, random))
+    counter = int.from_bytes(random, "big") >> 1
+    for number in range(len(clock)):
+        seconds = max(clock[: number + 1])
+        raw = seconds.to_bytes(4, "big") + process + (counter + number + 1).to_bytes(3, "big")
+        assert ids.next() == base64.b32hexencode(raw).decode().rstrip("=").lower()
 
 
 def test_ids_have_the_form_of_the_originals() -> None:

@@ -12,8 +12,11 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
@@ -24,6 +27,7 @@ from spincycle_server.log_output import LogOutput, text_stream
 if TYPE_CHECKING:
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+_LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _LIBRARIES = ("uvicorn", "uvicorn.error", "grpc", "alembic", "asyncio", "sqlalchemy")
 
 LOST_LINES = "lines of the log could not be written"
@@ -42,7 +46,7 @@ def configure_logs(level: str, form: str) -> None:
         form = "text" if is_terminal else "json"
     processors: list[Processor] = [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_time,
     ]
     line = _Line([*processors, *_last_processors(form, is_terminal)])
     output = LogOutput(2, lambda lost: line(None, "warning", {"event": LOST_LINES, "lines": lost}))
@@ -64,8 +68,13 @@ def set_level(level: str) -> None:
     Args:
         level: "debug", "info", "warning" or "error".
     """
-    _Level.number = logging.getLevelNamesMapping()[level.upper()]
+    _Level.number = _LEVELS[level.lower()]
     _redirect_library_logs(max(_Level.number, logging.WARNING))
+
+
+def writes_debug() -> bool:
+    """Whether the log has events of level debug. Ask this first where every call would log one."""
+    return _Level.number <= logging.DEBUG
 
 
 class _Level:
@@ -75,9 +84,20 @@ class _Level:
 
 
 def _drop_below_level(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    if logging.getLevelNamesMapping().get(method.upper(), logging.ERROR) < _Level.number:
+    if _LEVELS.get(method, logging.ERROR) < _Level.number:
         raise structlog.DropEvent
     return event
+
+
+def _add_time(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    event["timestamp"] = f"{_second(seconds)}.{microseconds:06d}Z"
+    return event
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 class _LineLogger:
