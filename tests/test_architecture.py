@@ -27,7 +27,7 @@ ALLOWED = {
         "builtin_jobs", "call_threads", "capabilities", "chain", "graph", "identity", "large_work",
         "request_ids", "rpc", "specs", "store", "watch",
     },
-    "rpc": {"callback_throttle", "identity", "large_work"},
+    "rpc": {"callback_throttle", "identity", "large_work", "logs"},
     "specs": {"capabilities"},
     "store": {"callback_throttle", "capabilities", "database", "large_work", "stopped_tries"},
     "tls": {"config", "listening"},

@@ -53,13 +53,13 @@ class CallbackThrottle:
             asyncio.get_running_loop().call_soon(self._take_turn)
         self._waiting.append((callback, arguments))
 
-    async def wait_turn(self) -> None:
-        """Waits for a turn, like a callback of `run`. Does not wait unless many callers arrive together."""
+    def turn(self) -> asyncio.Future[None] | None:
+        """Returns a future that is done when the caller may go on, like a callback of `run`; None for now."""
         if not self._waiting and self._admit():
-            return
+            return None
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.run(_settle, turn)
-        await turn
+        return turn
 
     def _admit(self) -> bool:
         """Counts a callback of the current burst. Returns whether it may run at once."""

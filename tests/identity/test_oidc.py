@@ -167,6 +167,18 @@ async def test_a_verified_token_is_not_verified_again(
     assert await method.identify(bearer(token)) is first
 
 
+async def test_a_verified_token_is_recalled_until_it_expires(
+    method: OidcMethod, provider: Provider, clock: Clock
+) -> None:
+    token = provider.token(exp=int(time.time()) + 100)
+    assert method.recall(bearer(token)) is None
+    identity = await method.identify(bearer(token))
+    assert method.recall(bearer(token)) is identity
+    assert method.recall(bearer(provider.token(sub="other"))) is None
+    clock.ahead = 104
+    assert method.recall(bearer(token)) is None
+
+
 async def test_only_a_limited_number_of_tokens_is_remembered(
     method: OidcMethod, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,6 +211,49 @@ async def test_a_token_expires_by_the_databases_clock(installation: Installation
         await installation.method.identify(bearer(token))
 
 
+async def test_a_used_token_is_recalled_until_it_is_revoked(installation: Installation) -> None:
+    token = installation.create()
+    await installation.method.look()
+    assert installation.method.recall(bearer(token)) is None
+    identity = await installation.method.identify(bearer(token))
+    assert installation.method.recall(bearer(token)) is identity
+    assert installation.method.recall(bearer(new_token())) is None
+    installation.revoke()
+    await installation.method.look()
+    assert installation.method.recall(bearer(token)) is None
+
+
+async def test_a_used_token_is_recalled_until_it_expires(installation: Installation) -> None:
+    token = installation.create(lifetime=2_000_000)
+    await installation.method.look()
+    await installation.method.identify(bearer(token))
+    installation.clock.now += 1
+    assert installation.method.recall(bearer(token)) is not None
+    installation.clock.now += 1.5
+    assert installation.method.recall(bearer(token)) is None
+
+
+async def test_a_used_token_is_not_recalled_while_its_revocation_could_be_unknown(
+    installation: Installation,
+) -> None:
+    token = installation.create(lifetime=None)
+    await installation.method.look()
+    await installation.method.identify(bearer(token))
+    installation.clock.now += LONGEST_AGE
+    assert installation.method.recall(bearer(token)) is not None
+    installation.clock.now += 0.01
+    assert installation.method.recall(bearer(token)) is None
+
+
+async def test_headers_of_any_length_are_not_remembered(installation: Installation) -> None:
+    token = installation.create()
+    await installation.method.look()
+    for spaces in range(1, 300):
+        padded = Credentials({"authorization": f"Bearer{' ' * spaces}{token}"})
+        assert await installation.method.identify(padded) is not None
+        assert (installation.method.recall(padded) is not None) == (spaces == 1)
+
+
 async def test_tokens_are_refused_when_the_database_is_away_for_longer_than_a_revocation_may_take(
     installation: Installation,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from spincycle_server.identity import Credentials, Identity
 from spincycle_server.request_manager.audit import AuditLog, host_of
 from spincycle_server.rpc import CallContext
 from spincycle_server.store import Store
+from spincycle_server.store.audit import event_of
 from tests.store.test_audit import an_event
 
 STOP = "spincycle.v1.RequestManager.Stop"
@@ -55,8 +57,10 @@ class FailingStore:
 
 
 def test_the_event_of_a_call_says_who_did_what_from_where(store: Store) -> None:
-    event = log_of(store).event(call_of(), "RequestManager.Stop", ID, "nap")
-    assert event is not None
+    row = log_of(store).event(call_of(), "RequestManager.Stop", ID, "nap")
+    assert row is not None
+    event = event_of(SimpleNamespace(**row))
+    event.ClearField("id")
     assert event.HasField("occurred_at")
     event.ClearField("occurred_at")
     assert event == AuditEvent(

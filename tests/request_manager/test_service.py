@@ -293,7 +293,7 @@ async def test_an_unknown_request_is_not_found(manager: Manager) -> None:
     assert [type(outcome) for outcome in outcomes] == [NotFoundError] * 5
 
 
-GRPC_AND_HTTP = (FINCH, replace(FINCH, transport="http"))
+GRPC_AND_HTTP = (FINCH, FINCH._replace(transport="http"))
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ class CountingGate(Gate):
 
     turns = 0
 
-    async def wait_turn(self) -> None:
+    def turn(self) -> None:
         self.turns += 1
 
 
@@ -349,7 +349,8 @@ async def test_an_unexpected_exception_becomes_an_internal_error_and_only_the_lo
     assert event["exc_info"] is bug
 
 
-async def test_a_successful_call_is_logged_at_level_debug() -> None:
+async def test_a_successful_call_is_logged_at_level_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spincycle_server.rpc.methods.writes_debug", lambda: True)
     with capture_logs() as logs:
         await method_of(do_nothing).call(reading(REQUEST), CONTEXT)
     assert [(event["event"], event["log_level"]) for event in logs] == [("call", "debug")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store
-from spincycle_server.store.audit import record_event
+from spincycle_server.store.audit import EventRow, effect_row, event_row, record_event
 from tests.databases import OPTIONS, engine_of
 from tests.store.samples import RUNNER, a_chain, a_request, create
 
@@ -44,8 +45,27 @@ async def test_a_creation_is_stored_with_its_event(store: Store) -> None:
     for runner in (RUNNER, None):
         made = a_request()
         event = an_event(request_id=made.id, request_type=made.type)
-        await store.create_request(made, CreateRequest(), a_chain(made.id), runner, event=event)
+        await store.create_request(made, CreateRequest(), a_chain(made.id), runner, event=event_row(event))
         assert await events_of(store, request_id=made.id) == [event]
+
+
+async def test_the_row_of_an_effect_is_that_of_its_event(store: Store) -> None:
+    made = a_request()
+    fields: dict[str, Any] = {
+        "user": "finch",
+        "auth_method": "token",
+        "peer": "10.0.0.9",
+        "transport": "grpc",
+        "operation": "RequestManager.Create",
+        "request_type": made.type,
+    }
+    before = time.time_ns() // 1000
+    row = effect_row(request_id=made.id, **fields)
+    await store.create_request(made, CreateRequest(), a_chain(made.id), None, event=row)
+    (found,) = await events_of(store, request_id=made.id)
+    assert before <= found.occurred_at.ToMicroseconds() <= time.time_ns() // 1000
+    found.ClearField("occurred_at")
+    assert found == AuditEvent(request_id=made.id, outcome="OK", count=1, **fields)
 
 
 async def test_many_creations_have_one_event_each(store: Store) -> None:
@@ -53,7 +73,7 @@ async def test_many_creations_have_one_event_each(store: Store) -> None:
     await asyncio.gather(
         *(
             store.create_request(
-                one, CreateRequest(), a_chain(one.id), None, event=an_event(request_id=one.id)
+                one, CreateRequest(), a_chain(one.id), None, event=event_row(an_event(request_id=one.id))
             )
             for one in made
         )
@@ -71,7 +91,7 @@ async def test_a_creation_that_is_refused_has_no_event(store: Store) -> None:
     ):
         made = a_request()
         creation = store.create_request(
-            made, CreateRequest(), a_chain(made.id), None, used, event=an_event(request_id=made.id)
+            made, CreateRequest(), a_chain(made.id), None, used, event=event_row(an_event(request_id=made.id))
         )
         if expected is None:
             await creation
@@ -85,28 +105,28 @@ async def test_a_creation_that_is_refused_has_no_event(store: Store) -> None:
 async def test_a_start_has_an_event_if_the_request_was_assigned(store: Store) -> None:
     made = await create(store, runner=None)
     event = an_event("RequestManager.Start", request_id=made.id)
-    assert await store.assign(made.id, RUNNER, expected_state=State.PENDING, event=event)
-    assert await store.assign(made.id, RUNNER, expected_state=State.PENDING, event=event) is None
+    assert await store.assign(made.id, RUNNER, expected_state=State.PENDING, event=event_row(event))
+    assert await store.assign(made.id, RUNNER, expected_state=State.PENDING, event=event_row(event)) is None
     with pytest.raises(NotFoundError):
-        await store.assign(UNKNOWN, RUNNER, expected_state=State.PENDING, event=event)
+        await store.assign(UNKNOWN, RUNNER, expected_state=State.PENDING, event=event_row(event))
     assert await events_of(store) == [event]
 
 
 async def test_the_first_stop_of_a_running_request_has_an_event(store: Store) -> None:
     made = await create(store)
     event = an_event("RequestManager.Stop", request_id=made.id)
-    assert await store.request_stop(made.id, event)
-    assert await store.request_stop(made.id, an_event("RequestManager.Stop", user="wren"))
-    assert not await store.stop_unassigned(made.id, event)
+    assert await store.request_stop(made.id, event_row(event))
+    assert await store.request_stop(made.id, event_row(an_event("RequestManager.Stop", user="wren")))
+    assert not await store.stop_unassigned(made.id, event_row(event))
     assert await events_of(store) == [event]
 
 
 async def test_the_stop_of_a_pending_request_has_an_event(store: Store) -> None:
     made = await create(store, runner=None)
     event = an_event("RequestManager.Stop", request_id=made.id)
-    assert not await store.request_stop(made.id, event)
-    assert await store.stop_unassigned(made.id, event)
-    assert not await store.stop_unassigned(made.id, event)
+    assert not await store.request_stop(made.id, event_row(event))
+    assert await store.stop_unassigned(made.id, event_row(event))
+    assert not await store.stop_unassigned(made.id, event_row(event))
     assert await events_of(store) == [event]
 
 
@@ -170,11 +190,15 @@ async def test_an_event_is_sent_together_with_its_effect(
     store = await Store.open(migrated_url, OPTIONS)
     await create(store, runner=None)
     costs: list[tuple[int, int, int]] = []
-    for event in (None, an_event()):
+    pairs: tuple[tuple[EventRow | None, EventRow | None], ...] = (
+        (None, None),
+        (event_row(an_event()), event_row(an_event())),
+    )
+    for created, stopped in pairs:
         made = a_request()
         before = len(sent), store.commits
-        await store.create_request(made, CreateRequest(), a_chain(made.id), RUNNER, event=event)
-        await store.request_stop(made.id, event)
+        await store.create_request(made, CreateRequest(), a_chain(made.id), RUNNER, event=created)
+        await store.request_stop(made.id, stopped)
         own = sent[before[0] :]
         costs.append((len(own), store.commits - before[1], sum(own)))
     await store.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import structlog
@@ -34,8 +34,9 @@ from spincycle_server.gateway.event_text import MEDIA_TYPE, accepts_events
 from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
 from spincycle_server.gateway.routes import Route, Router, routes_of
+from spincycle_server.gateway.time_limits import TimeLimit, TimeLimited
 from spincycle_server.identity import Credentials
-from spincycle_server.large_work import run_sized
+from spincycle_server.large_work import LARGE, run_large
 from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable
 
 logger = structlog.get_logger(__name__)
@@ -76,7 +77,7 @@ class GatewayApp:
         self._error_format = error_format
         self._documents = Documents(self._routes, title, error_format)
         self._bodies = RequestBodies(limits, timeout=body_timeout, on_refused=on_refused)
-        self._call_timeout = call_timeout
+        self._time_limit = TimeLimit(call_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, as an ASGI application."""
@@ -137,17 +138,16 @@ class GatewayApp:
             raise not_allowed(routes)
         credentials = _credentials(scope)
         context = CallContext(transport="http", credentials=credentials, is_throttled=True)
-
-        async def read() -> Message:
-            return await self._read(route, values, scope, credentials.metadata, receive)
-
+        read = partial(self._read, route, values, scope, credentials.metadata, receive)
         try:
             if route.method.is_server_stream:
                 return await _begun_stream(route, read, context, scope, receive)
             response = await self._call(route, read, context)
-            return await run_sized(response.ByteSize(), response_answer, route, response)
         except PermissionDeniedError as error:
             return error_answer(error, self._error_format, route.denied_status)
+        if response.ByteSize() > LARGE:
+            return await run_large(response_answer, route, response)
+        return response_answer(route, response)
 
     async def _read(
         self,
@@ -184,25 +184,24 @@ class GatewayApp:
         self, route: Route, read: Callable[[], Awaitable[Message]], context: CallContext
     ) -> Message:
         """Calls the method. It continues if the client hangs up, because it may have changed something."""
-        request_id = ""
+        request: Message | None = None
+
+        async def read_first() -> Message:
+            """Reads the request, and starts the time of the method. Earlier steps have limits."""
+            nonlocal request
+            request = await read()
+            limited.start()
+            return request
+
         try:
-            async with asyncio.timeout(None) as limit:
-
-                async def read_first() -> Message:
-                    """Reads the request, and starts the time of the method. Earlier steps have limits."""
-                    nonlocal request_id
-                    request = await read()
-                    request_id = getattr(request, "request_id", "")
-                    limit.reschedule(asyncio.get_running_loop().time() + self._call_timeout)
-                    return request
-
+            with TimeLimited(self._time_limit, starts=False) as limited:
                 answer: Message = await route.method.call(read_first, context)
         except TimeoutError as error:
             raise DeadlineExceededError(
-                f"no answer within {self._call_timeout:g} s: check whether the call took effect, "
+                f"no answer within {self._time_limit.seconds:g} s: check whether the call took effect, "
                 "then try again",
                 reason="DEADLINE_EXCEEDED",
-                request_id=request_id,
+                request_id=getattr(request, "request_id", ""),
             ) from error
         return answer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -14,7 +13,8 @@ from spincycle_server.gateway.answers import CLOSE
 from spincycle_server.gateway.content_coding import decoded
 from spincycle_server.gateway.errors import HttpError
 from spincycle_server.gateway.json_counting import check_json
-from spincycle_server.large_work import LARGE, check_large_room, run_sized
+from spincycle_server.gateway.time_limits import TimeLimit, TimeLimited
+from spincycle_server.large_work import LARGE, check_large_room, run_large
 from spincycle_server.rpc import InputLimits
 from spincycle_server.rpc.body_budget import BodyShare
 
@@ -44,7 +44,7 @@ class RequestBodies:
         self._max_body = limits.max_body
         self._max_values = limits.max_values
         self._budget = limits.bodies
-        self._timeout = timeout
+        self._time_limit = TimeLimit(timeout)
         self._on_refused = on_refused
 
     async def read_into(
@@ -80,26 +80,21 @@ class RequestBodies:
         max_values = self._max_values * (SERVERS_SHARE if is_of_server else 1)
         try:
             with self._budget.share() as share:
-                data = await self._whole_body(metadata, receive, share)
+                with TimeLimited(self._time_limit):
+                    data = await self._sent_body(receive, share)
+                if "content-encoding" in metadata:
+                    data = await decoded(data, metadata["content-encoding"], self._max_body, share)
                 if len(data) > LARGE:
                     check_large_room()
                     share.hold(max(share.size, len(data)))
-                if data:
-                    await run_sized(len(data), _parse, request, data, field, max_values)
+                    await run_large(_parse, request, data, field, max_values)
+                elif data:
+                    _parse(request, data, field, max_values)
+        except TimeoutError as error:
+            raise HttpError(408, "Request Timeout", [CLOSE]) from error
         except ResourceExhaustedError as error:
             self._on_refused(error)
             raise
-
-    async def _whole_body(self, metadata: Mapping[str, str], receive: Receive, share: BodyShare) -> bytes:
-        """Returns the decompressed body."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                data = await self._sent_body(receive, share)
-        except TimeoutError as error:
-            raise HttpError(408, "Request Timeout", [CLOSE]) from error
-        if "content-encoding" in metadata:
-            data = await decoded(data, metadata["content-encoding"], self._max_body, share)
-        return data
 
     async def _sent_body(self, receive: Receive, share: BodyShare) -> bytes:
         """Returns the body as the client sent it.

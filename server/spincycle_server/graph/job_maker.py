@@ -57,7 +57,8 @@ class JobMaker:
         data = self._create(node, scope, job_id, job_args)
         if data:
             message.bytes = data
-        self._writer.count_content(message)
+        if args or data:
+            self._writer.count_content(message)
         if node.sets:
             scope.take_sets(node, node.type, self._checked_sets(node, scope, job_args))
         return job_id

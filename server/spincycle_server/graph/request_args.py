@@ -11,6 +11,9 @@ from spincycle_grpc.v1.request_pb2 import ArgType, RequestArg, RequestSpec
 from spincycle_server.graph.values import checked_struct
 from spincycle_server.specs.model import ArgSpec, SequenceSpec, Specs
 
+# Each use of the attributes of a generated enum calls a function.
+_REQUIRED, _OPTIONAL, _STATIC = ArgType.ARG_TYPE_REQUIRED, ArgType.ARG_TYPE_OPTIONAL, ArgType.ARG_TYPE_STATIC
+
 
 def request_sequence(specs: Specs, request_type: str) -> SequenceSpec:
     """Returns the sequence of a request type.
@@ -53,9 +56,9 @@ def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[Re
             )
     values = checked_struct(given).fields
     kinds = (
-        (sequence.required, ArgType.ARG_TYPE_REQUIRED),
-        (sequence.optional, ArgType.ARG_TYPE_OPTIONAL),
-        (sequence.static, ArgType.ARG_TYPE_STATIC),
+        (sequence.required, _REQUIRED),
+        (sequence.optional, _OPTIONAL),
+        (sequence.static, _STATIC),
     )
     return [
         RequestArg(
@@ -73,7 +76,7 @@ def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[Re
 
 def _default_of(arg: ArgSpec, kind: ArgType.ValueType) -> Value | None:
     # The value of a static arg is not a default, because callers cannot replace it.
-    return _text(arg.default) if kind == ArgType.ARG_TYPE_OPTIONAL else None
+    return _text(arg.default) if kind == _OPTIONAL else None
 
 
 def _text(text: str | None) -> Value | None:
@@ -93,7 +96,7 @@ def request_specs(specs: Specs) -> list[RequestSpec]:
 
 
 def _spec_args(sequence: SequenceSpec) -> list[RequestArg]:
-    kinds = ((sequence.required, ArgType.ARG_TYPE_REQUIRED), (sequence.optional, ArgType.ARG_TYPE_OPTIONAL))
+    kinds = ((sequence.required, _REQUIRED), (sequence.optional, _OPTIONAL))
     return [
         RequestArg(name=arg.name, desc=arg.desc, type=kind, default=_default_of(arg, kind))
         for args, kind in kinds

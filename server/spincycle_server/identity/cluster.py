@@ -53,9 +53,11 @@ class Cluster:
         if self._has_certificate(credentials):
             return True
         presented = credentials.header(KEY_HEADER).encode("utf-8", "surrogateescape")
+        if not presented:
+            return False
         # Every key is compared, so that the time does not tell which one is close.
         matches = [hmac.compare_digest(presented, key.encode()) for key in self._keys()]
-        return bool(presented) and any(matches)
+        return any(matches)
 
     def _has_certificate(self, credentials: Credentials) -> bool:
         certificate = credentials.certificate

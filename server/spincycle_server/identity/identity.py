@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
@@ -66,5 +66,17 @@ class AuthenticationMethod(Protocol):
         Raises:
             UnauthenticatedError: The credential is invalid, expired or revoked.
             UnavailableError: The credential cannot be checked now.
+        """
+        ...
+
+
+@runtime_checkable
+class RememberingMethod(AuthenticationMethod, Protocol):
+    """A way to identify users that remembers credentials which it has identified."""
+
+    def recall(self, credentials: Credentials) -> Identity | None:
+        """Returns who calls, if the call has a credential that was identified before and is still valid.
+
+        It never waits, and it raises nothing. None says nothing about the call: `identify` decides.
         """
         ...

@@ -21,7 +21,7 @@ from joserfc.errors import (
 from joserfc.jwt import JWTClaimsRegistry
 
 from spincycle_grpc.errors import UnauthenticatedError
-from spincycle_server.identity.credentials import Credentials
+from spincycle_server.identity.credentials import AUTHORIZATION, Credentials
 from spincycle_server.identity.identity import Identity
 from spincycle_server.identity.oidc_claims import caller_of
 from spincycle_server.identity.oidc_keys import OidcKeys, SigningKey
@@ -115,17 +115,31 @@ class OidcMethod:
         if len(text) > MAX_TOKEN:
             raise _invalid(f"it is longer than {MAX_TOKEN} characters")
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-        known = self._verified.get(digest)
+        known = self._known(digest)
         if known is not None:
-            if self._is_current(known.expires_at, known.thumbprint):
-                self._verified.move_to_end(digest)
-                return known.identity
-            del self._verified[digest]
+            return known
         verified = await self._verify(text)
         self._verified[digest] = verified
         if len(self._verified) > MAX_CACHED:
             self._verified.popitem(last=False)
         return verified.identity
+
+    def recall(self, credentials: Credentials) -> Identity | None:
+        """Returns who calls, if the call has a JWT that was verified before and is still valid."""
+        scheme, _, text = credentials.metadata.get(AUTHORIZATION, "").partition(" ")
+        if scheme != "Bearer" or len(text) > MAX_TOKEN:
+            return None
+        return self._known(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest())
+
+    def _known(self, digest: bytes) -> Identity | None:
+        known = self._verified.get(digest)
+        if known is None:
+            return None
+        if not self._is_current(known.expires_at, known.thumbprint):
+            del self._verified[digest]
+            return None
+        self._verified.move_to_end(digest)
+        return known.identity
 
     async def _verify(self, text: str) -> _Verified:
         algorithm, kid = self._header_of(text)

@@ -23,7 +23,7 @@ from spincycle_grpc.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from spincycle_server.identity.credentials import Credentials
+from spincycle_server.identity.credentials import AUTHORIZATION, Credentials
 from spincycle_server.identity.identity import Identity
 from spincycle_server.token_text import TOKEN_PREFIX, hash_token
 
@@ -102,7 +102,8 @@ class TokenMethod:
         self._look_at_store = look
         self._clock = clock
         self._tokens: Mapping[bytes, StoredToken] = {}
-        self._identities: dict[bytes, Identity] = {}  # of tokens that were used since the last change
+        # The tokens that were used since the last change, by the SHA-256 of the header that had them.
+        self._used: dict[bytes, tuple[Identity, int | None]] = {}
         self._version: Hashable = None
         self._looked_at = -math.inf
         self._database_ahead = 0.0  # seconds from this process's clock to the database's
@@ -134,11 +135,25 @@ class TokenMethod:
                 "(`spincycle token create`)",
                 reason="UNKNOWN_TOKEN",
             )
-        identity = self._identities.get(key)
-        if identity is None:
-            is_current = partial(self._is_valid, key)
-            identity = Identity(Caller(token.name, token.roles), "token", is_current)
-            self._identities[key] = identity
+        identity = Identity(Caller(token.name, token.roles), "token", partial(self._is_valid, key))
+        header = credentials.header(AUTHORIZATION)
+        if len(header) == len("Bearer ") + len(text):  # With any number of spaces, it would fill the memory.
+            self._used[hash_token(header)] = identity, token.expires_at
+        return identity
+
+    def recall(self, credentials: Credentials) -> Identity | None:
+        """Returns who calls, if the call has a token that was used before and is still valid."""
+        header = credentials.metadata.get(AUTHORIZATION, "")
+        if len(header) > MAX_TOKEN:
+            return None
+        # One hash of the whole header: to split it first costs as much as the rest of this method.
+        used = self._used.get(hash_token(header))
+        if used is None:
+            return None
+        identity, expires_at = used
+        now = self._clock()
+        if now - self._looked_at > LONGEST_AGE or self._is_over(expires_at, now):
+            return None
         return identity
 
     async def run(self) -> None:
@@ -164,7 +179,7 @@ class TokenMethod:
         else:
             if found.tokens is not None:
                 self._tokens = found.tokens
-                self._identities.clear()
+                self._used.clear()
             self._version = found.version
             self._looked_at = began
             self._database_ahead = found.now / 1e6 - began
@@ -180,11 +195,10 @@ class TokenMethod:
                 reason="TOKENS_UNAVAILABLE",
             )
         token = self._tokens.get(key)
-        if token is None:
-            return None
-        expires_at = token.expires_at
-        is_over = expires_at is not None and expires_at <= (now + self._database_ahead) * 1e6
-        return None if is_over else token
+        return None if token is None or self._is_over(token.expires_at, now) else token
+
+    def _is_over(self, expires_at: int | None, now: float) -> bool:
+        return expires_at is not None and expires_at <= (now + self._database_ahead) * 1e6
 
     def _is_valid(self, key: bytes) -> bool:
         return self._valid(key) is not None

@@ -21,11 +21,13 @@ from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
 from spincycle_server.identity.access import denial_message
 from spincycle_server.request_manager.audit_denials import Denials
+from spincycle_server.store.audit import effect_row
 
 if TYPE_CHECKING:
     from spincycle_grpc.auth import Caller
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
+    from spincycle_server.store.audit import EventRow
 
 logger = structlog.get_logger(__name__)
 
@@ -59,8 +61,8 @@ class AuditLog:
 
     def event(
         self, context: CallContext, operation: str, request_id: str, request_type: str
-    ) -> AuditEvent | None:
-        """Returns the event of a call that changes a request; None if the log is off.
+    ) -> EventRow | None:
+        """Returns the row of the event of a call that changes a request; None if the log is off.
 
         Args:
             context: The call.
@@ -70,11 +72,15 @@ class AuditLog:
         """
         if not self._is_on:
             return None
-        event = _event_of(context, operation)
-        event.request_id = request_id
-        event.request_type = request_type
-        event.outcome = "OK"
-        return event
+        return effect_row(
+            user=_text(context.identity.caller.name),
+            auth_method=context.identity.method,
+            peer=host_of(context.credentials.peer),
+            transport=context.transport,
+            operation=operation,
+            request_id=request_id,
+            request_type=request_type,
+        )
 
     def add_denial(self, method: str, context: CallContext, error: SpinCycleError, request: object) -> None:
         """Adds a denied call. It is stored in the background. Never raises.

@@ -31,11 +31,11 @@ from spincycle_server.request_manager.suspects import Suspects
 from spincycle_server.store.errors import wrong_state
 
 if TYPE_CHECKING:
-    from spincycle_grpc.v1.audit_pb2 import AuditEvent
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
+    from spincycle_server.store.audit import EventRow
     from spincycle_server.store.leases import LostRequest
     from spincycle_server.store.requirements import WaitingRequest
 
@@ -137,7 +137,7 @@ class Dispatcher:
         if self._runners.chains_ended(runner_id, chains):
             self._pending.wake()
 
-    async def start(self, request_id: str, event: AuditEvent | None = None) -> None:
+    async def start(self, request_id: str, event: EventRow | None = None) -> None:
         """Assigns a PENDING request, and delivers its chain before it returns.
 
         Args:

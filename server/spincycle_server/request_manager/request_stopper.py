@@ -17,13 +17,13 @@ from spincycle_server.store.errors import wrong_state
 from spincycle_server.store.states import StopOutcome
 
 if TYPE_CHECKING:
-    from spincycle_grpc.v1.audit_pb2 import AuditEvent
     from spincycle_grpc.v1.request_pb2 import Request
     from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
     from spincycle_server.request_manager.dispatcher import Dispatcher
     from spincycle_server.request_manager.original_runners import OriginalRunners
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
+    from spincycle_server.store.audit import EventRow
 
 logger = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class RequestStopper:
         self._dispatcher = dispatcher
         self._originals = originals
 
-    async def stop(self, request_id: str, event: AuditEvent | None = None) -> None:
+    async def stop(self, request_id: str, event: EventRow | None = None) -> None:
         """Stops a request that no runner has, or tells its runner to stop it.
 
         Returns when the stop is committed and the runner was told. A runner that does not answer learns of

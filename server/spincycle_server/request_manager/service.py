@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,7 +18,7 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.version import API_VERSION
 from spincycle_server.identity.access import LOG, START, STOP, VIEW
-from spincycle_server.large_work import LARGE, run_sized
+from spincycle_server.large_work import LARGE, run_large, run_sized
 from spincycle_server.request_manager.idempotency import as_created, key_of
 from spincycle_server.request_manager.paged_chains import PagedChains
 from spincycle_server.request_manager.planning import Planner
@@ -100,17 +101,20 @@ class RequestManagerService:
         _require_type(request.type)
         self._permissions.check_type(context.caller, START, request.type)
         size = request.ByteSize()
-        args = await run_sized(size, received_args, request.args, context)
-        await self._check_args(context, request.type, args, size)
-        key = await run_sized(size, key_of, request, args, context.caller.name)
+        is_large = size > LARGE
+        read = partial(received_args, request.args, context)
+        args = await run_large(read) if is_large else read()
+        if self._permissions.need_args:
+            await self._check_args(context, request.type, args, size)
+        has_key = request.HasField("idempotency_key")
+        key = await run_sized(size, key_of, request, args, context.caller.name) if has_key else None
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
             return await self._created_before(earlier, context)
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
-        built = await self._build_pool.build(request.type, args, request_id, is_large=size > LARGE)
-        created = await run_sized(
-            size, _pending_request, request_id, request.type, context.caller.name, built
-        )
+        built = await self._build_pool.build(request.type, args, request_id, is_large=is_large)
+        describe = partial(_pending_request, request_id, request.type, context.caller.name, built)
+        created = await run_large(describe) if is_large else describe()
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
         self._dispatcher.check_blocked_limit(built.requirement)
         runner = await self._dispatcher.pick_runner(built.requirement)
@@ -135,9 +139,8 @@ class RequestManagerService:
         self, context: CallContext, request_type: str, args: Mapping[str, object], size: int
     ) -> None:
         """Checks that the caller may create a request with these args, before its jobs are created."""
-        if self._permissions.need_args:
-            wanted = await run_sized(size, self._wanted, request_type, context.caller.name, args)
-            await self._permissions.check(context.caller, START, wanted)
+        wanted = await run_sized(size, self._wanted, request_type, context.caller.name, args)
+        await self._permissions.check(context.caller, START, wanted)
 
     def _wanted(self, request_type: str, user: str, args: Mapping[str, object]) -> Request:
         return Request(type=request_type, user=user, args=self._build_pool.request_args(request_type, args))
@@ -156,7 +159,8 @@ class RequestManagerService:
         self._permissions.check_type(context.caller, START, request.type)
         size = request.ByteSize()
         args = await run_sized(size, received_args, request.args, context)
-        await self._check_args(context, request.type, args, size)
+        if self._permissions.need_args:
+            await self._check_args(context, request.type, args, size)
         return await self._planner.plan(request, args, context)
 
     async def Find(  # noqa: N802

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spincycle_grpc.auth import Caller
 from spincycle_server.identity import ANONYMOUS, Credentials, Identity
@@ -10,8 +10,7 @@ from spincycle_server.identity import ANONYMOUS, Credentials, Identity
 _NO_CREDENTIALS = Credentials()
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(NamedTuple):  # Each call makes one, and a frozen dataclass takes four times as long.
     """The context of one call.
 
     Attributes:

@@ -90,9 +90,9 @@ class Gate:
         self._in_flight += 1
         self._idle.clear()
 
-    async def wait_turn(self) -> None:
-        """Waits until an admitted call may start. Does not wait unless many calls arrive together."""
-        await self._throttle.wait_turn()
+    def turn(self) -> asyncio.Future[None] | None:
+        """Returns what an admitted call must await before it starts; None unless many arrive together."""
+        return self._throttle.turn()
 
     def leave(self) -> None:
         """Records that an admitted call has ended."""

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import structlog
@@ -27,6 +27,7 @@ from spincycle_server.identity import (
     CallerDeniedError,
     MethodAccess,
 )
+from spincycle_server.logs import writes_debug
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.current_streams import requests_while_current, while_current
 from spincycle_server.rpc.gate import Gate
@@ -144,11 +145,14 @@ class MethodTable:
             is_server_stream=is_server_stream,
         )
 
-    async def _identified(self, access: MethodAccess, context: CallContext) -> CallContext:
-        identity = await self._authentication.identify(access, context.credentials)
-        if identity is context.identity:
-            return context
-        # Each call with credentials comes here, and `replace` takes several times as long.
+    async def _identified(self, name: str, access: MethodAccess, context: CallContext) -> CallContext:
+        """Returns the context with the caller. Turns unexpected exceptions into INTERNAL errors."""
+        try:
+            identity = await self._authentication.identify(access, context.credentials)
+        except SpinCycleError:
+            raise
+        except Exception as error:
+            raise _unexpected(name, None, error) from error
         return CallContext(identity, context.transport, context.credentials, context.is_throttled)
 
     def _unary(
@@ -157,6 +161,7 @@ class MethodTable:
         name = descriptor.full_name
         is_reserved = access is MethodAccess.SERVER
         may_be_anybody = self._authentication.admits_anybody(access)
+        recall = self._authentication.recall_for(access)
         log_success = _log_call_of_server if is_reserved and _is_of_original(descriptor) else _log_call
 
         async def call(read: ReadRequest, context: CallContext) -> Message:
@@ -166,7 +171,12 @@ class MethodTable:
                 self._gate.check(is_reserved=is_reserved)
                 credentials = context.credentials
                 if not may_be_anybody or credentials.repeated or credentials.certificate is not None:
-                    context = await self._checked(name, self._identified(access, context))
+                    known = None if recall is None else recall(credentials)
+                    context = (
+                        CallContext(known, context.transport, credentials, context.is_throttled)
+                        if known is not None
+                        else await self._identified(name, access, context)
+                    )
                 request = await read()
                 answer = await self._answer(name, handler, request, context, is_reserved=is_reserved)
             except ResourceExhaustedError as error:
@@ -186,10 +196,14 @@ class MethodTable:
         """Calls the servicer. The gate counts the call from here, so slow uploads hold no place."""
         self._gate.enter(is_reserved=is_reserved)
         try:
-            if context.is_throttled and not is_reserved:
-                await self._gate.wait_turn()
-            answer: Message = await self._checked(name, handler(request, context), request)
+            if context.is_throttled and not is_reserved and (turn := self._gate.turn()) is not None:
+                await turn
+            answer: Message = await handler(request, context)
             return answer
+        except SpinCycleError:
+            raise
+        except Exception as error:
+            raise _unexpected(name, request, error) from error
         finally:
             self._gate.leave()
 
@@ -201,7 +215,7 @@ class MethodTable:
         async def call(requests: AsyncIterator[Any], context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
             try:
-                context = await self._identified(access, context)
+                context = await self._identified(name, access, context)
                 identity = context.identity
                 # Other servers send at least one message for each renewal of the lease.
                 answers = (
@@ -230,7 +244,7 @@ class MethodTable:
             request: Message | None = None
             try:
                 self._gate.check(is_reserved=is_reserved)
-                context = await self._checked(name, self._identified(access, context))
+                context = await self._identified(name, access, context)
                 request = await read()
                 # The stream takes no place of the gate, because it may stay open for days.
                 answers = while_current(handler(request, context), context.identity, self._gate)
@@ -249,15 +263,6 @@ class MethodTable:
 
         return call
 
-    async def _checked(self, name: str, call: Awaitable[Any], request: object = None) -> Any:
-        """Returns the result of a call. Turns unexpected exceptions into INTERNAL errors."""
-        try:
-            return await call
-        except SpinCycleError:
-            raise
-        except Exception as error:
-            raise _unexpected(name, request, error) from error
-
     def _log_failure(
         self, name: str, request: object, context: CallContext, error: SpinCycleError, started: float
     ) -> None:
@@ -267,7 +272,7 @@ class MethodTable:
             _log_failure(name, request, context, error, started)
         if error.status in _DENIALS:
             if isinstance(error, CallerDeniedError):
-                context = replace(context, identity=error.identity)
+                context = context._replace(identity=error.identity)
             self._on_denied(name, context, error, request)
 
 
@@ -277,7 +282,8 @@ def _is_of_original(descriptor: MethodDescriptor) -> bool:
 
 
 def _log_call(name: str, request: object, context: CallContext, started: float) -> None:
-    logger.debug("call", method=name, transport=context.transport, seconds=time.monotonic() - started)
+    if writes_debug():
+        logger.debug("call", method=name, transport=context.transport, seconds=time.monotonic() - started)
 
 
 def _log_call_of_server(name: str, request: object, context: CallContext, started: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -37,6 +38,37 @@ _INSERT_EVENT = RowStatement(lambda _: insert(audit_events))
 def new_event_id() -> str:
     """Returns a random id: 20 characters of 0-9a-f."""
     return f"{_random.getrandbits(4 * _LONGEST_ID):0{_LONGEST_ID}x}"
+
+
+def effect_row(
+    *,
+    user: str,
+    auth_method: str,
+    peer: str,
+    transport: str,
+    operation: str,
+    request_id: str,
+    request_type: str,
+) -> EventRow:
+    """Returns the row of an event that happens now and has an effect.
+
+    It is made without a message in between, because each call with an effect makes one. The arguments are the
+    fields of the event.
+    """
+    return {
+        "occurred_at": time.time_ns() // 1000,
+        "event_id": new_event_id(),
+        "user": user,
+        "auth_method": auth_method,
+        "peer": peer,
+        "transport": transport,
+        "operation": operation,
+        "request_id": request_id if is_id(request_id) else None,
+        "request_type": request_type,
+        "outcome": OK,
+        "count": 1,
+        "detail": "",
+    }
 
 
 def event_row(event: AuditEvent) -> EventRow:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
@@ -20,7 +21,7 @@ from spincycle_grpc.wire import encode
 from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
 from spincycle_server.database.read_pool import ReadPool
-from spincycle_server.large_work import run_sized
+from spincycle_server.large_work import LARGE, run_large, run_sized
 from spincycle_server.store import (
     audit_listing,
     changes,
@@ -140,7 +141,7 @@ class Store:
         runner: RunnerInfo | None,
         key: IdempotencyKey | None = None,
         *,
-        event: AuditEvent | None = None,
+        event: EventRow | None = None,
         requirement: Requirement | None = None,
     ) -> Assignment | None:
         """Stores a new request, and assigns it to a runner if one is given.
@@ -151,7 +152,7 @@ class Store:
             job_chain: The chain as created.
             runner: The runner to assign it to; None if the request waits.
             key: Its idempotency key, if it has one.
-            event: Its audit event, which is stored in the same transaction.
+            event: The row of its audit event, which is stored in the same transaction.
             requirement: What it needs of a runner; None to derive that from the chain when it waits.
 
         Returns:
@@ -163,8 +164,7 @@ class Store:
         """
         if requirement is not None:
             await self.requirements.save(requirement)
-        creation = await run_sized(
-            _work_of(create_request, job_chain),
+        make = partial(
             creation_of,
             request,
             create_request,
@@ -172,9 +172,11 @@ class Store:
             runner,
             key,
             now=_now(),
-            event=_row_of(event),
+            event=event,
             requirement_id="" if requirement is None else requirement.requirement_id,
         )
+        is_large = _work_of(create_request, job_chain) > LARGE
+        creation = await run_large(make) if is_large else make()
         await self._creator.write(creation)
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
 
@@ -473,13 +475,13 @@ class Store:
         """Returns the RUNNING requests that are assigned to a runner, by request id."""
         return await self._reader.read(lookups.assigned_to, runner_id)
 
-    async def request_stop(self, request_id: str, event: AuditEvent | None = None) -> StopOutcome:
+    async def request_stop(self, request_id: str, event: EventRow | None = None) -> StopOutcome:
         """Asks a RUNNING request to stop. The audit event is stored if nobody asked before.
 
         Raises:
             NotFoundError: The request does not exist.
         """
-        outcome: StopOutcome = await self._writer.write(RequestStop(request_id, _now(), _row_of(event)))
+        outcome: StopOutcome = await self._writer.write(RequestStop(request_id, _now(), event))
         return outcome
 
     async def run_by_originals(self, limit: int) -> dict[str, str]:
@@ -506,7 +508,7 @@ class Store:
         expected_state: State,
         expected_epoch: int | None = None,
         token: int | None = None,
-        event: AuditEvent | None = None,
+        event: EventRow | None = None,
     ) -> Assignment | None:
         """Assigns a request to a runner if the request is in the expected state, and increments its epoch.
 
@@ -521,11 +523,11 @@ class Store:
             NotFoundError: The request does not exist.
         """
         assignment: Assignment | None = await self._writer.write(
-            Assign(request_id, runner, expected_state, expected_epoch, _now(), token, _row_of(event))
+            Assign(request_id, runner, expected_state, expected_epoch, _now(), token, event)
         )
         return assignment
 
-    async def release(self, request_id: str, event: AuditEvent | None = None) -> bool:
+    async def release(self, request_id: str, event: EventRow | None = None) -> bool:
         """Lets a PENDING request wait for a runner, although an original created it and did not start it.
 
         Returns:
@@ -534,7 +536,7 @@ class Store:
         Raises:
             NotFoundError: The request does not exist.
         """
-        released: bool = await self._writer.write(Release(request_id, _row_of(event)))
+        released: bool = await self._writer.write(Release(request_id, event))
         return released
 
     async def unassign(self, assignment: Assignment, state_before: State) -> bool:
@@ -556,9 +558,9 @@ class Store:
             Finish(assignment.request_id, state, _now(), finished_jobs, epoch=assignment.epoch)
         )
 
-    async def stop_unassigned(self, request_id: str, event: AuditEvent | None = None) -> bool:
+    async def stop_unassigned(self, request_id: str, event: EventRow | None = None) -> bool:
         """Stops a request if it is PENDING or SUSPENDED. Returns whether it was, and its event is stored."""
-        stopped: bool = await self._writer.write(StopUnassigned(request_id, _now(), _row_of(event)))
+        stopped: bool = await self._writer.write(StopUnassigned(request_id, _now(), event))
         return stopped
 
     async def finish(self, request_id: str, state: State, finished_at: int, finished_jobs: int) -> None:
@@ -693,10 +695,6 @@ def _given_up() -> Iterator[Callable[[], bool]]:
         yield given_up.is_set
     finally:
         given_up.set()
-
-
-def _row_of(event: AuditEvent | None) -> EventRow | None:
-    return None if event is None else event_row(event)
 
 
 def _now() -> int:
