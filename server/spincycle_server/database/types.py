@@ -5,6 +5,7 @@ Ids are compared byte by byte. Times have microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,6 +39,16 @@ class Ascii(TypeDecorator[str]):
             return dialect.type_descriptor(String(self.length, collation="C"))
         return dialect.type_descriptor(String(self.length))
 
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Returns a function that does nothing to most values. SQLAlchemy's calls several functions."""
+        if dialect.name == "mysql":
+            return super().bind_processor(dialect)
+
+        def process(value: str | None) -> Any:
+            return value if value is None or "\0" not in value else self.process_bind_param(value, dialect)
+
+        return process
+
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         """Encodes text for MySQL, and replaces zero bytes, which PostgreSQL refuses."""
         if value is not None and "\0" in value:
@@ -70,6 +81,17 @@ class BoundedText(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Chooses the type for the database."""
         return dialect.type_descriptor(Text() if self.length is None else String(self.length))
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Returns a function that does nothing to most values. SQLAlchemy's calls several functions."""
+        fits = _TEXT_BYTES // 4 if self.length is None else self.length
+
+        def process(value: str | None) -> str | None:
+            if value is None or (len(value) <= fits and "\0" not in value):
+                return value
+            return self.process_bind_param(value, dialect)
+
+        return process
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Truncates the text and replaces zero bytes."""

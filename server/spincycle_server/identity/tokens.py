@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -102,7 +103,7 @@ class TokenMethod:
         self._look_at_store = look
         self._clock = clock
         self._tokens: Mapping[bytes, StoredToken] = {}
-        # The tokens that were used since the last change, by the SHA-256 of the header that had them.
+        # The tokens that were used since the last change, by the hash of the header that had them.
         self._used: dict[bytes, tuple[Identity, int | None]] = {}
         self._version: Hashable = None
         self._looked_at = -math.inf
@@ -138,7 +139,7 @@ class TokenMethod:
         identity = Identity(Caller(token.name, token.roles), "token", partial(self._is_valid, key))
         header = credentials.header(AUTHORIZATION)
         if len(header) == len("Bearer ") + len(text):  # With any number of spaces, it would fill the memory.
-            self._used[hash_token(header)] = identity, token.expires_at
+            self._used[_hash_header(header)] = identity, token.expires_at
         return identity
 
     def recall(self, credentials: Credentials) -> Identity | None:
@@ -147,7 +148,7 @@ class TokenMethod:
         if len(header) > MAX_TOKEN:
             return None
         # One hash of the whole header: to split it first costs as much as the rest of this method.
-        used = self._used.get(hash_token(header))
+        used = self._used.get(_hash_header(header))
         if used is None:
             return None
         identity, expires_at = used
@@ -218,6 +219,11 @@ class TokenMethod:
             pass  # The tokens are too old by now, and the next check says so.
         finally:
             self._waiting -= 1
+
+
+def _hash_header(header: str) -> bytes:
+    """Returns a cryptographic hash of a header. In a busy process, it takes half the time of SHA-256."""
+    return hashlib.blake2s(header.encode("utf-8", "surrogateescape")).digest()
 
 
 class ElsewhereTokenMethod:
