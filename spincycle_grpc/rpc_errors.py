@@ -25,6 +25,9 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _HTTP_ADDRESS = ("Trying to connect an http1.x server", "missing selected ALPN property")
 """Parts of gRPC's details if a server speaks HTTP/1.1, without and with TLS."""
 
+_TOO_LARGE = "message larger than max"
+"""A part of gRPC's details if a message is larger than the sender or the receiver allows."""
+
 _Detail = TypeVar("_Detail", bound=Message)
 
 
@@ -95,6 +98,8 @@ def _message(status: Status, details: str, address: str) -> str:
         return f"{address} does not know this method: check that the server has the right kind and version"
     if status is Status.CANCELLED:
         return f"{address} cancelled the call: the server is stopping or overloaded, try again later"
+    if status is Status.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
+        return f"a message to or from {address} is too large for gRPC: send less, or ask for less ({details})"
     return f"{address} returned {status.name}: {details}"
 
 

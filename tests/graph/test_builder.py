@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import JobId
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_server.graph import ChainBuilder, chain_writer, job_ids
+from spincycle_server.request_manager.chain_sender import MAX_CHAIN
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
 from tests.graph.chains import assert_sound, children_of, named, one, parents_of
 from tests.graph.job_types import Keep, factory
@@ -328,6 +330,20 @@ def test_a_chain_over_the_limit_of_jobs_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="more than 26 jobs") as caught:
         builder.build("request", {"hosts": list(range(21))}, "")
     assert caught.value.reason == "TOO_MANY_JOBS"
+
+
+def test_a_chain_that_cannot_be_sent_to_a_runner_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs themselves have a size too, even without args."""
+    monkeypatch.setattr(chain_writer, "MAX_CHAIN_BYTES", 2_000)
+    builder = ChainBuilder(specs(request(node("x", each=["hosts:host"]))), factory)
+    assert builder.build("request", {"hosts": [1, 2, 3]}, "").job_chain.ByteSize() <= 2_000
+    with pytest.raises(InvalidArgumentError, match="at most 2000 can be sent") as caught:
+        builder.build("request", {"hosts": list(range(100))}, "")
+    assert caught.value.reason == "CHAIN_TOO_LARGE"
+
+
+def test_a_message_to_a_runner_has_room_for_the_largest_chain() -> None:
+    assert chain_writer.MAX_CHAIN_BYTES < MAX_CHAIN < MAX_MESSAGE_BYTES
 
 
 def test_a_large_arg_for_many_jobs_is_refused_before_it_fills_the_memory(

@@ -8,6 +8,7 @@ import pytest
 
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_STALE,
     Assignment,
@@ -16,7 +17,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     TryReport,
 )
 from spincycle_server.job_runner import outbox as outbox_module
-from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
+from spincycle_server.job_runner.outbox import Batch, Outbox, ReportRefusedError
 from tests.limits import STEP
 
 FIRST = Assignment(request_id="first", epoch=1)
@@ -99,6 +100,41 @@ async def test_large_output_also_splits_a_batch(monkeypatch: pytest.MonkeyPatch)
     outbox.add_try(FIRST, tried(2), 2)
     assert [tries_of(report) for report in outbox.take().reports()] == [[1]]
     assert [tries_of(report) for report in outbox.take().reports()] == [[2]]
+
+
+async def test_suspended_chains_share_a_message_only_if_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drain suspends all chains of a runner at once. Together they may be larger than any message."""
+    monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 2500)
+    loop = asyncio.get_running_loop()
+    outbox = Outbox()
+    sizes = {"a": 1000, "b": 1000, "c": 1000, "d": 9000, "e": 10}
+    ended = {name: loop.create_future() for name in sizes}
+    for name, size in sizes.items():
+        assignment = Assignment(request_id=name, epoch=1)
+        outbox.add_try(assignment, tried(1), 1)
+        suspended = SuspendedJobChain(job_chain=JobChain(timeout="x" * size))
+        outbox.add_end(assignment, suspended, 1, ended[name])
+    messages: list[list[tuple[str, int, bool]]] = []
+    while batch := outbox.take().entries:
+        messages.append(
+            [(entry.assignment.request_id, len(entry.tries), entry.end is not None) for entry in batch]
+        )
+        outbox.settle(Batch(batch), [])
+    assert messages == [
+        [("a", 1, True), ("b", 1, True), ("c", 1, False)],
+        [("c", 0, True), ("d", 1, False)],
+        [("d", 0, True)],
+        [("e", 1, True)],
+    ]
+    assert all(future.done() for future in ended.values())
+
+
+async def test_text_counts_with_the_most_bytes_that_it_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 3000)
+    outbox = Outbox()
+    for number in (1, 2):
+        outbox.add_try(FIRST, tried(number, "€" * 1000), number)
+    assert [tries_of(report) for report in outbox.take().reports()] == [[1]]
 
 
 async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:

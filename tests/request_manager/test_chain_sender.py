@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from spincycle_grpc.errors import ResourceExhaustedError, UnavailableError
+from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.job_runner_pb2 import (
     JobChainStart,
@@ -15,7 +15,7 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     StartJobChainsResponse,
 )
 from spincycle_server.request_manager.chain_messages import new_chain
-from spincycle_server.request_manager.chain_sender import MAX_BYTES, MAX_CHAINS, ChainSender
+from spincycle_server.request_manager.chain_sender import MAX_BYTES, MAX_CHAIN, MAX_CHAINS, ChainSender
 
 
 def a_chain(name: str, size: int = 0) -> bytes:
@@ -52,6 +52,16 @@ async def sent(sender: ChainSender, *chains: bytes) -> list[asyncio.Task[None]]:
     tasks = [asyncio.create_task(sender.send(chain)) for chain in chains]
     await asyncio.sleep(0)  # Each task has queued its chain now.
     return tasks
+
+
+async def test_a_chain_that_is_larger_than_a_message_is_refused() -> None:
+    """Otherwise gRPC would refuse it each time that it is sent, for ever."""
+    runner = Runner()
+    sender = ChainSender("r1", runner.call)
+    with pytest.raises(InvalidArgumentError, match="with the data of its jobs") as caught:
+        await sender.send(bytes(MAX_CHAIN + 1))
+    assert caught.value.reason == "CHAIN_TOO_LARGE"
+    assert not runner.messages
 
 
 async def test_waiting_chains_share_a_message_and_have_their_own_outcomes() -> None:

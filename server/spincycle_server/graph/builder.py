@@ -89,6 +89,7 @@ class ChainBuilder:
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
         types = frozenset(job.type for job in writer.chain.jobs.values())
         requirement = _requirement(types, labels_of(sequence.runner))
+        writer.check_size()
         return BuiltRequest(args, writer.chain, requirement)
 
 

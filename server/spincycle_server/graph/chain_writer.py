@@ -12,6 +12,9 @@ MAX_CONTENT = 64 * 1024 * 1024
 """The maximum size in bytes of the args and the data of all jobs of a chain. A larger chain could not be sent
 to a runner. The limit also bounds the memory of a request whose large arg goes to many jobs."""
 
+MAX_CHAIN_BYTES = 60 * 1024 * 1024
+"""The maximum size of a serialized chain in bytes. A message to a runner has at most 64 MiB."""
+
 NOOP = "noop"
 """The name and the type of jobs that only join other jobs."""
 
@@ -77,6 +80,20 @@ class ChainWriter:
             raise InvalidArgumentError(
                 f"the args and the data of all jobs would have more than {MAX_CONTENT} bytes: "
                 "pass smaller args, or make several requests",
+                reason="CHAIN_TOO_LARGE",
+            )
+
+    def check_size(self) -> None:
+        """Checks that the finished chain can be sent to a runner.
+
+        Raises:
+            InvalidArgumentError: It is too large. Reason: CHAIN_TOO_LARGE.
+        """
+        size = self.chain.ByteSize()
+        if size > MAX_CHAIN_BYTES:
+            raise InvalidArgumentError(
+                f"the job chain would have {size} bytes: at most {MAX_CHAIN_BYTES} can be sent to a runner, "
+                "so pass smaller args, or make several requests",
                 reason="CHAIN_TOO_LARGE",
             )
 

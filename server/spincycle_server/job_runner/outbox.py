@@ -31,7 +31,7 @@ MAX_BATCH_TRIES = 10_000
 """The maximum number of tries in one message."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-"""The maximum size of the tries in one message in bytes, unless a single try is larger."""
+"""The maximum size in bytes of the tries and the suspended chains in one message, unless one is larger."""
 
 
 class ReportRefusedError(Exception):
@@ -57,6 +57,11 @@ class _ChainEntry:
     finished_jobs: int = 0
     end: ChainEnd | None = None
     end_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def end_size(self) -> int:
+        """The bytes of the end, if it is a suspended chain. Other ends are small."""
+        return self.end.ByteSize() if isinstance(self.end, SuspendedJobChain) else 0
 
 
 @dataclass(slots=True)
@@ -152,22 +157,27 @@ class Outbox:
     def take(self) -> Batch:
         """Takes the next batch, within the limits of a message. It is empty if nothing is queued."""
         taken: list[_ChainEntry] = []
-        tries = size = 0
+        tries = size = ends = 0
         for key in list(self._waiting):
             entry = self._waiting[key]
             part = _ChainEntry(entry.assignment, entry.claim_waiter, finished_jobs=entry.finished_jobs)
             entry.claim_waiter = None
             part.started, entry.started = entry.started, []
-            while entry.tries and tries < MAX_BATCH_TRIES and size < MAX_BATCH_BYTES:
+            while entry.tries and tries < MAX_BATCH_TRIES and size + ends < MAX_BATCH_BYTES:
                 tried = entry.tries.popleft()
                 part.tries.append(tried)
                 tries += 1
                 size += _size(tried[0])
-            taken.append(part)
-            if entry.tries:
+            end_size = 0 if entry.tries else entry.end_size
+            is_full = bool(taken or part.tries) and size + ends + end_size > MAX_BATCH_BYTES
+            if entry.tries or (end_size and is_full):
+                if part.tries or part.started or part.claim_waiter is not None:
+                    taken.append(part)
                 break
+            ends += end_size
             part.is_cleared = entry.is_cleared
             part.end, part.end_waiter = entry.end, entry.end_waiter
+            taken.append(part)
             del self._waiting[key]
         self._remove(tries, size)
         if not self._waiting:
@@ -255,10 +265,11 @@ def _key(assignment: Assignment) -> _Key:
 
 
 def _size(report: TryReport) -> int:
-    """Returns the approximate bytes of a try. An exact count would cost too much time."""
+    """Returns the approximate bytes of a try, rounded up. An exact count would cost too much time."""
     entry = report.entry
     data = report.job_data.ByteSize() if report.HasField("job_data") else 0
-    return len(entry.stdout) + len(entry.stderr) + len(entry.error) + data + 200
+    texts = (entry.stdout, entry.stderr, entry.error)
+    return sum(len(text) if text.isascii() else 4 * len(text) for text in texts) + data + 200
 
 
 def _size_of(entry: _ChainEntry) -> int:

@@ -10,7 +10,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, Status, UnavailableError
+from spincycle_grpc.channels import MAX_MESSAGE_BYTES
+from spincycle_grpc.errors import (
+    ERROR_CLASSES,
+    InvalidArgumentError,
+    SpinCycleError,
+    Status,
+    UnavailableError,
+)
 from spincycle_grpc.v1.job_runner_pb2 import JobChainStart, StartJobChainsResponse
 from spincycle_server.request_manager.chain_messages import start_request
 
@@ -19,6 +26,10 @@ MAX_CHAINS = 500
 
 MAX_BYTES = 8 * 1024 * 1024
 """The maximum size of one message in bytes. A larger chain is sent alone."""
+
+
+MAX_CHAIN = MAX_MESSAGE_BYTES - 1024
+"""The maximum size of one chain in bytes. Only the data that jobs add to a resumed chain can exceed it."""
 
 
 @dataclass(slots=True)
@@ -52,8 +63,15 @@ class ChainSender:
             chain: The serialized AssignedJobChain.
 
         Raises:
+            InvalidArgumentError: The chain is too large for a message. Reason: CHAIN_TOO_LARGE.
             SpinCycleError: An error of NewJobChain or ResumeJobChain, or the runner cannot be reached.
         """
+        if len(chain) > MAX_CHAIN:
+            raise InvalidArgumentError(
+                f"the job chain has {len(chain)} bytes with the data of its jobs: at most {MAX_CHAIN} can be "
+                "sent to a runner",
+                reason="CHAIN_TOO_LARGE",
+            )
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(_QueuedChain(chain, outcome))
         if self._sending is None:

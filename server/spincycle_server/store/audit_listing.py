@@ -19,6 +19,7 @@ from spincycle_grpc.errors import DeadlineExceededError, InvalidArgumentError
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.audit import event_of, is_id
+from spincycle_server.store.pages import PageRoom
 from spincycle_server.store.rows import microseconds_of
 from spincycle_server.store.schema import MAX_AUDIT_NAME, audit_events
 
@@ -75,9 +76,15 @@ def list_events(
                 reason="FIND_TOO_SLOW",
             ) from error
         raise
-    page = rows[:size]
-    token = f"{page[-1].occurred_at}-{page[-1].event_id}" if len(rows) > size else ""
-    return EventPage([event_of(row) for row in page], token)
+    room = PageRoom(size)
+    events: list[AuditEvent] = []
+    for row in rows:
+        event = event_of(row)
+        if not room.take(event.ByteSize()):
+            last = rows[len(events) - 1]
+            return EventPage(events, f"{last.occurred_at}-{last.event_id}")
+        events.append(event)
+    return EventPage(events, "")
 
 
 def next_events(
