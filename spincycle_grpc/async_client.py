@@ -16,6 +16,7 @@ import grpc.aio
 
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_async_channel
+from spincycle_grpc.cut_entries import CutEntry, is_cut
 from spincycle_grpc.errors import CallCancelledError, FailedPreconditionError, SpinCycleError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, PageTime, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
@@ -174,16 +175,20 @@ class AsyncClient:
 
     async def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
         """Returns the finished tries of a request's jobs. See `Client.log`."""
-        return await self._joined(calls.log(request_id), deadline)
+        seconds = PageTime(self._deadline if deadline is None else deadline)
+        entries = await self._joined(calls.log(request_id), seconds.left())
+        return [await self._completed(entry, seconds.left()) for entry in entries]
 
     async def iter_log(self, request_id: str, *, deadline: float | None = None) -> AsyncIterator[JobLog]:
         """Yields the finished tries of a request's jobs. See `Client.iter_log`."""
         async for entry in self._items(calls.log(request_id), deadline):
-            yield entry
+            yield await self._completed(entry, self._deadline if deadline is None else deadline)
 
     async def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:
         """Returns the newest finished try of a job. See `Client.job_log`."""
-        return await self._call(calls.job_log(request_id, job_id), deadline)
+        seconds = PageTime(self._deadline if deadline is None else deadline)
+        entry = await self._call(calls.job_log(request_id, job_id), seconds.left())
+        return await self._completed(entry, seconds.left())
 
     async def request_list(self, *, deadline: float | None = None) -> list[RequestSpec]:
         """Returns the types of requests. See `Client.request_list`."""
@@ -351,6 +356,17 @@ class AsyncClient:
             if is_final(request):
                 return request
             await asyncio.sleep(schedule.next_pause())
+
+    async def _completed(self, entry: JobLog, seconds: float) -> JobLog:
+        """Returns an entry with its whole output, which may take some seconds."""
+        if is_cut(entry):
+            rest = CutEntry(entry)
+            stream: ResumedStream[FollowOutputResponse]
+            stream = ResumedStream("FollowOutput", rest.request(), seconds, self._deadline)
+            async for response in self._stream(stream):
+                rest.add(response)
+            rest.finish()
+        return entry
 
     async def _joined(self, call: calls.PagedCall[_Answer, _Item], deadline: float | None) -> _Answer:
         seconds = PageTime(self._deadline if deadline is None else deadline)

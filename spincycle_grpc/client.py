@@ -15,6 +15,7 @@ import grpc
 
 from spincycle_grpc import calls
 from spincycle_grpc.channels import open_channel
+from spincycle_grpc.cut_entries import CutEntry, is_cut
 from spincycle_grpc.errors import CallCancelledError, FailedPreconditionError, SpinCycleError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, PageTime, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc, explained_error
@@ -254,12 +255,14 @@ class Client:
     def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
         """Returns the finished tries of a request's jobs, sorted by job id and try.
 
-        Output of an entry beyond 1 MiB is cut off: then `stdout_omitted` or `stderr_omitted` is not 0.
+        Output that is too large for a page is read with a call of its own.
 
         Raises:
             NotFoundError: The request does not exist.
         """
-        return self._joined(calls.log(request_id), deadline)
+        seconds = PageTime(self._deadline if deadline is None else deadline)
+        entries = self._joined(calls.log(request_id), seconds.left())
+        return [self._completed(entry, seconds.left()) for entry in entries]
 
     def iter_log(self, request_id: str, *, deadline: float | None = None) -> Iterator[JobLog]:
         """Yields the entries that `log` returns. It holds only one page of them, at most 3 MiB.
@@ -268,15 +271,18 @@ class Client:
             request_id: The id of the request.
             deadline: Seconds for each page. None: the client's deadline.
         """
-        return self._items(calls.log(request_id), deadline)
+        for entry in self._items(calls.log(request_id), deadline):
+            yield self._completed(entry, self._deadline if deadline is None else deadline)
 
     def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:
-        """Returns the newest finished try of a job. Its output beyond 3 MiB is cut off, as in `log`.
+        """Returns the newest finished try of a job.
 
         Raises:
             NotFoundError: The request or the job does not exist, or the job has not finished a try.
         """
-        return self._call(calls.job_log(request_id, job_id), deadline)
+        seconds = PageTime(self._deadline if deadline is None else deadline)
+        entry = self._call(calls.job_log(request_id, job_id), seconds.left())
+        return self._completed(entry, seconds.left())
 
     def request_list(self, *, deadline: float | None = None) -> list[RequestSpec]:
         """Returns the types of requests, sorted by name, each with its required args first."""
@@ -502,6 +508,17 @@ class Client:
             if is_final(request):
                 return request
             self._sleep(schedule.next_pause())
+
+    def _completed(self, entry: JobLog, seconds: float) -> JobLog:
+        """Returns an entry with its whole output, which may take some seconds."""
+        if is_cut(entry):
+            rest = CutEntry(entry)
+            stream: ResumedStream[FollowOutputResponse]
+            stream = ResumedStream("FollowOutput", rest.request(), seconds, self._deadline)
+            for response in self._stream(stream):
+                rest.add(response)
+            rest.finish()
+        return entry
 
     def _joined(self, call: calls.PagedCall[_Answer, _Item], deadline: float | None) -> _Answer:
         seconds = PageTime(self._deadline if deadline is None else deadline)

@@ -195,6 +195,11 @@ def find_cut(middle: bytes, first: int, size: int) -> OutputCut | None:
     return None
 
 
+def note_of(size: int) -> str:
+    """Returns the note that replaces `size` bytes of output."""
+    return _NOTE.format(size)
+
+
 def cut_output(text: str, limit: int) -> str:
     """Returns text of at most `limit` bytes in UTF-8. A note replaces the middle of longer text."""
     if len(text) * 4 <= limit:

@@ -86,11 +86,10 @@ def error_from_rpc(
 
 def _message(status: Status, details: str, address: str) -> str:
     """Returns the message for an error of gRPC itself, whose details are written for gRPC's developers."""
-    if status is Status.UNAVAILABLE and any(part in details for part in _HTTP_ADDRESS):
-        return (
-            f"{address} is an HTTP address: use the server's gRPC address, by default the HTTP port plus 10"
-        )
     if status is Status.UNAVAILABLE:
+        if any(part in details for part in _HTTP_ADDRESS):
+            problem = "is an HTTP address: use the server's gRPC address, by default the HTTP port plus 10"
+            return f"{address} {problem}"
         return f"cannot reach {address}: check the address, and that a server runs there"
     if status is Status.DEADLINE_EXCEEDED:
         return f"{address} did not answer in time: try again, or allow more time"
@@ -99,7 +98,7 @@ def _message(status: Status, details: str, address: str) -> str:
     if status is Status.CANCELLED:
         return f"{address} cancelled the call: the server is stopping or overloaded, try again later"
     if status is Status.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
-        return f"a message to or from {address} is too large for gRPC: send less, or ask for less ({details})"
+        details = f"a message is too large for gRPC, so send less, or ask for less: {details}"
     return f"{address} returned {status.name}: {details}"
 
 

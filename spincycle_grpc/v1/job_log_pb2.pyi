@@ -63,7 +63,8 @@ class JobLog(_message.Message):
     """The standard error of the job."""
     stdout_omitted: _builtins.int
     """The number of bytes at the end of stdout that are left out, because the
-    entry would be too large for a gRPC message. 0: stdout is complete.
+    entry would be too large for a gRPC message. FollowOutput returns them: send
+    the size of stdout as offset. 0: stdout is complete.
     """
     stderr_omitted: _builtins.int
     """The number of bytes at the end of stderr that are left out. 0: stderr is

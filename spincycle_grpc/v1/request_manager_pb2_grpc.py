@@ -346,8 +346,8 @@ class RequestManagerServicer:
         """Returns the job log of a request: one entry for each finished try, sorted
         by job id and try.
 
-        Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
-        says how much.
+        Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
+        off, and the entry says how much. FollowOutput returns the rest.
 
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
@@ -356,8 +356,9 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJobLog(self, request, context):
-        """Returns the job log entry of a job's newest finished try. Over gRPC, its
-        output beyond 3 MiB is cut off, and the entry says how much.
+        """Returns the job log entry of a job's newest finished try. Over gRPC, if its
+        output has more than 3 MiB, its end is cut off, and the entry says how much.
+        FollowOutput returns the rest.
 
         Fails with NOT_FOUND if the request or the job does not exist, or if the
         job has not finished a try (JOB_NOT_FOUND).

@@ -199,14 +199,15 @@ class RequestManagerStub:
     """Returns the job log of a request: one entry for each finished try, sorted
     by job id and try.
 
-    Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
-    says how much.
+    Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
+    off, and the entry says how much. FollowOutput returns the rest.
 
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetJobLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]
-    """Returns the job log entry of a job's newest finished try. Over gRPC, its
-    output beyond 3 MiB is cut off, and the entry says how much.
+    """Returns the job log entry of a job's newest finished try. Over gRPC, if its
+    output has more than 3 MiB, its end is cut off, and the entry says how much.
+    FollowOutput returns the rest.
 
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
@@ -497,14 +498,15 @@ class RequestManagerAsyncStub(RequestManagerStub):
     """Returns the job log of a request: one entry for each finished try, sorted
     by job id and try.
 
-    Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
-    says how much.
+    Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
+    off, and the entry says how much. FollowOutput returns the rest.
 
     Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
     """
     GetJobLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobLogRequest, _request_manager_pb2.GetJobLogResponse]  # type: ignore[assignment]
-    """Returns the job log entry of a job's newest finished try. Over gRPC, its
-    output beyond 3 MiB is cut off, and the entry says how much.
+    """Returns the job log entry of a job's newest finished try. Over gRPC, if its
+    output has more than 3 MiB, its end is cut off, and the entry says how much.
+    FollowOutput returns the rest.
 
     Fails with NOT_FOUND if the request or the job does not exist, or if the
     job has not finished a try (JOB_NOT_FOUND).
@@ -840,8 +842,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         """Returns the job log of a request: one entry for each finished try, sorted
         by job id and try.
 
-        Over gRPC, the output of an entry beyond 1 MiB is cut off, and the entry
-        says how much.
+        Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
+        off, and the entry says how much. FollowOutput returns the rest.
 
         Fails with NOT_FOUND if the request does not exist (REQUEST_NOT_FOUND).
         """
@@ -852,8 +854,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.GetJobLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetJobLogResponse, _abc.Awaitable[_request_manager_pb2.GetJobLogResponse]]:
-        """Returns the job log entry of a job's newest finished try. Over gRPC, its
-        output beyond 3 MiB is cut off, and the entry says how much.
+        """Returns the job log entry of a job's newest finished try. Over gRPC, if its
+        output has more than 3 MiB, its end is cut off, and the entry says how much.
+        FollowOutput returns the rest.
 
         Fails with NOT_FOUND if the request or the job does not exist, or if the
         job has not finished a try (JOB_NOT_FOUND).

@@ -37,6 +37,12 @@ sequences:
         type: shell-command
         each: ["numbers:args"]
         args: [{expected: cmd, given: cmd}]
+  verbose:
+    request: true
+    args:
+      static: [{name: cmd, default: VERBOSE}]
+    nodes:
+      job: {category: job, type: shell-command, args: [{expected: cmd, given: cmd}]}
   fleet:
     request: true
     args:
@@ -59,6 +65,12 @@ sequences:
         deps: [first]
 """
 
+VERBOSE = """#!/bin/sh
+yes 'kräftig €' | head -c 6000001
+yes 'überall' | head -c 3000002 >&2
+"""
+"""Writes more than a Job Runner keeps to stdout, and nearly as much to stderr. Characters are cut in two."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -66,12 +78,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     script = directory / "loud.sh"
     script.write_text(f"#!/bin/sh\nhead -c {OUTPUT} /dev/zero | tr '\\0' x\n")
     script.chmod(0o755)
+    verbose = directory / "verbose.sh"
+    verbose.write_text(VERBOSE)
+    verbose.chmod(0o755)
     (directory / "specs").mkdir()
-    (directory / "specs" / "specs.yaml").write_text(SPECS.replace("SCRIPT", str(script)))
+    specs = SPECS.replace("SCRIPT", str(script)).replace("VERBOSE", str(verbose))
+    (directory / "specs" / "specs.yaml").write_text(specs)
     environment = {
         "SPINCYCLE_SPECS_DIR": str(directory / "specs"),
         "SPINCYCLE_SERVER_ADDR": "127.0.0.1:0",
         "SPINCYCLE_SERVER_GRPC": "127.0.0.1:0",
+        "SPINCYCLE_JOB_RUNNER_MAX_OUTPUT": "4MiB",
     }
     with running("server", directory=directory, environment=environment) as server:
         server.wait_for("runner reports")
@@ -141,6 +158,30 @@ def test_a_log_of_much_output_comes_in_pages(
     assert [(entry["jobId"], entry["stdout"]) for entry in whole] == [
         (entry.job_id, entry.stdout) for entry in entries
     ]
+
+
+def test_output_that_is_too_large_for_a_page_can_be_read_whole(
+    stub: RequestManagerStub, client: Client, http: httpx.Client
+) -> None:
+    request_id = ended(client, client.create("verbose").id)
+    entries = http.get(f"/api/v1/requests/{request_id}/log").json()
+    [whole] = [entry for entry in entries if entry["type"] == "shell-command"]
+    assert len(whole["stdout"].encode()) > 2**22 - 100
+    job_id = whole["jobId"]
+    [page] = pages(stub.GetLog, messages.GetLogRequest(request_id=request_id))
+    [cut] = [entry for entry in page.entries if entry.job_id == job_id]
+    newest = stub.GetJobLog(messages.GetJobLogRequest(request_id=request_id, job_id=job_id), timeout=ANSWER)
+    for entry in (cut, newest.entry):
+        for stream in ("stdout", "stderr"):
+            shown, omitted = getattr(entry, stream), getattr(entry, f"{stream}_omitted")
+            assert omitted > 0
+            assert whole[stream].startswith(shown)
+            assert len(shown.encode()) + omitted == len(whole[stream].encode())
+    [logged] = [entry for entry in client.log(request_id) if entry.job_id == job_id]
+    [iterated] = [entry for entry in client.iter_log(request_id) if entry.job_id == job_id]
+    for entry in (logged, iterated, client.job_log(request_id, job_id)):
+        assert (entry.stdout, entry.stderr) == (whole["stdout"], whole["stderr"])
+        assert (entry.stdout_omitted, entry.stderr_omitted) == (0, 0)
 
 
 def test_a_job_chain_of_many_hosts_comes_in_pages(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.engine import Connection
 
+from spincycle_grpc.output import first_of_middle
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.store.job_logs import LOG_COLUMNS, check_request
 from spincycle_server.store.pages import PageRoom
@@ -99,14 +100,21 @@ def _cut(entry: JobLog, stdout: int, stderr: int, max_output: int) -> None:
     if stdout + stderr <= max_output:
         return
     half = max_output // 2
-    entry.stdout = _beginning(entry.stdout, max(half, max_output - stderr))
-    entry.stderr = _beginning(entry.stderr, max(half, max_output - stdout))
+    entry.stdout = _beginning(entry.stdout, stdout, max(half, max_output - stderr))
+    entry.stderr = _beginning(entry.stderr, stderr, max(half, max_output - stdout))
     entry.stdout_omitted = stdout - len(entry.stdout.encode())
     entry.stderr_omitted = stderr - len(entry.stderr.encode())
 
 
-def _beginning(text: str, size: int) -> str:
-    """Returns the beginning of a text, with at most `size` bytes of UTF-8 and only whole characters."""
+def _beginning(text: str, whole: int, size: int) -> str:
+    """Returns the beginning of a text of `whole` bytes, with at most `size` bytes and only whole characters.
+
+    The runner may have cut out the middle of the output. What is left here ends before that, so that its size
+    is also its size in the output that the job wrote. FollowOutput begins there.
+    """
+    if size >= whole:
+        return text
+    size = min(size, first_of_middle(whole))
     return codecs.getincrementaldecoder("utf-8")().decode(text.encode()[:size])
 
 
