@@ -10,6 +10,7 @@ from spincycle_grpc.output import STDOUT
 from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT
 from spincycle_server.job_runner import chain_outputs as module
 from spincycle_server.job_runner.chain_outputs import ChainOutputs, OutputEvent
+from spincycle_server.job_runner.follow_pace import FollowPace
 from spincycle_server.job_runner.try_output import HeldOutput, TryOutput
 from tests.limits import STEP
 
@@ -19,7 +20,8 @@ class Chain:
 
     def __init__(self) -> None:
         self.tries = 0
-        self.outputs = ChainOutputs(lambda job_id: self.tries)
+        self.pace = FollowPace()
+        self.outputs = ChainOutputs(lambda job_id: self.tries, self.pace)
         self.output = TryOutput(1000, HeldOutput())
 
     def begin(self) -> None:
@@ -97,5 +99,9 @@ async def test_a_follower_gets_signs_of_life(monkeypatch: pytest.MonkeyPatch) ->
     assert await anext(events) is None
     chain.begin()
     assert [await anext(events), await anext(events)] == [1, None]
+    chain.output.write(STDOUT, b"text")
+    assert await anext(events) is not None
+    assert chain.pace.busy == 1
     await events.aclose()
     assert not chain.output._news
+    assert chain.pace.busy == 0

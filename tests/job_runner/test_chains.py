@@ -24,6 +24,7 @@ from spincycle_server.chain import RunningChain
 from spincycle_server.job_runner import service as service_module
 from spincycle_server.job_runner.chain_outputs import ChainOutputs
 from spincycle_server.job_runner.chains import Chains
+from spincycle_server.job_runner.follow_pace import FollowPace
 from spincycle_server.job_runner.service import JobRunnerService
 from spincycle_server.job_runner.traverser import Traverser
 from spincycle_server.job_runner.try_output import HeldOutput, TryOutput
@@ -220,7 +221,7 @@ class TalkingTraverser(EndlessTraverser):
 
     def __init__(self, chain: RunningChain) -> None:
         super().__init__()
-        self.outputs = ChainOutputs(lambda job_id: 1)
+        self.outputs = ChainOutputs(lambda job_id: 1, FollowPace())
         self.outputs.begin("j000", 1, TryOutput(1000, HeldOutput()))
         self._jobs = chain.jobs
 

@@ -42,7 +42,7 @@ class Reader:
         self.texts = {OUT: b"", ERR: b""}
 
     def read(self, written: dict[OutputStream.ValueType, bytes]) -> None:
-        for piece in self._output.pieces(self._offsets):
+        for piece in self._output.pieces(self._offsets, 60):
             text = written[piece.stream]
             at = len(self.texts[piece.stream])
             if isinstance(piece, OutputGap):
@@ -86,17 +86,17 @@ async def test_stdout_and_stderr_are_read_in_the_order_in_which_they_were_writte
     for number in range(5):
         output.write(STDERR if number % 2 else STDOUT, b"%d" % number)
     offsets = start()
-    assert texts(output.pieces(offsets)) == ["0", "1", "2", "3", "4"]
-    assert output.pieces(offsets) == []
+    assert texts(output.pieces(offsets, 1000)) == ["0", "1", "2", "3", "4"]
+    assert output.pieces(offsets, 1000) == []
 
 
 async def test_bytes_that_are_not_utf8_are_replaced_and_a_split_character_comes_when_it_is_complete() -> None:
     output = TryOutput(1000, HeldOutput())
     offsets = start()
     output.write(STDOUT, b"a\xc3")
-    assert texts(output.pieces(offsets)) == ["a"]
+    assert texts(output.pieces(offsets, 1000)) == ["a"]
     output.write(STDOUT, b"\xa9\xff")
-    assert texts(output.pieces(offsets)) == ["é\ufffd"]
+    assert texts(output.pieces(offsets, 1000)) == ["é\ufffd"]
 
 
 async def test_what_a_job_returns_follows_what_it_has_written() -> None:
@@ -117,9 +117,9 @@ async def test_an_offset_beyond_the_end_is_refused() -> None:
     output = TryOutput(1000, HeldOutput())
     output.write(STDOUT, b"12345")
     with pytest.raises(InvalidArgumentError) as raised:
-        output.pieces({OUT: 6, ERR: 0})
+        output.pieces({OUT: 6, ERR: 0}, 1000)
     assert raised.value.reason == "BAD_OFFSET"
-    assert output.pieces({OUT: 5, ERR: 0}) == []
+    assert output.pieces({OUT: 5, ERR: 0}, 1000) == []
 
 
 async def test_a_write_in_a_thread_wakes_a_follower_and_one_after_the_end_is_dropped() -> None:
@@ -129,13 +129,13 @@ async def test_a_write_in_a_thread_wakes_a_follower_and_one_after_the_end_is_dro
     async with asyncio.timeout(STEP):
         await news.wait()
     offsets = start()
-    assert texts(output.pieces(offsets)) == ["hello"]
+    assert texts(output.pieces(offsets, 1000)) == ["hello"]
     output.end({})
     output.write(STDOUT, b"late")
-    assert output.pieces(offsets) == []
+    assert output.pieces(offsets, 1000) == []
     output.release()
     assert output.is_released
-    assert output.pieces(start()) == []
+    assert output.pieces(start(), 1000) == []
 
 
 async def test_output_that_nobody_follows_is_forgotten_at_its_end() -> None:
@@ -179,4 +179,4 @@ async def test_a_forked_process_writes_nothing_and_does_not_hang() -> None:
         process.start()
     await asyncio.to_thread(process.join, STEP)
     assert process.exitcode == 0
-    assert output.pieces(start()) == []
+    assert output.pieces(start(), 1000) == []

@@ -7,13 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeAlias
 
+from spincycle_server.job_runner.follow_pace import FollowPace
 from spincycle_server.job_runner.try_output import Offsets, OutputPiece, TryOutput
 
 HEARTBEAT = 15.0
 """Seconds without output after which a follower gets a sign of life."""
-
-PAUSE = 0.1
-"""Seconds between two batches of output for one follower."""
 
 OutputEvent: TypeAlias = int | OutputPiece | None
 """The number of a try that has begun, a piece of its output, or a sign of life."""
@@ -24,10 +22,12 @@ class ChainOutputs:
 
     Args:
         tries_of: Returns the number of a job's newest try, running or ended; 0 if there is none.
+        pace: The pace of all followers of the runner.
     """
 
-    def __init__(self, tries_of: Callable[[str], int]) -> None:
+    def __init__(self, tries_of: Callable[[str], int], pace: FollowPace) -> None:
         self._tries_of = tries_of
+        self._pace = pace
         self._outputs: dict[str, tuple[int, TryOutput]] = {}
         self._waiting: set[asyncio.Event] = set()
         self._is_closed = False
@@ -76,7 +76,7 @@ class ChainOutputs:
             self._waiting.discard(news)
         if number in (0, found[0]):
             yield found[0]
-            async with contextlib.aclosing(_follow(found[1], offsets)) as events:
+            async with contextlib.aclosing(_follow(found[1], offsets, self._pace)) as events:
                 async for event in events:
                     yield event
 
@@ -85,19 +85,23 @@ class ChainOutputs:
             news.set()
 
 
-async def _follow(output: TryOutput, offsets: Offsets) -> AsyncGenerator[OutputEvent, None]:
+async def _follow(output: TryOutput, offsets: Offsets, pace: FollowPace) -> AsyncGenerator[OutputEvent, None]:
     news = output.subscribe()
+    was_busy = False
     try:
         while not output.is_released:
             news.clear()
-            pieces = output.pieces(offsets)
+            pieces = output.pieces(offsets, pace.batch)
+            pace.busy += bool(pieces) - was_busy
+            was_busy = bool(pieces)
             for piece in pieces:
                 yield piece
             if pieces:
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(pace.pause)
             elif not output.is_released and not await _set_within(news, HEARTBEAT):
                 yield None
     finally:
+        pace.busy -= was_busy
         output.unsubscribe(news)
 
 

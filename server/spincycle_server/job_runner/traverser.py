@@ -95,7 +95,7 @@ class Traverser:
         self._resources = resources
         self._outbox = outbox
         self._reports = ChainReports(outbox, assignment, chain)
-        self.outputs = ChainOutputs(chain.tries_of)
+        self.outputs = ChainOutputs(chain.tries_of, resources.pace)
         self._suspects = SuspectTries(
             suspect,
             suspect_rules or SuspectRules(SuspectTurns(TURN)),

@@ -33,11 +33,8 @@ PIECE = 256 * 1024
 _TURNS = 1000
 """How many changes between stdout and stderr are remembered, so that followers see them in this order."""
 
-_TURNS_AT_ONCE = 100
+_TURNS_AT_ONCE = 20
 """How many of these changes a follower may be behind. Further behind, it gets stdout before stderr."""
-
-_BATCH = 4
-"""How many pieces of the maximum size a follower gets at once."""
 
 _STREAMS = {OUTPUT_STREAM_STDOUT: STDOUT, OUTPUT_STREAM_STDERR: STDERR}
 
@@ -157,8 +154,12 @@ class TryOutput:
         """Ends a subscription."""
         self._news.discard(event)
 
-    def pieces(self, offsets: Offsets) -> list[OutputPiece]:
-        """Returns what was written since the offsets, at most about 1 MiB, and moves the offsets behind it.
+    def pieces(self, offsets: Offsets, limit: int) -> list[OutputPiece]:
+        """Returns what was written since the offsets, and moves the offsets behind it.
+
+        Args:
+            offsets: Where to begin.
+            limit: The size in bytes beyond which no further piece is returned. A piece is no larger.
 
         Raises:
             InvalidArgumentError: An offset is beyond the end. Reason: BAD_OFFSET.
@@ -172,10 +173,10 @@ class TryOutput:
                     raise bad_offset(offset, size)
             found: list[OutputPiece] = []
             size = 0
-            for piece in self._pieces(offsets):
+            for piece in self._pieces(offsets, min(limit, PIECE)):
                 found.append(piece)
                 size += piece.ByteSize()
-                if size >= _BATCH * PIECE:
+                if size >= limit:
                     break
             return found
 
@@ -209,13 +210,13 @@ class TryOutput:
         self._add(stream, returned.encode() if written.endswith("\n") else b"\n" + returned.encode())
         return buffer.text()
 
-    def _pieces(self, offsets: Offsets) -> Iterator[OutputPiece]:
+    def _pieces(self, offsets: Offsets, largest: int) -> Iterator[OutputPiece]:
         for turn in self._turns_after(offsets):
             for stream, end in zip(_STREAMS, turn, strict=True):
                 if offsets[stream] < end:
-                    yield from self._between(stream, offsets, end)
+                    yield from self._between(stream, offsets, end, largest)
         for stream, number in _STREAMS.items():
-            yield from self._between(stream, offsets, self._size(number))
+            yield from self._between(stream, offsets, self._size(number), largest)
 
     def _turns_after(self, offsets: Offsets) -> list[tuple[int, int]]:
         """Returns the turns that a reader has not passed, unless they are too many."""
@@ -229,10 +230,12 @@ class TryOutput:
             turns.append(turn)
         return []
 
-    def _between(self, stream: OutputStream.ValueType, offsets: Offsets, end: int) -> Iterator[OutputPiece]:
+    def _between(
+        self, stream: OutputStream.ValueType, offsets: Offsets, end: int, largest: int
+    ) -> Iterator[OutputPiece]:
         buffer = self._buffers.get(_STREAMS[stream])
         while buffer is not None and offsets[stream] < end:
-            offset, data = buffer.piece(offsets[stream], min(PIECE, end - offsets[stream]))
+            offset, data = buffer.piece(offsets[stream], min(largest, end - offsets[stream]))
             before, offsets[stream] = offsets[stream], offset
             if offset > before:
                 yield OutputGap(

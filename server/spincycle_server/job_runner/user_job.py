@@ -20,6 +20,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_pb2
 from spincycle_server.builtin_jobs import BUILTIN
 from spincycle_server.call_threads import CallThreads
+from spincycle_server.job_runner.follow_pace import FollowPace
 from spincycle_server.job_runner.try_output import HeldOutput, TryOutput
 from spincycle_server.job_runner.try_result import error_text, plain_text
 
@@ -43,6 +44,7 @@ class TryResources:
         stop_limit: Seconds that a job has to end after `stop` was called.
         on_loop: Job types to create and call on the event loop, because their jobs are built in.
         held: The size of the output of all running tries.
+        pace: How fast followers get output.
     """
 
     factory: JobFactory
@@ -53,6 +55,7 @@ class TryResources:
     stop_limit: float = STOP_LIMIT
     on_loop: set[str] = field(default_factory=set)
     held: HeldOutput = field(default_factory=HeldOutput)
+    pace: FollowPace = field(default_factory=FollowPace)
 
 
 class NotMadeError(Exception):
