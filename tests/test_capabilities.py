@@ -71,6 +71,11 @@ MANY = Requirement(frozenset("abcdefgh"))
         (MANY, [Capabilities(frozenset())], "no job runner knows the job types a, b, c, d, e and 3 more"),
         (IN_A, [KNOWS_ALL], "no job runner has the label zone=a"),
         (
+            Requirement(frozenset(), labels_of({f"l{n}": "x" for n in range(8)})),
+            [KNOWS_ALL],
+            "no job runner has the labels l0=x, l1=x, l2=x, l3=x, l4=x and 3 more",
+        ),
+        (
             IN_A,
             [KNOWS_ALL, Capabilities(frozenset("a"), IN_A.labels)],
             "no job runner with the label zone=a knows the job type b",
@@ -81,6 +86,17 @@ def test_the_reason_names_what_is_missing(
     needed: Requirement, runners: list[Capabilities], reason: str
 ) -> None:
     assert why_not(needed, runners) == reason
+
+
+def test_the_longest_reason_is_bounded() -> None:
+    labels = labels_of({f"{n:063}": "v" * 63 for n in range(50)})
+    needed = Requirement(frozenset(f"{n:075}" for n in range(1000)), labels)
+    reasons = [
+        why_not(needed, [Capabilities(frozenset(), labels)]),
+        why_not(needed, [Capabilities(frozenset(), frozenset())]),
+        why_not(needed, [Capabilities(frozenset({one}), labels) for one in needed.types]),
+    ]
+    assert max(len(reason.encode()) for reason in reasons) < 1500
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ MAX_LABELS = 50
 _LABEL_TEXT = re.compile(r"[0-9A-Za-z._/-]{1,63}")
 
 _SHOWN = 5
-"""The maximum number of job types that a sentence names."""
+"""The number of job types, and of labels, that a sentence names of many. It has at most 1,500 bytes."""
 
 
 def content_id(data: bytes) -> str:
@@ -146,12 +146,7 @@ def why_not(requirement: Requirement, runners: Collection[Capabilities]) -> str:
 
 
 def _types(types: Iterable[str]) -> str:
-    names = sorted(types)
-    if len(names) == 1:
-        return f"job type {names[0]}"
-    rest = len(names) - _SHOWN
-    shown = names if rest <= 1 else [*names[:_SHOWN], f"{rest} more"]
-    return f"job types {', '.join(shown[:-1])} and {shown[-1]}"
+    return _listed("job type", types)
 
 
 def _with_labels(labels: Labels) -> str:
@@ -159,5 +154,13 @@ def _with_labels(labels: Labels) -> str:
 
 
 def _labels(labels: Labels) -> str:
-    texts = sorted(f"{name}={value}" for name, value in labels)
-    return f"label {texts[0]}" if len(texts) == 1 else f"labels {', '.join(texts[:-1])} and {texts[-1]}"
+    return _listed("label", (f"{name}={value}" for name, value in labels))
+
+
+def _listed(noun: str, texts: Iterable[str]) -> str:
+    names = sorted(texts)
+    if len(names) == 1:
+        return f"{noun} {names[0]}"
+    rest = len(names) - _SHOWN
+    shown = names if rest <= 1 else [*names[:_SHOWN], f"{rest} more"]
+    return f"{noun}s {', '.join(shown[:-1])} and {shown[-1]}"

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from spincycle_grpc import Client
 from spincycle_grpc.state import State
 from tests.databases import SharedServers, migrate
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, free_port, wait_state
-from tests.limits import ANSWER
+from tests.limits import ANSWER, REQUEST_END
 from tests.versioned_jobs import GATE, TYPES
 
 OLD, NEW = "quick,gate", "quick,gate,drain"
@@ -71,13 +72,17 @@ class Installation:
             )
         )
 
-    def start_manager(self, types: str = NEW, *, port: int = 0) -> tuple[ServerProcess, httpx.Client]:
+    def start_manager(
+        self, types: str = NEW, *, port: int = 0, **environment: str
+    ) -> tuple[ServerProcess, httpx.Client]:
         """Starts a Request Manager with the specs of a version. Returns it with a client."""
         specs = self._directory / types.replace(",", "-")
         specs.mkdir(exist_ok=True)
         (specs / "specs.yaml").write_text(NEW_SPECS if "drain" in types else OLD_SPECS)
         port = port or free_port()
-        server = self._run("request-manager", f"--http=127.0.0.1:{port}", f"--specs={specs}", types=types)
+        server = self._run(
+            "request-manager", f"--http=127.0.0.1:{port}", f"--specs={specs}", types=types, **environment
+        )
         if port not in self._ports:
             self._ports.append(port)
         server.address("request-manager", "http")
@@ -138,15 +143,32 @@ def test_requests_wait_until_a_runner_knows_their_types_and_start_oldest_first(
     assert started == sorted(started)
 
 
-def test_requests_that_cannot_run_delay_no_others_and_have_their_own_limit(
-    tmp_path: Path, installation: Installation
-) -> None:
-    installation._environment["SPINCYCLE_SERVER_MAX_BLOCKED"] = "250"
+def test_a_watch_shows_why_a_request_waits_until_it_runs(installation: Installation) -> None:
     installation.open_gate()
-    server, http = installation.start_manager()
+    _, http = installation.start_manager()
     installation.start_runner(OLD)
-    waiting = [create(http, "drain")["id"] for _ in range(250)]
-    refused = http.post("/api/v1/requests", json={"type": "drain"})
+    request_id = create(http, "drain")["id"]
+    with Client(f"127.0.0.1:{http.base_url.port + 10}") as client:  # type: ignore[operator]
+        watch = client.watch(request_id, deadline=REQUEST_END)
+        states = [(int(one.state), one.waiting) for one in next(watch).requests]
+        assert states == [(State.PENDING.value, NO_DRAIN)]
+        installation.start_runner(NEW)
+        states = [(int(one.state), one.waiting) for message in watch for one in message.requests]
+    assert states[-1] == (State.COMPLETE.value, "")
+    assert {waiting for _, waiting in states} == {""}
+
+
+def test_requests_that_cannot_run_delay_no_others_and_have_their_own_limit(
+    installation: Installation,
+) -> None:
+    installation.open_gate()
+    server, http = installation.start_manager(SPINCYCLE_SERVER_MAX_BLOCKED="250")
+    installation.start_runner(OLD)
+    waiting = []
+    # The server counts at intervals, so slightly more may wait.
+    while (refused := http.post("/api/v1/requests", json={"type": "drain"})).status_code == 201:
+        waiting.append(refused.json()["id"])
+    assert len(waiting) >= 250
     assert refused.status_code == 429
     assert NO_DRAIN in refused.text
     for _ in range(5):

@@ -14,7 +14,7 @@ from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.positions import Position, Span, read_position
-from spincycle_server.store.rows import request_of
+from spincycle_server.store.rows import marked_request_of
 from spincycle_server.store.schema import deleted_requests, job_log, request_args, requests
 
 IDS_AT_ONCE = 500
@@ -148,7 +148,7 @@ def read_changes(
     deleted = deleted_in(connection, spans) if position.deletes_since(earlier) else []
     if max(len(rows), len(tries), len(deleted)) > MAX_ROWS:
         return Changes(position, is_complete=False)
-    changed = {row.request_id: request_of(row) for row in rows}
+    changed = {row.request_id: marked_request_of(row) for row in rows}
     others: dict[str, Request] = {}
     missing = {row.request_id for row in tries} - changed.keys()
     for request_id, (request, stamp) in stamped_requests(connection, missing).items():
@@ -190,7 +190,7 @@ def stamped_requests(connection: Connection, request_ids: Collection[str]) -> di
     for start in range(0, len(ids), IDS_AT_ONCE):
         query = select(requests).where(requests.c.request_id.in_(ids[start : start + IDS_AT_ONCE]))
         for row in connection.execute(query):
-            found[row.request_id] = StampedRequest(request_of(row), row.change_stamp)
+            found[row.request_id] = StampedRequest(marked_request_of(row), row.change_stamp)
     return found
 
 

@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_server.store.finding import BLOCK, Finding, explained_ends
 from spincycle_server.store.pages import PageRoom
-from spincycle_server.store.rows import request_of
+from spincycle_server.store.rows import marked_request_of
 
-_WAITING_BYTES = 400
-"""The room for the reason why a request waits, which later replaces a mark. Typical reasons are shorter."""
+_WAITING_BYTES = 1500
+"""The room for the reason why a request waits, which later replaces a mark. No reason is longer."""
 
 _MOST = 2**62
 """More requests than exist."""
@@ -85,7 +85,7 @@ def find_page(
         for row in rows:
             if limit and len(requests) == limit:
                 return RequestPage(requests, None)
-            request = request_of(row)
+            request = marked_request_of(row)
             if not room.take(request.ByteSize() + (_WAITING_BYTES if request.waiting else 0)):
                 left = limit - len(requests) if limit else 0
                 return RequestPage(requests, FoundPosition(*last, left) if last is not None else None)

@@ -318,7 +318,7 @@ class Store:
             arg_names: The names of the args to read too.
         """
         found = await self._reader.read(changes.read_changes, earlier, request_ids, arg_names)
-        await self._explain(found.requests.values())
+        await self._explain([*found.requests.values(), *found.others.values()])
         return found
 
     async def tries_after(
