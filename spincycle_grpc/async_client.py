@@ -97,20 +97,22 @@ class AsyncClient:
         args: Mapping[str, object] | None = None,
         *,
         idempotency_key: str | None = None,
+        strict_args: bool = False,
         deadline: float | None = None,
     ) -> Request:
         """Creates a request and starts it. See `Client.create`."""
-        return await self._call(calls.create(type, args, idempotency_key), deadline)
+        return await self._call(calls.create(type, args, idempotency_key, strict_args=strict_args), deadline)
 
     async def plan(
         self,
         type: str,  # noqa: A002
         args: Mapping[str, object] | None = None,
         *,
+        strict_args: bool = False,
         deadline: float | None = None,
     ) -> Request:
         """Returns the request that `create` would create. See `Client.plan`."""
-        return await self._joined(calls.plan(type, args), deadline)
+        return await self._joined(calls.plan(type, args, strict_args=strict_args), deadline)
 
     async def find(
         self,

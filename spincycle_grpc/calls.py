@@ -93,7 +93,11 @@ def _has_idempotency_level(method: str) -> bool:
 
 
 def create(
-    request_type: str, args: Mapping[str, object] | None, idempotency_key: str | None
+    request_type: str,
+    args: Mapping[str, object] | None,
+    idempotency_key: str | None,
+    *,
+    strict_args: bool = False,
 ) -> Call[Request]:
     """Returns the call of Create. Without a key it gets a new one, so that the call can be retried."""
     request = _message(
@@ -101,13 +105,18 @@ def create(
         type=request_type,
         args=to_struct(args or {}, ""),
         idempotency_key=uuid.uuid4().hex if idempotency_key is None else idempotency_key,
+        strict_args=strict_args,
     )
     return Call("Create", request, lambda response: response.request)
 
 
-def plan(request_type: str, args: Mapping[str, object] | None) -> PagedCall[Request, Job]:
+def plan(
+    request_type: str, args: Mapping[str, object] | None, *, strict_args: bool = False
+) -> PagedCall[Request, Job]:
     """Returns the call of Plan."""
-    request = _message(messages.PlanRequest, type=request_type, args=to_struct(args or {}, ""))
+    request = _message(
+        messages.PlanRequest, type=request_type, args=to_struct(args or {}, ""), strict_args=strict_args
+    )
     return PagedCall(
         Call("Plan", request, _itself),
         lambda response: response.request.job_chain.jobs.values(),

@@ -108,6 +108,7 @@ class Client:
         args: Mapping[str, object] | None = None,
         *,
         idempotency_key: str | None = None,
+        strict_args: bool = False,
         deadline: float | None = None,
     ) -> Request:
         """Creates a request and starts it. Retries of the call do not create a second request.
@@ -118,6 +119,8 @@ class Client:
             idempotency_key: 1 to 255 printable ASCII characters. Calls of one user with the same key create
                 one request, even from different processes. The server remembers the key for one day. Use a
                 random UUID, and store it before the call. None: a new key for this call.
+            strict_args: Whether to refuse args that the spec does not name. Otherwise the server ignores
+                them, unless it is configured to refuse them.
             deadline: Seconds for this call. None: the client's deadline.
 
         Returns:
@@ -130,13 +133,14 @@ class Client:
             UnavailableError, DeadlineExceededError: The request may have been created. Call again with the
                 same key, or look for it with `find`.
         """
-        return self._call(calls.create(type, args, idempotency_key), deadline)
+        return self._call(calls.create(type, args, idempotency_key, strict_args=strict_args), deadline)
 
     def plan(
         self,
         type: str,  # noqa: A002
         args: Mapping[str, object] | None = None,
         *,
+        strict_args: bool = False,
         deadline: float | None = None,
     ) -> Request:
         """Returns the request that `create` would create, with job chain and without id, and stores nothing.
@@ -145,7 +149,7 @@ class Client:
             InvalidArgumentError: The type does not exist, or the args do not fit it.
             PermissionDeniedError: The caller may not start requests of this type.
         """
-        return self._joined(calls.plan(type, args), deadline)
+        return self._joined(calls.plan(type, args, strict_args=strict_args), deadline)
 
     def find(
         self,

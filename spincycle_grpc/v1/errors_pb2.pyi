@@ -86,6 +86,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     sequence needs is not set. Give the arg; if the status is INTERNAL, correct
     the spec.
     """
+    ERROR_REASON_UNKNOWN_ARG: _ErrorReason.ValueType  # 164
+    """INVALID_ARGUMENT: The caller gave an arg that the spec of the request does
+    not name, and the call or the server is strict. Correct its name.
+    """
     ERROR_REASON_STATIC_ARG_GIVEN: _ErrorReason.ValueType  # 17
     """INVALID_ARGUMENT: The caller gave an arg whose value the spec fixes. Leave
     it out.
@@ -683,6 +687,10 @@ ERROR_REASON_REQUIRED_ARG_MISSING: ErrorReason.ValueType  # 16
 """INVALID_ARGUMENT, INTERNAL: An arg that the request or, inside a spec, a
 sequence needs is not set. Give the arg; if the status is INTERNAL, correct
 the spec.
+"""
+ERROR_REASON_UNKNOWN_ARG: ErrorReason.ValueType  # 164
+"""INVALID_ARGUMENT: The caller gave an arg that the spec of the request does
+not name, and the call or the server is strict. Correct its name.
 """
 ERROR_REASON_STATIC_ARG_GIVEN: ErrorReason.ValueType  # 17
 """INVALID_ARGUMENT: The caller gave an arg whose value the spec fixes. Leave

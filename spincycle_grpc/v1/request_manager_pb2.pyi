@@ -65,6 +65,7 @@ class CreateRequest(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    STRICT_ARGS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """The name of the request spec. Required."""
     user: _builtins.str
@@ -73,6 +74,10 @@ class CreateRequest(_message.Message):
     """Identifies the call, so that a retry does not create a second request. 1 to
     255 printable ASCII characters; use a new random UUID for each request.
     Unset: every call creates a request.
+    """
+    strict_args: _builtins.bool
+    """Refuse args that the spec of the request does not name. Otherwise they are
+    ignored, unless the server's option `specs.strict_args` is set.
     """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
@@ -88,10 +93,11 @@ class CreateRequest(_message.Message):
         args: _struct_pb2.Struct | None = ...,
         user: _builtins.str = ...,
         idempotency_key: _builtins.str | None = ...,
+        strict_args: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "args", b"args", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "args", b"args", "idempotency_key", b"idempotency_key", "type", b"type", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "args", b"args", "idempotency_key", b"idempotency_key", "strict_args", b"strict_args", "type", b"type", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
@@ -133,6 +139,7 @@ class PlanRequest(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STRICT_ARGS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """The name of the request spec. Required."""
     page_size: _builtins.int
@@ -141,6 +148,10 @@ class PlanRequest(_message.Message):
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous response. Empty: the first page."""
+    strict_args: _builtins.bool
+    """Refuse args that the spec of the request does not name. Otherwise they are
+    ignored, unless the server's option `specs.strict_args` is set.
+    """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
         """The args by name. Numbers must be below 2^53 in magnitude: larger whole
@@ -155,10 +166,11 @@ class PlanRequest(_message.Message):
         args: _struct_pb2.Struct | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        strict_args: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["args", b"args"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "page_size", b"page_size", "page_token", b"page_token", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "page_size", b"page_size", "page_token", b"page_token", "strict_args", b"strict_args", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

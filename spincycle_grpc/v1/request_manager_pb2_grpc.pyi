@@ -92,8 +92,8 @@ class RequestManagerStub:
 
     - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
       (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
-      is missing (REQUIRED_ARG_MISSING); a static arg is given
-      (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
+      is missing (REQUIRED_ARG_MISSING); an arg is unknown and `strict_args` is
+      set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
       (BAD_IDEMPOTENCY_KEY).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
@@ -391,8 +391,8 @@ class RequestManagerAsyncStub(RequestManagerStub):
 
     - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
       (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
-      is missing (REQUIRED_ARG_MISSING); a static arg is given
-      (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
+      is missing (REQUIRED_ARG_MISSING); an arg is unknown and `strict_args` is
+      set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
       (BAD_IDEMPOTENCY_KEY).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
@@ -693,8 +693,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
 
         - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
           (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
-          is missing (REQUIRED_ARG_MISSING); a static arg is given
-          (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
+          is missing (REQUIRED_ARG_MISSING); an arg is unknown and `strict_args` is
+          set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
           (BAD_IDEMPOTENCY_KEY).
         - PERMISSION_DENIED: the caller may not start requests of this type
           (ACCESS_DENIED).

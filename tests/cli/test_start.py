@@ -22,6 +22,18 @@ def test_it_prints_the_id(manager: FakeManager, spinc: Spinc) -> None:
     assert not manager.requests("RequestList")
 
 
+def test_unknown_args_are_refused(manager: FakeManager, spinc: Spinc) -> None:
+    error = errors.InvalidArgumentError(
+        "request nap has no arg 'mss': did you mean ms?", reason="UNKNOWN_ARG", field="args.mss"
+    )
+    for command, method in (("start", "Create"), ("plan", "Plan")):
+        manager.failures[method] = [error]
+        result = spinc(command, "nap", "mss=300")
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "did you mean ms?" in result.stderr
+        assert manager.requests(method)[0].strict_args
+
+
 def test_the_idempotency_key_is_sent_unchanged(manager: FakeManager, spinc: Spinc) -> None:
     assert spinc("start", "nap", "--idempotency-key", "deploy 42").exit_code == 0
     assert manager.requests("Create")[0].idempotency_key == "deploy 42"

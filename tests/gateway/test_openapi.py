@@ -227,7 +227,7 @@ def test_schemas_describe_the_json_that_is_sent(documents: dict[str, Any]) -> No
         "type": "array",
         "items": {"type": "string"},
     }
-    assert set(schemas["CreateRequest"]["properties"]) == {"Type", "Args", "User"}
+    assert set(schemas["CreateRequest"]["properties"]) == {"Type", "Args", "User", "StrictArgs"}
     assert "required" not in schemas["JobLogInput"]
     assert "null" in schemas["JobLogInput"]["properties"]["stdout"]["type"]
 

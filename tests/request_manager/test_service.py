@@ -322,6 +322,26 @@ async def test_the_view_says_whether_get_returns_the_job_chain(
         assert found.total_jobs == len(chain.jobs)
 
 
+@pytest.mark.parametrize("is_server_strict", [False, True])
+@pytest.mark.parametrize("is_call_strict", [False, True])
+async def test_a_strict_call_or_server_refuses_unknown_args(
+    manager: Manager, is_server_strict: bool, is_call_strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager.service._build_pool, "_strict_args", is_server_strict)
+    args = to_struct({"hots": "db2"})
+    create = messages.CreateRequest(type="nap", args=args, strict_args=is_call_strict)
+    plan = messages.PlanRequest(type="nap", args=args, strict_args=is_call_strict)
+    if not is_server_strict and not is_call_strict:
+        await manager.service.Create(create, FINCH)
+        await manager.service.Plan(plan, FINCH)
+        return
+    for call in (manager.service.Create(create, FINCH), manager.service.Plan(plan, FINCH)):
+        with pytest.raises(InvalidArgumentError, match="did you mean host") as caught:
+            await call
+        assert (caught.value.reason, caught.value.field) == ("UNKNOWN_ARG", "args.hots")
+    assert not await manager.stored()
+
+
 async def test_find_returns_the_requests_that_match(manager: Manager) -> None:
     await manager.create()
     guarded = await manager.create("guarded", STARTER)

@@ -115,7 +115,9 @@ async def request_manager(
         audit = AuditLog(store, is_on=authentication.is_on, admin_roles=config.auth_admin_roles)
         stack.push_async_callback(audit.close)
         run_in_background(stack, "audit", audit.run())
-        build_pool = BuildPool(specs, factory, create_timeout=config.jobs_create_timeout)
+        build_pool = BuildPool(
+            specs, factory, create_timeout=config.jobs_create_timeout, strict_args=config.specs_strict_args
+        )
         permissions = permissions_of(config, specs, authentication)
         reloads.add("specs", partial(_reload_specs, config, factory, build_pool, permissions, runners))
         users = RequestManagerService(

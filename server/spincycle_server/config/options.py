@@ -118,6 +118,7 @@ class Config:
     mysql_key_file: str = _option("mysql.tls.key_file", "")
     mysql_ca_file: str = _option("mysql.tls.ca_file", "")
     specs_dir: str = _option("specs.dir", "specs/")
+    specs_strict_args: bool = _option("specs.strict_args", "false", parse_truth)
     auth_admin_roles: tuple[str, ...] = _option("auth.admin_roles", "", parse_words, variables=())
     auth_strict: bool = _option("auth.strict", "false", parse_truth, variables=())
     auth_plugin: str = _option("auth.plugin", "", variables=())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_server.builtin_jobs import makes_builtin
 from spincycle_server.call_threads import CallThreads, NoThreadError
 from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, JobCreation, request_specs
+from spincycle_server.graph.known_args import check_known_args
 from spincycle_server.graph.request_args import request_args, request_sequence
 from spincycle_server.large_work import short_turns
 
@@ -70,6 +71,7 @@ class BuildPool:
         job_factory: Makes the jobs.
         create_timeout: Seconds that the create of one job may take.
         longest_wait: Seconds that a build waits for a thread.
+        strict_args: Whether all calls are refused that give args which the spec does not name.
     """
 
     def __init__(
@@ -79,10 +81,12 @@ class BuildPool:
         *,
         create_timeout: float,
         longest_wait: float = LONGEST_WAIT,
+        strict_args: bool = False,
     ) -> None:
         self._job_factory = job_factory
         self._create_timeout = create_timeout
         self._longest_wait = longest_wait
+        self._strict_args = strict_args
         self._threads = CallThreads("build", THREADS, max_abandoned=MAX_HANGING, longest_wait=longest_wait)
         self._unfinished = 0
         self._used = self.prepare(specs)
@@ -165,6 +169,15 @@ class BuildPool:
             raise
         finally:
             self._unfinished -= 1
+
+    def check_known_args(self, request_type: str, given: Iterable[str], *, strict: bool) -> None:
+        """Checks that the spec names all given args, if the call or the server is strict.
+
+        Raises:
+            InvalidArgumentError: The type is invalid, or an arg is unknown.
+        """
+        if strict or self._strict_args:
+            check_known_args(request_sequence(self._used.specs, request_type), given)
 
     def request_args(self, request_type: str, given_args: Mapping[str, object]) -> Sequence[RequestArg]:
         """Returns the args that a request would be recorded with, without building its job chain.

@@ -110,6 +110,7 @@ class RequestManagerService:
         key = await run_sized(size, key_of, request, args, context.caller.name) if has_key else None
         if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
             return await self._created_before(earlier, context)
+        self._build_pool.check_known_args(request.type, args, strict=request.strict_args)
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
         built = await self._build_pool.build(request.type, args, request_id, is_large=is_large)
@@ -161,6 +162,7 @@ class RequestManagerService:
         args = await run_sized(size, received_args, request.args, context)
         if self._permissions.need_args:
             await self._check_args(context, request.type, args, size)
+        self._build_pool.check_known_args(request.type, args, strict=request.strict_args)
         return await self._planner.plan(request, args, context)
 
     async def Find(  # noqa: N802

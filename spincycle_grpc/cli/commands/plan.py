@@ -39,7 +39,7 @@ def command(settings: Settings, request: str, words: tuple[str, ...], output_for
     """
     args = parse_words(words)
     with settings.client() as client:
-        planned = client.plan(request, args)
+        planned = client.plan(request, args, strict_args=True)
     if settings.as_json:
         show_json(encode(planned))
     elif output_format == "json":

@@ -44,7 +44,7 @@ def command(
         if can_ask() and not settings.as_json:
             _ask(client, request, args)
         try:
-            created = client.create(request, args, idempotency_key=idempotency_key)
+            created = client.create(request, args, idempotency_key=idempotency_key, strict_args=True)
         except KeyboardInterrupt as error:
             raise Failure(
                 "interrupted: the request may exist, look for it with: spinc find", INTERRUPTED
