@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos package interop protos contracts lock format bench bench-find bench-rooms bench-tokens bench-worst load soak picture clean
+.PHONY: help run test check unit chaos package interop protos contracts lock format bench bench-find bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench: $(DEV_ENV) ## Measure the whole system on DB=mariadb, sqlite or postgresq
 
 bench-find: $(DEV_ENV) ## Measure searches among a thousand and a million requests on DB=mariadb.
 	$(BIN)/python -m bench.find --database $(or $(DB),mariadb) $(ARGS)
+
+bench-watch: $(DEV_ENV) ## Measure what 2,000 watchers of 200 requests cost, on DB=mariadb, sqlite or postgresql.
+	$(BIN)/python -m bench.watch --database $(or $(DB),mariadb) $(ARGS)
 
 bench-tokens: $(DEV_ENV) ## Measure the CPU time per call with and without API tokens on DB=sqlite.
 	$(BIN)/python -m bench.tokens --database $(or $(DB),sqlite) $(ARGS)
