@@ -21,6 +21,7 @@ from spincycle_grpc.state import State
 from tests.databases import DatabaseServer
 from tests.e2e.chaos_checks import Troubles, assert_done_once, nanoseconds
 from tests.e2e.chaos_security import Security
+from tests.e2e.chaos_watchers import Watchers
 from tests.e2e.kinds import CHAOS_KINDS, SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import free_port
@@ -213,7 +214,15 @@ class System:
 
 
 class Users:
-    """Users who create requests, stop some of them, and repeat their calls until they get an answer."""
+    """Users who create requests, stop some of them, and repeat their calls until they get an answer.
+
+    Args:
+        system: The system.
+
+    Attributes:
+        kinds: The kinds of the requests, by id.
+        on_created: Called with the id of each request.
+    """
 
     def __init__(self, system: System) -> None:
         self._urls = itertools.cycle(f"https://127.0.0.1:{port}" for port in system.ports)
@@ -223,6 +232,7 @@ class Users:
             headers={"authorization": f"Bearer {system.token}"},
         )
         self.kinds: dict[str, Kind] = {}
+        self.on_created: Callable[[str], None] = lambda request_id: None
         self._to_stop: dict[str, float] = {}
 
     def close(self) -> None:
@@ -249,6 +259,7 @@ class Users:
             )
             if answer.status_code == 201:
                 self.kinds[answer.json()["id"]] = kind
+                self.on_created(answer.json()["id"])
                 if kind.is_stopped:
                     self._to_stop[answer.json()["id"]] = time.monotonic() + patience
                 return
@@ -352,6 +363,8 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
             failures.append(error)
 
     users.wait_until_known()
+    watchers = Watchers(system, seed)
+    users.on_created = watchers.follow
     making = threading.Thread(target=make)
     making.start()
     try:
@@ -365,10 +378,11 @@ def run_chaos(system: System, *, seed: int, requests: int, seconds: float) -> No
         making.join(2 * REQUEST_END)
         assert not failures, f"seed {seed}: {failures}\n{system.errors()}"
         _wait_until_all_ended(system, users, seed)
-        _check(system, users, seed)
+        _check(system, users, watchers, seed)
     finally:
         is_over.set()
         making.join(REQUEST_END)
+        watchers.close()
         users.close()
         what = ", ".join(what for _, what in system.done)
         print(f"seed {seed}: {len(users.kinds)} requests; {what}")  # noqa: T201 (pytest shows it when the test fails)
@@ -388,17 +402,20 @@ def _wait_until_all_ended(system: System, users: Users, seed: int) -> None:
         time.sleep(0.2)
 
 
-def _check(system: System, users: Users, seed: int) -> None:
+def _check(system: System, users: Users, watchers: Watchers, seed: int) -> None:
     journals: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in read_journal(system.journal):
         journals[line["request"]].append(line)
     troubles = system.all_troubles()
+    logs = {request_id: users.get(f"/api/v1/requests/{request_id}/log") for request_id in users.kinds}
+    watchers.wait({request_id: kind.type for request_id, kind in users.kinds.items()}, logs)
     for request_id, kind in users.kinds.items():
         request = users.get(f"/api/v1/requests/{request_id}")
-        log = users.get(f"/api/v1/requests/{request_id}/log")
+        log = logs[request_id]
         try:
             assert_ended_right(kind, request, log)
             assert_done_once(kind, request, log, journals[request_id], troubles)
+            watchers.check(request, log)
         except AssertionError as error:
             raise AssertionError(
                 f"seed {seed}: {error}\nlog:\n"

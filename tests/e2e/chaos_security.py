@@ -22,12 +22,15 @@ class Security:
 
     Args:
         directory: Where the files are written.
+
+    Attributes:
+        ca_file: The CA that users trust.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._authority = trustme.CA()
-        self._ca_file = write_ca(directory, self._authority)
+        self.ca_file = write_ca(directory, self._authority)
         self._files: dict[str, Files] = {}
         self.renew()
 
@@ -41,7 +44,7 @@ class Security:
         """Returns the variables of a "manager" or a "runner" that listens for other servers at an address."""
         client = "JR" if name == "manager" else "RM"
         own = self._files[name]
-        files = {"CERT_FILE": own.cert, "KEY_FILE": own.key, "CA_FILE": self._ca_file}
+        files = {"CERT_FILE": own.cert, "KEY_FILE": own.key, "CA_FILE": self.ca_file}
         return {
             **{f"SPINCYCLE_SERVER_TLS_{option}": path for option, path in files.items()},
             **{f"SPINCYCLE_{client}_CLIENT_TLS_{option}": path for option, path in files.items()},
