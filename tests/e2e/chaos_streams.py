@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import httpx
 
-from spincycle_grpc import AsyncClient, tls_credentials
+from spincycle_grpc import Client, tls_credentials
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_grpc.wire import decode
 from tests.e2e.chaos_security import Security
-
-HTTP_TIMEOUT = 5.0
 
 
 class StreamFailedError(Exception):
@@ -31,43 +28,39 @@ class Target:
     token: str
 
 
-async def over_grpc(
+def over_grpc(
     target: Target, request_id: str, chosen: RequestFilter | None, cursor: str, seconds: float
-) -> AsyncGenerator[WatchResponse, None]:
+) -> Generator[WatchResponse, None, None]:
     """Yields the messages of a stream of at most some seconds, until there are no more.
 
     Raises:
         SpinCycleError: The stream has failed, or the time is over.
     """
-    async with AsyncClient(
+    with Client(
         f"127.0.0.1:{target.port + 10}",
         credentials=tls_credentials(ca=target.security.ca_file),
         token=target.token,
         deadline=seconds,
     ) as client:
-        stream = client.watch(request_id, filter=chosen, cursor=cursor, deadline=seconds)
-        async with contextlib.aclosing(stream) as messages:
-            async for message in messages:
-                yield message
+        yield from client.watch(request_id, filter=chosen, cursor=cursor, deadline=seconds)
 
 
-async def over_http(
+def over_http(
     target: Target, request_id: str, chosen: RequestFilter | None, cursor: str, seconds: float
-) -> AsyncGenerator[WatchResponse, None]:
-    """Yields the messages like `over_grpc`.
+) -> Generator[WatchResponse, None, None]:
+    """Yields the messages like `over_grpc`. The time may be exceeded until the next message.
 
     Raises:
-        StreamFailedError: The stream has failed.
-        httpx.TransportError: The server cannot be reached.
-        TimeoutError: The time is over.
+        StreamFailedError: The stream has failed, or the time is over.
+        httpx.TransportError: The server cannot be reached, or has sent nothing for as long.
     """
     path = f"/requests/{request_id}/watch" if request_id else "/watch"
     headers = {"authorization": f"Bearer {target.token}"}
     if cursor:
         headers["last-event-id"] = cursor
-    async with (
-        asyncio.timeout(seconds),
-        httpx.AsyncClient(verify=target.security.context(), timeout=HTTP_TIMEOUT) as http,
+    end = time.monotonic() + seconds
+    with (
+        httpx.Client(verify=target.security.context(), timeout=seconds) as http,
         http.stream(
             "GET",
             f"https://127.0.0.1:{target.port}/api/v1{path}",
@@ -78,21 +71,23 @@ async def over_http(
         if answer.status_code == 204:
             return
         if answer.status_code != 200:
-            assert answer.status_code in (429, 503, 504), await answer.aread()
+            assert answer.status_code in (429, 503, 504), answer.read()
             raise StreamFailedError
-        async for kind, data in _events(answer.aiter_lines()):
+        for kind, data in _events(answer.iter_lines()):
             if kind == "end":
                 return
             if kind == "error":
                 raise StreamFailedError(data)
             yield decode(data.encode(), WatchResponse)
-        raise StreamFailedError("the connection has ended")
+            if time.monotonic() > end:
+                break
+        raise StreamFailedError("the connection has ended, or the time is over")
 
 
-async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str]]:
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     """Yields type and data of each complete event."""
     kind, data = "message", ""
-    async for line in lines:
+    for line in lines:
         name, _, value = line.partition(": ")
         if name == "event":
             kind = value

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import uvloop
 
 from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from tests.e2e.chaos_streams import StreamFailedError, Target, over_grpc, over_http
-from tests.limits import REQUEST_END, STEP
+from tests.limits import REQUEST_END
 
 if TYPE_CHECKING:
     from tests.e2e.chaos import System
 
 LONGEST_STREAM = 4.0
 """Seconds after which a watcher closes its stream and continues with another one."""
+
+MOST_WATCHERS = 200
+"""Watchers at once. Further ones wait until a request has ended, and then begin with its current state."""
 
 MAY_FAIL = frozenset(
     {Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED, Status.DEADLINE_EXCEEDED, Status.CANCELLED}
@@ -107,14 +108,13 @@ class Watchers:
     def __init__(self, system: System, seed: int) -> None:
         self._system = system
         self._random = Random(seed)
-        self._loop = uvloop.new_event_loop()  # asyncio leaks the sockets of cancelled TLS handshakes.
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._threads = ThreadPoolExecutor(MOST_WATCHERS)
+        self._is_over = threading.Event()
         self._following: list[Future[None]] = []
         self.of_filters = {name: Watcher(chosen=chosen) for name, chosen in FILTERS.items()}
         self.of_requests: list[Watcher] = []
         for watcher in self.of_filters.values():
-            self._follow(watcher)
+            self._following.append(self._threads.submit(self._watch, watcher))
         for watcher, future in zip(self.of_filters.values(), self._following, strict=True):
             while not watcher.has_snapshot.wait(0.05):
                 assert not future.done(), f"a watch of a filter has ended: {future.exception()}"
@@ -122,7 +122,7 @@ class Watchers:
     def follow(self, request_id: str) -> None:
         """Watches a request, until it has ended."""
         self.of_requests.append(Watcher(request_id))
-        self._follow(self.of_requests[-1])
+        self._following.append(self._threads.submit(self._watch, self.of_requests[-1]))
 
     def wait(self, ended: Mapping[str, str], logs: Mapping[str, Log]) -> None:
         """Waits until all watchers have seen everything, or have not for a long time.
@@ -159,13 +159,8 @@ class Watchers:
 
     def close(self) -> None:
         """Ends all watchers."""
-        asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(STEP)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STEP)
-        self._loop.close()
-
-    def _follow(self, watcher: Watcher) -> None:
-        self._following.append(asyncio.run_coroutine_threadsafe(self._watch(watcher), self._loop))
+        self._is_over.set()
+        self._threads.shutdown(cancel_futures=True)
 
     @staticmethod
     def _has_all(watcher: Watcher, requests: Collection[str], logs: Mapping[str, Log]) -> bool:
@@ -174,35 +169,23 @@ class Watchers:
             for one in requests
         )
 
-    async def _watch(self, watcher: Watcher) -> None:
+    def _watch(self, watcher: Watcher) -> None:
         """Opens one stream after the other until one ends because there is no more."""
-        while True:
+        while not self._is_over.is_set():
             watcher.streams += 1
             watch = self._random.choice([over_grpc, over_http])
-            target = Target(
-                self._random.choice(self._system.ports), self._system.security, self._system.token
-            )
+            port = self._random.choice(self._system.ports)
+            target = Target(port, self._system.security, self._system.token)
             seconds = self._random.uniform(0.1, LONGEST_STREAM)
             try:
-                async with contextlib.aclosing(
-                    watch(target, watcher.request_id, watcher.chosen, watcher.cursor, seconds)
-                ) as messages:
-                    async for message in messages:
+                stream = watch(target, watcher.request_id, watcher.chosen, watcher.cursor, seconds)
+                with contextlib.closing(stream) as messages:
+                    for message in messages:
                         watcher.add(message)
                 return
             except SpinCycleError as error:
                 if error.status not in MAY_FAIL:
                     raise
-            except (StreamFailedError, httpx.TransportError, TimeoutError):
+            except (StreamFailedError, httpx.TransportError):
                 pass
-            await asyncio.sleep(self._random.uniform(0, 0.3))
-
-
-async def _cancel_all() -> None:
-    """Cancels all other tasks of the loop, and lets their connections close."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
-    await asyncio.sleep(0.1)
+            time.sleep(self._random.uniform(0, 0.3))

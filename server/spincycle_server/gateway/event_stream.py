@@ -150,6 +150,7 @@ class EventStream:
             message = await self._first
             while message is not None:
                 await self._send(send, await run_sized(message.ByteSize(), event_text.message_event, message))
+                await asyncio.sleep(0)  # A method that never waits must not stop the event loop.
                 message = await _next(self._messages)
         except SpinCycleError as error:
             is_denied = error.status is Status.PERMISSION_DENIED

@@ -51,6 +51,11 @@ class Gate:
         """Whether the gate refuses users' calls because the limit is reached. A closed gate is not full."""
         return self._in_flight >= self._limit and not self._closed.is_set()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server is shutting down."""
+        return self._closed.is_set()
+
     def full_error(self) -> ResourceExhaustedError:
         """Returns the error of calls that are refused because the limit is reached."""
         return ResourceExhaustedError(

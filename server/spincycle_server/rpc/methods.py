@@ -29,7 +29,7 @@ from spincycle_server.identity import (
 )
 from spincycle_server.logs import writes_debug
 from spincycle_server.rpc.context import CallContext
-from spincycle_server.rpc.current_streams import requests_while_current, while_current
+from spincycle_server.rpc.current_streams import OpenStreams, requests_while_current
 from spincycle_server.rpc.gate import Gate
 
 logger = structlog.get_logger(__name__)
@@ -106,6 +106,7 @@ class MethodTable:
     ) -> None:
         self.service = service
         self._gate = gate
+        self._streams = OpenStreams(gate)
         self._authentication = authentication or Authentication()
         self._servicer = servicer
         self._on_denied = on_denied
@@ -221,7 +222,7 @@ class MethodTable:
                 answers = (
                     handler(requests_while_current(requests, identity), context)
                     if access is MethodAccess.SERVER
-                    else while_current(handler(requests, context), identity)
+                    else self._streams.while_current(handler(requests, context), identity)
                 )
                 async for answer in answers:
                     yield answer
@@ -247,7 +248,7 @@ class MethodTable:
                 context = await self._identified(name, access, context)
                 request = await read()
                 # The stream takes no place of the gate, because it may stay open for days.
-                answers = while_current(handler(request, context), context.identity, self._gate)
+                answers = self._streams.while_current(handler(request, context), context.identity)
                 async with contextlib.aclosing(answers):
                     async for answer in answers:
                         yield answer
