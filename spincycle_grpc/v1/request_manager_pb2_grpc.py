@@ -413,6 +413,9 @@ class RequestManagerServicer:
         are left out, and those of requests that the caller may not view. Over gRPC,
         the newest jobs are left out if the response would be too large.
 
+        Includes the requests that Job Runners of the original run. If such a Job
+        Runner does not answer, its requests are listed without jobs.
+
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

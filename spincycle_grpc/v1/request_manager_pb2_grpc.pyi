@@ -250,6 +250,9 @@ class RequestManagerStub:
     are left out, and those of requests that the caller may not view. Over gRPC,
     the newest jobs are left out if the response would be too large.
 
+    Includes the requests that Job Runners of the original run. If such a Job
+    Runner does not answer, its requests are listed without jobs.
+
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
     Watch: _grpc.UnaryStreamMultiCallable[_request_manager_pb2.WatchRequest, _request_manager_pb2.WatchResponse]
@@ -548,6 +551,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
     requests. The jobs of a Job Runner that does not answer within one second
     are left out, and those of requests that the caller may not view. Over gRPC,
     the newest jobs are left out if the response would be too large.
+
+    Includes the requests that Job Runners of the original run. If such a Job
+    Runner does not answer, its requests are listed without jobs.
 
     Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
     """
@@ -916,6 +922,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         requests. The jobs of a Job Runner that does not answer within one second
         are left out, and those of requests that the caller may not view. Over gRPC,
         the newest jobs are left out if the response would be too large.
+
+        Includes the requests that Job Runners of the original run. If such a Job
+        Runner does not answer, its requests are listed without jobs.
 
         Fails with INVALID_ARGUMENT if the filter is malformed (BAD_FILTER).
         """

@@ -47,6 +47,7 @@ CHAOS_KINDS = [
     Kind("row", State.COMPLETE, {"ms": "500"}),
     Kind("hosts", State.COMPLETE, {"hosts": ["a", "b", "c"], "ms": "300"}),
     Kind("row", State.STOPPED, {"ms": "3600000"}, is_stopped=True),
+    Kind("never-done", State.STOPPED, sequence_retries=1_000_000, is_stopped=True),
 ]
 """Adds jobs that run long enough to be killed, and requests that run until a user stops them."""
 

@@ -25,6 +25,7 @@ from spincycle_server.request_manager.chain_sender import ChainSender
 from spincycle_server.request_manager.full_runners import FullRunners
 from spincycle_server.request_manager.runner_calls import RunnerCalls
 from spincycle_server.store.leases import LiveRunner
+from spincycle_server.store.schema import ORIGINAL
 
 if TYPE_CHECKING:
     from spincycle_server.store import Store
@@ -202,8 +203,10 @@ class Runners:
         Args:
             state: The state of the request.
             requirement: What it needs.
-            runner_id: The runner that it is assigned to, or "".
+            runner_id: The runner that it is assigned to, or ""; or ORIGINAL, see there.
         """
+        if state is State.PENDING and runner_id == ORIGINAL:
+            return "the original Spin Cycle created it and may have denied it: start it if it must run"
         if state is State.RUNNING and (runner_id not in self._lost or runner_id in self._live):
             return ""
         active = [self._capabilities[one] for one in self._live if one not in self._draining]

@@ -35,7 +35,7 @@ def get_request(connection: Connection, request_id: str, with_job_chain: bool) -
     ).one_or_none()
     if row is None:
         raise not_found(request_id)
-    request = marked_request_of(row)
+    request = marked_request_of(row, shows_left=True)
     if row.args:
         decode_into(request, row.args, "args")
     if with_job_chain and row.job_chain:

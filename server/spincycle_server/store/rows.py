@@ -49,14 +49,19 @@ def request_of(row: Any) -> Request:
     return request
 
 
-def marked_request_of(row: Any) -> Request:
+def marked_request_of(row: Any, *, shows_left: bool = False) -> Request:
     """Returns the request of a row, as `request_of`, but with a mark in the field `waiting`.
 
     The mark has the ids of the request's requirement and runner. It is set if the request may wait for a
     runner. The Store replaces it by the reason.
+
+    Args:
+        row: The row.
+        shows_left: Whether to mark a PENDING request of an original too, which nobody has started. In lists,
+            many old ones would hide the requests that wait for a runner.
     """
     request = request_of(row)
-    if row.state == State.PENDING and row.runner_id == ORIGINAL:
+    if row.state == State.PENDING and row.runner_id == ORIGINAL and not shows_left:
         return request
     if row.state in _MAY_WAIT or (row.state == State.RUNNING and row.epoch):
         request.waiting = f"{row.requirement} {row.runner_id or ''}"
