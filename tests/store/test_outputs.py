@@ -67,6 +67,11 @@ async def test_only_jobs_of_the_chain_are_known(store: Store) -> None:
         assert raised.value.reason == "JOB_NOT_FOUND"
 
 
+async def test_a_try_with_a_number_that_no_database_can_store_has_not_ended(store: Store) -> None:
+    made = await create(store)
+    assert (await store.place_of_try(made.id, "bbbb", 2**64 - 1)).finished is None
+
+
 async def test_an_unknown_request_or_entry_is_not_found(store: Store) -> None:
     with pytest.raises(NotFoundError) as raised:
         await store.place_of_try(UNKNOWN, "bbbb", 1)

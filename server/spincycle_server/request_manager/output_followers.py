@@ -65,33 +65,45 @@ class OutputFollowers:
             self._count -= 1
 
     async def _follow(self, position: OutputPosition) -> AsyncGenerator[FollowOutputResponse, None]:
-        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        is_known, silent_since = False, time.monotonic()
+        pauses, last_news, is_known = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), time.monotonic(), False
         while True:
-            place = await self._store.place_of_try(position.request_id, position.job_id, position.number)
-            if place.finished is None and not is_known:
-                await self._store.check_job(position.request_id, position.job_id)
-                is_known = True
-            is_seen = False
-            if _may_run(place, position):
-                number = position.number or int(place.finished is None)
-                async with contextlib.aclosing(live_output(self._runners, place, position, number)) as events:
-                    async for event in events:
-                        is_seen = True
-                        yield _message(event, position)
-                if is_seen:
-                    pauses, silent_since = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), time.monotonic()
-            if place.finished is not None and not (is_seen or position.number > place.finished.key.number):
+            place = await self._place(position, is_known=is_known)
+            is_known, has_news = True, False
+            async with contextlib.aclosing(self._live(position, place)) as messages:
+                async for message in messages:
+                    has_news = True
+                    yield message
+            if place.finished is not None and not has_news and position.number <= place.finished.key.number:
                 async for message in self._stored(position, place.finished):
                     yield message
                 return
             if place.state in FINAL_STATES:
                 yield _lost(position)
                 return
+            if has_news:
+                pauses, last_news = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), time.monotonic()
             await asyncio.sleep(pauses.next())
-            if time.monotonic() - silent_since >= HEARTBEAT:
-                silent_since = time.monotonic()
-                yield FollowOutputResponse(cursor=position.cursor)
+            if time.monotonic() - last_news >= HEARTBEAT:
+                last_news = time.monotonic()
+                yield _message(None, position)
+
+    async def _place(self, position: OutputPosition, *, is_known: bool) -> TryPlace:
+        """Returns where the try is. Unless the job is known, checks that the request has it."""
+        place = await self._store.place_of_try(position.request_id, position.job_id, position.number)
+        if place.finished is None and not is_known:
+            await self._store.check_job(position.request_id, position.job_id)
+        return place
+
+    async def _live(
+        self, position: OutputPosition, place: TryPlace
+    ) -> AsyncGenerator[FollowOutputResponse, None]:
+        """Yields what the runner says about the try, or about a newer one if the newest was asked for."""
+        if place.state != State.RUNNING or not place.runner_id or (place.finished and position.number):
+            return
+        number = position.number or (0 if place.finished else 1)
+        async with contextlib.aclosing(live_output(self._runners, place, position, number)) as events:
+            async for event in events:
+                yield _message(event, position)
 
     async def _stored(
         self, position: OutputPosition, finished: FinishedTry
@@ -103,15 +115,6 @@ class OutputFollowers:
                 position.offsets[stream] = end
                 yield _message(piece, position)
         yield FollowOutputResponse(cursor=position.cursor, end=finished.end)
-
-
-def _may_run(place: TryPlace, position: OutputPosition) -> bool:
-    """Whether the runner of a request may run the try, or a newer one if the newest was asked for."""
-    return (
-        place.state == State.RUNNING
-        and bool(place.runner_id)
-        and (place.finished is None or position.number == 0)
-    )
 
 
 def _message(event: LiveEvent, position: OutputPosition) -> FollowOutputResponse:

@@ -12,7 +12,7 @@ from spincycle_grpc.errors import NotFoundError
 from spincycle_grpc.output import MIDDLE, SHORTEST_NOTE, OutputCut, find_cut, first_of_middle
 from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputEnd, OutputStream
 from spincycle_server.store.errors import not_found
-from spincycle_server.store.schema import JOB_ID, job_log, request_archives, requests
+from spincycle_server.store.schema import JOB_ID, MAX_TRY, job_log, request_archives, requests
 
 _COLUMNS = {OUTPUT_STREAM_STDOUT: job_log.c.stdout, OUTPUT_STREAM_STDERR: job_log.c.stderr}
 
@@ -108,6 +108,8 @@ def stored_piece(
 
 
 def _finished(connection: Connection, request_id: str, job_id: str, number: int) -> FinishedTry | None:
+    if number > MAX_TRY:
+        return None
     query = select(
         job_log.c["try"].label("number"),
         job_log.c.epoch,
