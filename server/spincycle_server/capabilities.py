@@ -105,6 +105,9 @@ class Capabilities:
 KNOWS_ALL = Capabilities(None)
 """A runner that says nothing about itself, such as one of an earlier version."""
 
+KNOWS_NOTHING = Capabilities(frozenset())
+"""A runner that was not asked yet."""
+
 NEEDS_NOTHING = Requirement(frozenset())
 """Every runner can run it."""
 

@@ -7,8 +7,8 @@ import pytest
 from spincycle_grpc.errors import FailedPreconditionError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
-from spincycle_server.capabilities import KNOWS_ALL, Capabilities
-from spincycle_server.store import Store
+from spincycle_server.capabilities import KNOWS_ALL, KNOWS_NOTHING, Capabilities
+from spincycle_server.store import Store, leases
 from spincycle_server.store.leases import StoredRunner
 from tests.store.samples import OTHER_RUNNER, RUNNER, create, live_now, lost_assignments
 
@@ -117,6 +117,16 @@ class TestCapabilities:
         known = Capabilities(frozenset("a"))
         await store.renew_runner(RUNNER, 60, draining=False, capabilities=known, has_changed=False)
         assert [one.capabilities for one in await store.live_runners()] == [known]
+
+    async def test_a_runner_that_changes_between_two_reads_knows_nothing(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.renew_runner(RUNNER, 60, draining=False, capabilities=Capabilities(frozenset("a")))
+        monkeypatch.setattr(leases, "_read_capabilities", lambda *_: {})
+        assert [one.capabilities for one in await store.live_runners()] == [KNOWS_NOTHING]
+        monkeypatch.undo()
+        store._capabilities = {}
+        assert [one.capabilities.types for one in await store.live_runners()] == [frozenset("a")]
 
     async def test_equal_capabilities_are_read_once(self, store: Store) -> None:
         known = Capabilities(frozenset("a"))

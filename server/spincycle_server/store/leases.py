@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from spincycle_grpc.errors import FailedPreconditionError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
-from spincycle_server.capabilities import KNOWS_ALL, Capabilities
+from spincycle_server.capabilities import KNOWS_ALL, KNOWS_NOTHING, Capabilities
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.requirement_rows import WaitingRow
@@ -221,26 +221,35 @@ def live_runners(connection: Connection, known: Mapping[str, Capabilities]) -> l
         select(*_RUNNER_COLUMNS).where(runners.c.lease_expires_at > now).order_by(runners.c.lease_expires_at)
     )
     newest = {row.grpc_address: row for row in connection.execute(query)}
-    ids = {row.capabilities_id for row in newest.values()} - {None}
-    capabilities = {**known, **_read_capabilities(connection, ids - known.keys())}
+    holders = {
+        row.capabilities_id: row.runner_id
+        for row in newest.values()
+        if row.capabilities_id is not None and row.capabilities_id not in known
+    }
+    # What has changed since the first read is unknown until the next one.
+    capabilities: dict[str | None, Capabilities] = {None: KNOWS_ALL}
+    capabilities.update(known)
+    capabilities.update(_read_capabilities(connection, holders.values()))
     return [
         LiveRunner(
             RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address),
             bool(row.draining),
-            capabilities.get(row.capabilities_id, KNOWS_ALL),
+            capabilities.get(row.capabilities_id, KNOWS_NOTHING),
         )
         for row in newest.values()
     ]
 
 
-def _read_capabilities(connection: Connection, ids: Collection[str]) -> dict[str, Capabilities]:
-    if not ids:
+def _read_capabilities(connection: Connection, runner_ids: Collection[str]) -> dict[str, Capabilities]:
+    """Returns the capabilities of some runners, by their ids."""
+    if not runner_ids:
         return {}
     query = select(runners.c.capabilities_id, runners.c.capabilities).where(
-        runners.c.capabilities_id.in_(sorted(ids))
+        runners.c.runner_id.in_(sorted(runner_ids)), runners.c.capabilities_id.is_not(None)
     )
-    bodies = {row.capabilities_id: row.capabilities for row in connection.execute(query)}
-    return {one: Capabilities.from_json(body) for one, body in bodies.items()}
+    return {
+        row.capabilities_id: Capabilities.from_json(row.capabilities) for row in connection.execute(query)
+    }
 
 
 def runners_like(connection: Connection, runner: RunnerInfo) -> list[StoredRunner]:
