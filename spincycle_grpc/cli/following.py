@@ -73,7 +73,8 @@ def _follow_live(client: Client, request: Request) -> Request:
         task = progress.add_task(request_name(request), total=request.total_jobs, counts="")
 
         def show_progress(seen: Request) -> None:
-            progress.update(task, total=seen.total_jobs, completed=seen.finished_jobs, counts=counts.text())
+            details = f" ({printable(seen.waiting)})" if seen.waiting else counts.text()
+            progress.update(task, total=seen.total_jobs, completed=seen.finished_jobs, counts=details)
 
         try:
             for message in client.watch(request.id):
@@ -108,8 +109,8 @@ def _show_line(request: Request) -> None:
 
 
 def state_line(request: Request) -> str:
-    """Returns the state and the progress of a request, and how long it took."""
-    took = ""
+    """Returns the state and the progress of a request, and how long it took or why it waits."""
+    took = f" ({printable(request.waiting)})" if request.waiting else ""
     if request.HasField("started_at") and request.HasField("finished_at"):
         took = f" in {span_text(request.finished_at.ToNanoseconds() - request.started_at.ToNanoseconds())}"
     return f"{request_name(request)}: {paint(state_name(request.state))}, {_done(request)}{took}"

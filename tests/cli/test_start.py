@@ -47,10 +47,11 @@ def test_the_idempotency_key_is_sent_unchanged(manager: FakeManager, spinc: Spin
 
 def test_without_a_terminal_waiting_prints_lines(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.PENDING), stage(State.RUNNING, 2), stage(State.COMPLETE, 5)]
+    manager.stages[0].waiting = "no job runner has the label zone=a"
     result = spinc("start", "nap", "--wait")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        f"nap {REQUEST_ID}: PENDING, 0 of 5 jobs",
+        f"nap {REQUEST_ID}: PENDING, 0 of 5 jobs (no job runner has the label zone=a)",
         f"nap {REQUEST_ID}: RUNNING, 2 of 5 jobs",
         f"nap {REQUEST_ID}: COMPLETE, 5 of 5 jobs in 1.5s",
     ]
