@@ -265,7 +265,7 @@ def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
             last_id = ""
 
 
-@pytest.mark.parametrize("is_one_job", [True])
+@pytest.mark.parametrize("is_one_job", [True, False])
 def test_spinc_shows_a_line_while_the_job_runs_and_ends_with_the_request(
     servers: Servers, is_one_job: bool
 ) -> None:
