@@ -15,6 +15,8 @@ import trustme
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import (
+    JobRunnerFollowOutputRequest,
+    JobRunnerFollowOutputResponse,
     RunningJobsResponse,
     StartJobChainsRequest,
     StartJobChainsResponse,
@@ -39,16 +41,30 @@ def with_key() -> tuple[tuple[str, str], ...]:
 class Runner:
     """A runner that remembers the keys with which it was called."""
 
-    NewJobChain = ResumeJobChain = StopJobChain = FollowOutput = Version = None
+    NewJobChain = ResumeJobChain = StopJobChain = Version = None
 
     def __init__(self) -> None:
         self.keys: list[str] = []
+        self.open_streams = 0
+        self.stream_ended = asyncio.Event()
 
     async def StartJobChains(self, request: StartJobChainsRequest, context: CallContext) -> Any:
         self.keys.append(context.credentials.header(KEY_HEADER))
         if request.runner_id != ID:
             raise FailedPreconditionError("another runner is here", reason="OTHER_RUNNER")
         return StartJobChainsResponse()
+
+    async def FollowOutput(
+        self, request: JobRunnerFollowOutputRequest, context: CallContext
+    ) -> AsyncIterator[JobRunnerFollowOutputResponse]:
+        self.keys.append(context.credentials.header(KEY_HEADER))
+        yield JobRunnerFollowOutputResponse(begun_try=1)
+        self.open_streams += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.open_streams -= 1
+            self.stream_ended.set()
 
     async def RunningJobs(self, request: object, context: CallContext) -> RunningJobsResponse:
         self.keys.append(context.credentials.header(KEY_HEADER))
@@ -153,3 +169,44 @@ class SlowRunner(Runner):
         self.started.set()
         await self.may_end.wait()
         return StartJobChainsResponse()
+
+
+FOLLOW = JobRunnerFollowOutputRequest(request_id="a", job_id="aaaa", epoch=1)
+
+
+async def test_a_stream_of_output_carries_the_key_and_ends_at_the_runner_when_it_is_closed() -> None:
+    calls = RunnerCalls(call_metadata=with_key)
+    async with runner_at() as (runner, address):
+        answers = calls.follow_output(info(address), FOLLOW)
+        assert (await anext(answers)).begun_try == 1
+        assert runner.keys == ["k" * 40]
+        await answers.aclose()
+        async with asyncio.timeout(STEP):
+            await runner.stream_ended.wait()
+        assert runner.open_streams == 0
+        await calls.close()
+
+
+async def test_a_stream_of_output_ends_when_its_runner_is_gone() -> None:
+    calls = RunnerCalls()
+    async with runner_at() as (_, address):
+        answers = calls.follow_output(info(address), FOLLOW)
+        await anext(answers)
+        next_answer = asyncio.ensure_future(anext(answers))
+        await asyncio.sleep(0)
+        await calls.keep([])
+        with pytest.raises(UnavailableError) as raised:
+            async with asyncio.timeout(STEP):
+                await next_answer
+        assert raised.value.reason == "RUNNER_GONE"
+        await calls.close()
+
+
+async def test_a_stream_of_output_from_a_runner_that_cannot_be_reached_fails() -> None:
+    calls = RunnerCalls()
+    async with runner_at() as (_, address):
+        pass
+    with pytest.raises(UnavailableError):
+        async with asyncio.timeout(STEP):
+            await anext(calls.follow_output(info(address), FOLLOW))
+    await calls.close()
