@@ -77,4 +77,19 @@ class Flood(Job):
         return Return()
 
 
-factory = JobTypes({"talk": Talk, "threads": Threads, "flood": Flood})
+@dataclass
+class Count(Job):
+    """Writes numbered lines, one every few milliseconds, until the file `go` is in the directory."""
+
+    directory: str
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        number = 0
+        while not (Path(self.directory) / "go").exists():
+            self.write(f"{number} é\n", stream="stderr" if number % 3 else "stdout")
+            number += 1
+            await asyncio.sleep(_POLL / 4)
+        return Return()
+
+
+factory = JobTypes({"talk": Talk, "threads": Threads, "flood": Flood, "count": Count})

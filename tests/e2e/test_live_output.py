@@ -18,6 +18,7 @@ import grpc
 import httpx
 import pytest
 
+from spincycle_grpc import Client
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.output_pb2 import (
@@ -46,6 +47,10 @@ sequences:
   threads:
     request: true
     nodes: {n: {category: job, type: threads}}
+  count:
+    request: true
+    args: {required: [{name: directory}]}
+    nodes: {n: {category: job, type: count, args: [{expected: directory, given: directory}]}}
   flood:
     request: true
     args: {required: [{name: directory}]}
@@ -83,6 +88,7 @@ class Servers:
     directory: Path
     stack: contextlib.ExitStack
     database: str = ""
+    lease: str = "4s"
     managers: list[ServerProcess] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
 
@@ -97,15 +103,20 @@ class Servers:
         environment = {
             "SPINCYCLE_JOBS": "tests.output_jobs:factory",
             "SPINCYCLE_SPECS_DIR": "specs",
-            "SPINCYCLE_JOB_RUNNER_LEASE": "4s",
+            "SPINCYCLE_JOB_RUNNER_LEASE": self.lease,
             "SPINCYCLE_DATABASE_URL": self.database,
         }
         return self.stack.enter_context(
             running(*arguments, directory=self.directory, environment=environment)
         )
 
-    def start_manager(self) -> ServerProcess:
-        self.ports.append(free_port())
+    def restart_manager(self) -> None:
+        """Kills the Request Manager, and starts another one at its address."""
+        self.managers[-1].kill()
+        self.start_manager(self.ports.pop())
+
+    def start_manager(self, port: int = 0) -> ServerProcess:
+        self.ports.append(port or free_port())
         manager = self._run("request-manager", f"--http=127.0.0.1:{self.ports[-1]}")
         manager.wait_for("listening")
         self.managers.append(manager)
@@ -319,6 +330,32 @@ def test_after_the_loss_of_a_runner_the_new_run_of_the_try_follows_a_gap(servers
     assert following.read() == "one\none\ntwo\nthree\n"
     assert following.end is not None
     assert getattr(following.end, "try") == 1
+
+
+def test_a_client_misses_and_repeats_nothing_while_the_request_manager_is_killed_and_restarted(
+    servers: Servers,
+) -> None:
+    servers.lease = "10m"  # The runner keeps its chain while there is no Request Manager.
+    servers.restart_manager()
+    servers.start_runner()
+    request_id, job_id = servers.create("count", directory=str(servers.directory))
+    texts = {OUT: "", ERR: ""}
+    kills = 0
+    with Client(f"127.0.0.1:{servers.ports[0] + 10}", deadline=REQUEST_END) as client:
+        for message in client.follow_output(request_id, job_id):
+            assert not message.HasField("gap")
+            text = message.text
+            assert text.offset == len(texts[text.stream or OUT].encode()) or not text.text
+            texts[text.stream or OUT] += text.text
+            if texts[OUT].count("\n") > 20 * (kills + 1):
+                kills += 1
+                if kills > 3:
+                    servers.go()
+                else:
+                    servers.restart_manager()
+    assert kills > 3
+    entry = servers.http().get(f"/api/v1/requests/{request_id}/log/{job_id}").json()
+    assert texts == {OUT: entry["stdout"], ERR: entry["stderr"]}
 
 
 def test_a_job_that_has_not_begun_is_awaited_and_a_stop_ends_the_stream(servers: Servers) -> None:
