@@ -117,6 +117,17 @@ async def _followed(caller: Caller) -> None:
         raise UnexpectedAnswerError(f"the output ended with {ends}")
 
 
+async def _watched(caller: Caller) -> None:
+    """Watches a request to its end."""
+    request_id = await caller.create(State.FAIL, "soak-retried")
+    states: list[int] = []
+    call = messages.WatchRequest(request_id=request_id)
+    async for message in caller.stub.Watch(call, timeout=ANSWER_LIMIT):
+        states += [request.state for request in message.requests]
+    if not states or states[-1] != State.FAIL:
+        raise UnexpectedAnswerError(f"the watched request had the states {states}")
+
+
 async def _stopped(caller: Caller) -> None:
     request_id = await caller.create(State.STOPPED, "soak-stopped")
     await caller.send("PUT", f"{PATH}/{request_id}/stop", 200)
@@ -156,7 +167,7 @@ async def _unknown_over_grpc(caller: Caller) -> None:
 
 
 KINDS: tuple[tuple[str, float, Callable[[Caller], Awaitable[None]]], ...] = (
-    ("complete, HTTP", 33, _complete),
+    ("complete, HTTP", 31, _complete),
     ("complete, gRPC", 20, _complete_over_grpc),
     ("20 hosts", 1, _fleet),
     ("read", 6, _read),
@@ -165,6 +176,7 @@ KINDS: tuple[tuple[str, float, Callable[[Caller], Awaitable[None]]], ...] = (
     ("shell", 2, _shell),
     ("failing shell, gRPC", 1, _failing_shell),
     ("output followed", 1, _followed),
+    ("watched, failing", 2, _watched),
     ("stopped, HTTP", 4, _stopped),
     ("stopped, gRPC", 4, _stopped_over_grpc),
     ("stopped shell", 1, _stopped_shell),

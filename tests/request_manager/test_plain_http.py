@@ -114,3 +114,6 @@ async def test_a_server_with_tls_is_verified(tmp_path: Path) -> None:
                 await get(server.url, ca_file=ca_file)
         with pytest.raises(NoAnswerError):
             await get(server.url.replace("https", "http"))
+        server.is_silent = True
+        with pytest.raises(NoAnswerError, match="no answer within"):
+            await get(server.url, ca_file=trusted, limit=0.5)

@@ -6,7 +6,6 @@ It sends no credentials, uses no proxy, and follows no redirect. Its time and it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
 import io
 import ssl
@@ -62,9 +61,7 @@ async def call(
                 writer.write(_request(method, parts, path))
                 data = await _read(reader, max_bytes)
             finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+                writer.transport.abort()  # TLS would wait for the other side to close it.
     except TimeoutError as error:
         raise NoAnswerError(f"no answer within {limit:g} seconds") from error
     except OSError as error:
@@ -111,7 +108,7 @@ async def _connect(parts: SplitResult, ca_file: str) -> tuple[asyncio.StreamRead
             context = await asyncio.to_thread(ssl.create_default_context, cafile=ca_file or None)
             await writer.start_tls(context, server_hostname=host)
         except BaseException as error:
-            writer.close()
+            writer.transport.abort()
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise NoAnswerError(f"TLS failed: {error}") from error
             raise
