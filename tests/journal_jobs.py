@@ -60,7 +60,9 @@ class Journal(Job):
             "job": self.id.id,
             "name": self.id.name,
             "event": event,
-            "time": time.time_ns(),
+            # Servers may run with a wrong clock, which the job log shows. All lines have the right time too.
+            "time": time.clock_gettime_ns(time.CLOCK_REALTIME),
+            "clock": time.time_ns(),
             "pid": os.getpid(),
         }
         # Each request also has a file of its own, because the common file gets long.
@@ -106,4 +108,20 @@ class Gated(Job):
         return Return()
 
 
-factory = JobTypes({"journal": Journal, "gated": Gated})
+@dataclass
+class Poison(Journal):
+    """A job that ends its runner's process."""
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        self._write("poison")
+        os._exit(9)
+
+
+TYPES: dict[str, type[Job]] = {"journal": Journal, "gated": Gated, "poison": Poison, "newer": Journal}
+
+UNKNOWN = "TEST_UNKNOWN_TYPES"
+"""Environment variable with types of a later version, which a server does not know, separated by commas."""
+
+factory = JobTypes(
+    {name: kind for name, kind in TYPES.items() if name not in os.environ.get(UNKNOWN, "").split(",")}
+)

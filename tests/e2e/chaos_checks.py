@@ -20,19 +20,21 @@ class Troubles:
     """The disturbances of Job Runners by pid. Times are nanoseconds since the Unix epoch.
 
     Attributes:
+        silent: The runners whose log is lost, so that nobody knows when their leases expired.
         kills: The time when each runner was killed.
         pauses: Pid, start, and end of each freeze.
         lapses: Pid and time at which a runner noticed that its lease had expired.
     """
 
+    silent: set[int] = field(default_factory=set)
     kills: dict[int, int] = field(default_factory=dict)
     pauses: list[tuple[int, int, int]] = field(default_factory=list)
     lapses: list[tuple[int, int]] = field(default_factory=list)
 
-    def add_lapses(self, server: ServerProcess) -> None:
-        """Adds the lapses of leases that a Job Runner has logged."""
+    def add_lapses(self, server: ServerProcess, skew: int = 0) -> None:
+        """Adds the lapses of leases that a Job Runner has logged, whose clock is `skew` seconds ahead."""
         self.lapses += [
-            (server.process.pid, nanoseconds(event["timestamp"]))
+            (server.process.pid, nanoseconds(event["timestamp"]) - skew * 1_000_000_000)
             for event in list(server.events)
             if "chains are suspended" in event.get("message", "")
         ]
@@ -40,7 +42,8 @@ class Troubles:
     def has_lost_its_lease(self, pid: int, now: int) -> bool:
         """Whether another runner may run the jobs of a process at this time."""
         return (
-            self.kills.get(pid, now + 1) <= now
+            pid in self.silent
+            or self.kills.get(pid, now + 1) <= now
             or any(lapsed == pid and time <= now for lapsed, time in self.lapses)
             or any(paused == pid and began <= now <= ended for paused, began, ended in self.pauses)
         )
@@ -98,11 +101,13 @@ def assert_done_once(
             and the log disagree.
     """
     chain = request["JobChain"]
-    jobs = {job_id for job_id, job in chain["jobs"].items() if job["type"] == "journal"}
+    jobs = {job_id for job_id, job in chain["jobs"].items() if job["type"] in ("journal", "newer")}
     before = {job_id: _jobs_before(chain, job_id, jobs) for job_id in jobs}
     attempts: list[Attempt] = []
     complete: set[str] = set()
     for line in journal:
+        if line["job"] not in jobs:
+            continue
         if line["event"] == "start":
             _check_start(line, attempts, before[line["job"]] - complete, troubles)
             attempts.append(Attempt(line))
@@ -166,7 +171,8 @@ def _check_log(log: list[Mapping[str, Any]], attempts: list[Attempt], troubles: 
     for attempt in attempts:
         if attempt.end is not None and not attempt.number:
             lost = (
-                attempt.pid in troubles.kills
+                attempt.pid in troubles.silent
+                or attempt.pid in troubles.kills
                 or any(pid == attempt.pid for pid, _ in troubles.lapses)
                 or any(pid == attempt.pid for pid, _, _ in troubles.pauses)
             )
@@ -177,7 +183,7 @@ def _attempt_of(entry: Mapping[str, Any], attempts: list[Attempt]) -> Attempt | 
     """Returns the attempt of a log entry: the first that started between the entry's times."""
     for attempt in attempts:
         same = attempt.start["job"] == entry["jobId"]
-        if same and entry["startedAt"] <= attempt.start["time"] <= entry["finishedAt"]:
+        if same and entry["startedAt"] <= attempt.start["clock"] <= entry["finishedAt"]:
             return attempt
     return None
 

@@ -37,7 +37,7 @@ class Security:
     def renew(self) -> None:
         """Writes new certificates over the old ones. Servers notice it, also while they start."""
         for name in _NAMES:
-            leaf = self._authority.issue_cert("127.0.0.1", common_name=name)
+            leaf = self._authority.issue_cert("127.0.0.1", "127.0.0.2", common_name=name)
             self._files[name] = write_certificate(self._directory, name, leaf)
 
     def environment(self, name: str, listen: str) -> Mapping[str, str]:

@@ -22,7 +22,7 @@ from tests.e2e.chaos_streams import StreamFailedError, Target, over_grpc, over_h
 from tests.limits import REQUEST_END
 
 if TYPE_CHECKING:
-    from tests.e2e.chaos import System
+    from tests.e2e.chaos_system import System
 
 LONGEST_STREAM = 4.0
 """Seconds after which a watcher closes its stream and continues with another one."""

@@ -22,6 +22,7 @@ class Kind:
         args: The request args.
         sequence_retries: How many times a sequence may be retried.
         is_stopped: Whether the user stops the request.
+        is_poison: Whether a job of it ends its runner's process.
     """
 
     type: str
@@ -29,6 +30,7 @@ class Kind:
     args: dict[str, Any] = field(default_factory=dict)
     sequence_retries: int = 0
     is_stopped: bool = False
+    is_poison: bool = False
 
 
 KINDS = [
@@ -48,8 +50,12 @@ CHAOS_KINDS = [
     Kind("hosts", State.COMPLETE, {"hosts": ["a", "b", "c"], "ms": "300"}),
     Kind("row", State.STOPPED, {"ms": "3600000"}, is_stopped=True),
     Kind("never-done", State.STOPPED, sequence_retries=1_000_000, is_stopped=True),
+    Kind("newer", State.COMPLETE),
 ]
-"""Adds jobs that run long enough to be killed, and requests that run until a user stops them."""
+"""Adds jobs that run long enough to be killed, requests that run until a user stops them, and requests that
+only runners of a newer version can run."""
+
+POISON = Kind("poison", State.FAIL, is_poison=True)
 
 
 def assert_ended_right(kind: Kind, request: dict[str, Any], log: list[dict[str, Any]]) -> None:

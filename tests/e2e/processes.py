@@ -105,6 +105,7 @@ def running(
     directory: Path,
     environment: Mapping[str, str] | None = None,
     program: Sequence[str] = ("spincycle_server",),
+    full_log: bool = False,
 ) -> Iterator[ServerProcess]:
     """Runs `spincycle` with the arguments in a directory, and kills it at the end if it still runs.
 
@@ -113,9 +114,11 @@ def running(
         directory: The working directory.
         environment: Variables that override the defaults for tests.
         program: The module to run, and arguments that come first.
+        full_log: Whether the disk of the log is full, so that there are no events.
     """
+    shell = ("sh", "-c", 'exec "$0" "$@" 2>/dev/full') if full_log else ()
     process = subprocess.Popen(
-        [sys.executable, "-m", *program, *arguments],
+        [*shell, sys.executable, "-m", *program, *arguments],
         cwd=directory,
         env={
             **os.environ,

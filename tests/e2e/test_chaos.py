@@ -14,7 +14,8 @@ from random import SystemRandom
 import pytest
 
 from tests.databases import DATABASES, database_server, migrate
-from tests.e2e.chaos import System, run_chaos
+from tests.e2e.chaos import run_chaos
+from tests.e2e.chaos_system import System
 from tests.limits import REQUEST_END
 
 SEED = int(os.environ.get("SPINCYCLE_CHAOS_SEED") or SystemRandom().randrange(1 << 30))
