@@ -212,4 +212,6 @@ def test_a_client_does_not_send_a_token_in_plain_text(
     client = build(language, "clone")
     done = client.run("spin.invalid:1", "run", "nap", SPINC_TOKEN_FILE=str(file))
     assert done.status == 1
-    assert any(word in done.errors for word in ("TLS", "transport security", "plain text")), done.output()
+    assert any(word in done.errors for word in ("TLS", "transport level security", "plain text")), (
+        done.output()
+    )

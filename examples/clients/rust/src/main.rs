@@ -13,7 +13,7 @@ mod spincycle {
     tonic::include_proto!("spincycle.v1");
 }
 
-use std::{env, future::Future, process::ExitCode, time::Duration};
+use std::{env, error::Error, future::Future, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use prost_types::{Struct, Value, value::Kind};
@@ -234,9 +234,13 @@ fn name_of(state: State) -> &'static str {
 
 /// Says whether a call that is safe to repeat may succeed later.
 fn is_temporary(status: &Status) -> bool {
-    let code = status.code();
-    reason_of(status) == "CREDENTIALS_ENDED" // The token file may have a new token.
-        || matches!(code, Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded)
+    match status.code() {
+        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
+        // Tonic's code for a connection that breaks during an answer. Errors of the server have no source.
+        Code::Unknown => status.source().is_some(),
+        // The token file may have a new token.
+        _ => reason_of(status) == "CREDENTIALS_ENDED",
+    }
 }
 
 /// Returns the reason of an error, for example "UNKNOWN_REQUEST_TYPE". docs/errors.md lists all reasons.

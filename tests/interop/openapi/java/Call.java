@@ -1,0 +1,28 @@
+import java.util.List;
+import java.util.Map;
+import org.openapitools.client.ApiClient;
+import org.openapitools.client.ApiException;
+import org.openapitools.client.api.RequestManagerApi;
+import org.openapitools.client.model.CreateRequest;
+import org.openapitools.client.model.JobLog;
+import org.openapitools.client.model.Request;
+import org.openapitools.client.model.State;
+
+/** Calls a server with a client that openapi-generator has made. */
+public final class Call {
+  public static void main(String[] args) throws Exception {
+    RequestManagerApi api = new RequestManagerApi(new ApiClient().setBasePath(args[0]));
+    CreateRequest body = new CreateRequest().type("nap").args(Map.of("ms", "1"));
+    Request request = api.requestManagerCreate(body, "java");
+    while (request.getState() != State.STATE_COMPLETE) {
+      Thread.sleep(50);
+      request = api.requestManagerGet(request.getId(), null, null);
+    }
+    List<JobLog> log = api.requestManagerGetLog(request.getId(), null, null);
+    try {
+      api.requestManagerGet("nosuch", null, null);
+    } catch (ApiException e) {
+      System.out.printf("complete %d log %d error %d%n", request.getFinishedJobs(), log.size(), e.getCode());
+    }
+  }
+}
