@@ -6,8 +6,13 @@ import codecs
 import re
 from typing import NamedTuple
 
+from spincycle_grpc.errors import InvalidArgumentError
+
 STDOUT, STDERR = 1, 2
 """The streams of a job's output, as file descriptors."""
+
+PIECE = 256 * 1024
+"""The maximum size of the text in one message of FollowOutput, in bytes of UTF-8."""
 
 _NOTE = "\n[... {} bytes cut out ...]\n"
 _LONGEST_NOTE = len(_NOTE.format(2**63))
@@ -198,6 +203,15 @@ def find_cut(middle: bytes, first: int, size: int) -> OutputCut | None:
 def note_of(size: int) -> str:
     """Returns the note that replaces `size` bytes of output."""
     return _NOTE.format(size)
+
+
+def bad_offset(offset: int, end: int) -> InvalidArgumentError:
+    """Returns the error for an offset beyond the end of the output. Reason: BAD_OFFSET."""
+    return InvalidArgumentError(
+        f"offset {offset} is beyond the end of the output, which has {end} bytes: start at an offset that "
+        "was received",
+        reason="BAD_OFFSET",
+    )
 
 
 def cut_output(text: str, limit: int) -> str:

@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.output import STDERR, STDOUT, OutputBuffer, cut_output
+from spincycle_grpc.output import PIECE, STDERR, STDOUT, OutputBuffer, bad_offset, cut_output
 from spincycle_grpc.v1.output_pb2 import (
     OUTPUT_GAP_REASON_TRUNCATED,
     OUTPUT_STREAM_STDERR,
@@ -26,9 +25,6 @@ MAX_HELD = 256 * 1024 * 1024
 
 LEAST_KEPT = 64 * 1024
 """The bytes of stdout, and of stderr, that a try keeps at least."""
-
-PIECE = 256 * 1024
-"""The maximum size of the text in one message, in bytes of UTF-8."""
 
 _TURNS = 1000
 """How many changes between stdout and stderr are remembered, so that followers see them in this order."""
@@ -250,12 +246,3 @@ class TryOutput:
         self._is_told = False
         for event in self._news:
             event.set()
-
-
-def bad_offset(offset: int, end: int) -> InvalidArgumentError:
-    """Returns the error for an offset beyond the end of what was written."""
-    return InvalidArgumentError(
-        f"offset {offset} is beyond the end of the output, which has {end} bytes: start at an offset that "
-        "was received",
-        reason="BAD_OFFSET",
-    )

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from spincycle_server.store import Store
     from spincycle_server.store.outputs import FinishedTry, TryPlace
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+LONGEST_PAUSE = 1.0
 """Seconds between looks for a try that has not begun, and that no runner can be asked for."""
+
+_FIRST_PAUSE = 0.1
 
 HEARTBEAT = 15.0
 """Seconds after which a caller gets a sign of life if there is no output."""
@@ -65,7 +67,7 @@ class OutputFollowers:
             self._count -= 1
 
     async def _follow(self, position: OutputPosition) -> AsyncGenerator[FollowOutputResponse, None]:
-        pauses, last_news, is_known = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), time.monotonic(), False
+        pauses, last_news, is_known = Backoff(_FIRST_PAUSE, LONGEST_PAUSE), time.monotonic(), False
         while True:
             place = await self._place(position, is_known=is_known)
             is_known, has_news = True, False
@@ -81,7 +83,7 @@ class OutputFollowers:
                 yield _lost(position)
                 return
             if has_news:
-                pauses, last_news = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), time.monotonic()
+                pauses, last_news = Backoff(_FIRST_PAUSE, LONGEST_PAUSE), time.monotonic()
             await asyncio.sleep(pauses.next())
             if time.monotonic() - last_news >= HEARTBEAT:
                 last_news = time.monotonic()

@@ -6,8 +6,7 @@ import codecs
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.output import OutputCut
+from spincycle_grpc.output import PIECE, OutputCut, bad_offset
 from spincycle_grpc.v1.output_pb2 import (
     OUTPUT_GAP_REASON_TRUNCATED,
     OutputGap,
@@ -18,9 +17,6 @@ from spincycle_grpc.v1.output_pb2 import (
 if TYPE_CHECKING:
     from spincycle_server.store import Store
     from spincycle_server.store.outputs import FinishedTry
-
-PIECE = 256 * 1024
-"""The maximum size of the text in one message, in bytes of UTF-8."""
 
 OutputPiece: TypeAlias = OutputText | OutputGap
 
@@ -88,12 +84,3 @@ async def _texts(
             return
         yield OutputText(stream=stream, offset=position, text=text), position + used
         position += used
-
-
-def bad_offset(offset: int, end: int) -> InvalidArgumentError:
-    """Returns the error for an offset beyond the end of the output."""
-    return InvalidArgumentError(
-        f"offset {offset} is beyond the end of the output, which has {end} bytes: start at an offset that "
-        "was received",
-        reason="BAD_OFFSET",
-    )
