@@ -10,9 +10,12 @@ import pytest
 from sqlalchemy import bindparam, func, insert, select, update
 
 from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.maintenance.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
 from spincycle_server.store import Store
-from spincycle_server.store.schema import idempotency_keys, job_log, metadata, requests
+from spincycle_server.store.positions import MAX_AGE
+from spincycle_server.store.schema import deleted_requests, idempotency_keys, job_log, metadata, requests
 from tests.databases import OPTIONS, engine_of
 from tests.store.faults import FAULTS, CommitFaults
 from tests.store.samples import a_log_entry, a_suspended_chain, create
@@ -112,9 +115,33 @@ async def test_old_requests_are_deleted_with_all_their_rows(migrated_url: str, f
 
 
 async def one_of(store: Store, state: State) -> Any:
-    from spincycle_grpc.v1.request_pb2 import RequestFilter
-
     return (await store.find_requests(RequestFilter(states=[int(state)], limit=1)))[0]  # type: ignore[list-item]
+
+
+async def test_watchers_learn_of_deleted_requests_for_as_long_as_their_cursors_are_valid(
+    migrated_url: str,
+) -> None:
+    await fill(migrated_url, {State.COMPLETE: 100, State.FAIL: 100, State.RUNNING: 0}, each=2)
+    store = await Store.open(migrated_url, OPTIONS)
+    old = {one.id for one in await store.find_requests(RequestFilter(states=[state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL]))}
+    before = (await store.read_changes(None, None)).position
+    retention = Retention(migrated_url, OPTIONS)
+    retention.prune(retention.cutoff(90 * HOUR), Told(), lambda: False)
+    changes = await store.read_changes(before, None)
+    assert {one.request_id for one in changes.deleted} == old
+    assert {(one.type, one.user) for one in changes.deleted} == {("stop-host", "finch")}
+    assert not (await store.read_changes(changes.position, None)).deleted
+    engine = engine_of(migrated_url)
+    with engine.begin() as connection:
+        connection.execute(
+            update(deleted_requests).values(deleted_at=deleted_requests.c.deleted_at - MAX_AGE)
+        )
+    retention.prune(retention.cutoff(90 * HOUR), Told(), lambda: False)
+    with engine.connect() as connection:
+        assert not connection.execute(select(deleted_requests)).all()
+    engine.dispose()
+    retention.close()
+    await store.close()
 
 
 async def test_recent_requests_are_kept(migrated_url: str) -> None:

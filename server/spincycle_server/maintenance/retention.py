@@ -11,15 +11,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, and_, delete, func, insert, literal, select, tuple_
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_server.database.clock import database_now, now_expression
 from spincycle_server.database.engine import DatabaseOptions
+from spincycle_server.database.transaction import Transaction
 from spincycle_server.maintenance.audit import AuditTable
 from spincycle_server.maintenance.batches import delete_in_batches
 from spincycle_server.maintenance.operator_database import OperatorDatabase
+from spincycle_server.store.positions import MAX_AGE
 from spincycle_server.store.schema import (
+    deleted_requests,
     idempotency_keys,
     job_log,
     request_archives,
@@ -27,6 +31,7 @@ from spincycle_server.store.schema import (
     requests,
     suspended_job_chains,
 )
+from spincycle_server.store.writer_row import PRUNE_PREFIX, WriterRow
 
 MAX_REQUESTS = 50
 """The maximum number of requests that one transaction deletes."""
@@ -93,16 +98,18 @@ class Retention(OperatorDatabase):
         def show(batch: _Batch) -> None:
             progress(batch.requests, batch.log_entries)
 
+        # Watchers learn of deleted requests as of other changes: by the stamps of a writer.
+        writer = WriterRow(self.engine, PRUNE_PREFIX)
+        writer.next_batch()
+        self._write(writer.write)
         # Keys first: no key may refer to a deleted request.
         return all(
-            delete_in_batches(
-                self.engine,
-                partial(delete_batch, before=before),
-                show,
-                is_interrupted,
-                patience=self._patience,
+            delete_in_batches(self.engine, delete_batch, show, is_interrupted, patience=self._patience)
+            for delete_batch in (
+                partial(_delete_keys, before=before),
+                partial(_delete_requests, before=before, writer=writer),
+                _forget_deleted,
             )
-            for delete_batch in (_delete_keys, _delete_requests)
         )
 
 
@@ -129,7 +136,20 @@ def _delete_keys(connection: Connection, before: int) -> _Batch | None:
     return _Batch(0, 0)
 
 
-def _delete_requests(connection: Connection, before: int) -> _Batch | None:
+def _forget_deleted(connection: Connection) -> _Batch | None:
+    """Forgets requests that were deleted so long ago that no watcher can ask for them."""
+    ids = connection.scalars(
+        select(deleted_requests.c.request_id)
+        .where(deleted_requests.c.deleted_at < database_now(connection) - MAX_AGE)
+        .limit(MAX_LOG_ENTRIES)
+    ).all()
+    if not ids:
+        return None
+    connection.execute(delete(deleted_requests).where(deleted_requests.c.request_id.in_(ids)))
+    return _Batch(0, 0)
+
+
+def _delete_requests(connection: Connection, before: int, writer: WriterRow) -> _Batch | None:
     """Deletes some requests, or a part of their logs. Returns what it deleted; None if there was nothing."""
     ids = connection.scalars(
         select(requests.c.request_id)
@@ -156,10 +176,31 @@ def _delete_requests(connection: Connection, before: int) -> _Batch | None:
     # Delete whole requests up to the limit. A larger log is deleted in parts before its request.
     done = ended if is_rest else [one for one in ended if one < entries[-1].request_id]
     _delete_entries(connection, [tuple(entry) for entry in entries[:MAX_LOG_ENTRIES]])
-    for table in _TABLES:
-        if done:
+    if done:
+        _remember(connection, done, writer)
+        for table in _TABLES:
             connection.execute(delete(table).where(table.c.request_id.in_(done)))
     return _Batch(len(done), min(len(entries), MAX_LOG_ENTRIES))
+
+
+def _remember(connection: Connection, request_ids: Sequence[str], writer: WriterRow) -> None:
+    """Stores the ids of requests that are being deleted, for their watchers.
+
+    If the transaction is repeated, it has another number: it may be committed although its answer was lost.
+    """
+    writer.next_batch()
+    transaction = Transaction(connection, writer.stamp)
+    deleted = select(
+        requests.c.request_id,
+        requests.c.type,
+        requests.c.user,
+        literal(transaction.stamp, BigInteger),
+        now_expression(connection),
+    ).where(requests.c.request_id.in_(request_ids))
+    names = ["request_id", "type", "user", "change_stamp", "deleted_at"]
+    connection.execute(insert(deleted_requests).from_select(names, deleted))
+    writer.store_number(transaction)
+    transaction.flush()
 
 
 def _delete_entries(connection: Connection, keys: Sequence[tuple[str, str, int]]) -> None:

@@ -14,10 +14,16 @@ from zlib import crc32
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from spincycle_server.database.clock import now_expression
+from spincycle_server.database.clock import database_now, now_expression
 from spincycle_server.store.change_stamps import batch_of, stamp_of
 from spincycle_server.store.schema import counters, writers
-from spincycle_server.store.writer_row import COUNTER, PRUNE_PREFIX
+from spincycle_server.store.writer_row import COUNTER, KEPT, PRUNE_PREFIX
+
+MAX_AGE = KEPT // 2
+"""Microseconds for which a position can be compared with a later one.
+
+The rows of writers are kept for longer. So a writer that appeared later and has committed is not forgotten.
+"""
 
 Span: TypeAlias = tuple[int, int]
 """The stamps after the first number, up to the second one."""
@@ -89,6 +95,8 @@ def read_position(connection: Connection) -> Position:
         .where(counters.c.name == COUNTER)
     )
     rows = connection.execute(query).all()
+    if not rows:  # Nobody has ever written.
+        return Position({}, newest=0, read_at=database_now(connection))
     return Position(
         {
             row.number: WriterPosition(
@@ -100,6 +108,6 @@ def read_position(connection: Connection) -> Position:
             for row in rows
             if row.number is not None
         },
-        newest=rows[0].newest if rows else 0,
-        read_at=rows[0].now if rows else 0,
+        newest=rows[0].newest,
+        read_at=rows[0].now,
     )

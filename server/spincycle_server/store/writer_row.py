@@ -87,16 +87,23 @@ class WriterRow:
         if time.monotonic() - self._refreshed_at < _REFRESH:
             return
         with self._engine.begin() as connection:
-            now = now_expression(connection)
-            connection.execute(delete(writers).where(writers.c.updated_at < now - KEPT))
-            # Refresh the time too: if the next batch fails, the row is not checked again for half a day.
-            refreshed = update(writers).where(writers.c.writer_id == self._id).values(updated_at=now)
-            if not connection.execute(refreshed).rowcount:
-                # A row that was deleted gets a new number: nobody remembers the batches of the earlier one.
-                self._writer = _next_number(connection)
-                row = {"writer_id": self._id, "batch": self._number - 1, "updated_at": now}
-                connection.execute(insert(writers).values(number=self._writer, **row))
+            self.write(connection)
         self._refreshed_at = time.monotonic()
+
+    def write(self, connection: Connection) -> None:
+        """Creates or refreshes the row in an open transaction, which should have no other changes.
+
+        Meanwhile, no other writer can create its row.
+        """
+        now = now_expression(connection)
+        connection.execute(delete(writers).where(writers.c.updated_at < now - KEPT))
+        # Refresh the time too: if the next batch fails, the row is not checked again for half a day.
+        refreshed = update(writers).where(writers.c.writer_id == self._id).values(updated_at=now)
+        if not connection.execute(refreshed).rowcount:
+            # A row that was deleted gets a new number: nobody remembers the batches of the earlier one.
+            self._writer = _next_number(connection)
+            row = {"writer_id": self._id, "batch": self._number - 1, "updated_at": now}
+            connection.execute(insert(writers).values(number=self._writer, **row))
 
     def store_number(self, transaction: Transaction) -> None:
         """Adds the number of the batch to a transaction."""

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from spincycle_server.store.positions import Position
-from spincycle_server.store.writer_row import KEPT
-
-MAX_AGE = KEPT // 2
-"""Microseconds for which a cursor is valid. The rows of writers are kept for longer: a writer that appeared
-after a cursor and has committed cannot be forgotten while the cursor is valid."""
+from spincycle_server.store.positions import MAX_AGE, Position
 
 _MARGIN = 3_600_000_000
 """Microseconds by which a transaction may end later than its time in the row of its writer says."""
