@@ -123,7 +123,8 @@ async def test_watchers_learn_of_deleted_requests_for_as_long_as_their_cursors_a
 ) -> None:
     await fill(migrated_url, {State.COMPLETE: 100, State.FAIL: 100, State.RUNNING: 0}, each=2)
     store = await Store.open(migrated_url, OPTIONS)
-    old = {one.id for one in await store.find_requests(RequestFilter(states=[state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL]))}
+    ended = RequestFilter(states=[state_pb2.STATE_COMPLETE, state_pb2.STATE_FAIL])
+    old = {one.id for one in await store.find_requests(ended)}
     before = (await store.read_changes(None, None)).position
     retention = Retention(migrated_url, OPTIONS)
     retention.prune(retention.cutoff(90 * HOUR), Told(), lambda: False)
