@@ -21,7 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.json_form import entry_fields, enum_literals, is_map, is_plain_type, json_options
-from spincycle_grpc.structs import from_struct, from_value
+from spincycle_grpc.structs import scalar_of, sorted_names
 from spincycle_grpc.v1 import json_pb2
 
 Write: TypeAlias = Callable[[Any], Any]
@@ -199,6 +199,39 @@ def _second(seconds: int) -> str:
     return (_EPOCH + datetime.timedelta(seconds=seconds)).isoformat()
 
 
+def _struct(struct: Struct) -> Any:
+    fields = struct.fields
+    if not fields:
+        return {}
+    if len(fields) <= _PART:
+        return _members(fields, sorted(fields))
+    names = list(sorted_names(fields))
+    return _joined(b"{", (_members(fields, part) for part in _parts(names)), b"}")
+
+
+def _members(fields: Any, names: Iterable[str]) -> dict[str, Any]:
+    written = {}
+    for name in names:
+        value = fields[name]
+        written[name] = value.string_value or _value(value)  # Most values are text.
+    return written
+
+
+def _value(value: Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _struct(value.struct_value)
+    return _list_value(value.list_value) if kind == "list_value" else scalar_of(value, kind)
+
+
+def _list_value(values: ListValue) -> Any:
+    items = values.values
+    if len(items) <= _PART:
+        return [item.string_value or _value(item) for item in items]
+    parts = ([item.string_value or _value(item) for item in part] for part in _parts(items))
+    return _joined(b"[", parts, b"]")
+
+
 def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode()
 
@@ -214,7 +247,7 @@ def _as_it_is(value: Any) -> Any:
 _WELL_KNOWN: dict[str, Write] = {
     Timestamp.DESCRIPTOR.full_name: write_timestamp,
     Duration.DESCRIPTOR.full_name: lambda duration: duration.ToJsonString(),
-    Struct.DESCRIPTOR.full_name: from_struct,
-    Value.DESCRIPTOR.full_name: from_value,
-    ListValue.DESCRIPTOR.full_name: lambda values: [from_value(value) for value in values.values],
+    Struct.DESCRIPTOR.full_name: _struct,
+    Value.DESCRIPTOR.full_name: _value,
+    ListValue.DESCRIPTOR.full_name: _list_value,
 }

@@ -11,7 +11,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
@@ -42,6 +42,8 @@ _LONGEST_SHOWN_NAME = 100
 _SHOWN_BITS = 10_000
 """Larger whole numbers are not shown in errors."""
 
+_CONTAINERS = (dict, list)
+
 _MANY = 20_000
 """More names than this are sorted in several steps, between which other threads can run."""
 
@@ -58,11 +60,20 @@ def to_struct(mapping: Mapping[str, object], path: str = "args") -> Struct:
             The message names it by its path. Reasons: WRONG_TYPE, TOO_DEEP, NUMBER_TOO_LARGE.
     """
     struct = Struct()
+    fill_unicode_struct(struct, mapping, path)
+    return struct
+
+
+def fill_unicode_struct(struct: Struct, mapping: Mapping[str, object], path: str) -> None:
+    """Adds a mapping of JSON values to a Struct.
+
+    Raises:
+        InvalidArgumentError: As in `to_struct`.
+    """
     try:
         fill_struct(struct, mapping, path)
     except UnicodeEncodeError as error:
         raise _not_unicode(path) from error
-    return struct
 
 
 def to_value(value: object, path: str) -> Value:
@@ -72,27 +83,39 @@ def to_value(value: object, path: str) -> Value:
         InvalidArgumentError: As in `to_struct`.
     """
     message = Value()
+    fill_unicode(message, value, path)
+    return message
+
+
+def fill_unicode(message: Value, value: object, path: str) -> None:
+    """Sets a Value to a JSON value.
+
+    Raises:
+        InvalidArgumentError: As in `to_struct`.
+    """
     try:
         fill_value(message, value, path)
     except UnicodeEncodeError as error:
         raise _not_unicode(path) from error
-    return message
 
 
 def from_struct(struct: Struct) -> dict[str, object]:
     """Converts a Struct to a dict with sorted names."""
     fields = struct.fields
     written: dict[str, object] = {}
-    for name in _sorted(fields):
+    for name in sorted_names(fields):
         value = fields[name]
         written[name] = value.string_value or from_value(value)  # Most values are text.
     return written
 
 
-def _sorted(names: Collection[str]) -> Iterable[str]:
+def sorted_names(names: Collection[str]) -> Iterable[str]:
+    """Returns names in order. Many names are sorted in steps, between which other threads can run."""
     if len(names) <= _MANY:
         return sorted(names)
-    listed = list(names)
+    left, listed = iter(names), []
+    while part := list(islice(left, _MANY)):
+        listed += part
     borders = sorted(random.sample(listed, len(listed) // _MANY))
     buckets: list[list[str]] = [[] for _ in range(len(borders) + 1)]
     for name in listed:
@@ -100,9 +123,23 @@ def _sorted(names: Collection[str]) -> Iterable[str]:
     return chain.from_iterable(map(sorted, buckets))
 
 
-def from_value(value: Value) -> object:  # noqa: PLR0911 (one return per kind)
+def from_value(value: Value) -> object:
     """Converts a Value to a Python value. An empty Value becomes None."""
     kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return from_struct(value.struct_value)
+    if kind == "list_value":
+        return [item.string_value or from_value(item) for item in value.list_value.values]
+    return scalar_of(value, kind)
+
+
+def scalar_of(value: Value, kind: str | None) -> object:
+    """Returns the Python value of a Value that is neither a list nor a Struct.
+
+    Args:
+        value: The Value.
+        kind: The field of the Value that is set; None for an empty Value, which becomes None.
+    """
     if kind == "string_value":
         return value.string_value
     if kind == "number_value":
@@ -112,11 +149,28 @@ def from_value(value: Value) -> object:  # noqa: PLR0911 (one return per kind)
         return int(number) or (0 if math.copysign(1, number) > 0 else number)
     if kind == "bool_value":
         return value.bool_value
-    if kind == "struct_value":
-        return from_struct(value.struct_value)
-    if kind == "list_value":
-        return [item.string_value or from_value(item) for item in value.list_value.values]
     return None
+
+
+def discard(value: object) -> None:
+    """Empties a large value of lists and dicts in steps, between which other threads can run.
+
+    Python would free all of it at once. Nobody else may use the value.
+    """
+    waiting = [value]
+    del value
+    while waiting:
+        container = waiting.pop()
+        if isinstance(container, dict):
+            while container:
+                item = container.popitem()[1]
+                if item.__class__ in _CONTAINERS:
+                    waiting.append(item)
+        elif isinstance(container, list):
+            while container:
+                item = container.pop()
+                if item.__class__ in _CONTAINERS:
+                    waiting.append(item)
 
 
 def fill_struct(

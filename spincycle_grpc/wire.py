@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar
@@ -20,6 +21,7 @@ from spincycle_grpc._json_source import JsonEndsEarlyError, JsonSyntaxError, fir
 from spincycle_grpc._json_values import WrongTypeError
 from spincycle_grpc._json_writing import WriteFunctions
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.structs import discard
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
 
@@ -40,7 +42,7 @@ For an error in a longer text, the message has the words and the position of Pyt
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
-_ESCAPED_FRAGMENT = 1_048_576
+_ESCAPED_FRAGMENT = 262_144
 """Bytes that are escaped in one step, between which other threads can run."""
 
 _writers = WriteFunctions()
@@ -48,7 +50,11 @@ _fills = FillFunctions(_ORJSON_LARGEST)
 _exact_fills = FillFunctions(float("inf"))
 
 
-def encode(message: Message, field: str = "") -> bytes:
+class JsonTooLongError(Exception):
+    """The JSON of a message is longer than the caller allows."""
+
+
+def encode(message: Message, field: str = "", *, longest: float = math.inf) -> bytes:
     """Converts a message, or one of its fields, to JSON on one line.
 
     Infinity and NaN in args become null, because JSON has neither.
@@ -56,14 +62,16 @@ def encode(message: Message, field: str = "") -> bytes:
     Args:
         message: The message.
         field: The name of a field in the .proto. Empty: the whole message.
+        longest: The maximum length of the JSON in bytes. Escapes can make text six times as long.
 
     Raises:
         InvalidArgumentError: A time is outside the years 1 to 9999.
+        JsonTooLongError: The JSON is longer than `longest`.
     """
     descriptor: Any = message.DESCRIPTOR
     write = _writers.of_field(descriptor.fields_by_name[field]) if field else _writers.of_message(descriptor)
     with _PausedCollector():
-        return _escaped(orjson.dumps(write(message)))
+        return _escaped(orjson.dumps(write(message)), longest)
 
 
 def decode(data: bytes, message_type: type[_AnyMessage]) -> _AnyMessage:
@@ -120,6 +128,9 @@ def _decode_into(message: Message, data: bytes, field: str) -> None:
             _fill(_exact_fills, message, field, _long_decoder.decode(data.decode()))
     except WrongTypeError as error:
         raise _wrong_type(error, data) from None
+    finally:
+        if len(data) > LONGEST_LOCATED:
+            discard(value)
 
 
 class _PausedCollector:
@@ -152,11 +163,23 @@ def _fill(fills: FillFunctions, message: Message, field: str, value: Any) -> Non
         fill(message, value)
 
 
-def _escaped(data: bytes) -> bytes:
+def _escaped(data: bytes, longest: float) -> bytes:
     """Escapes the characters that have a meaning in HTML or JavaScript, as the original does."""
-    if len(data) <= _ESCAPED_FRAGMENT:
-        return _escaped_fragment(data)
-    return b"".join(_escaped_fragment(fragment) for fragment in _fragments(data))
+    if len(data) <= min(_ESCAPED_FRAGMENT, longest):
+        escaped = _escaped_fragment(data)
+        if len(escaped) > longest:
+            raise JsonTooLongError
+        return escaped
+    parts: list[bytes] = []
+    left = longest - len(data)
+    for fragment in _fragments(data):
+        if left < 0:
+            raise JsonTooLongError
+        parts.append(_escaped_fragment(fragment))
+        left -= len(parts[-1]) - len(fragment)
+    if left < 0:
+        raise JsonTooLongError
+    return b"".join(parts)
 
 
 def _fragments(data: bytes) -> Iterator[bytes]:

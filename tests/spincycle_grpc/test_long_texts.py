@@ -7,11 +7,12 @@ import json
 import traceback
 from typing import Any
 
+import orjson
 import pytest
 
 from spincycle_grpc import wire
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.structs import from_struct, to_struct
+from spincycle_grpc.structs import discard, from_struct, to_struct
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 
 PADDING = b" " * wire.LONGEST_LOCATED
@@ -115,3 +116,40 @@ def test_an_error_does_not_keep_the_parsed_values(text: bytes) -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("text", ["x", "<", "\u2028", "é>"])
+def test_json_that_is_longer_than_allowed_is_not_made(text: str) -> None:
+    for length in (10, 300_000, 900_000):
+        request = CreateRequest(type=text * length)
+        made = wire.encode(request)
+        assert wire.encode(request, longest=len(made)) == made
+        with pytest.raises(wire.JsonTooLongError):
+            wire.encode(request, longest=len(made) - 1)
+
+
+def test_values_of_any_size_and_depth_are_written_as_python_values_are() -> None:
+    deep: object = 1
+    for _ in range(28):
+        deep = [deep]
+    values: tuple[object, ...] = (
+        [],
+        {},
+        [None, True, 1.5, -0.0, "", "é", {}, []],
+        list(range(1000)),
+        [[number, {"n": [str(number)]}] for number in range(700)],
+        {f"name {number}": [number] for number in range(50_000)},
+        [deep] * 300,
+    )
+    for value in values:
+        written = wire.encode(CreateRequest(args=to_struct({"value": value})), "args")
+        assert written == orjson.dumps({"value": value}, option=orjson.OPT_SORT_KEYS)
+
+
+def test_a_discarded_value_is_empty_with_everything_in_it() -> None:
+    inner: list[object] = [1, 2]
+    named: dict[str, object] = {"a": inner, "b": {"c": inner}}
+    outer: list[object] = [named, "text", inner]
+    discard(outer)
+    assert (outer, named, inner) == ([], {}, [])
+    discard("text")

@@ -37,7 +37,7 @@ from spincycle_server.gateway.routes import Route, Router, routes_of
 from spincycle_server.gateway.time_limits import TimeLimit, TimeLimited
 from spincycle_server.identity import Credentials
 from spincycle_server.large_work import LARGE, run_large
-from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable
+from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable, ReceivedRequest
 
 logger = structlog.get_logger(__name__)
 
@@ -137,15 +137,16 @@ class GatewayApp:
         if route is None:
             raise not_allowed(routes)
         credentials = _credentials(scope)
-        context = CallContext(transport="http", credentials=credentials, is_throttled=True)
-        read = partial(self._read, route, values, scope, credentials.metadata, receive)
+        received = ReceivedRequest()
+        context = CallContext(transport="http", credentials=credentials, is_throttled=True, received=received)
+        read = partial(self._read, route, values, scope, context, receive)
         try:
             if route.method.is_server_stream:
                 return await _begun_stream(route, read, context, scope, receive)
             response = await self._call(route, read, context)
         except PermissionDeniedError as error:
             return error_answer(error, self._error_format, route.denied_status)
-        if response.ByteSize() > LARGE:
+        if received.size > LARGE or response.ByteSize() > LARGE:
             return await run_large(response_answer, route, response)
         return response_answer(route, response)
 
@@ -154,14 +155,17 @@ class GatewayApp:
         route: Route,
         values: Sequence[str],
         scope: Scope,
-        metadata: Mapping[str, str],
+        context: CallContext,
         receive: Receive,
     ) -> Message:
         """Reads the request of a method from the body, the query, the path and the headers."""
         request = route.method.request_type()
+        metadata = context.credentials.metadata
         if route.body:
             is_of_server = route.method.is_reserved
-            await self._bodies.read_into(request, route.body, metadata, receive, is_of_server=is_of_server)
+            context.received.size = await self._bodies.read_into(
+                request, route.body, metadata, receive, is_of_server=is_of_server
+            )
         route.query.read(scope["query_string"], request)
         for name, value in zip(route.variables, values, strict=True):
             setattr(request, name, value)

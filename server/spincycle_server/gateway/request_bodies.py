@@ -55,8 +55,8 @@ class RequestBodies:
         receive: Receive,
         *,
         is_of_server: bool = False,
-    ) -> None:
-        """Reads a body into a request.
+    ) -> int:
+        """Reads a body into a request. Returns the size of the body in bytes, decompressed.
 
         Args:
             request: The request.
@@ -90,6 +90,7 @@ class RequestBodies:
                     await run_large(_parse, request, data, field, max_values)
                 elif data:
                     _parse(request, data, field, max_values)
+                return len(data)
         except TimeoutError as error:
             raise HttpError(408, "Request Timeout", [CLOSE]) from error
         except ResourceExhaustedError as error:

@@ -31,11 +31,13 @@ class BuiltRequest:
         args: The args to record with the request: required, optional, static.
         job_chain: The chain. All jobs are PENDING.
         requirement: What the request needs of a runner.
+        chain_bytes: The size of the chain as a message.
     """
 
     args: list[RequestArg]
     job_chain: JobChain
     requirement: Requirement
+    chain_bytes: int
 
 
 class ChainBuilder:
@@ -89,8 +91,7 @@ class ChainBuilder:
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
         types = frozenset(job.type for job in writer.chain.jobs.values())
         requirement = _requirement(types, labels_of(sequence.runner))
-        writer.check_size()
-        return BuiltRequest(args, writer.chain, requirement)
+        return BuiltRequest(args, writer.chain, requirement, writer.checked_size())
 
 
 @lru_cache(maxsize=1024)

@@ -83,8 +83,8 @@ class ChainWriter:
                 reason="CHAIN_TOO_LARGE",
             )
 
-    def check_size(self) -> None:
-        """Checks that the finished chain can be sent to a runner.
+    def checked_size(self) -> int:
+        """Returns the bytes of the finished chain, if it can be sent to a runner.
 
         Raises:
             InvalidArgumentError: It is too large. Reason: CHAIN_TOO_LARGE.
@@ -96,6 +96,7 @@ class ChainWriter:
                 "so pass smaller args, or make several requests",
                 reason="CHAIN_TOO_LARGE",
             )
+        return size
 
     def noop(self, job_id: str, sequence_id: str, parent_sequence_id: str) -> Job:
         """Adds a job that only joins other jobs, and returns it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
 from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError, make_job
-from spincycle_grpc.structs import to_struct
+from spincycle_grpc.structs import fill_unicode_struct
 from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.plan import NodePlan
@@ -52,7 +52,8 @@ class JobMaker:
         if node.timeout:
             message.timeout = node.timeout
         if args:
-            message.args.MergeFrom(to_struct(args, "args"))
+            # In place: a copy of a large Struct lets no other thread run meanwhile.
+            fill_unicode_struct(message.args, args, "args")
         job_args = copied_args(args)
         data = self._create(node, scope, job_id, job_args)
         if data:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from google.protobuf.struct_pb2 import Value
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.structs import fill_unicode
 from spincycle_grpc.v1.request_pb2 import ArgType, RequestArg, RequestSpec
 from spincycle_server.graph.values import checked_struct
 from spincycle_server.specs.model import ArgSpec, SequenceSpec, Specs
@@ -54,24 +55,31 @@ def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[Re
             raise InvalidArgumentError(
                 f"required arg '{arg.name}' not set", reason="REQUIRED_ARG_MISSING", field=f"args.{arg.name}"
             )
-    values = checked_struct(given).fields
     kinds = (
         (sequence.required, _REQUIRED),
         (sequence.optional, _OPTIONAL),
         (sequence.static, _STATIC),
     )
-    return [
-        RequestArg(
-            pos=position,
-            name=arg.name,
-            type=kind,
-            given=arg.name in given,
-            default=_default_of(arg, kind),
-            value=values[arg.name] if arg.name in given else _text(arg.default),
-        )
-        for args, kind in kinds
-        for position, arg in enumerate(args)
+    recorded = [
+        _recorded(arg, kind, position, given) for args, kind in kinds for position, arg in enumerate(args)
     ]
+    if len(given) > sum(arg.given for arg in recorded):  # The others must be JSON too.
+        named = {arg.name for arg in recorded}
+        checked_struct({name: value for name, value in given.items() if name not in named})
+    return recorded
+
+
+def _recorded(
+    arg: ArgSpec, kind: ArgType.ValueType, position: int, given: Mapping[str, object]
+) -> RequestArg:
+    recorded = RequestArg(pos=position, name=arg.name, type=kind, default=_default_of(arg, kind))
+    if arg.name in given:
+        recorded.given = True
+        # In place: a copy of a large value lets no other thread run meanwhile.
+        fill_unicode(recorded.value, given[arg.name], f"args.{arg.name}")
+    elif arg.default is not None:
+        recorded.value.string_value = arg.default
+    return recorded
 
 
 def _default_of(arg: ArgSpec, kind: ArgType.ValueType) -> Value | None:

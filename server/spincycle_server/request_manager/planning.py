@@ -101,7 +101,7 @@ class Planner:
             FailedPreconditionError: The chain is not the one of the first page. Reason: PLAN_CHANGED.
             SpinCycleError: As for `BuildPool.build`.
         """
-        size = request.ByteSize()
+        size = context.received.size_of(request)
         if context.transport != "grpc":
             built = await self._build_pool.build(request.type, args, "", is_large=size > LARGE)
             return messages.PlanResponse(
@@ -157,7 +157,7 @@ class Planner:
 
     async def _build(self, call: _PageCall, seed: int) -> BuiltRequest:
         ids = job_ids(Random(seed))  # noqa: S311 (job ids are not secret)
-        is_large = call.request.ByteSize() > LARGE
+        is_large = call.context.received.size_of(call.request) > LARGE
         return await self._build_pool.build(call.request.type, call.args, "", is_large=is_large, ids=ids)
 
 

@@ -13,6 +13,7 @@ import structlog
 
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
+from spincycle_grpc.structs import discard
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
@@ -28,6 +29,7 @@ from spincycle_server.request_manager.request_views import omit_large_args, runn
 from spincycle_server.store import CreatedBeforeError
 from spincycle_server.store.log_pages import cut_output
 from spincycle_server.store.pages import PAGE_BYTES
+from spincycle_server.store.store import work_of
 
 if TYPE_CHECKING:
     from spincycle_server.graph import BuiltRequest
@@ -100,7 +102,7 @@ class RequestManagerService:
         """Creates a request and starts it, or returns the request that was created with the same key."""
         _require_type(request.type)
         self._permissions.check_type(context.caller, START, request.type)
-        size = request.ByteSize()
+        size = context.received.size_of(request)
         is_large = size > LARGE
         read = partial(received_args, request.args, context)
         args = await run_large(read) if is_large else read()
@@ -114,6 +116,8 @@ class RequestManagerService:
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
         built = await self._build_pool.build(request.type, args, request_id, is_large=is_large)
+        if is_large:
+            await run_large(discard, args)
         describe = partial(_pending_request, request_id, request.type, context.caller.name, built)
         created = await run_large(describe) if is_large else describe()
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
@@ -121,7 +125,14 @@ class RequestManagerService:
         runner = await self._dispatcher.pick_runner(built.requirement)
         try:
             assignment = await self._store.create_request(
-                created, request, built.job_chain, runner, key, event=event, requirement=built.requirement
+                created,
+                request,
+                built.job_chain,
+                runner,
+                key,
+                event=event,
+                requirement=built.requirement,
+                work=work_of(size, len(built.job_chain.jobs), built.chain_bytes),
             )
         except CreatedBeforeError as error:  # by a concurrent call
             return await self._created_before(error.request_id, context)
@@ -158,7 +169,7 @@ class RequestManagerService:
         """Builds the chain that a request would get. Stores nothing."""
         _require_type(request.type)
         self._permissions.check_type(context.caller, START, request.type)
-        size = request.ByteSize()
+        size = context.received.size_of(request)
         args = await run_sized(size, received_args, request.args, context)
         if self._permissions.need_args:
             await self._check_args(context, request.type, args, size)

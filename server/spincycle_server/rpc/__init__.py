@@ -1,6 +1,6 @@
 """How a method is called: the method table, which wraps each method once, and the gRPC server."""
 
-from spincycle_server.rpc.context import CallContext
+from spincycle_server.rpc.context import CallContext, ReceivedRequest
 from spincycle_server.rpc.gate import Gate
 from spincycle_server.rpc.grpc_server import GrpcServer
 from spincycle_server.rpc.input_limits import InputLimits
@@ -14,5 +14,6 @@ __all__ = [
     "Method",
     "MethodTable",
     "OnDenied",
+    "ReceivedRequest",
     "ignore_denial",
 ]

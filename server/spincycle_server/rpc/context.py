@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from google.protobuf.message import Message
+
 from spincycle_grpc.auth import Caller
 from spincycle_server.identity import ANONYMOUS, Credentials, Identity
+from spincycle_server.large_work import LARGE
 
 _NO_CREDENTIALS = Credentials()
+
+
+class ReceivedRequest:
+    """What is known about the request of a call besides its message.
+
+    Attributes:
+        size: Its bytes as it was received, after decompression; 0 if it was not read, or came without a body.
+    """
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def size_of(self, message: Message) -> int:
+        """Returns about how many bytes the message of the request has.
+
+        A message finds out its own size by encoding itself, and no other thread runs meanwhile. So the size
+        of a large message is that of the received bytes.
+        """
+        return self.size if self.size > LARGE else message.ByteSize()
+
+
+_NOTHING_RECEIVED = ReceivedRequest()
 
 
 class CallContext(NamedTuple):  # Each call makes one, and a frozen dataclass takes four times as long.
@@ -19,12 +46,14 @@ class CallContext(NamedTuple):  # Each call makes one, and a frozen dataclass ta
         credentials: What the caller presents: headers, address and certificate.
         is_throttled: Whether the call waits its turn if many calls arrive together. The gRPC library already
             queues its calls, so only HTTP calls are throttled.
+        received: What the transport knows about the request, once it is read.
     """
 
     identity: Identity = ANONYMOUS
     transport: str = "grpc"
     credentials: Credentials = _NO_CREDENTIALS
     is_throttled: bool = False
+    received: ReceivedRequest = _NOTHING_RECEIVED
 
     @property
     def caller(self) -> Caller:

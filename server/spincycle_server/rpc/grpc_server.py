@@ -16,9 +16,10 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_server.identity import Credentials
+from spincycle_server.large_work import LARGE, run_large
 from spincycle_server.rpc.accepting import Acceptors
 from spincycle_server.rpc.certificates import certificate_of
-from spincycle_server.rpc.context import CallContext
+from spincycle_server.rpc.context import CallContext, ReceivedRequest
 from spincycle_server.rpc.health import Health
 from spincycle_server.rpc.input_limits import InputLimits
 from spincycle_server.rpc.methods import Method, MethodTable
@@ -170,13 +171,17 @@ def _call_context(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         credentials=Credentials(
             metadata, context.peer(), certificate_of(context.auth_context()), frozenset(repeated)
         ),
+        received=ReceivedRequest(),
     )
 
 
 def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
     async def behavior(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            answer = await method.call(_read(method, limits, context), _call_context(context))
+            called = _call_context(context)
+            answer = await method.call(_read(method, limits, context, called.received), called)
+            if called.received.size > LARGE:
+                return await run_large(serialized, method, answer)
             return serialized(method, answer)
         except SpinCycleError as error:
             await abort(context, error)
@@ -185,7 +190,10 @@ def _unary(method: Method, limits: InputLimits) -> Callable[..., Any]:
 
 
 def _read(
-    method: Method, limits: InputLimits, context: grpc.aio.ServicerContext[Any, Any]
+    method: Method,
+    limits: InputLimits,
+    context: grpc.aio.ServicerContext[Any, Any],
+    request: ReceivedRequest,
 ) -> Callable[[], Awaitable[Message]]:
     """Returns a function that reads the one request of a call."""
 
@@ -193,6 +201,7 @@ def _read(
         if not method.request_type.DESCRIPTOR.fields:
             return method.request_type()  # Everybody may call Version, with a message of any size.
         data = await received(context, None if method.is_reserved else limits)
+        request.size = len(data)
         return await read_request(method, data, limits)
 
     return read
@@ -203,7 +212,8 @@ def _server_streaming(method: Method, limits: InputLimits) -> Callable[..., Asyn
         _: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
         try:
-            async for answer in method.call(_read(method, limits, context), _call_context(context)):
+            called = _call_context(context)
+            async for answer in method.call(_read(method, limits, context, called.received), called):
                 yield serialized(method, answer)
         except SpinCycleError as error:
             await abort(context, error)

@@ -25,6 +25,7 @@ from spincycle_server.identity import (
     READ_BY_SERVERS,
     Authentication,
     CallerDeniedError,
+    Identity,
     MethodAccess,
 )
 from spincycle_server.logs import writes_debug
@@ -154,7 +155,7 @@ class MethodTable:
             raise
         except Exception as error:
             raise _unexpected(name, None, error) from error
-        return CallContext(identity, context.transport, context.credentials, context.is_throttled)
+        return _of_identity(context, identity)
 
     def _unary(
         self, descriptor: MethodDescriptor, handler: UnaryHandler, access: MethodAccess
@@ -174,7 +175,7 @@ class MethodTable:
                 if not may_be_anybody or credentials.repeated or credentials.certificate is not None:
                     known = None if recall is None else recall(credentials)
                     context = (
-                        CallContext(known, context.transport, credentials, context.is_throttled)
+                        _of_identity(context, known)
                         if known is not None
                         else await self._identified(name, access, context)
                     )
@@ -275,6 +276,13 @@ class MethodTable:
             if isinstance(error, CallerDeniedError):
                 context = context._replace(identity=error.identity)
             self._on_denied(name, context, error, request)
+
+
+def _of_identity(context: CallContext, identity: Identity) -> CallContext:
+    """Returns the context of an identified caller. `_replace` takes three times as long."""
+    return CallContext(
+        identity, context.transport, context.credentials, context.is_throttled, context.received
+    )
 
 
 def _is_of_original(descriptor: MethodDescriptor) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from google.protobuf.message import Message
 from sqlalchemy import insert
 
 from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
@@ -14,7 +15,7 @@ from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
-from spincycle_grpc.wire import encode
+from spincycle_grpc.wire import JsonTooLongError, encode
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.idempotency_keys import IdempotencyKey, claim_keys
@@ -130,17 +131,20 @@ def creation_of(
     }
     archive = {
         "request_id": request.id,
-        "create_request": _checked(encode(create_request)),
-        "args": _checked(encode(request, "args")),  # Never null: the column of an original may refuse null.
+        "create_request": _json(create_request),
+        "args": _json(request, "args"),  # Never null: the column of an original may refuse null.
         "job_chain": encode(job_chain),
     }
     return CreateRequest(row, archive, arg_rows(request.id, created_at, request.args), key, event)
 
 
-def _checked(args: bytes) -> bytes:
-    if len(args) > MAX_JSON:
+def _json(message: Message, field: str = "") -> bytes:
+    """Returns the JSON of a message with args. It stops at the limit: the JSON could have 100 MB."""
+    try:
+        return encode(message, field, longest=MAX_JSON)
+    except JsonTooLongError as error:
         raise InvalidArgumentError(
-            f"the args have {len(args)} bytes as JSON: at most {MAX_JSON} can be stored",
+            f"the args have more than {MAX_JSON} bytes as JSON, which is the most that can be stored: "
+            "pass less, or pass the name of a file",
             reason="TOO_LARGE_TO_STORE",
-        )
-    return args
+        ) from error

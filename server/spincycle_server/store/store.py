@@ -143,6 +143,7 @@ class Store:
         *,
         event: EventRow | None = None,
         requirement: Requirement | None = None,
+        work: float | None = None,
     ) -> Assignment | None:
         """Stores a new request, and assigns it to a runner if one is given.
 
@@ -154,6 +155,7 @@ class Store:
             key: Its idempotency key, if it has one.
             event: The row of its audit event, which is stored in the same transaction.
             requirement: What it needs of a runner; None to derive that from the chain when it waits.
+            work: How long it takes to encode, see `work_of`; None to find out.
 
         Returns:
             The assignment, with epoch 1; None without a runner.
@@ -175,8 +177,9 @@ class Store:
             event=event,
             requirement_id="" if requirement is None else requirement.requirement_id,
         )
-        is_large = _work_of(create_request, job_chain) > LARGE
-        creation = await run_large(make) if is_large else make()
+        if work is None:
+            work = work_of(create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize())
+        creation = await run_large(make) if work > LARGE else make()
         await self._creator.write(creation)
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
 
@@ -680,11 +683,15 @@ class Store:
         await self._reader.ping()
 
 
-def _work_of(request: request_manager_pb2.CreateRequest, job_chain: JobChain) -> float:
-    """Returns how long it takes to encode a new request, as bytes of args."""
-    if len(job_chain.jobs) > _FEW_JOBS:
-        return math.inf
-    return request.ByteSize() + job_chain.ByteSize() / _CHAIN_BYTES
+def work_of(size: int, jobs: int, chain_bytes: int) -> float:
+    """Returns how long it takes to encode a new request, as bytes of args.
+
+    Args:
+        size: The bytes of the message that asked for it.
+        jobs: The number of its jobs.
+        chain_bytes: The bytes of its job chain.
+    """
+    return math.inf if jobs > _FEW_JOBS else size + chain_bytes / _CHAIN_BYTES
 
 
 @contextmanager
