@@ -35,10 +35,10 @@ Figures = dict[str, Any]
 CLIENTS = 64
 REQUESTS = 200
 WATCHERS = 2000
-STEP = 2.0
-"""Seconds of each sleep of a watched request. All of them together change a hundred times a second."""
+STEP = 5.0
+"""Seconds of each sleep of a watched request. All of them together change forty times a second."""
 
-STEPS = 60
+STEPS = 30
 WARM_UP = 3.0
 TARGET = 0.9
 """The share of the throughput that must remain."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 from spincycle_grpc.state import FINAL_STATES
@@ -24,9 +23,6 @@ PAGE = 1000
 
 HEARTBEAT = 15.0
 """Seconds without a message after which a heartbeat is sent."""
-
-NEARLY_NOW = 1.0
-"""A stream that read old changes for more seconds than this first reads the changes since."""
 
 
 class RequestStream:
@@ -59,23 +55,15 @@ class RequestStream:
         self._subscription = Subscription(request_id)
         self.has_ended = False
 
-    async def messages(self, now: Position) -> AsyncGenerator[WatchResponse, None]:
-        """Yields the messages.
-
-        Args:
-            now: The position now.
-        """
-        target, last = self._target or now, self._last
-        while True:
-            began = time.monotonic()
-            async for message in self._catch_up(target, last):
+    async def messages(self) -> AsyncGenerator[WatchResponse, None]:
+        """Yields the messages. The hub must have read its position before."""
+        if self._target is not None:  # The cursor is in the middle of earlier changes.
+            async for message in self._catch_up(self._target, self._last):
                 yield message
             if self.has_ended:
                 return
-            if self._is_current and time.monotonic() - began < NEARLY_NOW:
-                break
-            target, last = await self._hub.position(), None
         try:
+            # The stream subscribes before it reads, so it reads once. News wait until then.
             target = await self._hub.subscribe(self._subscription)
             async for message in self._catch_up(target, None):
                 yield message
@@ -140,7 +128,6 @@ class RequestStream:
         """Returns the request; None if it ended after the position, because tries may be missing."""
         if found.request.state in FINAL_STATES and not target.has(found.stamp):
             return None
-        self._is_current = True
         return found.request
 
     def _messages(
@@ -151,6 +138,7 @@ class RequestStream:
         if not self._viewer.may_see_log(self._type):
             tries = ()
         if request is not None:
+            self._is_current = True
             self._subscription.is_running = request.state == state_pb2.STATE_RUNNING
             state = request.SerializeToString(deterministic=True)
             if state == self._sent_state:

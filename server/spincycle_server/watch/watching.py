@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError
+from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchReset, WatchResponse
 from spincycle_server.identity import Identity
 from spincycle_server.identity.permissions import Permissions
+from spincycle_server.store.changes import StampedRequest
 from spincycle_server.store.positions import Position
 from spincycle_server.watch.cursor import Cursor, read_cursor, scope_of
 from spincycle_server.watch.expiry import usable
@@ -74,14 +76,15 @@ class Watching:
         request_id = request.request_id
         empty = Cursor(scope_of("request", request_id), None)
         cursor = read_cursor(request.cursor, empty.scope) if request.cursor else empty
-        now = await self._hub.position()
-        cursor, reset = _checked(cursor, empty, now)
+        cursor, reset = _checked(cursor, empty, await self._hub.position())
         found = (await self._store.stamped_requests([request_id])).get(request_id)
         if found is None and cursor.position is not None:
             yield WatchResponse(cursor=cursor.text(), gone=[request_id])
             return
         with_args = await self._store.get_request(request_id, with_job_chain=False)
         await viewer.check(with_args)
+        if found is not None and _has_everything(cursor, found):
+            return
         if reset:
             yield reset
         stream = RequestStream(
@@ -92,7 +95,7 @@ class Watching:
             request_type=with_args.type,
             cursor=cursor,
         )
-        async with contextlib.aclosing(stream.messages(now)) as messages:
+        async with contextlib.aclosing(stream.messages()) as messages:
             async for message in messages:
                 yield message
 
@@ -112,6 +115,14 @@ class Watching:
         async with contextlib.aclosing(stream.messages(now)) as messages:
             async for message in messages:
                 yield message
+
+
+def _has_everything(cursor: Cursor, found: StampedRequest) -> bool:
+    """Whether the message of a cursor was the last one about a request. A stream after it has no message."""
+    position = cursor.position
+    if position is None or cursor.target is not None or cursor.needs_snapshot:
+        return False
+    return found.request.state in FINAL_STATES and found.stamp is not None and position.has(found.stamp)
 
 
 def _checked(cursor: Cursor, empty: Cursor, now: Position) -> tuple[Cursor, WatchResponse | None]:
