@@ -10,11 +10,13 @@ import pytest
 
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCycleError, UnavailableError
 from spincycle_grpc.state import State
+from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.request_stopper import STOP_TRIES, RequestStopper
 from spincycle_server.store import Store
+from spincycle_server.store.audit import event_row
 from tests.limits import STEP
 from tests.request_manager.doubles import (
     WillingRunners,
@@ -23,6 +25,7 @@ from tests.request_manager.doubles import (
     reaches_state,
     state_of,
 )
+from tests.store.test_audit import an_event
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create, waiting_ids
 
 AWAY = UnavailableError("cannot reach it")
@@ -87,6 +90,24 @@ async def test_a_request_that_is_complete_or_stopped_stays_so(
     await stops.stopper.stop(request.id)
     assert await state_of(store, request.id) is state
     assert stops.runners.stopped == []
+
+
+async def test_the_event_of_a_stop_is_stored_once_if_the_request_is_suspended_meanwhile(
+    store: Store, stops: Stops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a drain: the runner no longer has the chain, and the stop looks at the request again."""
+    request = await create(store)
+
+    async def suspend(_: RunnerInfo, request_id: str) -> None:
+        await store.apply_reports("r1", [a_report(request_id, ends=a_suspended_chain(request_id))])
+        raise NO_SUCH_CHAIN
+
+    monkeypatch.setattr(stops.runners, "stop_job_chain", suspend)
+    event = event_row(an_event("RequestManager.Stop", request_id=request.id))
+    await stops.stopper.stop(request.id, event)
+    assert await state_of(store, request.id) is State.STOPPED
+    listed = await store.list_audit_events(AuditFilter(request_id=request.id))
+    assert [one.operation for one in listed.events] == ["RequestManager.Stop"]
 
 
 async def test_a_failed_request_cannot_be_stopped(store: Store, stops: Stops) -> None:

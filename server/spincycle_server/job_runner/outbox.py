@@ -215,6 +215,7 @@ class Outbox:
                     waiter.set_result(None)
                 else:
                     waiter.set_exception(ReportRefusedError(reason))
+                    waiter.exception()  # Counts as seen: a chain that is dropped awaits no more reports.
         self._in_flight -= len(batch.entries)
         self._check_empty()
 
