@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -73,6 +74,19 @@ async def test_settling_a_batch_gives_its_waiters_their_results() -> None:
     with pytest.raises(ReportRefusedError) as raised:
         refused.result()
     assert raised.value.reason == REFUSAL_REASON_STALE
+
+
+async def test_a_refusal_that_nobody_awaits_is_not_logged() -> None:
+    """A chain whose first report is refused is dropped, with all of its other reports."""
+    loop = asyncio.get_running_loop()
+    complaints: list[object] = []
+    loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
+    outbox = Outbox()
+    outbox.add_try(FIRST, tried(1), 1, loop.create_future())
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_FAIL), 1, loop.create_future())
+    outbox.settle(outbox.take(), [RefusedReport(assignment=FIRST, reason=REFUSAL_REASON_STALE)])
+    gc.collect()
+    assert not complaints
 
 
 async def test_a_large_chain_is_split_and_its_end_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
