@@ -232,3 +232,31 @@ def test_a_plan_of_many_hosts_comes_in_pages(stub: RequestManagerStub, client: C
     assert len(followers) == FLEET_JOBS - 1  # All but the first.
     planned = client.plan("fleet", {"hosts": HOSTS})
     assert (len(planned.job_chain.jobs), planned.total_jobs) == (FLEET_JOBS, FLEET_JOBS)
+
+
+def test_http_callers_get_pages_if_they_ask(http: httpx.Client, loud: str) -> None:
+    path = f"/api/v1/requests/{loud}/log"
+    whole = http.get(path)
+    assert "X-Spincycle-Next-Page-Token" not in whole.headers
+    entries: list[Any] = []
+    query = {"pageSize": "2"}
+    while True:
+        page = http.get(path, params=query)
+        assert len(page.json()) <= 2
+        entries += page.json()
+        token = page.headers.get("X-Spincycle-Next-Page-Token")
+        if token is None:
+            break
+        query["pageToken"] = token
+    assert entries == whole.json()
+    for wrong, reason in (
+        ({"pageToken": "x"}, "BAD_PAGE_TOKEN"),
+        ({"pageSize": "-1"}, "BAD_PAGE_SIZE"),
+        ({"pageSize": "ten"}, "BAD_QUERY"),
+        ({"pageSize": "9" * 20}, "BAD_QUERY"),
+    ):
+        refused = http.get(path, params=wrong)
+        assert (refused.status_code, refused.headers["X-Spincycle-Reason"]) == (400, reason)
+    basic = http.get(f"/api/v1/requests/{loud}", params={"view": "BASIC"}).json()
+    full = http.get(f"/api/v1/requests/{loud}").json()
+    assert basic == {name: value for name, value in full.items() if name != "JobChain"} != full
