@@ -25,8 +25,8 @@ from tests.request_manager.doubles import (
     reaches_state,
     state_of,
 )
-from tests.store.test_audit import an_event
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create, waiting_ids
+from tests.store.test_audit import an_event
 
 AWAY = UnavailableError("cannot reach it")
 NO_SUCH_CHAIN = NotFoundError("no such chain", reason="JOB_CHAIN_NOT_FOUND")
