@@ -122,6 +122,8 @@ def _wait_until_all_ended(system: System, users: Users, seed: int) -> None:
 
 
 def _check(system: System, users: Users, watchers: Watchers, seed: int) -> None:
+    unexplained = system.unexplained()
+    assert not unexplained, f"seed {seed}: a server has a defect:\n{unexplained[-20_000:]}"
     journals: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in read_journal(system.journal):
         journals[line["request"]].append(line)

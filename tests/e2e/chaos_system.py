@@ -255,6 +255,16 @@ class System:
             if event.get("level") in ("error", "critical", "raw")
         )
 
+    def unexplained(self) -> str:
+        """Returns what no disturbance explains: tracebacks, and exceptions that nobody handled."""
+        return "\n".join(
+            f"{member.name} ({server.process.pid}): {event}"
+            for member in (*self.managers, *self.runners)
+            for server in member.servers
+            for event in list(server.events)
+            if "Traceback" in str(event) or "never retrieved" in str(event)
+        )
+
     def history(self, request_id: str) -> str:
         """Returns the log lines about a request, its journal, and the disturbances around that time."""
         lines = [

@@ -11,7 +11,7 @@ import pytest
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError, SpinCycleError, UnavailableError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.audit_pb2 import AuditFilter
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.request_stopper import STOP_TRIES, RequestStopper
@@ -92,17 +92,17 @@ async def test_a_request_that_is_complete_or_stopped_stays_so(
     assert stops.runners.stopped == []
 
 
-async def test_the_event_of_a_stop_is_stored_once_if_the_request_is_suspended_meanwhile(
+async def test_the_event_of_a_stop_is_stored_once_if_the_runner_did_not_take_the_chain(
     store: Store, stops: Stops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by a drain: the runner no longer has the chain, and the stop looks at the request again."""
+    """The request is PENDING again when the stop looks at it once more."""
     request = await create(store)
 
-    async def suspend(_: RunnerInfo, request_id: str) -> None:
-        await store.apply_reports("r1", [a_report(request_id, ends=a_suspended_chain(request_id))])
+    async def refuse(_: RunnerInfo, request_id: str) -> None:
+        assert await store.unassign(Assignment(request_id=request_id, epoch=1), State.PENDING)
         raise NO_SUCH_CHAIN
 
-    monkeypatch.setattr(stops.runners, "stop_job_chain", suspend)
+    monkeypatch.setattr(stops.runners, "stop_job_chain", refuse)
     event = event_row(an_event("RequestManager.Stop", request_id=request.id))
     await stops.stopper.stop(request.id, event)
     assert await state_of(store, request.id) is State.STOPPED

@@ -83,9 +83,7 @@ class RequestStopper:
                     await self._stop_on_original(request)
                     return
                 if outcome is StopOutcome.RUNNING:
-                    event = (
-                        None  # It is stored, unless somebody had asked before. It must not be stored twice.
-                    )
+                    event = None  # It must not be stored twice.
                     attempts += 1
                     if await self._stop_running(request_id) or attempts == STOP_TRIES:
                         return
