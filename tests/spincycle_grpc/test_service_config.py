@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -75,3 +77,28 @@ async def test_a_client_with_the_config_repeats_what_is_safe_to_repeat(
         else:
             await call
     assert manager.calls == [method] * tries
+
+
+async def test_a_client_with_the_config_calls_all_servers_that_serve_in_turn() -> None:
+    managers = [Restarting(failures=0), Restarting(failures=0)]
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(ANSWER):
+        servers = [await stack.enter_async_context(serving(REQUEST_MANAGER, manager)) for manager in managers]
+        for server, _ in servers:
+            await server.set_serving(True)
+        target = "ipv4:" + ",".join(address for _, address in servers)
+        options = [("grpc.service_config", contracts.service_config())]
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options=options))
+        stub = RequestManagerStub(channel)
+
+        async def calls_of_each() -> list[int]:
+            for manager in managers:
+                manager.calls.clear()
+            for _ in range(10):
+                await stub.Get(GetRequest(), wait_for_ready=True)
+            return [len(manager.calls) for manager in managers]
+
+        while await calls_of_each() != [5, 5]:
+            pass  # The client is connecting to both.
+        await servers[0][0].set_serving(False)
+        while await calls_of_each() != [0, 10]:
+            pass  # The client has not seen it yet.
