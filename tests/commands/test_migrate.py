@@ -12,9 +12,10 @@ from tests.databases import SERVERS, DatabaseServer, SharedServers
 from tests.e2e.processes import running
 from tests.limits import PROCESS_END
 from tests.maintenance import original
+from tests.maintenance.test_migrating import NEWEST
 
 OUTDATED = "spincycle: the database is older than this program: run `spincycle migrate` with the same --db"
-UP_TO_DATE = "the database is up to date (revision 0006)"
+UP_TO_DATE = f"the database is up to date (revision {NEWEST})"
 
 LEFT_PENDING = (
     "1 PENDING requests of the original Spin Cycle stay PENDING, because it may have denied them: "
@@ -36,7 +37,7 @@ def test_migrate_upgrades_the_database_of_an_original(
     assert "CREATE TABLE requests" not in printed.stdout
     assert outcome(spincycle(tmp_path, "migrate", SPINCYCLE_MYSQL_DSN=dsn)) == (
         0,
-        "the database was migrated from no revision to revision 0006\n"
+        f"the database was migrated from no revision to revision {NEWEST}\n"
         f"5 requests of the original Spin Cycle can now be found by their args\n{LEFT_PENDING}",
         "",
     )

@@ -16,8 +16,11 @@ from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.wire import decode, encode
 from spincycle_server.chain import RunningChain
+from spincycle_server.maintenance import adoption
+from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.request_manager.recovery import recovered
 from spincycle_server.store import Store
+from spincycle_server.store.positions import read_position
 from spincycle_server.store.schema import job_log, metadata, request_archives, requests, suspended_job_chains
 from tests.databases import OPTIONS, engine_of
 from tests.maintenance import original
@@ -229,6 +232,30 @@ class TestPendingRequests:
         assert await store.stop_unassigned(request_id)
         found = await store.get_request(request_id, with_job_chain=False)
         assert State(found.state) is State.STOPPED
+
+
+async def test_denied_requests_fail_together_and_watchers_see_it(
+    store: Store, theirs: OriginalDatabase, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "_PAGE", 2)
+    denied = [theirs.create() for _ in range(5)]
+    waits, runs = await create(store, None), await create(store)
+    with theirs.engine.connect() as connection:
+        before = read_position(connection)
+    assert upgrade_database(migrated_url, OPTIONS).left_pending == 5
+    done = upgrade_database(migrated_url, OPTIONS, fail_pending=True)
+    assert (done.failed, done.left_pending) == (5, 0)
+    with theirs.engine.connect() as connection:
+        after = read_position(connection)
+        stamps = connection.execute(select(requests.c.request_id, requests.c.change_stamp)).all()
+    changed = {row[0] for row in stamps if after.has(row[1]) and not before.has(row[1])}
+    assert changed == set(denied)
+    for request_id in denied:
+        found = await store.get_request(request_id, with_job_chain=False)
+        assert State(found.state) is State.FAIL
+        assert found.HasField("finished_at")
+    assert await store.stop_unassigned(waits.id)
+    assert await store.request_stop(runs.id)
 
 
 class TestSuspendedChains:

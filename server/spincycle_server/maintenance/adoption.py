@@ -18,8 +18,10 @@ from spincycle_grpc.wire import decode_into
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.retrying import in_transaction
+from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.rows import arg_rows
 from spincycle_server.store.schema import ORIGINAL, request_archives, request_args, requests
+from spincycle_server.store.writer_row import WriterRow
 
 _PAGE = 200
 """Requests per transaction."""
@@ -77,12 +79,16 @@ def fail_left_pending(engine: Engine, *, patience: float) -> int:
         SpinCycleError: The database cannot be used.
     """
     failed = 0
-    while page := in_transaction(engine, _fail_page, patience=patience):
+    # Watchers learn of these requests as of other changes: by the stamps of a writer.
+    writer = WriterRow(engine)
+    writer.next_batch()
+    in_transaction(engine, writer.write, patience=patience)
+    while page := in_transaction(engine, partial(_fail_page, writer=writer), patience=patience):
         failed += page
     return failed
 
 
-def _fail_page(connection: Connection) -> int:
+def _fail_page(connection: Connection, writer: WriterRow) -> int:
     ids = connection.scalars(
         select(requests.c.request_id)
         .where(_LEFT_PENDING)
@@ -91,16 +97,21 @@ def _fail_page(connection: Connection) -> int:
         .with_for_update()
     ).all()
     if ids:
+        writer.next_batch()  # A repeated transaction gets another number, as the first may be committed.
+        transaction = Transaction(connection, writer.stamp)
         connection.execute(
             update(requests)
             .where(requests.c.request_id.in_(ids))
             .values(
                 state=State.FAIL,
                 finished_at=database_now(connection),
+                change_stamp=transaction.stamp,
                 # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
                 created_at=requests.c.created_at,
             )
         )
+        writer.store_number(transaction)
+        transaction.flush()
     return len(ids)
 
 

@@ -122,6 +122,7 @@ class Acceptors:
                 continue
             answering = cygrpc._handle_rpc(name, resolver, (), state, loop, False)
             self._run(cygrpc._schedule_rpc_coro(answering, state, loop, name))
+            del answering, state  # Otherwise they are kept until the next call.
 
     def _run(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
