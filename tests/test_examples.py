@@ -102,3 +102,17 @@ def test_lock_files_name_no_registry() -> None:
     locks = [ROOT / "examples/clients" / name for name in ("go/go.sum", "typescript/package-lock.json")]
     for lock in locks:
         assert "://" not in re.sub(r'"(url|homepage|funding)": ?"[^"]*"', "", lock.read_text()), lock
+
+
+@pytest.mark.parametrize(
+    ("language", "pattern"),
+    [("go", "go/*.go"), ("java", "java/**/*.java"), ("rust", "rust/src/*.rs"), ("ts", "typescript/src/*.ts")],
+)
+def test_the_page_about_clients_shows_lines_of_the_programs(language: str, pattern: str) -> None:
+    page = (ROOT / "docs" / "clients.md").read_text()
+    [block] = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    programs = (ROOT / "examples" / "clients").glob(pattern)
+    lines = {line.strip() for program in programs for line in program.read_text().splitlines()}
+    shown = [line.strip() for line in block.splitlines()]
+    assert [line for line in shown if line not in lines] == []
+    assert 5 < len(shown) <= 10
