@@ -20,6 +20,7 @@ from spincycle_grpc.v1.job_runner_pb2 import JobRunnerFollowOutputRequest, JobRu
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement, why_not
+from spincycle_server.request_manager.able_runners import AbleRunners
 from spincycle_server.request_manager.asked_types import AskedTypes
 from spincycle_server.request_manager.chain_sender import ChainSender
 from spincycle_server.request_manager.full_runners import FullRunners
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
-
-MAX_REQUIREMENTS = 10_000
-"""The maximum number of requirements whose runners are kept in memory."""
 
 DENIED_PAUSE = 10.0
 """Seconds for which a runner that does not accept this server's key or certificate gets no chains."""
@@ -69,9 +67,8 @@ class Runners:
         self._denied: dict[str, float] = {}  # until when
         self._live: dict[str, RunnerInfo] = {}
         self._draining: set[str] = set()
-        self._heard: dict[str, RunnerInfo] = {}  # since the last refresh began
-        self._capabilities: dict[str, Capabilities] = {}
-        self._able: dict[str, tuple[str, ...]] = {}  # runners by requirement
+        self._heard: dict[str, LiveRunner] = {}  # since the last refresh began
+        self._able = AbleRunners()
         self._lost: frozenset[str] = frozenset()
         self.asked_types = AskedTypes()
         self._senders: dict[str, ChainSender] = {}
@@ -83,16 +80,14 @@ class Runners:
 
         Returns whether there are other runners than before, or other capabilities.
         """
-        before = self._capabilities
         self._heard.clear()
         stored = await self._store.live_runners()
         self._unusable &= {one.runner.runner_id for one in stored}
         live = [one for one in stored if self._is_usable(one.runner)]
         # The read may have missed what these have said.
-        live += [LiveRunner(one, False, self._capabilities[key]) for key, one in self._heard.items()]
+        live += self._heard.values()
         self._live = {one.runner.runner_id: one.runner for one in live}
-        self._capabilities = {one.runner.runner_id: one.capabilities for one in live}
-        self._able.clear()
+        has_changed = self._able.replace({one.runner.runner_id: one.capabilities for one in live})
         draining = {one.runner.runner_id for one in live if one.draining}
         self._draining = draining | (self._draining & self._heard.keys())
         for runner_id in [runner_id for runner_id in self._senders if runner_id not in self._live]:
@@ -100,7 +95,7 @@ class Runners:
         self._full.keep(set(self._live))
         self._denied = {one: until for one, until in self._denied.items() if one in self._live}
         await self._calls.keep({one.runner.grpc_address for one in live})
-        return self._capabilities != before
+        return has_changed
 
     def _is_usable(self, runner: RunnerInfo) -> bool:
         if self._own is not None:
@@ -130,18 +125,18 @@ class Runners:
         """Adds a runner that has just reported to this process. It replaces others at its address."""
         if self._own is not None:
             self._own.add(runner.runner_id)
-        for other in [other for other in self._live.values() if other.grpc_address == runner.grpc_address]:
-            self.remove(other.runner_id)
-        self._capabilities[runner.runner_id] = capabilities
-        self._able.clear()
-        self._live[runner.runner_id] = self._heard[runner.runner_id] = runner
+        for other in list(self._live.values()):
+            if other.grpc_address == runner.grpc_address and other.runner_id != runner.runner_id:
+                self.remove(other.runner_id)
+        self._able.add(runner.runner_id, capabilities)
+        self._live[runner.runner_id] = runner
+        self._heard[runner.runner_id] = LiveRunner(runner, False, capabilities)
 
     def remove(self, runner_id: str) -> None:
         """Removes a runner that is not alive."""
         self._heard.pop(runner_id, None)
         self._live.pop(runner_id, None)
-        self._capabilities.pop(runner_id, None)
-        self._able.clear()
+        self._able.remove(runner_id)
 
     def drain(self, runner_id: str) -> None:
         """Marks a runner that shuts down: it gets no more chains."""
@@ -169,13 +164,7 @@ class Runners:
 
     def able(self, requirement: Requirement) -> tuple[str, ...]:
         """Returns the ids of the live runners that have what a request needs, even if they take no chains."""
-        found = self._able.get(requirement.requirement_id)
-        if found is None:
-            if len(self._able) >= MAX_REQUIREMENTS:
-                self._able.clear()
-            found = tuple(one for one in self._live if self._capabilities[one].meet(requirement))
-            self._able[requirement.requirement_id] = found
-        return found
+        return self._able.of(requirement)
 
     def is_blocked(self, requirement: Requirement) -> bool:
         """Whether there are runners, but none of them has what a request needs."""
@@ -209,7 +198,7 @@ class Runners:
             return "the original Spin Cycle created it and may have denied it: start it if it must run"
         if state is State.RUNNING and (runner_id not in self._lost or runner_id in self._live):
             return ""
-        active = [self._capabilities[one] for one in self._live if one not in self._draining]
+        active = self._able.capabilities(one for one in self._live if one not in self._draining)
         return why_not(requirement, active) if active else ""
 
     def _takes_chains(self, runner_id: str) -> bool:
