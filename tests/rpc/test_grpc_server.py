@@ -15,12 +15,18 @@ from structlog.testing import capture_logs
 
 from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, UnauthenticatedError, UnavailableError
 from spincycle_grpc.rpc_errors import error_from_rpc
-from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, CreateResponse, GetRequest
+from spincycle_grpc.v1.request_manager_pb2 import (
+    CreateRequest,
+    CreateResponse,
+    GetRequest,
+    WatchRequest,
+    WatchResponse,
+)
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
 from spincycle_server.identity import Authentication, Credentials, Identity
-from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable
-from tests.limits import ANSWER
+from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable, grpc_server
+from tests.limits import ANSWER, STEP
 from tests.rpc.servers import REQUEST_MANAGER, RUNNER_REPORTS, rpc_error, serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -85,6 +91,25 @@ class Reports:
             yield ReportResponse()
         if self._error is not None:
             raise self._error
+
+
+class Flood:
+    """Answers Watch with large messages without end."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.is_closed = asyncio.Event()
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+    async def Watch(self, request: WatchRequest, context: CallContext) -> AsyncIterator[WatchResponse]:
+        try:
+            while True:
+                self.sent += 1
+                yield WatchResponse(cursor="x" * 1_000_000)
+        finally:
+            self.is_closed.set()
 
 
 class Nobody:
@@ -356,3 +381,37 @@ async def test_a_connection_beyond_the_limit_is_closed_until_another_one_ends() 
         async with grpc.aio.insecure_channel(address, options=alone) as channel:
             stub = RequestManagerStub(channel)
             await stub.Create(CreateRequest(), timeout=ANSWER, wait_for_ready=True)
+
+
+async def _count(messages: AsyncIterator[object]) -> int:
+    return len([message async for message in messages])
+
+
+async def test_the_stream_of_a_client_that_does_not_read_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "SEND_TIMEOUT", 0.3)
+    flood = Flood()
+    async with (
+        serving(REQUEST_MANAGER, flood) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = RequestManagerStub(channel)
+        call = stub.Watch(WatchRequest(), timeout=ANSWER)
+        async with asyncio.timeout(STEP):
+            await flood.is_closed.wait()
+        error = await rpc_error(_count(call))
+    assert error_from_rpc(error, "the server").reason == "STREAM_NOT_READ"
+    assert flood.sent < 100
+
+
+async def test_a_client_that_leaves_a_stream_ends_the_method() -> None:
+    flood = Flood()
+    async with (
+        serving(REQUEST_MANAGER, flood) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = RequestManagerStub(channel)
+        call = stub.Watch(WatchRequest(), timeout=ANSWER)
+        await anext(aiter(call))
+        call.cancel()
+        async with asyncio.timeout(STEP):
+            await flood.is_closed.wait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from grpc_health.v1 import health, health_pb2
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.errors import (
+    ResourceExhaustedError,
     SpinCycleError,
     UnavailableError,
 )
@@ -50,6 +53,9 @@ MIN_PING_INTERVAL = 5.0
 
 Clients whose pings are 10 s apart, which is Go's minimum, keep their connection even if some arrive late.
 """
+
+SEND_TIMEOUT = 60.0
+"""Seconds within which a client must make room for the next message of a stream. Then the call fails."""
 
 _DEFAULT_LIMITS = InputLimits()
 
@@ -207,18 +213,34 @@ def _read(
     return read
 
 
-def _server_streaming(method: Method, limits: InputLimits) -> Callable[..., AsyncIterator[Any]]:
-    async def behavior(
-        _: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
+def _server_streaming(method: Method, limits: InputLimits) -> Callable[..., Awaitable[None]]:
+    async def behavior(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        called = _call_context(context)
+        call = method.call(_read(method, limits, context, called.received), called)
         try:
-            called = _call_context(context)
-            async for answer in method.call(_read(method, limits, context, called.received), called):
-                yield serialized(method, answer)
+            async with contextlib.aclosing(call) as answers:
+                async for answer in answers:
+                    await _send(context, serialized(method, answer))
         except SpinCycleError as error:
             await abort(context, error)
 
     return behavior
+
+
+async def _send(context: grpc.aio.ServicerContext[Any, Any], data: bytes) -> None:
+    """Sends a message of a stream.
+
+    Raises:
+        ResourceExhaustedError: The client does not read. Reason: STREAM_NOT_READ.
+    """
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await context.write(data)
+    except TimeoutError as error:
+        raise ResourceExhaustedError(
+            f"the client read nothing for {SEND_TIMEOUT:g} s: open the stream again, from the last message",
+            reason="STREAM_NOT_READ",
+        ) from error
 
 
 def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
