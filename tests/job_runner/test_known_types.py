@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from spincycle_grpc.v1.runner_reports_pb2 import AskedJobTypes
+from spincycle_server.job_runner import known_types as known_types_module
 from spincycle_server.job_runner.known_types import KnownTypes
 from tests.limits import STEP
 
@@ -97,6 +98,20 @@ async def test_a_type_for_which_the_factory_hangs_is_unknown_until_it_answers() 
     factory.release.set()
     await answered(known, lambda: "hangs" in known.message.types)
     assert (known.message.version, list(known.message.types)) == ("v1", ["a", "hangs"])
+    await known.close()
+
+
+async def test_types_are_asked_again_for_which_there_was_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_types_module, "MAX_HANGING", 0)
+    monkeypatch.setattr(known_types_module, "RETRY_PAUSE", 0.05)
+    factory = Asked("a", "b")
+    known = KnownTypes(factory, answer_timeout=0.2)
+    known.ask(asked("v1", "hangs", "a", "b"))
+    await answered(known, lambda: known.message.version == "v1")
+    assert list(known.message.types) == []
+    factory.release.set()
+    await answered(known, lambda: len(known.message.types) == 3)
+    assert known.message.version == "v1"
     await known.close()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -24,8 +24,11 @@ MAX_TYPES = 20_000
 ANSWER_TIMEOUT = 10.0
 """Seconds that the factory may take for one type. The type counts as unknown until the factory answers."""
 
+RETRY_PAUSE = 30.0
+"""Seconds after which types are asked again for which there was no thread."""
+
 MAX_HANGING = 16
-"""The maximum number of threads in which the factory hangs. After that, further types are unknown."""
+"""The maximum number of threads in which the factory hangs. Further types are asked when one answers."""
 
 
 class KnownTypes:
@@ -40,7 +43,7 @@ class KnownTypes:
         self._knows = knows
         self._answer_timeout = answer_timeout
         self._threads = CallThreads(
-            "job-types", 1, max_abandoned=MAX_HANGING, longest_wait=2 * answer_timeout
+            "job-types", 1, max_abandoned=MAX_HANGING, longest_wait=answer_timeout / 2
         )
         self._answers: dict[str, bool] = {}
         self._asked_version = ""
@@ -72,23 +75,39 @@ class KnownTypes:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._asking
 
-    async def _ask_all(self, version: str, types: list[str]) -> None:
+    async def _ask_all(self, version: str, types: Sequence[str]) -> None:
         if len(self._answers) + len(types) > MAX_TYPES:
             self._answers = {one: self._answers[one] for one in types if one in self._answers}
-        loop = asyncio.get_running_loop()
-        for job_type in types:
-            try:
-                async with asyncio.timeout(self._answer_timeout):
-                    await self._threads.call(partial(self._ask_one, loop, job_type))
-            except (TimeoutError, NoThreadError):
-                logger.error(
-                    "the job factory does not answer whether it knows a job type: its requests wait",
-                    job_type=job_type,
-                    seconds=self._answer_timeout,
-                )
+        not_asked = await self._ask_some(types)
         self._publish(version)
         unknown = [one for one in types if not self._answers.get(one)]
         logger.info("job types asked", types=len(types), unknown=unknown[:20])
+        while not_asked:
+            await asyncio.sleep(RETRY_PAUSE)
+            not_asked = await self._ask_some(not_asked)
+            self._publish(version)
+
+    async def _ask_some(self, types: Sequence[str]) -> Sequence[str]:
+        """Asks about types, one after the other. Returns those for which there was no thread."""
+        loop = asyncio.get_running_loop()
+        not_asked = []
+        for job_type in types:
+            problem = ""
+            try:
+                async with asyncio.timeout(self._answer_timeout):
+                    await self._threads.call(partial(self._ask_one, loop, job_type))
+            except TimeoutError:
+                problem = f"no answer within {self._answer_timeout:g} s"
+            except (NoThreadError, RuntimeError):
+                problem = "there was no thread to ask in"
+                not_asked.append(job_type)
+            if problem:
+                logger.error(
+                    "the job factory did not say whether it knows a job type: its requests wait",
+                    job_type=job_type,
+                    error=problem,
+                )
+        return not_asked
 
     def _ask_one(self, loop: asyncio.AbstractEventLoop, job_type: str) -> None:
         """Asks the factory, in a thread. An answer that comes too late is used too."""
@@ -102,8 +121,8 @@ class KnownTypes:
 
     def _answered(self, job_type: str, knows: bool) -> None:
         self._answers[job_type] = knows
-        if self._asking is not None and self._asking.done():
-            self._publish(self._message.version)
+        if self._message.version == self._asked_version:  # The answer comes late.
+            self._publish(self._asked_version)
 
     def _publish(self, version: str) -> None:
         types = sorted(one for one, knows in self._answers.items() if knows)

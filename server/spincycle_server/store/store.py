@@ -300,12 +300,16 @@ class Store:
         marked = [request for request in found if request.waiting]
         if not marked:
             return
-        ids = {request.waiting.partition(" ")[0] for request in marked} - {""}
-        known = await self.requirements.get(ids)
-        for request in marked:
-            requirement_id, _, runner_id = request.waiting.partition(" ")
+        # Thousands of requests have few different marks.
+        marks = {(request.state, request.waiting) for request in marked}
+        known = await self.requirements.get({mark.partition(" ")[0] for _, mark in marks} - {""})
+        reasons = {}
+        for state, mark in marks:
+            requirement_id, _, runner_id = mark.partition(" ")
             requirement = known.get(requirement_id, NEEDS_NOTHING)
-            request.waiting = self.why_waiting(State(request.state), requirement, runner_id)
+            reasons[state, mark] = self.why_waiting(State(state), requirement, runner_id)
+        for request in marked:
+            request.waiting = reasons[request.state, request.waiting]
 
     async def read_changes(
         self,
