@@ -467,7 +467,9 @@ async def test_a_job_that_times_out_is_stopped_and_may_be_retried() -> None:
     async def stop() -> None:
         stopped.set()
 
-    result = await result_of(ScriptedOnLoop(run, stop), timeout="50ms")
+    resources = resources_for(ScriptedOnLoop(run, stop))
+    resources.on_loop.add("t")  # So the job begins at once, and not after its timeout on a busy machine.
+    result = await ended(a_try(resources, timeout="50ms"))
     entry = result.entry
     assert (State(entry.state), entry.exit, entry.error) == (State.FAIL, 1, "timed out after 50ms")
     assert entry.stdout == "so far"

@@ -67,8 +67,8 @@ class TryOutput:
     """
 
     __slots__ = (
-        "_buffers", "_held", "_is_ended", "_is_told", "_last", "_limit", "_lock", "_loop", "_news",
-        "_process", "_turns", "is_released",
+        "_buffers", "_counted", "_held", "_is_ended", "_is_told", "_last", "_limit", "_lock", "_loop",
+        "_news", "_process", "_turns", "is_released",
     )  # fmt: skip
 
     def __init__(self, limit: int, held: HeldOutput) -> None:
@@ -80,6 +80,7 @@ class TryOutput:
         self._buffers: dict[int, OutputBuffer] = {}
         self._turns: deque[tuple[int, int]] | None = None
         self._last = 0
+        self._counted = 0
         self._is_ended = False
         self.is_released = False
         self._news: set[asyncio.Event] = set()
@@ -136,8 +137,8 @@ class TryOutput:
         with self._lock:
             self._is_ended = self.is_released = True
             if self._buffers:
-                self._held.add(-sum(buffer.held for buffer in self._buffers.values()))
                 self._buffers.clear()
+                self._count_held()
         self._tell()
 
     def subscribe(self) -> asyncio.Event:
@@ -189,12 +190,15 @@ class TryOutput:
                 self._turns = deque(maxlen=_TURNS)
             self._turns.append((self._size(STDOUT), self._size(STDERR)))
             self._last = stream
-        before = buffer.held
         buffer.write(data)
-        if self._held.add(buffer.held - before) and buffer.held > 3 * LEAST_KEPT:
-            before = buffer.held
+        if self._count_held() and buffer.held > 3 * LEAST_KEPT:
             buffer.reduce(LEAST_KEPT)
-            self._held.add(buffer.held - before)
+            self._count_held()
+
+    def _count_held(self) -> bool:
+        """Counts what the buffers hold now. Returns whether all tries together hold too much."""
+        before, self._counted = self._counted, sum(buffer.held for buffer in self._buffers.values())
+        return self._held.add(self._counted - before)
 
     def _joined(self, stream: int, returned: str) -> str:
         buffer = self._buffers.get(stream)
