@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError, SpinCycleError
+from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1.job_runner_pb2 import JobRunnerFollowOutputRequest
 from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputGap, OutputText
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from spincycle_server.store.outputs import TryPlace
 
 logger = structlog.get_logger(__name__)
+
+_FOR_CALLERS = frozenset({"BAD_OFFSET", "TOO_MANY_FOLLOWERS"})
+"""The reasons of a runner's errors that the caller gets. After all others, the runner is asked again."""
 
 LiveEvent: TypeAlias = OutputText | OutputGap | None
 """A piece of output, or a sign of life."""
@@ -64,7 +67,7 @@ async def live_output(
                         yield answer.gap
                     case _:
                         yield None
-    except (InvalidArgumentError, ResourceExhaustedError):
-        raise
     except SpinCycleError as error:
+        if error.reason in _FOR_CALLERS:
+            raise
         logger.debug("runner does not show output", runner_id=place.runner_id, error=str(error))
