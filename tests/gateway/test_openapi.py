@@ -273,6 +273,21 @@ def test_query_parameters(documents: dict[str, Any]) -> None:
     assert schemas["since"] == {"type": "string", "format": "date-time"}
     assert schemas["arg"] == {"type": "array", "items": {"type": "string"}}
     assert schemas["limit"]["minimum"] == 0
+    of_get = operations(documents["request-manager"])["GET /api/v1/requests/{request_id}"]["parameters"]
+    by_name = {parameter["name"]: parameter for parameter in of_get}
+    assert by_name["view"]["schema"]["enum"] == ["UNKNOWN", "BASIC", "FULL"]
+    assert [name for name, one in by_name.items() if one.get("deprecated")] == ["omitJobChain"]
+
+
+def test_responses_in_pages_have_the_token_of_the_next_page(documents: dict[str, Any]) -> None:
+    by_path = operations(documents["request-manager"])
+    paged = {
+        path
+        for path, operation in by_path.items()
+        if "X-Spincycle-Next-Page-Token" in operation["responses"].get("200", {}).get("headers", {})
+    }
+    requests = "GET /api/v1/requests"
+    assert paged == {requests, f"{requests}/{{request_id}}/job-chain", f"{requests}/{{request_id}}/log"}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_server.request_manager.page_tokens import (
     LONGEST_TOKEN,
     checked_page_size,
+    is_whole,
     page_token,
     place_of,
 )
@@ -75,6 +76,13 @@ def test_a_place_that_its_reader_refuses_is_refused() -> None:
     for place in ((6,), (5, 5), (), ("x",)):
         with pytest.raises(InvalidArgumentError):
             place_of(page_token(b"", place), b"", read)
+
+
+@pytest.mark.parametrize("value", [-1, 10, 1.0, True, "1", None, [], {}])
+def test_only_numbers_within_the_limit_are_whole(value: object) -> None:
+    assert is_whole(0, 10)
+    assert is_whole(9, 10)
+    assert not is_whole(value, 10)
 
 
 def test_a_page_size_is_not_negative() -> None:

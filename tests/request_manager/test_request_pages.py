@@ -15,6 +15,7 @@ from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.request_manager import planning, request_pages
+from spincycle_server.request_manager.page_tokens import page_token
 from spincycle_server.request_manager.paged_chains import PagedChains
 from spincycle_server.store import Store
 from tests.request_manager.test_service import FINCH, SPECS, Manager, calls_as, managing
@@ -146,6 +147,32 @@ async def test_tokens_of_other_calls_are_refused(manager: Manager) -> None:
         call.page_size = 0  # The page size may change.
         assert not (await method(call, FINCH)).next_page_token
     assert await reason_of(service.Plan, plan, calls_as("wren", "starter")) == "BAD_PAGE_TOKEN"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (),
+        (1,),
+        (1.5, "a" * 20, 0),
+        (1, "\0", 0),
+        (1, "a" * 21, 0),
+        (2**63, "a" * 20, 0),
+        (1, 2, 3),
+        ("x",) * 3,
+    ],
+)
+async def test_forged_places_are_refused(manager: Manager, place: tuple[Any, ...]) -> None:
+    """Anybody can compute the check value of a token."""
+    created = await manager.create()
+    wanted = RequestFilter(type="nap")
+    find = b"Find " + wanted.SerializeToString(deterministic=True)
+    service = manager.service
+    call = messages.FindRequest(filter=wanted, page_token=page_token(find, place))
+    assert await reason_of(service.Find, call) == "BAD_PAGE_TOKEN"
+    log = page_token(b"GetLog " + created.id.encode(), place)
+    call_of_log = messages.GetLogRequest(request_id=created.id, page_token=log)
+    assert await reason_of(service.GetLog, call_of_log) == "BAD_PAGE_TOKEN"
 
 
 @pytest.mark.parametrize("context", [FINCH, HTTP])

@@ -76,13 +76,16 @@ class Operations:
             if field.enum_type is not None:
                 one: Schema = {"type": "string", "enum": list(enum_names(field.enum_type))}
                 schema = {"type": "array", "items": one} if field.is_repeated else one
-            yield {
+            parameter = {
                 "name": name,
                 "in": "query",
                 "allowEmptyValue": True,
                 "description": self._comments.get(field.full_name, ""),
                 "schema": schema,
             }
+            if field.GetOptions().deprecated:
+                parameter["deprecated"] = True
+            yield parameter
 
     def _header_parameters(self, route: Route) -> Iterable[dict[str, Any]]:
         for field in route.method.descriptor.input_type.fields:

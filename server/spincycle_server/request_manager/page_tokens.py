@@ -65,6 +65,11 @@ def place_of(token: str, scope: bytes, read: Callable[..., _Place]) -> _Place | 
         ) from error
 
 
+def is_whole(value: object, limit: int) -> bool:
+    """Whether a value of a place is a whole number from 0, below a limit. A forged token may have others."""
+    return type(value) is int and 0 <= value < limit
+
+
 def checked_page_size(page_size: int) -> int:
     """Returns a page size that is not negative.
 

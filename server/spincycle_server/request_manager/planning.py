@@ -22,7 +22,7 @@ from spincycle_grpc.v1.request_pb2 import Request, RequestArg
 from spincycle_server.graph.job_ids import job_ids
 from spincycle_server.large_work import LARGE, run_sized
 from spincycle_server.request_manager.job_chain_pages import JOB_BYTES, job_chain_page
-from spincycle_server.request_manager.page_tokens import checked_page_size, page_token, place_of
+from spincycle_server.request_manager.page_tokens import checked_page_size, is_whole, page_token, place_of
 from spincycle_server.request_manager.request_views import omit_args
 from spincycle_server.store.pages import PAGE_BYTES
 
@@ -193,6 +193,6 @@ def _digest(job_chain: JobChain) -> str:
 
 
 def _place(seed: int, digest: str, job_id: str) -> _Place:
-    if seed not in range(_SEEDS) or not _DIGEST.fullmatch(digest) or not _JOB_ID.fullmatch(job_id):
+    if not is_whole(seed, _SEEDS) or not _DIGEST.fullmatch(digest) or not _JOB_ID.fullmatch(job_id):
         raise ValueError("not a place")
     return _Place(seed, digest, job_id)

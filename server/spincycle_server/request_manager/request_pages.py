@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_server.large_work import run_sized
 from spincycle_server.request_manager.job_chain_pages import JOB_BYTES, job_chain_page
-from spincycle_server.request_manager.page_tokens import checked_page_size, page_token, place_of
+from spincycle_server.request_manager.page_tokens import checked_page_size, is_whole, page_token, place_of
 from spincycle_server.store.found_pages import FoundPosition
 from spincycle_server.store.log_pages import MAX_OUTPUT, LogPosition
 
@@ -113,12 +113,13 @@ def _is_paged(
 
 
 def _found_position(created_at: int, request_id: str, left: int) -> FoundPosition:
-    _check(created_at in range(2**57) and left in range(2**64) and bool(_REQUEST_ID.fullmatch(request_id)))
+    is_valid = is_whole(created_at, 2**57) and is_whole(left, 2**64)
+    _check(is_valid and bool(_REQUEST_ID.fullmatch(request_id)))
     return FoundPosition(created_at, request_id, left)
 
 
 def _log_position(job_id: str, number: int) -> LogPosition:
-    _check(number in range(2**31) and bool(_JOB_ID.fullmatch(job_id)))
+    _check(is_whole(number, 2**31) and bool(_JOB_ID.fullmatch(job_id)))
     return LogPosition(job_id, number)
 
 
