@@ -17,12 +17,13 @@ from sqlalchemy import text
 from spincycle_grpc.state import State
 from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store import DatabaseOptions
-from tests.databases import SharedServers
+from tests.databases import SharedServers, engine_of
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER
 from tests.maintenance import original
 from tests.maintenance.original import OriginalRequest
+from tests.maintenance.original_counters import COMPLETE, OriginalChain
 
 LOG_KEYS = {
     "jobId": "job_id", "name": "name", "try": "try", "type": "type", "state": "state", "exit": "exit",
@@ -211,3 +212,34 @@ def test_suspended_requests_resume_and_complete(url: str, tmp_path: Path) -> Non
     with original.engine_of(url).connect() as connection:
         left = connection.exec_driver_sql("SELECT COUNT(*) FROM suspended_job_chains").scalar()
     assert left == 0
+
+
+def test_a_chain_that_a_real_runner_suspends_can_be_resumed_by_an_original(tmp_path: Path) -> None:
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "nap.yaml").write_text(
+        """
+        sequences:
+          nap:
+            request: true
+            args:
+              required: [{name: ms}]
+            nodes:
+              nap: {category: job, type: sleep, args: [{expected: duration, given: ms}], retry: 1}
+        """
+    )
+    with running("server", "--http=127.0.0.1:0", "--specs=specs", directory=tmp_path) as server:
+        base = f"http://{server.address('request-manager', 'http')}/api/v1"
+        with httpx.Client(base_url=base, timeout=ANSWER) as http:
+            made = http.post("/requests", json={"type": "nap", "args": {"ms": "3600000"}}).json()
+            [job] = eventually(lambda: http.get("/status/running").json()["jobs"])
+        assert server.terminate() == 0, server.log()
+    with engine_of(f"sqlite:///{tmp_path / 'spincycle.db'}").connect() as connection:
+        [data] = connection.execute(text("SELECT suspended_job_chain FROM suspended_job_chains")).scalars()
+    chain = json.loads(data)
+    assert (chain["requestId"], chain["jobChain"]["state"]) == (made["id"], State.SUSPENDED)
+    # As an original leaves it: the job is STOPPED, and its stopped try is counted.
+    assert chain["jobChain"]["jobs"][job["jobId"]]["state"] == State.STOPPED
+    assert (chain["totalJobTries"][job["jobId"]], chain["latestRunJobTries"][job["jobId"]]) == (1, 1)
+    resumed = OriginalChain(chain)
+    assert resumed.tries_left(job["jobId"]) == 2
+    assert resumed.try_job(job["jobId"], COMPLETE) == 2
