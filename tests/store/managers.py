@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import Store
 from spincycle_server.store.opening import OpenDatabase
-from tests.databases import OPTIONS
+from tests.databases import OPTIONS, engine_of
 
 
 async def open_beside(url: str) -> Store:
@@ -29,3 +31,16 @@ async def two_stores(url: str) -> AsyncIterator[tuple[Store, Store]]:
         stack.push_async_callback(first.close)
         stack.push_async_callback(second.close)
         yield first, second
+
+
+async def read_rows(url: str, query: Any) -> list[Any]:
+    """Returns the rows of a query over a connection of its own."""
+
+    def read() -> list[Any]:
+        engine = engine_of(url)
+        with engine.connect() as connection:
+            rows = list(connection.execute(query))
+        engine.dispose()
+        return rows
+
+    return await asyncio.to_thread(read)

@@ -63,6 +63,10 @@ class Stream:
             if getattr(message, name):
                 return message
 
+    def soon(self, name: str) -> asyncio.Future[WatchResponse]:
+        """Reads on in a task, until a message has a field."""
+        return asyncio.ensure_future(self.until(name))
+
     async def rest(self) -> list[WatchResponse]:
         async with asyncio.timeout(STEP):
             return [message async for message in self._messages]

@@ -12,6 +12,7 @@ import structlog
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
+from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.store.changes import Changes, DeletedRequest, Try
 from spincycle_server.store.positions import Position
 from spincycle_server.watch.news import News
@@ -109,6 +110,20 @@ class Hub:
             if watcher.is_running and watcher.shown != data:
                 watcher.shown = data
                 watcher.put(News(None, running=running))
+
+    def waiting_requests(self) -> list[str]:
+        """Returns the watched requests that wait to run."""
+        return [
+            request_id
+            for request_id, watchers in self._by_request.items()
+            if any(watcher.is_waiting for watcher in watchers)
+        ]
+
+    def show_waiting(self, request: Request) -> None:
+        """Gives a request to its watchers, because the reason why it waits may have changed."""
+        for watcher in self._by_request.get(request.id, ()):
+            if watcher.is_waiting:
+                watcher.put(News(None, {request.id: request}))
 
     def gone(self, request_ids: Iterable[str]) -> None:
         """Tells the watchers of requests that these do not exist any more."""

@@ -13,7 +13,9 @@ from spincycle_server.store.positions import Position
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Changes of requests, or a snapshot of their running jobs. Many watchers get the same object.
+    """Changes of requests, or a snapshot of their running jobs or of why they wait.
+
+    Many watchers get the same object.
 
     Attributes:
         position: All changes up to here are in this news or in earlier ones; None for a snapshot.

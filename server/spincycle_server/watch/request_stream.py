@@ -81,6 +81,9 @@ class RequestStream:
         elif news.running is not None:
             self._viewer.check_type(self._type)
             yield WatchResponse(cursor=self._cursor(None, None), running=[news.running])
+        elif news.position is None and news.requests:
+            for message in self._waiting(news.requests[self._request_id]):
+                yield message
         elif news.deleted:
             self._position = news.position
             yield self._gone()
@@ -140,6 +143,10 @@ class RequestStream:
         if request is not None:
             self._is_current = True
             self._subscription.is_running = request.state == state_pb2.STATE_RUNNING
+            self._subscription.is_waiting = request.state in (
+                state_pb2.STATE_PENDING,
+                state_pb2.STATE_SUSPENDED,
+            )
             state = request.SerializeToString(deterministic=True)
             if state == self._sent_state:
                 request = None
@@ -158,6 +165,14 @@ class RequestStream:
                 snapshot_complete=completes,
             )
         self.has_ended = request is not None and request.state in FINAL_STATES
+
+    def _waiting(self, request: Request) -> Iterator[WatchResponse]:
+        """Yields a request that waits for another reason than before."""
+        state = request.SerializeToString(deterministic=True)
+        if state != self._sent_state and self._subscription.is_waiting:
+            self._viewer.check_type(self._type)
+            self._sent_state = state
+            yield WatchResponse(cursor=self._cursor(None, None), requests=[request])
 
     def _gone(self) -> WatchResponse:
         self.has_ended = True

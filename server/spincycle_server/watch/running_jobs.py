@@ -1,4 +1,7 @@
-"""Brings the running jobs of watched requests, and notices requests that were deleted by other programs."""
+"""Looks after watched requests: which of their jobs run, why they wait, and whether they still exist.
+
+No row changes with these facts, so they are not found with the changes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.watch.hub import Hub
@@ -21,10 +25,13 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 INTERVAL = 1.0
-"""Seconds between snapshots of the running jobs."""
+"""Seconds between snapshots of the running jobs, and of the reasons why requests wait."""
 
 EXISTENCE_INTERVAL = 10.0
 """Seconds between looks whether the watched requests still exist."""
+
+
+_WAITING = (state_pb2.STATE_PENDING, state_pb2.STATE_SUSPENDED)
 
 
 class RunningJobsPoll:
@@ -50,6 +57,7 @@ class RunningJobsPoll:
             await asyncio.sleep(INTERVAL)
             try:
                 await self.show()
+                await self.explain()
                 if time.monotonic() - looked >= EXISTENCE_INTERVAL:
                     looked = time.monotonic()
                     await self.look()
@@ -67,6 +75,14 @@ class RunningJobsPoll:
             jobs[job.request_id].append(job)
         for request_id in watched:
             self._hub.show_running(RunningJobs(request_id=request_id, jobs=jobs[request_id]))
+
+    async def explain(self) -> None:
+        """Gives the watchers of waiting requests the reasons why these wait now."""
+        waiting = self._hub.waiting_requests()
+        if waiting:
+            for request in (await self._store.requests_by_id(waiting)).values():
+                if request.state in _WAITING:
+                    self._hub.show_waiting(request)
 
     async def look(self) -> None:
         """Tells the watchers of requests that no longer exist."""

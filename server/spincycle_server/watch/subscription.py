@@ -22,6 +22,7 @@ class Subscription:
 
     Attributes:
         is_running: Whether the watched request is RUNNING, so that its running jobs are of interest.
+        is_waiting: Whether it waits to run, so that the reason is of interest.
         shown: The running jobs that the watcher saw last, serialized.
     """
 
@@ -29,6 +30,7 @@ class Subscription:
         self.request_id = request_id
         self.args = args or {}
         self.is_running = False
+        self.is_waiting = False
         self.shown = b""
         self._news: deque[News] = deque()
         self._is_too_slow = False
@@ -37,7 +39,7 @@ class Subscription:
     def put(self, news: News) -> None:
         """Adds news. If too many wait, all are dropped, and `next` raises an error."""
         if len(self._news) >= MAX_NEWS:
-            if news.running is not None:
+            if news.position is None:
                 return  # The next snapshot replaces it.
             self._is_too_slow = True
             self._news.clear()

@@ -1,0 +1,113 @@
+"""Watchers see which jobs run and why a request waits, and nobody is asked for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.request_manager_pb2 import WatchRequest
+from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
+from spincycle_server.store import Store
+from spincycle_server.watch import RunningJobsPoll
+from tests.store.samples import RUNNER, a_report, create
+from tests.watch.test_watching import Stream, is_watched
+from tests.watch.watchers import Manager, watched
+
+
+class Runners:
+    """Lists jobs, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.jobs: list[JobStatus] = []
+        self.asked: list[str] = []
+
+    async def running_jobs(self, wanted: StatusFilter) -> list[JobStatus]:
+        self.asked.append(wanted.request_id)
+        return [job for job in self.jobs if wanted.request_id in ("", job.request_id)]
+
+
+@pytest.fixture
+async def manager(store: Store) -> AsyncIterator[Manager]:
+    async with watched(store) as manager:
+        yield manager
+
+
+async def begin(manager: Manager, request_id: str) -> Stream:
+    """Opens a stream that has joined the hub."""
+    stream = Stream(manager, WatchRequest(request_id=request_id))
+    await stream.next()
+    return stream
+
+
+async def test_watchers_get_the_running_jobs_of_their_request_when_these_change(manager: Manager) -> None:
+    runners = Runners()
+    poll = RunningJobsPoll(manager.hub, manager.store, runners.running_jobs)
+    await poll.show()
+    assert not runners.asked, "nobody watches"
+    made = [(await create(manager.store)).id for _ in range(2)]
+    first = await begin(manager, made[0])
+    runners.jobs = [JobStatus(request_id=request_id, job_id="aaaa") for request_id in made]
+    waiting = first.soon("running")
+    await is_watched(manager)
+    await poll.show()
+    assert runners.asked == [made[0]], "one runner call for one request"
+    (snapshot,) = (await waiting).running
+    assert (snapshot.request_id, [job.job_id for job in snapshot.jobs]) == (made[0], ["aaaa"])
+    waiting = first.soon("running")
+    await poll.show()  # Nothing has changed.
+    runners.jobs[0].status = "half done"
+    await poll.show()
+    assert (await waiting).running[0].jobs[0].status == "half done"
+    second = await begin(manager, made[1])
+    waiting = second.soon("running")
+    while len(manager.hub.watched) < 2:
+        await manager.hub.position()
+    await poll.show()
+    assert runners.asked[-1] == "", "all at once"
+    assert (await waiting).running[0].request_id == made[1]
+    await first.close()
+    await second.close()
+
+
+async def test_jobs_of_a_request_that_does_not_run_are_not_asked_for(manager: Manager) -> None:
+    runners = Runners()
+    poll = RunningJobsPoll(manager.hub, manager.store, runners.running_jobs)
+    request = await create(manager.store, None)
+    stream = await begin(manager, request.id)
+    waiting = stream.soon("requests")
+    await is_watched(manager)
+    await poll.show()
+    assert not runners.asked
+    await manager.store.stop_unassigned(request.id)
+    await waiting
+
+
+async def test_watchers_learn_why_a_request_waits_when_the_reason_changes(manager: Manager) -> None:
+    poll = RunningJobsPoll(manager.hub, manager.store, Runners().running_jobs)
+    request = await create(manager.store, None)
+    stream = await begin(manager, request.id)
+    waiting = stream.soon("requests")
+    await is_watched(manager)
+    manager.store.why_waiting = lambda state, *_: "all runners are full" if state is State.PENDING else ""
+    await poll.explain()
+    assert (await waiting).requests[0].waiting == "all runners are full"
+    waiting = stream.soon("requests")
+    await poll.explain()  # The reason is the same.
+    assert await manager.store.assign(request.id, RUNNER, expected_state=State.PENDING)
+    found = (await waiting).requests[0]
+    assert (found.state, found.waiting) == (2, "")
+    await stream.close()
+
+
+async def test_a_request_that_another_program_deleted_is_gone(manager: Manager) -> None:
+    poll = RunningJobsPoll(manager.hub, manager.store, Runners().running_jobs)
+    request = await create(manager.store)
+    stream = await begin(manager, request.id)
+    waiting = stream.soon("gone")
+    await is_watched(manager)
+    await poll.look()
+    assert not await manager.store.apply_reports(RUNNER.runner_id, [a_report(request.id, finished_jobs=1)])
+    manager.hub.gone([request.id])
+    assert list((await waiting).gone) == [request.id]
