@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from spincycle_grpc.errors import FailedPreconditionError, InvalidArgumentError, SpinCycleError
+from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
-from spincycle_server.request_manager import planning, request_pages
+from spincycle_server.request_manager import request_pages
 from spincycle_server.request_manager.page_tokens import page_token
 from spincycle_server.request_manager.paged_chains import PagedChains
 from spincycle_server.store import Store
@@ -89,34 +89,6 @@ async def test_joined_pages_of_a_job_chain_are_the_chain(
         parts = [page.job_chain for page in await pages(manager.service.GetJobChain, call)]
         assert [len(part.jobs) for part in parts] == [1] * len(chain.jobs)
         assert joined(parts) == chain
-
-
-async def test_joined_pages_of_a_plan_are_one_plan(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if a server that does not remember the first page returns the next ones."""
-    for is_remembered in (True, False):
-        if not is_remembered:
-            monkeypatch.setattr(PagedChains, "keep", lambda *_: None)
-        call = messages.PlanRequest(type="nap", args=PLAN_ARGS, page_size=1)
-        plans = [page.request for page in await pages(manager.service.Plan, call)]
-        chain = joined([plan.job_chain for plan in plans])
-        assert {plan.total_jobs for plan in plans} == {len(chain.jobs)} == {len(plans)}
-        assert set(chain.adjacency_list) < set(chain.jobs)
-        assert [len(plan.args) for plan in plans] == [1] + [0] * (len(plans) - 1)
-        assert {(plan.type, plan.user) for plan in plans} == {("nap", "finch")}
-    whole = (await manager.service.Plan(messages.PlanRequest(type="nap", args=PLAN_ARGS), HTTP)).request
-    assert len(whole.job_chain.jobs) == whole.total_jobs == len(plans)
-
-
-async def test_a_plan_that_changes_between_two_pages_is_refused(
-    manager: Manager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PagedChains, "keep", lambda *_: None)
-    call = messages.PlanRequest(type="nap", args=PLAN_ARGS, page_size=1)
-    call.page_token = (await manager.service.Plan(call, FINCH)).next_page_token
-    monkeypatch.setattr(planning, "_digest", lambda _: "0" * 24)
-    with pytest.raises(FailedPreconditionError, match="plan again") as caught:
-        await manager.service.Plan(call, FINCH)
-    assert caught.value.reason == "PLAN_CHANGED"
 
 
 async def test_tokens_of_other_calls_are_refused(manager: Manager) -> None:
