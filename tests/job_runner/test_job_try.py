@@ -234,6 +234,26 @@ async def test_a_status_is_text_that_an_answer_can_carry(status: Any, shown: str
     work.cancel()
 
 
+async def test_several_callers_share_one_call_of_a_status() -> None:
+    asked: list[int] = []
+    released = threading.Event()
+
+    def status() -> str:
+        asked.append(1)
+        released.wait(STEP)
+        return "shown"
+
+    job_try = a_try(resources_for(Scripted(lambda _: hanging_thread()(), status=status)))
+    work = asyncio.ensure_future(job_try.result())
+    await begun(job_try)
+    callers = [asyncio.ensure_future(job_try.status(STEP)) for _ in range(3)]
+    await asyncio.sleep(0)  # All wait now.
+    released.set()
+    assert await asyncio.gather(*callers) == ["shown"] * 3
+    assert len(asked) == 1
+    work.cancel()
+
+
 async def test_a_very_long_status_is_cut() -> None:
     job_try = a_try(resources_for(Scripted(lambda _: hanging_thread()(), status=lambda: "x" * 10**7)))
     work = asyncio.ensure_future(job_try.result())

@@ -162,12 +162,15 @@ class UserJob:
             return ""
         if self._is_on_loop():
             return job.status()
-        if self._status_call is None:
-            self._status_call = asyncio.ensure_future(self._resources.statuses.call(_status_of, job))
-        await asyncio.wait({self._status_call}, timeout=limit)
-        if self._status_call.done():  # There is no second call while one hangs.
-            self._last_status = self._status_call.result()
-            self._status_call = None
+        call = self._status_call  # Several callers may wait for it.
+        if call is None:
+            call = asyncio.ensure_future(self._resources.statuses.call(_status_of, job))
+            self._status_call = call
+        await asyncio.wait({call}, timeout=limit)
+        if call.done():  # There is no second call while one hangs.
+            self._last_status = call.result()
+            if self._status_call is call:
+                self._status_call = None
         return self._last_status
 
     def _is_on_loop(self) -> bool:
