@@ -131,13 +131,16 @@ class RunnerStream:
 
     def _learn_capabilities(self, runner: RunnerInfo, message: ReportRequest) -> bool:
         """Keeps what the runner says about itself. Returns whether that may not be stored yet."""
+        is_first, tells_types = message.HasField("runner"), message.HasField("known_job_types")
+        if not (is_first or tells_types):
+            return False
         types = self._capabilities.types
-        if message.HasField("known_job_types"):
+        if tells_types:
             check_known_types(message.known_job_types)
             types = frozenset(message.known_job_types.types)
             self._known_version = message.known_job_types.version
         before, self._capabilities = self._capabilities, Capabilities(types, labels_of(runner.labels))
-        return message.HasField("runner") or self._capabilities != before
+        return is_first or self._capabilities != before
 
     def _ask_types(self, response: ReportResponse) -> None:
         """Asks a runner that says which job types it knows about those that have changed."""
