@@ -18,7 +18,7 @@ from spincycle_server.watch.pieces import RequestChange, pieces_of
 from spincycle_server.watch.subscription import Subscription
 from spincycle_server.watch.viewer import Viewer
 
-PAGE = 1000
+PAGE = 2500
 """The maximum number of tries that one read returns."""
 
 HEARTBEAT = 15.0

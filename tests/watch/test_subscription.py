@@ -1,0 +1,53 @@
+"""A watcher's queue of news is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from spincycle_grpc.errors import ResourceExhaustedError
+from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
+from spincycle_server.watch.news import News
+from spincycle_server.watch.subscription import MAX_NEWS, Subscription
+from tests.limits import STEP
+from tests.watch.positions import position
+
+
+def news(batch: int) -> News:
+    return News(position(w1=batch))
+
+
+async def test_news_come_in_order_and_a_reader_waits_for_them() -> None:
+    subscription = Subscription("one")
+    waiting = asyncio.ensure_future(subscription.next(STEP))
+    await asyncio.sleep(0)
+    some = [news(1), news(2)]
+    for one in some:
+        subscription.put(one)
+    assert [await waiting, await subscription.next(STEP)] == some
+
+
+async def test_without_news_the_wait_ends() -> None:
+    assert await Subscription("one").next(0.0) is None
+
+
+async def test_a_reader_with_too_many_news_is_too_slow_for_good() -> None:
+    subscription = Subscription("one")
+    for batch in range(MAX_NEWS):
+        subscription.put(news(batch))
+    assert await subscription.next(STEP) is not None
+    for _ in range(2):
+        subscription.put(news(0))
+    for _ in range(2):
+        with pytest.raises(ResourceExhaustedError) as caught:
+            await subscription.next(STEP)
+        assert caught.value.reason == "WATCHER_TOO_SLOW"
+        subscription.put(news(0))
+
+
+async def test_snapshots_make_no_reader_too_slow() -> None:
+    subscription = Subscription("one")
+    for _ in range(2 * MAX_NEWS):
+        subscription.put(News(None, running=RunningJobs(request_id="one")))
+    assert await subscription.next(STEP) is not None
