@@ -167,7 +167,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.watch", description=__doc__)
     parser.add_argument("--database", choices=DATABASES, default="mariadb")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long each load lasts")
+    parser.add_argument("--seconds", type=float, default=2 * STEP, help="how long each load lasts")
     parser.add_argument("--json", type=Path, help="where to write the figures; default: bench-watch.json")
     options = parser.parse_args()
     figures = measure(options.database, rounds=options.rounds, seconds=options.seconds)
