@@ -122,7 +122,8 @@ async def test_methods_have_comments_and_fields_have_json_names(client: Client) 
     comments = {tuple(one.path): one.leading_comments for one in file.source_code_info.location}
     assert comments[6, 0, 2, 0].startswith(" Creates a request and starts it.\n")
     (create,) = [message for message in file.message_type if message.name == "CreateRequest"]
-    assert [field.json_name for field in create.field] == ["Type", "Args", "User", "idempotencyKey"]
+    names = [field.json_name for field in create.field]
+    assert names == ["Type", "Args", "User", "idempotencyKey", "StrictArgs"]
 
 
 async def test_a_stream_gets_each_import_once(client: Client) -> None:
@@ -182,7 +183,8 @@ async def test_the_python_client_describes_a_method_and_its_messages() -> None:
                 return DescriptorPool(database).FindMethodByName("spincycle.v1.RequestManager.Create")
 
         method = await asyncio.wait_for(asyncio.to_thread(described), ANSWER)
-    assert [field.name for field in method.input_type.fields] == ["type", "args", "user", "idempotency_key"]
+    names = [field.name for field in method.input_type.fields]
+    assert names == ["type", "args", "user", "idempotency_key", "strict_args"]
     assert method.output_type.fields_by_name["request"].message_type.full_name == "spincycle.v1.Request"
 
 
