@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, event, insert, select, text, update
+from sqlalchemy import bindparam, delete, event, insert, select, text, update
 from sqlalchemy.engine import Engine
 
 from spincycle_server.database.engine import DatabaseOptions, make_engine, parse_url
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store import writer_row
+from spincycle_server.store.change_stamps import batch_of
 from spincycle_server.store.schema import runners, writers
 from spincycle_server.store.writer_row import WriterRow
 from tests.databases import SERVERS, SharedServers
@@ -221,3 +222,71 @@ def test_a_writer_that_commits_does_not_check_its_row(engine: Engine, clock: Fak
     clock.now += 13 * HOUR
     next_batch(engine, row)
     assert statements
+
+
+def number_of(row: WriterRow) -> int:
+    return batch_of(row.stamp)[0]
+
+
+def test_each_row_has_a_number_that_no_other_had(engine: Engine) -> None:
+    rows = [WriterRow(engine) for _ in range(3)]
+    for row in rows:
+        next_batch(engine, row)
+    numbers = [number_of(row) for row in rows]
+    assert len(set(numbers)) == 3
+    with engine.begin() as connection:
+        connection.execute(delete(writers))
+    late = WriterRow(engine)
+    next_batch(engine, late)
+    assert number_of(late) > max(numbers)
+
+
+def test_a_row_that_was_deleted_gets_a_new_number(engine: Engine, clock: FakeTime) -> None:
+    row = WriterRow(engine)
+    next_batch(engine, row)
+    write(engine, row)
+    before = number_of(row)
+    with engine.begin() as connection:
+        connection.execute(delete(writers))
+    clock.sleep(13 * HOUR)
+    next_batch(engine, row)
+    assert number_of(row) > before
+
+
+def test_an_abandoned_row_is_continued_by_one_with_another_number(engine: Engine) -> None:
+    row = WriterRow(engine)
+    next_batch(engine, row)
+    write(engine, row)
+    before = number_of(row)
+    row.abandon()
+    next_batch(engine, row)
+    write(engine, row)
+    assert row.is_committed()
+    assert number_of(row) > before
+    assert count_rows(engine) == 2
+
+
+def test_a_late_transaction_of_an_earlier_batch_does_not_set_the_number_back(engine: Engine) -> None:
+    row = WriterRow(engine)
+    next_batch(engine, row)
+    write(engine, row)
+    next_batch(engine, row)
+    write(engine, row)
+    row._number -= 1
+    write(engine, row)  # as the server runs a packet that waited in a broken connection
+    row._number += 1
+    assert row.is_committed()
+
+
+def test_after_the_last_number_of_a_batch_a_new_row_is_used(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_row, "MAX_BATCH", 2)
+    row = WriterRow(engine)
+    stamps = []
+    for _ in range(5):
+        next_batch(engine, row)
+        write(engine, row)
+        stamps.append(row.stamp)
+    assert stamps == sorted(set(stamps))
+    assert count_rows(engine) == 3

@@ -26,7 +26,7 @@ logger = structlog.get_logger(__name__)
 ROUND_INTERVAL = 0.5
 """Seconds between rounds while somebody watches. So changes by other Request Managers arrive in time."""
 
-MIN_PAUSE = 0.05
+MIN_PAUSE = 0.1
 """Seconds between rounds if this Request Manager changes watched requests all the time."""
 
 GATHER_TIME = 0.000_03

@@ -63,6 +63,8 @@ class RunningJobsPoll:
                     await self.look()
             except SpinCycleError as error:
                 logger.warning("looking after watched requests failed", error=str(error))
+            except Exception:  # The next round may succeed, and the server works without these snapshots.
+                logger.exception("looking after watched requests raised an unexpected exception")
 
     async def show(self) -> None:
         """Gives the watchers the jobs that run now."""
