@@ -33,7 +33,7 @@ from tests.graph.models import NOWHERE, node, sequence, specs
 from tests.limits import STEP
 from tests.store.samples import RUNNER, a_log_entry, a_report, create
 from tests.watch.positions import position
-from tests.watch.watchers import Manager, watched
+from tests.watch.watchers import Manager, Watcher, watched
 
 READER = Identity(Caller("finch", frozenset(["reader"])))
 LOGGER = Identity(Caller("owl", frozenset(["reader", "logger"])))
@@ -429,3 +429,46 @@ async def test_a_watcher_that_leaves_is_forgotten(manager: Manager) -> None:
         await waiting
     await stream.close()
     assert not manager.hub.watched
+
+
+async def test_a_request_that_ends_between_two_reads_shows_its_last_tries_first(
+    manager: Manager, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await create(store)
+    read, is_done = store.tries_after, False
+
+    async def read_then_end(*arguments: Any) -> Any:
+        nonlocal is_done
+        found = await read(*arguments)
+        if not is_done:
+            is_done = True
+            await report(store, request.id, ends=State.COMPLETE)
+        return found
+
+    monkeypatch.setattr(store, "tries_after", read_then_end)
+    watcher = Watcher(request.id)
+    async with asyncio.timeout(STEP):
+        await watcher.follow(manager)
+    assert (len(watcher.tries[request.id]), watcher.states[request.id]) == (1, State.COMPLETE)
+    assert not watcher.too_early
+    assert watcher.snapshots == 1
+
+
+async def test_a_request_that_ends_while_a_filter_begins_shows_its_last_tries_first(
+    manager: Manager, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await create(store)
+    find = store.find_requests
+
+    async def end_then_find(*arguments: Any, **named: Any) -> Any:
+        await report(store, request.id, ends=State.COMPLETE)
+        return await find(*arguments, **named)
+
+    monkeypatch.setattr(store, "find_requests", end_then_find)
+    watcher = Watcher(filter=RequestFilter(type="stop-host"))
+    stream = Stream(manager, watcher.request())
+    while watcher.states.get(request.id) != State.COMPLETE:
+        watcher.add(await stream.next())
+    await stream.close()
+    assert len(watcher.tries[request.id]) == 1
+    assert not watcher.too_early
