@@ -253,11 +253,12 @@ class MethodTable:
                 async with contextlib.aclosing(answers):
                     async for answer in answers:
                         yield answer
-            except ResourceExhaustedError as error:
-                self._gate.refusals.add(error)
-                raise
             except SpinCycleError as error:
-                self._log_failure(name, request, context, error, started)
+                # A server that stops ends thousands of streams: they have one line together.
+                if isinstance(error, ResourceExhaustedError) or self._gate.is_closed:
+                    self._gate.refusals.add(error)
+                else:
+                    self._log_failure(name, request, context, error, started)
                 raise
             except Exception as error:
                 raise _unexpected(name, request, error) from error
