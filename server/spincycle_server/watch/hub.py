@@ -29,7 +29,7 @@ ROUND_INTERVAL = 0.5
 MIN_PAUSE = 0.1
 """Seconds between rounds if this Request Manager changes watched requests all the time."""
 
-GATHER_TIME = 0.000_03
+GATHER_TIME = 0.000_1
 """Seconds for which a round waits for further changes, for each watcher, and at most `MIN_PAUSE`.
 
 A job's end and the start of the next one are two commits. With many watchers, one message about both costs
