@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from base64 import urlsafe_b64encode
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -21,9 +23,10 @@ _writers = st.dictionaries(
     max_size=8,
 )
 _positions = st.one_of(st.none(), st.builds(Position, _writers, st.just(MAX_WRITER), st.integers(0, 2**60)))
+_characters = st.characters(codec="utf-8", exclude_characters="\0")
 _keys = st.builds(
-    TryKey, st.text(max_size=20), st.integers(0, 2**62), st.integers(0, 2**62), st.text(max_size=4),
-    st.integers(0, 32767),
+    TryKey, st.text(_characters, max_size=20), st.integers(0, 2**62), st.integers(0, 2**62),
+    st.text(_characters, max_size=4), st.integers(0, 32767),
 )  # fmt: skip
 _cursors = st.builds(
     Cursor, st.integers(0, 2**32 - 1), _positions, _positions, st.one_of(st.none(), _keys), st.booleans()
@@ -49,6 +52,36 @@ def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="malformed") as caught:
         read_cursor(text, 1)
     assert (caught.value.reason, caught.value.field) == ("BAD_CURSOR", "cursor")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [TryKey("a", 2**62, 2**63, "b", 1), TryKey("a", 2**64, 1, "b", 1), TryKey("a\0", 1, 1, "b", 1)],
+)
+def test_a_forged_cursor_whose_values_no_database_takes_is_refused(last: TryKey) -> None:
+    writer = ForgingWriter()
+    writer.values(1, 7, 0, 0, 0, 1, last.request_id, last.epoch, last.ordinal, last.job_id, last.number)
+    data = bytes(writer.data)
+    text = urlsafe_b64encode(data + crc32(data).to_bytes(4, "big")).decode()
+    with pytest.raises(InvalidArgumentError, match="malformed"):
+        read_cursor(text, 7)
+
+
+class ForgingWriter:
+    """Writes numbers and texts as the server does, but without its limits."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def values(self, *values: int | str) -> None:
+        for value in values:
+            rest = len(value.encode()) if isinstance(value, str) else value
+            while rest > 0x7F:
+                self.data.append(rest & 0x7F | 0x80)
+                rest >>= 7
+            self.data.append(rest)
+            if isinstance(value, str):
+                self.data += value.encode()
 
 
 def test_the_cursor_of_another_request_is_refused() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.request_manager_pb2 import WatchRequest
+from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.store import Store
-from spincycle_server.watch import RunningJobsPoll
+from spincycle_server.watch import RunningJobsPoll, heartbeat
+from spincycle_server.watch.cursor import read_cursor, scope_of
+from tests.limits import STEP
 from tests.store.samples import RUNNER, a_report, create
 from tests.watch.test_watching import Stream, is_watched
 from tests.watch.watchers import Manager, watched
@@ -98,6 +101,44 @@ async def test_watchers_learn_why_a_request_waits_when_the_reason_changes(manage
     assert await manager.store.assign(request.id, RUNNER, expected_state=State.PENDING)
     found = (await waiting).requests[0]
     assert (found.state, found.waiting) == (2, "")
+    await stream.close()
+
+
+async def test_a_request_that_waits_for_the_same_reason_has_heartbeats(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "HEARTBEAT", 1.0)
+    poll = RunningJobsPoll(manager.hub, manager.store, Runners().running_jobs)
+    stream = await begin(manager, (await create(manager.store, None)).id)
+    beat = asyncio.ensure_future(stream.next())
+    await is_watched(manager)
+    async with asyncio.timeout(STEP):
+        while not beat.done():
+            await poll.explain()
+            await asyncio.sleep(0.01)
+    assert beat.result() == WatchResponse(cursor=beat.result().cursor)
+    await stream.close()
+
+
+async def test_the_cursor_of_a_request_whose_jobs_run_long_stays_young(manager: Manager) -> None:
+    runners = Runners()
+    poll = RunningJobsPoll(manager.hub, manager.store, runners.running_jobs)
+    request = await create(manager.store)
+    stream = await begin(manager, request.id)
+    waiting = stream.soon("running")
+    await is_watched(manager)
+    seen = []
+    for status in ("begun", "half done"):
+        runners.jobs = [JobStatus(request_id=request.id, job_id="aaaa", status=status)]
+        await poll.show()
+        seen.append(read_cursor((await waiting).cursor, scope_of("request", request.id)).position)
+        await manager.hub.position()
+        waiting = stream.soon("running")
+    waiting.cancel()
+    first, second = seen
+    assert first is not None
+    assert second is not None
+    assert second.read_at > first.read_at
     await stream.close()
 
 

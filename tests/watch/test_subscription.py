@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -30,6 +31,16 @@ async def test_news_come_in_order_and_a_reader_waits_for_them() -> None:
 
 async def test_without_news_the_wait_ends() -> None:
     assert await Subscription("one").next(0.0) is None
+
+
+async def test_news_that_arrive_as_the_wait_ends_are_not_missed() -> None:
+    # Otherwise a heartbeat would have a cursor after news that were not sent.
+    subscription = Subscription("one")
+    waiting = asyncio.ensure_future(subscription.next(0.0001))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(subscription.put, news(1))
+    time.sleep(0.001)  # noqa: ASYNC251 (so both happen in one turn of the event loop, the news first)
+    assert await waiting == news(1)
 
 
 async def test_a_reader_with_too_many_news_is_too_slow_for_good() -> None:

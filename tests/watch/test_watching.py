@@ -26,7 +26,7 @@ from spincycle_server.specs.model import AclSpec
 from spincycle_server.store import Store
 from spincycle_server.store.positions import MAX_AGE
 from spincycle_server.store.schema import requests
-from spincycle_server.watch import filter_stream, hub, request_stream, subscription
+from spincycle_server.watch import filter_stream, heartbeat, hub, request_stream, subscription
 from spincycle_server.watch.cursor import Cursor, read_cursor, scope_of
 from tests.databases import OPTIONS, engine_of
 from tests.graph.models import NOWHERE, node, sequence, specs
@@ -343,8 +343,7 @@ async def test_a_caller_who_loses_the_permission_loses_the_stream(store: Store) 
 async def test_an_idle_stream_has_heartbeats_whose_cursor_moves(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_stream, "HEARTBEAT", 0.05)
-    monkeypatch.setattr(filter_stream, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT", 0.05)
     request = await create(manager.store)
     for watch in (WatchRequest(request_id=request.id), WatchRequest(filter=RequestFilter(type="other"))):
         stream = Stream(manager, watch)
@@ -355,6 +354,21 @@ async def test_an_idle_stream_has_heartbeats_whose_cursor_moves(
         assert beat == WatchResponse(cursor=beat.cursor)
         assert beat.cursor != first.cursor
         await stream.close()
+
+
+async def test_changes_that_a_filter_excludes_delay_no_heartbeat(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "HEARTBEAT", 1.0)
+    stream = Stream(manager, WatchRequest(filter=RequestFilter(type="other")))
+    await stream.next()
+    beat = asyncio.ensure_future(stream.next())
+    async with asyncio.timeout(STEP):
+        while not beat.done():
+            await create(manager.store)
+            await asyncio.sleep(0.01)
+    assert beat.result() == WatchResponse(cursor=beat.result().cursor)
+    await stream.close()
 
 
 async def test_a_round_with_too_many_changes_is_read_by_each_watcher(

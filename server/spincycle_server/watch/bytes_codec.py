@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-_MAX_BITS = 70
+_LIMIT = 2**63
+"""No number reaches this: the integers of databases are smaller."""
+
+_MAX_BITS = 63
 
 
 class Writer:
@@ -16,9 +19,9 @@ class Writer:
         self.data = bytearray()
 
     def number(self, value: int) -> None:
-        """Writes a number, which must not be negative: seven bits a byte, the lowest first."""
-        if value < 0:
-            raise ValueError("a negative number cannot be written")
+        """Writes a number from 0, below 2^63: seven bits a byte, the lowest first."""
+        if not 0 <= value < _LIMIT:
+            raise ValueError(f"{value} cannot be written: it is not from 0 to 2^63 - 1")
         while value > 0x7F:
             self.data.append(value & 0x7F | 0x80)
             value >>= 7
@@ -63,12 +66,14 @@ class Reader:
 
         Raises:
             IndexError: There are not enough bytes.
-            ValueError: The bytes are no text.
+            ValueError: The bytes are not a text, or contain NUL, which databases refuse.
         """
         length = self.number()
         end = self._at + length
         if end > len(self._data):
             raise IndexError("a text is too long")
         text = self._data[self._at : end].decode()
+        if "\0" in text:
+            raise ValueError("a text contains NUL")
         self._at = end
         return text

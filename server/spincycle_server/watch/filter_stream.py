@@ -14,9 +14,10 @@ from spincycle_server.store.changes import DeletedRequest, Try, TryKey
 from spincycle_server.store.positions import Position, Span
 from spincycle_server.watch.cursor import Cursor
 from spincycle_server.watch.filters import DEFAULT_LIMIT, Matching
+from spincycle_server.watch.heartbeat import Heartbeat
 from spincycle_server.watch.hub import Hub
 from spincycle_server.watch.pieces import RequestChange, end_of, pieces_of
-from spincycle_server.watch.request_stream import HEARTBEAT, PAGE
+from spincycle_server.watch.request_stream import PAGE
 from spincycle_server.watch.subscription import Subscription
 from spincycle_server.watch.viewer import Viewer
 
@@ -56,6 +57,7 @@ class FilterStream:
         self._needs_snapshot = cursor.position is None or cursor.needs_snapshot
         self._changed: list[str] | None = None  # the requests that have changed since the cursor
         self._subscription = Subscription(args=self._matching.args)
+        self._heartbeat = Heartbeat()
 
     async def can_resume(self) -> bool:
         """Whether so little has changed since the cursor that the changes can be sent."""
@@ -86,6 +88,7 @@ class FilterStream:
             while True:
                 async for message in self._next_messages():
                     yield message
+                    self._heartbeat.sent()
         finally:
             self._hub.unsubscribe(self._subscription)
 
@@ -114,7 +117,7 @@ class FilterStream:
         return [request for request in found if request.id not in later]
 
     async def _next_messages(self) -> AsyncIterator[WatchResponse]:
-        news = await self._subscription.next(HEARTBEAT)
+        news = await self._subscription.next(self._heartbeat.rest)
         if news is None:
             self._position = self._hub.now()
             yield WatchResponse(cursor=self._cursor(None, None))

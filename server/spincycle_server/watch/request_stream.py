@@ -12,6 +12,7 @@ from spincycle_server.store import Store
 from spincycle_server.store.changes import StampedRequest, Try, TryKey
 from spincycle_server.store.positions import Position
 from spincycle_server.watch.cursor import Cursor
+from spincycle_server.watch.heartbeat import Heartbeat
 from spincycle_server.watch.hub import Hub
 from spincycle_server.watch.news import News
 from spincycle_server.watch.pieces import RequestChange, pieces_of
@@ -20,9 +21,6 @@ from spincycle_server.watch.viewer import Viewer
 
 PAGE = 2500
 """The maximum number of tries that one read returns."""
-
-HEARTBEAT = 15.0
-"""Seconds without a message after which a heartbeat is sent."""
 
 
 class RequestStream:
@@ -53,6 +51,7 @@ class RequestStream:
         self._is_current = False  # whether the state was sent since the stream began
         self._sent_state = b""
         self._subscription = Subscription(request_id)
+        self._heartbeat = Heartbeat()
         self.has_ended = False
 
     async def messages(self) -> AsyncGenerator[WatchResponse, None]:
@@ -70,16 +69,18 @@ class RequestStream:
             while not self.has_ended:
                 async for message in self._next_messages():
                     yield message
+                    self._heartbeat.sent()
         finally:
             self._hub.unsubscribe(self._subscription)
 
     async def _next_messages(self) -> AsyncIterator[WatchResponse]:
-        news = await self._subscription.next(HEARTBEAT)
+        news = await self._subscription.next(self._heartbeat.rest)
         if news is None:
-            self._position = self._hub.now()
+            self._move_on()
             yield WatchResponse(cursor=self._cursor(None, None))
         elif news.running is not None:
             self._viewer.check_type(self._type)
+            self._move_on()
             yield WatchResponse(cursor=self._cursor(None, None), running=[news.running])
         elif news.position is None and news.requests:
             for message in self._waiting(news.requests[self._request_id]):
@@ -93,6 +94,11 @@ class RequestStream:
         else:
             for message in self._messages_of(news):
                 yield message
+
+    def _move_on(self) -> None:
+        """Moves to the hub's position if all news up to it were sent, so that cursors stay young."""
+        if not self._subscription.has_news:
+            self._position = self._hub.now()
 
     def _messages_of(self, news: News) -> Iterator[WatchResponse]:
         assert news.position is not None  # noqa: S101 (only snapshots have none)

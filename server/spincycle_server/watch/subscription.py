@@ -36,6 +36,11 @@ class Subscription:
         self._is_too_slow = False
         self._arrived = asyncio.Event()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether news wait, or did not fit."""
+        return bool(self._news) or self._is_too_slow
+
     def put(self, news: News) -> None:
         """Adds news. If too many wait, all are dropped, and `next` raises an error."""
         if len(self._news) >= MAX_NEWS:
@@ -53,13 +58,14 @@ class Subscription:
         Raises:
             ResourceExhaustedError: The watcher was too slow. Reason: WATCHER_TOO_SLOW.
         """
-        if not self._news and not self._is_too_slow:
+        if not self.has_news:
             self._arrived.clear()
             try:
                 async with asyncio.timeout(limit):
                     await self._arrived.wait()
             except TimeoutError:
-                return None
+                if not self._arrived.is_set():  # News may arrive in the moment in which the wait ends.
+                    return None
         if self._is_too_slow:
             raise ResourceExhaustedError(
                 f"more than {MAX_NEWS} changes wait for this watcher, which reads too slowly: "
