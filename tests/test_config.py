@@ -84,6 +84,7 @@ def test_environment_variables_do_not_set_access_options(option: str) -> None:
         ("resume_interval: soon", "must be a duration"),
         ("server: {max_body: 0}", "must be a size"),
         ("job_runner: {max_threads: -1}", "must be a whole number, at least 1"),
+        ("job_runner: {max_crashes: 10}", "must be at most 9, because no more crashes are stored"),
         ("auth: {strict: perhaps}", "must be true or false"),
         ("auth: {methods: [token, ldap]}", "'ldap' is unknown: must be a list of token, oidc, certificate"),
         ("auth: {methods: 'token, token'}", "must name each word once"),

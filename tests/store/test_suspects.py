@@ -7,6 +7,7 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RunnerInfo, StartedTry
+from spincycle_server.config.values import MAX_CRASHES
 from spincycle_server.store import Store, StoredSuspect
 from tests.store.samples import RUNNER, a_chain, a_log_entry, a_report, create
 
@@ -61,6 +62,16 @@ async def test_only_deaths_during_a_recorded_try_count(store: Store) -> None:
     await crash(store, request_id, 3)
     await crash(store, request_id, 4)
     assert await suspect_of(store, request_id) == StoredSuspect(["r3", "r4"], "bbbb", is_alone=False)
+
+
+async def test_enough_crashes_are_kept_for_the_highest_limit(store: Store) -> None:
+    request_id = await a_suspect(store)
+    for epoch in range(2, MAX_CRASHES + 5):
+        await crash(store, request_id, epoch)
+    suspect = await suspect_of(store, request_id)
+    assert suspect is not None
+    assert len(suspect.crashed_runners) == MAX_CRASHES + 1
+    assert suspect.crashed_runners[-1] == f"r{MAX_CRASHES + 4}"
 
 
 async def test_a_repeated_report_of_a_start_is_one_start(store: Store) -> None:

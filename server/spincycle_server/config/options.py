@@ -16,6 +16,7 @@ from spincycle_server.config.values import (
     label_of,
     parse_chain_count,
     parse_count,
+    parse_crash_count,
     parse_labels,
     parse_one_of,
     parse_optional_address,
@@ -175,7 +176,7 @@ class Config:
     job_runner_max_chains: int = _option("job_runner.max_chains", "10000", parse_chain_count)
     job_runner_max_jobs: int = _option("job_runner.max_jobs", "200000", parse_count)
     job_runner_max_output: int = _option("job_runner.max_output", "1MiB", parse_output_size)
-    job_runner_max_crashes: int = _option("job_runner.max_crashes", "3", parse_count)
+    job_runner_max_crashes: int = _option("job_runner.max_crashes", "3", parse_crash_count)
     job_runner_suspect_turn: float = _option("job_runner.suspect_turn", "5s", parse_seconds)
     job_runner_stop_timeout: float = _option("job_runner.stop_timeout", "10s", parse_seconds)
 

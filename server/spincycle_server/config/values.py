@@ -22,6 +22,9 @@ MAX_OUTPUT = 4 * 1024 * 1024
 MAX_CHAINS = 100_000
 """The maximum of `job_runner.max_chains`. Request Managers refuse a runner that reports more."""
 
+MAX_CRASHES = 9
+"""The maximum of `job_runner.max_crashes`. The store keeps one more, because the newest may not count."""
+
 
 def parse_optional_address(text: str) -> Address | None:
     """Returns an address; None for an empty text."""
@@ -45,6 +48,14 @@ def parse_chain_count(text: str) -> int:
     count = parse_count(text)
     if count > MAX_CHAINS:
         raise ValueError(f"must be at most {MAX_CHAINS}, because a runner reports all of its chains at once")
+    return count
+
+
+def parse_crash_count(text: str) -> int:
+    """Returns a number of crashes that the store remembers."""
+    count = parse_count(text)
+    if count > MAX_CRASHES:
+        raise ValueError(f"must be at most {MAX_CRASHES}, because no more crashes are stored")
     return count
 
 
