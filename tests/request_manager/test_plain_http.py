@@ -52,6 +52,7 @@ async def test_a_chunked_answer_is_read() -> None:
         "", "x", "ftp://127.0.0.1", "file:///etc/passwd", "http://", "http:///x", "http://user:secret@127.0.0.1",
         "http://127.0.0.1:99999", "http://127.0.0.1:x", "http://127.0.0.1/a b", "http://127.0.0.1/\r\nX: y",
         "http://[::1", "http://größe", "unix:/run/x",
+        "http://a..b", "https://.a", f"http://{'a' * 64}:80",
     ],
 )  # fmt: skip
 async def test_other_urls_are_not_called(url: str) -> None:

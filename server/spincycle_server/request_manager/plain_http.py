@@ -73,7 +73,8 @@ def _checked(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _port(parts)
-    except ValueError as error:
+        (parts.hostname or "").encode("idna")  # As the look-up of the host does.
+    except ValueError as error:  # A UnicodeError is one.
         raise NotReachedError(f"{url[:200]!r} is not a URL: {error}") from error
     is_plain = url.isascii() and url.isprintable() and " " not in url
     if not is_plain or parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc:
