@@ -9,6 +9,7 @@ from typing import Any
 
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, FindRequest
+from spincycle_server.rpc.input_limits import VALUES_PER_NAME
 
 MAX_BODY = 16 * 1024 * 1024
 MAX_VALUES = 500_000
@@ -30,7 +31,9 @@ def _filled(text: str) -> bytes:
 NUMBERS = [1] * (MAX_VALUES - 20)
 LISTS: list[Any] = [[1]] * (MAX_VALUES // 2 - 20)
 TEXTS = [f"{number:026}" for number in range(MAX_VALUES - 20)]
-NAMES = {f"{number * 7_919_993 % 10**24:024}": 1 for number in range(MAX_VALUES // 2 - 20)}
+NAMES = {
+    f"{number * 7_919_993 % 10**24:024}": 1 for number in range(MAX_VALUES // (VALUES_PER_NAME + 1) - 20)
+}
 
 
 def _deep(levels: int, value: object = 1) -> object:

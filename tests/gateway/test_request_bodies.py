@@ -263,7 +263,7 @@ async def test_the_body_of_another_server_may_have_more_values() -> None:
     app = app_with(100)
     path = "/api/v1/requests/abc/log"
     async with asyncio.timeout(STEP):
-        for count, message in ((300, "expected=string, got=array"), (450, "at most 400")):
+        for count, message in ((900, "expected=string, got=array"), (1050, "at most 1000")):
             upload = Upload(app, path=path)
             assert await upload.end(b'{"name":[' + b"1," * count + b"1]}") == 400
             assert message in upload.body.decode()

@@ -15,6 +15,7 @@ from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, FindRequest
 from spincycle_grpc.v1.state_pb2 import STATE_RUNNING
 from spincycle_server.rpc import message_counting
+from spincycle_server.rpc.input_limits import VALUES_PER_NAME
 from spincycle_server.rpc.message_counting import check_message
 from tests.spincycle_grpc.messages import MESSAGE_TYPES, messages
 
@@ -25,7 +26,9 @@ def counted(message: Message) -> int:
     for field, value in message.ListFields():
         is_map = field.is_repeated and field.message_type is not None and not hasattr(value, "add")
         elements: Any = value.values() if is_map else value if field.is_repeated else [value]
-        weight = 2 if is_map and hasattr(next(iter(elements)), "ListFields") else 1
+        weight = 1
+        if is_map:
+            weight = VALUES_PER_NAME + hasattr(next(iter(elements)), "ListFields")
         if not field.is_repeated and (field.message_type is None or isinstance(message, Value)):
             weight = 0
         for element in elements:

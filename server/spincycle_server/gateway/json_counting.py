@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_server.rpc.input_limits import VALUES_PER_NAME
 
 MAX_DEPTH = 512
 """How deep lists and objects of a body may nest."""
@@ -26,12 +27,12 @@ _CHANGES = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 def check_json(data: bytes, max_values: int) -> None:
     """Checks that a text has at most `max_values` values, and nests at most MAX_DEPTH levels deep.
 
-    The name of a member of an object counts as a value too. An empty list or object counts as two.
+    The name of a member of an object counts as VALUES_PER_NAME values. An empty list or object counts as two.
 
     Raises:
         InvalidArgumentError: It has more values, or nests deeper. Reasons: TOO_MANY_VALUES, TOO_DEEP.
     """
-    if len(data) <= min(max_values, MAX_DEPTH):  # Each value and each level takes a byte.
+    if len(data) <= min(max_values, MAX_DEPTH):  # Each value and each level takes a byte, a name four.
         return
     if _most_values(data) <= max_values and _openings(data) <= MAX_DEPTH:
         return
@@ -58,7 +59,8 @@ def _check_depth(part: bytes, depth: int) -> None:
 
 def _too_many_values(max_values: int) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"the body has too many values: at most {max_values}, with the names in objects (server.max_values)",
+        f"the body has too many values: at most {max_values} (server.max_values), and each name in an object "
+        f"counts as {VALUES_PER_NAME}",
         reason="TOO_MANY_VALUES",
     )
 
@@ -69,7 +71,7 @@ def _most_values(data: bytes) -> int:
 
 
 def _separators(part: bytes) -> int:
-    return part.count(b",") + part.count(b":")
+    return part.count(b",") + VALUES_PER_NAME * part.count(b":")
 
 
 def _openings(part: bytes) -> int:

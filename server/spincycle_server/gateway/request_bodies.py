@@ -21,8 +21,10 @@ from spincycle_server.rpc.body_budget import BodyShare
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 """ASGI's receive: it returns the next event of a request."""
 
-SERVERS_SHARE = 4
-"""How many times as many values as a user's body the body of another server may have: it carries a chain."""
+SERVERS_SHARE = 10
+"""How many times as many values as a user's body the body of another server may have: it carries a chain.
+
+Most values of a chain are names, of which few are different, so they cost less than those of a user."""
 
 
 class RequestBodies:

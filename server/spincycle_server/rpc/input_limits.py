@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 
 from spincycle_server.rpc.body_budget import BodyBudget
 
+VALUES_PER_NAME = 4
+"""How many values a name in an object counts as, in JSON and in messages.
+
+A parser holds the interpreter's lock while it puts all names of an object into a hash table. 250,000 names
+in one object took 75 ms, and 500,000 numbers in one list 4 ms. With this weight, an object has at most
+100,000 names by default, which take about 20 ms.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:
@@ -13,7 +21,7 @@ class InputLimits:
 
     Attributes:
         max_body: The maximum size of one request in bytes, both compressed and decompressed.
-        max_values: The maximum number of values in a request.
+        max_values: The maximum number of values in a request. A name counts as VALUES_PER_NAME.
         bodies: Counts the bytes of all requests that are being read.
     """
 

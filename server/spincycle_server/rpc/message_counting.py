@@ -16,12 +16,13 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.struct_pb2 import Value
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_server.rpc.input_limits import VALUES_PER_NAME
 
 MAX_DEPTH = 100
 """How deep messages may nest. The parser has the same limit."""
 
 FIELDS_PER_VALUE = 4
-"""How many fields a message may have per value. An item of a Struct has four, and counts as two values."""
+"""How many fields a message may have per value. An item of a list has two, and an item of a Struct four."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -55,14 +56,14 @@ class _Field(NamedTuple):
 def check_message(descriptor: Descriptor, data: bytes, max_values: int) -> None:
     """Checks that a message has at most `max_values` values, and nests at most MAX_DEPTH levels deep.
 
-    Each element of a list counts, and each message. An item of a map counts with its name and its value, and
-    a Value counts once with the list or Struct in it.
+    Each element of a list counts, and each message. The name of an item of a map counts as
+    VALUES_PER_NAME values, and a Value counts once with the list or Struct in it.
 
     Raises:
         InvalidArgumentError: It has more values, or nests deeper, or has a group, which no message of the
             contracts has. Reasons: TOO_MANY_VALUES, TOO_DEEP, BAD_MESSAGE.
     """
-    if len(data) <= max_values:  # Each value takes at least one byte.
+    if len(data) * VALUES_PER_NAME <= 2 * max_values:  # An item of a map takes at least two bytes.
         return
     try:
         _scan(descriptor, data, max_values)
@@ -140,6 +141,11 @@ def _packed_elements(wire_type: int, data: bytes) -> int:
 _UNKNOWN = _Field(0)
 
 
+def _weight(field: FieldDescriptor) -> int:
+    is_item = field.message_type is not None and field.message_type.GetOptions().map_entry
+    return VALUES_PER_NAME if is_item else 1
+
+
 @cache
 def _fields_of(descriptor: Descriptor) -> Mapping[int, _Field]:
     """Returns the fields of a message by their tags: the number and the wire type."""
@@ -147,7 +153,7 @@ def _fields_of(descriptor: Descriptor) -> Mapping[int, _Field]:
     for field in descriptor.fields:
         if field.message_type is not None:
             # A Value and the list or Struct in it are one value.
-            weight = 0 if descriptor is Value.DESCRIPTOR else 1
+            weight = 0 if descriptor is Value.DESCRIPTOR else _weight(field)
             fields[field.number << 3 | _LENGTH] = _Field(weight, field.message_type)
         elif field.type in _TEXT_TYPES:
             fields[field.number << 3 | _LENGTH] = _Field(int(field.is_repeated))
@@ -161,7 +167,8 @@ def _fields_of(descriptor: Descriptor) -> Mapping[int, _Field]:
 
 def _too_many_values(max_values: int) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"the request has too many values: at most {max_values} (server.max_values)",
+        f"the request has too many values: at most {max_values} (server.max_values), and each name in a map "
+        f"counts as {VALUES_PER_NAME}",
         reason="TOO_MANY_VALUES",
     )
 
