@@ -127,7 +127,7 @@ class WriteFunctions:
         convert = self._single_writer(value_field)
 
         def write(values: Any) -> Any:
-            keys = sorted(values)
+            keys = sorted_names(values)
             if len(keys) <= _PART:
                 return {write_key(key): convert(values[key]) for key in keys}
             parts = ({write_key(key): convert(values[key]) for key in part} for part in _parts(keys))
@@ -205,7 +205,7 @@ def _struct(struct: Struct) -> Any:
         return {}
     if len(fields) <= _PART:
         return _members(fields, sorted(fields))
-    names = list(sorted_names(fields))
+    names = sorted_names(fields)
     return _joined(b"{", (_members(fields, part) for part in _parts(names)), b"}")
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping
-from itertools import chain, islice
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
@@ -44,7 +44,7 @@ _SHOWN_BITS = 10_000
 
 _CONTAINERS = (dict, list)
 
-_MANY = 20_000
+_MANY = 5_000
 """More names than this are sorted in several steps, between which other threads can run."""
 
 
@@ -109,7 +109,7 @@ def from_struct(struct: Struct) -> dict[str, object]:
     return written
 
 
-def sorted_names(names: Collection[str]) -> Iterable[str]:
+def sorted_names(names: Collection[str]) -> list[str]:
     """Returns names in order. Many names are sorted in steps, between which other threads can run."""
     if len(names) <= _MANY:
         return sorted(names)
@@ -120,7 +120,11 @@ def sorted_names(names: Collection[str]) -> Iterable[str]:
     buckets: list[list[str]] = [[] for _ in range(len(borders) + 1)]
     for name in listed:
         buckets[bisect_right(borders, name)].append(name)
-    return chain.from_iterable(map(sorted, buckets))
+    ordered: list[str] = []
+    for bucket in buckets:  # Not in one call, which would let no other thread run.
+        bucket.sort()
+        ordered += bucket
+    return ordered
 
 
 def from_value(value: Value) -> object:

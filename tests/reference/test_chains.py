@@ -48,7 +48,7 @@ def test_builds_the_recorded_chain(builder: ChainBuilder, case: dict[str, Any]) 
     built = build(builder, case)
     assert_sound(built.job_chain)
     assert same_graph(built.job_chain, recorded.job_chain, with_parents=False)
-    assert built.args == list(recorded.args)
+    assert list(built.request.args) == list(recorded.args)
     assert len(built.job_chain.jobs) == recorded.total_jobs
 
 

@@ -8,14 +8,14 @@ from functools import lru_cache
 
 from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_grpc.v1.request_pb2 import RequestArg
+from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.capabilities import Labels, Requirement, labels_of
 from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_ids import job_ids
 from spincycle_server.graph.job_maker import JobMaker
 from spincycle_server.graph.plan import Plans
-from spincycle_server.graph.request_args import request_args, request_sequence
+from spincycle_server.graph.request_args import record_args, request_sequence
 from spincycle_server.graph.sequence_expander import SequenceExpander
 from spincycle_server.specs.model import Specs
 
@@ -28,13 +28,13 @@ class BuiltRequest:
     """A request that has been built but not yet stored.
 
     Attributes:
-        args: The args to record with the request: required, optional, static.
+        request: The request that its args are recorded in: required, optional, static.
         job_chain: The chain. All jobs are PENDING.
         requirement: What the request needs of a runner.
         chain_bytes: The size of the chain as a message.
     """
 
-    args: list[RequestArg]
+    request: Request
     job_chain: JobChain
     requirement: Requirement
     chain_bytes: int
@@ -63,6 +63,7 @@ class ChainBuilder:
         *,
         ids: Iterator[str] | None = None,
         monitor: BuildMonitor | None = None,
+        record: Request | None = None,
     ) -> BuiltRequest:
         """Builds one request, in time linear in the jobs and edges of its chain.
 
@@ -74,6 +75,7 @@ class ChainBuilder:
             request_id: The id of the request, or "" if there is no request.
             ids: The ids of the jobs. Default: random ids.
             monitor: Follows the build and can cancel it.
+            record: The request that gets the args. After an error it has some of them. Default: a new one.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid. Reason: UNKNOWN_REQUEST_TYPE,
@@ -85,13 +87,14 @@ class ChainBuilder:
             CallCancelledError: The monitor cancelled the build. Reason: BUILD_CANCELLED.
         """
         sequence = request_sequence(self._specs, request_type)
-        args = request_args(sequence, given_args)
+        request = Request() if record is None else record
+        record_args(request, sequence, given_args)
         writer = ChainWriter(request_id, sequence.timeout, ids or job_ids(), self._max_jobs)
         maker = JobMaker(self._job_factory, request_id, writer, monitor or BuildMonitor(clock=lambda: 0.0))
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
         types = frozenset(job.type for job in writer.chain.jobs.values())
         requirement = _requirement(types, labels_of(sequence.runner))
-        return BuiltRequest(args, writer.chain, requirement, writer.checked_size())
+        return BuiltRequest(request, writer.chain, requirement, writer.checked_size())
 
 
 @lru_cache(maxsize=1024)

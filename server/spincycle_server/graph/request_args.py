@@ -8,7 +8,7 @@ from google.protobuf.struct_pb2 import Value
 
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.structs import fill_unicode
-from spincycle_grpc.v1.request_pb2 import ArgType, RequestArg, RequestSpec
+from spincycle_grpc.v1.request_pb2 import ArgType, Request, RequestArg, RequestSpec
 from spincycle_server.graph.values import checked_struct
 from spincycle_server.specs.model import ArgSpec, SequenceSpec, Specs
 
@@ -32,11 +32,11 @@ def request_sequence(specs: Specs, request_type: str) -> SequenceSpec:
     return sequence
 
 
-def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[RequestArg]:
-    """Returns the args to record with a request: required, optional, static.
+def record_args(request: Request, sequence: SequenceSpec, given: Mapping[str, object]) -> None:
+    """Adds its args to a request: required, optional, static.
 
-    Each arg has its final value. Positions count within each kind. Args that the spec does not name
-    are not recorded.
+    They are written in place, because a copy of large args lets no other thread run meanwhile. Each arg has
+    its final value. Positions count within each kind. Args that the spec does not name are not recorded.
 
     Raises:
         InvalidArgumentError: A required arg is missing, a static arg is given, or a value is not
@@ -60,26 +60,27 @@ def request_args(sequence: SequenceSpec, given: Mapping[str, object]) -> list[Re
         (sequence.optional, _OPTIONAL),
         (sequence.static, _STATIC),
     )
-    recorded = [
-        _recorded(arg, kind, position, given) for args, kind in kinds for position, arg in enumerate(args)
-    ]
-    if len(given) > sum(arg.given for arg in recorded):  # The others must be JSON too.
-        named = {arg.name for arg in recorded}
+    for args, kind in kinds:
+        for position, arg in enumerate(args):
+            _record(request.args.add(), arg, kind, position, given)
+    if len(given) > sum(arg.given for arg in request.args):  # The others must be JSON too.
+        named = {arg.name for arg in request.args}
         checked_struct({name: value for name, value in given.items() if name not in named})
-    return recorded
 
 
-def _recorded(
-    arg: ArgSpec, kind: ArgType.ValueType, position: int, given: Mapping[str, object]
-) -> RequestArg:
-    recorded = RequestArg(pos=position, name=arg.name, type=kind, default=_default_of(arg, kind))
+def _record(
+    recorded: RequestArg, arg: ArgSpec, kind: ArgType.ValueType, position: int, given: Mapping[str, object]
+) -> None:
+    recorded.pos = position
+    recorded.name = arg.name
+    recorded.type = kind
+    if kind == _OPTIONAL and arg.default is not None:
+        recorded.default.string_value = arg.default
     if arg.name in given:
         recorded.given = True
-        # In place: a copy of a large value lets no other thread run meanwhile.
         fill_unicode(recorded.value, given[arg.name], f"args.{arg.name}")
     elif arg.default is not None:
         recorded.value.string_value = arg.default
-    return recorded
 
 
 def _default_of(arg: ArgSpec, kind: ArgType.ValueType) -> Value | None:

@@ -23,12 +23,12 @@ from spincycle_server.builtin_jobs import makes_builtin
 from spincycle_server.call_threads import CallThreads, NoThreadError
 from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, JobCreation, request_specs
 from spincycle_server.graph.known_args import check_known_args
-from spincycle_server.graph.request_args import request_args, request_sequence
+from spincycle_server.graph.request_args import record_args, request_sequence
 from spincycle_server.large_work import short_turns
 
 if TYPE_CHECKING:
     from spincycle_grpc.jobs import JobFactory
-    from spincycle_grpc.v1.request_pb2 import RequestArg, RequestSpec
+    from spincycle_grpc.v1.request_pb2 import Request, RequestSpec
     from spincycle_server.specs.model import NodeSpec, Specs
 
 logger = structlog.get_logger(__name__)
@@ -117,6 +117,7 @@ class BuildPool:
         *,
         is_large: bool = False,
         ids: Iterator[str] | None = None,
+        record: Request | None = None,
     ) -> BuiltRequest:
         """Builds the job chain of a request.
 
@@ -126,6 +127,7 @@ class BuildPool:
             request_id: The id of the request; "" if there is no request.
             is_large: Whether the args are large, so that even a chain of a few built-in jobs takes long.
             ids: The ids of the jobs. Default: random ids.
+            record: The request that gets the args, as in `ChainBuilder.build`.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid.
@@ -140,7 +142,7 @@ class BuildPool:
             )
         used = self._used
         if request_type in used.nonblocking and not is_large:
-            return used.builder.build(request_type, given_args, request_id, ids=ids)
+            return used.builder.build(request_type, given_args, request_id, ids=ids, record=record)
         monitor = BuildMonitor(time.monotonic)
         self._unfinished += 1
         try:
@@ -154,6 +156,7 @@ class BuildPool:
                     monitor,
                     is_large=is_large,
                     ids=ids,
+                    record=record,
                 ),
                 monitor,
                 request_id,
@@ -179,13 +182,13 @@ class BuildPool:
         if strict or self._strict_args:
             check_known_args(request_sequence(self._used.specs, request_type), given)
 
-    def request_args(self, request_type: str, given_args: Mapping[str, object]) -> Sequence[RequestArg]:
-        """Returns the args that a request would be recorded with, without building its job chain.
+    def record_args(self, request: Request, given_args: Mapping[str, object]) -> None:
+        """Adds to a request the args that it would be recorded with, without building its job chain.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid.
         """
-        return request_args(request_sequence(self._used.specs, request_type), given_args)
+        record_args(request, request_sequence(self._used.specs, request.type), given_args)
 
     async def _build_in_thread(
         self, build: Callable[[], BuiltRequest], monitor: BuildMonitor, request_id: str
@@ -239,9 +242,10 @@ def _build_here(
     *,
     is_large: bool,
     ids: Iterator[str] | None,
+    record: Request | None,
 ) -> BuiltRequest:
     with short_turns() if is_large else contextlib.nullcontext():
-        return builder.build(request_type, given_args, request_id, ids=ids, monitor=monitor)
+        return builder.build(request_type, given_args, request_id, ids=ids, monitor=monitor, record=record)
 
 
 def _nonblocking_requests(specs: Specs, job_factory: JobFactory) -> frozenset[str]:

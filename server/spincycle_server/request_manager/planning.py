@@ -104,8 +104,9 @@ class Planner:
         size = context.received.size_of(request)
         if context.transport != "grpc":
             built = await self._build_pool.build(request.type, args, "", is_large=size > LARGE)
+            recorded = built.request.args
             return messages.PlanResponse(
-                request=await run_sized(size, _planned, request.type, context, built.job_chain, built.args)
+                request=await run_sized(size, _planned, request.type, context, built.job_chain, recorded)
             )
         scope = await run_sized(size, _scope, request, context)
         behind = place_of(request.page_token, scope, _place)
@@ -119,7 +120,7 @@ class Planner:
 
         def answer() -> tuple[messages.PlanResponse, int]:
             page = job_chain_page(built.job_chain, "", call.page_size, _FIRST_PAGE)
-            planned = _planned(call.request.type, call.context, page.job_chain, built.args)
+            planned = _planned(call.request.type, call.context, page.job_chain, built.request.args)
             planned.total_jobs = len(built.job_chain.jobs)
             if sum(arg.ByteSize() for arg in planned.args) > _FIRST_PAGE:
                 omit_args(planned)

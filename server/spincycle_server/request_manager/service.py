@@ -32,7 +32,6 @@ from spincycle_server.store.pages import PAGE_BYTES
 from spincycle_server.store.store import work_of
 
 if TYPE_CHECKING:
-    from spincycle_server.graph import BuiltRequest
     from spincycle_server.identity.permissions import Permissions
     from spincycle_server.request_ids import RequestIdGenerator
     from spincycle_server.request_manager.audit import AuditLog
@@ -115,11 +114,14 @@ class RequestManagerService:
         self._build_pool.check_known_args(request.type, args, strict=request.strict_args)
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
-        built = await self._build_pool.build(request.type, args, request_id, is_large=is_large)
+        response = messages.CreateResponse()
+        created = response.request  # In place: a copy of large args lets no other thread run meanwhile.
+        built = await self._build_pool.build(
+            request.type, args, request_id, is_large=is_large, record=created
+        )
         if is_large:
             await run_large(discard, args)
-        describe = partial(_pending_request, request_id, request.type, context.caller.name, built)
-        created = await run_large(describe) if is_large else describe()
+        _describe(created, request_id, request.type, context.caller.name, len(built.job_chain.jobs))
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
         self._dispatcher.check_blocked_limit(built.requirement)
         runner = await self._dispatcher.pick_runner(built.requirement)
@@ -145,7 +147,7 @@ class RequestManagerService:
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         if size > LARGE:
             omit_large_args(created, context)
-        return messages.CreateResponse(request=created)
+        return response
 
     async def _check_args(
         self, context: CallContext, request_type: str, args: Mapping[str, object], size: int
@@ -155,7 +157,9 @@ class RequestManagerService:
         await self._permissions.check(context.caller, START, wanted)
 
     def _wanted(self, request_type: str, user: str, args: Mapping[str, object]) -> Request:
-        return Request(type=request_type, user=user, args=self._build_pool.request_args(request_type, args))
+        wanted = Request(type=request_type, user=user)
+        self._build_pool.record_args(wanted, args)
+        return wanted
 
     async def _created_before(self, request_id: str, context: CallContext) -> messages.CreateResponse:
         found = await self._store.get_request(request_id, with_job_chain=False)
@@ -313,17 +317,13 @@ class RequestManagerService:
         return messages.RequestManagerVersionResponse(version=API_VERSION)
 
 
-def _pending_request(request_id: str, request_type: str, user: str, built: BuiltRequest) -> Request:
-    request = Request(
-        id=request_id,
-        type=request_type,
-        state=state_pb2.STATE_PENDING,
-        user=user,
-        args=built.args,
-        total_jobs=len(built.job_chain.jobs),
-    )
+def _describe(request: Request, request_id: str, request_type: str, user: str, total_jobs: int) -> None:
+    request.id = request_id
+    request.type = request_type
+    request.state = state_pb2.STATE_PENDING
+    request.user = user
+    request.total_jobs = total_jobs
     request.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
-    return request
 
 
 def _require_type(request_type: str) -> None:
