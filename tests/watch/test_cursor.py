@@ -29,8 +29,9 @@ _keys = st.builds(
     st.text(_characters, max_size=4), st.integers(0, 32767),
 )  # fmt: skip
 _cursors = st.builds(
-    Cursor, st.integers(0, 2**32 - 1), _positions, _positions, st.one_of(st.none(), _keys), st.booleans()
-)
+    Cursor, st.integers(0, 2**32 - 1), _positions, _positions, st.one_of(st.none(), _keys), st.booleans(),
+    st.booleans(),
+)  # fmt: skip
 
 
 @given(cursor=_cursors)

@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.store import Store
 from spincycle_server.watch import RunningJobsPoll, heartbeat
 from spincycle_server.watch.cursor import read_cursor, scope_of
+from tests.databases import engine_of
 from tests.limits import STEP
-from tests.store.samples import RUNNER, a_report, create
+from tests.store.samples import RUNNER, a_log_entry, a_report, create
 from tests.watch.test_watching import Stream, is_watched
 from tests.watch.watchers import Manager, watched
 
@@ -46,7 +48,7 @@ async def begin(manager: Manager, request_id: str) -> Stream:
 
 async def test_watchers_get_the_running_jobs_of_their_request_when_these_change(manager: Manager) -> None:
     runners = Runners()
-    poll = RunningJobsPoll(manager.hub, manager.store, runners.running_jobs)
+    poll = RunningJobsPoll(manager.hub, runners.running_jobs)
     await poll.show()
     assert not runners.asked, "nobody watches"
     made = [(await create(manager.store)).id for _ in range(2)]
@@ -76,7 +78,7 @@ async def test_watchers_get_the_running_jobs_of_their_request_when_these_change(
 
 async def test_jobs_of_a_request_that_does_not_run_are_not_asked_for(manager: Manager) -> None:
     runners = Runners()
-    poll = RunningJobsPoll(manager.hub, manager.store, runners.running_jobs)
+    poll = RunningJobsPoll(manager.hub, runners.running_jobs)
     request = await create(manager.store, None)
     stream = await begin(manager, request.id)
     waiting = stream.soon("requests")
@@ -88,7 +90,7 @@ async def test_jobs_of_a_request_that_does_not_run_are_not_asked_for(manager: Ma
 
 
 async def test_watchers_learn_why_a_request_waits_when_the_reason_changes(manager: Manager) -> None:
-    poll = RunningJobsPoll(manager.hub, manager.store, Runners().running_jobs)
+    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
     request = await create(manager.store, None)
     stream = await begin(manager, request.id)
     waiting = stream.soon("requests")
@@ -108,7 +110,7 @@ async def test_a_request_that_waits_for_the_same_reason_has_heartbeats(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HEARTBEAT", 1.0)
-    poll = RunningJobsPoll(manager.hub, manager.store, Runners().running_jobs)
+    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
     stream = await begin(manager, (await create(manager.store, None)).id)
     beat = asyncio.ensure_future(stream.next())
     await is_watched(manager)
@@ -122,7 +124,7 @@ async def test_a_request_that_waits_for_the_same_reason_has_heartbeats(
 
 async def test_the_cursor_of_a_request_whose_jobs_run_long_stays_young(manager: Manager) -> None:
     runners = Runners()
-    poll = RunningJobsPoll(manager.hub, manager.store, runners.running_jobs)
+    poll = RunningJobsPoll(manager.hub, runners.running_jobs)
     request = await create(manager.store)
     stream = await begin(manager, request.id)
     waiting = stream.soon("running")
@@ -142,8 +144,46 @@ async def test_the_cursor_of_a_request_whose_jobs_run_long_stays_young(manager: 
     await stream.close()
 
 
+def as_an_original(manager: Manager, statement: str) -> None:
+    """Runs a statement that stamps nothing."""
+    engine = engine_of(str(manager.store._engine.url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+async def test_a_request_that_an_original_has_ended_shows_its_state(manager: Manager) -> None:
+    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
+    request = await create(manager.store)
+    stream = await begin(manager, request.id)
+    ending = asyncio.ensure_future(stream.rest())
+    await is_watched(manager)
+    await poll.look()  # Nothing has changed.
+    as_an_original(manager, "UPDATE requests SET state = 3")
+    await poll.look()
+    (message,) = await ending
+    assert [one.state for one in message.requests] == [state_pb2.STATE_COMPLETE]
+
+
+async def test_a_watcher_resumes_after_an_original_has_ended_its_request(manager: Manager) -> None:
+    request = await create(manager.store)
+    stream = await begin(manager, request.id)
+    waiting = stream.soon("tries")
+    await is_watched(manager)
+    entry = a_log_entry(request.id)
+    assert not await manager.store.apply_reports(RUNNER.runner_id, [a_report(request.id, entry)])
+    cursor = (await waiting).cursor
+    await stream.close()
+    as_an_original(manager, "UPDATE requests SET state = 3")
+    for expected in ([state_pb2.STATE_COMPLETE], []):
+        resumed = Stream(manager, WatchRequest(request_id=request.id, cursor=cursor))
+        messages = await resumed.rest()
+        assert [one.state for message in messages for one in message.requests] == expected
+        cursor = messages[-1].cursor if messages else ""
+
+
 async def test_a_request_that_another_program_deleted_is_gone(manager: Manager) -> None:
-    poll = RunningJobsPoll(manager.hub, manager.store, Runners().running_jobs)
+    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
     request = await create(manager.store)
     stream = await begin(manager, request.id)
     waiting = stream.soon("gone")

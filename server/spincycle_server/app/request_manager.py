@@ -157,7 +157,7 @@ def watching_of(
     hub = Hub(store)
     store.on_changed(hub.changed)
     run_in_background(stack, "watch", hub.run())
-    run_in_background(stack, "running jobs", RunningJobsPoll(hub, store, runners.running_jobs).run())
+    run_in_background(stack, "running jobs", RunningJobsPoll(hub, runners.running_jobs).run())
     return Watching(store, hub, permissions, max_watchers=config.server_max_watchers)
 
 

@@ -36,6 +36,7 @@ class Cursor:
         target: The changes up to here are being sent; None if no changes are.
         last: The last try that was sent of these changes; None if none was.
         needs_snapshot: Whether the current state was not sent wholly.
+        has_ended: Whether the final state of the request was sent, so that no message follows.
     """
 
     scope: int
@@ -43,13 +44,14 @@ class Cursor:
     target: Position | None = None
     last: TryKey | None = None
     needs_snapshot: bool = False
+    has_ended: bool = False
 
     def text(self) -> str:
         """Returns the cursor as text."""
         writer = Writer()
         writer.number(_VERSION)
         writer.number(self.scope)
-        writer.number(self.needs_snapshot)
+        writer.number(self.needs_snapshot + 2 * self.has_ended)
         for position in (self.position, self.target):
             _write_position(writer, position)
         writer.number(self.last is not None)
@@ -103,12 +105,12 @@ def _read(text: str) -> Cursor:
     reader = Reader(data[:-4])
     if len(data) < 8 or crc32(data[:-4]) != int.from_bytes(data[-4:], "big") or reader.number() != _VERSION:
         raise ValueError("damaged")
-    scope, needs_snapshot = reader.number(), bool(reader.number())
+    scope, flags = reader.number(), reader.number()
     position, target = _read_position(reader), _read_position(reader)
     last = None
     if reader.number():
         last = TryKey(reader.text(), reader.number(), reader.number(), reader.text(), reader.number())
-    return Cursor(scope, position, target, last, needs_snapshot)
+    return Cursor(scope, position, target, last, bool(flags & 1), bool(flags & 2))
 
 
 def _write_position(writer: Writer, position: Position | None) -> None:

@@ -131,11 +131,22 @@ class Hub:
             if any(watcher.is_waiting for watcher in watchers)
         ]
 
-    def show_waiting(self, request: Request) -> None:
-        """Gives a request to its watchers, because the reason why it waits may have changed."""
-        for watcher in self._by_request.get(request.id, ()):
-            if watcher.is_waiting:
-                watcher.put(News(None, {request.id: request}))
+    async def look(self, request_ids: Collection[str]) -> None:
+        """Looks at watched requests for changes without a stamp, and gives them to the watchers.
+
+        A request may wait for another reason, may be deleted, or may have been changed by an original.
+        """
+        async with self._round:  # So what is read is newer than all news until now.
+            found = await self._store.stamped_requests(request_ids)
+        self.gone(set(request_ids) - found.keys())
+        for request_id, (request, stamp) in found.items():
+            if self._position is not None and self._position.has(stamp):  # Otherwise a round brings it.
+                self._show(request_id, request)
+
+    def _show(self, request_id: str, request: Request) -> None:
+        for watcher in self._by_request.get(request_id, ()):
+            if watcher.is_waiting or watcher.state != request.state:
+                watcher.put(News(None, {request_id: request}))
 
     def gone(self, request_ids: Iterable[str]) -> None:
         """Tells the watchers of requests that these do not exist any more."""

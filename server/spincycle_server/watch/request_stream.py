@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 from spincycle_grpc.state import FINAL_STATES
-from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.store import Store
@@ -83,7 +82,8 @@ class RequestStream:
             self._move_on()
             yield WatchResponse(cursor=self._cursor(None, None), running=[news.running])
         elif news.position is None and news.requests:
-            for message in self._waiting(news.requests[self._request_id]):
+            assert self._position is not None  # noqa: S101 (the stream has caught up)
+            for message in self._messages((), news.requests[self._request_id], self._position):
                 yield message
         elif news.deleted:
             self._position = news.position
@@ -148,11 +148,7 @@ class RequestStream:
             tries = ()
         if request is not None:
             self._is_current = True
-            self._subscription.is_running = request.state == state_pb2.STATE_RUNNING
-            self._subscription.is_waiting = request.state in (
-                state_pb2.STATE_PENDING,
-                state_pb2.STATE_SUSPENDED,
-            )
+            self._subscription.state = request.state
             state = request.SerializeToString(deterministic=True)
             if state == self._sent_state:
                 request = None
@@ -161,6 +157,7 @@ class RequestStream:
         for piece in pieces:
             yield WatchResponse(cursor=self._cursor(target, piece.last), tries=piece.tries)
         self._position = target
+        self.has_ended = request is not None and request.state in FINAL_STATES
         completes = self._needs_snapshot and self._is_current
         if rest.tries or rest.requests or completes:
             self._needs_snapshot = self._needs_snapshot and not completes
@@ -170,19 +167,11 @@ class RequestStream:
                 requests=rest.requests,
                 snapshot_complete=completes,
             )
-        self.has_ended = request is not None and request.state in FINAL_STATES
-
-    def _waiting(self, request: Request) -> Iterator[WatchResponse]:
-        """Yields a request that waits for another reason than before."""
-        state = request.SerializeToString(deterministic=True)
-        if state != self._sent_state and self._subscription.is_waiting:
-            self._viewer.check_type(self._type)
-            self._sent_state = state
-            yield WatchResponse(cursor=self._cursor(None, None), requests=[request])
 
     def _gone(self) -> WatchResponse:
         self.has_ended = True
         return WatchResponse(cursor=self._cursor(None, None), gone=[self._request_id])
 
     def _cursor(self, target: Position | None, last: TryKey | None) -> str:
-        return Cursor(self._scope, self._position, target, last, self._needs_snapshot).text()
+        has_ended = self.has_ended and target is None
+        return Cursor(self._scope, self._position, target, last, self._needs_snapshot, has_ended).text()

@@ -1,6 +1,6 @@
 """Looks after watched requests: which of their jobs run, why they wait, and whether they still exist.
 
-No row changes with these facts, so they are not found with the changes.
+No stamp changes with these facts, so they are not found with the changes.
 """
 
 from __future__ import annotations
@@ -9,29 +9,21 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import structlog
 
 from spincycle_grpc.errors import SpinCycleError
-from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.watch.hub import Hub
-
-if TYPE_CHECKING:
-    from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
 
 INTERVAL = 1.0
 """Seconds between snapshots of the running jobs, and of the reasons why requests wait."""
 
-EXISTENCE_INTERVAL = 10.0
-"""Seconds between looks whether the watched requests still exist."""
-
-
-_WAITING = (state_pb2.STATE_PENDING, state_pb2.STATE_SUSPENDED)
+LOOK_INTERVAL = 10.0
+"""Seconds between looks whether watched requests were deleted, or changed by an original."""
 
 
 class RunningJobsPoll:
@@ -39,15 +31,11 @@ class RunningJobsPoll:
 
     Args:
         hub: Gives the snapshots to the watchers.
-        store: The database.
         running_jobs: Asks all Job Runners for their running jobs, of one request or of all.
     """
 
-    def __init__(
-        self, hub: Hub, store: Store, running_jobs: Callable[[StatusFilter], Awaitable[list[JobStatus]]]
-    ) -> None:
+    def __init__(self, hub: Hub, running_jobs: Callable[[StatusFilter], Awaitable[list[JobStatus]]]) -> None:
         self._hub = hub
-        self._store = store
         self._running_jobs = running_jobs
 
     async def run(self) -> None:
@@ -58,7 +46,7 @@ class RunningJobsPoll:
             try:
                 await self.show()
                 await self.explain()
-                if time.monotonic() - looked >= EXISTENCE_INTERVAL:
+                if time.monotonic() - looked >= LOOK_INTERVAL:
                     looked = time.monotonic()
                     await self.look()
             except SpinCycleError as error:
@@ -82,12 +70,10 @@ class RunningJobsPoll:
         """Gives the watchers of waiting requests the reasons why these wait now."""
         waiting = self._hub.waiting_requests()
         if waiting:
-            for request in (await self._store.requests_by_id(waiting)).values():
-                if request.state in _WAITING:
-                    self._hub.show_waiting(request)
+            await self._hub.look(waiting)
 
     async def look(self) -> None:
-        """Tells the watchers of requests that no longer exist."""
+        """Tells the watchers of requests that were deleted, or that an original has changed."""
         watched = self._hub.watched
         if watched:
-            self._hub.gone(set(watched) - (await self._store.requests_by_id(watched)).keys())
+            await self._hub.look(watched)

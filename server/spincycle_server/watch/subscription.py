@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 
 from spincycle_grpc.errors import ResourceExhaustedError
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.state_pb2 import State
 from spincycle_server.watch.news import News
 
 MAX_NEWS = 100
@@ -21,20 +23,28 @@ class Subscription:
         args: The args by which the filter chooses, by name.
 
     Attributes:
-        is_running: Whether the watched request is RUNNING, so that its running jobs are of interest.
-        is_waiting: Whether it waits to run, so that the reason is of interest.
+        state: The state of the watched request that the watcher saw last.
         shown: The running jobs that the watcher saw last, serialized.
     """
 
     def __init__(self, request_id: str = "", args: Mapping[str, str] | None = None) -> None:
         self.request_id = request_id
         self.args = args or {}
-        self.is_running = False
-        self.is_waiting = False
+        self.state: State.ValueType = state_pb2.STATE_UNKNOWN
         self.shown = b""
         self._news: deque[News] = deque()
         self._is_too_slow = False
         self._arrived = asyncio.Event()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the watched request is RUNNING, so that its running jobs are of interest."""
+        return self.state == state_pb2.STATE_RUNNING
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the watched request waits to run, so that the reason is of interest."""
+        return self.state in (state_pb2.STATE_PENDING, state_pb2.STATE_SUSPENDED)
 
     @property
     def has_news(self) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError
-from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchReset, WatchResponse
 from spincycle_server.identity import Identity
 from spincycle_server.identity.permissions import Permissions
-from spincycle_server.store.changes import StampedRequest
 from spincycle_server.store.positions import Position
 from spincycle_server.watch.cursor import Cursor, read_cursor, scope_of
 from spincycle_server.watch.expiry import usable
@@ -83,7 +82,7 @@ class Watching:
             return
         with_args = await self._store.get_request(request_id, with_job_chain=False)
         await viewer.check(with_args)
-        if found is not None and _has_everything(cursor, found):
+        if cursor.has_ended:
             return
         if reset:
             yield reset
@@ -117,14 +116,6 @@ class Watching:
                 yield message
 
 
-def _has_everything(cursor: Cursor, found: StampedRequest) -> bool:
-    """Whether the message of a cursor was the last one about a request. A stream after it has no message."""
-    position = cursor.position
-    if position is None or cursor.target is not None or cursor.needs_snapshot:
-        return False
-    return found.request.state in FINAL_STATES and found.stamp is not None and position.has(found.stamp)
-
-
 def _checked(cursor: Cursor, empty: Cursor, now: Position) -> tuple[Cursor, WatchResponse | None]:
     """Returns a cursor that can be used, and the first message if the caller's cursor cannot."""
     positions = [None if one is None else usable(one, now) for one in (cursor.position, cursor.target)]
@@ -132,7 +123,7 @@ def _checked(cursor: Cursor, empty: Cursor, now: Position) -> tuple[Cursor, Watc
         if given is not None and used is None:
             return empty, _reset(empty, "the cursor is too old, or comes from another database")
     position, target = positions
-    return Cursor(cursor.scope, position, target, cursor.last, cursor.needs_snapshot), None
+    return replace(cursor, position=position, target=target), None
 
 
 def _reset(empty: Cursor, why: str) -> WatchResponse:
