@@ -35,7 +35,7 @@ from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
 from spincycle_server.gateway.routes import Route, Router, routes_of
 from spincycle_server.gateway.time_limits import TimeLimit, TimeLimited
-from spincycle_server.identity import Credentials
+from spincycle_server.identity import ANONYMOUS, Credentials
 from spincycle_server.large_work import LARGE, run_large
 from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable, ReceivedRequest
 
@@ -138,7 +138,7 @@ class GatewayApp:
             raise not_allowed(routes)
         credentials = _credentials(scope)
         received = ReceivedRequest()
-        context = CallContext(transport="http", credentials=credentials, is_throttled=True, received=received)
+        context = CallContext(ANONYMOUS, "http", credentials, True, received)
         read = partial(self._read, route, values, scope, context, receive)
         try:
             if route.method.is_server_stream:

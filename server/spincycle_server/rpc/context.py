@@ -64,3 +64,13 @@ class CallContext(NamedTuple):  # Each call makes one, and a frozen dataclass ta
     def peer(self) -> str:
         """The caller's address."""
         return self.credentials.peer
+
+    def of(self, identity: Identity) -> CallContext:
+        """Returns the context of an identified caller.
+
+        Not with `_replace` or the class, which take three times and twice as long.
+        """
+        return _new(CallContext, (identity, self[1], self[2], self[3], self[4]))
+
+
+_new = tuple.__new__

@@ -25,7 +25,6 @@ from spincycle_server.identity import (
     READ_BY_SERVERS,
     Authentication,
     CallerDeniedError,
-    Identity,
     MethodAccess,
 )
 from spincycle_server.logs import writes_debug
@@ -155,7 +154,7 @@ class MethodTable:
             raise
         except Exception as error:
             raise _unexpected(name, None, error) from error
-        return _of_identity(context, identity)
+        return context.of(identity)
 
     def _unary(
         self, descriptor: MethodDescriptor, handler: UnaryHandler, access: MethodAccess
@@ -175,7 +174,7 @@ class MethodTable:
                 if not may_be_anybody or credentials.repeated or credentials.certificate is not None:
                     known = None if recall is None else recall(credentials)
                     context = (
-                        _of_identity(context, known)
+                        context.of(known)
                         if known is not None
                         else await self._identified(name, access, context)
                     )
@@ -275,15 +274,8 @@ class MethodTable:
             _log_failure(name, request, context, error, started)
         if error.status in _DENIALS:
             if isinstance(error, CallerDeniedError):
-                context = context._replace(identity=error.identity)
+                context = context.of(error.identity)
             self._on_denied(name, context, error, request)
-
-
-def _of_identity(context: CallContext, identity: Identity) -> CallContext:
-    """Returns the context of an identified caller. `_replace` takes three times as long."""
-    return CallContext(
-        identity, context.transport, context.credentials, context.is_throttled, context.received
-    )
 
 
 def _is_of_original(descriptor: MethodDescriptor) -> bool:
