@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
+
+logger = structlog.get_logger(__name__)
 
 _Parameters = ParamSpec("_Parameters")
 _Answer = TypeVar("_Answer")
@@ -94,8 +97,10 @@ class ReadPool:
         try:
             with self._engine.connect() as connection:
                 return read(connection, *arguments, **named)
+        except SpinCycleError:
+            raise
         except Exception as error:
-            raise translate(error) from error
+            raise _failure(error) from error
 
     def _read_now(
         self, read: Callable[..., _Answer], arguments: tuple[Any, ...], named: dict[str, Any]
@@ -113,8 +118,16 @@ class ReadPool:
                 trouble = trouble_of(error)
                 if trouble not in (Trouble.AWAY, Trouble.CONFLICT) or time.monotonic() > deadline:
                     self._is_away = trouble is Trouble.AWAY
-                    raise translate(error) from error
+                    raise _failure(error) from error
             else:
                 self._is_away = False
                 return answer
             time.sleep(backoff.next())
+
+
+def _failure(error: Exception) -> SpinCycleError:
+    """Translates an error. If it says that the log has the reason, the reason is logged."""
+    translated = translate(error)
+    if trouble_of(error) in (Trouble.FAULT, Trouble.UNUSABLE):
+        logger.error("read failed", reason=translated.reason, exc_info=error)
+    return translated
