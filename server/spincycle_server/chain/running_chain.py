@@ -24,6 +24,7 @@ from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedC
 from spincycle_server.chain.linking import invalid_chain, link_chain
 from spincycle_server.chain.progress import Progress, thaw
 from spincycle_server.chain.records import replay
+from spincycle_server.chain.retrying import start_of
 from spincycle_server.chain.suspension import restore, suspended_chain
 
 
@@ -97,12 +98,14 @@ class RunningChain:
             records: The finished tries in the order in which they were committed, each with the epoch
                 of its assignment.
             base: The suspended chain that the first of these tries continued; None if they began with
-                the chain as created.
+                the chain as created, of which jobs may be COMPLETE.
 
         Raises:
             InvalidArgumentError: The chain is invalid, or a record has an unknown job. Reason:
                 INVALID_JOB_CHAIN.
         """
+        if base is None and chain.finished_jobs:
+            base = start_of(chain)
         running = cls(chain, link_chain(chain)) if base is None else cls.resume(base)
         running._progress.finished, elapsed = replay(running._linked, records, chain.request_id)
         running._elapsed += elapsed
