@@ -171,6 +171,17 @@ class AsyncClient:
         """Stops a request. See `Client.stop`."""
         await self._call(calls.stop(request_id), deadline)
 
+    async def retry(
+        self,
+        request_id: str,
+        *,
+        from_job: str = "",
+        idempotency_key: str | None = None,
+        deadline: float | None = None,
+    ) -> Request:
+        """Creates a request that does the rest of a FAIL or STOPPED one. See `Client.retry`."""
+        return await self._call(calls.retry(request_id, from_job, idempotency_key), deadline)
+
     async def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
         """Returns the job chain of a request as created. See `Client.job_chain`."""
         return await self._joined(calls.job_chain(request_id), deadline)

@@ -210,6 +210,17 @@ def start(request_id: str) -> Call[None]:
     return Call("Start", _message(messages.StartRequest, request_id=request_id), _nothing)
 
 
+def retry(request_id: str, from_job: str, idempotency_key: str | None) -> Call[Request]:
+    """Returns the call of Retry. Without a key it gets a new one, so that the call can be repeated."""
+    request = _message(
+        messages.RetryRequest,
+        request_id=request_id,
+        from_job=from_job,
+        idempotency_key=uuid.uuid4().hex if idempotency_key is None else idempotency_key,
+    )
+    return Call("Retry", request, lambda response: response.request)
+
+
 def stop(request_id: str) -> Call[None]:
     """Returns the call of Stop."""
     return Call("Stop", _message(messages.StopRequest, request_id=request_id), _nothing)

@@ -248,8 +248,42 @@ class Client:
         """
         self._call(calls.stop(request_id), deadline)
 
+    def retry(
+        self,
+        request_id: str,
+        *,
+        from_job: str = "",
+        idempotency_key: str | None = None,
+        deadline: float | None = None,
+    ) -> Request:
+        """Creates a request that does the rest of a FAIL or STOPPED one, and starts it.
+
+        Jobs that are COMPLETE do not run again.
+
+        Args:
+            request_id: The id of the FAIL or STOPPED request.
+            from_job: The id of a job, or its name if no other job has it, that runs again with all jobs after
+                it, even if they are COMPLETE. "": no COMPLETE job runs again.
+            idempotency_key: As for `create`.
+            deadline: Seconds for this call. None: the client's deadline.
+
+        Returns:
+            The new request as created: PENDING, with args and without job chain.
+
+        Raises:
+            NotFoundError: The request does not exist.
+            PermissionDeniedError: The caller may neither retry nor start requests of this type.
+            FailedPreconditionError: The request is not FAIL or STOPPED (WRONG_STATE), another retry has not
+                ended (RETRY_NOT_ENDED), or its record does not say enough (RECORD_INCOMPLETE).
+            InvalidArgumentError: `from_job` names no job, or several.
+            ConflictError: The key was used for another call.
+            UnavailableError, DeadlineExceededError: The request may have been created. Call again with the
+                same key.
+        """
+        return self._call(calls.retry(request_id, from_job, idempotency_key), deadline)
+
     def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
-        """Returns the job chain of a request as created, with all states PENDING.
+        """Returns the job chain of a request as created. Jobs that a retry does not run are COMPLETE.
 
         Raises:
             NotFoundError: The request does not exist.

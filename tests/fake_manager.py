@@ -31,6 +31,7 @@ from spincycle_server.rpc.status import status_of
 from tests.limits import STEP
 
 REQUEST_ID = "9vb2d3q0c7k5r1n8m4tg"
+RETRY_ID = "9vb2d3q0c7k5r1n8m4u0"
 JOB_ID = "aB3x"
 
 
@@ -245,6 +246,13 @@ class FakeManager(RequestManagerServicer):
     def Stop(self, request: messages.StopRequest, context: Any) -> messages.StopResponse:
         self._called("Stop", request, context)
         return messages.StopResponse()
+
+    def Retry(self, request: messages.RetryRequest, context: Any) -> messages.RetryResponse:
+        self._called("Retry", request, context)
+        _check_id(request.request_id, context)
+        retry = stage(State.PENDING, 3)
+        retry.id, retry.retry_of = RETRY_ID, request.request_id
+        return messages.RetryResponse(request=retry)
 
     def GetJobChain(self, request: messages.GetJobChainRequest, context: Any) -> messages.GetJobChainResponse:
         self._called("GetJobChain", request, context)

@@ -611,6 +611,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: A Job Runner of the original runs the request, and did not
     confirm the stop. Try again, or end that runner.
     """
+    ERROR_REASON_RETRY_NOT_ENDED: _ErrorReason.ValueType  # 190
+    """FAILED_PRECONDITION: A retry of the request, or a retry of a retry, has not
+    ended. Wait for it, or stop it.
+    """
+    ERROR_REASON_RECORD_INCOMPLETE: _ErrorReason.ValueType  # 191
+    """FAILED_PRECONDITION: The record of the request does not say enough to retry
+    it, for example because an original Spin Cycle ran it. Create a new request.
+    """
+    ERROR_REASON_NO_SUCH_JOB: _ErrorReason.ValueType  # 192
+    """INVALID_ARGUMENT: No job of the request has this id or name. Take an id from
+    the job chain.
+    """
+    ERROR_REASON_AMBIGUOUS_JOB: _ErrorReason.ValueType  # 193
+    """INVALID_ARGUMENT: Several jobs of the request have this name. Name one by
+    its id.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Reasons never change, because programs depend on them.
@@ -1212,5 +1228,21 @@ specs changed, or what the jobs read when they are created. Plan again.
 ERROR_REASON_ORIGINAL_RUNNER_SILENT: ErrorReason.ValueType  # 180
 """UNAVAILABLE: A Job Runner of the original runs the request, and did not
 confirm the stop. Try again, or end that runner.
+"""
+ERROR_REASON_RETRY_NOT_ENDED: ErrorReason.ValueType  # 190
+"""FAILED_PRECONDITION: A retry of the request, or a retry of a retry, has not
+ended. Wait for it, or stop it.
+"""
+ERROR_REASON_RECORD_INCOMPLETE: ErrorReason.ValueType  # 191
+"""FAILED_PRECONDITION: The record of the request does not say enough to retry
+it, for example because an original Spin Cycle ran it. Create a new request.
+"""
+ERROR_REASON_NO_SUCH_JOB: ErrorReason.ValueType  # 192
+"""INVALID_ARGUMENT: No job of the request has this id or name. Take an id from
+the job chain.
+"""
+ERROR_REASON_AMBIGUOUS_JOB: ErrorReason.ValueType  # 193
+"""INVALID_ARGUMENT: Several jobs of the request have this name. Name one by
+its id.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -52,7 +52,9 @@ class Job(_message.Message):
     bytes: _builtins.bytes
     """What `serialize` returned when the job was created."""
     state: _state_pb2.State.ValueType
-    """PENDING in a chain as created. The last known state in a suspended chain."""
+    """PENDING in a chain as created; COMPLETE if the request is a retry that does
+    not run the job. The last known state in a suspended chain.
+    """
     retry: _builtins.int
     """The maximum number of retries after a failed first try."""
     retry_wait: _builtins.str

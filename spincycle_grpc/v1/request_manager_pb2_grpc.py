@@ -102,6 +102,11 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.StopRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.StopResponse.FromString,
                 _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/spincycle.v1.RequestManager/Retry',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RetryRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RetryResponse.FromString,
+                _registered_method=True)
         self.GetJobChain = channel.unary_unary(
                 '/spincycle.v1.RequestManager/GetJobChain',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobChainRequest.SerializeToString,
@@ -328,9 +333,47 @@ class RequestManagerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Retry(self, request, context):
+        """Creates a request that does the rest of one that has ended as FAIL or
+        STOPPED, and starts it.
+
+        The new request has the type, the args and the job chain of the first one,
+        with the same job ids. Jobs that are COMPLETE stay COMPLETE and do not run:
+        the jobs after them get their data. All others run, with all their retries,
+        the tries of their sequences counted from 1 and full timeouts. The log of
+        jobs that do not run is in the log of the first request. The specs are not
+        read again: to use changed specs or args, create a new request.
+
+        The first request does not change. The new request names it (`retry_of`),
+        and a retry can be retried too. The caller is the user of the new request.
+        The response shows the request as created: PENDING, with args and without
+        job chain.
+
+        With an idempotency key, the call can be repeated as Create can.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may neither retry nor start requests of
+        this type (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request is not FAIL or STOPPED (WRONG_STATE);
+        another retry of it, or a retry of a retry, has not ended
+        (RETRY_NOT_ENDED); an original Spin Cycle ran a part of it, so
+        its record does not say enough (RECORD_INCOMPLETE).
+        - INVALID_ARGUMENT: `from` names no job (NO_SUCH_JOB) or several
+        (AMBIGUOUS_JOB); the job chain with the data of its jobs is too large for
+        a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
+        - ALREADY_EXISTS: the caller used the key for another call
+        (IDEMPOTENCY_KEY_REUSED).
+        - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJobChain(self, request, context):
         """Returns the job chain of a request as it was created. All states in it are
-        PENDING.
+        PENDING, except those of jobs that a retry does not run: they are COMPLETE.
 
         A page has some of the jobs, sorted by id, each with its entry in the
         adjacency list. The other fields of the chain are in every page. The pages
@@ -541,6 +584,11 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.StopRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.StopResponse.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RetryRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.RetryResponse.SerializeToString,
             ),
             'GetJobChain': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJobChain,
@@ -788,6 +836,33 @@ class RequestManager:
             '/spincycle.v1.RequestManager/Stop',
             spincycle_dot_v1_dot_request__manager__pb2.StopRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.StopResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Retry',
+            spincycle_dot_v1_dot_request__manager__pb2.RetryRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.RetryResponse.FromString,
             options,
             channel_credentials,
             insecure,

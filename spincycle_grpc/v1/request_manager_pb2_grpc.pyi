@@ -185,9 +185,43 @@ class RequestManagerStub:
     - UNAVAILABLE: a Job Runner of the original did not confirm the stop
       (ORIGINAL_RUNNER_SILENT).
     """
+    Retry: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RetryRequest, _request_manager_pb2.RetryResponse]
+    """Creates a request that does the rest of one that has ended as FAIL or
+    STOPPED, and starts it.
+
+    The new request has the type, the args and the job chain of the first one,
+    with the same job ids. Jobs that are COMPLETE stay COMPLETE and do not run:
+    the jobs after them get their data. All others run, with all their retries,
+    the tries of their sequences counted from 1 and full timeouts. The log of
+    jobs that do not run is in the log of the first request. The specs are not
+    read again: to use changed specs or args, create a new request.
+
+    The first request does not change. The new request names it (`retry_of`),
+    and a retry can be retried too. The caller is the user of the new request.
+    The response shows the request as created: PENDING, with args and without
+    job chain.
+
+    With an idempotency key, the call can be repeated as Create can.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller may neither retry nor start requests of
+      this type (ACCESS_DENIED).
+    - FAILED_PRECONDITION: the request is not FAIL or STOPPED (WRONG_STATE);
+      another retry of it, or a retry of a retry, has not ended
+      (RETRY_NOT_ENDED); an original Spin Cycle ran a part of it, so
+      its record does not say enough (RECORD_INCOMPLETE).
+    - INVALID_ARGUMENT: `from` names no job (NO_SUCH_JOB) or several
+      (AMBIGUOUS_JOB); the job chain with the data of its jobs is too large for
+      a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
+    - ALREADY_EXISTS: the caller used the key for another call
+      (IDEMPOTENCY_KEY_REUSED).
+    - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+    """
     GetJobChain: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]
     """Returns the job chain of a request as it was created. All states in it are
-    PENDING.
+    PENDING, except those of jobs that a retry does not run: they are COMPLETE.
 
     A page has some of the jobs, sorted by id, each with its entry in the
     adjacency list. The other fields of the chain are in every page. The pages
@@ -487,9 +521,43 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - UNAVAILABLE: a Job Runner of the original did not confirm the stop
       (ORIGINAL_RUNNER_SILENT).
     """
+    Retry: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RetryRequest, _request_manager_pb2.RetryResponse]  # type: ignore[assignment]
+    """Creates a request that does the rest of one that has ended as FAIL or
+    STOPPED, and starts it.
+
+    The new request has the type, the args and the job chain of the first one,
+    with the same job ids. Jobs that are COMPLETE stay COMPLETE and do not run:
+    the jobs after them get their data. All others run, with all their retries,
+    the tries of their sequences counted from 1 and full timeouts. The log of
+    jobs that do not run is in the log of the first request. The specs are not
+    read again: to use changed specs or args, create a new request.
+
+    The first request does not change. The new request names it (`retry_of`),
+    and a retry can be retried too. The caller is the user of the new request.
+    The response shows the request as created: PENDING, with args and without
+    job chain.
+
+    With an idempotency key, the call can be repeated as Create can.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller may neither retry nor start requests of
+      this type (ACCESS_DENIED).
+    - FAILED_PRECONDITION: the request is not FAIL or STOPPED (WRONG_STATE);
+      another retry of it, or a retry of a retry, has not ended
+      (RETRY_NOT_ENDED); an original Spin Cycle ran a part of it, so
+      its record does not say enough (RECORD_INCOMPLETE).
+    - INVALID_ARGUMENT: `from` names no job (NO_SUCH_JOB) or several
+      (AMBIGUOUS_JOB); the job chain with the data of its jobs is too large for
+      a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
+    - ALREADY_EXISTS: the caller used the key for another call
+      (IDEMPOTENCY_KEY_REUSED).
+    - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+    """
     GetJobChain: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]  # type: ignore[assignment]
     """Returns the job chain of a request as it was created. All states in it are
-    PENDING.
+    PENDING, except those of jobs that a retry does not run: they are COMPLETE.
 
     A page has some of the jobs, sorted by id, each with its entry in the
     adjacency list. The other fields of the chain are in every page. The pages
@@ -824,13 +892,53 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Retry(
+        self,
+        request: _request_manager_pb2.RetryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.RetryResponse, _abc.Awaitable[_request_manager_pb2.RetryResponse]]:
+        """Creates a request that does the rest of one that has ended as FAIL or
+        STOPPED, and starts it.
+
+        The new request has the type, the args and the job chain of the first one,
+        with the same job ids. Jobs that are COMPLETE stay COMPLETE and do not run:
+        the jobs after them get their data. All others run, with all their retries,
+        the tries of their sequences counted from 1 and full timeouts. The log of
+        jobs that do not run is in the log of the first request. The specs are not
+        read again: to use changed specs or args, create a new request.
+
+        The first request does not change. The new request names it (`retry_of`),
+        and a retry can be retried too. The caller is the user of the new request.
+        The response shows the request as created: PENDING, with args and without
+        job chain.
+
+        With an idempotency key, the call can be repeated as Create can.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may neither retry nor start requests of
+          this type (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request is not FAIL or STOPPED (WRONG_STATE);
+          another retry of it, or a retry of a retry, has not ended
+          (RETRY_NOT_ENDED); an original Spin Cycle ran a part of it, so
+          its record does not say enough (RECORD_INCOMPLETE).
+        - INVALID_ARGUMENT: `from` names no job (NO_SUCH_JOB) or several
+          (AMBIGUOUS_JOB); the job chain with the data of its jobs is too large for
+          a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
+        - ALREADY_EXISTS: the caller used the key for another call
+          (IDEMPOTENCY_KEY_REUSED).
+        - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+        """
+
+    @_abc_1.abstractmethod
     def GetJobChain(
         self,
         request: _request_manager_pb2.GetJobChainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetJobChainResponse, _abc.Awaitable[_request_manager_pb2.GetJobChainResponse]]:
         """Returns the job chain of a request as it was created. All states in it are
-        PENDING.
+        PENDING, except those of jobs that a retry does not run: they are COMPLETE.
 
         A page has some of the jobs, sorted by id, each with its entry in the
         adjacency list. The other fields of the chain are in every page. The pages

@@ -95,6 +95,8 @@ class Request(_message.Message):
     JOB_RUNNER_URL_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     ARGS_OMITTED_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    RETRIED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
@@ -121,6 +123,12 @@ class Request(_message.Message):
     """The args were left out because they have more than 3 MiB. They can be read
     over HTTP.
     """
+    retry_of: _builtins.str
+    """The request of which this one is a retry. It may have been deleted by its
+    age. Empty: it is not a retry.
+    """
+    retried_by: _builtins.str
+    """The newest retry of this request. Set only by Get. Empty: there is none."""
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
         """The final args, by kind (required, optional, static) and position. Empty in
@@ -160,10 +168,12 @@ class Request(_message.Message):
         job_runner_url: _builtins.str = ...,
         waiting: _builtins.str = ...,
         args_omitted: _builtins.bool = ...,
+        retry_of: _builtins.str = ...,
+        retried_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at", "job_chain", b"job_chain", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,8 +29,8 @@ Records = Sequence[tuple[int, TryReport]]
 class RetryModel:
     """The start of a retry, from the rules: which jobs are COMPLETE, and what data each job has.
 
-    A job is COMPLETE if its last try was, and no sequence around it began again later. A sequence begins again
-    when its first job runs.
+    A job is COMPLETE if its last try was, and no sequence around it began again later. A sequence begins
+    again when its first job runs.
     """
 
     def __init__(self, chain: JobChain, structure: Structure, records: Records, first: str) -> None:

@@ -28,11 +28,13 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_runner_pb2, json_pb2, request_manager_pb2, runner_reports_pb2
 from spincycle_server.identity.cluster import KEY_HEADER
 from tests.certificates import Files, write_ca, write_certificate
 from tests.commands.in_process import spincycle
 from tests.e2e.processes import ServerProcess, running
+from tests.e2e.waiting import eventually
 from tests.limits import ANSWER
 
 CALLERS = (
@@ -78,6 +80,8 @@ NEW = {"type": "guarded"}
 RUNNER = {"runnerId": "0" * 20, "url": "http://127.0.0.1:9", "grpcAddress": "127.0.0.1:9"}
 LAST_REPORT = {"number": 1, "runner": RUNNER, "leaving": True}
 OTHERS = {"requestId": "other"}
+FROM = {"from": "zzzz"}
+BAD_FROM = {"requestId": ID, **FROM}
 NO_SUCH_JOB = {"requestId": ID, "jobId": "zzzz"}
 PROGRESS = {"requestId": ID, "progress": {"requestId": ID}}
 
@@ -96,6 +100,7 @@ TABLE = {
     "RequestManager.Watch":           Row("- - + + + +", "OK", 0, ONE),
     "RequestManager.Create":          Row("- - x + x -", "OK", 201, NEW, NEW),
     "RequestManager.Plan":            Row("- - x + x -", "OK", 200, NEW, NEW),
+    "RequestManager.Retry":           Row("- - x + x -", "INVALID_ARGUMENT", 400, BAD_FROM, FROM),
     "RequestManager.Start":           Row("- - x + x -", "FAILED_PRECONDITION", 409, ONE),
     "RequestManager.Stop":            Row("- - x + x -", "OK", 200, ONE),
     "RequestManager.ListAuditEvents": Row("- - x x x -", "", 0),
@@ -241,6 +246,7 @@ def request_id(doors: Doors) -> str:
     assert created.status_code == 201, created.text
     made = str(created.json()["id"])
     assert http.put(f"/api/v1/requests/{made}/stop").status_code == 200
+    eventually(lambda: http.get(f"/api/v1/requests/{made}").json()["state"] == State.STOPPED)
     return made
 
 

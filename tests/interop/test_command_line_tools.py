@@ -57,6 +57,7 @@ TABLE = {
     "ListAuditEvents": Row({}, "there is no audit log"),
     "Plan": Row(NAP),
     "RequestList": Row(),
+    "Retry": Row(ONE, "only FAIL and STOPPED requests can be retried"),
     "Running": Row(),
     "Start": Row(ONE, "expected state PENDING"),
     "Stop": Row(ONE),

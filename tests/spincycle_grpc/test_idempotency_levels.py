@@ -18,6 +18,7 @@ LEVELS = {
     "RequestManager.Plan": READS,
     "RequestManager.Find": READS,
     "RequestManager.Get": READS,
+    "RequestManager.Retry": UNSAFE,  # unless the call has an idempotency key
     "RequestManager.Start": UNSAFE,  # A retry fails, because the request is no longer PENDING.
     "RequestManager.Stop": IDEMPOTENT,
     "RequestManager.GetJobChain": READS,

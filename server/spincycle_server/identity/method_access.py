@@ -41,6 +41,7 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.RequestManager.Create": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.ListAuditEvents": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Plan": MethodAccess.REQUEST,
+        "spincycle.v1.RequestManager.Retry": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Start": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Stop": MethodAccess.REQUEST,
         "spincycle.v1.RunnerReports.Report": MethodAccess.SERVER,

@@ -64,7 +64,7 @@ class Permissions:
 
         Args:
             caller: The caller, with its roles.
-            operation: START, STOP, VIEW or LOG.
+            operation: START, STOP, VIEW, LOG or RETRY.
             request: The request with its args, without its job chain. Its id is "" before it is created.
 
         Raises:

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor
 
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest, Suspect
+from spincycle_server.chain import begun_sequences
 
 _LENGTH_DELIMITED = 2
 """The wire type of messages, from protobuf.dev/programming-guides/encoding."""
@@ -21,6 +22,22 @@ def new_chain(epoch: int, job_chain: JobChain) -> bytes:
     """Returns the serialized AssignedJobChain of a new chain."""
     head = AssignedJobChain(epoch=epoch).SerializeToString()
     return b"".join((head, *_field(_NEW, job_chain.SerializeToString())))
+
+
+def first_chain(epoch: int, job_chain: JobChain) -> bytes:
+    """Returns the serialized AssignedJobChain of a chain that has not run.
+
+    The chain of a retry has COMPLETE jobs. It is sent as a suspended chain, which runners of earlier versions
+    know too.
+    """
+    if not job_chain.finished_jobs:
+        return new_chain(epoch, job_chain)
+    head = AssignedJobChain(epoch=epoch).SerializeToString()
+    counters = SuspendedJobChain(
+        request_id=job_chain.request_id, sequence_tries=begun_sequences(job_chain)
+    ).SerializeToString()
+    suspended = b"".join((counters, *_field(_SUSPENDED, job_chain.SerializeToString())))
+    return b"".join((head, *_field(_RESUMED, suspended)))
 
 
 def resumed_chain(epoch: int, suspended: SuspendedJobChain, suspect: Suspect | None = None) -> bytes:
@@ -57,4 +74,5 @@ def _tag(message: Descriptor, field: str) -> bytes:
 
 _NEW = _tag(AssignedJobChain.DESCRIPTOR, "job_chain")
 _RESUMED = _tag(AssignedJobChain.DESCRIPTOR, "suspended_job_chain")
+_SUSPENDED = _tag(SuspendedJobChain.DESCRIPTOR, "job_chain")
 _CHAINS = _tag(StartJobChainsRequest.DESCRIPTOR, "chains")

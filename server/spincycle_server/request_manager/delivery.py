@@ -27,7 +27,7 @@ from spincycle_grpc.errors import (
     UnauthenticatedError,
 )
 from spincycle_grpc.state import State
-from spincycle_server.request_manager.chain_messages import new_chain, resumed_chain
+from spincycle_server.request_manager.chain_messages import first_chain, resumed_chain
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -152,7 +152,7 @@ class Delivery:
 
     async def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Delivers a new chain. Returns when the runner has accepted or refused it, or is gone."""
-        message = new_chain(assignment.epoch, job_chain)
+        message = first_chain(assignment.epoch, job_chain)
         del job_chain  # It may be large, and the runner may take long to answer.
         await self._deliver(_AssignedChain(runner, assignment, State.PENDING, message))
 

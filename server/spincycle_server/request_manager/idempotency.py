@@ -9,7 +9,7 @@ import orjson
 
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
+from spincycle_grpc.v1.request_manager_pb2 import CreateRequest, RetryRequest
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.store import IdempotencyKey
 
@@ -32,14 +32,33 @@ def key_of(request: CreateRequest, args: Mapping[str, object], caller: str) -> I
     """
     if not request.HasField("idempotency_key"):
         return None
-    if _KEY.fullmatch(request.idempotency_key) is None:
+    body = orjson.dumps([request.type, request.user, args], option=orjson.OPT_SORT_KEYS)
+    return _key(request.idempotency_key, caller, body)
+
+
+def key_of_retry(request: RetryRequest, caller: str) -> IdempotencyKey | None:
+    """Returns the idempotency key of a call of Retry; None if it has none.
+
+    Two calls are the same if they retry the same request from the same job.
+
+    Raises:
+        InvalidArgumentError: The key is malformed. Reason: BAD_IDEMPOTENCY_KEY.
+    """
+    if not request.HasField("idempotency_key"):
+        return None
+    # No body of Create is an object.
+    body = orjson.dumps({"retry": request.request_id, "from": request.from_job})
+    return _key(request.idempotency_key, caller, body)
+
+
+def _key(key: str, caller: str, body: bytes) -> IdempotencyKey:
+    if _KEY.fullmatch(key) is None:
         raise InvalidArgumentError(
             "the idempotency key must be 1 to 255 printable ASCII characters",
             reason="BAD_IDEMPOTENCY_KEY",
             field="idempotency_key",
         )
-    body = orjson.dumps([request.type, request.user, args], option=orjson.OPT_SORT_KEYS)
-    return IdempotencyKey.of(caller, request.idempotency_key, body)
+    return IdempotencyKey.of(caller, key, body)
 
 
 def as_created(request: Request) -> Request:
@@ -47,6 +66,6 @@ def as_created(request: Request) -> Request:
     created = Request()
     created.CopyFrom(request)
     created.state = State.PENDING  # type: ignore[assignment]
-    for field in ("started_at", "finished_at", "finished_jobs", "job_runner_url", "waiting"):
+    for field in ("started_at", "finished_at", "finished_jobs", "job_runner_url", "waiting", "retried_by"):
         created.ClearField(field)
     return created

@@ -13,12 +13,14 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_server.large_work import run_sized
 from spincycle_server.request_manager.job_chain_pages import JOB_BYTES, job_chain_page
 from spincycle_server.request_manager.page_tokens import checked_page_size, is_whole, page_token, place_of
+from spincycle_server.request_manager.request_views import hide_data
 from spincycle_server.store.found_pages import FoundPosition
 from spincycle_server.store.log_pages import MAX_OUTPUT, LogPosition
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from spincycle_grpc.v1.job_pb2 import JobChain
     from spincycle_server.request_manager.paged_chains import PagedChains
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
@@ -94,16 +96,21 @@ class RequestPages:
         behind = place_of(request.page_token, scope, _job_id)
         size = checked_page_size(request.page_size)
         if not _is_paged(request, context):
-            return messages.GetJobChainResponse(job_chain=await self._store.get_job_chain(request.request_id))
+            return messages.GetJobChainResponse(job_chain=await self._job_chain(request.request_id))
         job_chain = self._chains.take(scope) if behind is not None else None
         if job_chain is None:
-            job_chain = await self._store.get_job_chain(request.request_id)
+            job_chain = await self._job_chain(request.request_id)
         page = await run_sized(len(job_chain.jobs) * JOB_BYTES, job_chain_page, job_chain, behind or "", size)
         token = ""
         if page.last:
             self._chains.keep(scope, job_chain, page.whole_bytes)
             token = page_token(scope, (page.last,))
         return messages.GetJobChainResponse(job_chain=page.job_chain, next_page_token=token)
+
+    async def _job_chain(self, request_id: str) -> JobChain:
+        job_chain = await self._store.get_job_chain(request_id)
+        hide_data(job_chain)
+        return job_chain
 
 
 def _is_paged(

@@ -10,6 +10,7 @@ from spincycle_grpc.v1.status_pb2 import RunningStatus
 from spincycle_server.store.pages import PAGE_BYTES, PageRoom
 
 if TYPE_CHECKING:
+    from spincycle_grpc.v1.job_pb2 import JobChain
     from spincycle_grpc.v1.request_pb2 import Request
     from spincycle_grpc.v1.status_pb2 import JobStatus
     from spincycle_server.rpc import CallContext
@@ -32,6 +33,13 @@ def omit_args(request: Request) -> None:
     """Leaves out the args of a request, and says so."""
     request.ClearField("args")
     request.args_omitted = True
+
+
+def hide_data(job_chain: JobChain) -> None:
+    """Removes the data of jobs from the chain of a retry. Jobs pass it on to each other, not to users."""
+    if job_chain.finished_jobs:
+        for job in job_chain.jobs.values():
+            job.ClearField("data")
 
 
 def running_response(

@@ -18,14 +18,20 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.version import API_VERSION
-from spincycle_server.identity.access import LOG, START, STOP, VIEW
+from spincycle_server.identity.access import LOG, RETRY, START, STOP, VIEW
 from spincycle_server.large_work import LARGE, run_large, run_sized
-from spincycle_server.request_manager.idempotency import as_created, key_of
+from spincycle_server.request_manager.idempotency import as_created, key_of, key_of_retry
 from spincycle_server.request_manager.paged_chains import PagedChains
 from spincycle_server.request_manager.planning import Planner
 from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.request_manager.request_pages import RequestPages
-from spincycle_server.request_manager.request_views import omit_large_args, running_response, shows_job_chain
+from spincycle_server.request_manager.request_retrier import RequestRetrier
+from spincycle_server.request_manager.request_views import (
+    hide_data,
+    omit_large_args,
+    running_response,
+    shows_job_chain,
+)
 from spincycle_server.store import CreatedBeforeError
 from spincycle_server.store.log_pages import cut_output
 from spincycle_server.store.pages import PAGE_BYTES
@@ -93,6 +99,7 @@ class RequestManagerService:
         chains = PagedChains()
         self._pages = RequestPages(store, chains)
         self._planner = Planner(build_pool, chains)
+        self._retrier = RequestRetrier(store, dispatcher, runners)
         self._watching = watching
 
     async def Create(  # noqa: N802 (the contract's names, as below)
@@ -167,6 +174,28 @@ class RequestManagerService:
         omit_large_args(found, context)
         return messages.CreateResponse(request=as_created(found))
 
+    async def Retry(  # noqa: N802
+        self, request: messages.RetryRequest, context: CallContext
+    ) -> messages.RetryResponse:
+        """Creates a request that does the rest of one that has ended."""
+        first = await self._store.get_request(request.request_id, with_job_chain=False)
+        await self._permissions.check(context.caller, RETRY, first)
+        user = context.caller.name
+        key = key_of_retry(request, user)
+        try:
+            if key is not None and (earlier := await self._store.request_of_key(key)) is not None:
+                created = await self._retrier.created_before(earlier)
+            else:
+                retry_id = self._request_ids.next()
+                event = self._audit.event(context, "RequestManager.Retry", retry_id, first.type)
+                created = await self._retrier.retry(
+                    first, retry_id, user, from_job=request.from_job, key=key, event=event
+                )
+        except CreatedBeforeError as error:  # by a concurrent call
+            created = await self._retrier.created_before(error.request_id)
+        omit_large_args(created, context)
+        return messages.RetryResponse(request=created)
+
     async def Plan(  # noqa: N802
         self, request: messages.PlanRequest, context: CallContext
     ) -> messages.PlanResponse:
@@ -193,6 +222,7 @@ class RequestManagerService:
         found = await self._store.get_request(
             request.request_id, with_job_chain=shows_job_chain(request, context)
         )
+        hide_data(found.job_chain)
         omit_large_args(found, context)
         return messages.GetResponse(request=found)
 

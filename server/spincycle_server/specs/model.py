@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 CATEGORIES = ("job", "sequence", "conditional")
 """The categories of nodes."""
 
-OPERATIONS = ("start", "stop", "view", "log")
+OPERATIONS = ("start", "stop", "view", "log", "retry")
 """The operations that an access list can allow."""
 
 NOOP_SEQUENCE = "noop"
@@ -47,8 +47,8 @@ class AclSpec:
     position: Position
 
     def allows(self, operation: str) -> bool:
-        """Whether the entry allows an operation to its role."""
-        return self.admin or operation in self.ops
+        """Whether the entry allows an operation to its role. Who may start requests may retry them too."""
+        return self.admin or operation in self.ops or (operation == "retry" and "start" in self.ops)
 
 
 @dataclass(frozen=True, slots=True)

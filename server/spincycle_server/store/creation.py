@@ -120,7 +120,7 @@ def creation_of(
         "started_at": None if runner is None else max(created_at, now),
         "finished_at": None,
         "total_jobs": request.total_jobs,
-        "finished_jobs": 0,
+        "finished_jobs": job_chain.finished_jobs,
         "jr_url": None if runner is None else runner.url,
         "epoch": 0 if runner is None else 1,
         "runner_id": None if runner is None else runner.runner_id,
@@ -128,6 +128,7 @@ def creation_of(
         "requirement": requirement_id,
         "is_suspect": None,
         "change_stamp": None,  # until the transaction is known
+        "retry_of": request.retry_of or None,
     }
     archive = {
         "request_id": request.id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import State
@@ -19,6 +19,15 @@ from spincycle_server.store.schema import ORIGINAL, request_archives, requests
 
 _IDS_AT_ONCE = 500
 
+_retries = requests.alias("retries")
+# Ids sort by the time of creation.
+_NEWEST_RETRY = (
+    select(func.max(_retries.c.request_id))
+    .where(_retries.c.retry_of == requests.c.request_id)
+    .scalar_subquery()
+    .label("retried_by")
+)
+
 
 def get_request(connection: Connection, request_id: str, with_job_chain: bool) -> Request:
     """Returns a request with its args, and with its job chain if asked.
@@ -26,7 +35,7 @@ def get_request(connection: Connection, request_id: str, with_job_chain: bool) -
     Raises:
         NotFoundError: The request does not exist.
     """
-    columns: list[Any] = [*requests.c, request_archives.c.args]
+    columns: list[Any] = [*requests.c, request_archives.c.args, _NEWEST_RETRY]
     if with_job_chain:
         columns.append(request_archives.c.job_chain)
     joined = requests.outerjoin(request_archives, requests.c.request_id == request_archives.c.request_id)
@@ -38,6 +47,7 @@ def get_request(connection: Connection, request_id: str, with_job_chain: bool) -
     request = marked_request_of(row, shows_left=True)
     if row.args:
         decode_into(request, row.args, "args")
+    request.retried_by = row.retried_by or ""
     if with_job_chain and row.job_chain:
         decode_into(request, row.job_chain, "job_chain")
     return request

@@ -40,6 +40,7 @@ def request_of(row: Any) -> Request:
         total_jobs=row.total_jobs,
         finished_jobs=row.finished_jobs,
         job_runner_url=row.jr_url or "",
+        retry_of=row.retry_of,
     )
     set_microseconds(request.created_at, row.created_at)
     if row.started_at is not None:

@@ -95,6 +95,8 @@ requests = Table(
     Column("is_suspect", Boolean, nullable=True),
     # The transaction that last changed the row, see `change_stamps`; null if it was an original's.
     Column("change_stamp", BigInteger, nullable=True),
+    # The request of which this one is a retry; null if it is none.
+    Column("retry_of", Ascii(20), nullable=True),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
@@ -110,6 +112,12 @@ requests = Table(
         sqlite_where=text("state IN (1, 7)"),
     ),
     Index("requests_change_stamp", "change_stamp"),
+    Index(
+        "requests_retry_of",
+        "retry_of",
+        postgresql_where=text("retry_of IS NOT NULL"),
+        sqlite_where=text("retry_of IS NOT NULL"),
+    ),
 )
 
 requirements = Table(

@@ -34,6 +34,7 @@ from spincycle_server.store import (
     lookups,
     outputs,
     record,
+    retries,
     suspended_chains,
 )
 from spincycle_server.store.api_tokens import TokensLook, TokensVersion, look_at_tokens
@@ -51,6 +52,7 @@ from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.positions import Position, Span
 from spincycle_server.store.record import Record
 from spincycle_server.store.requirements import Requirements
+from spincycle_server.store.retries import CreateRetry
 from spincycle_server.store.states import (
     Assign,
     EndLostOriginal,
@@ -163,6 +165,8 @@ class Store:
         Raises:
             CreatedBeforeError: The key has created the same request before. Nothing is stored.
             ConflictError: The key was used for a different request. Nothing is stored.
+            FailedPreconditionError: The request is a retry, and another one has not ended. Nothing is stored.
+                Reason: RETRY_NOT_ENDED.
         """
         if requirement is not None:
             await self.requirements.save(requirement)
@@ -180,8 +184,16 @@ class Store:
         if work is None:
             work = work_of(create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize())
         creation = await run_large(make) if work > LARGE else make()
-        await self._creator.write(creation)
+        await self._creator.write(CreateRetry(creation) if request.retry_of else creation)
         return None if runner is None else Assignment(request_id=request.id, epoch=1)
+
+    async def retry_source(self, request_id: str) -> retries.RetrySource:
+        """Returns what a retry of a request is made from.
+
+        Raises:
+            NotFoundError: The request does not exist.
+        """
+        return await self._reader.read(retries.get_retry_source, request_id)
 
     async def request_of_key(self, key: IdempotencyKey) -> str | None:
         """Returns the id of the request that was created with a key; None if the key is unused.

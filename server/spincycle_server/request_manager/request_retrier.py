@@ -1,0 +1,159 @@
+"""Retries of requests: a new request does the rest of one that has ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spincycle_grpc.errors import FailedPreconditionError, InvalidArgumentError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.chain import job_called, retried_chain
+from spincycle_server.graph.chain_writer import MAX_CHAIN_BYTES
+from spincycle_server.large_work import run_large
+from spincycle_server.request_manager.idempotency import as_created
+from spincycle_server.store.store import work_of
+
+if TYPE_CHECKING:
+    from spincycle_grpc.v1.job_pb2 import JobChain
+    from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.runners import Runners
+    from spincycle_server.store import IdempotencyKey, Store
+    from spincycle_server.store.audit import EventRow
+    from spincycle_server.store.retries import RetrySource
+
+logger = structlog.get_logger(__name__)
+
+_CAN_RETRY = frozenset({State.FAIL, State.STOPPED})
+
+
+class RequestRetrier:
+    """Creates the retries of requests.
+
+    Args:
+        store: Has the requests and their records.
+        dispatcher: Dispatches the retries.
+        runners: Says why a retry waits.
+    """
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, runners: Runners) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._runners = runners
+
+    async def retry(
+        self,
+        first: Request,
+        retry_id: str,
+        user: str,
+        *,
+        from_job: str,
+        key: IdempotencyKey | None,
+        event: EventRow | None,
+    ) -> Request:
+        """Creates the retry of a request and starts it. Returns it as created.
+
+        Args:
+            first: The request with its args.
+            retry_id: The id of the retry.
+            user: The user of the retry.
+            from_job: The id or the name of a job that runs again with all jobs after it; "" for none.
+            key: The idempotency key of the call, if it has one.
+            event: The audit event, which is stored in the same transaction.
+
+        Raises:
+            CreatedBeforeError: The key has created a retry before.
+            SpinCycleError: An error of the method Retry.
+        """
+        if State(first.state) not in _CAN_RETRY:
+            raise FailedPreconditionError(
+                f"request in state {State(first.state).name}: only FAIL and STOPPED requests can be retried",
+                reason="WRONG_STATE",
+                request_id=first.id,
+            )
+        self._dispatcher.check_limit()
+        source = await self._store.retry_source(first.id)
+        job_chain = await run_large(lambda: _chain_of(first, source, retry_id, from_job))
+        requirement = await self._store.requirements.of(first.id)
+        self._dispatcher.check_blocked_limit(requirement)
+        created = _pending_retry(first, retry_id, user, job_chain)
+        runner = await self._dispatcher.pick_runner(requirement)
+        assignment = await self._store.create_request(
+            created,
+            source.create_request,
+            job_chain,
+            runner,
+            key,
+            event=event,
+            requirement=requirement,
+            work=work_of(source.create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize()),
+        )
+        if runner is not None and assignment is not None:
+            self._dispatcher.deliver(runner, assignment, job_chain)
+        else:
+            self._dispatcher.add_pending(requirement)
+            if self._runners.is_blocked(requirement):
+                created.waiting = self._runners.why_waiting(State.PENDING, requirement, "")
+        logger.info("request retried", request_id=first.id, retry_id=retry_id, type=first.type, user=user)
+        return created
+
+    async def created_before(self, retry_id: str) -> Request:
+        """Returns an existing retry as the call that created it was answered.
+
+        Raises:
+            NotFoundError: It does not exist any more.
+        """
+        found = await self._store.get_request(retry_id, with_job_chain=True)
+        created = as_created(found)
+        created.finished_jobs = found.job_chain.finished_jobs
+        created.ClearField("job_chain")
+        return created
+
+
+def _chain_of(first: Request, source: RetrySource, retry_id: str, from_job: str) -> JobChain:
+    """Returns the chain with which a retry starts."""
+    from_id = job_called(source.job_chain, from_job) if from_job else ""
+    if not source.is_known:
+        raise _incomplete(first.id, "an original Spin Cycle ran a part of it")
+    try:
+        known = retried_chain(source.job_chain, source.tries, retry_id)
+        retried = retried_chain(source.job_chain, source.tries, retry_id, from_id) if from_id else known
+    except InvalidArgumentError as error:
+        raise _incomplete(first.id, error.message) from error
+    # The record can have more: jobs of a sequence that was about to be tried again.
+    if known.finished_jobs < first.finished_jobs:
+        raise _incomplete(first.id, "tries are missing from its job log")
+    if retried.ByteSize() > MAX_CHAIN_BYTES:
+        raise InvalidArgumentError(
+            f"the job chain would have {retried.ByteSize()} bytes with the data of its jobs: at most "
+            f"{MAX_CHAIN_BYTES} can be sent to a runner, so create a new request",
+            reason="CHAIN_TOO_LARGE",
+            request_id=first.id,
+        )
+    return retried
+
+
+def _incomplete(request_id: str, why: str) -> FailedPreconditionError:
+    return FailedPreconditionError(
+        f"the record of the request does not say which jobs are done ({why}): create a new request",
+        reason="RECORD_INCOMPLETE",
+        request_id=request_id,
+    )
+
+
+def _pending_retry(first: Request, retry_id: str, user: str, job_chain: JobChain) -> Request:
+    retry = Request(
+        id=retry_id,
+        type=first.type,
+        state=state_pb2.STATE_PENDING,
+        user=user,
+        args=first.args,
+        total_jobs=len(job_chain.jobs),
+        finished_jobs=job_chain.finished_jobs,
+        retry_of=first.id,
+    )
+    retry.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
+    return retry
