@@ -58,9 +58,18 @@ _OPTIONS = (
     ),
 )
 
+_STATE_OPTION = 1
+
 
 def filter_options(command: _Command) -> _Command:
     """Adds options for the type, states, user, times and args of requests to a command."""
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def filter_options_without_states(command: _Command) -> _Command:
+    """Adds the options of `filter_options` to a command that is for requests in certain states."""
+    for option in reversed((*_OPTIONS[:_STATE_OPTION], *_OPTIONS[_STATE_OPTION + 1 :])):
         command = option(command)
     return command

@@ -32,6 +32,8 @@ def _fields(request: Request) -> list[tuple[str, str]]:
         ("type", request.type),
         ("state", state_name(request.state)),
         *([("waiting", request.waiting)] if request.waiting else []),
+        *([("retry of", request.retry_of)] if request.retry_of else []),
+        *([("retried by", request.retried_by)] if request.retried_by else []),
         ("jobs", f"{request.finished_jobs} of {request.total_jobs} done"),
         ("created", time_text(request.created_at)),
     ]

@@ -1,0 +1,94 @@
+"""`spinc retry`: does the rest of a request that has failed or was stopped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from spincycle_grpc.cli.bulk import Selection, confirm, do_each
+from spincycle_grpc.cli.created import show_created
+from spincycle_grpc.cli.filters import filter_options_without_states
+from spincycle_grpc.cli.output import printable, show, show_json
+from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.client import Client
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.request_manager_pb2 import FindResponse
+from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_grpc.wire import encode
+
+_STATES = (State.FAIL, State.STOPPED)
+
+
+@click.command("retry")
+@click.argument("request_id", metavar="[ID]", required=False)
+@click.option(
+    "--from",
+    "from_job",
+    metavar="JOB",
+    default="",
+    help="Run this job and all jobs after it again, even if they are COMPLETE: an id, or a unique name.",
+)
+@click.option(
+    "--wait", is_flag=True, help="Follow the new request until it ends. Ctrl-C does not stop the request."
+)
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Create only one retry, even if you repeat the command with this KEY within a day.",
+)
+@filter_options_without_states
+@click.option("--yes", is_flag=True, help="Retry all requests that match the filters, without a question.")
+@client_options
+@pass_settings
+def command(
+    settings: Settings,
+    *,
+    request_id: str | None,
+    from_job: str,
+    wait: bool,
+    idempotency_key: str | None,
+    request_type: str,
+    user: str,
+    since: datetime | None,
+    until: datetime | None,
+    words: tuple[str, ...],
+    yes: bool,
+) -> None:
+    """Create a request that does the rest of one that is FAIL or STOPPED, and print its id.
+
+    Jobs that are COMPLETE do not run again. Instead of an ID, filters choose the requests, for example
+    --type restart --since 2h. spinc shows those that were not retried yet, and asks before it retries them.
+    """
+    selection = Selection(request_type, user, since, until, words)
+    selection.check(request_id)
+    if request_id is None and (from_job or wait or idempotency_key):
+        raise click.UsageError("--from, --wait and --idempotency-key need an ID")
+    with settings.client() as client:
+        if request_id is None:
+            _retry_all(client, selection, settings, yes=yes)
+        else:
+            created = client.retry(request_id, from_job=from_job, idempotency_key=idempotency_key)
+            show_created(client, created, settings, wait=wait)
+
+
+def _retry_all(client: Client, selection: Selection, settings: Settings, *, yes: bool) -> None:
+    found = [
+        one
+        for one in selection.find(client, _STATES)
+        if not client.get(one.id, with_job_chain=False).retried_by
+    ]
+    confirm(found, "retry", settings, yes=yes)
+    created: list[Request] = []
+
+    def retry(one: Request) -> None:
+        made = client.retry(one.id)
+        created.append(made)
+        if not settings.as_json:
+            show(f"{printable(one.id)} is retried by {printable(made.id)}")
+
+    failure = do_each(found, "retry", retry)
+    if settings.as_json:
+        show_json(encode(FindResponse(requests=created), "requests"))
+    if failure is not None:
+        raise failure

@@ -1,0 +1,68 @@
+"""`spinc retry` and `spinc rerun`: what they call, and what they show."""
+
+from __future__ import annotations
+
+import json
+
+from spincycle_grpc import State, errors
+from spincycle_grpc.structs import to_value
+from spincycle_grpc.v1.request_pb2 import RequestArg
+from tests.cli.conftest import Spinc
+from tests.fake_manager import REQUEST_ID, RETRY_ID, FakeManager, stage
+
+
+def test_a_request_is_retried(manager: FakeManager, spinc: Spinc) -> None:
+    result = spinc("retry", REQUEST_ID, "--from", "aB3x", "--idempotency-key", "key")
+    assert (result.exit_code, result.stdout) == (0, f"{RETRY_ID}\n")
+    (asked,) = manager.requests("Retry")
+    assert (asked.request_id, asked.from_job, asked.idempotency_key) == (REQUEST_ID, "aB3x", "key")
+    shown = json.loads(spinc("retry", REQUEST_ID, "--json").stdout)
+    assert (shown["id"], shown["retryOf"]) == (RETRY_ID, REQUEST_ID)
+
+
+def test_a_refused_retry_shows_the_reason(manager: FakeManager, spinc: Spinc) -> None:
+    message = "retry x of the request has not ended: wait for it, or stop it"
+    manager.failures["Retry"] = [errors.FailedPreconditionError(message, reason="RETRY_NOT_ENDED")]
+    result = spinc("retry", REQUEST_ID)
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "", f"spinc: {message}\n")
+
+
+def test_a_retry_needs_either_a_request_or_filters(manager: FakeManager, spinc: Spinc) -> None:
+    for arguments, message in (
+        ((), "name a request, or filter requests"),
+        ((REQUEST_ID, "--type", "nap"), "not both"),
+        (("--type", "nap", "--wait"), "need an ID"),
+        (("--type", "nap", "--from", "drain"), "need an ID"),
+    ):
+        result = spinc("retry", *arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    assert manager.asked == []
+
+
+def test_status_shows_who_retries_whom(manager: FakeManager, spinc: Spinc) -> None:
+    seen = stage(State.FAIL, 2)
+    seen.retry_of, seen.retried_by = "first", "third"
+    manager.stages = [seen]
+    shown = [line.split() for line in spinc("status", REQUEST_ID).stdout.splitlines()]
+    assert ["retry", "of", "first"] in shown
+    assert ["retried", "by", "third"] in shown
+
+
+def test_a_request_is_created_again_with_the_args_that_were_given(manager: FakeManager, spinc: Spinc) -> None:
+    seen = stage(State.FAIL, 2)
+    seen.args.append(RequestArg(name="ms", given=True, value=to_value(7, "ms")))
+    seen.args.append(RequestArg(name="host", given=False, value=to_value("localhost", "host")))
+    manager.stages = [seen]
+    result = spinc("rerun", REQUEST_ID)
+    assert (result.exit_code, result.stdout) == (0, f"{REQUEST_ID}\n")
+    (asked,) = manager.requests("Create")
+    assert (asked.type, dict(asked.args), asked.strict_args) == ("nap", {"ms": 7}, True)
+
+
+def test_a_request_whose_args_were_left_out_is_not_created_again(manager: FakeManager, spinc: Spinc) -> None:
+    seen = stage(State.FAIL, 2)
+    seen.args_omitted = True
+    manager.stages = [seen]
+    assert spinc("rerun", REQUEST_ID).exit_code == 5
+    assert manager.requests("Create") == []
