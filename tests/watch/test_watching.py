@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import delete
 
 from spincycle_grpc.auth import Caller
-from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
@@ -168,6 +168,12 @@ async def test_changes_match_by_user_and_args(manager: Manager) -> None:
 )
 async def test_a_bad_request_is_refused(manager: Manager, fields: dict[str, Any], reason: str) -> None:
     assert await refusal(manager, **fields) == reason
+
+
+async def test_a_filter_beside_a_request_id_is_named_as_the_invalid_field(manager: Manager) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        await all_messages(manager, request_id="nosuch", filter=RequestFilter(type="nap"))
+    assert caught.value.field == "filter"
 
 
 async def test_a_cursor_that_is_too_old_gives_a_reset_and_the_current_state(manager: Manager) -> None:

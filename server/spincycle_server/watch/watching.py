@@ -70,7 +70,9 @@ class Watching:
     async def _of_request(self, request: WatchRequest, viewer: Viewer) -> AsyncGenerator[WatchResponse, None]:
         if request.filter.ByteSize():
             raise InvalidArgumentError(
-                "a watch is of one request or of a filter: set only one of them", reason="BAD_FILTER"
+                "a watch is of one request or of a filter: set only one of them",
+                reason="BAD_FILTER",
+                field="filter",
             )
         request_id = request.request_id
         empty = Cursor(scope_of("request", request_id), None)
