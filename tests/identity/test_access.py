@@ -8,7 +8,16 @@ import pytest
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
-from spincycle_server.identity.access import ALL_TYPES, LOG, START, STOP, VIEW, AccessLists, VisibleTypes
+from spincycle_server.identity.access import (
+    ALL_TYPES,
+    LOG,
+    RETRY,
+    START,
+    STOP,
+    VIEW,
+    AccessLists,
+    VisibleTypes,
+)
 from spincycle_server.specs.model import AclSpec
 from tests.graph.models import NOWHERE, node, sequence, specs
 
@@ -58,6 +67,18 @@ def test_a_list_grants_the_operations_of_the_callers_role(role: str, may_start: 
     lists = AccessLists(SPECS)
     assert may(lists, START, "listed", role) is may_start
     assert may(lists, STOP, "listed", role) is may_stop
+
+
+@pytest.mark.parametrize(
+    ("role", "may_retry"),
+    [("owner", True), ("starter", True), ("operator", True), ("retrier", True), ("stranger", False)],
+)
+def test_who_may_start_requests_may_retry_them_and_not_the_reverse(role: str, may_retry: bool) -> None:
+    listed = replace(LISTED, acl=(*LISTED.acl, AclSpec("retrier", False, ("retry",), NOWHERE)))
+    lists = AccessLists(specs(listed))
+    assert may(lists, RETRY, "listed", role) is may_retry
+    assert not may(lists, START, "listed", "retrier")
+    assert not may(lists, STOP, "listed", "retrier")
 
 
 def test_one_of_several_roles_is_enough() -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest
-from spincycle_server.request_manager.chain_messages import new_chain, resumed_chain, start_request
+from spincycle_server.request_manager.chain_messages import (
+    first_chain,
+    new_chain,
+    resumed_chain,
+    start_request,
+)
 
 SIZES = (0, 1, 120, 127, 128, 129, 16_383, 16_384, 2_100_000)
 """Bytes of a job, around the sizes at which the varint of the length grows by a byte."""
@@ -28,6 +34,20 @@ def test_a_serialized_chain_parses_to_its_message(size: int, epoch: int) -> None
     )
     assert AssignedJobChain.FromString(resumed_chain(epoch, suspended)) == AssignedJobChain(
         epoch=epoch, suspended_job_chain=suspended
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_chain_of_a_retry_is_sent_as_a_suspended_chain_in_its_first_tries(size: int) -> None:
+    chain = a_chain(size)
+    assert first_chain(7, chain) == new_chain(7, chain)
+    chain.finished_jobs = 1
+    chain.jobs["aaaa"].CopyFrom(Job(id="aaaa", sequence_id="aaaa", state=state_pb2.STATE_COMPLETE))
+    chain.jobs["bbbb"].CopyFrom(Job(id="bbbb", sequence_id="aaaa", state=state_pb2.STATE_COMPLETE))
+    chain.jobs["cccc"].CopyFrom(Job(id="cccc", sequence_id="cccc", state=state_pb2.STATE_PENDING))
+    suspended = SuspendedJobChain(request_id="a", job_chain=chain, sequence_tries={"aaaa": 1})
+    assert AssignedJobChain.FromString(first_chain(7, chain)) == AssignedJobChain(
+        epoch=7, suspended_job_chain=suspended
     )
 
 

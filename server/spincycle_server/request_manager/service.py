@@ -188,6 +188,8 @@ class RequestManagerService:
             else:
                 retry_id = self._request_ids.next()
                 event = self._audit.event(context, "RequestManager.Retry", retry_id, first.type)
+                if event is not None:
+                    event = {**event, "detail": f"retry of {first.id}"}
                 created = await self._retrier.retry(
                     first, retry_id, user, from_job=request.from_job, key=key, event=event
                 )
