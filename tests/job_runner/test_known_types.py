@@ -13,6 +13,9 @@ from spincycle_server.job_runner import known_types as known_types_module
 from spincycle_server.job_runner.known_types import KnownTypes
 from tests.limits import STEP
 
+STEP_TYPES = 2 * int(STEP / 0.05)
+"""More types than can each wait for a thread before a step ends."""
+
 
 class Asked:
     """A factory's knowledge, which records what it was asked."""
@@ -25,7 +28,7 @@ class Asked:
     def __call__(self, job_type: str) -> bool:
         assert threading.current_thread() is not threading.main_thread()
         self.asked.append(job_type)
-        if job_type == "hangs":
+        if job_type.startswith("hangs"):
             self.release.wait(STEP)
             return True
         if job_type == "exits":
@@ -98,6 +101,34 @@ async def test_a_type_for_which_the_factory_hangs_is_unknown_until_it_answers() 
     factory.release.set()
     await answered(known, lambda: "hangs" in known.message.types)
     assert (known.message.version, list(known.message.types)) == ("v1", ["a", "hangs"])
+    await known.close()
+
+
+async def test_types_for_which_the_factory_hangs_do_not_delay_others_by_their_whole_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_types_module, "PACE", 0.05)
+    factory = Asked("a")
+    known = KnownTypes(factory, answer_timeout=2 * STEP)
+    known.ask(asked("v1", "hangs-1", "hangs-2", "hangs-3", "a"))
+    await answered(known, lambda: known.message.version == "v1")
+    assert list(known.message.types) == ["a"]
+    factory.release.set()
+    await answered(known, lambda: len(known.message.types) == 4)
+    await known.close()
+
+
+async def test_more_hanging_types_than_threads_do_not_delay_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_types_module, "MAX_HANGING", 1)
+    monkeypatch.setattr(known_types_module, "PACE", 0.1)
+    factory = Asked("a")
+    known = KnownTypes(factory, answer_timeout=2 * STEP)
+    known.ask(asked("v1", "a", *(f"hangs-{number}" for number in range(STEP_TYPES))))
+    await answered(known, lambda: known.message.version == "v1")
+    assert list(known.message.types) == ["a"]
+    factory.release.set()
     await known.close()
 
 

@@ -22,7 +22,16 @@ MAX_TYPES = 20_000
 """The maximum number of job types about which the factory is asked, and whose answers are kept."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds that the factory may take for one type. The type counts as unknown until the factory answers."""
+"""Seconds that the factory may take for one type before the log says so.
+
+The type counts as unknown until the factory answers.
+"""
+
+PACE = 1.0
+"""Seconds after which the next type is asked although the factory has not answered yet.
+
+So a few types for which it hangs hardly delay the requests that do not need them.
+"""
 
 RETRY_PAUSE = 30.0
 """Seconds after which types are asked again for which there was no thread."""
@@ -43,7 +52,7 @@ class KnownTypes:
         self._knows = knows
         self._answer_timeout = answer_timeout
         self._threads = CallThreads(
-            "job-types", 1, max_abandoned=MAX_HANGING, longest_wait=answer_timeout / 2
+            "job-types", 1, max_abandoned=MAX_HANGING, longest_wait=min(PACE, answer_timeout) / 2
         )
         self._answers: dict[str, bool] = {}
         self._asked_version = ""
@@ -78,36 +87,53 @@ class KnownTypes:
     async def _ask_all(self, version: str, types: Sequence[str]) -> None:
         if len(self._answers) + len(types) > MAX_TYPES:
             self._answers = {one: self._answers[one] for one in types if one in self._answers}
-        not_asked = await self._ask_some(types)
+        slow, not_asked = await self._ask_some(types)
         self._publish(version)
         unknown = [one for one in types if not self._answers.get(one)]
         logger.info("job types asked", types=len(types), unknown=unknown[:20])
-        while not_asked:
+        while slow or not_asked:
+            await self._log_missing(slow, not_asked)
+            if not not_asked:
+                return
             await asyncio.sleep(RETRY_PAUSE)
-            not_asked = await self._ask_some(not_asked)
+            slow, not_asked = await self._ask_some(not_asked)
             self._publish(version)
 
-    async def _ask_some(self, types: Sequence[str]) -> Sequence[str]:
-        """Asks about types, one after the other. Returns those for which there was no thread."""
+    async def _ask_some(self, types: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+        """Asks about types, one after the other.
+
+        Returns:
+            The types for which the factory was slow, and may still answer; and those for which there was no
+            thread.
+        """
         loop = asyncio.get_running_loop()
-        not_asked = []
-        for job_type in types:
-            problem = ""
+        slow = []
+        for place, job_type in enumerate(types):
             try:
-                async with asyncio.timeout(self._answer_timeout):
+                async with asyncio.timeout(min(PACE, self._answer_timeout)):
                     await self._threads.call(partial(self._ask_one, loop, job_type))
             except TimeoutError:
-                problem = f"no answer within {self._answer_timeout:g} s"
+                slow.append(job_type)
             except (NoThreadError, RuntimeError):
-                problem = "there was no thread to ask in"
-                not_asked.append(job_type)
-            if problem:
+                return slow, types[place:]
+        return slow, []
+
+    async def _log_missing(self, slow: Sequence[str], not_asked: Sequence[str]) -> None:
+        """Gives slow types the rest of their time, and logs which types have no answer then."""
+        if slow:
+            await asyncio.sleep(max(0.0, self._answer_timeout - PACE))
+        hanging = [one for one in slow if one not in self._answers]
+        for types, problem in (
+            (hanging, f"no answer within {self._answer_timeout:g} s"),
+            (not_asked, "there was no thread to ask in"),
+        ):
+            if types:
                 logger.error(
-                    "the job factory did not say whether it knows a job type: its requests wait",
-                    job_type=job_type,
+                    "the job factory did not say whether it knows job types: their requests wait",
+                    job_types=types[:20],
+                    number=len(types),
                     error=problem,
                 )
-        return not_asked
 
     def _ask_one(self, loop: asyncio.AbstractEventLoop, job_type: str) -> None:
         """Asks the factory, in a thread. An answer that comes too late is used too."""
