@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from spincycle_grpc.jobs import Job, JobId, JobTypes, Return, UnknownJobTypeError
+from spincycle_server import job_factories
 from spincycle_server.builtin_jobs import Noop, ShellCommand
 from spincycle_server.job_factories import (
     JobFactoryNotFoundError,
@@ -237,3 +239,25 @@ class TestKnowsJobType:
             raise OSError("no route to host")
 
         assert knows_job_type(broken)("drain")
+
+    def test_a_factory_that_exits_knows_the_type(self) -> None:
+        def exits(_: JobId) -> Job:
+            raise SystemExit(1)
+
+        assert knows_job_type(exits)("drain")
+
+    def test_types_for_which_the_factory_hangs_are_known_and_others_are_asked(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(job_factories, "ANSWER_TIMEOUT", 0.1)
+        released = threading.Event()
+
+        def factory(job_id: JobId) -> Job:
+            if job_id.type.startswith("hangs"):
+                released.wait()
+            raise UnknownJobTypeError(job_id.type)
+
+        knows = knows_job_type(factory)
+        assert [knows(one) for one in ("hangs-1", "hangs-2", "hangs-1")] == [True, True, True]
+        released.set()
+        assert not knows_job_type(factory)("hangs-1")

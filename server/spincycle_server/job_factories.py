@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -14,6 +15,12 @@ import structlog
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import Job, JobFactory, JobId, UnknownJobTypeError
 from spincycle_server.builtin_jobs import DEFAULT_MAX_OUTPUT, builtin_factory, make_builtin_factory
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds that the linter waits until a factory says whether it knows a job type."""
+
+NEXT_ANSWER_TIMEOUT = 1.0
+"""The same for further types, after the factory did not answer for one."""
 
 ENTRY_POINT_GROUP = "spincycle.jobs"
 """The entry point group in which an installed package registers its job factory."""
@@ -103,16 +110,38 @@ def combine(factories: Sequence[JobFactory], builtin: JobFactory = builtin_facto
 def knows_job_type(factory: JobFactory) -> Callable[[str], bool]:
     """Returns a function that tells whether a factory knows a job type, for the linter.
 
-    Each type is asked once, as `factory_knows` does.
+    Each type is asked once, as `factory_knows` does, in a thread. If the factory hangs, the type counts as
+    known, because runners ask again, and the server must start for its other requests.
     """
     answers: dict[str, bool] = {}
+    limit = ANSWER_TIMEOUT
 
     def knows(job_type: str) -> bool:
+        nonlocal limit
         if job_type not in answers:
-            answers[job_type] = factory_knows(factory, job_type)
+            answer = _answer_within(limit, factory, job_type)
+            if answer is None:
+                _log.warning(
+                    "the job factory did not say whether it knows a job type that specs name",
+                    job_type=job_type,
+                    error=f"no answer within {limit:g} s",
+                )
+                limit = min(limit, NEXT_ANSWER_TIMEOUT)
+            answers[job_type] = answer is not False
         return answers[job_type]
 
     return knows
+
+
+def _answer_within(limit: float, factory: JobFactory, job_type: str) -> bool | None:
+    """Returns whether a factory knows a job type; None if it does not answer within the limit."""
+    answer: list[bool] = []
+    thread = threading.Thread(
+        target=lambda: answer.append(factory_knows(factory, job_type)), name="job-types", daemon=True
+    )
+    thread.start()
+    thread.join(limit)
+    return answer[0] if answer else None
 
 
 def factory_knows(factory: JobFactory, job_type: str) -> bool:
@@ -125,7 +154,7 @@ def factory_knows(factory: JobFactory, job_type: str) -> bool:
         factory(JobId(job_type, "lint", "0000", ""))
     except UnknownJobTypeError:
         return False
-    except Exception:
+    except BaseException:  # Also SystemExit: a factory must not end the server.
         _log.warning(
             "the job factory failed to create a job of a type that specs name",
             job_type=job_type,
