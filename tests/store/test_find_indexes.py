@@ -45,5 +45,5 @@ def test_finds_work_after_an_older_database_is_upgraded(database_url: str) -> No
     engine.dispose()
     assert indexes == {
         "created_at", "finished_at", "state", "requests_type", "requests_user", "request_args_newest",
-            "requests_change_stamp",
+            "requests_change_stamp", "requests_requirement", "requests_retry_of",
     }  # fmt: skip

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
 from spincycle_grpc.errors import ConflictError, FailedPreconditionError, NotFoundError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import Request
-from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store
+from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store, lookups, retries
 from tests.store.samples import RUNNER, a_chain, a_log_entry, a_report, a_request, a_suspended_chain, create
+from tests.store.test_requirements import plans_of
 
 FAIL = state_pb2.STATE_FAIL
 
@@ -108,8 +110,8 @@ async def test_of_retries_at_the_same_time_one_is_stored(store: Store) -> None:
 
 async def test_retries_of_different_requests_are_stored_at_the_same_time(store: Store) -> None:
     firsts = [await failed(store) for _ in range(5)]
-    retries = await asyncio.gather(*(retry(store, first.id) for first in firsts))
-    for first, second in zip(firsts, retries, strict=True):
+    seconds = await asyncio.gather(*(retry(store, first.id) for first in firsts))
+    for first, second in zip(firsts, seconds, strict=True):
         assert (await store.get_request(first.id, with_job_chain=False)).retried_by == second.id
 
 
@@ -174,3 +176,19 @@ async def test_the_chain_of_a_suspended_retry_is_kept_as_of_any_request(store: S
     found = await store.get_request(second.id, with_job_chain=False)
     assert State(found.state) is State.SUSPENDED
     assert await store.get_suspended(second.id) is not None
+
+
+async def test_retries_of_a_request_are_found_by_an_index(store: Store) -> None:
+    first = await failed(store)
+    second = await retry(store, first.id)
+    await asyncio.gather(*(create(store) for _ in range(300)))
+    if store._engine.dialect.name == "postgresql":
+        # Otherwise the plan depends on whether autovacuum has counted the rows yet.
+        with store._engine.begin() as connection:
+            connection.execute(text("ANALYZE requests"))
+    (got,) = plans_of(store._engine, lambda connection: lookups.get_request(connection, first.id, False))
+    of_retries = plans_of(store._engine, lambda connection: retries._unfinished(connection, first.id))
+    assert len(of_retries) == 1, f"retry {second.id} has not ended"
+    for plan in (got, *of_retries):
+        # MariaDB reads a maximum from an index while it plans.
+        assert "requests_retry_of" in plan or "Select tables optimized away" in plan

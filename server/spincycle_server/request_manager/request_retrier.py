@@ -13,7 +13,7 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.chain import job_called, retried_chain
 from spincycle_server.graph.chain_writer import MAX_CHAIN_BYTES
-from spincycle_server.large_work import run_large
+from spincycle_server.large_work import run_sized
 from spincycle_server.request_manager.idempotency import as_created
 from spincycle_server.store.store import work_of
 
@@ -76,7 +76,7 @@ class RequestRetrier:
             )
         self._dispatcher.check_limit()
         source = await self._store.retry_source(first.id)
-        job_chain = await run_large(lambda: _chain_of(first, source, retry_id, from_job))
+        job_chain = await run_sized(source.job_chain.ByteSize(), _chain_of, first, source, retry_id, from_job)
         requirement = await self._store.requirements.of(first.id)
         self._dispatcher.check_blocked_limit(requirement)
         created = _pending_retry(first, retry_id, user, job_chain)
