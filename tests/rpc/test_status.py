@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -18,7 +18,7 @@ from spincycle_grpc.errors import (
     SpinCycleError,
     UnavailableError,
 )
-from spincycle_server.rpc.status import status_of
+from spincycle_server.rpc.status import abort, status_of
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -80,3 +80,25 @@ def test_messages_may_contain_any_text() -> None:
     message = "caf\xe9 \u2603 \U0001f600\nsecond line"
     status = status_of(NotFoundError(message))
     assert status.details == details(status).message == message
+
+
+async def test_an_error_that_ends_a_call_keeps_no_frame_of_the_call() -> None:
+    class Context:
+        async def abort_with_status(self, status: object) -> None:
+            raise grpc.aio.AbortError
+
+    def fail() -> None:
+        try:
+            raise ValueError("the cause")
+        except ValueError as cause:
+            raise InvalidArgumentError("bad") from cause
+
+    context: Any = Context()
+    with pytest.raises(InvalidArgumentError) as caught:
+        fail()
+    error = caught.value
+    with pytest.raises(grpc.aio.AbortError):
+        await abort(context, error)
+    assert error.__traceback__ is None
+    assert error.__cause__ is not None
+    assert error.__cause__.__traceback__ is None

@@ -46,11 +46,23 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: SpinCy
         CancelledError: The call has ended before, for example because its message was compressed. gRPC would
             log a traceback, and everybody could fill the log with them.
     """
+    _drop_tracebacks(error)
     try:
         await context.abort_with_status(status_of(error))
     except grpc.aio.InternalError as ended:
         raise asyncio.CancelledError from ended
     raise AssertionError("a call goes on after its end")
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Lets go of the frames that raised an error, and so of their requests, which may have 64 MiB each.
+
+    gRPC keeps its own exception in the state of the call, whose frames refer to the call, so all of it stays
+    until the collector looks for cycles.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def status_of(error: SpinCycleError) -> grpc.Status:
