@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,6 +115,14 @@ class Model:
             self.states[job_id] = State.STOPPED
         self.between = set()
 
+    def pause(self, not_begun: Iterable[str]) -> None:
+        """Running tries go on, except those that have not begun. They do not count."""
+        self.end("pausing")
+        for job_id in not_begun:
+            self.states[job_id] = State.PENDING
+            self.tries[job_id] -= 1
+            self.run_tries[job_id] -= 1
+
     def crash(self) -> None:
         """Running tries count as not begun, and the chain continues."""
         for job_id in self.running():
@@ -124,7 +133,7 @@ class Model:
         self.go_on()
 
     def go_on(self) -> None:
-        """A suspended or lost chain is resumed."""
+        """A suspended, pausing or lost chain is resumed. Tries that run go on."""
         self.mode = "running"
         self.between, self.sequences = set(), {}
         for job_id, state in self.states.items():
@@ -166,7 +175,7 @@ class Model:
             return None
         if self.finished() == len(self.states):
             return State.COMPLETE
-        if self.mode == "suspending":
+        if self.mode in ("suspending", "pausing"):
             later = self._copied()
             later.go_on()
             return later.done() or State.SUSPENDED

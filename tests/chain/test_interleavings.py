@@ -70,6 +70,14 @@ class Driver:
         self.records.append((1, report))
         self.take(self.chain.try_finished(job_id, state, 0, data=data, is_last=is_last))
 
+    def pause(self, random: Random) -> list[str]:
+        """Pauses the chain. Returns the jobs whose try has not begun: a random part."""
+        not_begun = [job_id for job_id in self.running if random.random() < 0.3]
+        for job_id in not_begun:
+            del self.running[job_id]
+        self.take(self.chain.pause(0, not_begun=not_begun))
+        return not_begun
+
     def wait_over(self, key: tuple[str, str, int]) -> None:
         self.waits.remove(key)
         self.take(self.chain.wait_over(key, 0))
@@ -87,6 +95,27 @@ def assert_same(driver: Driver, model: Model) -> None:
     assert driver.done is model.done()
 
 
+def pause(driver: Driver, model: Model, random: Random) -> None:
+    """Pauses a chain. Some of its tries have not begun."""
+    model.pause(driver.pause(random))
+
+
+def disturb_pause(driver: Driver, model: Model) -> Driver:
+    """Begins or ends a pause at random. A chain that has left its runner because of it is resumed."""
+    if driver.done is State.SUSPENDED:
+        assert model.done() is State.SUSPENDED
+        driver = gone_on(driver, RunningChain.resume(driver.chain.suspended(0)))
+        model.go_on()
+    elif driver.done is not None:
+        pass
+    elif model.mode == "running" and driver.random.random() < 0.05:
+        pause(driver, model, driver.random)
+    elif model.mode == "pausing" and driver.random.random() < 0.3:
+        driver.take(driver.chain.unpause(0))
+        model.go_on()
+    return driver
+
+
 @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SEEDS)
 def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
@@ -98,6 +127,10 @@ def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
     stop_at = random.choice([None, None, random.randint(0, 30)])
     assert_same(driver, model)
     for count in range(MOST_EVENTS):
+        driver = disturb_pause(driver, model)
+        assert_same(driver, model)
+        if driver.done is State.SUSPENDED:
+            continue
         if driver.done is not None:
             break
         if count == stop_at:
@@ -177,6 +210,27 @@ def suspended_and_resumed(driver: Driver, outcome: Callable[[RunningChain, str],
     return gone_on(driver, RunningChain.resume(record))
 
 
+def paused(driver: Driver, outcome: Callable[[RunningChain, str], State]) -> Driver:
+    """Pauses a chain. Then it leaves its runner, or goes on, or is suspended, or its runner dies."""
+    random = driver.random
+    driver.pause(random)
+    runs_to_lose = random.choice([0, 1, 2, MOST_EVENTS])
+    while driver.done is None and driver.running and runs_to_lose:
+        job_id = random.choice(list(driver.running))
+        driver.finish(job_id, outcome(driver.chain, job_id))
+        runs_to_lose -= 1
+    if driver.done is State.SUSPENDED:
+        return gone_on(driver, RunningChain.resume(driver.chain.suspended(0)))
+    if driver.done is None:
+        what_follows = random.choice(["unpause", "suspend", "crash"])
+        if what_follows == "crash":
+            return rebuilt_after_a_crash(driver)
+        if what_follows == "suspend":
+            return suspended_and_resumed(driver, outcome)
+        driver.take(driver.chain.unpause(0))
+    return driver
+
+
 def rebuilt_after_a_crash(driver: Driver) -> Driver:
     """Loses the running tries and rebuilds the chain from the records of the finished ones."""
     return gone_on(driver, RunningChain.rebuilt(driver.job_chain, driver.records))
@@ -191,7 +245,7 @@ def gone_on(driver: Driver, chain: RunningChain) -> Driver:
 
 @many
 @given(SEEDS)
-def test_a_chain_ends_the_same_however_often_it_is_suspended_or_lost(seed: int) -> None:
+def test_a_chain_ends_the_same_however_often_it_is_suspended_paused_or_lost(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
     expected = run_undisturbed(job_chain, seed)
@@ -205,6 +259,8 @@ def test_a_chain_ends_the_same_however_often_it_is_suspended_or_lost(seed: int) 
             driver = suspended_and_resumed(driver, outcome)
         elif chance < 0.1:
             driver = rebuilt_after_a_crash(driver)
+        elif chance < 0.15:
+            driver = paused(driver, outcome)
         else:
             step(driver, outcome)
     assert end_of(driver) == end_of(expected)
@@ -249,6 +305,8 @@ def test_a_stopped_chain_ends_as_a_chain_that_is_rebuilt_from_its_records_and_st
     for _ in range(random.randint(0, 40)):
         if driver.done is None:
             step(driver, outcome)
+    if driver.done is None and random.random() < 0.3:
+        driver.pause(random)  # It may leave its runner at once.
     if driver.done is not None:
         return
     without_runner = end_of_a_stop(RunningChain.rebuilt(job_chain, driver.records))

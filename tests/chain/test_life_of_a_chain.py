@@ -12,7 +12,7 @@ from spincycle_grpc.state import State
 from spincycle_server.chain import RunningChain
 from tests.chain.generated import ChainMaker
 from tests.chain.model import WAITING, Model
-from tests.chain.test_interleavings import SEEDS, Driver, assert_same, gone_on
+from tests.chain.test_interleavings import SEEDS, Driver, assert_same, gone_on, pause
 
 CHOICES = st.integers(min_value=0, max_value=1 << 16)
 ENDS = (State.COMPLETE, State.COMPLETE, State.FAIL, State.FAIL, State.STOPPED)
@@ -43,6 +43,7 @@ class LifeOfAChain(RuleBasedStateMachine):
         job_id, state = chosen_try(self.driver, choice)
         self.driver.finish(job_id, state)
         self.model.finish(job_id, state)
+        self.resume_if_it_has_left()
 
     @precondition(lambda self: self.goes_on() and self.driver.waits)
     @rule(choice=CHOICES)
@@ -73,6 +74,21 @@ class LifeOfAChain(RuleBasedStateMachine):
             job_id, state = chosen_try(self.driver, random.getrandbits(16))
             self.driver.finish(job_id, state)
             self.model.finish(job_id, state)
+        self.resume_if_it_has_left()
+
+    @precondition(lambda self: self.goes_on() and self.model.mode == "running")
+    @rule(choices=SEEDS)
+    def it_is_paused(self, choices: int) -> None:
+        pause(self.driver, self.model, Random(choices))
+        self.resume_if_it_has_left()
+
+    @precondition(lambda self: self.goes_on() and self.model.mode == "pausing")
+    @rule()
+    def the_pause_ends_early(self) -> None:
+        self.driver.take(self.driver.chain.unpause(0))
+        self.model.go_on()
+
+    def resume_if_it_has_left(self) -> None:
         assert self.driver.done is self.model.done()
         if self.driver.done is State.SUSPENDED:
             self.driver = gone_on(self.driver, RunningChain.resume(self.driver.chain.suspended(0)))

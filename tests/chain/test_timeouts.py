@@ -173,6 +173,41 @@ def test_a_sequence_that_is_resumed_after_its_timeout_fails_the_sequence_around_
     assert [run.job_id for run in actions.run] == ["outs"]
 
 
+def test_time_stands_still_for_a_paused_chain() -> None:
+    chain = RunningChain.new(chain_of(timeout="30s"))
+    begun(chain)
+    assert chain.pause(2 * SECOND).done is None
+    assert chain.try_finished("a", State.COMPLETE, 3 * SECOND).run == []
+    assert chain.try_finished("b", State.COMPLETE, 4 * SECOND).done is State.SUSPENDED
+    timers = RunningChain.resume(chain.suspended(4 * SECOND)).start(100 * SECOND).timers
+    assert {timer.key[0]: timer.nanoseconds for timer in timers} == {
+        "request": 26 * SECOND, "sequence": 7 * SECOND,
+    }  # fmt: skip
+
+
+def test_a_job_that_goes_on_after_a_pause_is_stopped_by_its_timeout() -> None:
+    chain = RunningChain.new(chain_of())
+    timer = begun(chain)
+    chain.pause(2 * SECOND)
+    assert stops_of(chain.timer_over(timer.key, 11 * SECOND)) == [Stop("a", TIMED_OUT), Stop("b", TIMED_OUT)]
+    chain.try_finished("a", State.FAIL, 11 * SECOND, is_last=True)
+    assert chain.try_finished("b", State.FAIL, 11 * SECOND, is_last=True).done is State.SUSPENDED
+    resumed = RunningChain.resume(chain.suspended(11 * SECOND)).start(100 * SECOND)
+    assert [run.job_id for run in resumed.run] == ["outs"]
+
+
+def test_a_pause_uses_up_no_tries() -> None:
+    chain = RunningChain.new(chain_of())
+    begun(chain)
+    chain.pause(2 * SECOND, not_begun=["b"])
+    assert chain.try_finished("a", State.FAIL, 3 * SECOND).done is State.SUSPENDED
+    suspended = chain.suspended(3 * SECOND)
+    assert (suspended.total_job_tries["a"], suspended.latest_run_job_tries["a"]) == (1, 1)
+    assert "b" not in suspended.total_job_tries
+    resumed = RunningChain.resume(suspended).start(100 * SECOND)
+    assert {run.job_id: run.number for run in resumed.run} == {"a": 2, "b": 1}
+
+
 @settings(max_examples=1200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SEEDS)
 def test_chains_with_timeouts_end_however_they_are_disturbed(seed: int) -> None:
@@ -185,10 +220,16 @@ def test_chains_with_timeouts_end_however_they_are_disturbed(seed: int) -> None:
     job_chain.timeout = random.choice(["", "100s"])
     driver = Driver(RunningChain.new(job_chain), job_chain, random)
     for _ in range(5000):
+        if driver.done is State.SUSPENDED:
+            driver = gone_on(driver, RunningChain.resume(driver.chain.suspended(0)))
         if driver.done is not None:
             break
         chance = random.random()
-        if chance < 0.03:
+        if chance < 0.015 and driver.chain.can_pause:
+            driver.pause(random)
+        elif chance < 0.02 or not driver.events():
+            driver.take(driver.chain.unpause(0))
+        elif chance < 0.04:
             driver = gone_on(driver, RunningChain.rebuilt(job_chain, driver.records))
         elif chance < 0.06:
             driver = gone_on(driver, RunningChain.resume(driver.chain.suspended(0)))

@@ -30,9 +30,14 @@ from spincycle_server.chain.suspension import restore, suspended_chain
 
 class _Mode(Enum):
     RUNNING = auto()
+    PAUSING = auto()
     SUSPENDING = auto()
     STOPPING = auto()
     EXPIRED = auto()
+
+
+_TIMED = frozenset({_Mode.RUNNING, _Mode.PAUSING})
+"""The modes in which tries may still end by themselves, and in which timeouts expire."""
 
 
 class RunningChain:
@@ -167,12 +172,7 @@ class RunningChain:
         for sequence in self._linked.sequences.values():
             if sequence.tries:
                 self._begin_timeout(sequence, now, actions)
-        for job in self._jobs.values():
-            if job.state is State.FAIL:
-                self._fail_sequence(job.sequence)
-        for sequence in self._linked.sequences.values():
-            self._continue_if_idle(sequence, now, actions)
-        self._run_ready(self._jobs.values(), now, actions)
+        self._continue(now, actions)
         return self._finish(actions, now)
 
     def try_finished(
@@ -237,7 +237,7 @@ class RunningChain:
     def timer_over(self, key: tuple[str, str, int], now: int) -> Actions:
         """Handles the timeout of a sequence or of the request. Stale timers have no effect."""
         actions = Actions()
-        if self._done is None and self._mode is _Mode.RUNNING:
+        if self._done is None and self._mode in _TIMED:
             kind, part_id, number = key
             if kind == "request":
                 self._end_all(_Mode.EXPIRED, f"request timed out after {self._chain.timeout}", now, actions)
@@ -263,14 +263,70 @@ class RunningChain:
     def suspend(self, now: int) -> Actions:
         """Stops the chain so that it can be resumed. Has no effect after `stop` or a timeout."""
         actions = Actions()
-        if self._done is None and self._mode is _Mode.RUNNING:
+        if self._done is None and self._mode in _TIMED:
             self._end_all(_Mode.SUSPENDING, "", now, actions)
         return self._finish(actions, now)
+
+    def pause(self, now: int, *, not_begun: Iterable[str] = ()) -> Actions:
+        """Lets running tries end and starts no others. Then the chain is SUSPENDED, unless it has ended.
+
+        Timeouts go on until then, because otherwise a job that hangs could not be stopped by them. Has no
+        effect after `suspend`, `stop` or a timeout.
+
+        Args:
+            now: The current time.
+            not_begun: Jobs whose try the driver was told to run and has not begun. It must not begin it
+                any more, and the try does not count.
+        """
+        actions = Actions()
+        if self.can_pause:
+            self._mode = _Mode.PAUSING
+            self._end_waits(now, actions)
+            for job_id in not_begun:
+                job = self._jobs[job_id]
+                job.state = State.PENDING
+                job.tries -= 1
+                job.run_tries -= 1
+                self._leave(job, now, actions)
+        return self._finish(actions, now)
+
+    def unpause(self, now: int) -> Actions:
+        """Continues a chain that was told to pause, if it has not left its driver yet.
+
+        Waits for a next try are over, as when a suspended chain is resumed.
+        """
+        actions = Actions()
+        if self._done is None and self._mode is _Mode.PAUSING:
+            self._mode = _Mode.RUNNING
+            for job in self._jobs.values():
+                if job.state is State.STOPPED:
+                    job.state = State.PENDING
+            self._continue(now, actions)
+        return self._finish(actions, now)
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether `pause` has an effect."""
+        return self._done is None and self._mode is _Mode.RUNNING
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the chain was told to pause and continues only with running tries."""
+        return self._done is None and self._mode is _Mode.PAUSING
 
     def suspended(self, now: int) -> SuspendedJobChain:
         """Returns the message to resume the chain from, at any time. Running tries count as not begun."""
         elapsed = self._elapsed + (now - self._began if self._began is not None else 0)
         return suspended_chain(self._chain, self._linked, self._progress.finished, now, elapsed)
+
+    def _continue(self, now: int, actions: Actions) -> None:
+        """Goes on with everything that follows from the states of the jobs."""
+        for job in self._jobs.values():
+            if job.state is State.FAIL:
+                self._fail_sequence(job.sequence)
+        for sequence in self._linked.sequences.values():
+            self._continue_if_idle(sequence, now, actions)
+        self._run_ready(self._jobs.values(), now, actions)
 
     def _fail(self, job: ChainJob, actions: Actions, *, can_retry: bool) -> None:
         if not can_retry or job.run_tries > job.retry:
@@ -334,13 +390,24 @@ class RunningChain:
 
     def _end_all(self, mode: _Mode, error: str, now: int, actions: Actions) -> None:
         self._mode = mode
-        for sequence in self._linked.sequences.values():
-            if sequence.phase is Phase.WAITING:
-                self._progress.end_wait(sequence)
+        self._end_sequence_waits()
         for job in self._jobs.values():
             if job.state is State.RUNNING:
                 job.expired = job.expired or mode is _Mode.EXPIRED
                 self._stop_job(job, State.FAIL if job.expired else State.STOPPED, error, now, actions)
+
+    def _end_waits(self, now: int, actions: Actions) -> None:
+        """Ends all waits for next tries, of jobs and of sequences."""
+        self._end_sequence_waits()
+        for job in self._jobs.values():
+            if job.waits:
+                self._stop_job(job, State.STOPPED, "", now, actions)
+
+    def _end_sequence_waits(self) -> None:
+        for sequence in self._linked.sequences.values():
+            if sequence.phase is Phase.WAITING:
+                self._progress.end_wait(sequence)
+                thaw(sequence)
 
     def _stop_job(self, job: ChainJob, state: State, error: str, now: int, actions: Actions) -> None:
         """Stops a job: asks a running try to stop, and ends a wait for the next try at once."""
@@ -402,7 +469,7 @@ class RunningChain:
         if self._mode is _Mode.STOPPING:
             failed = any(_has_failed_for_good(job) for job in self._jobs.values())
             return State.FAIL if failed else State.STOPPED
-        if self._mode is _Mode.SUSPENDING:
+        if self._mode in (_Mode.SUSPENDING, _Mode.PAUSING):
             # A chain with nothing left to do has ended, although it was told to suspend.
             rest = RunningChain.resume(self.suspended(now)).start(now)
             return State.SUSPENDED if rest.done is None else rest.done
