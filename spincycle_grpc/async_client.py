@@ -182,6 +182,14 @@ class AsyncClient:
         """Creates a request that does the rest of a FAIL or STOPPED one. See `Client.retry`."""
         return await self._call(calls.retry(request_id, from_job, idempotency_key), deadline)
 
+    async def pause(self, request_id: str, *, now: bool = False, deadline: float | None = None) -> None:
+        """Pauses a request. See `Client.pause`."""
+        await self._call(calls.pause(request_id, now), deadline)
+
+    async def resume(self, request_id: str, *, deadline: float | None = None) -> None:
+        """Ends the pause of a request. See `Client.resume`."""
+        await self._call(calls.resume(request_id), deadline)
+
     async def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
         """Returns the job chain of a request as created. See `Client.job_chain`."""
         return await self._joined(calls.job_chain(request_id), deadline)

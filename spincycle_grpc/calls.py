@@ -226,6 +226,16 @@ def stop(request_id: str) -> Call[None]:
     return Call("Stop", _message(messages.StopRequest, request_id=request_id), _nothing)
 
 
+def pause(request_id: str, now: bool) -> Call[None]:
+    """Returns the call of Pause."""
+    return Call("Pause", _message(messages.PauseRequest, request_id=request_id, now=now), _nothing)
+
+
+def resume(request_id: str) -> Call[None]:
+    """Returns the call of Resume."""
+    return Call("Resume", _message(messages.ResumeRequest, request_id=request_id), _nothing)
+
+
 def job_chain(request_id: str) -> PagedCall[JobChain, Job]:
     """Returns the call of GetJobChain."""
     request = _message(messages.GetJobChainRequest, request_id=request_id)

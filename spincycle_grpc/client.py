@@ -282,6 +282,31 @@ class Client:
         """
         return self._call(calls.retry(request_id, from_job, idempotency_key), deadline)
 
+    def pause(self, request_id: str, *, now: bool = False, deadline: float | None = None) -> None:
+        """Pauses a request: no further job starts until `resume`. When its jobs have ended, it is SUSPENDED.
+
+        Args:
+            request_id: The id of the request.
+            now: Whether to stop the running jobs. They run again after `resume`.
+            deadline: Seconds for the call; None for the client's deadline.
+
+        Raises:
+            NotFoundError: There is no such request.
+            PermissionDeniedError: The caller may not pause requests of this type.
+            FailedPreconditionError: The request has ended or is being stopped, or its runner cannot pause.
+        """
+        self._call(calls.pause(request_id, now), deadline)
+
+    def resume(self, request_id: str, *, deadline: float | None = None) -> None:
+        """Ends the pause of a request. It continues where it was.
+
+        Raises:
+            NotFoundError: There is no such request.
+            PermissionDeniedError: The caller may not pause requests of this type.
+            FailedPreconditionError: The request is not paused. So is a retry after a success.
+        """
+        self._call(calls.resume(request_id), deadline)
+
     def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
         """Returns the job chain of a request as created. Jobs that a retry does not run are COMPLETE.
 

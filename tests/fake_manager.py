@@ -254,6 +254,14 @@ class FakeManager(RequestManagerServicer):
         retry.id, retry.retry_of = RETRY_ID, request.request_id
         return messages.RetryResponse(request=retry)
 
+    def Pause(self, request: messages.PauseRequest, context: Any) -> messages.PauseResponse:
+        self._called("Pause", request, context)
+        return messages.PauseResponse()
+
+    def Resume(self, request: messages.ResumeRequest, context: Any) -> messages.ResumeResponse:
+        self._called("Resume", request, context)
+        return messages.ResumeResponse()
+
     def GetJobChain(self, request: messages.GetJobChainRequest, context: Any) -> messages.GetJobChainResponse:
         self._called("GetJobChain", request, context)
         return messages.GetJobChainResponse(job_chain=chain())

@@ -9,6 +9,7 @@ fails as often as its spec says even if servers die. A job does not know its try
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -89,6 +90,29 @@ def read_journal(path: str | Path | None = None, about: str = "") -> list[dict[s
 
 
 @dataclass
+class Held(Journal):
+    """A job that runs until the file `gate` exists, and keeps the journal.
+
+    Attributes:
+        gate: The path of the file.
+    """
+
+    gate: str = ""
+
+    async def run(self, job_data: dict[str, Any]) -> Return:
+        self._write("start")
+        while not self._is_open() and not self._stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), 0.02)
+        state = State.STOPPED if self._stopped.is_set() else State.COMPLETE
+        self._write(state.name)
+        return Return(state)
+
+    def _is_open(self) -> bool:
+        return Path(self.gate).exists()
+
+
+@dataclass
 class Gated(Job):
     """A job whose `create` blocks until the file `gate` exists, or until `limits.STEP` has passed.
 
@@ -117,7 +141,13 @@ class Poison(Journal):
         os._exit(9)
 
 
-TYPES: dict[str, type[Job]] = {"journal": Journal, "gated": Gated, "poison": Poison, "newer": Journal}
+TYPES: dict[str, type[Job]] = {
+    "journal": Journal,
+    "gated": Gated,
+    "held": Held,
+    "poison": Poison,
+    "newer": Journal,
+}
 
 UNKNOWN = "TEST_UNKNOWN_TYPES"
 """Environment variable with types of a later version, which a server does not know, separated by commas."""

@@ -11,6 +11,7 @@ from spincycle_server.capabilities import (
     KNOWS_ALL,
     Capabilities,
     Requirement,
+    bad_feature,
     bad_label,
     labels_of,
     why_not,
@@ -18,8 +19,9 @@ from spincycle_server.capabilities import (
 
 TYPES = st.frozensets(st.sampled_from("abcd"))
 LABELS = st.dictionaries(st.sampled_from("xyz"), st.sampled_from("12"), max_size=3)
-REQUIREMENTS = st.builds(Requirement, TYPES, LABELS.map(labels_of))
-CAPABILITIES = st.builds(Capabilities, st.none() | TYPES, LABELS.map(labels_of))
+FEATURES = st.frozensets(st.sampled_from("fg"))
+REQUIREMENTS = st.builds(Requirement, TYPES, LABELS.map(labels_of), FEATURES)
+CAPABILITIES = st.builds(Capabilities, st.none() | TYPES, LABELS.map(labels_of), FEATURES)
 
 
 @given(REQUIREMENTS, CAPABILITIES)
@@ -28,7 +30,8 @@ def test_a_runner_can_run_what_it_knows_with_the_labels_that_it_has(
 ) -> None:
     knows = all(has.types is None or one in has.types for one in needed.types)
     is_labelled = all(dict(has.labels).get(name) == value for name, value in needed.labels)
-    assert has.meet(needed) == (knows and is_labelled)
+    has_features = all(one in has.features for one in needed.features)
+    assert has.meet(needed) == (knows and is_labelled and has_features)
 
 
 @given(REQUIREMENTS, st.lists(CAPABILITIES, max_size=4))
@@ -40,7 +43,7 @@ def test_there_is_a_reason_exactly_if_no_runner_can_run_it(
 
 @given(REQUIREMENTS, REQUIREMENTS)
 def test_requirements_are_equal_by_content_alone(one: Requirement, other: Requirement) -> None:
-    is_equal = (one.types, one.labels) == (other.types, other.labels)
+    is_equal = (one.types, one.labels, one.features) == (other.types, other.labels, other.features)
     assert (one == other) is (one.requirement_id == other.requirement_id) is is_equal
     assert len(one.requirement_id) == ID_LENGTH
 
@@ -50,10 +53,25 @@ def test_json_keeps_the_content(needed: Requirement, has: Capabilities) -> None:
     read, has_read = Requirement.from_json(needed.to_json()), Capabilities.from_json(has.to_json())
     assert (read, read.types, read.labels) == (needed, needed.types, needed.labels)
     assert (has_read, has_read.types, has_read.labels) == (has, has.types, has.labels)
+    assert (read.features, has_read.features) == (needed.features, has.features)
+
+
+def test_the_id_without_features_is_that_of_releases_without_features() -> None:
+    assert Requirement(frozenset("a")).to_json() == b'{"types":["a"],"labels":{}}'
+    assert Capabilities(None).to_json() == b'{"types":null,"labels":{}}'
+
+
+@pytest.mark.parametrize(
+    "features", [["pause"] * 51, [""], ["a b"], ["x" * 64]], ids=["many", "empty", "blank", "long"]
+)
+def test_names_of_features_are_checked(features: list[str]) -> None:
+    assert bad_feature(features)
+    assert bad_feature(["pause", "a/b-1._"]) == ""
 
 
 AB = Requirement(frozenset("ab"))
 IN_A = Requirement(frozenset("ab"), frozenset({("zone", "a")}))
+PAUSED = Requirement(frozenset("a"), features=frozenset({"pause"}))
 MANY = Requirement(frozenset("abcdefgh"))
 
 
@@ -79,6 +97,17 @@ MANY = Requirement(frozenset("abcdefgh"))
             IN_A,
             [KNOWS_ALL, Capabilities(frozenset("a"), IN_A.labels)],
             "no job runner with the label zone=a knows the job type b",
+        ),
+        (PAUSED, [KNOWS_ALL], "no job runner knows the feature pause: upgrade the job runners"),
+        (
+            PAUSED,
+            [Capabilities(frozenset("a")), Capabilities(frozenset(), features=PAUSED.features)],
+            "no job runner knows all of the feature pause and the job type a",
+        ),
+        (
+            Requirement(frozenset(), features=frozenset("fg")),
+            [Capabilities(None, features=frozenset("f")), Capabilities(None, features=frozenset("g"))],
+            "no job runner knows all of the features f and g",
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""What a request needs of a Job Runner, and what a runner has: job types and labels.
+"""What a request needs of a Job Runner, and what a runner has: job types, labels and features.
+
+A feature is something that only newer runners can do with a chain, by a name.
 
 Both are immutable, and have an id that depends on their content alone. So every server computes the same ids,
 and the database stores each requirement once, however many requests have it.
@@ -10,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -23,6 +25,12 @@ ID_LENGTH = 32
 MAX_LABELS = 50
 """The maximum number of labels of a runner or a request."""
 
+MAX_FEATURES = 50
+"""The maximum number of features of a runner."""
+
+PAUSE = "pause"
+"""The feature of runners that can pause a chain: they have the methods PauseJobChain and UnpauseJobChain."""
+
 _LABEL_TEXT = re.compile(r"[0-9A-Za-z._/-]{1,63}")
 
 _SHOWN = 5
@@ -34,23 +42,34 @@ def content_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:ID_LENGTH]
 
 
-def _json(types: frozenset[str] | None, labels: Labels) -> bytes:
+def _json(types: frozenset[str] | None, labels: Labels, features: frozenset[str]) -> bytes:
     fields = {"types": None if types is None else sorted(types), "labels": dict(sorted(labels))}
-    return orjson.dumps(fields)
+    # Without features, the JSON and so the id are those of releases without features.
+    return orjson.dumps({**fields, "features": sorted(features)} if features else fields)
+
+
+def _labels_in(fields: Mapping[str, Any]) -> Labels:
+    return frozenset(fields["labels"].items())
+
+
+def _features_in(fields: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(fields.get("features", ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a request needs: a runner that knows all its job types and has all its labels.
+    """What a request needs: a runner that knows all its job types and features, and has all its labels.
 
     Attributes:
         types: The types of the jobs in its chain.
         labels: The labels.
+        features: The features that its chain uses, beyond those of the first release.
         requirement_id: The id.
     """
 
     types: frozenset[str] = field(compare=False)
     labels: Labels = field(default=frozenset(), compare=False)
+    features: frozenset[str] = field(default=frozenset(), compare=False)
     requirement_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,13 +78,13 @@ class Requirement:
 
     def to_json(self) -> bytes:
         """Returns the requirement as JSON. Equal requirements have equal JSON."""
-        return _json(self.types, self.labels)
+        return _json(self.types, self.labels, self.features)
 
     @classmethod
     def from_json(cls, data: bytes) -> Requirement:
         """Reads what `to_json` has written."""
         fields = orjson.loads(data)
-        return cls(frozenset(fields["types"]), frozenset(fields["labels"].items()))
+        return cls(frozenset(fields["types"]), _labels_in(fields), _features_in(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +94,13 @@ class Capabilities:
     Attributes:
         types: The job types that it knows; None if it does not say, and so is taken to know all.
         labels: Its labels.
+        features: The features that it knows, beyond those of the first release.
         capabilities_id: The id.
     """
 
     types: frozenset[str] | None = field(compare=False)
     labels: Labels = field(default=frozenset(), compare=False)
+    features: frozenset[str] = field(default=frozenset(), compare=False)
     capabilities_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,18 +109,22 @@ class Capabilities:
 
     def meet(self, requirement: Requirement) -> bool:
         """Whether a runner with these capabilities can run a request with the requirement."""
-        return requirement.labels <= self.labels and (self.types is None or requirement.types <= self.types)
+        return (
+            requirement.labels <= self.labels
+            and requirement.features <= self.features
+            and (self.types is None or requirement.types <= self.types)
+        )
 
     def to_json(self) -> bytes:
         """Returns the capabilities as JSON. Equal capabilities have equal JSON."""
-        return _json(self.types, self.labels)
+        return _json(self.types, self.labels, self.features)
 
     @classmethod
     def from_json(cls, data: bytes) -> Capabilities:
         """Reads what `to_json` has written."""
         fields = orjson.loads(data)
         types = None if fields["types"] is None else frozenset(fields["types"])
-        return cls(types, frozenset(fields["labels"].items()))
+        return cls(types, _labels_in(fields), _features_in(fields))
 
 
 KNOWS_ALL = Capabilities(None)
@@ -115,6 +140,16 @@ NEEDS_NOTHING = Requirement(frozenset())
 def labels_of(labels: Mapping[str, str]) -> Labels:
     """Returns the labels of a map."""
     return frozenset(labels.items())
+
+
+def bad_feature(features: Collection[str]) -> str:
+    """Returns what is wrong with the names of features, to follow after "features"; "" if nothing is."""
+    if len(features) > MAX_FEATURES:
+        return f"must be at most {MAX_FEATURES} names"
+    for name in features:
+        if not _LABEL_TEXT.fullmatch(name):
+            return f"have {name[:80]!r}: names must have 1 to 63 characters of 0-9 A-Z a-z . _ / -"
+    return ""
 
 
 def bad_label(labels: Mapping[str, str]) -> str:
@@ -141,15 +176,24 @@ def why_not(requirement: Requirement, runners: Collection[Capabilities]) -> str:
     with_labels = f" {_with_labels(requirement.labels)}" if requirement.labels else ""
     if not labelled:
         return f"no job runner has the {_labels(requirement.labels)}"
+    without = requirement.features - frozenset[str]().union(*(one.features for one in labelled))
+    if without:
+        return f"no job runner{with_labels} knows the {_features(without)}: upgrade the job runners"
     known = frozenset[str]().union(*(one.types for one in labelled if one.types is not None))
     unknown = requirement.types - known
     if unknown:
         return f"no job runner{with_labels} knows the {_types(unknown)}"
-    return f"no job runner{with_labels} knows all of the {_types(requirement.types)}"
+    needed = [_features(requirement.features)] if requirement.features else []
+    needed += [_types(requirement.types)] if requirement.types else []
+    return f"no job runner{with_labels} knows all of the {' and the '.join(needed)}"
 
 
 def _types(types: Iterable[str]) -> str:
     return _listed("job type", types)
+
+
+def _features(features: Iterable[str]) -> str:
+    return _listed("feature", features)
 
 
 def _with_labels(labels: Labels) -> str:

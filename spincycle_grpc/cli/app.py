@@ -25,6 +25,8 @@ _COMMANDS = {
     "history": "Show who did what with a request.",
     "ps": "List the running jobs.",
     "stop": "Stop a request, or all that match filters.",
+    "pause": "Pause a request: no further job starts until resume.",
+    "resume": "End the pause of a request.",
     "retry": "Do the rest of a request that is FAIL or STOPPED.",
     "rerun": "Create a request again, with the same args.",
     "find": "List requests that match filters.",

@@ -210,6 +210,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: No Job Runner is alive and has room. Wait: the request starts
     when a runner has room.
     """
+    ERROR_REASON_REQUEST_PAUSED: _ErrorReason.ValueType  # 195
+    """FAILED_PRECONDITION: The request is paused. Resume it."""
+    ERROR_REASON_CANNOT_PAUSE: _ErrorReason.ValueType  # 196
+    """FAILED_PRECONDITION: A Job Runner of the original runs the request, and
+    cannot pause. Stop the request, or wait for its end.
+    """
     ERROR_REASON_NO_MATCHING_RUNNER: _ErrorReason.ValueType  # 170
     """FAILED_PRECONDITION: No Job Runner knows all job types of the request and
     has its labels. Wait: the request starts when one does.
@@ -453,6 +459,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BAD_LABELS: _ErrorReason.ValueType  # 172
     """INVALID_ARGUMENT: The labels of a Job Runner are malformed. Correct
     `job_runner.labels`.
+    """
+    ERROR_REASON_BAD_FEATURES: _ErrorReason.ValueType  # 197
+    """INVALID_ARGUMENT: The features that a Job Runner names are too many, or a
+    name is malformed. Run servers of the same release.
     """
     ERROR_REASON_BAD_JOB_TYPES: _ErrorReason.ValueType  # 173
     """INVALID_ARGUMENT: The job types of a Job Runner are too many or too long.
@@ -828,6 +838,12 @@ ERROR_REASON_NO_JOB_RUNNER: ErrorReason.ValueType  # 47
 """UNAVAILABLE: No Job Runner is alive and has room. Wait: the request starts
 when a runner has room.
 """
+ERROR_REASON_REQUEST_PAUSED: ErrorReason.ValueType  # 195
+"""FAILED_PRECONDITION: The request is paused. Resume it."""
+ERROR_REASON_CANNOT_PAUSE: ErrorReason.ValueType  # 196
+"""FAILED_PRECONDITION: A Job Runner of the original runs the request, and
+cannot pause. Stop the request, or wait for its end.
+"""
 ERROR_REASON_NO_MATCHING_RUNNER: ErrorReason.ValueType  # 170
 """FAILED_PRECONDITION: No Job Runner knows all job types of the request and
 has its labels. Wait: the request starts when one does.
@@ -1071,6 +1087,10 @@ Correct `job_runner.advertise`.
 ERROR_REASON_BAD_LABELS: ErrorReason.ValueType  # 172
 """INVALID_ARGUMENT: The labels of a Job Runner are malformed. Correct
 `job_runner.labels`.
+"""
+ERROR_REASON_BAD_FEATURES: ErrorReason.ValueType  # 197
+"""INVALID_ARGUMENT: The features that a Job Runner names are too many, or a
+name is malformed. Run servers of the same release.
 """
 ERROR_REASON_BAD_JOB_TYPES: ErrorReason.ValueType  # 173
 """INVALID_ARGUMENT: The job types of a Job Runner are too many or too long.

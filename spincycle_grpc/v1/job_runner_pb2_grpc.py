@@ -58,6 +58,16 @@ class JobRunnerStub:
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.StopJobChainRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.StopJobChainResponse.FromString,
                 _registered_method=True)
+        self.PauseJobChain = channel.unary_unary(
+                '/spincycle.v1.JobRunner/PauseJobChain',
+                request_serializer=spincycle_dot_v1_dot_job__runner__pb2.PauseJobChainRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.PauseJobChainResponse.FromString,
+                _registered_method=True)
+        self.UnpauseJobChain = channel.unary_unary(
+                '/spincycle.v1.JobRunner/UnpauseJobChain',
+                request_serializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainResponse.FromString,
+                _registered_method=True)
         self.RunningJobs = channel.unary_unary(
                 '/spincycle.v1.JobRunner/RunningJobs',
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.RunningJobsRequest.SerializeToString,
@@ -134,6 +144,30 @@ class JobRunnerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJobChain(self, request, context):
+        """Pauses a job chain, for Request Managers: no further job starts. Running
+        jobs end by themselves, or are told to stop if `now` is set. Then the runner
+        reports the chain as suspended. Pausing it again changes nothing, except
+        that `now` still stops its running jobs.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpauseJobChain(self, request, context):
+        """Continues a paused job chain that still has running jobs, for Request
+        Managers. A chain that is not paused stays as it is.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunningJobs(self, request, context):
         """Returns the running jobs of this runner, oldest first.
 
@@ -192,6 +226,16 @@ def add_JobRunnerServicer_to_server(servicer, server):
                     servicer.StopJobChain,
                     request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.StopJobChainRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_job__runner__pb2.StopJobChainResponse.SerializeToString,
+            ),
+            'PauseJobChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJobChain,
+                    request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.PauseJobChainRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_job__runner__pb2.PauseJobChainResponse.SerializeToString,
+            ),
+            'UnpauseJobChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpauseJobChain,
+                    request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainResponse.SerializeToString,
             ),
             'RunningJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.RunningJobs,
@@ -321,6 +365,60 @@ class JobRunner:
             '/spincycle.v1.JobRunner/StopJobChain',
             spincycle_dot_v1_dot_job__runner__pb2.StopJobChainRequest.SerializeToString,
             spincycle_dot_v1_dot_job__runner__pb2.StopJobChainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJobChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.JobRunner/PauseJobChain',
+            spincycle_dot_v1_dot_job__runner__pb2.PauseJobChainRequest.SerializeToString,
+            spincycle_dot_v1_dot_job__runner__pb2.PauseJobChainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpauseJobChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.JobRunner/UnpauseJobChain',
+            spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainRequest.SerializeToString,
+            spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainResponse.FromString,
             options,
             channel_credentials,
             insecure,

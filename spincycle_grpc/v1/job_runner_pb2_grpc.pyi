@@ -73,6 +73,22 @@ class JobRunnerStub:
     Fails with NOT_FOUND if the runner does not hold the chain
     (JOB_CHAIN_NOT_FOUND).
     """
+    PauseJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.PauseJobChainRequest, _job_runner_pb2.PauseJobChainResponse]
+    """Pauses a job chain, for Request Managers: no further job starts. Running
+    jobs end by themselves, or are told to stop if `now` is set. Then the runner
+    reports the chain as suspended. Pausing it again changes nothing, except
+    that `now` still stops its running jobs.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
+    """
+    UnpauseJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.UnpauseJobChainRequest, _job_runner_pb2.UnpauseJobChainResponse]
+    """Continues a paused job chain that still has running jobs, for Request
+    Managers. A chain that is not paused stays as it is.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
+    """
     RunningJobs: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.RunningJobsRequest, _job_runner_pb2.RunningJobsResponse]
     """Returns the running jobs of this runner, oldest first.
 
@@ -141,6 +157,22 @@ class JobRunnerAsyncStub(JobRunnerStub):
 
     Fails with NOT_FOUND if the runner does not hold the chain
     (JOB_CHAIN_NOT_FOUND).
+    """
+    PauseJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.PauseJobChainRequest, _job_runner_pb2.PauseJobChainResponse]  # type: ignore[assignment]
+    """Pauses a job chain, for Request Managers: no further job starts. Running
+    jobs end by themselves, or are told to stop if `now` is set. Then the runner
+    reports the chain as suspended. Pausing it again changes nothing, except
+    that `now` still stops its running jobs.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
+    """
+    UnpauseJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.UnpauseJobChainRequest, _job_runner_pb2.UnpauseJobChainResponse]  # type: ignore[assignment]
+    """Continues a paused job chain that still has running jobs, for Request
+    Managers. A chain that is not paused stays as it is.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
     """
     RunningJobs: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.RunningJobsRequest, _job_runner_pb2.RunningJobsResponse]  # type: ignore[assignment]
     """Returns the running jobs of this runner, oldest first.
@@ -231,6 +263,34 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with NOT_FOUND if the runner does not hold the chain
         (JOB_CHAIN_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def PauseJobChain(
+        self,
+        request: _job_runner_pb2.PauseJobChainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_runner_pb2.PauseJobChainResponse, _abc.Awaitable[_job_runner_pb2.PauseJobChainResponse]]:
+        """Pauses a job chain, for Request Managers: no further job starts. Running
+        jobs end by themselves, or are told to stop if `now` is set. Then the runner
+        reports the chain as suspended. Pausing it again changes nothing, except
+        that `now` still stops its running jobs.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def UnpauseJobChain(
+        self,
+        request: _job_runner_pb2.UnpauseJobChainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_runner_pb2.UnpauseJobChainResponse, _abc.Awaitable[_job_runner_pb2.UnpauseJobChainResponse]]:
+        """Continues a paused job chain that still has running jobs, for Request
+        Managers. A chain that is not paused stays as it is.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod

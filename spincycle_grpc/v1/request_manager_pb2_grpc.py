@@ -107,6 +107,16 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RetryRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RetryResponse.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/spincycle.v1.RequestManager/Pause',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.PauseRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.PauseResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/spincycle.v1.RequestManager/Resume',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeResponse.FromString,
+                _registered_method=True)
         self.GetJobChain = channel.unary_unary(
                 '/spincycle.v1.RequestManager/GetJobChain',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobChainRequest.SerializeToString,
@@ -298,9 +308,9 @@ class RequestManagerServicer:
         - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
         - PERMISSION_DENIED: the caller may not start requests of this type
         (ACCESS_DENIED).
-        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
-        Runner knows all of its job types and has its labels
-        (NO_MATCHING_RUNNER).
+        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
+        paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
+        has its labels (NO_MATCHING_RUNNER).
         - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -366,6 +376,50 @@ class RequestManagerServicer:
         - ALREADY_EXISTS: the caller used the key for another call
         (IDEMPOTENCY_KEY_REUSED).
         - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Pauses a request: no further job starts until Resume. Running jobs end by
+        themselves, or are told to stop if `now` is set. The response does not wait
+        for them.
+
+        When the last of them has ended, the request is SUSPENDED. A request that
+        has nothing left to do ends instead. A PENDING request stays PENDING. While
+        the request is paused, no restart and no timeout resumes or ends it, and the
+        time limits of the request and of its sequences stand still once it is
+        SUSPENDED. It can be stopped. `waiting` says who paused it, and when.
+
+        Pausing a paused request changes nothing, except that `now` still stops its
+        running jobs. If its Job Runner does not know the feature "pause", because
+        it is of an earlier release, jobs go on until that runner shuts down.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may not pause requests of this type
+        (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request has ended or is being stopped
+        (WRONG_STATE), or a Job Runner of the original runs it (CANNOT_PAUSE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Ends the pause of a request. It continues where it was. If its running jobs
+        have not ended yet, their Job Runner goes on with it at once.
+
+        A retry after a success fails with FAILED_PRECONDITION.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may not pause requests of this type
+        (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -589,6 +643,16 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     servicer.Retry,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RetryRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.RetryResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.PauseRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.PauseResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeResponse.SerializeToString,
             ),
             'GetJobChain': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJobChain,
@@ -863,6 +927,60 @@ class RequestManager:
             '/spincycle.v1.RequestManager/Retry',
             spincycle_dot_v1_dot_request__manager__pb2.RetryRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.RetryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Pause',
+            spincycle_dot_v1_dot_request__manager__pb2.PauseRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.PauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Resume',
+            spincycle_dot_v1_dot_request__manager__pb2.ResumeRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.ResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -158,9 +158,9 @@ class RequestManagerStub:
     - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
-    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
-      Runner knows all of its job types and has its labels
-      (NO_MATCHING_RUNNER).
+    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
+      paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
+      has its labels (NO_MATCHING_RUNNER).
     - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]
@@ -218,6 +218,42 @@ class RequestManagerStub:
     - ALREADY_EXISTS: the caller used the key for another call
       (IDEMPOTENCY_KEY_REUSED).
     - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+    """
+    Pause: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.PauseRequest, _request_manager_pb2.PauseResponse]
+    """Pauses a request: no further job starts until Resume. Running jobs end by
+    themselves, or are told to stop if `now` is set. The response does not wait
+    for them.
+
+    When the last of them has ended, the request is SUSPENDED. A request that
+    has nothing left to do ends instead. A PENDING request stays PENDING. While
+    the request is paused, no restart and no timeout resumes or ends it, and the
+    time limits of the request and of its sequences stand still once it is
+    SUSPENDED. It can be stopped. `waiting` says who paused it, and when.
+
+    Pausing a paused request changes nothing, except that `now` still stops its
+    running jobs. If its Job Runner does not know the feature "pause", because
+    it is of an earlier release, jobs go on until that runner shuts down.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller may not pause requests of this type
+      (ACCESS_DENIED).
+    - FAILED_PRECONDITION: the request has ended or is being stopped
+      (WRONG_STATE), or a Job Runner of the original runs it (CANNOT_PAUSE).
+    """
+    Resume: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ResumeRequest, _request_manager_pb2.ResumeResponse]
+    """Ends the pause of a request. It continues where it was. If its running jobs
+    have not ended yet, their Job Runner goes on with it at once.
+
+    A retry after a success fails with FAILED_PRECONDITION.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller may not pause requests of this type
+      (ACCESS_DENIED).
+    - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
     """
     GetJobChain: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]
     """Returns the job chain of a request as it was created. All states in it are
@@ -494,9 +530,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
-    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
-      Runner knows all of its job types and has its labels
-      (NO_MATCHING_RUNNER).
+    - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
+      paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
+      has its labels (NO_MATCHING_RUNNER).
     - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]  # type: ignore[assignment]
@@ -554,6 +590,42 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - ALREADY_EXISTS: the caller used the key for another call
       (IDEMPOTENCY_KEY_REUSED).
     - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+    """
+    Pause: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.PauseRequest, _request_manager_pb2.PauseResponse]  # type: ignore[assignment]
+    """Pauses a request: no further job starts until Resume. Running jobs end by
+    themselves, or are told to stop if `now` is set. The response does not wait
+    for them.
+
+    When the last of them has ended, the request is SUSPENDED. A request that
+    has nothing left to do ends instead. A PENDING request stays PENDING. While
+    the request is paused, no restart and no timeout resumes or ends it, and the
+    time limits of the request and of its sequences stand still once it is
+    SUSPENDED. It can be stopped. `waiting` says who paused it, and when.
+
+    Pausing a paused request changes nothing, except that `now` still stops its
+    running jobs. If its Job Runner does not know the feature "pause", because
+    it is of an earlier release, jobs go on until that runner shuts down.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller may not pause requests of this type
+      (ACCESS_DENIED).
+    - FAILED_PRECONDITION: the request has ended or is being stopped
+      (WRONG_STATE), or a Job Runner of the original runs it (CANNOT_PAUSE).
+    """
+    Resume: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ResumeRequest, _request_manager_pb2.ResumeResponse]  # type: ignore[assignment]
+    """Ends the pause of a request. It continues where it was. If its running jobs
+    have not ended yet, their Job Runner goes on with it at once.
+
+    A retry after a success fails with FAILED_PRECONDITION.
+
+    Fails with:
+
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller may not pause requests of this type
+      (ACCESS_DENIED).
+    - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
     """
     GetJobChain: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]  # type: ignore[assignment]
     """Returns the job chain of a request as it was created. All states in it are
@@ -857,9 +929,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
         - PERMISSION_DENIED: the caller may not start requests of this type
           (ACCESS_DENIED).
-        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), or no Job
-          Runner knows all of its job types and has its labels
-          (NO_MATCHING_RUNNER).
+        - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
+          paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
+          has its labels (NO_MATCHING_RUNNER).
         - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
 
@@ -929,6 +1001,54 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - ALREADY_EXISTS: the caller used the key for another call
           (IDEMPOTENCY_KEY_REUSED).
         - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+        """
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _request_manager_pb2.PauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.PauseResponse, _abc.Awaitable[_request_manager_pb2.PauseResponse]]:
+        """Pauses a request: no further job starts until Resume. Running jobs end by
+        themselves, or are told to stop if `now` is set. The response does not wait
+        for them.
+
+        When the last of them has ended, the request is SUSPENDED. A request that
+        has nothing left to do ends instead. A PENDING request stays PENDING. While
+        the request is paused, no restart and no timeout resumes or ends it, and the
+        time limits of the request and of its sequences stand still once it is
+        SUSPENDED. It can be stopped. `waiting` says who paused it, and when.
+
+        Pausing a paused request changes nothing, except that `now` still stops its
+        running jobs. If its Job Runner does not know the feature "pause", because
+        it is of an earlier release, jobs go on until that runner shuts down.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may not pause requests of this type
+          (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request has ended or is being stopped
+          (WRONG_STATE), or a Job Runner of the original runs it (CANNOT_PAUSE).
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _request_manager_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.ResumeResponse, _abc.Awaitable[_request_manager_pb2.ResumeResponse]]:
+        """Ends the pause of a request. It continues where it was. If its running jobs
+        have not ended yet, their Job Runner goes on with it at once.
+
+        A retry after a success fails with FAILED_PRECONDITION.
+
+        Fails with:
+
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller may not pause requests of this type
+          (ACCESS_DENIED).
+        - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
         """
 
     @_abc_1.abstractmethod

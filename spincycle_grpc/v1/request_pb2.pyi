@@ -116,7 +116,7 @@ class Request(_message.Message):
     waiting: _builtins.str
     """Why the request does not run, if no Job Runner can run it now: one sentence
     such as "no job runner knows the job type drain". It waits until a runner
-    can. Get also explains PENDING requests that the original created and did
+    can. For a paused request: who paused it, and when. Get also explains PENDING requests that the original created and did
     not start. Empty: it runs, has ended, or waits for a runner with room.
     """
     args_omitted: _builtins.bool

@@ -276,6 +276,7 @@ class RunnerInfo(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner: 20 characters of 0-9a-v. A runner has a new id after
     each start.
@@ -295,6 +296,14 @@ class RunnerInfo(_message.Message):
         63 characters of 0-9A-Za-z._/- each.
         """
 
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the features that the runner knows beyond those of the first
+        release, at most 50, for example "pause". Names have at most 63 characters of
+        0-9A-Za-z._/- each. A request whose job chain uses a feature runs only on a
+        runner that knows it.
+        """
+
     def __init__(
         self,
         *,
@@ -302,10 +311,11 @@ class RunnerInfo(_message.Message):
         url: _builtins.str = ...,
         grpc_address: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_address", b"grpc_address", "labels", b"labels", "runner_id", b"runner_id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "grpc_address", b"grpc_address", "labels", b"labels", "runner_id", b"runner_id", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,21 +329,27 @@ class Assignment(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    PAUSING_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     epoch: _builtins.int
     """The number of the assignment among those of the request, from 1. 0: the
     chain did not come from a Request Manager.
     """
+    pausing: _builtins.bool
+    """Whether the chain is paused and only its running jobs go on. Set only in
+    `held`.
+    """
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        pausing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "pausing", b"pausing", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

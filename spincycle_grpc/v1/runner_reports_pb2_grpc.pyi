@@ -55,8 +55,9 @@ class RunnerReportsStub:
 
     - INVALID_ARGUMENT: the first message does not identify the runner
       (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), its
-      labels (BAD_LABELS) or its job types (BAD_JOB_TYPES) are not valid, or a
-      message lists too many chains (TOO_MANY_CHAINS).
+      labels (BAD_LABELS), its features (BAD_FEATURES) or its job types
+      (BAD_JOB_TYPES) are not valid, or a message lists too many chains
+      (TOO_MANY_CHAINS).
     - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
     - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
     - FAILED_PRECONDITION: the runner has opened a newer stream
@@ -138,8 +139,9 @@ class RunnerReportsAsyncStub(RunnerReportsStub):
 
     - INVALID_ARGUMENT: the first message does not identify the runner
       (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), its
-      labels (BAD_LABELS) or its job types (BAD_JOB_TYPES) are not valid, or a
-      message lists too many chains (TOO_MANY_CHAINS).
+      labels (BAD_LABELS), its features (BAD_FEATURES) or its job types
+      (BAD_JOB_TYPES) are not valid, or a message lists too many chains
+      (TOO_MANY_CHAINS).
     - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
     - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
     - FAILED_PRECONDITION: the runner has opened a newer stream
@@ -224,8 +226,9 @@ class RunnerReportsServicer(metaclass=_abc_1.ABCMeta):
 
         - INVALID_ARGUMENT: the first message does not identify the runner
           (RUNNER_UNKNOWN), one of its addresses is not valid (BAD_ADDRESS), its
-          labels (BAD_LABELS) or its job types (BAD_JOB_TYPES) are not valid, or a
-          message lists too many chains (TOO_MANY_CHAINS).
+          labels (BAD_LABELS), its features (BAD_FEATURES) or its job types
+          (BAD_JOB_TYPES) are not valid, or a message lists too many chains
+          (TOO_MANY_CHAINS).
         - DEADLINE_EXCEEDED: the first message takes too long (RUNNER_UNKNOWN).
         - RESOURCE_EXHAUSTED: the server has too many streams (TOO_MANY_STREAMS).
         - FAILED_PRECONDITION: the runner has opened a newer stream

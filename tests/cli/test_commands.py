@@ -123,6 +123,19 @@ def test_stop(manager: FakeManager, spinc: Spinc) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (3, "", "spinc: it has failed\n")
 
 
+def test_pause_and_resume(manager: FakeManager, spinc: Spinc) -> None:
+    assert f"spinc resume {REQUEST_ID}" in spinc("pause", REQUEST_ID).stdout
+    assert json.loads(spinc("pause", REQUEST_ID, "--now", "--json").stdout) == {
+        "requestId": REQUEST_ID, "now": True,
+    }  # fmt: skip
+    assert [call.now for call in manager.requests("Pause")] == [False, True]
+    assert REQUEST_ID in spinc("resume", REQUEST_ID).stdout
+    assert json.loads(spinc("resume", REQUEST_ID, "--json").stdout) == {"requestId": REQUEST_ID}
+    manager.failures["Resume"] = [errors.FailedPreconditionError("it is not paused")]
+    result = spinc("resume", REQUEST_ID)
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "", "spinc: it is not paused\n")
+
+
 def test_find(manager: FakeManager, spinc: Spinc) -> None:
     result = spinc(
         "find", "--type=nap", "--state=fail", "--state=STOPPED", "--user=finch", "--since=2h",

@@ -103,6 +103,8 @@ TABLE = {
     "RequestManager.Retry":           Row("- - x + x -", "INVALID_ARGUMENT", 400, BAD_FROM, FROM),
     "RequestManager.Start":           Row("- - x + x -", "FAILED_PRECONDITION", 409, ONE),
     "RequestManager.Stop":            Row("- - x + x -", "OK", 200, ONE),
+    "RequestManager.Pause":           Row("- - x + x -", "FAILED_PRECONDITION", 409, ONE),
+    "RequestManager.Resume":          Row("- - x + x -", "FAILED_PRECONDITION", 409, ONE),
     "RequestManager.ListAuditEvents": Row("- - x x x -", "", 0),
     "RunnerReports.Report":           Row("- - x x x +", "OK", 0, LAST_REPORT),
     "RunnerReports.Finish":           Row("- - x x x +", "INVALID_ARGUMENT", 400, ONE, {"state": 2}),
@@ -117,6 +119,8 @@ TABLE = {
     "JobRunner.ResumeJobChain":       Row("- - - - x +", "INVALID_ARGUMENT", 400, {}, {}),
     "JobRunner.StartJobChains":       Row("- - - - x +", "OK", 0),
     "JobRunner.StopJobChain":         Row("- - - - x +", "NOT_FOUND", 404, {"requestId": "nosuch"}),
+    "JobRunner.PauseJobChain":        Row("- - - - x +", "NOT_FOUND", 0, {"requestId": "nosuch"}),
+    "JobRunner.UnpauseJobChain":      Row("- - - - x +", "NOT_FOUND", 0, {"requestId": "nosuch"}),
 }
 # fmt: on
 
@@ -124,7 +128,7 @@ SPECS = """
 sequences:
   guarded:
     request: true
-    acl: [{role: operator, ops: [start, stop]}]
+    acl: [{role: operator, ops: [start, stop, pause]}]
     nodes: {n: {category: job, type: sleep, args: [{expected: duration, given: duration}]}}
     args: {static: [{name: duration, default: "1"}]}
 """

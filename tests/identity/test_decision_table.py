@@ -41,7 +41,7 @@ sequences:
 
 NONE, START, STOP, BOTH, READ, ALL = (
     frozenset(operations.split()) for operations in
-    ("", "start", "stop", "start stop", "view log", "start stop view log")
+    ("", "start", "stop", "start stop", "view log", "start stop view log pause")
 )  # fmt: skip
 
 TABLE = {
@@ -66,7 +66,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("roles", TABLE)
-@pytest.mark.parametrize("operation", ["start", "stop", "view", "log"])
+@pytest.mark.parametrize("operation", ["start", "stop", "view", "log", "pause"])
 def test_the_decision_is_that_of_the_table(roles: str, operation: str) -> None:
     parsed = parse_specs({"specs.yaml": SPECS})
     assert not parsed.problems

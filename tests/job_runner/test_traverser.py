@@ -410,6 +410,50 @@ async def test_a_suspended_chain_is_reported_with_all_ended_tries(bench_of: Make
     assert (await again.commit_to_the_end())[-1].finish.state == state_pb2.STATE_COMPLETE
 
 
+async def test_a_paused_chain_lets_jobs_end_and_starts_no_others(bench_of: MakeBench) -> None:
+    bench = bench_of(side_by_side("a", "b", retry={"b": "1h"}))
+    await bench.running("a", "b")
+    bench.traverser.pause(stops_jobs=False)
+    bench.traverser.pause(stops_jobs=False)
+    assert bench.traverser.is_pausing
+    bench.end("a")
+    bench.end("b", State.FAIL)
+    [*_, last] = await bench.commit_to_the_end()
+    assert last.suspended.job_chain.jobs["a"].state == state_pb2.STATE_COMPLETE
+    assert not last.suspended.stopped_jobs
+    assert not bench.traverser.is_pausing
+
+
+async def test_a_chain_that_is_paused_now_stops_its_jobs(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", "b"))
+    await bench.running("a")
+    bench.traverser.pause(stops_jobs=False)
+    bench.traverser.pause(stops_jobs=True)
+    [*_, last] = await bench.commit_to_the_end()
+    assert last.suspended.stopped_jobs == ["a"]
+
+
+async def test_a_chain_that_is_no_longer_paused_goes_on(bench_of: MakeBench) -> None:
+    bench = bench_of(row("a", "b"))
+    await bench.running("a")
+    bench.traverser.pause(stops_jobs=False)
+    bench.traverser.unpause()
+    bench.end("a")
+    await bench.is_quiet()
+    await bench.commit()
+    await bench.running("b")
+    bench.end("b")
+    [*_, last] = await bench.commit_to_the_end()
+    assert last.finish.state == state_pb2.STATE_COMPLETE
+
+
+async def test_tries_that_have_not_begun_when_a_chain_is_paused_never_begin(bench_of: MakeBench) -> None:
+    bench = bench_of(side_by_side("a", "b"), is_claimed=False)
+    bench.traverser.pause(stops_jobs=False)
+    [*_, last] = await bench.commit_to_the_end()
+    assert (bench.runs, list(last.suspended.total_job_tries)) == ({}, ["start"])
+
+
 async def test_a_chain_that_is_too_large_to_suspend_ends_without_a_report_of_its_end(
     bench_of: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
@@ -45,6 +45,8 @@ class WillingRunners(Runners):
         delivered: The runner ids and the chains that they have accepted.
         stopped: The runner ids and the requests that they were told to stop.
         stop_errors: Errors for the next stops, instead of an acceptance.
+        told: What they were told about pauses: runner id, assignment, and "pause", "now" or "unpause".
+        pause_errors: Errors for the next of these calls, instead of an acceptance.
         running: The jobs that run.
         asked: The ids of runners that were called at their address.
         address_errors: Errors of the next of these calls, instead of an answer.
@@ -55,6 +57,8 @@ class WillingRunners(Runners):
         self.delivered: list[tuple[str, AssignedJobChain]] = []
         self.stopped: list[tuple[str, str]] = []
         self.stop_errors: list[SpinCycleError] = []
+        self.told: list[tuple[str, Assignment, str]] = []
+        self.pause_errors: list[SpinCycleError] = []
         self.running: list[JobStatus] = []
         self.asked: list[str] = []
         self.address_errors: list[SpinCycleError] = []
@@ -70,6 +74,17 @@ class WillingRunners(Runners):
         self.stopped.append((runner.runner_id, request_id))
         if self.stop_errors:
             raise self.stop_errors.pop(0)
+
+    async def pause_job_chain(self, runner: RunnerInfo, assignment: Assignment, *, stops_jobs: bool) -> None:
+        self._tell(runner, assignment, "now" if stops_jobs else "pause")
+
+    async def unpause_job_chain(self, runner: RunnerInfo, assignment: Assignment) -> None:
+        self._tell(runner, assignment, "unpause")
+
+    def _tell(self, runner: RunnerInfo, assignment: Assignment, what: str) -> None:
+        self.told.append((runner.runner_id, assignment, what))
+        if self.pause_errors:
+            raise self.pause_errors.pop(0)
 
     async def running_jobs(self, status_filter: StatusFilter) -> list[JobStatus]:
         return self.running

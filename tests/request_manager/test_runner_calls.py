@@ -41,7 +41,7 @@ def with_key() -> tuple[tuple[str, str], ...]:
 class Runner:
     """A runner that remembers the keys with which it was called."""
 
-    NewJobChain = ResumeJobChain = StopJobChain = Version = None
+    NewJobChain = ResumeJobChain = StopJobChain = PauseJobChain = UnpauseJobChain = Version = None
 
     def __init__(self) -> None:
         self.keys: list[str] = []

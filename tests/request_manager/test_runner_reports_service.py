@@ -22,6 +22,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     SuspendRequest,
 )
 from spincycle_server.request_manager.original_runners import OriginalRunners
+from spincycle_server.request_manager.request_pauser import RequestPauser
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.rpc import CallContext
@@ -39,7 +40,8 @@ async def service(store: Store) -> AsyncIterator[RunnerReportsService]:
     runners = WillingRunners(store)
     dispatcher = await make_dispatcher(store, runners)
     stopper = RequestStopper(store, runners, dispatcher, OriginalRunners(store))
-    yield RunnerReportsService(store, runners, dispatcher, stopper, lease=60)
+    pauser = RequestPauser(store, runners, dispatcher)
+    yield RunnerReportsService(store, runners, dispatcher, stopper, pauser, lease=60)
     await dispatcher.close()
     await runners.close()
 

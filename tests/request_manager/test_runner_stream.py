@@ -34,6 +34,7 @@ from spincycle_server.request_manager import recovery as recovery_module
 from spincycle_server.request_manager import runner_stream as runner_stream_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.original_runners import OriginalRunners
+from spincycle_server.request_manager.request_pauser import RequestPauser
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_stream import MAX_HELD, RunnerStream
 from spincycle_server.store import Store
@@ -61,7 +62,8 @@ class Manager:
 
     def stream(self) -> RunnerStream:
         stopper = RequestStopper(self.store, self.runners, self.dispatcher, OriginalRunners(self.store))
-        return RunnerStream(self.store, self.runners, self.dispatcher, stopper, lease=LEASE)
+        pauser = RequestPauser(self.store, self.runners, self.dispatcher)
+        return RunnerStream(self.store, self.runners, self.dispatcher, stopper, pauser, lease=LEASE)
 
     async def opened(self, runner: RunnerInfo = RUNNER) -> RunnerStream:
         """Returns a stream whose first message was received."""

@@ -41,6 +41,7 @@ from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.received_args import received_args
+from spincycle_server.request_manager.request_pauser import RequestPauser
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import CallContext
@@ -117,6 +118,7 @@ async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Mana
         build_pool=BuildPool(SPECS, builtin_factory, create_timeout=60),
         dispatcher=dispatcher,
         stopper=RequestStopper(store, runners, dispatcher, originals),
+        pauser=RequestPauser(store, runners, dispatcher),
         runners=runners,
         originals=originals,
         permissions=permissions,

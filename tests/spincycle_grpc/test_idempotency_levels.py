@@ -21,6 +21,8 @@ LEVELS = {
     "RequestManager.Retry": UNSAFE,  # unless the call has an idempotency key
     "RequestManager.Start": UNSAFE,  # A retry fails, because the request is no longer PENDING.
     "RequestManager.Stop": IDEMPOTENT,
+    "RequestManager.Pause": IDEMPOTENT,
+    "RequestManager.Resume": UNSAFE,  # A retry fails, because the request is no longer paused.
     "RequestManager.GetJobChain": READS,
     "RequestManager.GetLog": READS,
     "RequestManager.GetJobLog": READS,
@@ -39,6 +41,8 @@ LEVELS = {
     "JobRunner.ResumeJobChain": IDEMPOTENT,
     "JobRunner.StartJobChains": IDEMPOTENT,
     "JobRunner.StopJobChain": IDEMPOTENT,
+    "JobRunner.PauseJobChain": IDEMPOTENT,
+    "JobRunner.UnpauseJobChain": IDEMPOTENT,
     "JobRunner.RunningJobs": READS,
     "JobRunner.FollowOutput": READS,
     "JobRunner.Version": READS,

@@ -10,6 +10,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.capabilities import KNOWS_ALL, KNOWS_NOTHING, Capabilities
 from spincycle_server.store import Store, leases
 from spincycle_server.store.leases import StoredRunner
+from spincycle_server.store.lookups import Assigned
 from tests.store.samples import OTHER_RUNNER, RUNNER, create, live_now, lost_assignments
 
 UNKNOWN = "9vb2d3q0c7k5r1n8m4tg"
@@ -92,7 +93,7 @@ class TestRunners:
         await store.renew_runner(RUNNER, 60, draining=False)
         kept, lost = await create(store), await create(store, OTHER_RUNNER)
         assert await lost_assignments(store) == [Assignment(request_id=lost.id, epoch=1)]
-        assert await store.assigned_to("r1") == {kept.id: (1, False)}
+        assert await store.assigned_to("r1") == {kept.id: Assigned(1, False, False, False)}
         await store.finish(lost.id, State.FAIL, 1, 0)
         assert await lost_assignments(store) == []
 

@@ -32,6 +32,7 @@ from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.output_followers import OutputFollowers
+from spincycle_server.request_manager.request_pauser import RequestPauser
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
@@ -97,6 +98,7 @@ async def request_manager(
         stack.push_async_callback(runners.close)
         runners.asked_types.use_specs(specs.job_types)
         store.why_waiting = runners.why_waiting
+        store.cannot_pause = runners.cannot_pause
         dispatcher = Dispatcher(
             store,
             runners,
@@ -111,6 +113,7 @@ async def request_manager(
             store, interval=config.resume_interval, ca_file=config.jr_client_tls.ca_file
         )
         stopper = RequestStopper(store, runners, dispatcher, originals)
+        pauser = RequestPauser(store, runners, dispatcher)
         authentication = await authentication_of(config, cluster, stack, store, trust=certificates.trust)
         audit = AuditLog(store, is_on=authentication.is_on, admin_roles=config.auth_admin_roles)
         stack.push_async_callback(audit.close)
@@ -125,6 +128,7 @@ async def request_manager(
             build_pool=build_pool,
             dispatcher=dispatcher,
             stopper=stopper,
+            pauser=pauser,
             runners=runners,
             originals=originals,
             permissions=permissions,
@@ -133,7 +137,9 @@ async def request_manager(
             audit=audit,
             watching=watching_of(config, store, runners, permissions, stack),
         )
-        reports = RunnerReportsService(store, runners, dispatcher, stopper, lease=config.job_runner_lease)
+        reports = RunnerReportsService(
+            store, runners, dispatcher, stopper, pauser, lease=config.job_runner_lease
+        )
         run_in_background(stack, "dispatcher", dispatcher.run())
         run_in_background(stack, "originals", originals.run())
         endpoints = _endpoints(config, users, reports, authentication, audit)

@@ -9,7 +9,7 @@ from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_server.specs.model import OPERATIONS, AclSpec, Specs
 
-START, STOP, VIEW, LOG, RETRY = OPERATIONS
+START, STOP, VIEW, LOG, RETRY, PAUSE = OPERATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class AccessLists:
 
         Args:
             caller: The caller, with its roles.
-            operation: START, STOP, VIEW, LOG or RETRY.
+            operation: START, STOP, VIEW, LOG, RETRY or PAUSE.
             request_type: The type of the request.
             request_id: The request, for the error; "" for a request that does not exist yet.
 

@@ -40,7 +40,9 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.RequestManager.Watch": MethodAccess.READ,
         "spincycle.v1.RequestManager.Create": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.ListAuditEvents": MethodAccess.REQUEST,
+        "spincycle.v1.RequestManager.Pause": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Plan": MethodAccess.REQUEST,
+        "spincycle.v1.RequestManager.Resume": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Retry": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Start": MethodAccess.REQUEST,
         "spincycle.v1.RequestManager.Stop": MethodAccess.REQUEST,
@@ -56,6 +58,8 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.JobRunner.ResumeJobChain": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.StartJobChains": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.StopJobChain": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.PauseJobChain": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.UnpauseJobChain": MethodAccess.SERVER,
     }
 )
 """Who may call each method, by its full name."""

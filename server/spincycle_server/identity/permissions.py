@@ -64,7 +64,7 @@ class Permissions:
 
         Args:
             caller: The caller, with its roles.
-            operation: START, STOP, VIEW, LOG or RETRY.
+            operation: START, STOP, VIEW, LOG, RETRY or PAUSE.
             request: The request with its args, without its job chain. Its id is "" before it is created.
 
         Raises:

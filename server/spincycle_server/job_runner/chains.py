@@ -123,6 +123,37 @@ class Chains:
             NotFoundError: The runner does not hold this assignment (JOB_CHAIN_NOT_FOUND), or the chain has no
                 such job (JOB_NOT_FOUND).
         """
+        traverser = self._traverser_of(request_id, epoch)
+        if not traverser.has_job(job_id):
+            raise NotFoundError(
+                f"job {job_id} not found in request {request_id}",
+                reason="JOB_NOT_FOUND",
+                request_id=request_id,
+            )
+        return traverser.outputs
+
+    def pause(self, request_id: str, epoch: int, *, stops_jobs: bool) -> None:
+        """Tells a chain to start no further job. Returns at once.
+
+        Args:
+            request_id: The request.
+            epoch: The number of its assignment.
+            stops_jobs: Whether running jobs are told to stop.
+
+        Raises:
+            NotFoundError: The runner does not hold this assignment of the chain.
+        """
+        self._traverser_of(request_id, epoch).pause(stops_jobs=stops_jobs)
+
+    def unpause(self, request_id: str, epoch: int) -> None:
+        """Goes on with a chain that was told to pause, if it has not left yet. Returns at once.
+
+        Raises:
+            NotFoundError: The runner does not hold this assignment of the chain.
+        """
+        self._traverser_of(request_id, epoch).unpause()
+
+    def _traverser_of(self, request_id: str, epoch: int) -> Traverser:
         held = self._held.get(request_id)
         if held is None or held[0].epoch != epoch:
             raise NotFoundError(
@@ -130,17 +161,14 @@ class Chains:
                 reason="JOB_CHAIN_NOT_FOUND",
                 request_id=request_id,
             )
-        if not held[1].has_job(job_id):
-            raise NotFoundError(
-                f"job {job_id} not found in request {request_id}",
-                reason="JOB_NOT_FOUND",
-                request_id=request_id,
-            )
-        return held[1].outputs
+        return held[1]
 
     def assignments(self) -> Iterable[Assignment]:
-        """Returns the assignments of all held chains."""
-        return [assignment for assignment, _ in self._held.values()]
+        """Returns the assignments of all held chains, and whether they pause."""
+        return [
+            Assignment(request_id=one.request_id, epoch=one.epoch, pausing=True) if chain.is_pausing else one
+            for one, chain in self._held.values()
+        ]
 
     async def running_jobs(self, request_id: str = "") -> list[JobStatus]:
         """Returns the running jobs of one chain, or of all chains, the oldest first."""

@@ -108,6 +108,11 @@ class JobTry:
         self._job.prevent_start()
         self._stop_asked.set()
 
+    def stop_if_not_begun(self) -> None:
+        """Tells the try to stop, unless `run` of the job has been called. Returns at once."""
+        if self._job.prevent_start():
+            self.stop()
+
     async def wait_for_stop(self) -> None:
         """Returns when the try has been told to stop."""
         await self._stop_asked.wait()

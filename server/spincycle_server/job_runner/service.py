@@ -101,6 +101,20 @@ class JobRunnerService:
         self._chains.stop(request.request_id)
         return messages.StopJobChainResponse()
 
+    async def PauseJobChain(  # noqa: N802
+        self, request: messages.PauseJobChainRequest, context: CallContext
+    ) -> messages.PauseJobChainResponse:
+        """Pauses a chain."""
+        self._chains.pause(request.request_id, request.epoch, stops_jobs=request.now)
+        return messages.PauseJobChainResponse()
+
+    async def UnpauseJobChain(  # noqa: N802
+        self, request: messages.UnpauseJobChainRequest, context: CallContext
+    ) -> messages.UnpauseJobChainResponse:
+        """Goes on with a chain that pauses."""
+        self._chains.unpause(request.request_id, request.epoch)
+        return messages.UnpauseJobChainResponse()
+
     async def RunningJobs(  # noqa: N802
         self, request: messages.RunningJobsRequest, context: CallContext
     ) -> messages.RunningJobsResponse:

@@ -144,6 +144,34 @@ class Traverser:
         self._apply(self._chain.suspend(_now()))
         self._pump()
 
+    def pause(self, *, stops_jobs: bool) -> None:
+        """Starts no further job, and then suspends the chain. Returns at once.
+
+        Args:
+            stops_jobs: Whether running jobs are told to stop. Otherwise the chain is suspended when they have
+                ended.
+        """
+        self._log.info("chain told to pause", now=stops_jobs)
+        if stops_jobs:
+            self.suspend()
+        elif self._chain.can_pause:
+            not_begun = [run.job_id for run in self._to_run]
+            self._to_run.clear()
+            for job_try in self._tries.values():
+                job_try.stop_if_not_begun()
+            self._apply(self._chain.pause(_now(), not_begun=not_begun))
+            self._pump()
+
+    def unpause(self) -> None:
+        """Goes on with a chain that was told to pause and has not ended since. Returns at once."""
+        self._apply(self._chain.unpause(_now()))
+        self._pump()
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether only jobs that run already go on."""
+        return self._chain.is_pausing
+
     def drop(self, reason: str) -> None:
         """Stops the chain and reports nothing more about it."""
         if self._dropped:

@@ -40,6 +40,11 @@ class AbleRunners:
         """Returns the capabilities of some of the runners."""
         return [self._capabilities[one] for one in runner_ids]
 
+    def has_feature(self, runner_id: str, feature: str) -> bool:
+        """Whether a runner knows a feature. A runner that is not there does not."""
+        found = self._capabilities.get(runner_id)
+        return found is not None and feature in found.features
+
     def of(self, requirement: Requirement) -> tuple[str, ...]:
         """Returns the ids of the runners that meet a requirement."""
         found = self._able.get(requirement.requirement_id)

@@ -28,7 +28,7 @@ from spincycle_server.request_manager.recovery import recovered
 from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.request_manager.startable_requests import find_startable
 from spincycle_server.request_manager.suspects import Suspects
-from spincycle_server.store.errors import wrong_state
+from spincycle_server.store.errors import request_paused, wrong_state
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -146,7 +146,8 @@ class Dispatcher:
 
         Raises:
             NotFoundError: There is no such request.
-            FailedPreconditionError: It is not PENDING, or no runner has what it needs (NO_MATCHING_RUNNER).
+            FailedPreconditionError: It is not PENDING (WRONG_STATE), or is paused (REQUEST_PAUSED), or no
+                runner has what it needs (NO_MATCHING_RUNNER).
             UnavailableError: No live runner has room.
         """
         request = await self._store.get_request(request_id, with_job_chain=True)
@@ -161,6 +162,8 @@ class Dispatcher:
         assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING, event=event)
         if assignment is None:
             request = await self._store.get_request(request_id, with_job_chain=False)
+            if State(request.state) is State.PENDING:
+                raise request_paused(request_id)
             raise wrong_state(request_id, request.state, State.PENDING)
         await self._delivery.deliver(runner, assignment, request.job_chain)
 
@@ -353,18 +356,23 @@ class Dispatcher:
         return True
 
     async def _continue_from_record(self, runner: RunnerInfo, assignment: Assignment) -> None:
-        """Rebuilds the chain of a request from its record, and delivers it or ends the request."""
+        """Rebuilds the chain of a request from its record, and delivers it or ends the request.
+
+        A paused request is SUSPENDED instead, without a runner.
+        """
         record = await self._read(assignment, self._store.get_record(assignment.request_id))
         if record is None:
             return
         try:
-            suspended, stopped = await asyncio.to_thread(recovered, record)
+            suspended, ended = await asyncio.to_thread(recovered, record)
         except InvalidArgumentError as error:
             logger.error("request cannot be continued", request_id=assignment.request_id, error=str(error))
             await self._store.end_assignment(assignment, State.FAIL)
             return
-        if stopped is not None:
-            await self._store.end_assignment(assignment, stopped, suspended.job_chain.finished_jobs)
+        if ended is not None:
+            await self._store.end_assignment(assignment, ended, suspended.job_chain.finished_jobs)
+        elif record.paused:
+            await self._store.suspend(assignment.request_id, suspended, epoch=assignment.epoch)
         else:
             suspect = None if record.suspect is None else await self._suspects.message(record.suspect)
             self._delivery.send_suspended(runner, assignment, suspended, suspect)

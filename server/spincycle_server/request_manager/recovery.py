@@ -18,14 +18,20 @@ def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:
     """Rebuilds a chain from its record.
 
     Returns:
-        The chain to continue with, and its final state if a stop was requested; otherwise None.
+        The chain to continue with, and its final state; None if it goes on. It has a final state if a stop
+        was requested, or if it is paused and nothing is left to do.
 
     Raises:
         InvalidArgumentError: The record does not fit the chain. Reason: INVALID_JOB_CHAIN.
     """
     chain = RunningChain.rebuilt(record.job_chain, record.tries, base=record.base)
     suspended = chain.suspended(0)
-    return suspended, chain.stop(0).done if record.stop_requested else None
+    if record.stop_requested:
+        return suspended, chain.stop(0).done
+    if record.paused:
+        done = chain.pause(0).done
+        return suspended, None if done is State.SUSPENDED else done
+    return suspended, None
 
 
 class MissingChains:

@@ -17,13 +17,15 @@ from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import (
     JobRunnerFollowOutputRequest,
     JobRunnerFollowOutputResponse,
+    PauseJobChainRequest,
     RunningJobsRequest,
     StartJobChainsRequest,
     StartJobChainsResponse,
     StopJobChainRequest,
+    UnpauseJobChainRequest,
 )
 from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 
 if TYPE_CHECKING:
@@ -124,6 +126,24 @@ class RunnerCalls:
         await self._call(
             runner,
             lambda to: to.stub.StopJobChain(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
+        )
+
+    async def pause_job_chain(self, runner: RunnerInfo, assignment: Assignment, *, stops_jobs: bool) -> None:
+        """Tells a runner to pause a chain."""
+        request = PauseJobChainRequest(
+            request_id=assignment.request_id, epoch=assignment.epoch, now=stops_jobs
+        )
+        await self._call(
+            runner,
+            lambda to: to.stub.PauseJobChain(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
+        )
+
+    async def unpause_job_chain(self, runner: RunnerInfo, assignment: Assignment) -> None:
+        """Tells a runner to go on with a chain that it pauses."""
+        request = UnpauseJobChainRequest(request_id=assignment.request_id, epoch=assignment.epoch)
+        await self._call(
+            runner,
+            lambda to: to.stub.UnpauseJobChain(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
         )
 
     async def running_jobs(self, runner: RunnerInfo, status_filter: StatusFilter) -> Sequence[JobStatus]:

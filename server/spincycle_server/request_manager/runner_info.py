@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.v1.runner_reports_pb2 import KnownJobTypes, RunnerInfo
-from spincycle_server.capabilities import ID_LENGTH, bad_label
+from spincycle_server.capabilities import ID_LENGTH, bad_feature, bad_label
 from spincycle_server.request_manager.asked_types import MAX_TYPES
 from spincycle_server.store.schema import MAX_TYPE
 
@@ -21,14 +21,14 @@ _SCHEMES = frozenset({"dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstrac
 
 
 def check_runner_info(runner: RunnerInfo) -> None:
-    """Checks the id, the addresses and the labels of a runner.
+    """Checks the id, the addresses, the labels and the features of a runner.
 
     The Request Manager calls the gRPC address, so it must be a plain host and port: gRPC would also accept
     unix sockets and names of other schemes. Users see the URL, so it must not carry anything else.
 
     Raises:
         InvalidArgumentError: The id is missing or invalid (RUNNER_UNKNOWN), or an address is invalid
-            (BAD_ADDRESS), or a label is (BAD_LABELS).
+            (BAD_ADDRESS), or a label is (BAD_LABELS), or a feature is (BAD_FEATURES).
     """
     if not (runner.runner_id and runner.url and runner.grpc_address):
         raise InvalidArgumentError(
@@ -47,6 +47,9 @@ def check_runner_info(runner: RunnerInfo) -> None:
     problem = bad_label(runner.labels)
     if problem:
         raise InvalidArgumentError(f"the field labels of a runner {problem}", reason="BAD_LABELS")
+    problem = bad_feature(runner.features)
+    if problem:
+        raise InvalidArgumentError(f"the features of a runner {problem}", reason="BAD_FEATURES")
 
 
 def check_known_types(known: KnownJobTypes) -> None:

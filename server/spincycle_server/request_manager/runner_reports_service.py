@@ -29,6 +29,7 @@ from spincycle_server.store.schema import JOB_ID, MAX_TRY, MAX_TYPE
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.request_pauser import RequestPauser
     from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.rpc import CallContext
@@ -53,16 +54,25 @@ class RunnerReportsService:
         runners: The live runners.
         dispatcher: Takes over the chains that a runner should have and does not have.
         stopper: Tells a runner again to stop chains that must stop.
+        pauser: Tells a runner again which chains are paused.
         lease: Seconds that a renewed lease lasts.
     """
 
     def __init__(
-        self, store: Store, runners: Runners, dispatcher: Dispatcher, stopper: RequestStopper, *, lease: float
+        self,
+        store: Store,
+        runners: Runners,
+        dispatcher: Dispatcher,
+        stopper: RequestStopper,
+        pauser: RequestPauser,
+        *,
+        lease: float,
     ) -> None:
         self._store = store
         self._runners = runners
         self._dispatcher = dispatcher
         self._stopper = stopper
+        self._pauser = pauser
         self._lease = lease
         self._streams = ReportStreams()
 
@@ -74,7 +84,14 @@ class RunnerReportsService:
         self, requests: AsyncIterator[ReportRequest], context: CallContext
     ) -> AsyncIterator[ReportResponse]:
         """Stores the reports of one runner for as long as its stream lasts."""
-        stream = RunnerStream(self._store, self._runners, self._dispatcher, self._stopper, lease=self._lease)
+        stream = RunnerStream(
+            self._store,
+            self._runners,
+            self._dispatcher,
+            self._stopper,
+            self._pauser,
+            lease=self._lease,
+        )
         try:
             async for message in self._streams.messages(requests):
                 answer = await stream.receive(message)

@@ -25,6 +25,7 @@ from spincycle_server.request_manager.runner_info import check_known_types, chec
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.request_pauser import RequestPauser
     from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
@@ -55,16 +56,25 @@ class RunnerStream:
         runners: The live runners.
         dispatcher: Takes over the chains that the runner should have and does not have.
         stopper: Tells the runner to stop chains that it has and that must stop.
+        pauser: Tells the runner which of its chains are paused.
         lease: Seconds that a renewed lease lasts.
     """
 
     def __init__(
-        self, store: Store, runners: Runners, dispatcher: Dispatcher, stopper: RequestStopper, *, lease: float
+        self,
+        store: Store,
+        runners: Runners,
+        dispatcher: Dispatcher,
+        stopper: RequestStopper,
+        pauser: RequestPauser,
+        *,
+        lease: float,
     ) -> None:
         self._store = store
         self._runners = runners
         self._dispatcher = dispatcher
         self._stopper = stopper
+        self._pauser = pauser
         self._lease = lease
         self._runner: RunnerInfo | None = None
         self._token = 0
@@ -84,7 +94,8 @@ class RunnerStream:
 
         Raises:
             InvalidArgumentError: The first message does not identify the runner, or a message lists too
-                many chains. Reasons: RUNNER_UNKNOWN, BAD_ADDRESS, BAD_LABELS, BAD_JOB_TYPES, TOO_MANY_CHAINS.
+                many chains. Reasons: RUNNER_UNKNOWN, BAD_ADDRESS, BAD_LABELS, BAD_FEATURES, BAD_JOB_TYPES,
+                TOO_MANY_CHAINS.
             FailedPreconditionError: The runner reports on a newer stream (STREAM_SUPERSEDED), or its address
                 cannot be used (ADDRESS_CHANGED, ADDRESS_TAKEN, NEEDS_TLS).
         """
@@ -139,7 +150,10 @@ class RunnerStream:
             check_known_types(message.known_job_types)
             types = frozenset(message.known_job_types.types)
             self._known_version = message.known_job_types.version
-        before, self._capabilities = self._capabilities, Capabilities(types, labels_of(runner.labels))
+        before, self._capabilities = (
+            self._capabilities,
+            Capabilities(types, labels_of(runner.labels), frozenset(runner.features)),
+        )
         return is_first or self._capabilities != before
 
     def _ask_types(self, response: ReportResponse) -> None:
@@ -235,15 +249,21 @@ class RunnerStream:
         """Compares the chains that the runner has with the chains that are assigned to it.
 
         Chains that it should have and does not have are taken over. Chains that it has and that must stop are
-        stopped: the Request Manager that committed the stop may have died before it told the runner.
+        stopped: the Request Manager that committed the stop may have died before it told the runner. The same
+        holds for pauses and their ends.
         """
         assigned = await self._store.assigned_to(runner.runner_id)
-        held_pairs = {(one.request_id, one.epoch) for one in held}
+        held_pairs = {(one.request_id, one.epoch): one.pausing for one in held}
         for request_id, one in assigned.items():
-            if one.stop_requested and (request_id, one.epoch) in held_pairs:
+            is_pausing = held_pairs.get((request_id, one.epoch))
+            if is_pausing is None:
+                continue
+            if one.stop_requested:
                 self._stopper.tell_runner(runner, request_id)
+            else:
+                self._pauser.compare(runner, request_id, one, is_pausing=is_pausing)
         epochs = {request_id: one.epoch for request_id, one in assigned.items()}
-        for request_id, epoch in self._missing.update(epochs, held_pairs):
+        for request_id, epoch in self._missing.update(epochs, held_pairs.keys()):
             logger.warning(
                 "runner does not have a request", runner_id=runner.runner_id, request_id=request_id
             )

@@ -17,9 +17,9 @@ import structlog
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_runner_pb2 import JobRunnerFollowOutputRequest, JobRunnerFollowOutputResponse
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
-from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement, why_not
+from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, PAUSE, Capabilities, Requirement, why_not
 from spincycle_server.request_manager.able_runners import AbleRunners
 from spincycle_server.request_manager.asked_types import AskedTypes
 from spincycle_server.request_manager.chain_sender import ChainSender
@@ -146,6 +146,10 @@ class Runners:
         """Returns a live runner; None if it is not alive."""
         return self._live.get(runner_id)
 
+    def cannot_pause(self, runner_id: str) -> bool:
+        """Whether a live runner is of a release that cannot pause chains."""
+        return runner_id in self._live and not self._able.has_feature(runner_id, PAUSE)
+
     def mark_full(self, runner_id: str) -> None:
         """Marks a runner that has refused a chain because it is full: it gets chains only as it has room."""
         self._full.refused(runner_id)
@@ -243,6 +247,22 @@ class Runners:
             SpinCycleError: An error of StopJobChain, or the runner cannot be reached.
         """
         await self._calls.stop_job_chain(runner, request_id)
+
+    async def pause_job_chain(self, runner: RunnerInfo, assignment: Assignment, *, stops_jobs: bool) -> None:
+        """Tells the runner to pause a chain. Safe to repeat.
+
+        Raises:
+            SpinCycleError: An error of PauseJobChain, or the runner cannot be reached.
+        """
+        await self._calls.pause_job_chain(runner, assignment, stops_jobs=stops_jobs)
+
+    async def unpause_job_chain(self, runner: RunnerInfo, assignment: Assignment) -> None:
+        """Tells the runner to go on with a chain that it pauses. Safe to repeat.
+
+        Raises:
+            SpinCycleError: An error of UnpauseJobChain, or the runner cannot be reached.
+        """
+        await self._calls.unpause_job_chain(runner, assignment)
 
     def follow_output(
         self, runner: RunnerInfo, request: JobRunnerFollowOutputRequest

@@ -18,7 +18,7 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.version import API_VERSION
-from spincycle_server.identity.access import LOG, RETRY, START, STOP, VIEW
+from spincycle_server.identity.access import LOG, PAUSE, RETRY, START, STOP, VIEW
 from spincycle_server.large_work import LARGE, run_large, run_sized
 from spincycle_server.request_manager.idempotency import as_created, key_of, key_of_retry
 from spincycle_server.request_manager.paged_chains import PagedChains
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
     from spincycle_server.request_manager.original_runners import OriginalRunners
     from spincycle_server.request_manager.output_followers import OutputFollowers
+    from spincycle_server.request_manager.request_pauser import RequestPauser
     from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.rpc import CallContext
@@ -62,6 +63,7 @@ class RequestManagerService:
         build_pool: Builds job chains from specs.
         dispatcher: Dispatches requests to runners.
         stopper: Stops requests.
+        pauser: Pauses and resumes requests.
         runners: The live runners, which list their running jobs.
         originals: The runners of an original Spin Cycle, which do so too.
         permissions: Decides what callers may do with requests.
@@ -78,6 +80,7 @@ class RequestManagerService:
         build_pool: BuildPool,
         dispatcher: Dispatcher,
         stopper: RequestStopper,
+        pauser: RequestPauser,
         runners: Runners,
         originals: OriginalRunners,
         permissions: Permissions,
@@ -90,6 +93,7 @@ class RequestManagerService:
         self._build_pool = build_pool
         self._dispatcher = dispatcher
         self._stopper = stopper
+        self._pauser = pauser
         self._runners = runners
         self._originals = originals
         self._permissions = permissions
@@ -253,6 +257,28 @@ class RequestManagerService:
         await self._stopper.stop(request.request_id, event)
         logger.info("request stop", request_id=request.request_id, user=context.caller.name)
         return messages.StopResponse()
+
+    async def Pause(  # noqa: N802
+        self, request: messages.PauseRequest, context: CallContext
+    ) -> messages.PauseResponse:
+        """Keeps a request from starting further jobs."""
+        found = await self._store.get_request(request.request_id, with_job_chain=False)
+        await self._permissions.check(context.caller, PAUSE, found)
+        event = self._audit.event(context, "RequestManager.Pause", found.id, found.type)
+        await self._pauser.pause(found.id, context.caller.name, stops_jobs=request.now, event=event)
+        logger.info("request paused", request_id=found.id, user=context.caller.name, now=request.now)
+        return messages.PauseResponse()
+
+    async def Resume(  # noqa: N802
+        self, request: messages.ResumeRequest, context: CallContext
+    ) -> messages.ResumeResponse:
+        """Ends the pause of a request."""
+        found = await self._store.get_request(request.request_id, with_job_chain=False)
+        await self._permissions.check(context.caller, PAUSE, found)
+        event = self._audit.event(context, "RequestManager.Resume", found.id, found.type)
+        await self._pauser.resume(found.id, event)
+        logger.info("request resumed", request_id=found.id, user=context.caller.name)
+        return messages.ResumeResponse()
 
     async def GetJobChain(  # noqa: N802
         self, request: messages.GetJobChainRequest, context: CallContext

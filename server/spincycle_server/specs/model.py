@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 CATEGORIES = ("job", "sequence", "conditional")
 """The categories of nodes."""
 
-OPERATIONS = ("start", "stop", "view", "log", "retry")
+OPERATIONS = ("start", "stop", "view", "log", "retry", "pause")
 """The operations that an access list can allow."""
 
 NOOP_SEQUENCE = "noop"

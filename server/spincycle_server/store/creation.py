@@ -127,6 +127,9 @@ def creation_of(
         "stop_requested": False,
         "requirement": requirement_id,
         "is_suspect": None,
+        "paused_at": None,
+        "paused_by": None,
+        "pause_now": None,
         "change_stamp": None,  # until the transaction is known
         "retry_of": request.retry_of or None,
     }

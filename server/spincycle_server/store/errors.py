@@ -20,5 +20,12 @@ def wrong_state(request_id: str, state: int, expected: State) -> FailedPrecondit
     )
 
 
+def request_paused(request_id: str) -> FailedPreconditionError:
+    """Returns the error for a request that cannot start because it is paused."""
+    return FailedPreconditionError(
+        f"request {request_id} is paused: resume it", reason="REQUEST_PAUSED", request_id=request_id
+    )
+
+
 class CreatedBeforeError(ConflictError):
     """The call's idempotency key has created the same request before. Its id is `request_id`."""

@@ -100,18 +100,31 @@ class Assigned(NamedTuple):
     Attributes:
         epoch: The epoch of the assignment.
         stop_requested: Whether a user asked to stop the request.
+        paused: Whether a user has paused it.
+        pause_now: Whether the pause stops its running jobs.
     """
 
     epoch: int
     stop_requested: bool
+    paused: bool
+    pause_now: bool
 
 
 def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
     """Returns the RUNNING requests that are assigned to a runner, by request id."""
-    query = select(requests.c.request_id, requests.c.epoch, requests.c.stop_requested).where(
-        requests.c.state == State.RUNNING, requests.c.runner_id == runner_id
-    )
-    return {row.request_id: Assigned(row.epoch, row.stop_requested) for row in connection.execute(query)}
+    query = select(
+        requests.c.request_id,
+        requests.c.epoch,
+        requests.c.stop_requested,
+        requests.c.paused_at,
+        requests.c.pause_now,
+    ).where(requests.c.state == State.RUNNING, requests.c.runner_id == runner_id)
+    return {
+        row.request_id: Assigned(
+            row.epoch, row.stop_requested, row.paused_at is not None, bool(row.pause_now)
+        )
+        for row in connection.execute(query)
+    }
 
 
 def run_by_originals(connection: Connection, limit: int) -> dict[str, str]:

@@ -43,6 +43,7 @@ class Record:
             which they were committed. Their entries lack what recovery does not need: names, types, errors
             and output.
         stop_requested: Whether a user asked to stop the request.
+        paused: Whether a user has paused the request.
         suspect: What is known of the request if its runner died; None if it is no suspect.
     """
 
@@ -50,6 +51,7 @@ class Record:
     base: SuspendedJobChain | None
     tries: list[tuple[int, TryReport]]
     stop_requested: bool
+    paused: bool = False
     suspect: StoredSuspect | None = None
 
 
@@ -61,7 +63,9 @@ def get_record(connection: Connection, request_id: str) -> Record:
     """
     job_chain = get_job_chain(connection, request_id)
     request = connection.execute(
-        select(requests.c.stop_requested, requests.c.is_suspect).where(requests.c.request_id == request_id)
+        select(requests.c.stop_requested, requests.c.is_suspect, requests.c.paused_at).where(
+            requests.c.request_id == request_id
+        )
     ).one_or_none()
     base = stored_chain(
         connection,
@@ -82,6 +86,7 @@ def get_record(connection: Connection, request_id: str) -> Record:
             if base is None or base.is_before(row.job_id, row[1])
         ],
         bool(request and request.stop_requested),
+        bool(request and request.paused_at is not None),
         get_suspect(connection, request_id) if request and request.is_suspect else None,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, select, update
 
 from spincycle_grpc.state import FINAL_STATES
+from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.leases import live_leases
@@ -25,6 +26,9 @@ _ROW_COLUMNS = (
     requests.c.finished_jobs,
     requests.c.stop_requested,
     requests.c.is_suspect,
+    requests.c.paused_at,
+    requests.c.paused_by,
+    requests.c.pause_now,
     requests.c.change_stamp,
 )
 """The key and the columns that may change."""
@@ -52,6 +56,21 @@ _UPDATE = RowStatement(
 )
 
 
+_UPDATE_PAUSE = RowStatement(
+    lambda _: (
+        update(requests)
+        .where(requests.c.request_id == bindparam("key"))
+        .values(
+            paused_at=bindparam("new_paused_at"),
+            paused_by=bindparam("new_paused_by"),
+            pause_now=bindparam("new_pause_now"),
+            created_at=requests.c.created_at,
+        )
+    )
+)
+"""A statement of its own, so that requests that are never paused do not pay for the columns."""
+
+
 _DELETE_SUSPENDED = delete(suspended_job_chains).where(suspended_job_chains.c.request_id == bindparam("key"))
 
 
@@ -76,6 +95,8 @@ class RequestRows:
         self._changed: dict[str, dict[str, Any]] = {}
         self._dropped: list[str] = []
         self._resumed: list[str] = []
+        self._pauses: dict[str, dict[str, Any]] = {}
+        self._suspended_again: list[str] = []
         self._events: list[EventRow] = []
         self._live_runners: dict[str, int] | None = None
         self._suspects: SuspectRows | None = None
@@ -108,7 +129,23 @@ class RequestRows:
         if row["is_suspect"] and row["state"] in FINAL_STATES:
             row["is_suspect"] = None
             self.suspects.cleared(request_id)
+        if row["paused_at"] is not None and row["state"] in FINAL_STATES:
+            row.update(paused_at=None, paused_by=None, pause_now=None)
+            self._pauses[request_id] = row
         self._changed[request_id] = row
+
+    def set_pause(self, request_id: str, at: int | None, by: str | None, *, stops_jobs: bool | None) -> None:
+        """Marks a request as paused."""
+        self._pauses[request_id] = self._rows[request_id]
+        self.change(request_id, paused_at=at, paused_by=by, pause_now=stops_jobs)
+
+    def end_pause(self, request_id: str) -> None:
+        """Removes the mark of a pause."""
+        self.set_pause(request_id, None, None, stops_jobs=None)
+
+    def suspended_again(self, request_id: str) -> None:
+        """Counts the time for which a request is SUSPENDED from now on."""
+        self._suspended_again.append(request_id)
 
     def set_progress(self, request_id: str, finished_jobs: int) -> None:
         """Sets the number of finished jobs when tries of the request are stored.
@@ -156,6 +193,8 @@ class RequestRows:
                     for row in self._changed.values()
                 ],
             )
+        if self._pauses:
+            self._save_pauses()
         record_events(self._transaction, self._events)
         if self._suspects is not None:
             self._suspects.save()
@@ -163,3 +202,23 @@ class RequestRows:
             self._transaction.execute(_DELETE_SUSPENDED, [{"key": key} for key in self._dropped])
         if self._resumed:
             self._transaction.execute(_DELETE_RESUMED, [{"key": key} for key in self._resumed])
+
+    def _save_pauses(self) -> None:
+        self._transaction.change(
+            _UPDATE_PAUSE,
+            [
+                {
+                    "key": row["request_id"],
+                    "new_paused_at": row["paused_at"],
+                    "new_paused_by": row["paused_by"],
+                    "new_pause_now": row["pause_now"],
+                }
+                for row in self._pauses.values()
+            ],
+        )
+        if self._suspended_again:
+            self._transaction.execute(
+                update(suspended_job_chains)
+                .where(suspended_job_chains.c.request_id.in_(sorted(self._suspended_again)))
+                .values(suspended_at=database_now(self._transaction.connection))
+            )

@@ -48,6 +48,10 @@ _CREATED_HERE = or_(requests.c.runner_id.is_(None), requests.c.runner_id != ORIG
 request stays PENDING. So a PENDING request of an original waits for nothing, until somebody starts it."""
 
 
+_NOT_PAUSED = requests.c.paused_at.is_(None)
+"""Counts and lists of requirements include paused requests, because they read nothing but the index."""
+
+
 class WaitingRow(NamedTuple):
     """A request that waits for a runner.
 
@@ -113,7 +117,7 @@ def oldest_waiting(connection: Connection, state: State, limit: int) -> list[Wai
     """Returns the requests in a state, oldest first."""
     query = (
         select(requests.c.request_id, requests.c.requirement)
-        .where(*_waits(state))
+        .where(*_waits(state), _NOT_PAUSED)
         .order_by(requests.c.created_at)
         .limit(limit)
     )
@@ -133,7 +137,7 @@ def oldest_waiting_for(
             for row in connection.execute(
                 _by_requirement(
                     select(requests.c.created_at, requests.c.request_id).where(
-                        *_waits(state), requests.c.requirement == requirement_id
+                        *_waits(state), _NOT_PAUSED, requests.c.requirement == requirement_id
                     )
                 )
                 .order_by(requests.c.created_at)

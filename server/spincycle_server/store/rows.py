@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Any
 
@@ -53,8 +54,8 @@ def request_of(row: Any) -> Request:
 def marked_request_of(row: Any, *, shows_left: bool = False) -> Request:
     """Returns the request of a row, as `request_of`, but with a mark in the field `waiting`.
 
-    The mark has the ids of the request's requirement and runner. It is set if the request may wait for a
-    runner. The Store replaces it by the reason.
+    The mark has the ids of the request's requirement and runner, and who has paused it. It is set if the
+    request is paused or may wait for a runner. The Store replaces it by the reason.
 
     Args:
         row: The row.
@@ -62,11 +63,23 @@ def marked_request_of(row: Any, *, shows_left: bool = False) -> Request:
             many old ones would hide the requests that wait for a runner.
     """
     request = request_of(row)
-    if row.state == State.PENDING and row.runner_id == ORIGINAL and not shows_left:
+    paused = _pause_text(row)
+    if not paused and row.state == State.PENDING and row.runner_id == ORIGINAL and not shows_left:
         return request
     if row.state in _MAY_WAIT or (row.state == State.RUNNING and row.epoch):
-        request.waiting = f"{row.requirement} {row.runner_id or ''}"
+        request.waiting = f"{row.requirement} {row.runner_id or ''} {paused}"
     return request
+
+
+def _pause_text(row: Any) -> str:
+    """Returns who has paused the request of a row, and when; "" if it is not paused."""
+    if row.paused_at is None:
+        return ""
+    by = f" by {row.paused_by}" if row.paused_by else ""
+    at = datetime.fromtimestamp(row.paused_at // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if row.state != State.RUNNING:
+        return f"paused{by} at {at}"
+    return f"paused{by} at {at}: its running jobs {'are told to stop' if row.pause_now else 'end first'}"
 
 
 def log_entry_of(row: Any) -> JobLog:

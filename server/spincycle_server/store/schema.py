@@ -93,6 +93,10 @@ requests = Table(
     Column("requirement", Ascii(ID_LENGTH), nullable=False, server_default=""),
     # Whether its runner died, and the tries that may have killed it have not ended since. Null: no.
     Column("is_suspect", Boolean, nullable=True),
+    # When and by whom the request was paused, and whether its running jobs must stop. Null: it is not paused.
+    Column("paused_at", BigInteger, nullable=True),
+    Column("paused_by", BoundedText(MAX_TEXT), nullable=True),
+    Column("pause_now", Boolean, nullable=True),
     # The transaction that last changed the row, see `change_stamps`; null if it was an original's.
     Column("change_stamp", BigInteger, nullable=True),
     # The request of which this one is a retry; null if it is none.

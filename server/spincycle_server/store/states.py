@@ -16,7 +16,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow
-from spincycle_server.store.errors import not_found, wrong_state
+from spincycle_server.store.errors import not_found, request_paused, wrong_state
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.schema import ORIGINAL
 from spincycle_server.store.write import Write
@@ -81,6 +81,8 @@ class Assign(StateWrite):
         if self.expected_state != State.RUNNING and row["stop_requested"]:
             end_unassigned(rows, self.request_id, State.STOPPED, self.now)
             return None
+        if self.expected_state != State.RUNNING and row["paused_at"] is not None:
+            return None
         # A request that an original Spin Cycle suspended has run before without an epoch. That run gets epoch
         # 1, so that a later epoch always means that there may be a suspended chain.
         epoch = row["epoch"] + 1 + (self.expected_state == State.SUSPENDED and row["epoch"] == 0)
@@ -113,14 +115,19 @@ class Assign(StateWrite):
 
 @dataclass(slots=True)
 class Release(StateWrite):
-    """Lets a PENDING request of an original wait for a runner. Result: whether it did not wait before."""
+    """Lets a PENDING request of an original wait for a runner. Result: whether it did not wait before.
+
+    Result if the request is paused: an error.
+    """
 
     order: ClassVar[int] = 2
     request_id: str
     event: EventRow | None = None
 
-    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool | SpinCycleError:
         """Removes the mark of the original."""
+        if row["state"] == State.PENDING and row["paused_at"] is not None:
+            return request_paused(self.request_id)
         if row["state"] != State.PENDING or row["runner_id"] != ORIGINAL:
             return False
         rows.change(self.request_id, runner_id=None)
@@ -178,7 +185,7 @@ class StopOutcome(IntEnum):
     RUN_BY_ORIGINAL = 2
 
 
-def _is_run_by_original(row: Mapping[str, Any]) -> bool:
+def is_run_by_original(row: Mapping[str, Any]) -> bool:
     """Whether a runner of an original Spin Cycle has a RUNNING request."""
     return row["runner_id"] == ORIGINAL or not row["epoch"]
 
@@ -193,13 +200,15 @@ class RequestStop(StateWrite):
     event: EventRow | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> StopOutcome:
-        """Sets `stop_requested`."""
+        """Sets `stop_requested`. It ends a pause, because otherwise no round would end the request."""
         if row["state"] != State.RUNNING:
             return StopOutcome.NOT_RUNNING
         if not row["stop_requested"]:
             rows.change(self.request_id, stop_requested=True)
+            if row["paused_at"] is not None:
+                rows.end_pause(self.request_id)
             rows.record(self.event)
-        return StopOutcome.RUN_BY_ORIGINAL if _is_run_by_original(row) else StopOutcome.RUNNING
+        return StopOutcome.RUN_BY_ORIGINAL if is_run_by_original(row) else StopOutcome.RUNNING
 
 
 @dataclass(slots=True)
@@ -215,7 +224,7 @@ class EndLostOriginal(StateWrite):
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
         """Sets STOPPED."""
-        if row["state"] != State.RUNNING or not _is_run_by_original(row):
+        if row["state"] != State.RUNNING or not is_run_by_original(row):
             return False
         end_unassigned(rows, self.request_id, State.STOPPED, self.now)
         return True

@@ -49,6 +49,7 @@ from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.log_pages import LogPage, LogPosition
 from spincycle_server.store.opening import OpenDatabase, open_database
+from spincycle_server.store.pauses import BeginPause, EndPause, HeldPause, PauseOutcome, pause_of
 from spincycle_server.store.positions import Position, Span
 from spincycle_server.store.record import Record
 from spincycle_server.store.requirements import Requirements
@@ -84,6 +85,7 @@ class Store:
         requirements: What requests need of a runner, and the requests that wait for one.
         why_waiting: Returns why a request waits, or "". It gets the state of the request, what it needs, and
             the id of its runner, or "".
+        cannot_pause: Returns whether a runner is known not to pause chains.
     """
 
     def __init__(self, database: OpenDatabase, options: DatabaseOptions) -> None:
@@ -103,6 +105,7 @@ class Store:
         self.requirements = Requirements(self._reader, self._writer)
         self._capabilities: Mapping[str, Capabilities] = {}
         self.why_waiting: Callable[[State, Requirement, str], str] = lambda *_: ""
+        self.cannot_pause: Callable[[str], bool] = lambda _: False
 
     @classmethod
     async def open(cls, url: str, options: DatabaseOptions = _DEFAULTS) -> Store:
@@ -317,9 +320,11 @@ class Store:
         known = await self.requirements.get({mark.partition(" ")[0] for _, mark in marks} - {""})
         reasons = {}
         for state, mark in marks:
-            requirement_id, _, runner_id = mark.partition(" ")
+            requirement_id, runner_id, paused = mark.split(" ", 2)
             requirement = known.get(requirement_id, NEEDS_NOTHING)
-            reasons[state, mark] = self.why_waiting(State(state), requirement, runner_id)
+            reasons[state, mark] = paused or self.why_waiting(State(state), requirement, runner_id)
+            if paused and State(state) is State.RUNNING and self.cannot_pause(runner_id):
+                reasons[state, mark] += ", and its job runner goes on until it shuts down: it cannot pause"
         for request in marked:
             request.waiting = reasons[request.state, request.waiting]
 
@@ -503,6 +508,35 @@ class Store:
         outcome: StopOutcome = await self._writer.write(RequestStop(request_id, _now(), event))
         return outcome
 
+    async def begin_pause(
+        self, request_id: str, user: str, *, stops_jobs: bool, event: EventRow | None = None
+    ) -> PauseOutcome:
+        """Pauses a request. The audit event is stored if this changes anything.
+
+        Raises:
+            NotFoundError: The request does not exist.
+            FailedPreconditionError: It has ended or is being stopped (WRONG_STATE), or a runner of an
+                original runs it (CANNOT_PAUSE).
+        """
+        outcome: PauseOutcome = await self._writer.write(
+            BeginPause(request_id, user, stops_jobs, _now(), event)
+        )
+        return outcome
+
+    async def end_pause(self, request_id: str, event: EventRow | None = None) -> PauseOutcome:
+        """Ends the pause of a request.
+
+        Raises:
+            NotFoundError: The request does not exist.
+            FailedPreconditionError: It is not paused. Reason: WRONG_STATE.
+        """
+        outcome: PauseOutcome = await self._writer.write(EndPause(request_id, event))
+        return outcome
+
+    async def pause_of(self, request_id: str) -> HeldPause | None:
+        """Returns whether a RUNNING request is paused; None if it is in another state."""
+        return await self._reader.read(pause_of, request_id)
+
     async def run_by_originals(self, limit: int) -> dict[str, str]:
         """Returns the URLs of the runners of RUNNING requests that originals run, by request id."""
         return await self._reader.read(lookups.run_by_originals, limit)
@@ -591,8 +625,12 @@ class Store:
         """
         await self._writer.write(Finish(request_id, state, finished_at, finished_jobs))
 
-    async def suspend(self, request_id: str, suspended: SuspendedJobChain) -> None:
+    async def suspend(
+        self, request_id: str, suspended: SuspendedJobChain, *, epoch: int | None = None
+    ) -> None:
         """Stores a suspended chain and sets its RUNNING request SUSPENDED, in one transaction.
+
+        If `epoch` is given, the request must still have that assignment.
 
         Raises:
             NotFoundError: The request does not exist.
@@ -600,7 +638,7 @@ class Store:
         """
         finished_jobs = suspended.job_chain.finished_jobs
         chain = await run_sized(suspended.ByteSize(), encode, suspended)
-        await self._writer.write(Suspend(request_id, chain, finished_jobs))
+        await self._writer.write(Suspend(request_id, chain, finished_jobs, epoch))
 
     async def drop_suspended(self, assignment: Assignment) -> None:
         """Drops the suspended chain that an assignment resumed, if the assignment is current."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import SpinCycleError
@@ -29,12 +29,16 @@ SuspendedRow: TypeAlias = tuple[str, bytes, int | None]
 
 @dataclass(slots=True)
 class Suspend(Write):
-    """Stores a suspended chain and sets its request SUSPENDED. Result: None."""
+    """Stores a suspended chain and sets its request SUSPENDED. Result: None.
+
+    If `epoch` is given, the request must still have that assignment.
+    """
 
     order: ClassVar[int] = 8
     request_id: str
     suspended: bytes
     finished_jobs: int
+    epoch: int | None = None
 
     @property
     def request_ids(self) -> Iterable[str]:
@@ -53,11 +57,14 @@ class Suspend(Write):
             row = rows.get(write.request_id)
             if row is None:
                 results.append(not_found(write.request_id))
-            elif row["state"] != State.RUNNING:
+            elif row["state"] != State.RUNNING or write.epoch not in (None, row["epoch"]):
                 results.append(wrong_state(write.request_id, row["state"], State.RUNNING))
             else:
                 set_suspended(rows, write.request_id, write.finished_jobs)
-                stored.append((write.request_id, write.suspended, None))
+                if row["is_suspect"]:  # As when a runner suspends it: the next runner begins to count.
+                    rows.suspects.cleared(write.request_id)
+                    rows.change(write.request_id, is_suspect=None)
+                stored.append((write.request_id, write.suspended, write.epoch))
                 results.append(None)
         save_suspended(transaction, stored)
         rows.save()
@@ -91,7 +98,7 @@ class FailSuspended(StateWrite):
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
         """Sets FAIL, and drops the suspended chain."""
-        if row["state"] != State.SUSPENDED or row["epoch"] != self.epoch:
+        if row["state"] != State.SUSPENDED or row["epoch"] != self.epoch or row["paused_at"] is not None:
             return False
         end_unassigned(rows, self.request_id, State.FAIL, self.now)
         return True
@@ -147,12 +154,19 @@ def stored_chain(connection: Connection, where: ColumnElement[bool]) -> StoredCh
 
 
 def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequence[Assignment]:
-    """Returns the last assignments of requests that have been suspended for longer than `seconds`."""
+    """Returns the last assignments of requests that have been suspended for longer than `seconds`.
+
+    A paused request is not among them.
+    """
     before = database_now(connection) - int(seconds * 1_000_000)
     query = (
         select(requests.c.request_id, requests.c.epoch)
         .join(suspended_job_chains, suspended_job_chains.c.request_id == requests.c.request_id)
-        .where(and_(requests.c.state == State.SUSPENDED, suspended_job_chains.c.suspended_at < before))
+        .where(
+            requests.c.state == State.SUSPENDED,
+            requests.c.paused_at.is_(None),
+            suspended_job_chains.c.suspended_at < before,
+        )
         .limit(limit)
     )
     return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]

@@ -1,0 +1,223 @@
+"""A pause holds whatever dies, and after Resume the request goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spincycle_grpc import Client
+from spincycle_grpc.errors import FailedPreconditionError
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.request_pb2 import Request
+from tests.e2e.processes import ServerProcess, running
+from tests.e2e.waiting import eventually, free_port
+from tests.journal_jobs import JOURNAL, read_journal
+from tests.limits import PROCESS_END
+
+SPECS = """
+sequences:
+  two-ways:
+    request: true
+    args: {required: [{name: gate1, desc: a file}, {name: gate2, desc: a file}]}
+    nodes:
+      first: {category: job, type: journal}
+      held1: {category: job, type: held, args: [{expected: gate, given: gate1}], deps: [first]}
+      held2: {category: job, type: held, args: [{expected: gate, given: gate2}], deps: [first]}
+      after1: {category: job, type: journal, deps: [held1]}
+      after2: {category: job, type: journal, deps: [held2]}
+  plain:
+    request: true
+    nodes:
+      only: {category: job, type: journal}
+"""
+
+JOBS = ("first", "held1", "held2", "after1", "after2")
+ONCE = Counter(dict.fromkeys(JOBS, 1))
+
+
+class Installation:
+    """A Request Manager and Job Runners in one directory. Each can be killed and started again."""
+
+    def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self.directory = directory
+        self._stack = stack
+        self._port = free_port()
+        self._environment = {
+            JOURNAL: str(directory / "journal"),
+            "SPINCYCLE_JOBS": "tests.journal_jobs:factory",
+            "SPINCYCLE_SPECS_DIR": str(directory / "specs"),
+            "SPINCYCLE_RESUME_INTERVAL": "100ms",
+            "SPINCYCLE_RESUME_TIMEOUT": "5s",
+            "SPINCYCLE_JOB_RUNNER_LEASE": "2s",
+        }
+        (directory / "specs").mkdir()
+        (directory / "specs" / "specs.yaml").write_text(SPECS)
+        self.manager = self.start_manager()
+        self.client = stack.enter_context(Client(f"127.0.0.1:{self._port + 10}"))
+
+    def _start(self, *arguments: str) -> ServerProcess:
+        server = running(*arguments, directory=self.directory, environment=self._environment)
+        return self._stack.enter_context(server)
+
+    def start_manager(self) -> ServerProcess:
+        self.manager = self._start(
+            "request-manager", f"--http=127.0.0.1:{self._port}", "--db=sqlite:///requests.db"
+        )
+        self.manager.address("request-manager", "http")
+        return self.manager
+
+    def start_runner(self) -> ServerProcess:
+        runner = self._start("job-runner", "--http=127.0.0.1:0", f"--rm=127.0.0.1:{self._port + 10}")
+        runner.wait_for("reporting", PROCESS_END)
+        return runner
+
+    def gate(self, name: str) -> str:
+        return str(self.directory / name)
+
+    def open(self, name: str) -> None:
+        (self.directory / name).touch()
+
+    def create(self, name: str = "p") -> str:
+        """Creates a request whose jobs held1 and held2 wait for the gates name1 and name2."""
+        gates = {"gate1": self.gate(f"{name}1"), "gate2": self.gate(f"{name}2")}
+        return self.client.create("two-ways", gates).id
+
+    def events(self, request_id: str, event: str = "start") -> Counter[str]:
+        """Returns how often each job of a request has started, or ended in a state."""
+        lines = read_journal(self.directory / "journal", request_id)
+        return Counter(line["name"] for line in lines if line["event"] == event)
+
+    def both_are_held(self, request_id: str, times: int = 1) -> None:
+        eventually(lambda: all(self.events(request_id)[name] == times for name in ("held1", "held2")))
+
+    def wait_state(self, request_id: str, state: State) -> Request:
+        def look() -> Request | None:
+            found = self.client.get(request_id)
+            return found if State(found.state) is state else None
+
+        request: Request = eventually(look)
+        return request
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    with contextlib.ExitStack() as stack:
+        yield Installation(tmp_path, stack)
+
+
+def reason_of(call: Any) -> str:
+    with pytest.raises(FailedPreconditionError) as caught:
+        call()
+    return caught.value.reason
+
+
+def test_a_paused_request_outlasts_the_death_of_all_servers_and_the_resume_timeout(
+    installation: Installation,
+) -> None:
+    runner = installation.start_runner()
+    client = installation.client
+    paused, other = installation.create("p"), installation.create("o")
+    installation.both_are_held(paused)
+    installation.both_are_held(other)
+    client.pause(paused)
+    client.pause(paused)
+    assert client.get(paused).waiting.endswith(": its running jobs end first")
+    installation.open("p1")
+    installation.open("p2")
+    assert installation.wait_state(paused, State.SUSPENDED).finished_jobs == 4
+    assert client.get(paused).waiting.startswith("paused at ")
+    runner.kill()
+    installation.manager.kill()
+    installation.start_manager()
+    runner = installation.start_runner()
+    installation.both_are_held(other, times=2)  # It was taken over, so rounds have passed.
+    assert runner.terminate() == 0
+    # The other request is suspended now, and fails in time.
+    installation.wait_state(other, State.FAIL)
+    assert installation.wait_state(paused, State.SUSPENDED).waiting.startswith("paused at ")
+    runner = installation.start_runner()
+    installation.wait_state(client.create("plain").id, State.COMPLETE)
+    client.resume(paused)
+    assert installation.wait_state(paused, State.COMPLETE).waiting == ""
+    assert installation.events(paused) == installation.events(paused, "COMPLETE") == ONCE
+    assert reason_of(lambda: client.pause(paused)) == "WRONG_STATE"
+    assert reason_of(lambda: client.resume(paused)) == "WRONG_STATE"
+
+
+def test_a_pause_stops_running_jobs_only_with_now_and_uses_up_no_tries(installation: Installation) -> None:
+    installation.start_runner()
+    request_id = installation.create()
+    installation.both_are_held(request_id)
+    installation.client.pause(request_id)
+    assert State(installation.client.get(request_id).state) is State.RUNNING
+    installation.client.pause(request_id, now=True)
+    installation.wait_state(request_id, State.SUSPENDED)
+    assert installation.events(request_id, "STOPPED") == {"held1": 1, "held2": 1}
+    installation.open("p1")
+    installation.open("p2")
+    installation.client.resume(request_id)
+    installation.wait_state(request_id, State.COMPLETE)
+    assert installation.events(request_id, "COMPLETE") == ONCE
+
+
+def test_a_resume_continues_at_once_while_jobs_still_run(installation: Installation) -> None:
+    installation.start_runner()
+    request_id = installation.create()
+    installation.both_are_held(request_id)
+    installation.client.pause(request_id)
+    installation.open("p1")
+    eventually(lambda: any(entry.name == "held1" for entry in installation.client.log(request_id)))
+    assert installation.events(request_id)["after1"] == 0
+    installation.client.resume(request_id)
+    eventually(lambda: installation.events(request_id, "COMPLETE")["after1"] == 1)
+    assert State(installation.client.get(request_id).state) is State.RUNNING
+    installation.open("p2")
+    installation.wait_state(request_id, State.COMPLETE)
+    assert installation.events(request_id) == ONCE
+
+
+def test_a_paused_request_can_be_stopped(installation: Installation) -> None:
+    installation.start_runner()
+    for name, leaves in (("a", False), ("b", True)):
+        request_id = installation.create(name)
+        installation.both_are_held(request_id)
+        installation.client.pause(request_id, now=leaves)
+        if leaves:
+            installation.wait_state(request_id, State.SUSPENDED)
+        installation.client.stop(request_id)
+        assert installation.wait_state(request_id, State.STOPPED).waiting == ""
+
+
+def test_a_request_whose_runner_dies_while_it_is_paused_starts_nothing_on_another(
+    installation: Installation,
+) -> None:
+    runner = installation.start_runner()
+    request_id = installation.create()
+    installation.both_are_held(request_id)
+    installation.client.pause(request_id)
+    runner.kill()
+    installation.start_runner()
+    installation.wait_state(request_id, State.SUSPENDED)
+    assert installation.events(request_id) == {"first": 1, "held1": 1, "held2": 1}
+    installation.open("p1")
+    installation.open("p2")
+    installation.client.resume(request_id)
+    installation.wait_state(request_id, State.COMPLETE)
+    assert installation.events(request_id, "COMPLETE") == ONCE
+
+
+def test_a_pending_request_stays_pending_while_it_is_paused(installation: Installation) -> None:
+    client = installation.client
+    request_id = client.create("plain").id
+    client.pause(request_id)
+    installation.start_runner()
+    installation.wait_state(client.create("plain").id, State.COMPLETE)
+    assert State(client.get(request_id).state) is State.PENDING
+    assert reason_of(lambda: client.start(request_id)) == "REQUEST_PAUSED"
+    client.resume(request_id)
+    installation.wait_state(request_id, State.COMPLETE)
