@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ class Gate(Job):
 
 
 def factory(job_id: JobId) -> Job:
-    """Makes a job of a type that this version knows."""
+    """Makes a job of a type that this version knows. Hangs for the type `hang`."""
+    if job_id.type == "hang":
+        threading.Event().wait()
     if job_id.type not in os.environ[TYPES].split(","):
         raise UnknownJobTypeError(job_id.type)
     return Gate() if job_id.type == "gate" else Quick()

@@ -263,3 +263,21 @@ def test_a_request_manager_with_older_specs_asks_its_runner_about_the_types_of_o
         request_id = create(new, "drain")["id"]
         assert wait_state(new, request_id, State.COMPLETE, State.FAIL)["state"] == State.COMPLETE
         assert get(old, request_id)["state"] == State.COMPLETE
+
+
+def test_a_factory_that_hangs_for_one_type_stops_neither_the_server_nor_other_requests(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "specs").mkdir()
+    hanging = "\n  hangs:\n    request: true\n    nodes:\n      one: {category: job, type: hang}\n"
+    (tmp_path / "specs" / "specs.yaml").write_text(OLD_SPECS + hanging)
+    environment = {TYPES: OLD, GATE: str(tmp_path / "gate"), "SPINCYCLE_JOBS": "tests.versioned_jobs:factory"}
+    with (
+        running(
+            "server", "--http=127.0.0.1:0", "--specs=specs", "--db=sqlite:///x.db",
+            directory=tmp_path, environment=environment,
+        ) as server,
+        Client(server.address("request-manager", "grpc")) as client,
+    ):  # fmt: skip
+        assert State(client.wait(client.create("quick").id, REQUEST_END).state) is State.COMPLETE
+        assert server.terminate() == 0
