@@ -23,6 +23,16 @@ def refusal(
     return ""
 
 
+def test_features_have_well_formed_names() -> None:
+    runner = RunnerInfo(runner_id=ID, url="http://10.0.0.2:32307", grpc_address="10.0.0.2:32317")
+    runner.features.append("pause")
+    check_runner_info(runner)
+    runner.features.append("two words")
+    with pytest.raises(InvalidArgumentError) as caught:
+        check_runner_info(runner)
+    assert caught.value.reason == "BAD_FEATURES"
+
+
 @pytest.mark.parametrize(
     "address",
     ["10.0.0.2:1", "host:65535", "job_runner-1.internal.example.com:32317", "[::1]:5", "[fe80::1]:5"],

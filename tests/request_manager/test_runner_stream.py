@@ -133,6 +133,32 @@ async def test_the_first_message_makes_a_runner_live(manager: Manager) -> None:
     assert OTHER_RUNNER in [runner for runner, _ in await live_now(manager.store)]
 
 
+async def test_the_features_of_a_runner_are_kept_for_all_request_managers(manager: Manager) -> None:
+    runner = RunnerInfo()
+    runner.CopyFrom(RUNNER)
+    runner.features.append("pause")
+    await manager.opened(runner)
+    assert not manager.runners.cannot_pause(RUNNER.runner_id)
+    [stored] = await manager.store.live_runners()
+    assert stored.capabilities.features == {"pause"}
+
+
+async def test_a_runner_is_told_of_a_pause_that_it_missed(manager: Manager) -> None:
+    runner = RunnerInfo()
+    runner.CopyFrom(RUNNER)
+    runner.features.append("pause")
+    stream = await manager.opened(runner)
+    made = await create(manager.store)
+    await manager.store.begin_pause(made.id, "finch", stops_jobs=False)
+    held = Assignment(request_id=made.id, epoch=1)
+    await stream.receive(holding(2, held))
+    await deliveries_end(manager.dispatcher)
+    held.pausing = True
+    await stream.receive(holding(3, held))
+    await deliveries_end(manager.dispatcher)
+    assert [what for _, _, what in manager.runners.told] == ["pause"]
+
+
 async def test_a_message_within_a_fifth_of_the_lease_does_not_renew_it(
     manager: Manager, clock: Clock
 ) -> None:

@@ -62,6 +62,7 @@ SPECS = specs(
         acl=(
             AclSpec("starter", admin=False, ops=("start",), position=NOWHERE),
             AclSpec("stopper", admin=False, ops=("stop",), position=NOWHERE),
+            AclSpec("pauser", admin=False, ops=("pause",), position=NOWHERE),
         ),
     ),
     sequence("inner", node("job")),
@@ -280,6 +281,40 @@ async def test_a_stop_tells_the_runner(manager: Manager) -> None:
     created = await manager.create()
     await manager.service.Stop(messages.StopRequest(request_id=created.id), FINCH)
     assert manager.runners.stopped == [("r1", created.id)]
+
+
+async def test_only_roles_with_the_operation_may_pause_and_resume(manager: Manager) -> None:
+    created = await manager.create("guarded", STARTER)
+    pause, resume = (
+        messages.PauseRequest(request_id=created.id),
+        messages.ResumeRequest(request_id=created.id),
+    )
+    for denied in (manager.service.Pause(pause, STOPPER), manager.service.Resume(resume, STARTER)):
+        with pytest.raises(PermissionDeniedError) as caught:
+            await denied
+        assert caught.value.reason == "ACCESS_DENIED"
+    pauser = calls_as("kite", "pauser")
+    await manager.service.Pause(pause, pauser)
+    found = (await manager.service.Get(messages.GetRequest(request_id=created.id), FINCH)).request
+    assert found.waiting.startswith("paused by kite at ")
+    await manager.service.Resume(resume, pauser)
+
+
+async def test_pauses_and_their_ends_are_in_the_audit_log_once(manager: Manager) -> None:
+    created = await manager.create()
+    pause = messages.PauseRequest(request_id=created.id)
+    for _ in range(2):
+        await manager.service.Pause(pause, FINCH)
+    await manager.service.Resume(messages.ResumeRequest(request_id=created.id), STARTER)
+    with pytest.raises(FailedPreconditionError) as caught:
+        await manager.service.Resume(messages.ResumeRequest(request_id=created.id), STARTER)
+    assert caught.value.reason == "WRONG_STATE"
+    events = await history_of(manager, created.id)
+    assert sorted((event.user, event.operation) for event in events) == [
+        ("finch", "RequestManager.Create"),
+        ("finch", "RequestManager.Pause"),
+        ("wren", "RequestManager.Resume"),
+    ]
 
 
 async def test_an_unknown_request_is_not_found(manager: Manager) -> None:
