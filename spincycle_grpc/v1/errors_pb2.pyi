@@ -314,6 +314,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: The client read the messages of a Watch too slowly.
     Watch again with the cursor of the last message.
     """
+    ERROR_REASON_STREAM_NOT_READ: _ErrorReason.ValueType  # 148
+    """RESOURCE_EXHAUSTED: The client has read nothing from a stream for a minute.
+    Open the stream again, from the last message, and read faster.
+    """
     ERROR_REASON_TOO_MANY_FOLLOWERS: _ErrorReason.ValueType  # 155
     """RESOURCE_EXHAUSTED: Too many callers follow the output of jobs. Try again
     after a pause, on another server if there is one.
@@ -941,6 +945,10 @@ Watch on another one, or try again after a pause.
 ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 147
 """RESOURCE_EXHAUSTED: The client read the messages of a Watch too slowly.
 Watch again with the cursor of the last message.
+"""
+ERROR_REASON_STREAM_NOT_READ: ErrorReason.ValueType  # 148
+"""RESOURCE_EXHAUSTED: The client has read nothing from a stream for a minute.
+Open the stream again, from the last message, and read faster.
 """
 ERROR_REASON_TOO_MANY_FOLLOWERS: ErrorReason.ValueType  # 155
 """RESOURCE_EXHAUSTED: Too many callers follow the output of jobs. Try again

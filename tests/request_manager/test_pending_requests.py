@@ -9,7 +9,7 @@ import pytest
 from spincycle_grpc.errors import ResourceExhaustedError
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
-from spincycle_server.capabilities import Capabilities, Requirement
+from spincycle_server.capabilities import NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
@@ -50,11 +50,12 @@ def pending_of(
     )
 
 
-async def create_for(store: Store, requirement: Requirement) -> None:
+async def create_for(store: Store, requirement: Requirement) -> str:
     request = a_request()
     await store.create_request(
         request, CreateRequest(type=request.type), a_chain(request.id), None, requirement=requirement
     )
+    return request.id
 
 
 async def test_a_new_request_waits_only_behind_those_that_need_the_same_runners(
@@ -88,6 +89,18 @@ async def test_blocked_requests_do_not_count_against_the_limit_of_the_others(
     with pytest.raises(ResourceExhaustedError) as why:
         pending.check_limit()
     assert why.value.reason == "TOO_MANY_WAITING"
+
+
+async def test_a_new_request_that_the_loop_has_read_already_counts_once(store: Store) -> None:
+    pending = pending_of(store, Runners(store))
+    created = [await create_for(store, NEEDS_NOTHING) for _ in range(2)]
+    await pending._dispatch_page()
+    for request_id in created:
+        pending.add(NEEDS_NOTHING, request_id)
+    pending.check_limit()
+    pending.add(NEEDS_NOTHING, await create_for(store, NEEDS_NOTHING))
+    with pytest.raises(ResourceExhaustedError):
+        pending.check_limit()
 
 
 async def test_without_any_runner_all_requests_count_as_waiting(store: Store) -> None:

@@ -128,9 +128,9 @@ class Dispatcher:
         """Delivers the chain of a new request in the background. It is assigned to the runner already."""
         self._delivery.send(runner, assignment, job_chain)
 
-    def add_pending(self, requirement: Requirement = NEEDS_NOTHING) -> None:
+    def add_pending(self, requirement: Requirement = NEEDS_NOTHING, request_id: str = "") -> None:
         """Counts a new request that is PENDING in the database."""
-        self._pending.add(requirement)
+        self._pending.add(requirement, request_id)
 
     def chains_ended(self, runner_id: str, chains: int) -> None:
         """Counts chains of a runner that have ended, once the runner knows that they are committed."""

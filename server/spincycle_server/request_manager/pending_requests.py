@@ -62,6 +62,7 @@ class PendingRequests:
         self._blocked_limit = blocked_limit
         self._interval = interval
         self._counts: dict[Requirement, int] = {}
+        self._counted: frozenset[str] = frozenset()
         self._counted_at = 0.0
         self._wake = asyncio.Event()
 
@@ -104,8 +105,15 @@ class PendingRequests:
                 reason="TOO_MANY_BLOCKED",
             )
 
-    def add(self, requirement: Requirement = NEEDS_NOTHING) -> None:
-        """Counts one more request. The first one that is not blocked wakes the loop."""
+    def add(self, requirement: Requirement = NEEDS_NOTHING, request_id: str = "") -> None:
+        """Counts one more request. The first one that is not blocked wakes the loop.
+
+        Args:
+            requirement: What it needs.
+            request_id: Its id, if it is new. The loop may have counted it already, after it was committed.
+        """
+        if request_id in self._counted:
+            return
         if not self.any and not self._runners.is_blocked(requirement):
             self._wake.set()
         self._counts[requirement] = self._counts.get(requirement, 0) + 1
@@ -133,6 +141,7 @@ class PendingRequests:
         found = await find_startable(self._store, self._runners, State.PENDING, PAGE)
         if found.page.is_last:
             self._counts = dict(Counter(one.requirement for one in found.page.requests))
+            self._counted = frozenset(one.request_id for one in found.page.requests)
         elif time.monotonic() - self._counted_at > _COUNT_AGE:
             await self._count()
         dispatched = await self._dispatch(found.requests) if found.requests else ()

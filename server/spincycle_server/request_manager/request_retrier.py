@@ -94,7 +94,7 @@ class RequestRetrier:
         if runner is not None and assignment is not None:
             self._dispatcher.deliver(runner, assignment, job_chain)
         else:
-            self._dispatcher.add_pending(requirement)
+            self._dispatcher.add_pending(requirement, retry_id)
             if self._runners.is_blocked(requirement):
                 created.waiting = self._runners.why_waiting(State.PENDING, requirement, "")
         logger.info("request retried", request_id=first.id, retry_id=retry_id, type=first.type, user=user)

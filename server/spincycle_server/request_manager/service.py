@@ -152,7 +152,7 @@ class RequestManagerService:
         if runner is not None and assignment is not None:
             self._dispatcher.deliver(runner, assignment, built.job_chain)
         else:
-            self._dispatcher.add_pending(built.requirement)
+            self._dispatcher.add_pending(built.requirement, request_id)
             if self._runners.is_blocked(built.requirement):
                 created.waiting = self._runners.why_waiting(State.PENDING, built.requirement, "")
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
