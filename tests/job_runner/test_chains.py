@@ -34,6 +34,8 @@ from spincycle_server.rpc import CallContext
 class EndlessTraverser:
     """Runs a chain until the test ends it. Its jobs do not matter here."""
 
+    is_pausing = False
+
     def __init__(self) -> None:
         self.end: Callable[[], None] = lambda: None
 
