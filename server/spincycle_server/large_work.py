@@ -91,6 +91,9 @@ class _LargeThread:
             self._unfinished -= 1
             del work  # An error holds this frame, and would hold itself and the message through the future.
 
+    def end(self) -> None:
+        self._executor.shutdown()
+
 
 def _in_short_turns(function: Callable[[], _Result]) -> _Result:
     with short_turns():
@@ -108,6 +111,10 @@ Raises:
 
 run_large = _thread.run
 """Runs a function in the thread, and returns its result or raises its error."""
+
+
+end_large_thread = _thread.end
+"""Ends the thread, after the work that waits for it. Call it when all servers of the process have stopped."""
 
 
 async def run_sized(

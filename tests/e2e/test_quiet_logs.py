@@ -99,6 +99,8 @@ def run_all_kinds(manager: ServerProcess, client: Client, http: httpx.Client) ->
     """Runs requests that end in each way, with callers who read, err and give up. Returns a long one's id."""
     nap = client.create("nap", {"ms": "50"})
     assert State(client.wait(nap.id, deadline=REQUEST_END).state) is State.COMPLETE
+    large = client.create("nap", {"ms": "1", "note": "x" * 100_000})
+    assert State(client.wait(large.id, deadline=REQUEST_END).state) is State.COMPLETE
     failing = client.create("fails")
     assert State(client.wait(failing.id, deadline=REQUEST_END).state) is State.FAIL
     speaking = client.create("speaks")

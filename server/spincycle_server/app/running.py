@@ -24,6 +24,7 @@ from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, Se
 from spincycle_server.app.identity import authentication_of
 from spincycle_server.app.reloads import Reloads
 from spincycle_server.config import Config, LoadedConfig, forget_environment, public_secret_files
+from spincycle_server.large_work import end_large_thread
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
 
@@ -60,6 +61,7 @@ def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: Load
     _collect_garbage_less_often()
     forked_children.install()
     uvloop.run(serve(loaded))
+    end_large_thread()
     _exit_despite_hanging_threads()
 
 
