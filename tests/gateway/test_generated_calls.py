@@ -69,12 +69,10 @@ def narrowed(document: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, A
     for path, operations in list(document["paths"].items()):
         if "text/event-stream" in str(operations):
             del document["paths"][path]
-    created = (
-        document["paths"].get("/api/v1/requests", {}).get("post", {}).get("responses", {}).get("201", {})
-    )
-    created.get("links", {}).pop("Watch", None)
     for path in document["paths"].values():
         for operation in path.values():
+            for response in operation.get("responses", {}).values():
+                response.get("links", {}).pop("Watch", None)
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in ids:
                     parameter["schema"] = also(parameter["schema"], ids[parameter["name"]])
