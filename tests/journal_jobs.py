@@ -132,13 +132,16 @@ class Gated(Job):
         return Return()
 
 
+POISON_STATUS = 9
+
+
 @dataclass
 class Poison(Journal):
     """A job that ends its runner's process."""
 
     async def run(self, job_data: dict[str, Any]) -> Return:
         self._write("poison")
-        os._exit(9)
+        os._exit(POISON_STATUS)
 
 
 TYPES: dict[str, type[Job]] = {
