@@ -14,7 +14,7 @@ from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.positions import Position, Span, read_position
-from spincycle_server.store.rows import marked_request_of
+from spincycle_server.store.rows import entry_without_output, marked_request_of
 from spincycle_server.store.schema import deleted_requests, job_log, request_args, requests
 
 IDS_AT_ONCE = 500
@@ -285,17 +285,6 @@ def _literals(key: TryKey) -> list[ColumnElement[Any]]:
 
 
 def _try_of(row: Any) -> Try:
-    entry = JobLog(
-        request_id=row.request_id,
-        job_id=row.job_id,
-        name=row.name,
-        type=row.type,
-        started_at=row.started_at,
-        finished_at=row.finished_at or 0,
-        state=row.state,
-        exit=row.exit or 0,
-        error=row.error or "",
-        **{"try": row.number},
-    )
+    entry = entry_without_output(row, row.number)
     key = TryKey(row.request_id, row.of_epoch, row.in_epoch, row.job_id, row.number)
     return Try(key, entry, row.change_stamp)

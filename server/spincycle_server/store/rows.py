@@ -84,6 +84,18 @@ def _pause_text(row: Any) -> str:
 
 def log_entry_of(row: Any) -> JobLog:
     """Returns the entry of a row of `job_log`."""
+    entry = entry_without_output(row, row[2])
+    entry.stdout, entry.stderr = _text(row.stdout), _text(row.stderr)
+    return entry
+
+
+def entry_without_output(row: Any, number: Any) -> JobLog:
+    """Returns the entry of a row of `job_log` without its output.
+
+    Args:
+        row: The row.
+        number: The number of the try. Its column has a name that is a keyword of Python.
+    """
     return JobLog(
         request_id=row.request_id,
         job_id=row.job_id,
@@ -94,9 +106,7 @@ def log_entry_of(row: Any) -> JobLog:
         state=row.state,
         exit=row.exit or 0,
         error=row.error or "",
-        stdout=_text(row.stdout),
-        stderr=_text(row.stderr),
-        **{"try": row[2]},
+        **{"try": number},
     )
 
 
