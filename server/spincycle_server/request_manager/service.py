@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
+    from spincycle_server.store.audit import EventRow
     from spincycle_server.watch import Watching
 
 logger = structlog.get_logger(__name__)
@@ -237,13 +238,24 @@ class RequestManagerService:
             found = await self._store.get_request(request_id, with_job_chain=False)
             await self._permissions.check(context.caller, operation, found)
 
+    async def _permitted(
+        self, context: CallContext, operation: str, method: str, request_id: str
+    ) -> EventRow | None:
+        """Checks that the caller may do something with a request. Returns the row of the call's audit event.
+
+        Raises:
+            NotFoundError: The request does not exist.
+            PermissionDeniedError: The caller may not do this.
+        """
+        found = await self._store.get_request(request_id, with_job_chain=False)
+        await self._permissions.check(context.caller, operation, found)
+        return self._audit.event(context, method, found.id, found.type)
+
     async def Start(  # noqa: N802
         self, request: messages.StartRequest, context: CallContext
     ) -> messages.StartResponse:
         """Starts a PENDING request. No runner has it yet."""
-        found = await self._store.get_request(request.request_id, with_job_chain=False)
-        await self._permissions.check(context.caller, START, found)
-        event = self._audit.event(context, "RequestManager.Start", found.id, found.type)
+        event = await self._permitted(context, START, "RequestManager.Start", request.request_id)
         await self._dispatcher.start(request.request_id, event)
         return messages.StartResponse()
 
@@ -251,9 +263,7 @@ class RequestManagerService:
         self, request: messages.StopRequest, context: CallContext
     ) -> messages.StopResponse:
         """Stops a request and its running jobs."""
-        found = await self._store.get_request(request.request_id, with_job_chain=False)
-        await self._permissions.check(context.caller, STOP, found)
-        event = self._audit.event(context, "RequestManager.Stop", found.id, found.type)
+        event = await self._permitted(context, STOP, "RequestManager.Stop", request.request_id)
         await self._stopper.stop(request.request_id, event)
         logger.info("request stop", request_id=request.request_id, user=context.caller.name)
         return messages.StopResponse()
@@ -262,22 +272,20 @@ class RequestManagerService:
         self, request: messages.PauseRequest, context: CallContext
     ) -> messages.PauseResponse:
         """Keeps a request from starting further jobs."""
-        found = await self._store.get_request(request.request_id, with_job_chain=False)
-        await self._permissions.check(context.caller, PAUSE, found)
-        event = self._audit.event(context, "RequestManager.Pause", found.id, found.type)
-        await self._pauser.pause(found.id, context.caller.name, stops_jobs=request.now, event=event)
-        logger.info("request paused", request_id=found.id, user=context.caller.name, now=request.now)
+        event = await self._permitted(context, PAUSE, "RequestManager.Pause", request.request_id)
+        await self._pauser.pause(request.request_id, context.caller.name, stops_jobs=request.now, event=event)
+        logger.info(
+            "request paused", request_id=request.request_id, user=context.caller.name, now=request.now
+        )
         return messages.PauseResponse()
 
     async def Resume(  # noqa: N802
         self, request: messages.ResumeRequest, context: CallContext
     ) -> messages.ResumeResponse:
         """Ends the pause of a request."""
-        found = await self._store.get_request(request.request_id, with_job_chain=False)
-        await self._permissions.check(context.caller, PAUSE, found)
-        event = self._audit.event(context, "RequestManager.Resume", found.id, found.type)
-        await self._pauser.resume(found.id, event)
-        logger.info("request resumed", request_id=found.id, user=context.caller.name)
+        event = await self._permitted(context, PAUSE, "RequestManager.Resume", request.request_id)
+        await self._pauser.resume(request.request_id, event)
+        logger.info("request resumed", request_id=request.request_id, user=context.caller.name)
         return messages.ResumeResponse()
 
     async def GetJobChain(  # noqa: N802
