@@ -233,7 +233,7 @@ def test_a_reader_resumes_from_its_cursor_while_the_job_runs_and_after_its_end(s
     first.cancel()
     second = Following(servers.stub(), request_id, job_id, cursor=first.cursor)
     servers.go()
-    assert second.read(until="two\n") == "two\n"
+    assert second.read(until="two\n").startswith("two\n")  # What follows may already be there.
     second.cancel()
     wait_state(servers.http(), request_id, State.COMPLETE)
     third = Following(servers.stub(), request_id, job_id, cursor=second.cursor)
