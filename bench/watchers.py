@@ -7,6 +7,7 @@ watcher has the current state. Prints the number of messages since then when sta
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,12 @@ import uvloop
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
 
 STREAMS_A_CHANNEL = 100
+PAUSE = 0.5
+"""Seconds, on average, before a watcher that the server refused for now tries again.
+
+All watchers start at once, so their requests may arrive slowly, and too many slow requests are refused.
+"""
+
 _METHOD = "/spincycle.v1.RequestManager/Watch"
 
 
@@ -38,10 +45,17 @@ class Watchers:
         """Watches one request. Parses messages only until the current state is complete, to cost little."""
         request = WatchRequest(request_id=request_id).SerializeToString()
         call: Any = channel.unary_stream(_METHOD)
-        stream = call(request)
-        async for data in stream:
-            if WatchResponse.FromString(data).snapshot_complete:
+        while True:
+            stream = call(request)
+            try:
+                async for data in stream:
+                    if WatchResponse.FromString(data).snapshot_complete:
+                        break
                 break
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+            await asyncio.sleep(random.uniform(0, 2 * PAUSE))
         self.waiting -= 1
         if not self.waiting:
             self.ready.set()
