@@ -77,7 +77,8 @@ class JsonField(_message.Message):
     """
     flatten_query: _builtins.bool
     """Read the fields of this message from the query string under their own
-    names: `?state=FAIL`, not `?filter.state=FAIL`.
+    names: `?state=FAIL`, not `?filter.state=FAIL`. Routes whose path sets a
+    field do not read them.
     """
     query_by_name: _builtins.bool
     """Read the enum in a query string by its name, without the type's prefix."""

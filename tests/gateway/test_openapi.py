@@ -195,6 +195,8 @@ def test_a_stream_is_described_as_events(documents: dict[str, Any]) -> None:
         assert "content" not in watch["responses"]["204"]
         assert "406" in watch["responses"]
         assert "Last-Event-ID" in [parameter["name"] for parameter in watch["parameters"]]
+    of_one = operations(documents["request-manager"])["GET /api/v1/requests/{request_id}/watch"]["parameters"]
+    assert [parameter["name"] for parameter in of_one] == ["request_id", "cursor", "Last-Event-ID"]
 
 
 def test_everything_has_a_description(documents: dict[str, Any]) -> None:

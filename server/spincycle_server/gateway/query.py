@@ -44,7 +44,8 @@ class QueryReader:
             if field.name in excluded or options.hidden:
                 continue
             if options.flatten_query and field.message_type is not None:
-                self._add_fields(field.message_type, (), (*path, field.name))
+                if not excluded:  # A path that names one resource needs no filter.
+                    self._add_fields(field.message_type, (), (*path, field.name))
                 continue
             parse = _parser(field, by_name=options.query_by_name)
             if parse is not None:

@@ -105,7 +105,7 @@ def _route(method: Method, options: MethodOptions, binding: int, rule: http_pb2.
         denied_status=answer.denied_status or Status.PERMISSION_DENIED.http_status,
         location=_location(answer.location) if answer.location else None,
         form=answer.body,
-        query=QueryReader(method.descriptor.input_type, excluded={*variables, rule.body}),
+        query=QueryReader(method.descriptor.input_type, excluded={*variables, rule.body} - {""}),
         headers=tuple((header.lower(), name) for header, name in _headers(method.descriptor.input_type)),
         response_headers=_headers(method.descriptor.output_type),
     )
