@@ -23,7 +23,15 @@ from spincycle_server.app.descriptors import watch_descriptors
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServersAddress
 from spincycle_server.app.identity import authentication_of
 from spincycle_server.app.reloads import Reloads
-from spincycle_server.config import Config, LoadedConfig, forget_environment, public_secret_files
+from spincycle_server.app.service_manager import give_signs_of_life, ready
+from spincycle_server.config import (
+    Config,
+    LoadedConfig,
+    ServiceManagerOptions,
+    forget_environment,
+    public_secret_files,
+    take_service_manager_options,
+)
 from spincycle_server.large_work import end_large_thread
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
@@ -36,10 +44,12 @@ EXIT_TIMEOUT = 5.0
 """Seconds that exit handlers and children of users' code may delay the exit after the servers stopped."""
 
 
-def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: LoadedConfig) -> None:
+def run(
+    serve: Callable[[LoadedConfig, ServiceManagerOptions], Coroutine[Any, Any, None]], loaded: LoadedConfig
+) -> None:
     """Runs servers until SIGTERM or SIGINT.
 
-    It removes the servers' variables from the environment, so that jobs do not inherit them.
+    It removes the servers' variables and systemd's from the environment, so that jobs do not inherit them.
 
     Args:
         serve: One of the coroutine functions below.
@@ -50,6 +60,7 @@ def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: Load
     """
     config = loaded.config
     forget_environment()
+    manager = take_service_manager_options()
     configure_logs(config.log_level, config.log_format)
     logger.info("configuration", **config.shown())
     for option, path in public_secret_files(config).items():
@@ -60,7 +71,7 @@ def run(serve: Callable[[LoadedConfig], Coroutine[Any, Any, None]], loaded: Load
         )
     _collect_garbage_less_often()
     forked_children.install()
-    uvloop.run(serve(loaded))
+    uvloop.run(serve(loaded, manager))
     end_large_thread()
     _exit_despite_hanging_threads()
 
@@ -101,7 +112,7 @@ def _exit_at_once() -> None:
     os._exit(0)
 
 
-async def serve_request_manager(loaded: LoadedConfig) -> None:
+async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
     """Runs a Request Manager until SIGTERM or SIGINT."""
     from spincycle_server.app.request_manager import REQUEST_MANAGER_ADDRESS, request_manager
 
@@ -110,14 +121,13 @@ async def serve_request_manager(loaded: LoadedConfig) -> None:
     cluster = request_manager_cluster(config, _listened(config, address))
     with _stop_signal() as stopped:
         async with (
-            _certificates(config, stopped, reloads) as certificates,
+            _certificates(config, stopped, reloads, service_manager) as certificates,
             request_manager(config, cluster, certificates, reloads, _for_servers(config)),
         ):
-            forked_children.add_open_descriptors(anonymous=True)
-            await stopped.wait()
+            await _serve_until(stopped, service_manager)
 
 
-async def serve_job_runner(loaded: LoadedConfig) -> None:
+async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
     """Runs a Job Runner until SIGTERM or SIGINT."""
     from spincycle_server.app.job_runner import job_runner
 
@@ -127,7 +137,9 @@ async def serve_job_runner(loaded: LoadedConfig) -> None:
     request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
         async with contextlib.AsyncExitStack() as stack:
-            certificates = await stack.enter_async_context(_certificates(config, stopped, reloads))
+            certificates = await stack.enter_async_context(
+                _certificates(config, stopped, reloads, service_manager)
+            )
             authentication = await authentication_of(config, cluster, stack, trust=certificates.trust)
             await stack.enter_async_context(
                 job_runner(
@@ -141,11 +153,10 @@ async def serve_job_runner(loaded: LoadedConfig) -> None:
                     servers_address=next(iter(_for_servers(config)), None),
                 )
             )
-            forked_children.add_open_descriptors(anonymous=True)
-            await stopped.wait()
+            await _serve_until(stopped, service_manager)
 
 
-async def serve_both(loaded: LoadedConfig) -> None:
+async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
     """Runs a Request Manager and a Job Runner until SIGTERM or SIGINT.
 
     The runner stops first, so that the Request Manager receives the job chains that it suspends. Without
@@ -161,7 +172,7 @@ async def serve_both(loaded: LoadedConfig) -> None:
     inside = [INSIDE_THE_PROCESS] if reports_inside else []
     with _stop_signal() as stopped:
         async with (
-            _certificates(config, stopped, reloads) as certificates,
+            _certificates(config, stopped, reloads, service_manager) as certificates,
             request_manager(
                 config, cluster, certificates, reloads, [*_for_servers(config), *inside]
             ) as manager,
@@ -178,8 +189,14 @@ async def serve_both(loaded: LoadedConfig) -> None:
                 options=ListenOptions("job_runner.addr (--runner-http)", "job_runner.grpc (--runner-grpc)"),
             ),
         ):
-            forked_children.add_open_descriptors(anonymous=True)
-            await stopped.wait()
+            await _serve_until(stopped, service_manager)
+
+
+async def _serve_until(stopped: asyncio.Event, service_manager: ServiceManagerOptions) -> None:
+    """Waits for the end of servers that have started."""
+    forked_children.add_open_descriptors(anonymous=True)
+    with ready(service_manager):
+        await stopped.wait()
 
 
 def _listened(config: Config, address: Address) -> list[Address]:
@@ -194,7 +211,7 @@ def _for_servers(config: Config) -> list[ServersAddress]:
 
 @contextlib.asynccontextmanager
 async def _certificates(
-    config: Config, stopped: asyncio.Event, reloads: Reloads
+    config: Config, stopped: asyncio.Event, reloads: Reloads, service_manager: ServiceManagerOptions
 ) -> AsyncIterator[Certificates]:
     """Yields the certificates of this process. They are loaded again when files change, and on SIGHUP.
 
@@ -202,6 +219,7 @@ async def _certificates(
         config: The options.
         stopped: Is set if SIGHUP means that the terminal of the process is gone.
         reloads: Loads everything else again on SIGHUP.
+        service_manager: Gets signs of life until the servers have stopped.
     """
     certificates = Certificates(config)
     # `nohup` ignores SIGHUP, so that the process outlives its terminal.
@@ -221,6 +239,7 @@ async def _certificates(
         run_in_background(stack, "certificates", certificates.watch())
         run_in_background(stack, "reloads", reloads.run())
         run_in_background(stack, "descriptors", watch_descriptors())
+        run_in_background(stack, "watchdog", give_signs_of_life(service_manager))
         yield certificates
 
 

@@ -5,16 +5,19 @@ from spincycle_server.config.errors import ConfigError
 from spincycle_server.config.loading import LoadedConfig, forget_environment, load_config, load_with_sources
 from spincycle_server.config.options import Config
 from spincycle_server.config.public_files import public_secret_files
+from spincycle_server.config.service_manager import ServiceManagerOptions, take_service_manager_options
 
 __all__ = [
     "Config",
     "ConfigError",
     "LoadedConfig",
+    "ServiceManagerOptions",
     "advertised",
     "forget_environment",
     "load_config",
     "load_with_sources",
     "mask_secrets",
     "public_secret_files",
+    "take_service_manager_options",
     "url_of_go_dsn",
 ]
