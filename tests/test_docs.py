@@ -10,7 +10,9 @@ import pytest
 from tests.test_architecture import ALLOWED, ALLOWED_MODULES, KNOW_ALL_PACKAGES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+DOCUMENTS = sorted(
+    [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "deploy").rglob("*.md")]
+)
 WIDTH = 140
 
 
@@ -25,7 +27,7 @@ def anchors_of(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose_of(document)):
@@ -38,7 +40,7 @@ def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_lines_of_prose_are_short(document: Path) -> None:
     long = [
         line for line in prose_of(document).splitlines() if len(line) > WIDTH and not line.startswith("|")
