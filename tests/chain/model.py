@@ -55,10 +55,13 @@ class Model:
     def finished(self) -> int:
         return sum(state is State.COMPLETE for state in self.states.values())
 
-    def finish(self, job_id: str, state: State, *, is_last: bool = False) -> None:
+    def finish(
+        self, job_id: str, state: State, *, is_last: bool = False, is_taken_back: bool = False
+    ) -> None:
         job = self.chain.jobs[job_id]
         if state is State.STOPPED:
-            self.states[job_id] = State.STOPPED
+            runs_again = is_taken_back and self.mode == "running"
+            self.states[job_id] = State.PENDING if runs_again else State.STOPPED
             self.run_tries[job_id] -= 1
         elif state is State.COMPLETE:
             self.states[job_id] = state

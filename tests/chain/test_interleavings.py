@@ -32,8 +32,10 @@ class Driver:
         self.structure = structure or Structure(job_chain)
         self.random = random
         self.running: dict[str, Run] = {}
+        self.taken_back: set[str] = set()
         self.records: list[tuple[int, TryReport]] = []
         self.waits: list[tuple[str, str, int]] = []
+        self.stale_waits: set[tuple[str, str, int]] = set()
         self.timers: list[tuple[str, str, int]] = []
         self.done: State | None = None
         self.take(chain.start(0))
@@ -61,6 +63,11 @@ class Driver:
             assert tries <= 1 + self.job_chain.jobs[sequence_id].sequence_retry
 
     def finish(self, job_id: str, state: State, *, is_last: bool = False) -> None:
+        """Ends a try. A try that a pause has taken back can only be STOPPED."""
+        is_taken_back = job_id in self.taken_back
+        self.taken_back.discard(job_id)
+        if is_taken_back:
+            state, is_last = State.STOPPED, False
         run = self.running.pop(job_id)
         data = None
         if state is State.COMPLETE and job_id not in self.structure.noops:
@@ -68,13 +75,20 @@ class Driver:
         report = tried(job_id, run.number, state, sequence_try=run.sequence_try, data=data)
         report.is_last = is_last
         self.records.append((1, report))
-        self.take(self.chain.try_finished(job_id, state, 0, data=data, is_last=is_last))
+        self.take(
+            self.chain.try_finished(job_id, state, 0, data=data, is_last=is_last, is_taken_back=is_taken_back)
+        )
 
     def pause(self, random: Random) -> list[str]:
-        """Pauses the chain. Returns the jobs whose try has not begun: a random part."""
+        """Pauses the chain. Returns the jobs whose try has not begun: a random part.
+
+        Some of the others are about to begin, and are kept from it: they will end as STOPPED.
+        """
         not_begun = [job_id for job_id in self.running if random.random() < 0.3]
         for job_id in not_begun:
             del self.running[job_id]
+        self.stale_waits.update(self.waits)
+        self.taken_back |= {job_id for job_id in self.running if random.random() < 0.2}
         self.take(self.chain.pause(0, not_begun=not_begun))
         return not_begun
 
@@ -100,34 +114,56 @@ def pause(driver: Driver, model: Model, random: Random) -> None:
     model.pause(driver.pause(random))
 
 
-def disturb_pause(driver: Driver, model: Model) -> Driver:
-    """Begins or ends a pause at random. A chain that has left its runner because of it is resumed."""
+def finish(driver: Driver, model: Model, job_id: str, state: State, *, is_last: bool = False) -> None:
+    """Ends a try of a chain and of its model."""
+    is_taken_back = job_id in driver.taken_back
+    driver.finish(job_id, state, is_last=is_last)
+    if is_taken_back:
+        model.finish(job_id, State.STOPPED, is_taken_back=True)
+    else:
+        model.finish(job_id, state, is_last=is_last)
+
+
+def crash(driver: Driver, model: Model) -> Driver:
+    """Loses the runner of a chain and of its model. The chain is rebuilt from its records."""
+    driver = rebuilt_after_a_crash(driver)
+    model.crash()
+    # A rebuilt chain repeats the wait of a sequence if nothing in its new try has finished.
+    while any(kind == "sequence" for kind, _, _ in driver.waits):
+        driver.wait_over(next(key for key in driver.waits if key[0] == "sequence"))
+    for sequence_id in [one for one, what in model.sequences.items() if what == WAITING]:
+        model.sequence_wait_over(sequence_id)
+    return driver
+
+
+def disturb(driver: Driver, model: Model) -> Driver:
+    """Begins or ends a pause, or loses the runner, at random.
+
+    A chain that has left its runner because of a pause is resumed.
+    """
     if driver.done is State.SUSPENDED:
         assert model.done() is State.SUSPENDED
         driver = gone_on(driver, RunningChain.resume(driver.chain.suspended(0)))
         model.go_on()
-    elif driver.done is not None:
+    elif driver.done is not None or model.mode == "stopping":
         pass
-    elif model.mode == "running" and driver.random.random() < 0.05:
-        pause(driver, model, driver.random)
     elif model.mode == "pausing" and driver.random.random() < 0.3:
         driver.take(driver.chain.unpause(0))
         model.go_on()
+    elif driver.random.random() < 0.03:
+        driver = crash(driver, model)
+    elif model.mode == "running" and driver.random.random() < 0.05:
+        pause(driver, model, driver.random)
     return driver
 
 
-@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(SEEDS)
-def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
-    random = Random(seed)
-    job_chain = ChainMaker(random).make()
-    driver = Driver(RunningChain.new(job_chain), job_chain, random)
-    model = Model.of(job_chain, driver.structure)
+def assert_follows(driver: Driver, model: Model, random: Random) -> None:
+    """Runs a chain to its end with pauses, crashes and sometimes a stop. It equals its model all the time."""
     odds_of_failure = random.choice([0.0, 0.1, 0.4, 0.8])
     stop_at = random.choice([None, None, random.randint(0, 30)])
     assert_same(driver, model)
     for count in range(MOST_EVENTS):
-        driver = disturb_pause(driver, model)
+        driver = disturb(driver, model)
         assert_same(driver, model)
         if driver.done is State.SUSPENDED:
             continue
@@ -141,18 +177,27 @@ def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
             state = State.FAIL if random.random() < odds_of_failure else State.COMPLETE
             if random.random() < 0.02:
                 state = State.STOPPED
-            is_last = state is State.FAIL and random.random() < 0.1
-            driver.finish(job_id, state, is_last=is_last)
-            model.finish(job_id, state, is_last=is_last)
+            finish(driver, model, job_id, state, is_last=state is State.FAIL and random.random() < 0.1)
         else:
             kind, part_id, _ = key = driver.waits[index - len(driver.running)]
             driver.wait_over(key)
-            if kind == "job":
+            if key in driver.stale_waits:
+                pass  # The pause has ended it.
+            elif kind == "job":
                 model.job_wait_over(part_id)
             elif model.sequences.get(part_id) == WAITING:
                 model.sequence_wait_over(part_id)
         assert_same(driver, model)
     assert driver.done is not None, "the chain did not end"
+
+
+@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(SEEDS)
+def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
+    random = Random(seed)
+    job_chain = ChainMaker(random).make()
+    driver = Driver(RunningChain.new(job_chain), job_chain, random)
+    assert_follows(driver, Model.of(job_chain, driver.structure), random)
 
 
 def outcomes(seed: int, job_chain: JobChain) -> Callable[[RunningChain, str], State]:

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from spincycle_grpc.state import State
 from spincycle_server.chain import RunningChain
 from tests.chain.generated import ChainMaker
-from tests.chain.model import WAITING, Model
-from tests.chain.test_interleavings import SEEDS, Driver, assert_same, gone_on, pause
+from tests.chain.model import Model
+from tests.chain.test_interleavings import SEEDS, Driver, assert_same, crash, finish, gone_on, pause
 
 CHOICES = st.integers(min_value=0, max_value=1 << 16)
 ENDS = (State.COMPLETE, State.COMPLETE, State.FAIL, State.FAIL, State.STOPPED)
@@ -41,8 +41,7 @@ class LifeOfAChain(RuleBasedStateMachine):
     @rule(choice=CHOICES)
     def a_try_finishes(self, choice: int) -> None:
         job_id, state = chosen_try(self.driver, choice)
-        self.driver.finish(job_id, state)
-        self.model.finish(job_id, state)
+        finish(self.driver, self.model, job_id, state)
         self.resume_if_it_has_left()
 
     @precondition(lambda self: self.goes_on() and self.driver.waits)
@@ -50,7 +49,9 @@ class LifeOfAChain(RuleBasedStateMachine):
     def a_wait_is_over(self, choice: int) -> None:
         key = self.driver.waits[choice % len(self.driver.waits)]
         self.driver.wait_over(key)
-        if key[0] == "job":
+        if key in self.driver.stale_waits:
+            pass  # A pause has ended it.
+        elif key[0] == "job":
             self.model.job_wait_over(key[1])
         else:
             self.model.sequence_wait_over(key[1])
@@ -72,8 +73,7 @@ class LifeOfAChain(RuleBasedStateMachine):
         random = Random(choices)
         while self.driver.running:
             job_id, state = chosen_try(self.driver, random.getrandbits(16))
-            self.driver.finish(job_id, state)
-            self.model.finish(job_id, state)
+            finish(self.driver, self.model, job_id, state)
         self.resume_if_it_has_left()
 
     @precondition(lambda self: self.goes_on() and self.model.mode == "running")
@@ -97,13 +97,7 @@ class LifeOfAChain(RuleBasedStateMachine):
     @precondition(lambda self: self.goes_on() and not self.stopped)
     @rule()
     def its_runner_dies(self) -> None:
-        self.driver = gone_on(self.driver, RunningChain.rebuilt(self.job_chain, self.driver.records))
-        self.model.crash()
-        # A rebuilt chain repeats the wait of a sequence if nothing in its new try has finished.
-        while any(kind == "sequence" for kind, _, _ in self.driver.waits):
-            self.driver.wait_over(next(key for key in self.driver.waits if key[0] == "sequence"))
-        for sequence_id in [one for one, what in self.model.sequences.items() if what == WAITING]:
-            self.model.sequence_wait_over(sequence_id)
+        self.driver = crash(self.driver, self.model)
 
     @precondition(lambda self: not self.goes_on())
     @rule(seed=SEEDS)

@@ -18,8 +18,8 @@ from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain import RunningChain, begun_sequences, job_called, retried_chain
 from spincycle_server.chain.retrying import start_of
 from tests.chain.generated import ChainMaker, Structure, tried
-from tests.chain.model import WAITING, Model
-from tests.chain.test_interleavings import MOST_EVENTS, SEEDS, Driver, assert_same, gone_on
+from tests.chain.model import Model
+from tests.chain.test_interleavings import MOST_EVENTS, SEEDS, Driver, assert_follows, gone_on
 
 many = settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -163,24 +163,7 @@ def test_a_retry_follows_the_model_event_by_event(seed: int) -> None:
     job_chain = retried_chain(first.job_chain, first.records, "retry")
     driver = Driver(start_from(job_chain), job_chain, random)
     model = model_of(job_chain, driver.structure)
-    odds_of_failure = random.choice([0.0, 0.1, 0.4, 0.8])
-    for _ in range(MOST_EVENTS):
-        assert_same(driver, model)
-        if driver.done is not None:
-            break
-        if (index := random.randrange(driver.events())) < len(driver.running):
-            job_id = list(driver.running)[index]
-            state = State.FAIL if random.random() < odds_of_failure else State.COMPLETE
-            driver.finish(job_id, state)
-            model.finish(job_id, state)
-        else:
-            kind, part_id, _ = key = driver.waits[index - len(driver.running)]
-            driver.wait_over(key)
-            if kind == "job":
-                model.job_wait_over(part_id)
-            elif model.sequences.get(part_id) == WAITING:
-                model.sequence_wait_over(part_id)
-    assert driver.done is not None, "the chain did not end"
+    assert_follows(driver, model, random)
 
 
 @many

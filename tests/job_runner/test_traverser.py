@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -84,6 +85,9 @@ class Bench:
         self.jobs: dict[str, Worker] = {}
         self.outbox = Outbox(**options)
         self.may_start = True
+        self.may_make = threading.Event()
+        self.may_make.set()
+        self.making = 0
         self.ended = asyncio.Event()
         self.traverser = Traverser(
             chain,
@@ -104,6 +108,8 @@ class Bench:
         )
 
     def _make(self, job_id: JobId) -> Job:
+        self.making += 1
+        self.may_make.wait(STEP)
         if job_id.type != "work":
             return builtin_factory(job_id)
         self.jobs[job_id.name] = Worker(job_id, self.runs)
@@ -452,6 +458,23 @@ async def test_tries_that_have_not_begun_when_a_chain_is_paused_never_begin(benc
     bench.traverser.pause(stops_jobs=False)
     [*_, last] = await bench.commit_to_the_end()
     assert (bench.runs, list(last.suspended.total_job_tries)) == ({}, ["start"])
+
+
+async def test_a_try_that_a_pause_kept_from_beginning_runs_if_the_pause_ends_before_it_is_committed(
+    bench_of: MakeBench,
+) -> None:
+    bench = bench_of(row("a"))
+    bench.may_make.clear()
+    await bench.until(lambda: bench.making)
+    bench.traverser.pause(stops_jobs=False)
+    await bench.is_quiet()  # The try has ended as STOPPED, and nobody has committed that.
+    bench.traverser.unpause()
+    bench.may_make.set()
+    await bench.commit()
+    await bench.running("a")
+    bench.end("a")
+    [*_, last] = await bench.commit_to_the_end()
+    assert last.finish.state == state_pb2.STATE_COMPLETE
 
 
 async def test_a_chain_that_is_too_large_to_suspend_ends_without_a_report_of_its_end(

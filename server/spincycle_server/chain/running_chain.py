@@ -183,6 +183,7 @@ class RunningChain:
         *,
         data: Mapping[str, Any] | None = None,
         is_last: bool = False,
+        is_taken_back: bool = False,
     ) -> Actions:
         """Handles the end of a try.
 
@@ -196,6 +197,8 @@ class RunningChain:
             now: The current time.
             data: The job's data after a COMPLETE try.
             is_last: Do not retry the failed job, whatever its `retry` is.
+            is_taken_back: The try is STOPPED because a pause kept it from beginning. If the pause is over,
+                the job runs.
 
         Raises:
             ValueError: The job has no running try.
@@ -210,13 +213,17 @@ class RunningChain:
         elif job.expired:
             job.state = State.FAIL
         elif state is State.STOPPED:
-            job.state = State.STOPPED
+            # Without the exception, a resume soon after a pause would let the chain fail.
+            runs_again = is_taken_back and self._mode is _Mode.RUNNING
+            job.state = State.PENDING if runs_again else State.STOPPED
             job.run_tries -= 1
             job.try_stopped = True
         else:
             self._fail(job, actions, can_retry=not is_last)
         if job.state is not State.RUNNING:
             self._leave(job, now, actions)
+        if job.state is State.PENDING:
+            self._run_ready((job,), now, actions)
         return self._finish(actions, now)
 
     def wait_over(self, key: tuple[str, str, int], now: int) -> Actions:

@@ -55,6 +55,7 @@ class JobTry:
 
     Attributes:
         output: What the job writes.
+        is_taken_back: A pause has kept the try from beginning.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class JobTry:
         may_start: Callable[[], bool] = lambda: True,
     ) -> None:
         self.run = run
+        self.is_taken_back = False
         self._request_id = request_id
         self._message = message
         self._data = data
@@ -111,6 +113,8 @@ class JobTry:
     def stop_if_not_begun(self) -> None:
         """Tells the try to stop, unless `run` of the job has been called. Returns at once."""
         if self._job.prevent_start():
+            if not self._stop_asked.is_set():
+                self.is_taken_back = True
             self.stop()
 
     async def wait_for_stop(self) -> None:

@@ -52,11 +52,19 @@ _TAKEN_AT_ONCE = 200
 
 @dataclass(slots=True)
 class _Ended:
-    """A try that has ended and been reported. `committed` is done when the report is committed."""
+    """A try that has ended and been reported.
+
+    Attributes:
+        run: The try.
+        result: How it ended.
+        committed: Done when the report is committed; None if nobody waits for that.
+        is_taken_back: A pause has kept the try from beginning.
+    """
 
     run: Run
     result: TryResult
     committed: asyncio.Future[None] | None
+    is_taken_back: bool = False
 
 
 class Traverser:
@@ -327,7 +335,12 @@ class Traverser:
             self._log.info(
                 "try failed", job_id=run.job_id, job_try=run.number, error=result.entry.error[:200]
             )
-        self._report(run, result, asyncio.get_running_loop().create_future())
+        self._report(
+            run,
+            result,
+            asyncio.get_running_loop().create_future(),
+            is_taken_back=job_try.is_taken_back,
+        )
 
     def _stop_waiting_runs(self, errors: dict[str, str]) -> None:
         """Ends tries that were stopped before they began."""
@@ -341,9 +354,16 @@ class Traverser:
             self._tries[run.job_id] = job_try
             self._spawn(self._follow(job_try))
 
-    def _report(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
+    def _report(
+        self,
+        run: Run,
+        result: TryResult,
+        committed: asyncio.Future[None] | None,
+        *,
+        is_taken_back: bool = False,
+    ) -> None:
         self._reports.add_try(run, result, committed)
-        self._ended.append(_Ended(run, result, committed))
+        self._ended.append(_Ended(run, result, committed, is_taken_back))
         if committed is not None:
             committed.add_done_callback(lambda _: self._committed(run))
 
@@ -362,6 +382,7 @@ class Traverser:
             _now(),
             data=from_struct(result.data) if result.data is not None else None,
             is_last=result.is_last,
+            is_taken_back=ended.is_taken_back,
         )
         if self._chain.state_of(ended.run.job_id) is not State.RUNNING:
             self._waiting.pop(ended.run.job_id, None)
