@@ -1,0 +1,129 @@
+"""An operator in a terminal finds the one bad host of 200, mends it, and does the rest, whatever is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import ServerProcess, running
+from tests.e2e.terminal import Terminal, open_terminal
+from tests.e2e.waiting import eventually, free_port
+from tests.host_jobs import HOSTS, what_was_done
+
+NAMES = [f"web{number}" for number in range(1, 201)]
+BAD = "web137"
+
+SPECS = """
+sequences:
+  rolling-restart:
+    request: true
+    args: {required: [{name: hosts}]}
+    nodes:
+      host: {category: sequence, type: one-host, each: ["hosts:host"]}
+      verify: {category: job, type: verify, deps: [host]}
+  one-host:
+    args: {required: [{name: host}]}
+    nodes:
+      drain: {category: job, type: drain, args: [{expected: host, given: host}]}
+      restart: {category: job, type: restart, args: [{expected: host, given: host}], deps: [drain]}
+"""
+
+
+class Installation:
+    """A Request Manager and a Job Runner on fixed ports, as a service manager would run them."""
+
+    def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self.directory = directory
+        self._stack = stack
+        self._manager_port, self._runner_port = free_port(), free_port()
+        self.grpc = f"127.0.0.1:{self._manager_port + 10}"
+        (directory / "specs").mkdir()
+        (directory / "specs" / "restart.yaml").write_text(SPECS)
+        (directory / "hosts.json").write_text(json.dumps(NAMES))
+        self.start()
+
+    def start(self) -> None:
+        self.manager = self._start(
+            "request-manager", f"--http=127.0.0.1:{self._manager_port}", "--db=sqlite:///requests.db"
+        )
+        self.manager.wait_for("listening")
+        self.runner = self._start("job-runner", f"--http=127.0.0.1:{self._runner_port}", f"--rm={self.grpc}")
+        self.runner.wait_for("reporting")
+
+    def _start(self, *arguments: str) -> ServerProcess:
+        environment = {
+            HOSTS: str(self.directory),
+            "SPINCYCLE_JOBS": "tests.host_jobs:factory",
+            "SPINCYCLE_SPECS_DIR": str(self.directory / "specs"),
+        }
+        server = running(*arguments, directory=self.directory, environment=environment)
+        return self._stack.enter_context(server)
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    with contextlib.ExitStack() as stack:
+        yield Installation(tmp_path, stack)
+
+
+@pytest.fixture
+def terminal(installation: Installation) -> Iterator[Terminal]:
+    with open_terminal(installation.directory, SPINC_ADDR=installation.grpc) as opened:
+        yield opened
+
+
+def id_in(shown: str) -> str:
+    """Returns the id of the request that a command has shown."""
+    found = re.search(r"\b[0-9a-v]{20}\b", shown)
+    assert found is not None, shown
+    return found[0]
+
+
+def test_an_operator_finds_a_bad_host_mends_it_and_pauses_the_retry_over_a_restart_of_everything(
+    installation: Installation, terminal: Terminal
+) -> None:
+    directory = installation.directory
+    terminal.type(f"touch {BAD}.bad")
+    shown = terminal.type('spinc start rolling-restart "hosts:=$(cat hosts.json)" --wait')
+    assert terminal.status() == 1
+    first = id_in(shown)
+    assert f"rolling-restart {first}: FAIL" in shown
+
+    status = terminal.type(f"spinc status {first}")
+    assert re.search(r"state +FAIL", status)
+
+    terminal.type(f"rm {BAD}.bad && touch restart-{BAD}.gate")
+    second = id_in(terminal.type(f"spinc retry {first}"))
+    assert second != first
+    eventually(lambda: what_was_done(directory)[f"start restart {BAD}"])
+    terminal.type(f"spinc pause {second}")
+    assert terminal.status() == 0
+    terminal.type(f"kill -9 {installation.manager.process.pid} {installation.runner.process.pid}")
+    for server in (installation.manager, installation.runner):
+        server.process.wait()
+    installation.start()
+    terminal.type(f"until spinc status {second} | grep SUSPENDED; do sleep 1; done")
+    assert re.search(r"waiting +paused at 20", terminal.type(f"spinc status {second}"))
+    before = what_was_done(directory)
+    assert before[f"start restart {BAD}"] == 1
+
+    terminal.type(f"rm restart-{BAD}.gate")
+    terminal.type(f"spinc resume {second}")
+    assert terminal.status() == 0
+    assert f"rolling-restart {second}: COMPLETE" in terminal.type(f"spinc watch {second}")
+    assert terminal.status() == 0
+    assert re.search(rf"retried by +{second}", terminal.type(f"spinc status {first}"))
+
+    done = what_was_done(directory)
+    ends = {event: times for event, times in done.items() if event.startswith("end ")}
+    steps = [f"end {step} {name}" for name in NAMES for step in ("drain", "restart")]
+    assert ends == dict.fromkeys([*steps, "end verify"], 1)
+    assert {event for event, times in done.items() if times > 1} == {
+        f"start drain {BAD}",  # It failed, and was retried.
+        f"start restart {BAD}",  # It ran when its runner was killed.
+    }
