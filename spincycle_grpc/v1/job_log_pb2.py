@@ -26,7 +26,7 @@ from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aspincycle/v1/job_log.proto\x12\x0cspincycle.v1\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/state.proto\"\x9f\x02\n\x06JobLog\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0b\n\x03try\x18\x03 \x01(\x04\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x12\n\nstarted_at\x18\x06 \x01(\x03\x12\x13\n\x0b\x66inished_at\x18\x07 \x01(\x03\x12\"\n\x05state\x18\x08 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x0c\n\x04\x65xit\x18\t \x01(\x03\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x0e\n\x06stdout\x18\x0b \x01(\t\x12\x0e\n\x06stderr\x18\x0c \x01(\t\x12\x1e\n\x0estdout_omitted\x18\r \x01(\x04\x42\x06\xaa\xd4\x18\x02\x10\x01\x12\x1e\n\x0estderr_omitted\x18\x0e \x01(\x04\x42\x06\xaa\xd4\x18\x02\x10\x01\x42\x46\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aspincycle/v1/job_log.proto\x12\x0cspincycle.v1\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/state.proto\"\xb5\x02\n\x06JobLog\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0b\n\x03try\x18\x03 \x01(\x04\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x12\n\nstarted_at\x18\x06 \x01(\x03\x12\x13\n\x0b\x66inished_at\x18\x07 \x01(\x03\x12\"\n\x05state\x18\x08 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x0c\n\x04\x65xit\x18\t \x01(\x03\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x0e\n\x06stdout\x18\x0b \x01(\t\x12\x0e\n\x06stderr\x18\x0c \x01(\t\x12\x1e\n\x0estdout_omitted\x18\r \x01(\x04\x42\x06\xaa\xd4\x18\x02\x10\x01\x12\x1e\n\x0estderr_omitted\x18\x0e \x01(\x04\x42\x06\xaa\xd4\x18\x02\x10\x01\x12\x14\n\x04path\x18\x0f \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\x42\x46\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBLOG'].fields_by_name['stdout_omitted']._serialized_options = b'\252\324\030\002\020\001'
   _globals['_JOBLOG'].fields_by_name['stderr_omitted']._loaded_options = None
   _globals['_JOBLOG'].fields_by_name['stderr_omitted']._serialized_options = b'\252\324\030\002\020\001'
+  _globals['_JOBLOG'].fields_by_name['path']._loaded_options = None
+  _globals['_JOBLOG'].fields_by_name['path']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_JOBLOG']._serialized_start=96
-  _globals['_JOBLOG']._serialized_end=383
+  _globals['_JOBLOG']._serialized_end=405
 # @@protoc_insertion_point(module_scope)

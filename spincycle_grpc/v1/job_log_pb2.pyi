@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from spincycle_grpc.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
 import sys
@@ -37,6 +39,7 @@ class JobLog(_message.Message):
     STDERR_FIELD_NUMBER: _builtins.int
     STDOUT_OMITTED_FIELD_NUMBER: _builtins.int
     STDERR_OMITTED_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     job_id: _builtins.str
@@ -70,6 +73,15 @@ class JobLog(_message.Message):
     """The number of bytes at the end of stderr that are left out. 0: stderr is
     complete.
     """
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The path of the job, for people: the type of the request, the sequences
+        around the job with the elements of `each` that distinguish them, and the
+        job's name, such as "rolling-restart", "host web7", "drain". At most 16 parts
+        of at most 100 characters; "…" stands for the parts or the text between.
+        Empty if the name says as much, and for noops that only connect other jobs.
+        """
+
     def __init__(
         self,
         *,
@@ -86,10 +98,11 @@ class JobLog(_message.Message):
         stderr: _builtins.str = ...,
         stdout_omitted: _builtins.int = ...,
         stderr_omitted: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit", b"exit", "finished_at", b"finished_at", "job_id", b"job_id", "name", b"name", "request_id", b"request_id", "started_at", b"started_at", "state", b"state", "stderr", b"stderr", "stderr_omitted", b"stderr_omitted", "stdout", b"stdout", "stdout_omitted", b"stdout_omitted", "try", b"try", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit", b"exit", "finished_at", b"finished_at", "job_id", b"job_id", "name", b"name", "path", b"path", "request_id", b"request_id", "started_at", b"started_at", "state", b"state", "stderr", b"stderr", "stderr_omitted", b"stderr_omitted", "stdout", b"stdout", "stdout_omitted", b"stdout_omitted", "try", b"try", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

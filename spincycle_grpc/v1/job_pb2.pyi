@@ -171,12 +171,33 @@ class JobChain(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PathLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     ADJACENCY_LIST_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    PATH_LABELS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     state: _state_pb2.State.ValueType
@@ -199,6 +220,17 @@ class JobChain(_message.Message):
         job has no entry.
         """
 
+    @_builtins.property
+    def path_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What tells the parts of a nested chain apart for people. The key is the
+        sequence_id of a sequence, or the id of a job that `each` repeats. The value
+        is the type of the request, the name of the node that calls the sequence, or
+        the element of `each`, such as "host web7". The path of a job consists of
+        the labels of the sequences around it, its own label if it has one, and its
+        name. Empty if no part of the chain is nested or repeated, and in chains
+        that were created before this field existed.
+        """
+
     def __init__(
         self,
         *,
@@ -208,10 +240,11 @@ class JobChain(_message.Message):
         state: _state_pb2.State.ValueType = ...,
         finished_jobs: _builtins.int = ...,
         timeout: _builtins.str = ...,
+        path_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "request_id", b"request_id", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "path_labels", b"path_labels", "request_id", b"request_id", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

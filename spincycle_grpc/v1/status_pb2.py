@@ -27,7 +27,7 @@ from spincycle_grpc.v1 import request_pb2 as spincycle_dot_v1_dot_request__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19spincycle/v1/status.proto\x12\x0cspincycle.v1\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\xa8\x01\n\tJobStatus\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x12\n\nstarted_at\x18\x05 \x01(\x03\x12\"\n\x05state\x18\x06 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x16\n\x06status\x18\x07 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x0b\n\x03try\x18\x08 \x01(\x04\"\xbb\x01\n\rRunningStatus\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\x12;\n\x08requests\x18\x02 \x03(\x0b\x32).spincycle.v1.RunningStatus.RequestsEntry\x1a\x46\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.spincycle.v1.Request:\x02\x38\x01\"4\n\x0cStatusFilter\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_by\x18\x02 \x01(\tBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19spincycle/v1/status.proto\x12\x0cspincycle.v1\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\xbe\x01\n\tJobStatus\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x12\n\nstarted_at\x18\x05 \x01(\x03\x12\"\n\x05state\x18\x06 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x16\n\x06status\x18\x07 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x0b\n\x03try\x18\x08 \x01(\x04\x12\x14\n\x04path\x18\t \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\"\xbb\x01\n\rRunningStatus\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\x12;\n\x08requests\x18\x02 \x03(\x0b\x32).spincycle.v1.RunningStatus.RequestsEntry\x1a\x46\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.spincycle.v1.Request:\x02\x38\x01\"4\n\x0cStatusFilter\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_by\x18\x02 \x01(\tBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.spincycle.v1P\001Z!spincycle.dev/grpc/v1;spincyclev1\252\002\014SpinCycle.V1'
   _globals['_JOBSTATUS'].fields_by_name['status']._loaded_options = None
   _globals['_JOBSTATUS'].fields_by_name['status']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_JOBSTATUS'].fields_by_name['path']._loaded_options = None
+  _globals['_JOBSTATUS'].fields_by_name['path']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_RUNNINGSTATUS_REQUESTSENTRY']._loaded_options = None
   _globals['_RUNNINGSTATUS_REQUESTSENTRY']._serialized_options = b'8\001'
   _globals['_JOBSTATUS']._serialized_start=123
-  _globals['_JOBSTATUS']._serialized_end=291
-  _globals['_RUNNINGSTATUS']._serialized_start=294
-  _globals['_RUNNINGSTATUS']._serialized_end=481
-  _globals['_RUNNINGSTATUS_REQUESTSENTRY']._serialized_start=411
-  _globals['_RUNNINGSTATUS_REQUESTSENTRY']._serialized_end=481
-  _globals['_STATUSFILTER']._serialized_start=483
-  _globals['_STATUSFILTER']._serialized_end=535
+  _globals['_JOBSTATUS']._serialized_end=313
+  _globals['_RUNNINGSTATUS']._serialized_start=316
+  _globals['_RUNNINGSTATUS']._serialized_end=503
+  _globals['_RUNNINGSTATUS_REQUESTSENTRY']._serialized_start=433
+  _globals['_RUNNINGSTATUS_REQUESTSENTRY']._serialized_end=503
+  _globals['_STATUSFILTER']._serialized_start=505
+  _globals['_STATUSFILTER']._serialized_end=557
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class JobStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     TRY_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     job_id: _builtins.str
@@ -50,6 +51,10 @@ class JobStatus(_message.Message):
     """What the job's `status` method returned. It starts with "(retry sleep) "
     while the job waits for its next try.
     """
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The path of the job, as in JobLog."""
+
     def __init__(
         self,
         *,
@@ -60,10 +65,11 @@ class JobStatus(_message.Message):
         started_at: _builtins.int = ...,
         state: _state_pb2.State.ValueType = ...,
         status: _builtins.str = ...,
+        path: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "name", b"name", "request_id", b"request_id", "started_at", b"started_at", "state", b"state", "status", b"status", "try", b"try", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "name", b"name", "path", b"path", "request_id", b"request_id", "started_at", b"started_at", "state", b"state", "status", b"status", "try", b"try", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,10 @@ class SlowBuilder:
         self.jobs: list[Job] = []
         self.edges: list[tuple[Job, Job]] = []
         self.numbers = itertools.count()
+        self.paths: list[tuple[str, ...]] = []
+        """The paths of the jobs of nodes, whether or not the chain has labels."""
+        self.around: list[str] = []
+        self.element = ""
 
     def build(self, request_type: str, given: Mapping[str, Any]) -> JobChain:
         spec = self.specs.sequences.get(request_type)
@@ -79,6 +84,7 @@ class SlowBuilder:
             args.setdefault(arg.name, arg.default)
         start = self.add("noop", "noop", None)
         start.sequence_id = start.id
+        self.around.append(self.element or (node.name if node else spec.name))
         start.parent_sequence_id = around.sequence_id if around else ""
         if node is not None:
             start.sequence_retry, start.sequence_retry_wait = node.retry, wait_of(node)
@@ -87,11 +93,12 @@ class SlowBuilder:
         while len(built) < len(spec.nodes):
             for name, candidate in spec.nodes.items():
                 if name not in built and self.can_be_built(candidate, args):
-                    built[name] = self.node(candidate, args, start, [*outer, spec.name])
+                    built[name] = self.node(candidate, args, start, [*outer, spec.name], spec)
                     break
             else:
                 raise RefusedError("JOB_ARGS_MISSING")
         end = self.add("noop", "noop", start)
+        self.around.pop()
         self.link(spec, built, start, end)
         return start, end
 
@@ -129,7 +136,7 @@ class SlowBuilder:
         if not built:
             self.edge(start, end)
 
-    def node(self, node: NodeSpec, args: Args, sequence: Job, outer: list[str]) -> Ends:
+    def node(self, node: NodeSpec, args: Args, sequence: Job, outer: list[str], spec: SequenceSpec) -> Ends:
         """Rules 3 and 7."""
         given = {arg.expected: args[arg.given] for arg in node.args}
         if node.category == "conditional":
@@ -147,15 +154,17 @@ class SlowBuilder:
             given | {element: row[i] for i, (_, element) in enumerate(pairs)}
             for row in zip(*lists, strict=True)
         ]
+        labels = self.labels(node, rows, spec)
         if len(rows) == 1:
-            return self.once(node, rows[0], args, sequence, outer)
+            return self.once(node, rows[0], args, sequence, outer, labels[0])
         ends = [self.add("noop", "noop", sequence)]
         while rows:
             size = node.parallel or len(rows)
             group, rows = rows[:size], rows[size:]
+            names, labels = labels[:size], labels[size:]
             fork, join = self.add("noop", "noop", sequence), self.add("noop", "noop", sequence)
-            for row in group:
-                first, last = self.once(node, row, args, sequence, outer)
+            for row, label in zip(group, names, strict=True):
+                first, last = self.once(node, row, args, sequence, outer, label)
                 self.edge(fork, first)
                 self.edge(last, join)
             self.edge(ends[-1], fork)
@@ -164,8 +173,34 @@ class SlowBuilder:
         self.edge(ends[-2], ends[-1])
         return ends[0], ends[-1]
 
-    def once(self, node: NodeSpec, given: Args, args: Args, sequence: Job, outer: list[str]) -> Ends:
+    def labels(self, node: NodeSpec, rows: list[Args], spec: SequenceSpec) -> list[str]:
+        """Adds elements to the labels until no two are equal, but none that makes no difference."""
+        elements = [pair.split(":")[1] for pair in node.each]
+        others = [pair.split(":")[1] for other in spec.nodes.values() for pair in other.each]
+        shared = any(others.count(element) > 1 for element in elements)
+        shown: list[str] = []
+        for element in elements:
+            if not shown or len(self.texts(rows, [*shown, element])) > len(self.texts(rows, shown)):
+                shown.append(element)
+        labels = [
+            " ".join(([node.name] if shared else []) + [f"{name} {self.text(row[name])}" for name in shown])
+            for row in rows
+        ]
+        if len(set(labels)) < len(rows):
+            return [f"{label} #{number}" for number, label in enumerate(labels, 1)]
+        return labels
+
+    def texts(self, rows: list[Args], elements: list[str]) -> set[str]:
+        return {json.dumps([self.text(row[element]) for element in elements]) for row in rows}
+
+    def text(self, value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    def once(
+        self, node: NodeSpec, given: Args, args: Args, sequence: Job, outer: list[str], label: str = ""
+    ) -> Ends:
         """Rules 4 to 6, and 8."""
+        self.element = label
         if node.category == "job":
             given = copy.deepcopy(given)
             job = self.job(node, given, sequence)
@@ -184,6 +219,7 @@ class SlowBuilder:
 
     def job(self, node: NodeSpec, given: Args, sequence: Job) -> Job:
         job = self.add(node.name, node.type, sequence)
+        self.paths.append((*self.around, *([self.element] if self.element else []), node.name))
         job.retry, job.retry_wait, job.timeout = node.retry, wait_of(node), node.timeout
         if given:
             job.args.CopyFrom(to_struct(given))

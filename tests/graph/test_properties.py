@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
+from spincycle_grpc.job_paths import connects, path_of
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_server.graph import ChainBuilder, job_ids
 from tests.graph.chains import assert_sound, same_graph
@@ -48,6 +49,22 @@ def test_the_slow_builder_builds_the_same_chain(written: Written) -> None:
     chain = build(written)
     if len(chain.jobs) <= MOST_JOBS_TO_COMPARE:
         assert same_graph(chain, SlowBuilder(written.specs, factory).build("request", written.given))
+
+
+@slowly
+@given(written_requests())
+def test_paths_are_those_of_the_slow_builder(written: Written) -> None:
+    chain = build(written)
+    if len(chain.jobs) > MOST_JOBS_TO_COMPARE:
+        return
+    slow = SlowBuilder(written.specs, factory)
+    slow.build("request", written.given)
+    expected = sorted(slow.paths)
+    if not chain.path_labels:
+        assert all(len(path) == 2 for path in expected)
+        expected = [()] * len(expected)
+    jobs = [job_id for job_id, job in chain.jobs.items() if not connects(job)]
+    assert sorted(path_of(chain, job_id) for job_id in jobs) == expected
 
 
 @slowly

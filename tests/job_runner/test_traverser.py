@@ -349,6 +349,20 @@ async def test_a_retry_wait_delays_the_next_try_and_shows_in_the_status(bench_of
     )  # fmt: skip
 
 
+async def test_running_jobs_and_their_reports_have_the_paths_of_their_jobs(bench_of: MakeBench) -> None:
+    chain = row("a")
+    chain.path_labels.update({"s": "restart", "a": "host web7"})
+    chain.jobs["a"].sequence_id = "s"
+    bench = bench_of(chain)
+    await bench.running("a")
+    [status] = await bench.traverser.status()
+    assert list(status.path) == ["restart", "host web7", "a"]
+    bench.end("a", State.FAIL)
+    reports = await bench.commit_to_the_end()
+    reported = {tried.entry.job_id: tried.entry.path for report in reports for tried in report.tries}
+    assert reported["a"] == status.path
+
+
 async def test_a_stop_during_a_retry_wait_ends_the_chain_at_once(bench_of: MakeBench) -> None:
     bench = bench_of(row("a", retry={"a": "1h"}))
     await bench.running("a")

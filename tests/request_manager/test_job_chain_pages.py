@@ -17,6 +17,8 @@ def chains(draw: st.DrawFn) -> JobChain:
     chain = JobChain(request_id="r", state=STATE_PENDING, finished_jobs=3, timeout="1h")
     for job_id in ids:
         chain.jobs[job_id].CopyFrom(Job(id=job_id, bytes=b"x" * draw(st.sampled_from([0, 5, 300]))))
+        if draw(st.booleans()):
+            chain.path_labels[job_id] = draw(st.sampled_from(["x", "host 😀" * 10]))
         followers = draw(st.lists(st.sampled_from(ids), max_size=5))
         if followers:
             chain.adjacency_list[job_id].CopyFrom(JobIds(ids=followers))
@@ -33,6 +35,7 @@ def test_joined_pages_are_the_chain(chain: JobChain, page_size: int, max_bytes: 
         whole.MergeFrom(part)
         assert len(part.jobs) <= (page_size or len(chain.jobs))
         assert set(part.adjacency_list) <= set(part.jobs)
+        assert set(part.path_labels) <= set(part.jobs)
         assert (part.request_id, part.timeout) == ("r", "1h")
         if len(part.jobs) > 1:
             assert part.ByteSize() <= max_bytes + 100  # The other fields of the chain.

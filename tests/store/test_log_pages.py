@@ -37,6 +37,7 @@ def made_entries() -> list[JobLog]:
             job_id,
             number,
             error=chance.choice(["", "no", "e" * 100]),
+            path=chance.choice([[], ["restart", "host 😀\0\n…", "drain"]]),
             stdout=chance.choice(CHARACTERS) * chance.choice(SIZES),
             stderr=chance.choice(CHARACTERS) * chance.choice(SIZES),
         )

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import Any
 
+from spincycle_grpc.job_paths import path_of
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
@@ -125,6 +126,10 @@ class RunningChain:
     def jobs(self) -> Mapping[str, Job]:
         """The jobs of the chain message, by id. Their states are those from before the start."""
         return self._chain.jobs
+
+    def path_of(self, job_id: str) -> tuple[str, ...]:
+        """Returns the path of a job, for people; () if its name says as much."""
+        return path_of(self._chain, job_id)
 
     @property
     def finished_jobs(self) -> int:

@@ -102,6 +102,10 @@ class ChainWriter:
         """Adds a job that only joins other jobs, and returns it."""
         return self.job(job_id, NOOP, NOOP, sequence_id, parent_sequence_id)
 
+    def label(self, job_id: str, label: str) -> None:
+        """Labels a sequence, by the id of its first job, or a job that is one of several of a node."""
+        self.chain.path_labels[job_id] = label
+
     def edge(self, before: str, after: str) -> None:
         """Makes `after` depend directly on `before`."""
         self._adjacency_list[before].ids.append(after)

@@ -5,6 +5,8 @@ A plan numbers the nodes in the order of the file.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spincycle_server.specs.each import EachPair, each_pairs, each_problems
@@ -36,6 +38,7 @@ class NodePlan:
         index: The number of the node in the sequence.
         args: (name inside, name outside) of each arg that it is given, including the `if` arg.
         each: The lists to iterate over, all in step. The node is built once per item.
+        shares_elements: Another node of the sequence has an element of the same name.
         needs: The args that must exist before the node is built.
         sets: (name inside, name outside) of each arg that it sets.
         deps: The numbers of the nodes that it depends on.
@@ -49,6 +52,7 @@ class NodePlan:
     type: str
     args: tuple[tuple[str, str], ...]
     each: tuple[EachPair, ...]
+    shares_elements: bool
     parallel: int | None
     needs: tuple[str, ...]
     sets: tuple[tuple[str, str], ...]
@@ -118,8 +122,9 @@ def plan_sequence(spec: SequenceSpec) -> SequencePlan:
     """
     deps = _numbered_deps(spec)
     depended_on = {dep for node_deps in deps for dep in node_deps}
+    elements = Counter(pair.element for node in spec.nodes.values() for pair in each_pairs(node))
     nodes = tuple(
-        _plan_node(index, node, deps[index], is_last=index not in depended_on)
+        _plan_node(index, node, deps[index], elements, is_last=index not in depended_on)
         for index, node in enumerate(spec.nodes.values())
     )
     needed_by: dict[str, list[int]] = {}
@@ -137,7 +142,9 @@ def plan_sequence(spec: SequenceSpec) -> SequencePlan:
     )
 
 
-def _plan_node(index: int, spec: NodeSpec, deps: tuple[int, ...], *, is_last: bool) -> NodePlan:
+def _plan_node(
+    index: int, spec: NodeSpec, deps: tuple[int, ...], elements: Mapping[str, int], *, is_last: bool
+) -> NodePlan:
     if spec.category not in CATEGORIES:
         raise PlanError(
             f"unknown category {spec.category!r}, must be job, sequence or conditional",
@@ -161,6 +168,7 @@ def _plan_node(index: int, spec: NodeSpec, deps: tuple[int, ...], *, is_last: bo
         type=spec.type,
         args=tuple(args),
         each=each,
+        shares_elements=any(elements[pair.element] > 1 for pair in each),
         parallel=spec.parallel,
         needs=tuple(needs),
         sets=tuple((node_set.arg, node_set.as_name) for node_set in spec.sets),

@@ -18,6 +18,7 @@ class Scope:
         args: The args that it is given. The scope keeps the dict and adds the args that nodes set.
         outer: The scope of the sequence around it, or None for the request's sequence.
         node: The node of `outer` that calls the sequence.
+        label: The label of the element of `each` for which it is called; "" if there is none.
 
     Attributes:
         path: The path of the sequence in the specs.
@@ -25,7 +26,17 @@ class Scope:
         ready: The nodes that can be built.
     """
 
-    __slots__ = ("args", "node", "outer", "parent_sequence_id", "path", "plan", "ready", "sequence_id")
+    __slots__ = (
+        "args",
+        "label",
+        "node",
+        "outer",
+        "parent_sequence_id",
+        "path",
+        "plan",
+        "ready",
+        "sequence_id",
+    )
 
     def __init__(
         self,
@@ -34,12 +45,15 @@ class Scope:
         args: dict[str, object],
         outer: Scope | None = None,
         node: NodePlan | None = None,
+        *,
+        label: str = "",
     ) -> None:
         self.plan = plan
         self.sequence_id = sequence_id
         self.args = args
         self.outer = outer
         self.node = node
+        self.label = label
         self.parent_sequence_id = outer.sequence_id if outer else ""
         self.path: SpecPath = SpecPath(plan.name, outer.path if outer else None, node.name if node else "")
         for name, value in plan.defaults:

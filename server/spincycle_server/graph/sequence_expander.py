@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from spincycle_grpc.errors import SpinCycleError
+from spincycle_grpc.job_paths import MAX_LABEL, shortened
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_maker import JobMaker
+from spincycle_server.graph.path_labels import element_labels
 from spincycle_server.graph.plan import NodePlan, PlanError, Plans, SequencePlan
 from spincycle_server.graph.scope import Scope
 from spincycle_server.graph.spec_path import SpecPath
@@ -37,6 +39,7 @@ class SequenceExpander:
         self._writer = writer
         self._maker = maker
         self._open_sequences: set[str] = set()
+        self._has_labels = False
 
     def run(self, sequence_name: str, args: dict[str, object]) -> None:
         """Expands the request's sequence and all sequences in it.
@@ -90,11 +93,21 @@ class SequenceExpander:
         node = scope.node
         if node is None:
             return
+        self._label(scope, scope.sequence_id, scope.label or shortened(node.name, MAX_LABEL))
         if node.retry:
             noop.sequence_retry = node.retry
             noop.sequence_retry_wait = node.retry_wait
         if node.timeout:
             noop.sequence_timeout = node.timeout
+
+    def _label(self, scope: Scope, job_id: str, label: str) -> None:
+        """Labels a sequence or a job. The outermost sequence has a label if anything else has one."""
+        if not self._has_labels:
+            self._has_labels = True
+            while scope.outer is not None:
+                scope = scope.outer
+            self._writer.label(scope.sequence_id, shortened(scope.plan.name, MAX_LABEL))
+        self._writer.label(job_id, label)
 
     def _noop(self, scope: Scope) -> str:
         job_id = self._writer.job_id()
@@ -115,17 +128,24 @@ class SequenceExpander:
         if not nodes:
             edge(scope.sequence_id, end)
 
-    def _once(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> _Span | _Task:
-        """Builds a job node and returns its span, or returns the task that builds another node."""
+    def _once(self, node: NodePlan, scope: Scope, args: dict[str, object], label: str = "") -> _Span | _Task:
+        """Builds a job node and returns its span, or returns the task that builds another node.
+
+        The label is that of an element of `each`; "" if the node has none.
+        """
         if node.category == "job":
             job_id = self._maker.make(node, scope, args)
+            if label:
+                self._label(scope, job_id, label)
             return job_id, job_id
         if node.category == "sequence":
             missing = f"sequence '{node.type}' does not exist"
-            return self._sequence(self._inner(node.type, node, scope, args, missing))
-        return self._conditional(node, scope, args)
+            return self._sequence(self._inner(node.type, node, scope, args, missing=missing, label=label))
+        return self._conditional(node, scope, args, label)
 
-    def _inner(self, name: str, node: NodePlan, scope: Scope, args: dict[str, object], missing: str) -> Scope:
+    def _inner(
+        self, name: str, node: NodePlan, scope: Scope, args: dict[str, object], *, missing: str, label: str
+    ) -> Scope:
         if name not in self._plans:
             raise scope.path.broken_spec(missing, "UNKNOWN_SEQUENCE", node.name)
         plan = self._plan(name, scope.path, node.name)
@@ -134,7 +154,7 @@ class SequenceExpander:
                 raise scope.path.broken_spec(
                     f"required arg '{arg}' not set", "REQUIRED_ARG_MISSING", node.name
                 )
-        return Scope(plan, self._writer.job_id(), args, scope, node)
+        return Scope(plan, self._writer.job_id(), args, scope, node, label=label)
 
     def _plan(self, name: str, outer: SpecPath | None = None, node: str = "") -> SequencePlan:
         try:
@@ -142,7 +162,7 @@ class SequenceExpander:
         except PlanError as error:
             raise SpecPath(name, outer, node).broken_spec(error.message, error.reason, error.node) from None
 
-    def _conditional(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> _Task:
+    def _conditional(self, node: NodePlan, scope: Scope, args: dict[str, object], label: str) -> _Task:
         """Builds the sequence that the value of the `if` arg selects, between two more noops."""
         value = args[node.if_arg]
         if not isinstance(value, str):
@@ -156,7 +176,7 @@ class SequenceExpander:
             )
         missing = f"conditional sequence '{name}' for 'if: {node.if_arg}' value '{value}' does not exist"
         before = self._noop(scope)
-        first, last = yield self._sequence(self._inner(name, node, scope, args, missing))
+        first, last = yield self._sequence(self._inner(name, node, scope, args, missing=missing, label=label))
         after = self._noop(scope)
         self._writer.edge(before, first)
         self._writer.edge(last, after)
@@ -166,9 +186,10 @@ class SequenceExpander:
         """Builds a node once per row of its lists, in groups of `parallel` that run one after another."""
         names = [pair.element for pair in node.each]
         rows = _rows(node, scope)
+        labels = element_labels(node, rows)
         given = scope.given_to(node)
         if len(rows) == 1:
-            made = self._once(node, scope, given | dict(zip(names, rows[0], strict=True)))
+            made = self._once(node, scope, given | dict(zip(names, rows[0], strict=True)), labels[0])
             return made if isinstance(made, tuple) else (yield made)
         edge = self._writer.edge
         before = previous = self._noop(scope)
@@ -176,8 +197,8 @@ class SequenceExpander:
         for begin in range(0, len(rows), size):
             fork, join = self._noop(scope), self._noop(scope)
             edge(previous, fork)
-            for row in rows[begin : begin + size]:
-                made = self._once(node, scope, given | dict(zip(names, row, strict=True)))
+            for row, label in zip(rows[begin : begin + size], labels[begin : begin + size], strict=True):
+                made = self._once(node, scope, given | dict(zip(names, row, strict=True)), label)
                 first, last = made if isinstance(made, tuple) else (yield made)
                 edge(fork, first)
                 edge(last, join)

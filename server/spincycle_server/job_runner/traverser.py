@@ -228,6 +228,7 @@ class Traverser:
             started_at=job_try.started_at,
             state=state_pb2.STATE_RUNNING,
             status=status,
+            path=self._chain.path_of(job.id),
             **{"try": job_try.run.number},
         )
 
@@ -362,6 +363,7 @@ class Traverser:
         *,
         is_taken_back: bool = False,
     ) -> None:
+        result.entry.path.extend(self._chain.path_of(run.job_id))
         self._reports.add_try(run, result, committed)
         self._ended.append(_Ended(run, result, committed, is_taken_back))
         if committed is not None:

@@ -54,10 +54,15 @@ def job_chain_page(
         next_ids = job_chain.adjacency_list.get(job_id)
         # Each entry of a map has its key, two tags and two lengths besides the value.
         size = job.ByteSize() + 2 * (len(job_id) + 12) + (next_ids.ByteSize() if next_ids is not None else 0)
+        label = job_chain.path_labels.get(job_id)
+        if label:
+            size += len(label.encode()) + len(job_id) + 6
         if not room.take(size):
             return JobChainPage(page, last, whole_bytes)
         page.jobs[job_id].CopyFrom(job)
         if next_ids is not None:
             page.adjacency_list[job_id].CopyFrom(next_ids)
+        if label:
+            page.path_labels[job_id] = label
         last = job_id
     return JobChainPage(page, "", whole_bytes)

@@ -38,6 +38,7 @@ _TRY_COLUMNS = (
     job_log.c.state,
     job_log.c.exit,
     job_log.c.error,
+    job_log.c.path,
     job_log.c.change_stamp,
     _EPOCH.label("of_epoch"),
     _ORDINAL.label("in_epoch"),

@@ -16,7 +16,7 @@ from spincycle_grpc.wire import encode
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.errors import not_found
-from spincycle_server.store.rows import log_entry_of
+from spincycle_server.store.rows import log_entry_of, path_text
 from spincycle_server.store.schema import job_log, requests
 from spincycle_server.store.write import Write
 
@@ -31,6 +31,7 @@ LOG_COLUMNS = (
     job_log.c.state,
     job_log.c.exit,
     job_log.c.error,
+    job_log.c.path,
     job_log.c.stdout,
     job_log.c.stderr,
 )
@@ -77,6 +78,7 @@ def _row(
         "epoch": epoch,
         "ordinal": tried.ordinal if tried is not None else None,
         "is_last": tried.is_last if tried is not None else None,
+        "path": path_text(entry.path) if entry.path else None,
         "change_stamp": stamp,
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Any
@@ -16,6 +17,9 @@ from spincycle_grpc.structs import from_value
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg
 from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, ORIGINAL
+
+_LONGEST_PATH = 16_000
+"""The longest text of a path, in characters: it must not be truncated to fit its column."""
 
 _MAY_WAIT = frozenset({State.PENDING, State.SUSPENDED})
 
@@ -106,8 +110,18 @@ def entry_without_output(row: Any, number: Any) -> JobLog:
         state=row.state,
         exit=row.exit or 0,
         error=row.error or "",
+        path=orjson.loads(row.path) if row.path else (),
         **{"try": number},
     )
+
+
+def path_text(path: Sequence[str]) -> str | None:
+    """Returns the text of a job's path for its column; None if it is too long, as no usual path is.
+
+    It is ASCII, because the table of an original may not accept all characters.
+    """
+    text = json.dumps([*path])
+    return text if len(text) <= _LONGEST_PATH else None
 
 
 def arg_rows(request_id: str, created_at: int, args: Iterable[RequestArg]) -> list[dict[str, Any]]:

@@ -162,6 +162,8 @@ job_log = Table(
     Column("epoch", BigInteger, nullable=True),
     Column("ordinal", BigInteger, nullable=True),
     Column("is_last", Boolean, nullable=True),
+    # The parts of the job's path, as a JSON list; null if it has none.
+    Column("path", BoundedText, nullable=True),
     # The transaction that inserted the row.
     Column("change_stamp", BigInteger, nullable=True),
     Index("job_log_change_stamp", "change_stamp"),

@@ -1,0 +1,73 @@
+"""The paths of jobs: how people tell the jobs of nested sequences apart.
+
+The path of a job is, for example, `rolling-restart / host web7 / drain`. It is made from the labels that
+are stored with the job chain.
+"""
+
+from __future__ import annotations
+
+from spincycle_grpc.v1.job_pb2 import Job, JobChain
+
+MAX_PARTS = 16
+"""The maximum number of parts of a path. In a longer one, "…" stands for the outermost parts."""
+
+MAX_LABEL = 100
+"""The longest part of a path, in characters. The middle of a longer one is left out."""
+
+SEPARATOR = " / "
+"""What people see between two parts of a path."""
+
+_LEFT_OUT = "…"
+_NOOP = "noop"
+
+
+def path_of(chain: JobChain, job_id: str) -> tuple[str, ...]:
+    """Returns the path of a job, from the type of the request to the name of the job.
+
+    Takes the same time for all jobs, however deep the chain is nested.
+
+    Args:
+        chain: The whole job chain.
+        job_id: The id of one of its jobs.
+
+    Returns:
+        The parts. Empty if the chain has no labels, and for a job that only connects other jobs.
+    """
+    labels, jobs = chain.path_labels, chain.jobs
+    if not labels:
+        return ()
+    job = jobs[job_id]
+    if connects(job):
+        return ()
+    parts = [shortened(job.name, MAX_LABEL)]
+    if job_id in labels and job.sequence_id != job_id:
+        parts.append(shortened(labels[job_id], MAX_LABEL))
+    sequence_id = job.sequence_id
+    while sequence_id:
+        if len(parts) == MAX_PARTS - 1 and _parent(chain, sequence_id):
+            parts.append(_LEFT_OUT)
+            break
+        label = labels.get(sequence_id) or ""
+        parts.append(shortened(label, MAX_LABEL) if label else _LEFT_OUT)
+        sequence_id = _parent(chain, sequence_id)
+    parts.reverse()
+    return tuple(parts)
+
+
+def connects(job: Job) -> bool:
+    """Whether a job only connects other jobs: it comes from no node of a spec."""
+    return job.type == _NOOP and job.name == _NOOP
+
+
+def shortened(text: str, longest: int) -> str:
+    """Returns a text of at most `longest` characters. The middle of a longer text becomes "…"."""
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 3
+    return f"{text[: longest - 1 - end]}{_LEFT_OUT}{text[-end:]}"
+
+
+def _parent(chain: JobChain, sequence_id: str) -> str:
+    if sequence_id not in chain.jobs:
+        return ""
+    return chain.jobs[sequence_id].parent_sequence_id

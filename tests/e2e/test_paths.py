@@ -1,0 +1,106 @@
+"""Which host failed: a real server names jobs by their paths, over gRPC and HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import grpc
+import httpx
+import pytest
+
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
+from spincycle_grpc.v1.state_pb2 import STATE_FAIL
+from tests.e2e.processes import ServerProcess, running
+from tests.e2e.waiting import wait_state
+from tests.limits import ANSWER, REQUEST_END
+
+SPECS = """
+sequences:
+  rolling-restart:
+    request: true
+    args: {required: [{name: hosts}]}
+    nodes:
+      restart-hosts: {category: sequence, type: restart-host, each: ["hosts:host"]}
+  restart-host:
+    args: {required: [{name: host}], static: [{name: program, default: ls}]}
+    nodes:
+      name: {category: job, type: noop}
+      drain:
+        category: job
+        type: shell-command
+        args: [{expected: cmd, given: program}, {expected: args, given: host}]
+        retry: 1
+        deps: [name]
+  plain:
+    request: true
+    nodes: {n: {category: job, type: noop}}
+"""
+
+BAD = "/nowhere"
+HOSTS = ["/", BAD, "/tmp"]
+BAD_PATH = ["rolling-restart", f"host {BAD}", "drain"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    directory = tmp_path_factory.mktemp("paths")
+    (directory / "specs").mkdir()
+    (directory / "specs" / "specs.yaml").write_text(SPECS)
+    with running(
+        "server", "--specs=specs", "--http=127.0.0.1:0", "--grpc=127.0.0.1:0", directory=directory
+    ) as process:
+        process.wait_for("runner reports")
+        yield process
+
+
+@pytest.fixture(scope="module")
+def http(server: ServerProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{server.address('request-manager', 'http')}", timeout=ANSWER) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def stub(server: ServerProcess) -> Iterator[RequestManagerStub]:
+    with grpc.insecure_channel(server.address("request-manager", "grpc")) as channel:
+        yield RequestManagerStub(channel)
+
+
+@pytest.fixture(scope="module")
+def failed(http: httpx.Client) -> str:
+    """The id of a request that has failed on one host."""
+    created = http.post("/api/v1/requests", json={"Type": "rolling-restart", "Args": {"hosts": HOSTS}}).json()
+    wait_state(http, created["id"], State.FAIL)
+    request_id: str = created["id"]
+    return request_id
+
+
+def test_the_log_has_the_path_of_each_job(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:
+    log = http.get(f"/api/v1/requests/{failed}/log").json()
+    paths = {tuple(entry["path"]) for entry in log if entry["name"] == "drain"}
+    assert paths == {("rolling-restart", f"host {host}", "drain") for host in HOSTS}
+    assert all("path" not in entry for entry in log if entry["name"] == "noop")
+    over_grpc = stub.GetLog(messages.GetLogRequest(request_id=failed), timeout=ANSWER).entries
+    assert [list(entry.path) for entry in over_grpc] == [entry.get("path", []) for entry in log]
+    bad = next(entry for entry in over_grpc if entry.state == STATE_FAIL)
+    asked = messages.GetJobLogRequest(request_id=failed, job_id=bad.job_id)
+    assert stub.GetJobLog(asked, timeout=ANSWER).entry.path == bad.path == BAD_PATH
+
+
+def test_watch_has_the_paths_too(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:
+    seen = stub.Watch(messages.WatchRequest(request_id=failed), timeout=REQUEST_END)
+    over_grpc = [list(one.path) for message in seen for one in message.tries if one.state == STATE_FAIL]
+    assert over_grpc == [BAD_PATH] * 2
+    with http.stream("GET", f"/api/v1/requests/{failed}/watch") as events:
+        sent = [json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: ")]
+    tries = [one for message in sent for one in message.get("tries", ())]
+    assert [one["path"] for one in tries if one["state"] == State.FAIL] == over_grpc
+
+
+def test_a_plain_request_has_the_json_of_an_original(http: httpx.Client) -> None:
+    created = http.post("/api/v1/requests", json={"Type": "plain"}).json()
+    wait_state(http, created["id"], State.COMPLETE)
+    assert "pathLabels" not in http.get(f"/api/v1/requests/{created['id']}/job-chain").json()
+    assert all("path" not in entry for entry in http.get(f"/api/v1/requests/{created['id']}/log").json())
