@@ -20,11 +20,19 @@ from spincycle_grpc.cut_entries import CutEntry, is_cut
 from spincycle_grpc.errors import CallCancelledError, FailedPreconditionError, SpinCycleError
 from spincycle_grpc.retries import DEFAULT_DEADLINE, PageTime, Tries, checked_deadline
 from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
+from spincycle_grpc.state import State
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import AsyncToken, CallTokens
+from spincycle_grpc.v1.installation_pb2 import Runner, StateCount
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_grpc.v1.request_manager_pb2 import FollowOutputResponse, ListAuditEventsResponse, WatchResponse
+from spincycle_grpc.v1.request_manager_pb2 import (
+    FollowOutputResponse,
+    GetCallerResponse,
+    GetConfigurationResponse,
+    ListAuditEventsResponse,
+    WatchResponse,
+)
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus
@@ -267,6 +275,42 @@ class AsyncClient:
             page_token=page_token,
         )
         return await self._call(listed, deadline)
+
+    async def count_requests(
+        self,
+        *,
+        type: str = "",  # noqa: A002
+        states: Iterable[int] = (),
+        user: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        args: Mapping[str, object] | None = None,
+        deadline: float | None = None,
+    ) -> dict[State, StateCount]:
+        """Counts the requests that match all filters, by state. See `Client.count_requests`."""
+        chosen = calls.request_filter(
+            request_type=type,
+            states=states,
+            user=user,
+            since=since,
+            until=until,
+            limit=0,
+            offset=0,
+            args=args,
+        )
+        return await self._call(calls.count_requests(chosen), deadline)
+
+    async def list_runners(self, *, deadline: float | None = None) -> list[Runner]:
+        """Returns the Job Runners that are alive, sorted by id. See `Client.list_runners`."""
+        return await self._joined(calls.list_runners(), deadline)
+
+    async def get_configuration(self, *, deadline: float | None = None) -> GetConfigurationResponse:
+        """Returns the server's options, version and health. See `Client.get_configuration`."""
+        return await self._call(calls.get_configuration(), deadline)
+
+    async def get_caller(self, *, deadline: float | None = None) -> GetCallerResponse:
+        """Returns who the server says calls. See `Client.get_caller`."""
+        return await self._call(calls.get_caller(), deadline)
 
     async def version(self, *, deadline: float | None = None) -> str:
         """Returns the version of the server's API. See `Client.version`."""

@@ -19,9 +19,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.retries import MAX_TRIES
+from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_value, to_struct, to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.audit_pb2 import AuditFilter
+from spincycle_grpc.v1.installation_pb2 import Runner, StateCount
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
@@ -330,6 +332,34 @@ def list_audit_events(
         page_token=page_token,
     )
     return Call("ListAuditEvents", messages.ListAuditEventsRequest(filter=chosen), _itself)
+
+
+def count_requests(chosen: RequestFilter) -> Call[dict[State, StateCount]]:
+    """Returns the call of CountRequests."""
+    return Call("CountRequests", messages.CountRequestsRequest(filter=chosen), _by_state)
+
+
+def _by_state(response: messages.CountRequestsResponse) -> dict[State, StateCount]:
+    return {State(found.state): found for found in response.counts}
+
+
+def list_runners() -> PagedCall[list[Runner], Runner]:
+    """Returns the call of ListRunners."""
+    return PagedCall(
+        Call("ListRunners", messages.ListRunnersRequest(), _itself),
+        lambda response: response.runners,
+        lambda responses: [runner for response in responses for runner in response.runners],
+    )
+
+
+def get_configuration() -> Call[messages.GetConfigurationResponse]:
+    """Returns the call of GetConfiguration."""
+    return Call("GetConfiguration", messages.GetConfigurationRequest(), _itself)
+
+
+def get_caller() -> Call[messages.GetCallerResponse]:
+    """Returns the call of GetCaller."""
+    return Call("GetCaller", messages.GetCallerRequest(), _itself)
 
 
 def version() -> Call[str]:

@@ -18,6 +18,13 @@ from spincycle_grpc.structs import to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import request_pb2
 from spincycle_grpc.v1.audit_pb2 import AuditEvent
+from spincycle_grpc.v1.installation_pb2 import (
+    ConfigurationOption,
+    HealthCheck,
+    Runner,
+    StateCount,
+    TypePermissions,
+)
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds
 from spincycle_grpc.v1.request_manager_pb2_grpc import (
@@ -25,7 +32,7 @@ from spincycle_grpc.v1.request_manager_pb2_grpc import (
     add_RequestManagerServicer_to_server,
 )
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg, RequestSpec
-from spincycle_grpc.v1.state_pb2 import STATE_PENDING
+from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE, STATE_PENDING
 from spincycle_grpc.v1.status_pb2 import JobStatus, RunningStatus
 from spincycle_server.rpc.status import status_of
 from tests.limits import STEP
@@ -323,6 +330,50 @@ class FakeManager(RequestManagerServicer):
         end = first + (request.filter.limit or len(self.events))
         return messages.ListAuditEventsResponse(
             events=self.events[first:end], next_page_token=str(end) if end < len(self.events) else ""
+        )
+
+    def CountRequests(
+        self, request: messages.CountRequestsRequest, context: Any
+    ) -> messages.CountRequestsResponse:
+        self._called("CountRequests", request, context)
+        counts = [
+            StateCount(state=STATE_PENDING, count=3),
+            StateCount(state=STATE_COMPLETE, count=10_000, more=True),
+        ]
+        return messages.CountRequestsResponse(counts=counts)
+
+    def ListRunners(self, request: messages.ListRunnersRequest, context: Any) -> messages.ListRunnersResponse:
+        self._called("ListRunners", request, context)
+        runners = [
+            Runner(id="r1", url="http://r1:1", version="2.0", job_types=["nap"], running_jobs=2,
+                   running_requests=1),
+            Runner(id="r2", url="http://r2:1", labels={"zone": "a"}, knows_all_job_types=True, draining=True,
+                   silent=True, running_requests=10_000, more_requests=True),
+        ]  # fmt: skip
+        place = int(request.page_token or 0)  # One runner a page.
+        token = "" if place else "1"
+        return messages.ListRunnersResponse(runners=runners[place : place + 1], next_page_token=token)
+
+    def GetConfiguration(
+        self, request: messages.GetConfigurationRequest, context: Any
+    ) -> messages.GetConfigurationResponse:
+        self._called("GetConfiguration", request, context)
+        return messages.GetConfigurationResponse(
+            version="2.0",
+            api_version="1.0.12",
+            database="sqlite",
+            options=[ConfigurationOption(name="auth.read", value="acl", source="a.yaml")],
+            health=[HealthCheck(name="database", healthy=False, message="gone")],
+        )
+
+    def GetCaller(self, request: messages.GetCallerRequest, context: Any) -> messages.GetCallerResponse:
+        self._called("GetCaller", request, context)
+        return messages.GetCallerResponse(
+            user="finch",
+            roles=["dba", "ops"],
+            auth_method="token",
+            is_admin=True,
+            permissions=[TypePermissions(type="nap", operations=["start", "stop"])],
         )
 
     def Version(

@@ -42,10 +42,15 @@ def content_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:ID_LENGTH]
 
 
-def _json(types: frozenset[str] | None, labels: Labels, features: frozenset[str]) -> bytes:
-    fields = {"types": None if types is None else sorted(types), "labels": dict(sorted(labels))}
-    # Without features, the JSON and so the id are those of releases without features.
-    return orjson.dumps({**fields, "features": sorted(features)} if features else fields)
+def _json(types: frozenset[str] | None, labels: Labels, features: frozenset[str], version: str = "") -> bytes:
+    fields: dict[str, object] = {"types": None if types is None else sorted(types)}
+    fields["labels"] = dict(sorted(labels))
+    # Without features and version, the JSON and so the id are those of releases without them.
+    if features:
+        fields["features"] = sorted(features)
+    if version:
+        fields["version"] = version
+    return orjson.dumps(fields)
 
 
 def _labels_in(fields: Mapping[str, Any]) -> Labels:
@@ -95,12 +100,14 @@ class Capabilities:
         types: The job types that it knows; None if it does not say, and so is taken to know all.
         labels: Its labels.
         features: The features that it knows, beyond those of the first release.
+        version: The version of its package; "" if unknown. No request depends on it.
         capabilities_id: The id.
     """
 
     types: frozenset[str] | None = field(compare=False)
     labels: Labels = field(default=frozenset(), compare=False)
     features: frozenset[str] = field(default=frozenset(), compare=False)
+    version: str = field(default="", compare=False)
     capabilities_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,14 +124,14 @@ class Capabilities:
 
     def to_json(self) -> bytes:
         """Returns the capabilities as JSON. Equal capabilities have equal JSON."""
-        return _json(self.types, self.labels, self.features)
+        return _json(self.types, self.labels, self.features, self.version)
 
     @classmethod
     def from_json(cls, data: bytes) -> Capabilities:
         """Reads what `to_json` has written."""
         fields = orjson.loads(data)
         types = None if fields["types"] is None else frozenset(fields["types"])
-        return cls(types, _labels_in(fields), _features_in(fields))
+        return cls(types, _labels_in(fields), _features_in(fields), fields.get("version", ""))
 
 
 KNOWS_ALL = Capabilities(None)
@@ -140,6 +147,11 @@ NEEDS_NOTHING = Requirement(frozenset())
 def labels_of(labels: Mapping[str, str]) -> Labels:
     """Returns the labels of a map."""
     return frozenset(labels.items())
+
+
+def known_version(version: str) -> str:
+    """Returns the version of a runner's package; "" if it has the form of none."""
+    return version if _LABEL_TEXT.fullmatch(version) else ""
 
 
 def bad_feature(features: Collection[str]) -> str:

@@ -14,8 +14,17 @@ from collections.abc import Callable
 _COUNTER_MASK = 0xFFFFFF
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_LENGTH = 20
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 """The two digits of each number of ten bits."""
+
+
+def seconds_of(xid: str) -> int | None:
+    """Returns the seconds since 1970 at which an xid was generated; None if the text is not an xid."""
+    if len(xid) != _LENGTH or not set(xid) <= set(_DIGITS):
+        return None
+    # The first seven digits have 35 bits, of which the seconds are the first 32.
+    return int(xid[:7], 32) >> 3
 
 
 class RequestIdGenerator:

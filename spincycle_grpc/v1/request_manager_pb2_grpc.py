@@ -157,6 +157,26 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.CountRequests = channel.unary_unary(
+                '/spincycle.v1.RequestManager/CountRequests',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.CountRequestsRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.CountRequestsResponse.FromString,
+                _registered_method=True)
+        self.ListRunners = channel.unary_unary(
+                '/spincycle.v1.RequestManager/ListRunners',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersResponse.FromString,
+                _registered_method=True)
+        self.GetConfiguration = channel.unary_unary(
+                '/spincycle.v1.RequestManager/GetConfiguration',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationResponse.FromString,
+                _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/spincycle.v1.RequestManager/GetCaller',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/spincycle.v1.RequestManager/Version',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RequestManagerVersionRequest.SerializeToString,
@@ -599,6 +619,60 @@ class RequestManagerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountRequests(self, request, context):
+        """Counts the requests that match a filter, by state.
+
+        The response has one entry for each state of the filter, or for every state
+        if the filter names none. The cost is bounded, however many requests exist:
+        a count ends at 10,000 requests, and also when 10,000 requests were looked at
+        of which only some match. Then `more` is set. Counts are exact for filters
+        by state, type, user or an arg that match fewer requests.
+
+        Requests that the caller may not view are not counted. `limit` and `offset`
+        of the filter must be 0.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+        - DEADLINE_EXCEEDED: a search took too long for the database
+        (FIND_TOO_SLOW). Narrow the filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunners(self, request, context):
+        """Lists the Job Runners that are alive, sorted by id, with what they can run
+        and how much they run.
+
+        Requests that the caller may not view are not counted. At most 10,000 running
+        requests are counted in all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConfiguration(self, request, context):
+        """Returns the configuration of this Request Manager without secrets, its
+        version, and whether it works. `spincycle config` prints the same options.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with PERMISSION_DENIED if the caller has none of the roles of
+        `auth.admin_roles` (ACCESS_DENIED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCaller(self, request, context):
+        """Returns who the caller is, and what the caller may do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Version(self, request, context):
         """Returns the version of the API.
         """
@@ -693,6 +767,26 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     servicer.ListAuditEvents,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'CountRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountRequests,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.CountRequestsRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.CountRequestsResponse.SerializeToString,
+            ),
+            'ListRunners': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunners,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersResponse.SerializeToString,
+            ),
+            'GetConfiguration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfiguration,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationResponse.SerializeToString,
+            ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetCallerRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetCallerResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -1197,6 +1291,114 @@ class RequestManager:
             '/spincycle.v1.RequestManager/ListAuditEvents',
             spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/CountRequests',
+            spincycle_dot_v1_dot_request__manager__pb2.CountRequestsRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.CountRequestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunners(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/ListRunners',
+            spincycle_dot_v1_dot_request__manager__pb2.ListRunnersRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.ListRunnersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfiguration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/GetConfiguration',
+            spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/GetCaller',
+            spincycle_dot_v1_dot_request__manager__pb2.GetCallerRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.GetCallerResponse.FromString,
             options,
             channel_credentials,
             insecure,

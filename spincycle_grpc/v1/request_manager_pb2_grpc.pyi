@@ -397,6 +397,43 @@ class RequestManagerStub:
     - DEADLINE_EXCEEDED: the search took too long for the database
       (FIND_TOO_SLOW). Narrow the filter.
     """
+    CountRequests: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.CountRequestsRequest, _request_manager_pb2.CountRequestsResponse]
+    """Counts the requests that match a filter, by state.
+
+    The response has one entry for each state of the filter, or for every state
+    if the filter names none. The cost is bounded, however many requests exist:
+    a count ends at 10,000 requests, and also when 10,000 requests were looked at
+    of which only some match. Then `more` is set. Counts are exact for filters
+    by state, type, user or an arg that match fewer requests.
+
+    Requests that the caller may not view are not counted. `limit` and `offset`
+    of the filter must be 0.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+    - DEADLINE_EXCEEDED: a search took too long for the database
+      (FIND_TOO_SLOW). Narrow the filter.
+    """
+    ListRunners: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ListRunnersRequest, _request_manager_pb2.ListRunnersResponse]
+    """Lists the Job Runners that are alive, sorted by id, with what they can run
+    and how much they run.
+
+    Requests that the caller may not view are not counted. At most 10,000 running
+    requests are counted in all.
+    """
+    GetConfiguration: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetConfigurationRequest, _request_manager_pb2.GetConfigurationResponse]
+    """Returns the configuration of this Request Manager without secrets, its
+    version, and whether it works. `spincycle config` prints the same options.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with PERMISSION_DENIED if the caller has none of the roles of
+    `auth.admin_roles` (ACCESS_DENIED).
+    """
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetCallerRequest, _request_manager_pb2.GetCallerResponse]
+    """Returns who the caller is, and what the caller may do."""
     Version: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RequestManagerVersionRequest, _request_manager_pb2.RequestManagerVersionResponse]
     """Returns the version of the API."""
 
@@ -769,6 +806,43 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - DEADLINE_EXCEEDED: the search took too long for the database
       (FIND_TOO_SLOW). Narrow the filter.
     """
+    CountRequests: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.CountRequestsRequest, _request_manager_pb2.CountRequestsResponse]  # type: ignore[assignment]
+    """Counts the requests that match a filter, by state.
+
+    The response has one entry for each state of the filter, or for every state
+    if the filter names none. The cost is bounded, however many requests exist:
+    a count ends at 10,000 requests, and also when 10,000 requests were looked at
+    of which only some match. Then `more` is set. Counts are exact for filters
+    by state, type, user or an arg that match fewer requests.
+
+    Requests that the caller may not view are not counted. `limit` and `offset`
+    of the filter must be 0.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+    - DEADLINE_EXCEEDED: a search took too long for the database
+      (FIND_TOO_SLOW). Narrow the filter.
+    """
+    ListRunners: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ListRunnersRequest, _request_manager_pb2.ListRunnersResponse]  # type: ignore[assignment]
+    """Lists the Job Runners that are alive, sorted by id, with what they can run
+    and how much they run.
+
+    Requests that the caller may not view are not counted. At most 10,000 running
+    requests are counted in all.
+    """
+    GetConfiguration: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetConfigurationRequest, _request_manager_pb2.GetConfigurationResponse]  # type: ignore[assignment]
+    """Returns the configuration of this Request Manager without secrets, its
+    version, and whether it works. `spincycle config` prints the same options.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with PERMISSION_DENIED if the caller has none of the roles of
+    `auth.admin_roles` (ACCESS_DENIED).
+    """
+    GetCaller: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetCallerRequest, _request_manager_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """Returns who the caller is, and what the caller may do."""
     Version: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RequestManagerVersionRequest, _request_manager_pb2.RequestManagerVersionResponse]  # type: ignore[assignment]
     """Returns the version of the API."""
 
@@ -1240,6 +1314,67 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - DEADLINE_EXCEEDED: the search took too long for the database
           (FIND_TOO_SLOW). Narrow the filter.
         """
+
+    @_abc_1.abstractmethod
+    def CountRequests(
+        self,
+        request: _request_manager_pb2.CountRequestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.CountRequestsResponse, _abc.Awaitable[_request_manager_pb2.CountRequestsResponse]]:
+        """Counts the requests that match a filter, by state.
+
+        The response has one entry for each state of the filter, or for every state
+        if the filter names none. The cost is bounded, however many requests exist:
+        a count ends at 10,000 requests, and also when 10,000 requests were looked at
+        of which only some match. Then `more` is set. Counts are exact for filters
+        by state, type, user or an arg that match fewer requests.
+
+        Requests that the caller may not view are not counted. `limit` and `offset`
+        of the filter must be 0.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+        - DEADLINE_EXCEEDED: a search took too long for the database
+          (FIND_TOO_SLOW). Narrow the filter.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRunners(
+        self,
+        request: _request_manager_pb2.ListRunnersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.ListRunnersResponse, _abc.Awaitable[_request_manager_pb2.ListRunnersResponse]]:
+        """Lists the Job Runners that are alive, sorted by id, with what they can run
+        and how much they run.
+
+        Requests that the caller may not view are not counted. At most 10,000 running
+        requests are counted in all.
+        """
+
+    @_abc_1.abstractmethod
+    def GetConfiguration(
+        self,
+        request: _request_manager_pb2.GetConfigurationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.GetConfigurationResponse, _abc.Awaitable[_request_manager_pb2.GetConfigurationResponse]]:
+        """Returns the configuration of this Request Manager without secrets, its
+        version, and whether it works. `spincycle config` prints the same options.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with PERMISSION_DENIED if the caller has none of the roles of
+        `auth.admin_roles` (ACCESS_DENIED).
+        """
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _request_manager_pb2.GetCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.GetCallerResponse, _abc.Awaitable[_request_manager_pb2.GetCallerResponse]]:
+        """Returns who the caller is, and what the caller may do."""
 
     @_abc_1.abstractmethod
     def Version(

@@ -277,6 +277,7 @@ class RunnerInfo(_message.Message):
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner: 20 characters of 0-9a-v. A runner has a new id after
     each start.
@@ -288,6 +289,10 @@ class RunnerInfo(_message.Message):
     grpc_address: _builtins.str
     """The address of its gRPC server, for example "10.0.0.2:32317": a host and a
     port.
+    """
+    version: _builtins.str
+    """The version of its package, at most 63 characters of 0-9A-Za-z._/-. A
+    version of another form is ignored. Empty: unknown.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -312,10 +317,11 @@ class RunnerInfo(_message.Message):
         grpc_address: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         features: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "grpc_address", b"grpc_address", "labels", b"labels", "runner_id", b"runner_id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "grpc_address", b"grpc_address", "labels", b"labels", "runner_id", b"runner_id", "url", b"url", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,6 +124,10 @@ def test_all_operations_except_public_ones_name_how_callers_authenticate(documen
 def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
     assert set(operations(documents["request-manager"])) == {
         "GET /api/v1/audit",
+        "GET /api/v1/caller",
+        "GET /api/v1/configuration",
+        "GET /api/v1/request-counts",
+        "GET /api/v1/runners",
         "GET /api/v1/request-list",
         "GET /api/v1/requests",
         "GET /api/v1/requests/{request_id}",

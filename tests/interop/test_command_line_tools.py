@@ -48,13 +48,17 @@ NAP = {"type": "nap", "args": {"ms": "1"}}
 
 TABLE = {
     "Create": Row(NAP),
+    "CountRequests": Row({"filter": {"type": "nap"}}),
     "FollowOutput": Row(JOB),
     "Find": Row({"filter": {"type": "nap", "limit": 3}}),
     "Get": Row(ONE),
+    "GetCaller": Row(),
+    "GetConfiguration": Row(),
     "GetJobChain": Row(ONE),
     "GetJobLog": Row(JOB),
     "GetLog": Row(ONE),
     "ListAuditEvents": Row({}, "there is no audit log"),
+    "ListRunners": Row(),
     "Pause": Row(ONE, "it has ended with the state COMPLETE"),
     "Plan": Row(NAP),
     "RequestList": Row(),

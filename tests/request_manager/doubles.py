@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
@@ -50,6 +51,7 @@ class WillingRunners(Runners):
         running: The jobs that run.
         asked: The ids of runners that were called at their address.
         address_errors: Errors of the next of these calls, instead of an answer.
+        answering: The ids of the runners that list their jobs.
     """
 
     def __init__(self, store: Store) -> None:
@@ -62,6 +64,7 @@ class WillingRunners(Runners):
         self.running: list[JobStatus] = []
         self.asked: list[str] = []
         self.address_errors: list[SpinCycleError] = []
+        self.answering: tuple[str, ...] = ()
 
     async def error_at_address(self, runner: RunnerInfo, limit: float) -> SpinCycleError | None:
         self.asked.append(runner.runner_id)
@@ -88,6 +91,9 @@ class WillingRunners(Runners):
 
     async def running_jobs(self, status_filter: StatusFilter) -> list[JobStatus]:
         return self.running
+
+    async def jobs_by_runner(self) -> dict[str, Sequence[JobStatus]]:
+        return dict.fromkeys(self.answering, self.running)
 
 
 async def make_dispatcher(store: Store, runners: Runners, *, max_waiting: int = 10_000) -> Dispatcher:

@@ -43,6 +43,7 @@ from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.request_manager.request_pauser import RequestPauser
 from spincycle_server.request_manager.request_stopper import RequestStopper
+from spincycle_server.request_manager.self_description import SelfDescription, ShownOption
 from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import CallContext
 from spincycle_server.specs.model import AclSpec
@@ -51,6 +52,7 @@ from spincycle_server.store import store as store_module
 from spincycle_server.store.creation import creation_of
 from spincycle_server.watch import Hub, Watching
 from tests.graph.models import NOWHERE, node, sequence, specs
+from tests.limits import STEP
 from tests.request_manager.doubles import WillingRunners, deliveries_end, make_dispatcher, state_of
 from tests.store.samples import RUNNER, a_log_entry
 
@@ -67,6 +69,12 @@ SPECS = specs(
     ),
     sequence("inner", node("job")),
 )
+
+
+OPTIONS = [
+    ShownOption("server.addr", "127.0.0.1:1", "command line"),
+    ShownOption("auth.read", "all", "default"),
+]
 
 
 def calls_as(name: str, *roles: str) -> CallContext:
@@ -127,6 +135,7 @@ async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Mana
         followers=OutputFollowers(store, runners, limit=10),
         audit=audit,
         watching=Watching(store, Hub(store), permissions, max_watchers=10),
+        self_description=SelfDescription(store, audit, OPTIONS, database_timeout=STEP),
     )
     yield Manager(service, store, runners, dispatcher)
     await dispatcher.close()
@@ -427,6 +436,59 @@ async def test_running_refuses_another_order(manager: Manager) -> None:
 async def test_version_returns_the_version_of_the_api(manager: Manager) -> None:
     answer = await manager.service.Version(messages.RequestManagerVersionRequest(), FINCH)
     assert answer.version == API_VERSION
+
+
+async def test_counts_are_of_the_requests_that_match(manager: Manager) -> None:
+    await manager.create()
+    await manager.lose_runner()
+    await manager.create(host="db2")
+    call = messages.CountRequestsRequest(filter=RequestFilter(type="nap"))
+    counts = (await manager.service.CountRequests(call, FINCH)).counts
+    assert {State(one.state).name: one.count for one in counts} == {
+        "PENDING": 1, "RUNNING": 1, "COMPLETE": 0, "FAIL": 0, "STOPPED": 0, "SUSPENDED": 0,
+    }  # fmt: skip
+    for wanted in (RequestFilter(limit=1), RequestFilter(offset=1)):
+        with pytest.raises(InvalidArgumentError) as caught:
+            await manager.service.CountRequests(messages.CountRequestsRequest(filter=wanted), FINCH)
+        assert caught.value.reason == "BAD_FILTER"
+
+
+async def test_the_configuration_has_sources_and_the_health(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = messages.GetConfigurationRequest()
+    shown = await manager.service.GetConfiguration(call, FINCH)
+    assert [(one.name, one.value, one.source) for one in shown.options] == [
+        ("auth.read", "all", "default"),
+        ("server.addr", "127.0.0.1:1", "command line"),
+    ]
+    assert (shown.database, shown.api_version) == ("sqlite", API_VERSION)
+    assert {one.name: one.healthy for one in shown.health} == {
+        "database": True, "job runners": True, "audit log": True,
+    }  # fmt: skip
+    await manager.lose_runner()
+    shown = await manager.service.GetConfiguration(call, FINCH)
+    assert [one.name for one in shown.health if not one.healthy] == ["job runners"]
+
+    async def away() -> None:
+        raise UnavailableError("gone", reason="DATABASE_UNAVAILABLE")
+
+    monkeypatch.setattr(manager.store, "ping", away)
+    monkeypatch.setattr(manager.store, "live_runners", away)
+    shown = await manager.service.GetConfiguration(call, FINCH)
+    assert shown.health[0].message == "gone"
+    assert [one.name for one in shown.health if not one.healthy] == ["database", "job runners"]
+
+
+async def test_callers_learn_their_roles_and_permissions(manager: Manager) -> None:
+    caller = await manager.service.GetCaller(messages.GetCallerRequest(), STARTER)
+    assert (caller.user, list(caller.roles), caller.is_admin) == ("wren", ["starter"], False)
+    assert {one.type: list(one.operations) for one in caller.permissions} == {
+        "guarded": ["start", "view", "log", "retry"],
+        "nap": ["start", "stop", "view", "log", "retry", "pause"],
+    }
+    boss = await manager.service.GetCaller(messages.GetCallerRequest(), calls_as("owl", "boss"))
+    assert boss.is_admin
 
 
 async def history_of(manager: Manager, request_id: str, context: CallContext = FINCH) -> list[AuditEvent]:

@@ -306,3 +306,17 @@ async def test_the_plugin_decides_who_may_read_a_request(store: Store, owned: Ow
             assert [(name, asked) for name, asked, _ in owned.asked] == [
                 ("finch", operation), ("wren", operation),
             ]  # fmt: skip
+
+
+async def test_counts_and_permissions_follow_the_lists(manager: Manager) -> None:
+    await create_some(manager)
+
+    async def counted(context: CallContext) -> int:
+        response = await manager.service.CountRequests(messages.CountRequestsRequest(), context)
+        return sum(one.count for one in response.counts)
+
+    assert [await counted(context) for context in (FINCH, VIEWER, BOSS, SERVER)] == [3, 6, 6, 6]
+    caller = await manager.service.GetCaller(messages.GetCallerRequest(), LOGGER)
+    assert "guarded" not in {one.type for one in caller.permissions}
+    caller = await manager.service.GetCaller(messages.GetCallerRequest(), VIEWER)
+    assert {one.type: list(one.operations) for one in caller.permissions}["guarded"] == ["view"]

@@ -62,8 +62,13 @@ async def test_every_method_returns_its_result(manager: FakeManager, client: Asy
     assert (await client.job_log(REQUEST_ID, JOB_ID)).exit == 7
     assert [spec.name for spec in await client.request_list()] == ["nap", "plain"]
     assert len((await client.running()).jobs) == 1
+    counts = await client.count_requests(type="nap", states=[State.PENDING])
+    assert (counts[State.PENDING].count, counts[State.COMPLETE].more) == (3, True)
+    assert [runner.id for runner in await client.list_runners()] == ["r1", "r2"]
+    assert (await client.get_configuration()).version == "2.0"
+    assert (await client.get_caller()).user == "finch"
     assert await client.version() == "1.0.12"
-    assert len(manager.asked) == 12
+    assert len(manager.asked) == 17
     assert all(0 < asked.time_remaining < 31 for asked in manager.asked)
 
 

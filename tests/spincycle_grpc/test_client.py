@@ -34,6 +34,10 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "RequestList": lambda client: client.request_list(),
     "Running": lambda client: client.running(REQUEST_ID),
     "ListAuditEvents": lambda client: client.list_audit_events(request_id=REQUEST_ID),
+    "CountRequests": lambda client: client.count_requests(type="nap"),
+    "ListRunners": lambda client: client.list_runners(),
+    "GetConfiguration": lambda client: client.get_configuration(),
+    "GetCaller": lambda client: client.get_caller(),
     "Version": lambda client: client.version(),
 }
 NEVER_RETRIED = {"Start"}

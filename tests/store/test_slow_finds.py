@@ -45,13 +45,13 @@ async def hasty(
 def make_slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the database take its time over each row that a find looks at."""
     is_mysql = store._engine.dialect.name == "mysql"
-    conditions = finding.Finding._conditions
+    conditions = finding.Finding.conditions
 
     def slow(self: finding.Finding, index: str = "") -> list[ColumnElement[bool]]:
         sleep = func.sleep(SLEEP) == 0 if is_mysql else cast(func.pg_sleep(SLEEP), Text) == ""
         return [*conditions(self, index), sleep]
 
-    monkeypatch.setattr(finding.Finding, "_conditions", slow)
+    monkeypatch.setattr(finding.Finding, "conditions", slow)
 
 
 def statements_of_reads(store: Store) -> list[str]:
@@ -185,7 +185,7 @@ async def test_a_slow_search_of_the_audit_log_fails_with_find_too_slow(
     is_mysql = hasty._engine.dialect.name == "mysql"
     sleep = func.sleep(SLEEP) == 0 if is_mysql else cast(func.pg_sleep(SLEEP), Text) == ""
     with monkeypatch.context() as slowed:
-        slowed.setattr(audit_listing, "_conditions", lambda connection, wanted: [sleep])
+        slowed.setattr(audit_listing, "conditions", lambda connection, wanted: [sleep])
         statements = statements_of_reads(hasty)
         with pytest.raises(DeadlineExceededError) as caught:
             await hasty.list_audit_events(AuditFilter())

@@ -13,6 +13,7 @@ from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import Suspect
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_grpc.version import package_version
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServerEndpoints, ServersAddress
@@ -205,6 +206,7 @@ def _runner_info(
         grpc_address=str(grpc_address),
         labels=config.runner_labels,
         features=[PAUSE],
+        version=package_version(),
     )
 
 

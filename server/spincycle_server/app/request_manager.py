@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
@@ -36,6 +37,7 @@ from spincycle_server.request_manager.request_pauser import RequestPauser
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_reports_service import RunnerReportsService
 from spincycle_server.request_manager.runners import Runners
+from spincycle_server.request_manager.self_description import SelfDescription, ShownOption
 from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import Gate, MethodTable
 from spincycle_server.spec_files import load_specs
@@ -71,6 +73,8 @@ async def request_manager(
     certificates: Certificates,
     reloads: Reloads,
     servers_addresses: Sequence[ServersAddress] = (),
+    *,
+    sources: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[RunningRequestManager]:
     """Runs a Request Manager.
 
@@ -80,6 +84,7 @@ async def request_manager(
         certificates: The certificates of this process.
         reloads: Loads the specs again on SIGHUP.
         servers_addresses: The addresses for other servers alone.
+        sources: Where the values of options come from, by the option's name.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -136,6 +141,15 @@ async def request_manager(
             followers=OutputFollowers(store, runners, limit=config.server_max_followers),
             audit=audit,
             watching=watching_of(config, store, runners, permissions, stack),
+            self_description=SelfDescription(
+                store,
+                audit,
+                [
+                    ShownOption(name, value, sources.get(name, "default"))
+                    for name, value in config.shown().items()
+                ],
+                database_timeout=config.database_timeout,
+            ),
         )
         reports = RunnerReportsService(
             store, runners, dispatcher, stopper, pauser, lease=config.job_runner_lease

@@ -122,7 +122,9 @@ async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceMa
     with _stop_signal() as stopped:
         async with (
             _certificates(config, stopped, reloads, service_manager) as certificates,
-            request_manager(config, cluster, certificates, reloads, _for_servers(config)),
+            request_manager(
+                config, cluster, certificates, reloads, _for_servers(config), sources=loaded.sources
+            ),
         ):
             await _serve_until(stopped, service_manager)
 
@@ -174,7 +176,12 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
         async with (
             _certificates(config, stopped, reloads, service_manager) as certificates,
             request_manager(
-                config, cluster, certificates, reloads, [*_for_servers(config), *inside]
+                config,
+                cluster,
+                certificates,
+                reloads,
+                [*_for_servers(config), *inside],
+                sources=loaded.sources,
             ) as manager,
             job_runner(
                 config,

@@ -24,6 +24,11 @@ class VisibleTypes:
     only: frozenset[str] | None = None
     hidden: frozenset[str] = frozenset()
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether the caller may see requests of every type."""
+        return self.only is None and not self.hidden
+
     def has(self, request_type: str) -> bool:
         """Whether the caller may see requests of a type."""
         return request_type not in self.hidden and (self.only is None or request_type in self.only)

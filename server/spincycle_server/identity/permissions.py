@@ -6,8 +6,9 @@ from typing import Protocol
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.v1.request_pb2 import Request
-from spincycle_server.identity.access import ALL_TYPES, START, VIEW, AccessLists, VisibleTypes
+from spincycle_server.identity.access import ALL_TYPES, LOG, START, VIEW, AccessLists, VisibleTypes
 from spincycle_server.identity.identity import Identity
+from spincycle_server.specs.model import OPERATIONS
 
 
 class SecondCheck(Protocol):
@@ -88,6 +89,15 @@ class Permissions:
         return not self.restrict_reads_of(identity) or self._lists.allow(
             identity.caller, operation, request_type
         )
+
+    def operations(self, identity: Identity, request_type: str) -> list[str]:
+        """Returns the operations that the lists let a caller do with requests of a type."""
+        return [
+            operation
+            for operation in OPERATIONS
+            if (operation in (VIEW, LOG) and not self.restrict_reads_of(identity))
+            or self._lists.allow(identity.caller, operation, request_type)
+        ]
 
     def is_listed(self, identity: Identity, request_type: str) -> bool:
         """Whether a caller may see a type in the list of types, because of VIEW or START."""

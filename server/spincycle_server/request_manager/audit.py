@@ -48,15 +48,17 @@ class AuditLog:
         admin_roles: The roles that may see all events.
 
     Attributes:
+        is_on: Whether users are authenticated.
+        is_failing: Whether the newest denials could not be stored.
         failed_writes: The number of times that denials could not be stored. They are kept and tried again.
     """
 
     def __init__(self, store: Store, *, is_on: bool, admin_roles: Collection[str] = ()) -> None:
         self._store = store
-        self._is_on = is_on
+        self.is_on = is_on
         self._admin_roles = frozenset(admin_roles)
         self._denials = Denials()
-        self._is_failing = False
+        self.is_failing = False
         self.failed_writes = 0
 
     def event(
@@ -70,7 +72,7 @@ class AuditLog:
             request_id: The request.
             request_type: Its type.
         """
-        if not self._is_on:
+        if not self.is_on:
             return None
         return effect_row(
             user=_text(context.identity.caller.name),
@@ -91,7 +93,7 @@ class AuditLog:
             error: The error that the caller gets.
             request: The request message; None if it was not read.
         """
-        if not self._is_on:
+        if not self.is_on:
             return
         try:
             event = _event_of(context, method.removeprefix(_PACKAGE))
@@ -125,13 +127,13 @@ class AuditLog:
         except SpinCycleError as error:
             self._denials.put_back(events, time.monotonic())
             self.failed_writes += 1
-            if not self._is_failing:
+            if not self.is_failing:
                 logger.error("denials not recorded: trying again", error=str(error), reason=error.reason)
-            self._is_failing = True
+            self.is_failing = True
         else:
-            if self._is_failing:
+            if self.is_failing:
                 logger.info("denials recorded again")
-            self._is_failing = False
+            self.is_failing = False
 
     def is_admin(self, caller: Caller) -> bool:
         """Whether a caller may see all events."""
@@ -145,7 +147,7 @@ class AuditLog:
             PermissionDeniedError: The caller is not an administrator, and the filter has no request. Reason:
                 ACCESS_DENIED.
         """
-        if not self._is_on:
+        if not self.is_on:
             raise FailedPreconditionError(
                 "there is no audit log, because users are not authenticated: "
                 "turn on a method of authentication, as docs/access.md describes",

@@ -19,7 +19,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ReportResponse,
     RunnerInfo,
 )
-from spincycle_server.capabilities import KNOWS_ALL, Capabilities, labels_of
+from spincycle_server.capabilities import KNOWS_ALL, Capabilities, known_version, labels_of
 from spincycle_server.request_manager.recovery import MissingChains
 from spincycle_server.request_manager.runner_info import check_known_types, check_runner_info
 
@@ -152,7 +152,9 @@ class RunnerStream:
             self._known_version = message.known_job_types.version
         before, self._capabilities = (
             self._capabilities,
-            Capabilities(types, labels_of(runner.labels), frozenset(runner.features)),
+            Capabilities(
+                types, labels_of(runner.labels), frozenset(runner.features), known_version(runner.version)
+            ),
         )
         return is_first or self._capabilities != before
 

@@ -154,6 +154,10 @@ class Runners:
         """Marks a runner that has refused a chain because it is full: it gets chains only as it has room."""
         self._full.refused(runner_id)
 
+    def is_full(self, runner_id: str) -> bool:
+        """Whether a runner has refused a chain because it is full, and has not shown room since."""
+        return runner_id in self._full
+
     def mark_denied(self, runner_id: str) -> None:
         """Marks a runner that does not accept this server: it gets no chains for a while."""
         self._denied[runner_id] = time.monotonic() + DENIED_PAUSE
@@ -284,6 +288,21 @@ class Runners:
             *(self._running_jobs_of(runner, status_filter) for runner in list(self._live.values()))
         )
         return sorted((job for jobs in answers for job in jobs), key=lambda job: job.started_at)
+
+    async def jobs_by_runner(self) -> dict[str, Sequence[JobStatus]]:
+        """Returns the running jobs of each live runner that answers in time, by runner id."""
+        live = list(self._live.values())
+        answers = await asyncio.gather(*(self._answered_jobs_of(runner) for runner in live))
+        return {
+            runner.runner_id: jobs for runner, jobs in zip(live, answers, strict=True) if jobs is not None
+        }
+
+    async def _answered_jobs_of(self, runner: RunnerInfo) -> Sequence[JobStatus] | None:
+        try:
+            return await self._calls.running_jobs(runner, StatusFilter())
+        except SpinCycleError as error:
+            logger.info("runner did not list its running jobs", runner_id=runner.runner_id, error=str(error))
+            return None
 
     async def _running_jobs_of(self, runner: RunnerInfo, status_filter: StatusFilter) -> Sequence[JobStatus]:
         try:

@@ -32,6 +32,7 @@ from spincycle_server.request_manager.request_views import (
     running_response,
     shows_job_chain,
 )
+from spincycle_server.request_manager.runner_list import RunnerList
 from spincycle_server.store import CreatedBeforeError
 from spincycle_server.store.log_pages import cut_output
 from spincycle_server.store.pages import PAGE_BYTES
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.request_pauser import RequestPauser
     from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
+    from spincycle_server.request_manager.self_description import SelfDescription
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
     from spincycle_server.store.audit import EventRow
@@ -72,6 +74,7 @@ class RequestManagerService:
         followers: Follows the output of jobs.
         audit: Makes the audit events of calls.
         watching: Opens streams of changes.
+        self_description: Describes this server to administrators.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class RequestManagerService:
         followers: OutputFollowers,
         audit: AuditLog,
         watching: Watching,
+        self_description: SelfDescription,
     ) -> None:
         self._store = store
         self._build_pool = build_pool
@@ -106,6 +110,8 @@ class RequestManagerService:
         self._planner = Planner(build_pool, chains)
         self._retrier = RequestRetrier(store, dispatcher, runners)
         self._watching = watching
+        self._runner_list = RunnerList(store, runners)
+        self._self_description = self_description
 
     async def Create(  # noqa: N802 (the contract's names, as below)
         self, request: messages.CreateRequest, context: CallContext
@@ -375,6 +381,56 @@ class RequestManagerService:
             if self._permissions.restrict_reads_of(context.identity):
                 await self._permissions.check(context.caller, VIEW, found)
         return await self._audit.list(context.caller, request.filter)
+
+    async def CountRequests(  # noqa: N802
+        self, request: messages.CountRequestsRequest, context: CallContext
+    ) -> messages.CountRequestsResponse:
+        """Counts the requests that match a filter, by state."""
+        if request.filter.limit or request.filter.offset:
+            raise InvalidArgumentError(
+                "limit and offset must be 0, because all requests that match are counted",
+                reason="BAD_FILTER",
+                field="filter.limit",
+            )
+        visible = self._permissions.visible_types(context.identity)
+        counts = await self._store.count_requests(
+            request.filter, only_types=visible.only, hidden_types=visible.hidden
+        )
+        response = messages.CountRequestsResponse()
+        for state, found in counts.items():
+            counted = response.counts.add(count=found.number, more=found.more)
+            counted.state = state_pb2.State.ValueType(state)
+        return response
+
+    async def ListRunners(  # noqa: N802
+        self, request: messages.ListRunnersRequest, context: CallContext
+    ) -> messages.ListRunnersResponse:
+        """Returns the live runners."""
+        return await self._runner_list.list(
+            request, context, self._permissions.visible_types(context.identity)
+        )
+
+    async def GetConfiguration(  # noqa: N802
+        self, request: messages.GetConfigurationRequest, context: CallContext
+    ) -> messages.GetConfigurationResponse:
+        """Returns the configuration and the health of this server."""
+        return await self._self_description.describe()
+
+    async def GetCaller(  # noqa: N802
+        self, request: messages.GetCallerRequest, context: CallContext
+    ) -> messages.GetCallerResponse:
+        """Returns who the caller is."""
+        response = messages.GetCallerResponse(
+            user=context.caller.name,
+            roles=sorted(context.caller.roles),
+            auth_method=context.identity.method,
+            is_admin=not self._audit.is_on or self._audit.is_admin(context.caller),
+        )
+        for spec in self._build_pool.request_specs:
+            if self._permissions.is_listed(context.identity, spec.name):
+                operations = self._permissions.operations(context.identity, spec.name)
+                response.permissions.add(type=spec.name, operations=operations)
+        return response
 
     async def Version(  # noqa: N802
         self, request: messages.RequestManagerVersionRequest, context: CallContext

@@ -141,28 +141,33 @@ class Finding:
                 field="filter.args",
             )
         self._types = FoundTypes(self.connection, self.wanted.type, self.only_types, self.hidden_types)
-        self._args = [name_and_value(arg) for arg in self.wanted.args]
+        self.args = [name_and_value(arg) for arg in self.wanted.args]
         self._since = time_of(self.wanted, "since")
         self._until = time_of(self.wanted, "until")
-        self._states = sorted({int(state) for state in self.wanted.states} & {*_ALL_STATES})
+        self.states = sorted({int(state) for state in self.wanted.states} & {*_ALL_STATES})
 
     def rows(self, block: int) -> Iterator[Any]:
         """Yields the rows in order, read a block at a time."""
-        if (self.wanted.states and not self._states) or self._types.names == []:
+        if self.is_empty:
             return
-        for span in self._spans:
+        for span in self.spans:
             yield from self._rows_in(span, block)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request can match, because of the types or the states."""
+        return bool(self.wanted.states and not self.states) or self._types.names == []
 
     @cached_property
     def _scans_types(self) -> bool:
         """Whether to read each type by itself. A type that the filter names is always read so."""
         if not self._types.may_be_scanned or self.wanted.type:
             return self._types.may_be_scanned
-        newest, _ = _NEWEST.read(self.connection, self._spans[0], FEW, [])
+        newest, _ = _NEWEST.read(self.connection, self.spans[0], FEW, [])
         return self._types.are_rare(newest)
 
     @cached_property
-    def _spans(self) -> list[Span]:
+    def spans(self) -> list[Span]:
         """The spans of creation times to read, the newest first.
 
         A request created after `since` cannot have finished before it. Of the older requests, only those that
@@ -175,7 +180,7 @@ class Finding:
 
     def _rows_in(self, span: Span, block: int) -> Iterator[Any]:
         scan = self._plan(span)
-        conditions = self._conditions(scan.index) if scan.table is requests else None
+        conditions = self.conditions(scan.index) if scan.table is requests else None
         while True:
             if self.is_given_up():
                 raise CallCancelledError("the caller has stopped waiting", reason="FIND_GIVEN_UP")
@@ -185,7 +190,7 @@ class Finding:
             if rest is None:
                 return
             span = rest
-            if self._args:
+            if self.args:
                 block = min(2 * block, BLOCK)  # The last block may have had few rows with all args.
 
     def _with_args(self, rows: list[Any], scan: Scan) -> list[Any]:
@@ -194,11 +199,11 @@ class Finding:
         The args are looked up by request id with an index hint. Without the hint, a database that cannot
         estimate the number of matches would read all requests with the arg.
         """
-        for name, value in self._args:
-            if not rows or scan is self._arg_scans[name, value]:
+        for name, value in self.args:
+            if not rows or scan is self.arg_scans[name, value]:
                 continue
             ids = [row.request_id for row in rows]
-            conditions = self._is_arg(name, value, self._unindexed)
+            conditions = self.is_arg(name, value, self._unindexed)
             query = (
                 select(request_args.c.request_id)
                 .where(request_args.c.request_id.in_(ids), *conditions)
@@ -215,7 +220,7 @@ class Finding:
         ids = [position.request_id for position in positions]
         query = (
             select(requests)
-            .where(requests.c.request_id.in_(ids), *self._conditions())
+            .where(requests.c.request_id.in_(ids), *self.conditions())
             .with_hint(requests, "FORCE INDEX (PRIMARY)", "mysql")
         )
         rows = {row.request_id: row for row in self.connection.execute(query)}
@@ -229,9 +234,9 @@ class Finding:
 
     def _plan(self, span: Span) -> Scan:
         """Chooses the index to read a span through."""
-        scans = self._scans
+        scans = self.scans
         if span.up_to is not None:
-            running = self._running_at(span.up_to)
+            running = self.running_at(span.up_to)
             if not scans or self._is_few(running, span):
                 return running
         if not scans:
@@ -245,40 +250,45 @@ class Finding:
         return min(samples, key=lambda one: one[0][0][-1].created_at)[1]
 
     @cached_property
-    def _scans(self) -> list[Scan]:
+    def scans(self) -> list[Scan]:
         """One scan for each filter that has an index."""
         scans = []
         if self._scans_types:
             equals = [((requests.c.type, name),) for name in self._types.names or ()]
-            scans.append(self._by_state("requests_type", equals))
+            scans.append(self.by_state("requests_type", equals))
         if self.wanted.user:
-            scans.append(self._by_state("requests_user", [((requests.c.user, self.wanted.user),)]))
-        if self._states and not scans:
-            scans.append(self._by_state("state", [()]))
-        return [*scans, *self._arg_scans.values()]
+            scans.append(self.by_state("requests_user", [((requests.c.user, self.wanted.user),)]))
+        if self.states and not scans:
+            scans.append(self.by_state("state", [()]))
+        return [*scans, *self.arg_scans.values()]
 
     @cached_property
-    def _arg_scans(self) -> dict[tuple[str, str], Scan]:
+    def arg_scans(self) -> dict[tuple[str, str], Scan]:
+        """One scan for each arg of the filter."""
         return {
             (name, value): Scan(
                 request_args,
                 _ARG_POSITION,
                 "request_args_newest",
-                (Branch((), self._is_arg(name, value)),),
+                (Branch((), self.is_arg(name, value)),),
             )
-            for name, value in self._args
+            for name, value in self.args
         }
 
-    def _by_state(self, index: str, equals: Iterable[tuple[tuple[Any, str], ...]]) -> Scan:
+    def by_state(self, index: str, equals: Iterable[tuple[tuple[Any, str], ...]]) -> Scan:
+        """Returns a scan through an index whose last columns are the state and the time of creation.
+
+        The last of the equal columns of each branch is the state.
+        """
         conditions = self._is_user() if index == "requests_user" else ()
         branches = [
             Branch((*equal, (requests.c.state, state)), conditions)
             for equal in equals
-            for state in self._states or _ALL_STATES
+            for state in self.states or _ALL_STATES
         ]
         return Scan(requests, _POSITION, index, branches)
 
-    def _running_at(self, time: int) -> Scan:
+    def running_at(self, time: int) -> Scan:
         """Returns a scan of the requests that had not finished at a time."""
         ends = [
             Branch((), (requests.c.finished_at.is_(None),)),
@@ -301,27 +311,32 @@ class Finding:
             for branch in running.branches
         )
 
-    def _conditions(self, index: str = "") -> list[ColumnElement[bool]]:
+    def conditions(self, index: str = "", *, ends: bool = True) -> list[ColumnElement[bool]]:
         """Returns the conditions on a row of `requests`, except its time of creation and args.
 
         Conditions that the index already guarantees are left out. The others are written so that the
         database uses no further index.
+
+        Args:
+            index: The index that finds the row.
+            ends: Whether to include the condition on the time at which the request finished.
         """
         conditions: list[ColumnElement[bool]] = []
         if index != "requests_type":
             conditions += self._types.conditions(self._unindexed(requests.c.type))
         if self.wanted.user and index != "requests_user":
             conditions += self._is_user(self._unindexed)
-        if self._states and index not in _BY_STATE:
-            conditions.append(self._unindexed(requests.c.state).in_(self._states))
-        if self._since is not None:
+        if self.states and index not in _BY_STATE:
+            conditions.append(self._unindexed(requests.c.state).in_(self.states))
+        if self._since is not None and ends:
             conditions.append(func.coalesce(requests.c.finished_at > self._since, true()))
         return conditions
 
     def _is_user(self, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
         return self._same_text(seen(requests.c.user), self.wanted.user, MAX_TEXT)
 
-    def _is_arg(self, name: str, value: str, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
+    def is_arg(self, name: str, value: str, seen: _Seen = _as_it_is) -> tuple[ColumnElement[bool], ...]:
+        """Returns the conditions on a row of `request_args` to be an arg of the filter."""
         return (
             *self._same_text(seen(request_args.c.name), name, MAX_TEXT),
             *self._same_text(seen(request_args.c.value), value, MAX_ARG_VALUE),

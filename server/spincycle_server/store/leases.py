@@ -68,11 +68,13 @@ class LiveRunner(NamedTuple):
         runner: Its id and addresses.
         draining: Whether it accepts no more chains.
         capabilities: What it has.
+        lease_expires_at: When its lease expires, in microseconds by the database's clock; 0 if unknown.
     """
 
     runner: RunnerInfo
     draining: bool
     capabilities: Capabilities = KNOWS_ALL
+    lease_expires_at: int = 0
 
 
 class LostRequest(NamedTuple):
@@ -235,6 +237,7 @@ def live_runners(connection: Connection, known: Mapping[str, Capabilities]) -> l
             RunnerInfo(runner_id=row.runner_id, url=row.url, grpc_address=row.grpc_address),
             bool(row.draining),
             capabilities.get(row.capabilities_id, KNOWS_NOTHING),
+            row.lease_expires_at,
         )
         for row in newest.values()
     ]

@@ -41,6 +41,7 @@ from spincycle_server.store.api_tokens import TokensLook, TokensVersion, look_at
 from spincycle_server.store.audit import EventRow, RecordEvents, event_row
 from spincycle_server.store.audit_listing import EventPage
 from spincycle_server.store.chain_reports import ApplyReports
+from spincycle_server.store.counting import Count, RunningCounts, count_requests, count_running
 from spincycle_server.store.creation import creation_of
 from spincycle_server.store.found_pages import FoundPosition, RequestPage
 from spincycle_server.store.group_commit import GroupCommitWriter
@@ -132,6 +133,12 @@ class Store:
         self._engine.dispose()
         if self._lock is not None:
             self._lock.release()
+
+    @property
+    def database_kind(self) -> str:
+        """The database: "sqlite", "mariadb", "mysql" or "postgresql"."""
+        dialect = self._engine.dialect
+        return "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
 
     @property
     def commits(self) -> int:
@@ -298,6 +305,38 @@ class Store:
             )
         await self._explain(page.requests)
         return page
+
+    async def count_requests(
+        self,
+        wanted: RequestFilter,
+        *,
+        only_types: Collection[str] | None = None,
+        hidden_types: Collection[str] = (),
+    ) -> dict[int, Count]:
+        """Counts the requests that match a filter, by state, up to a limit.
+
+        The arguments and the errors are those of `find_requests`.
+        """
+        with _given_up() as is_given_up:
+            return await self._reader.read(
+                count_requests,
+                wanted,
+                only_types=only_types,
+                hidden_types=hidden_types,
+                statement_limit=self._statement_limit,
+                is_given_up=is_given_up,
+            )
+
+    async def count_running(
+        self, *, only_types: Collection[str] | None = None, hidden_types: Collection[str] = ()
+    ) -> RunningCounts:
+        """Counts the RUNNING requests of each runner, up to a limit.
+
+        Args:
+            only_types: The types of requests to count; None for all.
+            hidden_types: The types of requests not to count.
+        """
+        return await self._reader.read(count_running, only_types=only_types, hidden_types=hidden_types)
 
     async def requests_by_id(self, request_ids: Collection[str]) -> dict[str, Request]:
         """Returns the requests with the given ids that exist, by id, without args and chains."""
