@@ -20,6 +20,9 @@ from tests.limits import REQUEST_END
 POISON_PAUSE = 60.0
 """Seconds between two requests that end their runners."""
 
+FEWEST = 10 * len(CHAOS_KINDS)
+"""Requests that are created however long it takes."""
+
 
 class Users:
     """Users who create requests, stop some of them, and repeat their calls until they get an answer.
@@ -96,10 +99,13 @@ class Users:
             time.sleep(0.02)
 
     def make(self, count: int, seconds: float, random: Random, is_over: threading.Event) -> None:
-        """Creates `count` requests in about `seconds`, and then a few more until `is_over` is set."""
+        """Creates about `count` requests in about `seconds`, and then a few more until `is_over` is set.
+
+        A slow machine creates fewer, but not fewer than FEWEST.
+        """
         turn = itertools.cycle(CHAOS_KINDS)
         next_poison = time.monotonic() + random.uniform(0, seconds / 2)
-        while len(self.kinds) < count or not is_over.is_set():
+        while len(self.kinds) < FEWEST or not is_over.is_set():
             if len(self.kinds) < count or random.random() < 0.1:
                 for _ in range(random.randint(1, 5)):
                     self.create(next(turn), random.uniform(0, 3 * LEASE))

@@ -1,4 +1,4 @@
-"""An operator in a terminal finds the one bad host of 200, mends it, and does the rest, whatever is killed."""
+"""An operator in a terminal finds the one bad host of 200, mends it, and does the rest, whatever dies."""
 
 from __future__ import annotations
 
