@@ -15,6 +15,7 @@ from spincycle_grpc.v1 import job_log_pb2 as _job_log_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
 from spincycle_grpc.v1 import output_pb2 as _output_pb2
 from spincycle_grpc.v1 import request_pb2 as _request_pb2
+from spincycle_grpc.v1 import state_pb2 as _state_pb2
 from spincycle_grpc.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -629,6 +630,11 @@ class GetLogRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    LATEST_TRIES_FIELD_NUMBER: _builtins.int
+    OMIT_NOOPS_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     page_size: _builtins.int
@@ -637,16 +643,37 @@ class GetLogRequest(_message.Message):
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous response. Empty: the first page."""
+    job_id: _builtins.str
+    """Tries of this job. Empty: all jobs."""
+    latest_tries: _builtins.bool
+    """Only the newest finished try of each job. With `states`, this try must have
+    ended in one of them: with FAIL, these are the jobs that have failed.
+    """
+    omit_noops: _builtins.bool
+    """Leave out the noops that only connect other jobs."""
+    newest_first: _builtins.bool
+    """Sort by the order in which tries ended, the newest first. A page of size N
+    then has the last N tries.
+    """
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_state_pb2.State.ValueType]:
+        """Tries that ended in one of these states. Empty: all states."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[_state_pb2.State.ValueType] | None = ...,
+        job_id: _builtins.str = ...,
+        latest_tries: _builtins.bool = ...,
+        omit_noops: _builtins.bool = ...,
+        newest_first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "latest_tries", b"latest_tries", "newest_first", b"newest_first", "omit_noops", b"omit_noops", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -664,7 +691,7 @@ class GetLogResponse(_message.Message):
     """The token to get the next page. Empty: this is the last page."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_job_log_pb2.JobLog]:
-        """The entries, sorted by job id and try."""
+        """The entries, sorted by job id and try, or newest first."""
 
     def __init__(
         self,

@@ -461,7 +461,8 @@ class RequestManagerServicer:
 
     def GetLog(self, request, context):
         """Returns the job log of a request: one entry for each finished try, sorted
-        by job id and try.
+        by job id and try. The request can ask for some of them, such as those of
+        the jobs that have failed, and for another order.
 
         Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
         off, and the entry says how much. FollowOutput returns the rest.

@@ -267,7 +267,8 @@ class RequestManagerStub:
     """
     GetLog: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]
     """Returns the job log of a request: one entry for each finished try, sorted
-    by job id and try.
+    by job id and try. The request can ask for some of them, such as those of
+    the jobs that have failed, and for another order.
 
     Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
     off, and the entry says how much. FollowOutput returns the rest.
@@ -676,7 +677,8 @@ class RequestManagerAsyncStub(RequestManagerStub):
     """
     GetLog: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetLogRequest, _request_manager_pb2.GetLogResponse]  # type: ignore[assignment]
     """Returns the job log of a request: one entry for each finished try, sorted
-    by job id and try.
+    by job id and try. The request can ask for some of them, such as those of
+    the jobs that have failed, and for another order.
 
     Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
     off, and the entry says how much. FollowOutput returns the rest.
@@ -1148,7 +1150,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.GetLogResponse, _abc.Awaitable[_request_manager_pb2.GetLogResponse]]:
         """Returns the job log of a request: one entry for each finished try, sorted
-        by job id and try.
+        by job id and try. The request can ask for some of them, such as those of
+        the jobs that have failed, and for another order.
 
         Over gRPC, if the output of an entry has more than 1 MiB, its end is cut
         off, and the entry says how much. FollowOutput returns the rest.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import httpx
@@ -87,6 +88,40 @@ def test_the_log_has_the_path_of_each_job(http: httpx.Client, stub: RequestManag
     bad = next(entry for entry in over_grpc if entry.state == STATE_FAIL)
     asked = messages.GetJobLogRequest(request_id=failed, job_id=bad.job_id)
     assert stub.GetJobLog(asked, timeout=ANSWER).entry.path == bad.path == BAD_PATH
+
+
+def test_one_call_returns_the_failed_jobs(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:
+    query = "state=FAIL&latestTries=true&omitNoops=true"
+    [bad] = http.get(f"/api/v1/requests/{failed}/log?{query}").json()
+    assert (bad["path"], bad["try"], bad["state"]) == (BAD_PATH, 2, State.FAIL)
+    asked = messages.GetLogRequest(request_id=failed, states=[STATE_FAIL], latest_tries=True, page_size=1)
+    answer = stub.GetLog(asked, timeout=ANSWER)
+    assert [(one.job_id, list(one.path)) for one in answer.entries] == [(bad["jobId"], BAD_PATH)]
+    assert not answer.next_page_token
+    both = http.get(f"/api/v1/requests/{failed}/log?jobId={bad['jobId']}&newestFirst=true").json()
+    assert [entry["try"] for entry in both] == [2, 1]
+
+
+def test_the_newest_tries_come_in_pages(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:
+    query = {"newestFirst": "true", "omitNoops": "true"}
+    whole = http.get(f"/api/v1/requests/{failed}/log", params=query).json()
+    assert [entry["path"][-1] for entry in whole[-3:]] == ["name"] * 3
+    paged: list[Any] = []
+    token = ""
+    while not paged or token:
+        page = http.get(
+            f"/api/v1/requests/{failed}/log", params={**query, "pageSize": "2", "pageToken": token}
+        )
+        paged += page.json()
+        token = page.headers.get("X-Spincycle-Next-Page-Token", "")
+    assert paged == whole
+    asked = messages.GetLogRequest(request_id=failed, newest_first=True, omit_noops=True)
+    over_grpc = stub.GetLog(asked, timeout=ANSWER).entries
+    assert [one.job_id for one in over_grpc] == [entry["jobId"] for entry in whole]
+    refused = http.get(f"/api/v1/requests/{failed}/log?pageSize=2&pageToken={token or 'x'}")
+    assert refused.headers["X-Spincycle-Reason"] == "BAD_PAGE_TOKEN"
+    unknown = http.get(f"/api/v1/requests/{failed}/log?state=NOSUCH")
+    assert unknown.status_code == 400
 
 
 def test_watch_has_the_paths_too(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:

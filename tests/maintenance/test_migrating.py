@@ -21,7 +21,7 @@ from tests.limits import COMMAND
 from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
-NEWEST = "0012"
+NEWEST = "0013"
 
 
 @pytest.fixture(params=KINDS)

@@ -104,6 +104,11 @@ async def test_tokens_of_other_calls_are_refused(manager: Manager) -> None:
     calls: list[tuple[Callable[..., Any], Any, Any]] = [
         (service.Find, find, messages.FindRequest(filter=RequestFilter(user="finch"))),
         (service.GetLog, log, messages.GetLogRequest(request_id=second.id)),
+        (
+            service.GetLog,
+            messages.GetLogRequest(request_id=first.id, page_size=1, newest_first=True),
+            messages.GetLogRequest(request_id=first.id, newest_first=True, omit_noops=True),
+        ),
         (service.GetJobChain, chain, messages.GetJobChainRequest(request_id=second.id)),
         (service.Plan, plan, messages.PlanRequest(type="nap", args=to_struct({"host": "db3"}))),
     ]

@@ -15,7 +15,8 @@ from spincycle_grpc.output import first_of_middle
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.store import log_pages
 from spincycle_server.store.job_logs import get_log, log_row
-from spincycle_server.store.log_pages import LogPosition, cut_output, get_log_page
+from spincycle_server.store.log_filter import LogPosition
+from spincycle_server.store.log_pages import cut_output, get_log_page
 from spincycle_server.store.pages import PageRoom
 from spincycle_server.store.schema import job_log
 from tests.databases import DATABASES, SharedServers, engine_of, migrate

@@ -15,7 +15,8 @@ from spincycle_server.request_manager.job_chain_pages import JOB_BYTES, job_chai
 from spincycle_server.request_manager.page_tokens import checked_page_size, is_whole, page_token, place_of
 from spincycle_server.request_manager.request_views import hide_data
 from spincycle_server.store.found_pages import FoundPosition
-from spincycle_server.store.log_pages import MAX_OUTPUT, LogPosition
+from spincycle_server.store.log_filter import ALL, LogFilter, LogPosition
+from spincycle_server.store.log_pages import MAX_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -72,14 +73,17 @@ class RequestPages:
             NotFoundError: The request does not exist.
             InvalidArgumentError: The page size or the page token is invalid.
         """
+        wanted = _log_filter(request)
         if not _is_paged(request, context):
-            return messages.GetLogResponse(entries=await self._store.get_log(request.request_id))
+            return messages.GetLogResponse(entries=await self._store.get_log(request.request_id, wanted))
         scope = b"GetLog " + request.request_id.encode()
+        if wanted != ALL:
+            scope += repr((*sorted(wanted.states), wanted)).encode()
         behind = place_of(request.page_token, scope, _log_position)
         size = checked_page_size(request.page_size)
         # JSON cannot say that output was cut.
         max_output = MAX_OUTPUT if context.transport == "grpc" else None
-        page = await self._store.get_log_page(request.request_id, behind, size, max_output)
+        page = await self._store.get_log_page(request.request_id, behind, size, max_output, wanted)
         token = page_token(scope, page.last) if page.last is not None else ""
         return messages.GetLogResponse(entries=page.entries, next_page_token=token)
 
@@ -125,9 +129,20 @@ def _found_position(created_at: int, request_id: str, left: int) -> FoundPositio
     return FoundPosition(created_at, request_id, left)
 
 
-def _log_position(job_id: str, number: int) -> LogPosition:
+def _log_position(job_id: str, number: int, epoch: int = 0, ordinal: int = 0) -> LogPosition:
     _check(is_whole(number, 2**31) and bool(_JOB_ID.fullmatch(job_id)))
-    return LogPosition(job_id, number)
+    _check(is_whole(epoch, 2**63) and is_whole(ordinal, 2**63))
+    return LogPosition(job_id, number, epoch, ordinal)
+
+
+def _log_filter(request: messages.GetLogRequest) -> LogFilter:
+    return LogFilter(
+        frozenset(request.states),
+        request.job_id,
+        request.latest_tries,
+        request.omit_noops,
+        request.newest_first,
+    )
 
 
 def _job_id(job_id: str) -> str:

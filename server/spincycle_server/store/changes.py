@@ -14,6 +14,7 @@ from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.positions import Position, Span, read_position
+from spincycle_server.store.report_order import ReportPlace, in_report_order
 from spincycle_server.store.rows import entry_without_output, marked_request_of
 from spincycle_server.store.schema import deleted_requests, job_log, request_args, requests
 
@@ -175,6 +176,8 @@ def tries_after(
         last: Only tries that come after this one; None for all.
         limit: The maximum number of tries.
     """
+    if len(request_ids) == 1:
+        return _tries_of(connection, request_ids[0], spans, last, limit)
     conditions: list[ColumnElement[bool]] = [job_log.c.request_id.in_(request_ids)]
     if spans is not None:
         conditions.append(_stamped(job_log, spans))
@@ -182,6 +185,21 @@ def tries_after(
         conditions.append(tuple_(*_TRY_KEY) > tuple_(*_literals(last)))
     query = select(*_TRY_COLUMNS).where(*conditions).order_by(*_TRY_KEY).limit(limit)
     return [_try_of(row) for row in connection.execute(query)]
+
+
+def _tries_of(
+    connection: Connection, request_id: str, spans: Sequence[Span] | None, last: TryKey | None, limit: int
+) -> list[Try]:
+    """Returns tries of one request, through the index of reports, so that no page reads what others had."""
+    if last is not None and last.request_id != request_id:
+        if last.request_id > request_id:
+            return []
+        last = None
+    query = select(*_TRY_COLUMNS).where(job_log.c.request_id == request_id)
+    if spans is not None:
+        query = query.where(_stamped(job_log, spans))
+    behind = None if last is None else ReportPlace(*last[1:])
+    return [_try_of(row) for row in in_report_order(connection, query, behind, limit)]
 
 
 def stamped_requests(connection: Connection, request_ids: Collection[str]) -> dict[str, StampedRequest]:

@@ -16,6 +16,7 @@ from spincycle_grpc.wire import encode
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.errors import not_found
+from spincycle_server.store.log_filter import ALL, LogFilter
 from spincycle_server.store.rows import log_entry_of, path_text
 from spincycle_server.store.schema import job_log, requests
 from spincycle_server.store.write import Write
@@ -113,18 +114,13 @@ class RecordLog(Write):
         ]
 
 
-def get_log(connection: Connection, request_id: str) -> list[JobLog]:
-    """Returns the job log of a request, ordered by job id and try.
+def get_log(connection: Connection, request_id: str, wanted: LogFilter = ALL) -> list[JobLog]:
+    """Returns the job log of a request, or the wanted entries of it.
 
     Raises:
         NotFoundError: The request does not exist.
     """
-    query = (
-        select(*LOG_COLUMNS)
-        .where(job_log.c.request_id == request_id)
-        .order_by(job_log.c.job_id, job_log.c["try"])
-    )
-    entries = [log_entry_of(row) for row in connection.execute(query)]
+    entries = [log_entry_of(row) for row in wanted.read(connection, request_id, list(LOG_COLUMNS))]
     if not entries:
         check_request(connection, request_id)
     return entries

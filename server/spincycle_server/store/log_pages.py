@@ -1,7 +1,7 @@
 """Pages of the job log of a request.
 
-A page starts behind the last entry of the page before: entries are sorted by job id and try. The sizes of the
-next entries are read first, so that no output is read that does not fit into the page.
+A page starts behind the last entry of the page before. The sizes of the next entries are read first, so that
+no output is read that does not fit into the page.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import codecs
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import func
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.output import first_of_middle
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.store.job_logs import LOG_COLUMNS, check_request
+from spincycle_server.store.log_filter import ALL, LogFilter, LogPosition, position_of
 from spincycle_server.store.pages import PageRoom
 from spincycle_server.store.rows import log_entry_of
 from spincycle_server.store.schema import job_log
@@ -26,15 +27,10 @@ _FIRST_SIZES = 16
 _MOST_SIZES = 4096
 """Entries whose sizes are read at once. MariaDB and MySQL read the whole output to tell its size."""
 
+_SIZED = (job_log.c.stdout, job_log.c.stderr, job_log.c.error)
+
 _OTHER_FIELDS = 200
 """The approximate bytes of an entry without its output and its error."""
-
-
-class LogPosition(NamedTuple):
-    """The place of an entry in the job log of a request."""
-
-    job_id: str
-    number: int
 
 
 class LogPage(NamedTuple):
@@ -50,8 +46,10 @@ def get_log_page(
     behind: LogPosition | None,
     page_size: int,
     max_output: int | None = MAX_OUTPUT,
+    *,
+    wanted: LogFilter = ALL,
 ) -> LogPage:
-    """Returns a page of the job log of a request, ordered by job id and try.
+    """Returns a page of the job log of a request.
 
     Args:
         connection: An open connection.
@@ -59,18 +57,21 @@ def get_log_page(
         behind: The last entry of the page before; None for the first page.
         page_size: The maximum number of entries; 0 for no maximum.
         max_output: The maximum size of an entry's output in bytes; None for no maximum.
+        wanted: Which entries, and in which order.
 
     Raises:
         NotFoundError: The request does not exist.
     """
-    last, has_more = _estimated_end(connection, request_id, behind, PageRoom(page_size), max_output)
-    if last is None:
+    count, has_more = _estimated_count(
+        connection, request_id, wanted, behind, room=PageRoom(page_size), max_output=max_output
+    )
+    if not count:
         check_request(connection, request_id)
         return LogPage([], None)
-    query = _select(request_id, behind, *_columns(max_output)).where(_is_up_to(last))
     room = PageRoom(page_size)
     entries: list[JobLog] = []
-    for row in connection.execute(query):
+    last = None
+    for row in wanted.read(connection, request_id, _columns(max_output), behind, count):
         entry = log_entry_of(row)
         if max_output is not None:
             _note_omitted(entry, row, max_output)
@@ -78,9 +79,8 @@ def get_log_page(
             has_more = True
             break
         entries.append(entry)
-    if not has_more or not entries:
-        return LogPage(entries, None)
-    return LogPage(entries, LogPosition(entries[-1].job_id, getattr(entries[-1], "try")))
+        last = position_of(row)
+    return LogPage(entries, last if has_more else None)
 
 
 def cut_output(entry: JobLog, max_output: int) -> None:
@@ -130,44 +130,28 @@ def _columns(max_output: int | None) -> list[Any]:
     ]
 
 
-def _estimated_end(
+def _estimated_count(
     connection: Connection,
     request_id: str,
+    wanted: LogFilter,
     behind: LogPosition | None,
+    *,
     room: PageRoom,
     max_output: int | None,
-) -> tuple[LogPosition | None, bool]:
-    """Returns the last entry that fits into a page by its size, and whether there are further ones."""
-    sizes = [func.length(column) for column in (job_log.c.stdout, job_log.c.stderr, job_log.c.error)]
-    end = behind
+) -> tuple[int, bool]:
+    """Returns how many entries fit into a page by their sizes, and whether there are further ones."""
+    sizes = [func.length(column).label(f"{column.name}_size") for column in _SIZED]
+    fits = 0
     count = _FIRST_SIZES
     while True:
-        query = _select(request_id, end, job_log.c.job_id, job_log.c["try"], *sizes).limit(count)
-        rows = connection.execute(query).all()
-        for job_id, number, stdout, stderr, error in rows:
-            output = (stdout or 0) + (stderr or 0)
+        rows = wanted.read(connection, request_id, sizes, behind, count)
+        for row in rows:
+            output = (row.stdout_size or 0) + (row.stderr_size or 0)
             shown = output if max_output is None else min(output, max_output)
-            if not room.take(shown + (error or 0) + _OTHER_FIELDS):
-                return end, True
-            end = LogPosition(job_id, number)
+            if not room.take(shown + (row.error_size or 0) + _OTHER_FIELDS):
+                return fits, True
+            fits += 1
+            behind = position_of(row)
         if len(rows) < count:
-            return (None if end == behind else end), False
+            return fits, False
         count = min(4 * count, _MOST_SIZES)
-
-
-def _select(request_id: str, behind: LogPosition | None, *columns: Any) -> Any:
-    query = select(*columns).where(job_log.c.request_id == request_id)
-    if behind is not None:
-        query = query.where(_is_behind(behind))
-    return query.order_by(job_log.c.job_id, job_log.c["try"])
-
-
-def _is_behind(position: LogPosition) -> ColumnElement[bool]:
-    """The condition of later entries, in a form for which all databases use the primary key."""
-    job_id, number = job_log.c.job_id, job_log.c["try"]
-    return and_(job_id >= position.job_id, or_(job_id > position.job_id, number > position.number))
-
-
-def _is_up_to(position: LogPosition) -> ColumnElement[bool]:
-    job_id, number = job_log.c.job_id, job_log.c["try"]
-    return and_(job_id <= position.job_id, or_(job_id < position.job_id, number <= position.number))

@@ -60,6 +60,13 @@ INDEXED_BY_REQUIREMENT = "requests.state IN (1, 7)"
 So no other change of state touches the index. MySQL has no partial indexes.
 """
 
+INDEXED_BY_FAILURE = "job_log.state <> 3"
+"""The tries in the index of failures on PostgreSQL and SQLite: those that are not COMPLETE.
+
+So an index over few rows finds the failed jobs of a request, and other tries cost nothing. MySQL has no
+partial indexes, and reads all tries of the request.
+"""
+
 MAX_STARTED = 2000
 """The longest list of a suspect's started tries, in characters; further ones are not listed."""
 
@@ -167,6 +174,17 @@ job_log = Table(
     # The transaction that inserted the row.
     Column("change_stamp", BigInteger, nullable=True),
     Index("job_log_change_stamp", "change_stamp"),
+    # The order of reports, for streams and for the newest tries.
+    Index("job_log_reports", "request_id", "epoch", "ordinal"),
+    # On PostgreSQL and SQLite only.
+    Index(
+        "job_log_failures",
+        "request_id",
+        "job_id",
+        "try",
+        postgresql_where=text("state <> 3"),
+        sqlite_where=text("state <> 3"),
+    ),
 )
 
 suspended_job_chains = Table(

@@ -48,7 +48,8 @@ from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
-from spincycle_server.store.log_pages import LogPage, LogPosition
+from spincycle_server.store.log_filter import ALL, LogFilter, LogPosition
+from spincycle_server.store.log_pages import LogPage
 from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.pauses import BeginPause, EndPause, HeldPause, PauseOutcome, pause_of
 from spincycle_server.store.positions import Position, Span
@@ -438,29 +439,36 @@ class Store:
         for writer in {self._writer, self._creator}:
             writer.on_changed = changed
 
-    async def get_log(self, request_id: str) -> list[JobLog]:
-        """Returns the job log of a request, ordered by job id and try.
+    async def get_log(self, request_id: str, wanted: LogFilter = ALL) -> list[JobLog]:
+        """Returns the job log of a request, or the wanted entries of it.
 
         Raises:
             NotFoundError: The request does not exist.
         """
-        return await self._reader.read(job_logs.get_log, request_id)
+        return await self._reader.read(job_logs.get_log, request_id, wanted)
 
     async def get_log_page(
-        self, request_id: str, behind: LogPosition | None, page_size: int, max_output: int | None
+        self,
+        request_id: str,
+        behind: LogPosition | None,
+        page_size: int,
+        max_output: int | None,
+        wanted: LogFilter = ALL,
     ) -> LogPage:
-        """Returns a page of the job log of a request, ordered by job id and try.
+        """Returns a page of the job log of a request.
 
         Args:
             request_id: The request.
             behind: The last entry of the page before; None for the first page.
             page_size: The maximum number of entries; 0 for no maximum.
             max_output: The maximum size of an entry's output in bytes; None for no maximum.
+            wanted: Which entries, and in which order.
 
         Raises:
             NotFoundError: The request does not exist.
         """
-        return await self._reader.read(log_pages.get_log_page, request_id, behind, page_size, max_output)
+        read = partial(log_pages.get_log_page, wanted=wanted)
+        return await self._reader.read(read, request_id, behind, page_size, max_output)
 
     async def get_job_log(self, request_id: str, job_id: str) -> JobLog:
         """Returns the newest entry of a job.
