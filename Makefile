@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos package interop protos contracts lock format bench bench-find bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit chaos package interop protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-watch: $(DEV_ENV) ## Measure what 2,000 watchers of 200 requests cost, on 
 
 bench-tokens: $(DEV_ENV) ## Measure the CPU time per call with and without API tokens on DB=sqlite.
 	$(BIN)/python -m bench.tokens --database $(or $(DB),sqlite) $(ARGS)
+
+bench-plain: $(DEV_ENV) ## Compare the CPU time of a plain request with that of an earlier commit, BASE=COMMIT, on DB=mariadb or postgresql.
+	$(BIN)/python -m bench.plain --base $(BASE) --database $(or $(DB),mariadb) $(ARGS)
 
 bench-rooms: $(DEV_ENV) ## Measure the JSON codec, the chain builder and the state machine.
 	$(BIN)/python bench/wire.py

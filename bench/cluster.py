@@ -10,22 +10,55 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from spincycle_server.database.engine import make_engine, parse_url
-from spincycle_server.store import DatabaseOptions, migrations
 from tests.databases import DATABASES, DatabaseServer, database_server
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 SPECS = Path(__file__).parent / "data" / "specs"
 START_LIMIT = 60.0
 STOP_LIMIT = 40.0
 
-__all__ = ["DATABASES", "Cluster", "Server", "private_database", "running_cluster"]
+__all__ = [
+    "DATABASES",
+    "Cluster",
+    "Program",
+    "Server",
+    "private_database",
+    "running_cluster",
+    "running_program",
+]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The program that an installation runs.
+
+    Attributes:
+        directory: The directory of its source.
+        python: The interpreter of its environment.
+    """
+
+    directory: Path = REPOSITORY
+    python: Path = Path(sys.executable)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Returns the command line of `spincycle` with arguments."""
+        return [str(self.python), "-m", "spincycle_server", *arguments]
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Returns the environment of its processes: this one's, without another source directory."""
+        own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        return {**own, **variables}
+
+
+OWN = Program()
+"""The program in this directory."""
 
 
 @dataclass
@@ -111,19 +144,43 @@ def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
         kind: One of DATABASES.
         options: Environment variables of the servers, in lower case and without the prefix SPINCYCLE_.
     """
+    with contextlib.ExitStack() as stack:
+        server = None if kind == "sqlite" else stack.enter_context(private_database(kind))
+        yield stack.enter_context(running_program(kind, OWN, server, options))
+
+
+@contextlib.contextmanager
+def running_program(
+    kind: str, program: Program, server: DatabaseServer | None, options: Mapping[str, str]
+) -> Iterator[Cluster]:
+    """Runs the servers of a program on a new database, and stops them at the end.
+
+    Args:
+        kind: One of DATABASES.
+        program: What to run.
+        server: Where the database is created; None for SQLite.
+        options: As for `running_cluster`.
+    """
     directory = Path(tempfile.mkdtemp(prefix="spincycle-bench-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        database = None if kind == "sqlite" else stack.enter_context(private_database(kind))
-        url = f"sqlite:///{directory / 'bench.db'}" if database is None else database.fresh_database()
-        _migrate(url)
-        environment = {f"SPINCYCLE_{name.upper()}": value for name, value in options.items()}
-        manager = stack.enter_context(
-            _running("request manager", directory, environment, "--db", url, "--specs", str(SPECS))
+        url = f"sqlite:///{directory / 'bench.db'}" if server is None else server.fresh_database()
+        environment = program.environment(
+            SPINCYCLE_LOG_FORMAT="json",
+            **{f"SPINCYCLE_{name.upper()}": value for name, value in options.items()},
         )
-        runner = stack.enter_context(_running("job runner", directory, environment, "--rm", manager.grpc))
+        subprocess.run(
+            program.command("migrate", "--db", url),
+            cwd=program.directory, env=environment, stdout=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+        manager = stack.enter_context(
+            _running("request manager", program, directory, environment, "--db", url, "--specs", str(SPECS))
+        )
+        runner = stack.enter_context(
+            _running("job runner", program, directory, environment, "--rm", manager.grpc)
+        )
         _wait_logged(directory / "job-runner.log", "reporting")
-        yield Cluster(kind, database, url, manager, runner, directory)
+        yield Cluster(kind, server, url, manager, runner, directory)
 
 
 @contextlib.contextmanager
@@ -136,32 +193,17 @@ def private_database(kind: str) -> Iterator[DatabaseServer]:
         raise SystemExit(f"{missing}: install the {kind} server, or use --database sqlite") from None
 
 
-def _migrate(url: str) -> None:
-    engine = make_engine(parse_url(url), DatabaseOptions(), connections=1, reads=False)
-    with engine.begin() as connection:
-        migrations.upgrade(connection)
-    engine.dispose()
-
-
 @contextlib.contextmanager
-def _running(name: str, directory: Path, environment: dict[str, str], *arguments: str) -> Iterator[Server]:
+def _running(
+    name: str, program: Program, directory: Path, environment: dict[str, str], *arguments: str
+) -> Iterator[Server]:
     command = name.replace(" ", "-")
     log = directory / f"{command}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "spincycle_server",
-                command,
-                "--http",
-                "127.0.0.1:0",
-                "--grpc",
-                "127.0.0.1:0",
-                *arguments,
-            ],
-            cwd=Path(__file__).resolve().parent.parent,
-            env={**os.environ, "SPINCYCLE_LOG_FORMAT": "json", **environment},
+            program.command(command, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", *arguments),
+            cwd=program.directory,
+            env=environment,
             stdout=output,
             stderr=output,
         )

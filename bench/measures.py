@@ -262,16 +262,21 @@ def memory_over(cluster: Cluster, requests: int) -> Figures:
     """Creates many requests. Measures the servers' memory after a fifth of them and after all."""
     held: list[dict[str, int]] = []
     made = 0
-    data = request_bytes("POST", PATH, cluster.manager.http, _body("three-jobs"))
     for part in (requests // 5, requests - requests // 5):
-        left = iter(range(part))
-        answers = uvloop.run(
-            closed_loop(cluster.manager.http, _until(left, data), clients=64, seconds=END_LIMIT)
-        )
-        made += _all_created(answers)
-        wait_ended(cluster)
+        made += create_many(cluster, 64, part)
         held.append(memory(cluster))
     return {"requests": made, "memory_after_a_fifth": held[0], "memory": held[1]}
+
+
+def create_many(cluster: Cluster, clients: int, requests: int, request_type: str = "three-jobs") -> int:
+    """Creates many requests, and waits until all have ended. Returns how many it created."""
+    data = request_bytes("POST", PATH, cluster.manager.http, _body(request_type))
+    left = iter(range(requests))
+    answers = uvloop.run(
+        closed_loop(cluster.manager.http, _until(left, data), clients=clients, seconds=END_LIMIT)
+    )
+    wait_ended(cluster)
+    return _all_created(answers)
 
 
 def _until(left: Any, data: bytes) -> Callable[[], bytes | None]:
