@@ -270,7 +270,8 @@ class Client:
 
         Args:
             request_id: The id of the FAIL or STOPPED request.
-            from_job: The id of a job, or its name if no other job has it, that runs again with all jobs after
+            from_job: The id of a job, or the end of the path of a job or a sequence ("host web7",
+                "host web7 / drain"), if no other path ends like this. It runs again with all jobs after
                 it, even if they are COMPLETE. "": no COMPLETE job runs again.
             idempotency_key: As for `create`.
             deadline: Seconds for this call. None: the client's deadline.

@@ -42,12 +42,29 @@ def path_of(chain: JobChain, job_id: str) -> tuple[str, ...]:
     parts = [shortened(job.name, MAX_LABEL)]
     if job_id in labels and job.sequence_id != job_id:
         parts.append(shortened(labels[job_id], MAX_LABEL))
-    sequence_id = job.sequence_id
+    return _with_sequences(chain, job.sequence_id, parts)
+
+
+def sequence_path_of(chain: JobChain, job_id: str) -> tuple[str, ...]:
+    """Returns the path of a sequence, or of an element of `each`: without the name of a job.
+
+    Args:
+        chain: The whole job chain.
+        job_id: An id that has a label: that of the first job of a sequence, or of a job of an `each`.
+    """
+    sequence_id = chain.jobs[job_id].sequence_id
+    if sequence_id == job_id:
+        return _with_sequences(chain, sequence_id, [])
+    return _with_sequences(chain, sequence_id, [shortened(chain.path_labels[job_id], MAX_LABEL)])
+
+
+def _with_sequences(chain: JobChain, sequence_id: str, parts: list[str]) -> tuple[str, ...]:
+    """Adds the labels of the sequences around a job to the inner end of its path, which is reversed."""
     while sequence_id:
         if len(parts) == MAX_PARTS - 1 and _parent(chain, sequence_id):
             parts.append(_LEFT_OUT)
             break
-        label = labels.get(sequence_id) or ""
+        label = chain.path_labels.get(sequence_id) or ""
         parts.append(shortened(label, MAX_LABEL) if label else _LEFT_OUT)
         sequence_id = _parent(chain, sequence_id)
     parts.reverse()

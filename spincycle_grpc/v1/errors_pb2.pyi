@@ -634,12 +634,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     it, for example because an original Spin Cycle ran it. Create a new request.
     """
     ERROR_REASON_NO_SUCH_JOB: _ErrorReason.ValueType  # 192
-    """INVALID_ARGUMENT: No job of the request has this id or name. Take an id from
-    the job chain.
+    """INVALID_ARGUMENT: No job or sequence of the request has this id, name or path.
+    Take one from the job log.
     """
     ERROR_REASON_AMBIGUOUS_JOB: _ErrorReason.ValueType  # 193
-    """INVALID_ARGUMENT: Several jobs of the request have this name. Name one by
-    its id.
+    """INVALID_ARGUMENT: Several jobs or sequences of the request have this name.
+    Name one by its path or its id.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -1266,11 +1266,11 @@ ERROR_REASON_RECORD_INCOMPLETE: ErrorReason.ValueType  # 191
 it, for example because an original Spin Cycle ran it. Create a new request.
 """
 ERROR_REASON_NO_SUCH_JOB: ErrorReason.ValueType  # 192
-"""INVALID_ARGUMENT: No job of the request has this id or name. Take an id from
-the job chain.
+"""INVALID_ARGUMENT: No job or sequence of the request has this id, name or path.
+Take one from the job log.
 """
 ERROR_REASON_AMBIGUOUS_JOB: ErrorReason.ValueType  # 193
-"""INVALID_ARGUMENT: Several jobs of the request have this name. Name one by
-its id.
+"""INVALID_ARGUMENT: Several jobs or sequences of the request have this name.
+Name one by its path or its id.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -427,9 +427,10 @@ class RetryRequest(_message.Message):
     request_id: _builtins.str
     """The id of a request that is FAIL or STOPPED."""
     from_job: _builtins.str
-    """A job that runs again with all jobs after it, even if they are COMPLETE:
-    its id, or its name if no other job has this name. Empty: no COMPLETE job
-    runs again.
+    """A job or a sequence that runs again with all jobs after it, even if they are
+    COMPLETE: the id of a job, or the end of the path of a job or a sequence, if
+    no other path ends like this. Parts are separated by " / ": "drain",
+    "host web7", "host web7 / drain". Empty: no COMPLETE job runs again.
     """
     idempotency_key: _builtins.str
     """Identifies the call, so that repeating it does not create a second request.

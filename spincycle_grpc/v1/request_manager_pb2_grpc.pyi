@@ -212,7 +212,7 @@ class RequestManagerStub:
       another retry of it, or a retry of a retry, has not ended
       (RETRY_NOT_ENDED); an original Spin Cycle ran a part of it, so
       its record does not say enough (RECORD_INCOMPLETE).
-    - INVALID_ARGUMENT: `from` names no job (NO_SUCH_JOB) or several
+    - INVALID_ARGUMENT: `from` names no job or sequence (NO_SUCH_JOB) or several
       (AMBIGUOUS_JOB); the job chain with the data of its jobs is too large for
       a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
     - ALREADY_EXISTS: the caller used the key for another call
@@ -622,7 +622,7 @@ class RequestManagerAsyncStub(RequestManagerStub):
       another retry of it, or a retry of a retry, has not ended
       (RETRY_NOT_ENDED); an original Spin Cycle ran a part of it, so
       its record does not say enough (RECORD_INCOMPLETE).
-    - INVALID_ARGUMENT: `from` names no job (NO_SUCH_JOB) or several
+    - INVALID_ARGUMENT: `from` names no job or sequence (NO_SUCH_JOB) or several
       (AMBIGUOUS_JOB); the job chain with the data of its jobs is too large for
       a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
     - ALREADY_EXISTS: the caller used the key for another call
@@ -1071,7 +1071,7 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
           another retry of it, or a retry of a retry, has not ended
           (RETRY_NOT_ENDED); an original Spin Cycle ran a part of it, so
           its record does not say enough (RECORD_INCOMPLETE).
-        - INVALID_ARGUMENT: `from` names no job (NO_SUCH_JOB) or several
+        - INVALID_ARGUMENT: `from` names no job or sequence (NO_SUCH_JOB) or several
           (AMBIGUOUS_JOB); the job chain with the data of its jobs is too large for
           a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
         - ALREADY_EXISTS: the caller used the key for another call

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 
-from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
-from spincycle_server.chain import RunningChain, begun_sequences, job_called, retried_chain
+from spincycle_server.chain import RunningChain, begun_sequences, retried_chain
 from spincycle_server.chain.retrying import start_of
 from tests.chain.generated import ChainMaker, Structure, tried
 from tests.chain.model import Model
@@ -249,29 +247,3 @@ def test_the_timeout_of_a_sequence_begins_anew_with_a_retry() -> None:
     chain.jobs["aaaa"].sequence_timeout = "10s"
     running = start_from(retried_chain(chain, a_failed_record(), "second"))
     assert [timer.nanoseconds for timer in running.start(0).timers] == [10_000_000_000]
-
-
-def test_a_job_is_named_by_its_id_or_by_a_name_of_its_own() -> None:
-    assert job_called(a_chain(), "cccc") == "cccc"
-    assert job_called(a_chain(), "check") == "cccc"
-
-
-def test_a_name_that_no_job_has_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError) as refused:
-        job_called(a_chain(), "restart")
-    assert refused.value.reason == "NO_SUCH_JOB"
-
-
-def test_noop_is_not_the_name_of_a_job() -> None:
-    with pytest.raises(InvalidArgumentError) as refused:
-        job_called(a_chain(), "noop")
-    assert refused.value.reason == "NO_SUCH_JOB"
-
-
-def test_a_name_that_several_jobs_have_is_refused_with_some_of_their_ids() -> None:
-    chain = a_chain()
-    chain.jobs["bbbb"].name = "check"
-    with pytest.raises(InvalidArgumentError) as refused:
-        job_called(chain, "check")
-    assert refused.value.reason == "AMBIGUOUS_JOB"
-    assert "(bbbb, cccc)" in refused.value.message

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import state_pb2
@@ -19,10 +18,6 @@ from spincycle_server.chain.linked_chain import ChainJob
 from spincycle_server.chain.linking import link_chain
 from spincycle_server.chain.records import replay
 from spincycle_server.chain.suspension import restore
-
-_NOOP = "noop"
-_MOST_NAMED = 5
-"""The maximum number of job ids that an error names."""
 
 
 def begun_sequences(chain: JobChain) -> dict[str, int]:
@@ -78,34 +73,6 @@ def retried_chain(
         if data[job_id]:
             job.data.CopyFrom(to_struct(data[job_id], "data"))
     return retried
-
-
-def job_called(chain: JobChain, name: str) -> str:
-    """Returns the id of the job with an id, or with a name that no other job has.
-
-    Raises:
-        InvalidArgumentError: No job has this id or name (NO_SUCH_JOB), or several have the name
-            (AMBIGUOUS_JOB).
-    """
-    if name in chain.jobs:
-        return name
-    found = sorted(job_id for job_id, job in chain.jobs.items() if job.name == name and name != _NOOP)
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise InvalidArgumentError(
-            f"the job chain has no job with the id or the name {name!r}: take an id from the job chain",
-            reason="NO_SUCH_JOB",
-            request_id=chain.request_id,
-            field="from",
-        )
-    some = ", ".join(found[:_MOST_NAMED]) + (", ..." if len(found) > _MOST_NAMED else "")
-    raise InvalidArgumentError(
-        f"{len(found)} jobs have the name {name!r}: name one by its id ({some})",
-        reason="AMBIGUOUS_JOB",
-        request_id=chain.request_id,
-        field="from",
-    )
 
 
 def _from(first: ChainJob) -> dict[str, ChainJob]:
