@@ -36,11 +36,12 @@ ALLOWED = {
 """The packages and single modules of the server that each package may import, besides itself."""
 
 ALLOWED_MODULES = {
-    "__main__": {"first_process", "grpc_settings", "log_output"},
+    "__main__": {"first_process", "garbage_collection", "grpc_settings", "log_output"},
     "call_threads": set(),
     "capabilities": set(),
     "callback_throttle": set(),
     "first_process": set(),
+    "garbage_collection": set(),
     "forked_children": {"listening"},
     "grpc_settings": set(),
     "large_work": set(),

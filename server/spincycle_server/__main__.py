@@ -12,6 +12,7 @@ import click
 from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.version import API_VERSION, package_version
 from spincycle_server.first_process import continue_in_child
+from spincycle_server.garbage_collection import collect_again, collect_not_yet
 from spincycle_server.grpc_settings import load_grpc
 from spincycle_server.log_output import open_missing_descriptors
 
@@ -66,6 +67,7 @@ class _Commands(click.Group):
             load_grpc()  # before the command's module imports gRPC
         word = cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"spincycle_server.commands.{word}"), f"{word}_command")
+        collect_again()
         assert isinstance(command, click.Command)  # noqa: S101 (a command module exports a command)
         return command
 
@@ -84,6 +86,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs a command. Exit status: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted."""
+    collect_not_yet()  # until the command is loaded
     open_missing_descriptors()
     if any(importlib.util.find_spec(name) is None for name in SERVER_PACKAGES):
         click.echo(

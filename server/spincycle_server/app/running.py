@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -32,6 +31,7 @@ from spincycle_server.config import (
     public_secret_files,
     take_service_manager_options,
 )
+from spincycle_server.garbage_collection import collect_not_yet, collect_seldom
 from spincycle_server.large_work import end_large_thread
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
@@ -69,22 +69,11 @@ def run(
             option=option,
             file=path,
         )
-    _collect_garbage_less_often()
+    collect_not_yet()  # until the server listens
     forked_children.install()
     uvloop.run(serve(loaded, manager))
     end_large_thread()
     _exit_despite_hanging_threads()
-
-
-def _collect_garbage_less_often() -> None:
-    """Exempts the objects that exist now from garbage collection, and raises its thresholds.
-
-    Reference counting frees nearly all objects. With the default thresholds, a tenth of the CPU time went
-    into looking for reference cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def _exit_despite_hanging_threads() -> None:
@@ -202,6 +191,7 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
 async def _serve_until(stopped: asyncio.Event, service_manager: ServiceManagerOptions) -> None:
     """Waits for the end of servers that have started."""
     forked_children.add_open_descriptors(anonymous=True)
+    collect_seldom()
     with ready(service_manager):
         await stopped.wait()
 
