@@ -39,16 +39,23 @@ def modules_after(directory: Path, *arguments: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a database whose schema is current."""
+    directory = tmp_path_factory.mktemp("migrated")
+    modules_after(directory, "migrate")
+    return directory
+
+
 @pytest.mark.parametrize(
     "command",
     [("migrate", "--check"), ("prune", "--older-than=1h"), ("token", "create", "alice"), ("audit",)],
 )
-def test_database_commands_load_no_server(command: tuple[str, ...], tmp_path: Path) -> None:
-    modules_after(tmp_path, "migrate")
-    modules = modules_after(tmp_path, *command)
+def test_database_commands_load_no_server_and_no_migrations(command: tuple[str, ...], migrated: Path) -> None:
+    modules = modules_after(migrated, *command)
     assert "spincycle_server.database.engine" in modules
     rooms = {f"spincycle_server.{room}" for room in ("rpc", "gateway", "request_manager", "specs")}
-    assert modules & {"grpc", "uvicorn", "uvloop", "starlette", *rooms} == set()
+    assert modules & {"alembic", "grpc", "uvicorn", "uvloop", "starlette", *rooms} == set()
 
 
 @pytest.mark.parametrize("command", [("lint", str(EXAMPLES)), ("graph", str(EXAMPLES), "nap")])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.engine import make_url
 
@@ -22,6 +23,13 @@ from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
 NEWEST = "0013"
+
+
+def test_the_names_of_the_files_are_the_history_that_alembic_follows() -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    followed = [one.revision for one in script.walk_revisions()]
+    assert migrations.known_revisions() == followed[::-1]
+    assert followed[0] == NEWEST
 
 
 @pytest.fixture(params=KINDS)

@@ -1,4 +1,7 @@
-"""The history of the schema, and how to bring a database up to date."""
+"""The history of the schema, and how to bring a database up to date.
+
+Alembic runs the migrations. Only they load it, because most processes find a current schema.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,16 @@ import contextlib
 from collections.abc import Iterator
 from enum import Enum, auto
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import func, select, text
+from sqlalchemy import func, inspect, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
-from spincycle_server.store.migrations.missing import look
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _HERE = Path(__file__).parent
 _LOCK_NAME = "spincycle migrate"
@@ -47,12 +48,19 @@ def revisions(connection: Connection) -> Revisions:
 
 def state_of_schema(connection: Connection) -> SchemaState:
     """Returns whether a database's schema is current, older, or newer than this program's."""
-    script = ScriptDirectory.from_config(_config())
-    revisions = {revision.revision for revision in script.walk_revisions()}
-    present = set(MigrationContext.configure(connection).get_current_heads())
-    if present == set(script.get_heads()):
+    known = known_revisions()
+    present = _present(connection)
+    if present == known[-1]:
         return SchemaState.CURRENT
-    return SchemaState.BEHIND if present <= revisions else SchemaState.AHEAD
+    return SchemaState.BEHIND if present in ("", *known) else SchemaState.AHEAD
+
+
+def known_revisions() -> list[str]:
+    """Returns the revisions of the schema that this program knows, the oldest first.
+
+    The names of the files in `versions` begin with them.
+    """
+    return sorted(path.name.partition("_")[0] for path in (_HERE / "versions").glob("[0-9]*_*.py"))
 
 
 def check_schema(connection: Connection) -> None:
@@ -116,6 +124,8 @@ def upgrade(connection: Connection) -> Revisions:
             raise _too_new()
         found = revisions(connection)
         if state is SchemaState.BEHIND:
+            from alembic import command
+
             command.upgrade(_config(connection), "head")
         return found
 
@@ -126,6 +136,8 @@ def write_sql(connection: Connection, output: TextIO) -> None:
     Raises:
         FailedPreconditionError: The schema is newer than this program's.
     """
+    from alembic import command
+
     check_encoding(connection)
     if state_of_schema(connection) is SchemaState.AHEAD:
         raise _too_new()
@@ -144,19 +156,24 @@ def write_sql(connection: Connection, output: TextIO) -> None:
 
 
 def _present(connection: Connection) -> str:
-    return MigrationContext.configure(connection).get_current_revision() or ""
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    return connection.scalar(text("SELECT MAX(version_num) FROM alembic_version")) or ""
 
 
 def _newest() -> str:
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+    return known_revisions()[-1]
 
 
-def _config(connection: Connection | None = None) -> Config:
+def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
+    from spincycle_server.store.migrations.missing import look
+
     config = Config()
     config.set_main_option("script_location", str(_HERE).replace("%", "%%"))
-    if connection is not None:
-        config.attributes["connection"] = connection
-        config.attributes["present"] = look(connection)
+    config.attributes["connection"] = connection
+    config.attributes["present"] = look(connection)
     return config
 
 
