@@ -35,6 +35,7 @@ _COMMANDS = {
     "server": "Show the version, health and configuration of the server.",
     "whoami": "Show who the server says you are, and what you may do.",
     "help": "Show the args of a type of request.",
+    "graph": "Draw the jobs of a request.",
     "plan": "Show the jobs that a request would run (dry run).",
     "version": "Show the versions of spinc and of the server.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spincycle_grpc.render.labels import args, is_noop, limits, sequence_limits
+from spincycle_grpc.render.labels import args, box_lines, is_noop, sequence_limits, sequence_title
 from spincycle_grpc.render.layout import Kind, Layout
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 
@@ -21,19 +21,19 @@ def to_dot(chain: JobChain) -> str:
             lines.append("  }\n")
             continue
         if step.kind is Kind.BEGIN_SEQUENCE:
-            label = _quoted("\n".join(["sequence", *sequence_limits(step.job)]))
+            label = _quoted("\n".join([sequence_title(step.job, chain), *sequence_limits(step.job)]))
             lines.append(f"  subgraph {_quoted(f'cluster_{step.job.id}')} {{\n  label={label};\n")
-        lines.append(f"  {_quoted(step.job.id)} [{_looks(step.job)}];\n")
+        lines.append(f"  {_quoted(step.job.id)} [{_looks(step.job, chain)}];\n")
     for job_id, job_ids in sorted(chain.adjacency_list.items()):
         lines.extend(f"  {_quoted(job_id)} -> {_quoted(child)};\n" for child in job_ids.ids)
     lines.append("}\n")
     return "".join(lines)
 
 
-def _looks(job: Job) -> str:
+def _looks(job: Job, chain: JobChain) -> str:
     if is_noop(job):
         return f'shape=circle, label="", width=0.15, tooltip={_quoted(f"{job.id} noop")}'
-    label = _quoted("\n".join([job.name, f"({job.type})", *limits(job)]))
+    label = _quoted("\n".join(box_lines(job, chain)))
     return f"label={label}, tooltip={_quoted(' '.join([job.id, *args(job)]))}"
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+from spincycle_grpc.job_paths import SEPARATOR
 from spincycle_grpc.structs import from_struct
-from spincycle_grpc.v1.job_pb2 import Job
+from spincycle_grpc.v1.job_pb2 import Job, JobChain
 
 _LONGEST_VALUE = 60
+_MOST_ARGS = 5
+"""The maximum number of args in a box."""
 
 
 def is_noop(job: Job) -> bool:
@@ -20,9 +23,24 @@ def plain(text: str) -> str:
     return text if text.isprintable() else json.dumps(text)
 
 
-def title(job: Job) -> str:
-    """Returns the name and type of a job, for example `drain (shell-command)`, or `noop`."""
-    return "noop" if is_noop(job) else f"{plain(job.name)} ({plain(job.type)})"
+def title(job: Job, chain: JobChain) -> str:
+    """Returns the name and type of a job, for example `drain (shell-command)`, or `noop`.
+
+    The name of a job that a node with `each` has made begins with its element: `host web7 / drain`.
+    """
+    if is_noop(job):
+        return "noop"
+    element = "" if job.id == job.sequence_id else chain.path_labels.get(job.id, "")
+    name = f"{plain(element)}{SEPARATOR}{plain(job.name)}" if element else plain(job.name)
+    return f"{name} ({plain(job.type)})"
+
+
+def sequence_title(job: Job, chain: JobChain) -> str:
+    """Returns the name of the sequence that starts with a job, for example `host web7`.
+
+    Sequences of chains from before names were stored are all called `sequence`.
+    """
+    return plain(chain.path_labels.get(job.sequence_id, "")) or "sequence"
 
 
 def args(job: Job) -> list[str]:
@@ -30,6 +48,14 @@ def args(job: Job) -> list[str]:
     if not job.HasField("args"):
         return []
     return [f"{plain(name)}={_short(value)}" for name, value in sorted(from_struct(job.args).items())]
+
+
+def box_lines(job: Job, chain: JobChain) -> list[str]:
+    """Returns the lines in the box of a job: its name and type, its args, its retries and its timeout."""
+    shown = args(job)
+    more = len(shown) - _MOST_ARGS
+    cut = [f"and {more} more args"] if more > 0 else []
+    return [title(job, chain), *shown[:_MOST_ARGS], *cut, *limits(job)]
 
 
 def limits(job: Job) -> list[str]:

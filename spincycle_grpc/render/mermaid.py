@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from spincycle_grpc.render.labels import is_noop, limits, sequence_limits
+from collections.abc import Iterable
+
+from spincycle_grpc.render.labels import box_lines, is_noop, sequence_limits, sequence_title
 from spincycle_grpc.render.layout import Kind, Layout
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 
@@ -17,9 +19,9 @@ def to_mermaid(chain: JobChain) -> str:
             lines.append("  end\n")
             continue
         if step.kind is Kind.BEGIN_SEQUENCE:
-            label = _quoted(", ".join(["sequence", *sequence_limits(step.job)]))
+            label = _quoted([", ".join([sequence_title(step.job, chain), *sequence_limits(step.job)])])
             lines.append(f"  subgraph sequence_{step.job.id}[{label}]\n")
-        lines.append(f"  {_name(step.job.id)}{_box(step.job)}\n")
+        lines.append(f"  {_name(step.job.id)}{_box(step.job, chain)}\n")
     for job_id, job_ids in sorted(chain.adjacency_list.items()):
         lines.extend(f"  {_name(job_id)} --> {_name(child)}\n" for child in job_ids.ids)
     return "".join(lines)
@@ -30,12 +32,13 @@ def _name(job_id: str) -> str:
     return f"job_{job_id}"
 
 
-def _box(job: Job) -> str:
+def _box(job: Job, chain: JobChain) -> str:
     if is_noop(job):
         return '((" "))'
-    return f"[{_quoted(', '.join([f'{job.name} ({job.type})', *limits(job)]))}]"
+    return f"[{_quoted(box_lines(job, chain))}]"
 
 
-def _quoted(text: str) -> str:
-    """Returns quoted text. Characters that may have a meaning in Mermaid become character codes."""
-    return '"' + "".join(c if c.isalnum() or c in _SAFE else f"#{ord(c)};" for c in text) + '"'
+def _quoted(lines: Iterable[str]) -> str:
+    """Returns quoted lines. Characters that may have a meaning in Mermaid become character codes."""
+    safe = ("".join(c if c.isalnum() or c in _SAFE else f"#{ord(c)};" for c in line) for line in lines)
+    return f'"{"<br/>".join(safe)}"'

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spincycle_grpc.render.labels import args, limits, plain, sequence_limits, title
+from spincycle_grpc.render.labels import args, limits, plain, sequence_limits, sequence_title, title
 from spincycle_grpc.render.layout import Kind, Layout, Step
 from spincycle_grpc.v1.job_pb2 import JobChain
 
@@ -27,7 +27,7 @@ def to_tree(chain: JobChain) -> str:
             continue
         indent = indents[-1]
         elbow = "└── " if step.is_last else "├── "
-        lines.append(f"{indent}{elbow}{_line(step, layout.parents[step.job.id], above)}")
+        lines.append(f"{indent}{elbow}{_line(step, chain, layout.parents[step.job.id], above)}")
         if step.kind is Kind.BEGIN_SEQUENCE:
             deeper = indent + ("    " if step.is_last else "│   ")
             indents.append(deeper if step.depth < _DEEPEST_INDENT else indent)
@@ -44,15 +44,15 @@ def _heading(chain: JobChain) -> str:
     return f"{', '.join(words)} (a job follows the job on the line above it, or the jobs after its <-)"
 
 
-def _line(step: Step, parents: Sequence[str], above: str) -> str:
+def _line(step: Step, chain: JobChain, parents: Sequence[str], above: str) -> str:
     job = step.job
     if step.kind is Kind.BEGIN_SEQUENCE:
-        words = [f"{job.id} sequence", *sequence_limits(job)]
+        words = [f"{job.id} {sequence_title(job, chain)}", *sequence_limits(job)]
         if step.depth > _DEEPEST_INDENT:
             words.append(f"{step.depth} deep")
         text = ", ".join(words)
     else:
-        text = " ".join([", ".join([f"{job.id} {title(job)}", *limits(job)]), *args(job)])
+        text = " ".join([", ".join([f"{job.id} {title(job, chain)}", *limits(job)]), *args(job)])
     if list(parents) == [above] or not parents:
         return text
     more = len(parents) - _MOST_PARENTS

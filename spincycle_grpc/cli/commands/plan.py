@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from spincycle_grpc.cli.arguments import parse_words
-from spincycle_grpc.cli.output import printable_lines, show_json
+from spincycle_grpc.cli.drawing import format_option, show_chain
+from spincycle_grpc.cli.output import show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
-from spincycle_grpc.graphviz import draw_svg
-from spincycle_grpc.render import render
-from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.wire import encode
-
-_FORMATS = ("tree", "dot", "mermaid", "json", "svg")
 
 
 @click.command("plan")
 @click.argument("request")
 @click.argument("words", metavar="[ARG=VALUE | ARG:=JSON]...", nargs=-1)
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(_FORMATS),
-    default="tree",
-    show_default=True,
-    help="Output format. svg needs Graphviz.",
-)
+@format_option
 @client_options
 @pass_settings
 def command(settings: Settings, request: str, words: tuple[str, ...], output_format: str) -> None:
@@ -42,20 +29,5 @@ def command(settings: Settings, request: str, words: tuple[str, ...], output_for
         planned = client.plan(request, args, strict_args=True)
     if settings.as_json:
         show_json(encode(planned))
-    elif output_format == "json":
-        show_json(encode(planned.job_chain))
     else:
-        _show_drawing(_draw(planned.job_chain, output_format))
-
-
-def _draw(chain: JobChain, output_format: str) -> str:
-    if output_format == "svg":
-        return draw_svg(render(chain, "dot"))
-    return render(chain, "text" if output_format == "tree" else output_format)
-
-
-def _show_drawing(text: str) -> None:
-    """Prints a drawing. On a terminal, characters that are not printable are escaped."""
-    if sys.stdout.isatty():
-        text = "".join(f"{line}\n" for line in printable_lines(text))
-    click.echo(text, nl=False)
+        show_chain(planned.job_chain, output_format)
