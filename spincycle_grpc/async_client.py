@@ -202,15 +202,19 @@ class AsyncClient:
         """Returns the job chain of a request as created. See `Client.job_chain`."""
         return await self._joined(calls.job_chain(request_id), deadline)
 
-    async def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
+    async def log(
+        self, request_id: str, *, deadline: float | None = None, **filters: Unpack[calls.LogFilters]
+    ) -> list[JobLog]:
         """Returns the finished tries of a request's jobs. See `Client.log`."""
         seconds = PageTime(self._deadline if deadline is None else deadline)
-        entries = await self._joined(calls.log(request_id), seconds.left())
+        entries = await self._joined(calls.log(request_id, **filters), seconds.left())
         return [await self._completed(entry, seconds.left()) for entry in entries]
 
-    async def iter_log(self, request_id: str, *, deadline: float | None = None) -> AsyncIterator[JobLog]:
+    async def iter_log(
+        self, request_id: str, *, deadline: float | None = None, **filters: Unpack[calls.LogFilters]
+    ) -> AsyncIterator[JobLog]:
         """Yields the finished tries of a request's jobs. See `Client.iter_log`."""
-        async for entry in self._items(calls.log(request_id), deadline):
+        async for entry in self._items(calls.log(request_id, **filters), deadline):
             yield await self._completed(entry, self._deadline if deadline is None else deadline)
 
     async def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:

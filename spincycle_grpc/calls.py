@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 import orjson
 from google.protobuf.descriptor_pb2 import MethodOptions
@@ -255,9 +255,20 @@ def _joined_job_chain(responses: Iterable[messages.GetJobChainResponse]) -> JobC
     return first.job_chain
 
 
-def log(request_id: str) -> PagedCall[list[JobLog], JobLog]:
+class LogFilters(TypedDict, total=False):
+    """Which tries of a request to read, as in `Client.log`."""
+
+    states: Iterable[int]
+    job_id: str
+    latest_tries: bool
+    omit_noops: bool
+    newest_first: bool
+    page_size: int
+
+
+def log(request_id: str, **filters: Unpack[LogFilters]) -> PagedCall[list[JobLog], JobLog]:
     """Returns the call of GetLog."""
-    request = _message(messages.GetLogRequest, request_id=request_id)
+    request = _message(messages.GetLogRequest, request_id=request_id, **filters)
     return PagedCall(
         Call("GetLog", request, _itself),
         lambda response: response.entries,

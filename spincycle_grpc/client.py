@@ -324,26 +324,39 @@ class Client:
         """
         return self._joined(calls.job_chain(request_id), deadline)
 
-    def log(self, request_id: str, *, deadline: float | None = None) -> list[JobLog]:
+    def log(
+        self, request_id: str, *, deadline: float | None = None, **filters: Unpack[calls.LogFilters]
+    ) -> list[JobLog]:
         """Returns the finished tries of a request's jobs, sorted by job id and try.
 
         Output that is too large for a page is read with a call of its own.
+
+        Args:
+            request_id: The id of the request.
+            deadline: Seconds for this call. None: the client's deadline.
+            filters: Which tries to return: `states`, tries in one of these states; `job_id`, tries of one
+                job; `latest_tries`, only the newest try of each job, to which `states` applies; `omit_noops`,
+                no tries of jobs that only connect others; `newest_first`, instead of by job id; `page_size`,
+                the maximum number of entries of one response.
 
         Raises:
             NotFoundError: The request does not exist.
         """
         seconds = PageTime(self._deadline if deadline is None else deadline)
-        entries = self._joined(calls.log(request_id), seconds.left())
+        entries = self._joined(calls.log(request_id, **filters), seconds.left())
         return [self._completed(entry, seconds.left()) for entry in entries]
 
-    def iter_log(self, request_id: str, *, deadline: float | None = None) -> Iterator[JobLog]:
+    def iter_log(
+        self, request_id: str, *, deadline: float | None = None, **filters: Unpack[calls.LogFilters]
+    ) -> Iterator[JobLog]:
         """Yields the entries that `log` returns. It holds only one page of them, at most 3 MiB.
 
         Args:
             request_id: The id of the request.
             deadline: Seconds for each page. None: the client's deadline.
+            filters: As for `log`.
         """
-        for entry in self._items(calls.log(request_id), deadline):
+        for entry in self._items(calls.log(request_id, **filters), deadline):
             yield self._completed(entry, self._deadline if deadline is None else deadline)
 
     def job_log(self, request_id: str, job_id: str, *, deadline: float | None = None) -> JobLog:

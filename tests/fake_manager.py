@@ -156,6 +156,22 @@ def _check_id(request_id: str, context: Any) -> None:
         )
 
 
+def _chosen(request: messages.GetLogRequest, log: list[JobLog]) -> list[JobLog]:
+    """Returns the first page of the entries that a request asks for."""
+    newest = {entry.job_id: entry for entry in sorted(log, key=lambda entry: int(getattr(entry, "try")))}
+    chosen = [
+        entry
+        for entry in log
+        if (not request.job_id or entry.job_id == request.job_id)
+        and (not request.states or entry.state in request.states)
+        and (not request.latest_tries or newest[entry.job_id] is entry)
+        and not (request.omit_noops and entry.name == entry.type == "noop")
+    ]
+    if request.newest_first:
+        chosen.sort(key=lambda entry: entry.finished_at, reverse=True)
+    return chosen[: request.page_size or None]
+
+
 def _abort(context: Any, error: SpinCycleError) -> None:
     """Ends a call as the servers do. Not every gRPC context accepts a whole status."""
     status: Any = status_of(error)
@@ -276,7 +292,7 @@ class FakeManager(RequestManagerServicer):
     def GetLog(self, request: messages.GetLogRequest, context: Any) -> messages.GetLogResponse:
         self._called("GetLog", request, context)
         _check_id(request.request_id, context)
-        return messages.GetLogResponse(entries=self.log)
+        return messages.GetLogResponse(entries=_chosen(request, self.log))
 
     def GetJobLog(self, request: messages.GetJobLogRequest, context: Any) -> messages.GetJobLogResponse:
         self._called("GetJobLog", request, context)

@@ -20,7 +20,7 @@ from spincycle_grpc.version import API_VERSION, package_version
 _COMMANDS = {
     "start": "Create and start a request. With --wait, follow it.",
     "watch": "Show changes of a request, or of all requests, as they happen.",
-    "status": "Show the state of a request.",
+    "status": "Show a request, its failed jobs, and what to do next.",
     "log": "Show what the jobs of a request did, with their output.",
     "history": "Show who did what with a request.",
     "ps": "List the running jobs.",

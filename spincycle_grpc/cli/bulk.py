@@ -10,7 +10,8 @@ import click
 
 from spincycle_grpc.cli.arguments import can_ask, parse_words
 from spincycle_grpc.cli.failures import OTHER, Failure, failure_of
-from spincycle_grpc.cli.output import one_line, show_table, state_name, time_text
+from spincycle_grpc.cli.output import one_line
+from spincycle_grpc.cli.request_table import show_requests
 from spincycle_grpc.cli.settings import Settings
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import SpinCycleError, Status
@@ -20,7 +21,6 @@ from spincycle_grpc.v1.request_pb2 import Request
 MOST = 1000
 """The maximum number of requests of one command."""
 
-_HEADINGS = ("REQUEST", "TYPE", "STATE", "USER", "CREATED", "JOBS")
 _AWAY = frozenset({Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.UNAUTHENTICATED})
 """Failures after which the next call would fail too."""
 
@@ -81,20 +81,7 @@ def confirm(requests: Sequence[Request], verb: str, settings: Settings, *, yes: 
         Failure: The user said no.
     """
     if not settings.as_json:
-        show_table(
-            _HEADINGS,
-            [
-                (
-                    one.id,
-                    one.type,
-                    state_name(one.state),
-                    one.user,
-                    time_text(one.created_at),
-                    f"{one.finished_jobs}/{one.total_jobs}",
-                )
-                for one in requests
-            ],
-        )
+        show_requests(requests, settings.zone)
     if yes or not requests:
         return
     if settings.as_json or not can_ask():

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from spincycle_grpc.cli.counts import try_of
 from spincycle_grpc.cli.following import state_line
-from spincycle_grpc.cli.output import paint, printable, span_text, state_name
+from spincycle_grpc.cli.job_paths import is_connector, line_name
+from spincycle_grpc.cli.output import one_line, paint, printable, state_name
+from spincycle_grpc.cli.tables import cut_text
+from spincycle_grpc.cli.times import span_text
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import Request
@@ -37,6 +40,8 @@ class ChangeLines:
             self._states.clear()
         yield from self._state_lines(request for request in message.requests if not is_final(request))
         for entry in message.tries:
+            if is_connector(entry):
+                continue
             yield f"  {self._id(entry.request_id)}{_try_text(entry)}"
         for snapshot in message.running:
             yield from self._starts(snapshot.request_id, list(snapshot.jobs))
@@ -62,7 +67,7 @@ class ChangeLines:
         if not jobs:
             del self._running[request_id]
         for job in () if self._is_with_bar else jobs:
-            if (job.job_id, try_of(job)) not in known:
+            if (job.job_id, try_of(job)) not in known and not is_connector(job):
                 yield f"  {self._id(request_id)}{paint('RUNNING')} {_job_text(job)}"
 
     def _id(self, request_id: str) -> str:
@@ -71,12 +76,11 @@ class ChangeLines:
 
 def _job_text(job: JobLog | JobStatus) -> str:
     number = f" (try {try_of(job)})" if try_of(job) > 1 else ""
-    return f"{printable(job.job_id)} {printable(job.name)}{number}"
+    return f"{line_name(job)}{number}"
 
 
 def _try_text(entry: JobLog) -> str:
     took = f" in {span_text(entry.finished_at - entry.started_at)}" if entry.started_at else ""
     code = f", exit {entry.exit}" if entry.exit else ""
-    error = entry.error if len(entry.error) <= _LONGEST_ERROR else f"{entry.error[:_LONGEST_ERROR]}..."
-    reason = f": {printable(error)}" if error else ""
+    reason = f": {cut_text(one_line(entry.error), _LONGEST_ERROR)}" if entry.error else ""
     return f"{paint(state_name(entry.state))} {_job_text(entry)}{took}{code}{reason}"

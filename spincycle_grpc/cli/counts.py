@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from spincycle_grpc.cli.job_paths import path_of
 from spincycle_grpc.cli.output import printable
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
@@ -48,23 +47,9 @@ class JobCounts:
         return "".join(f", {count} {word}" for count, word in counts if count)
 
     def _names(self) -> str:
-        names = [printable(job.name) for job in self._running.values()]
+        names = [printable(path_of(job)) for job in self._running.values()]
         more = ", ..." if len(names) > _MOST_NAMES else ""
         return f" ({', '.join(names[:_MOST_NAMES])}{more})"
-
-
-def newest_entries(entries: Iterable[JobLog]) -> dict[str, JobLog]:
-    """Returns the entry of each job's newest try, by job id."""
-    newest: dict[str, JobLog] = {}
-    for entry in entries:
-        if entry.job_id not in newest or try_of(entry) > try_of(newest[entry.job_id]):
-            newest[entry.job_id] = entry
-    return newest
-
-
-def failed_entries(entries: Iterable[JobLog]) -> list[JobLog]:
-    """Returns the entries of the jobs whose newest try failed, oldest first."""
-    return sorted(_failed(newest_entries(entries)), key=lambda entry: (entry.finished_at, entry.job_id))
 
 
 def _failed(newest: dict[str, JobLog]) -> list[JobLog]:

@@ -46,7 +46,7 @@ def _wait(client: Client, created: Request, settings: Settings) -> None:
         if settings.as_json:
             show_json(encode(ended))
         else:
-            show_end(client, ended)
+            show_end(client, ended, settings.zone)
     except KeyboardInterrupt as error:
         raise Failure(
             f"interrupted: request {created.id} still runs, stop it with: spinc stop {created.id}",

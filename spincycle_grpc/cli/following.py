@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import tzinfo
 from typing import TYPE_CHECKING
 
-from spincycle_grpc.cli.counts import JobCounts, failed_entries, try_of
-from spincycle_grpc.cli.output import DUMB_TERMINALS, paint, printable, show, span_text, state_name
+from spincycle_grpc.cli.counts import JobCounts
+from spincycle_grpc.cli.failure_text import MOST_JOBS
+from spincycle_grpc.cli.output import DUMB_TERMINALS, paint, printable, show, state_name
+from spincycle_grpc.cli.progress import progress_of
+from spincycle_grpc.cli.request_record import read_record
+from spincycle_grpc.cli.request_summary import show_problems
+from spincycle_grpc.cli.times import span_text
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1.request_pb2 import Request
-from spincycle_grpc.v1.state_pb2 import STATE_FAIL
 from spincycle_grpc.waiting import is_final, is_polled_instead
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-_MOST_FAILURES = 10
 
 
 def follow(client: Client, request: Request, *, quiet: bool) -> Request:
@@ -46,35 +49,25 @@ def can_show_progress() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") not in DUMB_TERMINALS
 
 
-def show_end(client: Client, request: Request) -> None:
-    """Prints the final state of a request and its failed jobs.
+def show_end(client: Client, request: Request, zone: tzinfo | None) -> None:
+    """Prints the final state of a request, its failed jobs, and what to type next.
 
     Raises:
         SpinCycleError: A call failed.
     """
     show(state_line(request))
-    if request.state != STATE_FAIL:
-        return
-    failed = failed_entries(client.log(request.id))
-    for entry in failed[:_MOST_FAILURES]:
-        error = f": {printable(entry.error)}" if entry.error else ""
-        show(
-            f"  failed: {printable(entry.job_id)} {printable(entry.name)}"
-            f" (try {try_of(entry)}, exit {entry.exit}){error}"
-        )
-    if len(failed) > _MOST_FAILURES:
-        show(f"  and {len(failed) - _MOST_FAILURES} more")
-    show(f"  for the output: spinc log {printable(request.id)}")
+    show_problems(read_record(client, request, with_tries=MOST_JOBS), zone)
 
 
 def _follow_live(client: Client, request: Request) -> Request:
     counts = JobCounts()
     with progress_bar() as progress:
-        task = progress.add_task(request_name(request), total=request.total_jobs, counts="")
+        task = progress.add_task(request_name(request), total=progress_of(request).total, counts="")
 
         def show_progress(seen: Request) -> None:
             details = f" ({printable(seen.waiting)})" if seen.waiting else counts.text()
-            progress.update(task, total=seen.total_jobs, completed=seen.finished_jobs, counts=details)
+            finished, total = progress_of(seen)
+            progress.update(task, total=total, completed=finished, counts=details)
 
         try:
             for message in client.watch(request.id):
@@ -113,13 +106,10 @@ def state_line(request: Request) -> str:
     took = f" ({printable(request.waiting)})" if request.waiting else ""
     if request.HasField("started_at") and request.HasField("finished_at"):
         took = f" in {span_text(request.finished_at.ToNanoseconds() - request.started_at.ToNanoseconds())}"
-    return f"{request_name(request)}: {paint(state_name(request.state))}, {_done(request)}{took}"
+    state = paint(state_name(request.state))
+    return f"{request_name(request)}: {state}, {progress_of(request).sentence}{took}"
 
 
 def request_name(request: Request) -> str:
     """Returns the type and the id of a request."""
     return f"{printable(request.type)} {printable(request.id)}"
-
-
-def _done(request: Request) -> str:
-    return f"{request.finished_jobs} of {request.total_jobs} jobs"

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import click
 
 from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.job_paths import line_name
 from spincycle_grpc.cli.live_text import LiveText, prefixed
 from spincycle_grpc.cli.output import printable, show_json, state_name
 from spincycle_grpc.client import Client
@@ -146,16 +147,18 @@ def _show_try(
 
 
 class FollowedRequest:
-    """Shows what all jobs of a request write, until the request has ended.
+    """Shows what the jobs of a request write, until the request has ended.
 
     Args:
         client: Calls the server. `show` closes it.
         request_id: The request.
+        jobs: The ids of the jobs to show. None: all jobs.
     """
 
-    def __init__(self, client: Client, request_id: str) -> None:
+    def __init__(self, client: Client, request_id: str, jobs: frozenset[str] | None = None) -> None:
         self._client = client
         self._request_id = request_id
+        self._jobs = jobs
         self._screen = Screen(in_lines=True)
         self._pool = ThreadPoolExecutor(MAX_OPEN, thread_name_prefix="follow")
         self._seen: set[tuple[str, int]] = set()
@@ -185,7 +188,9 @@ class FollowedRequest:
     def _tries(self) -> Iterator[list[JobLog | JobStatus]]:
         for message in self._client.watch(self._request_id):
             finished = [entry for entry in message.tries if entry.type != _WITHOUT_OUTPUT]
-            yield [*finished, *(job for snapshot in message.running for job in snapshot.jobs)]
+            tries: list[JobLog | JobStatus] = [*finished]
+            tries += [job for snapshot in message.running for job in snapshot.jobs]
+            yield [one for one in tries if self._jobs is None or one.job_id in self._jobs]
 
     def _start(self, job: JobLog | JobStatus) -> None:
         key = (job.job_id, try_of(job))
@@ -210,7 +215,7 @@ class FollowedRequest:
 
 def _name(job: JobLog | JobStatus) -> str:
     number = f" (try {try_of(job)})" if try_of(job) > 1 else ""
-    return f"{printable(job.job_id)} {printable(job.name)}{number}"
+    return f"{line_name(job)}{number}"
 
 
 def _end_text(end: OutputEnd) -> str:

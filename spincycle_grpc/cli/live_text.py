@@ -6,12 +6,11 @@ import os
 import re
 import sys
 
-from spincycle_grpc.cli.output import printable
+from spincycle_grpc.cli.output import COLOR, printable
 
 LONGEST_LINE = 64 * 1024
 """The number of characters of an unfinished line that are kept back at most."""
 
-_COLOR = re.compile(r"(\x1b\[[0-9;:]*m)")
 _INCOMPLETE = re.compile(r"(?:\r|\x1b(?:\[[0-9;:]{0,30})?)\Z")
 _RESET = "\x1b[0m"
 
@@ -48,7 +47,7 @@ class LiveText:
 
     def _cleaned(self, text: str) -> str:
         """Returns text whose only control characters are newlines, tabs and colors for a terminal."""
-        parts = _COLOR.split(text)
+        parts = COLOR.split(text)
         parts[::2] = [_printable_text(part) for part in parts[::2]]
         if not self._has_colors:
             parts[1::2] = [""] * len(parts[1::2])
@@ -58,7 +57,7 @@ class LiveText:
 def prefixed(text: str, prefix: str) -> str:
     """Returns text whose lines all begin with a prefix. The colors of a line end with it."""
     lines = text.splitlines()
-    return "".join(f"{prefix}{line}{_RESET if _COLOR.search(line) else ''}\n" for line in lines)
+    return "".join(f"{prefix}{line}{_RESET if COLOR.search(line) else ''}\n" for line in lines)
 
 
 def _printable_text(text: str) -> str:

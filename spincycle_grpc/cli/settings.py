@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -28,6 +29,7 @@ class Settings:
 
     Attributes:
         as_json: Whether to print JSON.
+        is_utc: Whether to show times in UTC instead of in the local time zone.
         profile: The profile to use. None: the default profile.
         given: The other options: `addr`, `deadline`, `tls`, `ca`, `cert`, `key` and `token_file`.
         sources: Where each of these comes from, for messages: "--addr" or "$SPINC_ADDR".
@@ -35,10 +37,16 @@ class Settings:
     """
 
     as_json: bool = False
+    is_utc: bool = False
     profile: str | None = None
     given: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     sends_token: bool = False
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The time zone in which to show times. None: the local one."""
+        return UTC if self.is_utc else None
 
     def client(self) -> Client:
         """Opens a client of the server.
@@ -112,6 +120,7 @@ _OPTIONS = {
         f"gRPC address of the server, or unix:PATH. Default: {DEFAULT_ADDRESS}.",
     ),
     "--json": (None, "Print JSON."),
+    "--utc": (None, "Show times in UTC. Default: the local time zone."),
     "--deadline": (_Parsed("SECONDS", parse_seconds), "Maximum time for one call. Default: 30."),
     "--profile": (_Parsed("NAME", str), "Profile of profiles.toml with the options of a server."),
     "--token-file": (_FILE, "File with the token that identifies you."),
@@ -120,8 +129,8 @@ _OPTIONS = {
     "--cert": (_FILE, "PEM file of your certificate. Needs --key."),
     "--key": (_FILE, "PEM file of the key of your certificate."),
 }
-_WITHOUT_VARIABLE = ("--json", "--deadline")
-_NAMES = {"--json": "as_json"}
+_WITHOUT_VARIABLE = ("--json", "--utc", "--deadline")
+_NAMES = {"--json": "as_json", "--utc": "is_utc"}
 
 
 def client_options(command: _Command) -> _Command:
@@ -150,7 +159,7 @@ def _keep(context: click.Context, option: click.Parameter, value: object) -> Non
     if not is_option and not (context.parent is None and value):
         return
     settings = context.ensure_object(Settings)
-    if name in ("as_json", "profile"):
+    if name in ("as_json", "is_utc", "profile"):
         setattr(settings, name, value)
         return
     settings.given[name] = value

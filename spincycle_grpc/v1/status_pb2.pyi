@@ -110,7 +110,9 @@ class RunningStatus(_message.Message):
 
     @_builtins.property
     def requests(self) -> _containers.MessageMap[_builtins.str, _request_pb2.Request]:
-        """The requests of these jobs by id, without args and job chains."""
+        """The requests of these jobs by id, without args and job chains. Over HTTP,
+        also without the URLs of their Job Runners.
+        """
 
     def __init__(
         self,

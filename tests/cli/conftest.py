@@ -57,8 +57,9 @@ def spinc(address: str) -> Spinc:
 def terminal(address: str) -> Terminal:
     """Runs `spinc` on a terminal."""
 
-    def run(*arguments: str, kind: str = "xterm") -> Any:
-        environment = {**os.environ, "SPINC_ADDR": address, "TERM": kind}
+    def run(*arguments: str, kind: str = "xterm", columns: int = 120, zone: str = "UTC") -> Any:
+        environment = {**os.environ, "SPINC_ADDR": address, "TERM": kind, "TZ": zone}
+        environment.pop("COLUMNS", None)
         environment.pop("NO_COLOR", None)
         return pexpect.spawn(
             sys.executable,
@@ -66,7 +67,7 @@ def terminal(address: str) -> Terminal:
             env=environment,
             encoding="utf-8",
             timeout=COMMAND,
-            dimensions=(24, 120),
+            dimensions=(24, columns),
         )
 
     return run

@@ -47,74 +47,6 @@ def test_help_shows_the_args_of_a_request(spinc: Spinc) -> None:
     assert "Exit status:" in spinc("help").stdout
 
 
-def test_status(manager: FakeManager, spinc: Spinc) -> None:
-    manager.stages = [stage(State.COMPLETE, 5)]
-    result = spinc("status", REQUEST_ID)
-    assert result.exit_code == 0
-    assert "state     COMPLETE" in result.stdout
-    assert "jobs      5 of 5 done" in result.stdout
-    assert "took      1.5s" in result.stdout
-    shown = json.loads(spinc("status", "--json", REQUEST_ID).stdout)
-    assert (shown["id"], shown["state"]) == (REQUEST_ID, State.COMPLETE)
-    assert len(shown["JobChain"]["jobs"]) == 2
-    manager.stages = [stage(State.PENDING, 0)]
-    manager.stages[0].waiting = "no job runner knows the job type drain"
-    assert "waiting  no job runner knows the job type drain" in spinc("status", REQUEST_ID).stdout
-    missing = spinc("status", "nosuch")
-    assert (missing.exit_code, missing.stdout) == (3, "")
-    assert missing.stderr == "spinc: request nosuch not found\n"
-
-
-def test_log(manager: FakeManager, spinc: Spinc) -> None:
-    lines = "".join(f"line {number}\n" for number in range(30))
-    manager.log = [entry(2, state=State.COMPLETE, exit=0), entry(1, stdout=lines, error="exit status 7")]
-    manager.log[0].finished_at += 10
-    table = spinc("log", REQUEST_ID).stdout.splitlines()
-    assert [line.split()[3:6] for line in table[1:]] == [["1", "FAIL", "7"], ["2", "COMPLETE", "0"]]
-    assert table[1].endswith("35ms  exit status 7")
-    one = spinc("log", REQUEST_ID, JOB_ID).stdout
-    assert "(last 10 of 30 lines, --full shows all)" in one
-    assert "  line 29\n" in one
-    assert "line 19\n" not in one
-    assert "line 0\n" in spinc("log", REQUEST_ID, JOB_ID, "--full").stdout
-    assert "line 0\n" in spinc("log", "--full", REQUEST_ID).stdout
-    assert [log_entry["try"] for log_entry in json.loads(spinc("log", REQUEST_ID, "--json").stdout)] == [2, 1]
-    assert json.loads(spinc("log", REQUEST_ID, JOB_ID, "--json").stdout)["stdout"] == lines
-    manager.log = []
-    assert spinc("log", REQUEST_ID).exit_code == 0
-    assert spinc("log", "nosuch").exit_code == 3
-
-
-def test_ps(manager: FakeManager, spinc: Spinc) -> None:
-    manager.status.jobs[0].started_at = time.time_ns() - 90_000_000_000
-    result = spinc("ps")
-    assert result.exit_code == 0
-    assert result.stdout.splitlines()[1].split()[:6] == [REQUEST_ID, "nap", "2/5", JOB_ID, "nap", "1"]
-    assert "1m3" in result.stdout
-    assert json.loads(spinc("ps", REQUEST_ID, "--json").stdout)["jobs"][0]["jobId"] == JOB_ID
-    assert [request.filter.request_id for request in manager.requests("Running")] == ["", REQUEST_ID]
-
-
-def test_ps_shows_a_request_whose_jobs_are_not_known(manager: FakeManager, spinc: Spinc) -> None:
-    del manager.status.jobs[:]
-    [row] = spinc("ps").stdout.splitlines()[1:]
-    assert row.split() == [REQUEST_ID, "nap", "2/5", "(its", "jobs", "are", "not", "known)"]
-
-
-def test_ps_shows_why_requests_wait(manager: FakeManager, spinc: Spinc) -> None:
-    waits, other = stage(State.PENDING, 0), stage(State.PENDING, 0)
-    waits.id, waits.waiting = "waits", "no job runner knows the job type drain"
-    manager.found = [waits, other]
-    row = spinc("ps").stdout.splitlines()[-1]
-    assert row.split() == [
-        "waits",
-        "nap",
-        "0/5",
-        *["(waits:", "no", "job", "runner", "knows", "the", "job", "type", "drain)"],
-    ]
-    assert waits.waiting not in spinc("ps", REQUEST_ID).stdout
-
-
 def test_stop(manager: FakeManager, spinc: Spinc) -> None:
     assert REQUEST_ID in spinc("stop", REQUEST_ID).stdout
     assert json.loads(spinc("stop", REQUEST_ID, "--json").stdout) == {"requestId": REQUEST_ID}
@@ -281,11 +213,15 @@ def test_text_of_the_server_cannot_control_a_terminal(manager: FakeManager, spin
     manager.specs = [RequestSpec(name=ESCAPE)]
     manager.found = [stage(State.COMPLETE)]
     manager.found[0].user = ESCAPE
-    for arguments in ((), ("ps",), ("log", REQUEST_ID), ("log", REQUEST_ID, JOB_ID), ("find",)):
+    manager.stages = [stage(State.FAIL)]
+    manager.stages[0].waiting = ESCAPE
+    commands = ((), ("ps",), ("find",), ("status", REQUEST_ID), ("graph", REQUEST_ID))
+    logs = (("log", REQUEST_ID), ("log", REQUEST_ID, JOB_ID), ("log", REQUEST_ID, "--failed"))
+    for arguments in (*commands, *logs):
         for form in ((), ("--json",)):
             result = spinc(*arguments, *form)
             assert result.exit_code == 0, result.stderr
-            assert result.stdout.replace("\n", "").replace("\t", "").isprintable()
+            assert result.stdout.replace("\n", "").replace("\t", "").isprintable(), arguments
     assert "[bold]a\\nb[/bold]" in spinc("ps").stdout
     assert json.loads(spinc("ps", "--json").stdout)["jobs"][0]["name"] == ESCAPE
 

@@ -18,9 +18,9 @@ def test_history_shows_the_oldest_event_first(manager: FakeManager, spinc: Spinc
     ]
     lines = spinc("history", REQUEST_ID).stdout.splitlines()
     assert lines[0].split() == ["TIME", "USER", "OPERATION", "OUTCOME", "COUNT", "FROM", "DETAIL"]
-    assert lines[1].split()[2:] == ["finch", "RequestManager.Create", "OK", "1", "10.0.0.9"]
-    assert lines[2].split()[2:6] == ["wren", "RequestManager.Stop", "ACCESS_DENIED", "3"]
-    assert lines[2].endswith("...")
+    assert lines[1].split()[3:] == ["finch", "RequestManager.Create", "OK", "1", "10.0.0.9"]
+    assert lines[2].split()[3:7] == ["wren", "RequestManager.Stop", "ACCESS_DENIED", "3"]
+    assert lines[2].endswith("no " * 89 + "no")
     shown = json.loads(spinc("history", REQUEST_ID, "--json").stdout)
     assert [one["operation"] for one in shown] == ["RequestManager.Create", "RequestManager.Stop"]
     assert shown[0] == {

@@ -90,7 +90,7 @@ def test_json_is_the_messages_of_one_job(manager: FakeManager, spinc: Spinc) -> 
     assert last["end"]["state"] == State.COMPLETE
     refused = spinc("log", "-f", "--json", REQUEST_ID)
     assert refused.exit_code == 2
-    assert "give a JOB_ID" in refused.stderr
+    assert "add --job" in refused.stderr
 
 
 def test_an_unknown_job_is_refused(manager: FakeManager, spinc: Spinc) -> None:

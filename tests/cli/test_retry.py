@@ -40,15 +40,6 @@ def test_a_retry_needs_either_a_request_or_filters(manager: FakeManager, spinc: 
     assert manager.asked == []
 
 
-def test_status_shows_who_retries_whom(manager: FakeManager, spinc: Spinc) -> None:
-    seen = stage(State.FAIL, 2)
-    seen.retry_of, seen.retried_by = "first", "third"
-    manager.stages = [seen]
-    shown = [line.split() for line in spinc("status", REQUEST_ID).stdout.splitlines()]
-    assert ["retry", "of", "first"] in shown
-    assert ["retried", "by", "third"] in shown
-
-
 def test_a_request_is_created_again_with_the_args_that_were_given(manager: FakeManager, spinc: Spinc) -> None:
     seen = stage(State.FAIL, 2)
     seen.args.append(RequestArg(name="ms", given=True, value=to_value(7, "ms")))

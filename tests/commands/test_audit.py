@@ -74,7 +74,7 @@ def test_a_table_has_one_printable_line_per_event(url: str, tmp_path: Path) -> N
     done = spincycle(tmp_path, "audit", f"--db={url}")
     heading, first, second = done.stdout.splitlines()
     assert heading.split() == ["TIME", "USER", "OPERATION", "REQUEST", "OUTCOME", "COUNT", "FROM", "DETAIL"]
-    assert first.split()[2:] == ["finch", "RequestManager.Create", ID, "OK", "1", "10.0.0.9"]
+    assert first.split()[3:] == ["finch", "RequestManager.Create", ID, "OK", "1", "10.0.0.9"]
     assert "\x1b" not in second
     assert second.endswith("no\\nroles")
     assert heading.index("OPERATION") == first.index("RequestManager.Create")

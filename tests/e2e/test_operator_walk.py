@@ -96,6 +96,17 @@ def test_an_operator_finds_a_bad_host_mends_it_and_pauses_the_retry_over_a_resta
 
     status = terminal.type(f"spinc status {first}")
     assert re.search(r"state +FAIL", status)
+    for text in (status, shown):
+        assert f"\n1 failed job:\n  rolling-restart / host {BAD} / drain (job " in text
+        assert f"\n    stderr: {BAD}: the disk is full\n" in text
+        assert re.search(f"  spinc retry {first} +# do the rest\n", text)
+    assert terminal.type(re.findall("spinc log .*", status)[0]).endswith(f"  {BAD}: the disk is full\n")
+    terminal.type("stty columns 60")
+    for command in ("status", "log --tail 5", "log --failed", "find", "ps"):
+        lines = terminal.type(f"spinc {command} {first if command != 'find' else ''}").splitlines()
+        assert lines, command
+        assert max(map(len, lines)) <= 60, command
+    terminal.type("stty columns 160")
 
     terminal.type(f"rm {BAD}.bad && touch restart-{BAD}.gate")
     second = id_in(terminal.type(f"spinc retry {first}"))

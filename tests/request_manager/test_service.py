@@ -422,9 +422,21 @@ async def test_running_returns_the_jobs_with_their_requests(manager: Manager, or
     call = messages.RunningRequest(filter=StatusFilter(order_by=order_by))
     status = (await manager.service.Running(call, FINCH)).status
     assert list(status.jobs) == manager.runners.running
-    assert {request_id: found.job_runner_url for request_id, found in status.requests.items()} == {
-        created.id: ""
-    }
+    assert set(status.requests) == {created.id}
+
+
+async def test_running_names_the_job_runner_over_grpc_but_not_in_the_bodies_of_the_original(
+    manager: Manager,
+) -> None:
+    created = await manager.create()
+    manager.runners.running = [JobStatus(request_id=created.id, job_id="aaaa")]
+    stored = await manager.store.get_request(created.id, with_job_chain=False)
+    assert stored.job_runner_url
+    urls = [
+        (await manager.service.Running(messages.RunningRequest(), context)).status.requests[created.id]
+        for context in GRPC_AND_HTTP
+    ]
+    assert [found.job_runner_url for found in urls] == [stored.job_runner_url, ""]
 
 
 async def test_running_refuses_another_order(manager: Manager) -> None:

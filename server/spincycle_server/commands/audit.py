@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from spincycle_grpc.cli.output import printable, show, show_json, time_text
+from spincycle_grpc.cli.output import printable, show, show_json
+from spincycle_grpc.cli.times import time_text
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.wire import encode
 from spincycle_server.app.database import database_options
@@ -20,7 +21,7 @@ from spincycle_server.config import load_config
 from spincycle_server.maintenance.audit import opened_audit
 
 _COLUMNS = (
-    ("TIME", 19), ("USER", 12), ("OPERATION", 22), ("REQUEST", 20), ("OUTCOME", 16), ("COUNT", 5),
+    ("TIME", 26), ("USER", 12), ("OPERATION", 22), ("REQUEST", 20), ("OUTCOME", 16), ("COUNT", 5),
     ("FROM", 15), ("DETAIL", 0),
 )  # fmt: skip
 """The headings, and the widths of columns. A wider value shifts the rest of its line: rows are streamed."""

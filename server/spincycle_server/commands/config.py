@@ -6,7 +6,7 @@ import json
 
 import click
 
-from spincycle_grpc.cli.output import show_table
+from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_server.config import load_with_sources
 
 
@@ -35,5 +35,9 @@ def config_command(config: str | None, only_set: bool, as_json: bool) -> None:
         )
         return
     show_table(
-        ("OPTION", "VALUE", "SOURCE"), [(key, value or "-", source) for key, (value, source) in shown.items()]
+        (
+            Column("OPTION", list(shown)),
+            Column("VALUE", [value or "-" for value, _ in shown.values()]),
+            Column("SOURCE", [source for _, source in shown.values()]),
+        )
     )

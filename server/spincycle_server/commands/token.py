@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from spincycle_grpc.cli.output import show_table
+from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
 from spincycle_server.commands.times import Age, time_text
@@ -90,19 +90,17 @@ def _list(config: str | None, shows_all: bool, as_json: bool, db: str | None) ->
     if as_json:
         click.echo(json.dumps([_fields(one, now) for one in shown]))
         return
+    ends = [_NEVER if one.expires_at is None else time_text(one.expires_at) for one in shown]
     show_table(
-        ("ID", "NAME", "ROLES", "CREATED", "EXPIRES", "STATE"),
-        [
-            (
-                str(one.token_id),
-                one.name,
-                ", ".join(one.roles) or "-",
-                time_text(one.created_at),
-                _NEVER if one.expires_at is None else time_text(one.expires_at),
-                one.state(now),
-            )
-            for one in shown
-        ],
+        (
+            Column("ID", [str(one.token_id) for one in shown]),
+            Column("NAME", [one.name for one in shown], least=12),
+            Column("ROLES", [", ".join(one.roles) or "-" for one in shown], least=8, wraps=True),
+            Column("CREATED", [time_text(one.created_at) for one in shown], may_drop=True),
+            Column("EXPIRES", ends),
+            Column("STATE", [one.state(now) for one in shown]),
+        ),
+        ("CREATED",),
     )
 
 

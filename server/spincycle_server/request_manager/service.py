@@ -359,8 +359,9 @@ class RequestManagerService:
             visible = self._permissions.visible_types(context.identity)
             requests = {name: found for name, found in requests.items() if visible.has(found.type)}
             jobs = [job for job in jobs if job.request_id in requests]
-        for found in requests.values():
-            found.job_runner_url = ""  # The original does not show it here.
+        if context.transport == "http":
+            for found in requests.values():
+                found.job_runner_url = ""  # The original does not show it here.
         return running_response(jobs, requests, context)
 
     async def Watch(  # noqa: N802

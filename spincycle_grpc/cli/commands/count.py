@@ -8,8 +8,9 @@ import click
 
 from spincycle_grpc.cli.arguments import parse_words
 from spincycle_grpc.cli.filters import filter_options
-from spincycle_grpc.cli.output import show_json, show_table, state_name
+from spincycle_grpc.cli.output import show_json, state_name
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import CountRequestsResponse
 from spincycle_grpc.wire import encode
@@ -46,7 +47,6 @@ def command(
     if settings.as_json:
         show_json(encode(CountRequestsResponse(counts=counts.values()), "counts"))
         return
-    rows = [
-        (state_name(found.state), f"{found.count:,}{'+' if found.more else ''}") for found in counts.values()
-    ]
-    show_table(("STATE", "REQUESTS"), rows)
+    numbers = [f"{found.count:,}{'+' if found.more else ''}" for found in counts.values()]
+    states_found = [state_name(found.state) for found in counts.values()]
+    show_table((Column("STATE", states_found), Column("REQUESTS", numbers)))

@@ -8,13 +8,12 @@ import click
 
 from spincycle_grpc.cli.arguments import parse_words
 from spincycle_grpc.cli.filters import filter_options
-from spincycle_grpc.cli.output import show_json, show_table, state_name, time_text
+from spincycle_grpc.cli.output import show_json
+from spincycle_grpc.cli.request_table import show_requests
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import FindResponse
 from spincycle_grpc.wire import encode
-
-_HEADINGS = ("REQUEST", "TYPE", "STATE", "USER", "CREATED", "FINISHED", "JOBS")
 
 
 @click.command("find")
@@ -70,16 +69,4 @@ def command(
     if settings.as_json:
         show_json(encode(FindResponse(requests=requests), "requests"))
         return
-    rows = [
-        (
-            request.id,
-            request.type,
-            state_name(request.state),
-            request.user,
-            time_text(request.created_at),
-            time_text(request.finished_at),
-            f"{request.finished_jobs}/{request.total_jobs}",
-        )
-        for request in requests
-    ]
-    show_table(_HEADINGS, rows)
+    show_requests(requests, settings.zone)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from spincycle_grpc.cli.output import printable, show, show_json, show_table
+from spincycle_grpc.cli.output import printable, show, show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.cli.specs import default_text, find_spec, is_required, usage
+from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_grpc.errors import NotFoundError
 from spincycle_grpc.wire import encode
 
@@ -37,8 +38,11 @@ def command(context: click.Context, settings: Settings, request: str | None) -> 
     show(f"spinc start {printable(spec.name)} {printable(usage(spec))}".rstrip())
     if spec.args:
         show()
-        rows = [
-            (arg.name, "required" if is_required(arg) else "optional", default_text(arg), arg.desc)
-            for arg in spec.args
-        ]
-        show_table(("ARG", "KIND", "DEFAULT", "MEANING"), rows)
+        show_table(
+            (
+                Column("ARG", [arg.name for arg in spec.args]),
+                Column("KIND", ["required" if is_required(arg) else "optional" for arg in spec.args]),
+                Column("DEFAULT", [default_text(arg) for arg in spec.args], least=8),
+                Column("MEANING", [arg.desc for arg in spec.args], least=20, wraps=True),
+            )
+        )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
-from spincycle_grpc.cli.output import show_json, show_table, time_text
+from spincycle_grpc.cli.output import show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.tables import Column, show_table
+from spincycle_grpc.cli.times import age_text, time_text
 from spincycle_grpc.client import Client
 from spincycle_grpc.v1.audit_pb2 import AuditEvent
 from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
 from spincycle_grpc.wire import encode
-
-_HEADINGS = ("TIME", "USER", "OPERATION", "OUTCOME", "COUNT", "FROM", "DETAIL")
-_LONGEST_DETAIL = 80
 
 
 @click.command("history")
@@ -40,7 +41,22 @@ def command(settings: Settings, request_id: str, limit: int) -> None:
     if settings.as_json:
         show_json(encode(ListAuditEventsResponse(events=events), "events"))
         return
-    show_table(_HEADINGS, [_row(event) for event in events])
+    now = time.time_ns()
+    ages = Column("AGE", [age_text(event.occurred_at, now) for event in events])
+    operations = [event.operation for event in events]
+    methods = [operation.rpartition(".")[2] for operation in operations]
+    show_table(
+        (
+            Column("TIME", [time_text(event.occurred_at, settings.zone) for event in events], narrow=ages),
+            Column("USER", [event.user for event in events], least=6),
+            Column("OPERATION", operations, narrow=Column("OPERATION", methods, least=8)),
+            Column("OUTCOME", [event.outcome for event in events], least=8),
+            Column("COUNT", [str(event.count) for event in events], may_drop=True),
+            Column("FROM", [event.peer for event in events], may_drop=True),
+            Column("DETAIL", [event.detail for event in events], least=12),
+        ),
+        ("FROM", "COUNT", "OPERATION", "TIME"),
+    )
 
 
 def _newest(client: Client, request_id: str, limit: int) -> list[AuditEvent]:
@@ -54,16 +70,3 @@ def _newest(client: Client, request_id: str, limit: int) -> list[AuditEvent]:
         token = page.next_page_token
         if not token or len(events) >= limit:
             return events
-
-
-def _row(event: AuditEvent) -> tuple[str, ...]:
-    detail = event.detail if len(event.detail) <= _LONGEST_DETAIL else f"{event.detail[:_LONGEST_DETAIL]}..."
-    return (
-        time_text(event.occurred_at),
-        event.user,
-        event.operation,
-        event.outcome,
-        str(event.count),
-        event.peer,
-        detail,
-    )

@@ -2,122 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
-from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.failure_text import failure_lines
 from spincycle_grpc.cli.failures import INTERRUPTED, Failure
+from spincycle_grpc.cli.job_lookup import find_jobs
 from spincycle_grpc.cli.live_log import FollowedRequest, follow_job
-from spincycle_grpc.cli.output import (
-    printable_lines,
-    show,
-    show_fields,
-    show_json,
-    show_table,
-    span_text,
-    state_name,
-    time_text,
-)
+from spincycle_grpc.cli.log_entries import show_entries, show_entry
+from spincycle_grpc.cli.log_reading import Choice, read_entries, read_failed
+from spincycle_grpc.cli.output import show, show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.client import Client
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_manager_pb2 import GetLogResponse
 from spincycle_grpc.wire import encode
 
-_HEADINGS = ("JOB", "NAME", "TYPE", "TRY", "STATE", "EXIT", "STARTED", "TOOK", "ERROR")
 _LAST_LINES = 10
-_LONGEST_ERROR = 80
 
 
 @click.command("log")
 @click.argument("request_id", metavar="ID")
 @click.argument("job_id", metavar="[JOB_ID]", required=False)
+@click.option("--job", metavar="JOB", help="Only this job: its id, or a part of its path.")
+@click.option("--failed", "is_failed", is_flag=True, help="Only failed jobs, each with all its tries.")
+@click.option("--tail", type=click.IntRange(1), metavar="NUMBER", help="Only the newest NUMBER of them.")
+@click.option("--all", "has_noops", is_flag=True, help="Also the noops that only connect other jobs.")
+@click.option(
+    "--lines", type=click.IntRange(1), metavar="NUMBER", help="Lines of output of each stream. Default: 10."
+)
 @click.option("--full", is_flag=True, help="Show the complete output of the jobs.")
 @click.option("-f", "--follow", "is_live", is_flag=True, help="Show output as the jobs write it.")
 @client_options
 @pass_settings
-def command(settings: Settings, request_id: str, job_id: str | None, *, full: bool, is_live: bool) -> None:
+def command(
+    settings: Settings,
+    *,
+    request_id: str,
+    job_id: str | None,
+    job: str | None,
+    is_failed: bool,
+    tail: int | None,
+    has_noops: bool,
+    lines: int | None,
+    full: bool,
+    is_live: bool,
+) -> None:
     """Show the finished tries of a request's jobs, oldest first.
 
-    With JOB_ID, show the newest try of that job with the last lines of its output.
+    JOB is the id of a job, or a part of its path, such as "host web7 / drain". A sequence, such as
+    "host web7", stands for all its jobs. With one job, show its newest try with the last lines of its output.
 
     With --follow, show the complete output of all jobs, or of the newest try and the next tries of one job,
-    until the request has ended. Lines have the name of their job while several jobs run.
+    until the request has ended. Lines have the path of their job while several jobs run.
     """
+    if job_id is not None and job is not None:
+        raise click.UsageError("give a JOB_ID or --job, not both")
+    if full and lines is not None:
+        raise click.UsageError("--full shows all lines: give --full or --lines, not both")
     if is_live:
-        _follow(settings, request_id, job_id)
+        if is_failed or tail is not None or has_noops or lines is not None:
+            raise click.UsageError("--follow shows all output: it has no --failed, --tail, --all or --lines")
+        _follow(settings, request_id, job or job_id)
         return
+    most_lines = None if full else lines or _LAST_LINES
     with settings.client() as client:
-        if job_id is not None:
-            entry = client.job_log(request_id, job_id)
-            if settings.as_json:
-                show_json(encode(entry))
-                return
-            _show_entry(entry, full)
+        named = job or job_id
+        jobs = frozenset(find_jobs(client, request_id, named)) if named else None
+        choice = Choice(request_id, jobs, tail, has_noops)
+        if is_failed:
+            _show_failed(client, choice, settings, most_lines)
             return
-        entries = client.log(request_id)
-    if settings.as_json:
+        has_output = full or settings.as_json or choice.is_one_job
+        entries = read_entries(client, choice, has_output=has_output)
+    if not settings.as_json:
+        _show(entries, settings, most_lines, is_table=not full and not choice.is_one_job)
+    elif job_id is not None and choice.is_one_job and tail is None:
+        show_json(encode(entries[-1]))
+    else:
         show_json(encode(GetLogResponse(entries=entries), "entries"))
-        return
-    entries.sort(key=lambda entry: (entry.finished_at, entry.job_id))
-    if not full:
-        show_table(_HEADINGS, [_row(entry) for entry in entries])
+
+
+def _show(entries: Sequence[JobLog], settings: Settings, most_lines: int | None, *, is_table: bool) -> None:
+    if is_table:
+        show_entries(entries, settings.zone)
         return
     for number, entry in enumerate(entries):
         if number:
             show()
-        _show_entry(entry, full)
+        show_entry(entry, settings.zone, most_lines)
 
 
-def _follow(settings: Settings, request_id: str, job_id: str | None) -> None:
-    if settings.as_json and job_id is None:
-        raise click.UsageError("--json with --follow shows the output of one job: give a JOB_ID")
+def _show_failed(client: Client, choice: Choice, settings: Settings, most_lines: int | None) -> None:
+    """Shows failed jobs with all their tries, each as soon as it was read."""
+    failed = read_failed(client, choice)
+    if settings.as_json:
+        entries = [entry for job in failed for entry in job.tries]
+        show_json(encode(GetLogResponse(entries=entries), "entries"))
+        return
+    number = 0
+    for number, job in enumerate(failed, 1):
+        if number > 1:
+            show()
+        if most_lines is None:
+            show_entry(client.job_log(choice.request_id, job.job_id), settings.zone, None)
+            continue
+        for line in failure_lines(job, settings.zone, most_lines=most_lines):
+            show(line)
+    if not number:
+        show("no job has failed")
+
+
+def _follow(settings: Settings, request_id: str, named: str | None) -> None:
+    if settings.as_json and named is None:
+        raise click.UsageError("--json with --follow shows the output of one job: add --job")
     try:
         with settings.client() as client:
-            if job_id is None:
-                FollowedRequest(client, request_id).show()
+            jobs = find_jobs(client, request_id, named) if named else None
+            if jobs is not None and len(jobs) == 1:
+                follow_job(client, request_id, jobs[0], as_json=settings.as_json)
+            elif settings.as_json:
+                raise click.UsageError(f"--json with --follow shows one job, and {named!r} is several")
             else:
-                follow_job(client, request_id, job_id, as_json=settings.as_json)
+                FollowedRequest(client, request_id, None if jobs is None else frozenset(jobs)).show()
     except KeyboardInterrupt as error:
         raise Failure("", INTERRUPTED) from error
-
-
-def _row(entry: JobLog) -> tuple[str, ...]:
-    error = entry.error if len(entry.error) <= _LONGEST_ERROR else f"{entry.error[:_LONGEST_ERROR]}..."
-    return (
-        entry.job_id,
-        entry.name,
-        entry.type,
-        str(try_of(entry)),
-        state_name(entry.state),
-        str(entry.exit),
-        time_text(entry.started_at),
-        _took(entry),
-        error,
-    )
-
-
-def _show_entry(entry: JobLog, full: bool) -> None:
-    fields = [
-        ("job", f"{entry.job_id} {entry.name} ({entry.type})"),
-        ("try", str(try_of(entry))),
-        ("state", state_name(entry.state)),
-        ("exit", str(entry.exit)),
-        ("started", time_text(entry.started_at)),
-        ("took", _took(entry)),
-    ]
-    show_fields(fields)
-    for name, text in (("error", entry.error), ("stdout", entry.stdout), ("stderr", entry.stderr)):
-        _show_text(name, text, full)
-
-
-def _show_text(name: str, text: str, full: bool) -> None:
-    lines = printable_lines(text)
-    if not lines:
-        return
-    cut = 0 if full else max(0, len(lines) - _LAST_LINES)
-    show(f"{name}:" if not cut else f"{name}: (last {_LAST_LINES} of {len(lines)} lines, --full shows all)")
-    for line in lines[cut:]:
-        show(f"  {line}")
-
-
-def _took(entry: JobLog) -> str:
-    return span_text(entry.finished_at - entry.started_at) if entry.started_at else ""

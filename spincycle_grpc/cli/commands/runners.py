@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from datetime import tzinfo
+
 import click
 
-from spincycle_grpc.cli.output import show_json, show_table, time_text
+from spincycle_grpc.cli.output import show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.short_ids import shortened
+from spincycle_grpc.cli.tables import Column, show_table
+from spincycle_grpc.cli.times import age_text, time_text
 from spincycle_grpc.v1.installation_pb2 import Runner
 from spincycle_grpc.v1.request_manager_pb2 import ListRunnersResponse
 from spincycle_grpc.wire import encode
 
-_HEADINGS = ("RUNNER", "URL", "VERSION", "STARTED", "REQUESTS", "JOBS", "TYPES", "LABELS", "STATE")
+_NARROW_FIRST = ("STARTED", "RUNNER", "VERSION", "TYPES", "AGE")
 
 
 @click.command("runners")
@@ -27,21 +34,40 @@ def command(settings: Settings) -> None:
     if settings.as_json:
         show_json(encode(ListRunnersResponse(runners=runners), "runners"))
         return
-    show_table(_HEADINGS, [_row(runner) for runner in runners])
+    _show(runners, settings.zone)
 
 
-def _row(runner: Runner) -> tuple[str, ...]:
-    return (
-        runner.id,
-        runner.url,
-        runner.version,
-        time_text(runner.started_at),
-        f"{runner.running_requests}{'+' if runner.more_requests else ''}",
-        "?" if runner.silent else str(runner.running_jobs),
-        "all" if runner.knows_all_job_types else str(len(runner.job_types)),
-        ",".join(f"{name}={value}" for name, value in sorted(runner.labels.items())),
-        _state(runner),
+def _show(runners: Sequence[Runner], zone: tzinfo | None) -> None:
+    now = time.time_ns()
+    ids = [runner.id for runner in runners]
+    ages = Column("AGE", [age_text(runner.started_at, now) for runner in runners], may_drop=True)
+    running = ["?" if runner.silent else str(runner.running_jobs) for runner in runners]
+    show_table(
+        (
+            Column("RUNNER", ids, narrow=Column("RUNNER", shortened(ids))),
+            Column("URL", [runner.url for runner in runners], least=12, keeps_end=True),
+            Column("VERSION", [runner.version for runner in runners], may_drop=True),
+            Column("STARTED", [time_text(runner.started_at, zone) for runner in runners], narrow=ages),
+            Column("REQUESTS", [_requests(runner) for runner in runners]),
+            Column("JOBS", running),
+            Column("TYPES", [_types(runner) for runner in runners], may_drop=True),
+            Column("LABELS", [_labels(runner) for runner in runners], least=6),
+            Column("STATE", [_state(runner) for runner in runners], least=6),
+        ),
+        _NARROW_FIRST,
     )
+
+
+def _requests(runner: Runner) -> str:
+    return f"{runner.running_requests}{'+' if runner.more_requests else ''}"
+
+
+def _types(runner: Runner) -> str:
+    return "all" if runner.knows_all_job_types else str(len(runner.job_types))
+
+
+def _labels(runner: Runner) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted(runner.labels.items()))
 
 
 def _state(runner: Runner) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from spincycle_grpc.cli.output import one_line, show, show_json, show_table
+from spincycle_grpc.cli.output import one_line, show, show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_grpc.wire import encode
 
 
@@ -26,9 +27,19 @@ def command(settings: Settings, shows_options: bool) -> None:
     show(
         f"version {one_line(server.version)} (API {one_line(server.api_version)}), database {server.database}"
     )
-    rows = [(check.name, "ok" if check.healthy else "FAULT", check.message) for check in server.health]
-    show_table(("PART", "HEALTH", "DETAIL"), rows)
+    show_table(
+        (
+            Column("PART", [check.name for check in server.health]),
+            Column("HEALTH", ["ok" if check.healthy else "FAULT" for check in server.health]),
+            Column("DETAIL", [check.message for check in server.health], least=20, wraps=True),
+        )
+    )
     if shows_options:
         show()
-        options = [(option.name, option.value or "-", option.source) for option in server.options]
-        show_table(("OPTION", "VALUE", "SOURCE"), options)
+        show_table(
+            (
+                Column("OPTION", [option.name for option in server.options]),
+                Column("VALUE", [option.value or "-" for option in server.options], least=12, wraps=True),
+                Column("SOURCE", [option.source for option in server.options], least=8),
+            )
+        )

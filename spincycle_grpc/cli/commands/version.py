@@ -6,8 +6,9 @@ import json
 
 import click
 
-from spincycle_grpc.cli.output import show_fields, show_json
+from spincycle_grpc.cli.output import show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.tables import show_fields
 from spincycle_grpc.version import API_VERSION, package_version
 
 

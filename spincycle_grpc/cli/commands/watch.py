@@ -11,10 +11,14 @@ from spincycle_grpc.calls import request_filter
 from spincycle_grpc.cli.arguments import parse_words
 from spincycle_grpc.cli.changes import ChangeLines
 from spincycle_grpc.cli.counts import JobCounts
+from spincycle_grpc.cli.failure_text import MOST_JOBS
 from spincycle_grpc.cli.failures import INTERRUPTED, Failure
 from spincycle_grpc.cli.filters import filter_options
 from spincycle_grpc.cli.following import can_show_progress, progress_bar, request_name
 from spincycle_grpc.cli.output import show, show_json
+from spincycle_grpc.cli.progress import progress_of
+from spincycle_grpc.cli.request_record import read_record
+from spincycle_grpc.cli.request_summary import show_problems
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
@@ -70,6 +74,8 @@ def command(
         with settings.client() as client:
             messages = client.watch(request_id, filter=None if request_id else chosen)
             ended = _show(messages, request_id, as_json=settings.as_json)
+            if ended is not None and not settings.as_json:
+                show_problems(read_record(client, ended, with_tries=MOST_JOBS), settings.zone)
     except KeyboardInterrupt as error:
         raise Failure("", INTERRUPTED) from error
     if ended is not None and ended.state != STATE_COMPLETE:
@@ -83,7 +89,8 @@ def _show(messages: Iterable[WatchResponse], request_id: str, *, as_json: bool) 
         show_message = _show_progress
     request = None
     for message in show_message(messages, request_id):
-        request = next((seen for seen in message.requests if seen.id == request_id), request)
+        if request_id and message.requests:  # There is only one, whose id may be longer than the given one.
+            request = message.requests[-1]
     return request
 
 
@@ -115,11 +122,7 @@ def _show_progress(messages: Iterable[WatchResponse], request_id: str) -> Iterat
             for line in lines.of(message):
                 progress.console.print(Text.from_ansi(line), soft_wrap=True)
             for seen in message.requests:
-                progress.update(
-                    task,
-                    description=request_name(seen),
-                    total=seen.total_jobs,
-                    completed=seen.finished_jobs,
-                )
+                finished, total = progress_of(seen)
+                progress.update(task, description=request_name(seen), total=total, completed=finished)
             progress.update(task, counts=counts.text(with_names=True))
             yield message

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from spincycle_grpc.cli.output import one_line, show, show_json, show_table
+from spincycle_grpc.cli.output import one_line, show, show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_grpc.wire import encode
 
 
@@ -26,5 +27,10 @@ def command(settings: Settings) -> None:
     show(
         f"roles: {one_line(', '.join(caller.roles)) or 'none'}{' (administrator)' if caller.is_admin else ''}"
     )
-    rows = [(one.type, ", ".join(one.operations) or "-") for one in caller.permissions]
-    show_table(("TYPE", "YOU MAY"), rows)
+    operations = [", ".join(one.operations) or "-" for one in caller.permissions]
+    show_table(
+        (
+            Column("TYPE", [one.type for one in caller.permissions], least=12),
+            Column("YOU MAY", operations, least=12, wraps=True),
+        )
+    )

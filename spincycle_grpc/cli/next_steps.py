@@ -1,0 +1,43 @@
+"""The commands that help next with a request, by its state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spincycle_grpc.cli.output import show
+from spincycle_grpc.cli.request_record import RequestRecord
+from spincycle_grpc.cli.tables import cell_width
+from spincycle_grpc.v1.state_pb2 import STATE_FAIL, STATE_RUNNING, STATE_STOPPED
+
+_PAUSED = "paused"
+"""How the reason of a paused request to wait begins."""
+
+Step = tuple[str, str]
+"""A command, and what it does."""
+
+
+def next_steps(record: RequestRecord) -> list[Step]:
+    """Returns the commands to type next, most useful first. A COMPLETE request needs none."""
+    request = record.request
+    steps: list[Step] = []
+    if record.failed:
+        first = record.failed[0].job_id
+        steps.append((f"spinc log {request.id} --job {first}", "its output"))
+    if request.state in (STATE_FAIL, STATE_STOPPED):
+        if request.retried_by:
+            steps.append((f"spinc status {request.retried_by}", "the retry"))
+        else:
+            steps.append((f"spinc retry {request.id}", "do the rest"))
+    elif request.waiting.startswith(_PAUSED):
+        steps.append((f"spinc resume {request.id}", "continue"))
+    elif request.state == STATE_RUNNING:
+        steps.append((f"spinc watch {request.id}", "follow it"))
+    return steps
+
+
+def show_next_steps(steps: Sequence[Step]) -> None:
+    """Prints commands with what they do, so that each can be copied."""
+    show("next:")
+    width = max(cell_width(command) for command, _ in steps)
+    for command, purpose in steps:
+        show(f"  {command}{' ' * (width - cell_width(command))}  # {purpose}")
