@@ -22,6 +22,7 @@ _COMMANDS = {
     "watch": "Show changes of a request, or of all requests, as they happen.",
     "status": "Show a request, its failed jobs, and what to do next.",
     "log": "Show what the jobs of a request did, with their output.",
+    "export": "Write a report of a request for a ticket.",
     "history": "Show who did what with a request.",
     "ps": "List the running jobs.",
     "stop": "Stop a request, or all that match filters.",

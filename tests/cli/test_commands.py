@@ -215,7 +215,7 @@ def test_text_of_the_server_cannot_control_a_terminal(manager: FakeManager, spin
     manager.found[0].user = ESCAPE
     manager.stages = [stage(State.FAIL)]
     manager.stages[0].waiting = ESCAPE
-    commands = ((), ("ps",), ("find",), ("status", REQUEST_ID), ("graph", REQUEST_ID))
+    commands = ((), ("ps",), ("find",), ("status", REQUEST_ID), ("graph", REQUEST_ID), ("export", REQUEST_ID))
     logs = (("log", REQUEST_ID), ("log", REQUEST_ID, JOB_ID), ("log", REQUEST_ID, "--failed"))
     for arguments in (*commands, *logs):
         for form in ((), ("--json",)):
