@@ -36,7 +36,7 @@ ALLOWED = {
 """The packages and single modules of the server that each package may import, besides itself."""
 
 ALLOWED_MODULES = {
-    "__main__": {"first_process", "garbage_collection", "grpc_settings", "log_output"},
+    "__main__": {"first_process", "garbage_collection", "grpc_settings", "log_library", "log_output"},
     "call_threads": set(),
     "capabilities": set(),
     "callback_throttle": set(),
@@ -47,6 +47,7 @@ ALLOWED_MODULES = {
     "large_work": set(),
     "job_factories": {"builtin_jobs"},
     "listening": set(),
+    "log_library": set(),
     "log_output": set(),
     "logs": {"log_output"},
     "request_ids": set(),

@@ -14,6 +14,7 @@ from spincycle_grpc.version import API_VERSION, package_version
 from spincycle_server.first_process import continue_in_child
 from spincycle_server.garbage_collection import collect_again, collect_not_yet
 from spincycle_server.grpc_settings import load_grpc
+from spincycle_server.log_library import load_structlog
 from spincycle_server.log_output import open_missing_descriptors
 
 _SECTIONS = {
@@ -65,6 +66,7 @@ class _Commands(click.Group):
         if cmd_name in _GRPC_COMMANDS:
             continue_in_child()  # before gRPC starts threads
             load_grpc()  # before the command's module imports gRPC
+        load_structlog()
         word = cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"spincycle_server.commands.{word}"), f"{word}_command")
         collect_again()

@@ -55,7 +55,7 @@ def test_database_commands_load_no_server_and_no_migrations(command: tuple[str, 
     modules = modules_after(migrated, *command)
     assert "spincycle_server.database.engine" in modules
     rooms = {f"spincycle_server.{room}" for room in ("rpc", "gateway", "request_manager", "specs")}
-    assert modules & {"alembic", "grpc", "uvicorn", "uvloop", "starlette", *rooms} == set()
+    assert modules & {"alembic", "grpc", "rich", "uvicorn", "uvloop", "starlette", *rooms} == set()
 
 
 @pytest.mark.parametrize("command", [("lint", str(EXAMPLES)), ("graph", str(EXAMPLES), "nap")])
