@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from spincycle_grpc.state import State
     from spincycle_grpc.tls import tls_credentials
+    from spincycle_grpc.trace_context import TraceContext
     from spincycle_grpc.version import API_VERSION, package_version
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "SpinCycleError",
     "State",
     "Status",
+    "TraceContext",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
@@ -95,6 +97,7 @@ _MODULES = {
     "PeerCertificate": "auth",
     "Return": "jobs",
     "State": "state",
+    "TraceContext": "trace_context",
     "UnknownJobTypeError": "jobs",
     "package_version": "version",
     "tls_credentials": "tls",

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from spincycle_grpc import calls
+from spincycle_grpc.call_trace import CallTrace, Trace
 from spincycle_grpc.channels import open_async_channel
 from spincycle_grpc.cut_entries import CutEntry, is_cut
 from spincycle_grpc.errors import CallCancelledError, FailedPreconditionError, SpinCycleError
@@ -57,6 +58,9 @@ class AsyncClient:
         token: The token that identifies the user, or a function or coroutine function that returns it, as in
             `Client`. The call's deadline includes the time of a coroutine function. A plain function must
             not block.
+        trace: The W3C trace that calls belong to: a traceparent, a `TraceContext`, or a function that returns
+            one of them, or None, for each call. A malformed traceparent is ignored. None: the current
+            OpenTelemetry span, if the program has one.
 
     Raises:
         InvalidArgumentError: The deadline is not positive, the token is malformed, or it would be sent to
@@ -71,10 +75,12 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.aio.Channel | None = None,
         token: AsyncToken | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self._deadline = checked_deadline(deadline)
         self._client_tls = ClientTls(None if channel is not None else credentials is not None)
         self._tokens = CallTokens(token, address, credentials, is_own_channel=channel is None)
+        self._trace = CallTrace(trace)
         self._address = address
         self._credentials = credentials
         self._channel = channel
@@ -407,7 +413,7 @@ class AsyncClient:
 
     async def _opened_stream(self, resumed: ResumedStream[Any]) -> Any:
         self._check_open()
-        options = await self._tokens.async_options(self._deadline)
+        options = self._trace.add_to(await self._tokens.async_options(self._deadline))
         self._check_open()
         stream = getattr(self._opened_stub(), resumed.method)(
             resumed.request, timeout=resumed.timeout(), **options
@@ -462,7 +468,7 @@ class AsyncClient:
         seconds = self._deadline if deadline is None else checked_deadline(deadline)
         tries = Tries(seconds, call.max_tries if max_tries is None else max_tries)
         self._check_open()
-        options = await self._tokens.async_options(seconds)
+        options = self._trace.add_to(await self._tokens.async_options(seconds))
         while True:
             self._check_open()
             method = getattr(self._opened_stub(), call.method)

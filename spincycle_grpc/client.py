@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 
 from spincycle_grpc import calls
+from spincycle_grpc.call_trace import CallTrace, Trace
 from spincycle_grpc.channels import open_channel
 from spincycle_grpc.cut_entries import CutEntry, is_cut
 from spincycle_grpc.errors import CallCancelledError, FailedPreconditionError, SpinCycleError
@@ -67,6 +68,9 @@ class Client:
             socket. gRPC does not say whether a given `channel` is encrypted, so there the token is sent over
             TLS only. If the channel is not encrypted, calls raise InvalidArgumentError with reason
             TOKEN_IN_PLAIN_TEXT.
+        trace: The W3C trace that calls belong to: a traceparent, a `TraceContext`, or a function that returns
+            one of them, or None, for each call. A malformed traceparent is ignored. None: the current
+            OpenTelemetry span, if the program has one.
 
     Raises:
         InvalidArgumentError: The deadline is not positive, the token is malformed, or it would be sent to
@@ -81,11 +85,13 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.Channel | None = None,
         token: Token | None = None,
+        trace: Trace | None = None,
     ) -> None:
         check_is_synchronous(token)
         self._deadline = checked_deadline(deadline)
         self._client_tls = ClientTls(None if channel is not None else credentials is not None)
         self._tokens = CallTokens(token, address, credentials, is_own_channel=channel is None)
+        self._trace = CallTrace(trace)
         self._address = address
         self._closed = threading.Event()
         self._streams: set[Any] = set()
@@ -621,7 +627,7 @@ class Client:
             self._sleep(pause)
 
     def _opened_stream(self, resumed: ResumedStream[Any]) -> Any:
-        options = self._tokens.options()
+        options = self._trace.add_to(self._tokens.options())
         try:
             stream = getattr(self._stub, resumed.method)(
                 resumed.request, timeout=resumed.timeout(), **options
@@ -679,7 +685,7 @@ class Client:
         )
         method = getattr(self._stub, call.method)
         self._check_open()
-        options = self._tokens.options()
+        options = self._trace.add_to(self._tokens.options())
         while True:
             self._check_open()
             try:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from inspect import get_annotations, isabstract, isclass
 from typing import Any, Literal, Protocol
@@ -63,12 +63,17 @@ class JobId:
         name: The name of the spec node that the job was built from.
         id: Four characters of 0-9A-Za-z, unique in the request.
         request_id: The id of the request.
+        traceparent: The W3C traceparent under which the job works: send it with calls to other services. For
+            `create` it is that of the call that creates the request. Empty: the request belongs to no trace.
+        tracestate: The W3C tracestate that belongs to it.
     """
 
     type: str
     name: str
     id: str
     request_id: str
+    traceparent: str = field(default="", compare=False)
+    tracestate: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ import asyncio
 import inspect
 import re
 import sys
+import threading
 from collections.abc import Awaitable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -108,3 +110,27 @@ def test_the_specs_of_the_page_name_its_jobs(my_jobs: ModuleType) -> None:
 def test_the_page_names_the_entry_point_group() -> None:
     (block,) = blocks("toml")
     assert '[project.entry-points."spincycle.jobs"]' in block
+
+
+def test_the_job_of_the_page_passes_its_trace_on(my_jobs: ModuleType) -> None:
+    traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
+    seen: list[tuple[str | None, str | None]] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.headers["traceparent"], self.headers["tracestate"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        for trace in (traceparent, ""):
+            job = my_jobs.CheckHealth(f"http://127.0.0.1:{server.server_port}")
+            job.id = JobId("check-health", "check", "aaaa", "request", trace)
+            assert job.run({}) == Return(stdout="204\n")
+        server.shutdown()
+        thread.join()
+    assert seen == [(traceparent, None), (None, None)]

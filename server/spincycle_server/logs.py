@@ -1,7 +1,8 @@
 """Structured logs on standard error, one line per event.
 
 In a terminal a line is readable text, otherwise a JSON object. Every event has a time, a level and a
-message. The fields request_id, job_id and runner_id name the subject of the event.
+message. The fields request_id, job_id and runner_id name the subject of the event. Lines about a request that
+belongs to a trace have trace_id and span_id too.
 
 Logging never raises: a field that cannot be written is shown in another form, and a line that cannot be
 written is lost and counted.
@@ -23,6 +24,7 @@ import orjson
 import structlog
 
 from spincycle_server.log_output import LogOutput, text_stream
+from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
@@ -47,6 +49,7 @@ def configure_logs(level: str, form: str) -> None:
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         _add_time,
+        _add_trace,
     ]
     line = _Line([*processors, *_last_processors(form, is_terminal)])
     output = LogOutput(2, lambda lost: line(None, "warning", {"event": LOST_LINES, "lines": lost}))
@@ -92,6 +95,12 @@ def _drop_below_level(logger: WrappedLogger, method: str, event: EventDict) -> E
 def _add_time(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
     event["timestamp"] = f"{_second(seconds)}.{microseconds:06d}Z"
+    return event
+
+
+def _add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    if trace_lines and (fields := trace_lines.fields(event.get("request_id"))) is not None:
+        return {**fields, **event}
     return event
 
 

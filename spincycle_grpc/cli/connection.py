@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from spincycle_grpc.cli.token_file import TokenFile
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.tls import tls_credentials
+from spincycle_grpc.trace_context import TRACEPARENT, TRACESTATE, TraceContext
 
 if TYPE_CHECKING:
     from spincycle_grpc.tokens import Token
@@ -30,16 +32,24 @@ class Connection:
         deadline: Seconds that a call may take.
         credentials: For TLS. None: plain text.
         token: The token, or what returns it for each call. None: calls have no token.
+        trace: The trace that calls belong to. None: they belong to none.
     """
 
     address: str
     deadline: float
     credentials: grpc.ChannelCredentials | None = None
     token: Token | None = field(default=None, repr=False)
+    trace: TraceContext | None = None
 
     def open(self) -> Client:
         """Opens a client."""
-        return Client(self.address, deadline=self.deadline, credentials=self.credentials, token=self.token)
+        return Client(
+            self.address,
+            deadline=self.deadline,
+            credentials=self.credentials,
+            token=self.token,
+            trace=self.trace,
+        )
 
 
 def connection_of(settings: Settings) -> Connection:
@@ -59,7 +69,14 @@ def connection_of(settings: Settings) -> Connection:
             f"the token would be sent to {address} in plain text: "
             "add --tls, or --ca FILE if the server's CA is not a public one"
         )
-    return Connection(address, options.get("deadline", DEFAULT_DEADLINE), credentials, token)
+    deadline = options.get("deadline", DEFAULT_DEADLINE)
+    return Connection(address, deadline, credentials, token, _trace(os.environ))
+
+
+def _trace(environment: Mapping[str, str]) -> TraceContext | None:
+    """Returns the trace that the caller of `spinc` works in, as tools pass it on."""
+    names = (TRACEPARENT, TRACESTATE)
+    return TraceContext.of_headers({name: environment.get(name.upper(), "") for name in names})
 
 
 def _credentials(options: Mapping[str, Any]) -> grpc.ChannelCredentials | None:

@@ -78,6 +78,7 @@ def _fields(request: Request, zone: tzinfo | None) -> list[tuple[str, str]]:
         ("waiting", request.waiting),
         ("retry of", request.retry_of),
         ("retried by", request.retried_by),
+        ("trace", request.trace_id),
         ("user", request.user),
         ("jobs", f"{progress.finished} of {progress.total} done"),
         ("created", time_text(request.created_at, zone)),

@@ -198,6 +198,8 @@ class JobChain(_message.Message):
     FINISHED_JOBS_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     PATH_LABELS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     state: _state_pb2.State.ValueType
@@ -210,6 +212,12 @@ class JobChain(_message.Message):
     """The maximum duration of the chain from its first start. A longer chain is
     stopped and is FAIL. Empty: no timeout.
     """
+    traceparent: _builtins.str
+    """The W3C traceparent of the call that created the request: the parent of the
+    request's span. Empty: the request belongs to no trace.
+    """
+    tracestate: _builtins.str
+    """The W3C tracestate that belongs to it, at most 512 characters."""
     @_builtins.property
     def jobs(self) -> _containers.MessageMap[_builtins.str, Global___Job]:
         """The jobs by id."""
@@ -241,10 +249,12 @@ class JobChain(_message.Message):
         finished_jobs: _builtins.int = ...,
         timeout: _builtins.str = ...,
         path_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "path_labels", b"path_labels", "request_id", b"request_id", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "path_labels", b"path_labels", "request_id", b"request_id", "state", b"state", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

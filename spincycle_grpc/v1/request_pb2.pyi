@@ -97,6 +97,7 @@ class Request(_message.Message):
     ARGS_OMITTED_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
     RETRIED_BY_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
@@ -129,6 +130,10 @@ class Request(_message.Message):
     """
     retried_by: _builtins.str
     """The newest retry of this request. Set only by Get. Empty: there is none."""
+    trace_id: _builtins.str
+    """The id of the trace that the request belongs to, 32 hexadecimal digits.
+    Empty: it belongs to none.
+    """
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
         """The final args, by kind (required, optional, static) and position. Empty in
@@ -170,10 +175,11 @@ class Request(_message.Message):
         args_omitted: _builtins.bool = ...,
         retry_of: _builtins.str = ...,
         retried_by: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at", "job_chain", b"job_chain", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "trace_id", b"trace_id", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.jobs import OutputSink
@@ -48,17 +49,20 @@ class Process:
         _guard.add(self._group)
 
     @classmethod
-    async def start(cls, arguments: Sequence[str], sink: OutputSink) -> Process:
+    async def start(
+        cls, arguments: Sequence[str], sink: OutputSink, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> Process:
         """Starts a command without a shell, in its own session and with an empty stdin.
 
         Args:
             arguments: The program, searched in PATH, and its arguments.
             sink: Gets the output of the command as it comes.
+            variables: Environment variables that the command gets besides those of the server.
 
         Raises:
             OSError: The command cannot be started.
         """
-        starting = asyncio.ensure_future(_execute(arguments, sink))
+        starting = asyncio.ensure_future(_execute(arguments, sink, variables))
         try:
             return cls(*await asyncio.shield(starting))
         except asyncio.CancelledError:
@@ -130,7 +134,9 @@ class Process:
         return True
 
 
-async def _execute(arguments: Sequence[str], sink: OutputSink) -> tuple[asyncio.SubprocessTransport, _Output]:
+async def _execute(
+    arguments: Sequence[str], sink: OutputSink, variables: Mapping[str, str]
+) -> tuple[asyncio.SubprocessTransport, _Output]:
     """Starts a command, as a task of its own."""
     forked_children.announce_exec()
     return await asyncio.get_running_loop().subprocess_exec(
@@ -140,6 +146,7 @@ async def _execute(arguments: Sequence[str], sink: OutputSink) -> tuple[asyncio.
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        env={**os.environ, **variables} if variables else None,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from spincycle_grpc.jobs import Job, Return, output_of
 from spincycle_grpc.output import STDERR, STDOUT, KeptOutput
 from spincycle_grpc.state import State
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_server.builtin_jobs.process import Process
 
 _STOP_GRACE = 5.0
@@ -84,7 +85,7 @@ class ShellCommand(Job):
             return Return(State.STOPPED)
         sink = output_of(self) or KeptOutput(self.max_output)
         try:
-            process = await Process.start([self.cmd, *self.args], sink)
+            process = await Process.start([self.cmd, *self.args], sink, self._variables())
         except OSError as error:
             return self._not_started(error)
         try:
@@ -103,6 +104,12 @@ class ShellCommand(Job):
     def status(self) -> str:
         """Returns the program's name."""
         return f"running {self.cmd}"
+
+    def _variables(self) -> dict[str, str]:
+        """Returns the variables by which the command, or tools that it starts, continue the trace."""
+        job_id = getattr(self, "id", None)  # Nobody sets it in a unit test.
+        trace = None if job_id is None else TraceContext.of(job_id)
+        return {} if trace is None else trace.variables()
 
     def _not_started(self, error: OSError) -> Return:
         reason = os.strerror(error.errno) if error.errno else str(error)

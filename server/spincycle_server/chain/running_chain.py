@@ -17,6 +17,7 @@ from typing import Any
 
 from spincycle_grpc.job_paths import path_of
 from spincycle_grpc.state import State
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
@@ -121,6 +122,11 @@ class RunningChain:
     def request_id(self) -> str:
         """The id of the chain's request."""
         return self._chain.request_id
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The trace that the request belongs to; None if it belongs to none."""
+        return TraceContext.of(self._chain)
 
     @property
     def jobs(self) -> Mapping[str, Job]:

@@ -11,6 +11,7 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from spincycle_grpc.trace_context import TRACEPARENT, TRACESTATE
 from spincycle_server.config.errors import ConfigError
 from spincycle_server.config.options import VARIABLE_PREFIX, Config
 from spincycle_server.config.variables import check_variables
@@ -112,6 +113,9 @@ def forget_environment() -> None:
     """
     for name in [name for name in os.environ if name.startswith(VARIABLE_PREFIX)]:
         del os.environ[name]
+    # A command works in the trace of its request, never in that of the program that started the server.
+    for name in (TRACEPARENT.upper(), TRACESTATE.upper()):
+        os.environ.pop(name, None)
 
 
 def _from_file(path: Path | None, options: Collection[str]) -> dict[str, tuple[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from spincycle_grpc.jobs import JobFactory
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.capabilities import Labels, Requirement, labels_of
@@ -64,6 +65,7 @@ class ChainBuilder:
         ids: Iterator[str] | None = None,
         monitor: BuildMonitor | None = None,
         record: Request | None = None,
+        trace: TraceContext | None = None,
     ) -> BuiltRequest:
         """Builds one request, in time linear in the jobs and edges of its chain.
 
@@ -76,6 +78,7 @@ class ChainBuilder:
             ids: The ids of the jobs. Default: random ids.
             monitor: Follows the build and can cancel it.
             record: The request that gets the args. After an error it has some of them. Default: a new one.
+            trace: The trace that the request belongs to, which the chain keeps. None: it belongs to none.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid. Reason: UNKNOWN_REQUEST_TYPE,
@@ -90,7 +93,10 @@ class ChainBuilder:
         request = Request() if record is None else record
         record_args(request, sequence, given_args)
         writer = ChainWriter(request_id, sequence.timeout, ids or job_ids(), self._max_jobs)
-        maker = JobMaker(self._job_factory, request_id, writer, monitor or BuildMonitor(clock=lambda: 0.0))
+        if trace is not None:
+            trace.write_to(writer.chain)
+        monitor = monitor or BuildMonitor(clock=lambda: 0.0)
+        maker = JobMaker(self._job_factory, request_id, writer, monitor, trace)
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
         types = frozenset(job.type for job in writer.chain.jobs.values())
         requirement = _requirement(types, labels_of(sequence.runner))

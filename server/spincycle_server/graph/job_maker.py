@@ -7,6 +7,7 @@ from typing import Any
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
 from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError, make_job
 from spincycle_grpc.structs import fill_unicode_struct
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.plan import NodePlan
@@ -22,15 +23,22 @@ class JobMaker:
         request_id: The id of the request.
         writer: Writes the jobs into the chain.
         monitor: Records which job is being created.
+        trace: The trace that the request belongs to, if any.
     """
 
     def __init__(
-        self, factory: JobFactory, request_id: str, writer: ChainWriter, monitor: BuildMonitor
+        self,
+        factory: JobFactory,
+        request_id: str,
+        writer: ChainWriter,
+        monitor: BuildMonitor,
+        trace: TraceContext | None = None,
     ) -> None:
         self._factory = factory
         self._request_id = request_id
         self._writer = writer
         self._monitor = monitor
+        self._trace = ("", "") if trace is None else (trace.traceparent, trace.state)
 
     def make(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> str:
         """Makes a job, adds it to the chain, copies the args that it sets to the scope, and returns its id.
@@ -67,7 +75,7 @@ class JobMaker:
     def _create(self, node: NodePlan, scope: Scope, job_id: str, job_args: dict[str, Any]) -> bytes:
         self._monitor.begin_job(scope.path, node.name, node.type)
         try:
-            job = make_job(self._factory, JobId(node.type, node.name, job_id, self._request_id))
+            job = make_job(self._factory, JobId(node.type, node.name, job_id, self._request_id, *self._trace))
             job.create(job_args)
             data = job.serialize()
         except UnknownJobTypeError as error:

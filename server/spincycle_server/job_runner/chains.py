@@ -17,6 +17,7 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import RunningChain
 from spincycle_server.stopped_tries import remove_stopped_tries
+from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -78,8 +79,8 @@ class Chains:
             ResourceExhaustedError: The runner is full.
             UnavailableError: The runner is shutting down.
         """
-        assignment = Assignment(request_id=job_chain.request_id, epoch=epoch)
         chain = RunningChain.new(job_chain)  # Refuse an invalid chain first, even if it is held.
+        assignment = _assignment_of(chain, epoch)
         if self._admit(assignment):
             self._run(assignment, chain)
 
@@ -94,10 +95,10 @@ class Chains:
         Raises:
             SpinCycleError: As for `start_new`.
         """
-        assignment = Assignment(request_id=suspended.request_id, epoch=epoch)
         if not epoch:  # An original, which has no epochs, resumes the chain.
             remove_stopped_tries(suspended, by_original=True)
         chain = RunningChain.resume(suspended)
+        assignment = _assignment_of(chain, epoch)
         if self._admit(assignment):
             self._run(assignment, chain, suspect)
 
@@ -241,3 +242,11 @@ class Chains:
         self._jobs -= jobs
         if not self._held:
             self._none_left.set()
+
+
+def _assignment_of(chain: RunningChain, epoch: int) -> Assignment:
+    trace = chain.trace
+    if trace is None:
+        return Assignment(request_id=chain.request_id, epoch=epoch)
+    trace_lines.add(chain.request_id, trace)
+    return Assignment(request_id=chain.request_id, epoch=epoch, traceparent=trace.traceparent)

@@ -20,6 +20,7 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import Return
 from spincycle_grpc.output import STDERR, STDOUT, cut_output
 from spincycle_grpc.state import State
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import job_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.chain import Run
@@ -52,6 +53,7 @@ class JobTry:
         resources: What all tries of the runner share.
         may_start: Returns whether the runner may start jobs now. Called right before the job runs, in
             any thread.
+        trace: The trace that the job works in, if any.
 
     Attributes:
         output: What the job writes.
@@ -67,6 +69,7 @@ class JobTry:
         resources: TryResources,
         *,
         may_start: Callable[[], bool] = lambda: True,
+        trace: TraceContext | None = None,
     ) -> None:
         self.run = run
         self.is_taken_back = False
@@ -75,7 +78,7 @@ class JobTry:
         self._data = data
         self._resources = resources
         self.output = TryOutput(resources.max_output, resources.held)
-        self._job = UserJob(message, request_id, resources, self.output, may_start)
+        self._job = UserJob(message, request_id, resources, self.output, may_start, trace=trace)
         self._stop_asked = asyncio.Event()
         self._stop_error = ""
         self._is_last = False

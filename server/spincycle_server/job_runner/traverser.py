@@ -99,6 +99,7 @@ class Traverser:
     ) -> None:
         self._chain = chain
         self._jobs = chain.jobs
+        self._trace = chain.trace
         self._assignment = assignment
         self._resources = resources
         self._outbox = outbox
@@ -317,6 +318,7 @@ class Traverser:
             self._chain.data_of(run.job_id),
             self._resources,
             may_start=self._may_start,
+            trace=self._trace,
         )
         self._tries[run.job_id] = job_try
         self.outputs.begin(run.job_id, run.number, job_try.output)

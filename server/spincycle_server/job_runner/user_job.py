@@ -17,6 +17,7 @@ from typing import Any
 from spincycle_grpc.jobs import Job, JobFactory, JobId, Return, make_job, set_output
 from spincycle_grpc.output import cut_output
 from spincycle_grpc.state import State
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import job_pb2
 from spincycle_server.builtin_jobs import BUILTIN
 from spincycle_server.call_threads import CallThreads
@@ -75,6 +76,7 @@ class UserJob:
         resources: The threads to call the job in.
         output: What the job writes.
         may_start: Returns whether the runner may start jobs now. Called right before `run`, in any thread.
+        trace: The trace that the job works in, if any.
 
     Attributes:
         started_at: When `run` was called, in nanoseconds since the Unix epoch. Until then, when this
@@ -89,6 +91,8 @@ class UserJob:
         resources: TryResources,
         output: TryOutput,
         may_start: Callable[[], bool],
+        *,
+        trace: TraceContext | None = None,
     ) -> None:
         self.started_at = time.time_ns()
         self.has_begun = False
@@ -97,6 +101,7 @@ class UserJob:
         self._resources = resources
         self._output = output
         self._may_start = may_start
+        self._trace = ("", "") if trace is None else (trace.traceparent, trace.state)
         self._job: Job | None = None
         self._start_prevented = False
         self._start_lock = threading.Lock()
@@ -185,10 +190,11 @@ class UserJob:
         return job
 
     def _make(self) -> Job:
-        job_id = JobId(self._message.type, self._message.name, self._message.id, self._request_id)
+        message = self._message
+        job_id = JobId(message.type, message.name, message.id, self._request_id, *self._trace)
         job = make_job(self._resources.factory, job_id)
         set_output(job, self._output)
-        job.deserialize(self._message.bytes)
+        job.deserialize(message.bytes)
         return job
 
     def _run_in_thread(self, job: Job, data: dict[str, Any]) -> Any:

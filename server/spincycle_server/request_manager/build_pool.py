@@ -28,6 +28,7 @@ from spincycle_server.large_work import short_turns
 
 if TYPE_CHECKING:
     from spincycle_grpc.jobs import JobFactory
+    from spincycle_grpc.trace_context import TraceContext
     from spincycle_grpc.v1.request_pb2 import Request, RequestSpec
     from spincycle_server.specs.model import NodeSpec, Specs
 
@@ -118,6 +119,7 @@ class BuildPool:
         is_large: bool = False,
         ids: Iterator[str] | None = None,
         record: Request | None = None,
+        trace: TraceContext | None = None,
     ) -> BuiltRequest:
         """Builds the job chain of a request.
 
@@ -128,6 +130,7 @@ class BuildPool:
             is_large: Whether the args are large, so that even a chain of a few built-in jobs takes long.
             ids: The ids of the jobs. Default: random ids.
             record: The request that gets the args, as in `ChainBuilder.build`.
+            trace: The trace that the request belongs to, as there.
 
         Raises:
             InvalidArgumentError: The type or the args are invalid.
@@ -142,7 +145,9 @@ class BuildPool:
             )
         used = self._used
         if request_type in used.nonblocking and not is_large:
-            return used.builder.build(request_type, given_args, request_id, ids=ids, record=record)
+            return used.builder.build(
+                request_type, given_args, request_id, ids=ids, record=record, trace=trace
+            )
         monitor = BuildMonitor(time.monotonic)
         self._unfinished += 1
         try:
@@ -157,6 +162,7 @@ class BuildPool:
                     is_large=is_large,
                     ids=ids,
                     record=record,
+                    trace=trace,
                 ),
                 monitor,
                 request_id,
@@ -243,9 +249,12 @@ def _build_here(
     is_large: bool,
     ids: Iterator[str] | None,
     record: Request | None,
+    trace: TraceContext | None,
 ) -> BuiltRequest:
     with short_turns() if is_large else contextlib.nullcontext():
-        return builder.build(request_type, given_args, request_id, ids=ids, monitor=monitor, record=record)
+        return builder.build(
+            request_type, given_args, request_id, ids=ids, monitor=monitor, record=record, trace=trace
+        )
 
 
 def _nonblocking_requests(specs: Specs, job_factory: JobFactory) -> frozenset[str]:

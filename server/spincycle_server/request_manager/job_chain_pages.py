@@ -45,6 +45,8 @@ def job_chain_page(
         state=job_chain.state,
         finished_jobs=job_chain.finished_jobs,
         timeout=job_chain.timeout,
+        traceparent=job_chain.traceparent,
+        tracestate=job_chain.tracestate,
     )
     room = PageRoom(page_size, max_bytes)
     ids = sorted(job_chain.jobs)

@@ -9,6 +9,7 @@ import structlog
 
 from spincycle_grpc.errors import FailedPreconditionError, InvalidArgumentError
 from spincycle_grpc.state import State
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.chain import job_called, retried_chain
@@ -16,6 +17,7 @@ from spincycle_server.graph.chain_writer import MAX_CHAIN_BYTES
 from spincycle_server.large_work import run_sized
 from spincycle_server.request_manager.idempotency import as_created
 from spincycle_server.store.store import work_of
+from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain
@@ -53,6 +55,7 @@ class RequestRetrier:
         from_job: str,
         key: IdempotencyKey | None,
         event: EventRow | None,
+        trace: TraceContext | None = None,
     ) -> Request:
         """Creates the retry of a request and starts it. Returns it as created.
 
@@ -63,6 +66,7 @@ class RequestRetrier:
             from_job: The id or the name of a job that runs again with all jobs after it; "" for none.
             key: The idempotency key of the call, if it has one.
             event: The audit event, which is stored in the same transaction.
+            trace: The trace that the retry belongs to. None: it belongs to none, whatever the first one did.
 
         Raises:
             CreatedBeforeError: The key has created a retry before.
@@ -77,6 +81,7 @@ class RequestRetrier:
         self._dispatcher.check_limit()
         source = await self._store.retry_source(first.id)
         job_chain = await run_sized(source.job_chain.ByteSize(), _chain_of, first, source, retry_id, from_job)
+        _set_trace(job_chain, trace)
         requirement = await self._store.requirements.of(first.id)
         self._dispatcher.check_blocked_limit(requirement)
         created = _pending_retry(first, retry_id, user, job_chain)
@@ -144,6 +149,15 @@ def _incomplete(request_id: str, why: str) -> FailedPreconditionError:
     )
 
 
+def _set_trace(job_chain: JobChain, trace: TraceContext | None) -> None:
+    """Replaces the trace of the first request by that of its retry."""
+    job_chain.ClearField("traceparent")
+    job_chain.ClearField("tracestate")
+    if trace is not None:
+        trace.write_to(job_chain)
+        trace_lines.add(job_chain.request_id, trace)
+
+
 def _pending_retry(first: Request, retry_id: str, user: str, job_chain: JobChain) -> Request:
     retry = Request(
         id=retry_id,
@@ -154,6 +168,7 @@ def _pending_retry(first: Request, retry_id: str, user: str, job_chain: JobChain
         total_jobs=len(job_chain.jobs),
         finished_jobs=job_chain.finished_jobs,
         retry_of=first.id,
+        trace_id="" if (trace := TraceContext.of(job_chain)) is None else trace.trace_id,
     )
     retry.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
     return retry

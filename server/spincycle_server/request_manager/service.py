@@ -37,6 +37,7 @@ from spincycle_server.store import CreatedBeforeError
 from spincycle_server.store.log_pages import cut_output
 from spincycle_server.store.pages import PAGE_BYTES
 from spincycle_server.store.store import work_of
+from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
     from spincycle_server.identity.permissions import Permissions
@@ -132,14 +133,18 @@ class RequestManagerService:
         self._build_pool.check_known_args(request.type, args, strict=request.strict_args)
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
+        trace = context.trace
+        if trace is not None:
+            trace_lines.add(request_id, trace)
         response = messages.CreateResponse()
         created = response.request  # In place: a copy of large args lets no other thread run meanwhile.
         built = await self._build_pool.build(
-            request.type, args, request_id, is_large=is_large, record=created
+            request.type, args, request_id, is_large=is_large, record=created, trace=trace
         )
         if is_large:
             await run_large(discard, args)
         _describe(created, request_id, request.type, context.caller.name, len(built.job_chain.jobs))
+        created.trace_id = "" if trace is None else trace.trace_id
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
         self._dispatcher.check_blocked_limit(built.requirement)
         runner = await self._dispatcher.pick_runner(built.requirement)
@@ -202,7 +207,13 @@ class RequestManagerService:
                 if event is not None:
                     event = {**event, "detail": f"retry of {first.id}"}
                 created = await self._retrier.retry(
-                    first, retry_id, user, from_job=request.from_job, key=key, event=event
+                    first,
+                    retry_id,
+                    user,
+                    from_job=request.from_job,
+                    key=key,
+                    event=event,
+                    trace=context.trace,
                 )
         except CreatedBeforeError as error:  # by a concurrent call
             created = await self._retrier.created_before(error.request_id)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from spincycle_grpc.auth import Caller
+from spincycle_grpc.trace_context import TRACEPARENT, TRACESTATE, TraceContext
 from spincycle_server.identity import ANONYMOUS, Credentials, Identity
 from spincycle_server.large_work import LARGE
 
@@ -64,6 +65,16 @@ class CallContext(NamedTuple):  # Each call makes one, and a frozen dataclass ta
     def peer(self) -> str:
         """The caller's address."""
         return self.credentials.peer
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The trace that the call belongs to; None if it has no valid traceparent, or several."""
+        metadata, repeated = self.credentials.metadata, self.credentials.repeated
+        if TRACEPARENT not in metadata or TRACEPARENT in repeated:
+            return None
+        # HTTP joins headers of one name, and gRPC does not.
+        drops_state = TRACESTATE in repeated and self.transport == "grpc"
+        return TraceContext.parse(metadata[TRACEPARENT], "" if drops_state else metadata.get(TRACESTATE, ""))
 
     def of(self, identity: Identity) -> CallContext:
         """Returns the context of an identified caller.

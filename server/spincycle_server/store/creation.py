@@ -132,6 +132,7 @@ def creation_of(
         "pause_now": None,
         "change_stamp": None,  # until the transaction is known
         "retry_of": request.retry_of or None,
+        "trace_context": f"{job_chain.traceparent} {job_chain.tracestate}".strip() or None,
     }
     archive = {
         "request_id": request.id,

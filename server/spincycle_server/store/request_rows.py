@@ -12,8 +12,10 @@ from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.leases import live_leases
+from spincycle_server.store.rows import trace_of
 from spincycle_server.store.schema import requests, suspended_job_chains
 from spincycle_server.store.suspects import SuspectRows
+from spincycle_server.telemetry.trace_lines import trace_lines
 
 _ROW_COLUMNS = (
     requests.c.request_id,
@@ -30,6 +32,7 @@ _ROW_COLUMNS = (
     requests.c.paused_by,
     requests.c.pause_now,
     requests.c.change_stamp,
+    requests.c.trace_context,
 )
 """The key and the columns that may change."""
 
@@ -92,6 +95,9 @@ class RequestRows:
         self._rows: dict[str, dict[str, Any]] = {
             row.request_id: dict(row._mapping) for row in transaction.execute(query)
         }
+        for request_id, row in self._rows.items():
+            if row["trace_context"] is not None and (trace := trace_of(row["trace_context"])) is not None:
+                trace_lines.add(request_id, trace)
         self._changed: dict[str, dict[str, Any]] = {}
         self._dropped: list[str] = []
         self._resumed: list[str] = []

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_value
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg
 from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, ORIGINAL
@@ -35,6 +36,14 @@ def set_microseconds(time: Timestamp, microseconds: int) -> None:
     time.nanos = rest * 1000
 
 
+def trace_of(stored: str | None) -> TraceContext | None:
+    """Returns the trace of a request from the column `trace_context`."""
+    if stored is None:
+        return None
+    traceparent, _, tracestate = stored.partition(" ")
+    return TraceContext.parse(traceparent, tracestate)
+
+
 def request_of(row: Any) -> Request:
     """Returns the request of a row of `requests`, without args, job chain, and why it waits."""
     request = Request(
@@ -46,6 +55,7 @@ def request_of(row: Any) -> Request:
         finished_jobs=row.finished_jobs,
         job_runner_url=row.jr_url or "",
         retry_of=row.retry_of,
+        trace_id="" if (trace := trace_of(row.trace_context)) is None else trace.trace_id,
     )
     set_microseconds(request.created_at, row.created_at)
     if row.started_at is not None:

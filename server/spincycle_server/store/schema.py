@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 
+from spincycle_grpc.trace_context import MAX_STATE
 from spincycle_server.capabilities import ID_LENGTH
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber, blob
 
@@ -67,6 +68,9 @@ So an index over few rows finds the failed jobs of a request, and other tries co
 partial indexes, and reads all tries of the request.
 """
 
+MAX_TRACE = 55 + 1 + MAX_STATE
+"""The longest trace context of a request, in characters."""
+
 MAX_STARTED = 2000
 """The longest list of a suspect's started tries, in characters; further ones are not listed."""
 
@@ -108,6 +112,8 @@ requests = Table(
     Column("change_stamp", BigInteger, nullable=True),
     # The request of which this one is a retry; null if it is none.
     Column("retry_of", Ascii(20), nullable=True),
+    # The traceparent and, after a space, the tracestate; null if the request belongs to no trace.
+    Column("trace_context", Ascii(MAX_TRACE), nullable=True),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),
