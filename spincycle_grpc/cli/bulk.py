@@ -108,7 +108,7 @@ def do_each(requests: Sequence[Request], verb: str, action: Callable[[Request], 
                     f"{failure.message}",
                     failure.status,
                 ) from error
-            click.echo(f"cannot {verb} request {request.id}: {one_line(error.message)}", err=True)
+            click.echo(one_line(f"cannot {verb} request {request.id}: {error.message}"), err=True)
             refused.append(failure)
     if not refused:
         return None

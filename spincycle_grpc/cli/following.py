@@ -13,6 +13,7 @@ from spincycle_grpc.cli.output import DUMB_TERMINALS, paint, printable, show, st
 from spincycle_grpc.cli.progress import progress_of
 from spincycle_grpc.cli.request_record import read_record
 from spincycle_grpc.cli.request_summary import show_problems
+from spincycle_grpc.cli.tables import terminal_width
 from spincycle_grpc.cli.times import span_text
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import SpinCycleError
@@ -21,6 +22,10 @@ from spincycle_grpc.waiting import is_final, is_polled_instead
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+_ROOM_FOR_BAR = 100
+"""The width of a terminal that has room for a progress bar with all numbers."""
 
 
 def follow(client: Client, request: Request, *, quiet: bool) -> Request:
@@ -62,12 +67,12 @@ def show_end(client: Client, request: Request, zone: tzinfo | None) -> None:
 def _follow_live(client: Client, request: Request) -> Request:
     counts = JobCounts()
     with progress_bar() as progress:
-        task = progress.add_task(request_name(request), total=progress_of(request).total, counts="")
+        task = progress.add_task(bar_name(request), total=progress_of(request).total, counts="")
 
         def show_progress(seen: Request) -> None:
             details = f" ({printable(seen.waiting)})" if seen.waiting else counts.text()
             finished, total = progress_of(seen)
-            progress.update(task, total=total, completed=finished, counts=details)
+            progress.update(task, total=total, completed=finished, counts=details, refresh=True)
 
         try:
             for message in client.watch(request.id):
@@ -82,18 +87,23 @@ def _follow_live(client: Client, request: Request) -> Request:
 
 
 def progress_bar() -> Progress:
-    """Returns a progress bar that disappears at the end. Its tasks have the field `counts`."""
+    """Returns a progress bar that disappears at the end. Its tasks have the field `counts`.
+
+    A narrow terminal has no room for the bar and the time beside the numbers.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("jobs{task.fields[counts]}", markup=False),
-        TimeElapsedColumn(),
-    )
+    numbers = (MofNCompleteColumn(), TextColumn("jobs{task.fields[counts]}", markup=False))
+    name = TextColumn("{task.description}", markup=False)
+    is_narrow = terminal_width() < _ROOM_FOR_BAR
+    columns = (name, *numbers) if is_narrow else (name, BarColumn(), *numbers, TimeElapsedColumn())
     return Progress(*columns, console=Console(), transient=True)
+
+
+def bar_name(request: Request) -> str:
+    """Returns what names a request beside its progress: on a narrow terminal, only its type."""
+    return printable(request.type) if terminal_width() < _ROOM_FOR_BAR else request_name(request)
 
 
 def _show_line(request: Request) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
-from spincycle_grpc.cli.output import show
+from spincycle_grpc.cli.output import printable, show
 from spincycle_grpc.cli.request_record import RequestRecord
 from spincycle_grpc.cli.tables import cell_width
 from spincycle_grpc.v1.state_pb2 import STATE_FAIL, STATE_RUNNING, STATE_STOPPED
@@ -19,20 +20,26 @@ Step = tuple[str, str]
 def next_steps(record: RequestRecord) -> list[Step]:
     """Returns the commands to type next, most useful first. A COMPLETE request needs none."""
     request = record.request
+    request_id = _word(request.id)
     steps: list[Step] = []
     if record.failed:
-        first = record.failed[0].job_id
-        steps.append((f"spinc log {request.id} --job {first}", "its output"))
+        job_id = _word(record.failed[0].job_id)
+        steps.append((f"spinc log {request_id} --job {job_id}", "its output"))
     if request.state in (STATE_FAIL, STATE_STOPPED):
         if request.retried_by:
-            steps.append((f"spinc status {request.retried_by}", "the retry"))
+            steps.append((f"spinc status {_word(request.retried_by)}", "the retry"))
         else:
-            steps.append((f"spinc retry {request.id}", "do the rest"))
+            steps.append((f"spinc retry {request_id}", "do the rest"))
     elif request.waiting.startswith(_PAUSED):
-        steps.append((f"spinc resume {request.id}", "continue"))
+        steps.append((f"spinc resume {request_id}", "continue"))
     elif request.state == STATE_RUNNING:
-        steps.append((f"spinc watch {request.id}", "follow it"))
+        steps.append((f"spinc watch {request_id}", "follow it"))
     return steps
+
+
+def _word(request_or_job_id: str) -> str:
+    """Returns an id that a shell takes as one word, whatever a server has sent."""
+    return shlex.quote(printable(request_or_job_id))
 
 
 def show_next_steps(steps: Sequence[Step]) -> None:

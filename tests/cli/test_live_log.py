@@ -157,3 +157,10 @@ def test_ctrl_c_ends_the_command_quietly(
     assert status == 130
     assert "Traceback" not in output
     assert "spinc:" not in output
+
+
+def test_a_part_of_a_path_chooses_the_jobs_that_are_followed(manager: FakeManager, spinc: Spinc) -> None:
+    manager.streams = [[running(running_job(1), running_job(1, job_id="bbbb")), last()]]
+    manager.outputs["bbbb"] = [[text("chosen\n"), ended()]]
+    assert spinc("log", "-f", REQUEST_ID, "--job", "nap").stdout == "chosen\n"
+    assert {asked.job_id for asked in manager.requests("FollowOutput")} == {"bbbb"}

@@ -127,6 +127,7 @@ def test_the_newest_try_has_its_last_lines(manager: HostManager, spinc: Spinc) -
     assert "line 19\n" not in shown
     assert "(last 2 of 30 lines, --full shows all)" in spinc("log", REQUEST_ID, "fail", "--lines=2").stdout
     assert "line 0\n" in spinc("log", REQUEST_ID, "--job=fail", "--full").stdout
+    assert "(last 3 of 30 lines, --full shows all)" in spinc("log", REQUEST_ID, "--lines=3").stdout
     both = spinc("log", REQUEST_ID, "--job=fail", "--tail=5").stdout
     assert both.index("try      1\n") < both.index("try      2\n")
 

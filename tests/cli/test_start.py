@@ -197,3 +197,14 @@ def test_ctrl_c_while_the_server_is_silent(manager: FakeManager, terminal: Termi
     assert code == 130
     assert "the request may exist" in output
     assert "Traceback" not in output
+
+
+def test_a_narrow_terminal_shows_the_numbers_without_a_bar(manager: FakeManager, terminal: Terminal) -> None:
+    may_end = threading.Event()
+    snapshot = RunningJobs(request_id=REQUEST_ID, jobs=[running_job(3)])
+    first = WatchResponse(cursor="1", requests=[stage(State.RUNNING, 2)], running=[snapshot])
+    manager.streams = [[first, may_end, WatchResponse(cursor="2", requests=[stage(State.COMPLETE, 5)])]]
+    child = terminal("start", "plain", "--wait", columns=60)
+    child.expect(r"nap \S*2/5\S* jobs, 1 running, 1 retried")
+    may_end.set()
+    assert end(child)[0] == 0

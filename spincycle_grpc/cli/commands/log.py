@@ -30,7 +30,7 @@ _LAST_LINES = 10
 @click.option("--tail", type=click.IntRange(1), metavar="NUMBER", help="Only the newest NUMBER of them.")
 @click.option("--all", "has_noops", is_flag=True, help="Also the noops that only connect other jobs.")
 @click.option(
-    "--lines", type=click.IntRange(1), metavar="NUMBER", help="Lines of output of each stream. Default: 10."
+    "--lines", type=click.IntRange(1), metavar="NUMBER", help="Show the last lines of output. Default: 10."
 )
 @click.option("--full", is_flag=True, help="Show the complete output of the jobs.")
 @click.option("-f", "--follow", "is_live", is_flag=True, help="Show output as the jobs write it.")
@@ -74,10 +74,10 @@ def command(
         if is_failed:
             _show_failed(client, choice, settings, most_lines)
             return
-        has_output = full or settings.as_json or choice.is_one_job
-        entries = read_entries(client, choice, has_output=has_output)
+        shows_output = full or lines is not None or choice.is_one_job
+        entries = read_entries(client, choice, has_output=shows_output or settings.as_json)
     if not settings.as_json:
-        _show(entries, settings, most_lines, is_table=not full and not choice.is_one_job)
+        _show(entries, settings, most_lines, is_table=not shows_output)
     elif job_id is not None and choice.is_one_job and tail is None:
         show_json(encode(entries[-1]))
     else:

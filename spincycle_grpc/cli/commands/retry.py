@@ -27,7 +27,7 @@ _STATES = (State.FAIL, State.STOPPED)
     "from_job",
     metavar="JOB",
     default="",
-    help="Run this job and all jobs after it again, even if they are COMPLETE: an id, or a unique name.",
+    help="Run this job and all jobs after it again, even COMPLETE ones: its id, or the end of its path.",
 )
 @click.option(
     "--wait", is_flag=True, help="Follow the new request until it ends. Ctrl-C does not stop the request."

@@ -24,9 +24,8 @@ def command(settings: Settings, shows_options: bool) -> None:
     if settings.as_json:
         show_json(encode(server))
         return
-    show(
-        f"version {one_line(server.version)} (API {one_line(server.api_version)}), database {server.database}"
-    )
+    version, api_version = one_line(server.version), one_line(server.api_version)
+    show(f"version {version} (API {api_version}), database {one_line(server.database)}")
     show_table(
         (
             Column("PART", [check.name for check in server.health]),

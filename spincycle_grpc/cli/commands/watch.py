@@ -14,7 +14,7 @@ from spincycle_grpc.cli.counts import JobCounts
 from spincycle_grpc.cli.failure_text import MOST_JOBS
 from spincycle_grpc.cli.failures import INTERRUPTED, Failure
 from spincycle_grpc.cli.filters import filter_options
-from spincycle_grpc.cli.following import can_show_progress, progress_bar, request_name
+from spincycle_grpc.cli.following import bar_name, can_show_progress, progress_bar
 from spincycle_grpc.cli.output import show, show_json
 from spincycle_grpc.cli.progress import progress_of
 from spincycle_grpc.cli.request_record import read_record
@@ -123,6 +123,6 @@ def _show_progress(messages: Iterable[WatchResponse], request_id: str) -> Iterat
                 progress.console.print(Text.from_ansi(line), soft_wrap=True)
             for seen in message.requests:
                 finished, total = progress_of(seen)
-                progress.update(task, description=request_name(seen), total=total, completed=finished)
+                progress.update(task, description=bar_name(seen), total=total, completed=finished)
             progress.update(task, counts=counts.text(with_names=True))
             yield message
