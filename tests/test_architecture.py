@@ -33,6 +33,7 @@ ALLOWED = {
     "telemetry": set(),
     "tls": {"config", "listening"},
     "watch": {"identity", "store"},
+    "web": {"call_threads", "gateway", "identity", "rpc"},
 }  # fmt: skip
 """The packages and single modules of the server that each package may import, besides itself."""
 

@@ -29,6 +29,8 @@ SHOWN_OTHERWISE = {
     "auth.oidc.audience": "none",
     "auth.oidc.ca_file": "none",
     "auth.oidc.issuer": "none",
+    "auth.oidc.client_id": "the first of `auth.oidc.audience`",
+    "auth.oidc.client_secret_file": "none",
     "auth.plugin": "none",
     "auth.certificates.roles": "none",
     "cluster.certificates": "none",
@@ -47,6 +49,8 @@ SHOWN_OTHERWISE = {
     "rm_client.grpc": "derived from `rm_client.url`",
     "server.addr": "127.0.0.1:32308; Job Runner: 127.0.0.1:32307",
     "server.cors_origins": "none",
+    "server.hosts": "none",
+    "server.public_url": "none",
     "server.grpc": "the HTTP address, with its port plus 10",
 }
 """The page's texts for options whose default is computed or empty."""

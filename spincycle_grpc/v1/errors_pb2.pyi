@@ -641,6 +641,40 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: Several jobs or sequences of the request have this name.
     Name one by its path or its id.
     """
+    ERROR_REASON_HOST_NOT_ALLOWED: _ErrorReason.ValueType  # 230
+    """FAILED_PRECONDITION: The request does not name this server (421). Add the name
+    to `server.hosts`.
+    """
+    ERROR_REASON_CROSS_SITE_CALL: _ErrorReason.ValueType  # 231
+    """PERMISSION_DENIED: Another web page began the call (403). Allow its origin in
+    `server.cors_origins`, and let it send a token.
+    """
+    ERROR_REASON_SESSION_ENDED: _ErrorReason.ValueType  # 232
+    """UNAUTHENTICATED: The session of the browser has ended. Sign in again."""
+    ERROR_REASON_SESSION_TOO_LARGE: _ErrorReason.ValueType  # 233
+    """INVALID_ARGUMENT: The token is too long for the cookies of a browser. Let the
+    OIDC provider put fewer claims into it.
+    """
+    ERROR_REASON_SIGN_IN_EXPIRED: _ErrorReason.ValueType  # 234
+    """INVALID_ARGUMENT: This browser did not begin the sign-in, or too long ago.
+    Sign in again.
+    """
+    ERROR_REASON_SIGN_IN_REFUSED: _ErrorReason.ValueType  # 235
+    """UNAUTHENTICATED: The OIDC provider did not sign the user in. Try again, or
+    correct what the message names.
+    """
+    ERROR_REASON_TOO_MANY_SIGN_INS: _ErrorReason.ValueType  # 236
+    """RESOURCE_EXHAUSTED: Too many sign-ins wait for the OIDC provider. Try again
+    later.
+    """
+    ERROR_REASON_NO_SIGN_IN: _ErrorReason.ValueType  # 237
+    """INVALID_ARGUMENT: The server has no sign-in for these credentials. Send an API
+    token or a token of the OIDC provider.
+    """
+    ERROR_REASON_PAGE_TOO_LARGE: _ErrorReason.ValueType  # 238
+    """FAILED_PRECONDITION: The files of the web page are too large. Build the page
+    again, or set `server.web` to false.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Reasons never change, because programs depend on them.
@@ -1272,5 +1306,39 @@ Take one from the job log.
 ERROR_REASON_AMBIGUOUS_JOB: ErrorReason.ValueType  # 193
 """INVALID_ARGUMENT: Several jobs or sequences of the request have this name.
 Name one by its path or its id.
+"""
+ERROR_REASON_HOST_NOT_ALLOWED: ErrorReason.ValueType  # 230
+"""FAILED_PRECONDITION: The request does not name this server (421). Add the name
+to `server.hosts`.
+"""
+ERROR_REASON_CROSS_SITE_CALL: ErrorReason.ValueType  # 231
+"""PERMISSION_DENIED: Another web page began the call (403). Allow its origin in
+`server.cors_origins`, and let it send a token.
+"""
+ERROR_REASON_SESSION_ENDED: ErrorReason.ValueType  # 232
+"""UNAUTHENTICATED: The session of the browser has ended. Sign in again."""
+ERROR_REASON_SESSION_TOO_LARGE: ErrorReason.ValueType  # 233
+"""INVALID_ARGUMENT: The token is too long for the cookies of a browser. Let the
+OIDC provider put fewer claims into it.
+"""
+ERROR_REASON_SIGN_IN_EXPIRED: ErrorReason.ValueType  # 234
+"""INVALID_ARGUMENT: This browser did not begin the sign-in, or too long ago.
+Sign in again.
+"""
+ERROR_REASON_SIGN_IN_REFUSED: ErrorReason.ValueType  # 235
+"""UNAUTHENTICATED: The OIDC provider did not sign the user in. Try again, or
+correct what the message names.
+"""
+ERROR_REASON_TOO_MANY_SIGN_INS: ErrorReason.ValueType  # 236
+"""RESOURCE_EXHAUSTED: Too many sign-ins wait for the OIDC provider. Try again
+later.
+"""
+ERROR_REASON_NO_SIGN_IN: ErrorReason.ValueType  # 237
+"""INVALID_ARGUMENT: The server has no sign-in for these credentials. Send an API
+token or a token of the OIDC provider.
+"""
+ERROR_REASON_PAGE_TOO_LARGE: ErrorReason.ValueType  # 238
+"""FAILED_PRECONDITION: The files of the web page are too large. Build the page
+again, or set `server.web` to false.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -62,7 +62,7 @@ def test_methods_that_a_path_does_not_have_get_405_with_allow(manager: str, meth
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/", 404),
+        ("/", 421),  # The page is shown under names of the server alone.
         ("//", 404),
         ("/api", 404),
         ("/api/v1/requests//log", 404),

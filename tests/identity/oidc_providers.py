@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
+import secrets
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx
 from joserfc import jwt
@@ -59,6 +62,8 @@ class Provider:
         keys: Its keys; it publishes their public parts.
         documents: Answers that replace its own, by path: a status and a body.
         reads: The paths that were read.
+        forms: The forms that clients have sent to exchange a code, with their header `Authorization`.
+        token_changes: Claims that the ID tokens of a sign-in have instead of the usual ones.
     """
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
@@ -66,6 +71,37 @@ class Provider:
         self.keys: list[Key] = [RSAKey.generate_key(2048, {"kid": "first"})]
         self.documents: dict[str, tuple[int, bytes]] = {}
         self.reads: list[str] = []
+        self.forms: list[tuple[dict[str, str], str]] = []
+        self.token_changes: dict[str, Any] = {}
+        self._codes: dict[str, dict[str, str]] = {}
+
+    def sign_in(self, url: str) -> str:
+        """Signs a user in who follows a link to the provider. Returns where the browser goes then."""
+        asked = dict(parse_qsl(urlsplit(url).query))
+        assert asked["response_type"] == "code"
+        assert asked["code_challenge_method"] == "S256"
+        code = secrets.token_urlsafe(8)
+        self._codes[code] = asked
+        answer = {"code": code, "state": asked["state"], "iss": self.issuer}
+        return f"{asked['redirect_uri']}?{urlencode(answer)}"
+
+    def exchange(self, form: dict[str, str], authorization: str) -> tuple[int, bytes]:
+        """Answers the exchange of a code, which is possible once."""
+        self.forms.append((form, authorization))
+        if "/token" in self.documents:
+            return self.documents["/token"]
+        asked = self._codes.pop(form["code"], None)
+        digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        if (
+            asked is None
+            or asked["code_challenge"] != challenge
+            or asked["redirect_uri"] != form["redirect_uri"]
+        ):
+            return 400, b'{"error": "invalid_grant"}'
+        claims = {"nonce": asked["nonce"], "aud": asked["client_id"], **self.token_changes}
+        answer = {"access_token": "a", "token_type": "Bearer", "id_token": self.token(**claims)}
+        return 200, json.dumps(answer).encode()
 
     def answer(self, path: str) -> tuple[int, bytes]:
         """Returns the status and the body for a path."""
@@ -73,7 +109,14 @@ class Provider:
         if path in self.documents:
             return self.documents[path]
         if path == "/.well-known/openid-configuration":
-            return 200, json.dumps({"issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks"}).encode()
+            return 200, json.dumps(
+                {
+                    "issuer": self.issuer,
+                    "jwks_uri": f"{self.issuer}/jwks",
+                    "authorization_endpoint": f"{self.issuer}/authorize",
+                    "token_endpoint": f"{self.issuer}/token",
+                }
+            ).encode()
         if path == "/jwks":
             return 200, json.dumps({"keys": [key.as_dict(private=False) for key in self.keys]}).encode()
         return 404, b""
@@ -107,7 +150,13 @@ def chosen_provider() -> Iterator[Provider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = provider.answer(self.path)
+            self._send(*provider.answer(self.path))
+
+        def do_POST(self) -> None:
+            form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            self._send(*provider.exchange(dict(parse_qsl(form)), self.headers.get("Authorization", "")))
+
+        def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", body.decode())

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -20,6 +20,9 @@ from spincycle_server.listening import Address
 from spincycle_server.rpc import Gate, GrpcServer, InputLimits, MethodTable
 from spincycle_server.tls.credentials import ServerTls, http_context, server_credentials
 from spincycle_server.tls.reloaded import Reloaded
+
+if TYPE_CHECKING:
+    from spincycle_server.app.web import WebRoom  # Job Runners have no page.
 
 logger = structlog.get_logger(__name__)
 
@@ -61,6 +64,7 @@ class ServerEndpoints:
         title: The title of the OpenAPI document.
         error_format: The format of errors in the JSON API.
         options: The options that set the addresses.
+        web: The web page; None for a server without one.
 
     Attributes:
         http_address: The address of HTTP. `start` replaces port 0 with the port that the system chose.
@@ -78,7 +82,9 @@ class ServerEndpoints:
         title: str,
         error_format: ErrorFormat,
         options: ListenOptions = ListenOptions(),  # noqa: B008 (it cannot change)
+        web: WebRoom | None = None,
     ) -> None:
+        self._web = web
         self._tables = tables
         self._gate = gate
         self._name = name
@@ -127,11 +133,11 @@ class ServerEndpoints:
             handshake_timeout=config.server_header_timeout,
         )
         http_server = HttpServer(
-            with_cors(app, config.server_cors_origins),
+            with_cors(app if self._web is None else self._web.before(app), config.server_cors_origins),
             self.http_address,
             http_context(tls),
             _limits(config),
-            app.early_refusals(self._gate),
+            app.early_refusals(self._gate, () if self._web is None else self._web.paths),
         )
         with _naming(self._options.grpc):
             stack.enter_context(claimed_socket(self.grpc_address))

@@ -21,6 +21,7 @@ from spincycle_server.app.database import database_options
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, ServersAddress
 from spincycle_server.app.identity import access_lists_of, authentication_of, permissions_of
 from spincycle_server.app.reloads import Reloads
+from spincycle_server.app.web import WebRoom, web_room
 from spincycle_server.config import Config
 from spincycle_server.gateway import ErrorFormat
 from spincycle_server.identity import Authentication, Cluster
@@ -156,7 +157,11 @@ async def request_manager(
         )
         run_in_background(stack, "dispatcher", dispatcher.run())
         run_in_background(stack, "originals", originals.run())
-        endpoints = _endpoints(config, users, reports, authentication, audit)
+        address = config.server_addr or REQUEST_MANAGER_ADDRESS
+        web = web_room(config, address, certificates, authentication=authentication, store=store, audit=audit)
+        endpoints = _endpoints(
+            config, web, users=users, reports=reports, authentication=authentication, audit=audit
+        )
         await endpoints.start(stack, config, certificates.server)
         own_address = endpoints.grpc_address
         for where in servers_addresses:
@@ -199,6 +204,8 @@ async def _reload_specs(
 
 def _endpoints(
     config: Config,
+    web: WebRoom,
+    *,
     users: RequestManagerService,
     reports: RunnerReportsService,
     authentication: Authentication,
@@ -219,6 +226,7 @@ def _endpoints(
         name="request-manager",
         title="Spin Cycle Request Manager",
         error_format=ErrorFormat.FULL,
+        web=web,
     )
 
 

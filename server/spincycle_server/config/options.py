@@ -20,9 +20,11 @@ from spincycle_server.config.values import (
     parse_labels,
     parse_one_of,
     parse_optional_address,
+    parse_origin,
     parse_output_size,
     parse_roles,
     parse_seconds,
+    parse_session_lifetime,
     parse_size,
     parse_truth,
     parse_words,
@@ -104,6 +106,9 @@ class Config:
     server_max_connections: int = _option("server.max_connections", "4000", parse_count)
     server_stop_timeout: float = _option("server.stop_timeout", "30s", parse_seconds)
     server_cors_origins: tuple[str, ...] = _option("server.cors_origins", "", parse_words)
+    server_web: bool = _option("server.web", "true", parse_truth)
+    server_hosts: tuple[str, ...] = _option("server.hosts", "", parse_words)
+    server_public_url: str = _option("server.public_url", "", parse_origin)
     log_level: str = _option("log.level", "info", parse_one_of("debug", "info", "warning", "error"))
     log_format: str = _option("log.format", "auto", parse_one_of("auto", "json", "text"))
 
@@ -155,6 +160,10 @@ class Config:
     auth_oidc_name_claim: str = _option("auth.oidc.name_claim", "sub")
     auth_oidc_roles_claim: str = _option("auth.oidc.roles_claim", "roles")
     auth_oidc_ca_file: str = _option("auth.oidc.ca_file", "")
+    auth_oidc_client_id: str = _option("auth.oidc.client_id", "")
+    auth_oidc_client_secret_file: str = _option("auth.oidc.client_secret_file", "")
+    auth_oidc_scopes: tuple[str, ...] = _option("auth.oidc.scopes", "profile, email", parse_words)
+    auth_session_lifetime: float = _option("auth.session_lifetime", "12h", parse_session_lifetime)
     cluster_key_file: str = _option("cluster.key_file", "")
     cluster_certificates: tuple[str, ...] = _option("cluster.certificates", "", parse_words)
     cluster_listen: Address | None = _option("cluster.listen", "", parse_optional_address)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_server.capabilities import bad_label
@@ -22,6 +23,9 @@ MAX_OUTPUT = 4 * 1024 * 1024
 MAX_CHAINS = 100_000
 """The maximum of `job_runner.max_chains`. Request Managers refuse a runner that reports more."""
 
+MAX_SESSION_LIFETIME = 30 * 86_400.0
+"""The maximum of `auth.session_lifetime` in seconds. The keys of sessions are kept for longer."""
+
 MAX_CRASHES = 9
 """The maximum of `job_runner.max_crashes`. The store keeps one more, because the newest may not count."""
 
@@ -34,6 +38,29 @@ def parse_optional_address(text: str) -> Address | None:
 def parse_seconds(text: str) -> float:
     """Returns the seconds of a duration such as "1m30s"."""
     return parse_duration(text) / 1e9
+
+
+def parse_session_lifetime(text: str) -> float:
+    """Returns the seconds of a duration that a session may last."""
+    seconds = parse_seconds(text)
+    if not 60 <= seconds <= MAX_SESSION_LIFETIME:
+        raise ValueError("must be from 1m to 720h, because a longer session is not sealed")
+    return seconds
+
+
+def parse_origin(text: str) -> str:
+    """Returns an origin such as "https://spin.example.com", without a slash at its end; "" for ""."""
+    origin = text.removesuffix("/")
+    if not origin:
+        return ""
+    parts = urlsplit(origin)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or origin != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ValueError("must be a URL without a path, such as https://spin.example.com")
+    return origin.lower()
 
 
 def parse_count(text: str) -> int:

@@ -98,14 +98,19 @@ class GatewayApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    def early_refusals(self, gate: Gate) -> EarlyRefusals:
-        """Returns the refusals of users' calls before they are read, while the gate is full."""
+    def early_refusals(self, gate: Gate, others: Iterable[str] = ()) -> EarlyRefusals:
+        """Returns the refusals of users' calls before they are read, while the gate is full.
+
+        Args:
+            gate: Limits the concurrent calls.
+            others: Paths that are always answered, besides those of documents.
+        """
         error = gate.full_error()
         _, headers, body = error_answer(error, self._error_format)
         headers.append((b"content-length", str(len(body)).encode()))
         calls = users_calls(
             ((route.http_method, route.template, route.method.is_reserved) for route in self._routes),
-            self._documents.paths,
+            {*self._documents.paths, *others},
         )
         return EarlyRefusals(
             is_full=lambda: gate.is_full,
@@ -136,7 +141,7 @@ class GatewayApp:
         route = routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if route is None:
             raise not_allowed(routes)
-        credentials = _credentials(scope)
+        credentials = credentials_of(scope)
         received = ReceivedRequest()
         context = CallContext(ANONYMOUS, "http", credentials, True, received)
         read = partial(self._read, route, values, scope, context, receive)
@@ -225,7 +230,7 @@ async def _begun_stream(
     return stream if await stream.begin() else nothing_answer()
 
 
-def _credentials(scope: Scope) -> Credentials:
+def credentials_of(scope: Scope) -> Credentials:
     """Returns what a caller presents: headers as text, and the certificate of the connection.
 
     Values of headers with the same name are joined.

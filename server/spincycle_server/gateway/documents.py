@@ -64,7 +64,7 @@ class Documents:
         document = self._document(path)
         # The tag is weak because the body may be compressed on the way.
         headers: list[Header] = [(b"etag", document.etag), (b"cache-control", b"no-cache")]
-        if _has_tag(request_headers, document.etag):
+        if has_tag(request_headers, document.etag):
             return 304, headers, b""
         return 200, [(b"content-type", document.media_type), *headers], document.body
 
@@ -78,7 +78,7 @@ class Documents:
         return document
 
 
-def _has_tag(request_headers: Iterable[Header], etag: bytes) -> bool:
+def has_tag(request_headers: Iterable[Header], etag: bytes) -> bool:
     """Whether the client already has the document with a tag, by its If-None-Match headers."""
     tags = {
         tag.strip().removeprefix(b"W/")

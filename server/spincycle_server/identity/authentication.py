@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import replace
+from typing import TypeVar
 
 from spincycle_grpc.errors import UnauthenticatedError
 from spincycle_server.identity.access import denial_message
@@ -22,6 +23,8 @@ from spincycle_server.identity.identity import (
 from spincycle_server.identity.method_access import MethodAccess
 from spincycle_server.identity.permissions import SecondCheck
 from spincycle_server.identity.plugin import PluginMethod
+
+_Method = TypeVar("_Method", bound=AuthenticationMethod)
 
 
 class Authentication:
@@ -72,6 +75,10 @@ class Authentication:
             (it for it in self._methods if isinstance(it, PluginMethod) and it.authorizes),
             None,
         )
+
+    def method_of(self, kind: type[_Method]) -> _Method | None:
+        """Returns the method of authentication of a class; None if it is off."""
+        return next((it for it in self._methods if isinstance(it, kind)), None)
 
     @property
     def is_on(self) -> bool:

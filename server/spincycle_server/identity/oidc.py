@@ -20,11 +20,11 @@ from joserfc.errors import (
 )
 from joserfc.jwt import JWTClaimsRegistry
 
-from spincycle_grpc.errors import UnauthenticatedError
+from spincycle_grpc.errors import UnauthenticatedError, UnavailableError
 from spincycle_server.identity.credentials import AUTHORIZATION, Credentials
 from spincycle_server.identity.identity import Identity
 from spincycle_server.identity.oidc_claims import caller_of
-from spincycle_server.identity.oidc_keys import OidcKeys, SigningKey
+from spincycle_server.identity.oidc_keys import OidcKeys, OidcProvider, SigningKey
 from spincycle_server.token_text import TOKEN_PREFIX
 
 MAX_TOKEN = 16 * 1024
@@ -98,6 +98,36 @@ class OidcMethod:
         self._registry = _Registry(algorithms=settings.algorithms, strict_check_header=False)
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self.hint = f"a token of {settings.issuer} (header `Authorization: Bearer eyJ...`)"
+
+    @property
+    def issuer(self) -> str:
+        """The provider."""
+        return self._settings.issuer
+
+    @property
+    def provider(self) -> OidcProvider:
+        """What the provider says of itself, with the addresses for a sign-in.
+
+        Raises:
+            UnavailableError: The provider has not answered yet, or has no such addresses. Reason:
+                OIDC_UNAVAILABLE.
+        """
+        provider = self._keys.provider
+        if provider is None or not (provider.authorization_endpoint and provider.token_endpoint):
+            raise UnavailableError(
+                "the OIDC provider does not say where users sign in, or does not answer: try again later",
+                reason="OIDC_UNAVAILABLE",
+            )
+        return provider
+
+    async def claims_of(self, text: str) -> Mapping[str, Any]:
+        """Returns the claims of a token, after the checks of `identify`.
+
+        Raises:
+            SpinCycleError: As for `identify`.
+        """
+        algorithm, kid = self._header_of(text)
+        return self._claims_of(text, await self._keys.find(kid, algorithm))
 
     async def identify(self, credentials: Credentials) -> Identity | None:
         """Returns who calls; None if the call has no JWT.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -15,7 +15,7 @@ from joserfc.util import to_bytes, urlsafe_b64decode
 
 from spincycle_grpc.errors import ResourceExhaustedError, UnauthenticatedError, UnavailableError
 from spincycle_server.call_threads import CallThreads
-from spincycle_server.identity.oidc_documents import DocumentError, read_document
+from spincycle_server.identity.oidc_documents import DocumentError, is_trustworthy, read_document
 
 logger = structlog.get_logger(__name__)
 
@@ -58,6 +58,20 @@ class SigningKey(NamedTuple):
         return self.key.key_type == _KEY_TYPES[algorithm[:2]] and self.key.alg in (None, algorithm)
 
 
+class OidcProvider(NamedTuple):
+    """What the provider says of itself.
+
+    Attributes:
+        authorization_endpoint: Where a browser signs in; "" if it does not say.
+        token_endpoint: Where a client exchanges a code for a token; "" if it does not say.
+        takes_secret_in_header: Whether a client may send its secret in the header `Authorization`.
+    """
+
+    authorization_endpoint: str
+    token_endpoint: str
+    takes_secret_in_header: bool
+
+
 class OidcKeys:
     """Reads the keys of a provider, and keeps them while the provider is away.
 
@@ -67,6 +81,9 @@ class OidcKeys:
         ca_file: The file with the CAs to trust; "" for those of the system.
         read: Reads a document.
         clock: Returns the time in seconds. It never goes back.
+
+    Attributes:
+        provider: What the provider says of itself; None if it was not read yet.
     """
 
     def __init__(
@@ -83,6 +100,7 @@ class OidcKeys:
         self._clock = clock
         self._threads = CallThreads("oidc", 1)
         self._keys: Sequence[SigningKey] = ()
+        self.provider: OidcProvider | None = None
         self._thumbprints: frozenset[str] = frozenset()
         self._reading: asyncio.Task[None] | None = None
         self._read_at = -math.inf
@@ -155,7 +173,7 @@ class OidcKeys:
     async def _read_now(self) -> None:
         try:
             async with asyncio.timeout(LONGEST_READ):
-                keys = await self._threads.call(self._load)
+                keys, self.provider = await self._threads.call(self._load)
         except (DocumentError, TimeoutError) as error:
             trouble = str(error) or f"no answer within {LONGEST_READ:g} seconds"
             if trouble != self._trouble:
@@ -171,7 +189,7 @@ class OidcKeys:
         finally:
             self._reading = None
 
-    def _load(self) -> Sequence[SigningKey]:
+    def _load(self) -> tuple[Sequence[SigningKey], OidcProvider]:
         place = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
         configuration = self._read_document(place, self._ca_file)
         issuer, jwks_uri = configuration.get("issuer"), configuration.get("jwks_uri")
@@ -182,7 +200,18 @@ class OidcKeys:
         keys = self._read_document(jwks_uri, self._ca_file).get("keys")
         if not isinstance(keys, list):
             raise DocumentError(f"{jwks_uri} has no list of keys")
-        return [found for one in keys[:MAX_KEYS] if (found := signing_key(one)) is not None]
+        found = [usable for one in keys[:MAX_KEYS] if (usable := signing_key(one)) is not None]
+        return found, _provider(configuration)
+
+
+def _provider(configuration: Mapping[str, Any]) -> OidcProvider:
+    def text(name: str) -> str:
+        value = configuration.get(name)
+        return value if isinstance(value, str) and is_trustworthy(value) else ""
+
+    methods = configuration.get("token_endpoint_auth_methods_supported")
+    in_header = not isinstance(methods, list) or "client_secret_basic" in methods  # The default of OIDC.
+    return OidcProvider(text("authorization_endpoint"), text("token_endpoint"), in_header)
 
 
 def signing_key(data: object) -> SigningKey | None:

@@ -21,7 +21,7 @@ from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
 from spincycle_grpc.v1.request_manager_pb2 import ListAuditEventsResponse
 from spincycle_server.identity.access import denial_message
 from spincycle_server.request_manager.audit_denials import Denials
-from spincycle_server.store.audit import effect_row
+from spincycle_server.store.audit import OK, effect_row
 
 if TYPE_CHECKING:
     from spincycle_grpc.auth import Caller
@@ -105,6 +105,22 @@ class AuditLog:
         except Exception as failure:
             self.failed_writes += 1
             logger.error("denial not recorded", method=method, exc_info=failure)
+
+    async def record(self, context: CallContext, operation: str) -> None:
+        """Records something that a user has done, and that changes nothing in the database.
+
+        Args:
+            context: The call.
+            operation: What was done: "Web.SignIn".
+
+        Raises:
+            UnavailableError: The database does not answer.
+        """
+        if not self.is_on:
+            return
+        event = _event_of(context, operation)
+        event.outcome = OK
+        await self._store.record_events([event])
 
     async def run(self) -> None:
         """Stores denials until cancelled."""

@@ -337,3 +337,12 @@ api_tokens = Table(
     sqlite_autoincrement=True,
 )
 """The API tokens of users. Times are in microseconds by the database's clock. Ids are never reused."""
+
+session_keys = Table(
+    "session_keys",
+    metadata,
+    Column("key_id", LargeBinary(8).with_variant(mysql.BINARY(8), "mysql"), primary_key=True),
+    Column("key", _HASH, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+"""The keys that seal the sessions of browsers. Times are in microseconds by the database's clock."""

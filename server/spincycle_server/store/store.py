@@ -56,6 +56,7 @@ from spincycle_server.store.positions import Position, Span
 from spincycle_server.store.record import Record
 from spincycle_server.store.requirements import Requirements
 from spincycle_server.store.retries import CreateRetry
+from spincycle_server.store.session_keys import AddSessionKey, StoredSessionKey, read_session_keys
 from spincycle_server.store.states import (
     Assign,
     EndLostOriginal,
@@ -778,6 +779,14 @@ class Store:
             seen: The version of an earlier look; None for the first look.
         """
         return await self._reader.read_beside(look_at_tokens, seen)
+
+    async def session_keys(self) -> list[StoredSessionKey]:
+        """Returns the keys that seal the sessions of browsers, the newest first."""
+        return await self._reader.read(read_session_keys)
+
+    async def add_session_key(self, key_id: bytes, key: bytes) -> None:
+        """Stores a key that seals the sessions of browsers, and deletes those that are too old."""
+        await self._writer.write(AddSessionKey(key_id, key))
 
     async def ping(self) -> None:
         """Raises if the database cannot be used now. Does not wait for running reads."""
