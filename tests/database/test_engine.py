@@ -161,6 +161,16 @@ async def test_a_server_certificate_of_another_authority_is_refused(
         await Store.open(url.replace("localhost", "127.0.0.1"), tls_server.certificates.options)
 
 
+def test_without_options_mysql_encrypts_and_loads_no_authorities(tls_server: TlsMariaDb) -> None:
+    engine = make_engine(parse_url(tls_server.url("mysql")), OPTIONS, connections=1, reads=True)
+    with engine.connect() as connection:
+        [[_, cipher]] = connection.execute(text("SHOW STATUS LIKE 'Ssl_cipher'"))
+        context = getattr(connection.connection.driver_connection, "ctx")  # noqa: B009 (the stubs lack it)
+    engine.dispose()
+    assert cipher
+    assert context.cert_store_stats()["x509"] == 0
+
+
 async def test_files_without_a_certificate_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("")
     for name in ("empty.pem", "none.pem"):
