@@ -9,6 +9,7 @@ from typing import Any
 from spincycle_grpc.cli.counts import try_of
 from spincycle_grpc.cli.failed_jobs import FailedJob, read_failed_jobs, with_all_tries
 from spincycle_grpc.client import Client
+from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE, STATE_PENDING, STATE_RUNNING, STATE_SUSPENDED
@@ -27,17 +28,22 @@ class RequestRecord:
         request: The request.
         running: Its running jobs, oldest first.
         failed: The jobs whose newest try has failed and that do not run again now.
+        is_log_denied: Whether the user may not read the job log. Then failed jobs are not known.
     """
 
     request: Request
     running: tuple[JobStatus, ...] = ()
     failed: tuple[FailedJob, ...] = ()
+    is_log_denied: bool = False
 
     def fields(self) -> dict[str, Any]:
-        """Returns the request as JSON of the API, with `runningJobs` and `failedJobs`."""
+        """Returns the request as JSON of the API, with `runningJobs` and `failedJobs`.
+
+        `failedJobs` is null if the user may not read the job log.
+        """
         fields: dict[str, Any] = json.loads(encode(self.request))
         fields["runningJobs"] = [json.loads(encode(job)) for job in self.running]
-        fields["failedJobs"] = [_job_fields(job) for job in self.failed]
+        fields["failedJobs"] = None if self.is_log_denied else [_job_fields(job) for job in self.failed]
         return fields
 
 
@@ -53,15 +59,25 @@ def read_record(client: Client, request: Request, *, with_tries: int | None = No
         SpinCycleError: A call failed.
     """
     running = client.running(request.id).jobs if request.state in _MAY_RUN_JOBS else ()
+    if request.state in _HAS_NO_FAILED_JOBS:
+        return RequestRecord(request, tuple(running))
     again = {job.job_id for job in running}
-    read = read_failed_jobs(client, request.id) if request.state not in _HAS_NO_FAILED_JOBS else []
-    failed = [job for job in read if job.job_id not in again]
-    failed[:with_tries] = [with_all_tries(client, job) for job in failed[:with_tries]]
+    try:
+        failed = [job for job in read_failed_jobs(client, request.id) if job.job_id not in again]
+        failed[:with_tries] = [with_all_tries(client, job) for job in failed[:with_tries]]
+    except PermissionDeniedError:  # Who may view a request may not always read what its jobs wrote.
+        return RequestRecord(request, tuple(running), is_log_denied=True)
     return RequestRecord(request, tuple(running), tuple(failed))
 
 
 def _job_fields(job: FailedJob) -> dict[str, Any]:
-    return {"jobId": job.job_id, "path": job.path, "tries": [_try_fields(entry) for entry in job.tries]}
+    return {
+        "jobId": job.job_id,
+        "name": job.newest.name,
+        "type": job.newest.type,
+        "path": list(job.newest.path),
+        "tries": [_try_fields(entry) for entry in job.tries],
+    }
 
 
 def _try_fields(entry: JobLog) -> dict[str, Any]:

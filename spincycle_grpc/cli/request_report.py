@@ -67,6 +67,8 @@ class RequestReport:
         yield from _field_lines(request, self.retry)
         yield from _section("Args", _arg_lines(request))
         yield from _section("Running jobs", [_running_line(job) for job in self.record.running])
+        if self.record.is_log_denied:
+            yield from ("", "Failed jobs are left out: the author may not read the job log.")
         yield from _failed_lines(self.record.failed)
         yield from _section("Who did what", [_event_line(event) for event in self.events])
 

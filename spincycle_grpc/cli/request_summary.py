@@ -47,6 +47,9 @@ def show_problems(record: RequestRecord, zone: tzinfo | None, *, full: bool = Fa
         zone: The zone of times. None: the local one.
         full: Whether to show all failed jobs instead of the first ones.
     """
+    if record.is_log_denied:
+        show()
+        show("failed jobs are not shown: you may not read the job log of this type of request")
     _show_failures(record.request, record.failed, zone, full=full)
     steps = next_steps(record)
     if steps:

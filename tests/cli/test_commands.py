@@ -113,6 +113,18 @@ def test_svg_without_graphviz_prints_one_sentence(spinc: Spinc, monkeypatch: pyt
     assert "Graphviz" in result.stderr
 
 
+def test_shells_can_complete_commands_and_options(spinc: Spinc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_SPINC_COMPLETE", "bash_complete")
+    for words, expected in (
+        ("spinc ex", "export"),
+        ("spinc log --fa", "--failed"),
+        ("spinc log --jo", "--job"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        assert spinc().stdout == f"plain,{expected}\n"
+
+
 def test_version(spinc: Spinc) -> None:
     assert "server  API 1.0.12" in spinc("version").stdout
     assert json.loads(spinc("version", "--json").stdout)["server"] == "1.0.12"

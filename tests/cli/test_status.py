@@ -8,6 +8,7 @@ import time
 import pytest
 
 from spincycle_grpc import State
+from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_grpc.structs import to_value
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import RequestArg
@@ -166,12 +167,23 @@ def test_json_has_the_same_information(manager: FakeManager, spinc: Spinc) -> No
     assert (shown["id"], shown["state"]) == (REQUEST_ID, State.FAIL)
     assert len(shown["JobChain"]["jobs"]) == 2
     [job] = shown["failedJobs"]
-    assert (job["jobId"], job["path"]) == ("aB3x", "rolling-restart / host web7 / drain")
+    assert (job["jobId"], job["name"], job["path"]) == ("aB3x", "nap", list(PATH))
     assert [(one["try"], one["exit"], one["stderr"]) for one in job["tries"]] == [
         (1, 7, "no route"), (2, 7, "no route"),
     ]  # fmt: skip
     assert shown["next"] == [f"spinc log {REQUEST_ID} --job aB3x", f"spinc retry {REQUEST_ID}"]
     assert shown["runningJobs"] == []
+
+
+def test_without_permission_to_read_the_log_the_rest_is_shown(manager: FakeManager, spinc: Spinc) -> None:
+    manager.stages = [stage(State.FAIL, 3)]
+    manager.failures["GetLog"] = [PermissionDeniedError("no")] * 3
+    shown = spinc("status", REQUEST_ID)
+    assert shown.exit_code == 0
+    assert "failed jobs are not shown: you may not read the job log" in shown.stdout
+    assert f"spinc retry {REQUEST_ID}" in shown.stdout
+    assert json.loads(spinc("status", REQUEST_ID, "--json").stdout)["failedJobs"] is None
+    assert "the author may not read the job log" in spinc("export", REQUEST_ID).stdout
 
 
 def test_an_unknown_request_is_one_sentence(spinc: Spinc) -> None:
