@@ -33,6 +33,8 @@ from spincycle_server.store.chain_reports import ApplyReports
 from spincycle_server.store.creation import CreateRequest
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.leases import RenewRunner
+from spincycle_server.store.pauses import BeginPause, EndPause
+from spincycle_server.store.retries import CreateRetry
 from spincycle_server.store.states import Assign, RequestStop, StopUnassigned, Unassign
 from spincycle_server.store.store import Store
 from spincycle_server.store.suspended_chains import DropSuspended
@@ -232,6 +234,16 @@ MANAGER_POINTS: dict[str, Install] = {
     "takeover is not sent": before(Delivery, "send_suspended"),
 }
 
+OPERATOR_POINTS: dict[str, Install] = {
+    "pause is not committed": uncommitted(BeginPause),
+    "pause is committed": committed(BeginPause),
+    "end of a pause is committed": committed(EndPause),
+    "paused request is taken over": before(Store, "suspend"),
+    "retry is not committed": uncommitted(CreateRetry),
+    "retry is committed": committed(CreateRetry),
+}
+"""Points of a Request Manager that only a paused or a retried request reaches."""
+
 RUNNER_POINTS: dict[str, Install] = {
     "chain is accepted": after(JobRunnerService, "StartJobChains"),
     "assignment stands": before(Traverser, "_claim_answered"),
@@ -246,5 +258,5 @@ RUNNER_POINTS: dict[str, Install] = {
 
 if __name__ == "__main__":
     point = sys.argv.pop(1)
-    {**MANAGER_POINTS, **RUNNER_POINTS}[point]()
+    {**MANAGER_POINTS, **OPERATOR_POINTS, **RUNNER_POINTS}[point]()
     main()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from spincycle_grpc import Client
@@ -17,7 +19,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, free_port
 from tests.journal_jobs import JOURNAL, read_journal
-from tests.limits import PROCESS_END
+from tests.limits import ANSWER, PROCESS_END
 
 SPECS = """
 sequences:
@@ -47,7 +49,7 @@ class Installation:
         self.directory = directory
         self._stack = stack
         self._port = free_port()
-        self._environment = {
+        self.environment = {
             JOURNAL: str(directory / "journal"),
             "SPINCYCLE_JOBS": "tests.journal_jobs:factory",
             "SPINCYCLE_SPECS_DIR": str(directory / "specs"),
@@ -60,16 +62,28 @@ class Installation:
         self.manager = self.start_manager()
         self.client = stack.enter_context(Client(f"127.0.0.1:{self._port + 10}"))
 
-    def _start(self, *arguments: str) -> ServerProcess:
-        server = running(*arguments, directory=self.directory, environment=self._environment)
+    def _start(self, *arguments: str, point: str = "") -> ServerProcess:
+        program = ("tests.e2e.dying_server", point) if point else ("spincycle_server",)
+        server = running(*arguments, directory=self.directory, environment=self.environment, program=program)
         return self._stack.enter_context(server)
 
-    def start_manager(self) -> ServerProcess:
+    def start_manager(self, point: str = "") -> ServerProcess:
+        """Starts a Request Manager, which dies at a point of `dying_server` if one is given."""
         self.manager = self._start(
-            "request-manager", f"--http=127.0.0.1:{self._port}", "--db=sqlite:///requests.db"
+            "request-manager",
+            f"--http=127.0.0.1:{self._port}",
+            "--db=sqlite:///requests.db",
+            point=point,
         )
         self.manager.address("request-manager", "http")
         return self.manager
+
+    def dies_in(self, method: str, path: str, **headers: str) -> None:
+        """Makes a call over HTTP during which the Request Manager dies."""
+        url = f"http://127.0.0.1:{self._port}/api/v1/requests/{path}"
+        with pytest.raises(httpx.TransportError):
+            httpx.request(method, url, json={}, headers=headers, timeout=ANSWER)
+        assert self.manager.process.wait(PROCESS_END) == -signal.SIGKILL
 
     def start_runner(self) -> ServerProcess:
         runner = self._start("job-runner", "--http=127.0.0.1:0", f"--rm=127.0.0.1:{self._port + 10}")
@@ -221,3 +235,67 @@ def test_a_pending_request_stays_pending_while_it_is_paused(installation: Instal
     assert reason_of(lambda: client.start(request_id)) == "REQUEST_PAUSED"
     client.resume(request_id)
     installation.wait_state(request_id, State.COMPLETE)
+
+
+def test_pauses_and_retries_are_kept_or_never_happened_whenever_the_manager_dies(
+    installation: Installation,
+) -> None:
+    """One request lives through the death of a Request Manager in each call, on the same runner."""
+    # A restart must not take so long that the runner suspends its chains.
+    installation.environment["SPINCYCLE_JOB_RUNNER_LEASE"] = "30s"
+    installation.manager.kill()
+    installation.start_manager("pause is not committed")
+    runner = installation.start_runner()
+    client = installation.client
+    first = installation.create()
+    installation.both_are_held(first)
+    installation.dies_in("PUT", f"{first}/pause")
+
+    installation.start_manager("pause is committed")
+    assert client.get(first).waiting == ""
+    installation.dies_in("PUT", f"{first}/pause")
+
+    installation.start_manager("end of a pause is committed")
+    assert client.get(first).waiting.startswith("paused at ")
+    # The runner learns of the pause without another call.
+    runner.wait_for("chain told to pause", PROCESS_END)
+    installation.open("p1")
+    eventually(lambda: any(entry.name == "held1" for entry in client.log(first)))
+    assert installation.events(first)["after1"] == 0
+    installation.dies_in("PUT", f"{first}/resume")
+
+    installation.start_manager("retry is not committed")
+    eventually(lambda: installation.events(first, "COMPLETE")["after1"] == 1)
+    client.stop(first)
+    installation.wait_state(first, State.STOPPED)
+    key = {"Idempotency-Key": "retry-4711"}
+    installation.dies_in("POST", f"{first}/retry", **key)
+
+    installation.start_manager("retry is committed")
+    assert client.get(first).retried_by == ""
+    installation.dies_in("POST", f"{first}/retry", **key)
+
+    installation.start_manager()
+    second = client.get(first).retried_by
+    assert client.retry(first, idempotency_key="retry-4711").id == second
+    assert [one.id for one in client.find()] == [second, first]
+    installation.open("p2")
+    installation.wait_state(second, State.COMPLETE)
+    assert installation.events(second, "COMPLETE") == {"held2": 1, "after2": 1}
+
+
+def test_a_paused_request_is_suspended_although_the_manager_that_takes_it_over_dies(
+    installation: Installation,
+) -> None:
+    runner = installation.start_runner()
+    request_id = installation.create()
+    installation.both_are_held(request_id)
+    installation.client.pause(request_id)
+    runner.kill()
+    installation.manager.kill()
+    manager = installation.start_manager("paused request is taken over")
+    installation.start_runner()
+    assert manager.process.wait(PROCESS_END) == -signal.SIGKILL
+    installation.start_manager()
+    installation.wait_state(request_id, State.SUSPENDED)
+    assert installation.events(request_id) == {"first": 1, "held1": 1, "held2": 1}
