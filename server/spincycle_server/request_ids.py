@@ -15,6 +15,9 @@ _COUNTER_MASK = 0xFFFFFF
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LENGTH = 20
+MIN_BEGINNING = 4
+"""The shortest text that stands for an id, in characters. It can be that of all requests of nine hours."""
+
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 """The two digits of each number of ten bits."""
 
@@ -25,6 +28,11 @@ def seconds_of(xid: str) -> int | None:
         return None
     # The first seven digits have 35 bits, of which the seconds are the first 32.
     return int(xid[:7], 32) >> 3
+
+
+def is_beginning(text: str) -> bool:
+    """Whether a text can stand for the id that begins with it. A whole id does not count."""
+    return MIN_BEGINNING <= len(text) < _LENGTH and set(text) <= set(_DIGITS)
 
 
 class RequestIdGenerator:

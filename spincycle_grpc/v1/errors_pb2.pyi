@@ -641,6 +641,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: Several jobs or sequences of the request have this name.
     Name one by its path or its id.
     """
+    ERROR_REASON_AMBIGUOUS_REQUEST_ID: _ErrorReason.ValueType  # 200
+    """INVALID_ARGUMENT: Several requests have an id that begins with the given
+    text. Write more of the id.
+    """
     ERROR_REASON_HOST_NOT_ALLOWED: _ErrorReason.ValueType  # 230
     """FAILED_PRECONDITION: The request does not name this server (421). Add the name
     to `server.hosts`.
@@ -1306,6 +1310,10 @@ Take one from the job log.
 ERROR_REASON_AMBIGUOUS_JOB: ErrorReason.ValueType  # 193
 """INVALID_ARGUMENT: Several jobs or sequences of the request have this name.
 Name one by its path or its id.
+"""
+ERROR_REASON_AMBIGUOUS_REQUEST_ID: ErrorReason.ValueType  # 200
+"""INVALID_ARGUMENT: Several requests have an id that begins with the given
+text. Write more of the id.
 """
 ERROR_REASON_HOST_NOT_ALLOWED: ErrorReason.ValueType  # 230
 """FAILED_PRECONDITION: The request does not name this server (421). Add the name

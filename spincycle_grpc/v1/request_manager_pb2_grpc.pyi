@@ -53,6 +53,11 @@ class RequestManagerStub:
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
 
+    A request id can be shortened to its first characters, at least four, if no
+    other request that the caller may view has an id that begins with them. If
+    several have, the call fails with INVALID_ARGUMENT (AMBIGUOUS_REQUEST_ID), and
+    the message names some of them. Responses have whole ids.
+
     Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
     default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
     whatever its page size is. The response has a `next_page_token` if there are
@@ -466,6 +471,11 @@ class RequestManagerAsyncStub(RequestManagerStub):
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
 
+    A request id can be shortened to its first characters, at least four, if no
+    other request that the caller may view has an id that begins with them. If
+    several have, the call fails with INVALID_ARGUMENT (AMBIGUOUS_REQUEST_ID), and
+    the message names some of them. Responses have whole ids.
+
     Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
     default. Methods with a `page_size` return pages: a page ends at about 3 MiB,
     whatever its page size is. The response has a `next_page_token` if there are
@@ -874,6 +884,11 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
 
     After UNAVAILABLE or DEADLINE_EXCEEDED, a call may be retried if its method
     has an idempotency level, or if it is a Create with an idempotency key.
+
+    A request id can be shortened to its first characters, at least four, if no
+    other request that the caller may view has an id that begins with them. If
+    several have, the call fails with INVALID_ARGUMENT (AMBIGUOUS_REQUEST_ID), and
+    the message names some of them. Responses have whole ids.
 
     Responses over gRPC have at most 4 MiB, which every gRPC client accepts by
     default. Methods with a `page_size` return pages: a page ends at about 3 MiB,

@@ -139,3 +139,27 @@ def test_a_plain_request_has_the_json_of_an_original(http: httpx.Client) -> None
     wait_state(http, created["id"], State.COMPLETE)
     assert "pathLabels" not in http.get(f"/api/v1/requests/{created['id']}/job-chain").json()
     assert all("path" not in entry for entry in http.get(f"/api/v1/requests/{created['id']}/log").json())
+
+
+def test_a_shortened_id_is_enough(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:
+    other = http.post("/api/v1/requests", json={"Type": "plain"}).json()["id"]
+    shared = next(length for length in range(20) if failed[: length + 1] != other[: length + 1])
+    short = failed[: shared + 1]
+    assert http.get(f"/api/v1/requests/{short}").json()["id"] == failed
+    assert stub.Get(messages.GetRequest(request_id=short), timeout=ANSWER).request.id == failed
+    seen = stub.Watch(messages.WatchRequest(request_id=short), timeout=REQUEST_END)
+    assert {request.id for message in seen for request in message.requests} == {failed}
+    ambiguous = http.get(f"/api/v1/requests/{failed[:shared]}")
+    assert (ambiguous.status_code, ambiguous.headers["X-Spincycle-Reason"]) == (400, "AMBIGUOUS_REQUEST_ID")
+    assert failed in ambiguous.json()["message"]
+
+
+def test_a_retry_runs_one_host_again_that_is_named_by_its_path(http: httpx.Client, failed: str) -> None:
+    refused = http.post(f"/api/v1/requests/{failed}/retry", json={"from": "drain"})
+    assert (refused.status_code, refused.headers["X-Spincycle-Reason"]) == (400, "AMBIGUOUS_JOB")
+    assert "rolling-restart / host /tmp / drain" in refused.json()["message"]
+    created = http.post(f"/api/v1/requests/{failed}/retry", json={"from": "host /tmp"}).json()
+    wait_state(http, created["id"], State.FAIL)
+    log = http.get(f"/api/v1/requests/{created['id']}/log?omitNoops=true").json()
+    again = {tuple(entry["path"][1:]) for entry in log}
+    assert again == {("host /tmp", "name"), ("host /tmp", "drain"), (f"host {BAD}", "drain")}

@@ -25,6 +25,7 @@ from spincycle_server.request_manager.paged_chains import PagedChains
 from spincycle_server.request_manager.planning import Planner
 from spincycle_server.request_manager.received_args import received_args
 from spincycle_server.request_manager.request_pages import RequestPages
+from spincycle_server.request_manager.request_prefixes import NamesRequest, RequestPrefixes
 from spincycle_server.request_manager.request_retrier import RequestRetrier
 from spincycle_server.request_manager.request_views import (
     hide_data,
@@ -109,6 +110,7 @@ class RequestManagerService:
         chains = PagedChains()
         self._pages = RequestPages(store, chains)
         self._planner = Planner(build_pool, chains)
+        self._prefixes = RequestPrefixes(store, permissions)
         self._retrier = RequestRetrier(store, dispatcher, runners)
         self._watching = watching
         self._runner_list = RunnerList(store, runners)
@@ -194,6 +196,7 @@ class RequestManagerService:
         self, request: messages.RetryRequest, context: CallContext
     ) -> messages.RetryResponse:
         """Creates a request that does the rest of one that has ended."""
+        await self._prefixes.complete(request, context.identity)
         first = await self._store.get_request(request.request_id, with_job_chain=False)
         await self._permissions.check(context.caller, RETRY, first)
         user = context.caller.name
@@ -242,7 +245,7 @@ class RequestManagerService:
 
     async def Get(self, request: messages.GetRequest, context: CallContext) -> messages.GetResponse:  # noqa: N802
         """Returns one request."""
-        await self._check_may_read(context, VIEW, request.request_id)
+        await self._check_may_read(context, VIEW, request)
         found = await self._store.get_request(
             request.request_id, with_job_chain=shows_job_chain(request, context)
         )
@@ -250,21 +253,28 @@ class RequestManagerService:
         omit_large_args(found, context)
         return messages.GetResponse(request=found)
 
-    async def _check_may_read(self, context: CallContext, operation: str, request_id: str) -> None:
+    async def _check_may_read(self, context: CallContext, operation: str, request: NamesRequest) -> None:
+        """Completes the id of the request, and checks that the caller may read it."""
+        await self._prefixes.complete(request, context.identity)
         if self._permissions.restrict_reads_of(context.identity):
-            found = await self._store.get_request(request_id, with_job_chain=False)
+            found = await self._store.get_request(request.request_id, with_job_chain=False)
             await self._permissions.check(context.caller, operation, found)
 
     async def _permitted(
-        self, context: CallContext, operation: str, method: str, request_id: str
+        self, context: CallContext, operation: str, method: str, request: NamesRequest
     ) -> EventRow | None:
-        """Checks that the caller may do something with a request. Returns the row of the call's audit event.
+        """Completes the id of a request, and checks that the caller may do something with it.
+
+        Returns:
+            The row of the call's audit event.
 
         Raises:
             NotFoundError: The request does not exist.
+            InvalidArgumentError: The id is shortened, and several requests have such an id.
             PermissionDeniedError: The caller may not do this.
         """
-        found = await self._store.get_request(request_id, with_job_chain=False)
+        await self._prefixes.complete(request, context.identity)
+        found = await self._store.get_request(request.request_id, with_job_chain=False)
         await self._permissions.check(context.caller, operation, found)
         return self._audit.event(context, method, found.id, found.type)
 
@@ -272,7 +282,7 @@ class RequestManagerService:
         self, request: messages.StartRequest, context: CallContext
     ) -> messages.StartResponse:
         """Starts a PENDING request. No runner has it yet."""
-        event = await self._permitted(context, START, "RequestManager.Start", request.request_id)
+        event = await self._permitted(context, START, "RequestManager.Start", request)
         await self._dispatcher.start(request.request_id, event)
         return messages.StartResponse()
 
@@ -280,7 +290,7 @@ class RequestManagerService:
         self, request: messages.StopRequest, context: CallContext
     ) -> messages.StopResponse:
         """Stops a request and its running jobs."""
-        event = await self._permitted(context, STOP, "RequestManager.Stop", request.request_id)
+        event = await self._permitted(context, STOP, "RequestManager.Stop", request)
         await self._stopper.stop(request.request_id, event)
         logger.info("request stop", request_id=request.request_id, user=context.caller.name)
         return messages.StopResponse()
@@ -289,7 +299,7 @@ class RequestManagerService:
         self, request: messages.PauseRequest, context: CallContext
     ) -> messages.PauseResponse:
         """Keeps a request from starting further jobs."""
-        event = await self._permitted(context, PAUSE, "RequestManager.Pause", request.request_id)
+        event = await self._permitted(context, PAUSE, "RequestManager.Pause", request)
         await self._pauser.pause(request.request_id, context.caller.name, stops_jobs=request.now, event=event)
         logger.info(
             "request paused", request_id=request.request_id, user=context.caller.name, now=request.now
@@ -300,7 +310,7 @@ class RequestManagerService:
         self, request: messages.ResumeRequest, context: CallContext
     ) -> messages.ResumeResponse:
         """Ends the pause of a request."""
-        event = await self._permitted(context, PAUSE, "RequestManager.Resume", request.request_id)
+        event = await self._permitted(context, PAUSE, "RequestManager.Resume", request)
         await self._pauser.resume(request.request_id, event)
         logger.info("request resumed", request_id=request.request_id, user=context.caller.name)
         return messages.ResumeResponse()
@@ -309,21 +319,21 @@ class RequestManagerService:
         self, request: messages.GetJobChainRequest, context: CallContext
     ) -> messages.GetJobChainResponse:
         """Returns the job chain of a request as created."""
-        await self._check_may_read(context, VIEW, request.request_id)
+        await self._check_may_read(context, VIEW, request)
         return await self._pages.job_chain(request, context)
 
     async def GetLog(  # noqa: N802
         self, request: messages.GetLogRequest, context: CallContext
     ) -> messages.GetLogResponse:
         """Returns the job log of a request."""
-        await self._check_may_read(context, LOG, request.request_id)
+        await self._check_may_read(context, LOG, request)
         return await self._pages.log(request, context)
 
     async def GetJobLog(  # noqa: N802
         self, request: messages.GetJobLogRequest, context: CallContext
     ) -> messages.GetJobLogResponse:
         """Returns the newest job log entry of a job."""
-        await self._check_may_read(context, LOG, request.request_id)
+        await self._check_may_read(context, LOG, request)
         entry = await self._store.get_job_log(request.request_id, request.job_id)
         if context.transport == "grpc":
             cut_output(entry, PAGE_BYTES)
@@ -333,7 +343,7 @@ class RequestManagerService:
         self, request: messages.FollowOutputRequest, context: CallContext
     ) -> AsyncGenerator[messages.FollowOutputResponse, None]:
         """Yields the output of a try of a job while the job writes it."""
-        await self._check_may_read(context, LOG, request.request_id)
+        await self._check_may_read(context, LOG, request)
         async with contextlib.aclosing(self._followers.follow(request)) as answers:
             async for message in answers:
                 yield message
@@ -358,6 +368,7 @@ class RequestManagerService:
                 f"invalid 'orderBy' parameter: {request.filter.order_by!r} must be startTime",
                 reason="BAD_FILTER",
             )
+        await self._prefixes.complete(request.filter, context.identity)
         own, (of_originals, theirs) = await asyncio.gather(
             self._runners.running_jobs(request.filter), self._originals.running(request.filter)
         )
@@ -379,6 +390,7 @@ class RequestManagerService:
         self, request: messages.WatchRequest, context: CallContext
     ) -> AsyncIterator[messages.WatchResponse]:
         """Yields the current state of requests, then their changes."""
+        await self._prefixes.complete(request, context.identity)
         async with contextlib.aclosing(self._watching.watch(request, context.identity)) as stream:
             async for message in stream:
                 yield message
@@ -388,6 +400,7 @@ class RequestManagerService:
     ) -> messages.ListAuditEventsResponse:
         """Returns a page of the audit log."""
         self._audit.check(context.caller, request.filter)
+        await self._prefixes.complete(request.filter, context.identity)
         if not self._audit.is_admin(context.caller):
             found = await self._store.get_request(request.filter.request_id, with_job_chain=False)
             if self._permissions.restrict_reads_of(context.identity):

@@ -19,6 +19,9 @@ from spincycle_server.store.schema import ORIGINAL, request_archives, requests
 
 _IDS_AT_ONCE = 500
 
+_AFTER_ALL_DIGITS = "w"
+"""Comes after each digit of an id: they are 0-9a-v."""
+
 _retries = requests.alias("retries")
 # Ids sort by the time of creation.
 _NEWEST_RETRY = (
@@ -75,6 +78,24 @@ def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict
         query = select(requests).where(requests.c.request_id.in_(ids[start : start + _IDS_AT_ONCE]))
         found.update((row.request_id, marked_request_of(row)) for row in connection.execute(query))
     return found
+
+
+def ids_beginning_with(connection: Connection, beginning: str, limit: int) -> list[tuple[str, str]]:
+    """Returns ids and types of requests, sorted by id.
+
+    Args:
+        connection: An open connection.
+        beginning: What the ids begin with: digits of an id.
+        limit: The maximum number of requests.
+    """
+    request_id = requests.c.request_id
+    query = (
+        select(request_id, requests.c.type)
+        .where(request_id >= beginning, request_id < beginning + _AFTER_ALL_DIGITS)
+        .order_by(request_id)
+        .limit(limit)
+    )
+    return [(row.request_id, row.type) for row in connection.execute(query)]
 
 
 def get_assignment(connection: Connection, request_id: str) -> tuple[Assignment, str] | None:

@@ -348,6 +348,10 @@ class Store:
         await self._explain(found.values())
         return found
 
+    async def ids_beginning_with(self, beginning: str, limit: int) -> list[tuple[str, str]]:
+        """Returns ids and types of requests whose ids begin with a text, sorted by id."""
+        return await self._reader.read(lookups.ids_beginning_with, beginning, limit)
+
     async def _explain(self, found: Iterable[Request]) -> None:
         """Replaces the marks of requests that may wait for a runner by the reasons.
 
