@@ -148,12 +148,24 @@ class DatabaseServer(ABC):
                 return
 
     def kill(self) -> None:
-        """Ends all processes of the server by SIGKILL."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(PROCESS_END)
-            self._process = None
+        """Ends all processes of the server by SIGKILL, and returns when they are gone.
+
+        The processes of PostgreSQL have groups of their own. It does not start again while one of them lives.
+        """
+        if self._process is None:
+            return
+        children: list[psutil.Process] = []
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            os.kill(self._process.pid, signal.SIGSTOP)  # No more children.
+            children = psutil.Process(self._process.pid).children(recursive=True)
+            os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait(PROCESS_END)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        _, alive = psutil.wait_procs(children, PROCESS_END)
+        assert not alive, f"processes of the database server do not end: {alive}"
+        self._process = None
 
     def signal(self, number: int) -> None:
         """Sends a signal to all processes of the server, as SIGSTOP, after which it hangs."""
