@@ -7,6 +7,7 @@ it. Servers are ended by pid. If a binary is missing, tests are skipped, except 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
 import shutil
@@ -19,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -72,6 +74,7 @@ class DatabaseServer(ABC):
     """One server with its files."""
 
     user: str
+    admin_arguments: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="spincycle-db-"))
@@ -191,7 +194,12 @@ class DatabaseServer(ABC):
 
     def execute(self, statement: str) -> None:
         """Runs a statement for the whole server, such as CREATE DATABASE."""
-        engine = create_engine(self.admin_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = create_engine(
+            self.admin_url(),
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args=self.admin_arguments,
+        )
         with engine.connect() as connection:
             connection.execute(text(statement))
 
@@ -208,6 +216,7 @@ class MariaDb(DatabaseServer):
     """A MariaDB server, with the default setting for durable commits."""
 
     user = "mysql"
+    admin_arguments: ClassVar[dict[str, Any]] = {"ssl_disabled": True}
 
     def make_files(self) -> None:
         self.run_once(
@@ -317,6 +326,9 @@ class SharedServers:
         A database of MariaDB or PostgreSQL is emptied and lent again, because creating tables takes most of
         the time of a short test.
         """
+        if kind == "sqlite":
+            yield migrated_sqlite(directory / f"{next(_numbers)}.db")
+            return
         lent = self._migrated.setdefault(kind, [])
         if lent:
             url = lent.pop()
@@ -324,9 +336,8 @@ class SharedServers:
             url = self.url(kind, directory)
             migrate(url)
         yield url
-        if kind != "sqlite":
-            _empty(url)
-            lent.append(url)
+        _empty(url)
+        lent.append(url)
 
     def close(self) -> None:
         """Ends all servers."""
@@ -344,6 +355,24 @@ def migrate(url: str) -> None:
     with engine.begin() as connection:
         migrations.upgrade(connection)
     engine.dispose()
+
+
+def migrated_sqlite(path: Path) -> str:
+    """Creates an SQLite file with the current schema and no rows. Returns its URL.
+
+    The file is a copy, because migrations would take longer than most tests.
+    """
+    path.touch(0o600)
+    path.write_bytes(_migrated_file())
+    return f"sqlite:///{path}"
+
+
+@functools.cache
+def _migrated_file() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "migrated.db")
+        migrate(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 def _empty(url: str) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from spincycle_server.maintenance.migrating import upgrade_database
 from spincycle_server.store.audit import record_event
 from tests.commands.in_process import outcome, spincycle
 from tests.commands.test_migrate import OUTDATED
-from tests.databases import OPTIONS, SharedServers, engine_of
+from tests.databases import SharedServers, engine_of, migrated_sqlite
 from tests.limits import COMMAND
 from tests.maintenance.test_audit import fill
 from tests.store.test_audit import an_event
@@ -25,9 +24,7 @@ SINCE_BEFORE_THE_EVENTS = "2027-01-01"
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path / 'spincycle.db'}"
-    upgrade_database(url, OPTIONS)
-    return url
+    return migrated_sqlite(tmp_path / "spincycle.db")
 
 
 def store_two(url: str) -> None:

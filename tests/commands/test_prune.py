@@ -14,7 +14,7 @@ import pytest
 from spincycle_grpc.state import State
 from tests.commands.in_process import outcome, spincycle
 from tests.commands.test_migrate import OUTDATED
-from tests.databases import SharedServers
+from tests.databases import SharedServers, migrated_sqlite
 from tests.e2e.processes import REPOSITORY
 from tests.limits import COMMAND
 from tests.maintenance.test_retention import fill, rows
@@ -22,7 +22,7 @@ from tests.maintenance.test_retention import fill, rows
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'spincycle.db'}"
+    return migrated_sqlite(tmp_path / "spincycle.db")
 
 
 async def test_prune_counts_and_deletes_old_requests(url: str, tmp_path: Path) -> None:

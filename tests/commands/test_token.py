@@ -13,7 +13,7 @@ from spincycle_server.store.schema import api_tokens
 from spincycle_server.token_text import hash_token, new_token
 from tests.commands.in_process import outcome, spincycle
 from tests.commands.test_migrate import OUTDATED
-from tests.databases import engine_of, migrate
+from tests.databases import engine_of, migrated_sqlite
 
 SECRET = new_token()
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -22,7 +22,7 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A directory whose default database is up to date."""
-    migrate(f"sqlite:///{tmp_path / 'spincycle.db'}")
+    migrated_sqlite(tmp_path / "spincycle.db")
     return tmp_path
 
 
@@ -74,8 +74,7 @@ def test_a_token_is_revoked_by_name_or_id(directory: Path) -> None:
 
 
 def test_the_database_comes_from_the_usual_sources(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'other.db'}"
-    migrate(url)
+    url = migrated_sqlite(tmp_path / "other.db")
     (tmp_path / "c.yaml").write_text(f"database: {{url: '{url}'}}\n")
     assert spincycle(tmp_path, "token", "create", "a", "c.yaml").returncode == 0
     assert spincycle(tmp_path, "token", "create", "b", f"--db={url}").returncode == 0

@@ -16,10 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.databases import migrated_sqlite
 from tests.limits import LOG_LINE, PROCESS_END
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPECS = REPOSITORY / "tests" / "reference" / "data" / "specs"
+
+DEFAULT_DATABASE = "spincycle.db"
+_OWNERS = frozenset({"server", "request-manager"})
+"""The commands that use the default database if they are told no other."""
 
 
 @dataclass
@@ -109,6 +114,8 @@ def running(
 ) -> Iterator[ServerProcess]:
     """Runs `spincycle` with the arguments in a directory, and kills it at the end if it still runs.
 
+    A server that would create the default database finds it, with the current schema.
+
     Args:
         arguments: The command and its options.
         directory: The working directory.
@@ -116,6 +123,8 @@ def running(
         program: The module to run, and arguments that come first.
         full_log: Whether the disk of the log is full, so that there are no events.
     """
+    if arguments and arguments[0] in _OWNERS and not (directory / DEFAULT_DATABASE).exists():
+        migrated_sqlite(directory / DEFAULT_DATABASE)
     shell = ("sh", "-c", 'exec "$0" "$@" 2>/dev/full') if full_log else ()
     process = subprocess.Popen(
         [*shell, sys.executable, "-m", *program, *arguments],

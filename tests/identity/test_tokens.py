@@ -28,7 +28,7 @@ from spincycle_server.rpc.current_streams import STREAM_CHECK_INTERVAL
 from spincycle_server.store import Store
 from spincycle_server.store.api_tokens import TokensLook, TokensVersion
 from spincycle_server.token_text import TOKEN_PREFIX, hash_token, new_token
-from tests.databases import OPTIONS, migrate
+from tests.databases import OPTIONS, migrated_sqlite
 from tests.limits import STEP
 
 HOUR = 3_600_000_000
@@ -79,8 +79,7 @@ class Installation:
 
 @pytest.fixture
 async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
-    url = f"sqlite:///{tmp_path / 'spincycle.db'}"
-    migrate(url)
+    url = migrated_sqlite(tmp_path / "spincycle.db")
     store, operator = await Store.open(url, OPTIONS), ApiTokens(url, OPTIONS)
     installation = Installation(store, operator)
     await installation.method.look()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.watch import filter_stream, hub, pieces, request_stream
-from tests.databases import SERVERS, SharedServers, migrate
+from tests.databases import SERVERS, SharedServers, migrated_sqlite
 from tests.limits import STEP
 from tests.store.managers import open_beside
 from tests.store.samples import RUNNER, a_log_entry, a_report, create
@@ -267,7 +267,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty SQLite file with the current schema, to be copied."""
     file = tmp_path_factory.mktemp("watch") / "watch.db"
-    migrate(f"sqlite:///{file}")
+    migrated_sqlite(file)
     return file
 
 
