@@ -147,7 +147,7 @@ def spec() -> RequestSpec:
 
 
 def _check_id(request_id: str, context: Any) -> None:
-    if request_id != REQUEST_ID:
+    if not REQUEST_ID.startswith(request_id):
         _abort(
             context,
             NotFoundError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from spincycle_grpc.cli.counts import try_of
 from spincycle_grpc.cli.job_paths import path_of
@@ -41,15 +42,20 @@ class FailedJob:
         return path_of(self.newest)
 
 
-def read_failed_jobs(client: Client, request_id: str) -> list[FailedJob]:
+def read_failed_jobs(client: Client, request_id: str, most: int | None = None) -> list[FailedJob]:
     """Returns the jobs whose newest try has failed, each with this try alone, in the order of their failures.
+
+    Args:
+        client: Calls the server.
+        request_id: The request.
+        most: The maximum number of failed tries to read, because each can have much output. None: no maximum.
 
     Raises:
         SpinCycleError: A call failed.
     """
     newest: dict[str, JobLog] = {}
     # A server of an earlier release ignores the filters.
-    for entry in client.iter_log(request_id, states=[STATE_FAIL], latest_tries=True):
+    for entry in islice(client.iter_log(request_id, states=[STATE_FAIL], latest_tries=True), most):
         if entry.job_id not in newest or try_of(entry) > try_of(newest[entry.job_id]):
             newest[entry.job_id] = _shortened(entry)
     failed = [FailedJob((entry,)) for entry in newest.values() if entry.state == STATE_FAIL]

@@ -32,7 +32,7 @@ def failure_lines(job: FailedJob, zone: tzinfo | None, *, most_lines: int = _STD
     yield f"{printable(job.path)} (job {printable(job.job_id)})"
     earlier = len(job.tries) - _MOST_TRIES
     if earlier > 0:
-        yield f"  {earlier} earlier tries"
+        yield f"  {earlier} earlier {'try' if earlier == 1 else 'tries'}"
     for entry in job.tries[-_MOST_TRIES:]:
         yield f"  {try_text(entry, try_of(job.newest), zone)}"
     yield from _block("error", job.newest.error, _ERROR_LINES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import NotFoundError
@@ -31,11 +32,9 @@ def find_jobs(client: Client, request_id: str, named: str) -> list[str]:
     wanted = [part.strip() for part in named.split(SEPARATOR.strip())]
     found = [job_id for job_id in sorted(chain.jobs) if _has_part(_path(chain, job_id), wanted)]
     if not found:
-        raise NotFoundError(
-            f"request {request_id} has no job {named!r}: spinc log {request_id} lists the finished jobs, and "
-            f"spinc graph {request_id} all of them",
-            reason="NO_SUCH_JOB",
-        )
+        near = get_close_matches(named, {part for job_id in chain.jobs for part in _path(chain, job_id)}, 1)
+        advice = f"did you mean {near[0]!r}?" if near else f"spinc graph {request_id} shows its jobs"
+        raise NotFoundError(f"request {request_id} has no job {named!r}: {advice}", reason="NO_SUCH_JOB")
     return found
 
 

@@ -20,6 +20,10 @@ _MAY_RUN_JOBS = (STATE_RUNNING, STATE_SUSPENDED)
 _HAS_NO_FAILED_JOBS = (STATE_PENDING, STATE_COMPLETE)
 
 
+MOST_FAILED = 1000
+"""The maximum number of failed jobs that are read. There may be more."""
+
+
 @dataclass(frozen=True)
 class RequestRecord:
     """A request with its jobs that need attention.
@@ -63,7 +67,7 @@ def read_record(client: Client, request: Request, *, with_tries: int | None = No
         return RequestRecord(request, tuple(running))
     again = {job.job_id for job in running}
     try:
-        failed = [job for job in read_failed_jobs(client, request.id) if job.job_id not in again]
+        failed = [job for job in read_failed_jobs(client, request.id, MOST_FAILED) if job.job_id not in again]
         failed[:with_tries] = [with_all_tries(client, job) for job in failed[:with_tries]]
     except PermissionDeniedError:  # Who may view a request may not always read what its jobs wrote.
         return RequestRecord(request, tuple(running), is_log_denied=True)

@@ -15,7 +15,7 @@ from spincycle_grpc.cli.job_paths import path_of
 from spincycle_grpc.cli.markdown import code, fenced
 from spincycle_grpc.cli.output import state_name, value_text
 from spincycle_grpc.cli.progress import progress_of
-from spincycle_grpc.cli.request_record import RequestRecord
+from spincycle_grpc.cli.request_record import MOST_FAILED, RequestRecord
 from spincycle_grpc.cli.secret_args import without_secrets
 from spincycle_grpc.cli.tables import cut_text
 from spincycle_grpc.cli.times import nanoseconds_of, span_text, time_text
@@ -107,7 +107,7 @@ def _failed_lines(failed: Sequence[FailedJob]) -> Iterator[str]:
     if not failed:
         return
     yield ""
-    yield f"## Failed jobs ({len(failed)})"
+    yield f"## Failed jobs ({'at least ' if len(failed) >= MOST_FAILED else ''}{len(failed)})"
     for job in failed[:MOST_JOBS]:
         yield from _job_lines(job)
     if len(failed) > MOST_JOBS:

@@ -13,7 +13,7 @@ from spincycle_grpc.cli.job_paths import path_of
 from spincycle_grpc.cli.next_steps import next_steps, show_next_steps
 from spincycle_grpc.cli.output import printable, show, state_name, value_text
 from spincycle_grpc.cli.progress import progress_of
-from spincycle_grpc.cli.request_record import RequestRecord
+from spincycle_grpc.cli.request_record import MOST_FAILED, RequestRecord
 from spincycle_grpc.cli.tables import Column, cut_text, show_fields, show_table
 from spincycle_grpc.cli.times import nanoseconds_of, span_text, time_text
 from spincycle_grpc.structs import from_value
@@ -61,13 +61,14 @@ def _show_failures(request: Request, failed: Sequence[FailedJob], zone: tzinfo |
     if not failed:
         return
     show()
-    show(f"{_number(len(failed), 'failed job')}:")
+    at_least = "at least " if len(failed) >= MOST_FAILED else ""
+    show(f"{at_least}{_number(len(failed), 'failed job')}:")
     shown = failed if full else failed[:MOST_JOBS]
     for job in shown:
         for line in failure_lines(job, zone):
             show(f"  {line}")
     if len(failed) > len(shown):
-        show(f"  and {len(failed) - len(shown)} more: spinc log {printable(request.id)} --failed")
+        show(f"  and {at_least}{len(failed) - len(shown)} more: spinc log {printable(request.id)} --failed")
 
 
 def _fields(request: Request, zone: tzinfo | None) -> list[tuple[str, str]]:

@@ -113,6 +113,7 @@ def test_an_unknown_job_is_one_sentence(manager: HostManager, spinc: Spinc) -> N
         result = spinc("log", REQUEST_ID, "--job", named)
         assert (result.exit_code, result.stdout) == (3, "")
         assert f"has no job '{named}'" in result.stderr
+    assert "did you mean 'host web1'?" in spinc("log", REQUEST_ID, "--job", "hots web1").stderr
     manager.log = []
     unfinished = spinc("log", REQUEST_ID, "--job", "dra1")
     assert (unfinished.exit_code, unfinished.stdout) == (3, "")
@@ -146,6 +147,12 @@ def test_the_tail_of_failed_jobs_is_the_newest_ones(manager: HostManager, spinc:
     manager.log = [entry(1, job_id=f"j{number:03}", finished_at=number) for number in range(9)]
     shown = spinc("log", REQUEST_ID, "--failed", "--tail=2").stdout
     assert [line for line in shown.splitlines() if "(job " in line] == ["nap (job j007)", "nap (job j008)"]
+
+
+def test_the_beginning_of_an_id_is_resolved_once(manager: HostManager, spinc: Spinc) -> None:
+    assert spinc("log", REQUEST_ID[:8], "--job", "drain").exit_code == 0
+    assert [asked.request.request_id for asked in manager.asked] == [REQUEST_ID[:8], REQUEST_ID, REQUEST_ID]
+    assert spinc("log", REQUEST_ID[:8], "--failed").exit_code == 0
 
 
 def test_json_has_the_whole_entries(manager: HostManager, spinc: Spinc) -> None:

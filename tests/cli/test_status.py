@@ -90,6 +90,18 @@ def test_of_many_failed_jobs_the_first_ones_are_shown(manager: FakeManager, spin
     assert whole.count("try 2 of 2") == 22
 
 
+def test_of_very_many_failed_jobs_not_all_are_read(
+    manager: FakeManager, spinc: Spinc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spincycle_grpc.cli.request_record.MOST_FAILED", 7)
+    monkeypatch.setattr("spincycle_grpc.cli.request_summary.MOST_FAILED", 7)
+    manager.stages = [stage(State.FAIL, 3)]
+    manager.log = [one for number in range(22) for one in failed(f"j{number:03}")]
+    shown = spinc("status", REQUEST_ID).stdout
+    assert "at least 7 failed jobs:" in shown
+    assert f"  and at least 2 more: spinc log {REQUEST_ID} --failed" in shown
+
+
 def test_many_tries_are_cut(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.FAIL, 3)]
     manager.log = failed("aB3x", tries=40)

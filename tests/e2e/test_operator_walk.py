@@ -100,6 +100,7 @@ def test_an_operator_finds_a_bad_host_mends_it_and_pauses_the_retry_over_a_resta
         assert f"\n1 failed job:\n  rolling-restart / host {BAD} / drain (job " in text
         assert f"\n    stderr: {BAD}: the disk is full\n" in text
         assert re.search(f"  spinc retry {first} +# do the rest\n", text)
+    assert terminal.type(f"spinc status {first[:8]}") == status
     assert terminal.type(re.findall("spinc log .*", status)[0]).endswith(f"  {BAD}: the disk is full\n")
     terminal.type("stty columns 60")
     for command in ("status", "log --tail 5", "log --failed", "find", "ps"):

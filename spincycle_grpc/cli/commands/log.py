@@ -14,6 +14,7 @@ from spincycle_grpc.cli.log_entries import show_entries, show_entry
 from spincycle_grpc.cli.log_reading import Choice, read_entries, read_failed
 from spincycle_grpc.cli.output import show, show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.whole_ids import whole_id
 from spincycle_grpc.client import Client
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_manager_pb2 import GetLogResponse
@@ -68,6 +69,7 @@ def command(
         return
     most_lines = None if full else lines or _LAST_LINES
     with settings.client() as client:
+        request_id = whole_id(client, request_id)
         named = job or job_id
         jobs = frozenset(find_jobs(client, request_id, named)) if named else None
         choice = Choice(request_id, jobs, tail, has_noops)
@@ -119,6 +121,7 @@ def _follow(settings: Settings, request_id: str, named: str | None) -> None:
         raise click.UsageError("--json with --follow shows the output of one job: add --job")
     try:
         with settings.client() as client:
+            request_id = whole_id(client, request_id)
             jobs = find_jobs(client, request_id, named) if named else None
             if jobs is not None and len(jobs) == 1:
                 follow_job(client, request_id, jobs[0], as_json=settings.as_json)

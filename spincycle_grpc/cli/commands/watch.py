@@ -20,6 +20,7 @@ from spincycle_grpc.cli.progress import progress_of
 from spincycle_grpc.cli.request_record import read_record
 from spincycle_grpc.cli.request_summary import show_problems
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.whole_ids import whole_id
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
@@ -72,6 +73,7 @@ def command(
         raise click.UsageError("give an ID or filters, not both")
     try:
         with settings.client() as client:
+            request_id = whole_id(client, request_id) if request_id else ""
             messages = client.watch(request_id, filter=None if request_id else chosen)
             ended = _show(messages, request_id, as_json=settings.as_json)
             if ended is not None and not settings.as_json:
@@ -89,8 +91,7 @@ def _show(messages: Iterable[WatchResponse], request_id: str, *, as_json: bool) 
         show_message = _show_progress
     request = None
     for message in show_message(messages, request_id):
-        if request_id and message.requests:  # There is only one, whose id may be longer than the given one.
-            request = message.requests[-1]
+        request = next((seen for seen in message.requests if seen.id == request_id), request)
     return request
 
 
