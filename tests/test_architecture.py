@@ -16,30 +16,30 @@ SERVER = REPOSITORY / "server" / "spincycle_server"
 ALLOWED = {
     "builtin_jobs": {"forked_children"},
     "chain": set(),
-    "database": {"forked_children"},
+    "database": {"forked_children", "telemetry"},
     "config": {"capabilities", "listening"},
-    "gateway": {"identity", "large_work", "listening", "rpc", "tls"},
+    "gateway": {"identity", "large_work", "listening", "rpc", "telemetry", "tls"},
     "graph": {"capabilities", "specs"},
-    "identity": {"call_threads", "specs", "token_text"},
+    "identity": {"call_threads", "specs", "telemetry", "token_text"},
     "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc", "stopped_tries", "telemetry"},
     "maintenance": {"database", "store"},
     "request_manager": {
         "builtin_jobs", "call_threads", "capabilities", "chain", "graph", "identity", "large_work",
         "request_ids", "rpc", "specs", "store", "telemetry", "watch",
     },
-    "rpc": {"callback_throttle", "identity", "large_work", "logs"},
+    "rpc": {"callback_throttle", "identity", "large_work", "logs", "telemetry"},
     "specs": {"capabilities"},
     "store": {"callback_throttle", "capabilities", "database", "large_work", "stopped_tries", "telemetry"},
-    "telemetry": set(),
+    "telemetry": {"large_work"},
     "tls": {"config", "listening"},
-    "watch": {"identity", "store"},
+    "watch": {"identity", "store", "telemetry"},
     "web": {"call_threads", "gateway", "identity", "rpc"},
 }  # fmt: skip
 """The packages and single modules of the server that each package may import, besides itself."""
 
 ALLOWED_MODULES = {
     "__main__": {"first_process", "garbage_collection", "grpc_settings", "log_library", "log_output"},
-    "call_threads": set(),
+    "call_threads": {"telemetry"},
     "capabilities": set(),
     "callback_throttle": set(),
     "first_process": set(),

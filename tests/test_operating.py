@@ -26,6 +26,7 @@ PAGE = "".join((REPOSITORY / "docs" / page).read_text() for page in ("operating.
 SHOWN_OTHERWISE = {
     "auth.admin_roles": "none",
     "auth.methods": "none",
+    "auth.metrics_roles": "none",
     "auth.oidc.audience": "none",
     "auth.oidc.ca_file": "none",
     "auth.oidc.issuer": "none",
@@ -51,6 +52,7 @@ SHOWN_OTHERWISE = {
     "server.cors_origins": "none",
     "server.hosts": "none",
     "server.public_url": "none",
+    "server.metrics": "none",
     "server.grpc": "the HTTP address, with its port plus 10",
 }
 """The page's texts for options whose default is computed or empty."""

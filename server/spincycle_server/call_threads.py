@@ -6,9 +6,11 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Generic, TypeVar
+
+from spincycle_server.telemetry.limits import Limit, LimitUse
 
 _Result = TypeVar("_Result")
 
@@ -92,6 +94,8 @@ class CallThreads:
         self._name = name
         self._longest_wait = longest_wait
         self._slots = asyncio.Semaphore(limit)
+        self._limit = limit
+        self._unfinished = 0
         self._max_abandoned = limit if max_abandoned is None else max_abandoned
         self._abandoned = 0
         self._idle: list[_Worker] = []
@@ -103,8 +107,31 @@ class CallThreads:
             NoThreadError: The call has waited too long for a slot.
             BaseException: The function raised it.
         """
+        self._unfinished += 1
+        try:
+            return await self._made(partial(function, *args))
+        finally:
+            self._unfinished -= 1
+
+    def limits(self, limit: Limit) -> Iterable[LimitUse]:
+        """Returns how many calls may run at the same time, and how many run or wait.
+
+        Args:
+            limit: What this limit is called.
+        """
+        return (LimitUse(limit, self._limit, self._unfinished),)
+
+    def hanging(self, limit: Limit) -> Iterable[LimitUse]:
+        """Returns how many abandoned calls may run in addition, and how many do.
+
+        Args:
+            limit: What this limit is called.
+        """
+        return (LimitUse(limit, self._max_abandoned, self._abandoned),)
+
+    async def _made(self, function: Callable[[], _Result]) -> _Result:
         await self._acquire_slot()
-        call = _Call(partial(function, *args))
+        call = _Call(function)
         try:
             worker = self._idle.pop() if self._idle else _Worker(self._name)
         except RuntimeError:  # The system has no more threads.

@@ -91,6 +91,9 @@ class _LargeThread:
             self._unfinished -= 1
             del work  # An error holds this frame, and would hold itself and the message through the future.
 
+    def unfinished(self) -> int:
+        return self._unfinished
+
     def end(self) -> None:
         self._executor.shutdown()
 
@@ -112,6 +115,9 @@ Raises:
 run_large = _thread.run
 """Runs a function in the thread, and returns its result or raises its error."""
 
+
+large_messages = _thread.unfinished
+"""Returns how many pieces of work wait for the thread or run in it."""
 
 end_large_thread = _thread.end
 """Ends the thread, after the work that waits for it. Call it when all servers of the process have stopped."""

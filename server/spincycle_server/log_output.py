@@ -35,6 +35,7 @@ class LogOutput:
         self._report = report
         self._lock = threading.Lock()
         self._lost = 0
+        self._lost_in_all = 0
         self._breaks_off = False
         self._waited_at = 0.0
         self._waited = 0.0
@@ -49,6 +50,11 @@ class LogOutput:
         """The number of lost lines that are not reported yet."""
         return self._lost
 
+    @property
+    def lost_in_all(self) -> int:
+        """The number of lost lines since the start, also of those that were reported."""
+        return self._lost_in_all
+
     def write(self, line: bytes) -> None:
         """Writes a line, to which it adds the line break. Raises nothing.
 
@@ -59,6 +65,7 @@ class LogOutput:
                 self._lost = 0
             if self._lost or not self._try_write(line):
                 self._lost += 1
+                self._lost_in_all += 1
 
     def write_text(self, data: bytes) -> None:
         """Writes text that is not a line of the log, such as what a job prints. Raises nothing."""

@@ -62,7 +62,13 @@ def configure_logs(level: str, form: str) -> None:
         logger_factory=lambda *_: _LineLogger(output),
         cache_logger_on_first_use=True,
     )
+    _Output.used = output
     set_level(level)
+
+
+def lost_lines() -> int:
+    """Returns how many lines of the log could not be written since the start."""
+    return 0 if _Output.used is None else _Output.used.lost_in_all
 
 
 def set_level(level: str) -> None:
@@ -78,6 +84,12 @@ def set_level(level: str) -> None:
 def writes_debug() -> bool:
     """Whether the log has events of level debug. Ask this first where every call would log one."""
     return _Level.number <= logging.DEBUG
+
+
+class _Output:
+    """The output of the log; None before it is set up."""
+
+    used: LogOutput | None = None
 
 
 class _Level:

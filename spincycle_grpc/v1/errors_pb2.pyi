@@ -679,6 +679,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: The files of the web page are too large. Build the page
     again, or set `server.web` to false.
     """
+    ERROR_REASON_NOT_READY: _ErrorReason.ValueType  # 220
+    """UNAVAILABLE: The server cannot take work now, and the message says why. It
+    is the answer of /readyz. Send work to another server, or wait.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Reasons never change, because programs depend on them.
@@ -1348,5 +1352,9 @@ token or a token of the OIDC provider.
 ERROR_REASON_PAGE_TOO_LARGE: ErrorReason.ValueType  # 238
 """FAILED_PRECONDITION: The files of the web page are too large. Build the page
 again, or set `server.web` to false.
+"""
+ERROR_REASON_NOT_READY: ErrorReason.ValueType  # 220
+"""UNAVAILABLE: The server cannot take work now, and the message says why. It
+is the answer of /readyz. Send work to another server, or wait.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

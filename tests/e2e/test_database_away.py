@@ -64,10 +64,14 @@ def test_a_server_refuses_calls_while_its_database_is_dead_and_then_resumes(
         channel = stack.enter_context(grpc.insecure_channel(address))
         stub = RequestManagerStub(channel)
         assert health_of(channel) == {SERVING}
+        assert http.get("/readyz").status_code == 200
         slow = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1000"}}).json()["id"]
         database.kill()
         eventually(lambda: health_of(channel) == {NOT_SERVING})
         server.wait_for("database unavailable: not serving")
+        unready = http.get("/readyz")
+        assert (unready.status_code, unready.json()["message"]) == (503, "the database does not answer")
+        assert http.get("/healthz").status_code == 200
         for _ in range(3):
             refused = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}})
             assert (refused.status_code, refused.json()["requestId"]) == (503, "")
@@ -78,6 +82,7 @@ def test_a_server_refuses_calls_while_its_database_is_dead_and_then_resumes(
             assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
         database.start()
         eventually(lambda: health_of(channel) == {SERVING})
+        assert http.get("/readyz").status_code == 200
         server.wait_for("database available again: serving")
         # Refused creates left no trace, the running request ends, and new requests run.
         assert [one["id"] for one in http.get("/api/v1/requests").json()] == [slow]

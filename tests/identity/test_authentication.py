@@ -115,6 +115,7 @@ TABLE = {
     "request": (
         NO_CREDENTIALS, UNKNOWN_TOKEN, "finch by token", "root by token", NO_CREDENTIALS, NO_CREDENTIALS,
     ),
+    "metrics": (NO_CREDENTIALS, UNKNOWN_TOKEN, DENIED, "root by token", NO_CREDENTIALS, NO_CREDENTIALS),
     "admin": (NO_CREDENTIALS, UNKNOWN_TOKEN, DENIED, "root by token", NO_CREDENTIALS, NO_CREDENTIALS),
     "server": (
         NOT_A_SERVER, NOT_A_SERVER, USER_NOT_A_SERVER, USER_NOT_A_SERVER, "by cluster", "by cluster",
@@ -137,6 +138,13 @@ async def test_without_a_method_of_authentication_users_may_call_all_but_servers
         assert await outcome(WITHOUT_METHODS, access, caller) == expected
     assert not WITHOUT_METHODS.is_on
     assert WITH_TOKENS.is_on
+
+
+async def test_a_role_for_the_metrics_allows_nothing_else() -> None:
+    tested = Authentication([RememberingTokens()], CLOSED, admin_roles=["root"], metrics_roles=["finch"])
+    assert await outcome(tested, MethodAccess.METRICS, FINCH) == "finch by token"
+    assert await outcome(tested, MethodAccess.METRICS, ROOT) == "root by token"
+    assert await outcome(tested, MethodAccess.ADMIN, FINCH) == DENIED
 
 
 async def test_everybody_is_a_server_if_the_cluster_is_open() -> None:

@@ -84,7 +84,7 @@ class Committer(BatchCommitter):
     """
 
     def __init__(self, engine: Engine, *, patience: float = STEP) -> None:
-        super().__init__(engine, patience=patience)
+        super().__init__(engine, patience=patience, name="changes")
         self.failures: list[Callable[[Any], None]] = []
         self.connections: list[Any] = []
         self._dialect: Any = engine.dialect

@@ -13,7 +13,8 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
 from spincycle_server.store import Store, requirement_rows, requirements
-from spincycle_server.store.requirements import Requirements
+from spincycle_server.store.requirement_rows import WaitingRow
+from spincycle_server.store.requirements import Requirements, WaitingPage
 from spincycle_server.store.schema import request_archives
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_chain, a_report, a_request, a_suspended_chain, create
 
@@ -65,13 +66,19 @@ class TestStoredRequirements:
         assert await store.get_request(made.id, with_job_chain=True) == before
 
 
+def needs_of(page: WaitingPage) -> tuple[list[tuple[str, Requirement]], bool]:
+    """Returns the ids and the needs of the requests on a page, and whether it is the last one."""
+    return [(one.request_id, one.requirement) for one in page.requests], page.is_last
+
+
 class TestWaitingRequests:
     async def test_the_oldest_come_first_with_what_they_need(self, store: Store) -> None:
         young, old = await create_for(store, NAP, 1), await create_for(store, DRAIN, 2)
         page = await store.requirements.oldest_waiting(State.PENDING, 10)
-        assert page == ([(old, DRAIN), (young, NAP)], True)
+        assert needs_of(page) == ([(old, DRAIN), (young, NAP)], True)
+        assert page.requests[0].created_at < page.requests[1].created_at
         page = await store.requirements.oldest_waiting(State.PENDING, 1)
-        assert page == ([(old, DRAIN)], False)
+        assert needs_of(page) == ([(old, DRAIN)], False)
 
     async def test_the_oldest_of_some_requirements_are_found_behind_others(self, store: Store) -> None:
         for age in range(100, 110):
@@ -119,7 +126,7 @@ class TestWaitingRequests:
         )
         await store.apply_reports("r1", [a_report(made.id, ends=a_suspended_chain(made.id))])
         page = await store.requirements.oldest_waiting(State.SUSPENDED, 10)
-        assert page == ([(made.id, DRAIN)], True)
+        assert needs_of(page) == ([(made.id, DRAIN)], True)
 
     async def test_lost_requests_are_found_without_some_requirements(self, store: Store) -> None:
         made = [a_request() for _ in range(3)]
@@ -132,7 +139,7 @@ class TestWaitingRequests:
                 requirement=requirement,
             )
         lost = await store.lost_requests(10, [DRAIN.requirement_id])
-        assert [one.waiting for one in lost] == [(made[1].id, NAP.requirement_id)]
+        assert [one.waiting for one in lost] == [WaitingRow(made[1].id, NAP.requirement_id)]
         assert len(await store.lost_requests(10)) == 3
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,11 +13,14 @@ import structlog
 from spincycle_grpc.errors import UnavailableError
 from spincycle_server import forked_children
 from spincycle_server.app.certificates import grpc_client_auth
+from spincycle_server.app.telemetry import ProcessTelemetry, pages_of_server
 from spincycle_server.app.unix_sockets import allowing_group, claimed_socket
 from spincycle_server.config import Config
 from spincycle_server.gateway import ErrorFormat, GatewayApp, HttpLimits, HttpServer, with_cors
+from spincycle_server.identity import Authentication
 from spincycle_server.listening import Address
-from spincycle_server.rpc import Gate, GrpcServer, InputLimits, MethodTable
+from spincycle_server.rpc import Gate, GrpcServer, InputLimits, MethodTable, OnDenied
+from spincycle_server.telemetry.limits import LimitUse
 from spincycle_server.tls.credentials import ServerTls, http_context, server_credentials
 from spincycle_server.tls.reloaded import Reloaded
 
@@ -63,6 +66,9 @@ class ServerEndpoints:
         name: The name of the server in the log.
         title: The title of the OpenAPI document.
         error_format: The format of errors in the JSON API.
+        telemetry: What the process shows of itself.
+        authentication: Identifies who asks for the metrics.
+        on_denied: Called with each denied request for them.
         options: The options that set the addresses.
         web: The web page; None for a server without one.
 
@@ -81,6 +87,9 @@ class ServerEndpoints:
         name: str,
         title: str,
         error_format: ErrorFormat,
+        telemetry: ProcessTelemetry,
+        authentication: Authentication,
+        on_denied: OnDenied,
         options: ListenOptions = ListenOptions(),  # noqa: B008 (it cannot change)
         web: WebRoom | None = None,
     ) -> None:
@@ -90,6 +99,9 @@ class ServerEndpoints:
         self._name = name
         self._title = title
         self._error_format = error_format
+        self._telemetry = telemetry
+        self._authentication = authentication
+        self._on_denied = on_denied
         self._options = options
         self._grpc_servers: list[GrpcServer] = []
         self.http_address = address
@@ -113,6 +125,15 @@ class ServerEndpoints:
             max_bodies=config.server_max_bodies,
             max_values=config.server_max_values,
         )
+        pages = pages_of_server(
+            self._telemetry,
+            self._name,
+            stack,
+            config,
+            authentication=self._authentication,
+            gate=self._gate,
+            on_denied=self._on_denied,
+        )
         app = GatewayApp(
             self._tables,
             title=self._title,
@@ -121,6 +142,7 @@ class ServerEndpoints:
             on_refused=self._gate.refusals.add,
             body_timeout=config.server_read_timeout,
             call_timeout=config.server_call_timeout,
+            pages=pages,
         )
         requires_certificate = grpc_client_auth(config) == "require"
         grpc_server = GrpcServer(
@@ -139,6 +161,7 @@ class ServerEndpoints:
             _limits(config),
             app.early_refusals(self._gate, () if self._web is None else self._web.paths),
         )
+        self._measure(limits.bodies.limits, http_server.limits, grpc_server.limits)
         with _naming(self._options.grpc):
             stack.enter_context(claimed_socket(self.grpc_address))
             with allowing_group(self.grpc_address):
@@ -156,6 +179,14 @@ class ServerEndpoints:
         forked_children.add_address(self.http_address)
         forked_children.add_address(self.grpc_address)
         logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
+
+    def _measure(self, *limits: Callable[[], Iterable[LimitUse]]) -> None:
+        """Adds the calls and the limits of the endpoints to the metrics of the server."""
+        metrics = self._telemetry.servers[self._name].metrics
+        for table in self._tables:
+            metrics.add(table.calls.instruments)
+        metrics.add([self._gate.refusals.metrics])
+        metrics.add_limits(self._gate.limits, self._authentication.limits, *limits)
 
     async def start_for_servers(
         self,
@@ -194,6 +225,10 @@ class ServerEndpoints:
         forked_children.add_address(address)
         logger.info("listening for servers", server=self._name, grpc=str(address))
         return address
+
+    def why_closed(self) -> str:
+        """Returns why the server cannot take work if it shuts down; "" if it does not."""
+        return "the server is shutting down" if self._gate.is_closed else ""
 
     async def set_serving(self, serving: bool) -> None:
         """Sets the health status: SERVING or NOT_SERVING."""

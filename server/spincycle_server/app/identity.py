@@ -54,7 +54,13 @@ async def authentication_of(
         raise ConfigError(
             "option auth.read: acl needs auth.methods or auth.plugin, because unknown callers have no roles"
         )
-    return Authentication(methods, cluster, admin_roles=config.auth_admin_roles, trust=trust)
+    return Authentication(
+        methods,
+        cluster,
+        admin_roles=config.auth_admin_roles,
+        metrics_roles=config.auth_metrics_roles,
+        trust=trust,
+    )
 
 
 async def _method(

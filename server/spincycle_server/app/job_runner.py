@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -17,6 +17,7 @@ from spincycle_grpc.version import package_version
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, ServerEndpoints, ServersAddress
+from spincycle_server.app.telemetry import JOB_RUNNER, ProcessTelemetry
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.capabilities import PAUSE
@@ -37,6 +38,9 @@ from spincycle_server.job_runner.user_job import TryResources
 from spincycle_server.listening import Address
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.rpc import Gate, MethodTable, OnDenied, ignore_denial
+from spincycle_server.telemetry import catalogue, limits
+from spincycle_server.telemetry.limits import LimitUse
+from spincycle_server.telemetry.metrics import ServerTelemetry
 
 logger = structlog.get_logger(__name__)
 
@@ -54,6 +58,7 @@ async def job_runner(
     grpc_address: Address | None,
     request_managers: Sequence[str],
     *,
+    telemetry: ProcessTelemetry,
     cluster: Cluster,
     authentication: Authentication,
     certificates: Certificates,
@@ -68,6 +73,7 @@ async def job_runner(
         address: The address of HTTP.
         grpc_address: The address of gRPC; None for the HTTP address with a port that is 10 higher.
         request_managers: The gRPC addresses of the Request Managers.
+        telemetry: What the process shows of itself.
         cluster: Recognizes the other servers of the installation.
         authentication: Identifies callers.
         certificates: The certificates of this process.
@@ -119,6 +125,7 @@ async def job_runner(
             service,
             address,
             grpc_address,
+            telemetry=telemetry,
             authentication=authentication,
             on_denied=on_denied,
             options=options,
@@ -141,6 +148,12 @@ async def job_runner(
             call_metadata=cluster.metadata,
             on_lapse=chains.suspend_held,
             known_types=known_types,
+        )
+        _measure(
+            telemetry.servers[JOB_RUNNER], resources, reporter, chains.limits, outbox.limits, service.limits
+        )
+        telemetry.servers[JOB_RUNNER].readiness.start(
+            endpoints.why_closed, partial(_why_without_lease, reporter)
         )
         stack.push_async_callback(known_types.close)
         run_in_background(stack, "reporter", reporter.run())
@@ -166,6 +179,7 @@ def _endpoints(
     address: Address,
     grpc_address: Address | None,
     *,
+    telemetry: ProcessTelemetry,
     authentication: Authentication,
     on_denied: OnDenied,
     options: ListenOptions,
@@ -177,9 +191,12 @@ def _endpoints(
         gate,
         address,
         grpc_address,
-        name="job-runner",
+        name=JOB_RUNNER,
         title="Spin Cycle Job Runner",
         error_format=ErrorFormat.MESSAGE,
+        telemetry=telemetry,
+        authentication=authentication,
+        on_denied=on_denied,
         options=options,
     )
 
@@ -219,6 +236,32 @@ def _reached_by_servers(config: Config, where: ServersAddress, own: Address) -> 
     )
 
 
+def _measure(
+    telemetry: ServerTelemetry,
+    resources: TryResources,
+    reporter: Reporter,
+    *more: Callable[[], Iterable[LimitUse]],
+) -> None:
+    """Adds what the parts of a runner measure. `more` are further limits."""
+    metrics = telemetry.metrics
+    metrics.add(resources.metrics.instruments)
+    metrics.add(reporter.metrics.instruments)
+    metrics.read_one(catalogue.RUNNING_TRIES, lambda: resources.metrics.running)
+    metrics.read_one(catalogue.LEASE_LEFT_SECONDS, lambda: reporter.lease_left if reporter.has_lease else 0.0)
+    metrics.add_limits(
+        *more,
+        resources.held.limits,
+        partial(resources.runs.limits, limits.JOB_THREADS),
+        partial(resources.calls.limits, limits.CALL_THREADS),
+        partial(resources.statuses.limits, limits.STATUS_THREADS),
+    )
+
+
+def _why_without_lease(reporter: Reporter) -> str:
+    """Returns why a runner cannot take work if no Request Manager knows it; "" if one does."""
+    return "" if reporter.has_lease else "no Request Manager has acknowledged this Job Runner"
+
+
 async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
     """Suspends all job chains when the lease expires, because other runners may run them then.
 
@@ -229,6 +272,7 @@ async def _watch_lease(reporter: Reporter, chains: Chains) -> None:
         if left > 0:
             await asyncio.sleep(min(left, _LEASE_CHECK_INTERVAL))
             continue
+        reporter.lease_expired()
         logger.warning("lease expired: no Request Manager was reachable, job chains are suspended")
         while reporter.lease_left <= 0:
             chains.suspend_held()  # in each turn, because a chain can still arrive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from spincycle_server.app.database import database_options
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, ServersAddress
 from spincycle_server.app.identity import access_lists_of, authentication_of, permissions_of
 from spincycle_server.app.reloads import Reloads
+from spincycle_server.app.telemetry import REQUEST_MANAGER, ProcessTelemetry
 from spincycle_server.app.web import WebRoom, web_room
 from spincycle_server.config import Config
 from spincycle_server.gateway import ErrorFormat
@@ -43,6 +45,9 @@ from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.rpc import Gate, MethodTable
 from spincycle_server.spec_files import load_specs
 from spincycle_server.store import Store
+from spincycle_server.telemetry import catalogue
+from spincycle_server.telemetry.instruments import BoundedNames
+from spincycle_server.telemetry.metrics import ServerMetrics
 from spincycle_server.watch import Hub, RunningJobsPoll, Watching
 
 logger = structlog.get_logger(__name__)
@@ -73,8 +78,9 @@ async def request_manager(
     cluster: Cluster,
     certificates: Certificates,
     reloads: Reloads,
-    servers_addresses: Sequence[ServersAddress] = (),
     *,
+    telemetry: ProcessTelemetry,
+    servers_addresses: Sequence[ServersAddress] = (),
     sources: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[RunningRequestManager]:
     """Runs a Request Manager.
@@ -84,6 +90,7 @@ async def request_manager(
         cluster: Recognizes the other servers of the installation.
         certificates: The certificates of this process.
         reloads: Loads the specs again on SIGHUP.
+        telemetry: What the process shows of itself.
         servers_addresses: The addresses for other servers alone.
         sources: Where the values of options come from, by the option's name.
 
@@ -128,7 +135,14 @@ async def request_manager(
             specs, factory, create_timeout=config.jobs_create_timeout, strict_args=config.specs_strict_args
         )
         permissions = permissions_of(config, specs, authentication)
-        reloads.add("specs", partial(_reload_specs, config, factory, build_pool, permissions, runners))
+        types = store.metrics.requests.types
+        types.allow(specs.request_types)
+        reloads.add(
+            "specs",
+            partial(_reload_specs, config, factory, build_pool, permissions, runners=runners, types=types),
+        )
+        followers = OutputFollowers(store, runners, limit=config.server_max_followers)
+        watching = watching_of(config, store, runners, permissions, stack)
         users = RequestManagerService(
             store=store,
             build_pool=build_pool,
@@ -139,9 +153,9 @@ async def request_manager(
             originals=originals,
             permissions=permissions,
             request_ids=RequestIdGenerator(),
-            followers=OutputFollowers(store, runners, limit=config.server_max_followers),
+            followers=followers,
             audit=audit,
-            watching=watching_of(config, store, runners, permissions, stack),
+            watching=watching,
             self_description=SelfDescription(
                 store,
                 audit,
@@ -160,8 +174,21 @@ async def request_manager(
         address = config.server_addr or REQUEST_MANAGER_ADDRESS
         web = web_room(config, address, certificates, authentication=authentication, store=store, audit=audit)
         endpoints = _endpoints(
-            config, web, users=users, reports=reports, authentication=authentication, audit=audit
+            config,
+            web,
+            users=users,
+            reports=reports,
+            authentication=authentication,
+            audit=audit,
+            telemetry=telemetry,
         )
+        database = DatabaseState()
+        own = telemetry.servers[REQUEST_MANAGER]
+        _measure(own.metrics, store, dispatcher, runners, reports)
+        own.metrics.add_limits(
+            build_pool.limits, followers.limits, watching.limits, users.limits, audit.limits
+        )
+        database.add_to(own.metrics)
         await endpoints.start(stack, config, certificates.server)
         own_address = endpoints.grpc_address
         for where in servers_addresses:
@@ -171,7 +198,10 @@ async def request_manager(
         stack.callback(reports.end_streams)
         stack.push_async_callback(endpoints.finish_calls, config.server_stop_timeout)
         # Started last, so it stops first: it must not set a server that shuts down to SERVING.
-        run_in_background(stack, "database", _watch_database(store, endpoints, config.database_timeout))
+        run_in_background(
+            stack, "database", _watch_database(store, endpoints, database, config.database_timeout)
+        )
+        own.readiness.start(endpoints.why_closed, lambda: database.problem)
         yield RunningRequestManager(own_address, authentication, audit)
 
 
@@ -187,7 +217,13 @@ def watching_of(
 
 
 async def _reload_specs(
-    config: Config, factory: JobFactory, build_pool: BuildPool, permissions: Permissions, runners: Runners
+    config: Config,
+    factory: JobFactory,
+    build_pool: BuildPool,
+    permissions: Permissions,
+    *,
+    runners: Runners,
+    types: BoundedNames,
 ) -> None:
     """Uses the specs as their files are now.
 
@@ -199,6 +235,7 @@ async def _reload_specs(
     permissions.use(access_lists_of(config, specs))
     build_pool.use(prepared)
     runners.asked_types.use_specs(specs.job_types)
+    types.allow(specs.request_types)
     logger.info("specs reloaded")
 
 
@@ -210,6 +247,7 @@ def _endpoints(
     reports: RunnerReportsService,
     authentication: Authentication,
     audit: AuditLog,
+    telemetry: ProcessTelemetry,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     for_users = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
@@ -223,41 +261,89 @@ def _endpoints(
         gate,
         config.server_addr or REQUEST_MANAGER_ADDRESS,
         config.server_grpc,
-        name="request-manager",
+        name=REQUEST_MANAGER,
         title="Spin Cycle Request Manager",
         error_format=ErrorFormat.FULL,
         web=web,
+        telemetry=telemetry,
+        authentication=authentication,
+        on_denied=audit.add_denial,
     )
 
 
-async def _watch_database(store: Store, endpoints: ServerEndpoints, ping_limit: float) -> None:
+def _measure(
+    metrics: ServerMetrics,
+    store: Store,
+    dispatcher: Dispatcher,
+    runners: Runners,
+    reports: RunnerReportsService,
+) -> None:
+    """Adds what the parts of a Request Manager measure."""
+    store.metrics.add_to(metrics)
+    metrics.add([dispatcher.takeovers, reports.renewals])
+    metrics.read(catalogue.RUNNERS, runners.states)
+    metrics.read_one(catalogue.OLDEST_WAITING_SECONDS, lambda: dispatcher.oldest_waiting)
+    metrics.add_limits(dispatcher.limits, reports.limits)
+
+
+class DatabaseState:
+    """What the pings say of the database.
+
+    Attributes:
+        is_up: Whether it answered the last ping. A server does not start without it.
+        ping_seconds: How long the last ping took that it answered.
+    """
+
+    def __init__(self) -> None:
+        self.is_up = True
+        self.ping_seconds = 0.0
+
+    @property
+    def problem(self) -> str:
+        """What is wrong; "" if nothing is."""
+        return "" if self.is_up else "the database does not answer"
+
+    def add_to(self, metrics: ServerMetrics) -> None:
+        """Adds the state to the metrics of a server."""
+        metrics.read_one(catalogue.DATABASE_UP, lambda: float(self.is_up))
+        metrics.read_one(catalogue.DATABASE_PING_SECONDS, lambda: self.ping_seconds)
+
+
+async def _watch_database(
+    store: Store, endpoints: ServerEndpoints, state: DatabaseState, ping_limit: float
+) -> None:
     """Sets the health status to NOT_SERVING while the database does not answer. Runs until cancelled.
 
     Args:
         store: The database.
         endpoints: The server whose health status is set.
+        state: What is known of the database.
         ping_limit: Seconds that a ping may take.
     """
     while True:
         await asyncio.sleep(_PING_INTERVAL)
-        ping = asyncio.create_task(_ping(store))
+        ping = asyncio.create_task(_ping(store, state))
         done, _ = await asyncio.wait({ping}, timeout=ping_limit)
         error = ping.result() if done else f"no answer within {ping_limit:g} seconds"
         if error is None:
             continue
+        state.is_up = False
         logger.error("database unavailable: not serving", error=str(error))
         await endpoints.set_serving(False)
         while await ping is not None:  # Only one ping runs at a time, however long it takes.
             await asyncio.sleep(_PING_INTERVAL)
-            ping = asyncio.create_task(_ping(store))
+            ping = asyncio.create_task(_ping(store, state))
+        state.is_up = True
         logger.info("database available again: serving")
         await endpoints.set_serving(True)
 
 
-async def _ping(store: Store) -> SpinCycleError | None:
+async def _ping(store: Store, state: DatabaseState) -> SpinCycleError | None:
     """Returns None if the database answers, otherwise the error."""
+    started = time.monotonic()
     try:
         await store.ping()
+        state.ping_seconds = time.monotonic() - started
     except SpinCycleError as error:
         return error
     return None

@@ -23,6 +23,7 @@ from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, Se
 from spincycle_server.app.identity import authentication_of
 from spincycle_server.app.reloads import Reloads
 from spincycle_server.app.service_manager import give_signs_of_life, ready
+from spincycle_server.app.telemetry import JOB_RUNNER, REQUEST_MANAGER, process_telemetry
 from spincycle_server.config import (
     Config,
     LoadedConfig,
@@ -110,9 +111,16 @@ async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceMa
     cluster = request_manager_cluster(config, _listened(config, address))
     with _stop_signal() as stopped:
         async with (
+            process_telemetry(config, REQUEST_MANAGER) as telemetry,
             _certificates(config, stopped, reloads, service_manager) as certificates,
             request_manager(
-                config, cluster, certificates, reloads, _for_servers(config), sources=loaded.sources
+                config,
+                cluster,
+                certificates,
+                reloads,
+                telemetry=telemetry,
+                servers_addresses=_for_servers(config),
+                sources=loaded.sources,
             ),
         ):
             await _serve_until(stopped, service_manager)
@@ -128,6 +136,7 @@ async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManager
     request_managers = config.request_manager_addresses
     with _stop_signal() as stopped:
         async with contextlib.AsyncExitStack() as stack:
+            telemetry = await stack.enter_async_context(process_telemetry(config, JOB_RUNNER))
             certificates = await stack.enter_async_context(
                 _certificates(config, stopped, reloads, service_manager)
             )
@@ -138,6 +147,7 @@ async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManager
                     address,
                     config.server_grpc,
                     request_managers,
+                    telemetry=telemetry,
                     cluster=cluster,
                     authentication=authentication,
                     certificates=certificates,
@@ -163,13 +173,15 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
     inside = [INSIDE_THE_PROCESS] if reports_inside else []
     with _stop_signal() as stopped:
         async with (
+            process_telemetry(config, REQUEST_MANAGER, JOB_RUNNER) as telemetry,
             _certificates(config, stopped, reloads, service_manager) as certificates,
             request_manager(
                 config,
                 cluster,
                 certificates,
                 reloads,
-                [*_for_servers(config), *inside],
+                telemetry=telemetry,
+                servers_addresses=[*_for_servers(config), *inside],
                 sources=loaded.sources,
             ) as manager,
             job_runner(
@@ -177,6 +189,7 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
                 config.job_runner_addr,
                 config.job_runner_grpc,
                 [str(manager.grpc_address.reachable_here)],
+                telemetry=telemetry,
                 cluster=cluster,
                 authentication=manager.authentication,
                 certificates=certificates,

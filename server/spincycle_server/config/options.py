@@ -105,6 +105,7 @@ class Config:
     server_max_watchers: int = _option("server.max_watchers", "5000", parse_count)
     server_max_connections: int = _option("server.max_connections", "4000", parse_count)
     server_stop_timeout: float = _option("server.stop_timeout", "30s", parse_seconds)
+    server_metrics: Address | None = _option("server.metrics", "", parse_optional_address)
     server_cors_origins: tuple[str, ...] = _option("server.cors_origins", "", parse_words)
     server_web: bool = _option("server.web", "true", parse_truth)
     server_hosts: tuple[str, ...] = _option("server.hosts", "", parse_words)
@@ -151,6 +152,7 @@ class Config:
     auth_certificates_roles: Mapping[str, frozenset[str]] = _option(
         "auth.certificates.roles", "", parse_roles, variables=(), is_map=True
     )
+    auth_metrics_roles: tuple[str, ...] = _option("auth.metrics_roles", "", parse_words, variables=())
     auth_oidc_issuer: str = _option("auth.oidc.issuer", "")
     auth_oidc_audience: tuple[str, ...] = _option("auth.oidc.audience", "", parse_words)
     auth_oidc_algorithms: tuple[str, ...] = _option(

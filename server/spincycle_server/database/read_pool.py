@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,6 +16,9 @@ from sqlalchemy.engine import Connection, Engine
 from spincycle_grpc.backoff import Backoff
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
+from spincycle_server.telemetry import catalogue
+from spincycle_server.telemetry.instruments import Histograms
+from spincycle_server.telemetry.limits import DATABASE_READS, LimitUse
 
 logger = structlog.get_logger(__name__)
 
@@ -35,11 +38,18 @@ class ReadPool:
             ping never waits for a read.
         threads: The number of threads.
         patience: Seconds to wait for the database to come back.
+
+    Attributes:
+        seconds: The time that reads take, with the wait for a thread.
     """
 
     def __init__(self, engine: Engine, *, threads: int, patience: float) -> None:
         self._engine = engine.execution_options(readonly=True)
         self._patience = patience
+        self._threads = threads
+        self._unfinished = 0
+        self.seconds = Histograms(catalogue.READ_SECONDS)
+        self._seconds = self.seconds.of()
         self._is_away = False
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="store-reader")
         self._pinger = ThreadPoolExecutor(1, thread_name_prefix="store-ping")
@@ -57,7 +67,17 @@ class ReadPool:
             SpinCycleError: The function raised it.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read_now, read, arguments, named)
+        started = time.monotonic()
+        self._unfinished += 1
+        try:
+            return await loop.run_in_executor(self._readers, self._read_now, read, arguments, named)
+        finally:
+            self._unfinished -= 1
+            self._seconds.observe(time.monotonic() - started)
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the number of threads, and how many reads run or wait."""
+        return (LimitUse(DATABASE_READS, self._threads, self._unfinished),)
 
     async def read_beside(
         self,

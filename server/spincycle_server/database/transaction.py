@@ -118,11 +118,15 @@ class Transaction:
     Args:
         connection: The connection, on which the transaction is open.
         stamp: The stamp of the rows that it changes; None if they get none.
+
+    Attributes:
+        events: What the transaction does that is counted once it is committed. Who changes rows adds to it.
     """
 
     def __init__(self, connection: Connection, stamp: int | None = None) -> None:
         self.connection = connection
         self.stamp = stamp
+        self.events: list[Any] = []
         self._dialect = connection.dialect
         self._changes: list[tuple[_Compiled, Sequence[Mapping[str, Any]]]] = []
 

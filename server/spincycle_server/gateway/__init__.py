@@ -5,5 +5,17 @@ from spincycle_server.gateway.cors import with_cors
 from spincycle_server.gateway.errors import ErrorFormat
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.http_server import HttpServer
+from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
+from spincycle_server.gateway.server_pages import PagesApp, ServerPages
 
-__all__ = ["ErrorFormat", "GatewayApp", "HttpLimits", "HttpServer", "with_cors"]
+__all__ = [
+    "EarlyRefusals",
+    "ErrorFormat",
+    "GatewayApp",
+    "HttpLimits",
+    "HttpServer",
+    "PagesApp",
+    "ServerPages",
+    "users_calls",
+    "with_cors",
+]

@@ -52,6 +52,12 @@ def response_answer(route: Route, response: Message) -> Answer:
     return route.status, [_JSON, *headers], encode(response, route.response_body) + b"\n"
 
 
+def text_answer(text: bytes, media_type: str = "") -> Answer:
+    """Returns the answer with a text, such as a page about the server. Caches do not keep it."""
+    content_type = (b"content-type", media_type.encode()) if media_type else _TEXT
+    return HTTPStatus.OK, [content_type, _NO_STORE], text
+
+
 def nothing_answer() -> Answer:
     """Returns the answer of a stream that has ended without a message."""
     return HTTPStatus.NO_CONTENT, [_NO_STORE], b""

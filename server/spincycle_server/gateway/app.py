@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
 
 import structlog
 from google.protobuf.message import Message
@@ -26,26 +24,21 @@ from spincycle_server.gateway.answers import (
     options_answer,
     response_answer,
 )
-from spincycle_server.gateway.content_coding import MIN_COMPRESSED, compressed, prefers_gzip
+from spincycle_server.gateway.asgi import Scope, Send, credentials_of, path_of, send_answer
 from spincycle_server.gateway.documents import Documents
-from spincycle_server.gateway.errors import ErrorFormat, Header, HttpError, header_lines
+from spincycle_server.gateway.errors import ErrorFormat, HttpError, header_lines
 from spincycle_server.gateway.event_stream import EventStream
 from spincycle_server.gateway.event_text import MEDIA_TYPE, accepts_events
 from spincycle_server.gateway.refusals import EarlyRefusals, users_calls
 from spincycle_server.gateway.request_bodies import Receive, RequestBodies
 from spincycle_server.gateway.routes import Route, Router, routes_of
+from spincycle_server.gateway.server_pages import ServerPages
 from spincycle_server.gateway.time_limits import TimeLimit, TimeLimited
-from spincycle_server.identity import ANONYMOUS, Credentials
+from spincycle_server.identity import ANONYMOUS
 from spincycle_server.large_work import LARGE, run_large
 from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable, ReceivedRequest
 
 logger = structlog.get_logger(__name__)
-
-Scope: TypeAlias = Mapping[str, Any]
-Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
-
-_GZIP: Header = (b"content-encoding", b"gzip")
-_VARY: Header = (b"vary", b"Accept-Encoding")
 
 
 class GatewayApp:
@@ -59,6 +52,7 @@ class GatewayApp:
         on_refused: Called with the error if there is no room for a body.
         body_timeout: Seconds within which a body must arrive.
         call_timeout: Seconds within which a method must answer.
+        pages: The pages of the server; None without any.
     """
 
     def __init__(
@@ -71,10 +65,12 @@ class GatewayApp:
         on_refused: Callable[[ResourceExhaustedError], None],
         body_timeout: float = 30.0,
         call_timeout: float = 60.0,
+        pages: ServerPages | None = None,
     ) -> None:
         self._routes = [route for table in tables for route in routes_of(table)]
         self._router = Router(self._routes)
         self._error_format = error_format
+        self._pages = pages
         self._documents = Documents(self._routes, title, error_format)
         self._bodies = RequestBodies(limits, timeout=body_timeout, on_refused=on_refused)
         self._time_limit = TimeLimit(call_timeout)
@@ -87,16 +83,7 @@ class GatewayApp:
         if isinstance(answer, EventStream):
             await (answer.send_head(send) if scope["method"] == "HEAD" else answer.send(send))
             return
-        status, headers, body = answer
-        if len(body) >= MIN_COMPRESSED:
-            headers.append(_VARY)
-            if prefers_gzip(_joined_header(scope["headers"], b"accept-encoding")):
-                headers.append(_GZIP)
-                body = await compressed(body)
-        if status not in (204, 304):
-            headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await send_answer(answer, scope, send)
 
     def early_refusals(self, gate: Gate, others: Iterable[str] = ()) -> EarlyRefusals:
         """Returns the refusals of users' calls before they are read, while the gate is full.
@@ -110,7 +97,7 @@ class GatewayApp:
         headers.append((b"content-length", str(len(body)).encode()))
         calls = users_calls(
             ((route.http_method, route.template, route.method.is_reserved) for route in self._routes),
-            {*self._documents.paths, *others},
+            {*self._documents.paths, *(() if self._pages is None else self._pages.paths), *others},
         )
         return EarlyRefusals(
             is_full=lambda: gate.is_full,
@@ -132,10 +119,10 @@ class GatewayApp:
             return error_answer(unexpected, self._error_format)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | EventStream:
-        path = scope.get("raw_path") or scope["path"].encode()
+        path = path_of(scope)
         routes, values = self._router.find(path.partition(b"?")[0].decode("latin-1"))
         if not routes:
-            return self._answer_without_route(path, scope)
+            return await self._answer_without_route(path, scope)
         if scope["method"] == "OPTIONS":
             return options_answer(routes)
         route = routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
@@ -180,11 +167,13 @@ class GatewayApp:
                 setattr(request, name, text)
         return request
 
-    def _answer_without_route(self, path: bytes, scope: Scope) -> Answer:
-        """Answers requests for the server as a whole and for documents."""
+    async def _answer_without_route(self, path: bytes, scope: Scope) -> Answer:
+        """Answers requests for the server as a whole, for its pages and for documents."""
         if path == b"*" and scope["method"] == "OPTIONS":
             return options_answer(route.http_method for route in self._routes)
         document = path.partition(b"?")[0].rstrip(b"/").decode("latin-1")
+        if self._pages is not None and document in self._pages.paths:
+            return await self._pages.answer(document, scope)
         if document not in self._documents.paths:
             raise HttpError(404, "Not Found")
         return self._documents.answer(document, scope["method"], scope["headers"])
@@ -228,29 +217,3 @@ async def _begun_stream(
         route.method.call(read, context), route.denied_status, receive, scope["spincycle.connection"]
     )
     return stream if await stream.begin() else nothing_answer()
-
-
-def credentials_of(scope: Scope) -> Credentials:
-    """Returns what a caller presents: headers as text, and the certificate of the connection.
-
-    Values of headers with the same name are joined.
-    """
-    headers: Sequence[Header] = scope["headers"]
-    metadata = {name.decode("latin-1"): text.decode("latin-1") for name, text in headers}
-    repeated: frozenset[str] = frozenset()
-    if len(metadata) != len(headers):
-        counts = Counter(name.decode("latin-1") for name, _ in headers)
-        repeated = frozenset(name for name, count in counts.items() if count > 1)
-        for name in repeated:
-            metadata[name] = _joined_header(headers, name.encode("latin-1"))
-    return Credentials(metadata, _peer(scope), scope.get("spincycle.certificate"), repeated)
-
-
-def _joined_header(headers: Sequence[Header], name: bytes) -> str:
-    """Returns the joined values of a header; "" if the client did not send it."""
-    return ", ".join(value.decode("latin-1") for key, value in headers if key == name)
-
-
-def _peer(scope: Scope) -> str:
-    client = scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else "unix:"  # Only unix sockets have no client's address.

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from spincycle_grpc.version import API_VERSION
 from spincycle_server.gateway.http_limits import HttpLimits
 from spincycle_server.gateway.http_protocol import HttpProtocol
 from spincycle_server.gateway.uvicorn_internals import UvicornServer, require_known_uvicorn
+from spincycle_server.telemetry.limits import HTTP_CONNECTIONS, LimitUse
 
 if TYPE_CHECKING:
     from spincycle_server.gateway.refusals import EarlyRefusals
@@ -71,8 +73,13 @@ class HttpServer:
             ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         )
         self._server = UvicornServer(self._config, limits.header_timeout)
+        self._max_connections = limits.max_connections
         self._serving: asyncio.Task[None] | None = None
         self.port = 0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of open connections."""
+        return (LimitUse(HTTP_CONNECTIONS, self._max_connections, self._server.connections),)
 
     async def start(self) -> None:
         """Starts to listen.

@@ -199,6 +199,11 @@ class UvicornServer(uvicorn.Server):
         """Whether the server accepts connections."""
         return self.started
 
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self.server_state.connections)
+
     def begin_stop(self, grace: int) -> None:
         """Tells the server to stop: it waits for requests in flight, for at most `grace` seconds."""
         self.config.timeout_graceful_shutdown = grace

@@ -9,11 +9,17 @@ from spincycle_server.identity.certificate_names import (
 from spincycle_server.identity.cluster import Cluster
 from spincycle_server.identity.credentials import Credentials, PeerCertificate
 from spincycle_server.identity.identity import ANONYMOUS, AuthenticationMethod, CallerDeniedError, Identity
-from spincycle_server.identity.method_access import METHOD_ACCESS, READ_BY_SERVERS, MethodAccess
+from spincycle_server.identity.method_access import (
+    METHOD_ACCESS,
+    PATH_ACCESS,
+    READ_BY_SERVERS,
+    MethodAccess,
+)
 
 __all__ = [
     "ANONYMOUS",
     "METHOD_ACCESS",
+    "PATH_ACCESS",
     "READ_BY_SERVERS",
     "Authentication",
     "AuthenticationMethod",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import TypeVar
@@ -18,11 +18,13 @@ from spincycle_server.identity.identity import (
     AuthenticationMethod,
     CallerDeniedError,
     Identity,
+    LimitedMethod,
     RememberingMethod,
 )
 from spincycle_server.identity.method_access import MethodAccess
 from spincycle_server.identity.permissions import SecondCheck
 from spincycle_server.identity.plugin import PluginMethod
+from spincycle_server.telemetry.limits import LimitUse
 
 _Method = TypeVar("_Method", bound=AuthenticationMethod)
 
@@ -37,6 +39,7 @@ class Authentication:
         methods: The methods of authentication. The first one that finds a credential of its kind decides.
         cluster: Recognizes other servers of the installation.
         admin_roles: The roles that may call the methods for administrators.
+        metrics_roles: The roles that may read the metrics, besides those of administrators.
         trust: Knows whether a certificate is still valid. None: a certificate is valid until it expires.
     """
 
@@ -46,11 +49,13 @@ class Authentication:
         cluster: Cluster | None = None,
         *,
         admin_roles: Collection[str] = (),
+        metrics_roles: Collection[str] = (),
         trust: CertificateTrust | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._cluster = cluster or Cluster(is_open=True)
         self._admin_roles = frozenset(admin_roles)
+        self._metrics_roles = frozenset(metrics_roles) | self._admin_roles
         self._trust = trust
         self._admins_read = False
         self._cluster_reads = not self._cluster.is_open
@@ -79,6 +84,10 @@ class Authentication:
     def method_of(self, kind: type[_Method]) -> _Method | None:
         """Returns the method of authentication of a class; None if it is off."""
         return next((it for it in self._methods if isinstance(it, kind)), None)
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits of the methods of authentication, and their use."""
+        return [use for one in self._methods if isinstance(one, LimitedMethod) for use in one.limits()]
 
     @property
     def is_on(self) -> bool:
@@ -150,14 +159,11 @@ class Authentication:
         user = await self._user(credentials)
         if user is None:
             raise UnauthenticatedError(self._advice(), reason="NO_CREDENTIALS")
+        if access is MethodAccess.METRICS:
+            _check_roles(user, self._metrics_roles, "read the metrics")
         if access is MethodAccess.ADMIN or (access is MethodAccess.READ and self._admins_read):
-            self._check_admin(user)
+            _check_roles(user, self._admin_roles, "do this")
         return user
-
-    def _check_admin(self, user: Identity) -> None:
-        if self._admin_roles.isdisjoint(user.caller.roles):
-            message = denial_message(user.caller, "do this", self._admin_roles)
-            raise CallerDeniedError(user, message, reason="ACCESS_DENIED")
 
     async def _server(self, credentials: Credentials) -> Identity:
         if self._cluster.admits(credentials):
@@ -192,3 +198,8 @@ class Authentication:
 
     def _advice(self) -> str:
         return f"the caller is unknown: send {' or '.join(method.hint for method in self._methods)}"
+
+
+def _check_roles(user: Identity, roles: frozenset[str], action: str) -> None:
+    if roles.isdisjoint(user.caller.roles):
+        raise CallerDeniedError(user, denial_message(user.caller, action, roles), reason="ACCESS_DENIED")

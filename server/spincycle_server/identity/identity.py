@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_server.identity.credentials import Credentials
+from spincycle_server.telemetry.limits import LimitUse
 
 MAX_NAME = 100
 """The longest name of a user in characters. The database does not store more of it."""
@@ -67,6 +68,15 @@ class AuthenticationMethod(Protocol):
             UnauthenticatedError: The credential is invalid, expired or revoked.
             UnavailableError: The credential cannot be checked now.
         """
+        ...
+
+
+@runtime_checkable
+class LimitedMethod(AuthenticationMethod, Protocol):
+    """A way to identify users that lets only some calls wait at the same time."""
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits and their use."""
         ...
 
 

@@ -15,6 +15,8 @@ class MethodAccess(Enum):
         READ: Users whom the server knows, and other servers of the installation.
         REQUEST: Users whom the server knows. The method itself checks the access list of the request's type,
             or whether the caller is an administrator.
+        METRICS: Everybody if users are not authenticated. Otherwise users with one of the roles of
+            `auth.metrics_roles` or `auth.admin_roles`.
         ADMIN: Users with one of the roles of `auth.admin_roles`.
         SERVER: Other servers of the installation.
     """
@@ -22,6 +24,7 @@ class MethodAccess(Enum):
     PUBLIC = "public"
     READ = "read"
     REQUEST = "request"
+    METRICS = "metrics"
     ADMIN = "admin"
     SERVER = "server"
 
@@ -67,6 +70,15 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
     }
 )
 """Who may call each method, by its full name."""
+
+PATH_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
+    {
+        "/healthz": MethodAccess.PUBLIC,
+        "/readyz": MethodAccess.PUBLIC,
+        "/metrics": MethodAccess.METRICS,
+    }
+)
+"""Who may read the pages about a server, by path. They are not methods, and only HTTP has them."""
 
 READ_BY_SERVERS = frozenset({"spincycle.v1.JobRunner.RunningJobs"})
 """The methods for users that other servers also call."""

@@ -97,6 +97,7 @@ class OidcMethod:
         self._clock = clock
         self._registry = _Registry(algorithms=settings.algorithms, strict_check_header=False)
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self.limits = keys.limits
         self.hint = f"a token of {settings.issuer} (header `Authorization: Bearer eyJ...`)"
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -16,6 +16,7 @@ from joserfc.util import to_bytes, urlsafe_b64decode
 from spincycle_grpc.errors import ResourceExhaustedError, UnauthenticatedError, UnavailableError
 from spincycle_server.call_threads import CallThreads
 from spincycle_server.identity.oidc_documents import DocumentError, is_trustworthy, read_document
+from spincycle_server.telemetry.limits import OIDC_WAITS, LimitUse
 
 logger = structlog.get_logger(__name__)
 
@@ -106,6 +107,10 @@ class OidcKeys:
         self._read_at = -math.inf
         self._trouble = "they were not read yet"
         self._waiting = 0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns how many calls may wait for the keys, and how many do."""
+        return (LimitUse(OIDC_WAITS, MAX_WAITING, self._waiting),)
 
     def has(self, thumbprint: str) -> bool:
         """Whether the provider still has a key."""

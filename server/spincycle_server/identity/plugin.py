@@ -48,6 +48,7 @@ class PluginMethod:
         self._bind = bind
         self._authorize = authorize
         self._calls = PluginCalls(timeout)
+        self.limits = self._calls.limits
 
     @property
     def authorizes(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ import structlog
 
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError, SpinCycleError, UnavailableError
 from spincycle_server.call_threads import CallThreads
+from spincycle_server.telemetry.limits import PLUGIN_CALLS, LimitUse
 
 logger = structlog.get_logger(__name__)
 
@@ -46,6 +47,10 @@ class PluginCalls:
         self._unfinished = 0
         self._threads: CallThreads | None = None
         self._given_up: set[asyncio.Task[Any]] = set()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns how many calls may run at the same time, and how many do."""
+        return (LimitUse(PLUGIN_CALLS, MAX_CALLS, self._unfinished),)
 
     async def call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """Returns the result of a function.

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import partial
 from hashlib import blake2s
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from spincycle_grpc.errors import (
 )
 from spincycle_server.identity.credentials import AUTHORIZATION, Credentials
 from spincycle_server.identity.identity import Identity
+from spincycle_server.telemetry.limits import UNKNOWN_TOKENS, LimitUse
 from spincycle_server.token_text import TOKEN_PREFIX, hash_token
 
 logger = structlog.get_logger(__name__)
@@ -112,6 +113,10 @@ class TokenMethod:
         self._waiting = 0
         self._is_wanted = asyncio.Event()
         self._next_look = asyncio.Event()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns how many calls with unknown tokens may wait for the database, and how many do."""
+        return (LimitUse(UNKNOWN_TOKENS, MAX_WAITING, self._waiting),)
 
     async def identify(self, credentials: Credentials) -> Identity | None:
         """Returns who calls; None if the call has no API token.

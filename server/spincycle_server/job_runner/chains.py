@@ -17,6 +17,7 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import RunningChain
 from spincycle_server.stopped_tries import remove_stopped_tries
+from spincycle_server.telemetry.limits import CHAINS, JOBS, LimitUse
 from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ class Chains:
         self._draining = False
         self._none_left = asyncio.Event()
         self._none_left.set()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits of chains and of their jobs, and how many the runner holds."""
+        return (
+            LimitUse(CHAINS, self._max_chains, len(self._held)),
+            LimitUse(JOBS, self._max_jobs, self._jobs),
+        )
 
     def check_runner(self, runner_id: str) -> None:
         """Checks that a call for a runner id is for this runner. An empty id is for any runner.

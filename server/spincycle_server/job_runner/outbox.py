@@ -21,6 +21,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     StartedTry,
     TryReport,
 )
+from spincycle_server.telemetry.limits import WAITING_REPORTS, WAITING_TRIES, LimitUse
 
 ChainEnd: TypeAlias = ChainFinish | SuspendedJobChain
 """The end of a chain on this runner: a final state, or the suspended chain."""
@@ -95,6 +96,13 @@ class Outbox:
         self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits of queued tries and of their bytes, and how many there are."""
+        return (
+            LimitUse(WAITING_TRIES, self._max_tries, self._count),
+            LimitUse(WAITING_REPORTS, self._max_bytes, self._bytes),
+        )
 
     @property
     def full(self) -> bool:

@@ -31,6 +31,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     RunnerInfo,
 )
 from spincycle_grpc.v1.runner_reports_pb2_grpc import RunnerReportsStub
+from spincycle_server.telemetry.reports import ReportMetrics
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -69,6 +70,9 @@ class Reporter:
         call_metadata: Returns the metadata that identifies this server to the Request Managers.
         on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
         known_types: The job types that the runner knows; None if it does not say.
+
+    Attributes:
+        metrics: Counts messages and leases.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class Reporter:
         self._lease_end: float | None = None
         self._told_held_at = 0.0
         self._connected = asyncio.Event()
+        self.metrics = ReportMetrics()
+        self._expired_end = 0.0
 
     @property
     def lease_left(self) -> float:
@@ -108,6 +114,17 @@ class Reporter:
         if self._lease_end is None:
             return math.inf
         return max(0.0, self._lease_end - time.monotonic())
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether a Request Manager has acknowledged the runner within its lease."""
+        return self._lease_end is not None and self.lease_left > 0
+
+    def lease_expired(self) -> None:
+        """Counts that the lease has expired, once for each lease."""
+        if self._lease_end is not None and self._lease_end != self._expired_end:
+            self._expired_end = self._lease_end
+            self.metrics.lease_expired()
 
     async def wait_connected(self) -> None:
         """Returns when a Request Manager has acknowledged the runner, and its job types, on the stream."""
@@ -148,6 +165,7 @@ class Reporter:
             except ConnectionResetError as error:
                 reason = str(error)
             self._connected.clear()
+            self.metrics.interrupted()
             logger.warning("reporting interrupted", request_manager=address, error=reason)
             turn += 1
             if time.monotonic() - started > _LONGEST_PAUSE:
@@ -234,7 +252,9 @@ class Reporter:
                 raise await _end_of(call)
         if self.lease_left <= 0:
             logger.warning("lease had expired when it was renewed, chains are suspended")
+            self.lease_expired()
             self._on_lapse()
+        self.metrics.acknowledged(time.monotonic() - sent_at)
         self._lease = answer.lease.seconds + answer.lease.nanos / 1e9
         self._lease_end = sent_at + self._lease
         return answer

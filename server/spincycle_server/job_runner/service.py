@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +13,7 @@ from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, ResourceE
 from spincycle_grpc.v1 import job_runner_pb2 as messages
 from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputGap
 from spincycle_grpc.version import API_VERSION
+from spincycle_server.telemetry.limits import OUTPUT_STREAMS, LimitUse
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.status_pb2 import JobStatus
@@ -150,6 +151,10 @@ class JobRunnerService:
                     yield _output_message(event)
         finally:
             self._followers -= 1
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of streams of output."""
+        return (LimitUse(OUTPUT_STREAMS, MAX_FOLLOWERS, self._followers),)
 
     async def Version(  # noqa: N802
         self, request: messages.JobRunnerVersionRequest, context: CallContext

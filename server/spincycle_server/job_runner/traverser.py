@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from spincycle_grpc.state import State
+from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import job_pb2, state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -309,7 +309,9 @@ class Traverser:
         self._waiting.pop(run.job_id, None)
         job = self._jobs[run.job_id]
         if job.type in self._noop_types:
-            self._report(run, TryResult(self._noop_entry(run, job)), None)
+            result = TryResult(self._noop_entry(run, job))
+            self._count(result, is_made=True)
+            self._report(run, result, None)
             return
         job_try = JobTry(
             run,
@@ -326,10 +328,16 @@ class Traverser:
 
     async def _follow(self, job_try: JobTry) -> None:
         run = job_try.run
-        if self._suspects.covers(run):
-            result = await self._suspects.result(job_try, self._handle_refusal)
-        else:
-            result = await job_try.result()
+        metrics = self._resources.metrics
+        metrics.running += 1
+        try:
+            if self._suspects.covers(run):
+                result = await self._suspects.result(job_try, self._handle_refusal)
+            else:
+                result = await job_try.result()
+        finally:
+            metrics.running -= 1
+        self._count(result, is_made=job_try.is_made)
         del self._tries[run.job_id]
         if self._dropped:
             return
@@ -344,6 +352,13 @@ class Traverser:
             asyncio.get_running_loop().create_future(),
             is_taken_back=job_try.is_taken_back,
         )
+
+    def _count(self, result: TryResult, *, is_made: bool) -> None:
+        entry = result.entry
+        if is_made:
+            self._resources.metrics.know(entry.type)
+        seconds = (entry.finished_at - entry.started_at) / 1e9
+        self._resources.metrics.try_ended(entry.type, State(entry.state).name, seconds)
 
     def _stop_waiting_runs(self, errors: dict[str, str]) -> None:
         """Ends tries that were stopped before they began."""
@@ -388,8 +403,11 @@ class Traverser:
             is_last=result.is_last,
             is_taken_back=ended.is_taken_back,
         )
-        if self._chain.state_of(ended.run.job_id) is not State.RUNNING:
+        state = self._chain.state_of(ended.run.job_id)
+        if state is not State.RUNNING:
             self._waiting.pop(ended.run.job_id, None)
+        if state in FINAL_STATES:
+            self._resources.metrics.job_ended(result.entry.type, state.name)
         if ended.committed is None:
             self._suspects.continued(ended.run, actions.run)
         self._apply(actions)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from spincycle_grpc.output import PIECE, STDERR, STDOUT, OutputBuffer, bad_offset, cut_output
@@ -19,6 +19,7 @@ from spincycle_grpc.v1.output_pb2 import (
     OutputStream,
     OutputText,
 )
+from spincycle_server.telemetry.limits import HELD_OUTPUT, LimitUse
 
 MAX_HELD = 256 * 1024 * 1024
 """The size of the output of all running tries, in bytes, beyond which the tries that write keep less."""
@@ -44,6 +45,10 @@ class HeldOutput:
     def __init__(self) -> None:
         self._size = 0
         self._lock = threading.Lock()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the bytes that all tries hold."""
+        return (LimitUse(HELD_OUTPUT, MAX_HELD, self._size),)
 
     def add(self, size: int) -> bool:
         """Adds a number of bytes, in any thread. Returns whether MAX_HELD is exceeded."""

@@ -24,6 +24,7 @@ from spincycle_server.call_threads import CallThreads
 from spincycle_server.job_runner.follow_pace import FollowPace
 from spincycle_server.job_runner.try_output import HeldOutput, TryOutput
 from spincycle_server.job_runner.try_result import error_text, plain_text
+from spincycle_server.telemetry.tries import TryMetrics
 
 MAX_STATUS = 16 * 1024
 """The maximum number of bytes to keep of a status, because one answer has the status of many jobs."""
@@ -46,6 +47,7 @@ class TryResources:
         on_loop: Job types to create and call on the event loop, because their jobs are built in.
         held: The size of the output of all running tries.
         pace: How fast followers get output.
+        metrics: Counts the tries.
     """
 
     factory: JobFactory
@@ -57,6 +59,7 @@ class TryResources:
     on_loop: set[str] = field(default_factory=set)
     held: HeldOutput = field(default_factory=HeldOutput)
     pace: FollowPace = field(default_factory=FollowPace)
+    metrics: TryMetrics = field(default_factory=TryMetrics)
 
 
 class NotMadeError(Exception):

@@ -58,6 +58,7 @@ class AuditLog:
         self.is_on = is_on
         self._admin_roles = frozenset(admin_roles)
         self._denials = Denials()
+        self.limits = self._denials.limits
         self.is_failing = False
         self.failed_writes = 0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from spincycle_grpc.v1.audit_pb2 import AuditEvent
+from spincycle_server.telemetry.limits import DENIALS, LimitUse
 
 WINDOW = 60.0
 """Seconds in which similar denials share one event. The first one does not wait for the others."""
@@ -42,6 +43,10 @@ class Denials:
 
     def __init__(self) -> None:
         self._groups: dict[_Key, _Group] = {}
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of groups."""
+        return (LimitUse(DENIALS, MAX_GROUPS, len(self._groups)),)
 
     def add(self, event: AuditEvent, now: float) -> None:
         """Adds a denial. The event may be changed later."""

@@ -25,6 +25,7 @@ from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, Job
 from spincycle_server.graph.known_args import check_known_args
 from spincycle_server.graph.request_args import record_args, request_sequence
 from spincycle_server.large_work import short_turns
+from spincycle_server.telemetry.limits import BUILDS, HANGING_CREATES, LimitUse
 
 if TYPE_CHECKING:
     from spincycle_grpc.jobs import JobFactory
@@ -91,6 +92,11 @@ class BuildPool:
         self._threads = CallThreads("build", THREADS, max_abandoned=MAX_HANGING, longest_wait=longest_wait)
         self._unfinished = 0
         self._used = self.prepare(specs)
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns how many builds may run, wait and hang, and how many do."""
+        builds = LimitUse(BUILDS, THREADS + MAX_WAITING, self._unfinished)
+        return (builds, *self._threads.hanging(HANGING_CREATES))
 
     @property
     def request_specs(self) -> Sequence[RequestSpec]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from spincycle_grpc.errors import (
 )
 from spincycle_grpc.state import State
 from spincycle_server.request_manager.chain_messages import first_chain, resumed_chain
+from spincycle_server.telemetry.limits import DELIVERED_JOBS, DELIVERIES, LimitUse
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -111,6 +112,13 @@ class Delivery:
     def free_slots(self) -> int:
         """How many more chains may be in flight, not counting their jobs."""
         return max(0, MAX_IN_FLIGHT - len(self._in_flight))
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits of chains and jobs in flight, and how many there are."""
+        return (
+            LimitUse(DELIVERIES, MAX_IN_FLIGHT, len(self._in_flight)),
+            LimitUse(DELIVERED_JOBS, MAX_IN_FLIGHT_JOBS, self._in_flight_jobs),
+        )
 
     @property
     def has_room(self) -> bool:

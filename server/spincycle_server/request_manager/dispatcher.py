@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -29,6 +29,8 @@ from spincycle_server.request_manager.slot_queue import SlotQueue
 from spincycle_server.request_manager.startable_requests import find_startable
 from spincycle_server.request_manager.suspects import Suspects
 from spincycle_server.store.errors import request_paused, wrong_state
+from spincycle_server.telemetry import catalogue
+from spincycle_server.telemetry.instruments import Counters
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from spincycle_server.store.audit import EventRow
     from spincycle_server.store.leases import LostRequest
     from spincycle_server.store.requirements import WaitingRequest
+    from spincycle_server.telemetry.limits import LimitUse
 
 logger = structlog.get_logger(__name__)
 
@@ -66,6 +69,9 @@ class Dispatcher:
         suspended_timeout: Seconds after which a suspended request fails if nobody has resumed it.
         max_waiting: How many requests may be PENDING that a runner can run.
         max_blocked: How many requests may be PENDING that no runner can run.
+
+    Attributes:
+        takeovers: Counts the requests that were taken over.
     """
 
     def __init__(
@@ -95,7 +101,18 @@ class Dispatcher:
         )
         self._slot_queue = SlotQueue()
         self._suspects = Suspects(store, runners)
+        self.takeovers = Counters(catalogue.TAKEOVERS)
+        self._takeovers = {reason: self.takeovers.of(reason) for reason in ("lease_expired", "not_held")}
         self._wake = asyncio.Event()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits of waiting requests and of deliveries, and their use."""
+        return [*self._pending.limits(), *self._delivery.limits()]
+
+    @property
+    def oldest_waiting(self) -> float:
+        """The age in seconds of the oldest request that waits although a runner can run it; 0 without one."""
+        return self._pending.oldest_waiting
 
     def check_limit(self) -> None:
         """Checks that one more request may be created.
@@ -270,11 +287,11 @@ class Dispatcher:
             logger.warning("request failed: nobody resumed it in time", request_id=request_id)
         suspended = await find_startable(self._store, self._runners, State.SUSPENDED, ROUND_SIZE)
         resumed = 0
-        for request_id, requirement in suspended.requests:
-            runner = self._pick(requirement)
+        for one in suspended.requests:
+            runner = self._pick(one.requirement)
             if runner is not None:
                 resumed += 1
-                await self._resume(request_id, runner)
+                await self._resume(one.request_id, runner)
         more_are_lost = await self._recover_lost()
         return more_are_lost or (resumed > 0 and not suspended.page.is_last)
 
@@ -295,7 +312,7 @@ class Dispatcher:
     async def _recover_page(self, page: Sequence[LostRequest], unmet: set[str]) -> bool:
         """Takes over lost requests. Returns whether any was. Adds requirements that no runner meets."""
         waiting = await self._store.requirements.resolve([lost.waiting for lost in page])
-        requirements = dict(waiting)
+        requirements = {one.request_id: one.requirement for one in waiting}
         self._runners.ask_about(requirements.values())
         recovered_any = False
         for lost in page:
@@ -351,6 +368,7 @@ class Dispatcher:
             lost.request_id, runner, expected_state=State.RUNNING, expected_epoch=lost.epoch, token=token
         )
         if assignment is not None:
+            self._takeovers["lease_expired" if token is None else "not_held"].value += 1
             logger.warning("request taken over", request_id=lost.request_id, epoch=assignment.epoch)
             await self._continue_from_record(runner, assignment)
         return True

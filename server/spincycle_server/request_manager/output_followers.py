@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.backoff import Backoff
@@ -16,6 +16,7 @@ from spincycle_grpc.v1.request_manager_pb2 import FollowOutputRequest, FollowOut
 from spincycle_server.request_manager.live_output import LiveEvent, live_output
 from spincycle_server.request_manager.output_cursor import OutputPosition
 from spincycle_server.request_manager.stored_output import stored_output
+from spincycle_server.telemetry.limits import FOLLOWERS, LimitUse
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.runners import Runners
@@ -45,6 +46,10 @@ class OutputFollowers:
         self._runners = runners
         self._limit = limit
         self._count = 0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of callers."""
+        return (LimitUse(FOLLOWERS, self._limit, self._count),)
 
     async def follow(self, request: FollowOutputRequest) -> AsyncGenerator[FollowOutputResponse, None]:
         """Yields the output of a try, and its end. The caller may read the job log of the request.

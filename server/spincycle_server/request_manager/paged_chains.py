@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_server.telemetry.limits import PAGED_CHAINS, LimitUse
 
 MAX_BYTES = 64 * 1024 * 1024
 """The maximum size of all kept chains together, serialized. The least recently used ones are dropped."""
@@ -34,6 +36,10 @@ class PagedChains:
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._bytes = 0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of kept chains."""
+        return (LimitUse(PAGED_CHAINS, MAX_CHAINS, len(self._kept)),)
 
     def take(self, key: bytes) -> JobChain | None:
         """Returns a chain, and forgets it; None if it is not kept."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +16,7 @@ from spincycle_grpc.state import State
 from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
 from spincycle_server.request_manager.full_runners import PROBE
 from spincycle_server.request_manager.startable_requests import find_startable
+from spincycle_server.telemetry.limits import BLOCKED_REQUESTS, WAITING_REQUESTS, LimitUse
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.runners import Runners
@@ -64,12 +65,27 @@ class PendingRequests:
         self._counts: dict[Requirement, int] = {}
         self._counted: frozenset[str] = frozenset()
         self._counted_at = 0.0
+        self._oldest_at = 0
         self._wake = asyncio.Event()
 
     @property
     def any(self) -> bool:
         """Whether requests are PENDING that are not blocked."""
         return any(self._unblocked())
+
+    @property
+    def oldest_waiting(self) -> float:
+        """The age in seconds of the oldest request that is not blocked, by the last read; 0 without one."""
+        return max(0.0, time.time() - self._oldest_at / 1e6) if self._oldest_at else 0.0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits of waiting and of blocked requests, and how many there are."""
+        waiting = sum(self._counts[one] for one in self._unblocked())
+        blocked = sum(self._counts.values()) - waiting
+        return (
+            LimitUse(WAITING_REQUESTS, self._limit, waiting),
+            LimitUse(BLOCKED_REQUESTS, self._blocked_limit, blocked),
+        )
 
     def compete_with(self, requirement: Requirement) -> bool:
         """Whether requests are PENDING for the runners of a new request, which must not overtake them."""
@@ -147,7 +163,13 @@ class PendingRequests:
         dispatched = await self._dispatch(found.requests) if found.requests else ()
         for one in dispatched:
             self._counts[one.requirement] = max(0, self._counts.get(one.requirement, 0) - 1)
+        gone = {one.request_id for one in dispatched}
+        left = (one for one in found.page.requests if one.request_id not in gone)
+        self._oldest_at = next((one.created_at for one in left if self._is_unblocked(one)), 0)
         return bool(dispatched)
+
+    def _is_unblocked(self, waiting: WaitingRequest) -> bool:
+        return not self._runners.is_blocked(waiting.requirement)
 
     async def _count(self) -> None:
         limit = self._limit + self._blocked_limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from spincycle_grpc.errors import (
     DeadlineExceededError,
@@ -11,6 +11,7 @@ from spincycle_grpc.errors import (
     ResourceExhaustedError,
 )
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest
+from spincycle_server.telemetry.limits import REPORT_STREAMS, LimitUse
 
 MAX_STREAMS = 1000
 """The maximum number of streams that report to one Request Manager."""
@@ -26,6 +27,10 @@ class ReportStreams:
         self._by_runner: dict[str, _OpenStream] = {}
         self._open: set[_OpenStream] = set()
         self._ending = False
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of open streams."""
+        return (LimitUse(REPORT_STREAMS, MAX_STREAMS, len(self._open)),)
 
     def end(self) -> None:
         """Ends all streams, because the server shuts down. Their last messages are yielded first."""

@@ -26,6 +26,8 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 from spincycle_server.request_manager.report_streams import ReportStreams
 from spincycle_server.request_manager.runner_stream import RunnerStream
 from spincycle_server.store.schema import JOB_ID, MAX_TRY, MAX_TYPE
+from spincycle_server.telemetry import catalogue
+from spincycle_server.telemetry.instruments import Counters
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -56,6 +58,9 @@ class RunnerReportsService:
         stopper: Tells a runner again to stop chains that must stop.
         pauser: Tells a runner again which chains are paused.
         lease: Seconds that a renewed lease lasts.
+
+    Attributes:
+        renewals: Counts the messages of runners that renewed their leases.
     """
 
     def __init__(
@@ -75,6 +80,9 @@ class RunnerReportsService:
         self._pauser = pauser
         self._lease = lease
         self._streams = ReportStreams()
+        self.renewals = Counters(catalogue.LEASE_RENEWALS)
+        self._renewed = self.renewals.of()
+        self.limits = self._streams.limits
 
     def end_streams(self) -> None:
         """Ends all streams, because the server shuts down. Received messages are stored first."""
@@ -95,6 +103,7 @@ class RunnerReportsService:
         try:
             async for message in self._streams.messages(requests):
                 answer = await stream.receive(message)
+                self._renewed.value += 1
                 if message.HasField("runner"):
                     logger.info("report stream opened", runner_id=stream.runner_id, peer=context.peer)
                 yield answer

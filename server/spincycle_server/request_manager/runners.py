@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -108,6 +108,19 @@ class Runners:
                 logger.warning("runner is not used", runner_id=runner.runner_id, error=str(error))
             return False
         return True
+
+    def states(self) -> Mapping[tuple[str, ...], float]:
+        """Returns how many runners there are by state, for the metrics. A runner counts once."""
+        counts = dict.fromkeys(("ready", "full", "draining", "refusing"), 0)
+        now = time.monotonic()
+        for one in self._live:
+            if one in self._draining:
+                counts["draining"] += 1
+            elif self._denied.get(one, 0.0) > now:
+                counts["refusing"] += 1
+            else:
+                counts["full" if one in self._full else "ready"] += 1
+        return {(state,): float(count) for state, count in counts.items()}
 
     def check_may_call(self, runner: RunnerInfo) -> None:
         """Checks that a runner can be called without sending the servers' key in plain text.

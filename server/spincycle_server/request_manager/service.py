@@ -108,6 +108,7 @@ class RequestManagerService:
         self._followers = followers
         self._audit = audit
         chains = PagedChains()
+        self.limits = chains.limits
         self._pages = RequestPages(store, chains)
         self._planner = Planner(build_pool, chains)
         self._prefixes = RequestPrefixes(store, permissions)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 
 from spincycle_grpc.errors import ResourceExhaustedError
+from spincycle_server.telemetry.limits import REQUEST_BODIES, LimitUse
 
 
 class BodyBudget:
@@ -19,6 +21,10 @@ class BodyBudget:
         self.limit = limit
         self._held = 0
         self._lock = threading.Lock()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the bytes that all bodies hold."""
+        return (LimitUse(REQUEST_BODIES, self.limit, self._held),)
 
     def share(self) -> BodyShare:
         """Returns the share of one body, which holds nothing yet."""

@@ -6,11 +6,16 @@ import asyncio
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 import structlog
 
-from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, UnavailableError
+from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError, Status, UnavailableError
+from spincycle_grpc.v1.errors_pb2 import ErrorReason
 from spincycle_server.callback_throttle import CallbackThrottle
+from spincycle_server.telemetry import catalogue
+from spincycle_server.telemetry.instruments import BoundedNames, Counters
+from spincycle_server.telemetry.limits import CONCURRENT_CALLS, LimitUse
 
 logger = structlog.get_logger(__name__)
 
@@ -20,6 +25,8 @@ RESERVED = 1000
 _REFUSALS_LOGGED_EVERY = 1.0
 """Seconds over which refusals are counted before one line of the log reports them."""
 
+
+_REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name]
 
 MAX_LINES = 20
 """The maximum number of lines a second about calls of unknown callers. The others are counted."""
@@ -50,6 +57,10 @@ class Gate:
     def is_full(self) -> bool:
         """Whether the gate refuses users' calls because the limit is reached. A closed gate is not full."""
         return self._in_flight >= self._limit and not self._closed.is_set()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of calls in flight."""
+        return (LimitUse(CONCURRENT_CALLS, self._limit, self._in_flight),)
 
     @property
     def is_closed(self) -> bool:
@@ -119,9 +130,16 @@ class Gate:
 
 
 class RefusalLog:
-    """Logs refused calls, one line a second: a line for each would cost more than the refusal."""
+    """Logs refused calls, one line a second: a line for each would cost more than the refusal.
+
+    Attributes:
+        metrics: Counts the calls that a limit refused.
+    """
 
     def __init__(self) -> None:
+        self.metrics = Counters(catalogue.REFUSALS)
+        self._reasons = BoundedNames(len(_REASONS))  # A plugin may raise errors with reasons of its own.
+        self._reasons.allow(_REASONS)
         self._counts: Counter[str] = Counter()
         self._own_lines = 0
         self._own_lines_since = -math.inf
@@ -142,6 +160,8 @@ class RefusalLog:
         if not self._counts:
             asyncio.get_running_loop().call_later(_REFUSALS_LOGGED_EVERY, self._log)
         self._counts[error.reason] += 1
+        if error.status is Status.RESOURCE_EXHAUSTED:
+            self.metrics.of(self._reasons.label(error.reason)).value += 1
 
     def _log(self) -> None:
         logger.warning("calls refused", calls=dict(self._counts))

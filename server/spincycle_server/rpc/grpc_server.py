@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -31,6 +31,7 @@ from spincycle_server.rpc.reflection import Reflection
 from spincycle_server.rpc.request_messages import parsed, read_request
 from spincycle_server.rpc.responses import serialized
 from spincycle_server.rpc.status import abort
+from spincycle_server.telemetry.limits import LimitUse
 
 MAX_PENDING = 2000
 """The maximum number of calls of one method that wait to be accepted. gRPC cancels further calls."""
@@ -110,9 +111,16 @@ class GrpcServer:
         self._health = Health()
         self._health.add_to(self._server)
         self._names = [table.service.full_name for table in tables]
+        self._limits: list[Callable[[], Iterable[LimitUse]]] = [self._health.limits]
         if with_reflection:
-            Reflection([*self._names, health.SERVICE_NAME]).add_to(self._server)
+            reflection = Reflection([*self._names, health.SERVICE_NAME])
+            reflection.add_to(self._server)
+            self._limits.append(reflection.limits)
         self.port = 0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limits of streams for health and reflection, and their use."""
+        return [use for limits in self._limits for use in limits()]
 
     async def start(self) -> None:
         """Starts to listen and to accept calls.

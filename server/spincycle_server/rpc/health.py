@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, cast
 
 import grpc
@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2
 
 from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError, SpinCycleError
 from spincycle_server.rpc.status import abort
+from spincycle_server.telemetry.limits import HEALTH_STREAMS, LimitUse
 
 MAX_WATCHES = 1000
 """The maximum number of open streams of Watch."""
@@ -37,6 +38,10 @@ class Health:
         self._servicer = health.aio.HealthServicer()
         self._watches = 0
         self._stopping = asyncio.Event()
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of open streams of Watch."""
+        return (LimitUse(HEALTH_STREAMS, MAX_WATCHES, self._watches),)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Adds the service to a server."""

@@ -31,6 +31,7 @@ from spincycle_server.logs import writes_debug
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.current_streams import OpenStreams, requests_while_current
 from spincycle_server.rpc.gate import Gate
+from spincycle_server.telemetry.calls import CallMetrics
 
 logger = structlog.get_logger(__name__)
 
@@ -90,6 +91,9 @@ class MethodTable:
         on_denied: Called for each denied call, with the method's full name, the context, the error, and the
             request; None if the request was not read.
 
+    Attributes:
+        calls: Counts the calls.
+
     Raises:
         KeyError: `access` has no entry for a method.
     """
@@ -105,6 +109,7 @@ class MethodTable:
         on_denied: OnDenied = ignore_denial,
     ) -> None:
         self.service = service
+        self.calls = CallMetrics()
         self._gate = gate
         self._streams = OpenStreams(gate)
         self._authentication = authentication or Authentication()
@@ -164,6 +169,7 @@ class MethodTable:
         may_be_anybody = self._authentication.admits_anybody(access)
         recall = self._authentication.recall_for(access)
         log_success = _log_call_of_server if is_reserved and _is_of_original(descriptor) else _log_call
+        counted = self.calls.of(name)
 
         async def call(read: ReadRequest, context: CallContext) -> Message:
             started = time.monotonic()
@@ -180,12 +186,14 @@ class MethodTable:
                     )
                 request = await read()
                 answer = await self._answer(name, handler, request, context, is_reserved=is_reserved)
-            except ResourceExhaustedError as error:
-                self._gate.refusals.add(error)
+            except BaseException as error:
+                counted.failed(context.transport, time.monotonic() - started, error)
+                if isinstance(error, ResourceExhaustedError):
+                    self._gate.refusals.add(error)
+                elif isinstance(error, SpinCycleError):
+                    self._log_failure(name, request, context, error, started)
                 raise
-            except SpinCycleError as error:
-                self._log_failure(name, request, context, error, started)
-                raise
+            counted.succeeded(context.transport, time.monotonic() - started)
             log_success(name, request, context, started)
             return answer
 
@@ -212,6 +220,7 @@ class MethodTable:
         self, descriptor: MethodDescriptor, handler: StreamHandler, access: MethodAccess
     ) -> StreamHandler:
         name = descriptor.full_name
+        counted = self.calls.of(name)
 
         async def call(requests: AsyncIterator[Any], context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
@@ -227,10 +236,17 @@ class MethodTable:
                 async for answer in answers:
                     yield answer
             except SpinCycleError as error:
+                counted.stream_failed(context.transport, error)
                 self._log_failure(name, None, context, error, started)
                 raise
             except Exception as error:
-                raise _unexpected(name, None, error) from error
+                unexpected = _unexpected(name, None, error)
+                counted.stream_failed(context.transport, unexpected)
+                raise unexpected from error
+            except BaseException as error:
+                counted.stream_failed(context.transport, error)
+                raise
+            counted.stream_ended(context.transport)
 
         return call
 
@@ -239,6 +255,7 @@ class MethodTable:
     ) -> Callable[[ReadRequest, CallContext], AsyncIterator[Message]]:
         name = descriptor.full_name
         is_reserved = access is MethodAccess.SERVER
+        counted = self.calls.of(name)
 
         async def call(read: ReadRequest, context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
@@ -253,6 +270,7 @@ class MethodTable:
                     async for answer in answers:
                         yield answer
             except SpinCycleError as error:
+                counted.stream_failed(context.transport, error)
                 # A server that stops ends thousands of streams: they have one line together.
                 if isinstance(error, ResourceExhaustedError) or self._gate.is_closed:
                     self._gate.refusals.add(error)
@@ -260,7 +278,13 @@ class MethodTable:
                     self._log_failure(name, request, context, error, started)
                 raise
             except Exception as error:
-                raise _unexpected(name, request, error) from error
+                unexpected = _unexpected(name, request, error)
+                counted.stream_failed(context.transport, unexpected)
+                raise unexpected from error
+            except BaseException as error:
+                counted.stream_failed(context.transport, error)
+                raise
+            counted.stream_ended(context.transport)
             _log_call(name, request, context, started)
 
         return call

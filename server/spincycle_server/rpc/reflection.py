@@ -6,7 +6,7 @@ Everybody may call it, so the number of streams, their requests and the size of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ from spincycle_grpc.errors import InvalidArgumentError, ResourceExhaustedError, 
 from spincycle_server.rpc.reflection_files import ReflectionFiles
 from spincycle_server.rpc.reflection_messages import VERSIONS, ReflectionMessages, reflection_messages
 from spincycle_server.rpc.status import abort
+from spincycle_server.telemetry.limits import REFLECTION_STREAMS, LimitUse
 
 MAX_STREAMS = 16
 """The maximum number of open reflection streams. gRPC keeps up to 64 MiB of the next message of each."""
@@ -48,6 +49,10 @@ class Reflection:
         self._services = sorted({*services, *(messages.service for messages in self._versions)})
         self._files: ReflectionFiles | None = None
         self._open = 0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of open streams."""
+        return (LimitUse(REFLECTION_STREAMS, MAX_STREAMS, self._open),)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Adds both versions of the reflection service to a server."""

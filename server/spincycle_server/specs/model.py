@@ -131,6 +131,11 @@ class Specs:
     sequences: Mapping[str, SequenceSpec]
 
     @property
+    def request_types(self) -> frozenset[str]:
+        """The names of all sequences that are requests."""
+        return frozenset(name for name, sequence in self.sequences.items() if sequence.request)
+
+    @property
     def job_types(self) -> frozenset[str]:
         """The types of all jobs that chains can have. Every sequence begins and ends with a noop."""
         return frozenset(["noop"]).union(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.store.batch_retries import BatchRetries
 from spincycle_server.store.write import Write
 from spincycle_server.store.writer_row import WriterRow
+from spincycle_server.telemetry.commits import CommitMetrics
+from spincycle_server.telemetry.requests import RequestEvent
 
 logger = structlog.get_logger(__name__)
 
@@ -25,13 +28,17 @@ class BatchCommitter:
     Args:
         engine: Connects to the database.
         patience: Seconds to wait for the database to come back.
+        name: The name of the writer in the metrics.
 
     Attributes:
         commits: The number of batches committed so far.
+        metrics: Counts the transactions.
     """
 
-    def __init__(self, engine: Engine, *, patience: float) -> None:
+    def __init__(self, engine: Engine, *, patience: float, name: str) -> None:
         self.commits = 0
+        self.metrics = CommitMetrics(name)
+        self._events: list[RequestEvent] = []
         self._engine = engine
         self._patience = patience
         self._row = WriterRow(engine)
@@ -47,9 +54,11 @@ class BatchCommitter:
             Exception: The error of the last attempt. Nothing is committed. But if the database stayed away
                 after a COMMIT was sent, the outcome is unknown.
         """
+        started = time.monotonic()
         self._row.next_batch()
         retries = BatchRetries(len(writes), self._patience, is_away=self._is_away)
         sent: list[Any] | None = None  # The results of a transaction whose COMMIT was sent.
+        events: list[RequestEvent] = []
         while True:
             try:
                 if sent is not None and self._row.is_committed():
@@ -59,21 +68,30 @@ class BatchCommitter:
                     self._row.ensure()
                     with self._transaction() as transaction:
                         results = self.apply(transaction, writes)
-                        sent = results
+                        sent, events = results, transaction.events
                         self.commit(transaction)
             except Exception as error:
                 trouble = trouble_of(error)
                 if not retries.allow(trouble, is_commit_sent=sent is not None):
                     self._is_away = trouble is Trouble.AWAY
+                    self.metrics.failed(trouble.name)
                     if sent is not None:
                         self._row.abandon()
                     raise
+                self.metrics.tried_again(trouble.name)
                 logger.warning("transaction failed, trying again", trouble=trouble.name, writes=len(writes))
             else:
                 self._is_away = False
                 self.commits += 1
+                self.metrics.committed(len(writes), time.monotonic() - started)
+                self._events += events
                 return sent
             retries.pause()
+
+    def take_events(self) -> list[RequestEvent]:
+        """Returns what the batches since the last call have done, for the metrics."""
+        events, self._events = self._events, []
+        return events
 
     def apply(self, transaction: Transaction, writes: Sequence[Write]) -> list[Any]:
         """Makes the changes in an open transaction, kind by kind, and returns the result of each write."""

@@ -22,6 +22,7 @@ from spincycle_server.store.idempotency_keys import IdempotencyKey, claim_keys
 from spincycle_server.store.rows import arg_rows, microseconds_of
 from spincycle_server.store.schema import request_archives, request_args, requests
 from spincycle_server.store.write import Write
+from spincycle_server.telemetry.requests import RequestCreated, RequestStarted
 
 MAX_JSON = 8 * 1024 * 1024
 """The maximum size in bytes of a request's args as JSON. Escapes can make it six times as long.
@@ -80,7 +81,12 @@ class CreateRequest(Write):
     @classmethod
     def _insert(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> None:
         for write in writes:
-            write.request["change_stamp"] = transaction.stamp
+            row = write.request
+            row["change_stamp"] = transaction.stamp
+            transaction.events.append(RequestCreated(row["type"]))
+            if row["started_at"] is not None:
+                waited = (row["started_at"] - row["created_at"]) / 1e6
+                transaction.events.append(RequestStarted(row["type"], waited))
         transaction.change(_INSERT_REQUEST, [write.request for write in writes])
         transaction.change(_INSERT_ARCHIVE, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])

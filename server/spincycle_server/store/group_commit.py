@@ -23,6 +23,7 @@ from spincycle_server.callback_throttle import CallbackThrottle
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
 from spincycle_server.store.batches import BatchCommitter
 from spincycle_server.store.write import Write
+from spincycle_server.telemetry.requests import RequestEvent
 
 logger = structlog.get_logger(__name__)
 
@@ -48,14 +49,17 @@ class GroupCommitWriter:
     Args:
         engine: Connects to the database.
         patience: Seconds to wait for the database to come back.
+        name: The name of the writer in the metrics.
 
     Attributes:
+        on_events: Called after a commit with what it has done, for the metrics.
         on_changed: Called after a commit with the ids of the requests that it changed; None if nobody asks.
     """
 
-    def __init__(self, engine: Engine, *, patience: float) -> None:
+    def __init__(self, engine: Engine, *, patience: float, name: str = "changes") -> None:
+        self.on_events: Callable[[Iterable[RequestEvent]], None] = lambda _: None
         self.on_changed: Callable[[Iterable[str]], None] | None = None
-        self.batches = BatchCommitter(engine, patience=patience)
+        self.batches = BatchCommitter(engine, patience=patience, name=name)
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
         self._closed = False
@@ -100,7 +104,7 @@ class GroupCommitWriter:
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
             results = self._commit(batch)
-            self._loop.call_soon_threadsafe(self._answer, batch, results)
+            self._loop.call_soon_threadsafe(self._answer, batch, results, self.batches.take_events())
 
     def _next_batch(self) -> list[_QueuedWrite] | None:
         first = self._queue.get()
@@ -129,7 +133,10 @@ class GroupCommitWriter:
             )
         return [self._commit([queued])[0] for queued in batch]
 
-    def _answer(self, batch: Sequence[_QueuedWrite], results: Sequence[Any]) -> None:
+    def _answer(
+        self, batch: Sequence[_QueuedWrite], results: Sequence[Any], events: Iterable[RequestEvent]
+    ) -> None:
+        self.on_events(events)
         if self.on_changed is not None:
             self.on_changed(chain.from_iterable(queued.write.request_ids for queued in batch))
         for queued, result in zip(batch, results, strict=True):

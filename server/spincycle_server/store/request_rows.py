@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, select, update
 
-from spincycle_grpc.state import FINAL_STATES
+from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.audit import EventRow, record_events
@@ -15,10 +15,13 @@ from spincycle_server.store.leases import live_leases
 from spincycle_server.store.rows import trace_of
 from spincycle_server.store.schema import requests, suspended_job_chains
 from spincycle_server.store.suspects import SuspectRows
+from spincycle_server.telemetry.requests import RequestEnded, RequestStarted
 from spincycle_server.telemetry.trace_lines import trace_lines
 
 _ROW_COLUMNS = (
     requests.c.request_id,
+    requests.c.type,
+    requests.c.created_at,
     requests.c.state,
     requests.c.epoch,
     requests.c.runner_id,
@@ -34,7 +37,7 @@ _ROW_COLUMNS = (
     requests.c.change_stamp,
     requests.c.trace_context,
 )
-"""The key and the columns that may change."""
+"""The key, the columns that may change, and those that count for the metrics."""
 
 
 _UPDATE = RowStatement(
@@ -131,6 +134,7 @@ class RequestRows:
     def change(self, request_id: str, **values: Any) -> None:
         """Changes columns of a row, and stamps it. A request that ends is no longer a suspect."""
         row = self._rows[request_id]
+        self._count(row, values)
         row.update(values, change_stamp=self._transaction.stamp)
         if row["is_suspect"] and row["state"] in FINAL_STATES:
             row["is_suspect"] = None
@@ -139,6 +143,16 @@ class RequestRows:
             row.update(paused_at=None, paused_by=None, pause_now=None)
             self._pauses[request_id] = row
         self._changed[request_id] = row
+
+    def _count(self, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Notes a start or an end of a request, which is counted once it is committed."""
+        state = values.get("state")
+        if state in FINAL_STATES and before["state"] not in FINAL_STATES:
+            taken = ((values.get("finished_at") or before["created_at"]) - before["created_at"]) / 1e6
+            self._transaction.events.append(RequestEnded(before["type"], State(state).name, taken))
+        elif before["started_at"] is None and values.get("started_at") is not None:
+            waited = (values["started_at"] - before["created_at"]) / 1e6
+            self._transaction.events.append(RequestStarted(before["type"], waited))
 
     def set_pause(self, request_id: str, at: int | None, by: str | None, *, stops_jobs: bool | None) -> None:
         """Marks a request as paused."""

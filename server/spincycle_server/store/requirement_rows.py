@@ -58,10 +58,12 @@ class WaitingRow(NamedTuple):
     Attributes:
         request_id: The request.
         requirement_id: The id of what it needs; "" if that is not derived yet.
+        created_at: When it was created, in microseconds since the Unix epoch; 0 if that was not read.
     """
 
     request_id: str
     requirement_id: str
+    created_at: int = 0
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ def read_requirements(connection: Connection, requirement_ids: Collection[str]) 
 def oldest_waiting(connection: Connection, state: State, limit: int) -> list[WaitingRow]:
     """Returns the requests in a state, oldest first."""
     query = (
-        select(requests.c.request_id, requests.c.requirement)
+        select(requests.c.request_id, requests.c.requirement, requests.c.created_at)
         .where(*_waits(state), _NOT_PAUSED)
         .order_by(requests.c.created_at)
         .limit(limit)
@@ -147,7 +149,7 @@ def oldest_waiting_for(
         for requirement_id in requirement_ids
     ]
     oldest = heapq.nsmallest(limit, heapq.merge(*found))
-    return [WaitingRow(request_id, requirement_id) for _, request_id, requirement_id in oldest]
+    return [WaitingRow(request_id, requirement_id, at) for at, request_id, requirement_id in oldest]
 
 
 def waiting_requirement_ids(connection: Connection, state: State) -> list[str]:

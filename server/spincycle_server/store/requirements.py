@@ -21,10 +21,17 @@ DERIVED_AT_ONCE = 200
 
 
 class WaitingRequest(NamedTuple):
-    """A request that waits for a runner, and what it needs."""
+    """A request that waits for a runner, and what it needs.
+
+    Attributes:
+        request_id: Its id.
+        requirement: What it needs.
+        created_at: When it was created, in microseconds since the Unix epoch; 0 if that was not read.
+    """
 
     request_id: str
     requirement: Requirement
+    created_at: int = 0
 
 
 class WaitingPage(NamedTuple):
@@ -112,10 +119,8 @@ class Requirements:
         known = await self.get({row.requirement_id for row in rows if row.requirement_id})
         unknown = [row.request_id for row in rows if row.requirement_id not in known][:DERIVED_AT_ONCE]
         derived = await self._derive(unknown) if unknown else {}
-        found = [
-            (row.request_id, known.get(row.requirement_id) or derived.get(row.request_id)) for row in rows
-        ]
-        return [WaitingRequest(request_id, one) for request_id, one in found if one is not None]
+        found = [(row, known.get(row.requirement_id) or derived.get(row.request_id)) for row in rows]
+        return [WaitingRequest(row.request_id, one, row.created_at) for row, one in found if one is not None]
 
     async def _derive(self, request_ids: Sequence[str]) -> dict[str, Requirement]:
         """Derives what requests need from their chains, and stores it."""

@@ -50,6 +50,7 @@ from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.log_filter import ALL, LogFilter, LogPosition
 from spincycle_server.store.log_pages import LogPage
+from spincycle_server.store.metrics import StoreMetrics
 from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.pauses import BeginPause, EndPause, HeldPause, PauseOutcome, pause_of
 from spincycle_server.store.positions import Position, Span
@@ -89,6 +90,7 @@ class Store:
         why_waiting: Returns why a request waits, or "". It gets the state of the request, what it needs, and
             the id of its runner, or "".
         cannot_pause: Returns whether a runner is known not to pause chains.
+        metrics: Counts requests and transactions.
     """
 
     def __init__(self, database: OpenDatabase, options: DatabaseOptions) -> None:
@@ -102,9 +104,9 @@ class Store:
         self._creator = (
             self._writer
             if engine.dialect.name == "sqlite"
-            else GroupCommitWriter(engine, patience=options.timeout)
+            else GroupCommitWriter(engine, patience=options.timeout, name="creations")
         )
-
+        self.metrics = StoreMetrics(self._reader, self._writer, self._creator, (engine, database.reads))
         self.requirements = Requirements(self._reader, self._writer)
         self._capabilities: Mapping[str, Capabilities] = {}
         self.why_waiting: Callable[[State, Requirement, str], str] = lambda *_: ""

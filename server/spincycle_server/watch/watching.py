@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchReset, Watc
 from spincycle_server.identity import Identity
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.store.positions import Position
+from spincycle_server.telemetry.limits import WATCHERS, LimitUse
 from spincycle_server.watch.cursor import Cursor, read_cursor, scope_of
 from spincycle_server.watch.expiry import usable
 from spincycle_server.watch.filter_stream import FilterStream
@@ -39,6 +40,10 @@ class Watching:
         self._permissions = permissions
         self._max_watchers = max_watchers
         self._watchers = 0
+
+    def limits(self) -> Iterable[LimitUse]:
+        """Returns the limit and the number of watchers."""
+        return (LimitUse(WATCHERS, self._max_watchers, self._watchers),)
 
     async def watch(self, request: WatchRequest, identity: Identity) -> AsyncGenerator[WatchResponse, None]:
         """Yields the messages of a stream.

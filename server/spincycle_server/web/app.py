@@ -11,7 +11,7 @@ import structlog
 from spincycle_grpc.errors import InternalError, SpinCycleError
 from spincycle_server.gateway import ErrorFormat, GatewayApp
 from spincycle_server.gateway.answers import Answer, error_answer, http_error_answer
-from spincycle_server.gateway.app import credentials_of
+from spincycle_server.gateway.asgi import credentials_of
 from spincycle_server.gateway.errors import Header, HttpError
 from spincycle_server.web.browser_calls import BrowserCalls
 from spincycle_server.web.page_files import PageFiles
