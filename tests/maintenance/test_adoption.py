@@ -17,7 +17,7 @@ from spincycle_server.store import DatabaseOptions, Store
 from spincycle_server.store.states import StopOutcome
 from tests.databases import OPTIONS, SharedServers
 from tests.maintenance import original
-from tests.store.samples import a_chain, a_log_entry, a_request, lost_assignments
+from tests.store.samples import a_chain, a_log_entry, a_request, create, lost_assignments
 
 
 @pytest.fixture(params=original.EXITS)
@@ -125,6 +125,30 @@ async def test_new_requests_are_stored_in_an_adopted_database(original_url: str)
     entry = a_log_entry(made.id, exit=-(2**40), name="nap 🐦", error="boom 🐦")
     assert await store.record_log(entry) == entry
     await store.close()
+
+
+async def test_requests_in_an_adopted_database_are_paused_by_users_with_any_name(original_url: str) -> None:
+    migrate(original_url)
+    store = await Store.open(original_url, OPTIONS)
+    made = await create(store)
+    await store.begin_pause(made.id, "Ann \N{FOX FACE}", stops_jobs=False)
+    found = await store.get_request(made.id, with_job_chain=False)
+    assert found.waiting.startswith("paused by Ann \N{FOX FACE} at 20")
+    await store.close()
+
+
+def test_columns_that_are_added_to_an_original_hold_all_characters(original_url: str) -> None:
+    migrate(original_url)
+    query = text(
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND character_set_name NOT IN ('utf8mb4', 'ascii')"
+    )
+    with original.engine_of(original_url).connect() as connection:
+        narrow = {tuple(row) for row in connection.execute(query)}
+    known = {
+        table: {name.strip(" `") for name in names.split(",")} for table, names in original.COLUMNS.items()
+    }
+    assert {(table, column) for table, column in narrow if column not in known.get(table, column)} == set()
 
 
 async def test_running_requests_of_the_original_are_left_alone_until_they_are_stopped(

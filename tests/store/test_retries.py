@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, text
 
 from spincycle_grpc.errors import ConflictError, FailedPreconditionError, NotFoundError
 from spincycle_grpc.state import State
@@ -13,6 +13,7 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.store import CreatedBeforeError, IdempotencyKey, Store, lookups, retries
+from spincycle_server.store.schema import requests
 from tests.store.samples import RUNNER, a_chain, a_log_entry, a_report, a_request, a_suspended_chain, create
 from tests.store.test_requirements import plans_of
 
@@ -90,6 +91,26 @@ async def test_a_retry_is_refused_while_any_of_its_family_has_not_ended(store: S
             await retry(store, one.id)
     await end(store, third)
     await retry(store, first.id)
+
+
+async def test_the_retries_of_a_request_that_was_deleted_are_still_one_family(store: Store) -> None:
+    first = await failed(store)
+    siblings = []
+    for _ in range(2):
+        siblings.append(await retry(store, first.id))
+        await end(store, siblings[-1])
+    with store._engine.begin() as connection:
+        connection.execute(delete(requests).where(requests.c.request_id == first.id))
+    unfinished = await retry(store, siblings[0].id)
+    for one in siblings:
+        with pytest.raises(FailedPreconditionError) as refused:
+            await retry(store, one.id)
+        assert refused.value.reason == "RETRY_NOT_ENDED"
+    await end(store, unfinished)
+    results = await asyncio.gather(*(retry(store, one.id) for one in siblings * 3), return_exceptions=True)
+    assert sum(isinstance(one, Request) for one in results) == 1
+    with pytest.raises(NotFoundError):
+        await retry(store, first.id)
 
 
 async def test_of_retries_at_the_same_time_one_is_stored(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 A request and all its retries, and their retries, are one family. Only one of a family may be unfinished. The
 row of the family's first request is the lock: whoever creates a retry holds it while he looks at the others.
+If the first request was deleted by its age, the rows of its retries are the lock.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sqlalchemy import func, select
+from sqlalchemy import Column, func, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError
@@ -102,17 +103,23 @@ class _Families:
         self._transaction = transaction
         connection = transaction.connection
         self._firsts = {request_id: _first_of(connection, request_id) for request_id in set(request_ids)}
-        firsts = sorted({first for first in self._firsts.values() if first})
+        firsts = {first for first in self._firsts.values() if first}
+        locked = self._lock(requests.c.request_id, firsts)
+        if deleted := firsts - locked:
+            locked |= self._lock(requests.c.retry_of, deleted)
+        self._unfinished = {first: _unfinished(connection, first) for first in locked}
+        self._keys: set[bytes] = set()
+
+    def _lock(self, column: Column[str], values: Collection[str]) -> set[str]:
+        """Locks the rows with some values in a column. Returns the values that a row has."""
         query = (
-            select(requests.c.request_id)
-            .where(requests.c.request_id.in_(firsts))
+            select(column)
+            .where(column.in_(sorted(values)))
             # All transactions take locks in the same order, because otherwise they could deadlock.
             .order_by(requests.c.request_id)
             .with_for_update()
         )
-        locked = transaction.execute(query).scalars().all()
-        self._unfinished = {first: _unfinished(connection, first) for first in locked}
-        self._keys: set[bytes] = set()
+        return set(self._transaction.execute(query).scalars())
 
     def add(self, creation: CreateRequest) -> SpinCycleError | None:
         """Counts a new retry. Returns why it must not be created, or None."""
@@ -156,7 +163,10 @@ def not_ended(request_id: str, retry_id: str) -> FailedPreconditionError:
 
 
 def _first_of(connection: Connection, request_id: str) -> str:
-    """Returns the first request of a family that still exists; "" if the request does not exist."""
+    """Returns the first request of a family; "" if the request does not exist.
+
+    If requests of the family were deleted, it is the newest of those, which its retries still name.
+    """
     first = ""
     earlier: str | None = request_id
     while earlier:
@@ -164,7 +174,7 @@ def _first_of(connection: Connection, request_id: str) -> str:
             select(requests.c.request_id, requests.c.retry_of).where(requests.c.request_id == earlier)
         ).one_or_none()
         if row is None:
-            break
+            return earlier if first else ""
         first, earlier = row.request_id, row.retry_of
     return first
 

@@ -114,11 +114,23 @@ def drop_index(table: str, index: str) -> None:
 
 
 def add_column(table: str, column: sa.Column[Any]) -> None:
-    """Adds a column if it is missing."""
+    """Adds a column if it is missing.
+
+    On MySQL, a text has the character set utf8mb4. That of an original's tables lacks many characters.
+    """
     columns = _present().columns[table]
     if column.name not in columns:
+        if op.get_context().dialect.name == "mysql" and isinstance(column.type, sa.String):
+            column.type = _utf8mb4(column.type)
         op.add_column(table, column)
         columns[column.name] = column.type
+
+
+def _utf8mb4(narrow: sa.String) -> sa.types.TypeEngine[str]:
+    how = {"charset": _MYSQL_TABLE["mysql_charset"], "collation": _MYSQL_TABLE["mysql_collate"]}
+    if isinstance(narrow, sa.Text):
+        return mysql.TEXT(**how)
+    return mysql.VARCHAR(narrow.length, **how)
 
 
 def widen_mysql(table: str, column: str, narrow: Sequence[type], wide: Any, *, nullable: bool) -> None:
