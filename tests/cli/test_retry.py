@@ -27,12 +27,31 @@ def test_a_refused_retry_shows_the_reason(manager: FakeManager, spinc: Spinc) ->
     assert (result.exit_code, result.stdout, result.stderr) == (3, "", f"spinc: {message}\n")
 
 
+def test_a_request_that_was_retried_is_retried_only_again(manager: FakeManager, spinc: Spinc) -> None:
+    retried = stage(State.FAIL, 2)
+    retried.retried_by = RETRY_ID
+    manager.stages = [retried]
+    refused = spinc("retry", REQUEST_ID)
+    assert refused.exit_code == 2
+    assert f"was retried by {RETRY_ID}, which may have done more: retry that one" in refused.stderr
+    assert manager.requests("Retry") == []
+    assert spinc("retry", REQUEST_ID, "--again").exit_code == 0
+    assert spinc("retry", REQUEST_ID, "--idempotency-key", "key").exit_code == 0
+    assert len(manager.requests("Retry")) == 2
+
+
+def test_who_may_not_see_a_request_may_retry_it(manager: FakeManager, spinc: Spinc) -> None:
+    manager.failures["Get"] = [errors.PermissionDeniedError("denied", reason="ACCESS_DENIED")]
+    assert spinc("retry", REQUEST_ID).stdout == f"{RETRY_ID}\n"
+
+
 def test_a_retry_needs_either_a_request_or_filters(manager: FakeManager, spinc: Spinc) -> None:
     for arguments, message in (
         ((), "name a request, or filter requests"),
         ((REQUEST_ID, "--type", "nap"), "not both"),
         (("--type", "nap", "--wait"), "need an ID"),
         (("--type", "nap", "--from", "drain"), "need an ID"),
+        (("--type", "nap", "--again"), "need an ID"),
     ):
         result = spinc("retry", *arguments)
         assert result.exit_code == 2

@@ -12,6 +12,7 @@ from spincycle_grpc.cli.filters import filter_options_without_states
 from spincycle_grpc.cli.output import printable, show, show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.client import Client
+from spincycle_grpc.errors import PermissionDeniedError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import FindResponse
 from spincycle_grpc.v1.request_pb2 import Request
@@ -37,6 +38,11 @@ _STATES = (State.FAIL, State.STOPPED)
     metavar="KEY",
     help="Create only one retry, even if you repeat the command with this KEY within a day.",
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Retry a request that was retried before. Jobs that the earlier retry has done run again.",
+)
 @filter_options_without_states
 @click.option("--yes", is_flag=True, help="Retry all requests that match the filters, without a question.")
 @client_options
@@ -48,6 +54,7 @@ def command(
     from_job: str,
     wait: bool,
     idempotency_key: str | None,
+    again: bool,
     request_type: str,
     user: str,
     since: datetime | None,
@@ -62,14 +69,33 @@ def command(
     """
     selection = Selection(request_type, user, since, until, words)
     selection.check(request_id)
-    if request_id is None and (from_job or wait or idempotency_key):
-        raise click.UsageError("--from, --wait and --idempotency-key need an ID")
+    if request_id is None and (from_job or wait or idempotency_key or again):
+        raise click.UsageError("--from, --wait, --idempotency-key and --again need an ID")
     with settings.client() as client:
         if request_id is None:
             _retry_all(client, selection, settings, yes=yes)
         else:
+            if not again and idempotency_key is None:  # A repeated call with a key returns the first retry.
+                _check_not_retried(client, request_id)
             created = client.retry(request_id, from_job=from_job, idempotency_key=idempotency_key)
             show_created(client, created, settings, wait=wait)
+
+
+def _check_not_retried(client: Client, request_id: str) -> None:
+    """Keeps a user from running jobs again that a retry has done.
+
+    Raises:
+        click.UsageError: The request was retried before.
+    """
+    try:
+        first = client.get(request_id, with_job_chain=False)
+    except PermissionDeniedError:  # Who may retry a request may be denied to see it.
+        return
+    if first.retried_by:
+        raise click.UsageError(
+            f"request {first.id} was retried by {first.retried_by}, which may have done more: "
+            f"retry that one, or add --again to retry {first.id}"
+        )
 
 
 def _retry_all(client: Client, selection: Selection, settings: Settings, *, yes: bool) -> None:
