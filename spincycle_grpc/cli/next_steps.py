@@ -22,18 +22,17 @@ def next_steps(record: RequestRecord) -> list[Step]:
     request = record.request
     request_id = _word(request.id)
     steps: list[Step] = []
-    if record.failed:
-        job_id = _word(record.failed[0].job_id)
-        steps.append((f"spinc log {request_id} --job {job_id}", "its output"))
-    if request.state in (STATE_FAIL, STATE_STOPPED):
-        if request.retried_by:
-            steps.append((f"spinc status {_word(request.retried_by)}", "the retry"))
-        else:
-            steps.append((f"spinc retry {request_id}", "do the rest"))
-    elif request.waiting.startswith(_PAUSED):
+    if request.waiting.startswith(_PAUSED):
         steps.append((f"spinc resume {request_id}", "continue"))
     elif request.state == STATE_RUNNING:
         steps.append((f"spinc watch {request_id}", "follow it"))
+    if record.failed:
+        job_id = _word(record.failed[0].job_id)
+        steps.append((f"spinc log {request_id} --job {job_id}", "its output"))
+    if request.retried_by:
+        steps.append((f"spinc status {_word(request.retried_by)}", "the retry"))
+    elif request.state in (STATE_FAIL, STATE_STOPPED):
+        steps.append((f"spinc retry {request_id}", "do the rest"))
     return steps
 
 

@@ -19,10 +19,12 @@ from spincycle_grpc.cli.times import nanoseconds_of, span_text, time_text
 from spincycle_grpc.structs import from_value
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg
 from spincycle_grpc.v1.status_pb2 import JobStatus
+from spincycle_grpc.waiting import is_final
 
 _MOST_RUNNING = 10
 _MOST_VALUES = 3
 _LONGEST_VALUE = 120
+_MAY_FAIL = ("job that has failed and may be tried again", "jobs that have failed and may be tried again")
 
 
 def show_summary(record: RequestRecord, zone: tzinfo | None, *, full: bool) -> None:
@@ -62,7 +64,8 @@ def _show_failures(request: Request, failed: Sequence[FailedJob], zone: tzinfo |
         return
     show()
     at_least = "at least " if len(failed) >= MOST_FAILED else ""
-    show(f"{at_least}{_number(len(failed), 'failed job')}:")
+    words = ("failed job", "failed jobs") if is_final(request) else _MAY_FAIL
+    show(f"{at_least}{_number(len(failed), *words)}:")
     shown = failed if full else failed[:MOST_JOBS]
     for job in shown:
         for line in failure_lines(job, zone):
@@ -118,7 +121,7 @@ def _show_running(request: Request, running: Sequence[JobStatus], *, full: bool)
     if not running:
         return
     show()
-    show(f"{_number(len(running), 'running job')}:")
+    show(f"{_number(len(running), 'running job', 'running jobs')}:")
     now = time.time_ns()
     shown = running if full else running[:_MOST_RUNNING]
     show_table(
@@ -133,5 +136,5 @@ def _show_running(request: Request, running: Sequence[JobStatus], *, full: bool)
         show(f"  and {len(running) - len(shown)} more: spinc ps {printable(request.id)}")
 
 
-def _number(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count} {what}s"
+def _number(count: int, one: str, many: str) -> str:
+    return f"1 {one}" if count == 1 else f"{count} {many}"

@@ -119,7 +119,7 @@ def test_running_jobs_have_their_path_and_their_status(manager: FakeManager, spi
     [row] = [line for line in shown.splitlines() if line.endswith("copying")]
     assert row.split("  ")[1] == "rolling-restart / host web7 / drain"
     assert "1m3" in row
-    assert "1 failed job:\n  rolling-restart / announce (job zzzz)" in shown
+    assert "1 job that has failed and may be tried again:\n  rolling-restart / announce (job zzzz)" in shown
     assert f"spinc watch {REQUEST_ID}" in shown
 
 

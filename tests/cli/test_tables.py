@@ -101,7 +101,19 @@ def test_short_ids_are_unique_prefixes(ids: set[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status", REQUEST_ID), ("ps",), ("find",), ("log", REQUEST_ID), ("history", REQUEST_ID), ()],
+    [
+        ("status", REQUEST_ID),
+        ("ps",),
+        ("find",),
+        ("log", REQUEST_ID),
+        ("history", REQUEST_ID),
+        (),
+        ("runners",),
+        ("server", "--options"),
+        ("whoami",),
+        ("count",),
+        ("help", "nap"),
+    ],
 )
 def test_every_command_fits_a_terminal_of_60_columns(
     arguments: tuple[str, ...], manager: FakeManager, spinc: Spinc, terminal: Terminal
