@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos package interop protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit chaos package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ $(DEV_ENV): requirements-dev.lock pyproject.toml
 run: $(RUN_ENV) ## Start a server, follow an example request, and serve until Ctrl-C (ARGS=--once: exit after the request).
 	@$(BIN)/spincycle demo $(ARGS)
 
-test: check unit ## Run all checks and tests, except chaos, package and interop.
+test: check unit ## Run all checks and tests, except chaos, package, interop and kit.
 
 check: $(DEV_ENV) ## Check style, types and contracts.
 	$(BIN)/ruff check .
@@ -40,7 +40,7 @@ check: $(DEV_ENV) ## Check style, types and contracts.
 
 unit: $(DEV_ENV) ## Run the tests in 4 processes, because most of them wait (ARGS: options of pytest).
 	$(BIN)/python -m pytest tests/builtin_jobs $(ARGS)
-	$(BIN)/python -m pytest -m "not chaos and not package and not interop" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each database, or on DB=sqlite, mariadb or postgresql (SEED).
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
@@ -51,6 +51,9 @@ package: $(DEV_ENV) ## Build the wheel, install it in empty environments, and ru
 
 interop: $(DEV_ENV) ## Build and run the clients of other languages against servers (ARGS=--short: Go and TypeScript).
 	$(BIN)/python -m pytest -m interop tests/interop $(ARGS)
+
+kit: $(DEV_ENV) ## Build and run the deployment kit with tools of Docker, Kubernetes and systemd (needs root and Go).
+	$(BIN)/python -m pytest -m kit tests/deploy $(ARGS)
 
 protos: $(DEV_ENV) ## Generate the stubs from the .proto files.
 	$(BIN)/python tools/protos.py generate

@@ -9,18 +9,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import pytest
 
-from spincycle_server.__main__ import cli
-from spincycle_server.config import Config, load_config
 from tests.databases import find_binary
+from tests.deploy.deployed import DEPLOY, Deployed
 from tests.deploy.stopping import longest_stop
 from tests.limits import COMMAND
 
-SYSTEMD = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
+SYSTEMD = DEPLOY / "systemd"
 INSTALLED = "/opt/spincycle/bin/spincycle"
-SERVERS = ("request-manager", "job-runner", "server")
 
 MOST_EXPOSURE = {"spincycle-job-runner@.service": 9.1}
 """What `systemd-analyze security` may find at most, if it is more than 2.0. The template runs users' sudo."""
@@ -37,30 +34,19 @@ class Unit:
         return re.findall(rf"^{key}=(.*)$", self.path.read_text(), re.MULTILINE)
 
     @property
-    def command(self) -> list[str]:
-        """The words of `spincycle` that the unit runs."""
+    def deployed(self) -> Deployed:
+        """What the unit runs. Its credentials are in /run."""
         (line,) = self.values("ExecStart")
         program, *words = shlex.split(line)
         assert program == INSTALLED
-        return words
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables of the process. Its credentials are in /run."""
         replaced = {"%d": f"/run/credentials/{self.path.name}", "%S": "/var/lib"}
         variables = [
             re.sub("%[dS]", lambda found: replaced[found[0]], text) for text in self.values("Environment")
         ]
-        return dict(variable.split("=", 1) for variable in variables)
-
-    def config(self) -> Config:
-        """Loads the options that the process would have."""
-        return load_config(str(self._config_file()), self.environment)
-
-    def _config_file(self) -> Path:
-        (path,) = [word for word in self.command if word.endswith(".yaml")]
-        assert path.startswith("/etc/spincycle/")
-        return SYSTEMD / "etc" / Path(path).name.replace("-%i", "")
+        files = {f"/etc/spincycle/{path.name}": path for path in (SYSTEMD / "etc").iterdir()}
+        files["/etc/spincycle/job-runner-%i.yaml"] = files["/etc/spincycle/job-runner.yaml"]
+        environment = dict(variable.split("=", 1) for variable in variables)
+        return Deployed(self.path.name, words, environment, files)
 
 
 UNITS = [Unit(path) for path in sorted((SYSTEMD / "system").glob("*.service"))]
@@ -75,16 +61,12 @@ def duration(text: str) -> float:
 
 @each_unit
 def test_the_command_and_its_options_exist(unit: Unit) -> None:
-    name, *words = unit.command
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    config_file = str(unit._config_file())
-    command.make_context(name, [config_file if word.endswith(".yaml") else word for word in words])
+    unit.deployed.check_words()
 
 
 @each_unit
 def test_the_options_are_valid_and_secrets_come_as_credentials(unit: Unit) -> None:
-    config = unit.config()
+    config = unit.deployed.config()
     credentials = {value.partition(":")[0] for value in unit.values("LoadCredential")}
     named = {config.cluster_key_file, config.database_url_file, config.server_key_file} - {""}
     assert {Path(path).name for path in named} == credentials
@@ -92,11 +74,11 @@ def test_the_options_are_valid_and_secrets_come_as_credentials(unit: Unit) -> No
 
 
 @pytest.mark.parametrize(
-    "unit", [unit for unit in UNITS if unit.command[0] in SERVERS], ids=lambda unit: unit.path.name
+    "unit", [unit for unit in UNITS if unit.deployed.is_server], ids=lambda unit: unit.path.name
 )
 def test_a_server_has_the_time_that_it_may_need_to_stop(unit: Unit) -> None:
     (limit,) = unit.values("TimeoutStopSec")
-    assert duration(limit) > longest_stop(unit.command[0], unit.config())
+    assert duration(limit) > longest_stop(unit.deployed.command, unit.deployed.config())
     assert unit.values("KillMode") == ["mixed"]
     assert unit.values("Type") == ["notify"]
 

@@ -1,0 +1,19 @@
+"""The image, built once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.deploy.images import Image, built_image
+
+
+@pytest.fixture(scope="package")
+def image() -> Iterator[Image]:
+    """The image of the container file."""
+    if os.getuid():
+        pytest.skip("only root can make file systems and namespaces")
+    with built_image() as image:
+        yield image

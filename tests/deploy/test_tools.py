@@ -1,0 +1,114 @@
+"""Docker's and Kubernetes' own code reads the kit's files. `make kit` runs these tests; they need Go.
+
+Neither of them runs where the tests run, so their parsers, linters and validators stand for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.databases import find_binary
+from tests.deploy.deployed import CONTAINERFILE, DEPLOY
+from tests.limits import COMMAND
+
+CHECKS = Path(__file__).with_name("checks")
+PROGRAMS = Path(__file__).resolve().parents[2] / ".build" / "kit" / "bin"
+
+pytestmark = pytest.mark.kit
+
+Check = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run(*command: str | Path, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    return subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=COMMAND, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def check() -> Check:
+    """Runs one of the programs in checks/. Go's build cache makes this quick after the first time."""
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    built = run(find_binary("go"), "build", "-o", f"{PROGRAMS}{os.sep}", "./...", directory=CHECKS)
+    assert built.returncode == 0, built.stderr
+
+    def check(program: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+        return run(PROGRAMS / program, *arguments)
+
+    return check
+
+
+def test_buildkit_finds_nothing_in_the_container_file(check: Check) -> None:
+    done = check("containerfile", CONTAINERFILE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_buildkit_finds_a_mistake(check: Check, tmp_path: Path) -> None:
+    wrong = tmp_path / "Containerfile"
+    wrong.write_text(CONTAINERFILE.read_text() + "ENV DATABASE_PASSWORD=secret\nCMD spincycle server\n")
+    done = check("containerfile", wrong)
+    assert done.returncode == 1
+    assert {line.partition(":")[0] for line in done.stdout.splitlines()} == {
+        "SecretsUsedInArgOrEnv", "JSONArgsRecommended", "MultipleInstructionsDisallowed"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("database", ["mariadb", "postgresql"])
+def test_compose_accepts_the_files(check: Check, database: str) -> None:
+    done = check("compose", DEPLOY / "compose" / "compose.yaml", DEPLOY / "compose" / f"{database}.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    project: dict[str, Any] = json.loads(done.stdout)
+    services = project["services"]
+    assert (
+        services["request-manager"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+    )
+    for name, service in services.items():
+        for mount in (*service.get("secrets", []), *service.get("configs", [])):
+            assert mount["source"] in {**project["secrets"], **project["configs"]}, name
+
+
+def test_compose_refuses_a_field_that_does_not_exist(check: Check, tmp_path: Path) -> None:
+    text = (DEPLOY / "compose" / "compose.yaml").read_text()
+    (tmp_path / "compose.yaml").write_text(text.replace("stop_grace_period", "stop_grace_periods"))
+    done = check("compose", tmp_path / "compose.yaml", DEPLOY / "compose" / "mariadb.yaml")
+    assert done.returncode == 1
+    assert "stop_grace_periods" in done.stderr
+
+
+def test_kubernetes_accepts_the_manifests(check: Check) -> None:
+    done = check("manifests", DEPLOY / "kubernetes" / "overlays" / "production")
+    assert (done.returncode, done.stderr) == (0, "")
+    objects = json.loads(done.stdout)
+    kinds = {found["kind"] for found in objects}
+    assert {"Deployment", "StatefulSet", "ServiceMonitor", "PodDisruptionBudget", "NetworkPolicy"} <= kinds
+    assert "Secret" not in kinds
+    for found in objects:
+        assert found["kind"] == "Namespace" or found["metadata"]["namespace"] == "spincycle"
+
+
+MISTAKES = {
+    "an unknown field": ("livenessProbe:", "aliveProbe:", "unknown field"),
+    "an invalid combination": ("maxSurge: 1", "maxSurge: 0", "may not be 0 when `maxSurge` is 0"),
+    "a pod with too many rights": ("drop: [ALL]", "drop: [NET_RAW]", "unrestricted capabilities"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_kubernetes_refuses(check: Check, tmp_path: Path, mistake: str) -> None:
+    right, wrong, message = MISTAKES[mistake]
+    base = tmp_path / "base"
+    shutil.copytree(DEPLOY / "kubernetes" / "base", base)
+    manifest = base / "request-manager.yaml"
+    manifest.write_text(manifest.read_text().replace(right, wrong))
+    done = check("manifests", base)
+    assert done.returncode == 1
+    assert message in done.stderr
