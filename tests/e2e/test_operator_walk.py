@@ -120,7 +120,9 @@ def test_an_operator_finds_a_bad_host_mends_it_and_pauses_the_retry_over_a_resta
         server.process.wait()
     installation.start()
     terminal.type(f"until spinc status {second} | grep SUSPENDED; do sleep 1; done")
-    assert re.search(r"waiting +paused at 20", terminal.type(f"spinc status {second}"))
+    status = terminal.type(f"spinc status {second}")
+    assert re.search(r"waiting +paused at 20", status)
+    assert f"spinc resume {second}" in status
     before = what_was_done(directory)
     assert before[f"start restart {BAD}"] == 1
 
