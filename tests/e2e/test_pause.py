@@ -18,7 +18,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, free_port
-from tests.journal_jobs import JOURNAL, read_journal
+from tests.journal_jobs import JOURNAL, UNKNOWN, read_journal
 from tests.limits import ANSWER, PROCESS_END
 
 SPECS = """
@@ -299,3 +299,39 @@ def test_a_paused_request_is_suspended_although_the_manager_that_takes_it_over_d
     installation.start_manager()
     installation.wait_state(request_id, State.SUSPENDED)
     assert installation.events(request_id) == {"first": 1, "held1": 1, "held2": 1}
+
+
+def test_a_retry_needs_no_specs_and_waits_for_a_runner_that_knows_its_jobs(
+    installation: Installation,
+) -> None:
+    """Nobody has the specs of the request any more, and the runner knows one of its job types no more."""
+    runner = installation.start_runner()
+    first = installation.create()
+    installation.both_are_held(first)
+    installation.client.pause(first, now=True)
+    installation.wait_state(first, State.SUSPENDED)
+    installation.client.stop(first)
+    assert installation.wait_state(first, State.STOPPED).finished_jobs == 2
+    runner.kill()
+    installation.manager.kill()
+    _, _, others = SPECS.partition("  plain:")
+    (installation.directory / "specs" / "specs.yaml").write_text(f"sequences:\n  plain:{others}")
+    installation.environment[UNKNOWN] = "held"
+    installation.start_manager()
+    older = installation.start_runner()
+    second = installation.client.retry(first)
+    assert second.waiting == "no job runner knows the job type held"
+    installation.client.pause(second.id)
+    installation.open("p1")
+    installation.open("p2")
+    older.kill()
+    del installation.environment[UNKNOWN]
+    installation.start_runner()
+    installation.wait_state(installation.client.create("plain").id, State.COMPLETE)
+    waiting = installation.client.get(second.id)
+    assert (State(waiting.state), waiting.finished_jobs) == (State.PENDING, 2)
+    assert waiting.waiting.startswith("paused at ")
+    installation.client.resume(second.id)
+    installation.wait_state(second.id, State.COMPLETE)
+    jobs = dict.fromkeys(("held1", "held2", "after1", "after2"), 1)
+    assert installation.events(second.id) == installation.events(second.id, "COMPLETE") == jobs
