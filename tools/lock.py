@@ -1,8 +1,8 @@
 """Pins all dependencies: writes the lock files from pyproject.toml.
 
-requirements.lock has the project with the extra `server`; requirements-dev.lock adds the extra `dev`. A lock
-file has the version and the file hashes of each package. It names no registry, so that an installation uses
-the registry that its machine is set up for.
+requirements.lock has the project with the extra `server`; requirements-dev.lock adds the extra `dev`;
+requirements-page.lock has what builds the web page. A lock file has the version and the file hashes of each
+package. It names no registry, so that an installation uses the registry that its machine is set up for.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def _pin(output: str, *extras: str) -> int:
+def _pin(output: str, *sources: str) -> int:
     uv = Path(sys.executable).parent / "uv"
-    command = [str(uv), "pip", "compile", "pyproject.toml", *OPTIONS, *extras, "-o", output]
+    command = [str(uv), "pip", "compile", *OPTIONS, *sources, "-o", output]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
     sys.exit(
-        _pin("requirements.lock", "--extra=server", "--extra=build")
-        or _pin("requirements-dev.lock", "--extra=server", "--extra=build", "--extra=dev")
+        _pin("requirements.lock", "pyproject.toml", "--extra=server", "--extra=build")
+        or _pin("requirements-dev.lock", "pyproject.toml", "--extra=server", "--extra=build", "--extra=dev")
+        or _pin("requirements-page.lock", "--group=pyproject.toml:page")
     )

@@ -202,7 +202,10 @@ def test_a_revoked_token_ends_its_sessions_and_streams(with_tokens: WithTokens, 
 
 
 def test_a_server_without_authentication_needs_no_sign_in(tmp_path: Path, browser_of: Open) -> None:
-    with running("server", "--http=127.0.0.1:0", directory=tmp_path) as server:
+    with running(
+        "server", "--http=127.0.0.1:0", directory=tmp_path, program=PROGRAM,
+        environment={"SPINCYCLE_TEST_PAGE": str(tmp_path / "not-built")},
+    ) as server:  # fmt: skip
         browser = browser_of(server)
         shown = browser.session()
         assert (shown["authentication"], shown["signIn"], shown["isAdmin"]) == (False, [], True)

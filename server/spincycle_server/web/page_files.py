@@ -43,7 +43,8 @@ _UNKNOWN_TYPE = b"application/octet-stream"
 
 _NOT_BUILT = (
     b"This server runs, but it has no web page, because the page was not built.\n"
-    b"docs/web.md says how to build it. The API is at /api/v1, its description at /openapi.json.\n"
+    b"Build it with `make page` in the source checkout, see docs/web.md, and start the server again.\n"
+    b"The API is at /api/v1, its description at /openapi.json.\n"
 )
 
 
