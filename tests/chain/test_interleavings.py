@@ -212,10 +212,11 @@ def outcomes(seed: int, job_chain: JobChain) -> Callable[[RunningChain, str], St
     def outcome(chain: RunningChain, job_id: str) -> State:
         if job_id in structure.noops:
             return State.COMPLETE
-        counters = chain.suspended(0)
+        # Not from `suspended`, which makes a message of the whole chain.
+        linked = chain._linked
         sequences = structure.around[structure.sequence_of[job_id]]
-        around = tuple(counters.sequence_tries.get(sequence_id, 0) for sequence_id in sequences)
-        which = (seed, job_id, around, counters.latest_run_job_tries.get(job_id, 0))
+        around = tuple(linked.sequences[sequence_id].tries for sequence_id in sequences)
+        which = (seed, job_id, around, linked.jobs[job_id].run_tries - 1)
         return State.FAIL if Random(repr(which)).random() < odds else State.COMPLETE
 
     return outcome
