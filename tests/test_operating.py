@@ -21,7 +21,9 @@ from tests.limits import STEP
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = REPOSITORY / "server" / "spincycle_server"
 OPTIONS = {field.metadata["key"]: field for field in fields(Config)}
-PAGE = "".join((REPOSITORY / "docs" / page).read_text() for page in ("operating.md", "access.md"))
+PAGE = "".join(
+    (REPOSITORY / "docs" / page).read_text() for page in ("operating.md", "access.md", "tracing.md")
+)
 
 SHOWN_OTHERWISE = {
     "auth.admin_roles": "none",
@@ -48,6 +50,9 @@ SHOWN_OTHERWISE = {
     "mysql.dsn": "none",
     "mysql.dsn_file": "none",
     "rm_client.grpc": "derived from `rm_client.url`",
+    "telemetry.otlp": "none",
+    "telemetry.otlp_ca_file": "none",
+    "telemetry.otlp_headers_file": "none",
     "server.addr": "127.0.0.1:32308; Job Runner: 127.0.0.1:32307",
     "server.cors_origins": "none",
     "server.hosts": "none",

@@ -1,8 +1,8 @@
 """Pins all dependencies: writes the lock files from pyproject.toml.
 
-requirements.lock has the project with the extra `server`; requirements-dev.lock adds the extra `dev`;
-requirements-page.lock has what builds the web page. A lock file has the version and the file hashes of each
-package. It names no registry, so that an installation uses the registry that its machine is set up for.
+requirements.lock has the project with the extra `server`; requirements-dev.lock adds the extras `otel` and
+`dev`; requirements-page.lock has what builds the web page. A lock file has the version and the file hashes of
+each package. It names no registry, so that an installation uses the registry that its machine is set up for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ OPTIONS = [
     "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links",
 ]  # fmt: skip
 
+_DEVELOPMENT = ("--extra=server", "--extra=otel", "--extra=build", "--extra=dev")
+
 
 def _pin(output: str, *sources: str) -> int:
     uv = Path(sys.executable).parent / "uv"
@@ -27,6 +29,6 @@ def _pin(output: str, *sources: str) -> int:
 if __name__ == "__main__":
     sys.exit(
         _pin("requirements.lock", "pyproject.toml", "--extra=server", "--extra=build")
-        or _pin("requirements-dev.lock", "pyproject.toml", "--extra=server", "--extra=build", "--extra=dev")
+        or _pin("requirements-dev.lock", "pyproject.toml", *_DEVELOPMENT)
         or _pin("requirements-page.lock", "--group=pyproject.toml:page")
     )

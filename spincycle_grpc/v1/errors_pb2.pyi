@@ -645,6 +645,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: Several requests have an id that begins with the given
     text. Write more of the id.
     """
+    ERROR_REASON_OTEL_NOT_INSTALLED: _ErrorReason.ValueType  # 225
+    """FAILED_PRECONDITION: The server is configured to send traces, but the
+    packages for that are not installed. Install the extra otel.
+    """
     ERROR_REASON_HOST_NOT_ALLOWED: _ErrorReason.ValueType  # 230
     """FAILED_PRECONDITION: The request does not name this server (421). Add the name
     to `server.hosts`.
@@ -1318,6 +1322,10 @@ Name one by its path or its id.
 ERROR_REASON_AMBIGUOUS_REQUEST_ID: ErrorReason.ValueType  # 200
 """INVALID_ARGUMENT: Several requests have an id that begins with the given
 text. Write more of the id.
+"""
+ERROR_REASON_OTEL_NOT_INSTALLED: ErrorReason.ValueType  # 225
+"""FAILED_PRECONDITION: The server is configured to send traces, but the
+packages for that are not installed. Install the extra otel.
 """
 ERROR_REASON_HOST_NOT_ALLOWED: ErrorReason.ValueType  # 230
 """FAILED_PRECONDITION: The request does not name this server (421). Add the name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -113,3 +116,22 @@ def test_a_client_adds_a_trace_to_the_metadata_of_a_call() -> None:
 @pytest.mark.parametrize("trace", ["", "00-x", lambda: None, lambda: "malformed"])
 def test_a_client_sends_no_malformed_traceparent(trace: str) -> None:
     assert CallTrace(trace).add_to({}) == {}
+
+
+def test_a_client_uses_the_current_span_and_loads_no_opentelemetry() -> None:
+    program = f"""
+import sys
+from spincycle_grpc import Client
+from spincycle_grpc.call_trace import CallTrace
+assert CallTrace(None).add_to({{}}) == {{}}
+assert not any(name.startswith("opentelemetry") for name in sys.modules)
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, use_span
+assert CallTrace(None).add_to({{}}) == {{}}
+context = SpanContext(0x{TRACE_ID}, 0x{SPAN_ID}, False, TraceFlags(1), TraceState([("rojo", "1")]))
+with use_span(NonRecordingSpan(context)):
+    print(CallTrace(None).add_to({{}}), CallTrace(lambda: None).add_to({{}}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    sent = {"metadata": (("traceparent", TRACEPARENT), ("tracestate", "rojo=1"))}
+    assert done.stdout == f"{sent} {{}}\n"

@@ -41,6 +41,8 @@ from spincycle_server.rpc import Gate, MethodTable, OnDenied, ignore_denial
 from spincycle_server.telemetry import catalogue, limits
 from spincycle_server.telemetry.limits import LimitUse
 from spincycle_server.telemetry.metrics import ServerTelemetry
+from spincycle_server.telemetry.spans import Spans
+from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
 
@@ -65,6 +67,7 @@ async def job_runner(
     servers_address: ServersAddress | None = None,
     on_denied: OnDenied = ignore_denial,
     options: ListenOptions = ListenOptions(),  # noqa: B008 (it cannot change)
+    spans: Spans | None = None,
 ) -> AsyncIterator[None]:
     """Runs a Job Runner. It reports to the first of the Request Managers that answers.
 
@@ -80,6 +83,7 @@ async def job_runner(
         servers_address: The address for Request Managers alone.
         on_denied: Told of each denied call.
         options: The options that set the addresses.
+        spans: Records spans; None to record none.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -94,6 +98,7 @@ async def job_runner(
     known_types = KnownTypes(partial(factory_knows, factory))
     reporter: Reporter | None = None
 
+    request_spans = None if spans is None else RequestSpans(spans)
     suspect_rules = SuspectRules(SuspectTurns(config.job_runner_suspect_turn), config.job_runner_max_crashes)
 
     def make_traverser(chain: RunningChain, assignment: Assignment, suspect: Suspect | None) -> Traverser:
@@ -109,6 +114,7 @@ async def job_runner(
             may_start=may_start,
             suspect=suspect,
             suspect_rules=suspect_rules,
+            spans=request_spans,
         )
 
     chains = Chains(
@@ -129,6 +135,7 @@ async def job_runner(
             authentication=authentication,
             on_denied=on_denied,
             options=options,
+            spans=spans,
         )
         await endpoints.start(stack, config, certificates.server)
         info = _runner_info(config, runner_id, endpoints, is_private=cluster.is_private)
@@ -183,11 +190,12 @@ def _endpoints(
     authentication: Authentication,
     on_denied: OnDenied,
     options: ListenOptions,
+    spans: Spans | None,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     descriptor = job_runner_pb2.DESCRIPTOR.services_by_name["JobRunner"]
     return ServerEndpoints(
-        [MethodTable(descriptor, service, gate, authentication, on_denied=on_denied)],
+        [MethodTable(descriptor, service, gate, authentication, on_denied=on_denied, spans=spans)],
         gate,
         address,
         grpc_address,

@@ -48,6 +48,8 @@ from spincycle_server.store import Store
 from spincycle_server.telemetry import catalogue
 from spincycle_server.telemetry.instruments import BoundedNames
 from spincycle_server.telemetry.metrics import ServerMetrics
+from spincycle_server.telemetry.spans import Spans
+from spincycle_server.telemetry.spans_of_requests import RequestSpans
 from spincycle_server.watch import Hub, RunningJobsPoll, Watching
 
 logger = structlog.get_logger(__name__)
@@ -82,6 +84,7 @@ async def request_manager(
     telemetry: ProcessTelemetry,
     servers_addresses: Sequence[ServersAddress] = (),
     sources: Mapping[str, str] = MappingProxyType({}),
+    spans: Spans | None = None,
 ) -> AsyncIterator[RunningRequestManager]:
     """Runs a Request Manager.
 
@@ -93,6 +96,7 @@ async def request_manager(
         telemetry: What the process shows of itself.
         servers_addresses: The addresses for other servers alone.
         sources: Where the values of options come from, by the option's name.
+        spans: Records spans; None to record none.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -102,6 +106,7 @@ async def request_manager(
     store = await Store.open(config.store_url(), database_options(config))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        request_spans = _request_spans(spans, store)
         runners = Runners(
             store,
             certificates.channel(config.jr_client_tls),
@@ -120,6 +125,7 @@ async def request_manager(
             suspended_timeout=config.resume_timeout,
             max_waiting=config.server_max_waiting,
             max_blocked=config.server_max_blocked,
+            spans=request_spans,
         )
         stack.push_async_callback(dispatcher.close)
         originals = OriginalRunners(
@@ -167,7 +173,13 @@ async def request_manager(
             ),
         )
         reports = RunnerReportsService(
-            store, runners, dispatcher, stopper, pauser, lease=config.job_runner_lease
+            store,
+            runners,
+            dispatcher,
+            stopper,
+            pauser,
+            lease=config.job_runner_lease,
+            spans=request_spans,
         )
         run_in_background(stack, "dispatcher", dispatcher.run())
         run_in_background(stack, "originals", originals.run())
@@ -181,6 +193,7 @@ async def request_manager(
             authentication=authentication,
             audit=audit,
             telemetry=telemetry,
+            spans=spans,
         )
         database = DatabaseState()
         own = telemetry.servers[REQUEST_MANAGER]
@@ -203,6 +216,15 @@ async def request_manager(
         )
         own.readiness.start(endpoints.why_closed, lambda: database.problem)
         yield RunningRequestManager(own_address, authentication, audit)
+
+
+def _request_spans(spans: Spans | None, store: Store) -> RequestSpans | None:
+    """Returns what records the spans of requests, and lets it know of each end; None to record none."""
+    if spans is None:
+        return None
+    request_spans = RequestSpans(spans)
+    store.on_ended(request_spans.ended)
+    return request_spans
 
 
 def watching_of(
@@ -248,13 +270,14 @@ def _endpoints(
     authentication: Authentication,
     audit: AuditLog,
     telemetry: ProcessTelemetry,
+    spans: Spans | None,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     for_users = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
     for_runners = runner_reports_pb2.DESCRIPTOR.services_by_name["RunnerReports"]
     tables = [
-        MethodTable(for_users, users, gate, authentication, on_denied=audit.add_denial),
-        MethodTable(for_runners, reports, gate, authentication, on_denied=audit.add_denial),
+        MethodTable(for_users, users, gate, authentication, on_denied=audit.add_denial, spans=spans),
+        MethodTable(for_runners, reports, gate, authentication, on_denied=audit.add_denial, spans=spans),
     ]
     return ServerEndpoints(
         tables,

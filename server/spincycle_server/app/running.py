@@ -24,6 +24,7 @@ from spincycle_server.app.identity import authentication_of
 from spincycle_server.app.reloads import Reloads
 from spincycle_server.app.service_manager import give_signs_of_life, ready
 from spincycle_server.app.telemetry import JOB_RUNNER, REQUEST_MANAGER, process_telemetry
+from spincycle_server.app.tracing import recorded_spans
 from spincycle_server.config import (
     Config,
     LoadedConfig,
@@ -113,6 +114,7 @@ async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceMa
         async with (
             process_telemetry(config, REQUEST_MANAGER) as telemetry,
             _certificates(config, stopped, reloads, service_manager) as certificates,
+            recorded_spans(config, "spincycle-request-manager") as spans,
             request_manager(
                 config,
                 cluster,
@@ -121,6 +123,7 @@ async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceMa
                 telemetry=telemetry,
                 servers_addresses=_for_servers(config),
                 sources=loaded.sources,
+                spans=spans,
             ),
         ):
             await _serve_until(stopped, service_manager)
@@ -140,6 +143,7 @@ async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManager
             certificates = await stack.enter_async_context(
                 _certificates(config, stopped, reloads, service_manager)
             )
+            spans = await stack.enter_async_context(recorded_spans(config, "spincycle-job-runner"))
             authentication = await authentication_of(config, cluster, stack, trust=certificates.trust)
             await stack.enter_async_context(
                 job_runner(
@@ -152,6 +156,7 @@ async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManager
                     authentication=authentication,
                     certificates=certificates,
                     servers_address=next(iter(_for_servers(config)), None),
+                    spans=spans,
                 )
             )
             await _serve_until(stopped, service_manager)
@@ -175,6 +180,7 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
         async with (
             process_telemetry(config, REQUEST_MANAGER, JOB_RUNNER) as telemetry,
             _certificates(config, stopped, reloads, service_manager) as certificates,
+            recorded_spans(config, "spincycle") as spans,
             request_manager(
                 config,
                 cluster,
@@ -183,6 +189,7 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
                 telemetry=telemetry,
                 servers_addresses=[*_for_servers(config), *inside],
                 sources=loaded.sources,
+                spans=spans,
             ) as manager,
             job_runner(
                 config,
@@ -196,6 +203,7 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
                 servers_address=INSIDE_THE_PROCESS if chains_inside else None,
                 on_denied=manager.audit.add_denial,
                 options=ListenOptions("job_runner.addr (--runner-http)", "job_runner.grpc (--runner-grpc)"),
+                spans=spans,
             ),
         ):
             await _serve_until(stopped, service_manager)

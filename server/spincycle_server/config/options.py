@@ -15,6 +15,7 @@ from spincycle_server.config.secret_files import secret_of
 from spincycle_server.config.values import (
     label_of,
     parse_chain_count,
+    parse_collector_url,
     parse_count,
     parse_crash_count,
     parse_labels,
@@ -22,6 +23,7 @@ from spincycle_server.config.values import (
     parse_optional_address,
     parse_origin,
     parse_output_size,
+    parse_ratio,
     parse_roles,
     parse_seconds,
     parse_session_lifetime,
@@ -112,6 +114,11 @@ class Config:
     server_public_url: str = _option("server.public_url", "", parse_origin)
     log_level: str = _option("log.level", "info", parse_one_of("debug", "info", "warning", "error"))
     log_format: str = _option("log.format", "auto", parse_one_of("auto", "json", "text"))
+
+    telemetry_otlp: str = _option("telemetry.otlp", "", parse_collector_url, secret=True)
+    telemetry_otlp_headers_file: str = _option("telemetry.otlp_headers_file", "")
+    telemetry_otlp_ca_file: str = _option("telemetry.otlp_ca_file", "")
+    telemetry_sample_ratio: float = _option("telemetry.sample_ratio", "1", parse_ratio)
 
     # The Request Manager.
     database_url: str = _option("database.url", "", secret=True)

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from spincycle_server.config.options import Config
 
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
-_SECRETS = (".key_file", "database.url_file", "mysql.dsn_file", "client_secret_file")
+_SECRETS = (
+    ".key_file",
+    "client_secret_file",
+    "database.url_file",
+    "mysql.dsn_file",
+    "telemetry.otlp_headers_file",
+)
 
 
 def public_secret_files(config: Config) -> dict[str, str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from spincycle_server.config.errors import ConfigError
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 
 
 def secret_of(option: str, value: str, file: str) -> str:
@@ -26,13 +30,40 @@ def secret_of(option: str, value: str, file: str) -> str:
     return _read(option, Path(file))
 
 
+def headers_of(option: str, file: str) -> dict[str, str]:
+    """Returns the headers in a file, which has a line `name: value` for each. Empty lines are ignored.
+
+    Args:
+        option: The option that names the file.
+        file: The path of the file, or "" for no headers.
+
+    Raises:
+        ConfigError: The file cannot be read, or has another form. The message does not show its content.
+    """
+    if not file:
+        return {}
+    headers: dict[str, str] = {}
+    for number, line in enumerate(_text_of(option, Path(file)).splitlines(), 1):
+        if not line.strip():
+            continue
+        name, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError(f"option {option}: line {number} of {file} must have the form name: value")
+        headers[name] = value
+    return headers
+
+
 def _read(option: str, file: Path) -> str:
-    try:
-        secret = file.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ConfigError(f"option {option}_file: cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"option {option}_file: {file} is not UTF-8 text") from None
+    secret = _text_of(f"{option}_file", file).rstrip("\r\n")
     if not secret.strip() or "\n" in secret:
         raise ConfigError(f"option {option}_file: {file} must have one line with the value of {option}")
     return secret
+
+
+def _text_of(option: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"option {option}: cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"option {option}: {file} is not UTF-8 text") from None

@@ -6,6 +6,7 @@ Each function raises ValueError with a message such as "must be true or false".
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -176,6 +177,31 @@ def label_of(word: str) -> tuple[str, str]:
     if not equals:
         raise ValueError(f"has {word!r}: must be name=value")
     return name.strip(), value.strip()
+
+
+def parse_collector_url(text: str) -> str:
+    """Returns the URL of an OpenTelemetry collector. The message of an error does not show it."""
+    if not text:
+        return ""
+    try:
+        url = urlsplit(text)
+        is_valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid or url.query or url.fragment:
+        raise ValueError("must be a URL such as http://collector:4318")
+    return text
+
+
+def parse_ratio(text: str) -> float:
+    """Returns a number from 0 to 1."""
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = math.nan
+    if not 0 <= ratio <= 1:
+        raise ValueError("must be a number from 0 to 1")
+    return ratio
 
 
 def parse_one_of(*choices: str) -> Callable[[str], str]:

@@ -129,7 +129,7 @@ class GatewayApp:
         if route is None:
             raise not_allowed(routes)
         credentials = credentials_of(scope)
-        received = ReceivedRequest()
+        received = ReceivedRequest((route.http_method, route.template))
         context = CallContext(ANONYMOUS, "http", credentials, True, received)
         read = partial(self._read, route, values, scope, context, receive)
         try:

@@ -34,10 +34,13 @@ from spincycle_server.job_runner.suspect_tries import TURN, SuspectRules, Suspec
 from spincycle_server.job_runner.suspect_turns import SuspectTurns
 from spincycle_server.job_runner.try_result import TryResult, log_entry
 from spincycle_server.job_runner.user_job import TryResources
+from spincycle_server.telemetry.spans_of_requests import try_trace
 
 if TYPE_CHECKING:
+    from spincycle_grpc.trace_context import TraceContext
     from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_server.chain import Timer, Wait
+    from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
 
@@ -80,6 +83,7 @@ class Traverser:
             the chain.
         suspect: What is known of the chain if its runner died.
         suspect_rules: The turns and limits of suspects, shared by all chains of the runner.
+        spans: Records spans of requests; None to record none.
 
     Attributes:
         outputs: What its tries write.
@@ -96,10 +100,12 @@ class Traverser:
         may_start: Callable[[], bool] = lambda: True,
         suspect: Suspect | None = None,
         suspect_rules: SuspectRules | None = None,
+        spans: RequestSpans | None = None,
     ) -> None:
         self._chain = chain
         self._jobs = chain.jobs
         self._trace = chain.trace
+        self._spans = spans
         self._assignment = assignment
         self._resources = resources
         self._outbox = outbox
@@ -320,11 +326,18 @@ class Traverser:
             self._chain.data_of(run.job_id),
             self._resources,
             may_start=self._may_start,
-            trace=self._trace,
+            trace=self._trace_of(run),
         )
         self._tries[run.job_id] = job_try
         self.outputs.begin(run.job_id, run.number, job_try.output)
         self._spawn(self._follow(job_try))
+
+    def _trace_of(self, run: Run) -> TraceContext | None:
+        """Returns the trace in which a try works: within its own span, if that is recorded."""
+        trace = self._trace
+        if trace is None or self._spans is None or not trace.is_sampled:
+            return trace
+        return try_trace(trace, self._assignment.request_id, self._assignment.epoch, run.job_id, run.number)
 
     async def _follow(self, job_try: JobTry) -> None:
         run = job_try.run
@@ -339,6 +352,8 @@ class Traverser:
             metrics.running -= 1
         self._count(result, is_made=job_try.is_made)
         del self._tries[run.job_id]
+        if self._spans is not None and (trace := self._trace_of(run)) is not None:
+            self._spans.tried(result.entry, self._assignment.epoch, trace)
         if self._dropped:
             return
         self._waiting[run.job_id] = job_try  # Until the chain retries or ends the job.

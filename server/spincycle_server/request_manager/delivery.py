@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,8 +28,10 @@ from spincycle_grpc.errors import (
     UnauthenticatedError,
 )
 from spincycle_grpc.state import State
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_server.request_manager.chain_messages import first_chain, resumed_chain
 from spincycle_server.telemetry.limits import DELIVERED_JOBS, DELIVERIES, LimitUse
+from spincycle_server.telemetry.spans_of_requests import EPOCH, RUNNER_ID
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.pending_requests import PendingRequests
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
+    from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
 
@@ -68,12 +72,14 @@ class _AssignedChain:
         assignment: The assignment.
         state_before: The state of the request before it was assigned.
         message: The serialized AssignedJobChain.
+        trace: The trace that the request belongs to, if any.
     """
 
     runner: RunnerInfo
     assignment: Assignment
     state_before: State
     message: bytes
+    trace: TraceContext | None = None
 
     @property
     def log_fields(self) -> dict[str, str]:
@@ -89,6 +95,7 @@ class Delivery:
         pending: Is told of requests that are PENDING again, and of room for more of them.
         on_room: Is called when a delivery has ended and one more chain may be in flight.
         on_runner_gone: Is called when a runner is gone or drains: its chains need other runners.
+        spans: Records spans of requests; None to record none.
     """
 
     def __init__(
@@ -99,12 +106,14 @@ class Delivery:
         *,
         on_room: Callable[[], None],
         on_runner_gone: Callable[[], None],
+        spans: RequestSpans | None = None,
     ) -> None:
         self._store = store
         self._runners = runners
         self._pending = pending
         self._on_room = on_room
         self._on_runner_gone = on_runner_gone
+        self._spans = spans
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._in_flight_jobs = 0
 
@@ -150,8 +159,14 @@ class Delivery:
             suspect: Set if the runner that had the chain before died.
         """
         jobs = len(suspended.job_chain.jobs)
-        message = resumed_chain(assignment.epoch, suspended, suspect)
-        self._background(self._deliver_suspended(runner, assignment, message), jobs)
+        chain = _AssignedChain(
+            runner,
+            assignment,
+            State.SUSPENDED,
+            resumed_chain(assignment.epoch, suspended, suspect),
+            TraceContext.of(suspended.job_chain),
+        )
+        self._background(self._deliver_suspended(chain), jobs)
 
     def try_in_background(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """Starts work that calls a runner in the background. Does nothing if no slot is free."""
@@ -160,9 +175,15 @@ class Delivery:
 
     async def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Delivers a new chain. Returns when the runner has accepted or refused it, or is gone."""
-        message = first_chain(assignment.epoch, job_chain)
+        chain = _AssignedChain(
+            runner,
+            assignment,
+            State.PENDING,
+            first_chain(assignment.epoch, job_chain),
+            TraceContext.of(job_chain),
+        )
         del job_chain  # It may be large, and the runner may take long to answer.
-        await self._deliver(_AssignedChain(runner, assignment, State.PENDING, message))
+        await self._deliver(chain)
 
     async def close(self) -> None:
         """Cancels all deliveries. The assignments stand."""
@@ -187,12 +208,27 @@ class Delivery:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("delivery failed", exc_info=error)
 
-    async def _deliver_suspended(self, runner: RunnerInfo, assignment: Assignment, message: bytes) -> None:
-        if await self._deliver(_AssignedChain(runner, assignment, State.SUSPENDED, message)):
-            await self._store.drop_suspended(assignment)
+    async def _deliver_suspended(self, chain: _AssignedChain) -> None:
+        if await self._deliver(chain):
+            await self._store.drop_suspended(chain.assignment)
 
     async def _deliver(self, chain: _AssignedChain) -> bool:
         """Tries until the runner accepts or refuses the chain, or is gone. Returns whether it accepted."""
+        if self._spans is None or chain.trace is None:
+            return await self._deliver_untraced(chain)
+        started_at = time.time_ns()
+        is_accepted = await self._deliver_untraced(chain)
+        self._spans.within(
+            "deliver",
+            chain.assignment.request_id,
+            chain.trace,
+            started_at,
+            {EPOCH: chain.assignment.epoch, RUNNER_ID: chain.runner.runner_id},
+            has_failed=not is_accepted,
+        )
+        return is_accepted
+
+    async def _deliver_untraced(self, chain: _AssignedChain) -> bool:
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         outcome = await self._attempt(chain, may_have_run=False)
         while outcome is _Outcome.UNANSWERED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +22,7 @@ from spincycle_grpc.errors import (
     UnavailableError,
 )
 from spincycle_grpc.state import State
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
 from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.pending_requests import PendingRequests
@@ -31,6 +33,7 @@ from spincycle_server.request_manager.suspects import Suspects
 from spincycle_server.store.errors import request_paused, wrong_state
 from spincycle_server.telemetry import catalogue
 from spincycle_server.telemetry.instruments import Counters
+from spincycle_server.telemetry.spans_of_requests import EPOCH, RUNNER_ID
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from spincycle_server.store.leases import LostRequest
     from spincycle_server.store.requirements import WaitingRequest
     from spincycle_server.telemetry.limits import LimitUse
+    from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
 
@@ -69,6 +73,7 @@ class Dispatcher:
         suspended_timeout: Seconds after which a suspended request fails if nobody has resumed it.
         max_waiting: How many requests may be PENDING that a runner can run.
         max_blocked: How many requests may be PENDING that no runner can run.
+        spans: Records spans of requests; None to record none.
 
     Attributes:
         takeovers: Counts the requests that were taken over.
@@ -83,11 +88,13 @@ class Dispatcher:
         suspended_timeout: float,
         max_waiting: int = 10_000,
         max_blocked: int = 10_000,
+        spans: RequestSpans | None = None,
     ) -> None:
         self._store = store
         self._runners = runners
         self._interval = interval
         self._suspended_timeout = suspended_timeout
+        self._spans = spans
         self._pending = PendingRequests(
             store,
             runners,
@@ -97,7 +104,12 @@ class Dispatcher:
             interval=interval,
         )
         self._delivery = Delivery(
-            store, runners, self._pending, on_room=self._release_creates, on_runner_gone=self.wake
+            store,
+            runners,
+            self._pending,
+            on_room=self._release_creates,
+            on_runner_gone=self.wake,
+            spans=spans,
         )
         self._slot_queue = SlotQueue()
         self._suspects = Suspects(store, runners)
@@ -364,19 +376,27 @@ class Dispatcher:
         runner = self._pick(requirement)
         if runner is None:
             return False
+        started_at = time.time_ns()
         assignment = await self._store.assign(
             lost.request_id, runner, expected_state=State.RUNNING, expected_epoch=lost.epoch, token=token
         )
         if assignment is not None:
             self._takeovers["lease_expired" if token is None else "not_held"].value += 1
             logger.warning("request taken over", request_id=lost.request_id, epoch=assignment.epoch)
-            await self._continue_from_record(runner, assignment)
+            await self._continue_from_record(runner, assignment, taken_over_at=started_at)
         return True
 
-    async def _continue_from_record(self, runner: RunnerInfo, assignment: Assignment) -> None:
+    async def _continue_from_record(
+        self, runner: RunnerInfo, assignment: Assignment, *, taken_over_at: int | None = None
+    ) -> None:
         """Rebuilds the chain of a request from its record, and delivers it or ends the request.
 
         A paused request is SUSPENDED instead, without a runner.
+
+        Args:
+            runner: The runner that the request is assigned to.
+            assignment: The assignment.
+            taken_over_at: When a takeover of the request began, in nanoseconds since the Unix epoch.
         """
         record = await self._read(assignment, self._store.get_record(assignment.request_id))
         if record is None:
@@ -387,6 +407,14 @@ class Dispatcher:
             logger.error("request cannot be continued", request_id=assignment.request_id, error=str(error))
             await self._store.end_assignment(assignment, State.FAIL)
             return
+        if self._spans is not None and taken_over_at is not None:
+            self._spans.within(
+                "takeover",
+                assignment.request_id,
+                TraceContext.of(record.job_chain),
+                taken_over_at,
+                {EPOCH: assignment.epoch, RUNNER_ID: runner.runner_id},
+            )
         if ended is not None:
             await self._store.end_assignment(assignment, ended, suspended.job_chain.finished_jobs)
         elif record.paused:

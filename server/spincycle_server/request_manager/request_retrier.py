@@ -17,7 +17,7 @@ from spincycle_server.graph.chain_writer import MAX_CHAIN_BYTES
 from spincycle_server.large_work import run_sized
 from spincycle_server.request_manager.idempotency import as_created
 from spincycle_server.store.store import work_of
-from spincycle_server.telemetry.trace_lines import trace_lines
+from spincycle_server.telemetry.spans import OpenSpan, part_of
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain
@@ -56,6 +56,7 @@ class RequestRetrier:
         key: IdempotencyKey | None,
         event: EventRow | None,
         trace: TraceContext | None = None,
+        span: OpenSpan | None = None,
     ) -> Request:
         """Creates the retry of a request and starts it. Returns it as created.
 
@@ -67,6 +68,7 @@ class RequestRetrier:
             key: The idempotency key of the call, if it has one.
             event: The audit event, which is stored in the same transaction.
             trace: The trace that the retry belongs to. None: it belongs to none, whatever the first one did.
+            span: The span of the call, if it is recorded.
 
         Raises:
             CreatedBeforeError: The key has created a retry before.
@@ -80,22 +82,25 @@ class RequestRetrier:
             )
         self._dispatcher.check_limit()
         source = await self._store.retry_source(first.id)
-        job_chain = await run_sized(source.job_chain.ByteSize(), _chain_of, first, source, retry_id, from_job)
+        with part_of(span, "build"):
+            size = source.job_chain.ByteSize()
+            job_chain = await run_sized(size, _chain_of, first, source, retry_id, from_job)
         _set_trace(job_chain, trace)
         requirement = await self._store.requirements.of(first.id)
         self._dispatcher.check_blocked_limit(requirement)
         created = _pending_retry(first, retry_id, user, job_chain)
         runner = await self._dispatcher.pick_runner(requirement)
-        assignment = await self._store.create_request(
-            created,
-            source.create_request,
-            job_chain,
-            runner,
-            key,
-            event=event,
-            requirement=requirement,
-            work=work_of(source.create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize()),
-        )
+        with part_of(span, "commit"):
+            assignment = await self._store.create_request(
+                created,
+                source.create_request,
+                job_chain,
+                runner,
+                key,
+                event=event,
+                requirement=requirement,
+                work=work_of(source.create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize()),
+            )
         if runner is not None and assignment is not None:
             self._dispatcher.deliver(runner, assignment, job_chain)
         else:
@@ -155,7 +160,6 @@ def _set_trace(job_chain: JobChain, trace: TraceContext | None) -> None:
     job_chain.ClearField("tracestate")
     if trace is not None:
         trace.write_to(job_chain)
-        trace_lines.add(job_chain.request_id, trace)
 
 
 def _pending_retry(first: Request, retry_id: str, user: str, job_chain: JobChain) -> Request:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.rpc import CallContext
     from spincycle_server.store import Store
+    from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ class RunnerReportsService:
         stopper: Tells a runner again to stop chains that must stop.
         pauser: Tells a runner again which chains are paused.
         lease: Seconds that a renewed lease lasts.
+        spans: Records spans of requests; None to record none.
 
     Attributes:
         renewals: Counts the messages of runners that renewed their leases.
@@ -72,6 +74,7 @@ class RunnerReportsService:
         pauser: RequestPauser,
         *,
         lease: float,
+        spans: RequestSpans | None = None,
     ) -> None:
         self._store = store
         self._runners = runners
@@ -79,6 +82,7 @@ class RunnerReportsService:
         self._stopper = stopper
         self._pauser = pauser
         self._lease = lease
+        self._spans = spans
         self._streams = ReportStreams()
         self.renewals = Counters(catalogue.LEASE_RENEWALS)
         self._renewed = self.renewals.of()
@@ -99,6 +103,7 @@ class RunnerReportsService:
             self._stopper,
             self._pauser,
             lease=self._lease,
+            spans=self._spans,
         )
         try:
             async for message in self._streams.messages(requests):

@@ -10,6 +10,7 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from spincycle_grpc.errors import FailedPreconditionError, InternalError, InvalidArgumentError
+from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_INVALID,
     Assignment,
@@ -22,6 +23,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 from spincycle_server.capabilities import KNOWS_ALL, Capabilities, known_version, labels_of
 from spincycle_server.request_manager.recovery import MissingChains
 from spincycle_server.request_manager.runner_info import check_known_types, check_runner_info
+from spincycle_server.telemetry.spans_of_requests import EPOCH
 
 if TYPE_CHECKING:
     from spincycle_server.request_manager.dispatcher import Dispatcher
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.request_stopper import RequestStopper
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
+    from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
 
@@ -58,6 +61,7 @@ class RunnerStream:
         stopper: Tells the runner to stop chains that it has and that must stop.
         pauser: Tells the runner which of its chains are paused.
         lease: Seconds that a renewed lease lasts.
+        spans: Records spans of requests; None to record none.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class RunnerStream:
         pauser: RequestPauser,
         *,
         lease: float,
+        spans: RequestSpans | None = None,
     ) -> None:
         self._store = store
         self._runners = runners
@@ -76,6 +81,7 @@ class RunnerStream:
         self._stopper = stopper
         self._pauser = pauser
         self._lease = lease
+        self._spans = spans
         self._runner: RunnerInfo | None = None
         self._token = 0
         self._renewed_at = 0.0
@@ -112,7 +118,10 @@ class RunnerStream:
             await self._renew(runner, message, received_at, has_changed=has_changed)
         for runner_id in replaced:
             await self._remove(runner_id)
+        started_at = 0 if self._spans is None else time.time_ns()
         refused = await self._store_reports(runner.runner_id, message.chains) if message.chains else []
+        if self._spans is not None:
+            self._record_commits(self._spans, message.chains, refused, started_at)
         if message.holds_all:
             await self._compare_held(runner, message.held)
         if message.leaving:
@@ -246,6 +255,23 @@ class RunnerStream:
                 logger.error("report cannot be stored", request_id=assignment.request_id, error=str(error))
                 return [RefusedReport(assignment=assignment, reason=REFUSAL_REASON_INVALID)]
         return [refusal for report in reports for refusal in await self._store_reports(runner_id, [report])]
+
+    def _record_commits(
+        self,
+        spans: RequestSpans,
+        reports: Sequence[ChainReport],
+        refused: Sequence[RefusedReport],
+        started_at: int,
+    ) -> None:
+        """Records the commit for each request of a trace whose report was stored."""
+        traced = [report for report in reports if report.assignment.traceparent]
+        without = {one.assignment.request_id for one in refused} if traced else set()
+        for report in traced:
+            assignment = report.assignment
+            if assignment.request_id not in without:
+                trace = TraceContext.parse(assignment.traceparent)
+                attributes = {EPOCH: assignment.epoch, "spincycle.tries": len(report.tries)}
+                spans.within("commit", assignment.request_id, trace, started_at, attributes)
 
     async def _compare_held(self, runner: RunnerInfo, held: Iterable[Assignment]) -> None:
         """Compares the chains that the runner has with the chains that are assigned to it.

@@ -38,9 +38,11 @@ from spincycle_server.store import CreatedBeforeError
 from spincycle_server.store.log_pages import cut_output
 from spincycle_server.store.pages import PAGE_BYTES
 from spincycle_server.store.store import work_of
+from spincycle_server.telemetry.spans import REQUEST_ID, REQUEST_TYPE, part_of
 from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
+    from spincycle_grpc.trace_context import TraceContext
     from spincycle_server.identity.permissions import Permissions
     from spincycle_server.request_ids import RequestIdGenerator
     from spincycle_server.request_manager.audit import AuditLog
@@ -136,14 +138,13 @@ class RequestManagerService:
         self._build_pool.check_known_args(request.type, args, strict=request.strict_args)
         self._dispatcher.check_limit()
         request_id = self._request_ids.next()
-        trace = context.trace
-        if trace is not None:
-            trace_lines.add(request_id, trace)
+        trace = _begin_trace(context, request_id, request.type)
         response = messages.CreateResponse()
         created = response.request  # In place: a copy of large args lets no other thread run meanwhile.
-        built = await self._build_pool.build(
-            request.type, args, request_id, is_large=is_large, record=created, trace=trace
-        )
+        with part_of(context.span, "build"):
+            built = await self._build_pool.build(
+                request.type, args, request_id, is_large=is_large, record=created, trace=trace
+            )
         if is_large:
             await run_large(discard, args)
         _describe(created, request_id, request.type, context.caller.name, len(built.job_chain.jobs))
@@ -152,16 +153,17 @@ class RequestManagerService:
         self._dispatcher.check_blocked_limit(built.requirement)
         runner = await self._dispatcher.pick_runner(built.requirement)
         try:
-            assignment = await self._store.create_request(
-                created,
-                request,
-                built.job_chain,
-                runner,
-                key,
-                event=event,
-                requirement=built.requirement,
-                work=work_of(size, len(built.job_chain.jobs), built.chain_bytes),
-            )
+            with part_of(context.span, "commit"):
+                assignment = await self._store.create_request(
+                    created,
+                    request,
+                    built.job_chain,
+                    runner,
+                    key,
+                    event=event,
+                    requirement=built.requirement,
+                    work=work_of(size, len(built.job_chain.jobs), built.chain_bytes),
+                )
         except CreatedBeforeError as error:  # by a concurrent call
             return await self._created_before(error.request_id, context)
         if runner is not None and assignment is not None:
@@ -217,7 +219,8 @@ class RequestManagerService:
                     from_job=request.from_job,
                     key=key,
                     event=event,
-                    trace=context.trace,
+                    trace=_begin_trace(context, retry_id, first.type),
+                    span=context.span,
                 )
         except CreatedBeforeError as error:  # by a concurrent call
             created = await self._retrier.created_before(error.request_id)
@@ -472,6 +475,16 @@ def _describe(request: Request, request_id: str, request_type: str, user: str, t
     request.user = user
     request.total_jobs = total_jobs
     request.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
+
+
+def _begin_trace(context: CallContext, request_id: str, request_type: str) -> TraceContext | None:
+    """Returns the trace of a new request, and notes the request in the log and in the span of the call."""
+    trace = context.trace
+    if trace is not None:
+        trace_lines.add(request_id, trace)
+    if context.span is not None:
+        context.span.attributes.update({REQUEST_ID: request_id, REQUEST_TYPE: request_type})
+    return trace
 
 
 def _require_type(request_type: str) -> None:

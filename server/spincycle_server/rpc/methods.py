@@ -31,7 +31,9 @@ from spincycle_server.logs import writes_debug
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.current_streams import OpenStreams, requests_while_current
 from spincycle_server.rpc.gate import Gate
+from spincycle_server.rpc.traced_calls import TracedCalls
 from spincycle_server.telemetry.calls import CallMetrics
+from spincycle_server.telemetry.spans import Spans
 
 logger = structlog.get_logger(__name__)
 
@@ -90,6 +92,7 @@ class MethodTable:
         access: Who may call each method, by its full name.
         on_denied: Called for each denied call, with the method's full name, the context, the error, and the
             request; None if the request was not read.
+        spans: Records the spans of calls; None to record none.
 
     Attributes:
         calls: Counts the calls.
@@ -107,6 +110,7 @@ class MethodTable:
         *,
         access: Mapping[str, MethodAccess] = METHOD_ACCESS,
         on_denied: OnDenied = ignore_denial,
+        spans: Spans | None = None,
     ) -> None:
         self.service = service
         self.calls = CallMetrics()
@@ -115,6 +119,7 @@ class MethodTable:
         self._authentication = authentication or Authentication()
         self._servicer = servicer
         self._on_denied = on_denied
+        self._spans = spans
         self.methods: Mapping[str, Method] = {
             descriptor.name: self._method(
                 descriptor, getattr(servicer, descriptor.name), access[descriptor.full_name]
@@ -146,10 +151,19 @@ class MethodTable:
             descriptor=descriptor,
             request_type=GetMessageClass(descriptor.input_type),
             access=access,
-            call=wrapped(descriptor, handler, access),
+            call=self._traced(descriptor, access, wrapped(descriptor, handler, access)),
             is_stream=is_stream,
             is_server_stream=is_server_stream,
         )
+
+    def _traced(
+        self, descriptor: MethodDescriptor, access: MethodAccess, call: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Returns a call that records its span. A runner's stream of reports has none: it lasts for days."""
+        if self._spans is None or descriptor.client_streaming:
+            return call
+        traced = TracedCalls(self._spans, descriptor, is_of_servers=access is MethodAccess.SERVER)
+        return traced.stream(call) if descriptor.server_streaming else traced.unary(call)
 
     async def _identified(self, name: str, access: MethodAccess, context: CallContext) -> CallContext:
         """Returns the context with the caller. Turns unexpected exceptions into INTERNAL errors."""
@@ -338,7 +352,13 @@ def _log_failure(
         transport=context.transport,
         peer=context.peer,
         seconds=round(time.monotonic() - started, 6),
+        **_trace_fields(context),
     )
+
+
+def _trace_fields(context: CallContext) -> dict[str, str]:
+    trace = context.trace
+    return {} if trace is None else {"trace_id": trace.trace_id, "span_id": trace.span_id}
 
 
 class _UnexpectedError(InternalError):

@@ -16,6 +16,7 @@ from spincycle_server.store.rows import trace_of
 from spincycle_server.store.schema import requests, suspended_job_chains
 from spincycle_server.store.suspects import SuspectRows
 from spincycle_server.telemetry.requests import RequestEnded, RequestStarted
+from spincycle_server.telemetry.spans_of_requests import EndedRequest
 from spincycle_server.telemetry.trace_lines import trace_lines
 
 _ROW_COLUMNS = (
@@ -149,7 +150,8 @@ class RequestRows:
         state = values.get("state")
         if state in FINAL_STATES and before["state"] not in FINAL_STATES:
             taken = ((values.get("finished_at") or before["created_at"]) - before["created_at"]) / 1e6
-            self._transaction.events.append(RequestEnded(before["type"], State(state).name, taken))
+            traced = _traced_end({**before, **values}) if before["trace_context"] is not None else None
+            self._transaction.events.append(RequestEnded(before["type"], State(state).name, taken, traced))
         elif before["started_at"] is None and values.get("started_at") is not None:
             waited = (values["started_at"] - before["created_at"]) / 1e6
             self._transaction.events.append(RequestStarted(before["type"], waited))
@@ -242,3 +244,19 @@ class RequestRows:
                 .where(suspended_job_chains.c.request_id.in_(sorted(self._suspended_again)))
                 .values(suspended_at=database_now(self._transaction.connection))
             )
+
+
+def _traced_end(row: Mapping[str, Any]) -> EndedRequest | None:
+    """Returns the end of a request of a trace, from its row as it becomes."""
+    trace = trace_of(row["trace_context"])
+    if trace is None:
+        return None
+    return EndedRequest(
+        row["request_id"],
+        row["type"],
+        row["state"],
+        row["epoch"],
+        row["created_at"],
+        row["finished_at"],
+        trace,
+    )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeAlias
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
@@ -70,6 +71,10 @@ from spincycle_server.store.states import (
     Unassign,
 )
 from spincycle_server.store.suspended_chains import DropSuspended, FailSuspended, Suspend
+from spincycle_server.telemetry.requests import RequestEnded, RequestEvent
+from spincycle_server.telemetry.spans_of_requests import EndedRequest
+
+_OnEvents: TypeAlias = Callable[[Iterable[RequestEvent]], None]
 
 _DEFAULTS = DatabaseOptions()
 _FEW_JOBS = 500
@@ -440,6 +445,18 @@ class Store:
     ) -> dict[str, dict[str, str]]:
         """Returns the text of some args of requests, by request and name, as finds compare them."""
         return await self._reader.read(changes.args_of, request_ids, names)
+
+    def on_ended(self, ended: Callable[[EndedRequest], None]) -> None:
+        """Sets a function that is called for each request of a trace, when its end is committed."""
+
+        def take(counted: _OnEvents, events: Iterable[RequestEvent]) -> None:
+            counted(events)
+            for event in events:
+                if isinstance(event, RequestEnded) and event.traced is not None:
+                    ended(event.traced)
+
+        for writer in {self._writer, self._creator}:
+            writer.on_events = partial(take, writer.on_events)
 
     def on_changed(self, changed: Callable[[Iterable[str]], None]) -> None:
         """Sets a function that is called with the ids of requests after each commit that changed them."""

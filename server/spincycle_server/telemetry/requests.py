@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from spincycle_server.telemetry import catalogue
 from spincycle_server.telemetry.instruments import BoundedNames, Counters, Histograms, Instruments
+from spincycle_server.telemetry.spans_of_requests import EndedRequest
 
 
 class RequestCreated(NamedTuple):
@@ -23,11 +24,15 @@ class RequestStarted(NamedTuple):
 
 
 class RequestEnded(NamedTuple):
-    """A request ended, `seconds` after it was created. The outcome is the name of its state."""
+    """A request ended, `seconds` after it was created. The outcome is the name of its state.
+
+    `traced` is set if it belongs to a trace.
+    """
 
     request_type: str
     outcome: str
     seconds: float
+    traced: EndedRequest | None = None
 
 
 RequestEvent: TypeAlias = RequestCreated | RequestStarted | RequestEnded

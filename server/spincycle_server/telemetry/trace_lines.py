@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from spincycle_server.telemetry.spans import request_span_id
+
 if TYPE_CHECKING:
     from spincycle_grpc.trace_context import TraceContext
 
@@ -18,16 +20,22 @@ class TraceLines:
 
     Args:
         limit: The maximum number of requests.
+
+    Attributes:
+        records_spans: Whether this process records spans, so that requests have spans of their own.
     """
 
     def __init__(self, limit: int = MAX_REQUESTS) -> None:
+        self.records_spans = False
         self._limit = limit
         self._lock = threading.Lock()
         self._fields: dict[str, Mapping[str, str]] = {}
 
     def add(self, request_id: str, trace: TraceContext) -> None:
         """Notes the trace of a request."""
-        fields = {"trace_id": trace.trace_id, "span_id": trace.span_id}
+        has_span = self.records_spans and trace.is_sampled
+        span_id = request_span_id(request_id) if has_span else trace.span_id
+        fields = {"trace_id": trace.trace_id, "span_id": span_id}
         with self._lock:
             self._fields.pop(request_id, None)
             self._fields[request_id] = fields
