@@ -7,6 +7,7 @@ are stored with the job chain.
 from __future__ import annotations
 
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE
 
 MAX_PARTS = 16
 """The maximum number of parts of a path. In a longer one, "…" stands for the outermost parts."""
@@ -74,6 +75,12 @@ def _with_sequences(chain: JobChain, sequence_id: str, parts: list[str]) -> tupl
 def connects(job: Job) -> bool:
     """Whether a job only connects other jobs: it comes from no node of a spec."""
     return job.type == _NOOP and job.name == _NOOP
+
+
+def count_tasks(chain: JobChain) -> tuple[int, int]:
+    """Returns how many jobs do not only connect others, and how many of them are COMPLETE."""
+    tasks = [job for job in chain.jobs.values() if not connects(job)]
+    return len(tasks), sum(job.state == STATE_COMPLETE for job in tasks)
 
 
 def shortened(text: str, longest: int) -> str:

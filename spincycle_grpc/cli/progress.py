@@ -25,5 +25,7 @@ class Progress(NamedTuple):
 
 
 def progress_of(request: Request) -> Progress:
-    """Returns the progress of a request."""
+    """Returns the progress of a request. Noops between sequences count only if they are not told apart."""
+    if request.total_tasks:
+        return Progress(request.finished_tasks, request.total_tasks)
     return Progress(request.finished_jobs, request.total_jobs)

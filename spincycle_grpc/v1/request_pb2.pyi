@@ -98,6 +98,8 @@ class Request(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     RETRIED_BY_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    TOTAL_TASKS_FIELD_NUMBER: _builtins.int
+    FINISHED_TASKS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
@@ -134,6 +136,15 @@ class Request(_message.Message):
     """The id of the trace that the request belongs to, 32 hexadecimal digits.
     Empty: it belongs to none.
     """
+    total_tasks: _builtins.int
+    """The number of jobs that come from nodes of specs: `total_jobs` without the
+    noops that only connect other jobs. Show it instead of total_jobs. 0: not
+    known, because the request is older than this field, or an original or an
+    earlier version of a Job Runner ran it. Over HTTP, only Get with `view`, Find
+    in pages, Retry and Watch return it, because an original does not have it.
+    """
+    finished_tasks: _builtins.int
+    """The number of these jobs that are COMPLETE. Always 0 if total_tasks is 0."""
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
         """The final args, by kind (required, optional, static) and position. Empty in
@@ -176,10 +187,12 @@ class Request(_message.Message):
         retry_of: _builtins.str = ...,
         retried_by: _builtins.str = ...,
         trace_id: _builtins.str = ...,
+        total_tasks: _builtins.int = ...,
+        finished_tasks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at", "job_chain", b"job_chain", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "trace_id", b"trace_id", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "total_tasks", b"total_tasks", "trace_id", b"trace_id", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

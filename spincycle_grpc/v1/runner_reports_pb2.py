@@ -33,7 +33,7 @@ from spincycle_grpc.v1 import request_pb2 as spincycle_dot_v1_dot_request__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!spincycle/v1/runner_reports.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\x88\x02\n\rReportRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x06runner\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.RunnerInfo\x12)\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x19.spincycle.v1.ChainReport\x12&\n\x04held\x18\x04 \x03(\x0b\x32\x18.spincycle.v1.Assignment\x12\x11\n\tholds_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x34\n\x0fknown_job_types\x18\x08 \x01(\x0b\x32\x1b.spincycle.v1.KnownJobTypes\"/\n\rAskedJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"/\n\rKnownJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"\xae\x01\n\x0eReportResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.spincycle.v1.RefusedReport\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0f\x61sked_job_types\x18\x04 \x01(\x0b\x32\x1b.spincycle.v1.AskedJobTypes\"\xca\x01\n\nRunnerInfo\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x34\n\x06labels\x18\x04 \x03(\x0b\x32$.spincycle.v1.RunnerInfo.LabelsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07pausing\x18\x03 \x01(\x08\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\xa0\x02\n\x0b\x43hainReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12&\n\x05tries\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.TryReport\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x04\x12+\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x19.spincycle.v1.ChainFinishH\x00\x12\x34\n\tsuspended\x18\x05 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12)\n\x07started\x18\x06 \x03(\x0b\x32\x18.spincycle.v1.StartedTry\x12\x0f\n\x07\x63leared\x18\x07 \x01(\x08\x42\x05\n\x03\x65nd\"9\n\nStartedTry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03try\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\x08\"\x93\x01\n\tTryReport\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\x12)\n\x08job_data\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0csequence_try\x18\x03 \x01(\x04\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\"b\n\x0b\x43hainFinish\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\rRefusedReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.spincycle.v1.RefusalReason\"\x8f\x01\n\rFinishRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfinished_jobs\x18\x04 \x01(\x04\"\x10\n\x0e\x46inishResponse\"b\n\x0eSuspendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12<\n\x13suspended_job_chain\x18\x02 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\"\x11\n\x0fSuspendResponse\"V\n\x0fProgressRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.spincycle.v1.RequestProgress\"\x12\n\x10ProgressResponse\"K\n\x10RecordLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"8\n\x11RecordLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog*\x85\x01\n\rRefusalReason\x12\x1a\n\x16REFUSAL_REASON_UNKNOWN\x10\x00\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x01\x12\"\n\x1eREFUSAL_REASON_NO_SUCH_REQUEST\x10\x02\x12\x1a\n\x16REFUSAL_REASON_INVALID\x10\x03\x32\x90\x05\n\rRunnerReports\x12L\n\x06Report\x12\x1b.spincycle.v1.ReportRequest\x1a\x1c.spincycle.v1.ReportResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12}\n\x06\x46inish\x12\x1b.spincycle.v1.FinishRequest\x1a\x1c.spincycle.v1.FinishResponse\"8\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02)\x1a$/api/v1/requests/{request_id}/finish:\x01*\x12\x90\x01\n\x07Suspend\x12\x1c.spincycle.v1.SuspendRequest\x1a\x1d.spincycle.v1.SuspendResponse\"H\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02<\x1a%/api/v1/requests/{request_id}/suspend:\x13suspended_job_chain\x12\x8c\x01\n\x08Progress\x12\x1d.spincycle.v1.ProgressRequest\x1a\x1e.spincycle.v1.ProgressResponse\"A\x90\x02\x02\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x32\x1a&/api/v1/requests/{request_id}/progress:\x08progress\x12\x8f\x01\n\tRecordLog\x12\x1e.spincycle.v1.RecordLogRequest\x1a\x1f.spincycle.v1.RecordLogResponse\"A\x90\x02\x02\xaa\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x31\"!/api/v1/requests/{request_id}/log:\x05\x65ntryb\x05\x65ntryBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!spincycle/v1/runner_reports.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\x88\x02\n\rReportRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x06runner\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.RunnerInfo\x12)\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x19.spincycle.v1.ChainReport\x12&\n\x04held\x18\x04 \x03(\x0b\x32\x18.spincycle.v1.Assignment\x12\x11\n\tholds_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x34\n\x0fknown_job_types\x18\x08 \x01(\x0b\x32\x1b.spincycle.v1.KnownJobTypes\"/\n\rAskedJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"/\n\rKnownJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"\xae\x01\n\x0eReportResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.spincycle.v1.RefusedReport\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0f\x61sked_job_types\x18\x04 \x01(\x0b\x32\x1b.spincycle.v1.AskedJobTypes\"\xca\x01\n\nRunnerInfo\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x34\n\x06labels\x18\x04 \x03(\x0b\x32$.spincycle.v1.RunnerInfo.LabelsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07pausing\x18\x03 \x01(\x08\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\xd0\x02\n\x0b\x43hainReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12&\n\x05tries\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.TryReport\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x04\x12+\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x19.spincycle.v1.ChainFinishH\x00\x12\x34\n\tsuspended\x18\x05 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12)\n\x07started\x18\x06 \x03(\x0b\x32\x18.spincycle.v1.StartedTry\x12\x0f\n\x07\x63leared\x18\x07 \x01(\x08\x12\x1b\n\x0e\x66inished_tasks\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x05\n\x03\x65ndB\x11\n\x0f_finished_tasks\"9\n\nStartedTry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03try\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\x08\"\x93\x01\n\tTryReport\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\x12)\n\x08job_data\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0csequence_try\x18\x03 \x01(\x04\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\"b\n\x0b\x43hainFinish\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\rRefusedReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.spincycle.v1.RefusalReason\"\x8f\x01\n\rFinishRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfinished_jobs\x18\x04 \x01(\x04\"\x10\n\x0e\x46inishResponse\"b\n\x0eSuspendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12<\n\x13suspended_job_chain\x18\x02 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\"\x11\n\x0fSuspendResponse\"V\n\x0fProgressRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.spincycle.v1.RequestProgress\"\x12\n\x10ProgressResponse\"K\n\x10RecordLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"8\n\x11RecordLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog*\x85\x01\n\rRefusalReason\x12\x1a\n\x16REFUSAL_REASON_UNKNOWN\x10\x00\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x01\x12\"\n\x1eREFUSAL_REASON_NO_SUCH_REQUEST\x10\x02\x12\x1a\n\x16REFUSAL_REASON_INVALID\x10\x03\x32\x90\x05\n\rRunnerReports\x12L\n\x06Report\x12\x1b.spincycle.v1.ReportRequest\x1a\x1c.spincycle.v1.ReportResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12}\n\x06\x46inish\x12\x1b.spincycle.v1.FinishRequest\x1a\x1c.spincycle.v1.FinishResponse\"8\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02)\x1a$/api/v1/requests/{request_id}/finish:\x01*\x12\x90\x01\n\x07Suspend\x12\x1c.spincycle.v1.SuspendRequest\x1a\x1d.spincycle.v1.SuspendResponse\"H\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02<\x1a%/api/v1/requests/{request_id}/suspend:\x13suspended_job_chain\x12\x8c\x01\n\x08Progress\x12\x1d.spincycle.v1.ProgressRequest\x1a\x1e.spincycle.v1.ProgressResponse\"A\x90\x02\x02\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x32\x1a&/api/v1/requests/{request_id}/progress:\x08progress\x12\x8f\x01\n\tRecordLog\x12\x1e.spincycle.v1.RecordLogRequest\x1a\x1f.spincycle.v1.RecordLogResponse\"A\x90\x02\x02\xaa\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x31\"!/api/v1/requests/{request_id}/log:\x05\x65ntryb\x05\x65ntryBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,8 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNNERREPORTS'].methods_by_name['Progress']._serialized_options = b'\220\002\002\252\324\030\002\030\002\202\323\344\223\0022\032&/api/v1/requests/{request_id}/progress:\010progress'
   _globals['_RUNNERREPORTS'].methods_by_name['RecordLog']._loaded_options = None
   _globals['_RUNNERREPORTS'].methods_by_name['RecordLog']._serialized_options = b'\220\002\002\252\324\030\003\010\311\001\202\323\344\223\0021\"!/api/v1/requests/{request_id}/log:\005entryb\005entry'
-  _globals['_REFUSALREASON']._serialized_start=2376
-  _globals['_REFUSALREASON']._serialized_end=2509
+  _globals['_REFUSALREASON']._serialized_start=2424
+  _globals['_REFUSALREASON']._serialized_end=2557
   _globals['_REPORTREQUEST']._serialized_start=308
   _globals['_REPORTREQUEST']._serialized_end=572
   _globals['_ASKEDJOBTYPES']._serialized_start=574
@@ -70,31 +70,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENT']._serialized_start=1054
   _globals['_ASSIGNMENT']._serialized_end=1139
   _globals['_CHAINREPORT']._serialized_start=1142
-  _globals['_CHAINREPORT']._serialized_end=1430
-  _globals['_STARTEDTRY']._serialized_start=1432
-  _globals['_STARTEDTRY']._serialized_end=1489
-  _globals['_TRYREPORT']._serialized_start=1492
-  _globals['_TRYREPORT']._serialized_end=1639
-  _globals['_CHAINFINISH']._serialized_start=1641
-  _globals['_CHAINFINISH']._serialized_end=1739
-  _globals['_REFUSEDREPORT']._serialized_start=1741
-  _globals['_REFUSEDREPORT']._serialized_end=1847
-  _globals['_FINISHREQUEST']._serialized_start=1850
-  _globals['_FINISHREQUEST']._serialized_end=1993
-  _globals['_FINISHRESPONSE']._serialized_start=1995
-  _globals['_FINISHRESPONSE']._serialized_end=2011
-  _globals['_SUSPENDREQUEST']._serialized_start=2013
-  _globals['_SUSPENDREQUEST']._serialized_end=2111
-  _globals['_SUSPENDRESPONSE']._serialized_start=2113
-  _globals['_SUSPENDRESPONSE']._serialized_end=2130
-  _globals['_PROGRESSREQUEST']._serialized_start=2132
-  _globals['_PROGRESSREQUEST']._serialized_end=2218
-  _globals['_PROGRESSRESPONSE']._serialized_start=2220
-  _globals['_PROGRESSRESPONSE']._serialized_end=2238
-  _globals['_RECORDLOGREQUEST']._serialized_start=2240
-  _globals['_RECORDLOGREQUEST']._serialized_end=2315
-  _globals['_RECORDLOGRESPONSE']._serialized_start=2317
-  _globals['_RECORDLOGRESPONSE']._serialized_end=2373
-  _globals['_RUNNERREPORTS']._serialized_start=2512
-  _globals['_RUNNERREPORTS']._serialized_end=3168
+  _globals['_CHAINREPORT']._serialized_end=1478
+  _globals['_STARTEDTRY']._serialized_start=1480
+  _globals['_STARTEDTRY']._serialized_end=1537
+  _globals['_TRYREPORT']._serialized_start=1540
+  _globals['_TRYREPORT']._serialized_end=1687
+  _globals['_CHAINFINISH']._serialized_start=1689
+  _globals['_CHAINFINISH']._serialized_end=1787
+  _globals['_REFUSEDREPORT']._serialized_start=1789
+  _globals['_REFUSEDREPORT']._serialized_end=1895
+  _globals['_FINISHREQUEST']._serialized_start=1898
+  _globals['_FINISHREQUEST']._serialized_end=2041
+  _globals['_FINISHRESPONSE']._serialized_start=2043
+  _globals['_FINISHRESPONSE']._serialized_end=2059
+  _globals['_SUSPENDREQUEST']._serialized_start=2061
+  _globals['_SUSPENDREQUEST']._serialized_end=2159
+  _globals['_SUSPENDRESPONSE']._serialized_start=2161
+  _globals['_SUSPENDRESPONSE']._serialized_end=2178
+  _globals['_PROGRESSREQUEST']._serialized_start=2180
+  _globals['_PROGRESSREQUEST']._serialized_end=2266
+  _globals['_PROGRESSRESPONSE']._serialized_start=2268
+  _globals['_PROGRESSRESPONSE']._serialized_end=2286
+  _globals['_RECORDLOGREQUEST']._serialized_start=2288
+  _globals['_RECORDLOGREQUEST']._serialized_end=2363
+  _globals['_RECORDLOGRESPONSE']._serialized_start=2365
+  _globals['_RECORDLOGRESPONSE']._serialized_end=2421
+  _globals['_RUNNERREPORTS']._serialized_start=2560
+  _globals['_RUNNERREPORTS']._serialized_end=3216
 # @@protoc_insertion_point(module_scope)

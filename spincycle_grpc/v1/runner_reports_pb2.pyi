@@ -383,11 +383,16 @@ class ChainReport(_message.Message):
     SUSPENDED_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     CLEARED_FIELD_NUMBER: _builtins.int
+    FINISHED_TASKS_FIELD_NUMBER: _builtins.int
     finished_jobs: _builtins.int
     """The number of jobs that are COMPLETE."""
     cleared: _builtins.bool
     """Whether the chain is no longer a suspect: all tries with which it continued
     have ended.
+    """
+    finished_tasks: _builtins.int
+    """The number of jobs that are COMPLETE, without noops that only connect other
+    jobs. Unset: the runner does not count them.
     """
     @_builtins.property
     def assignment(self) -> Global___Assignment:
@@ -419,13 +424,19 @@ class ChainReport(_message.Message):
         suspended: _job_pb2.SuspendedJobChain | None = ...,
         started: _abc.Iterable[Global___StartedTry] | None = ...,
         cleared: _builtins.bool = ...,
+        finished_tasks: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "end", b"end", "finish", b"finish", "suspended", b"suspended"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "end", b"end", "finish", b"finish", "finished_tasks", b"finished_tasks", "suspended", b"suspended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cleared", b"cleared", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "started", b"started", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "cleared", b"cleared", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "started", b"started", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__finished_tasks: _TypeAlias = _typing.Literal["finished_tasks"]  # noqa: Y015
+    _WhichOneofArgType__finished_tasks: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks"]  # noqa: Y015
     _WhichOneofReturnType_end: _TypeAlias = _typing.Literal["finish", "suspended"]  # noqa: Y015
     _WhichOneofArgType_end: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_tasks) -> _WhichOneofReturnType__finished_tasks | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_end) -> _WhichOneofReturnType_end | None: ...
 
 Global___ChainReport: _TypeAlias = ChainReport  # noqa: Y015

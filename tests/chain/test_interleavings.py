@@ -54,6 +54,9 @@ class Driver:
             self.done = actions.done
         complete = list(map(self.chain.state_of, self.structure.job_ids)).count(State.COMPLETE)
         assert self.chain.finished_jobs == complete
+        tasks = [one for one in self.structure.job_ids if one not in self.structure.noops]
+        done = list(map(self.chain.state_of, tasks)).count(State.COMPLETE)
+        assert self.chain.finished_tasks == done
         if self.random.random() < 0.9:
             return
         counters = self.chain.suspended(0)

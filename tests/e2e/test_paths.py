@@ -141,6 +141,22 @@ def test_a_plain_request_has_the_json_of_an_original(http: httpx.Client) -> None
     assert all("path" not in entry for entry in http.get(f"/api/v1/requests/{created['id']}/log").json())
 
 
+def test_progress_counts_the_jobs_of_nodes(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:
+    request = stub.Get(messages.GetRequest(request_id=failed), timeout=ANSWER).request
+    assert (request.total_tasks, request.finished_tasks) == (6, 5)
+    assert (request.total_jobs, request.finished_jobs) == (18, 13)
+    for path in (f"requests/{failed}?view=BASIC", "requests?pageSize=100"):
+        answer = http.get(f"/api/v1/{path}").json()
+        [shown] = [one for one in ([answer] if isinstance(answer, dict) else answer) if one["id"] == failed]
+        assert (shown["totalTasks"], shown["finishedTasks"]) == (6, 5)
+    plain = http.post("/api/v1/requests", json={"Type": "plain"}).json()
+    as_original = [plain, http.get(f"/api/v1/requests/{failed}").json(), *http.get("/api/v1/requests").json()]
+    assert not [one for one in as_original if "totalTasks" in one or "finishedTasks" in one]
+    wait_state(http, plain["id"], State.COMPLETE)
+    ended = stub.Get(messages.GetRequest(request_id=plain["id"]), timeout=ANSWER).request
+    assert (ended.total_tasks, ended.finished_tasks) == (1, 1)
+
+
 def test_a_shortened_id_is_enough(http: httpx.Client, stub: RequestManagerStub, failed: str) -> None:
     other = http.post("/api/v1/requests", json={"Type": "plain"}).json()["id"]
     shared = next(length for length in range(20) if failed[: length + 1] != other[: length + 1])
@@ -159,6 +175,7 @@ def test_a_retry_runs_one_host_again_that_is_named_by_its_path(http: httpx.Clien
     assert (refused.status_code, refused.headers["X-Spincycle-Reason"]) == (400, "AMBIGUOUS_JOB")
     assert "rolling-restart / host /tmp / drain" in refused.json()["message"]
     created = http.post(f"/api/v1/requests/{failed}/retry", json={"from": "host /tmp"}).json()
+    assert (created["totalTasks"], created["finishedTasks"]) == (6, 3)
     wait_state(http, created["id"], State.FAIL)
     log = http.get(f"/api/v1/requests/{created['id']}/log?omitNoops=true").json()
     again = {tuple(entry["path"][1:]) for entry in log}

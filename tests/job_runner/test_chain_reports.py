@@ -51,11 +51,15 @@ async def test_a_complete_try_counts_as_finished_before_the_chain_takes_it_in(
 ) -> None:
     reports.add_try(Run("bbbb", 1, 1), COMPLETE, None)
     reports.add_try(Run("cccc", 1, 1), FAILED, None)
-    assert sent(outbox).finished_jobs == 1
+    reports.add_try(Run("aaaa", 1, 1), TryResult(a_log_entry("request", "aaaa")), None)  # a noop
+    report = sent(outbox)
+    assert (report.finished_jobs, report.finished_tasks) == (2, 1)
+    reports.taken_in(TryResult(a_log_entry("request", "aaaa")))
     reports.taken_in(COMPLETE)  # The chain of this test does not count the job itself.
     reports.taken_in(FAILED)
     reports.add_try(Run("cccc", 2, 1), FAILED, None)
-    assert sent(outbox).finished_jobs == 0
+    report = sent(outbox)
+    assert (report.finished_jobs, report.finished_tasks) == (0, 0)
 
 
 async def test_the_end_has_the_state_and_the_time(outbox: Outbox, reports: ChainReports) -> None:

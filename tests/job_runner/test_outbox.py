@@ -18,7 +18,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     TryReport,
 )
 from spincycle_server.job_runner import outbox as outbox_module
-from spincycle_server.job_runner.outbox import Batch, Outbox, ReportRefusedError
+from spincycle_server.job_runner.outbox import Batch, Finished, Outbox, ReportRefusedError
 from tests.limits import STEP
 
 FIRST = Assignment(request_id="first", epoch=1)
@@ -37,24 +37,24 @@ def tries_of(report: object) -> list[int]:
 
 async def test_a_batch_has_one_report_per_chain_in_order() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), 1)
-    outbox.add_try(SECOND, tried(1), 1)
-    outbox.add_try(FIRST, tried(2), 2)
+    outbox.add_try(FIRST, tried(1), Finished(1, 0))
+    outbox.add_try(SECOND, tried(1), Finished(1, 0))
+    outbox.add_try(FIRST, tried(2), Finished(2, 1))
     first, second = outbox.take().reports()
     assert first.assignment == FIRST
     assert tries_of(first) == [1, 2]
-    assert first.finished_jobs == 2
+    assert (first.finished_jobs, first.finished_tasks) == (2, 1)
     assert second.assignment == SECOND
     assert not outbox.take().entries
 
 
 async def test_a_batch_that_is_put_back_comes_before_newer_reports() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), 1)
+    outbox.add_try(FIRST, tried(1), Finished(1, 0))
     batch = outbox.take()
-    outbox.add_try(FIRST, tried(2), 2)
+    outbox.add_try(FIRST, tried(2), Finished(2, 0))
     done = asyncio.get_running_loop().create_future()
-    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), 2, done)
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), Finished(2, 1), done)
     outbox.put_back(batch)
     (report,) = outbox.take().reports()
     assert tries_of(report) == [1, 2]
@@ -65,8 +65,8 @@ async def test_settling_a_batch_gives_its_waiters_their_results() -> None:
     outbox = Outbox()
     loop = asyncio.get_running_loop()
     stored, refused = loop.create_future(), loop.create_future()
-    outbox.add_try(FIRST, tried(1), 1, stored)
-    outbox.add_try(SECOND, tried(1), 1, refused)
+    outbox.add_try(FIRST, tried(1), Finished(1, 0), stored)
+    outbox.add_try(SECOND, tried(1), Finished(1, 0), refused)
     batch = outbox.take()
     assert not stored.done()
     outbox.settle(batch, [RefusedReport(assignment=SECOND, reason=REFUSAL_REASON_STALE)])
@@ -82,8 +82,8 @@ async def test_a_refusal_that_nobody_awaits_is_not_logged() -> None:
     complaints: list[object] = []
     loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), 1, loop.create_future())
-    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_FAIL), 1, loop.create_future())
+    outbox.add_try(FIRST, tried(1), Finished(1, 0), loop.create_future())
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_FAIL), Finished(1, 0), loop.create_future())
     outbox.settle(outbox.take(), [RefusedReport(assignment=FIRST, reason=REFUSAL_REASON_STALE)])
     gc.collect()
     assert not complaints
@@ -93,11 +93,14 @@ async def test_a_large_chain_is_split_and_its_end_goes_last(monkeypatch: pytest.
     monkeypatch.setattr(outbox_module, "MAX_BATCH_TRIES", 3)
     outbox = Outbox()
     for number in range(1, 6):
-        outbox.add_try(FIRST, tried(number), number)
+        outbox.add_try(FIRST, tried(number), Finished(number, 0))
     outbox.add_end(
-        FIRST, ChainFinish(state=state_pb2.STATE_FAIL), 5, asyncio.get_running_loop().create_future()
+        FIRST,
+        ChainFinish(state=state_pb2.STATE_FAIL),
+        Finished(5, 0),
+        asyncio.get_running_loop().create_future(),
     )
-    outbox.add_try(SECOND, tried(1), 1)
+    outbox.add_try(SECOND, tried(1), Finished(1, 0))
     (first,) = outbox.take().reports()
     assert tries_of(first) == [1, 2, 3]
     assert not first.HasField("finish")
@@ -110,8 +113,8 @@ async def test_a_large_chain_is_split_and_its_end_goes_last(monkeypatch: pytest.
 async def test_large_output_also_splits_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 1000)
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1, "x" * 5000), 1)
-    outbox.add_try(FIRST, tried(2), 2)
+    outbox.add_try(FIRST, tried(1, "x" * 5000), Finished(1, 0))
+    outbox.add_try(FIRST, tried(2), Finished(2, 0))
     assert [tries_of(report) for report in outbox.take().reports()] == [[1]]
     assert [tries_of(report) for report in outbox.take().reports()] == [[2]]
 
@@ -125,9 +128,9 @@ async def test_suspended_chains_share_a_message_only_if_they_fit(monkeypatch: py
     ended = {name: loop.create_future() for name in sizes}
     for name, size in sizes.items():
         assignment = Assignment(request_id=name, epoch=1)
-        outbox.add_try(assignment, tried(1), 1)
+        outbox.add_try(assignment, tried(1), Finished(1, 0))
         suspended = SuspendedJobChain(job_chain=JobChain(timeout="x" * size))
-        outbox.add_end(assignment, suspended, 1, ended[name])
+        outbox.add_end(assignment, suspended, Finished(1, 0), ended[name])
     messages: list[list[tuple[str, int, bool]]] = []
     while batch := outbox.take().entries:
         messages.append(
@@ -147,15 +150,15 @@ async def test_text_counts_with_the_most_bytes_that_it_may_have(monkeypatch: pyt
     monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 3000)
     outbox = Outbox()
     for number in (1, 2):
-        outbox.add_try(FIRST, tried(number, "€" * 1000), number)
+        outbox.add_try(FIRST, tried(number, "€" * 1000), Finished(number, 0))
     assert [tries_of(report) for report in outbox.take().reports()] == [[1]]
 
 
 async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
     outbox = Outbox(max_tries=2)
-    outbox.add_try(FIRST, tried(1), 1)
+    outbox.add_try(FIRST, tried(1), Finished(1, 0))
     assert not outbox.full
-    outbox.add_try(FIRST, tried(2), 2)
+    outbox.add_try(FIRST, tried(2), Finished(2, 0))
     assert outbox.full
     room = asyncio.ensure_future(outbox.wait_room())
     await asyncio.sleep(0)
@@ -172,7 +175,7 @@ async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
 
 async def test_an_empty_outbox_has_nothing_queued_and_nothing_in_flight() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), 1)
+    outbox.add_try(FIRST, tried(1), Finished(1, 0))
     empty = asyncio.ensure_future(outbox.wait_empty())
     batch = outbox.take()
     await asyncio.sleep(0)
@@ -183,8 +186,8 @@ async def test_an_empty_outbox_has_nothing_queued_and_nothing_in_flight() -> Non
 
 async def test_forgetting_a_chain_leaves_the_others() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), 1)
-    outbox.add_try(SECOND, tried(1), 1)
+    outbox.add_try(FIRST, tried(1), Finished(1, 0))
+    outbox.add_try(SECOND, tried(1), Finished(1, 0))
     outbox.forget(FIRST)
     assert [report.assignment for report in outbox.take().reports()] == [SECOND]
 

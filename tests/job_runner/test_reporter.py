@@ -28,7 +28,7 @@ from spincycle_grpc.v1.runner_reports_pb2_grpc import (
     add_RunnerReportsServicer_to_server,
 )
 from spincycle_server.job_runner.known_types import KnownTypes
-from spincycle_server.job_runner.outbox import Outbox
+from spincycle_server.job_runner.outbox import Finished, Outbox
 from spincycle_server.job_runner.reporter import Reporter
 from tests.limits import STEP
 
@@ -108,7 +108,7 @@ async def test_an_expired_lease_is_reported_before_the_commits_of_the_same_answe
         async with reporting(reporter), asyncio.timeout(STEP):
             await reporter.wait_connected()
             manager.answers.clear()
-            outbox.add_claim(ASSIGNMENT, 0, claim)
+            outbox.add_claim(ASSIGNMENT, Finished(0, 0), claim)
             while reporter.lease_left:  # noqa: ASYNC110 (no event tells that a time is over)
                 await asyncio.sleep(0.01)
             assert not seen

@@ -22,7 +22,7 @@ from tests.limits import COMMAND
 from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
-NEWEST = "0015"
+NEWEST = "0016"
 
 
 def test_the_names_of_the_files_are_the_history_that_alembic_follows() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import update
 
 from spincycle_grpc.errors import FailedPreconditionError, NotFoundError
 from spincycle_grpc.state import State
@@ -20,6 +21,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     Assignment,
 )
 from spincycle_server.store import Store
+from spincycle_server.store.schema import requests
 from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
@@ -293,6 +295,49 @@ class TestReports:
         found = await store.get_request(made.id, with_job_chain=False)
         assert (State(found.state), found.finished_jobs) == (State.COMPLETE, 3)
         assert found.finished_at == report.finish.finished_at
+
+    async def test_tasks_are_counted_apart_from_jobs(self, store: Store) -> None:
+        made = await create(store, total_tasks=1)
+        unknown = await create(store)
+
+        async def tasks_of(request_id: str) -> tuple[int, int]:
+            found = await store.get_request(request_id, with_job_chain=False)
+            [listed] = [one for one in await store.find_requests(RequestFilter()) if one.id == request_id]
+            assert (listed.total_tasks, listed.finished_tasks) == (found.total_tasks, found.finished_tasks)
+            return found.total_tasks, found.finished_tasks
+
+        async def report(request_id: str, jobs: int, tasks: int | None, ends: int | None = None) -> None:
+            sent = a_report(request_id, finished_jobs=jobs, ends=ends)
+            if tasks is not None:
+                sent.finished_tasks = tasks
+            assert await store.apply_reports("r1", [sent]) == []
+
+        assert (await tasks_of(made.id), await tasks_of(unknown.id)) == ((1, 0), (0, 0))
+        for jobs, tasks, expected in (
+            (1, 0, (1, 0)),
+            (2, 1, (1, 1)),
+            (1, None, (0, 0)),  # The runner is of an earlier version.
+            (2, 1, (1, 1)),
+            (1, 0, (1, 0)),  # Its sequence is tried again.
+        ):
+            await report(made.id, jobs, tasks)
+            assert await tasks_of(made.id) == expected
+        await report(made.id, 3, 1, State.COMPLETE)
+        assert await tasks_of(made.id) == (1, 1)
+        await report(unknown.id, 3, 1, State.COMPLETE)
+        assert await tasks_of(unknown.id) == (0, 0)
+
+    async def test_tasks_are_unknown_after_an_original_has_run_jobs(self, store: Store) -> None:
+        made = await create(store, total_tasks=1)
+        await store.suspend(made.id, a_suspended_chain(made.id, finished_jobs=1))
+        with store._engine.begin() as connection:  # as an original resumes and ends it
+            connection.execute(
+                update(requests)
+                .values(state=State.COMPLETE, finished_jobs=3)
+                .where(requests.c.request_id == made.id)
+            )
+        found = await store.get_request(made.id, with_job_chain=False)
+        assert (found.finished_jobs, found.total_tasks, found.finished_tasks) == (3, 0, 0)
 
     async def test_a_repeated_report_changes_nothing(self, store: Store) -> None:
         made = await create(store)

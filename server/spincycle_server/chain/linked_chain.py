@@ -81,6 +81,7 @@ class ChainJob:
 
     Attributes:
         retry_wait: Nanoseconds between two tries.
+        is_task: It does more than to connect other jobs.
         children: The jobs that directly depend on this one.
         missing: How many jobs that this one directly depends on are not COMPLETE.
         tries: How many tries the job has had over the whole request.
@@ -96,6 +97,7 @@ class ChainJob:
     sequence: ChainSequence
     retry: int
     retry_wait: int
+    is_task: bool
     data: dict[str, Any]
     state: State = State.PENDING
     children: list[ChainJob] = field(default_factory=list)

@@ -6,6 +6,7 @@ from collections import deque
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.job_paths import connects
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain
@@ -98,6 +99,7 @@ def _job(chain: JobChain, job_id: str, job: Job, sequences: dict[str, ChainSeque
         sequence=sequence,
         retry=job.retry,
         retry_wait=_duration(job.retry_wait, "retryWait", where, chain.request_id),
+        is_task=not connects(job),
         data=from_struct(job.data) if job.HasField("data") else {},
     )
 

@@ -16,14 +16,16 @@ class Progress:
         running: How many jobs run. A job between two tries runs.
         waiting_sequences: How many sequences wait for their next try.
         finished: How many jobs are COMPLETE.
+        finished_tasks: How many of them do more than to connect other jobs.
     """
 
-    __slots__ = ("finished", "running", "waiting_sequences")
+    __slots__ = ("finished", "finished_tasks", "running", "waiting_sequences")
 
     def __init__(self) -> None:
         self.running = 0
         self.waiting_sequences = 0
         self.finished = 0
+        self.finished_tasks = 0
 
     def enter(self, job: ChainJob) -> None:
         """Counts a job that begins to run, in all sequences around it."""
@@ -51,6 +53,7 @@ class Progress:
     def complete(self, job: ChainJob, data: Mapping[str, Any] | None) -> list[ChainJob]:
         """Makes a job COMPLETE and returns the jobs that this makes ready."""
         self.finished += 1
+        self.finished_tasks += job.is_task
         return job.complete(data)
 
     def freeze(self, sequence: ChainSequence, phase: Phase) -> None:
@@ -70,7 +73,9 @@ class Progress:
                 part.began = None
                 part.lifetime += 1
             for job in part.jobs:
-                self.finished -= job.state is State.COMPLETE
+                if job.state is State.COMPLETE:
+                    self.finished -= 1
+                    self.finished_tasks -= job.is_task
                 job.reset()
         sequence.tries += 1
 

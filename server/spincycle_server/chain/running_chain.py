@@ -87,6 +87,7 @@ class RunningChain:
         chain = suspended.job_chain
         running = cls(chain, link_chain(chain))
         running._progress.finished = restore(suspended, running._linked)
+        running._count_tasks()
         running._elapsed = suspended.elapsed_ms * 1_000_000
         return running
 
@@ -115,6 +116,7 @@ class RunningChain:
             base = start_of(chain)
         running = cls(chain, link_chain(chain)) if base is None else cls.resume(base)
         running._progress.finished, elapsed = replay(running._linked, records, chain.request_id)
+        running._count_tasks()
         running._elapsed += elapsed
         return running
 
@@ -141,6 +143,19 @@ class RunningChain:
     def finished_jobs(self) -> int:
         """How many jobs are COMPLETE."""
         return self._progress.finished
+
+    @property
+    def finished_tasks(self) -> int:
+        """How many jobs are COMPLETE, without those that only connect other jobs."""
+        return self._progress.finished_tasks
+
+    def is_task(self, job_id: str) -> bool:
+        """Returns whether a job does more than to connect other jobs."""
+        return self._jobs[job_id].is_task
+
+    def _count_tasks(self) -> None:
+        done = (job for job in self._jobs.values() if job.state is State.COMPLETE)
+        self._progress.finished_tasks = sum(job.is_task for job in done)
 
     @property
     def done(self) -> State | None:

@@ -33,12 +33,14 @@ class BuiltRequest:
         job_chain: The chain. All jobs are PENDING.
         requirement: What the request needs of a runner.
         chain_bytes: The size of the chain as a message.
+        tasks: How many of its jobs do more than to connect other jobs.
     """
 
     request: Request
     job_chain: JobChain
     requirement: Requirement
     chain_bytes: int
+    tasks: int
 
 
 class ChainBuilder:
@@ -100,7 +102,7 @@ class ChainBuilder:
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
         types = frozenset(job.type for job in writer.chain.jobs.values())
         requirement = _requirement(types, labels_of(sequence.runner))
-        return BuiltRequest(request, writer.chain, requirement, writer.checked_size())
+        return BuiltRequest(request, writer.chain, requirement, writer.checked_size(), writer.tasks)
 
 
 @lru_cache(maxsize=1024)

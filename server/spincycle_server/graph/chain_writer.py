@@ -32,6 +32,7 @@ class ChainWriter:
 
     Attributes:
         chain: The chain so far.
+        tasks: How many of its jobs do more than to connect other jobs.
     """
 
     def __init__(self, request_id: str, timeout: str, ids: Iterator[str], max_jobs: int) -> None:
@@ -41,6 +42,7 @@ class ChainWriter:
         self._ids = ids
         self._left = self._max_jobs = max_jobs
         self._content = 0
+        self.tasks = 0
 
     def job_id(self) -> str:
         """Returns the id of the next job.
@@ -60,6 +62,8 @@ class ChainWriter:
 
     def job(self, job_id: str, name: str, job_type: str, sequence_id: str, parent_sequence_id: str) -> Job:
         """Adds a job and returns it. The caller fills in the remaining fields."""
+        if name != NOOP or job_type != NOOP:
+            self.tasks += 1
         job = self._jobs[job_id]
         job.id = job_id
         job.name = name

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, StartedTry, TryReport
+from spincycle_server.job_runner.outbox import Finished
 
 if TYPE_CHECKING:
     from spincycle_grpc.state import State
@@ -38,29 +39,30 @@ class ChainReports:
         self._assignment = assignment
         self._chain = chain
         self._tries = 0
-        self._complete = 0  # COMPLETE tries that are reported, but that the chain has not taken in
+        # COMPLETE tries that are reported, but that the chain has not taken in; those of tasks among them.
+        self._complete = self._complete_tasks = 0
 
     def claim(self) -> asyncio.Future[None]:
         """Asks whether the assignment is still valid. The result is done when that is confirmed."""
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.add_claim(self._assignment, self._chain.finished_jobs, confirmed)
+        self._outbox.add_claim(self._assignment, self._taken_in(), confirmed)
         return confirmed
 
     def started(self, run: Run, *, is_shared: bool) -> asyncio.Future[None]:
         """Reports that a try of a suspect is about to start. The result is done when that is committed."""
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         started = StartedTry(job_id=run.job_id, shared=is_shared, **{"try": run.number})
-        self._outbox.add_started(self._assignment, started, self._chain.finished_jobs, recorded)
+        self._outbox.add_started(self._assignment, started, self._taken_in(), recorded)
         return recorded
 
     def clear(self) -> None:
         """Reports that the chain is no longer a suspect."""
-        self._outbox.add_cleared(self._assignment, self._chain.finished_jobs + self._complete)
+        self._outbox.add_cleared(self._assignment, self._finished())
 
     def add_try(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
         """Reports a finished try. `committed` is done when the report is committed."""
         self._tries += 1
-        self._complete += result.entry.state == state_pb2.STATE_COMPLETE
+        self._count(result, 1)
         report = TryReport(
             entry=result.entry,
             job_data=result.data,
@@ -68,11 +70,11 @@ class ChainReports:
             ordinal=self._tries,
             is_last=result.is_last,
         )
-        self._outbox.add_try(self._assignment, report, self._chain.finished_jobs + self._complete, committed)
+        self._outbox.add_try(self._assignment, report, self._finished(), committed)
 
     def taken_in(self, result: TryResult) -> None:
         """Notes that the chain takes in a reported try, and counts the job itself from now on."""
-        self._complete -= result.entry.state == state_pb2.STATE_COMPLETE
+        self._count(result, -1)
 
     def finish(self, state: State) -> asyncio.Future[None]:
         """Reports that the chain has ended now. The result is done when all its reports are committed."""
@@ -88,7 +90,21 @@ class ChainReports:
         """Drops the queued reports. Their futures are never done."""
         self._outbox.forget(self._assignment)
 
+    def _count(self, result: TryResult, change: int) -> None:
+        if result.entry.state == state_pb2.STATE_COMPLETE:
+            self._complete += change
+            if self._chain.is_task(result.entry.job_id):
+                self._complete_tasks += change
+
+    def _taken_in(self) -> Finished:
+        return Finished(self._chain.finished_jobs, self._chain.finished_tasks)
+
+    def _finished(self) -> Finished:
+        return Finished(
+            self._chain.finished_jobs + self._complete, self._chain.finished_tasks + self._complete_tasks
+        )
+
     def _end(self, end: ChainEnd) -> asyncio.Future[None]:
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.add_end(self._assignment, end, self._chain.finished_jobs, committed)
+        self._outbox.add_end(self._assignment, end, self._taken_in(), committed)
         return committed

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import (
@@ -43,6 +43,21 @@ class ReportRefusedError(Exception):
         self.reason = reason
 
 
+class Finished(NamedTuple):
+    """The progress of a chain.
+
+    Attributes:
+        jobs: How many jobs are COMPLETE.
+        tasks: How many of them do more than to connect other jobs.
+    """
+
+    jobs: int
+    tasks: int
+
+
+_NOTHING = Finished(0, 0)
+
+
 @dataclass(slots=True)
 class _ChainEntry:
     """The reports of one chain: finished tries, each with its waiter, and perhaps the end of the chain.
@@ -55,7 +70,7 @@ class _ChainEntry:
     started: list[tuple[StartedTry, asyncio.Future[None]]] = field(default_factory=list)
     is_cleared: bool = False
     tries: deque[tuple[TryReport, asyncio.Future[None] | None]] = field(default_factory=deque)
-    finished_jobs: int = 0
+    finished: Finished = _NOTHING
     end: ChainEnd | None = None
     end_waiter: asyncio.Future[None] | None = None
 
@@ -109,49 +124,49 @@ class Outbox:
         """Whether chains must not start more jobs until there is room."""
         return self._count >= self._max_tries or self._bytes >= self._max_bytes
 
-    def add_claim(self, assignment: Assignment, finished_jobs: int, waiter: asyncio.Future[None]) -> None:
+    def add_claim(self, assignment: Assignment, finished: Finished, waiter: asyncio.Future[None]) -> None:
         """Asks whether an assignment is still valid. The waiter is done when that is confirmed."""
         entry = self._entry(assignment)
-        entry.finished_jobs = finished_jobs
+        entry.finished = finished
         entry.claim_waiter = waiter
 
     def add_started(
         self,
         assignment: Assignment,
         started: StartedTry,
-        finished_jobs: int,
+        finished: Finished,
         waiter: asyncio.Future[None],
     ) -> None:
         """Adds a try that is about to start. The waiter is done when that is committed."""
         entry = self._entry(assignment)
-        entry.finished_jobs = max(entry.finished_jobs, finished_jobs)
+        entry.finished = max(entry.finished, finished)
         entry.started.append((started, waiter))
 
-    def add_cleared(self, assignment: Assignment, finished_jobs: int) -> None:
+    def add_cleared(self, assignment: Assignment, finished: Finished) -> None:
         """Adds that a chain is no longer a suspect."""
         entry = self._entry(assignment)
-        entry.finished_jobs = max(entry.finished_jobs, finished_jobs)
+        entry.finished = max(entry.finished, finished)
         entry.is_cleared = True
 
     def add_try(
         self,
         assignment: Assignment,
         report: TryReport,
-        finished_jobs: int,
+        finished: Finished,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:
         """Adds a finished try. The waiter is done when the try is committed."""
         entry = self._entry(assignment)
         entry.tries.append((report, waiter))
-        entry.finished_jobs = finished_jobs
+        entry.finished = finished
         self._add(1, _size(report))
 
     def add_end(
-        self, assignment: Assignment, end: ChainEnd, finished_jobs: int, waiter: asyncio.Future[None]
+        self, assignment: Assignment, end: ChainEnd, finished: Finished, waiter: asyncio.Future[None]
     ) -> None:
         """Adds the end of a chain. The waiter is done when all reports of the chain are committed."""
         entry = self._entry(assignment)
-        entry.finished_jobs = finished_jobs
+        entry.finished = finished
         entry.end = end
         entry.end_waiter = waiter
 
@@ -168,7 +183,7 @@ class Outbox:
         tries = size = ends = 0
         for key in list(self._waiting):
             entry = self._waiting[key]
-            part = _ChainEntry(entry.assignment, entry.claim_waiter, finished_jobs=entry.finished_jobs)
+            part = _ChainEntry(entry.assignment, entry.claim_waiter, finished=entry.finished)
             entry.claim_waiter = None
             part.started, entry.started = entry.started, []
             while entry.tries and tries < MAX_BATCH_TRIES and size + ends < MAX_BATCH_BYTES:
@@ -203,7 +218,7 @@ class Outbox:
                 earlier.started.extend(entry.started)
                 earlier.is_cleared |= entry.is_cleared
                 earlier.tries.extend(entry.tries)
-                earlier.finished_jobs = entry.finished_jobs
+                earlier.finished = entry.finished
                 earlier.end, earlier.end_waiter = entry.end, entry.end_waiter
         self._add(
             sum(len(entry.tries) for entry in batch.entries), sum(_size_of(entry) for entry in batch.entries)
@@ -299,7 +314,8 @@ def _message(entry: _ChainEntry) -> ChainReport:
     message = ChainReport(
         assignment=entry.assignment,
         tries=[report for report, _ in entry.tries],
-        finished_jobs=entry.finished_jobs,
+        finished_jobs=entry.finished.jobs,
+        finished_tasks=entry.finished.tasks,
         started=[started for started, _ in entry.started],
         cleared=entry.is_cleared,
     )

@@ -21,6 +21,7 @@ from spincycle_grpc.errors import (
     SpinCycleError,
     UnavailableError,
 )
+from spincycle_grpc.job_paths import count_tasks
 from spincycle_grpc.state import State
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
@@ -416,7 +417,9 @@ class Dispatcher:
                 {EPOCH: assignment.epoch, RUNNER_ID: runner.runner_id},
             )
         if ended is not None:
-            await self._store.end_assignment(assignment, ended, suspended.job_chain.finished_jobs)
+            job_chain = suspended.job_chain
+            _, tasks = await asyncio.to_thread(count_tasks, job_chain)
+            await self._store.end_assignment(assignment, ended, job_chain.finished_jobs, tasks)
         elif record.paused:
             await self._store.suspend(assignment.request_id, suspended, epoch=assignment.epoch)
         else:

@@ -61,11 +61,31 @@ def _key(key: str, caller: str, body: bytes) -> IdempotencyKey:
     return IdempotencyKey.of(caller, key, body)
 
 
+_LATER_FIELDS = (
+    "started_at",
+    "finished_at",
+    "finished_jobs",
+    "finished_tasks",
+    "job_runner_url",
+    "waiting",
+    "retried_by",
+)
+"""The fields that a request gets after it is created."""
+
+
 def as_created(request: Request) -> Request:
     """Returns a stored request as the first call was answered: PENDING, whatever its state is now."""
     created = Request()
     created.CopyFrom(request)
     created.state = State.PENDING  # type: ignore[assignment]
-    for field in ("started_at", "finished_at", "finished_jobs", "job_runner_url", "waiting", "retried_by"):
+    for field in (
+        "started_at",
+        "finished_at",
+        "finished_jobs",
+        "finished_tasks",
+        "job_runner_url",
+        "waiting",
+        "retried_by",
+    ):
         created.ClearField(field)
     return created

@@ -13,7 +13,7 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_server.large_work import run_sized
 from spincycle_server.request_manager.job_chain_pages import JOB_BYTES, job_chain_page
 from spincycle_server.request_manager.page_tokens import checked_page_size, is_whole, page_token, place_of
-from spincycle_server.request_manager.request_views import hide_data
+from spincycle_server.request_manager.request_views import hide_data, show_as_original
 from spincycle_server.store.found_pages import FoundPosition
 from spincycle_server.store.log_filter import ALL, LogFilter, LogPosition
 from spincycle_server.store.log_pages import MAX_OUTPUT
@@ -58,7 +58,9 @@ class RequestPages:
         """
         types: dict[str, Any] = {"only_types": only_types, "hidden_types": hidden_types}
         if not _is_paged(request, context):
-            return messages.FindResponse(requests=await self._store.find_requests(request.filter, **types))
+            found = await self._store.find_requests(request.filter, **types)
+            show_as_original(found, context)
+            return messages.FindResponse(requests=found)
         scope = b"Find " + request.filter.SerializeToString(deterministic=True)
         behind = place_of(request.page_token, scope, _found_position)
         size = checked_page_size(request.page_size)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spincycle_grpc.errors import FailedPreconditionError, InvalidArgumentError
+from spincycle_grpc.job_paths import count_tasks
 from spincycle_grpc.state import State
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import state_pb2
@@ -88,7 +89,8 @@ class RequestRetrier:
         _set_trace(job_chain, trace)
         requirement = await self._store.requirements.of(first.id)
         self._dispatcher.check_blocked_limit(requirement)
-        created = _pending_retry(first, retry_id, user, job_chain)
+        tasks = await run_sized(job_chain.ByteSize(), count_tasks, job_chain)
+        created = _pending_retry(first, retry_id, user, job_chain, tasks)
         runner = await self._dispatcher.pick_runner(requirement)
         with part_of(span, "commit"):
             assignment = await self._store.create_request(
@@ -119,6 +121,9 @@ class RequestRetrier:
         found = await self._store.get_request(retry_id, with_job_chain=True)
         created = as_created(found)
         created.finished_jobs = found.job_chain.finished_jobs
+        created.total_tasks, created.finished_tasks = await run_sized(
+            found.job_chain.ByteSize(), count_tasks, found.job_chain
+        )
         created.ClearField("job_chain")
         return created
 
@@ -162,7 +167,9 @@ def _set_trace(job_chain: JobChain, trace: TraceContext | None) -> None:
         trace.write_to(job_chain)
 
 
-def _pending_retry(first: Request, retry_id: str, user: str, job_chain: JobChain) -> Request:
+def _pending_retry(
+    first: Request, retry_id: str, user: str, job_chain: JobChain, tasks: tuple[int, int]
+) -> Request:
     retry = Request(
         id=retry_id,
         type=first.type,
@@ -171,6 +178,8 @@ def _pending_retry(first: Request, retry_id: str, user: str, job_chain: JobChain
         args=first.args,
         total_jobs=len(job_chain.jobs),
         finished_jobs=job_chain.finished_jobs,
+        total_tasks=tasks[0],
+        finished_tasks=tasks[1],
         retry_of=first.id,
         trace_id="" if (trace := TraceContext.of(job_chain)) is None else trace.trace_id,
     )

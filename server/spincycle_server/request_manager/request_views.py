@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.v1 import request_manager_pb2 as messages
@@ -33,6 +33,17 @@ def omit_args(request: Request) -> None:
     """Leaves out the args of a request, and says so."""
     request.ClearField("args")
     request.args_omitted = True
+
+
+def show_as_original(requests: Iterable[Request], context: CallContext) -> None:
+    """Leaves the numbers of tasks out of a response over HTTP that an original could have given.
+
+    No request is without tasks, so unlike other new fields, they would be in every response.
+    """
+    if context.transport == "http":
+        for request in requests:
+            request.ClearField("total_tasks")
+            request.ClearField("finished_tasks")
 
 
 def hide_data(job_chain: JobChain) -> None:

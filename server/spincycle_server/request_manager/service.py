@@ -31,6 +31,7 @@ from spincycle_server.request_manager.request_views import (
     hide_data,
     omit_large_args,
     running_response,
+    show_as_original,
     shows_job_chain,
 )
 from spincycle_server.request_manager.runner_list import RunnerList
@@ -43,6 +44,7 @@ from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
     from spincycle_grpc.trace_context import TraceContext
+    from spincycle_server.graph import BuiltRequest
     from spincycle_server.identity.permissions import Permissions
     from spincycle_server.request_ids import RequestIdGenerator
     from spincycle_server.request_manager.audit import AuditLog
@@ -147,7 +149,7 @@ class RequestManagerService:
             )
         if is_large:
             await run_large(discard, args)
-        _describe(created, request_id, request.type, context.caller.name, len(built.job_chain.jobs))
+        _describe(created, request_id, request.type, context.caller.name, built)
         created.trace_id = "" if trace is None else trace.trace_id
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
         self._dispatcher.check_blocked_limit(built.requirement)
@@ -172,6 +174,7 @@ class RequestManagerService:
             self._dispatcher.add_pending(built.requirement, request_id)
             if self._runners.is_blocked(built.requirement):
                 created.waiting = self._runners.why_waiting(State.PENDING, built.requirement, "")
+        show_as_original((created,), context)
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         if size > LARGE:
             omit_large_args(created, context)
@@ -193,6 +196,7 @@ class RequestManagerService:
         found = await self._store.get_request(request_id, with_job_chain=False)
         logger.info("request was created before", request_id=request_id, type=found.type, user=found.user)
         omit_large_args(found, context)
+        show_as_original((found,), context)
         return messages.CreateResponse(request=as_created(found))
 
     async def Retry(  # noqa: N802
@@ -255,6 +259,8 @@ class RequestManagerService:
         )
         hide_data(found.job_chain)
         omit_large_args(found, context)
+        if request.view == messages.REQUEST_VIEW_UNKNOWN:
+            show_as_original((found,), context)
         return messages.GetResponse(request=found)
 
     async def _check_may_read(self, context: CallContext, operation: str, request: NamesRequest) -> None:
@@ -388,6 +394,7 @@ class RequestManagerService:
         if context.transport == "http":
             for found in requests.values():
                 found.job_runner_url = ""  # The original does not show it here.
+            show_as_original(requests.values(), context)
         return running_response(jobs, requests, context)
 
     async def Watch(  # noqa: N802
@@ -468,12 +475,13 @@ class RequestManagerService:
         return messages.RequestManagerVersionResponse(version=API_VERSION)
 
 
-def _describe(request: Request, request_id: str, request_type: str, user: str, total_jobs: int) -> None:
+def _describe(request: Request, request_id: str, request_type: str, user: str, built: BuiltRequest) -> None:
     request.id = request_id
     request.type = request_type
     request.state = state_pb2.STATE_PENDING
     request.user = user
-    request.total_jobs = total_jobs
+    request.total_jobs = len(built.job_chain.jobs)
+    request.total_tasks = built.tasks
     request.created_at.FromMicroseconds(time.time_ns() // 1000)  # The database stores microseconds.
 
 

@@ -82,10 +82,11 @@ class _ReportBatch:
         epoch = report.assignment.epoch
         self.tries += [try_row(tried, epoch, self._stamp) for tried in report.tries]
         end = report.WhichOneof("end")
+        tasks = report.finished_tasks if report.HasField("finished_tasks") else None
         if row["is_suspect"]:
             self._update_suspect(runner_id, report)
         if end == "suspended":
-            set_suspended(self._rows, request_id, report.finished_jobs)
+            set_suspended(self._rows, request_id, report.finished_jobs, tasks)
             self.suspended.append((request_id, encode(with_stopped_tries(report.suspended)), epoch))
         elif end == "finish":
             self._rows.change(
@@ -93,15 +94,16 @@ class _ReportBatch:
                 state=report.finish.state,
                 finished_at=microseconds_of(report.finish.finished_at),
                 finished_jobs=report.finished_jobs,
+                finished_tasks=tasks,
                 jr_url=None,
             )
             if epoch > 1:  # It may have been resumed from a suspended chain that was kept.
                 self._rows.drop_suspended(request_id, for_good=True)
-        elif row["finished_jobs"] != report.finished_jobs:
+        elif (row["finished_jobs"], row["finished_tasks"]) != (report.finished_jobs, tasks):
             if report.tries:
-                self._rows.set_progress(request_id, report.finished_jobs)
+                self._rows.set_progress(request_id, report.finished_jobs, tasks)
             else:
-                self._rows.change(request_id, finished_jobs=report.finished_jobs)
+                self._rows.change(request_id, finished_jobs=report.finished_jobs, finished_tasks=tasks)
         return None
 
     def _update_suspect(self, runner_id: str, report: ChainReport) -> None:

@@ -127,6 +127,8 @@ def creation_of(
         "finished_at": None,
         "total_jobs": request.total_jobs,
         "finished_jobs": job_chain.finished_jobs,
+        "total_tasks": request.total_tasks or None,
+        "finished_tasks": request.finished_tasks,
         "jr_url": None if runner is None else runner.url,
         "epoch": 0 if runner is None else 1,
         "runner_id": None if runner is None else runner.runner_id,

@@ -30,6 +30,7 @@ _ROW_COLUMNS = (
     requests.c.started_at,
     requests.c.finished_at,
     requests.c.finished_jobs,
+    requests.c.finished_tasks,
     requests.c.stop_requested,
     requests.c.is_suspect,
     requests.c.paused_at,
@@ -53,6 +54,7 @@ _UPDATE = RowStatement(
             started_at=bindparam("new_started_at"),
             finished_at=bindparam("new_finished_at"),
             finished_jobs=bindparam("new_finished_jobs"),
+            finished_tasks=bindparam("new_finished_tasks"),
             stop_requested=bindparam("new_stop_requested"),
             is_suspect=bindparam("new_is_suspect"),
             change_stamp=bindparam("new_change_stamp"),
@@ -169,14 +171,15 @@ class RequestRows:
         """Counts the time for which a request is SUSPENDED from now on."""
         self._suspended_again.append(request_id)
 
-    def set_progress(self, request_id: str, finished_jobs: int) -> None:
-        """Sets the number of finished jobs when tries of the request are stored.
+    def set_progress(self, request_id: str, finished_jobs: int, finished_tasks: int | None) -> None:
+        """Sets the numbers of finished jobs and tasks when tries of the request are stored.
 
         The tries are stamped, so whoever looks for changes finds the request by them. The row is not: that
         would change an index with nearly every report.
         """
         row = self._rows[request_id]
         row["finished_jobs"] = finished_jobs
+        row["finished_tasks"] = finished_tasks
         self._changed[request_id] = row
 
     def drop_suspended(self, request_id: str, *, for_good: bool) -> None:
@@ -208,6 +211,7 @@ class RequestRows:
                         "new_started_at": row["started_at"],
                         "new_finished_at": row["finished_at"],
                         "new_finished_jobs": row["finished_jobs"],
+                        "new_finished_tasks": row["finished_tasks"],
                         "new_stop_requested": row["stop_requested"],
                         "new_is_suspect": row["is_suspect"],
                         "new_change_stamp": row["change_stamp"],

@@ -57,12 +57,24 @@ def request_of(row: Any) -> Request:
         retry_of=row.retry_of,
         trace_id="" if (trace := trace_of(row.trace_context)) is None else trace.trace_id,
     )
+    if row.total_tasks and row.finished_tasks is not None:
+        _set_tasks(request, row)
     set_microseconds(request.created_at, row.created_at)
     if row.started_at is not None:
         set_microseconds(request.started_at, row.started_at)
     if row.finished_at is not None:
         set_microseconds(request.finished_at, row.finished_at)
     return request
+
+
+def _set_tasks(request: Request, row: Any) -> None:
+    """Sets the numbers of tasks, unless an original has run jobs since they were counted."""
+    finished_noops = row.finished_jobs - row.finished_tasks
+    noops = row.total_jobs - row.total_tasks
+    is_complete = row.state == State.COMPLETE
+    if 0 <= finished_noops <= noops and (not is_complete or row.finished_tasks == row.total_tasks):
+        request.total_tasks = row.total_tasks
+        request.finished_tasks = row.finished_tasks
 
 
 def marked_request_of(row: Any, *, shows_left: bool = False) -> Request:

@@ -93,6 +93,9 @@ requests = Table(
     Column("finished_at", Microseconds, nullable=True),
     Column("total_jobs", Integer, nullable=False, server_default="0"),
     Column("finished_jobs", Integer, nullable=False, server_default="0"),
+    # Without the noops that only connect other jobs; null if nobody has counted them.
+    Column("total_tasks", Integer, nullable=True),
+    Column("finished_tasks", Integer, nullable=True),
     Column("jr_url", String(2000), nullable=True),
     # The number of times that the request was assigned to a runner.
     Column("epoch", BigInteger, nullable=False, server_default="0"),

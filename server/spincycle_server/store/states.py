@@ -242,18 +242,20 @@ class Finish(StateWrite):
     state: State
     finished_at: int
     finished_jobs: int | None = None
+    finished_tasks: int | None = None
     epoch: int | None = None
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> SpinCycleError | None:
         """Sets the state, the end time and the number of finished jobs."""
         if row["state"] != State.RUNNING or self.epoch not in (None, row["epoch"]):
             return wrong_state(self.request_id, row["state"], State.RUNNING)
-        finished_jobs = row["finished_jobs"] if self.finished_jobs is None else self.finished_jobs
+        is_counted = self.finished_jobs is not None
         rows.change(
             self.request_id,
             state=self.state,
             finished_at=self.finished_at,
-            finished_jobs=finished_jobs,
+            finished_jobs=self.finished_jobs if is_counted else row["finished_jobs"],
+            finished_tasks=self.finished_tasks if is_counted else row["finished_tasks"],
             jr_url=None,
         )
         rows.drop_suspended(self.request_id, for_good=True)
@@ -270,4 +272,4 @@ class Progress(StateWrite):
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> None:
         """Sets the number in every state, as the original does."""
-        rows.change(self.request_id, finished_jobs=self.finished_jobs)
+        rows.change(self.request_id, finished_jobs=self.finished_jobs, finished_tasks=None)

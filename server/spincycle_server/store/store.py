@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
 
+from spincycle_grpc.job_paths import count_tasks
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
@@ -671,7 +672,11 @@ class Store:
         return undone
 
     async def end_assignment(
-        self, assignment: Assignment, state: State, finished_jobs: int | None = None
+        self,
+        assignment: Assignment,
+        state: State,
+        finished_jobs: int | None = None,
+        finished_tasks: int | None = None,
     ) -> None:
         """Ends a request that its runner cannot run, or that has no jobs left to run.
 
@@ -679,7 +684,9 @@ class Store:
             FailedPreconditionError: The assignment is no longer current.
         """
         await self._writer.write(
-            Finish(assignment.request_id, state, _now(), finished_jobs, epoch=assignment.epoch)
+            Finish(
+                assignment.request_id, state, _now(), finished_jobs, finished_tasks, epoch=assignment.epoch
+            )
         )
 
     async def stop_unassigned(self, request_id: str, event: EventRow | None = None) -> bool:
@@ -707,9 +714,11 @@ class Store:
             NotFoundError: The request does not exist.
             FailedPreconditionError: It is not RUNNING.
         """
+        size = suspended.ByteSize()
+        chain = await run_sized(size, encode, suspended)
+        _, finished_tasks = await run_sized(size, count_tasks, suspended.job_chain)
         finished_jobs = suspended.job_chain.finished_jobs
-        chain = await run_sized(suspended.ByteSize(), encode, suspended)
-        await self._writer.write(Suspend(request_id, chain, finished_jobs, epoch))
+        await self._writer.write(Suspend(request_id, chain, finished_jobs, finished_tasks, epoch))
 
     async def drop_suspended(self, assignment: Assignment) -> None:
         """Drops the suspended chain that an assignment resumed, if the assignment is current."""

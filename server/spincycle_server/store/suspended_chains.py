@@ -38,6 +38,7 @@ class Suspend(Write):
     request_id: str
     suspended: bytes
     finished_jobs: int
+    finished_tasks: int
     epoch: int | None = None
 
     @property
@@ -60,7 +61,7 @@ class Suspend(Write):
             elif row["state"] != State.RUNNING or write.epoch not in (None, row["epoch"]):
                 results.append(wrong_state(write.request_id, row["state"], State.RUNNING))
             else:
-                set_suspended(rows, write.request_id, write.finished_jobs)
+                set_suspended(rows, write.request_id, write.finished_jobs, write.finished_tasks)
                 if row["is_suspect"]:  # As when a runner suspends it: the next runner begins to count.
                     rows.suspects.cleared(write.request_id)
                     rows.change(write.request_id, is_suspect=None)
@@ -172,10 +173,15 @@ def suspended_before(connection: Connection, seconds: float, limit: int) -> Sequ
     return [Assignment(request_id=row.request_id, epoch=row.epoch) for row in connection.execute(query)]
 
 
-def set_suspended(rows: RequestRows, request_id: str, finished_jobs: int) -> None:
+def set_suspended(rows: RequestRows, request_id: str, finished_jobs: int, finished_tasks: int | None) -> None:
     """Sets a request SUSPENDED. From now on, it has no runner, and an original may resume it."""
     rows.change(
-        request_id, state=State.SUSPENDED, runner_id=ORIGINAL, jr_url=None, finished_jobs=finished_jobs
+        request_id,
+        state=State.SUSPENDED,
+        runner_id=ORIGINAL,
+        jr_url=None,
+        finished_jobs=finished_jobs,
+        finished_tasks=finished_tasks,
     )
 
 
