@@ -18,7 +18,7 @@ from spincycle_server.web.sealing import KEY_BYTES, KEY_ID_BYTES, SealingKey
 ROTATION = 30 * 86_400.0
 """Seconds after which a new key seals."""
 
-SHORTEST_PAUSE = 1.0
+SHORTEST_PAUSE = 0.5
 """The shortest time between two looks at the stored keys in seconds, however many unknown keys are named."""
 
 LONGEST_AGE = 3600.0
@@ -84,12 +84,17 @@ class SessionKeys:
     async def find(self, key_id: bytes) -> SealingKey | None:
         """Returns the key with an id; None if there is none.
 
+        Another Request Manager may have stored an unknown key a moment ago. So an unknown key waits for a
+        read that begins after the call. All calls that wait share it.
+
         Raises:
             UnavailableError: The key is unknown, and the database does not answer.
         """
-        if key_id not in self._keys and self._clock() - self._read_at >= SHORTEST_PAUSE:
+        if key_id not in self._keys:
+            called_at = self._clock()
             async with self._lock:
-                if key_id not in self._keys and self._clock() - self._read_at >= SHORTEST_PAUSE:
+                if key_id not in self._keys and self._read_at < called_at:
+                    await asyncio.sleep(self._read_at + SHORTEST_PAUSE - called_at)
                     await self._read()
         return self._keys.get(key_id)
 
