@@ -84,7 +84,9 @@ def running(
         **{f"/run/secrets/{secret}": project["secrets"][secret]["file"] for secret in service["secrets"]},
     }
     mounts = [
-        *(Mount(place) for place in ("/tmp", "/run", "/etc/spincycle", "/var/lib/spincycle")),
+        # bubblewrap makes missing directories for its own user alone, so all of them are here.
+        *(Mount(place) for place in ("/tmp", "/run", "/run/secrets", "/etc/spincycle", "/etc/spincycle/tls")),
+        Mount("/var/lib/spincycle"),
         Mount("/etc/hosts", directory / "hosts"),
         Mount("/run/database", project["database"]),
         Mount("/etc/spincycle/specs", DEPLOY.parent / "examples" / "specs"),
@@ -100,11 +102,10 @@ def test_the_services_migrate_start_and_run_a_request_with_tls(
     with running(image, project, "migrate", network) as migration:
         assert migration.process.wait(PROCESS_END) == 0, migration.log()
     metrics = {"SPINCYCLE_SERVER_METRICS": "127.0.0.1:9465"}
-    with (
-        running(image, project, "request-manager", network) as manager,
-        running(image, project, "job-runner", network, metrics) as runner,
-    ):
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(running(image, project, "request-manager", network))
         manager.wait_for("listening")
+        runner = stack.enter_context(running(image, project, "job-runner", network, metrics))
         runner.wait_for("reporting")
         config = "/etc/spincycle/request-manager.yaml"
         script = f"umask 077; spincycle token create ada --role admin {config} > /tmp/token"
