@@ -16,6 +16,7 @@ import structlog
 import trustme
 from hypothesis import HealthCheck, settings
 
+from spincycle_server.garbage_collection import collect_not_yet, collect_seldom
 from spincycle_server.grpc_settings import load_grpc
 from tests.databases import DATABASES, SharedServers
 
@@ -52,6 +53,14 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+# Collecting the tests makes a million objects and no garbage.
+collect_not_yet()
+
+
+def pytest_collection_finish() -> None:
+    """Collects garbage from now on as a server does, and never among the tests."""
+    collect_seldom()
 
 
 @pytest.fixture(scope="session")
