@@ -15,7 +15,7 @@ PAGE := server/spincycle_server/web/dist/index.html
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit chaos page package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit alone together chaos page package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,9 @@ $(DEV_ENV): requirements-dev.lock pyproject.toml
 run: $(RUN_ENV) ## Start a server, follow an example request, and serve until Ctrl-C (ARGS=--once: exit after the request).
 	@$(BIN)/spincycle demo $(ARGS)
 
-test: check unit ## Run all checks and tests, except chaos, package, interop and kit.
+test: $(DEV_ENV) ## Run all checks and tests, except chaos, package, interop and kit.
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check alone
+	$(MAKE) --no-print-directory together
 
 check: $(DEV_ENV) ## Check style, types and contracts.
 	$(BIN)/ruff check .
@@ -43,8 +45,14 @@ check: $(DEV_ENV) ## Check style, types and contracts.
 	$(BIN)/mypy
 	$(BIN)/python tools/protos.py check lint breaking
 
-unit: $(DEV_ENV) ## Run the tests in 4 processes, because most of them wait (ARGS: options of pytest).
+unit: alone ## Run the tests in 4 processes, because most of them wait (ARGS: options of pytest).
+	$(MAKE) --no-print-directory together
+
+# Tests of processes that are killed, which run before the others. They wait most of their time.
+alone: $(DEV_ENV)
 	$(BIN)/python -m pytest tests/builtin_jobs $(ARGS)
+
+together: $(DEV_ENV)
 	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each database, or on DB=sqlite, mariadb or postgresql (SEED).
