@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from spincycle_grpc.errors import InternalError, NotFoundError
+from spincycle_grpc.errors import InternalError, NotFoundError, UnauthenticatedError
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1.request_manager_pb2 import GetRequest, WatchRequest, WatchResponse
 from spincycle_server.gateway.errors import HttpError
-from spincycle_server.identity import METHOD_ACCESS, Credentials, MethodAccess
+from spincycle_server.identity import METHOD_ACCESS, Authentication, Credentials, MethodAccess
 from spincycle_server.rpc import CallContext, Gate, MethodTable, ReceivedRequest
 from spincycle_server.telemetry.spans import Kind, Span, Spans
-from tests.rpc.test_methods import RESERVED_GET, SERVICE, Servicer, raising, reading
+from tests.rpc.test_methods import RESERVED_GET, SERVICE, ByToken, Servicer, raising, reading
 
 TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1, "rojo=1")
 REQUEST = GetRequest(request_id="abc")
@@ -118,6 +118,20 @@ async def test_the_caller_or_the_ratio_decides_whether_a_call_is_recorded(
     context = CallContext(credentials=Credentials(headers))
     await table_of(recorded, answer_trace, ratio=ratio).methods["Get"].call(reading(REQUEST), context)
     assert len(recorded) == is_recorded
+
+
+async def test_calls_of_strangers_are_not_recorded() -> None:
+    recorded: list[Span] = []
+    authentication = Authentication([ByToken()])
+    table = MethodTable(
+        SERVICE, Servicer(answer_trace), Gate(10), authentication, spans=Spans(recorded.append)
+    )
+    with pytest.raises(UnauthenticatedError):
+        await table.methods["Get"].call(reading(REQUEST), OVER_GRPC)
+    assert not recorded
+    known = Credentials({**dict(TRACE.headers()), "token": "secret"})
+    await table.methods["Get"].call(reading(REQUEST), CallContext(credentials=known))
+    assert len(recorded) == 1
 
 
 async def test_calls_of_servers_are_recorded_only_within_a_trace() -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
-from spincycle_grpc.errors import SpinCycleError, Status
+from spincycle_grpc.errors import SpinCycleError, Status, UnauthenticatedError
 from spincycle_server.rpc.context import CallContext
 from spincycle_server.telemetry.spans import REQUEST_ID, Kind, OpenSpan, Spans, error_type
 
@@ -105,7 +105,9 @@ def _noting(read: ReadRequest, span: OpenSpan) -> ReadRequest:
 
 
 def _end(span: OpenSpan, context: CallContext, error: BaseException | None) -> None:
-    """Records the span of a call."""
+    """Records the span of a call, unless its caller is unknown: strangers must not fill the collector."""
+    if isinstance(error, UnauthenticatedError):
+        return
     status, http_status = _statuses_of(error, is_http=context.transport == "http")
     span.attributes["rpc.response.status_code"] = "OK" if status is None else status.name
     if http_status:
