@@ -1,4 +1,4 @@
-"""The progress of a request: how many of its jobs are done."""
+"""The progress of a request: how many of its jobs are done, without the noops that only connect jobs."""
 
 from __future__ import annotations
 

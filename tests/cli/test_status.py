@@ -172,6 +172,15 @@ def test_args_that_were_not_given_and_long_lists_are_cut(manager: FakeManager, s
     assert "arg settle  500" in whole
 
 
+def test_noops_do_not_count_as_jobs(manager: FakeManager, spinc: Spinc) -> None:
+    manager.stages = [stage(State.COMPLETE, 9, 9)]
+    manager.stages[0].total_tasks, manager.stages[0].finished_tasks = 4, 3
+    manager.found = manager.stages
+    assert "jobs      3 of 4 done" in spinc("status", REQUEST_ID).stdout
+    assert spinc("find").stdout.splitlines()[1].endswith("3/4")
+    assert "3 of 4 jobs" in spinc("start", "plain", "--wait").stdout
+
+
 def test_json_has_the_same_information(manager: FakeManager, spinc: Spinc) -> None:
     manager.stages = [stage(State.FAIL, 3)]
     manager.log = failed("aB3x", tries=2, error="exit status 7", stderr="no route", stdout="much")

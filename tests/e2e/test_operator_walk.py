@@ -102,6 +102,9 @@ def test_an_operator_finds_a_bad_host_mends_it_and_pauses_the_retry_over_a_resta
         assert re.search(f"  spinc retry {first} +# do the rest\n", text)
     assert terminal.type(f"spinc status {first[:8]}") == status
     assert terminal.type(re.findall("spinc log .*", status)[0]).endswith(f"  {BAD}: the disk is full\n")
+    report = terminal.type(f"spinc export {first}")
+    assert f"### `rolling-restart / host {BAD} / drain`\n" in report
+    assert f"\n```text\n{BAD}: the disk is full\n```\n" in report
     terminal.type("stty columns 60")
     for command in ("status", "log --tail 5", "log --failed", "find", "ps"):
         lines = terminal.type(f"spinc {command} {first if command != 'find' else ''}").splitlines()
