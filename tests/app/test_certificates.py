@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 import trustme
+from cryptography import x509
 
 from spincycle_server.app.certificates import Certificates, grpc_client_auth
 from spincycle_server.config import Config, ConfigError
@@ -139,3 +140,14 @@ async def test_changed_files_are_loaded_at_intervals_and_on_a_signal(
         while certificates.server.value is old[0] or outgoing() is old[1]:  # noqa: ASYNC110 (has no event)
             await asyncio.sleep(0.01)
     watching.cancel()
+
+
+def test_the_expiry_of_each_certificate_is_known_by_its_option(files: dict[str, Any]) -> None:
+    certificates = Certificates(Config(**files))
+    certificates.channel(TlsFiles(ca_file=files["server_ca_file"], option="jr_client.tls"))
+    certificates.channel(
+        TlsFiles(files["server_cert_file"], files["server_key_file"], option="rm_client.tls")
+    )
+    own = x509.load_pem_x509_certificates(Path(files["server_cert_file"]).read_bytes())[0]
+    expires = own.not_valid_after_utc.timestamp()
+    assert certificates.expiry_times() == {("server.tls",): expires, ("rm_client.tls",): expires}

@@ -38,9 +38,9 @@ def promtool(*arguments: str | Path) -> None:
 
 def seconds_of(rule: dict[str, Any]) -> int:
     """Returns for how long the condition of a rule must hold."""
-    minutes = re.fullmatch(r"(\d+)m", rule.get("for", "0m"))
-    assert minutes is not None
-    return int(minutes[1]) * 60
+    duration = re.fullmatch(r"(\d+)([mh])", rule.get("for", "0m"))
+    assert duration is not None
+    return int(duration[1]) * {"m": 60, "h": 3600}[duration[2]]
 
 
 def firing(alert: str, at: int, count: int) -> dict[str, Any]:

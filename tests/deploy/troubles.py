@@ -92,6 +92,9 @@ TROUBLES: Mapping[str, Sequence[Symptom]] = {
     ],
     "SpinCycleEventLoopSlow": [Symptom("spincycle_event_loop_delay_seconds")],
     "SpinCycleLogLinesLost": [Symptom("spincycle_lost_log_lines_total")],
+    "SpinCycleCertificateExpires": [
+        Symptom("spincycle_certificate_expiry_seconds", {"option": "server.tls"}, bad=86_400, good=1e9)
+    ],
     "SpinCycleFileDescriptors": [
         Symptom("process_open_fds", bad=95, good=20),
         Symptom("process_max_fds", bad=100, good=100),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -77,6 +77,11 @@ class Certificates:
                 option="server.tls.cert_file",
                 host=host,
             )
+
+    def expiry_times(self) -> Mapping[tuple[str, ...], float]:
+        """Returns when each certificate expires, in seconds since the Unix epoch, by its options."""
+        times = ((loaded.option, loaded.expires) for loaded in self._loaded)
+        return {(option,): expires.timestamp() for option, expires in times if expires is not None}
 
     def reload(self) -> None:
         """Lets `watch` look at the files now."""

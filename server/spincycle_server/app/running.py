@@ -23,7 +23,7 @@ from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, Se
 from spincycle_server.app.identity import authentication_of
 from spincycle_server.app.reloads import Reloads
 from spincycle_server.app.service_manager import give_signs_of_life, ready
-from spincycle_server.app.telemetry import JOB_RUNNER, REQUEST_MANAGER, process_telemetry
+from spincycle_server.app.telemetry import JOB_RUNNER, REQUEST_MANAGER, ProcessTelemetry, process_telemetry
 from spincycle_server.app.tracing import recorded_spans
 from spincycle_server.config import (
     Config,
@@ -37,6 +37,7 @@ from spincycle_server.garbage_collection import collect_not_yet, collect_seldom
 from spincycle_server.large_work import end_large_thread
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
+from spincycle_server.telemetry import catalogue
 
 logger = structlog.get_logger(__name__)
 
@@ -113,7 +114,7 @@ async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceMa
     with _stop_signal() as stopped:
         async with (
             process_telemetry(config, REQUEST_MANAGER) as telemetry,
-            _certificates(config, stopped, reloads, service_manager) as certificates,
+            _certificates(config, stopped, reloads, service_manager, telemetry) as certificates,
             recorded_spans(config, "spincycle-request-manager") as spans,
             request_manager(
                 config,
@@ -141,7 +142,7 @@ async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManager
         async with contextlib.AsyncExitStack() as stack:
             telemetry = await stack.enter_async_context(process_telemetry(config, JOB_RUNNER))
             certificates = await stack.enter_async_context(
-                _certificates(config, stopped, reloads, service_manager)
+                _certificates(config, stopped, reloads, service_manager, telemetry)
             )
             spans = await stack.enter_async_context(recorded_spans(config, "spincycle-job-runner"))
             authentication = await authentication_of(config, cluster, stack, trust=certificates.trust)
@@ -179,7 +180,7 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
     with _stop_signal() as stopped:
         async with (
             process_telemetry(config, REQUEST_MANAGER, JOB_RUNNER) as telemetry,
-            _certificates(config, stopped, reloads, service_manager) as certificates,
+            _certificates(config, stopped, reloads, service_manager, telemetry) as certificates,
             recorded_spans(config, "spincycle") as spans,
             request_manager(
                 config,
@@ -229,7 +230,11 @@ def _for_servers(config: Config) -> list[ServersAddress]:
 
 @contextlib.asynccontextmanager
 async def _certificates(
-    config: Config, stopped: asyncio.Event, reloads: Reloads, service_manager: ServiceManagerOptions
+    config: Config,
+    stopped: asyncio.Event,
+    reloads: Reloads,
+    service_manager: ServiceManagerOptions,
+    telemetry: ProcessTelemetry,
 ) -> AsyncIterator[Certificates]:
     """Yields the certificates of this process. They are loaded again when files change, and on SIGHUP.
 
@@ -238,8 +243,10 @@ async def _certificates(
         stopped: Is set if SIGHUP means that the terminal of the process is gone.
         reloads: Loads everything else again on SIGHUP.
         service_manager: Gets signs of life until the servers have stopped.
+        telemetry: Shows when they expire.
     """
     certificates = Certificates(config)
+    telemetry.process.read(catalogue.CERTIFICATE_EXPIRY_SECONDS, certificates.expiry_times)
     # `nohup` ignores SIGHUP, so that the process outlives its terminal.
     had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 

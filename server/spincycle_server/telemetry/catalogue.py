@@ -124,6 +124,12 @@ EVENT_LOOP_DELAY_SECONDS = _histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
     of_process=True,
 )
+CERTIFICATE_EXPIRY_SECONDS = _gauge(
+    "spincycle_certificate_expiry_seconds",
+    "When the certificate expires, in seconds since 1970.",
+    "option",
+    of_process=True,
+)
 LOST_LOG_LINES = _counter(
     "spincycle_lost_log_lines_total", "Lines of the log that could not be written.", of_process=True
 )

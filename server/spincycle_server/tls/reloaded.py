@@ -45,6 +45,18 @@ class Reloaded(Generic[_Value]):
         self._warned_at: datetime | None = None
         self.value = build(self._pems)
 
+    @property
+    def option(self) -> str:
+        """The options of the files: "server.tls"."""
+        return self._files.option
+
+    @property
+    def expires(self) -> datetime | None:
+        """When the certificate expires; None without one."""
+        if not self._pems.cert:
+            return None
+        return certificates_in(self._pems.cert, self._files, "cert_file")[0].not_valid_after_utc
+
     def warn_before_end(self, now: datetime | None = None) -> None:
         """Logs a warning if the certificate expires soon or has expired, at most once a day."""
         now = now or datetime.now(UTC)
