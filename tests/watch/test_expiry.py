@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from spincycle_server.store.positions import MAX_AGE, Position, WriterPosition
@@ -38,6 +40,15 @@ def test_a_writer_that_came_after_the_cursor_counts_from_its_first_batch() -> No
     used = usable(position(w1=5, newest=3), position(w1=5, w4=2, newest=4))
     assert used is not None
     assert 4 not in used.writers
+
+
+def test_a_writer_that_deletes_requests_is_known_as_one_again() -> None:
+    """Cursors do not say so. A stream that resumes in the middle of changes must look for deletions."""
+    now = position(w1=5)
+    now = replace(now, writers={1: now.writers[1]._replace(prunes=True)})
+    used = usable(position(w1=4), now)
+    assert used is not None
+    assert used.deletes_since(position(w1=3))
 
 
 def test_a_writer_whose_row_was_deleted_meanwhile_is_forgotten() -> None:

@@ -24,10 +24,12 @@ from spincycle_server.identity.permissions import Permissions
 from spincycle_server.maintenance.retention import Retention
 from spincycle_server.specs.model import AclSpec
 from spincycle_server.store import Store
-from spincycle_server.store.positions import MAX_AGE
+from spincycle_server.store.positions import MAX_AGE, Position
 from spincycle_server.store.schema import requests
 from spincycle_server.watch import filter_stream, heartbeat, hub, request_stream, subscription
 from spincycle_server.watch.cursor import Cursor, read_cursor, scope_of
+from spincycle_server.watch.filter_stream import FilterStream
+from spincycle_server.watch.subscription import Subscription
 from tests.databases import OPTIONS, engine_of
 from tests.graph.models import NOWHERE, node, sequence, specs
 from tests.limits import STEP
@@ -141,6 +143,36 @@ async def test_a_filter_begins_with_the_newest_matching_requests_and_no_tries(ma
     message = await stream.until("tries")
     assert [(one.request_id, getattr(one, "try")) for one in message.tries] == [(made[0], 2)]
     assert [one.id for one in message.requests] == [made[0]]
+    await stream.close()
+
+
+async def test_a_change_while_a_filter_is_resumed_is_not_lost(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await create(manager.store)
+    stream = Stream(manager, WatchRequest())
+    cursor = (await stream.until("snapshot_complete")).cursor
+    await stream.close()
+    looked, joined = FilterStream.can_resume, manager.hub.subscribe
+
+    async def can_resume(resumed: FilterStream) -> bool:
+        """Finds that nothing has changed. Then something does."""
+        answer = await looked(resumed)
+        await report(manager.store, request.id, 1)
+        return answer
+
+    async def subscribe(joining: Subscription) -> Position:
+        target = await joined(joining)
+        await report(manager.store, request.id, 2)
+        return target
+
+    monkeypatch.setattr(FilterStream, "can_resume", can_resume)
+    monkeypatch.setattr(manager.hub, "subscribe", subscribe)
+    stream = Stream(manager, WatchRequest(cursor=cursor))
+    seen: list[int] = []
+    while 2 not in seen:
+        seen += [getattr(one, "try") for one in (await stream.until("tries")).tries]
+    assert seen == [1, 2]
     await stream.close()
 
 

@@ -29,5 +29,5 @@ def usable(position: Position, now: Position) -> Position | None:
         elif known is not None:
             if known.digest != writer.digest or known.batch > writer.batch:
                 return None
-            writers[number] = known
+            writers[number] = known._replace(prunes=writer.prunes)
     return Position(writers, position.newest, position.read_at)

@@ -137,11 +137,11 @@ class FilterStream:
     async def _catch_up(self, target: Position, last: TryKey | None) -> AsyncIterator[WatchResponse]:
         """Yields what has changed up to a position, from the database."""
         assert self._position is not None  # noqa: S101 (set before)
+        ids, self._changed = self._changed, None  # They are only those until the first target.
         spans = target.spans_since(self._position)
         if not spans:
             self._position = target
             return
-        ids, self._changed = self._changed, None
         if ids is None:
             ids = await self._store.changed_ids(self._position, MAX_CHANGED)
         if ids is None:
