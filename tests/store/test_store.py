@@ -330,14 +330,15 @@ class TestReports:
     async def test_tasks_are_unknown_after_an_original_has_run_jobs(self, store: Store) -> None:
         made = await create(store, total_tasks=1)
         await store.suspend(made.id, a_suspended_chain(made.id, finished_jobs=1))
-        with store._engine.begin() as connection:  # as an original resumes and ends it
-            connection.execute(
-                update(requests)
-                .values(state=State.COMPLETE, finished_jobs=3)
-                .where(requests.c.request_id == made.id)
-            )
-        found = await store.get_request(made.id, with_job_chain=False)
-        assert (found.finished_jobs, found.total_tasks, found.finished_tasks) == (3, 0, 0)
+        for state, expected in ((State.FAIL, (0, 0)), (State.COMPLETE, (1, 1))):
+            with store._engine.begin() as connection:  # as an original resumes and ends it
+                connection.execute(
+                    update(requests)
+                    .values(state=state, finished_jobs=3)
+                    .where(requests.c.request_id == made.id)
+                )
+            found = await store.get_request(made.id, with_job_chain=False)
+            assert (found.finished_jobs, found.total_tasks, found.finished_tasks) == (3, *expected)
 
     async def test_a_repeated_report_changes_nothing(self, store: Store) -> None:
         made = await create(store)

@@ -57,8 +57,9 @@ def request_of(row: Any) -> Request:
         retry_of=row.retry_of,
         trace_id="" if (trace := trace_of(row.trace_context)) is None else trace.trace_id,
     )
-    if row.total_tasks and row.finished_tasks is not None:
-        _set_tasks(request, row)
+    if row.total_tasks and (finished_tasks := _finished_tasks(row)) is not None:
+        request.total_tasks = row.total_tasks
+        request.finished_tasks = finished_tasks
     set_microseconds(request.created_at, row.created_at)
     if row.started_at is not None:
         set_microseconds(request.started_at, row.started_at)
@@ -67,14 +68,15 @@ def request_of(row: Any) -> Request:
     return request
 
 
-def _set_tasks(request: Request, row: Any) -> None:
-    """Sets the numbers of tasks, unless an original has run jobs since they were counted."""
+def _finished_tasks(row: Any) -> int | None:
+    """Returns the number of finished tasks; None if nobody knows it, because an original has run jobs."""
+    if row.state == State.COMPLETE:
+        return int(row.total_tasks)
+    if row.finished_tasks is None:
+        return None
     finished_noops = row.finished_jobs - row.finished_tasks
     noops = row.total_jobs - row.total_tasks
-    is_complete = row.state == State.COMPLETE
-    if 0 <= finished_noops <= noops and (not is_complete or row.finished_tasks == row.total_tasks):
-        request.total_tasks = row.total_tasks
-        request.finished_tasks = row.finished_tasks
+    return int(row.finished_tasks) if 0 <= finished_noops <= noops else None
 
 
 def marked_request_of(row: Any, *, shows_left: bool = False) -> Request:
