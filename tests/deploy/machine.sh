@@ -2,14 +2,19 @@
 # Runs as a unit in a machine that test_machine.py boots, uses the units of deploy/systemd, and writes what it
 # sees to /out/seen as NAME=VALUE.
 see() { printf '%s=%s\n' "$1" "$(tr '\n' ' ' <<< "$2")" >> /out/seen; }
-restarted() {
-  until [ "$(systemctl show --property NRestarts --value spincycle)" = "$1" ] && systemctl --quiet is-active spincycle; do
+restarted() { # Waits for the end of a restart, for five minutes at most.
+  for _ in {1..1500}; do
+    [ "$(systemctl show --property NRestarts --value spincycle)" = "$1" ] && systemctl --quiet is-active spincycle && return
     sleep 0.2
   done
 }
 spincycle=/opt/spincycle/bin/spincycle
 umask 077
 trap 'systemctl --no-block poweroff' EXIT
+
+# The image has a user and a directory for containers. A machine of an operator does not.
+userdel spincycle
+rm -rf /var/lib/spincycle
 
 # Both servers in one process. Their watchdog does not wait for a minute.
 mkdir -p /run/systemd/system/spincycle.service.d

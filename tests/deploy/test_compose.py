@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import ssl
 import stat
 import subprocess
@@ -85,6 +86,28 @@ def test_servers_reach_each_other_by_the_names_of_their_services() -> None:
     assert runner.config().rm_client_url == (f"https://request-manager:{manager.http_port()}",)
     assert runner.config().job_runner_advertise == "job-runner"
     assert set(OWN["job-runner"]["networks"]) & set(OWN["request-manager"]["networks"]) == {"servers"}
+
+
+def test_prometheus_scrapes_the_ports_of_the_servers_and_has_the_alert_rules(tmp_path: Path) -> None:
+    service = PROJECT["services"]["prometheus"]
+    files = {
+        config["target"]: COMPOSE / PROJECT["configs"][config["source"]]["file"]
+        for config in service["configs"]
+    }
+    for target, file in files.items():
+        shutil.copy(file, tmp_path / Path(target).name)
+    done = subprocess.run(
+        [find_binary("promtool"), "check", "config", tmp_path / "prometheus.yaml"],
+        capture_output=True, text=True, timeout=COMMAND, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (scraped,) = yaml.safe_load((tmp_path / "prometheus.yaml").read_text())["scrape_configs"]
+    metrics = {
+        name: deployed(name, OWN[name]).config().server_metrics for name in ("request-manager", "job-runner")
+    }
+    targets = [f"{name}:{address.port}" for name, address in metrics.items() if address]
+    assert scraped["static_configs"] == [{"targets": targets}]
+    assert f"--config.file={next(iter(files))}" in service["command"]
 
 
 @pytest.mark.parametrize("database", DATABASES)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -93,6 +94,21 @@ def test_kubernetes_accepts_the_manifests(check: Check) -> None:
     assert "Secret" not in kinds
     for found in objects:
         assert found["kind"] == "Namespace" or found["metadata"]["namespace"] == "spincycle"
+
+
+def test_the_command_of_the_readme_makes_the_alert_rules_an_object(check: Check, tmp_path: Path) -> None:
+    directory = DEPLOY / "kubernetes"
+    (command,) = re.findall(
+        r"^(\{ printf .*?\}) \| kubectl", (directory / "README.md").read_text(), re.M | re.S
+    )
+    made = run("sh", "-c", command, directory=directory)
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "rules.yaml").write_text(made.stdout)
+    (tmp_path / "kustomization.yaml").write_text("resources: [rules.yaml]\n")
+    done = check("manifests", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (rules,) = json.loads(done.stdout)
+    assert rules["spec"]["groups"]
 
 
 MISTAKES = {
