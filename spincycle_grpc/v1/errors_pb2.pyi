@@ -634,7 +634,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     it, for example because an original Spin Cycle ran it. Create a new request.
     """
     ERROR_REASON_NO_SUCH_JOB: _ErrorReason.ValueType  # 192
-    """INVALID_ARGUMENT: No job or sequence of the request has this id, name or path.
+    """INVALID_ARGUMENT, NOT_FOUND: No job or sequence of the request has this id,
+    name or path.
     Take one from the job log.
     """
     ERROR_REASON_AMBIGUOUS_JOB: _ErrorReason.ValueType  # 193
@@ -1312,7 +1313,8 @@ ERROR_REASON_RECORD_INCOMPLETE: ErrorReason.ValueType  # 191
 it, for example because an original Spin Cycle ran it. Create a new request.
 """
 ERROR_REASON_NO_SUCH_JOB: ErrorReason.ValueType  # 192
-"""INVALID_ARGUMENT: No job or sequence of the request has this id, name or path.
+"""INVALID_ARGUMENT, NOT_FOUND: No job or sequence of the request has this id,
+name or path.
 Take one from the job log.
 """
 ERROR_REASON_AMBIGUOUS_JOB: ErrorReason.ValueType  # 193

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -50,8 +51,9 @@ class Deployed:
         Raises:
             click.UsageError: A command or an option does not exist.
         """
-        command = cli.get_command(click.Context(cli), self.command)
-        assert command is not None, self.command
+        assert self.command in cli.list_commands(click.Context(cli)), self.command
+        word = self.command.replace("-", "_")  # `cli` itself would start gRPC for the command.
+        command = getattr(import_module(f"spincycle_server.commands.{word}"), f"{word}_command")
         here = [str(self.files.get(word, word)) for word in self.words[1:]]
         command.make_context(self.command, here)
 

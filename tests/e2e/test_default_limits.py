@@ -259,4 +259,6 @@ def test_http_callers_get_pages_if_they_ask(http: httpx.Client, loud: str) -> No
         assert (refused.status_code, refused.headers["X-Spincycle-Reason"]) == (400, reason)
     basic = http.get(f"/api/v1/requests/{loud}", params={"view": "BASIC"}).json()
     full = http.get(f"/api/v1/requests/{loud}").json()
+    added = {name: basic.pop(name) for name in ("totalTasks", "finishedTasks")}
+    assert added == {"totalTasks": 70, "finishedTasks": 70}
     assert basic == {name: value for name, value in full.items() if name != "JobChain"} != full

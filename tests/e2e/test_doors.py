@@ -134,7 +134,7 @@ sequences:
     request: true
     acl: [{role: operator, ops: [start, stop, pause]}]
     nodes: {n: {category: job, type: sleep, args: [{expected: duration, given: duration}]}}
-    args: {static: [{name: duration, default: "1"}]}
+    args: {optional: [{name: duration, desc: "milliseconds", default: "1"}]}
 """
 
 Call: TypeAlias = Callable[[str], str]
@@ -248,9 +248,9 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
 
 @pytest.fixture(scope="module")
 def request_id(doors: Doors) -> str:
-    """A request of the guarded type that has ended."""
+    """A request of the guarded type that was stopped."""
     http = doors.http("user with role", "request-manager")
-    created = http.post("/api/v1/requests", json=NEW)
+    created = http.post("/api/v1/requests", json={**NEW, "args": {"duration": "3600000"}})
     assert created.status_code == 201, created.text
     made = str(created.json()["id"])
     assert http.put(f"/api/v1/requests/{made}/stop").status_code == 200

@@ -319,6 +319,8 @@ def test_a_retry_needs_no_specs_and_waits_for_a_runner_that_knows_its_jobs(
     installation.environment[UNKNOWN] = "held"
     installation.start_manager()
     older = installation.start_runner()
+    # Until its lease is over, the killed runner counts.
+    eventually(lambda: len(installation.client.list_runners()) == 1)
     second = installation.client.retry(first)
     assert second.waiting == "no job runner knows the job type held"
     installation.client.pause(second.id)

@@ -185,7 +185,7 @@ async def test_a_slow_search_of_the_audit_log_fails_with_find_too_slow(
     is_mysql = hasty._engine.dialect.name == "mysql"
     sleep = func.sleep(SLEEP) == 0 if is_mysql else cast(func.pg_sleep(SLEEP), Text) == ""
     with monkeypatch.context() as slowed:
-        slowed.setattr(audit_listing, "conditions", lambda connection, wanted: [sleep])
+        slowed.setattr(audit_listing, "_conditions", lambda connection, wanted: [sleep])
         statements = statements_of_reads(hasty)
         with pytest.raises(DeadlineExceededError) as caught:
             await hasty.list_audit_events(AuditFilter())
