@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
-import trustme
 from hypothesis import HealthCheck, settings
 
 from spincycle_server.garbage_collection import collect_not_yet, collect_seldom
 from spincycle_server.grpc_settings import load_grpc
 from tests.databases import DATABASES, SharedServers
+from tests.public_authorities import replace_by_one
 
 # Tests start server processes hundreds of times. Without cached bytecode, each process compiles
 # all its modules again, which takes longer than the rest of its start.
@@ -33,12 +30,7 @@ settings.load_profile("any machine")
 # Load gRPC before a test module does, because tests run commands beside gRPC's threads as servers do.
 load_grpc()
 
-# Tests trust no public CA, and loading all of them takes 30 ms of CPU time for each HTTP client. So OpenSSL
-# finds one CA instead, in this process and in those that tests start.
-os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="spincycle-ca-")
-os.environ["SSL_CERT_FILE"] = str(Path(os.environ["SSL_CERT_DIR"], "ca.pem"))
-atexit.register(shutil.rmtree, os.environ["SSL_CERT_DIR"])
-trustme.CA().cert_pem.write_to_path(os.environ["SSL_CERT_FILE"])
+replace_by_one()
 
 # A shell makes background processes ignore SIGINT, and their children inherit that. Tests send SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

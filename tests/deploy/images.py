@@ -23,6 +23,7 @@ from tests.databases import find_binary
 from tests.deploy.deployed import CONTAINERFILE
 from tests.e2e.processes import ServerProcess
 from tests.limits import COMMAND, PROCESS_END
+from tests.public_authorities import with_those_of_the_machine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = REPOSITORY / ".build" / "kit"
@@ -35,7 +36,7 @@ _NAME = "localhost/spincycle-kit"
 def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:
     """Runs a command, which must succeed, and returns what it prints."""
     done = subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **(environment or {})},
+        command, cwd=REPOSITORY, env={**with_those_of_the_machine(os.environ), **(environment or {})},
         capture_output=True, text=True, timeout=COMMAND, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"

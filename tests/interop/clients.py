@@ -16,6 +16,7 @@ from tests.databases import find_binary
 from tests.e2e.processes import REPOSITORY
 from tests.interop.trees import TREES
 from tests.limits import COMMAND
+from tests.public_authorities import with_those_of_the_machine
 
 EXAMPLE = "run nap ms=1500"
 """What the last command of each README does."""
@@ -76,7 +77,8 @@ LANGUAGES = {
 
 def environment() -> dict[str, str]:
     """Returns the environment of builds and clients: without options of servers, and with buf in the path."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("SPINC", "PYTHON"))}
+    everything = with_those_of_the_machine(os.environ)
+    own = {key: value for key, value in everything.items() if not key.startswith(("SPINC", "PYTHON"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**own, "PATH": path, "CARGO_TARGET_DIR": str(TREES / "cargo"), "npm_config_fund": "false"}
 
