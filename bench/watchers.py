@@ -19,7 +19,7 @@ from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
 
 STREAMS_A_CHANNEL = 100
 PAUSE = 0.5
-"""Seconds, on average, before a watcher that the server refused for now tries again.
+"""Seconds, on average, before a watcher tries again that the server refused.
 
 All watchers start at once, so their requests may arrive slowly, and too many slow requests are refused.
 """

@@ -54,7 +54,7 @@ class CallbackThrottle:
         self._waiting.append((callback, arguments))
 
     def turn(self) -> asyncio.Future[None] | None:
-        """Returns a future that is done when the caller may go on, like a callback of `run`; None for now."""
+        """Returns a future that is done when the caller may go on, as a callback of `run`; None: at once."""
         if not self._waiting and self._admit():
             return None
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

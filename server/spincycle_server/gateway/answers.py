@@ -27,17 +27,17 @@ Answer: TypeAlias = tuple[int, list[Header], bytes]
 
 CLOSE: Header = (b"connection", b"close")
 
-_JSON: Header = (b"content-type", b"application/json; charset=UTF-8")
-_TEXT: Header = (b"content-type", b"text/plain; charset=UTF-8")
-_NO_STORE: Header = (b"cache-control", b"no-store")  # Answers depend on the caller.
+JSON: Header = (b"content-type", b"application/json; charset=UTF-8")
+TEXT: Header = (b"content-type", b"text/plain; charset=UTF-8")
+NO_STORE: Header = (b"cache-control", b"no-store")  # Answers depend on the caller.
 _RETRY_AFTER: Header = (b"retry-after", b"1")
-_CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="spincycle"')
+CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="spincycle"')
 _CHALLENGE_OF_DENIED: Header = (b"www-authenticate", b'Bearer realm="spincycle", error="insufficient_scope"')
 
 
 def response_answer(route: Route, response: Message) -> Answer:
     """Returns the answer of a successful call."""
-    headers: list[Header] = [_NO_STORE]
+    headers: list[Header] = [NO_STORE]
     if route.location is not None:
         headers.append((b"location", route.location(response).encode()))
     for header, name in route.response_headers:
@@ -46,21 +46,21 @@ def response_answer(route: Route, response: Message) -> Answer:
     if route.form == HTTP_BODY_FORM_EMPTY:
         return route.status, headers, b""
     if route.form == HTTP_BODY_FORM_TEXT:
-        return route.status, [_TEXT, *headers], str(getattr(response, route.response_body)).encode()
+        return route.status, [TEXT, *headers], str(getattr(response, route.response_body)).encode()
     if route.form == HTTP_BODY_FORM_NULL:
-        return route.status, [_JSON, *headers], b"null\n"
-    return route.status, [_JSON, *headers], encode(response, route.response_body) + b"\n"
+        return route.status, [JSON, *headers], b"null\n"
+    return route.status, [JSON, *headers], encode(response, route.response_body) + b"\n"
 
 
 def text_answer(text: bytes, media_type: str = "") -> Answer:
     """Returns the answer with a text, such as a page about the server. Caches do not keep it."""
-    content_type = (b"content-type", media_type.encode()) if media_type else _TEXT
-    return HTTPStatus.OK, [content_type, _NO_STORE], text
+    content_type = (b"content-type", media_type.encode()) if media_type else TEXT
+    return HTTPStatus.OK, [content_type, NO_STORE], text
 
 
 def nothing_answer() -> Answer:
     """Returns the answer of a stream that has ended without a message."""
-    return HTTPStatus.NO_CONTENT, [_NO_STORE], b""
+    return HTTPStatus.NO_CONTENT, [NO_STORE], b""
 
 
 def error_answer(
@@ -77,11 +77,11 @@ def error_answer(
     """
     is_denied = error.status is Status.PERMISSION_DENIED
     status = denied_status if is_denied else error.status.http_status
-    headers = [_JSON, _NO_STORE, *reason_header(error)]
+    headers = [JSON, NO_STORE, *reason_header(error)]
     if error.status in (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE):
         headers.append(_RETRY_AFTER)
     if status == HTTPStatus.UNAUTHORIZED:
-        headers.append(_CHALLENGE_OF_DENIED if is_denied else _CHALLENGE)
+        headers.append(_CHALLENGE_OF_DENIED if is_denied else CHALLENGE)
     return status, headers, formatted_error_body(error, error_format, status)
 
 
@@ -91,7 +91,7 @@ def http_error_answer(error: HttpError, request_headers: Iterable[Header]) -> An
     If the client waits for "100 Continue" before it sends its body, the connection ends: it is unknown
     whether the body still comes.
     """
-    headers = [_JSON, http_reason_header(error.status), *error.headers]
+    headers = [JSON, http_reason_header(error.status), *error.headers]
     if CLOSE not in headers and any(name == b"expect" for name, _ in request_headers):
         headers.append(CLOSE)
     return error.status, headers, error_body(error.message)

@@ -26,9 +26,14 @@ async def send_answer(answer: Answer, scope: Scope, send: Send) -> None:
         if prefers_gzip(_joined_header(scope["headers"], b"accept-encoding")):
             headers.append(_GZIP)
             body = await compressed(body)
-    if status not in (204, 304):
-        headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send_as_it_is((status, headers, body), scope, send)
+
+
+async def send_as_it_is(answer: Answer, scope: Scope, send: Send) -> None:
+    """Sends an answer without compressing it."""
+    status, headers, body = answer
+    length: list[Header] = [] if status in (204, 304) else [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -58,7 +59,6 @@ class ServerPages:
         on_refused: Callable[[SpinCycleError], None] = lambda _: None,
     ) -> None:
         self._problem = problem
-        self._exposition = exposition
         self._media_type = media_type
         self._authentication = authentication or Authentication()
         self._on_denied = on_denied
@@ -66,7 +66,7 @@ class ServerPages:
         self._pages: Mapping[str, Callable[[Credentials], Awaitable[Answer]]] = {
             HEALTHZ: self._healthz,
             READYZ: self._readyz,
-        } | ({} if exposition is None else {METRICS: self._metrics})
+        } | ({} if exposition is None else {METRICS: partial(self._metrics, exposition)})
         self.paths = frozenset(self._pages)
 
     async def answer(self, path: str, scope: Scope) -> Answer:
@@ -94,9 +94,7 @@ class ServerPages:
             raise UnavailableError(problem, reason="NOT_READY")
         return text_answer(b"ready\n")
 
-    async def _metrics(self, credentials: Credentials) -> Answer:
-        if self._exposition is None:
-            raise HttpError(HTTPStatus.NOT_FOUND, "Not Found")
+    async def _metrics(self, exposition: _Exposition, credentials: Credentials) -> Answer:
         try:
             await self._authentication.identify(PATH_ACCESS[METRICS], credentials)
         except SpinCycleError as error:
@@ -105,7 +103,7 @@ class ServerPages:
             self._on_refused(error)
             self._on_denied(METRICS, context, error, None)
             raise
-        return text_answer(await self._exposition.text(), self._media_type)
+        return text_answer(await exposition.text(), self._media_type)
 
 
 class PagesApp:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 import orjson
 
@@ -61,7 +62,7 @@ def _key(key: str, caller: str, body: bytes) -> IdempotencyKey:
     return IdempotencyKey.of(caller, key, body)
 
 
-_LATER_FIELDS = (
+_LATER_FIELDS: Final = (
     "started_at",
     "finished_at",
     "finished_jobs",
@@ -78,14 +79,6 @@ def as_created(request: Request) -> Request:
     created = Request()
     created.CopyFrom(request)
     created.state = State.PENDING  # type: ignore[assignment]
-    for field in (
-        "started_at",
-        "finished_at",
-        "finished_jobs",
-        "finished_tasks",
-        "job_runner_url",
-        "waiting",
-        "retried_by",
-    ):
+    for field in _LATER_FIELDS:
         created.ClearField(field)
     return created

@@ -14,7 +14,9 @@ from spincycle_server.store.schema import MAX_TYPE
 MAX_URL = 300
 """The maximum length of a runner's URL, which users see as the URL of their job chains."""
 
-_RUNNER_ID = re.compile(r"[0-9A-Za-z]{1,20}")
+RUNNER_ID = re.compile(r"[0-9A-Za-z]{1,20}")
+"""What the id of a runner looks like."""
+
 _HOST_AND_PORT = re.compile(r"([0-9A-Za-z_][0-9A-Za-z._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 _SCHEMES = frozenset({"dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds"})
 """Host names that gRPC takes for the scheme of a target: "unix:5" is the socket with the path "5"."""
@@ -34,7 +36,7 @@ def check_runner_info(runner: RunnerInfo) -> None:
         raise InvalidArgumentError(
             "the field runner must have a runner_id, a url and a grpc_address", reason="RUNNER_UNKNOWN"
         )
-    if not _RUNNER_ID.fullmatch(runner.runner_id):
+    if not RUNNER_ID.fullmatch(runner.runner_id):
         raise InvalidArgumentError(
             "the runner_id must be at most 20 characters of 0-9A-Za-z", reason="RUNNER_UNKNOWN"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1.installation_pb2 import Runner
 from spincycle_server.request_ids import seconds_of
 from spincycle_server.request_manager.page_tokens import checked_page_size, page_token, place_of
+from spincycle_server.request_manager.runner_info import RUNNER_ID
 from spincycle_server.store.pages import PageRoom
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from spincycle_server.store.leases import LiveRunner
 
 _SCOPE = b"ListRunners"
-_RUNNER_ID = re.compile("[0-9A-Za-z]{1,20}")
 
 
 class RunnerList:
@@ -112,6 +111,6 @@ class RunnerList:
 
 
 def _runner_id(runner_id: str) -> str:
-    if not _RUNNER_ID.fullmatch(runner_id):
+    if not RUNNER_ID.fullmatch(runner_id):
         raise ValueError("not a runner")
     return runner_id

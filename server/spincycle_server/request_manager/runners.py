@@ -112,11 +112,10 @@ class Runners:
     def states(self) -> Mapping[tuple[str, ...], float]:
         """Returns how many runners there are by state, for the metrics. A runner counts once."""
         counts = dict.fromkeys(("ready", "full", "draining", "refusing"), 0)
-        now = time.monotonic()
         for one in self._live:
             if one in self._draining:
                 counts["draining"] += 1
-            elif self._denied.get(one, 0.0) > now:
+            elif not self._takes_chains(one):
                 counts["refusing"] += 1
             else:
                 counts["full" if one in self._full else "ready"] += 1

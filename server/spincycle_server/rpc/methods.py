@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -32,7 +32,7 @@ from spincycle_server.rpc.context import CallContext
 from spincycle_server.rpc.current_streams import OpenStreams, requests_while_current
 from spincycle_server.rpc.gate import Gate
 from spincycle_server.rpc.traced_calls import TracedCalls
-from spincycle_server.telemetry.calls import CallMetrics
+from spincycle_server.telemetry.calls import CallMetrics, MethodCalls
 from spincycle_server.telemetry.spans import Spans
 
 logger = structlog.get_logger(__name__)
@@ -238,29 +238,23 @@ class MethodTable:
 
         async def call(requests: AsyncIterator[Any], context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
-            try:
-                context = await self._identified(name, access, context)
-                identity = context.identity
-                # Other servers send at least one message for each renewal of the lease.
-                answers = (
-                    handler(requests_while_current(requests, identity), context)
-                    if access is MethodAccess.SERVER
-                    else self._streams.while_current(handler(requests, context), identity)
-                )
-                async for answer in answers:
-                    yield answer
-            except SpinCycleError as error:
-                counted.stream_failed(context.transport, error)
-                self._log_failure(name, None, context, error, started)
-                raise
-            except Exception as error:
-                unexpected = _unexpected(name, None, error)
-                counted.stream_failed(context.transport, unexpected)
-                raise unexpected from error
-            except BaseException as error:
-                counted.stream_failed(context.transport, error)
-                raise
-            counted.stream_ended(context.transport)
+            with _counted(counted, context.transport):
+                try:
+                    context = await self._identified(name, access, context)
+                    identity = context.identity
+                    # Other servers send at least one message for each renewal of the lease.
+                    answers = (
+                        handler(requests_while_current(requests, identity), context)
+                        if access is MethodAccess.SERVER
+                        else self._streams.while_current(handler(requests, context), identity)
+                    )
+                    async for answer in answers:
+                        yield answer
+                except SpinCycleError as error:
+                    self._log_failure(name, None, context, error, started)
+                    raise
+                except Exception as error:
+                    raise _unexpected(name, None, error) from error
 
         return call
 
@@ -274,31 +268,25 @@ class MethodTable:
         async def call(read: ReadRequest, context: CallContext) -> AsyncIterator[Message]:
             started = time.monotonic()
             request: Message | None = None
-            try:
-                self._gate.check(is_reserved=is_reserved)
-                context = await self._identified(name, access, context)
-                request = await read()
-                # The stream takes no place of the gate, because it may stay open for days.
-                answers = self._streams.while_current(handler(request, context), context.identity)
-                async with contextlib.aclosing(answers):
-                    async for answer in answers:
-                        yield answer
-            except SpinCycleError as error:
-                counted.stream_failed(context.transport, error)
-                # A server that stops ends thousands of streams: they have one line together.
-                if isinstance(error, ResourceExhaustedError) or self._gate.is_closed:
-                    self._gate.refusals.add(error)
-                else:
-                    self._log_failure(name, request, context, error, started)
-                raise
-            except Exception as error:
-                unexpected = _unexpected(name, request, error)
-                counted.stream_failed(context.transport, unexpected)
-                raise unexpected from error
-            except BaseException as error:
-                counted.stream_failed(context.transport, error)
-                raise
-            counted.stream_ended(context.transport)
+            with _counted(counted, context.transport):
+                try:
+                    self._gate.check(is_reserved=is_reserved)
+                    context = await self._identified(name, access, context)
+                    request = await read()
+                    # The stream takes no place of the gate, because it may stay open for days.
+                    answers = self._streams.while_current(handler(request, context), context.identity)
+                    async with contextlib.aclosing(answers):
+                        async for answer in answers:
+                            yield answer
+                except SpinCycleError as error:
+                    # A server that stops ends thousands of streams: they have one line together.
+                    if isinstance(error, ResourceExhaustedError) or self._gate.is_closed:
+                        self._gate.refusals.add(error)
+                    else:
+                        self._log_failure(name, request, context, error, started)
+                    raise
+                except Exception as error:
+                    raise _unexpected(name, request, error) from error
             _log_call(name, request, context, started)
 
         return call
@@ -363,6 +351,17 @@ def _trace_fields(context: CallContext) -> dict[str, str]:
 
 class _UnexpectedError(InternalError):
     """Stands for an unexpected exception, which the log already has."""
+
+
+@contextlib.contextmanager
+def _counted(counted: MethodCalls, transport: str) -> Iterator[None]:
+    """Counts a stream when it has ended, with its error if there is one."""
+    try:
+        yield
+    except BaseException as error:
+        counted.stream_failed(transport, error)
+        raise
+    counted.stream_ended(transport)
 
 
 def _unexpected(name: str, request: object, error: Exception) -> InternalError:

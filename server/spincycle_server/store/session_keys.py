@@ -24,7 +24,7 @@ class StoredSessionKey(NamedTuple):
     Attributes:
         key_id: Its id.
         key: The key.
-        age: Seconds since it was stored, by the database's clock.
+        age: Seconds since the key was stored. The database's clock counts.
     """
 
     key_id: bytes

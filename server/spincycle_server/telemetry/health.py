@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 
 class Readiness:
@@ -22,12 +22,9 @@ class Readiness:
     @property
     def problem(self) -> str:
         """The first thing that is missing; "" if the server can take work."""
-        return next(self._problems(), "")
-
-    def _problems(self) -> Iterator[str]:
-        return (problem for check in self._checks if (problem := check()))
+        return next((problem for check in self._checks if (problem := check())), "")
 
 
 def first_problem(parts: Iterable[Readiness]) -> str:
     """Returns the first thing that is missing in any of some servers; "" if all can take work."""
-    return next((part.problem for part in parts if part.problem), "")
+    return next((problem for part in parts if (problem := part.problem)), "")

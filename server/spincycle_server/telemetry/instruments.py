@@ -8,7 +8,7 @@ safe: it sees each number before or after a change.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
@@ -177,6 +177,3 @@ class BoundedNames:
     def label(self, name: str) -> str:
         """Returns the name if it was allowed, otherwise OTHER."""
         return name if name in self._names else OTHER
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._names))

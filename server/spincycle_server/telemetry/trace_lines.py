@@ -51,4 +51,4 @@ class TraceLines:
 
 
 trace_lines = TraceLines()
-"""Those of this process, because it has one log."""
+"""The traces of this process, which has one log."""

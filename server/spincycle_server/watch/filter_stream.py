@@ -137,7 +137,7 @@ class FilterStream:
     async def _catch_up(self, target: Position, last: TryKey | None) -> AsyncIterator[WatchResponse]:
         """Yields what has changed up to a position, from the database."""
         assert self._position is not None  # noqa: S101 (set before)
-        ids, self._changed = self._changed, None  # They are only those until the first target.
+        ids, self._changed = self._changed, None  # They are the changes up to the first target only.
         spans = target.spans_since(self._position)
         if not spans:
             self._position = target

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import structlog
 
 from spincycle_grpc.errors import InternalError, SpinCycleError
 from spincycle_server.gateway import ErrorFormat, GatewayApp
-from spincycle_server.gateway.answers import Answer, error_answer, http_error_answer
-from spincycle_server.gateway.asgi import credentials_of
-from spincycle_server.gateway.errors import Header, HttpError
+from spincycle_server.gateway.answers import CHALLENGE, Answer, error_answer, http_error_answer
+from spincycle_server.gateway.asgi import Scope, Send, credentials_of, path_of, send_as_it_is
+from spincycle_server.gateway.errors import HttpError
+from spincycle_server.identity.credentials import AUTHORIZATION
 from spincycle_server.web.browser_calls import BrowserCalls
 from spincycle_server.web.page_files import PageFiles
 from spincycle_server.web.security_headers import NO_SNIFF
@@ -21,16 +22,9 @@ from spincycle_server.web.sign_in import PREFIX, BrowserCall, SignIn
 
 logger = structlog.get_logger(__name__)
 
-Scope: TypeAlias = Mapping[str, Any]
-Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
-
-_AUTHORIZATION = b"authorization"
+_AUTHORIZATION = AUTHORIZATION.encode()
 _API = "/api/"
-_SESSION_ENDED = HttpError(
-    401,
-    "Unauthorized: the session has ended, sign in again",
-    [(b"www-authenticate", b'Bearer realm="spincycle"')],
-)
+_SESSION_ENDED = HttpError(401, "Unauthorized: the session has ended, sign in again", [CHALLENGE])
 
 
 class WebApp:
@@ -62,19 +56,18 @@ class WebApp:
         """Answers one request, as an ASGI application."""
         if scope["type"] != "http":
             raise ValueError(f"the page does not support the ASGI scope {scope['type']}")
-        raw = scope.get("raw_path") or scope["path"].encode()
-        path = raw.partition(b"?")[0].decode("latin-1")
+        path = path_of(scope).partition(b"?")[0].decode("latin-1")
         if self._page is not None and not path.startswith(_API):
             if path.startswith(PREFIX):
-                await self._send(scope, send, await self._answer(self._below_web, path, scope))
+                await send_as_it_is(await self._answer(self._below_web, path, scope), scope, send)
                 return
             if path.startswith("/") and self._page.has(path):
-                await self._send(scope, send, await self._answer(self._of_page, path, scope))
+                await send_as_it_is(await self._answer(self._of_page, path, scope), scope, send)
                 return
         try:
             session = await self._checked_session(scope)
         except (HttpError, SpinCycleError) as error:
-            await self._send(scope, send, _failed(error, scope))
+            await send_as_it_is(_failed(error, scope), scope, send)
             return
         if session is None:
             await self._gateway(scope, receive, send)
@@ -126,7 +119,7 @@ class WebApp:
             if has_begun:
                 await send({"type": "http.response.body", "body": b""})
             else:
-                await self._send(scope, send, http_error_answer(_SESSION_ENDED, ()))
+                await send_as_it_is(http_error_answer(_SESSION_ENDED, ()), scope, send)
 
     async def _of_page(self, path: str, scope: Scope) -> Answer:
         assert self._page is not None  # noqa: S101 (the caller has checked it)
@@ -162,12 +155,6 @@ class WebApp:
         except Exception:
             logger.exception("answering failed", method=scope["method"], path=path)
             return _failed(InternalError("internal error: see the server's log for details"), scope)
-
-    async def _send(self, scope: Scope, send: Send, answer: Answer) -> None:
-        status, headers, body = answer
-        length: list[Header] = [] if status in (204, 304) else [(b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def _has_token(headers: Mapping[bytes, bytes]) -> bool:

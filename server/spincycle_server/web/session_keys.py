@@ -31,7 +31,7 @@ class StoredKey(Protocol):
     Attributes:
         key_id: Its id.
         key: The key.
-        age: Seconds since it was stored, by the database's clock.
+        age: Seconds since the key was stored. The database's clock counts.
     """
 
     @property

@@ -11,9 +11,10 @@ import orjson
 
 from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError, UnauthenticatedError
 from spincycle_grpc.loopback import is_loopback_host
-from spincycle_server.gateway.answers import Answer
-from spincycle_server.gateway.errors import Header, HttpError
+from spincycle_server.gateway.answers import JSON, NO_STORE, TEXT, Answer
+from spincycle_server.gateway.errors import HttpError, reason_header
 from spincycle_server.identity import ANONYMOUS, Authentication, Credentials, Identity, MethodAccess
+from spincycle_server.identity.credentials import AUTHORIZATION
 from spincycle_server.rpc import CallContext
 from spincycle_server.web.browser_calls import BrowserCalls
 from spincycle_server.web.oidc_sign_in import OidcSignIn
@@ -30,7 +31,6 @@ _SIGN_IN = "Web.SignIn"
 _SIGN_OUT = "Web.SignOut"
 _SEALABLE = ("token", "oidc")
 _MAX_PARAMETERS = 20
-_NO_STORE: Header = (b"cache-control", b"no-store")
 
 
 class Audit(Protocol):
@@ -129,7 +129,7 @@ class SignIn:
         else:
             self._browser_calls.check_of_page(call.method, call.headers, call.scheme)
         status, headers, body = await act(call)
-        return status, [*headers, _NO_STORE, *PAGE_HEADERS], body
+        return status, [*headers, NO_STORE, *PAGE_HEADERS], body
 
     async def _show_session(self, call: BrowserCall) -> Answer:
         identity = await self._identity(call)
@@ -146,7 +146,7 @@ class SignIn:
             "signIn": self._possible_methods(call),
             "needsTls": self._is_unsafe(call),
         }
-        return 200, [(b"content-type", b"application/json; charset=UTF-8")], orjson.dumps(shown) + b"\n"
+        return 200, [JSON], orjson.dumps(shown) + b"\n"
 
     async def _identity(self, call: BrowserCall) -> Identity:
         """Returns who calls; ANONYMOUS if the caller is unknown."""
@@ -215,7 +215,7 @@ class SignIn:
         forget = oidc.forget(is_secure=call.is_secure)
         try:
             done = await oidc.finish(call.cookies, _parameters(call.query), is_secure=call.is_secure)
-            credentials = call.credentials._replace(metadata={"authorization": f"Bearer {done.token}"})
+            credentials = call.credentials._replace(metadata={AUTHORIZATION: f"Bearer {done.token}"})
             identity = await self._identified(credentials)
             _, headers = await sessions.begin(
                 done.token, expires_at=done.expires_at, is_secure=call.is_secure
@@ -224,9 +224,7 @@ class SignIn:
             if error.reason == "SIGN_IN_REFUSED":
                 self._audit.add_denial(_SIGN_IN, _context(ANONYMOUS, call.credentials), error, None)
             text = f"Signing in failed: {error.message}. Go back to / to try again.\n"
-            reason = (b"x-spincycle-reason", error.reason.encode())
-            kind = (b"content-type", b"text/plain; charset=UTF-8")
-            return error.status.http_status, [kind, reason, *forget], text.encode()
+            return error.status.http_status, [TEXT, *reason_header(error), *forget], text.encode()
         await self._audit.record(_context(identity, credentials), _SIGN_IN)
         return 303, [(b"location", done.return_to.encode()), *headers, *forget], b""
 
