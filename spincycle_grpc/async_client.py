@@ -287,28 +287,10 @@ class AsyncClient:
         return await self._call(listed, deadline)
 
     async def count_requests(
-        self,
-        *,
-        type: str = "",  # noqa: A002
-        states: Iterable[int] = (),
-        user: str = "",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        args: Mapping[str, object] | None = None,
-        deadline: float | None = None,
+        self, *, deadline: float | None = None, **filters: Unpack[calls.CountFilters]
     ) -> dict[State, StateCount]:
         """Counts the requests that match all filters, by state. See `Client.count_requests`."""
-        chosen = calls.request_filter(
-            request_type=type,
-            states=states,
-            user=user,
-            since=since,
-            until=until,
-            limit=0,
-            offset=0,
-            args=args,
-        )
-        return await self._call(calls.count_requests(chosen), deadline)
+        return await self._call(calls.count_requests(**filters), deadline)
 
     async def list_runners(self, *, deadline: float | None = None) -> list[Runner]:
         """Returns the Job Runners that are alive, sorted by id. See `Client.list_runners`."""

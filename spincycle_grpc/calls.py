@@ -133,20 +133,34 @@ def _joined_plan(responses: Iterable[messages.PlanResponse]) -> Request:
     return first.request
 
 
-class Filters(TypedDict, total=False):
-    """The filters of a find, as in `Client.find`."""
+class CountFilters(TypedDict, total=False):
+    """The filters of a count, as in `Client.find`."""
 
     type: str
     states: Iterable[int]
     user: str
     since: datetime | None
     until: datetime | None
-    limit: int
-    offset: int
     args: Mapping[str, object] | None
 
 
-def find(
+class Filters(CountFilters, total=False):
+    """The filters of a find, as in `Client.find`."""
+
+    limit: int
+    offset: int
+
+
+def find(**filters: Unpack[Filters]) -> PagedCall[list[Request], Request]:
+    """Returns the call of Find."""
+    return PagedCall(
+        Call("Find", messages.FindRequest(filter=_chosen(**filters)), _itself),
+        lambda response: response.requests,
+        lambda responses: [request for response in responses for request in response.requests],
+    )
+
+
+def _chosen(
     *,
     type: str = "",  # noqa: A002 (the name in the contract)
     states: Iterable[int] = (),
@@ -156,9 +170,8 @@ def find(
     limit: int = 0,
     offset: int = 0,
     args: Mapping[str, object] | None = None,
-) -> PagedCall[list[Request], Request]:
-    """Returns the call of Find."""
-    chosen = request_filter(
+) -> RequestFilter:
+    return request_filter(
         request_type=type,
         states=states,
         user=user,
@@ -167,11 +180,6 @@ def find(
         limit=limit,
         offset=offset,
         args=args,
-    )
-    return PagedCall(
-        Call("Find", messages.FindRequest(filter=chosen), _itself),
-        lambda response: response.requests,
-        lambda responses: [request for response in responses for request in response.requests],
     )
 
 
@@ -345,9 +353,9 @@ def list_audit_events(
     return Call("ListAuditEvents", messages.ListAuditEventsRequest(filter=chosen), _itself)
 
 
-def count_requests(chosen: RequestFilter) -> Call[dict[State, StateCount]]:
+def count_requests(**filters: Unpack[CountFilters]) -> Call[dict[State, StateCount]]:
     """Returns the call of CountRequests."""
-    return Call("CountRequests", messages.CountRequestsRequest(filter=chosen), _by_state)
+    return Call("CountRequests", messages.CountRequestsRequest(filter=_chosen(**filters)), _by_state)
 
 
 def _by_state(response: messages.CountRequestsResponse) -> dict[State, StateCount]:

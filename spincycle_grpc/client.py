@@ -433,17 +433,13 @@ class Client:
         return self._call(listed, deadline)
 
     def count_requests(
-        self,
-        *,
-        type: str = "",  # noqa: A002
-        states: Iterable[int] = (),
-        user: str = "",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        args: Mapping[str, object] | None = None,
-        deadline: float | None = None,
+        self, *, deadline: float | None = None, **filters: Unpack[calls.CountFilters]
     ) -> dict[State, StateCount]:
-        """Counts the requests that match all filters, by state. The filters are those of `find`.
+        """Counts the requests that match all filters, by state.
+
+        Args:
+            deadline: Seconds for the call. None: the client's deadline.
+            filters: As for `find`, without `limit` and `offset`.
 
         Returns:
             A count for each of the states, or for every state. If `more` is set, there may be more requests:
@@ -453,17 +449,7 @@ class Client:
             InvalidArgumentError: A filter is malformed.
             DeadlineExceededError: The search took too long for the database. Reason: FIND_TOO_SLOW.
         """
-        chosen = calls.request_filter(
-            request_type=type,
-            states=states,
-            user=user,
-            since=since,
-            until=until,
-            limit=0,
-            offset=0,
-            args=args,
-        )
-        return self._call(calls.count_requests(chosen), deadline)
+        return self._call(calls.count_requests(**filters), deadline)
 
     def list_runners(self, *, deadline: float | None = None) -> list[Runner]:
         """Returns the Job Runners that are alive, sorted by id."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.counts import try_name, try_of
 from spincycle_grpc.cli.following import state_line
-from spincycle_grpc.cli.job_paths import is_connector, line_name
+from spincycle_grpc.cli.job_paths import is_connector
 from spincycle_grpc.cli.output import one_line, paint, printable, state_name
 from spincycle_grpc.cli.tables import cut_text
 from spincycle_grpc.cli.times import span_text
@@ -68,19 +68,14 @@ class ChangeLines:
             del self._running[request_id]
         for job in () if self._is_with_bar else jobs:
             if (job.job_id, try_of(job)) not in known and not is_connector(job):
-                yield f"  {self._id(request_id)}{paint('RUNNING')} {_job_text(job)}"
+                yield f"  {self._id(request_id)}{paint('RUNNING')} {try_name(job)}"
 
     def _id(self, request_id: str) -> str:
         return f"{printable(request_id)} " if self._has_ids else ""
-
-
-def _job_text(job: JobLog | JobStatus) -> str:
-    number = f" (try {try_of(job)})" if try_of(job) > 1 else ""
-    return f"{line_name(job)}{number}"
 
 
 def _try_text(entry: JobLog) -> str:
     took = f" in {span_text(entry.finished_at - entry.started_at)}" if entry.started_at else ""
     code = f", exit {entry.exit}" if entry.exit else ""
     reason = f": {cut_text(one_line(entry.error), _LONGEST_ERROR)}" if entry.error else ""
-    return f"{paint(state_name(entry.state))} {_job_text(entry)}{took}{code}{reason}"
+    return f"{paint(state_name(entry.state))} {try_name(entry)}{took}{code}{reason}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spincycle_grpc.cli.job_paths import path_of
+from spincycle_grpc.cli.job_paths import line_name, path_of
 from spincycle_grpc.cli.output import printable
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
@@ -60,3 +60,9 @@ def try_of(message: JobLog | JobStatus) -> int:
     """Returns the field `try`, whose name is a Python keyword."""
     number: int = getattr(message, "try")
     return number
+
+
+def try_name(job: JobLog | JobStatus) -> str:
+    """Returns the name of a job for a line, with the number of the try from the second one on."""
+    number = f" (try {try_of(job)})" if try_of(job) > 1 else ""
+    return f"{line_name(job)}{number}"

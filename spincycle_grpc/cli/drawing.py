@@ -34,13 +34,18 @@ def show_chain(chain: JobChain, output_format: str) -> None:
     if output_format == "json":
         show_json(encode(chain))
         return
-    text = _draw(chain, output_format)
+    text = draw(chain, output_format)
     if sys.stdout.isatty():
         text = "".join(f"{line}\n" for line in printable_lines(text))
     click.echo(text, nl=False)
 
 
-def _draw(chain: JobChain, output_format: str) -> str:
+def draw(chain: JobChain, output_format: str) -> str:
+    """Returns the drawing of a job chain in one of the formats.
+
+    Raises:
+        SpinCycleError: Graphviz is missing or failed.
+    """
     if output_format == "svg":
         return draw_svg(render(chain, "dot"))
     return render(chain, "text" if output_format == "tree" else output_format)

@@ -8,8 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import click
 
-from spincycle_grpc.cli.counts import try_of
-from spincycle_grpc.cli.job_paths import line_name
+from spincycle_grpc.cli.counts import try_name, try_of
 from spincycle_grpc.cli.live_text import LiveText, prefixed
 from spincycle_grpc.cli.output import printable, show_json, state_name
 from spincycle_grpc.client import Client
@@ -197,7 +196,7 @@ class FollowedRequest:
         if key not in self._seen:
             self._seen.add(key)
             self._screen.add_open(1)
-            self._following.append(self._pool.submit(self._follow, *key, _name(job)))
+            self._following.append(self._pool.submit(self._follow, *key, try_name(job)))
 
     def _follow(self, job_id: str, number: int, name: str) -> None:
         shown = ShownTry(self._screen, name)
@@ -211,11 +210,6 @@ class FollowedRequest:
             self._client.close()  # ends the watch
         finally:
             self._screen.add_open(-1)
-
-
-def _name(job: JobLog | JobStatus) -> str:
-    number = f" (try {try_of(job)})" if try_of(job) > 1 else ""
-    return f"{line_name(job)}{number}"
 
 
 def _end_text(end: OutputEnd) -> str:

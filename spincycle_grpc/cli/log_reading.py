@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from spincycle_grpc.cli.failed_jobs import FailedJob, read_failed_jobs, with_all_tries
-from spincycle_grpc.client import Client
 from spincycle_grpc.errors import NotFoundError
 from spincycle_grpc.v1.job_log_pb2 import JobLog
+
+if TYPE_CHECKING:
+    from spincycle_grpc.client import Client
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,21 @@ def read_entries(client: Client, choice: Choice, *, has_output: bool) -> list[Jo
     return sorted(entries, key=lambda entry: (entry.finished_at, entry.job_id))
 
 
-def read_failed(client: Client, choice: Choice) -> Iterator[FailedJob]:
-    """Yields the chosen jobs whose newest try has failed, in the order of their failures, with all tries.
+def read_failed(client: Client, choice: Choice, *, has_all_tries: bool) -> Iterator[FailedJob]:
+    """Yields the chosen jobs whose newest try has failed, in the order of their failures.
+
+    Args:
+        client: Calls the server.
+        choice: What to read.
+        has_all_tries: Whether to read all tries of each job, which takes a call for each that was retried.
 
     Raises:
         SpinCycleError: A call failed.
     """
-    failed = [job for job in read_failed_jobs(client, choice.request_id) if choice.has(job.job_id)]
+    found, _ = read_failed_jobs(client, choice.request_id)
+    failed = [job for job in found if choice.has(job.job_id)]
     for job in failed[-(choice.tail or 0) :]:
-        yield with_all_tries(client, job)
+        yield with_all_tries(client, job) if has_all_tries else job
 
 
 def _kept(entry: JobLog, has_output: bool) -> JobLog:

@@ -15,7 +15,7 @@ from spincycle_grpc.cli.job_paths import path_of
 from spincycle_grpc.cli.markdown import code, fenced
 from spincycle_grpc.cli.output import state_name, value_text
 from spincycle_grpc.cli.progress import progress_of
-from spincycle_grpc.cli.request_record import MOST_FAILED, RequestRecord
+from spincycle_grpc.cli.request_record import RequestRecord
 from spincycle_grpc.cli.secret_args import without_secrets
 from spincycle_grpc.cli.tables import cut_text
 from spincycle_grpc.cli.times import nanoseconds_of, span_text, time_text
@@ -69,7 +69,7 @@ class RequestReport:
         yield from _section("Running jobs", [_running_line(job) for job in self.record.running])
         if self.record.is_log_denied:
             yield from ("", "Failed jobs are left out: the author may not read the job log.")
-        yield from _failed_lines(self.record.failed)
+        yield from _failed_lines(self.record)
         yield from _section("Who did what", [_event_line(event) for event in self.events])
 
 
@@ -103,11 +103,12 @@ def _running_line(job: JobStatus) -> str:
     return f"- {code(path_of(job))}: try {try_of(job)} since {time_text(job.started_at, UTC)}{status}"
 
 
-def _failed_lines(failed: Sequence[FailedJob]) -> Iterator[str]:
+def _failed_lines(record: RequestRecord) -> Iterator[str]:
+    failed = record.failed
     if not failed:
         return
     yield ""
-    yield f"## Failed jobs ({'at least ' if len(failed) >= MOST_FAILED else ''}{len(failed)})"
+    yield f"## Failed jobs ({'at least ' if record.has_more_failed else ''}{len(failed)})"
     for job in failed[:MOST_JOBS]:
         yield from _job_lines(job)
     if len(failed) > MOST_JOBS:

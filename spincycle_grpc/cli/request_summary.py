@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from datetime import tzinfo
 
 from spincycle_grpc.cli.counts import try_of
-from spincycle_grpc.cli.failed_jobs import FailedJob
 from spincycle_grpc.cli.failure_text import MOST_JOBS, failure_lines
 from spincycle_grpc.cli.job_paths import path_of
 from spincycle_grpc.cli.next_steps import next_steps, show_next_steps
 from spincycle_grpc.cli.output import printable, show, state_name, value_text
 from spincycle_grpc.cli.progress import progress_of
-from spincycle_grpc.cli.request_record import MOST_FAILED, RequestRecord
+from spincycle_grpc.cli.request_record import RequestRecord
 from spincycle_grpc.cli.tables import Column, cut_text, show_fields, show_table
 from spincycle_grpc.cli.times import nanoseconds_of, span_text, time_text
 from spincycle_grpc.structs import from_value
@@ -52,18 +51,19 @@ def show_problems(record: RequestRecord, zone: tzinfo | None, *, full: bool = Fa
     if record.is_log_denied:
         show()
         show("failed jobs are not shown: you may not read the job log of this type of request")
-    _show_failures(record.request, record.failed, zone, full=full)
+    _show_failures(record, zone, full=full)
     steps = next_steps(record)
     if steps:
         show()
         show_next_steps(steps)
 
 
-def _show_failures(request: Request, failed: Sequence[FailedJob], zone: tzinfo | None, *, full: bool) -> None:
+def _show_failures(record: RequestRecord, zone: tzinfo | None, *, full: bool) -> None:
+    request, failed = record.request, record.failed
     if not failed:
         return
     show()
-    at_least = "at least " if len(failed) >= MOST_FAILED else ""
+    at_least = "at least " if record.has_more_failed else ""
     words = ("failed job", "failed jobs") if is_final(request) else _MAY_FAIL
     show(f"{at_least}{_number(len(failed), *words)}:")
     shown = failed if full else failed[:MOST_JOBS]

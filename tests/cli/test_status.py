@@ -94,7 +94,6 @@ def test_of_very_many_failed_jobs_not_all_are_read(
     manager: FakeManager, spinc: Spinc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spincycle_grpc.cli.request_record.MOST_FAILED", 7)
-    monkeypatch.setattr("spincycle_grpc.cli.request_summary.MOST_FAILED", 7)
     manager.stages = [stage(State.FAIL, 3)]
     manager.log = [one for number in range(22) for one in failed(f"j{number:03}")]
     shown = spinc("status", REQUEST_ID).stdout

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from spincycle_grpc.cli.output import show, show_object
 from spincycle_grpc.cli.request_record import read_record
 from spincycle_grpc.cli.request_report import MOST_JOBS, RequestReport
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
-from spincycle_grpc.client import Client
 from spincycle_grpc.errors import (
     FailedPreconditionError,
     NotFoundError,
@@ -17,6 +18,9 @@ from spincycle_grpc.errors import (
 )
 from spincycle_grpc.v1.audit_pb2 import AuditEvent
 from spincycle_grpc.v1.request_pb2 import Request
+
+if TYPE_CHECKING:
+    from spincycle_grpc.client import Client
 
 _MOST_EVENTS = 100
 

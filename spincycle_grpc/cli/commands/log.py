@@ -98,7 +98,7 @@ def _show(entries: Sequence[JobLog], settings: Settings, most_lines: int | None,
 
 def _show_failed(client: Client, choice: Choice, settings: Settings, most_lines: int | None) -> None:
     """Shows failed jobs with all their tries, each as soon as it was read."""
-    failed = read_failed(client, choice)
+    failed = read_failed(client, choice, has_all_tries=settings.as_json or most_lines is not None)
     if settings.as_json:
         entries = [entry for job in failed for entry in job.tries]
         show_json(encode(GetLogResponse(entries=entries), "entries"))
