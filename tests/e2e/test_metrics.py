@@ -136,6 +136,9 @@ def test_text_of_strangers_never_becomes_a_label(servers: Servers) -> None:
 
 def test_every_metric_and_every_limit_is_shown(servers: Servers) -> None:
     run(servers.manager, "nap", State.COMPLETE, ms="1")
+    # The runner counts a try just after the Request Manager has its report.
+    counted = ("spincycle_try_seconds_count", frozenset({("type", "sleep")}))
+    eventually(lambda: counted in series_of(servers.runner))
     found = series_of(servers.manager) | series_of(servers.runner)
     names = {name.removesuffix("_count") for name, _ in found}
     assert {family.name for family in CATALOGUE} - ONLY_IN_TROUBLE - ONLY_WITH_TLS <= names
