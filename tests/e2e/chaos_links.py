@@ -50,23 +50,26 @@ class Link:
 
     async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forwards one connection until one side closes it."""
-        await self._flows[Direction.FORTH].wait()
-        try:
+        with contextlib.closing(writer), contextlib.suppress(OSError):
+            await self._flows[Direction.FORTH].wait()
             other_reader, other_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.close()
-            return
+            with contextlib.closing(other_writer):
+                await self._pump_both((reader, other_writer), (other_reader, writer))
+
+    async def _pump_both(
+        self,
+        forth: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        back: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
         pumps = [
-            asyncio.ensure_future(self._pump(reader, other_writer, Direction.FORTH)),
-            asyncio.ensure_future(self._pump(other_reader, writer, Direction.BACK)),
+            asyncio.ensure_future(self._pump(*forth, Direction.FORTH)),
+            asyncio.ensure_future(self._pump(*back, Direction.BACK)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pump in pumps:
                 pump.cancel()
-            for one in (writer, other_writer):
-                one.close()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction
@@ -134,6 +137,7 @@ class Links:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # Closed connections lose their sockets in the next turn.
 
     def _run(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
