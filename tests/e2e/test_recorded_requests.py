@@ -11,7 +11,7 @@ import pytest
 
 from spincycle_grpc.state import State
 from tests.e2e.processes import running
-from tests.e2e.waiting import eventually, wait_state
+from tests.e2e.waiting import wait_state
 from tests.limits import ANSWER
 from tests.reference.recordings import CASES, log_multiset, without_ids_and_times
 
@@ -29,7 +29,6 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         server.wait_for("runner reports")
         address = server.address("request-manager", "http")
         with httpx.Client(base_url=f"http://{address}", timeout=ANSWER) as client:
-            eventually(lambda: "jobTypes" in client.get("/api/v1/runners").json()[0])
             yield client
 
 

@@ -97,6 +97,9 @@ async def test_a_request_is_blocked_if_there_are_runners_but_none_that_can_run_i
     runners = Runners(store)
     assert not runners.is_blocked(AB)
     assert runners.why_waiting(State.PENDING, AB, "") == ""
+    runners.add(RUNNER, Capabilities(frozenset()))  # It has not answered yet which types it knows.
+    assert runners.is_blocked(AB)
+    assert runners.why_waiting(State.PENDING, AB, "") == ""
     runners.add(RUNNER, Capabilities(frozenset("a")))
     assert runners.is_blocked(AB)
     assert runners.why_waiting(State.PENDING, AB, "") == "no job runner knows the job type b"

@@ -219,6 +219,8 @@ class Runners:
         if state is State.RUNNING and (runner_id not in self._lost or runner_id in self._live):
             return ""
         active = self._able.capabilities(one for one in self._live if one not in self._draining)
+        if any(one.types == frozenset() for one in active):
+            return ""  # A new runner has not said yet which types it knows: each knows at least "noop".
         return why_not(requirement, active) if active else ""
 
     def _takes_chains(self, runner_id: str) -> bool:
