@@ -98,7 +98,7 @@ def test_an_exception_loses_its_batch_and_not_the_thread() -> None:
     assert [(line["spans"], line["reason"]) for line in lines] == [(1, "ValueError")]
 
 
-@pytest.mark.parametrize("waiting", [1, 3])
+@pytest.mark.parametrize("waiting", [0, 1, 3])
 def test_a_server_that_stops_does_not_wait_long_for_the_collector(waiting: int) -> None:
     never, is_asked = threading.Event(), threading.Event()
 
@@ -115,4 +115,5 @@ def test_a_server_that_stops_does_not_wait_long_for_the_collector(waiting: int) 
             queue.add(a_span(number))
         queue.close(0.01)
         never.set()
-    assert [line["spans"] for line in lines] == [waiting]
+        queue.close(STEP)
+    assert [line["spans"] for line in lines] == [waiting + 1]  # and the one that was being sent

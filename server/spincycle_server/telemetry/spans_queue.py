@@ -59,6 +59,8 @@ class SpanQueue:
         self._interval = interval
         self._report_interval = report_interval
         self._waiting: deque[Span] = deque()
+        self._in_flight = 0
+        self._has_given_up = False
         self._dropped = 0
         self._reason = ""
         self._reported_at = -report_interval
@@ -83,9 +85,16 @@ class SpanQueue:
         self._wake.set()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._drop(len(self._waiting), "the server stopped before the collector answered")
-            self._waiting.clear()
+            self._give_up()
         self._report()
+
+    def _give_up(self) -> None:
+        """Counts what waits, and the batch that the thread is sending, as dropped."""
+        with self._lock:
+            self._has_given_up = True
+            lost = self._in_flight + len(self._waiting)
+            self._waiting.clear()
+        self._drop(lost, "the server stopped before the collector answered")
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -96,24 +105,24 @@ class SpanQueue:
         self._send_waiting()
 
     def _send_waiting(self) -> None:
-        while self._waiting:
-            batch = self._next_batch()
+        while batch := self._next_batch():
             try:
                 reason = self._send(batch)
             except Exception as error:  # Without the thread, all further spans would be lost.
                 reason = type(error).__name__
+            with self._lock:
+                self._in_flight = 0
+                if self._has_given_up:  # It has counted this batch.
+                    return
             if reason:
                 self._drop(len(batch), reason)
                 self._report()
 
     def _next_batch(self) -> list[Span]:
-        batch: list[Span] = []
-        while len(batch) < MAX_BATCH:
-            try:
-                batch.append(self._waiting.popleft())
-            except IndexError:  # Fewer wait; or the server stops, and has dropped them.
-                break
-        return batch
+        with self._lock:
+            size = min(len(self._waiting), MAX_BATCH)
+            self._in_flight = size
+            return [self._waiting.popleft() for _ in range(size)]
 
     def _drop(self, spans: int, reason: str) -> None:
         with self._lock:
