@@ -59,7 +59,7 @@ chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each datab
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
 		$(BIN)/python -m pytest tests/e2e/test_chaos.py -s
 
-page: $(PAGE) ## Build the web page, which needs Node from a Python package and packages of npm.
+page: $(PAGE) ## Check, test and build the web page, which needs Node from a Python package and packages of npm.
 
 $(NODE): requirements-page.lock | $(DEV_ENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .build/node -r requirements-page.lock
@@ -69,8 +69,9 @@ $(PAGE_PACKAGES): web/package-lock.json web/.npmrc | $(NODE)
 	cd web && ../$(NODE) ../$(NPM) ci --silent
 	@touch $@
 
-$(PAGE): $(PAGE_PACKAGES) $(wildcard web/*.* web/public/* web/src/*)
+$(PAGE): $(PAGE_PACKAGES) $(wildcard web/*.*) $(shell find web/public web/src web/tests -type f)
 	cd web && ../$(NODE) node_modules/typescript/bin/tsc --project .
+	cd web && ../$(NODE) --test --test-reporter=dot 'tests/*.test.ts'
 	cd web && ../$(NODE) node_modules/vite/bin/vite.js build --logLevel=warn
 
 package: $(DEV_ENV) $(PAGE) ## Build the wheel, install it in empty environments, and run its commands there.

@@ -3,52 +3,95 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { ApiError, call, type Session } from "./api";
-import { Link, useAddress } from "./address";
-import { Requests } from "./requests";
-import { Runners } from "./runners";
-import { SignIn } from "./sign-in";
+import { ApiError, call } from "./api/call";
+import type { Caller, Session } from "./api/types";
+import { Link, useAddress, type Address } from "./parts/address";
+import { CallerContext } from "./parts/caller";
+import { SignIn } from "./parts/sign-in";
+import { ThemeButton } from "./parts/theme";
+import { RequestList } from "./list/request-list";
+import { RequestPage } from "./request/request-page";
+import { Runners } from "./server/runners";
 
 function Page() {
   const address = useAddress();
   const [session, setSession] = useState<Session | null>(null);
+  const [caller, setCaller] = useState<Caller | null>(null);
   const [error, setError] = useState("");
 
-  const ask = () => {
-    call<Session>("/web/session").then(
-      ({ body }) => {
-        setSession(body);
-        setError("");
-      },
-      (raised: ApiError) => setError(raised.message),
-    );
+  const ask = async () => {
+    try {
+      const { body } = await call<Session>("/web/session");
+      if (!body.authentication || body.signedIn) setCaller((await call<Caller>("/api/v1/caller")).body);
+      setSession(body);
+      setError("");
+    } catch (raised) {
+      setError((raised as ApiError).message);
+    }
   };
-  useEffect(ask, []);
+  useEffect(() => void ask(), []);
 
-  const onError = (raised: ApiError) => (raised.needsSignIn ? ask() : setError(raised.message));
-  if (session === null) return <p role="status">{error || "Loading..."}</p>;
-  if (session.authentication && !session.signedIn) return <SignIn session={session} onDone={ask} />;
-  const signOut = () => call("/web/sign-out", { method: "POST" }).then(ask, onError);
+  const onError = (raised: ApiError) => (raised.needsSignIn ? void ask() : setError(raised.message));
+  if (session === null) return <p role="status">{error || "Loading…"}</p>;
+  if (session.authentication && !session.signedIn) return <SignIn session={session} onDone={() => void ask()} />;
   return (
-    <>
-      <header>
-        <nav>
-          <Link to="/requests">Requests</Link>
-          <Link to="/runners">Runners</Link>
-        </nav>
-        <span>{session.user}</span>
-        {session.expiresAt !== null && <button onClick={signOut}>Sign out</button>}
-      </header>
-      <main>
-        {error && <p role="alert">{error}</p>}
-        {address.path === "/runners" ? (
-          <Runners onError={onError} />
-        ) : (
-          <Requests query={address.query} onError={onError} />
+    <CallerContext.Provider value={caller}>
+      <a class="skip" href="#main">
+        Skip to the content
+      </a>
+      <Top address={address} session={session} onSignedOut={() => void ask()} onError={onError} />
+      <main id="main" tabIndex={-1}>
+        {error && (
+          <p class="notice notice-error" role="alert">
+            {error}
+          </p>
         )}
+        <View address={address} onError={onError} />
       </main>
-    </>
+    </CallerContext.Provider>
   );
+}
+
+interface TopProps {
+  address: Address;
+  session: Session;
+  onSignedOut: () => void;
+  onError: (error: ApiError) => void;
+}
+
+const VIEWS = [
+  ["/requests", "Requests"],
+  ["/runners", "Runners"],
+] as const;
+
+function Top({ address, session, onSignedOut, onError }: TopProps) {
+  const signOut = () => call("/web/sign-out", { method: "POST" }).then(onSignedOut, onError);
+  return (
+    <header class="top">
+      <Link to="/requests" class="brand">
+        Spin Cycle
+      </Link>
+      <nav aria-label="Views">
+        {VIEWS.map(([path, name]) => (
+          <Link key={path} to={path} isCurrent={address.path === path}>
+            {name}
+          </Link>
+        ))}
+      </nav>
+      <div class="top-end">
+        {session.user && <span class="quiet">{session.user}</span>}
+        {session.expiresAt !== null && <button onClick={() => void signOut()}>Sign out</button>}
+        <ThemeButton />
+      </div>
+    </header>
+  );
+}
+
+function View({ address, onError }: { address: Address; onError: (error: ApiError) => void }) {
+  const [, view, rest] = address.path.split("/");
+  if (view === "requests" && rest) return <RequestPage key={rest} id={decodeURIComponent(rest)} address={address} />;
+  if (view === "runners") return <Runners onError={onError} />;
+  return <RequestList query={address.query} onError={onError} />;
 }
 
 const place = document.getElementById("page");

@@ -2,8 +2,10 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { ApiError, call, STATES, type Request, type StateCount } from "./api";
-import { go, Link } from "./address";
+import { ApiError, call } from "../api/call";
+import type { Request, StateCount } from "../api/types";
+import { STATE_NAMES as STATES } from "../model/states";
+import { go, Link } from "../parts/address";
 
 const PAGE_SIZE = 50;
 const FILTERS = ["type", "state", "user", "since", "until", "arg"];
@@ -18,7 +20,7 @@ function filtersOf(query: URLSearchParams, without = ""): URLSearchParams {
   return new URLSearchParams([...query].filter(([name]) => FILTERS.includes(name) && name !== without));
 }
 
-export function Requests({ query, onError }: Props) {
+export function RequestList({ query, onError }: Props) {
   const [requests, setRequests] = useState<Request[]>([]);
   const [counts, setCounts] = useState<StateCount[]>([]);
   const [next, setNext] = useState("");
@@ -83,7 +85,7 @@ export function Requests({ query, onError }: Props) {
         <tbody>
           {requests.map((request) => (
             <tr key={request.id}>
-              <td>{request.id}</td>
+              <td><Link to={`/requests/${request.id}`}>{request.id}</Link></td>
               <td>{request.type}</td>
               <td title={request.waiting}>{STATES[request.state]}</td>
               <td>{request.user}</td>

@@ -2,7 +2,8 @@
 
 import { useState } from "preact/hooks";
 
-import { ApiError, call, type Session } from "./api";
+import { ApiError, call } from "../api/call";
+import type { Session } from "../api/types";
 
 export function SignIn({ session, onDone }: { session: Session; onDone: () => void }) {
   const [error, setError] = useState("");

@@ -2,7 +2,8 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { ApiError, call, type Runner } from "./api";
+import { ApiError, call } from "../api/call";
+import type { Runner } from "../api/types";
 
 const PAUSE = 5000; // Milliseconds between two looks.
 

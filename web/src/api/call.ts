@@ -1,60 +1,14 @@
 /** Calls of the API. The session cookie identifies the user; no token is in the hands of scripts. */
 
-export interface Session {
-  authentication: boolean;
-  signedIn: boolean;
-  user: string;
-  roles: string[];
-  authMethod: string;
-  isAdmin: boolean;
-  expiresAt: number | null;
-  signIn: ("token" | "oidc")[];
-  needsTls: boolean;
-}
-
-export interface Request {
-  id: string;
-  type: string;
-  state: number;
-  user: string;
-  createdAt: string;
-  finishedAt: string | null;
-  totalJobs: number;
-  finishedJobs: number;
-  waiting?: string;
-}
-
-export interface StateCount {
-  state: number;
-  count: number;
-  more?: boolean;
-}
-
-export interface Runner {
-  id: string;
-  url: string;
-  version?: string;
-  startedAt?: string;
-  labels?: Record<string, string>;
-  runningRequests: number;
-  runningJobs: number;
-  moreRequests?: boolean;
-  draining?: boolean;
-  full?: boolean;
-  silent?: boolean;
-}
-
-/** The names of the states by number. Requests have no state 0 and 5. */
-export const STATES = ["", "PENDING", "RUNNING", "COMPLETE", "FAIL", "", "STOPPED", "SUSPENDED"];
-
 /** An error answer. Its message is a sentence for the user. */
 export class ApiError extends Error {
-  constructor(
-    message: string,
-    readonly status: number,
-    readonly reason: string,
-  ) {
+  readonly status: number;
+  readonly reason: string;
+
+  constructor(message: string, status: number, reason: string) {
     super(message);
+    this.status = status;
+    this.reason = reason;
   }
 
   /** Whether the session has ended. The original's routes also answer 401 to a user who may not do something. */
@@ -93,4 +47,36 @@ function messageOf(text: string): string {
     // A proxy may answer with something else than JSON.
   }
   return "The server answered with an error.";
+}
+
+/** Sends a JSON body. */
+export function send<Body>(
+  path: string,
+  body: unknown,
+  headers: Record<string, string> = {},
+): Promise<Answer<Body>> {
+  return call<Body>(path, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json", ...headers },
+  });
+}
+
+/** Reads all pages of a list, at most `most` entries. */
+export async function allPages<Entry>(path: string, query: URLSearchParams, most: number): Promise<Entry[]> {
+  const entries: Entry[] = [];
+  let token = "";
+  do {
+    if (token) query.set("pageToken", token);
+    const answer = await call<Entry[]>(`${path}?${query}`);
+    entries.push(...answer.body);
+    token = answer.nextPageToken;
+  } while (token && entries.length < most);
+  return entries;
+}
+
+/** Returns a new key that makes it safe to repeat a call that creates something. */
+export function newKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

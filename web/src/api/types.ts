@@ -1,0 +1,157 @@
+/** The messages of the public API that the page reads, as the JSON API writes them. */
+
+export interface Session {
+  authentication: boolean;
+  signedIn: boolean;
+  user: string;
+  roles: string[];
+  authMethod: string;
+  isAdmin: boolean;
+  expiresAt: number | null;
+  signIn: ("token" | "oidc")[];
+  needsTls: boolean;
+}
+
+export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
+
+export interface RequestArg {
+  Name: string;
+  Desc: string;
+  Type: "required" | "optional" | "static";
+  Given: boolean;
+  Default: Json;
+  Value: Json;
+}
+
+export interface RequestSpec {
+  Name: string;
+  Args: RequestArg[];
+}
+
+export interface Request {
+  id: string;
+  type: string;
+  state: number;
+  user: string;
+  args?: RequestArg[];
+  createdAt: string;
+  startedAt: string | null;
+  finishedAt: string | null;
+  JobChain?: JobChain;
+  totalJobs: number;
+  finishedJobs: number;
+  totalTasks?: number;
+  finishedTasks?: number;
+  jrURL?: string;
+  waiting?: string;
+  retryOf?: string;
+  retriedBy?: string;
+  traceId?: string;
+}
+
+export interface Job {
+  id: string;
+  name: string;
+  type: string;
+  state: number;
+  args?: { [name: string]: Json };
+  retry: number;
+  retryWait?: string;
+  sequenceId: string;
+  sequenceRetry: number;
+  parentSequenceId?: string;
+  timeout?: string;
+}
+
+export interface JobChain {
+  requestId: string;
+  jobs: Record<string, Job>;
+  adjacencyList: Record<string, string[]>;
+  pathLabels?: Record<string, string>;
+}
+
+/** A finished try. Times are nanoseconds since 1970; JSON.parse rounds them to less than a microsecond. */
+export interface JobLog {
+  requestId: string;
+  jobId: string;
+  try: number;
+  name: string;
+  type: string;
+  startedAt: number;
+  finishedAt: number;
+  state: number;
+  exit: number;
+  error: string;
+  stdout: string;
+  stderr: string;
+  path?: string[];
+}
+
+/** A job that runs now, or waits for its next try. */
+export interface JobStatus {
+  jobId: string;
+  name: string;
+  type: string;
+  startedAt: number;
+  state: number;
+  status?: string;
+  try: number;
+  path?: string[];
+}
+
+export interface WatchMessage {
+  cursor?: string;
+  requests?: Request[];
+  tries?: JobLog[];
+  running?: { requestId: string; jobs: JobStatus[] }[];
+  gone?: string[];
+  snapshotComplete?: boolean;
+  reset?: { reason: string; message: string };
+}
+
+export interface OutputMessage {
+  cursor: string;
+  text?: { stream: StreamName; offset: number; text: string };
+  gap?: { stream: StreamName; from: number; to: number; reason: string };
+  end?: { state: number; exit: number; error: string; try: number };
+}
+
+export type StreamName = "stdout" | "stderr";
+
+export interface StateCount {
+  state: number;
+  count: number;
+  more?: boolean;
+}
+
+export interface Runner {
+  id: string;
+  url: string;
+  version?: string;
+  startedAt?: string;
+  labels?: Record<string, string>;
+  jobTypes?: string[];
+  knowsAllJobTypes?: boolean;
+  runningRequests: number;
+  runningJobs: number;
+  moreRequests?: boolean;
+  draining?: boolean;
+  full?: boolean;
+  silent?: boolean;
+}
+
+export interface Configuration {
+  version: string;
+  apiVersion: string;
+  database: string;
+  options: { name: string; value: string; source: string }[];
+  health: { name: string; healthy: boolean; message: string }[];
+}
+
+export interface Caller {
+  user: string;
+  roles: string[];
+  authMethod: string;
+  isAdmin: boolean;
+  permissions: { type: string; operations: string[] }[];
+}

@@ -1,0 +1,183 @@
+/** One job: its tries, why it failed, and the output of a try. */
+
+import { useEffect, useState } from "preact/hooks";
+
+import type { Job, JobLog, JobStatus, Request } from "../api/types";
+import { mayDo, RetryDialog } from "./actions";
+import { Output } from "./output";
+import type { RequestModel } from "./request-model";
+import { valueText } from "../model/arg-values";
+import { pathOf } from "../model/chain";
+import type { Fragment } from "../model/fragment";
+import { hasEnded, PENDING, RUNNING, stateLabel } from "../model/states";
+import { durationText, timeText, toMilliseconds } from "../model/times";
+import { Badge, StateSign } from "../parts/badge";
+import { useCaller } from "../parts/caller";
+
+interface Props {
+  model: RequestModel;
+  request: Request;
+  fragment: Fragment;
+  now: number;
+  onChange: (change: Partial<Fragment>, replaces?: boolean) => void;
+}
+
+export function JobPanel({ model, request, fragment, now, onChange }: Props) {
+  const { record } = model;
+  const jobId = fragment.job;
+  const tries = record.tries.get(jobId) ?? [];
+  const running = record.running.get(jobId);
+  const newest = Math.max(running?.try ?? 0, tries.at(-1)?.try ?? 0);
+  const number = fragment.try || newest;
+  const path = record.chain ? pathOf(record.chain, jobId) : [];
+  const close = () => onChange({ job: "", try: 0, line: null });
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) close();
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+  if (record.chain && path.length === 0) {
+    return (
+      <aside class="panel" aria-label="Job">
+        <PanelHead path={[]} title={`Job ${jobId}`} onClose={close} />
+        <p class="empty">This request has no such job.</p>
+      </aside>
+    );
+  }
+  return (
+    <aside class="panel" aria-label="Job">
+      <PanelHead path={path.slice(0, -1)} title={path.at(-1) ?? jobId} onClose={close} />
+      <TryList tries={tries} running={running} number={number} onChoose={(chosen) => onChange({ try: chosen, line: null }, true)} />
+      <TryFacts model={model} request={request} job={record.chain?.jobs[jobId]} entry={tries.find((entry) => entry.try === number)} running={running?.try === number ? running : undefined} now={now} />
+      {number > 0 ? (
+        <Output
+          key={`${jobId} ${number}`}
+          path={`${model.path}/log/${encodeURIComponent(jobId)}/output?try=${number}`}
+          probe={`${model.path}?view=BASIC`}
+          line={fragment.line}
+          onLine={(line) => onChange({ try: number, line }, true)}
+        />
+      ) : (
+        <p class="empty">{hasEnded(request.state) ? "This job has not run." : "This job has not started yet."}</p>
+      )}
+    </aside>
+  );
+}
+
+function PanelHead({ path, title, onClose }: { path: string[]; title: string; onClose: () => void }) {
+  return (
+    <div class="panel-head">
+      <div class="panel-title">
+        {path.length > 0 && <p class="quiet panel-path">{path.join(" / ")}</p>}
+        <h2>{title}</h2>
+      </div>
+      <CopyLink />
+      <button class="icon-button" aria-label="Close job" title="Close (Esc)" onClick={onClose}>
+        <svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" class="sign">
+          <path d="M4 4l8 8M12 4l-8 8" />
+        </svg>
+      </button>
+    </div>
+  );
+}
+
+/** Browsers offer the clipboard only over https and on the same machine. The address is the link anyway. */
+function CopyLink() {
+  const [isCopied, setCopied] = useState(false);
+  if (!navigator.clipboard) return null;
+  const copy = () => {
+    navigator.clipboard.writeText(location.href).then(
+      () => setCopied(true),
+      () => setCopied(false),
+    );
+  };
+  return (
+    <button class="quiet-button" onClick={copy} onBlur={() => setCopied(false)}>
+      {isCopied ? "Copied" : "Copy link"}
+    </button>
+  );
+}
+
+interface TryListProps {
+  tries: JobLog[];
+  running: JobStatus | undefined;
+  number: number;
+  onChoose: (number: number) => void;
+}
+
+const MOST_TRIES = 50;
+
+function TryList({ tries, running, number, onChoose }: TryListProps) {
+  const all = tries.map((entry) => ({ number: entry.try, state: entry.state }));
+  if (running && !all.some((entry) => entry.number === running.try)) all.push({ number: running.try, state: RUNNING });
+  if (all.length < 2) return null;
+  return (
+    <div class="tries" role="group" aria-label="Tries">
+      <span class="quiet">Try</span>
+      {all.slice(-MOST_TRIES).map((entry) => (
+        <button key={entry.number} aria-pressed={entry.number === number} title={stateLabel(entry.state)} onClick={() => onChoose(entry.number)}>
+          <StateSign state={entry.state} />
+          {entry.number}
+          <span class="hidden"> {stateLabel(entry.state)}</span>
+        </button>
+      ))}
+    </div>
+  );
+}
+
+interface FactsProps {
+  model: RequestModel;
+  request: Request;
+  job: Job | undefined;
+  entry: JobLog | undefined;
+  running: JobStatus | undefined;
+  now: number;
+}
+
+function TryFacts({ request, job, entry, running, now }: FactsProps) {
+  const caller = useCaller();
+  const [isAsked, ask] = useState(false);
+  const start = entry?.startedAt || running?.startedAt;
+  const end = entry ? toMilliseconds(entry.finishedAt) : now;
+  const isRetryable = hasEnded(request.state) && request.state !== 3 && !request.retriedBy;
+  return (
+    <div class="try-facts">
+      <p>
+        <Badge state={entry?.state ?? (running ? RUNNING : PENDING)} />
+        {entry && entry.exit !== 0 && <span>exit code {entry.exit}</span>}
+        {start && <span>{durationText(end - toMilliseconds(start))}</span>}
+        {start && <span class="quiet">{timeText(toMilliseconds(start))}</span>}
+        {job && (
+          <span class="quiet">
+            {job.type}, <code>{job.id}</code>
+          </span>
+        )}
+        {job && isRetryable && mayDo(caller, request.type, "retry") && (
+          <button class="quiet-button" onClick={() => ask(true)}>
+            Retry from here
+          </button>
+        )}
+      </p>
+      {running?.status && <p class="quiet">{running.status}</p>}
+      {entry?.error && <p class="try-error">{entry.error}</p>}
+      {job?.args && Object.keys(job.args).length > 0 && (
+        <details>
+          <summary>Args of the job</summary>
+          <dl class="arg-list">
+            {Object.entries(job.args).map(([name, value]) => (
+              <div key={name}>
+                <dt>{name}</dt>
+                <dd>{valueText(value)}</dd>
+              </div>
+            ))}
+          </dl>
+        </details>
+      )}
+      {isAsked && job && (
+        <RetryDialog request={request} from={{ id: job.id, path: job.name }} onClose={() => ask(false)} />
+      )}
+    </div>
+  );
+}

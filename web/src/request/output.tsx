@@ -1,0 +1,193 @@
+/** The output of a try, live while the job writes it, with search and ANSI colours. */
+
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+
+import { Stream, type Connection } from "../api/stream";
+import type { ApiError } from "../api/call";
+import type { OutputMessage, StreamName } from "../api/types";
+import { OutputRow, LINE_HEIGHT } from "./output-row";
+import type { LinePlace } from "../model/fragment";
+import { OutputLines, search, type OutputLine } from "../model/output-lines";
+import { showRow, useVirtualRows } from "../parts/virtual-list";
+
+const PAUSE = 100; // Milliseconds between two drawings.
+const NEAR = 4; // Pixels from the end of the output that still count as its end.
+
+interface Props {
+  path: string;
+  probe: string;
+  line: LinePlace | null;
+  onLine: (line: LinePlace) => void;
+}
+
+interface Followed {
+  output: OutputLines;
+  version: number;
+  connection: Connection;
+  error: string;
+}
+
+function useOutput(path: string, probe: string): Followed {
+  const [followed, setFollowed] = useState<Followed>(() => ({ output: new OutputLines(), version: 0, connection: "connecting", error: "" }));
+  useEffect(() => {
+    const output = new OutputLines();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let state: { connection: Connection; error: string } = { connection: "connecting", error: "" };
+    const draw = () => {
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        setFollowed(({ version }) => ({ output, version: version + 1, ...state }));
+      }, PAUSE);
+    };
+    const stream = new Stream<OutputMessage>(path, probe, {
+      onMessage: (message) => {
+        output.add(message);
+        if (output.isFull) stream.close();
+        draw();
+      },
+      onConnection: (connection) => {
+        state = { ...state, connection };
+        draw();
+      },
+      onError: (error: ApiError) => {
+        state = { ...state, error: error.message };
+        draw();
+      },
+    });
+    return () => {
+      stream.close();
+      clearTimeout(timer);
+    };
+  }, [path]);
+  return followed;
+}
+
+type Shown = "all" | StreamName;
+
+export function Output({ path, probe, line, onLine }: Props) {
+  const { output, version, connection, error } = useOutput(path, probe);
+  const [shown, setShown] = useState<Shown>("all");
+  const [text, setText] = useState("");
+  const [foundAt, setFoundAt] = useState(0);
+  const place = useRef<HTMLDivElement>(null);
+  const isAtEnd = useRef(line === null);
+  const hasShownLine = useRef("");
+  const lines = useMemo<readonly OutputLine[]>(
+    () => (shown === "all" ? output.lines : output.lines.filter((one) => one.stream === shown)),
+    [output, version, shown],
+  );
+  const found = useMemo(() => search(lines, text), [lines, version, text]);
+  const slice = useVirtualRows(place, lines.length, LINE_HEIGHT);
+  const current = found[Math.min(foundAt, found.length - 1)];
+
+  useEffect(() => {
+    const element = place.current;
+    if (!element) return;
+    const wanted = line ? `${line.stream} ${line.number}` : "";
+    if (line && hasShownLine.current !== wanted) {
+      const index = lines.findIndex((one) => one.stream === line.stream && one.number === line.number);
+      if (index < 0) return;
+      hasShownLine.current = wanted;
+      isAtEnd.current = false;
+      showRow(element, index, LINE_HEIGHT, "center");
+    } else if (isAtEnd.current) element.scrollTop = element.scrollHeight;
+  }, [lines, version, line?.stream, line?.number]);
+
+  const go = (index: number) => {
+    const next = (index + found.length) % (found.length || 1);
+    setFoundAt(next);
+    isAtEnd.current = false;
+    if (place.current && found[next] !== undefined) showRow(place.current, found[next], LINE_HEIGHT, "center");
+  };
+  const choose = (one: OutputLine) => {
+    hasShownLine.current = `${one.stream} ${one.number}`;
+    onLine({ stream: one.stream, number: one.number });
+  };
+  return (
+    <section class="output" aria-label="Output">
+      <OutputBar shown={shown} onShown={setShown} text={text} onText={(value) => (setText(value), setFoundAt(0))} found={found.length} foundAt={foundAt} onGo={go} status={statusOf(connection, error)} />
+      <div
+        class="output-text"
+        ref={place}
+        tabIndex={0}
+        role="log"
+        aria-label="Lines of output"
+        aria-live="off"
+        onScroll={({ currentTarget: at }) => (isAtEnd.current = at.scrollHeight - at.scrollTop - at.clientHeight < NEAR)}
+      >
+        <div class="output-space" style={{ height: `${lines.length * LINE_HEIGHT}px` }}>
+          <div class="output-rows" style={{ transform: `translateY(${slice.first * LINE_HEIGHT}px)` }}>
+            {lines.slice(slice.first, slice.end).map((one, offset) => (
+              <OutputRow
+                key={slice.first + offset}
+                line={one}
+                version={one.text.length}
+                text={text}
+                isFound={slice.first + offset === current}
+                isChosen={line !== null && one.stream === line.stream && one.number === line.number}
+                onChoose={choose}
+              />
+            ))}
+          </div>
+        </div>
+        {lines.length === 0 && <p class="empty">{emptyText(connection)}</p>}
+      </div>
+    </section>
+  );
+}
+
+function statusOf(connection: Connection, error: string): string {
+  if (error) return error;
+  return { connecting: "Connecting…", live: "Live", reconnecting: "Reconnecting…", ended: "Complete", failed: "Not live" }[connection];
+}
+
+function emptyText(connection: Connection): string {
+  return connection === "ended" ? "The job wrote nothing." : connection === "live" ? "The job has written nothing yet." : "";
+}
+
+interface BarProps {
+  shown: Shown;
+  onShown: (shown: Shown) => void;
+  text: string;
+  onText: (text: string) => void;
+  found: number;
+  foundAt: number;
+  onGo: (index: number) => void;
+  status: string;
+}
+
+function OutputBar({ shown, onShown, text, onText, found, foundAt, onGo, status }: BarProps) {
+  const onKey = (event: KeyboardEvent) => {
+    if (event.key === "Enter") onGo(foundAt + (event.shiftKey ? -1 : 1));
+  };
+  return (
+    <div class="output-bar">
+      <div class="choices" role="group" aria-label="Streams to show">
+        {(["all", "stdout", "stderr"] as const).map((name) => (
+          <button key={name} aria-pressed={shown === name} onClick={() => onShown(name)}>
+            {name === "all" ? "All" : name}
+          </button>
+        ))}
+      </div>
+      <input type="search" aria-label="Search in the output" placeholder="Search" value={text} onInput={(event) => onText(event.currentTarget.value)} onKeyDown={onKey} />
+      {text && (
+        <span class="found" role="status">
+          {found ? `${Math.min(foundAt, found - 1) + 1} of ${found.toLocaleString("en")}` : "No match"}
+        </span>
+      )}
+      {text && found > 0 && (
+        <span class="found-buttons">
+          <button class="quiet-button" aria-label="Previous match" onClick={() => onGo(foundAt - 1)}>
+            ↑
+          </button>
+          <button class="quiet-button" aria-label="Next match" onClick={() => onGo(foundAt + 1)}>
+            ↓
+          </button>
+        </span>
+      )}
+      <span class="output-status" role="status">
+        {status}
+      </span>
+    </div>
+  );
+}

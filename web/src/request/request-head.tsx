@@ -1,0 +1,162 @@
+/** The head of a request: its state, who created it and when, its args, and what it waits for. */
+
+import { Actions } from "./actions";
+import type { RequestModel } from "./request-model";
+import type { Request, RequestArg } from "../api/types";
+import { valueText } from "../model/arg-values";
+import { COMPLETE, FAIL, hasEnded, isPaused, RUNNING, stateClass, stateLabel, SUSPENDED } from "../model/states";
+import { durationText } from "../model/times";
+import { Badge } from "../parts/badge";
+import { Link } from "../parts/address";
+import { Ago, Time } from "../parts/time";
+
+interface Props {
+  model: RequestModel;
+  request: Request;
+  now: number;
+}
+
+export function RequestHead({ model, request, now }: Props) {
+  return (
+    <section class="head">
+      <nav class="crumbs" aria-label="Breadcrumb">
+        <Link to="/requests">Requests</Link> <span aria-hidden="true">/</span>{" "}
+        <Link to={`/requests?type=${encodeURIComponent(request.type)}`}>{request.type}</Link>
+      </nav>
+      <div class="head-title">
+        <h1>{request.type}</h1>
+        <Badge state={request.state} label={isPaused(request.waiting) ? "Paused" : stateLabel(request.state)} />
+        <Connection model={model} request={request} />
+        <Actions request={request} onDone={() => void model.refresh()} />
+      </div>
+      {request.waiting && <p class="notice">Waits: {request.waiting}.</p>}
+      {model.isGone && <p class="notice notice-error">This request was deleted because of its age.</p>}
+      {model.error && (
+        <p class="notice notice-error" role="alert">
+          {model.error.message}
+        </p>
+      )}
+      <Progress request={request} />
+      <Facts request={request} now={now} />
+      <Args args={request.args ?? []} />
+    </section>
+  );
+}
+
+const CONNECTIONS = {
+  connecting: "Connecting…",
+  live: "Live",
+  reconnecting: "Reconnecting…",
+  ended: "",
+  failed: "Not live",
+};
+
+function Connection({ model, request }: { model: RequestModel; request: Request }) {
+  const text = CONNECTIONS[model.connection];
+  const isShown = text && !hasEnded(request.state);
+  return (
+    <span class={`connection connection-${model.connection}`} role="status">
+      {isShown ? text : ""}
+    </span>
+  );
+}
+
+function Progress({ request }: { request: Request }) {
+  const total = request.totalTasks || request.totalJobs;
+  const finished = request.totalTasks ? (request.finishedTasks ?? 0) : request.finishedJobs;
+  return (
+    <div class="progress">
+      <progress class={`state-${stateClass(request.state)}`} max={total || 1} value={finished} aria-label="Complete jobs" />
+      <span>
+        {finished.toLocaleString("en")} of {total.toLocaleString("en")} jobs complete
+      </span>
+    </div>
+  );
+}
+
+function Facts({ request, now }: { request: Request; now: number }) {
+  const end = request.finishedAt ? Date.parse(request.finishedAt) : now;
+  return (
+    <dl class="facts">
+      <Fact name="Request">
+        <code>{request.id}</code>
+      </Fact>
+      {request.user && <Fact name="User">{request.user}</Fact>}
+      <Fact name="Created">
+        <Time at={request.createdAt} /> <span class="quiet">(<Ago at={request.createdAt} now={now} />)</span>
+      </Fact>
+      {request.startedAt && (
+        <Fact name={hasEnded(request.state) ? "Took" : request.state === RUNNING ? "Running for" : "Since its start"}>
+          {durationText(end - Date.parse(request.startedAt))}
+        </Fact>
+      )}
+      {request.finishedAt && (
+        <Fact name={END_NAMES[request.state] ?? "Ended"}>
+          <Time at={request.finishedAt} />
+        </Fact>
+      )}
+      {request.jrURL && <Fact name="Job Runner">{request.jrURL}</Fact>}
+      {request.retryOf && (
+        <Fact name="Retry of">
+          <Link to={`/requests/${request.retryOf}`}>{request.retryOf}</Link>
+        </Fact>
+      )}
+      {request.retriedBy && (
+        <Fact name="Retried by">
+          <Link to={`/requests/${request.retriedBy}`}>{request.retriedBy}</Link>
+        </Fact>
+      )}
+      {request.traceId && (
+        <Fact name="Trace">
+          <code>{request.traceId}</code>
+        </Fact>
+      )}
+    </dl>
+  );
+}
+
+const END_NAMES: Record<number, string> = { [COMPLETE]: "Completed", [FAIL]: "Failed", [SUSPENDED]: "Suspended" };
+
+function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
+/** Args that a user gave come first; the others are one click away. */
+export function Args({ args }: { args: RequestArg[] }) {
+  const given = args.filter((arg) => arg.Given);
+  const others = args.filter((arg) => !arg.Given);
+  if (args.length === 0) return null;
+  return (
+    <div class="args">
+      <ArgList args={given} />
+      {others.length > 0 && (
+        <details>
+          <summary>
+            {others.length} {given.length ? "more " : ""}
+            {others.length === 1 ? "arg" : "args"} from the spec
+          </summary>
+          <ArgList args={others} />
+        </details>
+      )}
+    </div>
+  );
+}
+
+function ArgList({ args }: { args: RequestArg[] }) {
+  if (args.length === 0) return null;
+  return (
+    <dl class="arg-list">
+      {args.map((arg) => (
+        <div key={arg.Name}>
+          <dt>{arg.Name}</dt>
+          <dd>{valueText(arg.Value) || <span class="quiet">empty</span>}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

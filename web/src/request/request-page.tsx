@@ -1,0 +1,85 @@
+/** The page of one request. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { go, type Address } from "../parts/address";
+import { Failures } from "./failures";
+import { JobPanel } from "./job-panel";
+import { JobTree } from "./job-tree";
+import { RequestHead } from "./request-head";
+import { RequestModel } from "./request-model";
+import { useNow } from "../parts/time";
+import { readFragment, writeFragment, type Fragment } from "../model/fragment";
+import type { Only } from "../model/rows";
+import { hasEnded, stateLabel } from "../model/states";
+
+interface Props {
+  id: string;
+  address: Address;
+}
+
+/** Returns the model of a request, and draws again when it has changed. */
+function useRequestModel(id: string): RequestModel | null {
+  const [, draw] = useState(0);
+  const model = useRef<RequestModel | null>(null);
+  useEffect(() => {
+    const opened = new RequestModel(id, () => draw((count) => count + 1));
+    model.current = opened;
+    draw((count) => count + 1);
+    return () => opened.close();
+  }, [id]);
+  return model.current?.id === id ? model.current : null;
+}
+
+export function RequestPage({ id, address }: Props) {
+  const model = useRequestModel(id);
+  const request = model?.request ?? null;
+  const now = useNow(request !== null && !hasEnded(request.state));
+  const [only, setOnly] = useState<Only>("all");
+  const fragment = readFragment(address.hash);
+  const open = (change: Partial<Fragment>, replaces = false) => {
+    const next = { ...readFragment(location.hash), ...change };
+    go(location.pathname + location.search + writeFragment(next), replaces);
+  };
+  const openJob = (job: string, number = 0) => open({ job, try: number, line: null });
+  const showFailed = () => {
+    setOnly("failed");
+    document.getElementById("jobs")?.scrollIntoView({ block: "start" });
+  };
+
+  useEffect(() => {
+    if (request) document.title = `${stateLabel(request.state)}: ${request.type} – Spin Cycle`;
+  }, [request?.state, request?.type]);
+
+  if (!model || !request) {
+    if (model?.error) return <p class="notice notice-error" role="alert">{model.error.message}</p>;
+    return <p role="status">Loading request {id}…</p>;
+  }
+  return (
+    <div class={fragment.job ? "request has-panel" : "request"}>
+      <div class="request-main">
+        <RequestHead model={model} request={request} now={now} />
+        <Failures model={model} request={request} onOpen={openJob} onShowFailed={showFailed} />
+        <JobTree
+          model={model}
+          request={request}
+          now={now}
+          openJob={fragment.job}
+          only={only}
+          onOnly={setOnly}
+          onOpen={openJob}
+        />
+      </div>
+      {fragment.job && (
+        <JobPanel
+          key={fragment.job}
+          model={model}
+          request={request}
+          fragment={fragment}
+          now={now}
+          onChange={open}
+        />
+      )}
+    </div>
+  );
+}
