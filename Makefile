@@ -15,7 +15,7 @@ PAGE := server/spincycle_server/web/dist/index.html
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit alone together chaos page package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit alone together chaos page page-test package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ $(DEV_ENV): requirements-dev.lock pyproject.toml
 run: $(RUN_ENV) ## Start a server, follow an example request, and serve until Ctrl-C (ARGS=--once: exit after the request).
 	@$(BIN)/spincycle demo $(ARGS)
 
-test: $(DEV_ENV) ## Run all checks and tests, except chaos, package, interop and kit.
+test: $(DEV_ENV) ## Run all checks and tests, except chaos, package, page-test, interop and kit.
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check alone
 	$(MAKE) --no-print-directory together
 
@@ -53,7 +53,7 @@ alone: $(DEV_ENV)
 	$(BIN)/python -m pytest tests/builtin_jobs $(ARGS)
 
 together: $(DEV_ENV)
-	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit and not page" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each database, or on DB=sqlite, mariadb or postgresql (SEED).
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
@@ -73,6 +73,9 @@ $(PAGE): $(PAGE_PACKAGES) $(wildcard web/*.*) $(shell find web/public web/src we
 	cd web && ../$(NODE) node_modules/typescript/bin/tsc --project .
 	cd web && ../$(NODE) --test --test-reporter=dot 'tests/*.test.ts'
 	cd web && ../$(NODE) node_modules/vite/bin/vite.js build --logLevel=warn
+
+page-test: $(DEV_ENV) $(PAGE) ## Open the built web page in Chromium, on real servers.
+	$(BIN)/python -m pytest -m page tests/page $(ARGS)
 
 package: $(DEV_ENV) $(PAGE) ## Build the wheel, install it in empty environments, and run its commands there.
 	$(BIN)/python -m pytest -m package tests/test_package.py $(ARGS)
