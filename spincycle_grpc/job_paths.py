@@ -15,6 +15,9 @@ MAX_PARTS = 16
 MAX_LABEL = 100
 """The longest part of a path, in characters. The middle of a longer one is left out."""
 
+SHORTEST_BEGINNING = 2
+"""The minimum length of the beginning of a job id that stands for the id."""
+
 SEPARATOR = " / "
 """What people see between two parts of a path."""
 
@@ -70,6 +73,13 @@ def _with_sequences(chain: JobChain, sequence_id: str, parts: list[str]) -> tupl
         sequence_id = _parent(chain, sequence_id)
     parts.reverse()
     return tuple(parts)
+
+
+def ids_beginning_with(chain: JobChain, beginning: str) -> list[str]:
+    """Returns the sorted ids of the jobs whose id begins so. A single character is not enough."""
+    if len(beginning) < SHORTEST_BEGINNING:
+        return []
+    return sorted(job_id for job_id in chain.jobs if job_id.startswith(beginning))
 
 
 def connects(job: Job) -> bool:

@@ -21,7 +21,7 @@ HOSTS = "TEST_HOSTS"
 class HostJob(Job):
     """Fails while the file `HOST.bad` exists, and waits while `TYPE-HOST.gate` exists.
 
-    It writes its start and its end to the file `done`.
+    `HOST.bad` may contain the error. The job writes its start and its end to the file `done`.
     """
 
     host: str = ""
@@ -36,8 +36,10 @@ class HostJob(Job):
                 await asyncio.wait_for(self._stopped.wait(), 0.05)
         if self._stopped.is_set():
             return Return(State.STOPPED)
-        if (directory / f"{self.host}.bad").exists():
-            return Return(State.FAIL, 1, "exit status 1", stderr=f"{self.host}: the disk is full\n")
+        bad = directory / f"{self.host}.bad"
+        if bad.exists():
+            error = bad.read_bytes().decode() or "exit status 1"
+            return Return(State.FAIL, 1, error, stderr=f"{self.host}: the disk is full\n")
         self._write("end")
         return Return()
 

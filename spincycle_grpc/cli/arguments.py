@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import click
 
+from spincycle_grpc.cli.interrupts import wait_for_line
 from spincycle_grpc.cli.output import printable
 from spincycle_grpc.cli.specs import default_text, is_required
 from spincycle_grpc.errors import InvalidArgumentError
@@ -24,6 +25,36 @@ def parse_words(words: Iterable[str]) -> dict[str, object]:
         return parse_written_args(words)
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
+
+
+class NotEmptyType(click.ParamType[str]):
+    """A text that is not empty, so that an unset variable of a script does not mean "all".
+
+    Args:
+        least: The minimum number of characters.
+        what: What the text is, for the message about a shorter one: "id".
+    """
+
+    name = "text"
+
+    def __init__(self, least: int = 1, what: str = "") -> None:
+        self._least = least
+        self._what = what
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the value. Ends the command with a message if it is too short."""
+        if not value.strip():
+            self.fail("it is empty, perhaps because a variable of your shell is not set", param, ctx)
+        if len(value) < self._least:
+            self.fail(f"write at least {self._least} characters of the {self._what}", param, ctx)
+        return value
+
+
+REQUEST_ID = NotEmptyType(4, "id")
+"""The id of a request, or at least its first four characters."""
+
+JOB = NotEmptyType()
+"""The id of a job, its beginning, or a part of its path."""
 
 
 def can_ask() -> bool:
@@ -84,6 +115,7 @@ def _question(arg: RequestArg) -> str:
 
 def _answer(question: str) -> str:
     click.echo(question, nl=False, err=True)
+    wait_for_line(sys.stdin)
     line = sys.stdin.readline()
     if not line:
         click.echo(err=True)

@@ -10,7 +10,7 @@ import click
 
 from spincycle_grpc.cli.arguments import can_ask, parse_words
 from spincycle_grpc.cli.failures import OTHER, Failure, failure_of
-from spincycle_grpc.cli.output import one_line
+from spincycle_grpc.cli.output import note, one_line
 from spincycle_grpc.cli.request_table import show_requests
 from spincycle_grpc.cli.settings import Settings
 from spincycle_grpc.client import Client
@@ -82,6 +82,8 @@ def confirm(requests: Sequence[Request], verb: str, settings: Settings, *, yes: 
     """
     if not settings.as_json:
         show_requests(requests, settings.zone)
+    if not requests:
+        note(f"nothing was done: no request to {verb} matches")
     if yes or not requests:
         return
     if settings.as_json or not can_ask():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spincycle_grpc.cli.counts import try_name, try_of
+from spincycle_grpc.cli.cutting import cut_text
 from spincycle_grpc.cli.following import state_line
 from spincycle_grpc.cli.job_paths import is_connector
-from spincycle_grpc.cli.output import one_line, paint, printable, state_name
-from spincycle_grpc.cli.tables import cut_text
+from spincycle_grpc.cli.output import paint, plain_line, printable, state_name
 from spincycle_grpc.cli.times import span_text
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
@@ -77,5 +77,5 @@ class ChangeLines:
 def _try_text(entry: JobLog) -> str:
     took = f" in {span_text(entry.finished_at - entry.started_at)}" if entry.started_at else ""
     code = f", exit {entry.exit}" if entry.exit else ""
-    reason = f": {cut_text(one_line(entry.error), _LONGEST_ERROR)}" if entry.error else ""
+    reason = f": {cut_text(plain_line(entry.error), _LONGEST_ERROR)}" if entry.error else ""
     return f"{paint(state_name(entry.state))} {try_name(entry)}{took}{code}{reason}"

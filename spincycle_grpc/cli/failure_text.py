@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import tzinfo
 
 from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.cutting import cut_text
 from spincycle_grpc.cli.failed_jobs import FailedJob
 from spincycle_grpc.cli.output import paint, plain_lines, printable, state_name
-from spincycle_grpc.cli.tables import cut_text
 from spincycle_grpc.cli.times import span_text, time_text
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 
@@ -16,7 +16,9 @@ MOST_JOBS = 5
 """The maximum number of failed jobs that are shown without --failed."""
 
 _MOST_TRIES = 5
-_LONGEST_LINE = 500
+LONGEST_LINE = 500
+"""The longest line of a job's text that is shown without --full, in terminal columns."""
+
 _ERROR_LINES = 3
 _STDERR_LINES = 5
 
@@ -62,7 +64,7 @@ def end_text(entry: JobLog) -> str:
 def last_lines(text: str, most: int) -> tuple[list[str], bool]:
     """Returns the last lines of a job's text, printable and bounded, and whether there are more."""
     lines = plain_lines(text)
-    return [cut_text(line, _LONGEST_LINE) for line in lines[-most:]], len(lines) > most
+    return [cut_text(line, LONGEST_LINE) for line in lines[-most:]], len(lines) > most
 
 
 def _block(name: str, text: str, most: int) -> Iterator[str]:

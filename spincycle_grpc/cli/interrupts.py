@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 _INTERRUPTED = 130
 
@@ -31,6 +32,26 @@ def raising_on_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, _exit)
     except KeyboardInterrupt:
         _exit()
+
+
+def wait_for_line(terminal: TextIO) -> None:
+    """Waits until a line can be read from a terminal.
+
+    A signal that arrives just before a blocking read does not interrupt it, so Ctrl-C would have no effect.
+    It ends this wait, because its handler also writes to a pipe.
+
+    Raises:
+        KeyboardInterrupt: The user pressed Ctrl-C.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    previous = signal.set_wakeup_fd(writing)
+    try:
+        select.select([terminal.fileno(), reading], [], [])
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(reading)
+        os.close(writing)
 
 
 def _exit(*_: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Finds the jobs of a request that a user names by an id or by a part of their path."""
+"""Finds the jobs of a request that a user names by an id, its beginning, or a part of their path."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 from difflib import get_close_matches
 
 from spincycle_grpc.client import Client
-from spincycle_grpc.errors import NotFoundError
-from spincycle_grpc.job_paths import SEPARATOR, path_of
+from spincycle_grpc.errors import InvalidArgumentError, NotFoundError
+from spincycle_grpc.job_paths import SEPARATOR, ids_beginning_with, path_of
 from spincycle_grpc.v1.job_pb2 import JobChain
 
 _JOB_ID = re.compile(r"[0-9A-Za-z]{4}")
+_MOST_NAMED = 5
 
 
 def find_jobs(client: Client, request_id: str, named: str) -> list[str]:
@@ -18,10 +19,12 @@ def find_jobs(client: Client, request_id: str, named: str) -> list[str]:
 
     A text that has the form of a job id is one, if the request has this job. Any other text is a part of
     paths: the name of a job, or of a sequence, which stands for all its jobs. "host web7 / drain" is one job,
-    "host web7" or "web7" is all jobs of this host, and "drain" is this job of all hosts.
+    "host web7" or "web7" is all jobs of this host, and "drain" is this job of all hosts. A text that is in no
+    path is the beginning of an id.
 
     Raises:
         NotFoundError: The text names no job. Reason: NO_SUCH_JOB.
+        InvalidArgumentError: The ids of several jobs begin so. Reason: AMBIGUOUS_JOB.
         SpinCycleError: A call failed.
     """
     if _JOB_ID.fullmatch(named) and _has_finished_a_try(client, request_id, named):
@@ -31,11 +34,25 @@ def find_jobs(client: Client, request_id: str, named: str) -> list[str]:
         return [named]
     wanted = [part.strip() for part in named.split(SEPARATOR.strip())]
     found = [job_id for job_id in sorted(chain.jobs) if _has_part(_path(chain, job_id), wanted)]
+    return found or [_job_beginning_with(chain, request_id, named)]
+
+
+def _job_beginning_with(chain: JobChain, request_id: str, named: str) -> str:
+    found = ids_beginning_with(chain, named)
+    if len(found) > 1:
+        some = ", ".join(
+            f"{job_id} ({SEPARATOR.join(_path(chain, job_id))})" for job_id in found[:_MOST_NAMED]
+        )
+        more = ", ..." if len(found) > _MOST_NAMED else ""
+        raise InvalidArgumentError(
+            f"the ids of {len(found)} jobs begin with {named!r}: write the whole id: {some}{more}",
+            reason="AMBIGUOUS_JOB",
+        )
     if not found:
         near = get_close_matches(named, {part for job_id in chain.jobs for part in _path(chain, job_id)}, 1)
         advice = f"did you mean {near[0]!r}?" if near else f"spinc graph {request_id} shows its jobs"
         raise NotFoundError(f"request {request_id} has no job {named!r}: {advice}", reason="NO_SUCH_JOB")
-    return found
+    return found[0]
 
 
 def _has_finished_a_try(client: Client, request_id: str, job_id: str) -> bool:

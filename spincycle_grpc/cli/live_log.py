@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import click
 
 from spincycle_grpc.cli.counts import try_name, try_of
+from spincycle_grpc.cli.cutting import cut_text
+from spincycle_grpc.cli.failure_text import LONGEST_LINE
 from spincycle_grpc.cli.live_text import LiveText, prefixed
-from spincycle_grpc.cli.output import printable, show_json, state_name
+from spincycle_grpc.cli.output import plain_line, printable, show_json, state_name
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import CallCancelledError, NotFoundError
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -214,4 +216,5 @@ class FollowedRequest:
 
 def _end_text(end: OutputEnd) -> str:
     code = f", exit {end.exit}" if end.exit else ""
-    return f"{state_name(end.state)}{code}{f': {printable(end.error)}' if end.error else ''}"
+    reason = cut_text(plain_line(end.error), LONGEST_LINE)
+    return f"{state_name(end.state)}{code}{f': {reason}' if reason else ''}"

@@ -8,7 +8,7 @@ from datetime import tzinfo
 
 from spincycle_grpc.cli.counts import try_of
 from spincycle_grpc.cli.job_paths import path_of
-from spincycle_grpc.cli.output import one_line, printable_lines, show, state_name
+from spincycle_grpc.cli.output import plain_line, printable_lines, show, state_name
 from spincycle_grpc.cli.tables import Column, show_fields, show_table
 from spincycle_grpc.cli.times import age_text, span_text, time_text
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -22,14 +22,14 @@ def show_entries(entries: Sequence[JobLog], zone: tzinfo | None) -> None:
     ages = Column("AGE", [age_text(entry.started_at, now) for entry in entries], may_drop=True)
     show_table(
         (
-            Column("JOB", [path_of(entry) for entry in entries], least=20, keeps_end=True),
+            Column("JOB", [path_of(entry) for entry in entries], least=20, has_paths=True),
             Column("ID", [entry.job_id for entry in entries]),
             Column("TRY", [str(try_of(entry)) for entry in entries]),
             Column("STATE", [state_name(entry.state) for entry in entries]),
             Column("EXIT", [str(entry.exit) for entry in entries], may_drop=True),
             Column("STARTED", [time_text(entry.started_at, zone) for entry in entries], narrow=ages),
             Column("TOOK", [_took(entry) for entry in entries]),
-            Column("ERROR", [one_line(entry.error) for entry in entries], least=8),
+            Column("ERROR", [plain_line(entry.error) for entry in entries], least=8),
         ),
         _NARROW_FIRST,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from spincycle_grpc.cli.cutting import cell_width
 from spincycle_grpc.cli.output import printable, show
 from spincycle_grpc.cli.request_record import RequestRecord
-from spincycle_grpc.cli.tables import cell_width
 from spincycle_grpc.v1.state_pb2 import STATE_FAIL, STATE_RUNNING, STATE_STOPPED
 
 _PAUSED = "paused"

@@ -50,10 +50,20 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def plain_line(text: str) -> str:
+    """Returns a job's text, printable and without colors, on one line."""
+    return one_line(COLOR.sub("", text))
+
+
 def show(line: str = "") -> None:
     """Prints a printable line. It has no colors in a file, on a dumb terminal, or if NO_COLOR is set."""
     is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in DUMB_TERMINALS
     click.echo(line, color=False if is_plain else None)
+
+
+def note(text: str) -> None:
+    """Prints a sentence about the command to standard error, because standard output may go to a program."""
+    click.echo(f"spinc: {printable(text)}", err=True)
 
 
 def show_json(data: bytes) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC
 from typing import Any
 
 from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.cutting import cut_text
 from spincycle_grpc.cli.failed_jobs import FailedJob
 from spincycle_grpc.cli.failure_text import last_lines
 from spincycle_grpc.cli.job_paths import path_of
@@ -17,7 +18,6 @@ from spincycle_grpc.cli.output import state_name, value_text
 from spincycle_grpc.cli.progress import progress_of
 from spincycle_grpc.cli.request_record import RequestRecord
 from spincycle_grpc.cli.secret_args import without_secrets
-from spincycle_grpc.cli.tables import cut_text
 from spincycle_grpc.cli.times import nanoseconds_of, span_text, time_text
 from spincycle_grpc.structs import from_value
 from spincycle_grpc.v1.audit_pb2 import AuditEvent

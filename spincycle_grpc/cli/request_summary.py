@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from datetime import tzinfo
 
 from spincycle_grpc.cli.counts import try_of
+from spincycle_grpc.cli.cutting import cut_text
 from spincycle_grpc.cli.failure_text import MOST_JOBS, failure_lines
 from spincycle_grpc.cli.job_paths import path_of
 from spincycle_grpc.cli.next_steps import next_steps, show_next_steps
 from spincycle_grpc.cli.output import printable, show, state_name, value_text
 from spincycle_grpc.cli.progress import progress_of
 from spincycle_grpc.cli.request_record import RequestRecord
-from spincycle_grpc.cli.tables import Column, cut_text, show_fields, show_table
+from spincycle_grpc.cli.tables import Column, show_fields, show_table
 from spincycle_grpc.cli.times import nanoseconds_of, span_text, time_text
 from spincycle_grpc.structs import from_value
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg
@@ -126,7 +127,7 @@ def _show_running(request: Request, running: Sequence[JobStatus], *, full: bool)
     shown = running if full else running[:_MOST_RUNNING]
     show_table(
         (
-            Column("  JOB", [f"  {path_of(job)}" for job in shown], least=34, keeps_end=True),
+            Column("  JOB", [f"  {path_of(job)}" for job in shown], least=34, has_paths=True),
             Column("TRY", [str(try_of(job)) for job in shown]),
             Column("FOR", [span_text(now - job.started_at) for job in shown]),
             Column("STATUS", [job.status for job in shown], least=8),

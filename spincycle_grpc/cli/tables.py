@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+from spincycle_grpc.cli.cutting import cell_width, cut_path, cut_text
 from spincycle_grpc.cli.output import paint, printable, show
 
 _GAP = 2
-_CUT = "…"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Column:
         may_drop: Whether a narrow terminal does not show the column.
         least: The width to which a narrow terminal cuts the column. 0: never cut.
         keeps_end: Whether the beginning is cut off instead of the end.
+        has_paths: Whether the cells are paths of jobs, in which the host and the job stay readable longest.
         wraps: Whether longer cells continue on the next line, instead of being cut.
     """
 
@@ -35,6 +36,7 @@ class Column:
     may_drop: bool = False
     least: int = 0
     keeps_end: bool = False
+    has_paths: bool = False
     wraps: bool = False
 
     @property
@@ -46,7 +48,10 @@ class Column:
         """Returns the column with no line of a cell wider than `width`."""
         if self.wraps:
             return replace(self, cells=["\n".join(textwrap.wrap(cell, width)) for cell in self.cells])
-        cells = [cut_text(cell, width, keeps_end=self.keeps_end) for cell in self.cells]
+        if self.has_paths:
+            cells = [cut_path(cell, width) for cell in self.cells]
+        else:
+            cells = [cut_text(cell, width, keeps_end=self.keeps_end) for cell in self.cells]
         return replace(self, heading=cut_text(self.heading, width), cells=cells)
 
 
@@ -83,29 +88,6 @@ def show_fields(fields: Iterable[tuple[str, str]]) -> None:
 def terminal_width() -> int:
     """Returns the number of columns of the terminal, or 80 if it does not say."""
     return shutil.get_terminal_size().columns
-
-
-def cell_width(text: str) -> int:
-    """Returns the width of a printable text in terminal columns."""
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len
-
-    return cell_len(text)
-
-
-def cut_text(text: str, width: int, *, keeps_end: bool = False) -> str:
-    """Returns a text of at most `width` terminal columns. An ellipsis replaces the rest of a longer one."""
-    if cell_width(text) <= width:
-        return text
-    characters = text[::-1] if keeps_end else text
-    kept, room = 0, width - 1
-    for character in characters:
-        room -= cell_width(character)
-        if room < 0:
-            break
-        kept += 1
-    return f"{_CUT}{text[len(text) - kept :]}" if keeps_end else f"{text[:kept]}{_CUT}"
 
 
 def _fitted(columns: list[Column], narrow_first: Sequence[str], room: int) -> list[Column]:

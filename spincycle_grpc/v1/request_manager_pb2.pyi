@@ -430,7 +430,9 @@ class RetryRequest(_message.Message):
     """A job or a sequence that runs again with all jobs after it, even if they are
     COMPLETE: the id of a job, or the end of the path of a job or a sequence, if
     no other path ends like this. Parts are separated by " / ": "drain",
-    "host web7", "host web7 / drain". Empty: no COMPLETE job runs again.
+    "host web7", "host web7 / drain". If no path ends like this: the beginning
+    of an id, at least two characters, if no other id begins so. Empty: no
+    COMPLETE job runs again.
     """
     idempotency_key: _builtins.str
     """Identifies the call, so that repeating it does not create a second request.

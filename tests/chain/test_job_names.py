@@ -91,6 +91,20 @@ def test_a_job_of_a_plain_chain_is_named_by_its_id_or_by_a_name_of_its_own() -> 
     assert refusal(a_chain(), "restart").reason == "NO_SUCH_JOB"
 
 
+def test_the_beginning_of_an_id_is_enough_if_no_path_ends_so_and_no_other_id_begins_so() -> None:
+    chain = a_chain()
+    assert job_called(chain, "cc") == "cccc"
+    assert refusal(chain, "c").reason == "NO_SUCH_JOB"
+    chain.jobs["ccdd"].CopyFrom(chain.jobs["cccc"])
+    chain.jobs["ccdd"].id = "ccdd"
+    error = refusal(chain, "cc")
+    assert error.reason == "AMBIGUOUS_JOB"
+    assert "an id that begins with 'cc'" in error.message
+    assert "(id cccc)" in error.message
+    chain.jobs["bbbb"].name = "cc"
+    assert job_called(chain, "cc") == "bbbb"
+
+
 def test_a_name_that_several_jobs_of_a_plain_chain_have_is_refused_with_their_ids() -> None:
     chain = a_chain()
     chain.jobs["bbbb"].name = "check"

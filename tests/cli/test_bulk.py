@@ -49,6 +49,16 @@ def manager() -> SeveralRequests:
     return SeveralRequests()
 
 
+@pytest.mark.parametrize("command", ["retry", "stop"])
+def test_without_a_match_a_command_says_that_it_did_nothing(
+    command: str, manager: SeveralRequests, spinc: Spinc
+) -> None:
+    manager.found = []
+    result = spinc(command, "--type", "nap", "--yes")
+    assert result.exit_code == 0
+    assert result.stderr == f"spinc: nothing was done: no request to {command} matches\n"
+
+
 def test_without_a_terminal_nothing_is_done_before_yes(manager: SeveralRequests, spinc: Spinc) -> None:
     result = spinc("retry", "--type", "nap", "--since", "2h")
     assert result.exit_code == 2

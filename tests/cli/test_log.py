@@ -108,6 +108,32 @@ def test_one_job_is_shown_with_its_output(named: str, manager: HostManager, spin
     assert shown.startswith("job      rolling / host web2 / restart (job res2, sleep)\n")
 
 
+def test_the_beginning_of_a_job_id_is_enough_if_no_other_id_begins_so(
+    manager: HostManager, spinc: Spinc
+) -> None:
+    manager.chain.jobs["dra2"].id = "k2x9"
+    manager.chain.jobs["k2x9"].MergeFrom(manager.chain.jobs.pop("dra2"))
+    manager.log[2].job_id = "k2x9"
+    for named in ("k2", "k2x", "k2x9"):
+        assert spinc("log", REQUEST_ID, "--job", named).stdout.startswith(
+            "job      rolling / host web2 / drain ("
+        )
+    several = spinc("log", REQUEST_ID, "--job", "res")
+    assert (several.exit_code, several.stdout) == (3, "")
+    assert several.stderr == (
+        "spinc: the ids of 2 jobs begin with 'res': write the whole id: "
+        "res1 (rolling / host web1 / restart), res2 (rolling / host web2 / restart)\n"
+    )
+    assert "has no job 'k'" in spinc("log", REQUEST_ID, "--job", "k").stderr
+
+
+def test_a_name_in_a_path_comes_before_the_beginning_of_an_id(manager: HostManager, spinc: Spinc) -> None:
+    manager.chain.jobs["dra1"].name = "res"
+    assert spinc("log", REQUEST_ID, "--job", "res").stdout.startswith(
+        "job      rolling / host web1 / drain ("
+    )
+
+
 def test_an_unknown_job_is_one_sentence(manager: HostManager, spinc: Spinc) -> None:
     for named in ("nosuch", "none", "host web", "restart / drain"):
         result = spinc("log", REQUEST_ID, "--job", named)
@@ -140,7 +166,9 @@ def test_failed_shows_failed_jobs_with_all_their_tries(manager: HostManager, spi
     assert shown[4] == "  stderr, the last 10 lines:"
     assert "line 0" in spinc("log", REQUEST_ID, "--failed", "--full").stdout
     assert [one["try"] for one in json.loads(spinc("log", REQUEST_ID, "--failed", "--json").stdout)] == [1, 2]
-    assert spinc("log", REQUEST_ID, "--failed", "--job", "host web1").stdout == "no job has failed\n"
+    assert (
+        spinc("log", REQUEST_ID, "--failed", "--job", "host web1").stdout == "none of these jobs has failed\n"
+    )
 
 
 def test_the_tail_of_failed_jobs_is_the_newest_ones(manager: HostManager, spinc: Spinc) -> None:

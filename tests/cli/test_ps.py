@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from spincycle_grpc import State
+from spincycle_grpc import State, errors
 from tests.cli.conftest import Spinc
 from tests.fake_manager import JOB_ID, REQUEST_ID, FakeManager, stage
 
@@ -58,11 +58,26 @@ def test_a_request_whose_jobs_are_not_known_has_a_row(manager: FakeManager, spin
 
 def test_requests_that_wait_say_why(manager: FakeManager, spinc: Spinc) -> None:
     waits, other = stage(State.PENDING, 0), stage(State.PENDING, 0)
-    waits.id, waits.waiting = "waits", "no job runner knows the job type drain"
+    waits.id, waits.waiting = f"waits{'0' * 15}", "no job runner knows the job type drain"
     manager.found = [waits, other]
     shown = cells(spinc("ps").stdout, -1)
-    assert (shown["REQUEST"], shown["DONE"], shown["STATUS"]) == ("waits", "0/5", f"(waits: {waits.waiting})")
+    assert (shown["REQUEST"], shown["DONE"], shown["STATUS"]) == (
+        waits.id,
+        "0/5",
+        f"(waits: {waits.waiting})",
+    )
     [waiting] = json.loads(spinc("ps", "--json").stdout)["waiting"]
     assert waiting["waiting"] == waits.waiting
     assert waits.waiting not in spinc("ps", REQUEST_ID).stdout
-    assert waits.waiting in spinc("ps", "wai").stdout
+    assert waits.waiting in spinc("ps", waits.id).stdout
+
+
+def test_without_a_running_job_the_state_of_the_request_is_named(manager: FakeManager, spinc: Spinc) -> None:
+    del manager.status.jobs[:]
+    manager.status.requests.clear()
+    manager.stages = [stage(State.COMPLETE, 1000)]
+    assert spinc("ps").stderr == "spinc: no job is running\n"
+    assert spinc("ps", REQUEST_ID).stderr == f"spinc: request {REQUEST_ID} is COMPLETE: no job is running\n"
+    manager.failures["Get"] = [errors.NotFoundError("request gone not found")]
+    unknown = spinc("ps", REQUEST_ID)
+    assert (unknown.exit_code, unknown.stdout, unknown.stderr) == (3, "", "spinc: request gone not found\n")

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spincycle_grpc import State
+from spincycle_grpc.cli.cutting import cell_width, cut_path, cut_text
 from spincycle_grpc.cli.short_ids import SHORTEST, short_ids
-from spincycle_grpc.cli.tables import Column, cell_width, cut_text, show_fields, show_table
+from spincycle_grpc.cli.tables import Column, show_fields, show_table
+from spincycle_grpc.job_paths import SEPARATOR
 from tests.cli.conftest import Spinc, Terminal, end
 from tests.cli.test_status import PATH, failed
 from tests.fake_manager import REQUEST_ID, FakeManager, event, stage
@@ -84,6 +86,37 @@ def test_cut_text_fits_and_keeps_one_end(text: str, width: int, keeps_end: bool)
     if cut != text:
         kept = cut.removeprefix("…") if keeps_end else cut.removesuffix("…")
         assert text.endswith(kept) if keeps_end else text.startswith(kept)
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (50, "rolling-restart / host web7.example.com / drain"),
+        (40, "… / host web7.example.com / drain"),
+        (32, "host web7.example.com / drain"),
+        (28, "web7.example.com / drain"),
+        (20, "web7.exam…om / drain"),
+        (11, "…om / drain"),
+    ],
+)
+def test_a_narrow_path_still_has_the_host_and_the_job(width: int, expected: str) -> None:
+    assert cut_path("rolling-restart / host web7.example.com / drain", width) == expected
+
+
+@given(st.integers(20, 60), st.integers(0, 199), st.integers(0, 199))
+def test_paths_of_different_hosts_stay_different_on_a_narrow_terminal(
+    width: int, one: int, other: int
+) -> None:
+    cut = {
+        cut_path(f"  fleet / rack 4 / host web{number}.example.com / restart", width)
+        for number in (one, other)
+    }
+    assert len(cut) == len({one, other})
+
+
+@given(st.lists(st.text(max_size=20).filter(str.isprintable), min_size=1, max_size=5), st.integers(2, 40))
+def test_cut_paths_fit(parts: list[str], width: int) -> None:
+    assert cell_width(cut_path(SEPARATOR.join(parts), width)) <= width
 
 
 @given(st.sets(st.text("01ab", min_size=20, max_size=20), max_size=20))

@@ -150,8 +150,8 @@ def test_ctrl_c_ends_quietly(kind: str, manager: FakeManager, terminal: Terminal
 
 
 def test_names_and_errors_cannot_control_a_terminal(manager: FakeManager, terminal: Terminal) -> None:
-    evil = entry(1, error="\x1b[31mred", name="\x07")
+    evil = entry(1, error="\x1b[31mred\x1b[2J", name="\x07")
     manager.streams = [[WatchResponse(cursor="1", tries=[evil])]]
     _, output = end(terminal("watch", kind="dumb"))
-    assert r"\x1b[31mred" in output
+    assert r" red\x1b[2J" in output
     assert "\x1b" not in output

@@ -19,6 +19,7 @@ import pytest
 from tests.databases import find_binary
 from tests.deploy.deployed import CONTAINERFILE, DEPLOY
 from tests.limits import COMMAND
+from tests.public_authorities import with_those_of_the_machine
 
 CHECKS = Path(__file__).with_name("checks")
 PROGRAMS = Path(__file__).resolve().parents[2] / ".build" / "kit" / "bin"
@@ -29,10 +30,11 @@ Check = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(*command: str | Path, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end."""
+    """Runs a command to its end. It may download modules of Go."""
     return subprocess.run(
-        command, cwd=directory, capture_output=True, text=True, timeout=COMMAND, check=False
-    )
+        command, cwd=directory, env=with_those_of_the_machine(os.environ),
+        capture_output=True, text=True, timeout=COMMAND, check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,18 @@
-"""Finds the job from which users want to run a chain again: by its id, its name, or the end of its path."""
+"""Finds the job from which users want to run a chain again: by its id, or by the end of its path."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.job_paths import SEPARATOR, connects, path_of, sequence_path_of, shortened
+from spincycle_grpc.job_paths import (
+    SEPARATOR,
+    connects,
+    ids_beginning_with,
+    path_of,
+    sequence_path_of,
+    shortened,
+)
 from spincycle_grpc.v1.job_pb2 import JobChain
 
 _MOST_NAMED = 5
@@ -25,6 +32,7 @@ def job_called(chain: JobChain, name: str) -> str:
         chain: The job chain.
         name: The id of a job, or the end of the path of a job or of a sequence. Parts are separated by " / ":
             "host web7", "host web7 / drain". No other job or sequence may have a path that ends like this.
+            If no path ends like this, at least two characters with which the id of one job begins.
 
     Raises:
         InvalidArgumentError: Nothing has this id or path (NO_SUCH_JOB), or several have it (AMBIGUOUS_JOB).
@@ -32,6 +40,10 @@ def job_called(chain: JobChain, name: str) -> str:
     if name in chain.jobs:
         return name
     found = {job_id: path for job_id, path in _candidates(chain, name) if _ends_with(path, name)}
+    having = "have the name"
+    if not found:
+        having = "have an id that begins with"
+        found = {job_id: _path(chain, job_id) for job_id in ids_beginning_with(chain, name)}
     if len(found) == 1:
         return next(iter(found))
     if not found:
@@ -45,7 +57,7 @@ def job_called(chain: JobChain, name: str) -> str:
     shown = sorted((path, job_id) for job_id, path in found.items())[:_MOST_NAMED]
     some = ", ".join(f"{_shown(path)} (id {job_id})" for path, job_id in shown)
     raise InvalidArgumentError(
-        f"{len(found)} jobs or sequences have the name {_shown(name)}: name one by its path or its id: {some}"
+        f"{len(found)} jobs or sequences {having} {_shown(name)}: name one by its path or its id: {some}"
         + (", ..." if len(found) > _MOST_NAMED else ""),
         reason="AMBIGUOUS_JOB",
         request_id=chain.request_id,
@@ -60,7 +72,11 @@ def _candidates(chain: JobChain, name: str) -> Iterator[tuple[str, str]]:
         if label and name.endswith(label[-_COMPARED_FIRST:]):
             yield job_id, SEPARATOR.join(sequence_path_of(chain, job_id))
         if name.endswith(job.name[-_COMPARED_FIRST:]) and not connects(job):
-            yield job_id, SEPARATOR.join(path_of(chain, job_id) or (job.name,))
+            yield job_id, _path(chain, job_id)
+
+
+def _path(chain: JobChain, job_id: str) -> str:
+    return SEPARATOR.join(path_of(chain, job_id) or (chain.jobs[job_id].name,))
 
 
 def _ends_with(path: str, name: str) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.output import show, show_object
 from spincycle_grpc.cli.request_record import read_record
 from spincycle_grpc.cli.request_report import MOST_JOBS, RequestReport
@@ -26,7 +27,7 @@ _MOST_EVENTS = 100
 
 
 @click.command("export")
-@click.argument("request_id", metavar="ID")
+@click.argument("request_id", type=REQUEST_ID, metavar="ID")
 @click.option(
     "--format",
     "output_format",

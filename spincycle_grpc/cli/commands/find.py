@@ -8,7 +8,7 @@ import click
 
 from spincycle_grpc.cli.arguments import parse_words
 from spincycle_grpc.cli.filters import filter_options
-from spincycle_grpc.cli.output import show_json
+from spincycle_grpc.cli.output import note, show_json
 from spincycle_grpc.cli.request_table import show_requests
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.state import State
@@ -70,3 +70,5 @@ def command(
         show_json(encode(FindResponse(requests=requests), "requests"))
         return
     show_requests(requests, settings.zone)
+    if not requests:
+        note("no request matches")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.drawing import format_option, show_chain
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 
 
 @click.command("graph")
-@click.argument("request_id", metavar="ID")
+@click.argument("request_id", type=REQUEST_ID, metavar="ID")
 @format_option
 @client_options
 @pass_settings

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.output import show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.cli.tables import Column, show_table
@@ -17,7 +18,7 @@ from spincycle_grpc.wire import encode
 
 
 @click.command("history")
-@click.argument("request_id", metavar="ID")
+@click.argument("request_id", type=REQUEST_ID, metavar="ID")
 @click.option(
     "--limit",
     type=click.IntRange(1),

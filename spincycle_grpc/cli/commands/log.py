@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from spincycle_grpc.cli.arguments import JOB, REQUEST_ID
 from spincycle_grpc.cli.failure_text import failure_lines
 from spincycle_grpc.cli.failures import INTERRUPTED, Failure
 from spincycle_grpc.cli.job_lookup import find_jobs
@@ -24,9 +25,9 @@ _LAST_LINES = 10
 
 
 @click.command("log")
-@click.argument("request_id", metavar="ID")
-@click.argument("job_id", metavar="[JOB_ID]", required=False)
-@click.option("--job", metavar="JOB", help="Only this job: its id, or a part of its path.")
+@click.argument("request_id", type=REQUEST_ID, metavar="ID")
+@click.argument("job_id", type=JOB, metavar="[JOB_ID]", required=False)
+@click.option("--job", type=JOB, metavar="JOB", help="Only this job: its id, or a part of its path.")
 @click.option("--failed", "is_failed", is_flag=True, help="Only failed jobs, each with all its tries.")
 @click.option("--tail", type=click.IntRange(1), metavar="NUMBER", help="Only the newest NUMBER of them.")
 @click.option("--all", "has_noops", is_flag=True, help="Also the noops that only connect other jobs.")
@@ -52,8 +53,9 @@ def command(
 ) -> None:
     """Show the finished tries of a request's jobs, oldest first.
 
-    JOB is the id of a job, or a part of its path, such as "host web7 / drain". A sequence, such as
-    "host web7", stands for all its jobs. With one job, show its newest try with the last lines of its output.
+    JOB is the id of a job, its beginning, or a part of its path, such as "host web7 / drain". A sequence,
+    such as "host web7", stands for all its jobs. With one job, show its newest try with the last lines of its
+    output.
 
     With --follow, show the complete output of all jobs, or of the newest try and the next tries of one job,
     until the request has ended. Lines have the path of their job while several jobs run.
@@ -113,7 +115,7 @@ def _show_failed(client: Client, choice: Choice, settings: Settings, most_lines:
         for line in failure_lines(job, settings.zone, most_lines=most_lines):
             show(line)
     if not number:
-        show("no job has failed")
+        show("no job has failed" if choice.jobs is None else "none of these jobs has failed")
 
 
 def _follow(settings: Settings, request_id: str, named: str | None) -> None:

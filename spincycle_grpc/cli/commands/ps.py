@@ -10,14 +10,16 @@ from urllib.parse import urlsplit
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.counts import try_of
 from spincycle_grpc.cli.job_paths import path_of
-from spincycle_grpc.cli.output import show_object
+from spincycle_grpc.cli.output import note, show_object, state_name
 from spincycle_grpc.cli.progress import progress_of
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.cli.short_ids import shortened
 from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_grpc.cli.times import span_text
+from spincycle_grpc.cli.whole_ids import whole_id
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.status_pb2 import JobStatus, RunningStatus
@@ -61,7 +63,7 @@ class _Row:
 
 
 @click.command("ps")
-@click.argument("request_id", metavar="[ID]", required=False)
+@click.argument("request_id", type=REQUEST_ID, metavar="[ID]", required=False)
 @client_options
 @pass_settings
 def command(settings: Settings, request_id: str | None) -> None:
@@ -73,16 +75,21 @@ def command(settings: Settings, request_id: str | None) -> None:
     without a job. So has a request that no Job Runner can run, of the newest 1,000 that wait.
     """
     with settings.client() as client:
-        status = client.running(request_id or "")
+        chosen = whole_id(client, request_id) if request_id else ""
+        status = client.running(chosen)
         found = client.find(states=(State.PENDING, State.SUSPENDED), limit=_MAX_WAITING)
-    # The server accepts the beginning of an id, and so does this filter.
-    waiting = [one for one in reversed(found) if one.waiting and one.id.startswith(request_id or "")]
+        waiting = [one for one in reversed(found) if one.waiting and one.id.startswith(chosen)]
+        has_rows = bool(status.requests or status.jobs or waiting)
+        state = client.get(chosen, with_job_chain=False).state if chosen and not has_rows else None
     if settings.as_json:
         fields = json.loads(encode(status))
         fields["waiting"] = [json.loads(encode(one)) for one in waiting]
         show_object(fields)
         return
     _show_rows([*_rows(status), *(_Row(one, None, f"(waits: {one.waiting})") for one in waiting)])
+    if not has_rows:
+        about = f"request {chosen} is {state_name(state)}: " if state is not None else ""
+        note(f"{about}no job is running")
 
 
 def _rows(status: RunningStatus) -> list[_Row]:
@@ -108,7 +115,7 @@ def _show_rows(rows: Sequence[_Row]) -> None:
             Column("USER", [row.request.user for row in rows], least=4),
             Column("HOST", [row.host for row in rows], narrow=hosts),
             Column("DONE", [progress_of(row.request).fraction for row in rows], may_drop=True),
-            Column("JOB", [row.path for row in rows], least=20, keeps_end=True),
+            Column("JOB", [row.path for row in rows], least=20, has_paths=True),
             Column("ID", [job.job_id if job else "" for job in jobs], may_drop=True),
             Column("TRY", [str(try_of(job)) if job else "" for job in jobs], may_drop=True),
             Column("FOR", [span_text(now - job.started_at) if job else "" for job in jobs]),

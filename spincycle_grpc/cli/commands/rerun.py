@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.created import show_created
 from spincycle_grpc.cli.failures import OTHER, Failure
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
@@ -11,7 +12,7 @@ from spincycle_grpc.structs import from_value
 
 
 @click.command("rerun")
-@click.argument("request_id", metavar="ID")
+@click.argument("request_id", type=REQUEST_ID, metavar="ID")
 @click.option(
     "--wait", is_flag=True, help="Follow the new request until it ends. Ctrl-C does not stop the request."
 )

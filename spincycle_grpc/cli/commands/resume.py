@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.output import printable, show, show_json
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.v1.request_manager_pb2 import ResumeRequest
@@ -11,7 +12,7 @@ from spincycle_grpc.wire import encode
 
 
 @click.command("resume")
-@click.argument("request_id", metavar="ID")
+@click.argument("request_id", type=REQUEST_ID, metavar="ID")
 @client_options
 @pass_settings
 def command(settings: Settings, request_id: str) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import click
 
+from spincycle_grpc.cli.arguments import JOB, REQUEST_ID
 from spincycle_grpc.cli.bulk import Selection, confirm, do_each
 from spincycle_grpc.cli.created import show_created
 from spincycle_grpc.cli.filters import filter_options_without_states
@@ -22,12 +23,12 @@ _STATES = (State.FAIL, State.STOPPED)
 
 
 @click.command("retry")
-@click.argument("request_id", metavar="[ID]", required=False)
+@click.argument("request_id", type=REQUEST_ID, metavar="[ID]", required=False)
 @click.option(
     "--from",
     "from_job",
+    type=JOB,
     metavar="JOB",
-    default="",
     help="Run this job and all jobs after it again, even COMPLETE ones: its id, or the end of its path.",
 )
 @click.option(
@@ -51,7 +52,7 @@ def command(
     settings: Settings,
     *,
     request_id: str | None,
-    from_job: str,
+    from_job: str | None,
     wait: bool,
     idempotency_key: str | None,
     again: bool,
@@ -77,7 +78,7 @@ def command(
         else:
             if not again and idempotency_key is None:  # A repeated call with a key returns the first retry.
                 _check_not_retried(client, request_id)
-            created = client.retry(request_id, from_job=from_job, idempotency_key=idempotency_key)
+            created = client.retry(request_id, from_job=from_job or "", idempotency_key=idempotency_key)
             show_created(client, created, settings, wait=wait)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.failure_text import MOST_JOBS
 from spincycle_grpc.cli.next_steps import next_steps
 from spincycle_grpc.cli.output import show_object
@@ -13,7 +14,7 @@ from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 
 
 @click.command("status")
-@click.argument("request_id", metavar="ID")
+@click.argument("request_id", type=REQUEST_ID, metavar="ID")
 @click.option("--full", is_flag=True, help="Show all args, running jobs and failed jobs.")
 @client_options
 @pass_settings

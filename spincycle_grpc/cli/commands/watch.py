@@ -8,7 +8,7 @@ from datetime import datetime
 import click
 
 from spincycle_grpc.calls import request_filter
-from spincycle_grpc.cli.arguments import parse_words
+from spincycle_grpc.cli.arguments import REQUEST_ID, parse_words
 from spincycle_grpc.cli.changes import ChangeLines
 from spincycle_grpc.cli.counts import JobCounts
 from spincycle_grpc.cli.failure_text import MOST_JOBS
@@ -29,7 +29,7 @@ from spincycle_grpc.wire import encode
 
 
 @click.command("watch")
-@click.argument("request_id", metavar="[ID]", default="")
+@click.argument("request_id", type=REQUEST_ID, metavar="[ID]", required=False)
 @filter_options
 @click.option(
     "--limit",
@@ -44,7 +44,7 @@ from spincycle_grpc.wire import encode
 def command(
     settings: Settings,
     *,
-    request_id: str,
+    request_id: str | None,
     request_type: str,
     states: tuple[str, ...],
     user: str,
@@ -73,9 +73,9 @@ def command(
         raise click.UsageError("give an ID or filters, not both")
     try:
         with settings.client() as client:
-            request_id = whole_id(client, request_id) if request_id else ""
-            messages = client.watch(request_id, filter=None if request_id else chosen)
-            ended = _show(messages, request_id, as_json=settings.as_json)
+            watched = whole_id(client, request_id) if request_id else ""
+            messages = client.watch(watched, filter=None if watched else chosen)
+            ended = _show(messages, watched, as_json=settings.as_json)
             if ended is not None and not settings.as_json:
                 show_problems(read_record(client, ended, with_tries=MOST_JOBS), settings.zone)
     except KeyboardInterrupt as error:
