@@ -11,7 +11,9 @@ import { SignIn } from "./parts/sign-in";
 import { ThemeButton } from "./parts/theme";
 import { RequestList } from "./list/request-list";
 import { RequestPage } from "./request/request-page";
-import { Runners } from "./server/runners";
+import { StartPage } from "./start/start-page";
+import { RunnersPage } from "./server/runners-page";
+import { ServerPage } from "./server/server-page";
 
 function Page() {
   const address = useAddress();
@@ -61,7 +63,9 @@ interface TopProps {
 
 const VIEWS = [
   ["/requests", "Requests"],
+  ["/start", "New request"],
   ["/runners", "Runners"],
+  ["/server", "Server"],
 ] as const;
 
 function Top({ address, session, onSignedOut, onError }: TopProps) {
@@ -90,7 +94,12 @@ function Top({ address, session, onSignedOut, onError }: TopProps) {
 function View({ address, onError }: { address: Address; onError: (error: ApiError) => void }) {
   const [, view, rest] = address.path.split("/");
   if (view === "requests" && rest) return <RequestPage key={rest} id={decodeURIComponent(rest)} address={address} />;
-  if (view === "runners") return <Runners onError={onError} />;
+  if (view === "runners") return <RunnersPage onError={onError} />;
+  if (view === "server") return <ServerPage onError={onError} />;
+  if (view === "start") {
+    const type = decodeURIComponent(rest ?? "");
+    return <StartPage type={type} from={address.query.get("from") ?? ""} onError={onError} />;
+  }
   return <RequestList query={address.query} onError={onError} />;
 }
 

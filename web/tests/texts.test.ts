@@ -8,7 +8,7 @@ import { readFragment, writeFragment } from "../src/model/fragment.ts";
 import { lastLines } from "../src/model/last-lines.ts";
 import { marked } from "../src/model/marks.ts";
 import { OutputLines, search, spansOf } from "../src/model/output-lines.ts";
-import { agoText, durationText, timeText } from "../src/model/times.ts";
+import { agoText, durationText, timeText, waitingText } from "../src/model/times.ts";
 import { tryOf } from "./chains.ts";
 
 test("durations have at most two units", () => {
@@ -24,6 +24,10 @@ test("times have their zone", () => {
   assert.match(timeText("2026-07-01T12:00:00Z", "Europe/Berlin"), /14:00:00 (CEST|GMT\+2)/);
   assert.equal(agoText(0, 125_000), "2 min ago");
   assert.equal(agoText(0, 3_000), "just now");
+});
+
+test("why a request waits is a sentence", () => {
+  assert.equal(waitingText("paused by ann at 2026-11-29T19:48:24Z", "UTC"), "Paused by ann at 29 Nov 2026, 19:48:24 UTC.");
 });
 
 test("an axis has round ticks", () => {

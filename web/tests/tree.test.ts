@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { pathOf } from "../src/model/chain.ts";
 import { JobRecord } from "../src/model/job-record.ts";
 import { visibleRows, type RowFilter } from "../src/model/rows.ts";
-import { COMPLETE, FAIL, PENDING, RUNNING, STOPPED } from "../src/model/states.ts";
+import { COMPLETE, FAIL, PENDING, RUNNING, STOPPED, SUSPENDED } from "../src/model/states.ts";
 import { summarize } from "../src/model/summary.ts";
 import { moved } from "../src/model/tree-keys.ts";
 import { buildTree } from "../src/model/tree.ts";
@@ -76,6 +76,14 @@ test("states of sequences follow from those of their jobs", () => {
   const tree = buildTree(record.chain!);
   const sums = summarize(tree, record, 50);
   assert.deepEqual([0, 1, 2, 3].map((host) => sums.get(`/f${host}`)!.state), [COMPLETE, RUNNING, STOPPED, PENDING]);
+});
+
+test("between two jobs, a sequence has the state of the request", () => {
+  const record = recordOf(hosts(1));
+  record.add({ tries: [tryOf("d0", 1, COMPLETE, 0, 1)] });
+  const tree = buildTree(record.chain!);
+  const state = (request: number) => summarize(tree, record, 50, request).get("/f0")!.state;
+  assert.deepEqual([RUNNING, SUSPENDED, FAIL, STOPPED].map(state), [RUNNING, SUSPENDED, STOPPED, STOPPED]);
 });
 
 test("jobs of a sequence that has begun again are not complete any longer", () => {

@@ -29,7 +29,7 @@ export async function call<Body>(path: string, init: RequestInit = {}): Promise<
   try {
     response = await fetch(path, { ...init, headers, credentials: "same-origin" });
   } catch {
-    throw new ApiError("The server cannot be reached.", 0, "UNAVAILABLE");
+    throw unreachable();
   }
   const text = await response.text();
   if (!response.ok) {
@@ -79,4 +79,18 @@ export async function allPages<Entry>(path: string, query: URLSearchParams, most
 export function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Reads an answer that is plain text, whatever its status. Raises ApiError if the server cannot be reached. */
+export async function readText(path: string): Promise<{ status: number; text: string }> {
+  try {
+    const response = await fetch(path, { credentials: "same-origin" });
+    return { status: response.status, text: (await response.text()).trim() };
+  } catch {
+    throw unreachable();
+  }
+}
+
+function unreachable(): ApiError {
+  return new ApiError("The server cannot be reached.", 0, "UNAVAILABLE");
 }

@@ -1,7 +1,7 @@
 /** What the rows of the tree show: the states of jobs, summed up for the sequences around them. */
 
 import type { JobNow, JobRecord } from "./job-record.ts";
-import { COMPLETE, FAIL, PENDING, RUNNING, STOPPED } from "./states.ts";
+import { COMPLETE, FAIL, hasEnded, PENDING, RUNNING, STOPPED } from "./states.ts";
 import { toMilliseconds } from "./times.ts";
 import type { Tree, TreeNode } from "./tree.ts";
 
@@ -19,13 +19,19 @@ export interface Summary {
   end: number;
 }
 
-/** Returns a summary of each node by its key. */
-export function summarize(tree: Tree, record: JobRecord, now: number): Map<string, Summary> {
+/** Returns a summary of each node by its key. `requestState` is the state of the request. */
+export function summarize(
+  tree: Tree,
+  record: JobRecord,
+  now: number,
+  requestState = RUNNING,
+): Map<string, Summary> {
   const states = record.states();
   const summaries = new Map<string, Summary>();
   for (let index = tree.nodes.length - 1; index >= 0; index--) {
     const node = tree.nodes[index] as TreeNode;
-    summaries.set(node.key, node.job ? ofJob(node.key, states, record, now) : ofSequence(node, summaries));
+    const summary = node.job ? ofJob(node.key, states, record, now) : ofSequence(node, summaries, requestState);
+    summaries.set(node.key, summary);
   }
   return summaries;
 }
@@ -49,7 +55,7 @@ function ofJob(jobId: string, states: Map<string, JobNow>, record: JobRecord, no
   };
 }
 
-function ofSequence(node: TreeNode, summaries: Map<string, Summary>): Summary {
+function ofSequence(node: TreeNode, summaries: Map<string, Summary>, requestState: number): Summary {
   const sum: Summary = {
     state: PENDING,
     isWaiting: false,
@@ -73,15 +79,23 @@ function ofSequence(node: TreeNode, summaries: Map<string, Summary>): Summary {
     sum.end = Math.max(sum.end, part.end);
     hasBegun ||= part.state !== PENDING;
   }
-  sum.state = sequenceState(sum, hasBegun);
+  sum.state = sequenceState(sum, hasBegun, requestState);
   return sum;
 }
 
-/** A failure is never hidden by what runs beside it. */
-function sequenceState(sum: Summary, hasBegun: boolean): number {
+/**
+ * Returns the state of a sequence. A failure is never hidden by what runs beside it. `hasBegun`: one of its jobs is
+ * not PENDING. `requestState` is that of the request: between two jobs, a sequence shares it.
+ */
+export function sequenceState(
+  sum: Pick<Summary, "failed" | "running" | "stopped" | "jobs" | "complete">,
+  hasBegun: boolean,
+  requestState = RUNNING,
+): number {
   if (sum.failed) return FAIL;
   if (sum.running) return RUNNING;
   if (sum.stopped) return STOPPED;
   if (sum.jobs && sum.complete === sum.jobs) return COMPLETE;
-  return hasBegun ? RUNNING : PENDING;
+  if (!hasBegun) return PENDING;
+  return hasEnded(requestState) ? STOPPED : requestState;
 }

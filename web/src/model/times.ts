@@ -43,6 +43,12 @@ export function agoText(time: number | string, now: number): string {
   return `${seconds} s ago`;
 }
 
+/** Returns why a request waits as a sentence, with times as people read them. */
+export function waitingText(waiting: string, zone?: string): string {
+  const text = waiting.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (time) => timeText(time, zone));
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}
+
 export function toMilliseconds(nanoseconds: number): number {
   return nanoseconds / 1e6;
 }

@@ -31,7 +31,10 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
   const place = useRef<HTMLDivElement>(null);
   const end = hasEnded(request.state) && request.finishedAt ? Date.parse(request.finishedAt) : now;
   // Scrolling and keys draw again too, and a large chain costs 50 ms.
-  const summaries = useMemo(() => summarize(model.tree, model.record, end), [model, model.version, end]);
+  const summaries = useMemo(
+    () => summarize(model.tree, model.record, end, request.state),
+    [model, model.version, end, request.state],
+  );
   const rows = useMemo(
     () => visibleRows(model.tree, summaries, chosen, { only, text }),
     [summaries, chosen, only, text],

@@ -99,13 +99,17 @@ export function Output({ path, probe, line, onLine }: Props) {
     isAtEnd.current = false;
     if (place.current && found[next] !== undefined) showRow(place.current, found[next], LINE_HEIGHT, "center");
   };
+  // While a text is typed, its first match is shown.
+  useEffect(() => {
+    if (found.length) go(0);
+  }, [text]);
   const choose = (one: OutputLine) => {
     hasShownLine.current = `${one.stream} ${one.number}`;
     onLine({ stream: one.stream, number: one.number });
   };
   return (
     <section class="output" aria-label="Output">
-      <OutputBar shown={shown} onShown={setShown} text={text} onText={(value) => (setText(value), setFoundAt(0))} found={found.length} foundAt={foundAt} onGo={go} status={statusOf(connection, error)} />
+      <OutputBar shown={shown} onShown={setShown} text={text} onText={setText} found={found.length} foundAt={foundAt} onGo={go} status={statusOf(connection, error)} />
       <div
         class="output-text"
         ref={place}

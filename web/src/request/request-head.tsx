@@ -2,10 +2,9 @@
 
 import { Actions } from "./actions";
 import type { RequestModel } from "./request-model";
-import type { Request, RequestArg } from "../api/types";
-import { valueText } from "../model/arg-values";
-import { COMPLETE, FAIL, hasEnded, isPaused, RUNNING, stateClass, stateLabel, SUSPENDED } from "../model/states";
-import { durationText } from "../model/times";
+import type { Request } from "../api/types";
+import { hasEnded, isPaused, RUNNING, stateClass, stateLabel } from "../model/states";
+import { durationText, waitingText } from "../model/times";
 import { Badge } from "../parts/badge";
 import { Link } from "../parts/address";
 import { Ago, Time } from "../parts/time";
@@ -29,7 +28,7 @@ export function RequestHead({ model, request, now }: Props) {
         <Connection model={model} request={request} />
         <Actions request={request} onDone={() => void model.refresh()} />
       </div>
-      {request.waiting && <p class="notice">Waits: {request.waiting}.</p>}
+      {request.waiting && <p class="notice">{waitingText(request.waiting)}</p>}
       {model.isGone && <p class="notice notice-error">This request was deleted because of its age.</p>}
       {model.error && (
         <p class="notice notice-error" role="alert">
@@ -38,7 +37,6 @@ export function RequestHead({ model, request, now }: Props) {
       )}
       <Progress request={request} />
       <Facts request={request} now={now} />
-      <Args args={request.args ?? []} />
     </section>
   );
 }
@@ -91,7 +89,7 @@ function Facts({ request, now }: { request: Request; now: number }) {
         </Fact>
       )}
       {request.finishedAt && (
-        <Fact name={END_NAMES[request.state] ?? "Ended"}>
+        <Fact name="Ended">
           <Time at={request.finishedAt} />
         </Fact>
       )}
@@ -115,48 +113,11 @@ function Facts({ request, now }: { request: Request; now: number }) {
   );
 }
 
-const END_NAMES: Record<number, string> = { [COMPLETE]: "Completed", [FAIL]: "Failed", [SUSPENDED]: "Suspended" };
-
 function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
   return (
     <div>
       <dt>{name}</dt>
       <dd>{children}</dd>
     </div>
-  );
-}
-
-/** Args that a user gave come first; the others are one click away. */
-export function Args({ args }: { args: RequestArg[] }) {
-  const given = args.filter((arg) => arg.Given);
-  const others = args.filter((arg) => !arg.Given);
-  if (args.length === 0) return null;
-  return (
-    <div class="args">
-      <ArgList args={given} />
-      {others.length > 0 && (
-        <details>
-          <summary>
-            {others.length} {given.length ? "more " : ""}
-            {others.length === 1 ? "arg" : "args"} from the spec
-          </summary>
-          <ArgList args={others} />
-        </details>
-      )}
-    </div>
-  );
-}
-
-function ArgList({ args }: { args: RequestArg[] }) {
-  if (args.length === 0) return null;
-  return (
-    <dl class="arg-list">
-      {args.map((arg) => (
-        <div key={arg.Name}>
-          <dt>{arg.Name}</dt>
-          <dd>{valueText(arg.Value) || <span class="quiet">empty</span>}</dd>
-        </div>
-      ))}
-    </dl>
   );
 }

@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { go, type Address } from "../parts/address";
+import { Args } from "./args";
 import { Failures } from "./failures";
 import { JobPanel } from "./job-panel";
 import { JobTree } from "./job-tree";
@@ -60,6 +61,7 @@ export function RequestPage({ id, address }: Props) {
       <div class="request-main">
         <RequestHead model={model} request={request} now={now} />
         <Failures model={model} request={request} onOpen={openJob} onShowFailed={showFailed} />
+        <Args args={request.args ?? []} />
         <JobTree
           model={model}
           request={request}

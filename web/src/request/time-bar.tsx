@@ -7,6 +7,7 @@ import type { Summary } from "../model/summary";
 import type { TreeNode } from "../model/tree";
 
 const MOST_TICKS = 5;
+const LAST_LABEL = 0.88; // A label further to the right has no room.
 const MOST_SEGMENTS = 60; // A job can have thousands of tries, and more bars than these cannot be told apart.
 
 interface Props {
@@ -46,8 +47,8 @@ export function TimeTicks({ axis }: { axis: Axis }) {
   return (
     <span class="ticks" aria-hidden="true">
       {ticksOf(axis, MOST_TICKS).map((tick) => (
-        <span key={tick.label} class={tick.at > 0.9 ? "tick tick-last" : "tick"} style={{ left: `${100 * tick.at}%` }}>
-          {tick.label}
+        <span key={tick.label} class="tick" style={{ left: `${100 * tick.at}%` }}>
+          {tick.at < LAST_LABEL && tick.label}
         </span>
       ))}
     </span>

@@ -1,0 +1,91 @@
+/** The Job Runners that are alive: what they run, and which types of jobs they know. */
+
+import { useEffect } from "preact/hooks";
+
+import { call, type ApiError } from "../api/call";
+import type { Runner } from "../api/types";
+import { usePolled } from "./use-polled";
+import { COMPLETE, FAIL, stateClass, STOPPED } from "../model/states";
+import { Ago, useNow } from "../parts/time";
+
+const COLUMNS = ["State", "Runner", "Requests", "Jobs", "Labels", "Job types", "Version", "Started"];
+const NUMBERS = new Set(["Requests", "Jobs"]);
+
+export function RunnersPage({ onError }: { onError: (error: ApiError) => void }) {
+  const runners = usePolled(() => call<Runner[]>("/api/v1/runners").then(({ body }) => body), onError);
+  const now = useNow(true);
+  useEffect(() => {
+    document.title = "Runners – Spin Cycle";
+  }, []);
+  if (runners === null) return <p role="status">Loading runners…</p>;
+  return (
+    <>
+      <div class="page-head">
+        <h1>Runners</h1>
+        <span class="quiet">{runners.length === 1 ? "1 is alive" : `${runners.length} are alive`}</span>
+      </div>
+      {runners.length === 0 ? (
+        <p class="notice notice-error">
+          No Job Runner is alive, so requests stay pending. Start one with <code>spincycle job-runner</code>.
+        </p>
+      ) : (
+        <div class="table-place" tabIndex={0} role="region" aria-label="Table of runners">
+          <table>
+            <thead>
+              <tr>
+                {COLUMNS.map((name) => (
+                  <th key={name} scope="col" class={NUMBERS.has(name) ? "number" : ""}>
+                    {name}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>
+              {runners.map((runner) => (
+                <Row key={runner.id} runner={runner} now={now} />
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </>
+  );
+}
+
+function Row({ runner, now }: { runner: Runner; now: number }) {
+  const [state, text] = stateOf(runner);
+  return (
+    <tr>
+      <td>
+        <span class={`dot state-${stateClass(state)}`}>{text}</span>
+      </td>
+      <td>
+        {runner.url}
+        <code class="below">{runner.id}</code>
+      </td>
+      <td class="number">
+        {runner.runningRequests.toLocaleString("en")}
+        {runner.moreRequests ? "+" : ""}
+      </td>
+      <td class="number">{runner.silent ? "unknown" : runner.runningJobs.toLocaleString("en")}</td>
+      <td>{labelsOf(runner)}</td>
+      <td class="cell-types">{runner.knowsAllJobTypes ? "all" : (runner.jobTypes ?? []).join(", ")}</td>
+      <td>{runner.version}</td>
+      <td>{runner.startedAt && <Ago at={runner.startedAt} now={now} />}</td>
+    </tr>
+  );
+}
+
+function labelsOf(runner: Runner): string {
+  return Object.entries(runner.labels ?? {})
+    .map(([name, value]) => `${name}=${value}`)
+    .join(", ");
+}
+
+/** Returns the state whose colour is used, and the words. */
+function stateOf(runner: Runner): [number, string] {
+  if (runner.silent) return [FAIL, "does not answer"];
+  if (runner.draining) return [STOPPED, "drains"];
+  if (runner.full) return [STOPPED, "full"];
+  return [COMPLETE, "accepts requests"];
+}
