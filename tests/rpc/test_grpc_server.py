@@ -25,7 +25,7 @@ from spincycle_grpc.v1.request_manager_pb2 import (
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from spincycle_grpc.v1.runner_reports_pb2 import ReportRequest, ReportResponse
 from spincycle_server.identity import Authentication, Credentials, Identity
-from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable, grpc_server
+from spincycle_server.rpc import CallContext, Gate, GrpcServer, MethodTable, stream_sends
 from tests.limits import ANSWER, STEP
 from tests.rpc.servers import REQUEST_MANAGER, RUNNER_REPORTS, rpc_error, serving
 
@@ -388,7 +388,7 @@ async def _count(messages: AsyncIterator[object]) -> int:
 
 
 async def test_the_stream_of_a_client_that_does_not_read_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_server, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(stream_sends, "SEND_TIMEOUT", 0.3)
     flood = Flood()
     async with (
         serving(REQUEST_MANAGER, flood) as (_, address),

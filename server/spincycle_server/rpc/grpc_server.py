@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -13,11 +12,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
-from spincycle_grpc.errors import (
-    ResourceExhaustedError,
-    SpinCycleError,
-    UnavailableError,
-)
+from spincycle_grpc.errors import SpinCycleError, UnavailableError
 from spincycle_server.identity import Credentials
 from spincycle_server.large_work import LARGE, run_large
 from spincycle_server.rpc.accepting import Acceptors
@@ -31,6 +26,7 @@ from spincycle_server.rpc.reflection import Reflection
 from spincycle_server.rpc.request_messages import parsed, read_request
 from spincycle_server.rpc.responses import serialized
 from spincycle_server.rpc.status import abort
+from spincycle_server.rpc.stream_sends import StreamSends
 from spincycle_server.telemetry.limits import LimitUse
 
 MAX_PENDING = 2000
@@ -54,9 +50,6 @@ MIN_PING_INTERVAL = 5.0
 
 Clients whose pings are 10 s apart, which is Go's minimum, keep their connection even if some arrive late.
 """
-
-SEND_TIMEOUT = 60.0
-"""Seconds within which a client must make room for the next message of a stream. Then the call fails."""
 
 _DEFAULT_LIMITS = InputLimits()
 
@@ -102,9 +95,10 @@ class GrpcServer:
             )
         )
         by_full_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        sends = StreamSends()
         for table in tables:
             service = table.service.full_name
-            handlers = {name: _handler(method, limits) for name, method in table.methods.items()}
+            handlers = {name: _handler(method, limits, sends) for name, method in table.methods.items()}
             self._server.add_registered_method_handlers(service, handlers)
             by_full_name |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
         self._acceptors = Acceptors(self._server, by_full_name)
@@ -160,7 +154,7 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def _handler(method: Method, limits: InputLimits) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: Method, limits: InputLimits, sends: StreamSends) -> grpc.RpcMethodHandler[Any, Any]:
     # Without a deserializer and a serializer, gRPC takes and hands over bytes. Requests are parsed once the
     # caller is identified, and a response that is too large becomes an error. A unary
     # method has the handler of a stream, because gRPC receives the whole message before it calls a unary
@@ -168,7 +162,7 @@ def _handler(method: Method, limits: InputLimits) -> grpc.RpcMethodHandler[Any, 
     if method.is_stream:
         return grpc.stream_stream_rpc_method_handler(_streaming(method))
     if method.is_server_stream:
-        return grpc.stream_stream_rpc_method_handler(_server_streaming(method, limits))
+        return grpc.stream_stream_rpc_method_handler(_server_streaming(method, limits, sends))
     return grpc.stream_unary_rpc_method_handler(_unary(method, limits))
 
 
@@ -221,34 +215,20 @@ def _read(
     return read
 
 
-def _server_streaming(method: Method, limits: InputLimits) -> Callable[..., Awaitable[None]]:
+def _server_streaming(
+    method: Method, limits: InputLimits, sends: StreamSends
+) -> Callable[..., Awaitable[None]]:
     async def behavior(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         called = _call_context(context)
         call = method.call(_read(method, limits, context, called.received), called)
         try:
             async with contextlib.aclosing(call) as answers:
                 async for answer in answers:
-                    await _send(context, serialized(method, answer))
+                    await sends.send(context, serialized(method, answer))
         except SpinCycleError as error:
             await abort(context, error)
 
     return behavior
-
-
-async def _send(context: grpc.aio.ServicerContext[Any, Any], data: bytes) -> None:
-    """Sends a message of a stream.
-
-    Raises:
-        ResourceExhaustedError: The client does not read. Reason: STREAM_NOT_READ.
-    """
-    try:
-        async with asyncio.timeout(SEND_TIMEOUT):
-            await context.write(data)
-    except TimeoutError as error:
-        raise ResourceExhaustedError(
-            f"the client read nothing for {SEND_TIMEOUT:g} s: open the stream again, from the last message",
-            reason="STREAM_NOT_READ",
-        ) from error
 
 
 def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
