@@ -15,11 +15,12 @@ from spincycle_server.gateway import ErrorFormat, GatewayApp, HttpLimits, HttpSe
 from spincycle_server.identity import Authentication
 from spincycle_server.listening import Address
 from spincycle_server.rpc import CallContext, Gate, InputLimits, MethodTable
+from spincycle_server.shared_messages import SharedMessage
 from tests.gateway.wire import request
 from tests.limits import ANSWER
 
 SERVICE = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
-Watch = Callable[[WatchRequest, CallContext], AsyncIterator[WatchResponse]]
+Watch = Callable[[WatchRequest, CallContext], AsyncIterator[WatchResponse | SharedMessage]]
 
 
 class Watched:

@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from google.protobuf.message import Message
 
 from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import NotFoundError, PermissionDeniedError, ResourceExhaustedError
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE, STATE_RUNNING
-from spincycle_server.gateway import HttpLimits, event_stream
+from spincycle_server.gateway import HttpLimits, event_stream, event_text
 from spincycle_server.identity import Authentication, Credentials, Identity
+from spincycle_server.large_work import LARGE
 from spincycle_server.rpc import CallContext, Gate, current_streams
+from spincycle_server.shared_messages import SharedMessage
 from tests.gateway.event_client import EventClient, connected, requested, watched
 from tests.gateway.wire import request
 from tests.limits import STEP
@@ -110,6 +113,30 @@ async def test_each_message_is_an_event_with_its_cursor_as_id() -> None:
         assert events[0].data["requests"][0]["state"] == 2
         assert events[1].data["cursor"] == "2"
         assert not await client.reader.read()
+
+
+async def test_a_message_that_several_streams_send_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = WatchResponse(cursor="2", gone=["x" * LARGE])
+    shared = [SharedMessage(FIRST), SharedMessage(large)]
+    encoded: list[Message] = []
+    event_of = event_text.message_event
+
+    def message_event(message: Message) -> bytes:
+        encoded.append(message)
+        return event_of(message)
+
+    async def both_shared(request: WatchRequest, context: CallContext) -> AsyncIterator[SharedMessage]:
+        for message in shared:
+            yield message
+
+    monkeypatch.setattr(event_text, "message_event", message_event)
+    async with watched(both_shared) as address:
+        for _ in range(2):
+            async with requested(address) as client:
+                events = await client.events()
+            assert [event.id for event in events] == ["1", "2", None]
+            assert events[1].data["gone"] == list(large.gone)
+    assert encoded == [FIRST, large]
 
 
 async def test_a_message_with_a_cursor_alone_is_an_id_without_data() -> None:

@@ -16,10 +16,12 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     JobChainStart,
     JobRunnerFollowOutputRequest,
     NewJobChainRequest,
+    RunningJobsRequest,
     StartJobChainsRequest,
     Suspect,
 )
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.chain import RunningChain
 from spincycle_server.job_runner import service as service_module
 from spincycle_server.job_runner.chain_outputs import ChainOutputs
@@ -41,6 +43,17 @@ class EndlessTraverser:
 
     def start(self, on_done: Callable[[], None]) -> None:
         self.end = on_done
+
+
+class WorkingTraverser(EndlessTraverser):
+    """Has one running job."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__()
+        self._request_id = request_id
+
+    async def status(self) -> list[JobStatus]:
+        return [JobStatus(request_id=self._request_id)]
 
 
 class Runner:
@@ -235,3 +248,25 @@ def runner_with_output() -> Chains:
     return Chains(
         "runner", lambda chain, assignment, suspect: cast("Traverser", TalkingTraverser(chain)), max_chains=10
     )
+
+
+async def test_running_jobs_are_those_of_the_requests_that_are_asked_for() -> None:
+    chains = Chains(
+        "runner",
+        lambda chain, assignment, suspect: cast("Traverser", WorkingTraverser(assignment.request_id)),
+        max_chains=10,
+    )
+    service = JobRunnerService(chains)
+    for request_id in ("a", "b", "c"):
+        await chains.start_new(a_chain(request_id, 1), 1)
+
+    async def jobs(*request_ids: str, only: str = "") -> set[str]:
+        request = RunningJobsRequest(filter=StatusFilter(request_id=only), request_ids=request_ids)
+        return {job.request_id for job in (await service.RunningJobs(request, CallContext())).jobs}
+
+    assert await jobs() == {"a", "b", "c"}
+    assert await jobs("a", "c", "not held") == {"a", "c"}
+    assert await jobs("not held") == set()
+    assert await jobs(only="b") == {"b"}
+    with pytest.raises(NotFoundError):
+        await jobs(only="not held")

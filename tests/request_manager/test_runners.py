@@ -9,9 +9,11 @@ import structlog
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.capabilities import KNOWS_ALL, Capabilities, Requirement
 from spincycle_server.identity.cluster import KEY_HEADER
 from spincycle_server.request_manager import runners as runners_module
+from spincycle_server.request_manager.runner_calls import RunnerCalls
 from spincycle_server.request_manager.runners import DENIED_PAUSE, Runners
 from spincycle_server.store import Store
 from spincycle_server.store.leases import LiveRunner
@@ -148,4 +150,26 @@ async def test_a_runner_that_reports_here_is_known_while_others_are_read(store: 
     store.live_runners = late  # type: ignore[method-assign, assignment]
     await runners.refresh()
     assert runners.pick(AB) == RUNNER
+    await runners.close()
+
+
+async def test_only_the_runners_of_watched_requests_are_asked_for_their_jobs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Sequence[str]]] = []
+
+    async def running_jobs(
+        calls: object, runner: RunnerInfo, status_filter: StatusFilter, request_ids: Sequence[str]
+    ) -> list[JobStatus]:
+        asked.append((runner.runner_id, request_ids))
+        return [JobStatus(job_id="late", started_at=2), JobStatus(job_id="early", started_at=1)]
+
+    monkeypatch.setattr(RunnerCalls, "running_jobs", running_jobs)
+    runners = Runners(store, call_metadata=with_key)
+    await store.renew_runner(RUNNER, 60, draining=False)
+    await store.renew_runner(OTHER_RUNNER, 60, draining=False)
+    await runners.refresh()
+    jobs = await runners.jobs_of_requests(["one", "two"], {RUNNER.url, "http://unknown:1"})
+    assert [job.job_id for job in jobs] == ["early", "late"]
+    assert asked == [(RUNNER.runner_id, ["one", "two"])]
     await runners.close()

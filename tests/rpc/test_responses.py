@@ -11,6 +11,7 @@ from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.identity import METHOD_ACCESS
 from spincycle_server.rpc import Method
 from spincycle_server.rpc.responses import MAX_RESPONSE, serialized
+from spincycle_server.shared_messages import SharedMessage
 
 
 def a_method(service: str, name: str) -> Method:
@@ -54,6 +55,15 @@ def test_a_response_that_its_receiver_would_not_accept_is_an_error(
     with pytest.raises(FailedPreconditionError, match=f"{limit + 1} bytes.*over HTTP") as caught:
         serialized(method, a_response(limit + 1))
     assert caught.value.reason == "RESPONSE_TOO_LARGE"
+
+
+def test_a_shared_response_is_serialized_once() -> None:
+    method = a_method("RequestManager", "Watch")
+    shared = SharedMessage(a_response(100))
+    assert serialized(method, shared) == a_response(100).SerializeToString()
+    assert serialized(method, shared) is serialized(method, shared)
+    with pytest.raises(FailedPreconditionError):
+        serialized(method, SharedMessage(a_response(MAX_RESPONSE + 1)))
 
 
 def test_clients_accept_the_largest_response_by_default() -> None:

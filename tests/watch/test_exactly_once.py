@@ -48,6 +48,9 @@ _action = st.one_of(
 ACTIONS = st.lists(st.lists(_action, min_size=1, max_size=3), min_size=1, max_size=14)
 """Groups of actions. Those of a group run at once, except that restarts come last."""
 
+SIZES = st.sampled_from([150, 100_000])
+"""Sizes of messages: many messages for a change, or one that all watchers of a request share."""
+
 
 @dataclass
 class Model:
@@ -253,12 +256,18 @@ async def play(url: str, groups: list[list[tuple[object, ...]]]) -> None:
         await world.close()
 
 
-def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes pages and messages so small that each has few tries, and rounds frequent."""
+def make_small(monkeypatch: pytest.MonkeyPatch, size: int, *, holds: bool) -> None:
+    """Makes pages small and rounds frequent.
+
+    A message is full after `size` bytes. The hub holds changes if `holds`, as with many watchers.
+    """
+    monkeypatch.setattr(hub, "MANY_WATCHERS", 1 if holds else 100)
+    monkeypatch.setattr(hub, "MANY_PAUSE", 0.005)
+    monkeypatch.setattr(hub, "HOLD_LIMIT", 0.01)
     monkeypatch.setattr(request_stream, "PAGE", 2)
     monkeypatch.setattr(filter_stream, "PAGE", 2)
     monkeypatch.setattr(filter_stream, "_REQUESTS_AT_ONCE", 2)
-    monkeypatch.setattr(pieces, "MAX_BYTES", 150)
+    monkeypatch.setattr(pieces, "MAX_BYTES", size)
     monkeypatch.setattr(hub, "MIN_PAUSE", 0.0)
     monkeypatch.setattr(hub, "ROUND_INTERVAL", 0.02)
 
@@ -272,12 +281,12 @@ def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=int(os.environ.get("WATCH_EXAMPLES", "60")))
-@given(groups=ACTIONS)
+@given(groups=ACTIONS, size=SIZES, holds=st.booleans())
 def test_watchers_see_each_try_once_and_the_last_state_on_sqlite(
-    sqlite_file: Path, groups: list[list[tuple[object, ...]]]
+    sqlite_file: Path, groups: list[list[tuple[object, ...]]], size: int, holds: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        make_small(monkeypatch)
+        make_small(monkeypatch, size, holds=holds)
         with tempfile.TemporaryDirectory() as directory:
             shutil.copy(sqlite_file, directory)
             asyncio.run(play(f"sqlite:///{Path(directory, sqlite_file.name)}", groups))
@@ -285,14 +294,16 @@ def test_watchers_see_each_try_once_and_the_last_state_on_sqlite(
 
 @pytest.mark.parametrize("kind", SERVERS)
 @settings(max_examples=int(os.environ.get("WATCH_EXAMPLES", "10")), phases=(Phase.generate,))
-@given(groups=ACTIONS)
+@given(groups=ACTIONS, size=SIZES, holds=st.booleans())
 def test_watchers_see_each_try_once_and_the_last_state_on_servers(
     database_servers: SharedServers,
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,
     groups: list[list[tuple[object, ...]]],
+    size: int,
+    holds: bool,
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        make_small(monkeypatch)
+        make_small(monkeypatch, size, holds=holds)
         with database_servers.migrated(kind, tmp_path_factory.getbasetemp()) as url:
             asyncio.run(play(url, groups))

@@ -14,6 +14,8 @@ from spincycle_server.store.changes import Changes
 from spincycle_server.store.positions import Position
 from spincycle_server.watch import hub as hub_module
 from spincycle_server.watch.hub import Hub
+from spincycle_server.watch.news import News
+from spincycle_server.watch.request_news import RequestNews
 from spincycle_server.watch.subscription import Subscription
 from tests.limits import STEP
 from tests.watch.positions import position
@@ -58,10 +60,17 @@ async def hub(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     assert rounds.cancelled(), rounds.exception()
 
 
-async def join(hub: Hub, request_id: str = "", **args: str) -> Subscription:
+async def join(hub: Hub, request_id: str) -> Subscription[RequestNews]:
     await hub.position()
-    subscription = Subscription(request_id, args)
+    subscription: Subscription[RequestNews] = Subscription(request_id)
     await hub.subscribe(subscription)
+    return subscription
+
+
+async def join_filter(hub: Hub, **args: str) -> Subscription[News]:
+    await hub.position()
+    subscription: Subscription[News] = Subscription(args=args)
+    await hub.subscribe_to_filter(subscription)
     return subscription
 
 
@@ -106,19 +115,23 @@ async def test_only_watched_requests_are_read_unless_a_filter_is_watched(hub: Hu
     await join(hub, "two")
     await hub.position()
     assert store.reads[-1][1] == {"one", "two"}
-    await join(hub, host="db1")
+    await join_filter(hub, host="db1")
     await hub.position()
     assert store.reads[-1][1:] == (None, {"host"})
 
 
 async def test_news_go_to_the_watchers_of_the_request_and_to_filters(hub: Hub, store: FakeStore) -> None:
     one, again, other = await join(hub, "one"), await join(hub, "one"), await join(hub, "other")
-    everything = await join(hub)
+    everything = await join_filter(hub)
     store.changes = {"one": Request(id="one")}
     await hub.position()
-    news = [await watcher.next(STEP) for watcher in (one, again, everything)]
-    assert news[0] is news[1], "built once"
-    assert all(some is not None and set(some.requests) == {"one"} for some in news)
+    news = await one.next(STEP)
+    assert news is await again.next(STEP), "built once"
+    assert news is not None
+    assert news.request == Request(id="one")
+    of_filter = await everything.next(STEP)
+    assert of_filter is not None
+    assert set(of_filter.requests) == {"one"}
     assert await other.next(0.0) is None
 
 
@@ -160,7 +173,7 @@ async def test_a_watcher_that_joins_during_a_round_gets_the_news_after_that_roun
     count = len(store.reads)
     while len(store.reads) == count:  # noqa: ASYNC110 (it has no event)
         await asyncio.sleep(0)
-    late = Subscription("two")
+    late: Subscription[RequestNews] = Subscription("two")
     joining = asyncio.ensure_future(hub.subscribe(late))
     await asyncio.sleep(0)
     assert not joining.done()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import pytest
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
-from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
+from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.store import Store
-from spincycle_server.watch import RunningJobsPoll, heartbeat
+from spincycle_server.watch import RunningJobsPoll, RunningSnapshots, heartbeat
 from spincycle_server.watch.cursor import read_cursor, scope_of
 from tests.databases import engine_of
 from tests.limits import STEP
@@ -22,15 +22,16 @@ from tests.watch.watchers import Manager, watched
 
 
 class Runners:
-    """Lists jobs, and remembers what it was asked."""
+    """Lists jobs, also of requests that nobody asks for, and remembers what it was asked."""
 
     def __init__(self) -> None:
         self.jobs: list[JobStatus] = []
-        self.asked: list[str] = []
+        self.asked: list[tuple[set[str], set[str]]] = []
+        self.snapshots = RunningSnapshots(self._jobs_of)
 
-    async def running_jobs(self, wanted: StatusFilter) -> list[JobStatus]:
-        self.asked.append(wanted.request_id)
-        return [job for job in self.jobs if wanted.request_id in ("", job.request_id)]
+    async def _jobs_of(self, request_ids: Sequence[str], urls: Collection[str]) -> list[JobStatus]:
+        self.asked.append((set(request_ids), set(urls)))
+        return self.jobs
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ async def begin(manager: Manager, request_id: str) -> Stream:
 
 async def test_watchers_get_the_running_jobs_of_their_request_when_these_change(manager: Manager) -> None:
     runners = Runners()
-    poll = RunningJobsPoll(manager.hub, runners.running_jobs)
+    poll = RunningJobsPoll(manager.hub, runners.snapshots.of)
     await poll.show()
     assert not runners.asked, "nobody watches"
     made = [(await create(manager.store)).id for _ in range(2)]
@@ -57,7 +58,7 @@ async def test_watchers_get_the_running_jobs_of_their_request_when_these_change(
     waiting = first.soon("running")
     await is_watched(manager)
     await poll.show()
-    assert runners.asked == [made[0]], "one runner call for one request"
+    assert runners.asked == [({made[0]}, {RUNNER.url})], "only the watched request, and its runner"
     (snapshot,) = (await waiting).running
     assert (snapshot.request_id, [job.job_id for job in snapshot.jobs]) == (made[0], ["aaaa"])
     waiting = first.soon("running")
@@ -70,7 +71,7 @@ async def test_watchers_get_the_running_jobs_of_their_request_when_these_change(
     while len(manager.hub.watched) < 2:
         await manager.hub.position()
     await poll.show()
-    assert runners.asked[-1] == "", "all at once"
+    assert runners.asked[-1] == (set(made), {RUNNER.url}), "all at once"
     assert (await waiting).running[0].request_id == made[1]
     await first.close()
     await second.close()
@@ -78,7 +79,7 @@ async def test_watchers_get_the_running_jobs_of_their_request_when_these_change(
 
 async def test_jobs_of_a_request_that_does_not_run_are_not_asked_for(manager: Manager) -> None:
     runners = Runners()
-    poll = RunningJobsPoll(manager.hub, runners.running_jobs)
+    poll = RunningJobsPoll(manager.hub, runners.snapshots.of)
     request = await create(manager.store, None)
     stream = await begin(manager, request.id)
     waiting = stream.soon("requests")
@@ -90,7 +91,7 @@ async def test_jobs_of_a_request_that_does_not_run_are_not_asked_for(manager: Ma
 
 
 async def test_watchers_learn_why_a_request_waits_when_the_reason_changes(manager: Manager) -> None:
-    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
+    poll = RunningJobsPoll(manager.hub, Runners().snapshots.of)
     request = await create(manager.store, None)
     stream = await begin(manager, request.id)
     waiting = stream.soon("requests")
@@ -110,7 +111,7 @@ async def test_a_request_that_waits_for_the_same_reason_has_heartbeats(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HEARTBEAT", 1.0)
-    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
+    poll = RunningJobsPoll(manager.hub, Runners().snapshots.of)
     stream = await begin(manager, (await create(manager.store, None)).id)
     beat = asyncio.ensure_future(stream.next())
     await is_watched(manager)
@@ -124,7 +125,7 @@ async def test_a_request_that_waits_for_the_same_reason_has_heartbeats(
 
 async def test_the_cursor_of_a_request_whose_jobs_run_long_stays_young(manager: Manager) -> None:
     runners = Runners()
-    poll = RunningJobsPoll(manager.hub, runners.running_jobs)
+    poll = RunningJobsPoll(manager.hub, runners.snapshots.of)
     request = await create(manager.store)
     stream = await begin(manager, request.id)
     waiting = stream.soon("running")
@@ -153,7 +154,7 @@ def as_an_original(manager: Manager, statement: str) -> None:
 
 
 async def test_a_request_that_an_original_has_ended_shows_its_state(manager: Manager) -> None:
-    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
+    poll = RunningJobsPoll(manager.hub, Runners().snapshots.of)
     request = await create(manager.store)
     stream = await begin(manager, request.id)
     ending = asyncio.ensure_future(stream.rest())
@@ -183,7 +184,7 @@ async def test_a_watcher_resumes_after_an_original_has_ended_its_request(manager
 
 
 async def test_a_request_that_another_program_deleted_is_gone(manager: Manager) -> None:
-    poll = RunningJobsPoll(manager.hub, Runners().running_jobs)
+    poll = RunningJobsPoll(manager.hub, Runners().snapshots.of)
     request = await create(manager.store)
     stream = await begin(manager, request.id)
     waiting = stream.soon("gone")

@@ -10,6 +10,7 @@ import pytest
 from spincycle_grpc.errors import ResourceExhaustedError
 from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
 from spincycle_server.watch.news import News
+from spincycle_server.watch.request_news import RequestNews
 from spincycle_server.watch.subscription import MAX_NEWS, Subscription
 from tests.limits import STEP
 from tests.watch.positions import position
@@ -20,7 +21,7 @@ def news(batch: int) -> News:
 
 
 async def test_news_come_in_order_and_a_reader_waits_for_them() -> None:
-    subscription = Subscription("one")
+    subscription: Subscription[News] = Subscription("one")
     waiting = asyncio.ensure_future(subscription.next(STEP))
     await asyncio.sleep(0)
     some = [news(1), news(2)]
@@ -30,12 +31,27 @@ async def test_news_come_in_order_and_a_reader_waits_for_them() -> None:
 
 
 async def test_without_news_the_wait_ends() -> None:
-    assert await Subscription("one").next(0.0) is None
+    subscription: Subscription[News] = Subscription("one")
+    assert await subscription.next(0.0) is None
+
+
+async def test_a_wait_lasts_as_long_as_the_last_call_says() -> None:
+    subscription: Subscription[News] = Subscription("one")
+    loop = asyncio.get_running_loop()
+    for limits in ((STEP, 0.05), (0.05, 0.1)):  # The timer of the first wait is too late, then too early.
+        waiting = asyncio.ensure_future(subscription.next(limits[0]))
+        await asyncio.sleep(0)
+        subscription.put(news(1))
+        assert await waiting == news(1)
+        began = loop.time()
+        assert await subscription.next(limits[1]) is None
+        assert loop.time() - began >= limits[1]
+    subscription.close()
 
 
 async def test_news_that_arrive_as_the_wait_ends_are_not_missed() -> None:
     # Otherwise a heartbeat would have a cursor after news that were not sent.
-    subscription = Subscription("one")
+    subscription: Subscription[News] = Subscription("one")
     waiting = asyncio.ensure_future(subscription.next(0.0001))
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_soon(subscription.put, news(1))
@@ -44,7 +60,7 @@ async def test_news_that_arrive_as_the_wait_ends_are_not_missed() -> None:
 
 
 async def test_a_reader_with_too_many_news_is_too_slow_for_good() -> None:
-    subscription = Subscription("one")
+    subscription: Subscription[News] = Subscription("one")
     for batch in range(MAX_NEWS):
         subscription.put(news(batch))
     assert await subscription.next(STEP) is not None
@@ -58,7 +74,8 @@ async def test_a_reader_with_too_many_news_is_too_slow_for_good() -> None:
 
 
 async def test_snapshots_make_no_reader_too_slow() -> None:
-    subscription = Subscription("one")
-    for _ in range(2 * MAX_NEWS):
-        subscription.put(News(None, running=RunningJobs(request_id="one")))
+    subscription: Subscription[RequestNews] = Subscription("one")
+    snapshot = RequestNews("one", position(w1=1), running=RunningJobs(request_id="one"), is_repeated=True)
+    for number in range(2 * MAX_NEWS):
+        assert subscription.put(snapshot) is (number < MAX_NEWS)
     assert await subscription.next(STEP) is not None

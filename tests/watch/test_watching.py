@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -22,6 +22,7 @@ from spincycle_server.identity import Identity
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.maintenance.retention import Retention
+from spincycle_server.shared_messages import SharedMessage
 from spincycle_server.specs.model import AclSpec
 from spincycle_server.store import Store
 from spincycle_server.store.positions import MAX_AGE, Position
@@ -29,13 +30,14 @@ from spincycle_server.store.schema import requests
 from spincycle_server.watch import filter_stream, heartbeat, hub, request_stream, subscription
 from spincycle_server.watch.cursor import Cursor, read_cursor, scope_of
 from spincycle_server.watch.filter_stream import FilterStream
+from spincycle_server.watch.news import News
 from spincycle_server.watch.subscription import Subscription
 from tests.databases import OPTIONS, engine_of
 from tests.graph.models import NOWHERE, node, sequence, specs
 from tests.limits import STEP
 from tests.store.samples import RUNNER, a_log_entry, a_report, create
 from tests.watch.positions import position
-from tests.watch.watchers import Manager, Watcher, watched
+from tests.watch.watchers import Manager, Watcher, message_of, watched
 
 READER = Identity(Caller("finch", frozenset(["reader"])))
 LOGGER = Identity(Caller("owl", frozenset(["reader", "logger"])))
@@ -52,11 +54,14 @@ class Stream:
     """An open stream."""
 
     def __init__(self, manager: Manager, request: WatchRequest, identity: Identity = READER) -> None:
-        self._messages: AsyncGenerator[WatchResponse, None] = manager.watching.watch(request, identity)
+        self._answers = manager.watching.watch(request, identity)
+
+    async def answer(self) -> WatchResponse | SharedMessage:
+        async with asyncio.timeout(STEP):
+            return await anext(self._answers)
 
     async def next(self) -> WatchResponse:
-        async with asyncio.timeout(STEP):
-            return await anext(self._messages)
+        return message_of(await self.answer())
 
     async def until(self, name: str) -> WatchResponse:
         """Returns the first message with a field."""
@@ -71,10 +76,10 @@ class Stream:
 
     async def rest(self) -> list[WatchResponse]:
         async with asyncio.timeout(STEP):
-            return [message async for message in self._messages]
+            return [message_of(answer) async for answer in self._answers]
 
     async def close(self) -> None:
-        await self._messages.aclose()
+        await self._answers.aclose()
 
 
 async def all_messages(manager: Manager, identity: Identity = READER, **fields: Any) -> list[WatchResponse]:
@@ -112,6 +117,14 @@ async def is_watched(manager: Manager) -> None:
     """Waits until a stream has joined the hub."""
     async with asyncio.timeout(STEP):
         while not manager.hub.watched:  # noqa: ASYNC110 (it has no event)
+            await asyncio.sleep(0)
+
+
+async def are_watching(manager: Manager, count: int) -> None:
+    """Waits until streams of one request have joined the hub."""
+    (watched,) = manager.hub._requests.values()
+    async with asyncio.timeout(STEP):
+        while len(watched.watchers) < count:  # noqa: ASYNC110 (it has no event)
             await asyncio.sleep(0)
 
 
@@ -153,7 +166,7 @@ async def test_a_change_while_a_filter_is_resumed_is_not_lost(
     stream = Stream(manager, WatchRequest())
     cursor = (await stream.until("snapshot_complete")).cursor
     await stream.close()
-    looked, joined = FilterStream.can_resume, manager.hub.subscribe
+    looked, joined = FilterStream.can_resume, manager.hub.subscribe_to_filter
 
     async def can_resume(resumed: FilterStream) -> bool:
         """Finds that nothing has changed. Then something does."""
@@ -161,13 +174,13 @@ async def test_a_change_while_a_filter_is_resumed_is_not_lost(
         await report(manager.store, request.id, 1)
         return answer
 
-    async def subscribe(joining: Subscription) -> Position:
+    async def subscribe(joining: Subscription[News]) -> Position:
         target = await joined(joining)
         await report(manager.store, request.id, 2)
         return target
 
     monkeypatch.setattr(FilterStream, "can_resume", can_resume)
-    monkeypatch.setattr(manager.hub, "subscribe", subscribe)
+    monkeypatch.setattr(manager.hub, "subscribe_to_filter", subscribe)
     stream = Stream(manager, WatchRequest(cursor=cursor))
     seen: list[int] = []
     while 2 not in seen:
@@ -524,3 +537,22 @@ async def test_a_request_that_ends_while_a_filter_begins_shows_its_last_tries_fi
     await stream.close()
     assert len(watcher.tries[request.id]) == 1
     assert not watcher.too_early
+
+
+async def test_watchers_of_a_request_share_a_message_unless_they_may_see_more(store: Store) -> None:
+    request = await create(store)
+    async with watched(store, guarded("view")) as manager:
+        streams = [Stream(manager, WatchRequest(request_id=request.id), one) for one in (READER, LOGGER) * 2]
+        for stream in streams:
+            await stream.next()
+        waiting = [asyncio.ensure_future(stream.answer()) for stream in streams]
+        await are_watching(manager, len(streams))
+        await report(store, request.id)
+        answers = [await one for one in waiting]
+        assert all(isinstance(answer, SharedMessage) for answer in answers)
+        assert answers[0] is answers[2]
+        assert answers[1] is answers[3]
+        assert [len(message_of(answer).tries) for answer in answers[:2]] == [0, 1]
+        assert message_of(answers[0]).cursor == message_of(answers[1]).cursor
+        for stream in streams:
+            await stream.close()

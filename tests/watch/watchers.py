@@ -14,6 +14,7 @@ from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.identity import ANONYMOUS, Identity
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
+from spincycle_server.shared_messages import SharedMessage
 from spincycle_server.specs.model import Specs
 from spincycle_server.store import Store
 from spincycle_server.watch import Hub, Watching
@@ -42,6 +43,13 @@ async def watched(
     rounds.cancel()
     await asyncio.wait({rounds})
     assert rounds.cancelled(), rounds.exception()
+
+
+def message_of(answer: WatchResponse | SharedMessage) -> WatchResponse:
+    """Returns the message of an answer, which other watchers may get too."""
+    message = answer.message if isinstance(answer, SharedMessage) else answer
+    assert isinstance(message, WatchResponse)
+    return message
 
 
 @dataclass
@@ -93,6 +101,6 @@ class Watcher:
     async def follow(self, manager: Manager, identity: Identity = ANONYMOUS) -> None:
         """Watches until the stream ends, or the task is cancelled."""
         async with contextlib.aclosing(manager.watching.watch(self.request(), identity)) as messages:
-            async for message in messages:
-                self.add(message)
+            async for answer in messages:
+                self.add(message_of(answer))
         self.has_ended = True

@@ -50,7 +50,7 @@ from spincycle_server.telemetry.instruments import BoundedNames
 from spincycle_server.telemetry.metrics import ServerMetrics
 from spincycle_server.telemetry.spans import Spans
 from spincycle_server.telemetry.spans_of_requests import RequestSpans
-from spincycle_server.watch import Hub, RunningJobsPoll, Watching
+from spincycle_server.watch import Hub, RunningJobsPoll, RunningSnapshots, Watching
 
 logger = structlog.get_logger(__name__)
 
@@ -231,10 +231,11 @@ def watching_of(
     config: Config, store: Store, runners: Runners, permissions: Permissions, stack: contextlib.AsyncExitStack
 ) -> Watching:
     """Starts to look for changes whenever somebody watches. It ends when the stack closes."""
-    hub = Hub(store)
+    snapshots = RunningSnapshots(runners.jobs_of_requests)
+    hub = Hub(store, snapshots.of)
     store.on_changed(hub.changed)
     run_in_background(stack, "watch", hub.run())
-    run_in_background(stack, "running jobs", RunningJobsPoll(hub, runners.running_jobs).run())
+    run_in_background(stack, "running jobs", RunningJobsPoll(hub, snapshots.of).run())
     return Watching(store, hub, permissions, max_watchers=config.server_max_watchers)
 
 

@@ -15,6 +15,7 @@ from spincycle_server.gateway import event_text
 from spincycle_server.gateway.errors import Header
 from spincycle_server.gateway.request_bodies import Receive
 from spincycle_server.large_work import run_sized
+from spincycle_server.shared_messages import SharedMessage
 
 logger = structlog.get_logger(__name__)
 
@@ -65,7 +66,7 @@ class EventStream:
 
     def __init__(
         self,
-        messages: AsyncIterator[Message],
+        messages: AsyncIterator[Message | SharedMessage],
         denied_status: int,
         receive: Receive,
         connection: StreamConnection,
@@ -149,7 +150,7 @@ class EventStream:
         try:
             message = await self._first
             while message is not None:
-                await self._send(send, await run_sized(message.ByteSize(), event_text.message_event, message))
+                await self._send(send, await _event_of(message))
                 await asyncio.sleep(0)  # A method that never waits must not stop the event loop.
                 message = await _next(self._messages)
         except SpinCycleError as error:
@@ -177,9 +178,16 @@ class EventStream:
             self._connection.abort()
 
 
-async def _next(messages: AsyncIterator[Message]) -> Message | None:
+async def _next(messages: AsyncIterator[Message | SharedMessage]) -> Message | SharedMessage | None:
     """Returns the next message; None if there are no more."""
     return await anext(messages, None)
+
+
+async def _event_of(message: Message | SharedMessage) -> bytes:
+    """Returns the event of a message. Large ones are encoded in a thread."""
+    if isinstance(message, SharedMessage):
+        return await run_sized(message.size, message.encoded, event_text.message_event)
+    return await run_sized(message.ByteSize(), event_text.message_event, message)
 
 
 async def _client_is_gone(receive: Receive) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -179,11 +179,10 @@ class Chains:
             for one, chain in self._held.values()
         ]
 
-    async def running_jobs(self, request_id: str = "") -> list[JobStatus]:
-        """Returns the running jobs of one chain, or of all chains, the oldest first."""
-        traversers = [
-            traverser for held_id, (_, traverser) in self._held.items() if request_id in ("", held_id)
-        ]
+    async def running_jobs(self, request_ids: Collection[str] = ()) -> list[JobStatus]:
+        """Returns the running jobs of some chains, or without ids of all chains, the oldest first."""
+        ids = self._held.keys() & request_ids if request_ids else list(self._held)
+        traversers = [self._held[request_id][1] for request_id in ids]
         statuses = await asyncio.gather(*(traverser.status() for traverser in traversers))
         return sorted((job for jobs in statuses for job in jobs), key=lambda job: job.started_at)
 

@@ -125,7 +125,10 @@ class JobRunnerService:
             raise NotFoundError(
                 f"request {request_id} not found", reason="JOB_CHAIN_NOT_FOUND", request_id=request_id
             )
-        jobs: list[JobStatus] = await self._chains.running_jobs(request_id)
+        wanted = set(request.request_ids)
+        if request_id:
+            wanted.add(request_id)
+        jobs: list[JobStatus] = await self._chains.running_jobs(wanted)
         return messages.RunningJobsResponse(jobs=jobs)
 
     async def FollowOutput(  # noqa: N802

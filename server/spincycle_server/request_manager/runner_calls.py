@@ -146,9 +146,11 @@ class RunnerCalls:
             lambda to: to.stub.UnpauseJobChain(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
         )
 
-    async def running_jobs(self, runner: RunnerInfo, status_filter: StatusFilter) -> Sequence[JobStatus]:
-        """Returns the running jobs of a runner."""
-        request = RunningJobsRequest(filter=status_filter)
+    async def running_jobs(
+        self, runner: RunnerInfo, status_filter: StatusFilter, request_ids: Sequence[str] = ()
+    ) -> Sequence[JobStatus]:
+        """Returns the running jobs of a runner, of the requests with the given ids; without ids, of all."""
+        request = RunningJobsRequest(filter=status_filter, request_ids=request_ids)
         answer = await self._call(
             runner,
             lambda to: to.stub.RunningJobs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -303,6 +303,22 @@ class Runners:
         )
         return sorted((job for jobs in answers for job in jobs), key=lambda job: job.started_at)
 
+    async def jobs_of_requests(self, request_ids: Sequence[str], urls: Collection[str]) -> list[JobStatus]:
+        """Returns the running jobs of some requests, oldest first, as `running_jobs`.
+
+        Args:
+            request_ids: The requests. A runner of an earlier version also returns the jobs of others.
+            urls: Only runners with these URLs are asked.
+        """
+        answers = await asyncio.gather(
+            *(
+                self._running_jobs_of(runner, StatusFilter(), request_ids)
+                for runner in list(self._live.values())
+                if runner.url in urls
+            )
+        )
+        return sorted((job for jobs in answers for job in jobs), key=lambda job: job.started_at)
+
     async def jobs_by_runner(self) -> dict[str, Sequence[JobStatus]]:
         """Returns the running jobs of each live runner that answers in time, by runner id."""
         live = list(self._live.values())
@@ -318,9 +334,11 @@ class Runners:
             logger.info("runner did not list its running jobs", runner_id=runner.runner_id, error=str(error))
             return None
 
-    async def _running_jobs_of(self, runner: RunnerInfo, status_filter: StatusFilter) -> Sequence[JobStatus]:
+    async def _running_jobs_of(
+        self, runner: RunnerInfo, status_filter: StatusFilter, request_ids: Sequence[str] = ()
+    ) -> Sequence[JobStatus]:
         try:
-            return await self._calls.running_jobs(runner, status_filter)
+            return await self._calls.running_jobs(runner, status_filter, request_ids)
         except SpinCycleError as error:
             if error.reason != "JOB_CHAIN_NOT_FOUND":
                 logger.warning(

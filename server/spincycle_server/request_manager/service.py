@@ -35,6 +35,7 @@ from spincycle_server.request_manager.request_views import (
     shows_job_chain,
 )
 from spincycle_server.request_manager.runner_list import RunnerList
+from spincycle_server.shared_messages import SharedMessage
 from spincycle_server.store import CreatedBeforeError
 from spincycle_server.store.log_pages import cut_output
 from spincycle_server.store.pages import PAGE_BYTES
@@ -399,7 +400,7 @@ class RequestManagerService:
 
     async def Watch(  # noqa: N802
         self, request: messages.WatchRequest, context: CallContext
-    ) -> AsyncIterator[messages.WatchResponse]:
+    ) -> AsyncIterator[messages.WatchResponse | SharedMessage]:
         """Yields the current state of requests, then their changes."""
         await self._prefixes.complete(request, context.identity)
         async with contextlib.aclosing(self._watching.watch(request, context.identity)) as stream:

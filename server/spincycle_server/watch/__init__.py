@@ -1,7 +1,7 @@
 """The changes of requests as streams of messages with cursors."""
 
 from spincycle_server.watch.hub import Hub
-from spincycle_server.watch.running_jobs import RunningJobsPoll
+from spincycle_server.watch.running_jobs import RunningJobsPoll, RunningSnapshots
 from spincycle_server.watch.watching import Watching
 
-__all__ = ["Hub", "RunningJobsPoll", "Watching"]
+__all__ = ["Hub", "RunningJobsPoll", "RunningSnapshots", "Watching"]

@@ -16,6 +16,7 @@ from spincycle_server.watch.cursor import Cursor
 from spincycle_server.watch.filters import DEFAULT_LIMIT, Matching
 from spincycle_server.watch.heartbeat import Heartbeat
 from spincycle_server.watch.hub import Hub
+from spincycle_server.watch.news import News
 from spincycle_server.watch.pieces import RequestChange, end_of, pieces_of
 from spincycle_server.watch.request_stream import PAGE
 from spincycle_server.watch.subscription import Subscription
@@ -56,7 +57,7 @@ class FilterStream:
         self._last = cursor.last
         self._needs_snapshot = cursor.position is None or cursor.needs_snapshot
         self._changed: list[str] | None = None  # the requests that have changed since the cursor
-        self._subscription = Subscription(args=self._matching.args)
+        self._subscription: Subscription[News] = Subscription(args=self._matching.args)
         self._heartbeat = Heartbeat()
 
     async def can_resume(self) -> bool:
@@ -82,7 +83,7 @@ class FilterStream:
         async for message in self._catch_up(target, None):
             yield message
         try:
-            target = await self._hub.subscribe(self._subscription)
+            target = await self._hub.subscribe_to_filter(self._subscription)
             async for message in self._catch_up(target, None):
                 yield message
             while True:
@@ -90,7 +91,7 @@ class FilterStream:
                     yield message
                     self._heartbeat.sent()
         finally:
-            self._hub.unsubscribe(self._subscription)
+            self._hub.unsubscribe_from_filter(self._subscription)
 
     async def _snapshot(self) -> AsyncIterator[WatchResponse]:
         """Yields the newest matching requests."""
@@ -121,10 +122,10 @@ class FilterStream:
         if news is None:
             self._position = self._hub.now()
             yield WatchResponse(cursor=self._cursor(None, None))
-        elif news.position is not None and not news.is_complete:
+        elif not news.is_complete:
             async for message in self._catch_up(news.position, None):
                 yield message
-        elif news.position is not None:
+        else:
             changes = self._changes({**news.others, **news.requests}, news.requests, news.tries, news.args)
             messages = [*self._messages(changes, news.position), *self._gone(news.deleted)]
             for message in messages[:-1]:

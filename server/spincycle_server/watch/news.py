@@ -1,11 +1,11 @@
-"""What the hub tells watchers after a round."""
+"""What the hub tells the watchers of a filter after a round."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from spincycle_grpc.v1.request_manager_pb2 import RunningJobs
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.store.changes import DeletedRequest, Try
 from spincycle_server.store.positions import Position
@@ -13,26 +13,24 @@ from spincycle_server.store.positions import Position
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Changes of requests, or a snapshot of their running jobs or of why they wait.
-
-    Many watchers get the same object.
+    """Changes of requests. Many watchers get the same object.
 
     Attributes:
-        position: All changes up to here are in this news or in earlier ones; None for a snapshot.
+        position: All changes up to here are in this news or in earlier ones.
         requests: The requests that have changed.
         tries: The finished tries, in order.
         others: Further requests with tries in `tries`, by id.
         args: Args of the requests by request and name, if a watcher filters by args.
         deleted: The requests that were deleted.
-        running: The running jobs of a request.
         is_complete: Whether these are all changes. Otherwise the watcher reads them itself.
     """
 
-    position: Position | None
+    is_repeated: ClassVar[bool] = False
+
+    position: Position
     requests: Mapping[str, Request] = field(default_factory=dict)
     tries: Sequence[Try] = ()
     others: Mapping[str, Request] = field(default_factory=dict)
     args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     deleted: Sequence[DeletedRequest] = ()
-    running: RunningJobs | None = None
     is_complete: bool = True

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.shared_messages import SharedMessage
 from spincycle_server.store import Store
 from spincycle_server.store.changes import StampedRequest, Try, TryKey
 from spincycle_server.store.positions import Position
+from spincycle_server.watch import pieces
 from spincycle_server.watch.cursor import Cursor
 from spincycle_server.watch.heartbeat import Heartbeat
 from spincycle_server.watch.hub import Hub
-from spincycle_server.watch.news import News
 from spincycle_server.watch.pieces import RequestChange, pieces_of
+from spincycle_server.watch.request_news import RequestNews
 from spincycle_server.watch.subscription import Subscription
 from spincycle_server.watch.viewer import Viewer
+
+Answer: TypeAlias = WatchResponse | SharedMessage
 
 PAGE = 2500
 """The maximum number of tries that one read returns."""
@@ -48,12 +53,11 @@ class RequestStream:
         self._last = cursor.last
         self._needs_snapshot = cursor.position is None or cursor.needs_snapshot
         self._is_current = False  # whether the state was sent since the stream began
-        self._sent_state = b""
-        self._subscription = Subscription(request_id)
+        self._subscription: Subscription[RequestNews] = Subscription(request_id)
         self._heartbeat = Heartbeat()
         self.has_ended = False
 
-    async def messages(self) -> AsyncGenerator[WatchResponse, None]:
+    async def messages(self) -> AsyncGenerator[Answer, None]:
         """Yields the messages. The hub must have read its position before."""
         if self._target is not None:  # The cursor is in the middle of earlier changes.
             async for message in self._catch_up(self._target, self._last):
@@ -66,44 +70,38 @@ class RequestStream:
             async for message in self._catch_up(target, None):
                 yield message
             while not self.has_ended:
-                async for message in self._next_messages():
-                    yield message
+                news = await self._subscription.next(self._heartbeat.rest)
+                if news is not None and not news.is_complete:
+                    async for message in self._catch_up(news.position, None):
+                        yield message
+                        self._heartbeat.sent()
+                    continue
+                for answer in (self._beat(),) if news is None else self._messages_of(news):
+                    yield answer
                     self._heartbeat.sent()
         finally:
             self._hub.unsubscribe(self._subscription)
 
-    async def _next_messages(self) -> AsyncIterator[WatchResponse]:
-        news = await self._subscription.next(self._heartbeat.rest)
-        if news is None:
-            self._move_on()
-            yield WatchResponse(cursor=self._cursor(None, None))
-        elif news.running is not None:
-            self._viewer.check_type(self._type)
-            self._move_on()
-            yield WatchResponse(cursor=self._cursor(None, None), running=[news.running])
-        elif news.position is None and news.requests:
-            assert self._position is not None  # noqa: S101 (the stream has caught up)
-            for message in self._messages((), news.requests[self._request_id], self._position):
-                yield message
-        elif news.deleted:
+    def _beat(self) -> WatchResponse:
+        """Returns a heartbeat. Its cursor is young, because all news were sent, unless the hub holds some."""
+        self._position = self._hub.now_of(self._request_id) or self._position
+        return WatchResponse(cursor=self._cursor(None, None))
+
+    def _messages_of(self, news: RequestNews) -> Iterable[Answer]:
+        """Returns the messages of news: mostly one, which all watchers of the request share."""
+        if news.is_gone:
             self._position = news.position
-            yield self._gone()
-        elif news.position is not None and not news.is_complete:
-            async for message in self._catch_up(news.position, None):
-                yield message
-        else:
-            for message in self._messages_of(news):
-                yield message
-
-    def _move_on(self) -> None:
-        """Moves to the hub's position if all news up to it were sent, so that cursors stay young."""
-        if not self._subscription.has_news:
-            self._position = self._hub.now()
-
-    def _messages_of(self, news: News) -> Iterator[WatchResponse]:
-        assert news.position is not None  # noqa: S101 (only snapshots have none)
-        request = news.requests.get(self._request_id)
-        yield from self._messages(news.tries, request, news.position)
+            return (self._gone(),)
+        if self._needs_snapshot or not self._is_current or news.size > pieces.MAX_BYTES:
+            return self._messages(news.tries, news.request, news.position)
+        self._viewer.check_type(self._type)
+        has_state = news.request is not None and news.state_data != self._subscription.sent_state
+        if has_state:
+            self._subscription.sent_state = news.state_data
+        self._position = news.position
+        self.has_ended = has_state and news.request is not None and news.request.state in FINAL_STATES
+        message = news.message(has_tries=self._viewer.may_see_log(self._type), has_state=has_state)
+        return () if message is None else (message,)
 
     async def _catch_up(self, target: Position, last: TryKey | None) -> AsyncIterator[WatchResponse]:
         """Yields what has changed up to a position, from the database."""
@@ -120,9 +118,9 @@ class RequestStream:
             tries = [one for one in tries if target.has(one.stamp)]
             if is_rest:
                 break
-            *pieces, rest = pieces_of([RequestChange(self._request_id, tries, None)])
+            *earlier, rest = pieces_of([RequestChange(self._request_id, tries, None)])
             rest.last = last  # There are more tries.
-            for piece in (*pieces, rest):
+            for piece in (*earlier, rest):
                 self._viewer.check_type(self._type)
                 yield WatchResponse(cursor=self._cursor(target, piece.last), tries=piece.tries)
         found = (await self._store.stamped_requests([self._request_id])).get(self._request_id)
@@ -148,13 +146,13 @@ class RequestStream:
             tries = ()
         if request is not None:
             self._is_current = True
-            self._subscription.state = request.state
+            self._hub.saw(request)
             state = request.SerializeToString(deterministic=True)
-            if state == self._sent_state:
+            if state == self._subscription.sent_state:
                 request = None
-            self._sent_state = state
-        *pieces, rest = pieces_of([RequestChange(self._request_id, tries, request)])
-        for piece in pieces:
+            self._subscription.sent_state = state
+        *earlier, rest = pieces_of([RequestChange(self._request_id, tries, request)])
+        for piece in earlier:
             yield WatchResponse(cursor=self._cursor(target, piece.last), tries=piece.tries)
         self._position = target
         self.has_ended = request is not None and request.state in FINAL_STATES

@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
 
 from spincycle_grpc.errors import ResourceExhaustedError
-from spincycle_grpc.v1 import state_pb2
-from spincycle_grpc.v1.state_pb2 import State
-from spincycle_server.watch.news import News
 
 MAX_NEWS = 100
 """The maximum number of news that wait for one watcher."""
 
 
-class Subscription:
+class AnyNews(Protocol):
+    """News of a request or of a filter."""
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether a watcher that has no room for this news gets the same again later."""
+
+
+_News = TypeVar("_News", bound=AnyNews)
+
+
+class Subscription(Generic[_News]):
     """A bounded queue of news.
 
     Args:
@@ -23,63 +32,81 @@ class Subscription:
         args: The args by which the filter chooses, by name.
 
     Attributes:
-        state: The state of the watched request that the watcher saw last.
-        shown: The running jobs that the watcher saw last, serialized.
+        sent_state: The watched request that the watcher got last, serialized.
+        shown: The running jobs that the watcher got last, serialized.
     """
 
     def __init__(self, request_id: str = "", args: Mapping[str, str] | None = None) -> None:
         self.request_id = request_id
         self.args = args or {}
-        self.state: State.ValueType = state_pb2.STATE_UNKNOWN
+        self.sent_state = b""
         self.shown = b""
-        self._news: deque[News] = deque()
+        self._news: deque[_News] = deque()
         self._is_too_slow = False
-        self._arrived = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
+        self._ends_at = 0.0  # when the wait ends
+        self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the watched request is RUNNING, so that its running jobs are of interest."""
-        return self.state == state_pb2.STATE_RUNNING
+    def put(self, news: _News) -> bool:
+        """Adds news. If too many wait, all are dropped, and `next` raises an error.
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the watched request waits to run, so that the reason is of interest."""
-        return self.state in (state_pb2.STATE_PENDING, state_pb2.STATE_SUSPENDED)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether news wait, or did not fit."""
-        return bool(self._news) or self._is_too_slow
-
-    def put(self, news: News) -> None:
-        """Adds news. If too many wait, all are dropped, and `next` raises an error."""
+        Returns:
+            Whether there was room for the news.
+        """
         if len(self._news) >= MAX_NEWS:
-            if news.position is None:
-                return  # The next snapshot replaces it.
+            if news.is_repeated:
+                return False
             self._is_too_slow = True
             self._news.clear()
         if not self._is_too_slow:
             self._news.append(news)
-        self._arrived.set()
+        self._wake()
+        return not self._is_too_slow
 
-    async def next(self, limit: float) -> News | None:
+    async def next(self, limit: float) -> _News | None:
         """Returns the next news; None if none arrive within `limit` seconds.
 
         Raises:
             ResourceExhaustedError: The watcher was too slow. Reason: WATCHER_TOO_SLOW.
         """
-        if not self.has_news:
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(limit):
-                    await self._arrived.wait()
-            except TimeoutError:
-                if not self._arrived.is_set():  # News may arrive in the moment in which the wait ends.
-                    return None
+        if not (self._news or self._is_too_slow):
+            await self._wait(limit)
         if self._is_too_slow:
             raise ResourceExhaustedError(
                 f"more than {MAX_NEWS} changes wait for this watcher, which reads too slowly: "
                 "watch again with the cursor of the last message",
                 reason="WATCHER_TOO_SLOW",
             )
-        return self._news.popleft()
+        return self._news.popleft() if self._news else None  # They may arrive as the wait ends.
+
+    def close(self) -> None:
+        """Ends the timer of the queue."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _wait(self, limit: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._ends_at = loop.time() + limit
+        if self._timer is not None and self._timer.when() > self._ends_at:
+            self.close()
+        if self._timer is None:
+            self._timer = loop.call_at(self._ends_at, self._check_time)
+        self._waiting = loop.create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+    def _check_time(self) -> None:
+        """Ends the wait if its time is over. A timer may be older than the wait, because news cancel none."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if self._waiting is not None and loop.time() < self._ends_at:
+            self._timer = loop.call_at(self._ends_at, self._check_time)
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)

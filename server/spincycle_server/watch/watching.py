@@ -17,7 +17,7 @@ from spincycle_server.watch.cursor import Cursor, read_cursor, scope_of
 from spincycle_server.watch.expiry import usable
 from spincycle_server.watch.filter_stream import FilterStream
 from spincycle_server.watch.hub import Hub
-from spincycle_server.watch.request_stream import RequestStream
+from spincycle_server.watch.request_stream import Answer, RequestStream
 from spincycle_server.watch.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Watching:
         """Returns the limit and the number of watchers."""
         return (LimitUse(WATCHERS, self._max_watchers, self._watchers),)
 
-    async def watch(self, request: WatchRequest, identity: Identity) -> AsyncGenerator[WatchResponse, None]:
+    async def watch(self, request: WatchRequest, identity: Identity) -> AsyncGenerator[Answer, None]:
         """Yields the messages of a stream.
 
         Raises:
@@ -72,7 +72,7 @@ class Watching:
         finally:
             self._watchers -= 1
 
-    async def _of_request(self, request: WatchRequest, viewer: Viewer) -> AsyncGenerator[WatchResponse, None]:
+    async def _of_request(self, request: WatchRequest, viewer: Viewer) -> AsyncGenerator[Answer, None]:
         if request.filter.ByteSize():
             raise InvalidArgumentError(
                 "a watch is of one request or of a filter: set only one of them",
