@@ -2,7 +2,8 @@
 
 import { COMPLETE, FAIL, PENDING, RUNNING, stateClass, stateLabel, STOPPED, SUSPENDED } from "../model/states";
 
-const SIGNS: Record<number, string> = {
+/** Paths in a square of 16. */
+export const SIGNS: Record<number, string> = {
   [PENDING]: "M8 3.2a4.8 4.8 0 1 0 0 9.6 4.8 4.8 0 0 0 0-9.6z",
   [RUNNING]: "M8 2.5A5.5 5.5 0 0 1 13.5 8",
   [COMPLETE]: "M3.2 8.6l3.2 3.2 6.4-7.2",
