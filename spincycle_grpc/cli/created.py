@@ -6,11 +6,12 @@ import sys
 
 import click
 
-from spincycle_grpc.cli.failures import INTERRUPTED, Failure
+from spincycle_grpc.cli.failures import INTERRUPTED, Failure, failure_of
 from spincycle_grpc.cli.following import follow, show_end
 from spincycle_grpc.cli.output import printable, show, show_json
 from spincycle_grpc.cli.settings import Settings
 from spincycle_grpc.client import Client
+from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE
 from spincycle_grpc.wire import encode
@@ -39,7 +40,7 @@ def _wait(client: Client, created: Request, settings: Settings) -> None:
 
     Raises:
         click.exceptions.Exit: The request ended as FAIL or STOPPED.
-        Failure: The user pressed Ctrl-C.
+        Failure: The user pressed Ctrl-C, or a call failed: the message has the id, which was not shown yet.
     """
     try:
         ended = follow(client, created, quiet=settings.as_json)
@@ -51,6 +52,13 @@ def _wait(client: Client, created: Request, settings: Settings) -> None:
         raise Failure(
             f"interrupted: request {created.id} still runs, stop it with: spinc stop {created.id}",
             INTERRUPTED,
+        ) from error
+    except SpinCycleError as error:
+        failure = failure_of(error, sends_token=settings.sends_token)
+        raise Failure(
+            f"{failure.message.rstrip('.')}. Request {created.id} was created: "
+            f"follow it with: spinc watch {created.id}",
+            failure.status,
         ) from error
     if ended.state != STATE_COMPLETE:
         raise click.exceptions.Exit(1)

@@ -56,7 +56,7 @@ def address(directory: Path) -> Iterator[str]:
     environment = {HOSTS: str(directory), "SPINCYCLE_JOBS": "tests.host_jobs:factory"}
     with running(
         "server", "--http=127.0.0.1:0", f"--specs={directory / 'specs'}", "--db=sqlite:///requests.db",
-        directory=directory, environment={**environment, "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0"},
+        directory=directory, environment=environment,
     ) as server:  # fmt: skip
         server.wait_for("reporting")
         yield server.address("request-manager", "grpc")
@@ -161,3 +161,25 @@ def test_commands_say_that_there_is_nothing_to_show_or_to_do(failed: str, termin
     assert "no request to stop matches" in terminal.type("spinc stop --type nosuch")
     assert terminal.status() == 0
     assert "none of these jobs has failed" in terminal.type(f"spinc log {failed} --failed --job {NAMES[0]}")
+
+
+def test_who_waits_learns_the_id_of_the_request_if_the_server_goes_away(
+    directory: Path, tmp_path: Path
+) -> None:
+    environment = {HOSTS: str(tmp_path), "SPINCYCLE_JOBS": "tests.host_jobs:factory"}
+    (tmp_path / "drain-web1.gate").touch()
+    with running(
+        "server", "--http=127.0.0.1:0", f"--specs={directory / 'specs'}", "--db=sqlite:///requests.db",
+        directory=tmp_path, environment=environment,
+    ) as server:  # fmt: skip
+        server.wait_for("reporting")
+        address = server.address("request-manager", "grpc")
+        with open_terminal(tmp_path, SPINC_ADDR=address) as terminal:
+            kill = (
+                f"(until grep -q drain done; do sleep 0.1; done; kill -9 {server.process.pid}) 2>/dev/null &"
+            )
+            terminal.type(kill)
+            shown = terminal.type("spinc --deadline 2 start restart 'hosts:=[\"web1\"]' --wait")
+            assert "cannot reach" in shown
+            assert re.search(r"Request (\w{20}) was created: follow it with: spinc watch \1\n", shown)
+            assert terminal.status() == 4
