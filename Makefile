@@ -83,7 +83,7 @@ package: $(DEV_ENV) $(PAGE) ## Build the wheel, install it in empty environments
 interop: $(DEV_ENV) ## Build and run the clients of other languages against servers (ARGS=--short: Go and TypeScript).
 	$(BIN)/python -m pytest -m interop tests/interop $(ARGS)
 
-kit: $(DEV_ENV) ## Build and run the deployment kit with tools of Docker, Kubernetes and systemd (needs root and Go).
+kit: $(DEV_ENV) $(PAGE) ## Build and run the deployment kit with tools of containers, systemd and Kubernetes (ARGS=--short: not the last).
 	$(BIN)/python -m pytest -m kit tests/deploy $(ARGS)
 
 protos: $(DEV_ENV) ## Generate the stubs from the .proto files.

@@ -50,6 +50,20 @@ structlog.configure(
 collect_not_yet()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option of `make interop ARGS=--short` and `make kit ARGS=--short`."""
+    parser.addoption("--short", action="store_true", help="leave out the tests that CI has no time for")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests with the marker `full`, if the run is short."""
+    if not config.getoption("--short"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
 def pytest_collection_finish() -> None:
     """Collects garbage from now on as a server does, and never among the tests."""
     collect_seldom()

@@ -1,8 +1,9 @@
 """Pins all dependencies: writes the lock files from pyproject.toml.
 
-requirements.lock has the project with the extra `server`; requirements-dev.lock adds the extras `otel` and
-`dev`; requirements-page.lock has what builds the web page. A lock file has the version and the file hashes of
-each package. It names no registry, so that an installation uses the registry that its machine is set up for.
+requirements.lock has the project with the extra `server`. requirements-otel.lock adds the extra `otel`, for
+deploy/. requirements-dev.lock adds `otel` and `dev`. requirements-page.lock has what builds the web page. A
+lock file has the version and the file hashes of each package. It names no registry, so that an installation
+uses the registry that its machine is set up for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ OPTIONS = [
     "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links",
 ]  # fmt: skip
 
-_DEVELOPMENT = ("--extra=server", "--extra=otel", "--extra=build", "--extra=dev")
+_SERVERS = ("--extra=server", "--extra=build")
+_DEVELOPMENT = (*_SERVERS, "--extra=otel", "--extra=dev")
 
 
 def _pin(output: str, *sources: str) -> int:
@@ -28,7 +30,8 @@ def _pin(output: str, *sources: str) -> int:
 
 if __name__ == "__main__":
     sys.exit(
-        _pin("requirements.lock", "pyproject.toml", "--extra=server", "--extra=build")
+        _pin("requirements.lock", "pyproject.toml", *_SERVERS)
+        or _pin("requirements-otel.lock", "pyproject.toml", *_SERVERS, "--extra=otel")
         or _pin("requirements-dev.lock", "pyproject.toml", *_DEVELOPMENT)
         or _pin("requirements-page.lock", "--group=pyproject.toml:page")
     )

@@ -30,7 +30,7 @@ def test_it_exposes_the_default_ports_and_that_of_the_metrics() -> None:
 def test_it_runs_as_a_number_that_is_not_root_and_pins_what_it_installs() -> None:
     assert image_user() > 0
     assert re.search(rf"useradd --uid {image_user()} ", TEXT)
-    assert "--require-hashes -r requirements.lock" in TEXT
+    assert "--require-hashes -r requirements-otel.lock" in TEXT
     assert "--no-deps" in TEXT
     bases = re.findall(r"^FROM (\S+)", TEXT, re.MULTILINE)
     assert set(bases) == {"${PYTHON_IMAGE}"}

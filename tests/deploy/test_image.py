@@ -99,6 +99,20 @@ def test_it_is_healthy(running: Container, image: Image) -> None:
     assert running.execute(image, *command).returncode == 0
 
 
+def test_it_serves_the_web_page(running: Container, image: Image) -> None:
+    ask = (
+        "from urllib.request import urlopen; answer = urlopen('http://127.0.0.1:32308/'); "
+        "print(answer.headers['Content-Type'], '<script' in answer.read().decode())"
+    )
+    done = running.execute(image, "python", "-I", "-c", ask)
+    assert done.stdout == "text/html; charset=UTF-8 True\n", done.stderr
+
+
+def test_it_can_send_traces(running: Container, image: Image) -> None:
+    done = running.execute(image, "python", "-I", "-c", "import spincycle_server.telemetry.spans_export")
+    assert done.returncode == 0, done.stderr
+
+
 def test_it_runs_a_request_and_collects_the_orphans_of_jobs(running: Container, image: Image) -> None:
     assert "COMPLETE" in spinc(running, image, "start", "leave-orphan", "--wait")
     assert "sleep" in eventually(lambda: [child.name() for child in running.first.children()][1:])

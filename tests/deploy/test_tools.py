@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from spincycle_server.config import load_config
 from tests.databases import find_binary
 from tests.deploy.deployed import CONTAINERFILE, DEPLOY
 from tests.limits import COMMAND
@@ -24,7 +25,7 @@ from tests.public_authorities import with_those_of_the_machine
 CHECKS = Path(__file__).with_name("checks")
 PROGRAMS = Path(__file__).resolve().parents[2] / ".build" / "kit" / "bin"
 
-pytestmark = pytest.mark.kit
+pytestmark = [pytest.mark.kit, pytest.mark.full]  # Compiling Kubernetes' code takes four minutes of CPU time.
 
 Check = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -111,6 +112,30 @@ def test_the_command_of_the_readme_makes_the_alert_rules_an_object(check: Check,
     assert (done.returncode, done.stderr) == (0, "")
     (rules,) = json.loads(done.stdout)
     assert rules["spec"]["groups"]
+
+
+def test_the_component_for_traces_reaches_both_servers(check: Check, tmp_path: Path) -> None:
+    kubernetes = tmp_path / "kubernetes"
+    shutil.copytree(DEPLOY / "kubernetes", kubernetes)
+    overlay = kubernetes / "overlays" / "production" / "kustomization.yaml"
+    overlay.write_text(
+        overlay.read_text().replace("# - ../../components/tracing", "- ../../components/tracing")
+    )
+    done = check("manifests", overlay.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    variables = {
+        found["metadata"]["name"]: load_config(
+            environment={
+                variable["name"]: variable["value"]
+                for variable in found["spec"]["template"]["spec"]["containers"][0]["env"]
+                if variable["name"].startswith("SPINCYCLE_TELEMETRY")
+            }
+        ).telemetry_otlp
+        for found in json.loads(done.stdout)
+        if found["kind"] in ("Deployment", "StatefulSet")
+    }
+    collector = "http://collector.tracing.svc:4318"
+    assert variables == {"spincycle-request-manager": collector, "spincycle-job-runner": collector}
 
 
 MISTAKES = {

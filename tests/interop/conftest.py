@@ -30,14 +30,9 @@ sequences:
 """A request whose job runs until a file exists."""
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the option that `make interop ARGS=--short` passes."""
-    parser.addoption("--short", action="store_true", help="only Go and TypeScript, and no OpenAPI generators")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests that a short run does not have."""
-    if not config.getoption("--short", False):
+    """Leaves out the languages that a short run does not have."""
+    if not config.getoption("--short"):
         return
     left_out = [item for item in items if _is_long(item)]
     config.hook.pytest_deselected(items=left_out)
@@ -47,9 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_long(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
     language = callspec.params.get("language") if callspec else None
-    return item.get_closest_marker("full") is not None or (
-        language is not None and language.name not in SHORT
-    )
+    return language is not None and language.name not in SHORT
 
 
 @pytest.fixture(scope="session")
