@@ -1,7 +1,9 @@
 /** The args of a request. */
 
-import type { RequestArg } from "../api/types";
+import type { Json, RequestArg } from "../api/types";
 import { valueText } from "../model/arg-values";
+
+const SHORT = 120; // Characters of a value that are always shown.
 
 /** Args that a user gave come first; the others are one click away. */
 export function Args({ args }: { args: RequestArg[] }) {
@@ -31,9 +33,27 @@ function ArgList({ args }: { args: RequestArg[] }) {
       {args.map((arg) => (
         <div key={arg.Name}>
           <dt>{arg.Name}</dt>
-          <dd>{valueText(arg.Value) || <span class="quiet">empty</span>}</dd>
+          <dd>
+            <Value value={arg.Value} />
+          </dd>
         </div>
       ))}
     </dl>
+  );
+}
+
+/** A long value is one click away, because a list of hosts can have thousands. */
+function Value({ value }: { value: Json }) {
+  const text = valueText(value);
+  if (!text) return <span class="quiet">empty</span>;
+  if (text.length <= SHORT) return <>{text}</>;
+  const count = Array.isArray(value) ? ` ${value.length.toLocaleString("en")} values` : "";
+  return (
+    <details>
+      <summary>
+        {text.slice(0, SHORT)}…{count}
+      </summary>
+      {text}
+    </details>
   );
 }

@@ -6,7 +6,8 @@ import type { Request } from "../api/types";
 import { JobRow, ROW_HEIGHT } from "./job-row";
 import type { RequestModel } from "./request-model";
 import { TimeTicks } from "./time-bar";
-import { TreeToolbar } from "./tree-toolbar";
+import { useShownJob } from "./use-shown-job";
+import { countOf, TreeToolbar } from "./tree-toolbar";
 import { newAxis } from "../model/axis";
 import { visibleRows, type Only, type Row } from "../model/rows";
 import { hasEnded } from "../model/states";
@@ -43,6 +44,12 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
   const slice = useVirtualRows(place, rows.length, ROW_HEIGHT);
   const activeIndex = Math.max(0, rows.findIndex((row) => row.node.key === active));
 
+  useShownJob(model.tree, openJob, rows, place, (node) => {
+    setActive(node.key);
+    const around = new Map(chosen);
+    for (let at = node.parent; at; at = at.parent) around.set(at.key, true);
+    setChosen(around);
+  });
   const choose = (row: Row, isOpen: boolean) => setChosen(new Map(chosen).set(row.node.key, isOpen));
   const activate = (row: Row) => {
     setActive(row.node.key);
@@ -70,7 +77,7 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
   const counts = useMemo(() => countOf(model.tree.roots.map((node) => summaries.get(node.key))), [summaries]);
 
   return (
-    <section class="jobs" id="jobs" aria-labelledby="jobs-title">
+    <section class="jobs" aria-labelledby="jobs-title">
       <TreeToolbar only={only} onOnly={onOnly} text={text} onText={setText} counts={counts} onAll={chooseAll} />
       <div
         class="tree"
@@ -120,20 +127,4 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
       {rows.length === 0 && <p class="empty">{model.record.chain ? "No job matches." : "Loading jobs…"}</p>}
     </section>
   );
-}
-
-export interface Counts {
-  jobs: number;
-  failed: number;
-  running: number;
-}
-
-function countOf(parts: ({ jobs: number; failed: number; running: number } | undefined)[]): Counts {
-  const counts = { jobs: 0, failed: 0, running: 0 };
-  for (const part of parts) {
-    counts.jobs += part?.jobs ?? 0;
-    counts.failed += part?.failed ?? 0;
-    counts.running += part?.running ?? 0;
-  }
-  return counts;
 }

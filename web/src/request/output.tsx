@@ -2,15 +2,14 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { Stream, type Connection } from "../api/stream";
-import type { ApiError } from "../api/call";
-import type { OutputMessage, StreamName } from "../api/types";
+import type { Connection } from "../api/stream";
+import { OutputBar, type Shown } from "./output-bar";
 import { OutputRow, LINE_HEIGHT } from "./output-row";
+import { useOutput } from "./use-output";
 import type { LinePlace } from "../model/fragment";
-import { OutputLines, search, type OutputLine } from "../model/output-lines";
+import { search, type OutputLine } from "../model/output-lines";
 import { showRow, useVirtualRows } from "../parts/virtual-list";
 
-const PAUSE = 100; // Milliseconds between two drawings.
 const NEAR = 4; // Pixels from the end of the output that still count as its end.
 
 interface Props {
@@ -19,50 +18,6 @@ interface Props {
   line: LinePlace | null;
   onLine: (line: LinePlace) => void;
 }
-
-interface Followed {
-  output: OutputLines;
-  version: number;
-  connection: Connection;
-  error: string;
-}
-
-function useOutput(path: string, probe: string): Followed {
-  const [followed, setFollowed] = useState<Followed>(() => ({ output: new OutputLines(), version: 0, connection: "connecting", error: "" }));
-  useEffect(() => {
-    const output = new OutputLines();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    let state: { connection: Connection; error: string } = { connection: "connecting", error: "" };
-    const draw = () => {
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        setFollowed(({ version }) => ({ output, version: version + 1, ...state }));
-      }, PAUSE);
-    };
-    const stream = new Stream<OutputMessage>(path, probe, {
-      onMessage: (message) => {
-        output.add(message);
-        if (output.isFull) stream.close();
-        draw();
-      },
-      onConnection: (connection) => {
-        state = { ...state, connection };
-        draw();
-      },
-      onError: (error: ApiError) => {
-        state = { ...state, error: error.message };
-        draw();
-      },
-    });
-    return () => {
-      stream.close();
-      clearTimeout(timer);
-    };
-  }, [path]);
-  return followed;
-}
-
-type Shown = "all" | StreamName;
 
 export function Output({ path, probe, line, onLine }: Props) {
   const { output, version, connection, error } = useOutput(path, probe);
@@ -147,51 +102,4 @@ function statusOf(connection: Connection, error: string): string {
 
 function emptyText(connection: Connection): string {
   return connection === "ended" ? "The job wrote nothing." : connection === "live" ? "The job has written nothing yet." : "";
-}
-
-interface BarProps {
-  shown: Shown;
-  onShown: (shown: Shown) => void;
-  text: string;
-  onText: (text: string) => void;
-  found: number;
-  foundAt: number;
-  onGo: (index: number) => void;
-  status: string;
-}
-
-function OutputBar({ shown, onShown, text, onText, found, foundAt, onGo, status }: BarProps) {
-  const onKey = (event: KeyboardEvent) => {
-    if (event.key === "Enter") onGo(foundAt + (event.shiftKey ? -1 : 1));
-  };
-  return (
-    <div class="output-bar">
-      <div class="choices" role="group" aria-label="Streams to show">
-        {(["all", "stdout", "stderr"] as const).map((name) => (
-          <button key={name} aria-pressed={shown === name} onClick={() => onShown(name)}>
-            {name === "all" ? "All" : name}
-          </button>
-        ))}
-      </div>
-      <input type="search" aria-label="Search in the output" placeholder="Search" value={text} onInput={(event) => onText(event.currentTarget.value)} onKeyDown={onKey} />
-      {text && (
-        <span class="found" role="status">
-          {found ? `${Math.min(foundAt, found - 1) + 1} of ${found.toLocaleString("en")}` : "No match"}
-        </span>
-      )}
-      {text && found > 0 && (
-        <span class="found-buttons">
-          <button class="quiet-button" aria-label="Previous match" onClick={() => onGo(foundAt - 1)}>
-            ↑
-          </button>
-          <button class="quiet-button" aria-label="Next match" onClick={() => onGo(foundAt + 1)}>
-            ↓
-          </button>
-        </span>
-      )}
-      <span class="output-status" role="status">
-        {status}
-      </span>
-    </div>
-  );
 }

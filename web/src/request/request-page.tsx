@@ -5,14 +5,21 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { go, type Address } from "../parts/address";
 import { Args } from "./args";
 import { Failures } from "./failures";
+import { GraphView } from "./graph-view";
 import { JobPanel } from "./job-panel";
 import { JobTree } from "./job-tree";
 import { RequestHead } from "./request-head";
 import { RequestModel } from "./request-model";
+import { Tabs } from "../parts/tabs";
 import { useNow } from "../parts/time";
 import { readFragment, writeFragment, type Fragment } from "../model/fragment";
 import type { Only } from "../model/rows";
 import { hasEnded, stateLabel } from "../model/states";
+
+const TABS = [
+  ["jobs", "Jobs"],
+  ["graph", "Graph"],
+] as const;
 
 interface Props {
   id: string;
@@ -45,7 +52,8 @@ export function RequestPage({ id, address }: Props) {
   const openJob = (job: string, number = 0) => open({ job, try: number, line: null });
   const showFailed = () => {
     setOnly("failed");
-    document.getElementById("jobs")?.scrollIntoView({ block: "start" });
+    open({ view: "jobs" }, true);
+    document.getElementById("tab-jobs")?.scrollIntoView({ block: "start" });
   };
 
   useEffect(() => {
@@ -62,15 +70,21 @@ export function RequestPage({ id, address }: Props) {
         <RequestHead model={model} request={request} now={now} />
         <Failures model={model} request={request} onOpen={openJob} onShowFailed={showFailed} />
         <Args args={request.args ?? []} />
-        <JobTree
-          model={model}
-          request={request}
-          now={now}
-          openJob={fragment.job}
-          only={only}
-          onOnly={setOnly}
-          onOpen={openJob}
-        />
+        <Tabs label="Views of the jobs" tabs={TABS} chosen={fragment.view} onChoose={(view) => open({ view }, true)}>
+          {fragment.view === "graph" ? (
+            <GraphView model={model} requestState={request.state} onOpen={openJob} />
+          ) : (
+            <JobTree
+              model={model}
+              request={request}
+              now={now}
+              openJob={fragment.job}
+              only={only}
+              onOnly={setOnly}
+              onOpen={openJob}
+            />
+          )}
+        </Tabs>
       </div>
       {fragment.job && (
         <JobPanel

@@ -1,6 +1,5 @@
 /** What the tree shows: all jobs, the failed or the running ones, and those whose path contains a text. */
 
-import type { Counts } from "./job-tree";
 import type { Only } from "../model/rows";
 
 interface Props {
@@ -20,7 +19,7 @@ export function TreeToolbar({ only, onOnly, text, onText, counts, onAll }: Props
   ];
   return (
     <div class="toolbar">
-      <h2 id="jobs-title">Jobs</h2>
+      <h2 id="jobs-title" class="hidden">Jobs</h2>
       <div class="choices" role="group" aria-label="Jobs to show">
         {choices.map(([name, label, count]) => (
           <button key={name} aria-pressed={only === name} onClick={() => onOnly(name)}>
@@ -45,4 +44,20 @@ export function TreeToolbar({ only, onOnly, text, onText, counts, onAll }: Props
       </span>
     </div>
   );
+}
+
+export interface Counts {
+  jobs: number;
+  failed: number;
+  running: number;
+}
+
+export function countOf(parts: ({ jobs: number; failed: number; running: number } | undefined)[]): Counts {
+  const counts = { jobs: 0, failed: 0, running: 0 };
+  for (const part of parts) {
+    counts.jobs += part?.jobs ?? 0;
+    counts.failed += part?.failed ?? 0;
+    counts.running += part?.running ?? 0;
+  }
+  return counts;
 }
