@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import secrets
@@ -23,6 +24,17 @@ from tests.limits import ANSWER
 
 REDIRECT = "https://client.example/callback"
 Key = RSAKey | ECKey | OKPKey
+
+
+@functools.cache
+def rsa_key(kid: str, owner: str = "provider") -> RSAKey:
+    """Returns a key with this id, the same one for each call, because generating a key takes long.
+
+    Args:
+        kid: The id of the key; "" for none.
+        owner: Whose key it is. Owners have different keys with the same id.
+    """
+    return RSAKey.generate_key(2048, {"kid": kid} if kid else None)
 
 
 @contextlib.contextmanager
@@ -68,7 +80,7 @@ class Provider:
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.issuer = f"http://127.0.0.1:{server.server_port}"
-        self.keys: list[Key] = [RSAKey.generate_key(2048, {"kid": "first"})]
+        self.keys: list[Key] = [rsa_key("first")]
         self.documents: dict[str, tuple[int, bytes]] = {}
         self.reads: list[str] = []
         self.forms: list[tuple[dict[str, str], str]] = []

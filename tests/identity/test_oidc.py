@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from spincycle_server.identity import Credentials
 from spincycle_server.identity import oidc as oidc_module
 from spincycle_server.identity.oidc import MAX_TOKEN, OidcMethod, OidcSettings
 from spincycle_server.identity.oidc_keys import OidcKeys
-from tests.identity.oidc_providers import Provider, chosen_provider, log_in, real_provider
+from tests.identity.oidc_providers import Provider, chosen_provider, log_in, real_provider, rsa_key
 
 ALGORITHMS = (
     "RS256",
@@ -115,21 +115,19 @@ async def test_a_token_of_a_real_provider_identifies_its_caller() -> None:
         assert (await refusal(method, forged)).reason == "INVALID_TOKEN"
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "key"),
-    [(one, RSAKey.generate_key(2048)) for one in ALGORITHMS[:6]]
-    + [
-        ("ES256", ECKey.generate_key("P-256")),
-        ("ES384", ECKey.generate_key("P-384")),
-        ("ES512", ECKey.generate_key("P-521")),
-        ("EdDSA", OKPKey.generate_key("Ed25519")),
-        ("Ed25519", OKPKey.generate_key("Ed25519")),
-    ],
-    ids=ALGORITHMS,
-)
-async def test_every_algorithm_with_a_public_key_is_supported(
-    provider: Provider, algorithm: str, key: Any
-) -> None:
+KEYS: dict[str, Callable[[], RSAKey | ECKey | OKPKey]] = {
+    **{algorithm: lambda: rsa_key("") for algorithm in ALGORITHMS[:6]},
+    "ES256": lambda: ECKey.generate_key("P-256"),
+    "ES384": lambda: ECKey.generate_key("P-384"),
+    "ES512": lambda: ECKey.generate_key("P-521"),
+    "EdDSA": lambda: OKPKey.generate_key("Ed25519"),
+    "Ed25519": lambda: OKPKey.generate_key("Ed25519"),
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_every_algorithm_with_a_public_key_is_supported(provider: Provider, algorithm: str) -> None:
+    key = KEYS[algorithm]()
     provider.keys.append(key)
     method = make_method(provider.issuer, algorithms=(algorithm,))
     token = provider.token(key, algorithm, header={"kid": None}) if algorithm[0] == "E" else None
@@ -268,7 +266,7 @@ def forged_tokens(provider: Provider) -> dict[str, str]:
         signed = f"{part({'alg': algorithm, 'kid': 'first'})}.{claims}"
         return f"{signed}.{part(hmac.digest(secret, signed.encode(), 'sha' + algorithm[2:]))}"
 
-    stranger = RSAKey.generate_key(2048, {"kid": "first"})
+    stranger = rsa_key("first", "stranger")
     return {
         "no signature": f"{part({'alg': 'none'})}.{claims}.",
         "no signature, in other letters": f"{part({'alg': 'NoNe', 'kid': 'first'})}.{claims}.",
@@ -367,7 +365,7 @@ async def test_a_new_key_of_the_provider_is_found(
 ) -> None:
     await method.identify(bearer(provider.token()))
     clock.ahead = 60
-    provider.keys.append(RSAKey.generate_key(2048, {"kid": "second"}))
+    provider.keys.append(rsa_key("second"))
     identity = await method.identify(bearer(provider.token(provider.keys[1])))
     assert identity is not None
     assert provider.reads.count("/jwks") == 2
@@ -379,7 +377,7 @@ async def test_a_removed_key_ends_the_tokens_that_it_signed(
     token = provider.token()
     identity = await method.identify(bearer(token))
     assert identity is not None
-    provider.keys = [RSAKey.generate_key(2048, {"kid": "second"})]
+    provider.keys = [rsa_key("second")]
     clock.ahead = 400
     await method._keys.read()
     assert not identity.is_current()

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from spincycle_grpc.errors import ResourceExhaustedError, UnauthenticatedError, UnavailableError
 from spincycle_server.identity import oidc_keys
 from spincycle_server.identity.oidc_keys import MAX_KEYS, SHORTEST_PAUSE, OidcKeys, signing_key
-from tests.identity.oidc_providers import Provider, chosen_provider
+from tests.identity.oidc_providers import Provider, chosen_provider, rsa_key
 from tests.limits import STEP
 
 CONFIGURATION = "/.well-known/openid-configuration"
@@ -163,7 +163,7 @@ async def test_a_token_without_a_key_id_needs_a_single_key(
     await keys.read()
     assert (await keys.find("", "RS256")).kid == "first"
     assert (await keys.find("", "ES256")).kid == ""
-    provider.keys.append(RSAKey.generate_key(2048, {"kid": "second"}))
+    provider.keys.append(rsa_key("second"))
     clock.now += SHORTEST_PAUSE
     await keys.read()
     with pytest.raises(UnauthenticatedError):
@@ -171,7 +171,7 @@ async def test_a_token_without_a_key_id_needs_a_single_key(
 
 
 def test_keys_that_may_not_sign_tokens_are_ignored() -> None:
-    good = RSAKey.generate_key(2048, {"kid": "k"})
+    good = rsa_key("k")
     public = good.as_dict(private=False)
     assert signing_key(public) is not None
     assert signing_key({**public, "use": "sig", "alg": "RS256", "x": "y"}) is not None
