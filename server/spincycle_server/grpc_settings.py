@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 _SETTINGS = {
     # The library's own log repeats what this project's errors and log already report.
@@ -14,16 +16,28 @@ _SETTINGS = {
 
 
 def load_grpc() -> None:
-    """Loads gRPC with the settings of a server. Call it before anything else imports gRPC.
+    """Loads gRPC with the settings of a server, and starts its core. Call it before anything imports gRPC.
 
     It restores the environment before it returns, so that the commands of jobs do not inherit the settings.
     """
-    before = {name: os.environ.get(name) for name in _SETTINGS}
-    os.environ.update(_SETTINGS)
-    try:
+    with _in_environment():
         from grpc import aio
 
         aio.init_grpc_aio()
+
+
+def import_grpc() -> None:
+    """Imports gRPC with the settings of a server, but starts nothing, so that the process may still fork."""
+    with _in_environment():
+        import grpc.aio  # noqa: F401 (it reads the environment)
+
+
+@contextlib.contextmanager
+def _in_environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _SETTINGS}
+    os.environ.update(_SETTINGS)
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:

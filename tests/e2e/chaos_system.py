@@ -152,6 +152,7 @@ class System:
                 directory=self._directory,
                 environment={**self._environment, **self.security.environment(name, listen), **environment},
                 program=("tests.e2e.skewed_server", str(skew)),
+                anew=True,
                 full_log=full_log,
             )
         )

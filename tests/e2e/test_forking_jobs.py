@@ -36,7 +36,7 @@ def forking_server(directory: Path, url: str = "sqlite:///x.db") -> Iterator[Ser
     environment = {"SPINCYCLE_JOBS": "tests.forking_jobs:factory"}
     with running(
         "server", "--http=127.0.0.1:0", "--specs=specs", f"--db={url}",
-        directory=directory, environment=environment,
+        directory=directory, environment=environment, anew=True,
     ) as server:  # fmt: skip
         server.wait_for("runner reports")
         yield server

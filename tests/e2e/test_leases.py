@@ -15,7 +15,7 @@ from spincycle_grpc.state import State
 from tests.databases import SharedServers, migrate
 from tests.e2e.chaos_checks import Troubles, assert_done_once
 from tests.e2e.kinds import KINDS, SPECS, assert_ended_right
-from tests.e2e.processes import ServerProcess, running
+from tests.e2e.processes import ANEW, ServerProcess, running
 from tests.e2e.waiting import eventually, free_port, wait_state
 from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import ANSWER, PROCESS_END
@@ -43,7 +43,11 @@ class Machines:
     def _run(self, *arguments: str, seconds: int) -> ServerProcess:
         program = ("tests.e2e.skewed_server", f"{seconds}") if seconds else ("spincycle_server",)
         server = running(
-            *arguments, directory=self._directory, environment=self._environment, program=program
+            *arguments,
+            directory=self._directory,
+            environment=self._environment,
+            program=program,
+            anew=ANEW or seconds != 0,  # The clock must be wrong before modules are loaded.
         )
         return self._stack.enter_context(server)
 

@@ -34,7 +34,7 @@ def looked(directory: Path, *arguments: str, **environment: str) -> tuple[str, s
     (directory / "look.sh").write_text(SCRIPT)
     with running(
         "server", "--http=127.0.0.1:0", "--specs=specs", *arguments,
-        directory=directory, environment=environment,
+        directory=directory, environment=environment, anew=True,
     ) as server:  # fmt: skip
         server.wait_for("runner reports")
         with Client(server.address("request-manager", "grpc")) as client:
