@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_requests_wait_until_a_runner_knows_their_types_and_start_oldest_first(
     ended = [wait_state(http, one["id"], State.COMPLETE, State.FAIL) for one in waiting]
     assert [one["state"] for one in ended] == [State.COMPLETE] * 3
     assert not any("waiting" in one for one in ended)
-    started = [one["startedAt"] for one in ended]
+    started = [datetime.fromisoformat(one["startedAt"]) for one in ended]
     assert started == sorted(started)
 
 
