@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import pwd
 import shutil
@@ -18,7 +19,6 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ from tests.limits import COMMAND, PROCESS_END, PROCESS_START
 OPTIONS = DatabaseOptions(timeout=5.0)
 """How tests connect, unless they say otherwise."""
 
-_numbers = count(1)
+_numbers = itertools.count(1)
 
 
 def find_binary(*names: str) -> str:
@@ -305,7 +305,7 @@ class SharedServers:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._servers: dict[str, DatabaseServer] = {}
-        self._migrated: dict[str, list[str]] = {}
+        self._migrated: dict[str, list[tuple[str, Engine]]] = {}
 
     def get(self, kind: str) -> DatabaseServer:
         """Returns the running server of a kind."""
@@ -331,16 +331,19 @@ class SharedServers:
             return
         lent = self._migrated.setdefault(kind, [])
         if lent:
-            url = lent.pop()
+            url, engine = lent.pop()
         else:
             url = self.url(kind, directory)
             migrate(url)
+            engine = engine_of(url)
         yield url
-        _empty(url)
-        lent.append(url)
+        _empty(engine)
+        lent.append((url, engine))
 
     def close(self) -> None:
         """Ends all servers."""
+        for _, engine in itertools.chain.from_iterable(self._migrated.values()):
+            engine.dispose()
         self._stack.close()
 
 
@@ -375,10 +378,8 @@ def _migrated_file() -> bytes:
         return path.read_bytes()
 
 
-def _empty(url: str) -> None:
+def _empty(engine: Engine) -> None:
     """Deletes all rows that the program stores. Waits for connections that still hold locks."""
-    engine = engine_of(url)
     with engine.begin() as connection:
         for table in metadata.sorted_tables:
             connection.execute(delete(table))
-    engine.dispose()
