@@ -71,4 +71,4 @@ def _has_part(path: list[str], wanted: list[str]) -> bool:
 
 def _is_named(part: str, name: str) -> bool:
     """Whether a part of a path has a name. The element of `each` may be left out: "web7" for "host web7"."""
-    return name in (part, part.partition(" ")[2])
+    return bool(name) and name in (part, part.partition(" ")[2])

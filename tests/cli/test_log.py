@@ -135,7 +135,7 @@ def test_a_name_in_a_path_comes_before_the_beginning_of_an_id(manager: HostManag
 
 
 def test_an_unknown_job_is_one_sentence(manager: HostManager, spinc: Spinc) -> None:
-    for named in ("nosuch", "none", "host web", "restart / drain"):
+    for named in ("nosuch", "none", "host web", "restart / drain", "host web1 / ", " / drain"):
         result = spinc("log", REQUEST_ID, "--job", named)
         assert (result.exit_code, result.stdout) == (3, "")
         assert f"has no job '{named}'" in result.stderr
