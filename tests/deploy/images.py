@@ -7,11 +7,13 @@ systemd, so that the same files can boot as a machine.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +64,35 @@ def debian() -> Path:
     return root
 
 
+STORAGE = BUILD / "storage"
+
+
 def _buildah(*arguments: str | Path) -> str:
-    storage = ("--storage-driver=vfs", f"--root={BUILD / 'storage'}", f"--runroot={BUILD / 'run'}")
+    storage = (f"--storage-driver={_driver()}", f"--root={STORAGE}", f"--runroot={BUILD / 'run'}")
     return run(find_binary("buildah"), *storage, *arguments).strip()
+
+
+@functools.cache
+def _driver() -> str:
+    """Returns "overlay", or "vfs" where this machine cannot stack file systems. That copies each layer."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as directory:
+        for name in ("lower", "upper", "work", "merged"):
+            Path(directory, name).mkdir()
+        options = "lowerdir=lower,upperdir=upper,workdir=work"
+        merged = Path(directory, "merged")
+        mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)]
+        if subprocess.run(mount, cwd=directory, capture_output=True, check=False).returncode:
+            return "vfs"
+        run("umount", merged)
+        return "overlay"
+
+
+def _delete_storage() -> None:
+    """Deletes all images. An overlay stays mounted, and so does the directory of all overlays."""
+    inside = [part.mountpoint for part in psutil.disk_partitions(all=True)]
+    for mounted in sorted((path for path in inside if STORAGE in Path(path).parents), reverse=True):
+        run("umount", mounted)
+    shutil.rmtree(STORAGE, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -88,7 +116,7 @@ class Image:
 @contextlib.contextmanager
 def built_image() -> Iterator[Image]:
     """Builds the image from the repository. Its files are deleted at the end."""
-    storage = BUILD / "storage"
+    _delete_storage()
     try:
         base = _buildah("from", "scratch")
         _buildah("copy", "-q", base, debian(), "/")
@@ -102,7 +130,7 @@ def built_image() -> Iterator[Image]:
         container = _buildah("from", _NAME)
         yield Image(Path(_buildah("mount", container)), config)
     finally:
-        shutil.rmtree(storage, ignore_errors=True)
+        _delete_storage()
 
 
 def _registry_of_this_machine() -> list[str]:
