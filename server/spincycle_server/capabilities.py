@@ -31,6 +31,15 @@ MAX_FEATURES = 50
 PAUSE = "pause"
 """The feature of runners that can pause a chain: they have the methods PauseJobChain and UnpauseJobChain."""
 
+RETRY_BACKOFF = "retry-backoff"
+"""The feature of runners that let the pauses before retries grow: `RetryBackoff`."""
+
+SLIDING_WINDOW = "sliding-window"
+"""The feature of runners that limit the elements of `each` by a sliding window: `EachWindow`."""
+
+ALL_FEATURES = (PAUSE, RETRY_BACKOFF, SLIDING_WINDOW)
+"""The features of the runners of this release."""
+
 _LABEL_TEXT = re.compile(r"[0-9A-Za-z._/-]{1,63}")
 
 _SHOWN = 5

@@ -41,6 +41,8 @@ class Job(_message.Message):
     PARENT_SEQUENCE_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     SEQUENCE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
+    SEQUENCE_RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Four characters of 0-9A-Za-z, unique within the job chain."""
     name: _builtins.str
@@ -94,6 +96,19 @@ class Job(_message.Message):
         it passes on. Empty in a chain as created.
         """
 
+    @_builtins.property
+    def retry_backoff(self) -> Global___RetryBackoff:
+        """How the pause before each retry grows, from retry_wait. Empty: all pauses
+        are equal.
+        """
+
+    @_builtins.property
+    def sequence_retry_backoff(self) -> Global___RetryBackoff:
+        """How the pause before each retry of the sequence grows, from
+        sequence_retry_wait. Set only on the first job of a sequence. Empty: all
+        pauses are equal.
+        """
+
     def __init__(
         self,
         *,
@@ -112,14 +127,99 @@ class Job(_message.Message):
         parent_sequence_id: _builtins.str = ...,
         timeout: _builtins.str = ...,
         sequence_timeout: _builtins.str = ...,
+        retry_backoff: Global___RetryBackoff | None = ...,
+        sequence_retry_backoff: Global___RetryBackoff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "data", b"data"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "data", b"data", "retry_backoff", b"retry_backoff", "sequence_retry_backoff", b"sequence_retry_backoff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "bytes", b"bytes", "data", b"data", "id", b"id", "name", b"name", "parent_sequence_id", b"parent_sequence_id", "retry", b"retry", "retry_wait", b"retry_wait", "sequence_id", b"sequence_id", "sequence_retry", b"sequence_retry", "sequence_retry_wait", b"sequence_retry_wait", "sequence_timeout", b"sequence_timeout", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "bytes", b"bytes", "data", b"data", "id", b"id", "name", b"name", "parent_sequence_id", b"parent_sequence_id", "retry", b"retry", "retry_backoff", b"retry_backoff", "retry_wait", b"retry_wait", "sequence_id", b"sequence_id", "sequence_retry", b"sequence_retry", "sequence_retry_backoff", b"sequence_retry_backoff", "sequence_retry_wait", b"sequence_retry_wait", "sequence_timeout", b"sequence_timeout", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class RetryBackoff(_message.Message):
+    """How the pauses before the retries of a job or a sequence grow. The pause
+    before the n-th retry is the first pause times factor^(n-1), at most max.
+
+    A chain that uses it needs a Job Runner with the feature "retry-backoff".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    factor: _builtins.float
+    """The factor between one pause and the next one, at least 1. 0 means 1."""
+    max: _builtins.str
+    """The longest pause, as a duration. Empty: 24 hours."""
+    jitter: _builtins.bool
+    """Whether each pause is shortened by up to a half, so that jobs that failed
+    together do not try again together.
+    """
+    def __init__(
+        self,
+        *,
+        factor: _builtins.float = ...,
+        max: _builtins.str = ...,
+        jitter: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "jitter", b"jitter", "max", b"max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryBackoff: _TypeAlias = RetryBackoff  # noqa: Y015
+
+@_typing.final
+class EachWindow(_message.Message):
+    """A sliding window over the elements that `each` has built: at most `max` of
+    them run at the same time, and when one ends, the next one begins. An element
+    is one job, or all jobs of a sequence.
+
+    A chain that uses it needs a Job Runner with the feature "sliding-window".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_FAILURES_FIELD_NUMBER: _builtins.int
+    FIRST_JOB_IDS_FIELD_NUMBER: _builtins.int
+    LAST_JOB_IDS_FIELD_NUMBER: _builtins.int
+    max: _builtins.int
+    """The maximum number of elements that run at the same time, at least 1."""
+    stop_after_failures: _builtins.int
+    """After so many elements have failed for good, no further one begins. 0:
+    failures do not keep others from beginning.
+    """
+    @_builtins.property
+    def first_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first job of each element, in the order in which they begin."""
+
+    @_builtins.property
+    def last_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The last job of each element, in the same order. The first one if an element
+        is a single job.
+        """
+
+    def __init__(
+        self,
+        *,
+        max: _builtins.int = ...,
+        stop_after_failures: _builtins.int = ...,
+        first_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        last_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_job_ids", b"first_job_ids", "last_job_ids", b"last_job_ids", "max", b"max", "stop_after_failures", b"stop_after_failures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EachWindow: _TypeAlias = EachWindow  # noqa: Y015
 
 @_typing.final
 class JobChain(_message.Message):
@@ -191,6 +291,27 @@ class JobChain(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class WindowsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___EachWindow: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___EachWindow | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     ADJACENCY_LIST_FIELD_NUMBER: _builtins.int
@@ -200,6 +321,7 @@ class JobChain(_message.Message):
     PATH_LABELS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TRACESTATE_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     state: _state_pb2.State.ValueType
@@ -239,6 +361,10 @@ class JobChain(_message.Message):
         that were created before this field existed.
         """
 
+    @_builtins.property
+    def windows(self) -> _containers.MessageMap[_builtins.str, Global___EachWindow]:
+        """The sliding windows, by the id of the job after which the elements begin."""
+
     def __init__(
         self,
         *,
@@ -251,10 +377,11 @@ class JobChain(_message.Message):
         path_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         traceparent: _builtins.str = ...,
         tracestate: _builtins.str = ...,
+        windows: _abc.Mapping[_builtins.str, Global___EachWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "path_labels", b"path_labels", "request_id", b"request_id", "state", b"state", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "path_labels", b"path_labels", "request_id", b"request_id", "state", b"state", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,35 @@ def tried(
     )
 
 
+@dataclass(frozen=True)
+class ElementPlace:
+    """One element of a window.
+
+    Attributes:
+        first: Its first job.
+        last: Its last job.
+        jobs: Its jobs, at any depth.
+        sequences: Its sequences, at any depth.
+        is_sequence: It is a sequence, and its first job is the first one of that.
+    """
+
+    first: str
+    last: str
+    jobs: frozenset[str]
+    sequences: frozenset[str]
+    is_sequence: bool
+
+
+@dataclass(frozen=True)
+class WindowPlace:
+    """A window: its sequence, its limits, and its elements in the order in which they begin."""
+
+    sequence: str
+    most: int
+    stop_after: int
+    elements: tuple[ElementPlace, ...]
+
+
 class Structure:
     """The parts of a chain that never change, read from the message once.
 
@@ -43,6 +72,8 @@ class Structure:
         around: Maps each sequence to itself and the sequences around it, the innermost first.
         jobs_in: Maps each sequence to its jobs at any depth.
         noops: The jobs named noop.
+        windows: The sliding windows, the innermost first.
+        elements_of: Maps each job to the elements around it.
     """
 
     def __init__(self, chain: JobChain) -> None:
@@ -62,6 +93,31 @@ class Structure:
             for sequence_id in self.around
         }
         self.noops = {job_id for job_id, job in chain.jobs.items() if job.name == "noop"}
+        windows = [self._window(chain, key) for key in chain.windows]
+        self.windows = sorted(windows, key=lambda window: -len(self.around[window.sequence]))
+        self.elements_of: dict[str, list[ElementPlace]] = {job_id: [] for job_id in self.job_ids}
+        for window in self.windows:
+            for element in window.elements:
+                for job_id in element.jobs:
+                    self.elements_of[job_id].append(element)
+
+    def _window(self, chain: JobChain, key: str) -> WindowPlace:
+        message = chain.windows[key]
+        spans = zip(message.first_job_ids, message.last_job_ids, strict=True)
+        elements = tuple(self._element(first, last) for first, last in spans)
+        return WindowPlace(self.sequence_of[key], message.max, message.stop_after_failures, elements)
+
+    def _element(self, first: str, last: str) -> ElementPlace:
+        """Returns an element: all jobs that are after its first one and before its last one."""
+        jobs, stack = {first}, [first]
+        while stack:
+            one = stack.pop()
+            for child in self.children[one] if one != last else ():
+                if child not in jobs:
+                    jobs.add(child)
+                    stack.append(child)
+        sequences = frozenset(jobs & self.around.keys())
+        return ElementPlace(first, last, frozenset(jobs), sequences, first in self.around)
 
 
 def _around(chain: JobChain, sequence_id: str) -> list[str]:
@@ -74,11 +130,19 @@ def _around(chain: JobChain, sequence_id: str) -> list[str]:
 
 @dataclass
 class ChainMaker:
-    """Makes one random chain. Job ids are consecutive numbers, so that failures are easy to read."""
+    """Makes one random chain. Job ids are consecutive numbers, so that failures are easy to read.
+
+    Attributes:
+        random: The source of chance.
+        most_nodes: The maximum number of nodes of a sequence.
+        deepest: How deep sequences nest.
+        limits: Some of the windows end after a number of failures.
+    """
 
     random: Random
     most_nodes: int = 4
     deepest: int = 3
+    limits: bool = True
     chain: JobChain = field(
         default_factory=lambda: JobChain(request_id="request", state=state_pb2.STATE_PENDING)
     )
@@ -108,11 +172,10 @@ class ChainMaker:
         leaves: set[str] = set()
         for _ in range(self._node_count(is_outermost=not parent_id)):
             before = [last for _, last in nodes if self.random.random() < 0.4]
-            if depth and self.random.random() < 0.35:
-                node = self._sequence(first.id, depth - 1, retry=self.random.choice([0, 0, 1, 2]))
+            if depth and self.random.random() < 0.12:
+                node = self._window(first.id, parent_id, depth)
             else:
-                job = self._job("job", first.id, parent_id, retry=self.random.choice([0, 0, 1, 2]))
-                node = (job.id, job.id)
+                node = self._node(first.id, parent_id, depth)
             for job_id in before or [first.id]:
                 self._edge(job_id, node[0])
                 leaves.discard(job_id)
@@ -122,6 +185,42 @@ class ChainMaker:
         for job_id in sorted(leaves) or [first.id]:
             self._edge(job_id, last.id)
         return first.id, last.id
+
+    def _node(self, sequence_id: str, parent_id: str, depth: int) -> tuple[str, str]:
+        """Adds a job or a sequence; returns the ids of its first and its last job."""
+        retry = self.random.choice([0, 0, 1, 2])
+        if depth and self.random.random() < 0.35:
+            return self._sequence(sequence_id, depth - 1, retry=retry)
+        job = self._job("job", sequence_id, parent_id, retry=retry)
+        return job.id, job.id
+
+    def _window(self, sequence_id: str, parent_id: str, depth: int) -> tuple[str, str]:
+        """Adds elements in a sliding window between two jobs; returns the ids of these."""
+        before = self._job("noop", sequence_id, parent_id).id
+        window = self.chain.windows[before]
+        window.max = self.random.randint(1, 3)
+        if self.limits:
+            window.stop_after_failures = self.random.choice([0, 1, 1, 2])
+        for _ in range(self.random.randint(2, 5)):
+            first, last = self._element(sequence_id, parent_id, depth)
+            window.first_job_ids.append(first)
+            window.last_job_ids.append(last)
+            self._edge(before, first)
+        after = self._job("noop", sequence_id, parent_id).id
+        for last in window.last_job_ids:
+            self._edge(last, after)
+        return before, after
+
+    def _element(self, sequence_id: str, parent_id: str, depth: int) -> tuple[str, str]:
+        """Adds a job, a sequence, or a sequence between two jobs, as a conditional has them."""
+        if self.random.random() < 0.7:
+            return self._node(sequence_id, parent_id, depth)
+        before = self._job("noop", sequence_id, parent_id).id
+        first, last = self._sequence(sequence_id, depth - 1, retry=self.random.choice([0, 1]))
+        after = self._job("noop", sequence_id, parent_id).id
+        self._edge(before, first)
+        self._edge(last, after)
+        return before, after
 
     def _node_count(self, *, is_outermost: bool) -> int:
         """Returns how many nodes a sequence has. Only one outermost sequence in 20 has fewer than two.

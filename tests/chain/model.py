@@ -9,7 +9,7 @@ from typing import Any
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
-from tests.chain.generated import Structure
+from tests.chain.generated import ElementPlace, Structure, WindowPlace
 
 GOING_BACK = "going back"
 WAITING = "waiting"
@@ -31,6 +31,7 @@ class Model:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     sequence_tries: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, str] = field(default_factory=dict)
+    admitted: set[ElementPlace] = field(default_factory=set)
     mode: str = "running"
 
     @classmethod
@@ -63,6 +64,7 @@ class Model:
             runs_again = is_taken_back and self.mode == "running"
             self.states[job_id] = State.PENDING if runs_again else State.STOPPED
             self.run_tries[job_id] -= 1
+            self.admitted = {one for one in self.admitted if self.has_begun(one)}
         elif state is State.COMPLETE:
             self.states[job_id] = state
             if job_id not in self.structure.noops:
@@ -133,16 +135,47 @@ class Model:
                 self.tries[job_id] -= 1
                 self.run_tries[job_id] -= 1
             self.states[job_id] = State.STOPPED
+        self.resume()
+
+    def resume(self) -> None:
+        """Continues a suspended or lost chain. Parts of elements that an earlier request ran do not count."""
+        self._make_pending()
+        self.admitted = {
+            one
+            for window in self.structure.windows
+            for one in window.elements
+            if self.has_begun(one) and not self.is_held(one)
+        }
         self.go_on()
 
-    def go_on(self) -> None:
-        """A suspended, pausing or lost chain is resumed. Tries that run go on."""
-        self.mode = "running"
-        self.between, self.sequences = set(), {}
+    def unpause(self) -> None:
+        """Continues a pausing chain, whose tries go on."""
+        self._make_pending()
+        self.admitted = {one for one in self.admitted if self.has_begun(one)}
+        self.go_on()
+
+    def _make_pending(self) -> None:
         for job_id, state in self.states.items():
             if state is State.STOPPED:
                 self.states[job_id] = State.PENDING
-            elif state is State.FAIL:
+
+    def has_begun(self, element: ElementPlace) -> bool:
+        first = element.first
+        is_tried_again = element.is_sequence and self.sequence_tries[first] > 1
+        return self.states[first] is not State.PENDING or self.run_tries[first] > 0 or is_tried_again
+
+    def is_held(self, element: ElementPlace) -> bool:
+        """Whether only an earlier request has run a part of an element."""
+        if any(self.tries[one] for one in element.jobs) or not element.sequences:
+            return False
+        can_end = all(self.states[one] is State.COMPLETE for one in self.structure.parents[element.last])
+        return self.states[element.first] is State.COMPLETE and not can_end
+
+    def go_on(self) -> None:
+        self.mode = "running"
+        self.between, self.sequences = set(), {}
+        for job_id, state in self.states.items():
+            if state is State.FAIL:
                 self.fail_sequence(self.chain.jobs[job_id].sequence_id)
         self.settle()
 
@@ -157,21 +190,71 @@ class Model:
                     self.run_tries[job_id] = 0
                     if job_id in self.sequence_tries and job_id != sequence_id:
                         self.sequence_tries[job_id] = 0
+                self.admitted -= {
+                    element
+                    for window in self.structure.windows
+                    if sequence_id in self.structure.around[window.sequence]
+                    for element in window.elements
+                }
                 self.sequence_tries[sequence_id] += 1
                 if parse_duration(self.chain.jobs[sequence_id].sequence_retry_wait or "0"):
                     self.sequences[sequence_id] = WAITING
                 else:
                     del self.sequences[sequence_id]
+        self.run_ready()
+        while any(map(self.admit, self.structure.windows)):
+            self.run_ready()
+
+    def run_ready(self) -> None:
         for job_id in self.structure.job_ids:
-            if self.states[job_id] is not State.PENDING:
-                continue
-            can_run = all(self.states[one] is State.COMPLETE for one in self.structure.parents[job_id])
-            around = self.structure.around[self.structure.sequence_of[job_id]]
-            if can_run and not any(self.sequences.get(one) for one in around):
+            if self.can_run(job_id) and self.may_begin(job_id):
                 self.states[job_id] = State.RUNNING
                 if job_id in self.sequence_tries and not self.sequence_tries[job_id]:
                     self.sequence_tries[job_id] = 1
                 self.again(job_id)
+
+    def can_run(self, job_id: str) -> bool:
+        """Whether nothing but a window keeps a job from running."""
+        if self.states[job_id] is not State.PENDING:
+            return False
+        around = self.structure.around[self.structure.sequence_of[job_id]]
+        is_ready = all(self.states[one] is State.COMPLETE for one in self.structure.parents[job_id])
+        return is_ready and not any(self.sequences.get(one) for one in around)
+
+    def admit(self, window: WindowPlace) -> bool:
+        """Admits the next element of a window, if one may begin and is not kept from it by another window."""
+        waiting = [one for one in window.elements if one not in self.admitted]
+        running = failed = 0
+        for one in window.elements:
+            if one in self.admitted and self.states[one.last] is not State.COMPLETE:
+                is_stuck = self.is_stuck(one)
+                running, failed = running + (not is_stuck), failed + is_stuck
+        while waiting and self.states[waiting[0].last] is State.COMPLETE:
+            waiting.pop(0)
+        if not waiting or running >= window.most or 0 < window.stop_after <= failed:
+            return False
+        element = waiting[0]
+        around = self.structure.around[window.sequence]
+        outer = [one for one in self.structure.elements_of[element.first] if one is not element]
+        is_frozen = any(self.sequences.get(one) for one in around) or not self.admitted.issuperset(outer)
+        is_first_ready = all(
+            self.states[one] is State.COMPLETE for one in self.structure.parents[element.first]
+        )
+        if is_frozen or not is_first_ready:
+            return False
+        self.admitted.add(element)
+        return True
+
+    def is_stuck(self, element: ElementPlace) -> bool:
+        """Whether nothing in an element runs or will run."""
+        if any(self.sequences.get(one) for one in element.sequences):
+            return False
+        if any(self.states[job_id] is State.RUNNING for job_id in element.jobs):
+            return False
+        return not any(self.can_run(one) and self.may_begin(one) for one in element.jobs)
+
+    def may_begin(self, job_id: str) -> bool:
+        return self.admitted.issuperset(self.structure.elements_of[job_id])
 
     def done(self) -> State | None:
         if self.running() or self.sequences:
@@ -180,7 +263,7 @@ class Model:
             return State.COMPLETE
         if self.mode in ("suspending", "pausing"):
             later = self._copied()
-            later.go_on()
+            later.resume()
             return later.done() or State.SUSPENDED
         if self.mode == "stopping":
             failed = [job_id for job_id, state in self.states.items() if state is State.FAIL]
@@ -204,4 +287,5 @@ class Model:
             between=set(self.between),
             sequence_tries=dict(self.sequence_tries),
             sequences=dict(self.sequences),
+            admitted=set(self.admitted),
         )

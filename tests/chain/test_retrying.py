@@ -127,7 +127,7 @@ def model_of(job_chain: JobChain, structure: Structure) -> Model:
         model.data[job_id] = from_struct(job.data)
         if job.sequence_id == job_id:
             model.sequence_tries[job_id] = int(is_complete)
-    model.settle()
+    model.resume()
     return model
 
 

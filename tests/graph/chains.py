@@ -143,7 +143,8 @@ class _Graph:
         self.is_stable = False
         self._children = children_of(chain)
         self._parents = parents_of(chain)
-        self._labels = {job.id: _label(job) for job in chain.jobs.values()}
+        places = _places(chain)
+        self._labels = {job.id: (_label(job), places.get(job.id)) for job in chain.jobs.values()}
         self.sequences = {
             job.id: (job.sequence_id, job.parent_sequence_id if with_parents else "")
             for job in chain.jobs.values()
@@ -166,6 +167,25 @@ class _Graph:
         self.is_stable = len(set(self.colours.values())) == before
 
 
+def _places(chain: JobChain) -> dict[str, Hashable]:
+    """Returns the places in sliding windows of the jobs before them and of the ends of elements."""
+    places: dict[str, list[Hashable]] = {}
+    for before, window in chain.windows.items():
+        size = len(window.first_job_ids)
+        places.setdefault(before, []).append((window.max, window.stop_after_failures, size))
+        for end, ids in (("first", window.first_job_ids), ("last", window.last_job_ids)):
+            for number, job_id in enumerate(ids):
+                places.setdefault(job_id, []).append((end, number))
+    return {job_id: tuple(sorted(map(repr, found))) for job_id, found in places.items()}
+
+
+def _backoff(job: Job) -> Hashable:
+    return tuple(
+        backoff.SerializeToString(deterministic=True)
+        for backoff in (job.retry_backoff, job.sequence_retry_backoff)
+    )
+
+
 def _label(job: Job) -> Hashable:
     """Returns all fields of a job except ids."""
     return (
@@ -181,6 +201,7 @@ def _label(job: Job) -> Hashable:
         job.sequence_retry,
         job.sequence_retry_wait,
         job.sequence_timeout,
+        _backoff(job),
         job.id == job.sequence_id,
     )
 

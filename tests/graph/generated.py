@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from spincycle_server.specs.model import NodeSet, NodeSpec, SequenceSpec, Specs
+from spincycle_server.specs.model import BackoffSpec, NodeSet, NodeSpec, SequenceSpec, Specs
 from tests.graph.models import NOWHERE, node, sequence
+
+BACKOFF = BackoffSpec(factor="1.5", max="", jitter=True)
 
 _T = TypeVar("_T")
 
@@ -102,15 +104,20 @@ def _write_node(
     each = [f"{arg}:{made.new_name('e')}" for arg in _some(draw, exist.of("list"))]
     inside.update(dict.fromkeys((pair.split(":")[1] for pair in each), "any"))
     retry = draw(st.integers(0, 2))
+    parallel = draw(st.sampled_from([None, 1, 2])) if each else None
+    window = draw(st.sampled_from(["", "batches", "sliding"])) if parallel else ""
     base = node(
         name,
         category,
         args=args,
         deps=_some(draw, earlier),
         each=each,
-        parallel=draw(st.sampled_from([None, 1, 2])) if each else None,
+        parallel=parallel,
+        window=window,
+        stop_after_failures=draw(st.sampled_from([None, 3])) if window == "sliding" else None,
         retry=retry,
         retry_wait=draw(st.sampled_from(["", "50ms"])) if retry else "",
+        backoff=draw(st.sampled_from([None, BACKOFF])) if retry else None,
         timeout=draw(st.sampled_from(["", "30s"])),
     )
     write = {"job": _finish_job, "sequence": _finish_sequence, "conditional": _finish_conditional}[category]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from spincycle_server.specs.model import ArgSpec, NodeArg, NodeSet, NodeSpec, Position, SequenceSpec, Specs
+from spincycle_server.specs.model import (
+    ArgSpec,
+    BackoffSpec,
+    NodeArg,
+    NodeSet,
+    NodeSpec,
+    Position,
+    SequenceSpec,
+    Specs,
+)
 
 NOWHERE = Position("specs.yaml")
 
@@ -22,6 +31,9 @@ def node(
     retry: int = 0,
     retry_wait: str = "",
     timeout: str = "",
+    window: str = "",
+    stop_after_failures: int | None = None,
+    backoff: BackoffSpec | None = None,
     if_arg: str = "",
     eq: Mapping[str, str] | None = None,
 ) -> NodeSpec:
@@ -38,6 +50,9 @@ def node(
         retry=retry,
         retry_wait=retry_wait,
         timeout=timeout,
+        window=window,
+        stop_after_failures=stop_after_failures,
+        backoff=backoff,
         if_arg=if_arg,
         eq=eq or {},
         position=NOWHERE,

@@ -14,7 +14,7 @@ from typing import Any
 from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
-from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
 from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
 
 
@@ -41,6 +41,7 @@ class SlowBuilder:
         """The paths of the jobs of nodes, whether or not the chain has labels."""
         self.around: list[str] = []
         self.element = ""
+        self.windows: list[tuple[Job, NodeSpec, list[Ends]]] = []
 
     def build(self, request_type: str, given: Mapping[str, Any]) -> JobChain:
         spec = self.specs.sequences.get(request_type)
@@ -58,6 +59,11 @@ class SlowBuilder:
             chain.jobs[job.id].CopyFrom(job)
         for before, after in self.edges:
             chain.adjacency_list[before.id].ids.append(after.id)
+        for before, node, elements in self.windows:
+            window = chain.windows[before.id]
+            window.max, window.stop_after_failures = node.parallel or 0, node.stop_after_failures or 1
+            window.first_job_ids.extend(first.id for first, _ in elements)
+            window.last_job_ids.extend(last.id for _, last in elements)
         return chain
 
     def add(self, name: str, job_type: str, sequence: Job | None) -> Job:
@@ -89,6 +95,7 @@ class SlowBuilder:
         if node is not None:
             start.sequence_retry, start.sequence_retry_wait = node.retry, wait_of(node)
             start.sequence_timeout = node.timeout
+            self.add_backoff(start.sequence_retry_backoff, node)
         built: dict[str, Ends] = {}
         while len(built) < len(spec.nodes):
             for name, candidate in spec.nodes.items():
@@ -158,6 +165,17 @@ class SlowBuilder:
         if len(rows) == 1:
             return self.once(node, rows[0], args, sequence, outer, labels[0])
         ends = [self.add("noop", "noop", sequence)]
+        if rows and node.window == "sliding":
+            elements = [
+                self.once(node, row, args, sequence, outer, label)
+                for row, label in zip(rows, labels, strict=True)
+            ]
+            after = self.add("noop", "noop", sequence)
+            for first, last in elements:
+                self.edge(ends[0], first)
+                self.edge(last, after)
+            self.windows.append((ends[0], node, elements))
+            return ends[0], after
         while rows:
             size = node.parallel or len(rows)
             group, rows = rows[:size], rows[size:]
@@ -221,6 +239,7 @@ class SlowBuilder:
         job = self.add(node.name, node.type, sequence)
         self.paths.append((*self.around, *([self.element] if self.element else []), node.name))
         job.retry, job.retry_wait, job.timeout = node.retry, wait_of(node), node.timeout
+        self.add_backoff(job.retry_backoff, node)
         if given:
             job.args.CopyFrom(to_struct(given))
         try:
@@ -230,6 +249,11 @@ class SlowBuilder:
         made.create(given)
         job.bytes = made.serialize()
         return job
+
+    def add_backoff(self, message: RetryBackoff, node: NodeSpec) -> None:
+        if node.retry and node.backoff is not None:
+            message.factor, message.jitter = float(node.backoff.factor or 1), node.backoff.jitter
+            message.max = node.backoff.max or "24h"
 
     def conditional(self, node: NodeSpec, given: Args, sequence: Job, outer: list[str]) -> Ends:
         """Rule 6."""

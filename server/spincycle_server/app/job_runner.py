@@ -20,7 +20,7 @@ from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ListenOptions, Se
 from spincycle_server.app.telemetry import JOB_RUNNER, ProcessTelemetry
 from spincycle_server.builtin_jobs import Noop, makes_builtin
 from spincycle_server.call_threads import CallThreads
-from spincycle_server.capabilities import PAUSE
+from spincycle_server.capabilities import ALL_FEATURES
 from spincycle_server.chain import RunningChain
 from spincycle_server.config import Config, ConfigError, advertised
 from spincycle_server.gateway import ErrorFormat
@@ -230,7 +230,7 @@ def _runner_info(
         url=f"{scheme}://{Address(host, endpoints.http_address.port)}",
         grpc_address=str(grpc_address),
         labels=config.runner_labels,
-        features=[PAUSE],
+        features=ALL_FEATURES,
         version=package_version(),
     )
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spincycle_grpc.state import State
+from spincycle_server.chain.retry_wait import NO_WAIT, RetryWait
+
+if TYPE_CHECKING:
+    from spincycle_server.chain.windows import Element, Window
 
 
 class Phase(Enum):
@@ -25,6 +29,9 @@ class Phase(Enum):
     EXPIRED = auto()
     """It has timed out."""
 
+    HELD = auto()
+    """An earlier request has run a part of it. The rest runs when its window lets it begin."""
+
 
 @dataclass(eq=False, slots=True)
 class ChainSequence:
@@ -36,17 +43,20 @@ class ChainSequence:
         inner: The sequences directly in it.
         tries: How many tries it has begun since the parent's current try began.
         active: How many of its jobs run, plus how many of its inner sequences are active.
-        frozen: No job may start, because this sequence or one around it drains, waits or has expired.
+        waiting: How many sequences wait before their next try, of this one and all sequences in it.
+        frozen: No job may start: this sequence or one around it drains, waits, is held or has expired.
         generation: Number of the current wait. It makes older waits stale.
         lifetime: How often a sequence around this one was reset. It makes older timers stale.
         is_own: False for the stand-in that holds jobs without a sequence.
         began: The driver's time at which the timeout began to run, or None if it does not run.
         elapsed: Time that the sequence ran before `began`.
+        windows: The windows directly in it.
+        element: The element of a window that it belongs to; None if it belongs to none.
     """
 
     id: str
     retry: int = 0
-    retry_wait: int = 0
+    retry_wait: RetryWait = NO_WAIT
     timeout: int = 0
     timeout_text: str = ""
     parent: ChainSequence | None = None
@@ -55,12 +65,15 @@ class ChainSequence:
     phase: Phase = Phase.OPEN
     tries: int = 0
     active: int = 0
+    waiting: int = 0
     frozen: bool = False
     generation: int = 0
     lifetime: int = 0
     is_own: bool = True
     began: int | None = None
     elapsed: int = 0
+    windows: list[Window] = field(default_factory=list)
+    element: Element | None = None
 
     def subtree(self) -> Iterator[ChainSequence]:
         """Yields this sequence and all sequences in it, at any depth."""
@@ -69,6 +82,13 @@ class ChainSequence:
             sequence = stack.pop()
             yield sequence
             stack += sequence.inner
+
+    def outwards(self) -> Iterator[ChainSequence]:
+        """Yields this sequence and those around it, the innermost first."""
+        part: ChainSequence | None = self
+        while part is not None:
+            yield part
+            part = part.parent
 
     def is_complete(self) -> bool:
         """Returns whether all jobs in it are COMPLETE, at any depth."""
@@ -80,7 +100,7 @@ class ChainJob:
     """A job of a running chain.
 
     Attributes:
-        retry_wait: Nanoseconds between two tries.
+        retry_wait: The pauses between two tries.
         is_task: It does more than to connect other jobs.
         children: The jobs that directly depend on this one.
         missing: How many jobs that this one directly depends on are not COMPLETE.
@@ -90,13 +110,14 @@ class ChainJob:
         stopping: The running try was told to stop.
         try_stopped: The latest try ended STOPPED.
         expired: The job was stopped because a sequence or the request timed out.
+        element: The element of a window whose first or last job it is; None if it is none.
     """
 
     id: str
     name: str
     sequence: ChainSequence
     retry: int
-    retry_wait: int
+    retry_wait: RetryWait
     is_task: bool
     data: dict[str, Any]
     state: State = State.PENDING
@@ -108,6 +129,7 @@ class ChainJob:
     stopping: bool = False
     try_stopped: bool = False
     expired: bool = False
+    element: Element | None = None
 
     def complete(self, data: Mapping[str, Any] | None) -> list[ChainJob]:
         """Makes the job COMPLETE, passes its data to its children, and returns the children now ready."""
@@ -135,8 +157,16 @@ class ChainJob:
 
 @dataclass(slots=True)
 class LinkedChain:
-    """All jobs and sequences of a chain by id, and the timeout of the chain in nanoseconds (0 for none)."""
+    """The parts of a chain.
+
+    Attributes:
+        jobs: The jobs by id.
+        sequences: The sequences by id.
+        timeout: The timeout of the chain in nanoseconds; 0 for none.
+        windows: The sliding windows. Those within an element of another one come first.
+    """
 
     jobs: dict[str, ChainJob]
     sequences: dict[str, ChainSequence]
     timeout: int
+    windows: list[Window] = field(default_factory=list)

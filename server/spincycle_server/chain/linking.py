@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.job_paths import connects
 from spincycle_grpc.structs import from_struct
-from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain
+from spincycle_server.chain.retry_wait import LONGEST, NO_WAIT, RetryWait
+from spincycle_server.chain.window_linking import link_windows
 
 
 def invalid_chain(message: str, request_id: str) -> InvalidArgumentError:
@@ -22,7 +25,7 @@ def link_chain(chain: JobChain) -> LinkedChain:
 
     Raises:
         InvalidArgumentError: The chain has no jobs, an edge to an unknown job, a cycle, several first
-            or last jobs, or an invalid sequence or duration. Reason: INVALID_JOB_CHAIN.
+            or last jobs, or an invalid sequence, duration or window. Reason: INVALID_JOB_CHAIN.
     """
     if not chain.jobs:
         raise invalid_chain("job chain has no jobs", chain.request_id)
@@ -43,7 +46,13 @@ def link_chain(chain: JobChain) -> LinkedChain:
     _check_shape(jobs, chain.request_id)
     for job in jobs.values():
         job.sequence.jobs.append(job)
-    return LinkedChain(jobs, sequences, _duration(chain.timeout, "timeout", "", chain.request_id))
+    try:
+        windows = link_windows(chain, jobs) if chain.windows else []
+    except ValueError as error:
+        raise invalid_chain(str(error), chain.request_id) from error
+    for window in windows:
+        window.sequence.windows.append(window)
+    return LinkedChain(jobs, sequences, _duration(chain.timeout, "timeout", "", chain.request_id), windows)
 
 
 def _sequences(chain: JobChain) -> dict[str, ChainSequence]:
@@ -59,7 +68,12 @@ def _sequences(chain: JobChain) -> dict[str, ChainSequence]:
             sequences[job_id] = ChainSequence(
                 id=job_id,
                 retry=job.sequence_retry,
-                retry_wait=_duration(job.sequence_retry_wait, "sequenceRetryWait", where, chain.request_id),
+                retry_wait=_retry_wait(
+                    _duration(job.sequence_retry_wait, "sequenceRetryWait", where, chain.request_id),
+                    job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None,
+                    f"{where}sequenceRetryBackoff ",
+                    chain.request_id,
+                ),
                 timeout=_duration(job.sequence_timeout, "sequenceTimeout", where, chain.request_id),
                 timeout_text=job.sequence_timeout,
             )
@@ -98,7 +112,12 @@ def _job(chain: JobChain, job_id: str, job: Job, sequences: dict[str, ChainSeque
         name=job.name,
         sequence=sequence,
         retry=job.retry,
-        retry_wait=_duration(job.retry_wait, "retryWait", where, chain.request_id),
+        retry_wait=_retry_wait(
+            _duration(job.retry_wait, "retryWait", where, chain.request_id),
+            job.retry_backoff if job.HasField("retry_backoff") else None,
+            f"{where}retryBackoff ",
+            chain.request_id,
+        ),
         is_task=not connects(job),
         data=from_struct(job.data) if job.HasField("data") else {},
     )
@@ -125,6 +144,16 @@ def _check_shape(jobs: dict[str, ChainJob], request_id: str) -> None:
         )
     if sum(not job.children for job in jobs.values()) > 1:
         raise invalid_chain("job chain has more than one end job (node with outdegree count > 0)", request_id)
+
+
+def _retry_wait(first: int, backoff: RetryBackoff | None, where: str, request_id: str) -> RetryWait:
+    if backoff is None:
+        return RetryWait(first) if first else NO_WAIT
+    factor = backoff.factor or 1.0
+    if not 1 <= factor < math.inf:
+        raise invalid_chain(f"{where}factor is {factor}: it must be at least 1", request_id)
+    longest = _duration(backoff.max, "max", where, request_id) or LONGEST
+    return RetryWait(first, factor, longest, backoff.jitter)
 
 
 def _duration(text: str, field_name: str, where: str, request_id: str) -> int:

@@ -77,24 +77,37 @@ class Progress:
                     self.finished -= 1
                     self.finished_tasks -= job.is_task
                 job.reset()
+        for part in sequence.subtree():
+            for window in part.windows:
+                window.recount()
         sequence.tries += 1
 
     def begin_wait(self, sequence: ChainSequence) -> None:
         """Makes a sequence wait for its next try."""
-        self.waiting_sequences += 1
+        self._count_wait(sequence, 1)
         sequence.phase = Phase.WAITING
         sequence.generation += 1
 
     def end_wait(self, sequence: ChainSequence) -> None:
         """Ends the wait of a sequence. A `Wait` action that is still pending becomes stale."""
-        self.waiting_sequences -= 1
+        self._count_wait(sequence, -1)
         sequence.phase = Phase.OPEN
         sequence.generation += 1
+
+    def _count_wait(self, sequence: ChainSequence, change: int) -> None:
+        self.waiting_sequences += change
+        for around in sequence.outwards():
+            around.waiting += change
 
 
 def thaw(sequence: ChainSequence) -> None:
     """Opens a sequence again. Its jobs may start unless a sequence around it is frozen."""
     sequence.phase = Phase.OPEN
-    if sequence.parent is None or not sequence.parent.frozen:
-        for part in sequence.subtree():
+    if sequence.parent is not None and sequence.parent.frozen:
+        return
+    stack = [sequence]
+    while stack:
+        part = stack.pop()
+        if part.phase is not Phase.HELD:
             part.frozen = False
+            stack += part.inner

@@ -6,7 +6,7 @@ be retried is retried when the chain starts, because its failed job is still FAI
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_struct
@@ -44,7 +44,7 @@ def replay(parts: LinkedChain, records: Iterable[tuple[int, TryReport]], request
             _begin_again(sequence, tried.sequence_try, times)
         _apply(job, tried)
         chain_time.add(epoch, entry)
-        for around in _enclosing(sequence):
+        for around in sequence.outwards():
             if around.timeout:
                 times.setdefault(around.id, _RunTime()).add(epoch, entry)
     for sequence_id, time in times.items():
@@ -78,14 +78,6 @@ def _apply(job: ChainJob, tried: TryReport) -> None:
             job.state = State.FAIL
     elif job.state is not State.COMPLETE:
         job.complete(from_struct(tried.job_data) if tried.HasField("job_data") else None)
-
-
-def _enclosing(sequence: ChainSequence) -> Iterator[ChainSequence]:
-    """Yields a sequence and those around it, the innermost first."""
-    part: ChainSequence | None = sequence
-    while part is not None:
-        yield part
-        part = part.parent
 
 
 class _RunTime:

@@ -28,6 +28,7 @@ from spincycle_server.chain.progress import Progress, thaw
 from spincycle_server.chain.records import replay
 from spincycle_server.chain.retrying import start_of
 from spincycle_server.chain.suspension import restore, suspended_chain
+from spincycle_server.chain.windows import Element, Window
 
 
 class _Mode(Enum):
@@ -195,8 +196,9 @@ class RunningChain:
                 self._end_all(_Mode.EXPIRED, "", now, actions)
                 return self._finish(actions, now)
             actions.timers.append(Timer(("request", "", 0), left))
+        self._hold_elements()
         for sequence in self._linked.sequences.values():
-            if sequence.tries:
+            if sequence.tries and not sequence.frozen:
                 self._begin_timeout(sequence, now, actions)
         self._continue(now, actions)
         return self._finish(actions, now)
@@ -239,17 +241,18 @@ class RunningChain:
         elif job.expired:
             job.state = State.FAIL
         elif state is State.STOPPED:
-            # Without the exception, a resume soon after a pause would let the chain fail.
-            runs_again = is_taken_back and self._mode is _Mode.RUNNING
-            job.state = State.PENDING if runs_again else State.STOPPED
+            job.state = State.STOPPED
             job.run_tries -= 1
             job.try_stopped = True
         else:
             self._fail(job, actions, can_retry=not is_last)
-        if job.state is not State.RUNNING:
-            self._leave(job, now, actions)
-        if job.state is State.PENDING:
+        if job.state is State.STOPPED and is_taken_back and self._mode is _Mode.RUNNING:
+            # Otherwise a resume soon after a pause would let the chain fail.
+            job.state = State.PENDING
             self._run_ready((job,), now, actions)
+            self._leave(job, now, actions)
+        elif job.state is not State.RUNNING:
+            self._leave(job, now, actions)
         return self._finish(actions, now)
 
     def wait_over(self, key: tuple[str, str, int], now: int) -> Actions:
@@ -334,6 +337,8 @@ class RunningChain:
             for job in self._jobs.values():
                 if job.state is State.STOPPED:
                     job.state = State.PENDING
+            for window in self._linked.windows:
+                window.is_counted = False
             self._continue(now, actions)
         return self._finish(actions, now)
 
@@ -360,6 +365,36 @@ class RunningChain:
         for sequence in self._linked.sequences.values():
             self._continue_if_idle(sequence, now, actions)
         self._run_ready(self._jobs.values(), now, actions)
+        for window in self._linked.windows:
+            window.recount()
+            self._advance(window, now, actions)
+
+    def _hold_elements(self) -> None:
+        """Holds the elements of which an earlier request has run a part, until they may begin."""
+        for window in self._linked.windows:
+            for element in window.elements:
+                if element.sequence is not None and element.may_be_held:
+                    self._progress.freeze(element.sequence, Phase.HELD)
+
+    def _advance(self, window: Window, now: int, actions: Actions) -> None:
+        """Begins the elements that may begin."""
+        if self._mode is not _Mode.RUNNING or window.sequence.frozen:
+            return
+        for element in window.to_begin():
+            sequence = element.sequence
+            if sequence is None or not element.is_held:
+                self._run(element.first, now, actions)
+                continue
+            thaw(sequence)
+            for part in sequence.subtree():
+                if part.tries and not part.frozen:
+                    self._begin_timeout(part, now, actions)
+            for part in sequence.subtree():
+                self._run_ready(part.jobs, now, actions)
+
+    def _look_at(self, element: Element, now: int, actions: Actions) -> None:
+        element.window.look_at(element)
+        self._advance(element.window, now, actions)
 
     def _fail(self, job: ChainJob, actions: Actions, *, can_retry: bool) -> None:
         if not can_retry or job.run_tries > job.retry:
@@ -368,9 +403,10 @@ class RunningChain:
                 self._fail_sequence(job.sequence)
         elif self._mode is not _Mode.RUNNING:
             job.state = State.STOPPED
-        elif job.retry_wait:
+        elif job.retry_wait.first:
             job.waits = True
-            actions.wait.append(Wait(("job", job.id, job.tries), job.retry_wait))
+            wait = job.retry_wait.before(job.run_tries, job.id)
+            actions.wait.append(Wait(("job", job.id, job.tries), wait))
         else:
             self._run_again(job, actions)
 
@@ -396,9 +432,10 @@ class RunningChain:
         if sequence.parent is not None and sequence.parent.frozen:
             return
         self._progress.reset(sequence)
-        if sequence.retry_wait:
+        if sequence.retry_wait.first:
             self._progress.begin_wait(sequence)
-            actions.wait.append(Wait(("sequence", sequence.id, sequence.generation), sequence.retry_wait))
+            wait = sequence.retry_wait.before(sequence.tries - 1, sequence.id)
+            actions.wait.append(Wait(("sequence", sequence.id, sequence.generation), wait))
         else:
             self._reopen(sequence, now, actions)
 
@@ -420,6 +457,9 @@ class RunningChain:
                 job.expired = True
                 self._stop_job(job, State.FAIL, error, now, actions)
         self._continue_if_idle(sequence, now, actions)
+        for part in sequence.outwards():
+            if part.element is not None:
+                self._look_at(part.element, now, actions)
 
     def _end_all(self, mode: _Mode, error: str, now: int, actions: Actions) -> None:
         self._mode = mode
@@ -457,7 +497,11 @@ class RunningChain:
             return
         for job in jobs:
             if job.state is State.PENDING and not job.missing and not job.sequence.frozen:
-                self._run(job, now, actions)
+                element = job.element
+                if element is None or element.first is not job or element.has_begun:
+                    self._run(job, now, actions)
+                else:
+                    self._advance(element.window, now, actions)
 
     def _run(self, job: ChainJob, now: int, actions: Actions) -> None:
         job.state = State.RUNNING
@@ -475,9 +519,14 @@ class RunningChain:
 
     def _leave(self, job: ChainJob, now: int, actions: Actions) -> None:
         """Stops counting a job that has ended, and continues with the sequences that waited for its end."""
-        for part in self._progress.leave(job):
+        idle = self._progress.leave(job)
+        if job.element is not None:
+            self._look_at(job.element, now, actions)
+        for part in idle:
             if part.phase is not Phase.OPEN:
                 self._continue_if_idle(part, now, actions)
+            if part.element is not None:
+                self._look_at(part.element, now, actions)
 
     def _begin_timeout(self, sequence: ChainSequence, now: int, actions: Actions) -> None:
         if not sequence.timeout or sequence.began is not None:

@@ -101,11 +101,11 @@ class ChainBuilder:
         maker = JobMaker(self._job_factory, request_id, writer, monitor, trace)
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
         types = frozenset(job.type for job in writer.chain.jobs.values())
-        requirement = _requirement(types, labels_of(sequence.runner))
+        requirement = _requirement(types, labels_of(sequence.runner), frozenset(writer.features))
         return BuiltRequest(request, writer.chain, requirement, writer.checked_size(), writer.tasks)
 
 
 @lru_cache(maxsize=1024)
-def _requirement(types: frozenset[str], labels: Labels) -> Requirement:
+def _requirement(types: frozenset[str], labels: Labels, features: frozenset[str]) -> Requirement:
     """Returns a requirement. Its id is a hash, and a small request is built in few microseconds."""
-    return Requirement(types, labels)
+    return Requirement(types, labels, features)

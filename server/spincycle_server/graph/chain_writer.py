@@ -33,6 +33,7 @@ class ChainWriter:
     Attributes:
         chain: The chain so far.
         tasks: How many of its jobs do more than to connect other jobs.
+        features: The features that the chain needs of a runner.
     """
 
     def __init__(self, request_id: str, timeout: str, ids: Iterator[str], max_jobs: int) -> None:
@@ -43,6 +44,7 @@ class ChainWriter:
         self._left = self._max_jobs = max_jobs
         self._content = 0
         self.tasks = 0
+        self.features: set[str] = set()
 
     def job_id(self) -> str:
         """Returns the id of the next job.

@@ -8,6 +8,7 @@ from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycle
 from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError, make_job
 from spincycle_grpc.structs import fill_unicode_struct
 from spincycle_grpc.trace_context import TraceContext
+from spincycle_server.capabilities import RETRY_BACKOFF
 from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.plan import NodePlan
@@ -57,6 +58,9 @@ class JobMaker:
         if node.retry:
             message.retry = node.retry
             message.retry_wait = node.retry_wait
+            if node.backoff is not None:
+                message.retry_backoff.CopyFrom(node.backoff)
+                self._writer.features.add(RETRY_BACKOFF)
         if node.timeout:
             message.timeout = node.timeout
         if args:

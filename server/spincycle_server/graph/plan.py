@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from spincycle_grpc.v1.job_pb2 import EachWindow, RetryBackoff
+from spincycle_server.specs.backoff import LONGEST, backoff_problems, factor_of
 from spincycle_server.specs.each import EachPair, each_pairs, each_problems
-from spincycle_server.specs.model import CATEGORIES, NOOP_SEQUENCE, NodeSpec, SequenceSpec, Specs
+from spincycle_server.specs.model import CATEGORIES, NOOP_SEQUENCE, WINDOWS, NodeSpec, SequenceSpec, Specs
 from spincycle_server.specs.problems import Severity
 
 
@@ -43,7 +45,9 @@ class NodePlan:
         sets: (name inside, name outside) of each arg that it sets.
         deps: The numbers of the nodes that it depends on.
         is_last: No node depends on it.
+        window: The sliding window; None if `each` builds batches.
         retry_wait: The text for the job: "" without retry, "0s" if the spec gives no wait.
+        backoff: How the pauses before retries grow; None if they do not.
     """
 
     index: int
@@ -54,6 +58,7 @@ class NodePlan:
     each: tuple[EachPair, ...]
     shares_elements: bool
     parallel: int | None
+    window: EachWindow | None
     needs: tuple[str, ...]
     sets: tuple[tuple[str, str], ...]
     deps: tuple[int, ...]
@@ -62,6 +67,7 @@ class NodePlan:
     eq: dict[str, str]
     retry: int
     retry_wait: str
+    backoff: RetryBackoff | None
     timeout: str
 
 
@@ -153,6 +159,8 @@ def _plan_node(
         )
     if spec.parallel is not None and spec.parallel < 1:
         raise PlanError(f"'parallel' is {spec.parallel}, must be at least 1", "BAD_SPEC", spec.name)
+    for _, message in backoff_problems(spec):
+        raise PlanError(message, "BAD_SPEC", spec.name)
     if spec.category == "conditional" and not (spec.if_arg and spec.eq):
         raise PlanError("a conditional must have 'if' and 'eq'", "BAD_SPEC", spec.name)
     each = _checked_each(spec)
@@ -170,6 +178,7 @@ def _plan_node(
         each=each,
         shares_elements=any(elements[pair.element] > 1 for pair in each),
         parallel=spec.parallel,
+        window=_window(spec),
         needs=tuple(needs),
         sets=tuple((node_set.arg, node_set.as_name) for node_set in spec.sets),
         deps=deps,
@@ -178,7 +187,31 @@ def _plan_node(
         eq=dict(spec.eq),
         retry=spec.retry,
         retry_wait=(spec.retry_wait or "0s") if spec.retry else "",
+        backoff=_backoff(spec),
         timeout=spec.timeout,
+    )
+
+
+def _window(spec: NodeSpec) -> EachWindow | None:
+    """Returns the sliding window of a node, without elements."""
+    if spec.window not in ("", *WINDOWS):
+        raise PlanError(
+            f"unknown window {spec.window!r}, must be {' or '.join(WINDOWS)}", "BAD_SPEC", spec.name
+        )
+    if spec.window != "sliding":
+        return None
+    if spec.parallel is None or spec.stop_after_failures == 0:
+        raise PlanError(
+            "a sliding window needs 'max', and 'stopAfterFailures' of at least 1", "BAD_SPEC", spec.name
+        )
+    return EachWindow(max=spec.parallel, stop_after_failures=spec.stop_after_failures or 1)
+
+
+def _backoff(spec: NodeSpec) -> RetryBackoff | None:
+    if spec.backoff is None or not spec.retry:
+        return None
+    return RetryBackoff(
+        factor=factor_of(spec.backoff), max=spec.backoff.max or LONGEST, jitter=spec.backoff.jitter
     )
 
 

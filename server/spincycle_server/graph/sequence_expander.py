@@ -10,6 +10,8 @@ from collections.abc import Generator, Sequence
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.job_paths import MAX_LABEL, shortened
+from spincycle_grpc.v1.job_pb2 import EachWindow
+from spincycle_server.capabilities import RETRY_BACKOFF, SLIDING_WINDOW
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_maker import JobMaker
 from spincycle_server.graph.path_labels import element_labels
@@ -20,6 +22,9 @@ from spincycle_server.graph.values import kind_name
 
 _Span = tuple[str, str]
 """The ids of the first and the last job of a built node or sequence."""
+
+_Element = tuple[dict[str, object], str]
+"""The args and the label of one element of `each`."""
 
 _Task = Generator["_Task", _Span, _Span]
 """Builds a node or sequence: yields the tasks of inner ones, receives their spans, returns its own span."""
@@ -97,6 +102,9 @@ class SequenceExpander:
         if node.retry:
             noop.sequence_retry = node.retry
             noop.sequence_retry_wait = node.retry_wait
+            if node.backoff is not None:
+                noop.sequence_retry_backoff.CopyFrom(node.backoff)
+                self._writer.features.add(RETRY_BACKOFF)
         if node.timeout:
             noop.sequence_timeout = node.timeout
 
@@ -183,28 +191,56 @@ class SequenceExpander:
         return before, after
 
     def _each(self, node: NodePlan, scope: Scope) -> _Task:
-        """Builds a node once per row of its lists, in groups of `parallel` that run one after another."""
+        """Builds a node once per row of its lists, in a sliding window or in batches of `parallel`."""
         names = [pair.element for pair in node.each]
         rows = _rows(node, scope)
         labels = element_labels(node, rows)
         given = scope.given_to(node)
-        if len(rows) == 1:
-            made = self._once(node, scope, given | dict(zip(names, rows[0], strict=True)), labels[0])
+        elements = [
+            (given | dict(zip(names, row, strict=True)), label)
+            for row, label in zip(rows, labels, strict=True)
+        ]
+        if len(elements) == 1:
+            made = self._once(node, scope, *elements[0])
             return made if isinstance(made, tuple) else (yield made)
+        if node.window is not None and elements:
+            return (yield self._sliding(node, node.window, scope, elements))
+        return (yield self._batches(node, scope, elements))
+
+    def _batches(self, node: NodePlan, scope: Scope, elements: Sequence[_Element]) -> _Task:
         edge = self._writer.edge
         before = previous = self._noop(scope)
-        size = node.parallel or len(rows) or 1
-        for begin in range(0, len(rows), size):
+        size = node.parallel or len(elements) or 1
+        for begin in range(0, len(elements), size):
             fork, join = self._noop(scope), self._noop(scope)
             edge(previous, fork)
-            for row, label in zip(rows[begin : begin + size], labels[begin : begin + size], strict=True):
-                made = self._once(node, scope, given | dict(zip(names, row, strict=True)), label)
+            for args, label in elements[begin : begin + size]:
+                made = self._once(node, scope, args, label)
                 first, last = made if isinstance(made, tuple) else (yield made)
                 edge(fork, first)
                 edge(last, join)
             previous = join
         after = self._noop(scope)
         edge(previous, after)
+        return before, after
+
+    def _sliding(
+        self, node: NodePlan, limits: EachWindow, scope: Scope, elements: Sequence[_Element]
+    ) -> _Task:
+        edge = self._writer.edge
+        self._writer.features.add(SLIDING_WINDOW)
+        before = self._noop(scope)
+        window = self._writer.chain.windows[before]
+        window.CopyFrom(limits)
+        for args, label in elements:
+            made = self._once(node, scope, args, label)
+            first, last = made if isinstance(made, tuple) else (yield made)
+            edge(before, first)
+            window.first_job_ids.append(first)
+            window.last_job_ids.append(last)
+        after = self._noop(scope)
+        for last in window.last_job_ids:
+            edge(last, after)
         return before, after
 
 

@@ -69,6 +69,19 @@ class NodeSet:
     position: Position
 
 
+WINDOWS = ("batches", "sliding")
+"""How `parallel` limits the elements of `each`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffSpec:
+    """How the pauses before retries grow, as written. `max` is a duration, or "" for the default."""
+
+    factor: str
+    max: str
+    jitter: bool
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node of a sequence.
@@ -78,8 +91,11 @@ class NodeSpec:
         type: The job type or sequence name; "" for a conditional.
         each: The `list:element` pairs as written; `specs.each` parses them.
         parallel: How many items of `each` run in parallel; None for all.
+        window: One of WINDOWS, or "". The parser does not check it; the linter does.
+        stop_after_failures: After how many failed items no further one begins; None if the spec does not say.
         retry: The maximum number of retries after the first try.
-        retry_wait: A duration as written, or "".
+        retry_wait: The pause before the first retry: a duration as written, or "".
+        backoff: How the pauses grow; None if all are equal.
         timeout: A duration as written, or "".
         if_arg: The arg whose value a conditional compares, or "".
         eq: For a conditional: maps values to sequence names, in the order of the file.
@@ -101,6 +117,9 @@ class NodeSpec:
     eq: Mapping[str, str]
     position: Position
     positions: Mapping[str, Position] = field(default_factory=dict)
+    window: str = ""
+    stop_after_failures: int | None = None
+    backoff: BackoffSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

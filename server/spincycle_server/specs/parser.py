@@ -13,6 +13,7 @@ from spincycle_server.specs.field_reader import FieldReader, TooManyAliasesError
 from spincycle_server.specs.model import (
     AclSpec,
     ArgSpec,
+    BackoffSpec,
     NodeArg,
     NodeSet,
     NodeSpec,
@@ -33,6 +34,7 @@ _NODE_FIELDS = (
     "deps",
     "each",
     "parallel",
+    "stopAfterFailures",
     "retry",
     "retryWait",
     "timeout",
@@ -156,6 +158,8 @@ def _node(reader: FieldReader, name: str, key: Node, value: Node) -> NodeSpec:
     if "eq" in fields:
         for word, _, target in reader.entries(fields["eq"], "eq"):
             eq[word] = reader.text(target, "eq") or ""
+    parallel, window = _parallel(reader, fields.get("parallel"))
+    retry_wait, backoff = _retry_wait(reader, fields.get("retryWait"))
     return NodeSpec(
         name=name,
         category=reader.text(fields.get("category"), "category") or "",
@@ -164,14 +168,43 @@ def _node(reader: FieldReader, name: str, key: Node, value: Node) -> NodeSpec:
         sets=tuple(_node_set(reader, item) for item in reader.items(fields.get("sets"), "sets")),
         deps=reader.texts(fields.get("deps"), "deps"),
         each=reader.texts(fields.get("each"), "each"),
-        parallel=reader.count(fields.get("parallel"), "parallel"),
+        parallel=parallel,
+        window=window,
+        stop_after_failures=reader.count(fields.get("stopAfterFailures"), "stopAfterFailures"),
         retry=reader.count(fields.get("retry"), "retry") or 0,
-        retry_wait=reader.text(fields.get("retryWait"), "retryWait") or "",
+        retry_wait=retry_wait,
+        backoff=backoff,
         timeout=reader.text(fields.get("timeout"), "timeout") or "",
         if_arg=reader.text(fields.get("if"), "if") or "",
         eq=eq,
         position=reader.position(key),
         positions=positions_of(reader, fields),
+    )
+
+
+def _parallel(reader: FieldReader, value: Node | None) -> tuple[int | None, str]:
+    """Returns the limit and the window of `parallel`, which is a number or a map of both."""
+    if not isinstance(value, MapNode):
+        return reader.count(value, "parallel"), ""
+    fields = reader.fields(value, "parallel", ("max", "window"))
+    if "max" not in fields:
+        reader.problem(value, "MISSING_MAX", "'parallel' needs 'max': set how many run at a time", "parallel")
+    return reader.count(fields.get("max"), "max"), reader.text(fields.get("window"), "window") or ""
+
+
+def _retry_wait(reader: FieldReader, value: Node | None) -> tuple[str, BackoffSpec | None]:
+    """Returns the first pause of `retryWait`, and how it grows if `retryWait` is a map."""
+    if not isinstance(value, MapNode):
+        return reader.text(value, "retryWait") or "", None
+    fields = reader.fields(value, "retryWait", ("first", "factor", "max", "jitter"))
+    first = reader.text(fields.get("first"), "first") or ""
+    if not first:
+        message = "'retryWait' needs 'first': set the pause before the first retry"
+        reader.problem(value, "MISSING_FIRST", message, "retryWait")
+    return first, BackoffSpec(
+        factor=reader.text(fields.get("factor"), "factor") or "",
+        max=reader.text(fields.get("max"), "max") or "",
+        jitter=reader.boolean(fields.get("jitter"), "jitter"),
     )
 
 

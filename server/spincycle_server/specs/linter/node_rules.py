@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from spincycle_server.specs.backoff import backoff_problems
 from spincycle_server.specs.each import each_problems
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.linter.sequence_rules import check_duration
-from spincycle_server.specs.model import CATEGORIES, NodeSpec, SequenceSpec
+from spincycle_server.specs.model import CATEGORIES, WINDOWS, NodeSpec, SequenceSpec
 from spincycle_server.specs.problems import Severity
 
 
@@ -23,17 +24,38 @@ def check_node(
     _check_args(subject, node)
     _check_sets(subject, node)
     _check_each(subject, node)
+    _check_parallel(subject, node)
+    for code, message in backoff_problems(node):
+        subject.error(code, message, "retryWait")
+    if node.retry_wait and not node.retry:
+        message = "'retryWait' has no effect without 'retry': remove it, or set 'retry'"
+        subject.error("RETRY_WAIT_WITHOUT_RETRY", message, "retryWait")
+    check_duration(subject, "retryWait", node.retry_wait)
+    check_duration(subject, "timeout", node.timeout)
+
+
+def _check_parallel(subject: Subject, node: NodeSpec) -> None:
     if node.parallel is not None and node.parallel < 1:
         subject.error("BAD_PARALLEL", f"'parallel' is {node.parallel}, must be at least 1", "parallel")
     if node.parallel is not None and not node.each:
         subject.error(
             "PARALLEL_WITHOUT_EACH", "'parallel' has no effect without 'each': remove it", "parallel"
         )
-    if node.retry_wait and not node.retry:
-        message = "'retryWait' has no effect without 'retry': remove it, or set 'retry'"
-        subject.error("RETRY_WAIT_WITHOUT_RETRY", message, "retryWait")
-    check_duration(subject, "retryWait", node.retry_wait)
-    check_duration(subject, "timeout", node.timeout)
+    if node.window and node.window not in WINDOWS:
+        message = f"'window' is '{node.window}', must be one of {', '.join(WINDOWS)}"
+        subject.error("BAD_WINDOW", message, "parallel")
+    failures = node.stop_after_failures
+    if failures is None:
+        return
+    if failures < 1:
+        message = f"'stopAfterFailures' is {failures}, must be at least 1"
+        subject.error("BAD_STOP_AFTER_FAILURES", message, "stopAfterFailures")
+    if node.window != "sliding":
+        message = (
+            "'stopAfterFailures' needs a sliding window: write 'parallel: {max: 10, window: sliding}', "
+            "or remove it"
+        )
+        subject.error("STOP_AFTER_FAILURES_WITHOUT_WINDOW", message, "stopAfterFailures")
 
 
 def _check_category(subject: Subject, node: NodeSpec) -> None:
