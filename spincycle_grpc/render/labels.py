@@ -6,7 +6,7 @@ import json
 
 from spincycle_grpc.job_paths import SEPARATOR
 from spincycle_grpc.structs import from_struct
-from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
 
 _LONGEST_VALUE = 60
 _MOST_ARGS = 5
@@ -55,28 +55,48 @@ def box_lines(job: Job, chain: JobChain) -> list[str]:
     shown = args(job)
     more = len(shown) - _MOST_ARGS
     cut = [f"and {more} more args"] if more > 0 else []
-    return [title(job, chain), *shown[:_MOST_ARGS], *cut, *limits(job)]
+    return [title(job, chain), *shown[:_MOST_ARGS], *cut, *limits(job, chain)]
 
 
-def limits(job: Job) -> list[str]:
-    """Returns the retries and the timeout of a job: `retry 2`, `wait 50ms`, `timeout 5m`."""
-    return _limits(job.retry, job.retry_wait, job.timeout)
+def limits(job: Job, chain: JobChain) -> list[str]:
+    """Returns the retries and the timeout of a job: `retry 2`, `wait 50ms`, `timeout 5m`.
+
+    The job before a sliding window has the limits of the window: `10 at a time`, `stop after 3 failures`.
+    """
+    backoff = job.retry_backoff if job.HasField("retry_backoff") else None
+    words = _limits(job.retry, job.retry_wait, backoff, job.timeout)
+    window = chain.windows.get(job.id)
+    if window is not None:
+        words.append(f"{window.max} at a time")
+        if window.stop_after_failures:
+            plural = "s" if window.stop_after_failures > 1 else ""
+            words.append(f"stop after {window.stop_after_failures} failure{plural}")
+    return words
 
 
 def sequence_limits(job: Job) -> list[str]:
     """Returns the retries and the timeout of the sequence that starts with a job."""
-    return _limits(job.sequence_retry, job.sequence_retry_wait, job.sequence_timeout)
+    backoff = job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None
+    return _limits(job.sequence_retry, job.sequence_retry_wait, backoff, job.sequence_timeout)
 
 
-def _limits(retry: int, wait: str, timeout: str) -> list[str]:
+def _limits(retry: int, wait: str, backoff: RetryBackoff | None, timeout: str) -> list[str]:
     words = []
     if retry:
         words.append(f"retry {retry}")
         if wait not in ("", "0s"):
-            words.append(f"wait {plain(wait)}")
+            words.append(f"wait {plain(wait)}{_growth(backoff)}")
     if timeout:
         words.append(f"timeout {plain(timeout)}")
     return words
+
+
+def _growth(backoff: RetryBackoff | None) -> str:
+    """Returns how pauses grow, to follow the first one: ` x2 up to 1m`."""
+    if backoff is None or backoff.factor in (0, 1):
+        return ""
+    longest = f" up to {plain(backoff.max)}" if backoff.max else ""
+    return f" x{backoff.factor:g}{longest}"
 
 
 def _short(value: object) -> str:

@@ -52,7 +52,7 @@ def _line(step: Step, chain: JobChain, parents: Sequence[str], above: str) -> st
             words.append(f"{step.depth} deep")
         text = ", ".join(words)
     else:
-        text = " ".join([", ".join([f"{job.id} {title(job, chain)}", *limits(job)]), *args(job)])
+        text = " ".join([", ".join([f"{job.id} {title(job, chain)}", *limits(job, chain)]), *args(job)])
     if list(parents) == [above] or not parents:
         return text
     more = len(parents) - _MOST_PARENTS

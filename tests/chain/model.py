@@ -168,8 +168,10 @@ class Model:
         """Whether only an earlier request has run a part of an element."""
         if any(self.tries[one] for one in element.jobs) or not element.sequences:
             return False
-        can_end = all(self.states[one] is State.COMPLETE for one in self.structure.parents[element.last])
-        return self.states[element.first] is State.COMPLETE and not can_end
+        if self.states[element.first] is not State.COMPLETE or self.states[element.last] is State.COMPLETE:
+            return False
+        parents = self.structure.parents[element.last]
+        return element.is_sequence or any(self.states[one] is not State.COMPLETE for one in parents)
 
     def go_on(self) -> None:
         self.mode = "running"

@@ -86,13 +86,13 @@ class LifeOfAChain(RuleBasedStateMachine):
     @rule()
     def the_pause_ends_early(self) -> None:
         self.driver.take(self.driver.chain.unpause(0))
-        self.model.go_on()
+        self.model.unpause()
 
     def resume_if_it_has_left(self) -> None:
         assert self.driver.done is self.model.done()
         if self.driver.done is State.SUSPENDED:
             self.driver = gone_on(self.driver, RunningChain.resume(self.driver.chain.suspended(0)))
-            self.model.go_on()
+            self.model.resume()
 
     @precondition(lambda self: self.goes_on() and not self.stopped)
     @rule()

@@ -14,10 +14,12 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import JobId
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_server.capabilities import RETRY_BACKOFF, SLIDING_WINDOW
 from spincycle_server.graph import ChainBuilder, chain_writer, job_ids
 from spincycle_server.request_manager.chain_sender import MAX_CHAIN
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
 from tests.graph.chains import assert_sound, children_of, named, one, parents_of
+from tests.graph.generated import BACKOFF
 from tests.graph.job_types import Keep, factory
 from tests.graph.models import node, sequence, specs
 
@@ -260,6 +262,26 @@ def test_each_makes_groups_of_at_most_parallel(hosts: list[str], parallel: int |
     assert [from_struct(job.args) for job in named(chain, "say")] == [
         {"x": "x", "host": host} for host in hosts
     ]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "options", "features"),
+    [
+        (["a", "b"], {"parallel": 1, "window": "sliding"}, {SLIDING_WINDOW}),
+        (["a"], {"parallel": 1, "window": "sliding"}, set()),
+        ([], {"parallel": 1, "window": "sliding"}, set()),
+        (["a", "b"], {"parallel": 1, "window": "batches"}, set()),
+        (["a", "b"], {"retry": 1, "retry_wait": "1s", "backoff": BACKOFF}, {RETRY_BACKOFF}),
+        (["a", "b"], {"retry": 0, "backoff": BACKOFF}, set()),
+    ],
+)
+def test_a_request_needs_the_features_that_its_chain_uses(
+    hosts: list[str], options: dict[str, Any], features: set[str]
+) -> None:
+    spec = request(node("say", each=["hosts:host"], **options), required=("hosts",))
+    built = ChainBuilder(specs(spec), factory).build("request", {"hosts": hosts}, "id")
+    assert built.requirement.features == features
+    assert bool(built.job_chain.windows) == (SLIDING_WINDOW in features)
 
 
 def test_each_iterates_over_all_lists_in_step() -> None:

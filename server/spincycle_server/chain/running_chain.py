@@ -373,8 +373,11 @@ class RunningChain:
         """Holds the elements of which an earlier request has run a part, until they may begin."""
         for window in self._linked.windows:
             for element in window.elements:
-                if element.sequence is not None and element.may_be_held:
-                    self._progress.freeze(element.sequence, Phase.HELD)
+                sequence = element.sequence
+                if sequence is not None and element.may_be_held:
+                    self._progress.freeze(sequence, Phase.HELD)
+                elif sequence is element.first.sequence and not element.has_begun:
+                    sequence.tries = sequence.elapsed = 0  # Its first try was lost while it began.
 
     def _advance(self, window: Window, now: int, actions: Actions) -> None:
         """Begins the elements that may begin."""

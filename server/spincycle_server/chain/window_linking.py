@@ -49,7 +49,8 @@ def _sequence_of(window: Window, first: ChainJob, last: ChainJob) -> ChainSequen
     """Returns the sequence in an element: that of its first job, or the only one between its two jobs."""
     if first is last:
         return None
-    inner = first.sequence if first.id == first.sequence.id else first.children[0].sequence
+    begins_with = first if first.id == first.sequence.id else next(iter(first.children), first)
+    inner = begins_with.sequence
     if inner.parent is not window.sequence or inner.element is not None:
         raise ValueError(f"the element from {first.id} to {last.id} is not a sequence of its own")
     return inner

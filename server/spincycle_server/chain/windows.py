@@ -67,9 +67,10 @@ class Element:
     @property
     def may_be_held(self) -> bool:
         """Whether a part of it, but not all, is COMPLETE, and this request has run none of its jobs."""
-        if self.sequence is None or self.first.state is not State.COMPLETE or not self.last.missing:
+        if self.sequence is None or self.first.state is not State.COMPLETE or self.first.tries:
             return False
-        if self.first.tries:
+        is_sequence = self.first.sequence is self.sequence
+        if self.last.state is State.COMPLETE or not (is_sequence or self.last.missing):
             return False
         return not any(job.tries for part in self.sequence.subtree() for job in part.jobs)
 
