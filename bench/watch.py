@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from bench.cluster import DATABASES, Cluster, running_cluster
+from bench.cluster import DATABASES, Cluster, cpu_seconds, running_cluster
 from bench.http_load import closed_loop, request_bytes
 from bench.measures import PATH
 from bench.system import machine, write
@@ -61,9 +62,11 @@ def measure(database: str, *, rounds: int, seconds: float) -> Figures:
             print(f"round {number + 1} of {rounds} ...", file=sys.stderr, flush=True)
             with _long_requests(cluster) as ids:
                 for kind in ("without", "with") if number % 2 else ("with", "without"):
-                    with _watching(cluster, ids if kind == "with" else []) as received:
-                        found[kind].append(_throughput(cluster, seconds))
-                    found[kind][-1]["messages_a_second"] = received[0] / found[kind][-1]["seconds"]
+                    with _watching(cluster, ids if kind == "with" else []) as watched:
+                        figures = _throughput(cluster, seconds)
+                    figures["messages_a_second"] = watched.messages / figures["seconds"]
+                    figures["watchers_cpu"] = watched.cpu / figures["seconds"]
+                    found[kind].append(figures)
         return {
             "database": database,
             "machine": machine(),
@@ -93,13 +96,25 @@ def _long_requests(cluster: Cluster) -> Iterator[list[str]]:
     time.sleep(STEP)
 
 
+@dataclass
+class Watched:
+    """What a process of watchers did after its watchers had the current state.
+
+    Attributes:
+        messages: The number of messages that it received.
+        cpu: The seconds of CPU time that it used.
+    """
+
+    messages: int = 0
+    cpu: float = 0.0
+
+
 @contextlib.contextmanager
-def _watching(cluster: Cluster, ids: list[str]) -> Iterator[list[int]]:
-    """Watches requests. Yields a list that has the number of messages at the end."""
-    received: list[int] = []
+def _watching(cluster: Cluster, ids: list[str]) -> Iterator[Watched]:
+    """Watches requests, if there are any. What was received is known at the end."""
+    watched = Watched()
     if not ids:
-        yield received
-        received.append(0)
+        yield watched
         return
     with subprocess.Popen(
         [sys.executable, "-m", "bench.watchers", cluster.manager.grpc, str(WATCHERS)],
@@ -113,9 +128,11 @@ def _watching(cluster: Cluster, ids: list[str]) -> Iterator[list[int]]:
         process.stdin.flush()
         if process.stdout.readline() != "ready\n":
             raise RuntimeError("the watchers have failed")
-        yield received
+        before = cpu_seconds(process.pid)
+        yield watched
+        watched.cpu = cpu_seconds(process.pid) - before
         process.stdin.close()
-        received.append(int(process.stdout.readline()))
+        watched.messages = int(process.stdout.readline())
 
 
 def _throughput(cluster: Cluster, seconds: float) -> Figures:
@@ -146,7 +163,7 @@ def _share(found: dict[str, list[Figures]], name: str) -> float:
 def show(figures: Figures, console: Console) -> None:
     """Prints the medians and the share."""
     console.print(f"{figures['database']} on {figures['machine']}")
-    table = Table("watchers", "requests/s", "CPU per request", "messages/s", box=MARKDOWN)
+    table = Table("watchers", "requests/s", "CPU per request", "messages/s", "their CPU", box=MARKDOWN)
     for kind, count in (("without", 0), ("with", WATCHERS)):
         rounds = figures["rounds"][kind]
         table.add_row(
@@ -154,6 +171,7 @@ def show(figures: Figures, console: Console) -> None:
             f"{statistics.median(one['requests_a_second'] for one in rounds):,.0f}",
             f"request manager {statistics.median(one['manager_cpu'] for one in rounds) * 1e6:.0f} µs",
             f"{statistics.median(one['messages_a_second'] for one in rounds):,.0f}",
+            f"{statistics.median(one['watchers_cpu'] for one in rounds):.1%} of a core",
         )
     console.print(table)
     console.print(

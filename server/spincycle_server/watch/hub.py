@@ -39,7 +39,7 @@ A job's end, the start of the next one and its running are several commits. With
 about all of them costs less. A few watchers get changes at once.
 """
 
-MANY_PAUSE = 0.2
+MANY_PAUSE = 0.25
 """Seconds between rounds with many watchers."""
 
 HOLD_LIMIT = 0.4
