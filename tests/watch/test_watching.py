@@ -37,7 +37,7 @@ from tests.graph.models import NOWHERE, node, sequence, specs
 from tests.limits import STEP
 from tests.store.samples import RUNNER, a_log_entry, a_report, create
 from tests.watch.positions import position
-from tests.watch.watchers import Manager, Watcher, message_of, watched
+from tests.watch.watchers import NO_LISTS, Manager, Watcher, message_of, watched
 
 READER = Identity(Caller("finch", frozenset(["reader"])))
 LOGGER = Identity(Caller("owl", frozenset(["reader", "logger"])))
@@ -556,3 +556,26 @@ async def test_watchers_of_a_request_share_a_message_unless_they_may_see_more(st
         assert message_of(answers[0]).cursor == message_of(answers[1]).cursor
         for stream in streams:
             await stream.close()
+
+
+async def test_watchers_of_a_filter_share_a_message_if_they_may_see_everything(store: Store) -> None:
+    wanted = RequestFilter(type="stop-host")
+    for permissions, shares in ((NO_LISTS, True), (guarded("view"), False)):
+        async with watched(store, permissions) as manager:
+            streams = [Stream(manager, WatchRequest(filter=wanted)) for _ in range(2)]
+            other = Stream(manager, WatchRequest())
+            for stream in (*streams, other):
+                await stream.next()
+            waiting = [asyncio.ensure_future(stream.answer()) for stream in (*streams, other)]
+            async with asyncio.timeout(STEP):
+                while len(manager.hub._of_filters) < len(waiting):  # noqa: ASYNC110 (it has no event)
+                    await asyncio.sleep(0)
+            await create(store)
+            answers = [await one for one in waiting]
+            assert (answers[0] is answers[1]) is shares
+            first, second, third = map(message_of, answers)
+            assert first == second
+            assert first.requests == third.requests
+            assert first.cursor != third.cursor, "a cursor belongs to its filter"
+            for stream in (*streams, other):
+                await stream.close()

@@ -9,6 +9,7 @@ from spincycle_grpc.errors import ResourceExhaustedError
 from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
+from spincycle_server.shared_messages import SharedMessage
 from spincycle_server.store import Store
 from spincycle_server.store.changes import DeletedRequest, Try, TryKey
 from spincycle_server.store.positions import Position, Span
@@ -18,7 +19,7 @@ from spincycle_server.watch.heartbeat import Heartbeat
 from spincycle_server.watch.hub import Hub
 from spincycle_server.watch.news import News
 from spincycle_server.watch.pieces import RequestChange, end_of, pieces_of
-from spincycle_server.watch.request_stream import PAGE
+from spincycle_server.watch.request_stream import PAGE, Answer
 from spincycle_server.watch.subscription import Subscription
 from spincycle_server.watch.viewer import Viewer
 
@@ -51,6 +52,7 @@ class FilterStream:
         self._viewer = viewer
         self._wanted = wanted
         self._matching = Matching(wanted)
+        self._key = wanted.SerializeToString(deterministic=True)
         self._scope = cursor.scope
         self._position = cursor.position
         self._target = cursor.target
@@ -66,7 +68,7 @@ class FilterStream:
             self._changed = await self._store.changed_ids(self._position, MAX_CHANGED)
         return self._position is None or self._changed is not None
 
-    async def messages(self, now: Position) -> AsyncGenerator[WatchResponse, None]:
+    async def messages(self, now: Position) -> AsyncGenerator[Answer, None]:
         """Yields the messages. They have no end.
 
         Args:
@@ -87,8 +89,8 @@ class FilterStream:
             async for message in self._catch_up(target, None):
                 yield message
             while True:
-                async for message in self._next_messages():
-                    yield message
+                async for answer in self._next_messages():
+                    yield answer
                     self._heartbeat.sent()
         finally:
             self._hub.unsubscribe_from_filter(self._subscription)
@@ -117,7 +119,7 @@ class FilterStream:
         later = {request_id for request_id, one in stamped.items() if not self._position.has(one.stamp)}
         return [request for request in found if request.id not in later]
 
-    async def _next_messages(self) -> AsyncIterator[WatchResponse]:
+    async def _next_messages(self) -> AsyncIterator[Answer]:
         news = await self._subscription.next(self._heartbeat.rest)
         if news is None:
             self._position = self._hub.now()
@@ -126,14 +128,24 @@ class FilterStream:
             async for message in self._catch_up(news.position, None):
                 yield message
         else:
-            changes = self._changes({**news.others, **news.requests}, news.requests, news.tries, news.args)
-            messages = [*self._messages(changes, news.position), *self._gone(news.deleted)]
-            for message in messages[:-1]:
-                yield message
+            for answer in self._messages_of(news):
+                yield answer
+
+    def _messages_of(self, news: News) -> Sequence[Answer]:
+        """Returns the messages of news. Watchers of the same filter who may see everything share them."""
+        is_shared = not self._viewer.is_restricted
+        if is_shared and self._key in news.shared:
             self._position = news.position
-            if messages:  # The last one completes the news.
-                messages[-1].cursor = self._cursor(None, None)
-                yield messages[-1]
+            return news.shared[self._key]
+        changes = self._changes({**news.others, **news.requests}, news.requests, news.tries, news.args)
+        messages = [*self._messages(changes, news.position), *self._gone(news.deleted)]
+        self._position = news.position
+        if messages:  # The last one completes the news.
+            messages[-1].cursor = self._cursor(None, None)
+        if not is_shared or len(messages) > 1:  # The cursors of earlier ones have this watcher's position.
+            return messages
+        shared = news.shared[self._key] = [SharedMessage(message) for message in messages]
+        return shared
 
     async def _catch_up(self, target: Position, last: TryKey | None) -> AsyncIterator[WatchResponse]:
         """Yields what has changed up to a position, from the database."""

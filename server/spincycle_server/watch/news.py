@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.shared_messages import SharedMessage
 from spincycle_server.store.changes import DeletedRequest, Try
 from spincycle_server.store.positions import Position
 
@@ -23,6 +24,7 @@ class News:
         args: Args of the requests by request and name, if a watcher filters by args.
         deleted: The requests that were deleted.
         is_complete: Whether these are all changes. Otherwise the watcher reads them itself.
+        shared: The messages for watchers of the same filter who may see everything, by the filter.
     """
 
     is_repeated: ClassVar[bool] = False
@@ -34,3 +36,4 @@ class News:
     args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     deleted: Sequence[DeletedRequest] = ()
     is_complete: bool = True
+    shared: dict[bytes, Sequence[SharedMessage]] = field(default_factory=dict, compare=False)

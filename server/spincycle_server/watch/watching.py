@@ -105,7 +105,7 @@ class Watching:
             async for message in messages:
                 yield message
 
-    async def _of_filter(self, request: WatchRequest, viewer: Viewer) -> AsyncGenerator[WatchResponse, None]:
+    async def _of_filter(self, request: WatchRequest, viewer: Viewer) -> AsyncGenerator[Answer, None]:
         wanted = request.filter
         empty = Cursor(scope_of("filter", wanted.SerializeToString(deterministic=True)), None)
         cursor = read_cursor(request.cursor, empty.scope) if request.cursor else empty
