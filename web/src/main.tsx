@@ -3,7 +3,7 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { ApiError, call } from "./api/call";
+import { ApiError, call, type OnError } from "./api/call";
 import type { Caller, Session } from "./api/types";
 import { Link, useAddress, type Address } from "./parts/address";
 import { CallerContext } from "./parts/caller";
@@ -14,6 +14,8 @@ import { RequestPage } from "./request/request-page";
 import { StartPage } from "./start/start-page";
 import { RunnersPage } from "./server/runners-page";
 import { ServerPage } from "./server/server-page";
+
+const PAUSE = 3000; // Milliseconds before the session is asked for again, if the server did not answer.
 
 function Page() {
   const address = useAddress();
@@ -28,13 +30,24 @@ function Page() {
       setSession(body);
       setError("");
     } catch (raised) {
-      setError((raised as ApiError).message);
+      const error = raised as ApiError;
+      setError(error.message);
+      if (error.isTemporary) setTimeout(() => void ask(), PAUSE);
     }
   };
   useEffect(() => void ask(), []);
 
-  const onError = (raised: ApiError) => (raised.needsSignIn ? void ask() : setError(raised.message));
-  if (session === null) return <p role="status">{error || "Loading…"}</p>;
+  // An error belongs to the view in which it happened.
+  useEffect(() => setError(""), [address.path, address.query.toString()]);
+
+  const onError: OnError = (raised) => (raised?.needsSignIn ? void ask() : setError(raised?.message ?? ""));
+  if (session === null) {
+    return (
+      <main>
+        <p role="status">{error || "Loading…"}</p>
+      </main>
+    );
+  }
   if (session.authentication && !session.signedIn) return <SignIn session={session} onDone={() => void ask()} />;
   return (
     <CallerContext.Provider value={caller}>
@@ -58,7 +71,7 @@ interface TopProps {
   address: Address;
   session: Session;
   onSignedOut: () => void;
-  onError: (error: ApiError) => void;
+  onError: OnError;
 }
 
 const VIEWS = [
@@ -91,9 +104,9 @@ function Top({ address, session, onSignedOut, onError }: TopProps) {
   );
 }
 
-function View({ address, onError }: { address: Address; onError: (error: ApiError) => void }) {
+function View({ address, onError }: { address: Address; onError: OnError }) {
   const [, view, rest] = address.path.split("/");
-  if (view === "requests" && rest) return <RequestPage key={rest} id={decodeURIComponent(rest)} address={address} />;
+  if (view === "requests" && rest) return <RequestPage key={rest} id={decodeURIComponent(rest)} address={address} onError={onError} />;
   if (view === "runners") return <RunnersPage onError={onError} />;
   if (view === "server") return <ServerPage onError={onError} />;
   if (view === "start") {

@@ -11,11 +11,19 @@ export class ApiError extends Error {
     this.reason = reason;
   }
 
+  /** Whether the same call may succeed soon, for example after a restart of the server. */
+  get isTemporary(): boolean {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+
   /** Whether the session has ended. The original's routes also answer 401 to a user who may not do something. */
   get needsSignIn(): boolean {
     return this.status === 401 && this.reason !== "ACCESS_DENIED";
   }
 }
+
+/** Shows an error, or asks to sign in again. Null: the calls succeed again. */
+export type OnError = (error: ApiError | null) => void;
 
 export interface Answer<Body> {
   body: Body;

@@ -83,8 +83,7 @@ export class Stream<Message> {
       await call(this.#probe);
     } catch (raised) {
       const error = raised as ApiError;
-      const isLasting = error.status >= 400 && error.status < 500 && !RESUMABLE.has(error.status);
-      if (isLasting && !this.#hasEnded) return this.#fail(error);
+      if (!error.isTemporary && !this.#hasEnded) return this.#fail(error);
       this.#timer = setTimeout(this.#connectAgain, this.#pause);
       this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
       if (this.#hasEnded) this.#disconnect();

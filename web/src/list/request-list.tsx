@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import type { ApiError } from "../api/call";
+import type { OnError } from "../api/call";
 import { FilterForm } from "./filter-form";
 import { RequestTable } from "./request-table";
 import { StateCounts } from "./state-counts";
@@ -16,7 +16,7 @@ const Chart = lazy(() => import("./chart").then((module) => module.Chart));
 
 interface Props {
   query: URLSearchParams;
-  onError: (error: ApiError) => void;
+  onError: OnError;
 }
 
 /** The address of the list with other filters: its first page. */

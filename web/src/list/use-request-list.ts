@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { call, type ApiError } from "../api/call";
+import { call, type ApiError, type OnError } from "../api/call";
 import { Stream, type Connection } from "../api/stream";
 import type { Request, StateCount, WatchMessage } from "../api/types";
 import { writeFilters, type ListFilters } from "../model/list-filters";
@@ -24,7 +24,7 @@ export interface ListState {
 
 const EMPTY: ListState = { requests: null, counts: [], next: "", connection: "connecting", changed: [] };
 
-export function useRequestList(filters: ListFilters, token: string, onError: (error: ApiError) => void): ListState {
+export function useRequestList(filters: ListFilters, token: string, onError: OnError): ListState {
   const [list, setList] = useState(EMPTY);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   const query = writeFilters(filters).toString();
@@ -34,7 +34,12 @@ export function useRequestList(filters: ListFilters, token: string, onError: (er
     const change = (part: (list: ListState) => Partial<ListState>) => {
       if (!isOver) setList((list) => ({ ...list, ...part(list) }));
     };
-    const fail = (error: ApiError) => isOver || onError(error);
+    let hasFailed = false;
+    const fail = (error: ApiError) => {
+      if (isOver) return;
+      hasFailed = true;
+      onError(error);
+    };
     const count = () => {
       const all = writeFilters({ ...filters, state: "" });
       call<StateCount[]>(`/api/v1/request-counts?${all}`).then(({ body }) => change(() => ({ counts: body })), fail);
@@ -45,15 +50,25 @@ export function useRequestList(filters: ListFilters, token: string, onError: (er
         count();
       }, COUNT_PAUSE);
     };
-    setList((list) => ({ ...EMPTY, counts: list.counts }));
     const page = new URLSearchParams(query);
     page.set("pageSize", String(PAGE_SIZE));
     if (token) page.set("pageToken", token);
-    call<Request[]>(`/api/v1/requests?${page}`).then(
-      ({ body, nextPageToken }) => change(() => ({ requests: body, next: nextPageToken })),
-      fail,
-    );
-    count();
+    const load = () => {
+      call<Request[]>(`/api/v1/requests?${page}`).then(
+        ({ body, nextPageToken }) => change(() => ({ requests: body, next: nextPageToken })),
+        fail,
+      );
+      count();
+    };
+    const onConnection = (connection: Connection) => {
+      change(() => ({ connection }));
+      if (connection !== "live" || !hasFailed || isOver) return;
+      hasFailed = false;
+      onError(null);
+      load();
+    };
+    setList((list) => ({ ...EMPTY, counts: list.counts }));
+    load();
 
     const watched = new URLSearchParams(query);
     watched.set("limit", String(PAGE_SIZE));
@@ -67,7 +82,7 @@ export function useRequestList(filters: ListFilters, token: string, onError: (er
         }));
         countSoon();
       },
-      onConnection: (connection) => change(() => ({ connection })),
+      onConnection,
       onError: fail,
     });
     return () => {

@@ -20,20 +20,26 @@ export function SignIn({ session, onDone }: { session: Session; onDone: () => vo
   const back = encodeURIComponent(location.pathname + location.search);
   return (
     <main class="sign-in">
-      <h1>Spin Cycle</h1>
-      {error && <p role="alert">{error}</p>}
-      {session.needsTls && <p>Signing in needs https.</p>}
-      {session.signIn.includes("oidc") && (
-        <p>
-          <a href={`/web/sign-in/oidc?return=${back}`}>Sign in at your identity provider</a>
+      <h1>Sign in to Spin Cycle</h1>
+      {error && (
+        <p class="notice notice-error" role="alert">
+          {error}
         </p>
+      )}
+      {session.needsTls && <p class="notice notice-error">Signing in needs https. Open this page with https.</p>}
+      {session.signIn.length === 0 && !session.needsTls && (
+        <p class="notice">This server identifies you by a certificate or a proxy, and has not recognized you.</p>
+      )}
+      {session.signIn.includes("oidc") && (
+        <a class="button primary" href={`/web/sign-in/oidc?return=${back}`}>
+          Sign in at your identity provider
+        </a>
       )}
       {session.signIn.includes("token") && (
         <form onSubmit={submit}>
-          <label>
-            API token <input name="token" type="password" autocomplete="off" required />
-          </label>
-          <button>Sign in</button>
+          <label for="token">API token</label>
+          <input id="token" name="token" type="password" autocomplete="off" required />
+          <button class={session.signIn.includes("oidc") ? "" : "primary"}>Sign in</button>
         </form>
       )}
     </main>

@@ -1,6 +1,6 @@
 /** One job: its tries, why it failed, and the output of a try. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import type { Request } from "../api/types";
 import { Output } from "./output";
@@ -26,24 +26,31 @@ export function JobPanel({ model, request, fragment, now, onChange }: Props) {
   const newest = Math.max(running?.try ?? 0, tries.at(-1)?.try ?? 0);
   const number = fragment.try || newest;
   const path = record.chain ? pathOf(record.chain, jobId) : [];
-  const close = () => onChange({ job: "", try: 0, line: null });
+  const panel = useRef<HTMLElement>(null);
+  const close = () => {
+    const hadFocus = panel.current?.contains(document.activeElement);
+    onChange({ job: "", try: 0, line: null });
+    if (hadFocus) requestAnimationFrame(() => document.querySelector<HTMLElement>("[role=treegrid]")?.focus());
+  };
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.key === "Escape" && !document.querySelector("dialog[open]")) close();
     };
     addEventListener("keydown", onKey);
+    // The page below cannot be used then.
+    if (panel.current && document.querySelector(".request-main[inert]")) panel.current.focus();
     return () => removeEventListener("keydown", onKey);
   }, []);
   if (record.chain && path.length === 0) {
     return (
-      <aside class="panel" aria-label="Job">
+      <aside class="panel" aria-label="Job" ref={panel} tabIndex={-1}>
         <PanelHead path={[]} title={`Job ${jobId}`} onClose={close} />
         <p class="empty">This request has no such job.</p>
       </aside>
     );
   }
   return (
-    <aside class="panel" aria-label="Job">
+    <aside class="panel" aria-label="Job" ref={panel} tabIndex={-1}>
       <PanelHead path={path.slice(0, -1)} title={path.at(-1) ?? jobId} onClose={close} />
       <TryList tries={tries} running={running} number={number} onChoose={(chosen) => onChange({ try: chosen, line: null }, true)} />
       <TryFacts

@@ -46,23 +46,35 @@ export class RequestModel {
 
   async #begin(): Promise<void> {
     await this.refresh();
-    if (this.error || this.#isClosed) return;
+    if (this.#isClosed || (this.error && !this.error.isTemporary)) return;
     this.#stream = new Stream<WatchMessage>(`${this.path}/watch`, `${this.path}?view=BASIC`, {
       onMessage: (message) => this.#add(message),
       onConnection: (connection) => {
         this.connection = connection;
         this.#changed();
+        if (connection === "live" && this.error?.isTemporary) void this.#repair();
       },
       onError: (error) => {
         this.error = error;
         this.#changed();
       },
     });
+    await this.#load();
+  }
+
+  async #load(): Promise<void> {
     await this.#try(async () => {
       const chain = await this.#readChain();
       this.record.chain = chain;
       this.tree = buildTree(chain);
     });
+  }
+
+  /** Does again what failed while the server could not be reached. */
+  async #repair(): Promise<void> {
+    this.error = null;
+    if (!this.request?.args) await this.refresh();
+    if (!this.record.chain && !this.error) await this.#load();
   }
 
   /** Reads what the stream does not send: the args, and the newest retry. */

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
+import type { OnError } from "../api/call";
 import { go, type Address } from "../parts/address";
 import { Args } from "./args";
 import { Failures } from "./failures";
@@ -10,6 +11,7 @@ import { JobPanel } from "./job-panel";
 import { JobTree } from "./job-tree";
 import { RequestHead } from "./request-head";
 import { RequestModel } from "./request-model";
+import { useMedia } from "../parts/media";
 import { Tabs } from "../parts/tabs";
 import { useNow } from "../parts/time";
 import { readFragment, writeFragment, type Fragment } from "../model/fragment";
@@ -24,6 +26,7 @@ const TABS = [
 interface Props {
   id: string;
   address: Address;
+  onError: OnError;
 }
 
 /** Returns the model of a request, and draws again when it has changed. */
@@ -39,11 +42,12 @@ function useRequestModel(id: string): RequestModel | null {
   return model.current?.id === id ? model.current : null;
 }
 
-export function RequestPage({ id, address }: Props) {
+export function RequestPage({ id, address, onError }: Props) {
   const model = useRequestModel(id);
   const request = model?.request ?? null;
   const now = useNow(request !== null && !hasEnded(request.state));
   const [only, setOnly] = useState<Only>("all");
+  const isNarrow = useMedia("(max-width: 1099px)"); // The panel of a job then covers the page.
   const fragment = readFragment(address.hash);
   const open = (change: Partial<Fragment>, replaces = false) => {
     const next = { ...readFragment(location.hash), ...change };
@@ -56,6 +60,10 @@ export function RequestPage({ id, address }: Props) {
     document.getElementById("tab-jobs")?.scrollIntoView({ block: "start" });
   };
 
+  const needsSignIn = model?.error?.needsSignIn ?? false;
+  useEffect(() => {
+    if (needsSignIn && model) onError(model.error);
+  }, [needsSignIn]);
   useEffect(() => {
     if (request) document.title = `${stateLabel(request.state)}: ${request.type} – Spin Cycle`;
   }, [request?.state, request?.type]);
@@ -66,7 +74,7 @@ export function RequestPage({ id, address }: Props) {
   }
   return (
     <div class={fragment.job ? "request has-panel" : "request"}>
-      <div class="request-main">
+      <div class="request-main" inert={fragment.job !== "" && isNarrow}>
         <RequestHead model={model} request={request} now={now} />
         <Failures model={model} request={request} onOpen={openJob} onShowFailed={showFailed} />
         <Args args={request.args ?? []} />

@@ -2,7 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 
-import { call, type ApiError } from "../api/call";
+import { call, type OnError } from "../api/call";
 import type { Runner } from "../api/types";
 import { usePolled } from "./use-polled";
 import { COMPLETE, FAIL, stateClass, STOPPED } from "../model/states";
@@ -11,7 +11,7 @@ import { Ago, useNow } from "../parts/time";
 const COLUMNS = ["State", "Runner", "Requests", "Jobs", "Labels", "Job types", "Version", "Started"];
 const NUMBERS = new Set(["Requests", "Jobs"]);
 
-export function RunnersPage({ onError }: { onError: (error: ApiError) => void }) {
+export function RunnersPage({ onError }: { onError: OnError }) {
   const runners = usePolled(() => call<Runner[]>("/api/v1/runners").then(({ body }) => body), onError);
   const now = useNow(true);
   useEffect(() => {

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { call, readText, type ApiError } from "../api/call";
+import { call, readText, type OnError } from "../api/call";
 import type { Configuration } from "../api/types";
 import { usePolled } from "./use-polled";
 import { COMPLETE, FAIL, stateClass } from "../model/states";
@@ -23,7 +23,7 @@ async function ask(isAdmin: boolean): Promise<Status> {
   return { isReady: ready.status === 200, readiness: ready.text, apiVersion: version.text, configuration };
 }
 
-export function ServerPage({ onError }: { onError: (error: ApiError) => void }) {
+export function ServerPage({ onError }: { onError: OnError }) {
   const caller = useCaller();
   const isAdmin = caller?.isAdmin ?? false;
   const status = usePolled(() => ask(isAdmin), onError);

@@ -2,26 +2,30 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import type { ApiError } from "../api/call";
+import type { ApiError, OnError } from "../api/call";
 
 const PAUSE = 5000; // Milliseconds between two calls.
 
 /** Returns the newest answer. Null: none yet. Errors do not remove it. */
 export function usePolled<Answer>(
   ask: () => Promise<Answer>,
-  onError: (error: ApiError) => void,
+  onError: OnError,
 ): Answer | null {
   const [answer, setAnswer] = useState<Answer | null>(null);
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     let isOver = false;
+    let hasFailed = false;
     const look = async () => {
       try {
         const newest = document.hidden ? null : await ask();
         if (isOver) return;
         if (newest !== null) setAnswer(newest);
+        if (hasFailed) onError(null);
+        hasFailed = false;
       } catch (raised) {
         if (isOver) return;
+        hasFailed = true;
         onError(raised as ApiError);
       }
       timer = setTimeout(() => void look(), PAUSE);

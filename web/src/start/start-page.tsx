@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { call, type ApiError } from "../api/call";
+import { call, type OnError } from "../api/call";
 import type { RequestSpec } from "../api/types";
 import { RequestForm } from "./request-form";
 import { Link } from "../parts/address";
@@ -13,7 +13,7 @@ interface Props {
   type: string;
   /** The id of an earlier request whose args fill the form. Empty: none. */
   from: string;
-  onError: (error: ApiError) => void;
+  onError: OnError;
 }
 
 export function StartPage({ type, from, onError }: Props) {
