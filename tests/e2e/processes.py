@@ -105,10 +105,17 @@ class ServerProcess:
         return str(self.wait_for("listening", server=server)[side])
 
     def terminate(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal, waits until the process exits, and returns the exit status."""
+        """Sends a signal, waits until the process exits, and returns the exit status.
+
+        Raises:
+            AssertionError: It does not exit within PROCESS_END. The message has its last log lines.
+        """
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(PROCESS_END)
+        try:
+            return self.process.wait(PROCESS_END)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server has not ended:\n{self.log()[-5000:]}") from None
 
     def kill(self) -> None:
         """Kills the process with SIGKILL."""
