@@ -143,6 +143,17 @@ def test_the_core_does_no_io(package: str) -> None:
     assert not wrong
 
 
+def test_no_cancellation_can_be_lost() -> None:
+    """`asyncio.wait_for` of Python 3.11 ignores a cancellation at the moment at which it ends."""
+    wrong = [
+        str(path.relative_to(REPOSITORY))
+        for package in (SERVER, REPOSITORY / "spincycle_grpc")
+        for path in sorted(package.rglob("*.py"))
+        if "asyncio.wait_for(" in path.read_text()
+    ]
+    assert not wrong, "use asyncio.timeout"
+
+
 def test_the_client_package_does_not_import_the_server() -> None:
     wrong = [
         f"{path} imports {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -136,3 +137,21 @@ async def test_more_than_a_page_is_counted_in_the_store(
     assert await pending._dispatch_page()
     assert {one.requirement for one in dispatch.requests} == {A, B}
     assert pending._counts == {X: 3, A: 0, B: 0}
+
+
+async def test_a_cancellation_is_not_lost_when_a_runner_has_room_at_the_same_moment(
+    store: Store, runners: Runners
+) -> None:
+    pending = pending_of(store, runners)
+    running = asyncio.create_task(pending.run())
+    # It first reads the store.
+    while not pending._wake._waiters:  # noqa: ASYNC110 (nothing tells)
+        await asyncio.sleep(0)
+    pending.wake()
+    running.cancel()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    was_cancelled = running.done()
+    running.cancel()  # Without this, a failed test would not end.
+    await asyncio.wait({running})
+    assert was_cancelled

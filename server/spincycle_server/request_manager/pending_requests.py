@@ -150,7 +150,8 @@ class PendingRequests:
             if not may_dispatch_more:
                 pause = min(PROBE, self._interval) if self.any else self._interval
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
 
     async def _dispatch_page(self) -> bool:
         """Dispatches up to a page of requests. Returns whether runners may take more."""
