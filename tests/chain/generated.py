@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
@@ -13,6 +16,39 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
+
+SEEDS = st.integers(min_value=0, max_value=2**48)
+_SEEDS_PER_EXAMPLE = 10
+
+
+def for_seeds(count: int) -> Callable[[Callable[[int], None]], Callable[[], None]]:
+    """Runs a test with at least `count` random seeds.
+
+    Ten seeds follow from each that Hypothesis chooses, because its own work would take a fifth of the
+    time. The exception of a failed test names the seed.
+    """
+
+    def decorate(test: Callable[[int], None]) -> Callable[[], None]:
+        def with_several(chosen: int) -> None:
+            others = Random(chosen)
+            for seed in (chosen, *(others.getrandbits(48) for _ in range(_SEEDS_PER_EXAMPLE - 1))):
+                try:
+                    test(seed)
+                except BaseException as error:
+                    error.add_note(f"seed {seed}")
+                    raise
+
+        with_several.__name__ = test.__name__
+        with_several.__doc__ = test.__doc__
+        with_several.__module__ = test.__module__
+        many = settings(
+            max_examples=-(-count // _SEEDS_PER_EXAMPLE),
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        return many(given(SEEDS)(with_several))
+
+    return decorate
 
 
 def tried(

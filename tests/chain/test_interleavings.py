@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain import Actions, Run, RunningChain
-from tests.chain.generated import ChainMaker, Structure, tried
+from tests.chain.generated import ChainMaker, Structure, for_seeds, tried
 from tests.chain.model import WAITING, Model, data_after
 
-SEEDS = st.integers(min_value=0, max_value=2**48)
 MOST_EVENTS = 5000
 
 # Here and in `test_retrying`, at least 10,000 interleavings run with pauses, retries, crashes and rebuilds.
-many = settings(max_examples=2150, deadline=None, suppress_health_check=list(HealthCheck))
+many = for_seeds(2150)
 
 
 class Driver:
@@ -53,11 +49,9 @@ class Driver:
             assert self.done is None
             assert not self.running
             self.done = actions.done
-        complete = list(map(self.chain.state_of, self.structure.job_ids)).count(State.COMPLETE)
-        assert self.chain.finished_jobs == complete
-        tasks = [one for one in self.structure.job_ids if one not in self.structure.noops]
-        done = list(map(self.chain.state_of, tasks)).count(State.COMPLETE)
-        assert self.chain.finished_tasks == done
+        complete = {one for one in self.structure.job_ids if self.chain.state_of(one) is State.COMPLETE}
+        assert self.chain.finished_jobs == len(complete)
+        assert self.chain.finished_tasks == len(complete - self.structure.noops)
         if self.random.random() < 0.9:
             return
         counters = self.chain.suspended(0)
@@ -195,8 +189,7 @@ def assert_follows(driver: Driver, model: Model, random: Random) -> None:
     assert driver.done is not None, "the chain did not end"
 
 
-@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(SEEDS)
+@for_seeds(3000)
 def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
@@ -294,7 +287,6 @@ def gone_on(driver: Driver, chain: RunningChain) -> Driver:
 
 
 @many
-@given(SEEDS)
 def test_a_chain_ends_the_same_however_often_it_is_suspended_paused_or_lost(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random, limits=False).make()
@@ -317,7 +309,6 @@ def test_a_chain_ends_the_same_however_often_it_is_suspended_paused_or_lost(seed
 
 
 @many
-@given(SEEDS)
 def test_a_chain_rebuilt_from_its_records_equals_the_chain_that_ran(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
@@ -345,7 +336,6 @@ def end_of_a_stop(chain: RunningChain) -> State | None:
 
 
 @many
-@given(SEEDS)
 def test_a_stopped_chain_ends_as_a_chain_that_is_rebuilt_from_its_records_and_stopped(seed: int) -> None:
     """It makes no difference whether the runner is alive when the stop arrives, and when it dies."""
     random = Random(seed)

@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from spincycle_grpc.state import State
 from spincycle_server.chain import RunningChain
-from tests.chain.generated import ChainMaker
+from tests.chain.generated import SEEDS, ChainMaker
 from tests.chain.model import Model
-from tests.chain.test_interleavings import SEEDS, Driver, assert_same, crash, finish, gone_on, pause
+from tests.chain.test_interleavings import Driver, assert_same, crash, finish, gone_on, pause
 
 CHOICES = st.integers(min_value=0, max_value=1 << 16)
 ENDS = (State.COMPLETE, State.COMPLETE, State.FAIL, State.FAIL, State.STOPPED)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
-
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import state_pb2
@@ -15,11 +13,11 @@ from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain import RunningChain, begun_sequences, retried_chain
 from spincycle_server.chain.retrying import start_of
-from tests.chain.generated import ChainMaker, Structure, tried
+from tests.chain.generated import ChainMaker, Structure, for_seeds, tried
 from tests.chain.model import Model
-from tests.chain.test_interleavings import MOST_EVENTS, SEEDS, Driver, assert_follows, gone_on
+from tests.chain.test_interleavings import MOST_EVENTS, Driver, assert_follows, gone_on
 
-many = settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
+many = for_seeds(2500)
 
 Records = Sequence[tuple[int, TryReport]]
 
@@ -132,7 +130,6 @@ def model_of(job_chain: JobChain, structure: Structure) -> Model:
 
 
 @many
-@given(SEEDS)
 def test_a_retry_keeps_what_is_complete_and_runs_the_rest(seed: int) -> None:
     random = Random(seed)
     first = an_ended_request(random)
@@ -154,7 +151,6 @@ def test_a_retry_keeps_what_is_complete_and_runs_the_rest(seed: int) -> None:
 
 
 @many
-@given(SEEDS)
 def test_a_retry_follows_the_model_event_by_event(seed: int) -> None:
     random = Random(seed)
     first = an_ended_request(random)
@@ -165,7 +161,6 @@ def test_a_retry_follows_the_model_event_by_event(seed: int) -> None:
 
 
 @many
-@given(SEEDS)
 def test_a_retry_of_what_works_now_runs_each_unfinished_job_once_whatever_crashes(seed: int) -> None:
     random = Random(seed)
     first = an_ended_request(random)

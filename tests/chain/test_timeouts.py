@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import HealthCheck, given, settings
-
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_server.chain import Actions, RunningChain, Stop, Timer, Wait
-from tests.chain.generated import ChainMaker, tried
-from tests.chain.test_interleavings import SEEDS, Driver, gone_on
+from tests.chain.generated import ChainMaker, for_seeds, tried
+from tests.chain.test_interleavings import Driver, gone_on
 
 SECOND = 1_000_000_000
 
@@ -208,8 +206,7 @@ def test_a_pause_uses_up_no_tries() -> None:
     assert {run.job_id: run.number for run in resumed.run} == {"a": 2, "b": 1}
 
 
-@settings(max_examples=1200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(SEEDS)
+@for_seeds(1200)
 def test_chains_with_timeouts_end_however_they_are_disturbed(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
