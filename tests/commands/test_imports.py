@@ -65,6 +65,23 @@ def test_spec_commands_load_neither_a_server_nor_a_database(command: tuple[str, 
     assert modules & {"grpc", "uvicorn", "uvloop", "starlette", "sqlalchemy", "alembic"} == set()
 
 
+def test_a_server_loads_neither_the_library_of_oidc_nor_those_of_databases_before_it_needs_them(
+    tmp_path: Path,
+) -> None:
+    program = "import sys, spincycle_server.commands.server, spincycle_server.app.request_manager as _"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; print(*sys.modules)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND,
+        check=True,
+    )
+    modules = set(done.stdout.split())
+    assert "sqlalchemy" in modules
+    assert modules & {"joserfc", "pymysql", "psycopg"} == set()
+
+
 def test_spincycle_looks_for_every_package_that_the_extra_server_installs() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     required = {name_of(text) for text in project["optional-dependencies"]["server"]}

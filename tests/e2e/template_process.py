@@ -35,6 +35,7 @@ MAX_MESSAGE = 100_000
 
 PRELOADED = (
     "spincycle_server.app.job_runner",
+    "spincycle_server.app.oidc",
     "spincycle_server.app.request_manager",
     "spincycle_server.commands.job_runner",
     "spincycle_server.commands.request_manager",
@@ -43,7 +44,7 @@ PRELOADED = (
     "sqlalchemy.dialects.mysql.pymysql",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
-)  # fmt: skip
+)
 """What is loaded once. Not `spincycle_server.__main__`, because a child runs it."""
 
 

@@ -6,7 +6,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from spincycle_server.app.background import run_in_background
-from spincycle_server.app.oidc import oidc_method
 from spincycle_server.config import Config, ConfigError
 from spincycle_server.identity import Authentication, AuthenticationMethod, Cluster
 from spincycle_server.identity.access import AccessLists
@@ -73,6 +72,8 @@ async def _method(
     if name == "token":
         return await _tokens(stack, store)
     if name == "oidc":
+        from spincycle_server.app.oidc import oidc_method
+
         return oidc_method(config, stack)
     raise ConfigError(f"option auth.methods: {name} is not supported")
 

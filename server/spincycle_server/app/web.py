@@ -15,13 +15,11 @@ from spincycle_server.config import Config
 from spincycle_server.config.secret_files import secret_of
 from spincycle_server.gateway import GatewayApp
 from spincycle_server.identity import Authentication
-from spincycle_server.identity.oidc import OidcMethod
 from spincycle_server.listening import Address
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.web import WebApp
 from spincycle_server.web.browser_calls import BrowserCalls
 from spincycle_server.web.hosts import AllowedHosts
-from spincycle_server.web.oidc_sign_in import OidcClient, OidcSignIn
 from spincycle_server.web.page_files import PageFiles
 from spincycle_server.web.sealing import Sealer
 from spincycle_server.web.session_keys import SessionKeys
@@ -30,6 +28,7 @@ from spincycle_server.web.sign_in import SignIn
 
 if TYPE_CHECKING:
     from spincycle_server.store import Store
+    from spincycle_server.web.oidc_sign_in import OidcSignIn  # loads libraries that few servers need
 
 
 class WebRoom(NamedTuple):
@@ -88,30 +87,36 @@ def web_room(
     sealer = Sealer(keys.newest, keys.find)
     has_tokens = not {"token", "oidc"}.isdisjoint(config.auth_methods)
     sessions = Sessions(sealer, config.auth_session_lifetime) if has_tokens else None
-    oidc = authentication.method_of(OidcMethod)
     sign_in = SignIn(
         authentication,
         config.auth_methods,
         config.auth_admin_roles,
         sessions=sessions,
-        oidc=None if oidc is None else OidcSignIn(_oidc_client(config), oidc, sealer),
+        oidc=_oidc_sign_in(config, authentication, sealer),
         browser_calls=browser_calls,
         audit=audit,
     )
     return WebRoom(PageFiles() if config.server_web else None, sign_in, sessions, browser_calls)
 
 
-def _oidc_client(config: Config) -> OidcClient:
+def _oidc_sign_in(config: Config, authentication: Authentication, sealer: Sealer) -> OidcSignIn | None:
+    if "oidc" not in config.auth_methods:
+        return None
+    from spincycle_server.identity.oidc import OidcMethod
+    from spincycle_server.web.oidc_sign_in import OidcClient, OidcSignIn
+
     def secret() -> str:
         return secret_of("auth.oidc.client_secret", "", config.auth_oidc_client_secret_file)
 
     secret()  # A file that cannot be read is found at the start.
-    return OidcClient(
+    client = OidcClient(
         client_id=config.auth_oidc_client_id or config.auth_oidc_audience[0],
         client_secret=secret,
         scopes=config.auth_oidc_scopes,
         ca_file=config.auth_oidc_ca_file,
     )
+    method = authentication.method_of(OidcMethod)
+    return None if method is None else OidcSignIn(client, method, sealer)
 
 
 def _names(config: Config, address: Address) -> set[str]:

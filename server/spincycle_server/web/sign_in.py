@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 
 import orjson
@@ -17,9 +17,11 @@ from spincycle_server.identity import ANONYMOUS, Authentication, Credentials, Id
 from spincycle_server.identity.credentials import AUTHORIZATION
 from spincycle_server.rpc import CallContext
 from spincycle_server.web.browser_calls import BrowserCalls
-from spincycle_server.web.oidc_sign_in import OidcSignIn
 from spincycle_server.web.security_headers import PAGE_HEADERS
 from spincycle_server.web.sessions import SESSION_COOKIE, Session, Sessions
+
+if TYPE_CHECKING:
+    from spincycle_server.web.oidc_sign_in import OidcSignIn  # loads libraries that few servers need
 
 PREFIX = "/web/"
 """The paths of this module."""
