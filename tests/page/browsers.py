@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 from spincycle_server.web.page_files import PageFiles
+from tests.e2e.waiting import eventually
 from tests.limits import STEP
 
 NARROW = 360
@@ -96,6 +97,14 @@ class Visit:
         target = urlsplit(request.url)
         if target.scheme not in ("data", "blob") and f"{target.scheme}://{target.netloc}" != self.origin:
             self.faults.append(f"other host: {request.url}")
+
+
+def until(page: Page, expression: str, arg: object = None) -> None:
+    """Waits until an expression is true.
+
+    Playwright's own wait compiles text in the page, which the Content-Security-Policy forbids.
+    """
+    eventually(lambda: page.evaluate(expression, arg), STEP)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import wait_state
+from tests.page.browsers import until
 from tests.page.conftest import Open, created
 
 pytestmark = pytest.mark.page
@@ -94,7 +95,7 @@ def test_the_browser_blocks_markup_that_gets_into_the_page(visit: Open, markup: 
         }""",
         markup,
     )
-    page.wait_for_function("window.blocked.length > 0")
+    until(page, "window.blocked.length > 0")
     assert page.evaluate("window.blocked[0]") == directive
     assert page.evaluate("window.ran") is None
     tab.faults.clear()  # The browser reports what it blocked.

@@ -20,7 +20,7 @@ def test_requests_appear_and_end_without_a_reload(visit: Open, api: httpx.Client
     request_id = created(api, "one-job", {"out": "hello"})
     row = page.get_by_role("row").filter(has_text=request_id)
     expect(row).to_contain_text("one-job")
-    expect(row).to_contain_text("COMPLETE")
+    expect(row).to_contain_text("Complete")
 
 
 def test_a_filter_is_in_the_address_and_a_link_shows_it_again(visit: Open, api: httpx.Client) -> None:
