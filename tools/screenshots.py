@@ -34,7 +34,6 @@ SHOWN = ROOT / "docs" / "screenshots"
 
 IN_DOCUMENTS = {
     "request-light-wide", "requests-light-wide", "output-dark-wide", "graph-light-wide",
-    "fleet-dark-wide", "request-dark-narrow",
 }  # fmt: skip
 """The pictures that README.md and docs/web.md show."""
 

@@ -81,6 +81,24 @@ test("jobs with edges to each other in the same order do not cross", () => {
   root.from.forEach((from, edge) => assert.equal(root.items[from]!.y, root.items[root.to[edge]!]!.y));
 });
 
+test("what runs at the same time is in the order of the spec, whatever the order of the ids", () => {
+  const writer = new ChainWriter();
+  writer.sequence("r", "", (root, end) => {
+    const ids = ["9zzz", "aaaa", "5mmm"];
+    for (const id of ids) {
+      writer.job(`job ${id}`, root, "", "shell-command", id);
+      writer.edge(root, id);
+      writer.edge(id, end);
+    }
+  });
+  const jobs = Object.fromEntries(Object.entries(writer.chain.jobs).sort(([a], [b]) => (a < b ? -1 : 1)));
+  const tree = atOnce(buildTree({ ...writer.chain, jobs }));
+  openAll(tree);
+  atOnce(arrange(tree.root));
+  const downwards = [...tree.root.items].sort((a, b) => a.y - b.y).map(({ label }) => label);
+  assert.deepEqual(downwards, ["job 9zzz", "job aaaa", "job 5mmm"]);
+});
+
 test("the layout of 40,006 jobs is linear work, and opening one box is little", () => {
   const { chain, edges } = fleet(10_000);
   const tree = atOnce(buildTree(chain));

@@ -14,7 +14,7 @@ import { bounded, fitted, itemAt, placeOf, showing, zoomed, type Size, type View
 const FEW_JOBS = 60;
 
 /** The least scale at which a small graph is first shown. */
-const READABLE_START = 0.7;
+const READABLE_START = 0.55;
 
 /** The event after each frame. Its detail is what was drawn. */
 export const DRAWN = "spincycle-drawn";

@@ -1,6 +1,6 @@
 /** Builds the boxes of a job chain. */
 
-import { connects } from "../model/chain.ts";
+import { connects, positions } from "../model/chain.ts";
 import { Edges } from "./edges.ts";
 import { gatherElements } from "./elements.ts";
 import { addTo, isBox, newBox, type Box, type Chain, type Item, type Job, type Tree } from "./model.ts";
@@ -15,7 +15,8 @@ const STEP = 1000;
  */
 export function* buildTree(chain: Chain): Generator<void, Tree> {
   const builder = new TreeBuilder(chain);
-  for (const id in chain.jobs) {
+  // In the order in which jobs can run, so that items of a box are in the order of the spec. Jobs in a circle follow.
+  for (const id of new Set([...positions(chain).keys(), ...Object.keys(chain.jobs)])) {
     builder.addJob(id);
     if (++builder.work % STEP === 0) yield;
   }
