@@ -16,7 +16,7 @@ export function randomNumbers(seed: number): () => number {
 type Span = [first: string, last: string];
 
 export class ChainWriter {
-  readonly chain = { jobs: {}, adjacencyList: {}, pathLabels: {} } as Required<Chain>;
+  readonly chain = { jobs: {}, adjacencyList: {}, pathLabels: {}, windows: {} } as Required<Chain>;
   edges = 0;
   private next = 0;
 

@@ -115,6 +115,25 @@ test("an each is one box with its elements in order", () => {
   }
 });
 
+test("the elements of a sliding window are one box that says how many run at a time", () => {
+  const writer = new ChainWriter();
+  writer.sequence("r", "", (root, end) => {
+    const [before, after] = [writer.noop(root, ""), writer.noop(root, "")];
+    writer.edge(root, before);
+    writer.edge(after, end);
+    for (let row = 0; row < 5; row++) {
+      const job = writer.job("drain", root, "");
+      writer.chain.pathLabels[job] = `host h${row}`;
+      writer.edge(before, job);
+      writer.edge(job, after);
+    }
+    writer.chain.windows[before] = { max: 2 };
+  });
+  const { root } = atOnce(buildTree(writer.chain));
+  const [each] = root.items as [Box];
+  assert.deepEqual([root.items.length, each.label, each.note], [1, "host × 5", "at most 2 at a time"]);
+});
+
 test("two each nodes one after another are two boxes", () => {
   const writer = new ChainWriter();
   writer.sequence("r", "", (root, end) => {

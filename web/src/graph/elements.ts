@@ -3,10 +3,11 @@
  *
  * The builder of job chains writes an `each` as: a noop, and then for each group of elements that run at the same
  * time a fork, the elements, and a join. The join of a group leads to the fork of the next one. Both are noops.
+ * The elements of a sliding window are one group.
  */
 
 import { Edges } from "./edges.ts";
-import { addTo, isBox, newBox, type Box, type Item } from "./model.ts";
+import { addTo, isBox, newBox, type Box, type Chain, type Item } from "./model.ts";
 
 /** Elements between a fork and a join. */
 interface Group {
@@ -20,7 +21,7 @@ interface Group {
 }
 
 /** Replaces the groups of each `each` in a box by one new box. */
-export function gatherElements(box: Box, edges: Edges): void {
+export function gatherElements(box: Box, edges: Edges, windows: Chain["windows"] = {}): void {
   const groups = new Map<number, Group>();
   for (const item of box.items) {
     const group = item.kind === "dot" ? groupAt(box, edges, item.index) : undefined;
@@ -35,7 +36,7 @@ export function gatherElements(box: Box, edges: Edges): void {
     if (later.has(group)) continue;
     const all: Group[] = [];
     for (let next: Group | undefined = group; next; next = nextOf(next, groups, edges)) all.push(next);
-    if (all.length > 1 || group.elements.length > 1) replace(box, edges, all);
+    if (all.length > 1 || group.elements.length > 1) replace(box, edges, all, windows);
   }
 }
 
@@ -82,7 +83,7 @@ function isElement(item: Item): boolean {
   return (isBox(item) || (item.kind === "job" && item.isElement)) && item.label.includes(" ");
 }
 
-function replace(box: Box, edges: Edges, groups: Group[]): void {
+function replace(box: Box, edges: Edges, groups: Group[], windows: NonNullable<Chain["windows"]>): void {
   const first = groups[0] as Group;
   const last = groups[groups.length - 1] as Group;
   const before = [...edges.before(first.fork)];
@@ -98,7 +99,10 @@ function replace(box: Box, edges: Edges, groups: Group[]): void {
     }
   }
   each.label = `${commonWords(each.items)} × ${each.items.length.toLocaleString("en")}`;
-  if (groups.length > 1) each.note = atATime === 1 ? "one at a time" : `${atATime} at a time`;
+  const fork = box.items[first.fork];
+  const window = fork?.kind === "dot" ? windows[fork.id] : undefined;
+  if (window) each.note = `at most ${window.max.toLocaleString("en")} at a time`;
+  else if (groups.length > 1) each.note = atATime === 1 ? "one at a time" : `${atATime} at a time`;
   addTo(box, each);
   for (const from of before) edges.add(from, each.index);
   for (const to of after) edges.add(each.index, to);

@@ -12,6 +12,8 @@ export interface Chain {
   jobs: Record<string, Pick<JobChain["jobs"][string], "id" | "name" | "type" | "sequenceId" | "parentSequenceId">>;
   adjacencyList: Record<string, string[]>;
   pathLabels?: Record<string, string>;
+  /** The sliding windows, by the id of the job after which the elements begin. */
+  windows?: Record<string, { max: number }>;
 }
 
 /** A rectangle. Its place is relative to the content of the box around it, in units of the graph. */

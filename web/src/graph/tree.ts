@@ -28,7 +28,7 @@ export function* buildTree(chain: Chain): Generator<void, Tree> {
   }
   for (const [box, edges] of builder.edges) {
     const before = builder.work;
-    builder.work += simplify(box, edges);
+    builder.work += simplify(box, edges, chain.windows);
     if (Math.floor(before / STEP) !== Math.floor(builder.work / STEP)) yield;
   }
   return builder.finished();
@@ -121,9 +121,9 @@ class TreeBuilder {
  *
  * Returns how many items and edges it looked at.
  */
-function simplify(box: Box, edges: Edges): number {
+function simplify(box: Box, edges: Edges, windows: Chain["windows"]): number {
   let work = box.items.length + edges.count;
-  gatherElements(box, edges);
+  gatherElements(box, edges, windows);
   const kept: number[] = [];
   for (let index = 0; index < box.items.length; index++) {
     if (edges.isRemoved(index)) continue;
