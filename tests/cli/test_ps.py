@@ -77,7 +77,7 @@ def test_without_a_running_job_the_state_of_the_request_is_named(manager: FakeMa
     manager.status.requests.clear()
     manager.stages = [stage(State.COMPLETE, 1000)]
     assert spinc("ps").stderr == "spinc: no job is running\n"
-    assert spinc("ps", REQUEST_ID).stderr == f"spinc: request {REQUEST_ID} is COMPLETE: no job is running\n"
+    assert spinc("ps", REQUEST_ID).stderr == f"spinc: {REQUEST_ID} is COMPLETE: no job is running\n"
     manager.failures["Get"] = [errors.NotFoundError("request gone not found")]
     unknown = spinc("ps", REQUEST_ID)
     assert (unknown.exit_code, unknown.stdout, unknown.stderr) == (3, "", "spinc: request gone not found\n")

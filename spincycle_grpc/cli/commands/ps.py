@@ -88,7 +88,7 @@ def command(settings: Settings, request_id: str | None) -> None:
         return
     _show_rows([*_rows(status), *(_Row(one, None, f"(waits: {one.waiting})") for one in waiting)])
     if not has_rows:
-        about = f"request {chosen} is {state_name(state)}: " if state is not None else ""
+        about = f"{chosen} is {state_name(state)}: " if state is not None else ""
         note(f"{about}no job is running")
 
 
