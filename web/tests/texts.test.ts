@@ -111,5 +111,8 @@ test("a list is recognized, and what is wrong is said", () => {
   assert.match(faultOf(arg({}), { text: "[1", kind: "json" }), /not valid JSON/);
   assert.match(faultOf(arg({}), { text: "[9007199254740993]", kind: "json" }), /2\^53/);
   assert.equal(faultOf(arg({ Type: "optional" }), { text: "", kind: "json" }), "");
+  const deep = { a: ["x, y", "[ {", "\n "], b: {}, c: [] };
+  assert.equal(valueText(deep), '{"a": ["x, y", "[ {", "\\n "], "b": {}, "c": []}');
+  assert.deepEqual(JSON.parse(valueText(deep)), deep);
   assert.equal(valueText("x".repeat(3000)).length, 2000 + "… (3,000 characters)".length);
 });

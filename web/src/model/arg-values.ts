@@ -6,8 +6,16 @@ import type { Json, RequestArg } from "../api/types.ts";
 const LONGEST = 2000;
 
 export function valueText(value: Json): string {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = typeof value === "string" ? value : spacedJson(value);
   return text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString("en")} characters)` : text;
+}
+
+/** Returns JSON on one line that can break after each comma. Strings have no line breaks in JSON, so only the layout has. */
+function spacedJson(value: Json): string {
+  return JSON.stringify(value, null, 1)
+    .replace(/([[{])\n */g, "$1")
+    .replace(/\n *([\]}])/g, "$1")
+    .replace(/\n */g, " ");
 }
 
 export type FieldKind = "text" | "json";
@@ -23,7 +31,7 @@ export function fieldOf(arg: RequestArg, earlier?: Json): Field {
   const value = earlier ?? arg.Default;
   if (value === null || value === undefined) return { text: "", kind: "text" };
   if (typeof value === "string") return { text: value, kind: "text" };
-  return { text: JSON.stringify(value), kind: "json" };
+  return { text: spacedJson(value), kind: "json" };
 }
 
 /** Returns the kind that a text most likely has: what begins like a list or an object, and is valid, is JSON. */

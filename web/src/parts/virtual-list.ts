@@ -33,12 +33,17 @@ export function useVirtualRows(place: RefObject<HTMLElement>, count: number, hei
   return { first, end: Math.min(count, Math.ceil((top + view.height) / height) + BEYOND) };
 }
 
-/** Scrolls so that a row can be seen. */
-export function showRow(element: HTMLElement, index: number, height: number, where: "nearest" | "center"): void {
+/** Scrolls so that a row can be seen. `head`: the height of what stays at the top of the element. */
+export function showRow(
+  element: HTMLElement,
+  index: number,
+  height: number,
+  where: "nearest" | "center",
+  head = 0,
+): void {
   const top = index * height;
-  if (where === "center") element.scrollTop = top - (element.clientHeight - height) / 2;
+  const room = element.clientHeight - head;
+  if (where === "center") element.scrollTop = top - (room - height) / 2;
   else if (top < element.scrollTop) element.scrollTop = top;
-  else if (top + height > element.scrollTop + element.clientHeight) {
-    element.scrollTop = top + height - element.clientHeight;
-  }
+  else if (top + height > element.scrollTop + room) element.scrollTop = top + height - room;
 }

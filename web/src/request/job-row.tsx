@@ -9,7 +9,9 @@ import { durationText } from "../model/times";
 import { Badge } from "../parts/badge";
 import { TimeBar } from "./time-bar";
 
-export const ROW_HEIGHT = 30; // Pixels, as in the style.
+// Pixels, as in the style.
+export const ROW_HEIGHT = 30;
+export const HEAD_HEIGHT = 32;
 
 interface Props {
   row: Row;

@@ -3,7 +3,7 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 
 import type { Request } from "../api/types";
-import { JobRow, ROW_HEIGHT } from "./job-row";
+import { HEAD_HEIGHT, JobRow, ROW_HEIGHT } from "./job-row";
 import type { RequestModel } from "./request-model";
 import { TimeTicks } from "./time-bar";
 import { useShownJob } from "./use-shown-job";
@@ -70,7 +70,7 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
       if (move.isOpen !== undefined) choose(row, move.isOpen);
       const next = rows[move.index];
       if (next) setActive(next.node.key);
-      if (place.current) showRow(place.current, move.index, ROW_HEIGHT, "nearest");
+      if (place.current) showRow(place.current, move.index, ROW_HEIGHT, "nearest", HEAD_HEIGHT);
     }
     event.preventDefault();
   };
@@ -81,6 +81,7 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
       <TreeToolbar only={only} onOnly={onOnly} text={text} onText={setText} counts={counts} onAll={chooseAll} />
       <div
         class="tree"
+        ref={place}
         role="treegrid"
         aria-labelledby="jobs-title"
         aria-rowcount={rows.length + 1}
@@ -102,7 +103,7 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
             <TimeTicks axis={axis} />
           </span>
         </div>
-        <div class="tree-body" ref={place} role="rowgroup">
+        <div class="tree-body" role="rowgroup">
           <div class="tree-space" style={{ height: `${rows.length * ROW_HEIGHT}px` }} role="presentation">
             <div style={{ transform: `translateY(${slice.first * ROW_HEIGHT}px)` }} role="presentation">
               {rows.slice(slice.first, slice.end).map((row, offset) => (

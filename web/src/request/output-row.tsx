@@ -22,7 +22,7 @@ export function OutputRow({ line, text, isFound, isChosen, onChoose }: Props) {
   const classes = ["line", `line-${line.stream}`, isChosen ? "is-chosen" : "", isFound ? "is-found" : ""];
   return (
     <div class={classes.filter(Boolean).join(" ")}>
-      <button class="line-number" aria-label={`Link to line ${line.number} of ${line.stream}`} tabIndex={-1} onClick={() => onChoose(line)}>
+      <button class="line-number" aria-label={`${lineName(line)}: link to line ${line.number} of ${line.stream}`} tabIndex={-1} onClick={() => onChoose(line)}>
         {lineName(line)}
       </button>
       <span class="line-text">

@@ -69,8 +69,20 @@ export function RequestPage({ id, address, onError }: Props) {
   }, [request?.state, request?.type]);
 
   if (!model || !request) {
-    if (model?.error) return <p class="notice notice-error" role="alert">{model.error.message}</p>;
-    return <p role="status">Loading request {id}…</p>;
+    return (
+      <>
+        <div class="page-head">
+          <h1>Request {id}</h1>
+        </div>
+        {model?.error ? (
+          <p class="notice notice-error" role="alert">
+            {model.error.message}
+          </p>
+        ) : (
+          <p role="status">Loading…</p>
+        )}
+      </>
+    );
   }
   return (
     <div class={fragment.job ? "request has-panel" : "request"}>

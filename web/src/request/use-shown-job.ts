@@ -3,7 +3,7 @@
 import type { RefObject } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 
-import { ROW_HEIGHT } from "./job-row";
+import { HEAD_HEIGHT, ROW_HEIGHT } from "./job-row";
 import type { Row } from "../model/rows";
 import type { Tree, TreeNode } from "../model/tree";
 import { showRow } from "../parts/virtual-list";
@@ -28,7 +28,7 @@ export function useShownJob(
     if (index < 0) return;
     wanted.current = "";
     const { scrollTop, clientHeight } = place.current;
-    const isVisible = index * ROW_HEIGHT >= scrollTop && (index + 1) * ROW_HEIGHT <= scrollTop + clientHeight;
-    if (!isVisible) showRow(place.current, index, ROW_HEIGHT, "center");
+    const isVisible = index * ROW_HEIGHT >= scrollTop && (index + 1) * ROW_HEIGHT + HEAD_HEIGHT <= scrollTop + clientHeight;
+    if (!isVisible) showRow(place.current, index, ROW_HEIGHT, "center", HEAD_HEIGHT);
   }, [rows]);
 }

@@ -115,7 +115,7 @@ function Options({ options }: { options: Configuration["options"] }) {
         />
       </div>
       <div class="table-place" tabIndex={0} role="region" aria-label="Table of options">
-        <table>
+        <table class="options">
           <thead>
             <tr>
               <th scope="col">Option</th>
