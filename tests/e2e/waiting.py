@@ -12,13 +12,18 @@ import httpx
 
 from tests.limits import REQUEST_END
 
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.1
+"""Seconds between two looks. Most looks are calls, which cost the server CPU time too."""
+
 
 def eventually(look: Callable[[], Any], limit: float = REQUEST_END) -> Any:
     """Polls a function until it returns a true value, and returns that value."""
     deadline = time.monotonic() + limit
+    pause = _SHORTEST_PAUSE
     while not (answer := look()):
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.3 * pause, _LONGEST_PAUSE)
     return answer
 
 
