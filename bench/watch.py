@@ -44,6 +44,7 @@ WARM_UP = 3.0
 TARGET = 0.9
 """The share of the throughput that must remain."""
 
+_LAPSED = "lease had expired when it was renewed, chains are suspended"
 _UNFINISHED = f"{PATH}?type=three-jobs&state=PENDING&state=RUNNING&state=SUSPENDED&limit=1"
 
 
@@ -63,7 +64,9 @@ def measure(database: str, *, rounds: int, seconds: float) -> Figures:
             with _long_requests(cluster) as ids:
                 for kind in ("without", "with") if number % 2 else ("with", "without"):
                     with _watching(cluster, ids if kind == "with" else []) as watched:
+                        lapses = _lapses(cluster)
                         figures = _throughput(cluster, seconds)
+                    figures["lapses"] = _lapses(cluster) - lapses
                     figures["messages_a_second"] = watched.messages / figures["seconds"]
                     figures["watchers_cpu"] = watched.cpu / figures["seconds"]
                     found[kind].append(figures)
@@ -154,6 +157,11 @@ def _throughput(cluster: Cluster, seconds: float) -> Figures:
     }
 
 
+def _lapses(cluster: Cluster) -> int:
+    """Returns how often the Job Runner's lease has lapsed. All its chains are then resumed."""
+    return sum(event.get("message") == _LAPSED for event in cluster.logged())
+
+
 def _share(found: dict[str, list[Figures]], name: str) -> float:
     """Returns the median, over the rounds, of a figure with watchers divided by the one without."""
     pairs = zip(found["with"], found["without"], strict=True)
@@ -178,6 +186,11 @@ def show(figures: Figures, console: Console) -> None:
         f"throughput with {WATCHERS:,} watchers of {REQUESTS} requests: {figures['share']:.1%} "
         f"(target: above {TARGET:.0%}); CPU of the Request Manager: {figures['manager_share']:.1%}"
     )
+    lapses = sum(one["lapses"] for rounds in figures["rounds"].values() for one in rounds)
+    if lapses:
+        console.print(
+            f"The machine is too busy: the Job Runner's lease lapsed {lapses} times, so this says nothing."
+        )
 
 
 def main() -> int:

@@ -83,8 +83,7 @@ class Watching:
         empty = Cursor(scope_of("request", request_id), None)
         cursor = read_cursor(request.cursor, empty.scope) if request.cursor else empty
         cursor, reset = _checked(cursor, empty, await self._hub.position())
-        found = (await self._store.stamped_requests([request_id])).get(request_id)
-        if found is None and cursor.position is not None:
+        if cursor.position is not None and not await self._store.stamped_requests([request_id]):
             yield WatchResponse(cursor=cursor.text(), gone=[request_id])
             return
         with_args = await self._store.get_request(request_id, with_job_chain=False)
