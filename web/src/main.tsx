@@ -6,6 +6,7 @@ import { useEffect, useState } from "preact/hooks";
 import { ApiError, call, type OnError } from "./api/call";
 import type { Caller, Session } from "./api/types";
 import { Link, useAddress, type Address } from "./parts/address";
+import { Boundary } from "./parts/boundary";
 import { CallerContext } from "./parts/caller";
 import { SignIn } from "./parts/sign-in";
 import { ThemeButton } from "./parts/theme";
@@ -61,7 +62,9 @@ function Page() {
             {error}
           </p>
         )}
-        <View address={address} onError={onError} />
+        <Boundary key={address.path}>
+          <View address={address} onError={onError} />
+        </Boundary>
       </main>
     </CallerContext.Provider>
   );

@@ -41,7 +41,9 @@ export class JobRecord {
 
   #addTry(entry: JobLog): void {
     const known = this.tries.get(entry.jobId);
-    if (!known) this.tries.set(entry.jobId, [entry]);
+    const last = known?.at(-1);
+    if (!known || !last) this.tries.set(entry.jobId, [entry]);
+    else if (entry.try > last.try) known.push(entry);
     else if (!known.some((other) => other.try === entry.try)) {
       known.push(entry);
       known.sort((one, other) => one.try - other.try);
