@@ -144,7 +144,9 @@ def test_ten_thousand_hosts_are_drawn_within_bounds(visit: Open, large: str) -> 
     expect(page.get_by_role("list", name="20,000 jobs by state")).to_contain_text("Complete 20,000")
     overview = next_frame(page)
     assert overview["specks"] == len(MANY)
+    before = page.evaluate("window.drawnFrames.length")
     page.get_by_role("button", name="Open all").click()
+    until(page, "before => window.drawnFrames.length > before", before)  # All is opened in slices.
     page.get_by_role("searchbox", name="Find a job or a host").fill(MANY[7_777])
     expect(page.get_by_text("1 found")).to_be_visible()
     page.keyboard.press("Enter")

@@ -17,7 +17,10 @@ from tests.page.conftest import Open, created
 pytestmark = pytest.mark.page
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-COMPLETE, FAIL = 3, 4
+EXECUTABLE = "script:not([src]), img, iframe, object, embed, [onerror]"
+"""Elements that the page itself never has."""
+
+FAIL = 4
 
 SPECS = {
     "sequences": {
@@ -63,8 +66,22 @@ def test_markup_is_shown_as_text(visit: Open, request_id: str, path: str) -> Non
     tab = visit()
     page = tab.open(path.replace("ID", request_id))
     expect(page.get_by_role("heading").or_(page.get_by_role("alert")).first).to_be_visible()
-    expect(page.locator("script:not([src]), img, iframe, object, embed, [onerror]")).to_have_count(0)
+    expect(page.locator(EXECUTABLE)).to_have_count(0)
     tab.faults[:] = [fault for fault in tab.faults if "status of 404" not in fault]
+
+
+def test_markup_in_output_and_in_the_graph_is_text(visit: Open, request_id: str) -> None:
+    page = visit().open(f"/requests/{request_id}")
+    failures = page.get_by_role("region", name="1 job has failed")
+    expect(failures).to_contain_text(f"fail {MARKUP}")
+    page.get_by_role("row").filter(has_text=f"say {MARKUP}").click()
+    output = page.get_by_role("log", name="Lines of output")
+    expect(output).to_contain_text(MARKUP)
+    page.get_by_role("tab", name="Graph").click()
+    page.get_by_role("searchbox", name="Find a job or a host").fill("say")
+    page.keyboard.press("Enter")
+    expect(page.locator(".graph-said")).to_contain_text(f"Job say {MARKUP}")
+    expect(page.locator(EXECUTABLE)).to_have_count(0)
 
 
 def test_the_name_of_a_request_is_text(visit: Open, request_id: str) -> None:

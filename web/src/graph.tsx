@@ -27,14 +27,15 @@ interface Props {
 /** Keeps a picture of the chain on a canvas, and draws this component again when the picture has changed. */
 function usePicture({ chain, states, requestState, onJob }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
+  const map = useRef<HTMLCanvasElement>(null);
   const [picture, setPicture] = useState<Picture | null>(null);
   const [, draw] = useState(0);
   const job = useRef(onJob);
   job.current = onJob;
 
   useEffect(() => {
-    if (!canvas.current) return;
-    const made = new Picture(canvas.current, () => draw((count) => count + 1));
+    if (!canvas.current || !map.current) return;
+    const made = new Picture(canvas.current, map.current, () => draw((count) => count + 1));
     made.setStates(states, requestState);
     setPicture(made);
     const stop = listen(canvas.current, made, (id) => job.current(id));
@@ -44,9 +45,7 @@ function usePicture({ chain, states, requestState, onJob }: Props) {
     const recolor = () => made.recolor();
     scheme.addEventListener("change", recolor);
     addEventListener("spincycle-theme", recolor);
-    made.load(chain).catch((error: unknown) => {
-      if (!(error instanceof DOMException && error.name === "AbortError")) throw error;
-    });
+    void made.load(chain);
     return () => {
       made.close();
       stop();
@@ -57,11 +56,11 @@ function usePicture({ chain, states, requestState, onJob }: Props) {
   }, [chain]);
 
   useEffect(() => picture?.setStates(states, requestState), [picture, states, requestState]);
-  return { canvas, picture };
+  return { canvas, map, picture };
 }
 
 export function Graph(props: Props) {
-  const { canvas, picture } = usePicture(props);
+  const { canvas, map, picture } = usePicture(props);
   const tree = picture?.tree ?? null;
   const selected = picture?.selected ?? null;
   const said = selected && picture?.states ? describe(selected, stateLabel(picture.states.of(selected))) : "";
@@ -78,14 +77,24 @@ export function Graph(props: Props) {
         </div>
       </div>
       {picture && tree && <Legend picture={picture} tree={tree} />}
-      <canvas
-        ref={canvas}
-        class="graph-canvas"
-        tabIndex={0}
-        role="application"
-        aria-label="Job chain"
-        aria-describedby="graph-keys"
-      />
+      <div class="graph-place">
+        <canvas
+          ref={canvas}
+          class="graph-canvas"
+          tabIndex={0}
+          role="application"
+          aria-label="Job chain"
+          aria-describedby="graph-keys"
+        />
+        <canvas
+          ref={map}
+          class="graph-map"
+          hidden
+          aria-hidden="true"
+          onPointerDown={(event) => moveTo(event, picture)}
+          onPointerMove={(event) => event.buttons & 1 && moveTo(event, picture)}
+        />
+      </div>
       <p class="graph-said" role="status">{tree ? said : "Arranging the jobs…"}</p>
       <p class="graph-keys" id="graph-keys">
         Drag to move, scroll to zoom, click a box to open or close it, and click a job to show it. By keyboard: arrow
@@ -94,6 +103,10 @@ export function Graph(props: Props) {
       </p>
     </section>
   );
+}
+
+function moveTo(event: PointerEvent, picture: Picture | null): void {
+  picture?.centre(event.offsetX, event.offsetY);
 }
 
 /** The states in words, signs and colours, with the number of jobs: also the summary of the graph. */

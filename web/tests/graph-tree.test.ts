@@ -127,11 +127,11 @@ test("the elements of a sliding window are one box that says how many run at a t
       writer.edge(before, job);
       writer.edge(job, after);
     }
-    writer.chain.windows[before] = { max: 2 };
+    writer.chain.windows[before] = { max: 2, stopAfterFailures: 3 };
   });
   const { root } = atOnce(buildTree(writer.chain));
   const [each] = root.items as [Box];
-  assert.deepEqual([root.items.length, each.label, each.note], [1, "host × 5", "at most 2 at a time"]);
+  assert.deepEqual([root.items.length, each.label, each.note], [1, "host × 5", "at most 2 at a time, stops after 3 failures"]);
 });
 
 test("two each nodes one after another are two boxes", () => {

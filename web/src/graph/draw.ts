@@ -5,7 +5,7 @@
  * plain rectangles, drawn together by state; boxes that are too small to show their content are one rectangle.
  */
 
-import { COMPLETE } from "../model/states.ts";
+import { COMPLETE, FAIL } from "../model/states.ts";
 import { SIGNS } from "../parts/badge.tsx";
 import { TITLE } from "./layout.ts";
 import { isBox, titleOf, type Box, type Item, type Job } from "./model.ts";
@@ -42,6 +42,9 @@ const EDGES = 0.12;
 
 /** At most so many edges are drawn, because more of them are a plain area. */
 const MOST_EDGES = 3000;
+
+/** What has failed is never smaller than this, in pixels. */
+const LEAST_FAILURE = 3;
 
 const RADIUS = 6;
 const SIGN_SIZE = 16;
@@ -82,7 +85,8 @@ class Drawing {
     context.scale(scene.view.scale, scene.view.scale);
     context.textBaseline = "middle";
     this.item(scene.root, 0, 0);
-    this.specks.forEach((places, state) => this.flush(places, state));
+    this.specks.forEach((places, state) => state === FAIL || this.flush(places, state));
+    this.flush(this.specks[FAIL] ?? [], FAIL);
     context.restore();
     return this.drawn;
   }
@@ -109,10 +113,11 @@ class Drawing {
   private flush(places: number[], state: number): void {
     const { context } = this;
     context.fillStyle = this.scene.palette.states[state] ?? "";
+    const least = this.pixel * (state === FAIL ? LEAST_FAILURE : 1);
     for (let index = 0; index < places.length; index += 4) {
       const [width, height] = [places[index + 2] ?? 0, places[index + 3] ?? 0];
       const [x, y] = [places[index] ?? 0, places[index + 1] ?? 0];
-      context.fillRect(x, y, Math.max(width, this.pixel), Math.max(height, this.pixel));
+      context.fillRect(x, y, Math.max(width, least), Math.max(height, least));
     }
   }
 

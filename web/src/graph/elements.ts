@@ -101,11 +101,16 @@ function replace(box: Box, edges: Edges, groups: Group[], windows: NonNullable<C
   each.label = `${commonWords(each.items)} × ${each.items.length.toLocaleString("en")}`;
   const fork = box.items[first.fork];
   const window = fork?.kind === "dot" ? windows[fork.id] : undefined;
-  if (window) each.note = `at most ${window.max.toLocaleString("en")} at a time`;
+  if (window) each.note = windowNote(window.max, window.stopAfterFailures ?? 0);
   else if (groups.length > 1) each.note = atATime === 1 ? "one at a time" : `${atATime} at a time`;
   addTo(box, each);
   for (const from of before) edges.add(from, each.index);
   for (const to of after) edges.add(each.index, to);
+}
+
+function windowNote(max: number, failures: number): string {
+  const note = `at most ${max.toLocaleString("en")} at a time`;
+  return failures ? `${note}, stops after ${failures === 1 ? "1 failure" : `${failures} failures`}` : note;
 }
 
 /** Returns the words that all labels begin with. */

@@ -13,7 +13,7 @@ export interface Chain {
   adjacencyList: Record<string, string[]>;
   pathLabels?: Record<string, string>;
   /** The sliding windows, by the id of the job after which the elements begin. */
-  windows?: Record<string, { max: number }>;
+  windows?: Record<string, { max: number; stopAfterFailures?: number }>;
 }
 
 /** A rectangle. Its place is relative to the content of the box around it, in units of the graph. */

@@ -3,6 +3,7 @@
 import { RUNNING } from "../model/states.ts";
 import { draw, type Drawn } from "./draw.ts";
 import { arrange, setOpen } from "./layout.ts";
+import { Minimap } from "./minimap.ts";
 import { isBox, type Box, type Chain, type Item, type Tree } from "./model.ts";
 import { readPalette, type Palette } from "./palette.ts";
 import { atOnce, inSlices } from "./slices.ts";
@@ -29,13 +30,15 @@ export class Picture {
   private frame = 0;
   private readonly ended = new AbortController();
   private readonly canvas: HTMLCanvasElement;
+  private readonly minimap: Minimap;
   private readonly onChange: () => void;
   private byJob: ReadonlyMap<string, number> = new Map();
   private requestState = RUNNING;
 
-  /** Draws on a canvas. Calls `onChange` when the tree, the states or the selection have changed. */
-  constructor(canvas: HTMLCanvasElement, onChange: () => void) {
+  /** Draws on two canvases. Calls `onChange` when the tree, the states or the selection have changed. */
+  constructor(canvas: HTMLCanvasElement, map: HTMLCanvasElement, onChange: () => void) {
     this.canvas = canvas;
+    this.minimap = new Minimap(map);
     this.onChange = onChange;
     this.palette = readPalette(canvas.parentElement ?? document.body);
   }
@@ -43,9 +46,10 @@ export class Picture {
   /** Builds and places a job chain in slices, and shows it. */
   async load(chain: Chain): Promise<void> {
     const tree = await inSlices(buildTree(chain), this.ended.signal);
+    if (!tree) return;
     const isSmall = tree.root.tasks <= FEW_JOBS;
     for (const box of tree.boxes) setOpen(box, isSmall || box === tree.root || isSpine(box));
-    await inSlices(arrange(tree.root), this.ended.signal);
+    if (!(await inSlices(arrange(tree.root), this.ended.signal))) return;
     this.tree = tree;
     this.states = new ItemStates(tree, this.byJob, this.requestState);
     this.begin();
@@ -62,6 +66,7 @@ export class Picture {
     this.requestState = requestState;
     if (!this.tree) return;
     this.states = new ItemStates(this.tree, byJob, requestState);
+    this.minimap.change();
     this.onChange();
     this.redraw();
   }
@@ -69,16 +74,15 @@ export class Picture {
   /** Reads the colours of the theme again. */
   recolor(): void {
     this.palette = readPalette(this.canvas.parentElement ?? document.body);
+    this.minimap.change();
     this.redraw();
   }
 
-  /** Takes over the size of the canvas in CSS pixels, and its density of pixels. */
+  /** Takes over the size of the canvas in CSS pixels. */
   resize(): void {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     const isFirst = this.size.width === 0;
     this.size = { width, height };
-    this.canvas.width = Math.round(width * devicePixelRatio);
-    this.canvas.height = Math.round(height * devicePixelRatio);
     if (isFirst) this.begin();
     else this.redraw();
   }
@@ -101,6 +105,13 @@ export class Picture {
   /** Zooms around a point of the canvas, by default its middle. */
   zoom(factor: number, x = this.size.width / 2, y = this.size.height / 2): void {
     this.show(zoomed(this.view, factor, x, y));
+  }
+
+  /** Moves the point of the graph at a point of the small picture into the middle of the window. */
+  centre(x: number, y: number): void {
+    const point = this.minimap.pointAt(x, y);
+    const { scale } = this.view;
+    this.show({ left: this.size.width / 2 - point.x * scale, top: this.size.height / 2 - point.y * scale, scale });
   }
 
   itemAt(x: number, y: number): Item | null {
@@ -134,14 +145,17 @@ export class Picture {
     const { tree } = this;
     if (!tree) return;
     for (const box of tree.boxes) setOpen(box, isOpen || box === tree.root || isSpine(box));
-    await inSlices(arrange(tree.root), this.ended.signal);
+    if (!(await inSlices(arrange(tree.root), this.ended.signal))) return;
+    this.minimap.change();
     if (this.selected && !isShown(this.selected)) this.selected = tree.root;
     this.fit();
     this.onChange();
   }
 
   private arrangeAgain(): void {
-    if (this.tree) atOnce(arrange(this.tree.root));
+    if (!this.tree || this.tree.root.isArranged) return;
+    atOnce(arrange(this.tree.root));
+    this.minimap.change();
   }
 
   private show(view: View): void {
@@ -161,9 +175,15 @@ export class Picture {
   private drawNow(): Drawn | null {
     const context = this.canvas.getContext("2d", { alpha: false });
     const { tree, states, selected, palette, view, size } = this;
-    if (!context || !tree || !states || !size.width) return null;
+    // While all boxes are opened in slices, they have no places yet.
+    if (!context || !tree?.root.isArranged || !states || !size.width) return null;
+    const [width, height] = [Math.round(size.width * devicePixelRatio), Math.round(size.height * devicePixelRatio)];
+    if (this.canvas.width !== width) this.canvas.width = width;
+    if (this.canvas.height !== height) this.canvas.height = height;
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-    return draw(context, { root: tree.root, states, selected, palette, view, size });
+    const scene = { root: tree.root, states, selected, palette, view, size };
+    this.minimap.show(scene);
+    return draw(context, scene);
   }
 }
 

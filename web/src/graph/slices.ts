@@ -3,15 +3,15 @@
 /** How long a slice may take, in milliseconds. With the drawing of a frame it must stay under 33. */
 const SLICE = 12;
 
-/** Runs a generator to its end. Rejects if the signal is aborted. */
-export async function inSlices<Result>(work: Generator<void, Result>, signal: AbortSignal): Promise<Result> {
+/** Runs a generator to its end, and returns what it returns. Returns null if the signal is aborted before. */
+export async function inSlices<Result>(work: Generator<void, Result>, signal: AbortSignal): Promise<Result | null> {
   let end = performance.now() + SLICE;
   for (;;) {
     const { done, value } = work.next();
     if (done) return value;
     if (performance.now() < end) continue;
     await nextTask();
-    signal.throwIfAborted();
+    if (signal.aborted) return null;
     end = performance.now() + SLICE;
   }
 }

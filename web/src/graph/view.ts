@@ -17,16 +17,17 @@ export interface Size {
 
 export const LARGEST = 2.5;
 const SMALLEST = 0.002;
-const MARGIN = 16;
+const MARGIN = 16; // Pixels around the graph; less in a small window.
 
 /** Whole graphs are not drawn larger than this, because a single job does not fill a window. */
 const LARGEST_FIT = 1.25;
 
 /** Returns the view that shows a whole box, or the beginning of it if that needs a smaller scale than `least`. */
 export function fitted(box: Box, size: Size, least = SMALLEST): View {
-  const fit = Math.min((size.width - 2 * MARGIN) / box.width, (size.height - 2 * MARGIN) / box.height);
+  const margin = Math.min(MARGIN, size.height / 20);
+  const fit = Math.min((size.width - 2 * margin) / box.width, (size.height - 2 * margin) / box.height);
   const scale = Math.max(least, Math.min(LARGEST_FIT, fit));
-  const start = (length: number, window: number) => Math.max(MARGIN, (window - length * scale) / 2);
+  const start = (length: number, window: number) => Math.max(margin, (window - length * scale) / 2);
   return { left: start(box.width, size.width), top: start(box.height, size.height), scale };
 }
 
