@@ -194,6 +194,9 @@ def _alone(connection: Connection) -> Iterator[None]:
             raise _busy()
         try:
             yield
+            # MySQL has committed the changes of the schema, but not yet the newest revision. The next process
+            # must see it.
+            connection.exec_driver_sql("COMMIT")
         finally:
             # A broken connection has released the lock.
             if not connection.invalidated:
