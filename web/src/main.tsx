@@ -49,7 +49,8 @@ function Page() {
       </main>
     );
   }
-  if (session.authentication && !session.signedIn) return <SignIn session={session} onDone={() => void ask()} />;
+  if (session.authentication && !session.signedIn)
+    return <SignIn session={session} onDone={() => void ask()} />;
   return (
     <CallerContext.Provider value={caller}>
       <a class="skip" href="#main">
@@ -109,7 +110,8 @@ function Top({ address, session, onSignedOut, onError }: TopProps) {
 
 function View({ address, onError }: { address: Address; onError: OnError }) {
   const [, view, rest] = address.path.split("/");
-  if (view === "requests" && rest) return <RequestPage key={rest} id={decodeURIComponent(rest)} address={address} onError={onError} />;
+  if (view === "requests" && rest)
+    return <RequestPage key={rest} id={decodeURIComponent(rest)} address={address} onError={onError} />;
   if (view === "runners") return <RunnersPage onError={onError} />;
   if (view === "server") return <ServerPage onError={onError} />;
   if (view === "start") {

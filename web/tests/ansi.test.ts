@@ -3,11 +3,19 @@ import { test } from "node:test";
 
 import { afterReturns, classesOf, parseLine, PLAIN, plainText } from "../src/model/ansi.ts";
 
-const parts = (line: string) => parseLine(line, PLAIN).spans.map((span) => [span.text, classesOf(span.style)]);
+const parts = (line: string) =>
+  parseLine(line, PLAIN).spans.map((span) => [span.text, classesOf(span.style)]);
 
 test("colours become classes, and end with a reset", () => {
-  assert.deepEqual(parts("a \u001b[31;1mred\u001b[0m b"), [["a ", ""], ["red", "ansi-red ansi-bold"], [" b", ""]]);
-  assert.deepEqual(parts("\u001b[92;44mx\u001b[39my"), [["x", "ansi-bright-green ansi-on-blue"], ["y", "ansi-on-blue"]]);
+  assert.deepEqual(parts("a \u001b[31;1mred\u001b[0m b"), [
+    ["a ", ""],
+    ["red", "ansi-red ansi-bold"],
+    [" b", ""],
+  ]);
+  assert.deepEqual(parts("\u001b[92;44mx\u001b[39my"), [
+    ["x", "ansi-bright-green ansi-on-blue"],
+    ["y", "ansi-on-blue"],
+  ]);
 });
 
 test("the nearest of 16 colours stands for others", () => {

@@ -8,7 +8,11 @@ export function job(id: string, name: string, sequenceId: string, parentSequence
   return parentSequenceId ? { ...made, parentSequenceId } : made;
 }
 
-export function chainOf(jobs: Job[], edges: [string, string][], pathLabels: Record<string, string> = {}): JobChain {
+export function chainOf(
+  jobs: Job[],
+  edges: [string, string][],
+  pathLabels: Record<string, string> = {},
+): JobChain {
   const chain: JobChain = { requestId: "r", jobs: {}, adjacencyList: {}, pathLabels };
   for (const one of jobs) chain.jobs[one.id] = one;
   for (const [from, to] of edges) (chain.adjacencyList[from] ??= []).push(to);
@@ -34,5 +38,17 @@ export function hosts(count: number): JobChain {
 export function tryOf(jobId: string, number: number, state: number, from: number, to: number): JobLog {
   const times = { startedAt: from * 1e6, finishedAt: to * 1e6 };
   const exit = state === 4 ? 1 : 0;
-  return { requestId: "r", jobId, try: number, name: jobId, type: "t", ...times, state, exit, error: "", stdout: "", stderr: "" };
+  return {
+    requestId: "r",
+    jobId,
+    try: number,
+    name: jobId,
+    type: "t",
+    ...times,
+    state,
+    exit,
+    error: "",
+    stdout: "",
+    stderr: "",
+  };
 }

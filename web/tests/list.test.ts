@@ -8,7 +8,15 @@ import { merged } from "../src/model/merge.ts";
 import { COMPLETE, FAIL, RUNNING } from "../src/model/states.ts";
 
 const request = (id: string, state: number, createdAt = "2026-11-29T12:00:00Z"): Request => ({
-  id, type: "nap", state, user: "", createdAt, startedAt: null, finishedAt: null, totalJobs: 1, finishedJobs: 0,
+  id,
+  type: "nap",
+  state,
+  user: "",
+  createdAt,
+  startedAt: null,
+  finishedAt: null,
+  totalJobs: 1,
+  finishedJobs: 0,
 });
 
 const ids = (requests: Request[]) => requests.map((one) => one.id);
@@ -36,28 +44,64 @@ test("the first page gets new requests, newest first", () => {
 });
 
 test("other pages change only the states of what they show", () => {
-  const list = merged([request("b", RUNNING)], [request("b", FAIL), request("c", RUNNING)], { ...FIRST, isFirstPage: false });
-  assert.deepEqual(list.map((one) => [one.id, one.state]), [["b", FAIL]]);
+  const list = merged([request("b", RUNNING)], [request("b", FAIL), request("c", RUNNING)], {
+    ...FIRST,
+    isFirstPage: false,
+  });
+  assert.deepEqual(
+    list.map((one) => [one.id, one.state]),
+    [["b", FAIL]],
+  );
 });
 
 test("a request that no longer matches the state leaves the first page", () => {
   const options = { ...FIRST, state: "RUNNING" };
-  assert.deepEqual(ids(merged([request("b", RUNNING), request("a", RUNNING)], [request("b", FAIL), request("c", FAIL)], options)), ["a"]);
+  assert.deepEqual(
+    ids(
+      merged(
+        [request("b", RUNNING), request("a", RUNNING)],
+        [request("b", FAIL), request("c", FAIL)],
+        options,
+      ),
+    ),
+    ["a"],
+  );
 });
 
 test("what is older than the page belongs to the next one", () => {
-  assert.deepEqual(ids(merged([request("c", RUNNING), request("b", RUNNING)], [request("a", FAIL)], { ...FIRST, hasMore: true })), ["c", "b"]);
+  assert.deepEqual(
+    ids(
+      merged([request("c", RUNNING), request("b", RUNNING)], [request("a", FAIL)], {
+        ...FIRST,
+        hasMore: true,
+      }),
+    ),
+    ["c", "b"],
+  );
 });
 
 test("each request is in one interval", () => {
   const at = (second: number) => new Date(Date.UTC(2026, 10, 29, 12, 0, second)).toISOString();
-  const requests = [request("a", FAIL, at(0)), request("b", COMPLETE, at(1)), request("c", RUNNING, at(90)), request("d", COMPLETE, at(90))];
+  const requests = [
+    request("a", FAIL, at(0)),
+    request("b", COMPLETE, at(1)),
+    request("c", RUNNING, at(90)),
+    request("d", COMPLETE, at(90)),
+  ];
   const buckets = bucketsOf(requests, Date.parse(at(100)))!;
   const sums = Object.values(buckets.counts).map((list) => list.reduce((one, other) => one + other, 0));
-  assert.equal(sums.reduce((one, other) => one + other, 0), 4);
+  assert.equal(
+    sums.reduce((one, other) => one + other, 0),
+    4,
+  );
   assert.ok(buckets.starts.length <= 48);
   assert.equal(bucketText(buckets, 0), "1 failed, 1 complete");
-  assert.equal(stacked(buckets).at(-1)!.reduce((one, other) => Math.max(one, other), 0), 2);
+  assert.equal(
+    stacked(buckets)
+      .at(-1)!
+      .reduce((one, other) => Math.max(one, other), 0),
+    2,
+  );
   assert.equal(bucketsOf([], 0), null);
 });
 

@@ -8,13 +8,24 @@ import { readFragment, writeFragment } from "../src/model/fragment.ts";
 import { lastLines } from "../src/model/last-lines.ts";
 import { marked } from "../src/model/marks.ts";
 import { OutputLines, search, spansOf } from "../src/model/output-lines.ts";
+import { retryText } from "../src/model/retries.ts";
 import { agoText, durationText, timeText, waitingText } from "../src/model/times.ts";
-import { tryOf } from "./chains.ts";
+import { job, tryOf } from "./chains.ts";
 
 test("durations have at most two units", () => {
   const cases: [number, string][] = [
-    [0, "0 ms"], [999, "999 ms"], [1000, "1 s"], [1500, "1.5 s"], [9_960, "10 s"], [59_949, "60 s"], [59_960, "1 min"],
-    [65_000, "1 min 5 s"], [3_600_000, "1 h"], [3_725_000, "1 h 2 min"], [90_000_000, "1 d 1 h"], [-5, "0 ms"],
+    [0, "0 ms"],
+    [999, "999 ms"],
+    [1000, "1 s"],
+    [1500, "1.5 s"],
+    [9_960, "10 s"],
+    [59_949, "60 s"],
+    [59_960, "1 min"],
+    [65_000, "1 min 5 s"],
+    [3_600_000, "1 h"],
+    [3_725_000, "1 h 2 min"],
+    [90_000_000, "1 d 1 h"],
+    [-5, "0 ms"],
   ];
   for (const [milliseconds, text] of cases) assert.equal(durationText(milliseconds), text);
 });
@@ -27,11 +38,17 @@ test("times have their zone", () => {
 });
 
 test("why a request waits is a sentence", () => {
-  assert.equal(waitingText("paused by ann at 2026-11-29T19:48:24Z", "UTC"), "Paused by ann at 29 Nov 2026, 19:48:24 UTC.");
+  assert.equal(
+    waitingText("paused by ann at 2026-11-29T19:48:24Z", "UTC"),
+    "Paused by ann at 29 Nov 2026, 19:48:24 UTC.",
+  );
 });
 
 test("an axis has round ticks", () => {
-  assert.deepEqual(ticksOf(newAxis(0, 35_000), 5).map((tick) => tick.label), ["0", "10 s", "20 s", "30 s"]);
+  assert.deepEqual(
+    ticksOf(newAxis(0, 35_000), 5).map((tick) => tick.label),
+    ["0", "10 s", "20 s", "30 s"],
+  );
   for (const length of [1, 7, 1234, 59_000, 86_400_000, 40 * 86_400_000, 4000 * 86_400_000]) {
     const ticks = ticksOf(newAxis(0, length), 5);
     assert.ok(ticks.length >= 1 && ticks.length <= 6, `${length}: ${ticks.length}`);
@@ -42,8 +59,13 @@ test("a bar has the tries and the waits between them", () => {
   const axis = newAxis(0, 100);
   const tries = [tryOf("a", 1, 4, 10, 20), tryOf("a", 2, 4, 30, 40)];
   const running = { jobId: "a", name: "a", type: "t", startedAt: 60e6, state: 2, try: 3 };
-  const bar = (isWaiting: boolean) => segmentsOf(axis, tries, running, isWaiting, 80).map(({ from, to, state }) => [from, to, state]);
-  const before = [[0.1, 0.2, 4], [0.2, 0.3, 0], [0.3, 0.4, 4]];
+  const bar = (isWaiting: boolean) =>
+    segmentsOf(axis, tries, running, isWaiting, 80).map(({ from, to, state }) => [from, to, state]);
+  const before = [
+    [0.1, 0.2, 4],
+    [0.2, 0.3, 0],
+    [0.3, 0.4, 4],
+  ];
   assert.deepEqual(bar(false), [...before, [0.4, 0.6, 0], [0.6, 0.8, 2]]);
   assert.deepEqual(bar(true), [...before, [0.4, 0.8, 0]]);
 });
@@ -52,12 +74,18 @@ test("a copied address opens the same place", () => {
   for (const hash of ["", "#job=a1B2", "#job=a1B2&try=2&line=34", "#view=graph&job=a1B2&line=e7"]) {
     assert.equal(writeFragment(readFragment(hash)), hash);
   }
-  assert.deepEqual(readFragment("#job=x&try=-1&line=<script>"), { job: "x", try: 0, line: null, view: "jobs" });
+  assert.deepEqual(readFragment("#job=x&try=-1&line=<script>"), {
+    job: "x",
+    try: 0,
+    line: null,
+    view: "jobs",
+  });
 });
 
 test("lines of the two streams have numbers of their own, also if text comes in pieces", () => {
   const output = new OutputLines();
-  const write = (stream: "stdout" | "stderr", text: string) => output.add({ cursor: "", text: { stream, offset: 0, text } });
+  const write = (stream: "stdout" | "stderr", text: string) =>
+    output.add({ cursor: "", text: { stream, offset: 0, text } });
   write("stdout", "one\ntw");
   write("stderr", "bad\n");
   write("stdout", "o\n\nfour");
@@ -67,9 +95,15 @@ test("lines of the two streams have numbers of their own, also if text comes in 
 
 test("a colour lasts until it ends, in its stream alone", () => {
   const output = new OutputLines();
-  output.add({ cursor: "", text: { stream: "stdout", offset: 0, text: "\u001b[31mred\nstill\u001b[0m\nplain\n" } });
+  output.add({
+    cursor: "",
+    text: { stream: "stdout", offset: 0, text: "\u001b[31mred\nstill\u001b[0m\nplain\n" },
+  });
   output.add({ cursor: "", text: { stream: "stderr", offset: 0, text: "other\n" } });
-  assert.deepEqual(output.lines.map((line) => spansOf(line)[0]!.style.color), ["red", "red", "", ""]);
+  assert.deepEqual(
+    output.lines.map((line) => spansOf(line)[0]!.style.color),
+    ["red", "red", "", ""],
+  );
 });
 
 test("missing output is announced, and a lost run begins again with line 1", () => {
@@ -79,25 +113,59 @@ test("missing output is announced, and a lost run begins again with line 1", () 
   assert.equal(output.lines.at(-1)!.text, "2,000 bytes of output were not kept.");
   output.add({ cursor: "", gap: { stream: "stdout", from: 4, to: 0, reason: "LOST" } });
   output.add({ cursor: "", text: { stream: "stdout", offset: 0, text: "a\n" } });
-  assert.deepEqual(output.lines.map((line) => line.number), [0, 1]);
+  assert.deepEqual(
+    output.lines.map((line) => line.number),
+    [0, 1],
+  );
 });
 
 test("search ignores case and colours", () => {
   const output = new OutputLines();
-  output.add({ cursor: "", text: { stream: "stdout", offset: 0, text: "x\n\u001b[31mERR\u001b[0mor\nerror\n" } });
+  output.add({
+    cursor: "",
+    text: { stream: "stdout", offset: 0, text: "x\n\u001b[31mERR\u001b[0mor\nerror\n" },
+  });
   assert.deepEqual(search(output.lines, "Error"), [1, 2]);
   assert.deepEqual(search(output.lines, ""), []);
-  assert.deepEqual(marked("an ERROR, error", "error").filter((part) => part.isMatch).map((part) => part.text), ["ERROR", "error"]);
+  assert.deepEqual(
+    marked("an ERROR, error", "error")
+      .filter((part) => part.isMatch)
+      .map((part) => part.text),
+    ["ERROR", "error"],
+  );
+});
+
+test("the retries of a job are a sentence", () => {
+  const retried = { ...job("a", "a", "a"), retry: 3, retryWait: "2s" };
+  assert.equal(retryText(job("a", "a", "a")), "");
+  assert.equal(retryText({ ...retried, retry: 1 }), "At most 1 retry, after 2s.");
+  const growing = { ...retried, retryBackoff: { factor: 2, max: "1m", jitter: true } };
+  assert.equal(
+    retryText(growing),
+    "At most 3 retries, after 2s, each pause 2 times longer, at most 1m, shortened by up to a half.",
+  );
 });
 
 test("the last lines of a text say how many others there are", () => {
   assert.deepEqual(lastLines("a\nb\nc\n\n", 2), { lines: ["b", "c"], left: 1 });
 });
 
-const arg = (values: Partial<RequestArg>): RequestArg => ({ Name: "a", Desc: "", Type: "required", Given: false, Default: null, Value: null, ...values });
+const arg = (values: Partial<RequestArg>): RequestArg => ({
+  Name: "a",
+  Desc: "",
+  Type: "required",
+  Given: false,
+  Default: null,
+  Value: null,
+  ...values,
+});
 
 test("the text of a form becomes the args to send", () => {
-  const args = [arg({ Name: "hosts" }), arg({ Name: "wait", Type: "optional", Default: "10" }), arg({ Name: "deep", Type: "optional", Default: { x: 1 } })];
+  const args = [
+    arg({ Name: "hosts" }),
+    arg({ Name: "wait", Type: "optional", Default: "10" }),
+    arg({ Name: "deep", Type: "optional", Default: { x: 1 } }),
+  ];
   const fields = new Map<string, Field>(args.map((one) => [one.Name, fieldOf(one)]));
   fields.set("hosts", { text: '["a"]', kind: "json" });
   assert.deepEqual(argsOf(args, fields), { hosts: ["a"] });

@@ -57,6 +57,7 @@ export interface Job {
   args?: { [name: string]: Json };
   retry: number;
   retryWait?: string;
+  retryBackoff?: { factor?: number; max?: string; jitter?: boolean };
   sequenceId: string;
   sequenceRetry: number;
   parentSequenceId?: string;
@@ -68,6 +69,8 @@ export interface JobChain {
   jobs: Record<string, Job>;
   adjacencyList: Record<string, string[]>;
   pathLabels?: Record<string, string>;
+  /** The sliding windows, by the id of the job after which the elements begin. */
+  windows?: Record<string, { max: number; stopAfterFailures?: number }>;
 }
 
 /** A finished try. Times are nanoseconds since 1970; JSON.parse rounds them to less than a microsecond. */

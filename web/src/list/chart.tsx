@@ -5,16 +5,14 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
 import { call } from "../api/call";
+import { dataOf, optionsOf, STATES } from "./chart-options";
 import type { Request } from "../api/types";
-import { bucketsOf, bucketText, OUTCOMES, stacked, type Buckets, type Outcome } from "../model/buckets";
+import { bucketsOf, bucketText, OUTCOMES, type Buckets } from "../model/buckets";
 import { writeFilters, type ListFilters } from "../model/list-filters";
-import { COMPLETE, FAIL, RUNNING, stateClass, STATE_NAMES, STOPPED } from "../model/states";
+import { stateClass, STATE_NAMES } from "../model/states";
 import { durationText, timeText } from "../model/times";
 
 const MOST = 500; // Requests in the chart.
-const HEIGHT = 110;
-
-const STATES: Record<Outcome, number> = { failed: FAIL, stopped: STOPPED, complete: COMPLETE, active: RUNNING };
 
 interface Props {
   filters: ListFilters;
@@ -37,7 +35,9 @@ export function Chart({ filters, changed }: Props) {
   }, [buckets, theme, width]);
 
   if (requests.size < 2) return null;
-  const sums = OUTCOMES.map((outcome) => [outcome, buckets?.counts[outcome].reduce((one, other) => one + other, 0) ?? 0] as const);
+  const sums = OUTCOMES.map(
+    (outcome) => [outcome, buckets?.counts[outcome].reduce((one, other) => one + other, 0) ?? 0] as const,
+  );
   return (
     <figure class="chart">
       <figcaption>
@@ -50,14 +50,20 @@ export function Chart({ filters, changed }: Props) {
         </span>
         <span class="quiet">{buckets && captionOf(buckets, index, requests.size)}</span>
       </figcaption>
-      <div class="chart-place" ref={place} role="img" aria-label="Requests by the time of their creation and by their outcome" />
+      <div
+        class="chart-place"
+        ref={place}
+        role="img"
+        aria-label="Requests by the time of their creation and by their outcome"
+      />
     </figure>
   );
 }
 
 function captionOf(buckets: Buckets, index: number | null, count: number): string {
   const start = index === null ? undefined : buckets.starts[index];
-  if (index !== null && start !== undefined) return `${timeText(start * 1000)}: ${bucketText(buckets, index)}`;
+  if (index !== null && start !== undefined)
+    return `${timeText(start * 1000)}: ${bucketText(buckets, index)}`;
   const which = count >= MOST ? `the newest ${MOST} requests` : "requests";
   return `${which} by creation, a bar for each ${durationText(buckets.step * 1000)}`;
 }
@@ -76,60 +82,13 @@ function useNewest(filters: ListFilters, changed: Request[]): Map<string, Reques
     };
   }, [query]);
   useEffect(() => {
-    const matching = changed.filter((request) => !filters.state || STATE_NAMES[request.state] === filters.state);
-    if (matching.length) setRequests((before) => new Map([...before, ...matching.map((one) => [one.id, one] as const)]));
+    const matching = changed.filter(
+      (request) => !filters.state || STATE_NAMES[request.state] === filters.state,
+    );
+    if (matching.length)
+      setRequests((before) => new Map([...before, ...matching.map((one) => [one.id, one] as const)]));
   }, [changed]);
   return requests;
-}
-
-function dataOf(buckets: Buckets): uPlot.AlignedData {
-  // The highest bar is drawn first, because the lower ones cover it.
-  return [buckets.starts, ...stacked(buckets).reverse()];
-}
-
-function optionsOf(element: HTMLElement, buckets: Buckets, width: number, onIndex: (index: number | null) => void): uPlot.Options {
-  const color = (name: string) => resolved(element, `var(--${name})`);
-  const bars = uPlot.paths.bars?.({ size: [0.8, 40], align: 1 });
-  const axis = { stroke: color("quiet"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
-  const last = (buckets.starts.at(-1) ?? 0) + buckets.step;
-  return {
-    width,
-    height: HEIGHT,
-    legend: { show: false },
-    cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
-    padding: [8, 8, 0, 0],
-    scales: { x: { time: true, range: () => [buckets.starts[0] ?? 0, last] }, y: { range: (_, __, most) => [0, Math.max(1, most)] } },
-    axes: [
-      { ...axis, grid: { show: false }, size: 24, space: 90, values: (_, times) => times.map((time) => tickText(time, buckets.step)) },
-      { ...axis, size: 36, space: 34, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] },
-    ],
-    series: [
-      {},
-      ...[...OUTCOMES].reverse().map((outcome) => {
-        const fill = color(`state-${stateClass(STATES[outcome])}`);
-        return { fill, stroke: fill, width: 0, points: { show: false }, ...(bars ? { paths: bars } : {}) };
-      }),
-    ],
-    hooks: { setCursor: [(plot) => onIndex(plot.cursor.idx ?? null)] },
-  };
-}
-
-/** Days if the chart has days, otherwise the time of day. */
-function tickText(time: number, step: number): string {
-  const date = new Date(time * 1000);
-  const isMidnight = date.getHours() + date.getMinutes() + date.getSeconds() === 0;
-  if (step >= 10_800 || isMidnight) return date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
-  const seconds = step < 60 ? ({ second: "2-digit" } as const) : {};
-  return date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...seconds });
-}
-
-/** Canvas knows no variables of styles. */
-function resolved(element: HTMLElement, value: string): string {
-  const before = element.style.color;
-  element.style.color = value;
-  const color = getComputedStyle(element).color;
-  element.style.color = before;
-  return color;
 }
 
 function useTheme(): number {

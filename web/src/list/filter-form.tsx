@@ -41,60 +41,88 @@ export function FilterForm({ filters, onChange }: Props) {
   };
   return (
     <>
-    <button type="button" class="filter-toggle" aria-expanded={isOpen} aria-controls="filters" onClick={() => setOpen(!isOpen)}>
-      Filters{active ? ` (${active})` : ""}
-    </button>
-    <form id="filters" class={isOpen ? "filters is-open" : "filters"} onSubmit={submit} aria-label="Filters">
-      <label>
-        Type
-        <input name="type" list="request-types" value={filters.type} autocomplete="off" />
-      </label>
-      <datalist id="request-types">
-        {types.map((type) => (
-          <option key={type} value={type} />
-        ))}
-      </datalist>
-      <label>
-        User
-        <input name="user" value={filters.user} autocomplete="off" />
-      </label>
-      <label>
-        Arg
-        <input name="arg" placeholder="name=value" pattern="[^=]+=.*" title="name=value" autocomplete="off" />
-      </label>
-      <label>
-        Active since
-        <input name="since" type="datetime-local" value={localTime(filters.since)} />
-      </label>
-      <label>
-        Created before
-        <input name="until" type="datetime-local" value={localTime(filters.until)} />
-      </label>
-      <span class="filter-buttons">
-        <button>Filter</button>
-        <span class="choices" role="group" aria-label="Active in the last">
-          {RECENT.map(([name, length]) => (
-            <button type="button" key={name} onClick={() => onChange({ ...filters, since: new Date(Date.now() - length).toISOString(), until: "" })}>
-              {name}
-            </button>
+      <button
+        type="button"
+        class="filter-toggle"
+        aria-expanded={isOpen}
+        aria-controls="filters"
+        onClick={() => setOpen(!isOpen)}
+      >
+        Filters{active ? ` (${active})` : ""}
+      </button>
+      <form
+        id="filters"
+        class={isOpen ? "filters is-open" : "filters"}
+        onSubmit={submit}
+        aria-label="Filters"
+      >
+        <label>
+          Type
+          <input name="type" list="request-types" value={filters.type} autocomplete="off" />
+        </label>
+        <datalist id="request-types">
+          {types.map((type) => (
+            <option key={type} value={type} />
           ))}
+        </datalist>
+        <label>
+          User
+          <input name="user" value={filters.user} autocomplete="off" />
+        </label>
+        <label>
+          Arg
+          <input
+            name="arg"
+            placeholder="name=value"
+            pattern="[^=]+=.*"
+            title="name=value"
+            autocomplete="off"
+          />
+        </label>
+        <label>
+          Active since
+          <input name="since" type="datetime-local" value={localTime(filters.since)} />
+        </label>
+        <label>
+          Created before
+          <input name="until" type="datetime-local" value={localTime(filters.until)} />
+        </label>
+        <span class="filter-buttons">
+          <button>Filter</button>
+          <span class="choices" role="group" aria-label="Active in the last">
+            {RECENT.map(([name, length]) => (
+              <button
+                type="button"
+                key={name}
+                onClick={() =>
+                  onChange({ ...filters, since: new Date(Date.now() - length).toISOString(), until: "" })
+                }
+              >
+                {name}
+              </button>
+            ))}
+          </span>
+          {hasFilters(filters) && (
+            <button type="button" class="quiet-button" onClick={() => onChange(NONE)}>
+              Clear
+            </button>
+          )}
         </span>
-        {hasFilters(filters) && (
-          <button type="button" class="quiet-button" onClick={() => onChange(NONE)}>
-            Clear
-          </button>
+        {filters.args.length > 0 && (
+          <span class="arg-filters">
+            {filters.args.map((arg) => (
+              <button
+                type="button"
+                key={arg}
+                aria-label={`Remove the filter ${arg}`}
+                onClick={() => onChange({ ...filters, args: filters.args.filter((one) => one !== arg) })}
+              >
+                <code>{arg}</code> ×
+              </button>
+            ))}
+          </span>
         )}
-      </span>
-      {filters.args.length > 0 && (
-        <span class="arg-filters">
-          {filters.args.map((arg) => (
-            <button type="button" key={arg} aria-label={`Remove the filter ${arg}`} onClick={() => onChange({ ...filters, args: filters.args.filter((one) => one !== arg) })}>
-              <code>{arg}</code> ×
-            </button>
-          ))}
-        </span>
-      )}
-    </form>
+      </form>
     </>
   );
 }

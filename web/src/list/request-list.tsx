@@ -43,12 +43,18 @@ export function RequestList({ query, onError }: Props) {
     <>
       <div class="page-head">
         <h1>Requests</h1>
-        {list.connection === "reconnecting" && <span class="connection connection-reconnecting">Reconnecting…</span>}
+        {list.connection === "reconnecting" && (
+          <span class="connection connection-reconnecting">Reconnecting…</span>
+        )}
         <Link class="button primary" to="/start">
           New request
         </Link>
       </div>
-      <StateCounts counts={list.counts} state={filters.state} onChoose={(state) => go(addressOf({ ...filters, state }))} />
+      <StateCounts
+        counts={list.counts}
+        state={filters.state}
+        onChoose={(state) => go(addressOf({ ...filters, state }))}
+      />
       <FilterForm key={older.toString()} filters={filters} onChange={(next) => go(addressOf(next))} />
       {hasChart && token === "" && <Chart filters={filters} changed={list.changed} />}
       <RequestTable requests={list.requests} now={now} />
@@ -56,7 +62,9 @@ export function RequestList({ query, onError }: Props) {
       <nav class="pages" aria-label="Pages">
         {token && <Link to={addressOf(filters)}>Newest requests</Link>}
         {list.next && <Link to={`/requests?${older}`}>Older requests</Link>}
-        {list.requests && list.requests.length >= PAGE_SIZE && <span class="quiet">{PAGE_SIZE} on a page</span>}
+        {list.requests && list.requests.length >= PAGE_SIZE && (
+          <span class="quiet">{PAGE_SIZE} on a page</span>
+        )}
       </nav>
     </>
   );

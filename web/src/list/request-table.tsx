@@ -48,7 +48,10 @@ function Row({ request, hasUsers, now }: { request: Request; hasUsers: boolean; 
   return (
     <tr>
       <td class="cell-state">
-        <Badge state={request.state} label={isPaused(request.waiting) ? "Paused" : stateLabel(request.state)} />
+        <Badge
+          state={request.state}
+          label={isPaused(request.waiting) ? "Paused" : stateLabel(request.state)}
+        />
       </td>
       <td class="cell-type">
         <Link class="row-link" to={`/requests/${request.id}`}>
@@ -77,9 +80,16 @@ function Jobs({ request }: { request: Request }) {
   return (
     <span class="jobs-done">
       {!hasEnded(request.state) && (
-        <progress class={`state-${stateClass(request.state)}`} max={total || 1} value={finished} aria-label="Complete jobs" />
+        <progress
+          class={`state-${stateClass(request.state)}`}
+          max={total || 1}
+          value={finished}
+          aria-label="Complete jobs"
+        />
       )}
-      {finished === total ? total.toLocaleString("en") : `${finished.toLocaleString("en")} of ${total.toLocaleString("en")}`}
+      {finished === total
+        ? total.toLocaleString("en")
+        : `${finished.toLocaleString("en")} of ${total.toLocaleString("en")}`}
     </span>
   );
 }

@@ -20,7 +20,11 @@ export function StateCounts({ counts, state: chosen, onChoose }: Props) {
         All <span class="count">{numberText(all, hasMore)}</span>
       </button>
       {counts.map(({ state, count, more }) => (
-        <button key={state} aria-pressed={chosen === STATE_NAMES[state]} onClick={() => onChoose(STATE_NAMES[state] ?? "")}>
+        <button
+          key={state}
+          aria-pressed={chosen === STATE_NAMES[state]}
+          onClick={() => onChoose(STATE_NAMES[state] ?? "")}
+        >
           <StateSign state={state} />
           {stateLabel(state)} <span class="count">{numberText(count, more ?? false)}</span>
         </button>

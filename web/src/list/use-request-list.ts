@@ -42,7 +42,10 @@ export function useRequestList(filters: ListFilters, token: string, onError: OnE
     };
     const count = () => {
       const all = writeFilters({ ...filters, state: "" });
-      call<StateCount[]>(`/api/v1/request-counts?${all}`).then(({ body }) => change(() => ({ counts: body })), fail);
+      call<StateCount[]>(`/api/v1/request-counts?${all}`).then(
+        ({ body }) => change(() => ({ counts: body })),
+        fail,
+      );
     };
     const countSoon = () => {
       timer.current ??= setTimeout(() => {
@@ -72,13 +75,24 @@ export function useRequestList(filters: ListFilters, token: string, onError: OnE
 
     const watched = new URLSearchParams(query);
     watched.set("limit", String(PAGE_SIZE));
-    const options = (next: string) => ({ isFirstPage: !token, hasMore: next !== "", state: filters.state, pageSize: PAGE_SIZE });
+    const options = (next: string) => ({
+      isFirstPage: !token,
+      hasMore: next !== "",
+      state: filters.state,
+      pageSize: PAGE_SIZE,
+    });
     const stream = new Stream<WatchMessage>(`/api/v1/watch?${watched}`, "/api/v1/caller", {
       onMessage: ({ requests: changed = [], gone = [] }) => {
         if (changed.length + gone.length === 0) return;
         change(({ requests, next }) => ({
           changed,
-          requests: requests && merged(requests.filter((one) => !gone.includes(one.id)), changed, options(next)),
+          requests:
+            requests &&
+            merged(
+              requests.filter((one) => !gone.includes(one.id)),
+              changed,
+              options(next),
+            ),
         }));
         countSoon();
       },

@@ -15,12 +15,20 @@ export interface Span {
   style: Style;
 }
 
-export const PLAIN: Style = { color: "", ground: "", bold: false, faint: false, italic: false, underline: false };
+export const PLAIN: Style = {
+  color: "",
+  ground: "",
+  bold: false,
+  faint: false,
+  italic: false,
+  underline: false,
+};
 
 const NAMES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
 // Sequences that terminals understand: CSI, OSC with its text, and the short ones.
-const ESCAPES = /\u001b(?:\[([0-9;:?<=>]*)[ -/]*([@-~])|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[PX^_][^\u001b]*(?:\u001b\\)?|[ -/]*[0-~])/g;
+const ESCAPES =
+  /\u001b(?:\[([0-9;:?<=>]*)[ -/]*([@-~])|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[PX^_][^\u001b]*(?:\u001b\\)?|[ -/]*[0-~])/g;
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 
 /** Returns a line in parts of one style each, and the style with which the next line begins. */
@@ -47,14 +55,17 @@ export function afterReturns(line: string): string {
 }
 
 export function plainText(line: string): string {
-  return line.includes("\u001b") ? line.replace(ESCAPES, "").replace(CONTROLS, "\ufffd") : line.replace(CONTROLS, "\ufffd");
+  return line.includes("\u001b")
+    ? line.replace(ESCAPES, "").replace(CONTROLS, "\ufffd")
+    : line.replace(CONTROLS, "\ufffd");
 }
 
 export function classesOf(style: Style): string {
   const names: string[] = [];
   if (style.color) names.push(`ansi-${style.color}`);
   if (style.ground) names.push(`ansi-on-${style.ground}`);
-  for (const name of ["bold", "faint", "italic", "underline"] as const) if (style[name]) names.push(`ansi-${name}`);
+  for (const name of ["bold", "faint", "italic", "underline"] as const)
+    if (style[name]) names.push(`ansi-${name}`);
   return names.join(" ");
 }
 
@@ -83,7 +94,12 @@ function withCode(style: Style, code: number): Style {
   if (code === 24) return { ...style, underline: false };
   if (code === 39) return { ...style, color: "" };
   if (code === 49) return { ...style, ground: "" };
-  for (const [first, part, prefix] of [[30, "color", ""], [40, "ground", ""], [90, "color", "bright-"], [100, "ground", "bright-"]] as const) {
+  for (const [first, part, prefix] of [
+    [30, "color", ""],
+    [40, "ground", ""],
+    [90, "color", "bright-"],
+    [100, "ground", "bright-"],
+  ] as const) {
     const name = NAMES[code - first];
     if (name) return { ...style, [part]: prefix + name };
   }
@@ -101,13 +117,23 @@ function indexed(index: number): string {
   if (index < 16) return (index < 8 ? "" : "bright-") + (NAMES[index % 8] ?? "");
   if (index > 231) return nearest((index - 232) * 10 + 8, (index - 232) * 10 + 8, (index - 232) * 10 + 8);
   const level = (value: number) => (value ? 55 + 40 * value : 0);
-  return nearest(level(Math.floor((index - 16) / 36)), level(Math.floor((index - 16) / 6) % 6), level((index - 16) % 6));
+  return nearest(
+    level(Math.floor((index - 16) / 36)),
+    level(Math.floor((index - 16) / 6) % 6),
+    level((index - 16) % 6),
+  );
 }
 
 function nearest(red: number, green: number, blue: number): string {
   const brightest = Math.max(red, green, blue);
   if (brightest - Math.min(red, green, blue) < 32) {
-    return brightest < 64 ? "black" : brightest < 144 ? "bright-black" : brightest < 224 ? "white" : "bright-white";
+    return brightest < 64
+      ? "black"
+      : brightest < 144
+        ? "bright-black"
+        : brightest < 224
+          ? "white"
+          : "bright-white";
   }
   const bit = (value: number) => Number(value > brightest / 2);
   const index = bit(red) + 2 * bit(green) + 4 * bit(blue);

@@ -7,7 +7,9 @@ const LONGEST = 2000;
 
 export function valueText(value: Json): string {
   const text = typeof value === "string" ? value : spacedJson(value);
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString("en")} characters)` : text;
+  return text.length > LONGEST
+    ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString("en")} characters)`
+    : text;
 }
 
 /** Returns JSON on one line that can break after each comma. Strings have no line breaks in JSON, so only the layout has. */
@@ -45,7 +47,8 @@ export function faultOf(arg: RequestArg, field: Field): string {
   if (arg.Type === "required" && field.text === "") return `Enter a value for ${arg.Name}.`;
   if (field.kind === "text" || (field.text === "" && arg.Type === "optional")) return "";
   const value = parsed(field.text);
-  if (value === undefined) return `${arg.Name} is not valid JSON. Write a list as ["a", "b"], or choose Text.`;
+  if (value === undefined)
+    return `${arg.Name} is not valid JSON. Write a list as ["a", "b"], or choose Text.`;
   if (hasLargeNumber(value)) return `${arg.Name} has a whole number of 2^53 or more. Write it as a string.`;
   return "";
 }

@@ -24,8 +24,8 @@ export interface Tick {
 }
 
 const STEPS = [
-  1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000,
-  900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000, 21_600_000, 43_200_000, 86_400_000,
+  1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000,
+  600_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000, 21_600_000, 43_200_000, 86_400_000,
 ];
 
 export function newAxis(start: number, end: number): Axis {
@@ -49,7 +49,13 @@ export function ticksOf(axis: Axis, most: number): Tick[] {
 }
 
 /** Returns the bar of a job: its tries, and the waits between them. */
-export function segmentsOf(axis: Axis, tries: JobLog[], running: JobStatus | undefined, isWaiting: boolean, now: number): Segment[] {
+export function segmentsOf(
+  axis: Axis,
+  tries: JobLog[],
+  running: JobStatus | undefined,
+  isWaiting: boolean,
+  now: number,
+): Segment[] {
   const segments: Segment[] = [];
   let end = 0;
   const add = (from: number, to: number, state: number) => {

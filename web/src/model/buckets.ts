@@ -36,7 +36,12 @@ export function bucketsOf(requests: Request[], now: number): Buckets | null {
   const starts: number[] = [];
   for (let start = first; start <= newest; start += step) starts.push(start);
   const zeros = () => starts.map(() => 0);
-  const counts: Record<Outcome, number[]> = { failed: zeros(), stopped: zeros(), complete: zeros(), active: zeros() };
+  const counts: Record<Outcome, number[]> = {
+    failed: zeros(),
+    stopped: zeros(),
+    complete: zeros(),
+    active: zeros(),
+  };
   for (const [index, request] of requests.entries()) {
     const bucket = Math.floor(((times[index] as number) - first) / step);
     const list = counts[outcomeOf(request.state)];
@@ -57,6 +62,8 @@ export function stacked(buckets: Buckets): number[][] {
 /** Says how many requests an interval has, such as "2 failed, 10 complete". */
 export function bucketText(buckets: Buckets, index: number): string {
   const parts = OUTCOMES.map((outcome) => [buckets.counts[outcome][index] ?? 0, outcome] as const);
-  const texts = parts.filter(([count]) => count > 0).map(([count, outcome]) => `${count.toLocaleString("en")} ${outcome}`);
+  const texts = parts
+    .filter(([count]) => count > 0)
+    .map(([count, outcome]) => `${count.toLocaleString("en")} ${outcome}`);
   return texts.join(", ") || "no requests";
 }

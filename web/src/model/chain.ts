@@ -8,7 +8,9 @@ export function connects(job: { name: string; type: string }): boolean {
 }
 
 /** Returns the position of each job in an order in which jobs can run. Linear in jobs and edges. */
-export function positions(chain: Pick<JobChain, "adjacencyList"> & { jobs: Record<string, unknown> }): Map<string, number> {
+export function positions(
+  chain: Pick<JobChain, "adjacencyList"> & { jobs: Record<string, unknown> },
+): Map<string, number> {
   const waits = new Map<string, number>();
   for (const id of Object.keys(chain.jobs)) waits.set(id, 0);
   for (const after of Object.values(chain.adjacencyList)) {

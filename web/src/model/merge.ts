@@ -19,6 +19,10 @@ export function merged(
   // What is older than the page belongs to the next one.
   const oldest = options.hasMore ? (shown.at(-1)?.id ?? "") : "";
   const added = changed.filter((request) => !known.has(request.id) && request.id > oldest);
-  const matching = [...kept, ...added].filter((request) => !options.state || STATE_NAMES[request.state] === options.state);
-  return matching.sort((one, other) => (one.id < other.id ? 1 : -1)).slice(0, Math.max(options.pageSize, shown.length));
+  const matching = [...kept, ...added].filter(
+    (request) => !options.state || STATE_NAMES[request.state] === options.state,
+  );
+  return matching
+    .sort((one, other) => (one.id < other.id ? 1 : -1))
+    .slice(0, Math.max(options.pageSize, shown.length));
 }

@@ -54,7 +54,8 @@ export class OutputLines {
       else if (piece || !isLast) this.#begin(stream, piece);
       if (!isLast && open.last) this.#finish(open);
     }
-    if (this.isFull) this.#notice(stream, "The page shows no more of this output. Read all of it with `spinc log`.");
+    if (this.isFull)
+      this.#notice(stream, "The page shows no more of this output. Read all of it with `spinc log`.");
   }
 
   #begin(stream: StreamName, text: string): void {
@@ -107,6 +108,7 @@ function newOpen(): Open {
 }
 
 function gapText(reason: string, from: number, to: number): string {
-  if (reason === "LOST") return "The Job Runner was lost. Another one runs this try again, and its output follows.";
+  if (reason === "LOST")
+    return "The Job Runner was lost. Another one runs this try again, and its output follows.";
   return `${(to - from).toLocaleString("en")} bytes of output were not kept.`;
 }

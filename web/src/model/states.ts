@@ -8,7 +8,16 @@ export const STOPPED = 6;
 export const SUSPENDED = 7;
 
 /** The names of the API by number, as in `?state=FAIL`. Requests have no state 0 and 5. */
-export const STATE_NAMES = ["", "PENDING", "RUNNING", "COMPLETE", "FAIL", "", "STOPPED", "SUSPENDED"] as const;
+export const STATE_NAMES = [
+  "",
+  "PENDING",
+  "RUNNING",
+  "COMPLETE",
+  "FAIL",
+  "",
+  "STOPPED",
+  "SUSPENDED",
+] as const;
 
 /** What people read. */
 const LABELS = ["Unknown", "Pending", "Running", "Complete", "Failed", "Unknown", "Stopped", "Suspended"];

@@ -30,7 +30,9 @@ export function summarize(
   const summaries = new Map<string, Summary>();
   for (let index = tree.nodes.length - 1; index >= 0; index--) {
     const node = tree.nodes[index] as TreeNode;
-    const summary = node.job ? ofJob(node.key, states, record, now) : ofSequence(node, summaries, requestState);
+    const summary = node.job
+      ? ofJob(node.key, states, record, now)
+      : ofSequence(node, summaries, requestState);
     summaries.set(node.key, summary);
   }
   return summaries;

@@ -24,7 +24,9 @@ export function durationText(milliseconds: number): string {
 
 /** Returns a point in time with its zone, such as "29 Nov 2026, 19:00:50 UTC". */
 export function timeText(time: number | string, zone?: string): string {
-  return format({ day: "numeric", month: "short", year: "numeric", timeZoneName: "short" }, zone).format(new Date(time));
+  return format({ day: "numeric", month: "short", year: "numeric", timeZoneName: "short" }, zone).format(
+    new Date(time),
+  );
 }
 
 /** Returns the time of day with its zone. */

@@ -1,6 +1,15 @@
 /** The state of a request or a job: a sign, a colour and a word, so that none of them is needed alone. */
 
-import { COMPLETE, FAIL, PENDING, RUNNING, stateClass, stateLabel, STOPPED, SUSPENDED } from "../model/states";
+import {
+  COMPLETE,
+  FAIL,
+  PENDING,
+  RUNNING,
+  stateClass,
+  stateLabel,
+  STOPPED,
+  SUSPENDED,
+} from "../model/states";
 
 /** Paths in a square of 16. */
 export const SIGNS: Record<number, string> = {
@@ -14,7 +23,13 @@ export const SIGNS: Record<number, string> = {
 
 export function StateSign({ state }: { state: number }) {
   return (
-    <svg class={`sign state-${stateClass(state)}`} viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">
+    <svg
+      class={`sign state-${stateClass(state)}`}
+      viewBox="0 0 16 16"
+      width="16"
+      height="16"
+      aria-hidden="true"
+    >
       {state === RUNNING && <circle cx="8" cy="8" r="5.5" class="sign-track" />}
       <path d={SIGNS[state] ?? SIGNS[PENDING]} />
     </svg>

@@ -18,7 +18,8 @@ export class Boundary extends Component<Props, { message: string }> {
     if (!this.state.message) return this.props.children;
     return (
       <p class="notice notice-error" role="alert">
-        This view has a defect: {this.state.message}. Load the page again. The command line spinc shows the same.
+        This view has a defect: {this.state.message}. Load the page again. The command line spinc shows the
+        same.
       </p>
     );
   }

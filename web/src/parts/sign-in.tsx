@@ -26,9 +26,13 @@ export function SignIn({ session, onDone }: { session: Session; onDone: () => vo
           {error}
         </p>
       )}
-      {session.needsTls && <p class="notice notice-error">Signing in needs https. Open this page with https.</p>}
+      {session.needsTls && (
+        <p class="notice notice-error">Signing in needs https. Open this page with https.</p>
+      )}
       {session.signIn.length === 0 && !session.needsTls && (
-        <p class="notice">This server identifies you by a certificate or a proxy, and has not recognized you.</p>
+        <p class="notice">
+          This server identifies you by a certificate or a proxy, and has not recognized you.
+        </p>
       )}
       {session.signIn.includes("oidc") && (
         <a class="button primary" href={`/web/sign-in/oidc?return=${back}`}>

@@ -28,7 +28,12 @@ export function ThemeButton() {
     dispatchEvent(new Event(KEY));
   };
   return (
-    <button class="icon-button" onClick={change} title={NAMES[theme]} aria-label={`${NAMES[theme]}. Change it`}>
+    <button
+      class="icon-button"
+      onClick={change}
+      title={NAMES[theme]}
+      aria-label={`${NAMES[theme]}. Change it`}
+    >
       <svg viewBox="0 0 16 16" width="16" height="16" class="sign" aria-hidden="true">
         <circle cx="8" cy="8" r="5.5" />
         {theme === "" && <path d="M8 2.5v11" />}

@@ -39,7 +39,11 @@ export function Actions({ request, onDone }: Props) {
       {possible(request)
         .filter((action) => mayDo(caller, request.type, action))
         .map((action) => (
-          <button key={action} class={action === "retry" || action === "resume" ? "primary" : ""} onClick={() => ask(action)}>
+          <button
+            key={action}
+            class={action === "retry" || action === "resume" ? "primary" : ""}
+            onClick={() => ask(action)}
+          >
             {NAMES[action]}
           </button>
         ))}
@@ -66,7 +70,12 @@ function put(request: Request, action: string): Promise<unknown> {
   return call(`/api/v1/requests/${request.id}/${action}`, { method: "PUT" });
 }
 
-function ChangeDialog({ action, request, onDone, onClose }: DialogProps & { action: "stop" | "resume"; onDone: () => void }) {
+function ChangeDialog({
+  action,
+  request,
+  onDone,
+  onClose,
+}: DialogProps & { action: "stop" | "resume"; onDone: () => void }) {
   return (
     <ConfirmDialog
       title={action === "stop" ? `Stop ${request.type}?` : `Resume ${request.type}?`}
@@ -77,9 +86,14 @@ function ChangeDialog({ action, request, onDone, onClose }: DialogProps & { acti
     >
       {action === "resume" && <p>The request continues where it was.</p>}
       {action === "stop" && request.state === RUNNING && (
-        <p>No further job starts, and running jobs are told to stop. What they have changed so far stays as it is.</p>
+        <p>
+          No further job starts, and running jobs are told to stop. What they have changed so far stays as it
+          is.
+        </p>
       )}
-      {action === "stop" && request.state !== RUNNING && <p>The request does not run now. It will not start again.</p>}
+      {action === "stop" && request.state !== RUNNING && (
+        <p>The request does not run now. It will not start again.</p>
+      )}
     </ConfirmDialog>
   );
 }
@@ -95,7 +109,11 @@ function PauseDialog({ request, onDone, onClose }: DialogProps & { onDone: () =>
     >
       <p>No further job starts until you resume the request. Running jobs end by themselves.</p>
       <label class="check">
-        <input type="checkbox" checked={stopsJobs} onChange={(event) => setStopsJobs(event.currentTarget.checked)} />
+        <input
+          type="checkbox"
+          checked={stopsJobs}
+          onChange={(event) => setStopsJobs(event.currentTarget.checked)}
+        />
         Stop the running jobs now. They run again after you resume.
       </label>
     </ConfirmDialog>
@@ -103,16 +121,29 @@ function PauseDialog({ request, onDone, onClose }: DialogProps & { onDone: () =>
 }
 
 /** `from`: a job, which runs again with all jobs after it. */
-export function RetryDialog({ request, from, onClose }: DialogProps & { from?: { id: string; path: string } }) {
+export function RetryDialog({
+  request,
+  from,
+  onClose,
+}: DialogProps & { from?: { id: string; path: string } }) {
   const [key] = useState(newKey);
   const retry = async () => {
     const body = from ? { from: from.id } : {};
-    const made = await send<Request>(`/api/v1/requests/${request.id}/retry`, body, { "Idempotency-Key": key });
+    const made = await send<Request>(`/api/v1/requests/${request.id}/retry`, body, {
+      "Idempotency-Key": key,
+    });
     go(`/requests/${made.body.id}`);
   };
   return (
-    <ConfirmDialog title={from ? `Retry from ${from.path}?` : `Retry ${request.type}?`} verb="Retry request" onConfirm={retry} onClose={onClose}>
-      <p>A new request does the rest of this one, with the same args. Jobs that are complete do not run again.</p>
+    <ConfirmDialog
+      title={from ? `Retry from ${from.path}?` : `Retry ${request.type}?`}
+      verb="Retry request"
+      onConfirm={retry}
+      onClose={onClose}
+    >
+      <p>
+        A new request does the rest of this one, with the same args. Jobs that are complete do not run again.
+      </p>
       {from && <p>This job and all jobs after it run again, even if they are complete.</p>}
     </ConfirmDialog>
   );

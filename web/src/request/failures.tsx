@@ -45,7 +45,13 @@ export function Failures({ model, request, onOpen, onShowFailed }: Props) {
         {hasEnded(request.state) ? "" : " so far"}
       </h2>
       {failed.slice(0, MOST_SHOWN).map((entry) => (
-        <Failure key={`${entry.jobId} ${entry.try}`} entry={entry} model={model} request={request} onOpen={onOpen} />
+        <Failure
+          key={`${entry.jobId} ${entry.try}`}
+          entry={entry}
+          model={model}
+          request={request}
+          onOpen={onOpen}
+        />
       ))}
       {more > 0 && (
         <button class="link" onClick={onShowFailed}>
@@ -56,7 +62,12 @@ export function Failures({ model, request, onOpen, onShowFailed }: Props) {
   );
 }
 
-function Failure({ entry, model, request, onOpen }: { entry: JobLog } & Pick<Props, "model" | "request" | "onOpen">) {
+function Failure({
+  entry,
+  model,
+  request,
+  onOpen,
+}: { entry: JobLog } & Pick<Props, "model" | "request" | "onOpen">) {
   const caller = useCaller();
   const [output, setOutput] = useState<JobLog | null>(null);
   const [isAsked, ask] = useState(false);
@@ -87,17 +98,23 @@ function Failure({ entry, model, request, onOpen }: { entry: JobLog } & Pick<Pro
       <p class="quiet">
         try {entry.try}
         {entry.exit ? `, exit code ${entry.exit}` : ""}
-        {entry.startedAt ? `, after ${durationText(toMilliseconds(entry.finishedAt - entry.startedAt))}` : ""}, at{" "}
-        {clockText(toMilliseconds(entry.finishedAt))}, job <code>{entry.jobId}</code>
+        {entry.startedAt ? `, after ${durationText(toMilliseconds(entry.finishedAt - entry.startedAt))}` : ""}
+        , at {clockText(toMilliseconds(entry.finishedAt))}, job <code>{entry.jobId}</code>
       </p>
       {entry.error && <Excerpt name="error" text={entry.error} most={ERROR_LINES} />}
       {output?.stderr && <Excerpt name="stderr" text={output.stderr} most={OUTPUT_LINES} />}
-      {output && !output.stderr && output.stdout && <Excerpt name="stdout" text={output.stdout} most={OUTPUT_LINES} />}
+      {output && !output.stderr && output.stdout && (
+        <Excerpt name="stdout" text={output.stdout} most={OUTPUT_LINES} />
+      )}
       <div class="failure-buttons">
         <button onClick={() => onOpen(entry.jobId, entry.try)}>Show output</button>
-        {isOver && mayDo(caller, request.type, "retry") && <button onClick={() => ask(true)}>Retry from here</button>}
+        {isOver && mayDo(caller, request.type, "retry") && (
+          <button onClick={() => ask(true)}>Retry from here</button>
+        )}
       </div>
-      {isAsked && <RetryDialog request={request} from={{ id: entry.jobId, path: name }} onClose={() => ask(false)} />}
+      {isAsked && (
+        <RetryDialog request={request} from={{ id: entry.jobId, path: name }} onClose={() => ask(false)} />
+      )}
     </article>
   );
 }

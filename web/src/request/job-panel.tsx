@@ -30,7 +30,8 @@ export function JobPanel({ model, request, fragment, now, onChange }: Props) {
   const close = () => {
     const hadFocus = panel.current?.contains(document.activeElement);
     onChange({ job: "", try: 0, line: null });
-    if (hadFocus) requestAnimationFrame(() => document.querySelector<HTMLElement>("[role=treegrid]")?.focus());
+    if (hadFocus)
+      requestAnimationFrame(() => document.querySelector<HTMLElement>("[role=treegrid]")?.focus());
   };
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
@@ -52,7 +53,12 @@ export function JobPanel({ model, request, fragment, now, onChange }: Props) {
   return (
     <aside class="panel" aria-label="Job" ref={panel} tabIndex={-1}>
       <PanelHead path={path.slice(0, -1)} title={path.at(-1) ?? jobId} onClose={close} />
-      <TryList tries={tries} running={running} number={number} onChoose={(chosen) => onChange({ try: chosen, line: null }, true)} />
+      <TryList
+        tries={tries}
+        running={running}
+        number={number}
+        onChoose={(chosen) => onChange({ try: chosen, line: null }, true)}
+      />
       <TryFacts
         request={request}
         job={record.chain?.jobs[jobId]}
@@ -69,7 +75,9 @@ export function JobPanel({ model, request, fragment, now, onChange }: Props) {
           onLine={(line) => onChange({ try: number, line }, true)}
         />
       ) : (
-        <p class="empty">{hasEnded(request.state) ? "This job has not run." : "This job has not started yet."}</p>
+        <p class="empty">
+          {hasEnded(request.state) ? "This job has not run." : "This job has not started yet."}
+        </p>
       )}
     </aside>
   );

@@ -26,10 +26,23 @@ interface Props {
   onActivate: () => void;
 }
 
-export function JobRow({ row, index, record, summary, axis, now, hasEnded, isActive, isSelected, onActivate }: Props) {
+export function JobRow({
+  row,
+  index,
+  record,
+  summary,
+  axis,
+  now,
+  hasEnded,
+  isActive,
+  isSelected,
+  onActivate,
+}: Props) {
   const { node, isOpen } = row;
   if (!summary) return null;
-  const tries = node.job ? (record.tries.get(node.key)?.length ?? 0) + Number(record.running.has(node.key)) : 0;
+  const tries = node.job
+    ? (record.tries.get(node.key)?.length ?? 0) + Number(record.running.has(node.key))
+    : 0;
   const classes = ["tree-row", node.job ? "" : "tree-sequence", isActive ? "is-active" : ""];
   return (
     <div
@@ -42,7 +55,11 @@ export function JobRow({ row, index, record, summary, axis, now, hasEnded, isAct
       aria-selected={isSelected}
       onClick={onActivate}
     >
-      <span role="gridcell" class="tree-name" style={{ paddingLeft: `${(Math.min(node.level, 8) - 1) * 18}px` }}>
+      <span
+        role="gridcell"
+        class="tree-name"
+        style={{ paddingLeft: `${(Math.min(node.level, 8) - 1) * 18}px` }}
+      >
         <span class={node.job ? "twig" : isOpen ? "twig twig-open" : "twig twig-closed"} aria-hidden="true" />
         <span class="tree-label" title={node.label}>
           {node.label}

@@ -42,7 +42,10 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
   );
   const axis = newAxis(Date.parse(request.startedAt ?? request.createdAt), end);
   const slice = useVirtualRows(place, rows.length, ROW_HEIGHT);
-  const activeIndex = Math.max(0, rows.findIndex((row) => row.node.key === active));
+  const activeIndex = Math.max(
+    0,
+    rows.findIndex((row) => row.node.key === active),
+  );
 
   useShownJob(model.tree, openJob, rows, place, (node) => {
     setActive(node.key);
@@ -65,7 +68,12 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
     if (!row || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Enter" || event.key === " ") activate(row);
     else {
-      const move = moved(rows, activeIndex, event.key, Math.floor((place.current?.clientHeight ?? 0) / ROW_HEIGHT));
+      const move = moved(
+        rows,
+        activeIndex,
+        event.key,
+        Math.floor((place.current?.clientHeight ?? 0) / ROW_HEIGHT),
+      );
       if (!move) return;
       if (move.isOpen !== undefined) choose(row, move.isOpen);
       const next = rows[move.index];
@@ -78,7 +86,14 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
 
   return (
     <section class="jobs" aria-labelledby="jobs-title">
-      <TreeToolbar only={only} onOnly={onOnly} text={text} onText={setText} counts={counts} onAll={chooseAll} />
+      <TreeToolbar
+        only={only}
+        onOnly={onOnly}
+        text={text}
+        onText={setText}
+        counts={counts}
+        onAll={chooseAll}
+      />
       <div
         class="tree"
         ref={place}

@@ -28,7 +28,14 @@ export function OutputBar({ shown, onShown, text, onText, found, foundAt, onGo, 
           </button>
         ))}
       </div>
-      <input type="search" aria-label="Search in the output" placeholder="Search" value={text} onInput={(event) => onText(event.currentTarget.value)} onKeyDown={onKey} />
+      <input
+        type="search"
+        aria-label="Search in the output"
+        placeholder="Search"
+        value={text}
+        onInput={(event) => onText(event.currentTarget.value)}
+        onKeyDown={onKey}
+      />
       {text && (
         <span class="found" role="status">
           {found ? `${Math.min(foundAt, found - 1) + 1} of ${found.toLocaleString("en")}` : "No match"}

@@ -22,7 +22,12 @@ export function OutputRow({ line, text, isFound, isChosen, onChoose }: Props) {
   const classes = ["line", `line-${line.stream}`, isChosen ? "is-chosen" : "", isFound ? "is-found" : ""];
   return (
     <div class={classes.filter(Boolean).join(" ")}>
-      <button class="line-number" aria-label={`${lineName(line)}: link to line ${line.number} of ${line.stream}`} tabIndex={-1} onClick={() => onChoose(line)}>
+      <button
+        class="line-number"
+        aria-label={`${lineName(line)}: link to line ${line.number} of ${line.stream}`}
+        tabIndex={-1}
+        onClick={() => onChoose(line)}
+      >
         {lineName(line)}
       </button>
       <span class="line-text">
@@ -39,7 +44,9 @@ function Text({ span, text }: { span: Span; text: string }) {
   if (!text) return <span class={classes}>{span.text}</span>;
   return (
     <span class={classes}>
-      {marked(span.text, text).map((part, index) => (part.isMatch ? <mark key={index}>{part.text}</mark> : part.text))}
+      {marked(span.text, text).map((part, index) =>
+        part.isMatch ? <mark key={index}>{part.text}</mark> : part.text,
+      )}
     </span>
   );
 }

@@ -52,7 +52,8 @@ export function Output({ path, probe, line, onLine }: Props) {
     const next = (index + found.length) % (found.length || 1);
     setFoundAt(next);
     isAtEnd.current = false;
-    if (place.current && found[next] !== undefined) showRow(place.current, found[next], LINE_HEIGHT, "center");
+    if (place.current && found[next] !== undefined)
+      showRow(place.current, found[next], LINE_HEIGHT, "center");
   };
   // While a text is typed, its first match is shown.
   useEffect(() => {
@@ -64,7 +65,16 @@ export function Output({ path, probe, line, onLine }: Props) {
   };
   return (
     <section class="output" aria-label="Output">
-      <OutputBar shown={shown} onShown={setShown} text={text} onText={setText} found={found.length} foundAt={foundAt} onGo={go} status={statusOf(connection, error)} />
+      <OutputBar
+        shown={shown}
+        onShown={setShown}
+        text={text}
+        onText={setText}
+        found={found.length}
+        foundAt={foundAt}
+        onGo={go}
+        status={statusOf(connection, error)}
+      />
       <div
         class="output-text"
         ref={place}
@@ -72,7 +82,9 @@ export function Output({ path, probe, line, onLine }: Props) {
         role="log"
         aria-label="Lines of output"
         aria-live="off"
-        onScroll={({ currentTarget: at }) => (isAtEnd.current = at.scrollHeight - at.scrollTop - at.clientHeight < NEAR)}
+        onScroll={({ currentTarget: at }) =>
+          (isAtEnd.current = at.scrollHeight - at.scrollTop - at.clientHeight < NEAR)
+        }
       >
         <div class="output-space" style={{ height: `${lines.length * LINE_HEIGHT}px` }}>
           <div class="output-rows" style={{ transform: `translateY(${slice.first * LINE_HEIGHT}px)` }}>
@@ -97,9 +109,19 @@ export function Output({ path, probe, line, onLine }: Props) {
 
 function statusOf(connection: Connection, error: string): string {
   if (error) return error;
-  return { connecting: "Connecting…", live: "Live", reconnecting: "Reconnecting…", ended: "Complete", failed: "Not live" }[connection];
+  return {
+    connecting: "Connecting…",
+    live: "Live",
+    reconnecting: "Reconnecting…",
+    ended: "Complete",
+    failed: "Not live",
+  }[connection];
 }
 
 function emptyText(connection: Connection): string {
-  return connection === "ended" ? "The job wrote nothing." : connection === "live" ? "The job has written nothing yet." : "";
+  return connection === "ended"
+    ? "The job wrote nothing."
+    : connection === "live"
+      ? "The job has written nothing yet."
+      : "";
 }

@@ -24,7 +24,10 @@ export function RequestHead({ model, request, now }: Props) {
       </nav>
       <div class="head-title">
         <h1>{request.type}</h1>
-        <Badge state={request.state} label={isPaused(request.waiting) ? "Paused" : stateLabel(request.state)} />
+        <Badge
+          state={request.state}
+          label={isPaused(request.waiting) ? "Paused" : stateLabel(request.state)}
+        />
         <Connection model={model} request={request} />
         <Actions request={request} onDone={() => void model.refresh()} />
       </div>
@@ -64,7 +67,12 @@ function Progress({ request }: { request: Request }) {
   const finished = request.totalTasks ? (request.finishedTasks ?? 0) : request.finishedJobs;
   return (
     <div class="progress">
-      <progress class={`state-${stateClass(request.state)}`} max={total || 1} value={finished} aria-label="Complete jobs" />
+      <progress
+        class={`state-${stateClass(request.state)}`}
+        max={total || 1}
+        value={finished}
+        aria-label="Complete jobs"
+      />
       <span>
         {finished.toLocaleString("en")} of {total.toLocaleString("en")} jobs complete
       </span>
@@ -81,10 +89,17 @@ function Facts({ request, now }: { request: Request; now: number }) {
       </Fact>
       {request.user && <Fact name="User">{request.user}</Fact>}
       <Fact name="Created">
-        <Time at={request.createdAt} /> <span class="quiet">(<Ago at={request.createdAt} now={now} />)</span>
+        <Time at={request.createdAt} />{" "}
+        <span class="quiet">
+          (<Ago at={request.createdAt} now={now} />)
+        </span>
       </Fact>
       {request.startedAt && (
-        <Fact name={hasEnded(request.state) ? "Took" : request.state === RUNNING ? "Running for" : "Since its start"}>
+        <Fact
+          name={
+            hasEnded(request.state) ? "Took" : request.state === RUNNING ? "Running for" : "Since its start"
+          }
+        >
           {durationText(end - Date.parse(request.startedAt))}
         </Fact>
       )}

@@ -90,7 +90,12 @@ export function RequestPage({ id, address, onError }: Props) {
         <RequestHead model={model} request={request} now={now} />
         <Failures model={model} request={request} onOpen={openJob} onShowFailed={showFailed} />
         <Args args={request.args ?? []} />
-        <Tabs label="Views of the jobs" tabs={TABS} chosen={fragment.view} onChoose={(view) => open({ view }, true)}>
+        <Tabs
+          label="Views of the jobs"
+          tabs={TABS}
+          chosen={fragment.view}
+          onChoose={(view) => open({ view }, true)}
+        >
           {fragment.view === "graph" ? (
             <GraphView model={model} requestState={request.state} onOpen={openJob} />
           ) : (

@@ -19,7 +19,9 @@ export function TreeToolbar({ only, onOnly, text, onText, counts, onAll }: Props
   ];
   return (
     <div class="toolbar">
-      <h2 id="jobs-title" class="hidden">Jobs</h2>
+      <h2 id="jobs-title" class="hidden">
+        Jobs
+      </h2>
       <div class="choices" role="group" aria-label="Jobs to show">
         {choices.map(([name, label, count]) => (
           <button key={name} aria-pressed={only === name} onClick={() => onOnly(name)}>

@@ -6,6 +6,7 @@ import type { Job, JobLog, JobStatus, Request } from "../api/types";
 import { mayDo, RetryDialog } from "./actions";
 import { valueText } from "../model/arg-values";
 import { COMPLETE, hasEnded, PENDING, RUNNING, stateLabel } from "../model/states";
+import { retryText } from "../model/retries";
 import { durationText, timeText, toMilliseconds } from "../model/times";
 import { Badge, StateSign } from "../parts/badge";
 import { useCaller } from "../parts/caller";
@@ -21,13 +22,19 @@ const MOST_TRIES = 50;
 
 export function TryList({ tries, running, number, onChoose }: TryListProps) {
   const all = tries.map((entry) => ({ number: entry.try, state: entry.state }));
-  if (running && !all.some((entry) => entry.number === running.try)) all.push({ number: running.try, state: RUNNING });
+  if (running && !all.some((entry) => entry.number === running.try))
+    all.push({ number: running.try, state: RUNNING });
   if (all.length < 2) return null;
   return (
     <div class="tries" role="group" aria-label="Tries">
       <span class="quiet">Try</span>
       {all.slice(-MOST_TRIES).map((entry) => (
-        <button key={entry.number} aria-pressed={entry.number === number} title={stateLabel(entry.state)} onClick={() => onChoose(entry.number)}>
+        <button
+          key={entry.number}
+          aria-pressed={entry.number === number}
+          title={stateLabel(entry.state)}
+          onClick={() => onChoose(entry.number)}
+        >
           <StateSign state={entry.state} />
           {entry.number}
           <span class="hidden"> {stateLabel(entry.state)}</span>
@@ -69,6 +76,7 @@ export function TryFacts({ request, job, entry, running, now }: FactsProps) {
           </button>
         )}
       </p>
+      {job && retryText(job) && <p class="quiet">{retryText(job)}</p>}
       {running?.status && <p class="quiet">{running.status}</p>}
       {entry?.error && <p class="try-error">{entry.error}</p>}
       {job?.args && Object.keys(job.args).length > 0 && (

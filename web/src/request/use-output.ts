@@ -17,7 +17,12 @@ export interface Followed {
 }
 
 export function useOutput(path: string, probe: string): Followed {
-  const [followed, setFollowed] = useState<Followed>(() => ({ output: new OutputLines(), version: 0, connection: "connecting", error: "" }));
+  const [followed, setFollowed] = useState<Followed>(() => ({
+    output: new OutputLines(),
+    version: 0,
+    connection: "connecting",
+    error: "",
+  }));
   useEffect(() => {
     const output = new OutputLines();
     let timer: ReturnType<typeof setTimeout> | undefined;

@@ -28,7 +28,8 @@ export function useShownJob(
     if (index < 0) return;
     wanted.current = "";
     const { scrollTop, clientHeight } = place.current;
-    const isVisible = index * ROW_HEIGHT >= scrollTop && (index + 1) * ROW_HEIGHT + HEAD_HEIGHT <= scrollTop + clientHeight;
+    const isVisible =
+      index * ROW_HEIGHT >= scrollTop && (index + 1) * ROW_HEIGHT + HEAD_HEIGHT <= scrollTop + clientHeight;
     if (!isVisible) showRow(place.current, index, ROW_HEIGHT, "center", HEAD_HEIGHT);
   }, [rows]);
 }

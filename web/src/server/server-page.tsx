@@ -40,7 +40,11 @@ export function ServerPage({ onError }: { onError: OnError }) {
       <section aria-labelledby="health-title">
         <h2 id="health-title">Health</h2>
         <dl class="health">
-          <Check name="this server" isHealthy={status.isReady} message={status.isReady ? "it accepts calls" : status.readiness} />
+          <Check
+            name="this server"
+            isHealthy={status.isReady}
+            message={status.isReady ? "it accepts calls" : status.readiness}
+          />
           {configuration?.health.map((check) => (
             <Check key={check.name} name={check.name} isHealthy={check.healthy} message={check.message} />
           ))}
@@ -78,7 +82,9 @@ function Check({ name, isHealthy, message }: { name: string; isHealthy: boolean;
     <div>
       <dt>{name}</dt>
       <dd>
-        <span class={`dot state-${stateClass(isHealthy ? COMPLETE : FAIL)}`}>{isHealthy ? "works" : "does not work"}</span>
+        <span class={`dot state-${stateClass(isHealthy ? COMPLETE : FAIL)}`}>
+          {isHealthy ? "works" : "does not work"}
+        </span>
         <span class="quiet">{message}</span>
       </dd>
     </div>
@@ -90,8 +96,8 @@ function Options({ options }: { options: Configuration["options"] }) {
   const [showsAll, setShowsAll] = useState(false);
   const wanted = text.trim().toLowerCase();
   const isChanged = (source: string) => source !== "default";
-  const shown = options.filter(
-    ({ name, source }) => (wanted ? name.toLowerCase().includes(wanted) : showsAll || isChanged(source)),
+  const shown = options.filter(({ name, source }) =>
+    wanted ? name.toLowerCase().includes(wanted) : showsAll || isChanged(source),
   );
   const changed = options.filter(({ source }) => isChanged(source)).length;
   return (
@@ -127,7 +133,9 @@ function Options({ options }: { options: Configuration["options"] }) {
             {shown.map(({ name, value, source }) => (
               <tr key={name}>
                 <td>{name}</td>
-                <td class="cell-value">{value ? <code>{value}</code> : <span class="quiet">not set</span>}</td>
+                <td class="cell-value">
+                  {value ? <code>{value}</code> : <span class="quiet">not set</span>}
+                </td>
                 <td class="quiet">{source}</td>
               </tr>
             ))}

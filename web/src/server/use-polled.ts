@@ -7,10 +7,7 @@ import type { ApiError, OnError } from "../api/call";
 const PAUSE = 5000; // Milliseconds between two calls.
 
 /** Returns the newest answer. Null: none yet. Errors do not remove it. */
-export function usePolled<Answer>(
-  ask: () => Promise<Answer>,
-  onError: OnError,
-): Answer | null {
+export function usePolled<Answer>(ask: () => Promise<Answer>, onError: OnError): Answer | null {
   const [answer, setAnswer] = useState<Answer | null>(null);
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;

@@ -31,7 +31,8 @@ export function ArgField({ arg, field, fault, onChange }: Props) {
   return (
     <div class="arg-field">
       <label for={id}>
-        <span class="arg-name">{arg.Name}</span> <span class="quiet">{isRequired ? "required" : defaultText(arg)}</span>
+        <span class="arg-name">{arg.Name}</span>{" "}
+        <span class="quiet">{isRequired ? "required" : defaultText(arg)}</span>
       </label>
       {arg.Desc && (
         <p class="quiet" id={`${id}-about`}>
@@ -49,7 +50,9 @@ export function ArgField({ arg, field, fault, onChange }: Props) {
           autocomplete="off"
           aria-required={isRequired}
           aria-invalid={fault !== ""}
-          aria-describedby={[arg.Desc && `${id}-about`, fault && `${id}-fault`].filter(Boolean).join(" ") || undefined}
+          aria-describedby={
+            [arg.Desc && `${id}-about`, fault && `${id}-fault`].filter(Boolean).join(" ") || undefined
+          }
           onInput={(event) => input(event.currentTarget.value)}
         />
         <select

@@ -30,7 +30,9 @@ export function StartPage({ type, from, onError }: Props) {
   if (type) {
     const spec = specs.find((one) => one.Name === type);
     if (spec) return <RequestForm key={`${type} ${from}`} spec={spec} from={from} />;
-    return <p class="notice notice-error">There is no type of requests named {type}, or you may not start it.</p>;
+    return (
+      <p class="notice notice-error">There is no type of requests named {type}, or you may not start it.</p>
+    );
   }
   const startable = specs.filter((spec) => may(caller, spec.Name, "start"));
   const shown = startable.filter((spec) => spec.Name.toLowerCase().includes(text.trim().toLowerCase()));
@@ -54,7 +56,9 @@ export function StartPage({ type, from, onError }: Props) {
           </li>
         ))}
       </ul>
-      {shown.length === 0 && <p class="empty">{startable.length ? "No type matches." : "You may start no requests."}</p>}
+      {shown.length === 0 && (
+        <p class="empty">{startable.length ? "No type matches." : "You may start no requests."}</p>
+      )}
     </>
   );
 }
