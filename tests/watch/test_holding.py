@@ -156,8 +156,10 @@ async def test_a_final_state_is_sent_at_once(hub: Hub, store: Script, runner: Ru
     store.add(tries=1)
     store.add(tries=1, state=COMPLETE)
     store.add(tries=0, state=COMPLETE)
+    hub.show_running(running("the last job"))
     hub.changed(["one"])
-    assert tries_of(await next_news(one)) == [1, 2]
+    news = await next_news(one)
+    assert (tries_of(news), news.running) == ([1, 2], None)
     assert not runner.asked, "no job runs any longer"
 
 
@@ -249,12 +251,16 @@ async def test_running_jobs_come_at_most_once_in_their_interval(
 
 
 async def test_a_snapshot_waits_for_the_changes_that_belong_to_it(
-    hub: Hub, store: Script, runner: Runner
+    hub: Hub, store: Script, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = await join(hub)
     store.add(tries=1)
     hub.changed(["one"])
-    assert tries_of(await next_news(one)) == [1]
+    assert (await next_news(one)).running == running("job 1")
+    hub.show_running(running("an older snapshot"))
+    monkeypatch.setattr(hub_module, "SNAPSHOT_INTERVAL", 0.0)
+    monkeypatch.setattr(hub_module, "SNAPSHOT_LIMIT", 0.01)
+    runner.hangs = True  # So there is no newer snapshot.
     store.add(tries=1)
     hub.show_running(running("next job"))
     assert await one.next(0.0) is None

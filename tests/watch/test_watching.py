@@ -16,8 +16,9 @@ from spincycle_grpc.auth import Caller
 from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
-from spincycle_grpc.v1.request_manager_pb2 import WatchRequest, WatchResponse
+from spincycle_grpc.v1.request_manager_pb2 import RunningJobs, WatchRequest, WatchResponse
 from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.identity import Identity
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
@@ -579,3 +580,21 @@ async def test_watchers_of_a_filter_share_a_message_if_they_may_see_everything(s
             assert first.cursor != third.cursor, "a cursor belongs to its filter"
             for stream in (*streams, other):
                 await stream.close()
+
+
+async def test_running_jobs_follow_changes_that_are_too_large_for_one_message(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MANY_WATCHERS", 1)
+    monkeypatch.setattr("spincycle_server.watch.pieces.MAX_BYTES", 0)
+    request = await create(manager.store)
+    stream = Stream(manager, WatchRequest(request_id=request.id))
+    await stream.next()
+    waiting = stream.soon("running")
+    await is_watched(manager)
+    await report(manager.store, request.id)
+    manager.hub.show_running(RunningJobs(request_id=request.id, jobs=[JobStatus(job_id="next")]))
+    message = await waiting
+    assert [job.job_id for job in message.running[0].jobs] == ["next"]
+    assert read_cursor(message.cursor, scope_of("request", request.id)).target is None, "it has everything"
+    await stream.close()

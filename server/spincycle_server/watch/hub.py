@@ -165,6 +165,8 @@ class Hub:
         if watched is None or self._position is None or not watched.needs(running):
             return
         now = time.monotonic()
+        if now - watched.joined_at < SNAPSHOT_INTERVAL:  # A newer snapshot came with changes meanwhile.
+            return
         watched.add_running(running, now)
         if self._holds_changes:  # The job before has ended now, or soon.
             self._holding[watched.request_id] = watched

@@ -93,7 +93,7 @@ class RequestStream:
             self._position = news.position
             return (self._gone(),)
         if self._needs_snapshot or not self._is_current or news.size > pieces.MAX_BYTES:
-            return self._messages(news.tries, news.request, news.position)
+            return self._separate_messages(news)
         self._viewer.check_type(self._type)
         has_state = news.request is not None and news.state_data != self._subscription.sent_state
         if has_state:
@@ -102,6 +102,12 @@ class RequestStream:
         self.has_ended = has_state and news.request is not None and news.request.state in FINAL_STATES
         message = news.message(has_tries=self._viewer.may_see_log(self._type), has_state=has_state)
         return () if message is None else (message,)
+
+    def _separate_messages(self, news: RequestNews) -> Iterator[WatchResponse]:
+        """Yields news that are too large for one message, or that complete the current state."""
+        yield from self._messages(news.tries, news.request, news.position)
+        if news.running is not None and not self.has_ended:
+            yield WatchResponse(cursor=self._cursor(None, None), running=[news.running])
 
     async def _catch_up(self, target: Position, last: TryKey | None) -> AsyncIterator[WatchResponse]:
         """Yields what has changed up to a position, from the database."""

@@ -95,7 +95,7 @@ class WatchedRequest:
             position: The position of the hub. All changes up to it were added.
             running: A newer snapshot of the running jobs; None to use the one that is held.
         """
-        running = running or self._running
+        running = None if self.state in FINAL_STATES else running or self._running
         changes = RequestNews(self.request_id, position, self._request, self._tries)
         has_changes = self._request is not None or bool(self._tries)
         self._held_since, self._request, self._tries, self._running = None, None, [], None
@@ -132,7 +132,7 @@ class WatchedRequest:
         if self.holds_changes:
             self.release(position)
         self._note(request)
-        news = RequestNews(self.request_id, position, request, is_repeated=True)
+        news = RequestNews(self.request_id, position, request, is_repeated=self.is_waiting)
         for watcher in self.watchers:
             if watcher.sent_state != news.state_data:
                 watcher.put(news)
