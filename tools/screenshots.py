@@ -192,7 +192,7 @@ def _views(site: Site) -> Iterator[tuple[str, str, str, Callable[[Page], None]]]
     yield "start", "/start", "upgrade-databases", nothing
     yield "plan", "/start/upgrade-databases", "upgrade-databases", _plan
     yield "runners", "/runners", "Runners", nothing
-    yield "server", "/server", "Server", nothing
+    yield "server", "/server", "Health", nothing
 
 
 def _take(page: Page, name: str) -> None:
@@ -240,6 +240,7 @@ def _all_pictures(browser: Browser, site: Site) -> None:
                 page.goto(f"{site.origin}{path}")
                 expect(page.get_by_text(text).first).to_be_visible()
                 act(page)
+                expect(page.get_by_role("alert")).to_have_count(0)
                 _take(page, f"{name}-{scheme}-{size}")
             context.close()
 
