@@ -33,8 +33,8 @@ DEFAULTS = {
     "SPINCYCLE_LOG_FORMAT": "json",
 }
 """The variables of each server, unless its test says otherwise."""
-ANEW = bool(os.environ.get("START_ANEW"))
-"""Whether Python starts anew for each server, unless its test says otherwise."""
+ANEW = bool(os.environ.get("START_ANEW")) or sys.platform != "linux"
+"""Whether Python starts anew for each server, unless its test says otherwise. Only Linux has `pidfd_open`."""
 _OWNERS = frozenset({"server", "request-manager"})
 """The commands that use the default database if they are told no other."""
 
