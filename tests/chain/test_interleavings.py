@@ -94,6 +94,11 @@ class Driver:
         self.waits.remove(key)
         self.take(self.chain.wait_over(key, 0))
 
+    def is_stale(self, key: tuple[str, str, int]) -> bool:
+        """Whether a wait has ended early: by a pause, or because its job or sequence waits anew."""
+        is_newest = max(wait for wait in self.waits if wait[:2] == key[:2]) == key
+        return key in self.stale_waits or not is_newest
+
     def events(self) -> int:
         return len(self.running) + len(self.waits)
 
@@ -178,9 +183,10 @@ def assert_follows(driver: Driver, model: Model, random: Random) -> None:
             finish(driver, model, job_id, state, is_last=state is State.FAIL and random.random() < 0.1)
         else:
             kind, part_id, _ = key = driver.waits[index - len(driver.running)]
+            is_stale = driver.is_stale(key)
             driver.wait_over(key)
-            if key in driver.stale_waits:
-                pass  # The pause has ended it.
+            if is_stale:
+                pass
             elif kind == "job":
                 model.job_wait_over(part_id)
             elif model.sequences.get(part_id) == WAITING:

@@ -48,9 +48,10 @@ class LifeOfAChain(RuleBasedStateMachine):
     @rule(choice=CHOICES)
     def a_wait_is_over(self, choice: int) -> None:
         key = self.driver.waits[choice % len(self.driver.waits)]
+        is_stale = self.driver.is_stale(key)
         self.driver.wait_over(key)
-        if key in self.driver.stale_waits:
-            pass  # A pause has ended it.
+        if is_stale:
+            pass
         elif key[0] == "job":
             self.model.job_wait_over(key[1])
         else:

@@ -106,6 +106,8 @@ def _single(field: FieldDescriptor) -> st.SearchStrategy[Any]:
         return st.booleans()
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return texts
+    if field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
+        return st.floats(allow_nan=False, allow_infinity=False)
     return st.integers(*_INTEGERS[field.cpp_type])
 
 

@@ -394,6 +394,8 @@ class RunningChain:
                     self._begin_timeout(part, now, actions)
             for part in sequence.subtree():
                 self._run_ready(part.jobs, now, actions)
+                for inner in part.windows:
+                    self._advance(inner, now, actions)
 
     def _look_at(self, element: Element, now: int, actions: Actions) -> None:
         element.window.look_at(element)
