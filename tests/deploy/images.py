@@ -75,6 +75,7 @@ def _buildah(*arguments: str | Path) -> str:
 @functools.cache
 def _driver() -> str:
     """Returns "overlay", or "vfs" where this machine cannot stack file systems. That copies each layer."""
+    BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as directory:
         for name in ("lower", "upper", "work", "merged"):
             Path(directory, name).mkdir()
