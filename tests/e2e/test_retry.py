@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from spincycle_grpc import Client, ConflictError, FailedPreconditionError, InvalidArgumentError
 from spincycle_grpc.state import State
+from tests.e2e.hosts import Hosts
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, free_port, wait_state
 from tests.limits import ANSWER
@@ -50,52 +50,10 @@ sequences:
         args: [{{expected: cmd, given: boot}}, {{expected: args, given: host}}]
 """
 
-SCRIPT = """#!/bin/sh
-# Says that it runs, waits while there is a gate for it, and fails if its host is bad.
-name="$(basename "$0")${{1:+ $1}}"
-echo "$name" >> {directory}/ran
-while test -e "{directory}/gate $name"; do sleep 0.02; done
-test ! -e "{directory}/bad $name"
-"""
-
-
-class Hosts:
-    """The hosts that the scripts of the jobs work on, and what was done with them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.specs = directory / "specs"
-        self.specs.mkdir()
-        (self.specs / "restart.yaml").write_text(SPECS.format(directory=directory))
-        for name in ("drain", "boot", "verify"):
-            script = directory / name
-            script.write_text(SCRIPT.format(directory=directory))
-            script.chmod(0o755)
-
-    def is_bad(self, step: str) -> Path:
-        """Makes a step fail, until the returned file is removed."""
-        mark = self.directory / f"bad {step}"
-        mark.touch()
-        return mark
-
-    def waits(self, step: str) -> Path:
-        """Makes a step wait, until the returned file is removed."""
-        gate = self.directory / f"gate {step}"
-        gate.touch()
-        return gate
-
-    def ran(self) -> Counter[str]:
-        """Returns how often each step ran."""
-        log = self.directory / "ran"
-        return Counter(line.strip() for line in log.read_text().splitlines()) if log.exists() else Counter()
-
-    def forget(self) -> None:
-        (self.directory / "ran").write_text("")
-
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Hosts:
-    return Hosts(tmp_path)
+    return Hosts(tmp_path, SPECS, "drain", "boot", "verify")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from spincycle_grpc.state import State
+from tests.e2e.hosts import Hosts
 from tests.e2e.processes import ServerProcess, running
 from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER
@@ -49,55 +50,25 @@ sequences:
         args: [{{expected: cmd, given: boot}}, {{expected: args, given: host}}]
 """
 
-SCRIPT = """#!/bin/sh
-# Says that it runs, waits while there is a gate for it, and fails if its host is bad.
-name="$(basename "$0") $1"
-echo "$name" >> {directory}/ran
-while test -e "{directory}/gate $name"; do sleep 0.02; done
-test ! -e "{directory}/bad $name" || exit 1
-echo "end $name" >> {directory}/ran
-"""
+
+def begun(hosts: Hosts) -> list[str]:
+    """Returns the hosts that were drained, in that order."""
+    return [line.split()[1] for line in hosts.log() if line.startswith("drain ")]
 
 
-class Hosts:
-    """The hosts of the request, and the steps that ran on them."""
+def ended(hosts: Hosts) -> set[str]:
+    return {line.split()[2] for line in hosts.log() if line.startswith("end boot ")}
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.specs = directory / "specs"
-        self.specs.mkdir()
-        (self.specs / "restart.yaml").write_text(SPECS.format(directory=directory))
-        for name in ("drain", "boot"):
-            script = directory / name
-            script.write_text(SCRIPT.format(directory=directory))
-            script.chmod(0o755)
 
-    def mark(self, what: str) -> Path:
-        """Makes a step wait ("gate drain web1") or fail ("bad boot web1") until the file is removed."""
-        mark = self.directory / what
-        mark.touch()
-        return mark
-
-    def ran(self) -> list[str]:
-        log = self.directory / "ran"
-        return log.read_text().splitlines() if log.exists() else []
-
-    def begun(self) -> list[str]:
-        """Returns the hosts that were drained, in that order."""
-        return [line.split()[1] for line in self.ran() if line.startswith("drain ")]
-
-    def ended(self) -> set[str]:
-        return {line.split()[2] for line in self.ran() if line.startswith("end boot ")}
-
-    def most_at_a_time(self) -> int:
-        """Returns how many hosts were between their first and their last step at the same time."""
-        open_hosts: set[str] = set()
-        most = 0
-        for line in self.ran():
-            host = line.split()[-1]
-            open_hosts = open_hosts - {host} if line.startswith("end boot ") else open_hosts | {host}
-            most = max(most, len(open_hosts))
-        return most
+def most_at_a_time(hosts: Hosts) -> int:
+    """Returns how many hosts were between their first and their last step at the same time."""
+    open_hosts: set[str] = set()
+    most = 0
+    for line in hosts.log():
+        host = line.split()[-1]
+        open_hosts = open_hosts - {host} if line.startswith("end boot ") else open_hosts | {host}
+        most = max(most, len(open_hosts))
+    return most
 
 
 @contextlib.contextmanager
@@ -118,37 +89,37 @@ def server_of(hosts: Hosts, url: str) -> Iterator[tuple[ServerProcess, httpx.Cli
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Hosts:
-    return Hosts(tmp_path)
+    return Hosts(tmp_path, SPECS, "drain", "boot")
 
 
 def test_a_sliding_window_outlasts_a_kill_and_bounds_failures(hosts: Hosts, migrated_url: str) -> None:
-    slow = hosts.mark("gate boot web1")
-    bad = [hosts.mark("bad boot web8"), hosts.mark("bad boot web9")]
-    later = hosts.mark("gate drain web6")
+    slow = hosts.waits("boot web1")
+    bad = [hosts.is_bad("boot web8"), hosts.is_bad("boot web9")]
+    later = hosts.waits("drain web6")
     with server_of(hosts, migrated_url) as (server, http):
         made = http.post(PATH, json={"type": "restart", "args": {"hosts": HOSTS}})
         assert made.status_code == 201, made.text
         first_id = str(made.json()["id"])
-        eventually(lambda: "web6" in hosts.begun())
-        assert "web1" not in hosts.ended(), "no host waits for the end of a batch"
+        eventually(lambda: "web6" in begun(hosts))
+        assert "web1" not in ended(hosts), "no host waits for the end of a batch"
         server.kill()
     later.unlink()
     with server_of(hosts, migrated_url) as (_, http):
-        eventually(lambda: hosts.ran().count("boot web9") == 2)
+        eventually(lambda: hosts.ran()["boot web9"] == 2)
         slow.unlink()
         failed = wait_state(http, first_id, State.FAIL)
-        untouched = [host for host in HOSTS if host not in hosts.begun()]
+        untouched = [host for host in HOSTS if host not in begun(hosts)]
         assert "web12" in untouched
         assert untouched == HOSTS[-len(untouched) :]
-        assert hosts.most_at_a_time() <= MOST + len(bad)  # Hosts that failed never end.
+        assert most_at_a_time(hosts) <= MOST + len(bad)  # Hosts that failed never end.
         chain = failed["JobChain"]
         (window,) = chain["windows"].values()
         assert (window["max"], window["stopAfterFailures"], len(window["firstJobIds"])) == (3, 2, len(HOSTS))
         for mark in bad:
             mark.unlink()
-        (hosts.directory / "ran").write_text("")
+        hosts.forget()
         again = http.post(f"{PATH}/{first_id}/retry", json={}).json()
         wait_state(http, again["id"], State.COMPLETE)
-    assert hosts.begun() == untouched
-    assert hosts.ended() == {"web8", "web9", *untouched}
-    assert hosts.most_at_a_time() <= MOST
+    assert begun(hosts) == untouched
+    assert ended(hosts) == {"web8", "web9", *untouched}
+    assert most_at_a_time(hosts) <= MOST
