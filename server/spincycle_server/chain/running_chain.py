@@ -376,8 +376,9 @@ class RunningChain:
                 sequence = element.sequence
                 if sequence is not None and element.may_be_held:
                     self._progress.freeze(sequence, Phase.HELD)
-                elif sequence is element.first.sequence and not element.has_begun:
-                    sequence.tries = sequence.elapsed = 0  # Its first try was lost while it began.
+                elif element.is_sequence and not element.has_begun:
+                    element.first.sequence.tries = 0  # Its first try was lost while it began.
+                    element.first.sequence.elapsed = 0
 
     def _advance(self, window: Window, now: int, actions: Actions) -> None:
         """Begins the elements that may begin."""

@@ -39,6 +39,11 @@ class Element:
     has_failed: bool = False
 
     @property
+    def is_sequence(self) -> bool:
+        """Whether its first job is also the first one of its sequence."""
+        return self.first.sequence is self.sequence
+
+    @property
     def is_held(self) -> bool:
         """Whether an earlier request has run a part of it, and this request nothing yet."""
         return self.sequence is not None and self.sequence.phase is Phase.HELD
@@ -50,13 +55,13 @@ class Element:
             return not self.is_held
         if self.first.run_tries:
             return True
-        return self.sequence is not None and self.first.sequence is self.sequence and self.sequence.tries > 1
+        return self.is_sequence and self.first.sequence.tries > 1
 
     @property
     def is_stuck(self) -> bool:
         """Whether it has begun and is not COMPLETE, and nothing in it runs or will run."""
         sequence = self.sequence
-        if self.first.state in _ENDED and self.first.sequence is not sequence:
+        if self.first.state in _ENDED and not self.is_sequence:
             return True
         if sequence is None or self.first.state in (State.PENDING, State.RUNNING):
             return False
@@ -69,8 +74,7 @@ class Element:
         """Whether a part of it, but not all, is COMPLETE, and this request has run none of its jobs."""
         if self.sequence is None or self.first.state is not State.COMPLETE or self.first.tries:
             return False
-        is_sequence = self.first.sequence is self.sequence
-        if self.last.state is State.COMPLETE or not (is_sequence or self.last.missing):
+        if self.last.state is State.COMPLETE or not (self.is_sequence or self.last.missing):
             return False
         return not any(job.tries for part in self.sequence.subtree() for job in part.jobs)
 

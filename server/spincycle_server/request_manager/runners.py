@@ -298,10 +298,7 @@ class Runners:
         It asks all runners at once. The jobs of a runner that does not answer in time are missing, and a
         warning in the log says so.
         """
-        answers = await asyncio.gather(
-            *(self._running_jobs_of(runner, status_filter) for runner in list(self._live.values()))
-        )
-        return sorted((job for jobs in answers for job in jobs), key=lambda job: job.started_at)
+        return await self._jobs_of(self._live.values(), status_filter)
 
     async def jobs_of_requests(self, request_ids: Sequence[str], urls: Collection[str]) -> list[JobStatus]:
         """Returns the running jobs of some requests, oldest first, as `running_jobs`.
@@ -310,12 +307,15 @@ class Runners:
             request_ids: The requests. A runner of an earlier version also returns the jobs of others.
             urls: Only runners with these URLs are asked.
         """
+        asked = [runner for runner in self._live.values() if runner.url in urls]
+        return await self._jobs_of(asked, StatusFilter(), request_ids)
+
+    async def _jobs_of(
+        self, runners: Iterable[RunnerInfo], status_filter: StatusFilter, request_ids: Sequence[str] = ()
+    ) -> list[JobStatus]:
+        """Asks runners at once, and returns their running jobs, oldest first."""
         answers = await asyncio.gather(
-            *(
-                self._running_jobs_of(runner, StatusFilter(), request_ids)
-                for runner in list(self._live.values())
-                if runner.url in urls
-            )
+            *(self._running_jobs_of(runner, status_filter, request_ids) for runner in runners)
         )
         return sorted((job for jobs in answers for job in jobs), key=lambda job: job.started_at)
 
