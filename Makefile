@@ -1,9 +1,10 @@
 # Each target sets up the virtual environment that it needs, with the versions of the lock files.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell tools/python.sh)
 ARGS ?=
 
 RUN_ENV := .venv/run.stamp
+PEERS_ENV := .build/peers.stamp
 DEV_ENV := .venv/dev.stamp
 BIN := .venv/bin
 
@@ -19,7 +20,7 @@ PAGE_SOURCES := $(wildcard web/*.*) $(shell find web/public web/src web/tests -t
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit alone together chaos page page-if-possible page-test screenshots package interop kit protos contracts lock format bench bench-find bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit alone together chaos page page-if-possible page-test screenshots package interop kit protos contracts lock format bench bench-find bench-frames bench-peers bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,12 @@ $(DEV_ENV): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@ $(RUN_ENV)
+
+# DBOS and Prefect, which are never in the environment of the project.
+$(PEERS_ENV): requirements-peers.lock
+	$(PYTHON) -m venv --clear .build/peers
+	.build/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peers.lock
+	@touch $@
 
 run: $(RUN_ENV) page-if-possible ## Start a server, follow an example request, and serve until Ctrl-C (ARGS=--once: exit after the request).
 	@$(BIN)/spincycle demo $(ARGS)
@@ -135,6 +142,9 @@ bench-tokens: $(DEV_ENV) ## Measure the CPU time per call with and without API t
 bench-plain: $(DEV_ENV) ## Compare the CPU time of a plain request with that of an earlier commit, BASE=COMMIT, on DB=mariadb or postgresql.
 	$(BIN)/python -m bench.plain --base $(BASE) --database $(or $(DB),mariadb) $(ARGS)
 
+bench-peers: $(DEV_ENV) $(PEERS_ENV) ## Measure DBOS and Prefect from PyPI beside this project, on PostgreSQL (ARGS=--short: only to see that it works).
+	$(BIN)/python -m bench.peers $(ARGS)
+
 bench-rooms: $(DEV_ENV) ## Measure the JSON codec, the chain builder and the state machine.
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/graph.py
@@ -142,6 +152,9 @@ bench-rooms: $(DEV_ENV) ## Measure the JSON codec, the chain builder and the sta
 
 bench-worst: $(DEV_ENV) ## Measure how long callers wait while another one sends the worst requests, on DB=sqlite.
 	$(BIN)/python -m bench.worst_bodies --database $(or $(DB),sqlite) $(ARGS)
+
+bench-frames: $(DEV_ENV) page ## Measure the first frame, and the frames per second, of the graph of 10,000 hosts in Chromium.
+	$(BIN)/python -m bench.frames $(ARGS)
 
 load: $(DEV_ENV) ## Offer twice the sustainable load for a minute on DB=mariadb, sqlite or postgresql (ARGS=--short).
 	$(BIN)/python -m bench.load --database $(or $(DB),mariadb) $(ARGS)

@@ -24,14 +24,18 @@ from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
 from spincycle_grpc.state import State
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import AsyncToken, CallTokens
+from spincycle_grpc.v1.approval_pb2 import PendingApproval
 from spincycle_grpc.v1.installation_pb2 import Runner, StateCount
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.limit_pb2 import HeldLimit
 from spincycle_grpc.v1.request_manager_pb2 import (
     FollowOutputResponse,
     GetCallerResponse,
     GetConfigurationResponse,
+    ListApprovalsResponse,
     ListAuditEventsResponse,
+    ListDeliveriesResponse,
     WatchResponse,
 )
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
@@ -204,6 +208,36 @@ class AsyncClient:
         """Ends the pause of a request. See `Client.resume`."""
         await self._call(calls.resume(request_id), deadline)
 
+    async def approve(
+        self,
+        request_id: str,
+        job_id: str = "",
+        *,
+        comment: str = "",
+        number: int = 0,
+        deadline: float | None = None,
+    ) -> PendingApproval:
+        """Approves what a request waits for. See `Client.approve`."""
+        return await self._call(calls.approve(request_id, job_id, comment, number), deadline)
+
+    async def reject(
+        self,
+        request_id: str,
+        job_id: str = "",
+        *,
+        comment: str = "",
+        number: int = 0,
+        deadline: float | None = None,
+    ) -> PendingApproval:
+        """Rejects what a request waits for. See `Client.reject`."""
+        return await self._call(calls.reject(request_id, job_id, comment, number), deadline)
+
+    async def list_approvals(
+        self, *, only_mine: bool = False, deadline: float | None = None
+    ) -> ListApprovalsResponse:
+        """Returns the approvals that requests wait for. See `Client.list_approvals`."""
+        return await self._call(calls.list_approvals(only_mine), deadline)
+
     async def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
         """Returns the job chain of a request as created. See `Client.job_chain`."""
         return await self._joined(calls.job_chain(request_id), deadline)
@@ -296,9 +330,43 @@ class AsyncClient:
         """Returns the Job Runners that are alive, sorted by id. See `Client.list_runners`."""
         return await self._joined(calls.list_runners(), deadline)
 
+    async def list_limits(self, key: str = "", *, deadline: float | None = None) -> list[HeldLimit]:
+        """Returns the keys of limits that requests hold or wait for. See `Client.list_limits`."""
+        return await self._joined(calls.list_limits(key), deadline)
+
     async def get_configuration(self, *, deadline: float | None = None) -> GetConfigurationResponse:
         """Returns the server's options, version and health. See `Client.get_configuration`."""
         return await self._call(calls.get_configuration(), deadline)
+
+    async def list_deliveries(
+        self,
+        *,
+        request_id: str = "",
+        target: str = "",
+        event_id: str = "",
+        state: int = 0,
+        limit: int = 0,
+        page_token: str = "",
+        deadline: float | None = None,
+    ) -> ListDeliveriesResponse:
+        """Returns the deliveries that match all filters, newest first. See `Client.list_deliveries`."""
+        listed = calls.list_deliveries(
+            request_id=request_id,
+            target=target,
+            event_id=event_id,
+            state=state,
+            limit=limit,
+            page_token=page_token,
+        )
+        return await self._call(listed, deadline)
+
+    async def redeliver(self, event_id: str, target: str, *, deadline: float | None = None) -> None:
+        """Sends an event to a target again, if its delivery has ended. See `Client.redeliver`."""
+        await self._call(calls.redeliver(event_id, target), deadline)
+
+    async def send_test_notification(self, target: str, *, deadline: float | None = None) -> str:
+        """Sends a test event to a target. Returns its id. See `Client.send_test_notification`."""
+        return await self._call(calls.send_test_notification(target), deadline)
 
     async def get_caller(self, *, deadline: float | None = None) -> GetCallerResponse:
         """Returns who the server says calls. See `Client.get_caller`."""

@@ -22,10 +22,13 @@ from spincycle_grpc.retries import MAX_TRIES
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import from_value, to_struct, to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1.approval_pb2 import PendingApproval
 from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.installation_pb2 import Runner, StateCount
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
+from spincycle_grpc.v1.limit_pb2 import HeldLimit
+from spincycle_grpc.v1.notification_pb2 import DeliveryFilter
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter, RequestSpec
 from spincycle_grpc.v1.status_pb2 import RunningStatus, StatusFilter
 
@@ -246,6 +249,27 @@ def resume(request_id: str) -> Call[None]:
     return Call("Resume", _message(messages.ResumeRequest, request_id=request_id), _nothing)
 
 
+def approve(request_id: str, job_id: str, comment: str, number: int) -> Call[PendingApproval]:
+    """Returns the call of Approve."""
+    request = _message(
+        messages.ApproveRequest, request_id=request_id, job_id=job_id, comment=comment, **{"try": number}
+    )
+    return Call("Approve", request, lambda response: response.approval)
+
+
+def reject(request_id: str, job_id: str, comment: str, number: int) -> Call[PendingApproval]:
+    """Returns the call of Reject."""
+    request = _message(
+        messages.RejectRequest, request_id=request_id, job_id=job_id, comment=comment, **{"try": number}
+    )
+    return Call("Reject", request, lambda response: response.approval)
+
+
+def list_approvals(only_mine: bool) -> Call[messages.ListApprovalsResponse]:
+    """Returns the call of ListApprovals."""
+    return Call("ListApprovals", _message(messages.ListApprovalsRequest, only_mine=only_mine), _itself)
+
+
 def job_chain(request_id: str) -> PagedCall[JobChain, Job]:
     """Returns the call of GetJobChain."""
     request = _message(messages.GetJobChainRequest, request_id=request_id)
@@ -371,9 +395,45 @@ def list_runners() -> PagedCall[list[Runner], Runner]:
     )
 
 
+def list_limits(key: str) -> PagedCall[list[HeldLimit], HeldLimit]:
+    """Returns the call of ListLimits."""
+    return PagedCall(
+        Call("ListLimits", _message(messages.ListLimitsRequest, key=key), _itself),
+        lambda response: response.limits,
+        lambda responses: [limit for response in responses for limit in response.limits],
+    )
+
+
 def get_configuration() -> Call[messages.GetConfigurationResponse]:
     """Returns the call of GetConfiguration."""
     return Call("GetConfiguration", messages.GetConfigurationRequest(), _itself)
+
+
+def list_deliveries(
+    *, request_id: str, target: str, event_id: str, state: int, limit: int, page_token: str
+) -> Call[messages.ListDeliveriesResponse]:
+    """Returns the call of ListDeliveries."""
+    chosen = _message(
+        DeliveryFilter,
+        request_id=request_id,
+        target=target,
+        event_id=event_id,
+        state=state,
+        limit=limit,
+        page_token=page_token,
+    )
+    return Call("ListDeliveries", messages.ListDeliveriesRequest(filter=chosen), _itself)
+
+
+def redeliver(event_id: str, target: str) -> Call[None]:
+    """Returns the call of Redeliver."""
+    return Call("Redeliver", _message(messages.RedeliverRequest, event_id=event_id, target=target), _nothing)
+
+
+def send_test_notification(target: str) -> Call[str]:
+    """Returns the call of SendTestNotification."""
+    request = _message(messages.SendTestNotificationRequest, target=target)
+    return Call("SendTestNotification", request, lambda response: str(response.event_id))
 
 
 def get_caller() -> Call[messages.GetCallerResponse]:

@@ -23,14 +23,18 @@ from spincycle_grpc.rpc_errors import error_from_rpc, explained_error
 from spincycle_grpc.state import State
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.tokens import CallTokens, Token, check_is_synchronous
+from spincycle_grpc.v1.approval_pb2 import PendingApproval
 from spincycle_grpc.v1.installation_pb2 import Runner, StateCount
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.limit_pb2 import HeldLimit
 from spincycle_grpc.v1.request_manager_pb2 import (
     FollowOutputResponse,
     GetCallerResponse,
     GetConfigurationResponse,
+    ListApprovalsResponse,
     ListAuditEventsResponse,
+    ListDeliveriesResponse,
     WatchResponse,
 )
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
@@ -255,6 +259,9 @@ class Client:
     def stop(self, request_id: str, *, deadline: float | None = None) -> None:
         """Stops a request. Running jobs may take some seconds to stop. Use `wait` to wait for them.
 
+        If it has `finally` nodes, these run first. A second stop skips them, so a call that fails because the
+        server was away is not repeated.
+
         Raises:
             NotFoundError: The request does not exist.
             PermissionDeniedError: The caller may not stop requests of this type.
@@ -321,6 +328,55 @@ class Client:
             FailedPreconditionError: The request is not paused. So is a retry after a success.
         """
         self._call(calls.resume(request_id), deadline)
+
+    def approve(
+        self,
+        request_id: str,
+        job_id: str = "",
+        *,
+        comment: str = "",
+        number: int = 0,
+        deadline: float | None = None,
+    ) -> PendingApproval:
+        """Approves what a request waits for. Returns the approval after the decision.
+
+        Args:
+            request_id: The id of the request.
+            job_id: The job that waits; "" for the only one.
+            comment: Why, at most 800 characters.
+            number: The try that you have seen. The call fails if the job asks anew. 0: whichever waits.
+            deadline: Seconds for the call; None for the client's deadline.
+
+        Raises:
+            NotFoundError: There is no such request.
+            InvalidArgumentError: The comment is not valid, or the request waits for several approvals.
+            PermissionDeniedError: The caller may not decide about it.
+            FailedPreconditionError: The request does not wait for this approval.
+        """
+        return self._call(calls.approve(request_id, job_id, comment, number), deadline)
+
+    def reject(
+        self,
+        request_id: str,
+        job_id: str = "",
+        *,
+        comment: str = "",
+        number: int = 0,
+        deadline: float | None = None,
+    ) -> PendingApproval:
+        """Rejects what a request waits for. Its job is FAIL at once. See `approve`."""
+        return self._call(calls.reject(request_id, job_id, comment, number), deadline)
+
+    def list_approvals(
+        self, *, only_mine: bool = False, deadline: float | None = None
+    ) -> ListApprovalsResponse:
+        """Returns the approvals that requests wait for, the oldest first, and whether there are more.
+
+        Args:
+            only_mine: Whether to return only those that the caller may decide now.
+            deadline: Seconds for the call; None for the client's deadline.
+        """
+        return self._call(calls.list_approvals(only_mine), deadline)
 
     def job_chain(self, request_id: str, *, deadline: float | None = None) -> JobChain:
         """Returns the job chain of a request as created. Jobs that a retry does not run are COMPLETE.
@@ -455,6 +511,15 @@ class Client:
         """Returns the Job Runners that are alive, sorted by id."""
         return self._joined(calls.list_runners(), deadline)
 
+    def list_limits(self, key: str = "", *, deadline: float | None = None) -> list[HeldLimit]:
+        """Returns the keys of limits that requests hold or wait for, with these requests.
+
+        Args:
+            key: Only this key; "" for all.
+            deadline: Seconds for the whole call.
+        """
+        return self._joined(calls.list_limits(key), deadline)
+
     def get_configuration(self, *, deadline: float | None = None) -> GetConfigurationResponse:
         """Returns the server's options without secrets, its version and its health.
 
@@ -462,6 +527,65 @@ class Client:
             PermissionDeniedError: The caller has no admin role.
         """
         return self._call(calls.get_configuration(), deadline)
+
+    def list_deliveries(
+        self,
+        *,
+        request_id: str = "",
+        target: str = "",
+        event_id: str = "",
+        state: int = 0,
+        limit: int = 0,
+        page_token: str = "",
+        deadline: float | None = None,
+    ) -> ListDeliveriesResponse:
+        """Returns the deliveries of notifications that match all filters, newest first.
+
+        Args:
+            request_id: Deliveries about this request. Empty: all.
+            target: Deliveries to this target. Empty: all targets.
+            event_id: Deliveries of this event. Empty: all events.
+            state: Deliveries in this state, a `DeliveryState`. 0: all states.
+            limit: The maximum number of deliveries, at most 1,000. 0: 100.
+            page_token: The `next_page_token` of the previous page, with the same filters. Empty: first page.
+            deadline: Seconds for this call. None: the client's deadline.
+
+        Returns:
+            The deliveries, the names of the server's targets, and `next_page_token`, which is empty on the
+            last page.
+
+        Raises:
+            PermissionDeniedError: The caller has no admin role.
+            InvalidArgumentError: A filter is malformed.
+        """
+        listed = calls.list_deliveries(
+            request_id=request_id,
+            target=target,
+            event_id=event_id,
+            state=state,
+            limit=limit,
+            page_token=page_token,
+        )
+        return self._call(listed, deadline)
+
+    def redeliver(self, event_id: str, target: str, *, deadline: float | None = None) -> None:
+        """Sends an event to a target again, if its delivery has ended.
+
+        Raises:
+            PermissionDeniedError: The caller has no admin role.
+            NotFoundError: There is no such delivery. Reason: DELIVERY_NOT_FOUND.
+            FailedPreconditionError: It has not ended. Reason: DELIVERY_WAITING.
+        """
+        self._call(calls.redeliver(event_id, target), deadline)
+
+    def send_test_notification(self, target: str, *, deadline: float | None = None) -> str:
+        """Sends a test event to a target. Returns the id of the event.
+
+        Raises:
+            PermissionDeniedError: The caller has no admin role.
+            NotFoundError: The server has no such target. Reason: TARGET_NOT_FOUND.
+        """
+        return self._call(calls.send_test_notification(target), deadline)
 
     def get_caller(self, *, deadline: float | None = None) -> GetCallerResponse:
         """Returns who the server says calls: name, roles, and what the caller may do."""

@@ -6,6 +6,8 @@ are stored with the job chain.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE
 
@@ -68,11 +70,17 @@ def _with_sequences(chain: JobChain, sequence_id: str, parts: list[str]) -> tupl
         if len(parts) == MAX_PARTS - 1 and _parent(chain, sequence_id):
             parts.append(_LEFT_OUT)
             break
-        label = chain.path_labels.get(sequence_id) or ""
-        parts.append(shortened(label, MAX_LABEL) if label else _LEFT_OUT)
+        label = chain.path_labels.get(sequence_id)
+        if label != "":
+            parts.append(_LEFT_OUT if label is None else shortened(label, MAX_LABEL))
         sequence_id = _parent(chain, sequence_id)
     parts.reverse()
     return tuple(parts)
+
+
+def path_text(path: Iterable[str]) -> str:
+    """Returns a path as people see it: `rolling-restart / host web7 / drain`. "" without parts."""
+    return SEPARATOR.join(path)
 
 
 def ids_beginning_with(chain: JobChain, beginning: str) -> list[str]:

@@ -25,3 +25,6 @@ class State(IntEnum):
 
 FINAL_STATES: frozenset[int] = frozenset({State.COMPLETE, State.FAIL, State.STOPPED})
 """The states that a request can end in."""
+
+UNFINISHED_STATES: frozenset[int] = frozenset({State.PENDING, State.RUNNING, State.SUSPENDED})
+"""The states of requests that have not ended."""

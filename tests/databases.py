@@ -13,7 +13,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -33,6 +32,7 @@ from spincycle_server.database.engine import DatabaseOptions, make_engine, parse
 from spincycle_server.store import migrations
 from spincycle_server.store.schema import metadata
 from tests.limits import COMMAND, PROCESS_END, PROCESS_START
+from tests.ports import free_port
 
 OPTIONS = DatabaseOptions(timeout=5.0)
 """How tests connect, unless they say otherwise."""
@@ -60,14 +60,6 @@ def find_binary(*names: str) -> str:
     if os.environ.get("CI"):
         raise AssertionError(message)
     pytest.skip(message)
-
-
-def free_port() -> int:
-    """Returns a port that is free at the moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class DatabaseServer(ABC):

@@ -17,6 +17,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_value
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import request_pb2
+from spincycle_grpc.v1.approval_pb2 import Approval, PendingApproval
 from spincycle_grpc.v1.audit_pb2 import AuditEvent
 from spincycle_grpc.v1.installation_pb2 import (
     ConfigurationOption,
@@ -27,6 +28,12 @@ from spincycle_grpc.v1.installation_pb2 import (
 )
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds
+from spincycle_grpc.v1.limit_pb2 import HeldLimit
+from spincycle_grpc.v1.notification_pb2 import (
+    DELIVERY_STATE_DELIVERED,
+    DELIVERY_STATE_WAITING,
+    Delivery,
+)
 from spincycle_grpc.v1.request_manager_pb2_grpc import (
     RequestManagerServicer,
     add_RequestManagerServicer_to_server,
@@ -111,6 +118,17 @@ def event(**fields: Any) -> AuditEvent:
     return made
 
 
+def held_limit(key: str, most: int = 1) -> HeldLimit:
+    """Returns a key that one request holds and another one waits for."""
+    made = HeldLimit(key=key, max=most, holding=1, waiting=1)
+    for request_id, holds in ((REQUEST_ID, True), (RETRY_ID, False)):
+        claim = made.claims.add(
+            request_id=request_id, request_type="nap", user="finch", state=STATE_PENDING, holds=holds
+        )
+        claim.since.FromSeconds(1_800_000_000)
+    return made
+
+
 def running_job(number: int = 1, **fields: Any) -> JobStatus:
     """Returns the status of a running job."""
     job = JobStatus(
@@ -179,12 +197,31 @@ def _abort(context: Any, error: SpinCycleError) -> None:
     context.abort(status.code, status.details)
 
 
+def approval() -> PendingApproval:
+    """Returns an approval that a request waits for."""
+    one = PendingApproval(
+        request_id=REQUEST_ID,
+        request_type="stop-host",
+        requester="finch",
+        job_id="appr",
+        path=["stop-host", "permit"],
+        approval=Approval(roles=["dba", "lead"], approvals=2, message="Stop host web1?", timeout="24h"),
+        may_decide=True,
+        **{"try": 1},  # type: ignore[arg-type]
+    )
+    one.opened_at.FromSeconds(1_750_000_000)
+    one.deadline.FromSeconds(1_750_086_400)
+    return one
+
+
 class FakeManager(RequestManagerServicer):
     """Answers as its attributes say.
 
     Attributes:
         asked: The calls so far.
         authorizations: The headers `authorization` of each call.
+        approval: What Approve and Reject return.
+        approvals: What ListApprovals returns.
         events: The audit log of the request, newest first.
         failures: The errors of the next calls, by method.
         stages: The request as the next calls of Get return it. The last stage stays.
@@ -202,9 +239,12 @@ class FakeManager(RequestManagerServicer):
         self.stages = [stage(State.COMPLETE, 5)]
         self.log = [entry()]
         self.events = [event()]
+        self.limits = [held_limit("cluster/a"), held_limit("cluster/b", most=2)]
         self.status = RunningStatus(jobs=[running_job()], requests={REQUEST_ID: stage(State.RUNNING, 2)})
         self.specs = [spec(), RequestSpec(name="plain")]
         self.found = [stage(State.COMPLETE, 5)]
+        self.approval = approval()
+        self.approvals = messages.ListApprovalsResponse(approvals=[approval()])
         self.streams: list[list[messages.WatchResponse | threading.Event | SpinCycleError]] | None = None
         self.outputs: dict[str, list[list[messages.FollowOutputResponse]]] = {}
         self.hold: dict[str, threading.Event] = {}
@@ -284,6 +324,20 @@ class FakeManager(RequestManagerServicer):
     def Resume(self, request: messages.ResumeRequest, context: Any) -> messages.ResumeResponse:
         self._called("Resume", request, context)
         return messages.ResumeResponse()
+
+    def Approve(self, request: messages.ApproveRequest, context: Any) -> messages.ApproveResponse:
+        self._called("Approve", request, context)
+        return messages.ApproveResponse(approval=self.approval)
+
+    def Reject(self, request: messages.RejectRequest, context: Any) -> messages.RejectResponse:
+        self._called("Reject", request, context)
+        return messages.RejectResponse(approval=self.approval)
+
+    def ListApprovals(
+        self, request: messages.ListApprovalsRequest, context: Any
+    ) -> messages.ListApprovalsResponse:
+        self._called("ListApprovals", request, context)
+        return self.approvals
 
     def GetJobChain(self, request: messages.GetJobChainRequest, context: Any) -> messages.GetJobChainResponse:
         self._called("GetJobChain", request, context)
@@ -370,6 +424,12 @@ class FakeManager(RequestManagerServicer):
         token = "" if place else "1"
         return messages.ListRunnersResponse(runners=runners[place : place + 1], next_page_token=token)
 
+    def ListLimits(self, request: messages.ListLimitsRequest, context: Any) -> messages.ListLimitsResponse:
+        self._called("ListLimits", request, context)
+        place = int(request.page_token or 0)  # One key a page.
+        token = "1" if place + 1 < len(self.limits) else ""
+        return messages.ListLimitsResponse(limits=self.limits[place : place + 1], next_page_token=token)
+
     def GetConfiguration(
         self, request: messages.GetConfigurationRequest, context: Any
     ) -> messages.GetConfigurationResponse:
@@ -381,6 +441,34 @@ class FakeManager(RequestManagerServicer):
             options=[ConfigurationOption(name="auth.read", value="acl", source="a.yaml")],
             health=[HealthCheck(name="database", healthy=False, message="gone")],
         )
+
+    def ListDeliveries(
+        self, request: messages.ListDeliveriesRequest, context: Any
+    ) -> messages.ListDeliveriesResponse:
+        self._called("ListDeliveries", request, context)
+        deliveries = [
+            Delivery(event_id=f"{2:020x}", target="ops", event="failed", request_id="r1", request_type="nap",
+                     state=DELIVERY_STATE_WAITING, attempts=3, last_error="status 500"),
+            Delivery(event_id=f"{1:020x}", target="ops", event="test", state=DELIVERY_STATE_DELIVERED,
+                     attempts=1),
+        ]  # fmt: skip
+        if request.filter.event_id:  # The target "down" never accepts anything.
+            return messages.ListDeliveriesResponse(deliveries=[deliveries[request.filter.target != "down"]])
+        place = int(request.filter.page_token or 0)  # One delivery a page.
+        token = "" if place else "1"
+        return messages.ListDeliveriesResponse(
+            deliveries=deliveries[place : place + 1], targets=["ops"], next_page_token=token
+        )
+
+    def Redeliver(self, request: messages.RedeliverRequest, context: Any) -> messages.RedeliverResponse:
+        self._called("Redeliver", request, context)
+        return messages.RedeliverResponse()
+
+    def SendTestNotification(
+        self, request: messages.SendTestNotificationRequest, context: Any
+    ) -> messages.SendTestNotificationResponse:
+        self._called("SendTestNotification", request, context)
+        return messages.SendTestNotificationResponse(event_id=f"{1:020x}")
 
     def GetCaller(self, request: messages.GetCallerRequest, context: Any) -> messages.GetCallerResponse:
         self._called("GetCaller", request, context)

@@ -21,19 +21,28 @@ ALLOWED = {
     "gateway": {"identity", "large_work", "listening", "rpc", "shared_messages", "telemetry", "tls"},
     "graph": {"capabilities", "specs"},
     "identity": {"call_threads", "specs", "telemetry", "token_text"},
-    "job_runner": {"builtin_jobs", "call_threads", "chain", "rpc", "stopped_tries", "telemetry"},
+    "job_runner": {
+        "builtin_jobs", "call_threads", "chain", "large_work", "rpc", "stopped_tries", "telemetry",
+        "utc_text",
+    },
     "maintenance": {"database", "store"},
+    "notifications": {"plain_http", "store", "telemetry"},
     "request_manager": {
         "builtin_jobs", "call_threads", "capabilities", "chain", "graph", "identity", "large_work",
-        "request_ids", "rpc", "shared_messages", "specs", "store", "telemetry", "watch",
+        "notifications", "plain_http", "request_ids", "rpc", "shared_messages", "specs", "store",
+        "telemetry", "watch",
     },
     "rpc": {"callback_throttle", "identity", "large_work", "logs", "shared_messages", "telemetry"},
     "specs": {"capabilities"},
-    "store": {"callback_throttle", "capabilities", "database", "large_work", "stopped_tries", "telemetry"},
+    "store": {
+        "callback_throttle", "capabilities", "database", "large_work", "stopped_tries", "telemetry",
+        "utc_text",
+    },
     "telemetry": {"large_work"},
     "tls": {"config", "listening"},
     "watch": {"identity", "shared_messages", "store", "telemetry"},
     "web": {"call_threads", "gateway", "identity", "rpc"},
+    "workers": set(),
 }  # fmt: skip
 """The packages and single modules of the server that each package may import, besides itself."""
 
@@ -44,6 +53,7 @@ ALLOWED_MODULES = {
     "callback_throttle": set(),
     "first_process": set(),
     "garbage_collection": set(),
+    "python_build": set(),
     "forked_children": {"listening"},
     "grpc_settings": set(),
     "large_work": set(),
@@ -52,11 +62,13 @@ ALLOWED_MODULES = {
     "log_library": set(),
     "log_output": set(),
     "logs": {"log_output", "telemetry"},
+    "plain_http": set(),
     "request_ids": set(),
     "shared_messages": set(),
     "spec_files": {"specs"},
     "stopped_tries": set(),
     "token_text": set(),
+    "utc_text": set(),
 }
 """The packages and single modules of the server that each single module may import."""
 

@@ -11,8 +11,8 @@ import pytest
 from tools.picture import PICTURE, SOURCE, labels, render, source_hash
 
 SERVER = Path(__file__).resolve().parents[1] / "server" / "spincycle_server"
-NOT_SHOWN = {"app", "commands", "config"}
-"""Packages that only put the others together, and the options, which are read once at the start."""
+NOT_SHOWN = {"app", "commands", "config", "workers"}
+"""Packages that only put the others together or start processes, and the options, which are read once."""
 
 
 def test_the_picture_is_made_from_the_committed_source() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from spincycle_server.config import (
+    Config,
     ConfigError,
     load_config,
     load_with_sources,
@@ -301,3 +303,60 @@ def test_each_value_has_a_source(tmp_path: Path) -> None:
         "server.addr": "command line",
     }
     assert loaded.file == Path(file)
+
+
+TARGET = "url: 'https://hooks.example.com/s3cr3t?k=s3cr3t', secret_file: k, events: [failed]"
+
+
+def targets_of(tmp_path: Path, text: str) -> Config:
+    file = write(tmp_path / "c.yaml", f"notifications: {{targets: {text}}}\n")
+    return load_config(file, environment={})
+
+
+def test_targets_of_notifications_are_shown_without_the_paths_of_their_urls(tmp_path: Path) -> None:
+    config = targets_of(
+        tmp_path,
+        f"{{ops: {{{TARGET}, types: 'b, a', args: [host], errors: no}}, "
+        "team: {format: slack, url_file: /run/slack.url, events: 'stopped, completed', allow_http: yes}}",
+    )
+    ops, team = config.notifications_targets.values()
+    assert (ops.format, sorted(ops.events), sorted(ops.types), ops.args) == (
+        "json", ["failed"], ["a", "b"], ("host",),
+    )  # fmt: skip
+    assert (ops.shows_errors, ops.allows_http) == (False, False)
+    assert (team.shows_errors, team.allows_http) == (True, True)
+    assert config.shown()["notifications.targets"] == (
+        "ops: failed of a, b as json to hooks.example.com; "
+        "team: completed, stopped as slack to the URL in /run/slack.url"
+    )
+    assert "s3cr3t" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[a]", "must be a map from names to options of targets"),
+        ("{Ops: {}}", "'Ops' must be a name of at most 40 of a-z, 0-9 and -"),
+        ("{ops: x}", "ops: must be a map of options"),
+        (f"{{ops: {{{TARGET}, path: x}}}}", "ops: unknown option path: must be one of allow_http, args"),
+        ("{ops: {events: [failed]}}", "ops: set url or url_file, and not both"),
+        (f"{{ops: {{{TARGET}, url_file: x}}}}", "ops: set url or url_file, and not both"),
+        ("{ops: {url: 's3cr3t:x'}}", "ops: url must be a URL of HTTPS"),
+        ("{ops: {url: 'https://[s3cr3t'}}", "ops: url must be a URL of HTTPS"),
+        ("{ops: {url: [s3cr3t]}}", "ops: url, url_file and secret_file must be texts"),
+        (f"{{ops: {{{TARGET}, format: xml}}}}", "ops: format must be one of json, slack, pagerduty"),
+        (f"{{ops: {{{TARGET}, format: slack}}}}", "ops: secret_file must not be set"),
+        (f"{{ops: {{{TARGET}, errors: perhaps}}}}", "ops: errors must be true or false"),
+        (f"{{ops: {{{TARGET}, types: {{a: b}}}}}}", "ops: types must be a list of words"),
+        (f"{{ops: {{{TARGET}, args: [{'a,' * 21}]}}}}", "ops: args must have at most 20 names"),
+        (
+            "{ops: {url: 'https://x', secret_file: k}}",
+            "ops: events must be a list of approval",
+        ),
+        (f"{{{', '.join(f't{n}: x' for n in range(21))}}}", "must have at most 20 targets"),
+    ],
+)
+def test_the_error_of_a_target_names_it_and_shows_no_url(tmp_path: Path, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as refused:
+        targets_of(tmp_path, value)
+    assert "s3cr3t" not in str(refused.value)

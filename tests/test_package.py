@@ -247,7 +247,7 @@ def test_the_database_is_migrated_and_pruned(servers: Installed) -> None:
 
 
 def test_the_demo_runs_from_any_directory(servers: Installed, tmp_path: Path) -> None:
-    from tests.e2e.waiting import free_port
+    from tests.ports import free_port
 
     environment = {**servers.environment, "SPINCYCLE_JOB_RUNNER_ADDR": "127.0.0.1:0"}
     done = run(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from spincycle_server.config import Config, public_secret_files
+from spincycle_server.config.notification_targets import parse_targets
 from tests.e2e.processes import running
 
 
@@ -38,6 +40,17 @@ def test_a_file_that_others_may_read_or_change_is_public(tmp_path: Path, mode: i
         "mysql.tls.key_file",
     }
     assert public_secret_files(config) == (dict.fromkeys(options, str(path)) if is_public else {})
+
+
+def test_the_secrets_of_notifications_are_files_too(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.touch(0o644)
+    path.chmod(0o644)
+    targets = parse_targets(
+        json.dumps({"ops": {"url": "https://h", "secret_file": str(path), "events": ["failed"]}})
+    )
+    found = public_secret_files(Config(notifications_targets=targets))
+    assert found == {"notifications.targets: ops": str(path)}
 
 
 def test_a_missing_file_is_not_public(tmp_path: Path) -> None:

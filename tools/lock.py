@@ -1,9 +1,10 @@
 """Pins all dependencies: writes the lock files from pyproject.toml.
 
 requirements.lock has the project with the extra `server`. requirements-otel.lock adds the extra `otel`, for
-deploy/. requirements-dev.lock adds `otel` and `dev`. requirements-page.lock has what builds the web page. A
-lock file has the version and the file hashes of each package. It names no registry, so that an installation
-uses the registry that its machine is set up for.
+deploy/. requirements-dev.lock adds `otel` and `dev`. requirements-page.lock has what builds the web page, and
+requirements-peers.lock the systems that `make bench-peers` compares. A lock file has the version and the file
+hashes of each package. It names no registry, so that an installation uses the registry that its machine is
+set up for.
 """
 
 from __future__ import annotations
@@ -34,4 +35,5 @@ if __name__ == "__main__":
         or _pin("requirements-otel.lock", "pyproject.toml", *_SERVERS, "--extra=otel")
         or _pin("requirements-dev.lock", "pyproject.toml", *_DEVELOPMENT)
         or _pin("requirements-page.lock", "--group=pyproject.toml:page")
+        or _pin("requirements-peers.lock", "--group=pyproject.toml:peers")
     )

@@ -22,18 +22,18 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, Page, expect
 
-from tests.commands.in_process import spincycle
 from tests.e2e.processes import running
 from tests.e2e.waiting import eventually
 from tests.limits import ANSWER
 from tests.page.browsers import NARROW, WIDE, chromium
+from tests.page.users import new_token, require_tokens, sign_in
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = ROOT / ".build" / "screenshots"
 SHOWN = ROOT / "docs" / "screenshots"
 
 IN_DOCUMENTS = {
-    "request-light-wide", "requests-light-wide", "output-dark-wide", "graph-light-wide",
+    "request-light-wide", "requests-light-wide", "output-dark-wide", "graph-light-wide", "waiting-light-wide",
 }  # fmt: skip
 """The pictures that README.md and docs/web.md show."""
 
@@ -74,6 +74,24 @@ SPECS: dict[str, Any] = {
             "args": {"required": [{"name": "hosts", "desc": "The hosts, as a list of names"}]},
             "nodes": {"host": {"category": "sequence", "type": "check-host", "each": ["hosts:host"]}},
         },
+        "resize-cluster": {
+            "request": True,
+            "limits": [{"key": "cluster/{cluster}", "max": 1}],
+            "args": {"required": [{"name": "cluster", "desc": "The cluster"}], "static": []},
+            "nodes": {},
+        },
+        "delete-backups": {
+            "request": True,
+            "args": {"required": [{"name": "host", "desc": "The host"}]},
+            "nodes": {
+                "list": {"category": "job", "type": "noop"},
+                "permit": {
+                    "category": "approval", "roles": ["dba", "operators"], "deps": ["list"],
+                    "message": "Delete all backups of {host}?", "args": [{"expected": "host"}],
+                },
+                "delete": {"category": "job", "type": "noop", "deps": ["permit"]},
+            },
+        },
         "check-host": {
             "args": {"required": [{"name": "host"}]},
             "nodes": {
@@ -107,6 +125,19 @@ class Site:
     token: str
     failed: str
     fleet: str
+    running: str
+    locked: str
+    asking: str
+
+
+def _lock(script: Path) -> None:
+    """Adds the job that holds a lock for as long as the pictures are taken."""
+    sequence = SPECS["sequences"]["resize-cluster"]
+    sequence["args"]["static"] = [
+        {"name": "cmd", "default": str(script)}, {"name": "resize", "default": "verify wait"}
+    ]  # fmt: skip
+    given = [{"expected": "cmd", "given": "cmd"}, {"expected": "args", "given": "resize"}]
+    sequence["nodes"]["resize"] = {"category": "job", "type": "shell-command", "args": given}
 
 
 def _prepare(directory: Path) -> None:
@@ -114,16 +145,15 @@ def _prepare(directory: Path) -> None:
     script.write_text(SCRIPT)
     script.chmod(0o755)
     _steps(script)
+    _lock(script)
     (directory / "specs").mkdir()
     (directory / "specs" / "specs.yaml").write_text(json.dumps(SPECS))
     shutil.copy(ROOT / "examples" / "specs" / "nap.yaml", directory / "specs")
-    (directory / "config").mkdir()
-    settings = {"auth": {"methods": ["token"], "admin_roles": ["operators"]}}
-    (directory / "config" / "development.yaml").write_text(json.dumps(settings))
+    require_tokens(directory, "operators")
 
 
-def _requests(api: httpx.Client) -> tuple[str, str]:
-    """Creates what the pictures show. Returns the ids of a failed request and of one over 10,000 hosts."""
+def _site(api: httpx.Client, origin: str, token: str) -> Site:
+    """Creates what the pictures show."""
 
     def create(request_type: str, **args: object) -> str:
         answer = api.post("/api/v1/requests", json={"type": request_type, "args": args})
@@ -137,9 +167,15 @@ def _requests(api: httpx.Client) -> tuple[str, str]:
     _wait(api, create("upgrade-databases", hosts=["db1", "db2"]), COMPLETE)
     failed = create("upgrade-databases", hosts=[f"db{number}" for number in range(1, 13)])
     _wait(api, failed, FAIL)
-    waiting = create("upgrade-databases", hosts=["wait1", "wait2"])
-    eventually(lambda: api.get(f"/api/v1/requests/{waiting}").json().get("finishedJobs", 0) > 8)
-    return failed, fleet
+    holders = [create("resize-cluster", cluster=f"eu-{number}") for number in (1, 2)]
+    for holder in holders:
+        _wait(api, holder, RUNNING)
+    locked = [create("resize-cluster", cluster="eu-1") for _ in range(3)][-1]
+    asking = create("delete-backups", host="db7.example.com")
+    eventually(lambda: api.get("/api/v1/approvals").json()["approvals"])
+    running = create("upgrade-databases", hosts=["wait1", "wait2"])
+    eventually(lambda: api.get(f"/api/v1/requests/{running}").json().get("finishedJobs", 0) > 8)
+    return Site(origin, token, failed, fleet, running, locked, asking)
 
 
 def _wait(api: httpx.Client, request_id: str, *states: int) -> None:
@@ -156,9 +192,13 @@ def _wait(api: httpx.Client, request_id: str, *states: int) -> None:
 
 def _sign_in(page: Page, site: Site) -> None:
     page.goto(f"{site.origin}/requests")
-    page.get_by_label("API token").fill(site.token)
-    page.get_by_role("button", name="Sign in").click()
+    sign_in(page, site.token)
     expect(page.get_by_role("row").nth(1)).to_be_visible()
+
+
+def _fleet(page: Page) -> None:
+    _graph(page)
+    expect(page.get_by_role("list").filter(has_text="Complete 20,000")).to_be_visible()
 
 
 def _graph(page: Page) -> None:
@@ -188,9 +228,14 @@ def _views(site: Site) -> Iterator[tuple[str, str, str, Callable[[Page], None]]]
     yield "request", f"/requests/{site.failed}", "1 job has failed", nothing
     yield "output", f"/requests/{site.failed}", "1 job has failed", _output
     yield "graph", f"/requests/{site.failed}", "1 job has failed", _graph
-    yield "fleet", f"/requests/{site.fleet}", "check-fleet", _graph
+    yield "fleet", f"/requests/{site.fleet}", "check-fleet", _fleet
     yield "start", "/start", "upgrade-databases", nothing
     yield "plan", "/start/upgrade-databases", "upgrade-databases", _plan
+    yield "running", f"/requests/{site.running}", "of 8 jobs complete", nothing
+    yield "locked", f"/requests/{site.locked}", "Waits for the limit", nothing
+    yield "asking", f"/requests/{site.asking}", "Delete all backups", nothing
+    yield "waiting", "/waiting", "cluster/eu-1", nothing
+    yield "nothing", "/requests?state=STOPPED", "No request matches", nothing
     yield "runners", "/runners", "Runners", nothing
     yield "server", "/server", "Health", nothing
 
@@ -254,19 +299,12 @@ def main() -> int:
         _prepare(directory)
         with running("server", "--http=127.0.0.1:0", "--specs=specs", directory=directory) as server:
             origin = f"http://{server.address('request-manager', 'http')}"
-            made = spincycle(
-                directory,
-                "token",
-                "create",
-                "alice",
-                f"--db=sqlite:///{directory}/spincycle.db",
-                "--role=operators",
-            )
-            token = made.stdout.strip()
-            headers = {"Authorization": f"Bearer {token}"}
+            token = new_token(directory, "alice", "operators")
+            # Somebody else creates the requests, so that alice may approve one.
+            headers = {"Authorization": f"Bearer {new_token(directory, 'bob', 'operators')}"}
             with httpx.Client(base_url=origin, timeout=ANSWER, headers=headers) as api:
-                failed, fleet = _requests(api)
-            _all_pictures(browser, Site(origin, token, failed, fleet))
+                site = _site(api, origin, token)
+            _all_pictures(browser, site)
     return 0
 
 

@@ -13,7 +13,7 @@ from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.version import API_VERSION, package_version
 from spincycle_server.first_process import continue_in_child
 from spincycle_server.garbage_collection import collect_again, collect_not_yet
-from spincycle_server.grpc_settings import load_grpc
+from spincycle_server.grpc_settings import import_grpc, load_grpc
 from spincycle_server.log_library import load_structlog
 from spincycle_server.log_output import open_missing_descriptors
 
@@ -47,6 +47,9 @@ _SECTIONS = {
 _GRPC_COMMANDS = frozenset(_SECTIONS["Servers"])
 """The commands that import gRPC. The others start faster without it."""
 
+_FORKING_COMMANDS = frozenset({"request-manager"})
+"""The commands that start gRPC's core themselves, because they may fork first."""
+
 SERVER_PACKAGES = (
     "alembic", "cryptography", "grpc_health", "grpc_status", "httptools", "joserfc", "psycopg", "pymysql",
     "sqlalchemy", "starlette", "structlog", "uvicorn", "uvloop", "yaml",
@@ -65,7 +68,8 @@ class _Commands(click.Group):
             return None
         if cmd_name in _GRPC_COMMANDS:
             continue_in_child()  # before gRPC starts threads
-            load_grpc()  # before the command's module imports gRPC
+            # Before the command's module imports gRPC. Workers are forked, so no thread may run yet.
+            import_grpc() if cmd_name in _FORKING_COMMANDS else load_grpc()
         load_structlog()
         word = cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"spincycle_server.commands.{word}"), f"{word}_command")

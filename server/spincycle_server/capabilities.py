@@ -37,7 +37,13 @@ RETRY_BACKOFF = "retry-backoff"
 SLIDING_WINDOW = "sliding-window"
 """The feature of runners that limit the elements of `each` by a sliding window: `EachWindow`."""
 
-ALL_FEATURES = (PAUSE, RETRY_BACKOFF, SLIDING_WINDOW)
+APPROVAL = "approval"
+"""The feature of runners that wait for approvals: jobs with `Approval`, and the method EndApproval."""
+
+FINALLY = "finally"
+"""The feature of runners that run the `finally` parts of sequences: jobs with `is_finally`."""
+
+ALL_FEATURES = (PAUSE, RETRY_BACKOFF, SLIDING_WINDOW, APPROVAL, FINALLY)
 """The features of the runners of this release."""
 
 _LABEL_TEXT = re.compile(r"[0-9A-Za-z._/-]{1,63}")
@@ -142,6 +148,13 @@ class Capabilities:
         types = None if fields["types"] is None else frozenset(fields["types"])
         return cls(types, _labels_in(fields), _features_in(fields), fields.get("version", ""))
 
+
+WAITS_FOR_LIMIT = Requirement(frozenset(), features=frozenset({"waits-for-a-limit"}))
+"""Stands for the requirement of a PENDING request until it holds the keys of its limits.
+
+No runner has the feature. So the request waits beside the others, as one does that no runner can run, also
+with Request Managers of earlier releases.
+"""
 
 KNOWS_ALL = Capabilities(None)
 """A runner that says nothing about itself, such as one of an earlier version."""

@@ -51,19 +51,24 @@ def configure_logs(level: str, form: str) -> None:
         _add_time,
         _add_trace,
     ]
-    line = _Line([*processors, *_last_processors(form, is_terminal)])
+    line = _JsonLine() if form == "json" else _Line([*processors, *_text_processors(is_terminal)])
     output = LogOutput(2, lambda lost: line(None, "warning", {"event": LOST_LINES, "lines": lost}))
     sys.stdout = text_stream(LogOutput(1, _no_report), 1)
     sys.stderr = text_stream(output, 2)
     structlog.configure(
         processors=[_drop_below_level, line],
-        # `_drop_below_level` filters instead, because the level can change while the process runs.
-        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+        # `_Logger` and `_drop_below_level` filter, because the level can change while the process runs.
+        wrapper_class=_Logger,
         logger_factory=lambda *_: _LineLogger(output),
         cache_logger_on_first_use=True,
     )
     _Output.used = output
     set_level(level)
+
+
+def name_process(**fields: object) -> None:
+    """Adds fields to all lines of this process, such as the number of a worker."""
+    _Process.fields = fields
 
 
 def lost_lines() -> int:
@@ -90,6 +95,12 @@ class _Output:
     """The output of the log; None before it is set up."""
 
     used: LogOutput | None = None
+
+
+class _Process:
+    """The fields of all lines of this process."""
+
+    fields: Mapping[str, object] = {}
 
 
 class _Level:
@@ -121,6 +132,23 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
+class _Logger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
+    """Drops frequent events below the level at once, before they are processed."""
+
+    def debug(self, event: str, *args: Any, **fields: Any) -> Any:
+        """Logs an event of level debug."""
+        return super().debug(event, *args, **fields) if _Level.number <= logging.DEBUG else None
+
+    def info(self, event: str, *args: Any, **fields: Any) -> Any:
+        """Logs an event of level info. Each request has some, so this takes fewer steps than structlog."""
+        if _Level.number > logging.INFO:
+            return None
+        processors = self._processors
+        if args or processors[0] is not _drop_below_level:  # as when a test captures the log
+            return super().info(event, *args, **fields)
+        return self._logger.msg(processors[1](None, "info", {**self._context, **fields, "event": event}))
+
+
 class _LineLogger:
     """Passes the lines of structlog to the output."""
 
@@ -141,6 +169,8 @@ class _Line:
         self._processors = processors
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        if _Process.fields:
+            event = {**event, **_Process.fields}
         try:
             return self._line(logger, method, dict(event))
         except Exception:
@@ -150,6 +180,22 @@ class _Line:
         for processor in self._processors:
             event = processor(logger, method, event)
         return event if isinstance(event, bytes) else str(event).encode("utf-8", "backslashreplace")
+
+
+class _JsonLine(_Line):
+    """Turns an event into a JSON object. One function, because each request has several events."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def _line(self, logger: WrappedLogger, method: str, event: Any) -> bytes:
+        event = _add_time(logger, method, structlog.processors.add_log_level(logger, method, event))
+        if trace_lines:
+            event = _add_trace(logger, method, event)
+        if "exc_info" in event:
+            event = structlog.processors.format_exc_info(logger, method, event)
+        event["message"] = event.pop("event")
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _plain(event: Mapping[str, object]) -> dict[str, object]:
@@ -182,13 +228,7 @@ def _no_report(lost: int) -> bytes:
     return b""
 
 
-def _last_processors(form: str, is_terminal: bool) -> list[Processor]:
-    if form == "json":
-        return [
-            structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(serializer=_to_json),
-        ]
+def _text_processors(is_terminal: bool) -> list[Processor]:
     return [
         _escape_texts,
         structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=_write_traceback),
@@ -219,10 +259,6 @@ def _on_one_line(text: str) -> str:
         else character.encode("unicode_escape", "backslashreplace").decode()
         for character in text
     )
-
-
-def _to_json(event: EventDict, **_: object) -> bytes:
-    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
 
 
 class _LibraryHandler(logging.Handler):

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from spincycle_grpc.client import Client
 from spincycle_grpc.errors import InvalidArgumentError, NotFoundError
-from spincycle_grpc.job_paths import SEPARATOR, ids_beginning_with, path_of
+from spincycle_grpc.job_paths import SEPARATOR, ids_beginning_with, path_of, path_text
 from spincycle_grpc.v1.job_pb2 import JobChain
 
 _JOB_ID = re.compile(r"[0-9A-Za-z]{4}")
@@ -40,9 +40,7 @@ def find_jobs(client: Client, request_id: str, named: str) -> list[str]:
 def _job_beginning_with(chain: JobChain, request_id: str, named: str) -> str:
     found = ids_beginning_with(chain, named)
     if len(found) > 1:
-        some = ", ".join(
-            f"{job_id} ({SEPARATOR.join(_path(chain, job_id))})" for job_id in found[:_MOST_NAMED]
-        )
+        some = ", ".join(f"{job_id} ({path_text(_path(chain, job_id))})" for job_id in found[:_MOST_NAMED])
         more = ", ..." if len(found) > _MOST_NAMED else ""
         raise InvalidArgumentError(
             f"the ids of {len(found)} jobs begin with {named!r}: write the whole id: {some}{more}",

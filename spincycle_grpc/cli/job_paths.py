@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spincycle_grpc.cli.output import printable
-from spincycle_grpc.job_paths import SEPARATOR
+from spincycle_grpc.job_paths import path_text
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.status_pb2 import JobStatus
 
@@ -15,7 +15,7 @@ def is_connector(job: JobLog | JobStatus) -> bool:
 
 def line_name(job: JobLog | JobStatus) -> str:
     """Returns what names a job in a line of text: its path. Without one, its id and its name."""
-    return printable(SEPARATOR.join(job.path) or f"{job.job_id} {job.name}")
+    return printable(path_text(job.path) or f"{job.job_id} {job.name}")
 
 
 def path_of(job: JobLog | JobStatus) -> str:
@@ -24,4 +24,4 @@ def path_of(job: JobLog | JobStatus) -> str:
     Jobs without a path have their name: jobs that only connect others, and jobs of requests that were created
     by an earlier release or by an original.
     """
-    return SEPARATOR.join(job.path) or job.name
+    return path_text(job.path) or job.name

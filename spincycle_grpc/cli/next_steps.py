@@ -13,6 +13,9 @@ from spincycle_grpc.v1.state_pb2 import STATE_FAIL, STATE_RUNNING, STATE_STOPPED
 _PAUSED = "paused"
 """How the reason of a paused request to wait begins."""
 
+_MOST_APPROVALS = 3
+"""The most approvals for which the commands are shown."""
+
 Step = tuple[str, str]
 """A command, and what it does."""
 
@@ -22,6 +25,11 @@ def next_steps(record: RequestRecord) -> list[Step]:
     request = record.request
     request_id = _word(request.id)
     steps: list[Step] = []
+    for one in request.approvals[:_MOST_APPROVALS]:
+        if one.may_decide:
+            which = f" --job {_word(one.job_id)}" if len(request.approvals) > 1 else ""
+            steps.append((f"spinc approve {request_id}{which}", "let it go on"))
+            steps.append((f"spinc reject {request_id}{which}", "let it fail"))
     if request.waiting.startswith(_PAUSED):
         steps.append((f"spinc resume {request_id}", "continue"))
     elif request.state == STATE_RUNNING:

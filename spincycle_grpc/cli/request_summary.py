@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import tzinfo
 
+from spincycle_grpc.cli.approval_table import show_approvals
 from spincycle_grpc.cli.counts import try_of
 from spincycle_grpc.cli.cutting import cut_text
 from spincycle_grpc.cli.failure_text import MOST_JOBS, failure_lines
@@ -37,6 +38,7 @@ def show_summary(record: RequestRecord, zone: tzinfo | None, *, full: bool) -> N
     """
     request = record.request
     show_fields([*_fields(request, zone), *_arg_fields(request, full=full)])
+    show_approvals(request.approvals, zone)
     _show_running(request, record.running, full=full)
     show_problems(record, zone, full=full)
 

@@ -21,7 +21,7 @@ def to_dot(chain: JobChain) -> str:
             lines.append("  }\n")
             continue
         if step.kind is Kind.BEGIN_SEQUENCE:
-            label = _quoted("\n".join([sequence_title(step.job, chain), *sequence_limits(step.job)]))
+            label = _quoted("\n".join([sequence_title(step.job, chain), *sequence_limits(step.job, chain)]))
             lines.append(f"  subgraph {_quoted(f'cluster_{step.job.id}')} {{\n  label={label};\n")
         lines.append(f"  {_quoted(step.job.id)} [{_looks(step.job, chain)}];\n")
     for job_id, job_ids in sorted(chain.adjacency_list.items()):

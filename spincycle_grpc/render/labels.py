@@ -6,6 +6,7 @@ import json
 
 from spincycle_grpc.job_paths import SEPARATOR
 from spincycle_grpc.structs import from_struct
+from spincycle_grpc.v1.approval_pb2 import Approval
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
 
 _LONGEST_VALUE = 60
@@ -38,9 +39,11 @@ def title(job: Job, chain: JobChain) -> str:
 def sequence_title(job: Job, chain: JobChain) -> str:
     """Returns the name of the sequence that starts with a job, for example `host web7`.
 
-    Sequences of chains from before names were stored are all called `sequence`.
+    In a sequence with a `finally`, the other nodes are called `nodes`, as in its spec. Sequences of chains
+    from before names were stored are all called `sequence`.
     """
-    return plain(chain.path_labels.get(job.sequence_id, "")) or "sequence"
+    unnamed = "nodes" if job.sequence_id in chain.path_labels else "sequence"
+    return plain(chain.path_labels.get(job.sequence_id, "")) or unnamed
 
 
 def args(job: Job) -> list[str]:
@@ -61,8 +64,11 @@ def box_lines(job: Job, chain: JobChain) -> list[str]:
 def limits(job: Job, chain: JobChain) -> list[str]:
     """Returns the retries and the timeout of a job: `retry 2`, `wait 50ms`, `timeout 5m`.
 
-    The job before a sliding window has the limits of the window: `10 at a time`, `stop after 3 failures`.
+    The job before a sliding window has the limits of the window: `10 at a time`, `stop after 3 failures`. An
+    approval has what it waits for: `2 approvals by dba, lead`, `timeout 24h`.
     """
+    if job.HasField("approval"):
+        return _approval_words(job.approval)
     backoff = job.retry_backoff if job.HasField("retry_backoff") else None
     words = _limits(job.retry, job.retry_wait, backoff, job.timeout)
     window = chain.windows.get(job.id)
@@ -74,10 +80,16 @@ def limits(job: Job, chain: JobChain) -> list[str]:
     return words
 
 
-def sequence_limits(job: Job) -> list[str]:
-    """Returns the retries and the timeout of the sequence that starts with a job."""
+def sequence_limits(job: Job, chain: JobChain) -> list[str]:
+    """Returns the retries and the timeout of the sequence that starts with a job.
+
+    The outermost sequence has the keys that the request holds: `at most 2 with cluster/a`.
+    """
     backoff = job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None
-    return _limits(job.sequence_retry, job.sequence_retry_wait, backoff, job.sequence_timeout)
+    words = _limits(job.sequence_retry, job.sequence_retry_wait, backoff, job.sequence_timeout)
+    if not job.parent_sequence_id:
+        words += [f"at most {limit.max} with {plain(limit.key)}" for limit in chain.limits]
+    return words
 
 
 def _limits(retry: int, wait: str, backoff: RetryBackoff | None, timeout: str) -> list[str]:
@@ -88,6 +100,16 @@ def _limits(retry: int, wait: str, backoff: RetryBackoff | None, timeout: str) -
             words.append(f"wait {plain(wait)}{_growth(backoff)}")
     if timeout:
         words.append(f"timeout {plain(timeout)}")
+    return words
+
+
+def _approval_words(approval: Approval) -> list[str]:
+    number = f"{approval.approvals} approvals" if approval.approvals > 1 else "approval"
+    words = [f"{number} by {plain(', '.join(approval.roles))}", f"timeout {plain(approval.timeout)}"]
+    if approval.continue_on_timeout:
+        words.append("then goes on")
+    if approval.message:
+        words.append(_short(approval.message))
     return words
 
 

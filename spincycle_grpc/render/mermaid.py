@@ -19,7 +19,7 @@ def to_mermaid(chain: JobChain) -> str:
             lines.append("  end\n")
             continue
         if step.kind is Kind.BEGIN_SEQUENCE:
-            label = _quoted([", ".join([sequence_title(step.job, chain), *sequence_limits(step.job)])])
+            label = _quoted([", ".join([sequence_title(step.job, chain), *sequence_limits(step.job, chain)])])
             lines.append(f"  subgraph sequence_{step.job.id}[{label}]\n")
         lines.append(f"  {_name(step.job.id)}{_box(step.job, chain)}\n")
     for job_id, job_ids in sorted(chain.adjacency_list.items()):

@@ -47,7 +47,7 @@ def _heading(chain: JobChain) -> str:
 def _line(step: Step, chain: JobChain, parents: Sequence[str], above: str) -> str:
     job = step.job
     if step.kind is Kind.BEGIN_SEQUENCE:
-        words = [f"{job.id} {sequence_title(job, chain)}", *sequence_limits(job)]
+        words = [f"{job.id} {sequence_title(job, chain)}", *sequence_limits(job, chain)]
         if step.depth > _DEEPEST_INDENT:
             words.append(f"{step.depth} deep")
         text = ", ".join(words)

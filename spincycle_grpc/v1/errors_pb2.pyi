@@ -216,6 +216,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: A Job Runner of the original runs the request, and
     cannot pause. Stop the request, or wait for its end.
     """
+    ERROR_REASON_LIMIT_REACHED: _ErrorReason.ValueType  # 260
+    """FAILED_PRECONDITION: Another request holds a key of the request's limits, or
+    waits for it. Wait for its end, or stop it; `spinc locks` shows it.
+    """
+    ERROR_REASON_BAD_LIMIT_KEY: _ErrorReason.ValueType  # 261
+    """INVALID_ARGUMENT: The value of an arg cannot be part of the key of a limit.
+    Give text, a number, true or false, and not a long one.
+    """
+    ERROR_REASON_TOO_MANY_AT_LIMIT: _ErrorReason.ValueType  # 262
+    """RESOURCE_EXHAUSTED: Too many requests wait for a key of the request's limits.
+    Try again later, or stop requests.
+    """
     ERROR_REASON_NO_MATCHING_RUNNER: _ErrorReason.ValueType  # 170
     """FAILED_PRECONDITION: No Job Runner knows all job types of the request and
     has its labels. Wait: the request starts when one does.
@@ -684,6 +696,45 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: The files of the web page are too large. Build the page
     again, or set `server.web` to false.
     """
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 270
+    """NOT_FOUND: No event with this id was sent to this target. Take both from the
+    list of deliveries.
+    """
+    ERROR_REASON_DELIVERY_WAITING: _ErrorReason.ValueType  # 271
+    """FAILED_PRECONDITION: The delivery has not ended, so it is tried again without
+    help. Wait until it is delivered or given up.
+    """
+    ERROR_REASON_TARGET_NOT_FOUND: _ErrorReason.ValueType  # 272
+    """NOT_FOUND: The server has no target with this name. Use one of
+    `notifications.targets`.
+    """
+    ERROR_REASON_APPROVAL_NOT_OPEN: _ErrorReason.ValueType  # 240
+    """FAILED_PRECONDITION: The request does not wait for this approval now. Read the
+    message: it was decided, its deadline has passed, or the job has not begun to wait.
+    """
+    ERROR_REASON_NOT_AN_APPROVER: _ErrorReason.ValueType  # 241
+    """PERMISSION_DENIED: The caller has none of the roles of the approval. Let
+    somebody decide who has one.
+    """
+    ERROR_REASON_OWN_REQUEST: _ErrorReason.ValueType  # 242
+    """PERMISSION_DENIED: The caller created the request, and so cannot decide about
+    it. Let somebody else decide.
+    """
+    ERROR_REASON_AMBIGUOUS_APPROVAL: _ErrorReason.ValueType  # 243
+    """INVALID_ARGUMENT: The request waits for several approvals. Name the job."""
+    ERROR_REASON_BAD_COMMENT: _ErrorReason.ValueType  # 244
+    """INVALID_ARGUMENT: The comment is too long, or has characters that cannot be
+    shown. Shorten or correct it.
+    """
+    ERROR_REASON_NEEDS_AUTHENTICATION: _ErrorReason.ValueType  # 245
+    """FAILED_PRECONDITION: Approvals need to know who decides, and the server does
+    not authenticate users. Configure `auth`, or remove the approvals from the
+    specs.
+    """
+    ERROR_REASON_APPROVAL_MESSAGE_TOO_LONG: _ErrorReason.ValueType  # 246
+    """INVALID_ARGUMENT: The message of an approval is too long with the args of the
+    request filled in. Pass shorter args, or name fewer args in the message.
+    """
     ERROR_REASON_NOT_READY: _ErrorReason.ValueType  # 220
     """UNAVAILABLE: The server cannot take work now, and the message says why. It
     is the answer of /readyz. Send work to another server, or wait.
@@ -894,6 +945,18 @@ ERROR_REASON_REQUEST_PAUSED: ErrorReason.ValueType  # 195
 ERROR_REASON_CANNOT_PAUSE: ErrorReason.ValueType  # 196
 """FAILED_PRECONDITION: A Job Runner of the original runs the request, and
 cannot pause. Stop the request, or wait for its end.
+"""
+ERROR_REASON_LIMIT_REACHED: ErrorReason.ValueType  # 260
+"""FAILED_PRECONDITION: Another request holds a key of the request's limits, or
+waits for it. Wait for its end, or stop it; `spinc locks` shows it.
+"""
+ERROR_REASON_BAD_LIMIT_KEY: ErrorReason.ValueType  # 261
+"""INVALID_ARGUMENT: The value of an arg cannot be part of the key of a limit.
+Give text, a number, true or false, and not a long one.
+"""
+ERROR_REASON_TOO_MANY_AT_LIMIT: ErrorReason.ValueType  # 262
+"""RESOURCE_EXHAUSTED: Too many requests wait for a key of the request's limits.
+Try again later, or stop requests.
 """
 ERROR_REASON_NO_MATCHING_RUNNER: ErrorReason.ValueType  # 170
 """FAILED_PRECONDITION: No Job Runner knows all job types of the request and
@@ -1362,6 +1425,45 @@ token or a token of the OIDC provider.
 ERROR_REASON_PAGE_TOO_LARGE: ErrorReason.ValueType  # 238
 """FAILED_PRECONDITION: The files of the web page are too large. Build the page
 again, or set `server.web` to false.
+"""
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 270
+"""NOT_FOUND: No event with this id was sent to this target. Take both from the
+list of deliveries.
+"""
+ERROR_REASON_DELIVERY_WAITING: ErrorReason.ValueType  # 271
+"""FAILED_PRECONDITION: The delivery has not ended, so it is tried again without
+help. Wait until it is delivered or given up.
+"""
+ERROR_REASON_TARGET_NOT_FOUND: ErrorReason.ValueType  # 272
+"""NOT_FOUND: The server has no target with this name. Use one of
+`notifications.targets`.
+"""
+ERROR_REASON_APPROVAL_NOT_OPEN: ErrorReason.ValueType  # 240
+"""FAILED_PRECONDITION: The request does not wait for this approval now. Read the
+message: it was decided, its deadline has passed, or the job has not begun to wait.
+"""
+ERROR_REASON_NOT_AN_APPROVER: ErrorReason.ValueType  # 241
+"""PERMISSION_DENIED: The caller has none of the roles of the approval. Let
+somebody decide who has one.
+"""
+ERROR_REASON_OWN_REQUEST: ErrorReason.ValueType  # 242
+"""PERMISSION_DENIED: The caller created the request, and so cannot decide about
+it. Let somebody else decide.
+"""
+ERROR_REASON_AMBIGUOUS_APPROVAL: ErrorReason.ValueType  # 243
+"""INVALID_ARGUMENT: The request waits for several approvals. Name the job."""
+ERROR_REASON_BAD_COMMENT: ErrorReason.ValueType  # 244
+"""INVALID_ARGUMENT: The comment is too long, or has characters that cannot be
+shown. Shorten or correct it.
+"""
+ERROR_REASON_NEEDS_AUTHENTICATION: ErrorReason.ValueType  # 245
+"""FAILED_PRECONDITION: Approvals need to know who decides, and the server does
+not authenticate users. Configure `auth`, or remove the approvals from the
+specs.
+"""
+ERROR_REASON_APPROVAL_MESSAGE_TOO_LONG: ErrorReason.ValueType  # 246
+"""INVALID_ARGUMENT: The message of an approval is too long with the args of the
+request filled in. Pass shorter args, or name fewer args in the message.
 """
 ERROR_REASON_NOT_READY: ErrorReason.ValueType  # 220
 """UNAVAILABLE: The server cannot take work now, and the message says why. It

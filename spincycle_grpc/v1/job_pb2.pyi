@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from spincycle_grpc.v1 import approval_pb2 as _approval_pb2
+from spincycle_grpc.v1 import limit_pb2 as _limit_pb2
 from spincycle_grpc.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
 import sys
@@ -43,6 +45,8 @@ class Job(_message.Message):
     SEQUENCE_TIMEOUT_FIELD_NUMBER: _builtins.int
     RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
     SEQUENCE_RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
+    IS_FINALLY_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Four characters of 0-9A-Za-z, unique within the job chain."""
     name: _builtins.str
@@ -86,6 +90,14 @@ class Job(_message.Message):
     of its first job. Set only on the first job of a sequence. Empty: no
     timeout.
     """
+    is_finally: _builtins.bool
+    """Whether the job belongs to the `finally` part of a sequence: it runs once
+    after the last try of the sequence, however that ended. The part is a
+    sequence of its own. It stands beside the sequence in a third one, and its
+    first job directly follows the last job of the sequence.
+
+    A chain that uses it needs a Job Runner with the feature "finally".
+    """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
         """The job args before `create` added to them."""
@@ -109,6 +121,12 @@ class Job(_message.Message):
         pauses are equal.
         """
 
+    @_builtins.property
+    def approval(self) -> _approval_pb2.Approval:
+        """What people must decide before the job is COMPLETE. The job has the type
+        "approval", and runs nothing. Unset: the job is no approval.
+        """
+
     def __init__(
         self,
         *,
@@ -129,10 +147,12 @@ class Job(_message.Message):
         sequence_timeout: _builtins.str = ...,
         retry_backoff: Global___RetryBackoff | None = ...,
         sequence_retry_backoff: Global___RetryBackoff | None = ...,
+        is_finally: _builtins.bool = ...,
+        approval: _approval_pb2.Approval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "data", b"data", "retry_backoff", b"retry_backoff", "sequence_retry_backoff", b"sequence_retry_backoff"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "args", b"args", "data", b"data", "retry_backoff", b"retry_backoff", "sequence_retry_backoff", b"sequence_retry_backoff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "bytes", b"bytes", "data", b"data", "id", b"id", "name", b"name", "parent_sequence_id", b"parent_sequence_id", "retry", b"retry", "retry_backoff", b"retry_backoff", "retry_wait", b"retry_wait", "sequence_id", b"sequence_id", "sequence_retry", b"sequence_retry", "sequence_retry_backoff", b"sequence_retry_backoff", "sequence_retry_wait", b"sequence_retry_wait", "sequence_timeout", b"sequence_timeout", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "args", b"args", "bytes", b"bytes", "data", b"data", "id", b"id", "is_finally", b"is_finally", "name", b"name", "parent_sequence_id", b"parent_sequence_id", "retry", b"retry", "retry_backoff", b"retry_backoff", "retry_wait", b"retry_wait", "sequence_id", b"sequence_id", "sequence_retry", b"sequence_retry", "sequence_retry_backoff", b"sequence_retry_backoff", "sequence_retry_wait", b"sequence_retry_wait", "sequence_timeout", b"sequence_timeout", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,6 +342,7 @@ class JobChain(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TRACESTATE_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     state: _state_pb2.State.ValueType
@@ -357,13 +378,17 @@ class JobChain(_message.Message):
         is the type of the request, the name of the node that calls the sequence, or
         the element of `each`, such as "host web7". The path of a job consists of
         the labels of the sequences around it, its own label if it has one, and its
-        name. Empty if no part of the chain is nested or repeated, and in chains
+        name. An empty label adds nothing to a path. Empty if no part of the chain is nested or repeated, and in chains
         that were created before this field existed.
         """
 
     @_builtins.property
     def windows(self) -> _containers.MessageMap[_builtins.str, Global___EachWindow]:
         """The sliding windows, by the id of the job after which the elements begin."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.Limit]:
+        """The limits that the request counts for, from its creation to its end."""
 
     def __init__(
         self,
@@ -378,10 +403,11 @@ class JobChain(_message.Message):
         traceparent: _builtins.str = ...,
         tracestate: _builtins.str = ...,
         windows: _abc.Mapping[_builtins.str, Global___EachWindow] | None = ...,
+        limits: _abc.Iterable[_limit_pb2.Limit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "path_labels", b"path_labels", "request_id", b"request_id", "state", b"state", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjacency_list", b"adjacency_list", "finished_jobs", b"finished_jobs", "jobs", b"jobs", "limits", b"limits", "path_labels", b"path_labels", "request_id", b"request_id", "state", b"state", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

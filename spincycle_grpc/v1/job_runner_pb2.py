@@ -23,13 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from spincycle_grpc.v1 import approval_pb2 as spincycle_dot_v1_dot_approval__pb2
 from spincycle_grpc.v1 import job_pb2 as spincycle_dot_v1_dot_job__pb2
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
 from spincycle_grpc.v1 import output_pb2 as spincycle_dot_v1_dot_output__pb2
+from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 from spincycle_grpc.v1 import status_pb2 as spincycle_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/output.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"Z\n\x15StartJobChainsRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12.\n\x06\x63hains\x18\x02 \x03(\x0b\x32\x1e.spincycle.v1.AssignedJobChain\"\xbf\x01\n\x10\x41ssignedJobChain\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12+\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChainH\x00\x12>\n\x13suspended_job_chain\x18\x03 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12&\n\x07suspect\x18\x04 \x01(\x0b\x32\x15.spincycle.v1.SuspectB\x07\n\x05\x63hain\"9\n\x07Suspect\x12\x0f\n\x07\x63rashes\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x61lone\x18\x03 \x01(\x08\"E\n\x16StartJobChainsResponse\x12+\n\x06starts\x18\x01 \x03(\x0b\x32\x1b.spincycle.v1.JobChainStart\"@\n\rJobChainStart\x12/\n\x05\x65rror\x18\x01 \x01(\x0b\x32 .spincycle.v1.JobChainStartError\"C\n\x12JobChainStartError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\")\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14StopJobChainResponse\"F\n\x14PauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03now\x18\x03 \x01(\x08\"\x17\n\x15PauseJobChainResponse\";\n\x16UnpauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\x19\n\x17UnpauseJobChainResponse\"e\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\x12\x1b\n\x0brequest_ids\x18\x02 \x03(\tB\x06\xaa\xd4\x18\x02\x10\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x8c\x01\n\x1cJobRunnerFollowOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03try\x18\x04 \x01(\x04\x12\x15\n\rstdout_offset\x18\x05 \x01(\x04\x12\x15\n\rstderr_offset\x18\x06 \x01(\x04\"\x8f\x01\n\x1dJobRunnerFollowOutputResponse\x12\x13\n\tbegun_try\x18\x01 \x01(\x04H\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.OutputTextH\x00\x12&\n\x03gap\x18\x03 \x01(\x0b\x32\x17.spincycle.v1.OutputGapH\x00\x42\x07\n\x05\x65vent\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xdd\x08\n\tJobRunner\x12\x89\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa3\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"F\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12`\n\x0eStartJobChains\x12#.spincycle.v1.StartJobChainsRequest\x1a$.spincycle.v1.StartJobChainsResponse\"\x03\x90\x02\x02\x12\x8c\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12]\n\rPauseJobChain\x12\".spincycle.v1.PauseJobChainRequest\x1a#.spincycle.v1.PauseJobChainResponse\"\x03\x90\x02\x02\x12\x63\n\x0fUnpauseJobChain\x12$.spincycle.v1.UnpauseJobChainRequest\x1a%.spincycle.v1.UnpauseJobChainResponse\"\x03\x90\x02\x02\x12{\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12n\n\x0c\x46ollowOutput\x12*.spincycle.v1.JobRunnerFollowOutputRequest\x1a+.spincycle.v1.JobRunnerFollowOutputResponse\"\x03\x90\x02\x01\x30\x01\x12|\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/output.proto\x1a\x18spincycle/v1/state.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"Z\n\x15StartJobChainsRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12.\n\x06\x63hains\x18\x02 \x03(\x0b\x32\x1e.spincycle.v1.AssignedJobChain\"\xe4\x01\n\x10\x41ssignedJobChain\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12+\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChainH\x00\x12>\n\x13suspended_job_chain\x18\x03 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12&\n\x07suspect\x18\x04 \x01(\x0b\x32\x15.spincycle.v1.Suspect\x12#\n\x06\x65nding\x18\x05 \x01(\x0e\x32\x13.spincycle.v1.StateB\x07\n\x05\x63hain\"9\n\x07Suspect\x12\x0f\n\x07\x63rashes\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x61lone\x18\x03 \x01(\x08\"E\n\x16StartJobChainsResponse\x12+\n\x06starts\x18\x01 \x03(\x0b\x32\x1b.spincycle.v1.JobChainStart\"@\n\rJobChainStart\x12/\n\x05\x65rror\x18\x01 \x01(\x0b\x32 .spincycle.v1.JobChainStartError\"C\n\x12JobChainStartError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"?\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cskip_finally\x18\x02 \x01(\x08\"\x16\n\x14StopJobChainResponse\"F\n\x14PauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03now\x18\x03 \x01(\x08\"\x17\n\x15PauseJobChainResponse\";\n\x16UnpauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\x19\n\x17UnpauseJobChainResponse\"D\n\x12\x45ndApprovalRequest\x12.\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.spincycle.v1.ApprovalOutcome\"\x15\n\x13\x45ndApprovalResponse\"e\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\x12\x1b\n\x0brequest_ids\x18\x02 \x03(\tB\x06\xaa\xd4\x18\x02\x10\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x8c\x01\n\x1cJobRunnerFollowOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03try\x18\x04 \x01(\x04\x12\x15\n\rstdout_offset\x18\x05 \x01(\x04\x12\x15\n\rstderr_offset\x18\x06 \x01(\x04\"\x8f\x01\n\x1dJobRunnerFollowOutputResponse\x12\x13\n\tbegun_try\x18\x01 \x01(\x04H\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.OutputTextH\x00\x12&\n\x03gap\x18\x03 \x01(\x0b\x32\x17.spincycle.v1.OutputGapH\x00\x42\x07\n\x05\x65vent\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xb6\t\n\tJobRunner\x12\x89\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa3\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"F\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12`\n\x0eStartJobChains\x12#.spincycle.v1.StartJobChainsRequest\x1a$.spincycle.v1.StartJobChainsResponse\"\x03\x90\x02\x02\x12\x8c\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12]\n\rPauseJobChain\x12\".spincycle.v1.PauseJobChainRequest\x1a#.spincycle.v1.PauseJobChainResponse\"\x03\x90\x02\x02\x12\x63\n\x0fUnpauseJobChain\x12$.spincycle.v1.UnpauseJobChainRequest\x1a%.spincycle.v1.UnpauseJobChainResponse\"\x03\x90\x02\x02\x12W\n\x0b\x45ndApproval\x12 .spincycle.v1.EndApprovalRequest\x1a!.spincycle.v1.EndApprovalResponse\"\x03\x90\x02\x02\x12{\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12n\n\x0c\x46ollowOutput\x12*.spincycle.v1.JobRunnerFollowOutputRequest\x1a+.spincycle.v1.JobRunnerFollowOutputResponse\"\x03\x90\x02\x01\x30\x01\x12|\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,56 +55,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBRUNNER'].methods_by_name['PauseJobChain']._serialized_options = b'\220\002\002'
   _globals['_JOBRUNNER'].methods_by_name['UnpauseJobChain']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['UnpauseJobChain']._serialized_options = b'\220\002\002'
+  _globals['_JOBRUNNER'].methods_by_name['EndApproval']._loaded_options = None
+  _globals['_JOBRUNNER'].methods_by_name['EndApproval']._serialized_options = b'\220\002\002'
   _globals['_JOBRUNNER'].methods_by_name['RunningJobs']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['RunningJobs']._serialized_options = b'\220\002\001\202\323\344\223\002\036\022\026/api/v1/status/runningb\004jobs'
   _globals['_JOBRUNNER'].methods_by_name['FollowOutput']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['FollowOutput']._serialized_options = b'\220\002\001'
   _globals['_JOBRUNNER'].methods_by_name['Version']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['Version']._serialized_options = b'\220\002\001\252\324\030\002\030\003\202\323\344\223\002\023\022\010/versionb\007version'
-  _globals['_NEWJOBCHAINREQUEST']._serialized_start=180
-  _globals['_NEWJOBCHAINREQUEST']._serialized_end=277
-  _globals['_NEWJOBCHAINRESPONSE']._serialized_start=279
-  _globals['_NEWJOBCHAINRESPONSE']._serialized_end=313
-  _globals['_RESUMEJOBCHAINREQUEST']._serialized_start=315
-  _globals['_RESUMEJOBCHAINREQUEST']._serialized_end=434
-  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_start=436
-  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_end=473
-  _globals['_STARTJOBCHAINSREQUEST']._serialized_start=475
-  _globals['_STARTJOBCHAINSREQUEST']._serialized_end=565
-  _globals['_ASSIGNEDJOBCHAIN']._serialized_start=568
-  _globals['_ASSIGNEDJOBCHAIN']._serialized_end=759
-  _globals['_SUSPECT']._serialized_start=761
-  _globals['_SUSPECT']._serialized_end=818
-  _globals['_STARTJOBCHAINSRESPONSE']._serialized_start=820
-  _globals['_STARTJOBCHAINSRESPONSE']._serialized_end=889
-  _globals['_JOBCHAINSTART']._serialized_start=891
-  _globals['_JOBCHAINSTART']._serialized_end=955
-  _globals['_JOBCHAINSTARTERROR']._serialized_start=957
-  _globals['_JOBCHAINSTARTERROR']._serialized_end=1024
-  _globals['_STOPJOBCHAINREQUEST']._serialized_start=1026
-  _globals['_STOPJOBCHAINREQUEST']._serialized_end=1067
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=1069
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=1091
-  _globals['_PAUSEJOBCHAINREQUEST']._serialized_start=1093
-  _globals['_PAUSEJOBCHAINREQUEST']._serialized_end=1163
-  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_start=1165
-  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_end=1188
-  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_start=1190
-  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_end=1249
-  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_start=1251
-  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_end=1276
-  _globals['_RUNNINGJOBSREQUEST']._serialized_start=1278
-  _globals['_RUNNINGJOBSREQUEST']._serialized_end=1379
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=1381
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=1441
-  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_start=1444
-  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_end=1584
-  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_start=1587
-  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_end=1730
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=1732
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=1757
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=1759
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=1802
-  _globals['_JOBRUNNER']._serialized_start=1805
-  _globals['_JOBRUNNER']._serialized_end=2922
+  _globals['_NEWJOBCHAINREQUEST']._serialized_start=235
+  _globals['_NEWJOBCHAINREQUEST']._serialized_end=332
+  _globals['_NEWJOBCHAINRESPONSE']._serialized_start=334
+  _globals['_NEWJOBCHAINRESPONSE']._serialized_end=368
+  _globals['_RESUMEJOBCHAINREQUEST']._serialized_start=370
+  _globals['_RESUMEJOBCHAINREQUEST']._serialized_end=489
+  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_start=491
+  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_end=528
+  _globals['_STARTJOBCHAINSREQUEST']._serialized_start=530
+  _globals['_STARTJOBCHAINSREQUEST']._serialized_end=620
+  _globals['_ASSIGNEDJOBCHAIN']._serialized_start=623
+  _globals['_ASSIGNEDJOBCHAIN']._serialized_end=851
+  _globals['_SUSPECT']._serialized_start=853
+  _globals['_SUSPECT']._serialized_end=910
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_start=912
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_end=981
+  _globals['_JOBCHAINSTART']._serialized_start=983
+  _globals['_JOBCHAINSTART']._serialized_end=1047
+  _globals['_JOBCHAINSTARTERROR']._serialized_start=1049
+  _globals['_JOBCHAINSTARTERROR']._serialized_end=1116
+  _globals['_STOPJOBCHAINREQUEST']._serialized_start=1118
+  _globals['_STOPJOBCHAINREQUEST']._serialized_end=1181
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=1183
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=1205
+  _globals['_PAUSEJOBCHAINREQUEST']._serialized_start=1207
+  _globals['_PAUSEJOBCHAINREQUEST']._serialized_end=1277
+  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_start=1279
+  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_end=1302
+  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_start=1304
+  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_end=1363
+  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_start=1365
+  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_end=1390
+  _globals['_ENDAPPROVALREQUEST']._serialized_start=1392
+  _globals['_ENDAPPROVALREQUEST']._serialized_end=1460
+  _globals['_ENDAPPROVALRESPONSE']._serialized_start=1462
+  _globals['_ENDAPPROVALRESPONSE']._serialized_end=1483
+  _globals['_RUNNINGJOBSREQUEST']._serialized_start=1485
+  _globals['_RUNNINGJOBSREQUEST']._serialized_end=1586
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=1588
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=1648
+  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_start=1651
+  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_end=1791
+  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_start=1794
+  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_end=1937
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=1939
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=1964
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=1966
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=2009
+  _globals['_JOBRUNNER']._serialized_start=2012
+  _globals['_JOBRUNNER']._serialized_end=3218
 # @@protoc_insertion_point(module_scope)

@@ -7,8 +7,10 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from spincycle_grpc.v1 import approval_pb2 as _approval_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
 from spincycle_grpc.v1 import output_pb2 as _output_pb2
+from spincycle_grpc.v1 import state_pb2 as _state_pb2
 from spincycle_grpc.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -177,9 +179,14 @@ class AssignedJobChain(_message.Message):
     JOB_CHAIN_FIELD_NUMBER: _builtins.int
     SUSPENDED_JOB_CHAIN_FIELD_NUMBER: _builtins.int
     SUSPECT_FIELD_NUMBER: _builtins.int
+    ENDING_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The number of this assignment of the request, from 1. 0: the caller is not
     a Request Manager.
+    """
+    ending: _state_pb2.State.ValueType
+    """FAIL or STOPPED if only the finally parts that the chain owes must run, and
+    the chain ends so then. Unset: the chain goes on.
     """
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
@@ -202,10 +209,11 @@ class AssignedJobChain(_message.Message):
         job_chain: _job_pb2.JobChain | None = ...,
         suspended_job_chain: _job_pb2.SuspendedJobChain | None = ...,
         suspect: Global___Suspect | None = ...,
+        ending: _state_pb2.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "job_chain", b"job_chain", "suspect", b"suspect", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "job_chain", b"job_chain", "suspect", b"suspect", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "ending", b"ending", "epoch", b"epoch", "job_chain", b"job_chain", "suspect", b"suspect", "suspended_job_chain", b"suspended_job_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_chain: _TypeAlias = _typing.Literal["job_chain", "suspended_job_chain"]  # noqa: Y015
     _WhichOneofArgType_chain: _TypeAlias = _typing.Literal["chain", b"chain"]  # noqa: Y015
@@ -335,16 +343,20 @@ class StopJobChainRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SKIP_FINALLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
+    skip_finally: _builtins.bool
+    """Whether finally parts are stopped too, and do not start."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        skip_finally: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "skip_finally", b"skip_finally"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -456,6 +468,47 @@ class UnpauseJobChainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnpauseJobChainResponse: _TypeAlias = UnpauseJobChainResponse  # noqa: Y015
+
+@_typing.final
+class EndApprovalRequest(_message.Message):
+    """The request of EndApproval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> _approval_pb2.ApprovalOutcome:
+        """How the wait ended."""
+
+    def __init__(
+        self,
+        *,
+        outcome: _approval_pb2.ApprovalOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndApprovalRequest: _TypeAlias = EndApprovalRequest  # noqa: Y015
+
+@_typing.final
+class EndApprovalResponse(_message.Message):
+    """The response of EndApproval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndApprovalResponse: _TypeAlias = EndApprovalResponse  # noqa: Y015
 
 @_typing.final
 class RunningJobsRequest(_message.Message):

@@ -68,6 +68,11 @@ class JobRunnerStub:
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainResponse.FromString,
                 _registered_method=True)
+        self.EndApproval = channel.unary_unary(
+                '/spincycle.v1.JobRunner/EndApproval',
+                request_serializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalResponse.FromString,
+                _registered_method=True)
         self.RunningJobs = channel.unary_unary(
                 '/spincycle.v1.JobRunner/RunningJobs',
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.RunningJobsRequest.SerializeToString,
@@ -135,7 +140,8 @@ class JobRunnerServicer:
 
     def StopJobChain(self, request, context):
         """Stops a job chain: no further job starts, and running jobs are told to
-        stop. The response does not wait until they have stopped.
+        stop. Then the finally parts that the chain owes run, unless skip_finally is
+        set. The response does not wait until all of this has ended.
 
         Fails with NOT_FOUND if the runner does not hold the chain
         (JOB_CHAIN_NOT_FOUND).
@@ -160,6 +166,18 @@ class JobRunnerServicer:
     def UnpauseJobChain(self, request, context):
         """Continues a paused job chain that still has running jobs, for Request
         Managers. A chain that is not paused stays as it is.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndApproval(self, request, context):
+        """Ends the wait of a job for an approval, for Request Managers. A wait that the
+        runner has ended already stays as it is, and so does one that it has not
+        begun: it learns of the end when it reports the approval.
 
         Fails with NOT_FOUND if the runner does not hold this assignment of the
         chain (JOB_CHAIN_NOT_FOUND).
@@ -236,6 +254,11 @@ def add_JobRunnerServicer_to_server(servicer, server):
                     servicer.UnpauseJobChain,
                     request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainResponse.SerializeToString,
+            ),
+            'EndApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndApproval,
+                    request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalResponse.SerializeToString,
             ),
             'RunningJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.RunningJobs,
@@ -419,6 +442,33 @@ class JobRunner:
             '/spincycle.v1.JobRunner/UnpauseJobChain',
             spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainRequest.SerializeToString,
             spincycle_dot_v1_dot_job__runner__pb2.UnpauseJobChainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.JobRunner/EndApproval',
+            spincycle_dot_v1_dot_job__runner__pb2.EndApprovalRequest.SerializeToString,
+            spincycle_dot_v1_dot_job__runner__pb2.EndApprovalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,7 +68,8 @@ class JobRunnerStub:
     """
     StopJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]
     """Stops a job chain: no further job starts, and running jobs are told to
-    stop. The response does not wait until they have stopped.
+    stop. Then the finally parts that the chain owes run, unless skip_finally is
+    set. The response does not wait until all of this has ended.
 
     Fails with NOT_FOUND if the runner does not hold the chain
     (JOB_CHAIN_NOT_FOUND).
@@ -85,6 +86,14 @@ class JobRunnerStub:
     UnpauseJobChain: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.UnpauseJobChainRequest, _job_runner_pb2.UnpauseJobChainResponse]
     """Continues a paused job chain that still has running jobs, for Request
     Managers. A chain that is not paused stays as it is.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
+    """
+    EndApproval: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.EndApprovalRequest, _job_runner_pb2.EndApprovalResponse]
+    """Ends the wait of a job for an approval, for Request Managers. A wait that the
+    runner has ended already stays as it is, and so does one that it has not
+    begun: it learns of the end when it reports the approval.
 
     Fails with NOT_FOUND if the runner does not hold this assignment of the
     chain (JOB_CHAIN_NOT_FOUND).
@@ -153,7 +162,8 @@ class JobRunnerAsyncStub(JobRunnerStub):
     """
     StopJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.StopJobChainRequest, _job_runner_pb2.StopJobChainResponse]  # type: ignore[assignment]
     """Stops a job chain: no further job starts, and running jobs are told to
-    stop. The response does not wait until they have stopped.
+    stop. Then the finally parts that the chain owes run, unless skip_finally is
+    set. The response does not wait until all of this has ended.
 
     Fails with NOT_FOUND if the runner does not hold the chain
     (JOB_CHAIN_NOT_FOUND).
@@ -170,6 +180,14 @@ class JobRunnerAsyncStub(JobRunnerStub):
     UnpauseJobChain: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.UnpauseJobChainRequest, _job_runner_pb2.UnpauseJobChainResponse]  # type: ignore[assignment]
     """Continues a paused job chain that still has running jobs, for Request
     Managers. A chain that is not paused stays as it is.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
+    """
+    EndApproval: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.EndApprovalRequest, _job_runner_pb2.EndApprovalResponse]  # type: ignore[assignment]
+    """Ends the wait of a job for an approval, for Request Managers. A wait that the
+    runner has ended already stays as it is, and so does one that it has not
+    begun: it learns of the end when it reports the approval.
 
     Fails with NOT_FOUND if the runner does not hold this assignment of the
     chain (JOB_CHAIN_NOT_FOUND).
@@ -259,7 +277,8 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_runner_pb2.StopJobChainResponse, _abc.Awaitable[_job_runner_pb2.StopJobChainResponse]]:
         """Stops a job chain: no further job starts, and running jobs are told to
-        stop. The response does not wait until they have stopped.
+        stop. Then the finally parts that the chain owes run, unless skip_finally is
+        set. The response does not wait until all of this has ended.
 
         Fails with NOT_FOUND if the runner does not hold the chain
         (JOB_CHAIN_NOT_FOUND).
@@ -288,6 +307,20 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_runner_pb2.UnpauseJobChainResponse, _abc.Awaitable[_job_runner_pb2.UnpauseJobChainResponse]]:
         """Continues a paused job chain that still has running jobs, for Request
         Managers. A chain that is not paused stays as it is.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def EndApproval(
+        self,
+        request: _job_runner_pb2.EndApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_runner_pb2.EndApprovalResponse, _abc.Awaitable[_job_runner_pb2.EndApprovalResponse]]:
+        """Ends the wait of a job for an approval, for Request Managers. A wait that the
+        runner has ended already stays as it is, and so does one that it has not
+        begun: it learns of the end when it reports the approval.
 
         Fails with NOT_FOUND if the runner does not hold this assignment of the
         chain (JOB_CHAIN_NOT_FOUND).

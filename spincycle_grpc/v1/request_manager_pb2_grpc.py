@@ -122,6 +122,21 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeResponse.FromString,
                 _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/spincycle.v1.RequestManager/Approve',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ApproveRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ApproveResponse.FromString,
+                _registered_method=True)
+        self.Reject = channel.unary_unary(
+                '/spincycle.v1.RequestManager/Reject',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RejectRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RejectResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/spincycle.v1.RequestManager/ListApprovals',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
         self.GetJobChain = channel.unary_unary(
                 '/spincycle.v1.RequestManager/GetJobChain',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobChainRequest.SerializeToString,
@@ -172,10 +187,30 @@ class RequestManagerStub:
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersResponse.FromString,
                 _registered_method=True)
+        self.ListLimits = channel.unary_unary(
+                '/spincycle.v1.RequestManager/ListLimits',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListLimitsRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
         self.GetConfiguration = channel.unary_unary(
                 '/spincycle.v1.RequestManager/GetConfiguration',
                 request_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationResponse.FromString,
+                _registered_method=True)
+        self.ListDeliveries = channel.unary_unary(
+                '/spincycle.v1.RequestManager/ListDeliveries',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListDeliveriesRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.Redeliver = channel.unary_unary(
+                '/spincycle.v1.RequestManager/Redeliver',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.RedeliverRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RedeliverResponse.FromString,
+                _registered_method=True)
+        self.SendTestNotification = channel.unary_unary(
+                '/spincycle.v1.RequestManager/SendTestNotification',
+                request_serializer=spincycle_dot_v1_dot_request__manager__pb2.SendTestNotificationRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_request__manager__pb2.SendTestNotificationResponse.FromString,
                 _registered_method=True)
         self.GetCaller = channel.unary_unary(
                 '/spincycle.v1.RequestManager/GetCaller',
@@ -257,18 +292,22 @@ class RequestManagerServicer:
         - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
         (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
         is missing (REQUIRED_ARG_MISSING); an arg is unknown and `strict_args` is
-        set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
-        (BAD_IDEMPOTENCY_KEY).
+        set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec
+        cannot use a value, or it cannot be part of the key of a limit
+        (BAD_LIMIT_KEY); the key is malformed (BAD_IDEMPOTENCY_KEY).
         - PERMISSION_DENIED: the caller may not start requests of this type
         (ACCESS_DENIED).
         - ALREADY_EXISTS: the caller used the key with another type, user or args
         (IDEMPOTENCY_KEY_REUSED). Nothing is created.
         - NOT_FOUND: the request that was created with the key no longer exists
         (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: a limit of the request with the policy `refuse` is
+        reached (LIMIT_REACHED). Nothing is created.
         - RESOURCE_EXHAUSTED: too many requests wait for a runner
         (TOO_MANY_WAITING), for a runner that knows their job types and has their
-        labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
-        build thread became free in time (BUILD_NOT_STARTED).
+        labels (TOO_MANY_BLOCKED), for a limit (TOO_MANY_AT_LIMIT,
+        TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no build
+        thread became free in time (BUILD_NOT_STARTED).
         - INTERNAL: the spec is broken, or a job could not be created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -339,8 +378,8 @@ class RequestManagerServicer:
         - PERMISSION_DENIED: the caller may not start requests of this type
         (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
-        paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
-        has its labels (NO_MATCHING_RUNNER).
+        paused (REQUEST_PAUSED), it waits for a limit (LIMIT_REACHED), or no Job
+        Runner knows all of its job types and has its labels (NO_MATCHING_RUNNER).
         - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -356,6 +395,11 @@ class RequestManagerServicer:
         ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
         job that would have been tried again, by itself or with a sequence around
         it, has not failed for good.
+
+        If sequences of the request have finally parts, those that it owes run first
+        (Request.ending). They start at once if no Job Runner has the request and
+        one has room. A second Stop skips them, also those that run. So clients must
+        not repeat a Stop by themselves.
 
         If a Job Runner of the original runs the request, the stop is passed on to
         it. If that runner is gone, the request becomes STOPPED at once.
@@ -405,7 +449,9 @@ class RequestManagerServicer:
         a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
         - ALREADY_EXISTS: the caller used the key for another call
         (IDEMPOTENCY_KEY_REUSED).
-        - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+        - FAILED_PRECONDITION, RESOURCE_EXHAUSTED: a limit, or too many requests, as
+        for Create (LIMIT_REACHED, TOO_MANY_WAITING, TOO_MANY_BLOCKED,
+        TOO_MANY_AT_LIMIT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -450,6 +496,58 @@ class RequestManagerServicer:
         - PERMISSION_DENIED: the caller may not pause requests of this type
         (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """Approves what a request waits for. When enough people have approved, the
+        request goes on. The decision is stored when the call returns, so it holds
+        whatever happens to the servers.
+
+        Each person counts once. Approving again changes nothing.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+        shown (BAD_COMMENT), or the request waits for several approvals and
+        `job_id` names none of them (AMBIGUOUS_APPROVAL).
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller has none of the roles of the approval
+        (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+        - FAILED_PRECONDITION: the request does not wait for such an approval now
+        (APPROVAL_NOT_OPEN), or the server does not authenticate users
+        (NEEDS_AUTHENTICATION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reject(self, request, context):
+        """Rejects what a request waits for. The job that waits is FAIL at once. Who has
+        approved may still reject, as long as the request waits.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+        shown (BAD_COMMENT), or the request waits for several approvals and
+        `job_id` names none of them (AMBIGUOUS_APPROVAL).
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller has none of the roles of the approval
+        (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+        - FAILED_PRECONDITION: the request does not wait for such an approval now
+        (APPROVAL_NOT_OPEN), or the server does not authenticate users
+        (NEEDS_AUTHENTICATION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Lists the approvals that requests wait for, the oldest first, at most 1,000.
+        It has the requests that the caller may view, and those that the caller may
+        decide about.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -663,6 +761,22 @@ class RequestManagerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLimits(self, request, context):
+        """Lists the keys of limits that requests hold or wait for, with these requests.
+        The keys have no meaningful order.
+
+        A key is left out if the caller may view none of the first 100 requests that
+        hold it or wait for it.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
+        is not of this list (BAD_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfiguration(self, request, context):
         """Returns the configuration of this Request Manager without secrets, its
         version, and whether it works. `spincycle config` prints the same options.
@@ -672,6 +786,63 @@ class RequestManagerServicer:
 
         Fails with PERMISSION_DENIED if the caller has none of the roles of
         `auth.admin_roles` (ACCESS_DENIED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeliveries(self, request, context):
+        """Lists deliveries: events that are sent to the targets of the option
+        `notifications.targets`, newest first. Ended deliveries are deleted after 30
+        days.
+
+        Pages are stable: events that arrive later do not shift the next page.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with:
+
+        - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+        (ACCESS_DENIED).
+        - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Redeliver(self, request, context):
+        """Sends an event to a target again. The delivery must have ended: it was
+        delivered or given up. It has the same event id, so a receiver that drops
+        duplicates drops it if it has seen it before.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with:
+
+        - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+        (ACCESS_DENIED).
+        - NOT_FOUND: there is no such delivery (DELIVERY_NOT_FOUND), or the server has
+        no such target (TARGET_NOT_FOUND).
+        - FAILED_PRECONDITION: it has not ended (DELIVERY_WAITING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendTestNotification(self, request, context):
+        """Sends a test event to a target. It takes the way of all events, so its
+        delivery, which ListDeliveries shows, says whether it arrived.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with:
+
+        - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+        (ACCESS_DENIED).
+        - NOT_FOUND: this server has no target with this name (TARGET_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -739,6 +910,21 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ResumeResponse.SerializeToString,
             ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ApproveRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ApproveResponse.SerializeToString,
+            ),
+            'Reject': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reject,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RejectRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.RejectResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListApprovalsResponse.SerializeToString,
+            ),
             'GetJobChain': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJobChain,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetJobChainRequest.FromString,
@@ -789,10 +975,30 @@ def add_RequestManagerServicer_to_server(servicer, server):
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListRunnersResponse.SerializeToString,
             ),
+            'ListLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimits,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListLimitsRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListLimitsResponse.SerializeToString,
+            ),
             'GetConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfiguration,
                     request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationResponse.SerializeToString,
+            ),
+            'ListDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeliveries,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.ListDeliveriesRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.ListDeliveriesResponse.SerializeToString,
+            ),
+            'Redeliver': grpc.unary_unary_rpc_method_handler(
+                    servicer.Redeliver,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.RedeliverRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.RedeliverResponse.SerializeToString,
+            ),
+            'SendTestNotification': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendTestNotification,
+                    request_deserializer=spincycle_dot_v1_dot_request__manager__pb2.SendTestNotificationRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_request__manager__pb2.SendTestNotificationResponse.SerializeToString,
             ),
             'GetCaller': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCaller,
@@ -1102,6 +1308,87 @@ class RequestManager:
             _registered_method=True)
 
     @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Approve',
+            spincycle_dot_v1_dot_request__manager__pb2.ApproveRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.ApproveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Reject',
+            spincycle_dot_v1_dot_request__manager__pb2.RejectRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.RejectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/ListApprovals',
+            spincycle_dot_v1_dot_request__manager__pb2.ListApprovalsRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetJobChain(request,
             target,
             options=(),
@@ -1372,6 +1659,33 @@ class RequestManager:
             _registered_method=True)
 
     @staticmethod
+    def ListLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/ListLimits',
+            spincycle_dot_v1_dot_request__manager__pb2.ListLimitsRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.ListLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetConfiguration(request,
             target,
             options=(),
@@ -1388,6 +1702,87 @@ class RequestManager:
             '/spincycle.v1.RequestManager/GetConfiguration',
             spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationRequest.SerializeToString,
             spincycle_dot_v1_dot_request__manager__pb2.GetConfigurationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/ListDeliveries',
+            spincycle_dot_v1_dot_request__manager__pb2.ListDeliveriesRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.ListDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Redeliver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/Redeliver',
+            spincycle_dot_v1_dot_request__manager__pb2.RedeliverRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.RedeliverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendTestNotification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.RequestManager/SendTestNotification',
+            spincycle_dot_v1_dot_request__manager__pb2.SendTestNotificationRequest.SerializeToString,
+            spincycle_dot_v1_dot_request__manager__pb2.SendTestNotificationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -98,18 +98,22 @@ class RequestManagerStub:
     - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
       (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
       is missing (REQUIRED_ARG_MISSING); an arg is unknown and `strict_args` is
-      set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
-      (BAD_IDEMPOTENCY_KEY).
+      set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec
+      cannot use a value, or it cannot be part of the key of a limit
+      (BAD_LIMIT_KEY); the key is malformed (BAD_IDEMPOTENCY_KEY).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
     - ALREADY_EXISTS: the caller used the key with another type, user or args
       (IDEMPOTENCY_KEY_REUSED). Nothing is created.
     - NOT_FOUND: the request that was created with the key no longer exists
       (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: a limit of the request with the policy `refuse` is
+      reached (LIMIT_REACHED). Nothing is created.
     - RESOURCE_EXHAUSTED: too many requests wait for a runner
       (TOO_MANY_WAITING), for a runner that knows their job types and has their
-      labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
-      build thread became free in time (BUILD_NOT_STARTED).
+      labels (TOO_MANY_BLOCKED), for a limit (TOO_MANY_AT_LIMIT,
+      TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no build
+      thread became free in time (BUILD_NOT_STARTED).
     - INTERNAL: the spec is broken, or a job could not be created.
     """
     Plan: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]
@@ -164,8 +168,8 @@ class RequestManagerStub:
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
-      paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
-      has its labels (NO_MATCHING_RUNNER).
+      paused (REQUEST_PAUSED), it waits for a limit (LIMIT_REACHED), or no Job
+      Runner knows all of its job types and has its labels (NO_MATCHING_RUNNER).
     - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]
@@ -177,6 +181,11 @@ class RequestManagerStub:
     ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
     job that would have been tried again, by itself or with a sequence around
     it, has not failed for good.
+
+    If sequences of the request have finally parts, those that it owes run first
+    (Request.ending). They start at once if no Job Runner has the request and
+    one has room. A second Stop skips them, also those that run. So clients must
+    not repeat a Stop by themselves.
 
     If a Job Runner of the original runs the request, the stop is passed on to
     it. If that runner is gone, the request becomes STOPPED at once.
@@ -222,7 +231,9 @@ class RequestManagerStub:
       a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
     - ALREADY_EXISTS: the caller used the key for another call
       (IDEMPOTENCY_KEY_REUSED).
-    - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+    - FAILED_PRECONDITION, RESOURCE_EXHAUSTED: a limit, or too many requests, as
+      for Create (LIMIT_REACHED, TOO_MANY_WAITING, TOO_MANY_BLOCKED,
+      TOO_MANY_AT_LIMIT).
     """
     Pause: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.PauseRequest, _request_manager_pb2.PauseResponse]
     """Pauses a request: no further job starts until Resume. Running jobs end by
@@ -259,6 +270,46 @@ class RequestManagerStub:
     - PERMISSION_DENIED: the caller may not pause requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
+    """
+    Approve: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ApproveRequest, _request_manager_pb2.ApproveResponse]
+    """Approves what a request waits for. When enough people have approved, the
+    request goes on. The decision is stored when the call returns, so it holds
+    whatever happens to the servers.
+
+    Each person counts once. Approving again changes nothing.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+      shown (BAD_COMMENT), or the request waits for several approvals and
+      `job_id` names none of them (AMBIGUOUS_APPROVAL).
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller has none of the roles of the approval
+      (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+    - FAILED_PRECONDITION: the request does not wait for such an approval now
+      (APPROVAL_NOT_OPEN), or the server does not authenticate users
+      (NEEDS_AUTHENTICATION).
+    """
+    Reject: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RejectRequest, _request_manager_pb2.RejectResponse]
+    """Rejects what a request waits for. The job that waits is FAIL at once. Who has
+    approved may still reject, as long as the request waits.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+      shown (BAD_COMMENT), or the request waits for several approvals and
+      `job_id` names none of them (AMBIGUOUS_APPROVAL).
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller has none of the roles of the approval
+      (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+    - FAILED_PRECONDITION: the request does not wait for such an approval now
+      (APPROVAL_NOT_OPEN), or the server does not authenticate users
+      (NEEDS_AUTHENTICATION).
+    """
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ListApprovalsRequest, _request_manager_pb2.ListApprovalsResponse]
+    """Lists the approvals that requests wait for, the oldest first, at most 1,000.
+    It has the requests that the caller may view, and those that the caller may
+    decide about.
     """
     GetJobChain: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]
     """Returns the job chain of a request as it was created. All states in it are
@@ -428,6 +479,18 @@ class RequestManagerStub:
     Requests that the caller may not view are not counted. At most 10,000 running
     requests are counted in all.
     """
+    ListLimits: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ListLimitsRequest, _request_manager_pb2.ListLimitsResponse]
+    """Lists the keys of limits that requests hold or wait for, with these requests.
+    The keys have no meaningful order.
+
+    A key is left out if the caller may view none of the first 100 requests that
+    hold it or wait for it.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
+      is not of this list (BAD_PAGE_TOKEN).
+    """
     GetConfiguration: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetConfigurationRequest, _request_manager_pb2.GetConfigurationResponse]
     """Returns the configuration of this Request Manager without secrets, its
     version, and whether it works. `spincycle config` prints the same options.
@@ -437,6 +500,51 @@ class RequestManagerStub:
 
     Fails with PERMISSION_DENIED if the caller has none of the roles of
     `auth.admin_roles` (ACCESS_DENIED).
+    """
+    ListDeliveries: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ListDeliveriesRequest, _request_manager_pb2.ListDeliveriesResponse]
+    """Lists deliveries: events that are sent to the targets of the option
+    `notifications.targets`, newest first. Ended deliveries are deleted after 30
+    days.
+
+    Pages are stable: events that arrive later do not shift the next page.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with:
+
+    - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+      (ACCESS_DENIED).
+    - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+    """
+    Redeliver: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.RedeliverRequest, _request_manager_pb2.RedeliverResponse]
+    """Sends an event to a target again. The delivery must have ended: it was
+    delivered or given up. It has the same event id, so a receiver that drops
+    duplicates drops it if it has seen it before.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with:
+
+    - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+      (ACCESS_DENIED).
+    - NOT_FOUND: there is no such delivery (DELIVERY_NOT_FOUND), or the server has
+      no such target (TARGET_NOT_FOUND).
+    - FAILED_PRECONDITION: it has not ended (DELIVERY_WAITING).
+    """
+    SendTestNotification: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.SendTestNotificationRequest, _request_manager_pb2.SendTestNotificationResponse]
+    """Sends a test event to a target. It takes the way of all events, so its
+    delivery, which ListDeliveries shows, says whether it arrived.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with:
+
+    - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+      (ACCESS_DENIED).
+    - NOT_FOUND: this server has no target with this name (TARGET_NOT_FOUND).
     """
     GetCaller: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.GetCallerRequest, _request_manager_pb2.GetCallerResponse]
     """Returns who the caller is, and what the caller may do."""
@@ -513,18 +621,22 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
       (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
       is missing (REQUIRED_ARG_MISSING); an arg is unknown and `strict_args` is
-      set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
-      (BAD_IDEMPOTENCY_KEY).
+      set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec
+      cannot use a value, or it cannot be part of the key of a limit
+      (BAD_LIMIT_KEY); the key is malformed (BAD_IDEMPOTENCY_KEY).
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
     - ALREADY_EXISTS: the caller used the key with another type, user or args
       (IDEMPOTENCY_KEY_REUSED). Nothing is created.
     - NOT_FOUND: the request that was created with the key no longer exists
       (REQUEST_NOT_FOUND).
+    - FAILED_PRECONDITION: a limit of the request with the policy `refuse` is
+      reached (LIMIT_REACHED). Nothing is created.
     - RESOURCE_EXHAUSTED: too many requests wait for a runner
       (TOO_MANY_WAITING), for a runner that knows their job types and has their
-      labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
-      build thread became free in time (BUILD_NOT_STARTED).
+      labels (TOO_MANY_BLOCKED), for a limit (TOO_MANY_AT_LIMIT,
+      TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no build
+      thread became free in time (BUILD_NOT_STARTED).
     - INTERNAL: the spec is broken, or a job could not be created.
     """
     Plan: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.PlanRequest, _request_manager_pb2.PlanResponse]  # type: ignore[assignment]
@@ -579,8 +691,8 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - PERMISSION_DENIED: the caller may not start requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
-      paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
-      has its labels (NO_MATCHING_RUNNER).
+      paused (REQUEST_PAUSED), it waits for a limit (LIMIT_REACHED), or no Job
+      Runner knows all of its job types and has its labels (NO_MATCHING_RUNNER).
     - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
     """
     Stop: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.StopRequest, _request_manager_pb2.StopResponse]  # type: ignore[assignment]
@@ -592,6 +704,11 @@ class RequestManagerAsyncStub(RequestManagerStub):
     ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
     job that would have been tried again, by itself or with a sequence around
     it, has not failed for good.
+
+    If sequences of the request have finally parts, those that it owes run first
+    (Request.ending). They start at once if no Job Runner has the request and
+    one has room. A second Stop skips them, also those that run. So clients must
+    not repeat a Stop by themselves.
 
     If a Job Runner of the original runs the request, the stop is passed on to
     it. If that runner is gone, the request becomes STOPPED at once.
@@ -637,7 +754,9 @@ class RequestManagerAsyncStub(RequestManagerStub):
       a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
     - ALREADY_EXISTS: the caller used the key for another call
       (IDEMPOTENCY_KEY_REUSED).
-    - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+    - FAILED_PRECONDITION, RESOURCE_EXHAUSTED: a limit, or too many requests, as
+      for Create (LIMIT_REACHED, TOO_MANY_WAITING, TOO_MANY_BLOCKED,
+      TOO_MANY_AT_LIMIT).
     """
     Pause: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.PauseRequest, _request_manager_pb2.PauseResponse]  # type: ignore[assignment]
     """Pauses a request: no further job starts until Resume. Running jobs end by
@@ -674,6 +793,46 @@ class RequestManagerAsyncStub(RequestManagerStub):
     - PERMISSION_DENIED: the caller may not pause requests of this type
       (ACCESS_DENIED).
     - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
+    """
+    Approve: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ApproveRequest, _request_manager_pb2.ApproveResponse]  # type: ignore[assignment]
+    """Approves what a request waits for. When enough people have approved, the
+    request goes on. The decision is stored when the call returns, so it holds
+    whatever happens to the servers.
+
+    Each person counts once. Approving again changes nothing.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+      shown (BAD_COMMENT), or the request waits for several approvals and
+      `job_id` names none of them (AMBIGUOUS_APPROVAL).
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller has none of the roles of the approval
+      (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+    - FAILED_PRECONDITION: the request does not wait for such an approval now
+      (APPROVAL_NOT_OPEN), or the server does not authenticate users
+      (NEEDS_AUTHENTICATION).
+    """
+    Reject: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RejectRequest, _request_manager_pb2.RejectResponse]  # type: ignore[assignment]
+    """Rejects what a request waits for. The job that waits is FAIL at once. Who has
+    approved may still reject, as long as the request waits.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+      shown (BAD_COMMENT), or the request waits for several approvals and
+      `job_id` names none of them (AMBIGUOUS_APPROVAL).
+    - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+    - PERMISSION_DENIED: the caller has none of the roles of the approval
+      (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+    - FAILED_PRECONDITION: the request does not wait for such an approval now
+      (APPROVAL_NOT_OPEN), or the server does not authenticate users
+      (NEEDS_AUTHENTICATION).
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ListApprovalsRequest, _request_manager_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """Lists the approvals that requests wait for, the oldest first, at most 1,000.
+    It has the requests that the caller may view, and those that the caller may
+    decide about.
     """
     GetJobChain: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetJobChainRequest, _request_manager_pb2.GetJobChainResponse]  # type: ignore[assignment]
     """Returns the job chain of a request as it was created. All states in it are
@@ -843,6 +1002,18 @@ class RequestManagerAsyncStub(RequestManagerStub):
     Requests that the caller may not view are not counted. At most 10,000 running
     requests are counted in all.
     """
+    ListLimits: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ListLimitsRequest, _request_manager_pb2.ListLimitsResponse]  # type: ignore[assignment]
+    """Lists the keys of limits that requests hold or wait for, with these requests.
+    The keys have no meaningful order.
+
+    A key is left out if the caller may view none of the first 100 requests that
+    hold it or wait for it.
+
+    Fails with:
+
+    - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
+      is not of this list (BAD_PAGE_TOKEN).
+    """
     GetConfiguration: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetConfigurationRequest, _request_manager_pb2.GetConfigurationResponse]  # type: ignore[assignment]
     """Returns the configuration of this Request Manager without secrets, its
     version, and whether it works. `spincycle config` prints the same options.
@@ -852,6 +1023,51 @@ class RequestManagerAsyncStub(RequestManagerStub):
 
     Fails with PERMISSION_DENIED if the caller has none of the roles of
     `auth.admin_roles` (ACCESS_DENIED).
+    """
+    ListDeliveries: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ListDeliveriesRequest, _request_manager_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
+    """Lists deliveries: events that are sent to the targets of the option
+    `notifications.targets`, newest first. Ended deliveries are deleted after 30
+    days.
+
+    Pages are stable: events that arrive later do not shift the next page.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with:
+
+    - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+      (ACCESS_DENIED).
+    - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+    """
+    Redeliver: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.RedeliverRequest, _request_manager_pb2.RedeliverResponse]  # type: ignore[assignment]
+    """Sends an event to a target again. The delivery must have ended: it was
+    delivered or given up. It has the same event id, so a receiver that drops
+    duplicates drops it if it has seen it before.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with:
+
+    - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+      (ACCESS_DENIED).
+    - NOT_FOUND: there is no such delivery (DELIVERY_NOT_FOUND), or the server has
+      no such target (TARGET_NOT_FOUND).
+    - FAILED_PRECONDITION: it has not ended (DELIVERY_WAITING).
+    """
+    SendTestNotification: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.SendTestNotificationRequest, _request_manager_pb2.SendTestNotificationResponse]  # type: ignore[assignment]
+    """Sends a test event to a target. It takes the way of all events, so its
+    delivery, which ListDeliveries shows, says whether it arrived.
+
+    Only administrators may call it. If the server does not authenticate users,
+    every caller may.
+
+    Fails with:
+
+    - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+      (ACCESS_DENIED).
+    - NOT_FOUND: this server has no target with this name (TARGET_NOT_FOUND).
     """
     GetCaller: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.GetCallerRequest, _request_manager_pb2.GetCallerResponse]  # type: ignore[assignment]
     """Returns who the caller is, and what the caller may do."""
@@ -931,18 +1147,22 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT: the type is empty (TYPE_EMPTY), unknown
           (UNKNOWN_REQUEST_TYPE) or not a request (NOT_A_REQUEST); a required arg
           is missing (REQUIRED_ARG_MISSING); an arg is unknown and `strict_args` is
-          set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec cannot use a value; the key is malformed
-          (BAD_IDEMPOTENCY_KEY).
+          set (UNKNOWN_ARG); a static arg is given (STATIC_ARG_GIVEN); the spec
+          cannot use a value, or it cannot be part of the key of a limit
+          (BAD_LIMIT_KEY); the key is malformed (BAD_IDEMPOTENCY_KEY).
         - PERMISSION_DENIED: the caller may not start requests of this type
           (ACCESS_DENIED).
         - ALREADY_EXISTS: the caller used the key with another type, user or args
           (IDEMPOTENCY_KEY_REUSED). Nothing is created.
         - NOT_FOUND: the request that was created with the key no longer exists
           (REQUEST_NOT_FOUND).
+        - FAILED_PRECONDITION: a limit of the request with the policy `refuse` is
+          reached (LIMIT_REACHED). Nothing is created.
         - RESOURCE_EXHAUSTED: too many requests wait for a runner
           (TOO_MANY_WAITING), for a runner that knows their job types and has their
-          labels (TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no
-          build thread became free in time (BUILD_NOT_STARTED).
+          labels (TOO_MANY_BLOCKED), for a limit (TOO_MANY_AT_LIMIT,
+          TOO_MANY_BLOCKED), or for a build thread (TOO_MANY_BUILDS), or no build
+          thread became free in time (BUILD_NOT_STARTED).
         - INTERNAL: the spec is broken, or a job could not be created.
         """
 
@@ -1021,8 +1241,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - PERMISSION_DENIED: the caller may not start requests of this type
           (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request is not PENDING (WRONG_STATE), it is
-          paused (REQUEST_PAUSED), or no Job Runner knows all of its job types and
-          has its labels (NO_MATCHING_RUNNER).
+          paused (REQUEST_PAUSED), it waits for a limit (LIMIT_REACHED), or no Job
+          Runner knows all of its job types and has its labels (NO_MATCHING_RUNNER).
         - UNAVAILABLE: no Job Runner is alive, or all are full (NO_JOB_RUNNER).
         """
 
@@ -1040,6 +1260,11 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         ends as FAIL if a job has failed for good, otherwise as STOPPED. A failed
         job that would have been tried again, by itself or with a sequence around
         it, has not failed for good.
+
+        If sequences of the request have finally parts, those that it owes run first
+        (Request.ending). They start at once if no Job Runner has the request and
+        one has room. A second Stop skips them, also those that run. So clients must
+        not repeat a Stop by themselves.
 
         If a Job Runner of the original runs the request, the stop is passed on to
         it. If that runner is gone, the request becomes STOPPED at once.
@@ -1091,7 +1316,9 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
           a runner (CHAIN_TOO_LARGE); the key is malformed (BAD_IDEMPOTENCY_KEY).
         - ALREADY_EXISTS: the caller used the key for another call
           (IDEMPOTENCY_KEY_REUSED).
-        - RESOURCE_EXHAUSTED: as for Create (TOO_MANY_WAITING, TOO_MANY_BLOCKED).
+        - FAILED_PRECONDITION, RESOURCE_EXHAUSTED: a limit, or too many requests, as
+          for Create (LIMIT_REACHED, TOO_MANY_WAITING, TOO_MANY_BLOCKED,
+          TOO_MANY_AT_LIMIT).
         """
 
     @_abc_1.abstractmethod
@@ -1140,6 +1367,64 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         - PERMISSION_DENIED: the caller may not pause requests of this type
           (ACCESS_DENIED).
         - FAILED_PRECONDITION: the request is not paused (WRONG_STATE).
+        """
+
+    @_abc_1.abstractmethod
+    def Approve(
+        self,
+        request: _request_manager_pb2.ApproveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.ApproveResponse, _abc.Awaitable[_request_manager_pb2.ApproveResponse]]:
+        """Approves what a request waits for. When enough people have approved, the
+        request goes on. The decision is stored when the call returns, so it holds
+        whatever happens to the servers.
+
+        Each person counts once. Approving again changes nothing.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+          shown (BAD_COMMENT), or the request waits for several approvals and
+          `job_id` names none of them (AMBIGUOUS_APPROVAL).
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller has none of the roles of the approval
+          (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+        - FAILED_PRECONDITION: the request does not wait for such an approval now
+          (APPROVAL_NOT_OPEN), or the server does not authenticate users
+          (NEEDS_AUTHENTICATION).
+        """
+
+    @_abc_1.abstractmethod
+    def Reject(
+        self,
+        request: _request_manager_pb2.RejectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.RejectResponse, _abc.Awaitable[_request_manager_pb2.RejectResponse]]:
+        """Rejects what a request waits for. The job that waits is FAIL at once. Who has
+        approved may still reject, as long as the request waits.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: the comment is too long or has characters that cannot be
+          shown (BAD_COMMENT), or the request waits for several approvals and
+          `job_id` names none of them (AMBIGUOUS_APPROVAL).
+        - NOT_FOUND: the request does not exist (REQUEST_NOT_FOUND).
+        - PERMISSION_DENIED: the caller has none of the roles of the approval
+          (NOT_AN_APPROVER), or created the request (OWN_REQUEST).
+        - FAILED_PRECONDITION: the request does not wait for such an approval now
+          (APPROVAL_NOT_OPEN), or the server does not authenticate users
+          (NEEDS_AUTHENTICATION).
+        """
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _request_manager_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.ListApprovalsResponse, _abc.Awaitable[_request_manager_pb2.ListApprovalsResponse]]:
+        """Lists the approvals that requests wait for, the oldest first, at most 1,000.
+        It has the requests that the caller may view, and those that the caller may
+        decide about.
         """
 
     @_abc_1.abstractmethod
@@ -1371,6 +1656,24 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListLimits(
+        self,
+        request: _request_manager_pb2.ListLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.ListLimitsResponse, _abc.Awaitable[_request_manager_pb2.ListLimitsResponse]]:
+        """Lists the keys of limits that requests hold or wait for, with these requests.
+        The keys have no meaningful order.
+
+        A key is left out if the caller may view none of the first 100 requests that
+        hold it or wait for it.
+
+        Fails with:
+
+        - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
+          is not of this list (BAD_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
     def GetConfiguration(
         self,
         request: _request_manager_pb2.GetConfigurationRequest,
@@ -1384,6 +1687,69 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with PERMISSION_DENIED if the caller has none of the roles of
         `auth.admin_roles` (ACCESS_DENIED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListDeliveries(
+        self,
+        request: _request_manager_pb2.ListDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.ListDeliveriesResponse, _abc.Awaitable[_request_manager_pb2.ListDeliveriesResponse]]:
+        """Lists deliveries: events that are sent to the targets of the option
+        `notifications.targets`, newest first. Ended deliveries are deleted after 30
+        days.
+
+        Pages are stable: events that arrive later do not shift the next page.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with:
+
+        - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+          (ACCESS_DENIED).
+        - INVALID_ARGUMENT: the filter is malformed (BAD_FILTER).
+        """
+
+    @_abc_1.abstractmethod
+    def Redeliver(
+        self,
+        request: _request_manager_pb2.RedeliverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.RedeliverResponse, _abc.Awaitable[_request_manager_pb2.RedeliverResponse]]:
+        """Sends an event to a target again. The delivery must have ended: it was
+        delivered or given up. It has the same event id, so a receiver that drops
+        duplicates drops it if it has seen it before.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with:
+
+        - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+          (ACCESS_DENIED).
+        - NOT_FOUND: there is no such delivery (DELIVERY_NOT_FOUND), or the server has
+          no such target (TARGET_NOT_FOUND).
+        - FAILED_PRECONDITION: it has not ended (DELIVERY_WAITING).
+        """
+
+    @_abc_1.abstractmethod
+    def SendTestNotification(
+        self,
+        request: _request_manager_pb2.SendTestNotificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_request_manager_pb2.SendTestNotificationResponse, _abc.Awaitable[_request_manager_pb2.SendTestNotificationResponse]]:
+        """Sends a test event to a target. It takes the way of all events, so its
+        delivery, which ListDeliveries shows, says whether it arrived.
+
+        Only administrators may call it. If the server does not authenticate users,
+        every caller may.
+
+        Fails with:
+
+        - PERMISSION_DENIED: the caller has none of the roles of `auth.admin_roles`
+          (ACCESS_DENIED).
+        - NOT_FOUND: this server has no target with this name (TARGET_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from spincycle_grpc.v1 import approval_pb2 as spincycle_dot_v1_dot_approval__pb2
 from spincycle_grpc.v1 import job_pb2 as spincycle_dot_v1_dot_job__pb2
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aspincycle/v1/request.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/state.proto\"\xe9\x04\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x0c\n\x04user\x18\x04 \x01(\t\x12.\n\x04\x61rgs\x18\x05 \x03(\x0b\x32\x18.spincycle.v1.RequestArgB\x06\xaa\xd4\x18\x02\x08\x01\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\tjob_chain\x18\t \x01(\x0b\x32\x16.spincycle.v1.JobChainB\x06\xaa\xd4\x18\x02\x08\x01R\x08JobChain\x12\x12\n\ntotal_jobs\x18\n \x01(\x04\x12\x15\n\rfinished_jobs\x18\x0b \x01(\x04\x12%\n\x0ejob_runner_url\x18\x0c \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01R\x05jrURL\x12\x17\n\x07waiting\x18\r \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1c\n\x0c\x61rgs_omitted\x18\x0e \x01(\x08\x42\x06\xaa\xd4\x18\x02\x10\x01\x12\x18\n\x08retry_of\x18\x0f \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\nretried_by\x18\x10 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x18\n\x08trace_id\x18\x11 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1b\n\x0btotal_tasks\x18\x12 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x1e\n\x0e\x66inished_tasks\x18\x13 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\"\xe7\x01\n\nRequestArg\x12\x10\n\x03pos\x18\x01 \x01(\x03R\x03Pos\x12\x12\n\x04name\x18\x02 \x01(\tR\x04Name\x12\x12\n\x04\x64\x65sc\x18\x03 \x01(\tR\x04\x44\x65sc\x12)\n\x04type\x18\x04 \x01(\x0e\x32\x15.spincycle.v1.ArgTypeR\x04Type\x12\x14\n\x05given\x18\x05 \x01(\x08R\x05Given\x12\x30\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueR\x07\x44\x65\x66\x61ult\x12,\n\x05value\x18\x07 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05Value\"O\n\x0bRequestSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04Name\x12,\n\x04\x61rgs\x18\x02 \x03(\x0b\x32\x18.spincycle.v1.RequestArgR\x04\x41rgs\"\xed\x01\n\rRequestFilter\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x32\n\x06states\x18\x02 \x03(\x0e\x32\x13.spincycle.v1.StateB\r\xaa\xd4\x18\t \x01*\x05state\x12\x0c\n\x04user\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x06 \x01(\x04\x12\x0e\n\x06offset\x18\x07 \x01(\x04\x12\x17\n\x04\x61rgs\x18\x08 \x03(\tB\t\xaa\xd4\x18\x05*\x03\x61rg\"<\n\x0fRequestProgress\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rfinished_jobs\x18\x02 \x01(\x04*\x90\x01\n\x07\x41rgType\x12\x1a\n\x10\x41RG_TYPE_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12#\n\x11\x41RG_TYPE_REQUIRED\x10\x01\x1a\x0c\xaa\xd4\x18\x08required\x12#\n\x11\x41RG_TYPE_OPTIONAL\x10\x02\x1a\x0c\xaa\xd4\x18\x08optional\x12\x1f\n\x0f\x41RG_TYPE_STATIC\x10\x03\x1a\n\xaa\xd4\x18\x06static*i\n\tRequestOp\x12\x1c\n\x12REQUEST_OP_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12\x1f\n\x10REQUEST_OP_START\x10\x01\x1a\t\xaa\xd4\x18\x05start\x12\x1d\n\x0fREQUEST_OP_STOP\x10\x02\x1a\x08\xaa\xd4\x18\x04stopBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aspincycle/v1/request.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/state.proto\"\xd0\x05\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x0c\n\x04user\x18\x04 \x01(\t\x12.\n\x04\x61rgs\x18\x05 \x03(\x0b\x32\x18.spincycle.v1.RequestArgB\x06\xaa\xd4\x18\x02\x08\x01\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\tjob_chain\x18\t \x01(\x0b\x32\x16.spincycle.v1.JobChainB\x06\xaa\xd4\x18\x02\x08\x01R\x08JobChain\x12\x12\n\ntotal_jobs\x18\n \x01(\x04\x12\x15\n\rfinished_jobs\x18\x0b \x01(\x04\x12%\n\x0ejob_runner_url\x18\x0c \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01R\x05jrURL\x12\x17\n\x07waiting\x18\r \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1c\n\x0c\x61rgs_omitted\x18\x0e \x01(\x08\x42\x06\xaa\xd4\x18\x02\x10\x01\x12\x18\n\x08retry_of\x18\x0f \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\nretried_by\x18\x10 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x18\n\x08trace_id\x18\x11 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1b\n\x0btotal_tasks\x18\x12 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x1e\n\x0e\x66inished_tasks\x18\x13 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\x12+\n\x06\x65nding\x18\x14 \x01(\x0e\x32\x13.spincycle.v1.StateB\x06\xaa\xd4\x18\x02\x08\x01\x12\x38\n\tapprovals\x18\x15 \x03(\x0b\x32\x1d.spincycle.v1.PendingApprovalB\x06\xaa\xd4\x18\x02\x08\x01\"\xe7\x01\n\nRequestArg\x12\x10\n\x03pos\x18\x01 \x01(\x03R\x03Pos\x12\x12\n\x04name\x18\x02 \x01(\tR\x04Name\x12\x12\n\x04\x64\x65sc\x18\x03 \x01(\tR\x04\x44\x65sc\x12)\n\x04type\x18\x04 \x01(\x0e\x32\x15.spincycle.v1.ArgTypeR\x04Type\x12\x14\n\x05given\x18\x05 \x01(\x08R\x05Given\x12\x30\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueR\x07\x44\x65\x66\x61ult\x12,\n\x05value\x18\x07 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05Value\"O\n\x0bRequestSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04Name\x12,\n\x04\x61rgs\x18\x02 \x03(\x0b\x32\x18.spincycle.v1.RequestArgR\x04\x41rgs\"\xed\x01\n\rRequestFilter\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x32\n\x06states\x18\x02 \x03(\x0e\x32\x13.spincycle.v1.StateB\r\xaa\xd4\x18\t \x01*\x05state\x12\x0c\n\x04user\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x06 \x01(\x04\x12\x0e\n\x06offset\x18\x07 \x01(\x04\x12\x17\n\x04\x61rgs\x18\x08 \x03(\tB\t\xaa\xd4\x18\x05*\x03\x61rg\"<\n\x0fRequestProgress\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rfinished_jobs\x18\x02 \x01(\x04*\x90\x01\n\x07\x41rgType\x12\x1a\n\x10\x41RG_TYPE_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12#\n\x11\x41RG_TYPE_REQUIRED\x10\x01\x1a\x0c\xaa\xd4\x18\x08required\x12#\n\x11\x41RG_TYPE_OPTIONAL\x10\x02\x1a\x0c\xaa\xd4\x18\x08optional\x12\x1f\n\x0f\x41RG_TYPE_STATIC\x10\x03\x1a\n\xaa\xd4\x18\x06static*i\n\tRequestOp\x12\x1c\n\x12REQUEST_OP_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12\x1f\n\x10REQUEST_OP_START\x10\x01\x1a\t\xaa\xd4\x18\x05start\x12\x1d\n\x0fREQUEST_OP_STOP\x10\x02\x1a\x08\xaa\xd4\x18\x04stopBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -71,22 +72,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUEST'].fields_by_name['total_tasks']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_REQUEST'].fields_by_name['finished_tasks']._loaded_options = None
   _globals['_REQUEST'].fields_by_name['finished_tasks']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_REQUEST'].fields_by_name['ending']._loaded_options = None
+  _globals['_REQUEST'].fields_by_name['ending']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_REQUEST'].fields_by_name['approvals']._loaded_options = None
+  _globals['_REQUEST'].fields_by_name['approvals']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_REQUESTFILTER'].fields_by_name['states']._loaded_options = None
   _globals['_REQUESTFILTER'].fields_by_name['states']._serialized_options = b'\252\324\030\t \001*\005state'
   _globals['_REQUESTFILTER'].fields_by_name['args']._loaded_options = None
   _globals['_REQUESTFILTER'].fields_by_name['args']._serialized_options = b'\252\324\030\005*\003arg'
-  _globals['_ARGTYPE']._serialized_start=1420
-  _globals['_ARGTYPE']._serialized_end=1564
-  _globals['_REQUESTOP']._serialized_start=1566
-  _globals['_REQUESTOP']._serialized_end=1671
-  _globals['_REQUEST']._serialized_start=183
-  _globals['_REQUEST']._serialized_end=800
-  _globals['_REQUESTARG']._serialized_start=803
-  _globals['_REQUESTARG']._serialized_end=1034
-  _globals['_REQUESTSPEC']._serialized_start=1036
-  _globals['_REQUESTSPEC']._serialized_end=1115
-  _globals['_REQUESTFILTER']._serialized_start=1118
-  _globals['_REQUESTFILTER']._serialized_end=1355
-  _globals['_REQUESTPROGRESS']._serialized_start=1357
-  _globals['_REQUESTPROGRESS']._serialized_end=1417
+  _globals['_ARGTYPE']._serialized_start=1552
+  _globals['_ARGTYPE']._serialized_end=1696
+  _globals['_REQUESTOP']._serialized_start=1698
+  _globals['_REQUESTOP']._serialized_end=1803
+  _globals['_REQUEST']._serialized_start=212
+  _globals['_REQUEST']._serialized_end=932
+  _globals['_REQUESTARG']._serialized_start=935
+  _globals['_REQUESTARG']._serialized_end=1166
+  _globals['_REQUESTSPEC']._serialized_start=1168
+  _globals['_REQUESTSPEC']._serialized_end=1247
+  _globals['_REQUESTFILTER']._serialized_start=1250
+  _globals['_REQUESTFILTER']._serialized_end=1487
+  _globals['_REQUESTPROGRESS']._serialized_start=1489
+  _globals['_REQUESTPROGRESS']._serialized_end=1549
 # @@protoc_insertion_point(module_scope)

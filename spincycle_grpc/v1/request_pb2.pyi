@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from spincycle_grpc.v1 import approval_pb2 as _approval_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
 from spincycle_grpc.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
@@ -100,6 +101,8 @@ class Request(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     TOTAL_TASKS_FIELD_NUMBER: _builtins.int
     FINISHED_TASKS_FIELD_NUMBER: _builtins.int
+    ENDING_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
@@ -119,8 +122,10 @@ class Request(_message.Message):
     waiting: _builtins.str
     """Why the request does not run, if no Job Runner can run it now: one sentence
     such as "no job runner knows the job type drain". It waits until a runner
-    can. For a paused request: who paused it, and when. Get also explains PENDING requests that the original created and did
-    not start. Empty: it runs, has ended, or waits for a runner with room.
+    can. For a paused request: who paused it, and when. For a request that waits
+    for a limit: which one, since when, and who holds it. Get also explains
+    PENDING requests that the original created and did not start. Empty: it runs,
+    has ended, or waits for a runner with room.
     """
     args_omitted: _builtins.bool
     """The args were left out because they have more than 3 MiB. They can be read
@@ -145,6 +150,12 @@ class Request(_message.Message):
     """
     finished_tasks: _builtins.int
     """The number of these jobs that are COMPLETE. Always 0 if total_tasks is 0."""
+    ending: _state_pb2.State.ValueType
+    """The state in which the request ends once its finally parts have run: FAIL or
+    STOPPED. Until then, only these run. A Stop skips them if the request was
+    stopped before. Unset: the request goes on, has no such parts, or has ended;
+    or its jobs or its timeout end it, which only its runner knows until then.
+    """
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
         """The final args, by kind (required, optional, static) and position. Empty in
@@ -166,6 +177,12 @@ class Request(_message.Message):
     @_builtins.property
     def job_chain(self) -> _job_pb2.JobChain:
         """The job chain as created. Unset in lists and in the response of Create."""
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.PendingApproval]:
+        """The approvals that the request waits for now, oldest first. Set only by Get
+        and Watch. Empty: it waits for none, or has ended.
+        """
 
     def __init__(
         self,
@@ -189,10 +206,12 @@ class Request(_message.Message):
         trace_id: _builtins.str = ...,
         total_tasks: _builtins.int = ...,
         finished_tasks: _builtins.int = ...,
+        ending: _state_pb2.State.ValueType = ...,
+        approvals: _abc.Iterable[_approval_pb2.PendingApproval] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at", "job_chain", b"job_chain", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "total_tasks", b"total_tasks", "trace_id", b"trace_id", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "ending", b"ending", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "total_tasks", b"total_tasks", "trace_id", b"trace_id", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from spincycle_grpc.v1 import approval_pb2 as spincycle_dot_v1_dot_approval__pb2
 from spincycle_grpc.v1 import job_pb2 as spincycle_dot_v1_dot_job__pb2
 from spincycle_grpc.v1 import job_log_pb2 as spincycle_dot_v1_dot_job__log__pb2
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
@@ -33,7 +34,7 @@ from spincycle_grpc.v1 import request_pb2 as spincycle_dot_v1_dot_request__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!spincycle/v1/runner_reports.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\x88\x02\n\rReportRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x06runner\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.RunnerInfo\x12)\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x19.spincycle.v1.ChainReport\x12&\n\x04held\x18\x04 \x03(\x0b\x32\x18.spincycle.v1.Assignment\x12\x11\n\tholds_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x34\n\x0fknown_job_types\x18\x08 \x01(\x0b\x32\x1b.spincycle.v1.KnownJobTypes\"/\n\rAskedJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"/\n\rKnownJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"\xae\x01\n\x0eReportResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.spincycle.v1.RefusedReport\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0f\x61sked_job_types\x18\x04 \x01(\x0b\x32\x1b.spincycle.v1.AskedJobTypes\"\xca\x01\n\nRunnerInfo\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x34\n\x06labels\x18\x04 \x03(\x0b\x32$.spincycle.v1.RunnerInfo.LabelsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07pausing\x18\x03 \x01(\x08\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\xd0\x02\n\x0b\x43hainReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12&\n\x05tries\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.TryReport\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x04\x12+\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x19.spincycle.v1.ChainFinishH\x00\x12\x34\n\tsuspended\x18\x05 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12)\n\x07started\x18\x06 \x03(\x0b\x32\x18.spincycle.v1.StartedTry\x12\x0f\n\x07\x63leared\x18\x07 \x01(\x08\x12\x1b\n\x0e\x66inished_tasks\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x05\n\x03\x65ndB\x11\n\x0f_finished_tasks\"9\n\nStartedTry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03try\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\x08\"\x93\x01\n\tTryReport\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\x12)\n\x08job_data\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0csequence_try\x18\x03 \x01(\x04\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\"b\n\x0b\x43hainFinish\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\rRefusedReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.spincycle.v1.RefusalReason\"\x8f\x01\n\rFinishRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfinished_jobs\x18\x04 \x01(\x04\"\x10\n\x0e\x46inishResponse\"b\n\x0eSuspendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12<\n\x13suspended_job_chain\x18\x02 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\"\x11\n\x0fSuspendResponse\"V\n\x0fProgressRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.spincycle.v1.RequestProgress\"\x12\n\x10ProgressResponse\"K\n\x10RecordLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"8\n\x11RecordLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog*\x85\x01\n\rRefusalReason\x12\x1a\n\x16REFUSAL_REASON_UNKNOWN\x10\x00\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x01\x12\"\n\x1eREFUSAL_REASON_NO_SUCH_REQUEST\x10\x02\x12\x1a\n\x16REFUSAL_REASON_INVALID\x10\x03\x32\x90\x05\n\rRunnerReports\x12L\n\x06Report\x12\x1b.spincycle.v1.ReportRequest\x1a\x1c.spincycle.v1.ReportResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12}\n\x06\x46inish\x12\x1b.spincycle.v1.FinishRequest\x1a\x1c.spincycle.v1.FinishResponse\"8\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02)\x1a$/api/v1/requests/{request_id}/finish:\x01*\x12\x90\x01\n\x07Suspend\x12\x1c.spincycle.v1.SuspendRequest\x1a\x1d.spincycle.v1.SuspendResponse\"H\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02<\x1a%/api/v1/requests/{request_id}/suspend:\x13suspended_job_chain\x12\x8c\x01\n\x08Progress\x12\x1d.spincycle.v1.ProgressRequest\x1a\x1e.spincycle.v1.ProgressResponse\"A\x90\x02\x02\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x32\x1a&/api/v1/requests/{request_id}/progress:\x08progress\x12\x8f\x01\n\tRecordLog\x12\x1e.spincycle.v1.RecordLogRequest\x1a\x1f.spincycle.v1.RecordLogResponse\"A\x90\x02\x02\xaa\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x31\"!/api/v1/requests/{request_id}/log:\x05\x65ntryb\x05\x65ntryBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!spincycle/v1/runner_reports.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\x88\x02\n\rReportRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x06runner\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.RunnerInfo\x12)\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x19.spincycle.v1.ChainReport\x12&\n\x04held\x18\x04 \x03(\x0b\x32\x18.spincycle.v1.Assignment\x12\x11\n\tholds_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x34\n\x0fknown_job_types\x18\x08 \x01(\x0b\x32\x1b.spincycle.v1.KnownJobTypes\"/\n\rAskedJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"/\n\rKnownJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"\xe8\x01\n\x0eReportResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.spincycle.v1.RefusedReport\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0f\x61sked_job_types\x18\x04 \x01(\x0b\x32\x1b.spincycle.v1.AskedJobTypes\x12\x38\n\x11\x61pproval_outcomes\x18\x05 \x03(\x0b\x32\x1d.spincycle.v1.ApprovalOutcome\"\xca\x01\n\nRunnerInfo\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x34\n\x06labels\x18\x04 \x03(\x0b\x32$.spincycle.v1.RunnerInfo.LabelsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07pausing\x18\x03 \x01(\x08\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12,\n\tapprovals\x18\x05 \x03(\x0b\x32\x19.spincycle.v1.ApprovalKey\x12#\n\x06\x65nding\x18\x06 \x01(\x0e\x32\x13.spincycle.v1.State\"\xfe\x02\n\x0b\x43hainReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12&\n\x05tries\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.TryReport\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x04\x12+\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x19.spincycle.v1.ChainFinishH\x00\x12\x34\n\tsuspended\x18\x05 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12)\n\x07started\x18\x06 \x03(\x0b\x32\x18.spincycle.v1.StartedTry\x12\x0f\n\x07\x63leared\x18\x07 \x01(\x08\x12\x1b\n\x0e\x66inished_tasks\x18\x08 \x01(\x04H\x01\x88\x01\x01\x12,\n\x06opened\x18\t \x03(\x0b\x32\x1c.spincycle.v1.OpenedApprovalB\x05\n\x03\x65ndB\x11\n\x0f_finished_tasks\"9\n\nStartedTry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03try\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\x08\"\xbb\x01\n\tTryReport\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\x12)\n\x08job_data\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0csequence_try\x18\x03 \x01(\x04\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\x12\x13\n\x0bis_approval\x18\x07 \x01(\x08\x12\x11\n\tmust_fail\x18\x08 \x01(\x08\"b\n\x0b\x43hainFinish\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\rRefusedReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.spincycle.v1.RefusalReason\"\x8f\x01\n\rFinishRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfinished_jobs\x18\x04 \x01(\x04\"\x10\n\x0e\x46inishResponse\"b\n\x0eSuspendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12<\n\x13suspended_job_chain\x18\x02 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\"\x11\n\x0fSuspendResponse\"V\n\x0fProgressRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.spincycle.v1.RequestProgress\"\x12\n\x10ProgressResponse\"K\n\x10RecordLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"8\n\x11RecordLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog*\x85\x01\n\rRefusalReason\x12\x1a\n\x16REFUSAL_REASON_UNKNOWN\x10\x00\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x01\x12\"\n\x1eREFUSAL_REASON_NO_SUCH_REQUEST\x10\x02\x12\x1a\n\x16REFUSAL_REASON_INVALID\x10\x03\x32\x90\x05\n\rRunnerReports\x12L\n\x06Report\x12\x1b.spincycle.v1.ReportRequest\x1a\x1c.spincycle.v1.ReportResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12}\n\x06\x46inish\x12\x1b.spincycle.v1.FinishRequest\x1a\x1c.spincycle.v1.FinishResponse\"8\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02)\x1a$/api/v1/requests/{request_id}/finish:\x01*\x12\x90\x01\n\x07Suspend\x12\x1c.spincycle.v1.SuspendRequest\x1a\x1d.spincycle.v1.SuspendResponse\"H\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02<\x1a%/api/v1/requests/{request_id}/suspend:\x13suspended_job_chain\x12\x8c\x01\n\x08Progress\x12\x1d.spincycle.v1.ProgressRequest\x1a\x1e.spincycle.v1.ProgressResponse\"A\x90\x02\x02\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x32\x1a&/api/v1/requests/{request_id}/progress:\x08progress\x12\x8f\x01\n\tRecordLog\x12\x1e.spincycle.v1.RecordLogRequest\x1a\x1f.spincycle.v1.RecordLogResponse\"A\x90\x02\x02\xaa\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x31\"!/api/v1/requests/{request_id}/log:\x05\x65ntryb\x05\x65ntryBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,48 +54,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNNERREPORTS'].methods_by_name['Progress']._serialized_options = b'\220\002\002\252\324\030\002\030\002\202\323\344\223\0022\032&/api/v1/requests/{request_id}/progress:\010progress'
   _globals['_RUNNERREPORTS'].methods_by_name['RecordLog']._loaded_options = None
   _globals['_RUNNERREPORTS'].methods_by_name['RecordLog']._serialized_options = b'\220\002\002\252\324\030\003\010\311\001\202\323\344\223\0021\"!/api/v1/requests/{request_id}/log:\005entryb\005entry'
-  _globals['_REFUSALREASON']._serialized_start=2424
-  _globals['_REFUSALREASON']._serialized_end=2557
-  _globals['_REPORTREQUEST']._serialized_start=308
-  _globals['_REPORTREQUEST']._serialized_end=572
-  _globals['_ASKEDJOBTYPES']._serialized_start=574
-  _globals['_ASKEDJOBTYPES']._serialized_end=621
-  _globals['_KNOWNJOBTYPES']._serialized_start=623
-  _globals['_KNOWNJOBTYPES']._serialized_end=670
-  _globals['_REPORTRESPONSE']._serialized_start=673
-  _globals['_REPORTRESPONSE']._serialized_end=847
-  _globals['_RUNNERINFO']._serialized_start=850
-  _globals['_RUNNERINFO']._serialized_end=1052
-  _globals['_RUNNERINFO_LABELSENTRY']._serialized_start=1007
-  _globals['_RUNNERINFO_LABELSENTRY']._serialized_end=1052
-  _globals['_ASSIGNMENT']._serialized_start=1054
-  _globals['_ASSIGNMENT']._serialized_end=1139
-  _globals['_CHAINREPORT']._serialized_start=1142
-  _globals['_CHAINREPORT']._serialized_end=1478
-  _globals['_STARTEDTRY']._serialized_start=1480
-  _globals['_STARTEDTRY']._serialized_end=1537
-  _globals['_TRYREPORT']._serialized_start=1540
-  _globals['_TRYREPORT']._serialized_end=1687
-  _globals['_CHAINFINISH']._serialized_start=1689
-  _globals['_CHAINFINISH']._serialized_end=1787
-  _globals['_REFUSEDREPORT']._serialized_start=1789
-  _globals['_REFUSEDREPORT']._serialized_end=1895
-  _globals['_FINISHREQUEST']._serialized_start=1898
-  _globals['_FINISHREQUEST']._serialized_end=2041
-  _globals['_FINISHRESPONSE']._serialized_start=2043
-  _globals['_FINISHRESPONSE']._serialized_end=2059
-  _globals['_SUSPENDREQUEST']._serialized_start=2061
-  _globals['_SUSPENDREQUEST']._serialized_end=2159
-  _globals['_SUSPENDRESPONSE']._serialized_start=2161
-  _globals['_SUSPENDRESPONSE']._serialized_end=2178
-  _globals['_PROGRESSREQUEST']._serialized_start=2180
-  _globals['_PROGRESSREQUEST']._serialized_end=2266
-  _globals['_PROGRESSRESPONSE']._serialized_start=2268
-  _globals['_PROGRESSRESPONSE']._serialized_end=2286
-  _globals['_RECORDLOGREQUEST']._serialized_start=2288
-  _globals['_RECORDLOGREQUEST']._serialized_end=2363
-  _globals['_RECORDLOGRESPONSE']._serialized_start=2365
-  _globals['_RECORDLOGRESPONSE']._serialized_end=2421
-  _globals['_RUNNERREPORTS']._serialized_start=2560
-  _globals['_RUNNERREPORTS']._serialized_end=3216
+  _globals['_REFUSALREASON']._serialized_start=2681
+  _globals['_REFUSALREASON']._serialized_end=2814
+  _globals['_REPORTREQUEST']._serialized_start=337
+  _globals['_REPORTREQUEST']._serialized_end=601
+  _globals['_ASKEDJOBTYPES']._serialized_start=603
+  _globals['_ASKEDJOBTYPES']._serialized_end=650
+  _globals['_KNOWNJOBTYPES']._serialized_start=652
+  _globals['_KNOWNJOBTYPES']._serialized_end=699
+  _globals['_REPORTRESPONSE']._serialized_start=702
+  _globals['_REPORTRESPONSE']._serialized_end=934
+  _globals['_RUNNERINFO']._serialized_start=937
+  _globals['_RUNNERINFO']._serialized_end=1139
+  _globals['_RUNNERINFO_LABELSENTRY']._serialized_start=1094
+  _globals['_RUNNERINFO_LABELSENTRY']._serialized_end=1139
+  _globals['_ASSIGNMENT']._serialized_start=1142
+  _globals['_ASSIGNMENT']._serialized_end=1310
+  _globals['_CHAINREPORT']._serialized_start=1313
+  _globals['_CHAINREPORT']._serialized_end=1695
+  _globals['_STARTEDTRY']._serialized_start=1697
+  _globals['_STARTEDTRY']._serialized_end=1754
+  _globals['_TRYREPORT']._serialized_start=1757
+  _globals['_TRYREPORT']._serialized_end=1944
+  _globals['_CHAINFINISH']._serialized_start=1946
+  _globals['_CHAINFINISH']._serialized_end=2044
+  _globals['_REFUSEDREPORT']._serialized_start=2046
+  _globals['_REFUSEDREPORT']._serialized_end=2152
+  _globals['_FINISHREQUEST']._serialized_start=2155
+  _globals['_FINISHREQUEST']._serialized_end=2298
+  _globals['_FINISHRESPONSE']._serialized_start=2300
+  _globals['_FINISHRESPONSE']._serialized_end=2316
+  _globals['_SUSPENDREQUEST']._serialized_start=2318
+  _globals['_SUSPENDREQUEST']._serialized_end=2416
+  _globals['_SUSPENDRESPONSE']._serialized_start=2418
+  _globals['_SUSPENDRESPONSE']._serialized_end=2435
+  _globals['_PROGRESSREQUEST']._serialized_start=2437
+  _globals['_PROGRESSREQUEST']._serialized_end=2523
+  _globals['_PROGRESSRESPONSE']._serialized_start=2525
+  _globals['_PROGRESSRESPONSE']._serialized_end=2543
+  _globals['_RECORDLOGREQUEST']._serialized_start=2545
+  _globals['_RECORDLOGREQUEST']._serialized_end=2620
+  _globals['_RECORDLOGRESPONSE']._serialized_start=2622
+  _globals['_RECORDLOGRESPONSE']._serialized_end=2678
+  _globals['_RUNNERREPORTS']._serialized_start=2817
+  _globals['_RUNNERREPORTS']._serialized_end=3473
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from spincycle_grpc.v1 import approval_pb2 as _approval_pb2
 from spincycle_grpc.v1 import job_log_pb2 as _job_log_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
 from spincycle_grpc.v1 import request_pb2 as _request_pb2
@@ -212,6 +213,7 @@ class ReportResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     ASKED_JOB_TYPES_FIELD_NUMBER: _builtins.int
+    APPROVAL_OUTCOMES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the acknowledged message."""
     @_builtins.property
@@ -230,6 +232,10 @@ class ReportResponse(_message.Message):
         the runner's last answer, and were not sent on this stream before.
         """
 
+    @_builtins.property
+    def approval_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.ApprovalOutcome]:
+        """The ends of waits for approvals that the message has opened or listed."""
+
     def __init__(
         self,
         *,
@@ -237,10 +243,11 @@ class ReportResponse(_message.Message):
         refused: _abc.Iterable[Global___RefusedReport] | None = ...,
         lease: _duration_pb2.Duration | None = ...,
         asked_job_types: Global___AskedJobTypes | None = ...,
+        approval_outcomes: _abc.Iterable[_approval_pb2.ApprovalOutcome] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asked_job_types", b"asked_job_types", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_job_types", b"asked_job_types", "lease", b"lease", "number", b"number", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_outcomes", b"approval_outcomes", "asked_job_types", b"asked_job_types", "lease", b"lease", "number", b"number", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,6 +344,8 @@ class Assignment(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     PAUSING_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    ENDING_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     epoch: _builtins.int
@@ -349,6 +358,14 @@ class Assignment(_message.Message):
     """
     traceparent: _builtins.str
     """The traceparent of the job chain. Empty: the request belongs to no trace."""
+    ending: _state_pb2.State.ValueType
+    """FAIL or STOPPED if the request is to end so once the finally parts that it
+    owes have run. Only Request Managers set it, for each other.
+    """
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.ApprovalKey]:
+        """The approvals that the chain waits for. Set only in `held`."""
+
     def __init__(
         self,
         *,
@@ -356,10 +373,12 @@ class Assignment(_message.Message):
         epoch: _builtins.int = ...,
         pausing: _builtins.bool = ...,
         traceparent: _builtins.str = ...,
+        approvals: _abc.Iterable[_approval_pb2.ApprovalKey] | None = ...,
+        ending: _state_pb2.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "pausing", b"pausing", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "ending", b"ending", "epoch", b"epoch", "pausing", b"pausing", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +403,7 @@ class ChainReport(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     CLEARED_FIELD_NUMBER: _builtins.int
     FINISHED_TASKS_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
     finished_jobs: _builtins.int
     """The number of jobs that are COMPLETE."""
     cleared: _builtins.bool
@@ -414,6 +434,10 @@ class ChainReport(_message.Message):
     def started(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartedTry]:
         """The tries of a suspect that start when the message is acknowledged."""
 
+    @_builtins.property
+    def opened(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.OpenedApproval]:
+        """The approvals for which jobs of the chain have begun to wait."""
+
     def __init__(
         self,
         *,
@@ -425,10 +449,11 @@ class ChainReport(_message.Message):
         started: _abc.Iterable[Global___StartedTry] | None = ...,
         cleared: _builtins.bool = ...,
         finished_tasks: _builtins.int | None = ...,
+        opened: _abc.Iterable[_approval_pb2.OpenedApproval] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "end", b"end", "finish", b"finish", "finished_tasks", b"finished_tasks", "suspended", b"suspended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "cleared", b"cleared", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "started", b"started", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "cleared", b"cleared", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "opened", b"opened", "started", b"started", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_tasks: _TypeAlias = _typing.Literal["finished_tasks"]  # noqa: Y015
     _WhichOneofArgType__finished_tasks: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks"]  # noqa: Y015
@@ -479,6 +504,8 @@ class TryReport(_message.Message):
     SEQUENCE_TRY_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
     IS_LAST_FIELD_NUMBER: _builtins.int
+    IS_APPROVAL_FIELD_NUMBER: _builtins.int
+    MUST_FAIL_FIELD_NUMBER: _builtins.int
     sequence_try: _builtins.int
     """The number of the try of the job's sequence that this try belongs to, from
     1.
@@ -492,6 +519,13 @@ class TryReport(_message.Message):
     """The job has failed and must not be retried, even if its `retry` would allow
     it: the job could not be created, or the timeout of the request or of a
     sequence around the job has passed.
+    """
+    is_approval: _builtins.bool
+    """The try was a wait for an approval."""
+    must_fail: _builtins.bool
+    """Whether the request must FAIL once the finally parts that the chain owes have
+    run: the job kills its runners, or is one of these parts and fails for good
+    while the request ends. Whoever continues the chain runs only these parts.
     """
     @_builtins.property
     def entry(self) -> _job_log_pb2.JobLog:
@@ -511,10 +545,12 @@ class TryReport(_message.Message):
         sequence_try: _builtins.int = ...,
         ordinal: _builtins.int = ...,
         is_last: _builtins.bool = ...,
+        is_approval: _builtins.bool = ...,
+        must_fail: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "job_data", b"job_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "is_last", b"is_last", "job_data", b"job_data", "ordinal", b"ordinal", "sequence_try", b"sequence_try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "is_approval", b"is_approval", "is_last", b"is_last", "job_data", b"job_data", "must_fail", b"must_fail", "ordinal", b"ordinal", "sequence_try", b"sequence_try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

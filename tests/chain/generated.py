@@ -88,6 +88,25 @@ class ElementPlace:
 
 
 @dataclass(frozen=True)
+class FinalPlace:
+    """A `finally` part.
+
+    Attributes:
+        first: Its first job, whose id is its id.
+        jobs: Its jobs, at any depth.
+        body: The sequence that it follows.
+        body_last: The last job of that sequence.
+        around: The sequence around both.
+    """
+
+    first: str
+    jobs: frozenset[str]
+    body: str
+    body_last: str
+    around: str
+
+
+@dataclass(frozen=True)
 class WindowPlace:
     """A window: its sequence, its limits, and its elements in the order in which they begin."""
 
@@ -108,8 +127,12 @@ class Structure:
         around: Maps each sequence to itself and the sequences around it, the innermost first.
         jobs_in: Maps each sequence to its jobs at any depth.
         noops: The jobs named noop.
+        approvals: The jobs that wait for an approval. Nothing but a stop and a crash keeps their try.
         windows: The sliding windows, the innermost first.
         elements_of: Maps each job to the elements around it.
+        finals: The `finally` parts, the innermost first.
+        final_of: Maps each job of such a part to the part.
+        final_after: Maps each sequence that such a part follows to the part.
     """
 
     def __init__(self, chain: JobChain) -> None:
@@ -128,6 +151,7 @@ class Structure:
             sequence_id: [one for one in self.job_ids if sequence_id in self.around[self.sequence_of[one]]]
             for sequence_id in self.around
         }
+        self.approvals = {job_id for job_id, job in chain.jobs.items() if job.HasField("approval")}
         self.noops = {job_id for job_id, job in chain.jobs.items() if job.name == "noop"}
         windows = [self._window(chain, key) for key in chain.windows]
         self.windows = sorted(windows, key=lambda window: -len(self.around[window.sequence]))
@@ -136,6 +160,25 @@ class Structure:
             for element in window.elements:
                 for job_id in element.jobs:
                     self.elements_of[job_id].append(element)
+
+        finals = [self._final(job_id) for job_id in self.around if self._begins_final(chain, job_id)]
+        self.finals = sorted(finals, key=lambda final: -len(self.around[final.first]))
+        self.final_of = {job_id: final for final in self.finals for job_id in final.jobs}
+        self.final_after = {final.body: final for final in self.finals}
+
+    def finals_after(self, job_id: str) -> list[str]:
+        """Returns the first jobs of the `finally` parts that get the data of a job, beside its children."""
+        around = self.around[self.sequence_of[job_id]]
+        return [self.final_after[one].first for one in around if one in self.final_after]
+
+    def _begins_final(self, chain: JobChain, job_id: str) -> bool:
+        parent = chain.jobs[job_id].parent_sequence_id
+        return chain.jobs[job_id].is_finally and not chain.jobs[parent].is_finally
+
+    def _final(self, first: str) -> FinalPlace:
+        (body_last,) = self.parents[first]
+        body, around = self.sequence_of[body_last], self.around[first][1]
+        return FinalPlace(first, frozenset(self.jobs_in[first]), body, body_last, around)
 
     def _window(self, chain: JobChain, key: str) -> WindowPlace:
         message = chain.windows[key]
@@ -173,12 +216,15 @@ class ChainMaker:
         most_nodes: The maximum number of nodes of a sequence.
         deepest: How deep sequences nest.
         limits: Some of the windows end after a number of failures.
+        finals: The probability that a sequence has a `finally` part.
     """
 
     random: Random
     most_nodes: int = 4
     deepest: int = 3
     limits: bool = True
+    finals: float = 0.15
+    _is_in_final: bool = False
     chain: JobChain = field(
         default_factory=lambda: JobChain(request_id="request", state=state_pb2.STATE_PENDING)
     )
@@ -187,19 +233,42 @@ class ChainMaker:
         self._sequence("", self.deepest, retry=0)
         return self.chain
 
+    def _with_final(self, parent_id: str, depth: int, *, retry: int) -> tuple[str, str]:
+        """Adds a sequence around a sequence and its `finally` part."""
+        around = self._job("noop", "", parent_id).id
+        first, body_last = self._plain_sequence(around, depth, retry=retry)
+        self._is_in_final = True
+        final_first, final_last = self._plain_sequence(around, min(depth, 1), retry=0)
+        self._is_in_final = False
+        last = self._job("noop", around, parent_id).id
+        for before, after in [
+            (around, first),
+            (body_last, final_first),
+            (final_last, last),
+            (body_last, last),
+        ]:
+            self._edge(before, after)
+        return around, last
+
     def _job(self, name: str, sequence_id: str, parent_id: str, *, retry: int = 0) -> Job:
         job_id = f"{len(self.chain.jobs):04d}"
         job = self.chain.jobs[job_id]
         job.id, job.name, job.type = job_id, name, "noop" if name == "noop" else "work"
         job.state = state_pb2.STATE_PENDING
         job.sequence_id, job.parent_sequence_id = sequence_id or job_id, parent_id
+        job.is_finally = self._is_in_final
         if retry:
             job.retry = retry
             job.retry_wait = self.random.choice(["", "1s"])
         return job
 
     def _sequence(self, parent_id: str, depth: int, *, retry: int) -> tuple[str, str]:
-        """Adds a sequence; returns the ids of its first and its last job."""
+        """Adds a sequence, perhaps with a `finally` part; returns the ids of its first and its last job."""
+        if not self._is_in_final and self.random.random() < self.finals:
+            return self._with_final(parent_id, depth, retry=retry)
+        return self._plain_sequence(parent_id, depth, retry=retry)
+
+    def _plain_sequence(self, parent_id: str, depth: int, *, retry: int) -> tuple[str, str]:
         first = self._job("noop", "", parent_id)
         if retry:
             first.sequence_retry = retry
@@ -227,7 +296,12 @@ class ChainMaker:
         retry = self.random.choice([0, 0, 1, 2])
         if depth and self.random.random() < 0.35:
             return self._sequence(sequence_id, depth - 1, retry=retry)
-        job = self._job("job", sequence_id, parent_id, retry=retry)
+        if not self._is_in_final and self.random.random() < 0.2:
+            job = self._job("approve", sequence_id, parent_id)
+            job.type = "approval"
+            job.approval.timeout = "1h"
+        else:
+            job = self._job("job", sequence_id, parent_id, retry=retry)
         return job.id, job.id
 
     def _window(self, sequence_id: str, parent_id: str, depth: int) -> tuple[str, str]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
-from tests.chain.generated import ElementPlace, Structure, WindowPlace
+from tests.chain.generated import ElementPlace, FinalPlace, Structure, WindowPlace
 
 GOING_BACK = "going back"
 WAITING = "waiting"
+
+
+_Before: TypeAlias = tuple[dict[str, State], dict[str, int], dict[str, int], set[str]]
+"""States, tries in the current tries of sequences, tries of sequences, and recorded sequences."""
 
 
 def data_after(job_id: str, number: int, before: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +36,12 @@ class Model:
     sequence_tries: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, str] = field(default_factory=dict)
     admitted: set[ElementPlace] = field(default_factory=set)
+    begun: set[FinalPlace] = field(default_factory=set)
+    cut: set[FinalPlace] = field(default_factory=set)
+    owed: set[FinalPlace] = field(default_factory=set)
+    unrecorded: dict[str, _Before] = field(default_factory=dict)
+    recorded: set[str] = field(default_factory=set)
+    has_final_failed: bool = False
     mode: str = "running"
 
     @classmethod
@@ -60,6 +70,13 @@ class Model:
         self, job_id: str, state: State, *, is_last: bool = False, is_taken_back: bool = False
     ) -> None:
         job = self.chain.jobs[job_id]
+        if job_id in self.sequence_tries:
+            self.recorded.add(job_id)
+            self.unrecorded = {
+                one: before
+                for one, before in self.unrecorded.items()
+                if job_id not in self.structure.around[one]
+            }
         if state is State.STOPPED:
             runs_again = is_taken_back and self.mode == "running"
             self.states[job_id] = State.PENDING if runs_again else State.STOPPED
@@ -71,11 +88,14 @@ class Model:
                 self.data[job_id] = data_after(job_id, self.tries[job_id], self.data[job_id])
             for child in self.structure.children[job_id]:
                 self.data[child].update(self.data[job_id])
+            for first in self.structure.finals_after(job_id):
+                self.data[first].update(self.data[job_id])
         elif is_last or self.run_tries[job_id] > job.retry:
             self.states[job_id] = State.FAIL
-            if self.mode == "running":
+            self.has_final_failed |= self.fails_request(job_id)
+            if self.goes_on(job_id):
                 self.fail_sequence(job.sequence_id)
-        elif self.mode != "running":
+        elif not self.goes_on(job_id):
             self.states[job_id] = State.STOPPED
         else:
             self.between.add(job_id)
@@ -86,15 +106,53 @@ class Model:
     def fail_sequence(self, sequence_id: str) -> None:
         """The innermost sequence with tries left is reset, unless a sequence around it is already."""
         for around in self.structure.around[sequence_id]:
-            if any(self.sequences.get(one) for one in self.structure.around[around]):
+            if self.is_kept(around) or not self.goes_on(around):
                 break
             if self.sequence_tries[around] <= self.chain.jobs[around].sequence_retry:
                 self.go_back(around)
                 break
 
+    def goes_on(self, job_id: str) -> bool:
+        """Whether the chain runs, or ends and the job is in a `finally` part."""
+        return self.mode == "running" or (self.mode == "stopping" and job_id in self.structure.final_of)
+
+    def is_kept(self, sequence_id: str) -> bool:
+        """Whether a sequence around the jobs of this one keeps them from starting."""
+        around = self.structure.around[sequence_id]
+        if (final := self.structure.final_of.get(sequence_id)) is not None:
+            around = around[: around.index(final.first) + 1]
+        return any(self.sequences.get(one) or self.is_cut(one) for one in around)
+
+    def is_cut(self, sequence_id: str) -> bool:
+        """Whether the `finally` part of a sequence has begun, and the sequence is not complete."""
+        return self.structure.final_after.get(sequence_id) in self.cut
+
+    def owes(self, sequence_id: str) -> bool:
+        """Whether a `finally` part in a sequence must still run, or runs."""
+        inside = (one for one in self.begun if sequence_id in self.structure.around[one.around])
+        return any(not self.is_over(final) for final in inside)
+
+    def body_begins(self, final: FinalPlace) -> bool:
+        return self.body_has_begun(final) or self.states[final.body] is State.RUNNING
+
+    def body_has_begun(self, final: FinalPlace) -> bool:
+        has_ended = self.states[final.body] in (State.COMPLETE, State.FAIL)
+        return has_ended or self.sequence_tries[final.body] > 1
+
+    def is_over(self, final: FinalPlace) -> bool:
+        if not self.body_has_begun(final) and self.states[final.body] is not State.RUNNING:
+            return True
+        if self.states[final.first] is State.PENDING:
+            return False
+        if any(self.states[one] is State.RUNNING for one in final.jobs) or final.jobs & self.sequences.keys():
+            return False
+        return not any(self.can_run(one) and self.may_begin(one) for one in final.jobs)
+
     def go_back(self, sequence_id: str) -> None:
+        final = self.structure.final_of.get(sequence_id)
         for inner in list(self.sequences):
-            if sequence_id in self.structure.around[inner]:
+            is_same_part = self.structure.final_of.get(inner) == final
+            if sequence_id in self.structure.around[inner] and is_same_part:
                 del self.sequences[inner]
         self.sequences[sequence_id] = GOING_BACK
 
@@ -114,30 +172,66 @@ class Model:
         self.settle()
 
     def end(self, mode: str) -> None:
+        if mode in ("pausing", "suspending") and self.mode in ("running", "stopping"):
+            self.owed = {final for final in self.begun if not self.is_over(final)}
         self.mode = mode
-        self.sequences = {}
-        for job_id in list(self.between):
+        self.sequences = {one: what for one, what in self.sequences.items() if self.goes_on(one)}
+        for job_id in [one for one in self.between if not self.goes_on(one)]:
             self.states[job_id] = State.STOPPED
-        self.between = set()
+            self.between.discard(job_id)
+        self.settle()
+
+    def stop(self, *, for_good: bool = False) -> None:
+        """Stops the chain, but not the `finally` parts. A chain that is being suspended is stopped later."""
+        if for_good:
+            self.end("stopping for good")
+        elif self.mode != "suspending" or not any(map(self.body_begins, self.owed)):
+            was_pausing, self.mode = self.mode == "pausing", "stopping"
+            if was_pausing:
+                stopped = [one for one, state in self.states.items() if state is State.STOPPED]
+                self.states |= {one: State.PENDING for one in stopped if self.goes_on(one)}
+                self.admitted = {one for one in self.admitted if self.has_begun(one)}
+                self.go_on("stopping")
+            self.end("stopping")
 
     def pause(self, not_begun: Iterable[str]) -> None:
         """Running tries go on, except those that have not begun. They do not count."""
-        self.end("pausing")
+        self._take_back("pausing", not_begun)
+
+    def suspend(self, not_begun: Iterable[str]) -> None:
+        """Running tries are told to stop. Those that have not begun do not count."""
+        self._take_back("suspending", not_begun)
+
+    def _take_back(self, mode: str, not_begun: Iterable[str]) -> None:
+        self.end(mode)
         for job_id in not_begun:
             self.states[job_id] = State.PENDING
             self.tries[job_id] -= 1
             self.run_tries[job_id] -= 1
 
-    def crash(self) -> None:
-        """Running tries count as not begun, and the chain continues."""
+    def crash(self, mode: str = "running") -> None:
+        """Running tries count as not begun, and the chain continues, or ends."""
         for job_id in self.running():
             if job_id not in self.between:
                 self.tries[job_id] -= 1
                 self.run_tries[job_id] -= 1
             self.states[job_id] = State.STOPPED
-        self.resume()
+        for states, run_tries, sequence_tries, recorded in reversed(self.unrecorded.values()):
+            # Nothing tells that a new try of the sequence has begun. It begins again, unless others keep it.
+            self.states |= states
+            self.run_tries |= run_tries
+            self.sequence_tries |= sequence_tries
+            self.recorded |= recorded
+        self.unrecorded = {}
+        lost = [
+            one
+            for one, tries in self.sequence_tries.items()
+            if tries == 1 and one not in self.recorded and self.states[one] is not State.COMPLETE
+        ]
+        self.sequence_tries |= dict.fromkeys(lost, 0)
+        self.resume(mode)
 
-    def resume(self) -> None:
+    def resume(self, mode: str = "running") -> None:
         """Continues a suspended or lost chain. Parts of elements that an earlier request ran do not count."""
         self._make_pending()
         self.admitted = {
@@ -146,7 +240,14 @@ class Model:
             for one in window.elements
             if self.has_begun(one) and not self.is_held(one)
         }
-        self.go_on()
+        self.begun = set(filter(self.goes_on_with, self.structure.finals))
+        self.cut = {
+            final
+            for final in self.begun
+            if State.PENDING is not self.states[final.first]
+            and State.COMPLETE is not self.states[final.body_last]
+        }
+        self.go_on(mode)
 
     def unpause(self) -> None:
         """Continues a pausing chain, whose tries go on."""
@@ -173,55 +274,107 @@ class Model:
         parents = self.structure.parents[element.last]
         return element.is_sequence or any(self.states[one] is not State.COMPLETE for one in parents)
 
-    def go_on(self) -> None:
-        self.mode = "running"
+    def go_on(self, mode: str = "running") -> None:
+        self.mode = mode
         self.between, self.sequences = set(), {}
         for job_id, state in self.states.items():
-            if state is State.FAIL:
+            if state is State.FAIL and self.goes_on(job_id):
                 self.fail_sequence(self.chain.jobs[job_id].sequence_id)
+        for final in self.structure.finals if mode == "running" else ():
+            if self.is_cut(final.body):
+                self.fail_sequence(final.around)
         self.settle()
 
     def settle(self) -> None:
-        if self.mode != "running":
-            return
-        for sequence_id, what in list(self.sequences.items()):
-            inside = self.structure.jobs_in[sequence_id]
-            if what == GOING_BACK and not any(self.states[job_id] is State.RUNNING for job_id in inside):
-                for job_id in inside:
-                    self.states[job_id] = State.PENDING
-                    self.run_tries[job_id] = 0
-                    if job_id in self.sequence_tries and job_id != sequence_id:
-                        self.sequence_tries[job_id] = 0
-                self.admitted -= {
-                    element
-                    for window in self.structure.windows
-                    if sequence_id in self.structure.around[window.sequence]
-                    for element in window.elements
-                }
-                self.sequence_tries[sequence_id] += 1
-                if parse_duration(self.chain.jobs[sequence_id].sequence_retry_wait or "0"):
-                    self.sequences[sequence_id] = WAITING
-                else:
-                    del self.sequences[sequence_id]
+        if self.mode in ("running", "stopping"):
+            while self._settle_once():
+                pass
+
+    def _settle_once(self) -> bool:
+        """Goes on with what follows. Returns whether more may follow from that."""
         self.run_ready()
         while any(map(self.admit, self.structure.windows)):
             self.run_ready()
+        back = [sequence_id for sequence_id in self.sequences if self.may_go_back(sequence_id)]
+        for sequence_id in back:
+            self.reset(sequence_id)
+        if back:
+            return True
+        due = [final for final in self.structure.finals if self.is_due(final)]
+        for final in due:
+            self.run(final.first)
+            if self.states[final.body_last] is not State.COMPLETE:
+                self.cut.add(final)
+                if self.mode == "running":
+                    self.fail_sequence(final.around)
+        return bool(due)
+
+    def may_go_back(self, sequence_id: str) -> bool:
+        inside = self.structure.jobs_in[sequence_id]
+        if self.sequences[sequence_id] != GOING_BACK or not self.goes_on(sequence_id):
+            return False
+        return not self.owes(sequence_id) and not any(self.states[one] is State.RUNNING for one in inside)
+
+    def reset(self, sequence_id: str) -> None:
+        """Begins the next try of a sequence, perhaps with a wait."""
+        inside = self.structure.jobs_in[sequence_id]
+        sequences = [one for one in inside if one in self.sequence_tries]
+        self.unrecorded[sequence_id] = (
+            {one: self.states[one] for one in inside},
+            {one: self.run_tries[one] for one in inside},
+            {one: self.sequence_tries[one] for one in sequences},
+            self.recorded.intersection(sequences),
+        )
+        ended = {one for one in self.begun if sequence_id in self.structure.around[one.around]}
+        self.begun -= ended
+        self.cut -= ended
+        for job_id in inside:
+            self.states[job_id] = State.PENDING
+            self.run_tries[job_id] = 0
+        self.admitted -= {
+            element
+            for window in self.structure.windows
+            if sequence_id in self.structure.around[window.sequence]
+            for element in window.elements
+        }
+        self.sequence_tries |= {one: 0 for one in sequences if one != sequence_id}
+        self.recorded.difference_update(sequences)
+        self.sequence_tries[sequence_id] += 1
+        if parse_duration(self.chain.jobs[sequence_id].sequence_retry_wait or "0"):
+            self.sequences[sequence_id] = WAITING
+        else:
+            del self.sequences[sequence_id]
+
+    def is_due(self, final: FinalPlace) -> bool:
+        """Whether a `finally` part is to begin: nothing in the sequence before it runs or will run."""
+        if final not in self.begun or not self.body_has_begun(final) or not self.goes_on(final.first):
+            return False
+        if self.states[final.first] is not State.PENDING:
+            return False
+        inside = self.structure.jobs_in[final.body]
+        if any(self.states[one] is State.RUNNING for one in inside) or self.sequences.keys() & set(inside):
+            return False
+        return not self.owes(final.body)
 
     def run_ready(self) -> None:
         for job_id in self.structure.job_ids:
             if self.can_run(job_id) and self.may_begin(job_id):
-                self.states[job_id] = State.RUNNING
-                if job_id in self.sequence_tries and not self.sequence_tries[job_id]:
-                    self.sequence_tries[job_id] = 1
-                self.again(job_id)
+                self.run(job_id)
+
+    def run(self, job_id: str) -> None:
+        self.states[job_id] = State.RUNNING
+        if job_id in self.sequence_tries and not self.sequence_tries[job_id]:
+            self.sequence_tries[job_id] = 1
+        if job_id in self.structure.final_after:
+            self.begun.add(self.structure.final_after[job_id])
+        self.again(job_id)
 
     def can_run(self, job_id: str) -> bool:
         """Whether nothing but a window keeps a job from running."""
-        if self.states[job_id] is not State.PENDING:
+        if self.states[job_id] is not State.PENDING or not self.goes_on(job_id):
             return False
-        around = self.structure.around[self.structure.sequence_of[job_id]]
         is_ready = all(self.states[one] is State.COMPLETE for one in self.structure.parents[job_id])
-        return is_ready and not any(self.sequences.get(one) for one in around)
+        return is_ready and not self.is_kept(self.structure.sequence_of[job_id])
 
     def admit(self, window: WindowPlace) -> bool:
         """Admits the next element of a window, if one may begin and is not kept from it by another window."""
@@ -236,19 +389,34 @@ class Model:
         if not waiting or running >= window.most or 0 < window.stop_after <= failed:
             return False
         element = waiting[0]
-        around = self.structure.around[window.sequence]
         outer = [one for one in self.structure.elements_of[element.first] if one is not element]
-        is_frozen = any(self.sequences.get(one) for one in around) or not self.admitted.issuperset(outer)
+        is_frozen = self.is_kept(window.sequence) or not self.admitted.issuperset(outer)
+        is_frozen = is_frozen or not self.goes_on(element.first)
         is_first_ready = all(
             self.states[one] is State.COMPLETE for one in self.structure.parents[element.first]
         )
         if is_frozen or not is_first_ready:
             return False
+        self.begun |= {final for final in self.structure.finals if self.begins_with(element, final)}
         self.admitted.add(element)
         return True
 
+    def begins_with(self, element: ElementPlace, final: FinalPlace) -> bool:
+        """Whether an element of which an earlier request has run a part owes a `finally` part now."""
+        return self.is_held(element) and final.first in element.jobs and self.goes_on_with(final, element)
+
+    def goes_on_with(self, final: FinalPlace, admitted: ElementPlace | None = None) -> bool:
+        """Whether a chain that continues owes a part: the sequence before it has begun, and is not held."""
+        if not self.body_has_begun(final):
+            return False
+        around = set(self.structure.elements_of[final.first]) - self.admitted - {admitted}
+        is_complete = all(self.states[one] is State.COMPLETE for one in final.jobs)
+        return not is_complete and not any(map(self.is_held, around))
+
     def is_stuck(self, element: ElementPlace) -> bool:
         """Whether nothing in an element runs or will run."""
+        if any(final.around in element.jobs and not self.is_over(final) for final in self.begun):
+            return False
         if any(self.sequences.get(one) for one in element.sequences):
             return False
         if any(self.states[job_id] is State.RUNNING for job_id in element.jobs):
@@ -267,17 +435,27 @@ class Model:
             later = self._copied()
             later.resume()
             return later.done() or State.SUSPENDED
-        if self.mode == "stopping":
+        if self.mode in ("stopping", "stopping for good"):
+            if self.has_final_failed:
+                return State.FAIL
             failed = [job_id for job_id, state in self.states.items() if state is State.FAIL]
             return State.STOPPED if all(map(self.would_run_again, failed)) else State.FAIL
         return State.FAIL
 
     def would_run_again(self, job_id: str) -> bool:
         """Whether a sequence around a failed job has tries left."""
-        return any(
-            self.sequence_tries[around] <= self.chain.jobs[around].sequence_retry
-            for around in self.structure.around[self.structure.sequence_of[job_id]]
-        )
+        return any(map(self.has_tries_left, self.structure.around[self.structure.sequence_of[job_id]]))
+
+    def has_tries_left(self, sequence_id: str) -> bool:
+        return self.sequence_tries[sequence_id] <= self.chain.jobs[sequence_id].sequence_retry
+
+    def fails_request(self, job_id: str) -> bool:
+        """Whether the failure of a job makes the request FAIL although it is being stopped."""
+        final = self.structure.final_of.get(job_id)
+        if final is None or self.mode not in ("stopping", "stopping for good"):
+            return False
+        around = self.structure.around[self.structure.sequence_of[job_id]]
+        return not any(map(self.has_tries_left, around[: around.index(final.first)]))
 
     def _copied(self) -> Model:
         """Returns a copy that shares no mutable value with this one, except the data, which `go_on` keeps."""
@@ -290,4 +468,9 @@ class Model:
             sequence_tries=dict(self.sequence_tries),
             sequences=dict(self.sequences),
             admitted=set(self.admitted),
+            begun=set(self.begun),
+            cut=set(self.cut),
+            owed=set(self.owed),
+            unrecorded=dict(self.unrecorded),
+            recorded=set(self.recorded),
         )

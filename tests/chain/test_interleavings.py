@@ -6,9 +6,10 @@ from collections.abc import Callable
 from random import Random
 
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain import Actions, Run, RunningChain
+from spincycle_server.chain.linked_chain import Phase
 from tests.chain.generated import ChainMaker, Structure, for_seeds, tried
 from tests.chain.model import WAITING, Model, data_after
 
@@ -22,7 +23,12 @@ class Driver:
     """Drives a chain: keeps its running tries, waits and timers, and records the finished tries."""
 
     def __init__(
-        self, chain: RunningChain, job_chain: JobChain, random: Random, structure: Structure | None = None
+        self,
+        chain: RunningChain,
+        job_chain: JobChain,
+        random: Random,
+        structure: Structure | None = None,
+        ending: State | None = None,
     ) -> None:
         self.chain = chain
         self.job_chain = job_chain
@@ -35,12 +41,14 @@ class Driver:
         self.stale_waits: set[tuple[str, str, int]] = set()
         self.timers: list[tuple[str, str, int]] = []
         self.done: State | None = None
-        self.take(chain.start(0))
+        self.stopped = False
+        self.take(chain.start(0, ending=ending))
 
     def take(self, actions: Actions) -> None:
         for run in actions.run:
             assert run.job_id not in self.running, "a job ran twice at once"
-            parents = self.structure.parents[run.job_id]
+            is_final = run.job_id in {final.first for final in self.structure.finals}
+            parents = () if is_final else self.structure.parents[run.job_id]
             assert all(self.chain.state_of(one) is State.COMPLETE for one in parents)
             self.running[run.job_id] = run
         self.waits += [wait.key for wait in actions.wait]
@@ -78,16 +86,29 @@ class Driver:
         )
 
     def pause(self, random: Random) -> list[str]:
-        """Pauses the chain. Returns the jobs whose try has not begun: a random part.
+        """Pauses the chain. Returns the jobs whose try has not begun: approvals and a random part.
 
         Some of the others are about to begin, and are kept from it: they will end as STOPPED.
         """
-        not_begun = [job_id for job_id in self.running if random.random() < 0.3]
-        for job_id in not_begun:
-            del self.running[job_id]
+        not_begun = self.taken_back_at_once(random)
         self.stale_waits.update(self.waits)
         self.taken_back |= {job_id for job_id in self.running if random.random() < 0.2}
         self.take(self.chain.pause(0, not_begun=not_begun))
+        return not_begun
+
+    def suspend(self) -> list[str]:
+        """Suspends the chain. Returns the jobs whose try has not begun: approvals and a random part."""
+        not_begun = self.taken_back_at_once(self.random)
+        self.stale_waits.update(self.waits)
+        self.take(self.chain.suspend(0, not_begun=not_begun))
+        return not_begun
+
+    def taken_back_at_once(self, random: Random) -> list[str]:
+        """Takes back all waits for approvals, and some tries that have not begun. Returns their jobs."""
+        approvals = self.structure.approvals
+        not_begun = [job_id for job_id in self.running if job_id in approvals or random.random() < 0.3]
+        for job_id in not_begun:
+            del self.running[job_id]
         return not_begun
 
     def wait_over(self, key: tuple[str, str, int]) -> None:
@@ -117,6 +138,11 @@ def pause(driver: Driver, model: Model, random: Random) -> None:
     model.pause(driver.pause(random))
 
 
+def suspend(driver: Driver, model: Model) -> None:
+    """Suspends a chain. Some of its tries have not begun, and the others are told to stop."""
+    model.suspend(driver.suspend())
+
+
 def finish(driver: Driver, model: Model, job_id: str, state: State, *, is_last: bool = False) -> None:
     """Ends a try of a chain and of its model."""
     is_taken_back = job_id in driver.taken_back
@@ -127,10 +153,16 @@ def finish(driver: Driver, model: Model, job_id: str, state: State, *, is_last: 
         model.finish(job_id, state, is_last=is_last)
 
 
+def ending_of(model: Model) -> State:
+    """Returns the state in which a chain is to end that was stopped, as its Request Manager knows it."""
+    return State.FAIL if model.has_final_failed else State.STOPPED
+
+
 def crash(driver: Driver, model: Model) -> Driver:
     """Loses the runner of a chain and of its model. The chain is rebuilt from its records."""
-    driver = rebuilt_after_a_crash(driver)
-    model.crash()
+    ending = ending_of(model) if model.mode == "stopping" else None
+    driver = rebuilt_after_a_crash(driver, ending)
+    model.crash("running" if ending is None else "stopping")
     # A rebuilt chain repeats the wait of a sequence if nothing in its new try has finished.
     while any(kind == "sequence" for kind, _, _ in driver.waits):
         driver.wait_over(next(key for key in driver.waits if key[0] == "sequence"))
@@ -144,12 +176,20 @@ def disturb(driver: Driver, model: Model) -> Driver:
 
     A chain that has left its runner because of a pause is resumed.
     """
+    ending = ending_of(model) if driver.stopped else None
     if driver.done is State.SUSPENDED:
         assert model.done() is State.SUSPENDED
-        driver = gone_on(driver, RunningChain.resume(driver.chain.suspended(0)))
-        model.resume()
-    elif driver.done is not None or model.mode == "stopping":
+        driver = gone_on(driver, RunningChain.resume(driver.chain.suspended(0)), ending)
+        model.resume("running" if ending is None else "stopping")
+    elif driver.done is not None:
         pass
+    elif model.mode == "stopping":
+        if driver.chain.owes_finally and driver.random.random() < 0.1:
+            driver = crash(driver, model)
+        elif driver.chain.can_suspend and driver.random.random() < 0.1:
+            suspend(driver, model)
+    elif model.mode == "pausing" and driver.random.random() < 0.05:
+        suspend(driver, model)
     elif model.mode == "pausing" and driver.random.random() < 0.3:
         driver.take(driver.chain.unpause(0))
         model.unpause()
@@ -157,6 +197,8 @@ def disturb(driver: Driver, model: Model) -> Driver:
         driver = crash(driver, model)
     elif model.mode == "running" and driver.random.random() < 0.05:
         pause(driver, model, driver.random)
+    elif model.mode == "running" and driver.random.random() < 0.03:
+        suspend(driver, model)
     return driver
 
 
@@ -173,8 +215,12 @@ def assert_follows(driver: Driver, model: Model, random: Random) -> None:
         if driver.done is not None:
             break
         if count == stop_at:
+            driver.stopped = True
             driver.take(driver.chain.stop(0))
-            model.end("stopping")
+            model.stop()
+        elif driver.stopped and model.mode == "stopping" and random.random() < 0.02:
+            driver.take(driver.chain.stop(0, skip_finally=True))
+            model.stop(for_good=True)
         elif (index := random.randrange(driver.events())) < len(driver.running):
             job_id = list(driver.running)[index]
             state = State.FAIL if random.random() < odds_of_failure else State.COMPLETE
@@ -199,6 +245,14 @@ def assert_follows(driver: Driver, model: Model, random: Random) -> None:
 def test_a_chain_follows_the_model_event_by_event(seed: int) -> None:
     random = Random(seed)
     job_chain = ChainMaker(random).make()
+    driver = Driver(RunningChain.new(job_chain), job_chain, random)
+    assert_follows(driver, Model.of(job_chain, driver.structure), random)
+
+
+@for_seeds(400)
+def test_a_chain_with_many_finally_parts_follows_the_model_event_by_event(seed: int) -> None:
+    random = Random(seed)
+    job_chain = ChainMaker(random, finals=0.7).make()
     driver = Driver(RunningChain.new(job_chain), job_chain, random)
     assert_follows(driver, Model.of(job_chain, driver.structure), random)
 
@@ -248,7 +302,7 @@ def run_undisturbed(job_chain: JobChain, seed: int) -> Driver:
 
 def suspended_and_resumed(driver: Driver, outcome: Callable[[RunningChain, str], State]) -> Driver:
     """Suspends and resumes a chain. Its running jobs are stopped, except some that complete first."""
-    driver.take(driver.chain.suspend(0))
+    driver.suspend()
     while driver.done is None:
         job_id = driver.random.choice(list(driver.running))
         ends_itself = driver.random.random() < 0.3 and outcome(driver.chain, job_id) is State.COMPLETE
@@ -280,15 +334,16 @@ def paused(driver: Driver, outcome: Callable[[RunningChain, str], State]) -> Dri
     return driver
 
 
-def rebuilt_after_a_crash(driver: Driver) -> Driver:
+def rebuilt_after_a_crash(driver: Driver, ending: State | None = None) -> Driver:
     """Loses the running tries and rebuilds the chain from the records of the finished ones."""
-    return gone_on(driver, RunningChain.rebuilt(driver.job_chain, driver.records))
+    return gone_on(driver, RunningChain.rebuilt(driver.job_chain, driver.records), ending)
 
 
-def gone_on(driver: Driver, chain: RunningChain) -> Driver:
-    """Continues a chain on another runner, with the records so far."""
-    other = Driver(chain, driver.job_chain, driver.random, driver.structure)
+def gone_on(driver: Driver, chain: RunningChain, ending: State | None = None) -> Driver:
+    """Continues a chain on another runner, with the records so far, perhaps only to end it."""
+    other = Driver(chain, driver.job_chain, driver.random, driver.structure, ending)
     other.records = driver.records
+    other.stopped = driver.stopped
     return other
 
 
@@ -314,6 +369,30 @@ def test_a_chain_ends_the_same_however_often_it_is_suspended_paused_or_lost(seed
     assert end_of(driver) == end_of(expected)
 
 
+def counters_of(driver: Driver) -> SuspendedJobChain:
+    """Returns the state of a chain, without what the record need not tell, because it makes no difference.
+
+    This is the first try of a sequence that has only just begun, which begins again. And it is how far the
+    parts of a sequence came that waits for a `finally` part before it runs anew.
+    """
+    suspended = driver.chain.suspended(0)
+    for sequence_id in list(suspended.sequence_tries):
+        is_new = driver.chain.state_of(sequence_id) is State.PENDING
+        if is_new and suspended.sequence_tries[sequence_id] == 1:
+            del suspended.sequence_tries[sequence_id]
+    linked = driver.chain._linked
+    for sequence in linked.sequences.values():
+        if sequence.phase is not Phase.DRAINING or not sequence.owed:
+            continue
+        suspended.job_chain.finished_jobs = 0
+        for part in sequence.without_finals():
+            suspended.sequence_tries.pop(part.id, None)
+            for job in part.jobs:
+                suspended.job_chain.jobs[job.id].ClearField("state")
+                suspended.latest_run_job_tries.pop(job.id, None)
+    return suspended
+
+
 @many
 def test_a_chain_rebuilt_from_its_records_equals_the_chain_that_ran(seed: int) -> None:
     random = Random(seed)
@@ -331,14 +410,23 @@ def test_a_chain_rebuilt_from_its_records_equals_the_chain_that_ran(seed: int) -
                 while one.waits:
                     one.wait_over(one.waits[0])
             assert rebuilt.running == resumed.running
-            assert rebuilt.chain.suspended(0) == resumed.chain.suspended(0)
+            assert counters_of(rebuilt) == counters_of(resumed)
         if random.random() < 0.05:
             driver = rebuilt_after_a_crash(driver)
 
 
 def end_of_a_stop(chain: RunningChain) -> State | None:
-    """Returns how a chain without a runner ends when it is stopped."""
-    return chain.stop(0).done
+    """Returns how a chain without a runner ends when it is stopped. Its `finally` parts succeed."""
+    actions = chain.stop(0)
+    running, waits = list(actions.run), list(actions.wait)
+    while actions.done is None:
+        if running:
+            actions = chain.try_finished(running.pop().job_id, State.COMPLETE, 0)
+        else:
+            actions = chain.wait_over(waits.pop().key, 0)
+        running += actions.run
+        waits += actions.wait
+    return actions.done
 
 
 @many
@@ -359,11 +447,17 @@ def test_a_stopped_chain_ends_as_a_chain_that_is_rebuilt_from_its_records_and_st
     driver.take(driver.chain.stop(0))
     all_stopped = True
     while driver.done is None:
+        if not driver.running:  # A job of a `finally` part is between two tries.
+            driver.wait_over(driver.waits[0])
+            continue
         job_id = random.choice(list(driver.running))
         # COMPLETE or FAIL before the stop, but reported after it; or FAIL because it does not stop.
         state = random.choice([State.STOPPED, State.STOPPED, State.COMPLETE, State.FAIL])
+        if job_id in driver.structure.final_of:
+            state = State.COMPLETE
         driver.finish(job_id, state, is_last=state is State.FAIL and random.random() < 0.5)
-        all_stopped = all_stopped and state is State.STOPPED
+        is_final = job_id in driver.structure.final_of
+        all_stopped = all_stopped and (is_final or state is State.STOPPED)
     assert end_of_a_stop(RunningChain.rebuilt(job_chain, driver.records)) is driver.done
     if all_stopped:
         assert without_runner is driver.done

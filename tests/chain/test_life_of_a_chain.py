@@ -12,7 +12,16 @@ from spincycle_grpc.state import State
 from spincycle_server.chain import RunningChain
 from tests.chain.generated import SEEDS, ChainMaker
 from tests.chain.model import Model
-from tests.chain.test_interleavings import Driver, assert_same, crash, finish, gone_on, pause
+from tests.chain.test_interleavings import (
+    Driver,
+    assert_same,
+    crash,
+    ending_of,
+    finish,
+    gone_on,
+    pause,
+    suspend,
+)
 
 CHOICES = st.integers(min_value=0, max_value=1 << 16)
 ENDS = (State.COMPLETE, State.COMPLETE, State.FAIL, State.FAIL, State.STOPPED)
@@ -64,13 +73,12 @@ class LifeOfAChain(RuleBasedStateMachine):
             return
         self.stopped = True
         self.driver.take(self.driver.chain.stop(0))
-        self.model.end("stopping")
+        self.model.stop()
 
     @precondition(lambda self: self.goes_on() and not self.stopped)
     @rule(choices=SEEDS)
     def it_is_suspended_and_resumed(self, choices: int) -> None:
-        self.driver.take(self.driver.chain.suspend(0))
-        self.model.end("suspending")
+        suspend(self.driver, self.model)
         random = Random(choices)
         while self.driver.running:
             job_id, state = chosen_try(self.driver, random.getrandbits(16))
@@ -92,8 +100,10 @@ class LifeOfAChain(RuleBasedStateMachine):
     def resume_if_it_has_left(self) -> None:
         assert self.driver.done is self.model.done()
         if self.driver.done is State.SUSPENDED:
-            self.driver = gone_on(self.driver, RunningChain.resume(self.driver.chain.suspended(0)))
-            self.model.resume()
+            ending = ending_of(self.model) if self.stopped else None
+            chain = RunningChain.resume(self.driver.chain.suspended(0))
+            self.driver = gone_on(self.driver, chain, ending)
+            self.model.resume("stopping" if self.stopped else "running")
 
     @precondition(lambda self: self.goes_on() and not self.stopped)
     @rule()

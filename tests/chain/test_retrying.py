@@ -32,17 +32,21 @@ class RetryModel:
     def __init__(self, chain: JobChain, structure: Structure, records: Records, first: str) -> None:
         reports = [report for _, report in records]
         again = self._after(structure, first) if first else set()
-        self.complete = {
-            job_id
+        complete = {one for one in structure.job_ids if self._is_complete(chain, structure, reports, one)}
+        for final in structure.finals:
+            if not complete.issuperset(structure.jobs_in[final.body]):
+                again |= final.jobs
+        self.complete = complete - again
+        receivers = {
+            job_id: [*structure.children[job_id], *structure.finals_after(job_id)]
             for job_id in structure.job_ids
-            if job_id not in again and self._is_complete(chain, structure, reports, job_id)
         }
         before = {job_id: from_struct(job.data) for job_id, job in chain.jobs.items()}
         data: dict[str, dict[str, Any]] = before
         fresh: dict[str, dict[str, Any]] = {job_id: {} for job_id in again}
         last = {report.entry.job_id: report for report in reports}
         for job_id in sorted(self.complete - last.keys()):
-            for child in again & set(structure.children[job_id]):
+            for child in again & set(receivers[job_id]):
                 fresh[child].update(data[job_id])
         for report in reports:
             job_id = report.entry.job_id
@@ -50,7 +54,7 @@ class RetryModel:
                 continue
             if report.HasField("job_data"):
                 data[job_id] = from_struct(report.job_data)
-            for child in structure.children[job_id]:
+            for child in receivers[job_id]:
                 data[child] = {**data[child], **data[job_id]}
                 if child in again and job_id in self.complete and last[job_id] is report:
                     fresh[child].update(data[job_id])

@@ -50,6 +50,15 @@ def test_the_boxes_of_mermaid_have_names_and_args() -> None:
     assert "<b>" not in text
 
 
+@pytest.mark.parametrize("output_format", ["text", "dot", "mermaid"])
+def test_the_outermost_sequence_has_the_limits_of_the_request(output_format: str) -> None:
+    limited = chain(**LABELS)
+    limited.limits.add(key="cluster/a", max=2)
+    [line] = [line for line in render(limited, output_format).splitlines() if "at most" in line]
+    assert "restart" in line
+    assert "at most 2 with cluster/a" in line
+
+
 @pytest.mark.parametrize(("output_format", "name"), [("text", "aaaa sequence"), ("dot", 'label="sequence"')])
 def test_sequences_without_names_are_called_sequence(output_format: str, name: str) -> None:
     assert name in render(chain(), output_format)

@@ -142,6 +142,7 @@ def test_short_ids_are_unique_prefixes(ids: set[str]) -> None:
         ("history", REQUEST_ID),
         (),
         ("runners",),
+        ("locks",),
         ("server", "--options"),
         ("whoami",),
         ("count",),

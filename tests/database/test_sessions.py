@@ -17,7 +17,8 @@ from spincycle_grpc.v1.request_pb2 import ArgType, RequestArg
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.maintenance.migrating import upgrade_database, upgrade_sql
 from spincycle_server.store import DatabaseOptions, Store
-from tests.databases import OPTIONS, DatabaseServer, MariaDb, SharedServers, free_port
+from tests.databases import OPTIONS, DatabaseServer, MariaDb, SharedServers
+from tests.ports import free_port
 from tests.store.samples import a_log_entry, create
 
 

@@ -31,8 +31,8 @@ from spincycle_server.telemetry.metrics import Reading, ServerMetrics
 from spincycle_server.telemetry.metrics_text import MEDIA_TYPE, Exposition
 from tests.deploy.troubles import TROUBLES, Symptom
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import free_port
 from tests.limits import PROCESS_END, REQUEST_END, STEP
+from tests.ports import free_port
 
 PROMETHEUS = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 
@@ -143,8 +143,9 @@ async def wait_for_alerts(url: str, expected: set[tuple[str, str]]) -> None:
     async with httpx.AsyncClient() as http:
         for _ in range(int(REQUEST_END)):
             try:
-                answer = (await http.get(f"{url}/api/v1/alerts", timeout=STEP)).json()
-            except httpx.TransportError:  # It has not started yet.
+                response = await http.get(f"{url}/api/v1/alerts", timeout=STEP)
+                answer = response.raise_for_status().json()
+            except httpx.HTTPError:  # It has not started yet, or answers 503 while it loads its data.
                 answer = {"data": {"alerts": []}}
             for alert in answer["data"]["alerts"]:
                 if alert["state"] == "firing":

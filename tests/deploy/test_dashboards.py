@@ -16,6 +16,7 @@ import yaml
 
 from spincycle_grpc.errors import Status
 from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_server.notifications.notifier import OUTCOMES
 from spincycle_server.telemetry.catalogue import CATALOGUE
 from spincycle_server.telemetry.instruments import Kind
 from spincycle_server.telemetry.limits import LIMITS
@@ -34,7 +35,7 @@ ADDED_BY_PROMETHEUS = {"job", "instance", "le", "server", "alertname", "alertsta
 VALUES = {
     "limit": {limit.name for limit in LIMITS},
     "code": {status.name for status in Status} | {"OK"},
-    "outcome": {State(state).name for state in FINAL_STATES},
+    "outcome": {State(state).name for state in FINAL_STATES} | set(OUTCOMES),
     "trouble": {"CONFLICT", "DUPLICATE", "AWAY", "UNUSABLE", "TOO_LARGE", "FAULT"},
     "state": {"ready", "full", "draining", "refusing"},
 }

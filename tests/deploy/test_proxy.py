@@ -17,8 +17,9 @@ from tests.commands.in_process import spincycle
 from tests.databases import find_binary
 from tests.deploy.deployed import DEPLOY
 from tests.e2e.processes import running
-from tests.e2e.waiting import eventually, free_port
+from tests.e2e.waiting import eventually
 from tests.limits import ANSWER, PROCESS_END
+from tests.ports import free_port
 
 HOST = "spin.example.com"
 BROWSER = {

@@ -76,6 +76,10 @@ TROUBLES: Mapping[str, Sequence[Symptom]] = {
         Symptom("spincycle_limit", {"limit": "concurrent_calls"}, bad=500, good=500),
     ],
     "SpinCycleRequestsWait": [Symptom("spincycle_oldest_waiting_seconds", bad=3600)],
+    "SpinCycleNotificationsGivenUp": [
+        Symptom("spincycle_notification_attempts_total", {"target": "ops", "outcome": "given_up"})
+    ],
+    "SpinCycleNotificationsLate": [Symptom("spincycle_oldest_notification_seconds", bad=3600)],
     "SpinCycleRequestsBlocked": [
         Symptom("spincycle_limit_used", {"limit": "blocked_requests"}, bad=3),
         Symptom("spincycle_limit", {"limit": "blocked_requests"}, bad=10_000, good=10_000),

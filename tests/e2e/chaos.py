@@ -10,11 +10,11 @@ from typing import Any
 
 from spincycle_grpc.state import State
 from tests.e2e.chaos_checks import assert_done_once
-from tests.e2e.chaos_links import Direction
 from tests.e2e.chaos_system import LEASE, System
 from tests.e2e.chaos_users import Users
 from tests.e2e.chaos_watchers import Watchers
 from tests.e2e.kinds import assert_ended_right
+from tests.e2e.link_process import Direction
 from tests.journal_jobs import read_journal
 from tests.limits import REQUEST_END
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -90,19 +90,24 @@ class Attempt:
 def assert_done_once(
     kind: Kind,
     request: Mapping[str, Any],
-    log: Iterable[Mapping[str, Any]],
+    log: Sequence[Mapping[str, Any]],
     journal: Iterable[dict[str, Any]],
     troubles: Troubles,
 ) -> None:
     """Checks the journal of a finished request against its job log.
 
     Raises:
-        AssertionError: A job ran twice at once, too early, or again after it was COMPLETE, or the journal
-            and the log disagree.
+        AssertionError: A job ran twice at once, too early, or again after it was COMPLETE, the journal and
+            the log disagree, or a `finally` part has not run.
     """
     chain = request["JobChain"]
     jobs = {job_id for job_id, job in chain["jobs"].items() if job["type"] in ("journal", "newer")}
-    before = {job_id: _jobs_before(chain, job_id, jobs) for job_id in jobs}
+    finals = {job_id for job_id in jobs if chain["jobs"][job_id].get("isFinally")}
+    before = {
+        # What a `finally` part cleans up need not be COMPLETE.
+        job_id: _jobs_before(chain, job_id, jobs) & (finals if job_id in finals else jobs)
+        for job_id in jobs
+    }
     attempts: list[Attempt] = []
     complete: set[str] = set()
     for line in journal:
@@ -115,6 +120,9 @@ def assert_done_once(
         _open(attempts, line).end = line
         if line["event"] == "COMPLETE":
             complete.add(line["job"])
+    if finals:
+        done = {entry["jobId"] for entry in log if entry["state"] == State.COMPLETE}
+        assert finals <= done, f"the request ended without its finally parts: {request['id']}"
     _check_log([entry for entry in log if entry["jobId"] in jobs], attempts, troubles)
     _check_nothing_again(kind, attempts, troubles)
 

@@ -25,11 +25,14 @@ class Security:
 
     Attributes:
         ca_file: The CA that users trust.
+        context: What users trust.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._authority = trustme.CA()
+        # Loading the authority takes milliseconds, and each stream of each watcher needs it.
+        self.context = ssl.create_default_context(cadata=self._authority.cert_pem.bytes().decode())
         self.ca_file = write_ca(directory, self._authority)
         self._files: dict[str, Files] = {}
         self.renew()
@@ -52,10 +55,6 @@ class Security:
             "SPINCYCLE_CLUSTER_CERTIFICATES": ",".join(_NAMES),
             "SPINCYCLE_AUTH_METHODS": "token",
         }
-
-    def context(self) -> ssl.SSLContext:
-        """Returns what users trust."""
-        return ssl.create_default_context(cadata=self._authority.cert_pem.bytes().decode())
 
     def new_token(self, url: str) -> str:
         """Creates a token for users in the database at a URL."""

@@ -60,7 +60,7 @@ def over_http(
         headers["last-event-id"] = cursor
     end = time.monotonic() + seconds
     with (
-        httpx.Client(verify=target.security.context(), timeout=seconds) as http,
+        httpx.Client(verify=target.security.context, timeout=seconds) as http,
         http.stream(
             "GET",
             f"https://127.0.0.1:{target.port}/api/v1{path}",

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from tests.databases import DatabaseServer
 from tests.e2e.chaos_checks import Troubles, nanoseconds
-from tests.e2e.chaos_links import Direction, Link, Links
+from tests.e2e.chaos_links import Link, Links
 from tests.e2e.chaos_security import Security
 from tests.e2e.kinds import SPECS
+from tests.e2e.link_process import Direction
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import free_port
 from tests.journal_jobs import JOURNAL, POISON_STATUS, UNKNOWN, read_journal
+from tests.ports import free_port
 
 DAY = 86_400
 

@@ -39,7 +39,7 @@ class Users:
         self._urls = itertools.cycle(f"https://127.0.0.1:{port}" for port in system.ports)
         self._http = httpx.Client(
             timeout=5.0,
-            verify=system.security.context(),
+            verify=system.security.context,
             headers={"authorization": f"Bearer {system.token}"},
         )
         self.kinds: dict[str, Kind] = {}

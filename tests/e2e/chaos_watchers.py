@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST_STREAM = 4.0
 """Seconds after which a watcher closes its stream and continues with another one."""
 
-MOST_WATCHERS = 200
+MOST_WATCHERS = 60
 """Watchers at once. Further ones wait until a request has ended, and then begin with its current state."""
 
 MAY_FAIL = frozenset(

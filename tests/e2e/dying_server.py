@@ -31,6 +31,7 @@ from spincycle_server.request_manager.service import RequestManagerService
 from spincycle_server.store.batches import BatchCommitter
 from spincycle_server.store.chain_reports import ApplyReports
 from spincycle_server.store.creation import CreateRequest
+from spincycle_server.store.delivery_queue import DeliveryQueue
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.leases import RenewRunner
 from spincycle_server.store.pauses import BeginPause, EndPause
@@ -163,7 +164,7 @@ def _unacknowledged() -> None:
     async def patched_apply(self: Store, runner_id: str, reports: Any) -> Any:
         nonlocal is_next
         refused = await apply(self, runner_id, reports)
-        is_next = _has_tries(ApplyReports(runner_id, reports))
+        is_next = _has_tries(ApplyReports(runner_id, reports, {}))
         return refused
 
     async def patched_report(self: RunnerReportsService, requests: Any, context: Any) -> AsyncIterator[Any]:
@@ -181,7 +182,7 @@ def _sent() -> None:
     exchange = Reporter._exchange
 
     async def patched(self: Reporter, call: Any, message: Any) -> Any:
-        if _has_tries(ApplyReports("", message.chains)):
+        if _has_tries(ApplyReports("", message.chains, {})):
             await call.write(message)
             die()
         return await exchange(self, call, message)
@@ -194,7 +195,7 @@ def _is_job(run: object, result: object, waiter: object) -> bool:
 
 
 def _settles_tries(batch: Any, refused: Any) -> bool:
-    return any(waiter is not None for entry in batch.entries for _, waiter in entry.tries)
+    return any(waiter is not None for entry in batch.entries for _, waiter, _ in entry.tries)
 
 
 def _settles_end(batch: Any, refused: Any) -> bool:
@@ -241,8 +242,10 @@ OPERATOR_POINTS: dict[str, Install] = {
     "paused request is taken over": before(Store, "suspend"),
     "retry is not committed": uncommitted(CreateRetry),
     "retry is committed": committed(CreateRetry),
+    "notification is not claimed": before(DeliveryQueue, "claim"),
+    "notification is claimed": after(DeliveryQueue, "claim"),
 }
-"""Points of a Request Manager that only a paused or a retried request reaches."""
+"""Points of a Request Manager that only a paused or a retried request, or one with targets, reaches."""
 
 RUNNER_POINTS: dict[str, Install] = {
     "chain is accepted": after(JobRunnerService, "StartJobChains"),

@@ -42,6 +42,8 @@ KINDS = [
     Kind("timed-out", State.FAIL),
     Kind("conditional", State.COMPLETE, {"way": "long"}),
     Kind("conditional", State.COMPLETE, {"way": "short"}),
+    Kind("cleaned-up", State.COMPLETE),
+    Kind("cleaned-up", State.FAIL, {"times": "99"}),
 ]
 
 CHAOS_KINDS = [

@@ -146,7 +146,7 @@ def become(start: Start) -> None:
     sys.path[0] = start.directory
     sys.argv = [start.module, *start.arguments]
     job_ids: Any = importlib.import_module("spincycle_server.graph.job_ids")
-    job_ids._SHARED.seed()
+    job_ids.reseed()
     gc.enable()
 
 

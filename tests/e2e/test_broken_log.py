@@ -18,8 +18,9 @@ import pytest
 from spincycle_grpc.v1 import state_pb2
 from spincycle_server.logs import LOST_LINES
 from tests.e2e.processes import REPOSITORY, SPECS
-from tests.e2e.waiting import eventually, free_port, wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER, PROCESS_END
+from tests.ports import free_port
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.chaos_links import Direction, Link, Links
+from tests.e2e.chaos_links import Link, Links
+from tests.e2e.link_process import Direction
 from tests.limits import STEP
 
 

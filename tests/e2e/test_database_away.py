@@ -6,6 +6,7 @@ import contextlib
 import resource
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -139,3 +140,31 @@ def test_a_server_refuses_writes_while_the_disk_is_full(tmp_path: Path) -> None:
 def _created(http: httpx.Client) -> str | None:
     created = http.post("/api/v1/requests", json={"type": "nap", "args": {"ms": "1"}})
     return str(created.json()["id"]) if created.status_code == 201 else None
+
+
+def test_an_open_connection_to_a_database_that_hangs_does_not_keep_a_read_waiting(
+    database: DatabaseServer, tmp_path: Path
+) -> None:
+    """All connections are open when it hangs, so no limit of a new connection ends the reads."""
+    url = database.fresh_database()
+    upgrade_database(url, DatabaseOptions())
+    environment = {"SPINCYCLE_DATABASE_TIMEOUT": "2s"}
+    arguments = ("request-manager", "--http=127.0.0.1:0", f"--db={url}")
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(*arguments, directory=tmp_path, environment=environment))
+        http = stack.enter_context(http_of(server))
+        threads = stack.enter_context(ThreadPoolExecutor(10))
+
+        def answers() -> set[int]:
+            calls = [threads.submit(http.get, "/api/v1/requests") for _ in range(10)]
+            return {call.result().status_code for call in calls}
+
+        assert answers() == {200}
+        database.signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: http.get("/readyz").status_code == 503)  # The signal takes a moment.
+            assert answers() == {503}, server.log()
+        finally:
+            database.signal(signal.SIGCONT)
+        eventually(lambda: answers() == {200})
+        assert "Traceback" not in server.log()

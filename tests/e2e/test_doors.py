@@ -83,6 +83,7 @@ OTHERS = {"requestId": "other"}
 FROM = {"from": "zzzz"}
 BAD_FROM = {"requestId": ID, **FROM}
 NO_SUCH_JOB = {"requestId": ID, "jobId": "zzzz"}
+NO_OUTCOME = {"outcome": {"requestId": "nosuch"}}
 PROGRESS = {"requestId": ID, "progress": {"requestId": ID}}
 
 # fmt: off
@@ -105,9 +106,16 @@ TABLE = {
     "RequestManager.Stop":            Row("- - x + x -", "OK", 200, ONE),
     "RequestManager.Pause":           Row("- - x + x -", "FAILED_PRECONDITION", 409, ONE),
     "RequestManager.Resume":          Row("- - x + x -", "FAILED_PRECONDITION", 409, ONE),
+    "RequestManager.Approve":         Row("- - + + + -", "FAILED_PRECONDITION", 409, ONE, {}),
+    "RequestManager.Reject":          Row("- - + + + -", "FAILED_PRECONDITION", 409, ONE, {}),
+    "RequestManager.ListApprovals":   Row("- - + + + -", "OK", 200),
+    "RequestManager.ListDeliveries":  Row("- - x x x -", "", 0),
+    "RequestManager.Redeliver":       Row("- - x x x -", "", 0),
+    "RequestManager.SendTestNotification": Row("- - x x x -", "", 0),
     "RequestManager.ListAuditEvents": Row("- - x x x -", "", 0),
     "RequestManager.CountRequests":   Row("- - + + + +", "OK", 200),
     "RequestManager.ListRunners":     Row("- - + + + +", "OK", 200),
+    "RequestManager.ListLimits":      Row("- - + + + +", "OK", 200),
     "RequestManager.GetConfiguration": Row("- - x x x -", "", 0),
     "RequestManager.GetCaller":       Row("- - + + + -", "OK", 200),
     "RunnerReports.Report":           Row("- - x x x +", "OK", 0, LAST_REPORT),
@@ -125,6 +133,7 @@ TABLE = {
     "JobRunner.StopJobChain":         Row("- - - - x +", "NOT_FOUND", 404, {"requestId": "nosuch"}),
     "JobRunner.PauseJobChain":        Row("- - - - x +", "NOT_FOUND", 0, {"requestId": "nosuch"}),
     "JobRunner.UnpauseJobChain":      Row("- - - - x +", "NOT_FOUND", 0, {"requestId": "nosuch"}),
+    "JobRunner.EndApproval":          Row("- - - - x +", "NOT_FOUND", 0, NO_OUTCOME),
 }
 # fmt: on
 

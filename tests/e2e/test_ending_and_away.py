@@ -17,9 +17,10 @@ from spincycle_grpc.errors import UnavailableError
 from spincycle_grpc.state import State
 from tests.e2e.kinds import SPECS
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import ANSWER, PROCESS_END
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from spincycle_grpc import Client
 from spincycle_grpc.state import State
 from tests.e2e.processes import ServerProcess, running
 from tests.limits import REQUEST_END
+from tests.ports import free_port
 
 SPEC = """
 sequences:
@@ -33,9 +34,12 @@ def forking_server(directory: Path, url: str = "sqlite:///x.db") -> Iterator[Ser
     (directory / "specs").mkdir()
     for kind in ("plain", "async"):
         (directory / "specs" / f"{kind}.yaml").write_text(SPEC.format(kind=kind))
-    environment = {"SPINCYCLE_JOBS": "tests.forking_jobs:factory"}
+    environment = {
+        "SPINCYCLE_JOBS": "tests.forking_jobs:factory",
+        "SPINCYCLE_JOB_RUNNER_ADDR": f"127.0.0.1:{free_port()}",
+    }
     with running(
-        "server", "--http=127.0.0.1:0", "--specs=specs", f"--db={url}",
+        "server", f"--http=127.0.0.1:{free_port()}", "--specs=specs", f"--db={url}",
         directory=directory, environment=environment, anew=True,
     ) as server:  # fmt: skip
         server.wait_for("runner reports")
@@ -89,6 +93,8 @@ def test_children_keep_neither_the_server_nor_its_ports(how: str, tmp_path: Path
             for address in addresses:
                 host, _, port = address.rpartition(":")
                 with socket.socket() as free:
+                    # Connections that were closed do not count, but whoever listens does.
+                    free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     free.bind((host, int(port)))
         finally:
             for child in left if isinstance(left, list) else [left]:

@@ -17,8 +17,9 @@ from spincycle_grpc import AsyncClient, Client, ConflictError
 from spincycle_grpc.state import State
 from spincycle_server.store.schema import idempotency_keys
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER
+from tests.ports import free_port
 
 KEY = "deploy-4711-key"
 PATH = "/api/v1/requests"

@@ -18,9 +18,10 @@ from tests.e2e.chaos_checks import Troubles, assert_done_once
 from tests.e2e.dying_server import MANAGER_POINTS, RUNNER_POINTS
 from tests.e2e.kinds import SPECS, Kind, assert_ended_right
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port
+from tests.e2e.waiting import eventually
 from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import ANSWER
+from tests.ports import free_port
 
 ENDED = {State.COMPLETE, State.FAIL, State.STOPPED}
 LEASE = "3s"

@@ -16,9 +16,10 @@ from tests.databases import SharedServers, migrate
 from tests.e2e.chaos_checks import Troubles, assert_done_once
 from tests.e2e.kinds import KINDS, SPECS, assert_ended_right
 from tests.e2e.processes import ANEW, ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.journal_jobs import JOURNAL, read_journal
 from tests.limits import ANSWER, PROCESS_END
+from tests.ports import free_port
 
 ENDED = (State.COMPLETE, State.FAIL, State.STOPPED)
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from spincycle_grpc.v1.output_pb2 import (
 )
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.databases import SharedServers, migrate
-from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
+from tests.e2e.installations import Installation
+from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER, COMMAND, REQUEST_END
 
 OUT, ERR = OUTPUT_STREAM_STDOUT, OUTPUT_STREAM_STDERR
@@ -81,60 +80,23 @@ exit 3
 """
 
 
-@dataclass
-class Servers:
-    """A Request Manager and a Job Runner, each in a process of its own."""
+class Servers(Installation):
+    """Request Managers, and a Job Runner, each in a process of its own."""
 
-    directory: Path
-    stack: contextlib.ExitStack
-    database: str = ""
-    lease: str = "4s"
-    managers: list[ServerProcess] = field(default_factory=list)
-    ports: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        (self.directory / "specs").mkdir()
-        (self.directory / "specs" / "all.yaml").write_text(SPECS)
+    def __init__(self, directory: Path, stack: contextlib.ExitStack, **options: Any) -> None:
+        jobs = {"SPINCYCLE_JOBS": "tests.output_jobs:factory", "SPINCYCLE_JOB_RUNNER_LEASE": "4s"}
+        super().__init__(directory, stack, SPECS, environment=jobs, **options)
         script = self.directory / "script"
         script.write_text(SCRIPT)
         script.chmod(0o755)
 
-    def _run(self, *arguments: str) -> ServerProcess:
-        environment = {
-            "SPINCYCLE_JOBS": "tests.output_jobs:factory",
-            "SPINCYCLE_SPECS_DIR": "specs",
-            "SPINCYCLE_JOB_RUNNER_LEASE": self.lease,
-            "SPINCYCLE_DATABASE_URL": self.database,
-        }
-        return self.stack.enter_context(
-            running(*arguments, directory=self.directory, environment=environment)
-        )
-
     def restart_manager(self) -> None:
         """Kills the Request Manager, and starts another one at its address."""
-        self.managers[-1].kill()
-        self.start_manager(self.ports.pop())
+        self.manager.kill()
+        self.start_manager()
 
-    def start_manager(self, port: int = 0) -> ServerProcess:
-        self.ports.append(port or free_port())
-        manager = self._run("request-manager", f"--http=127.0.0.1:{self.ports[-1]}")
-        manager.wait_for("listening")
-        self.managers.append(manager)
-        return manager
-
-    def start_runner(self) -> ServerProcess:
-        addresses = ",".join(f"127.0.0.1:{port + 10}" for port in self.ports)
-        runner = self._run("job-runner", "--http=127.0.0.1:0", f"--rm={addresses}")
-        runner.wait_for("reporting")
-        return runner
-
-    def http(self) -> httpx.Client:
-        return self.stack.enter_context(
-            httpx.Client(base_url=f"http://127.0.0.1:{self.ports[-1]}", timeout=ANSWER)
-        )
-
-    def stub(self) -> Any:
-        channel = grpc.insecure_channel(f"127.0.0.1:{self.ports[-1] + 10}")
+    def stub(self, number: int = 0) -> Any:
+        channel = grpc.insecure_channel(self.grpc(number))
         return RequestManagerStub(self.stack.enter_context(contextlib.closing(channel)))
 
     def create(self, request_type: str, **args: Any) -> tuple[str, str]:
@@ -148,7 +110,7 @@ class Servers:
         return request_id, job_id
 
     def go(self) -> None:
-        (self.directory / "go").touch()
+        self.open("go")
 
 
 @pytest.fixture
@@ -284,7 +246,7 @@ def test_spinc_shows_a_line_while_the_job_runs_and_ends_with_the_request(
     request_id, job_id = servers.create("talk", directory=str(servers.directory))
     spinc = subprocess.Popen(
         [sys.executable, "-m", "spincycle_grpc.cli", "log", "-f", request_id, *[job_id] * is_one_job],
-        env={**os.environ, "SPINC_ADDR": f"127.0.0.1:{servers.ports[0] + 10}"},
+        env={**os.environ, "SPINC_ADDR": servers.grpc()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -296,23 +258,19 @@ def test_spinc_shows_a_line_while_the_job_runs_and_ends_with_the_request(
     assert stderr.decode() == "warning é\n"
 
 
-def test_every_request_manager_shows_the_output(
-    database_servers: SharedServers, tmp_path: Path, servers: Servers
-) -> None:
-    servers.managers[0].terminate()
-    servers.ports.clear()
-    servers.database = database_servers.url("mariadb", tmp_path)
-    migrate(servers.database)
-    servers.start_manager()
-    servers.start_runner()
-    servers.start_manager()
-    servers.ports.reverse()
-    request_id, job_id = servers.create("talk", directory=str(servers.directory))
-    servers.ports.reverse()
-    following = Following(servers.stub(), request_id, job_id)
-    assert following.read(until="one\n") == "one\n"
-    servers.go()
-    assert following.read() == "one\ntwo\nthree\n"
+def test_every_request_manager_shows_the_output(database_servers: SharedServers, tmp_path: Path) -> None:
+    url = database_servers.url("mariadb", tmp_path)
+    migrate(url)
+    with contextlib.ExitStack() as stack:
+        servers = Servers(tmp_path, stack, database=url, managers=2)
+        servers.start_manager(0)
+        servers.start_runner(managers=1)
+        servers.start_manager(1)
+        request_id, job_id = servers.create("talk", directory=str(servers.directory))
+        following = Following(servers.stub(1), request_id, job_id)
+        assert following.read(until="one\n") == "one\n"
+        servers.go()
+        assert following.read() == "one\ntwo\nthree\n"
 
 
 def test_after_the_loss_of_a_runner_the_new_run_of_the_try_follows_a_gap(servers: Servers) -> None:
@@ -335,13 +293,14 @@ def test_after_the_loss_of_a_runner_the_new_run_of_the_try_follows_a_gap(servers
 def test_a_client_misses_and_repeats_nothing_while_the_request_manager_is_killed_and_restarted(
     servers: Servers,
 ) -> None:
-    servers.lease = "10m"  # The runner keeps its chain while there is no Request Manager.
+    # The runner keeps its chain while there is no Request Manager.
+    servers.environment["SPINCYCLE_JOB_RUNNER_LEASE"] = "10m"
     servers.restart_manager()
     servers.start_runner()
     request_id, job_id = servers.create("count", directory=str(servers.directory))
     texts = {OUT: "", ERR: ""}
     kills = 0
-    with Client(f"127.0.0.1:{servers.ports[0] + 10}", deadline=REQUEST_END) as client:
+    with Client(servers.grpc(), deadline=REQUEST_END) as client:
         for message in client.follow_output(request_id, job_id):
             assert not message.HasField("gap")
             text = message.text

@@ -29,6 +29,12 @@ ONLY_IN_TROUBLE = {
 }
 """Metrics that have no series while all is well."""
 
+ONLY_WITH_TARGETS = {
+    "spincycle_notification_attempts_total",
+    "spincycle_oldest_notification_seconds",
+    "spincycle_waiting_notifications",
+}
+ONLY_WITH_WORKERS = {"spincycle_replaced_workers_total", "spincycle_workers"}
 ONLY_WITH_TLS = {"spincycle_certificate_expiry_seconds"}
 ONLY_WITH_AUTHENTICATION = {"unknown_tokens", "oidc_waits", "plugin_calls"}
 ONLY_WITHOUT_SQLITE = {"waiting_creations"}
@@ -141,7 +147,9 @@ def test_every_metric_and_every_limit_is_shown(servers: Servers) -> None:
     eventually(lambda: counted in series_of(servers.runner))
     found = series_of(servers.manager) | series_of(servers.runner)
     names = {name.removesuffix("_count") for name, _ in found}
-    assert {family.name for family in CATALOGUE} - ONLY_IN_TROUBLE - ONLY_WITH_TLS <= names
+    assert {
+        family.name for family in CATALOGUE
+    } - ONLY_IN_TROUBLE - ONLY_WITH_TLS - ONLY_WITH_TARGETS - ONLY_WITH_WORKERS <= names
     limits = {dict(labels)["limit"] for name, labels in found if name == "spincycle_limit_used"}
     assert limits == {limit.name for limit in LIMITS} - ONLY_WITH_AUTHENTICATION - ONLY_WITHOUT_SQLITE
 

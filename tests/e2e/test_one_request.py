@@ -22,8 +22,9 @@ from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.e2e.processes import REPOSITORY, ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER, COMMAND, PROCESS_END, REQUEST_END
+from tests.ports import free_port
 from tests.reference.recordings import exchange, log_multiset, without_ids_and_times
 
 

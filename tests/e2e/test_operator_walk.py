@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import ServerProcess, running
+from tests.e2e.installations import HostsInstallation
 from tests.e2e.terminal import Terminal, open_terminal
-from tests.e2e.waiting import eventually, free_port
-from tests.host_jobs import HOSTS, what_was_done
+from tests.e2e.waiting import eventually
+from tests.host_jobs import what_was_done
 
 NAMES = [f"web{number}" for number in range(1, 201)]
 BAD = "web137"
@@ -34,46 +34,16 @@ sequences:
 """
 
 
-class Installation:
-    """A Request Manager and a Job Runner on fixed ports, as a service manager would run them."""
-
-    def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        self.directory = directory
-        self._stack = stack
-        self._manager_port, self._runner_port = free_port(), free_port()
-        self.grpc = f"127.0.0.1:{self._manager_port + 10}"
-        (directory / "specs").mkdir()
-        (directory / "specs" / "restart.yaml").write_text(SPECS)
-        (directory / "hosts.json").write_text(json.dumps(NAMES))
-        self.start()
-
-    def start(self) -> None:
-        self.manager = self._start(
-            "request-manager", f"--http=127.0.0.1:{self._manager_port}", "--db=sqlite:///requests.db"
-        )
-        self.manager.wait_for("listening")
-        self.runner = self._start("job-runner", f"--http=127.0.0.1:{self._runner_port}", f"--rm={self.grpc}")
-        self.runner.wait_for("reporting")
-
-    def _start(self, *arguments: str) -> ServerProcess:
-        environment = {
-            HOSTS: str(self.directory),
-            "SPINCYCLE_JOBS": "tests.host_jobs:factory",
-            "SPINCYCLE_SPECS_DIR": str(self.directory / "specs"),
-        }
-        server = running(*arguments, directory=self.directory, environment=environment)
-        return self._stack.enter_context(server)
-
-
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
+def installation(tmp_path: Path) -> Iterator[HostsInstallation]:
     with contextlib.ExitStack() as stack:
-        yield Installation(tmp_path, stack)
+        (tmp_path / "hosts.json").write_text(json.dumps(NAMES))
+        yield HostsInstallation(tmp_path, stack, SPECS)
 
 
 @pytest.fixture
-def terminal(installation: Installation) -> Iterator[Terminal]:
-    with open_terminal(installation.directory, SPINC_ADDR=installation.grpc) as opened:
+def terminal(installation: HostsInstallation) -> Iterator[Terminal]:
+    with open_terminal(installation.directory, SPINC_ADDR=installation.grpc()) as opened:
         yield opened
 
 
@@ -85,7 +55,7 @@ def id_in(shown: str) -> str:
 
 
 def test_an_operator_finds_a_bad_host_mends_it_and_pauses_the_retry_over_a_restart_of_everything(
-    installation: Installation, terminal: Terminal
+    installation: HostsInstallation, terminal: Terminal
 ) -> None:
     directory = installation.directory
     terminal.type(f"touch {BAD}.bad")
@@ -121,7 +91,7 @@ def test_an_operator_finds_a_bad_host_mends_it_and_pauses_the_retry_over_a_resta
     terminal.type(f"kill -9 {installation.manager.process.pid} {installation.runner.process.pid}")
     for server in (installation.manager, installation.runner):
         server.process.wait()
-    installation.start()
+    installation.start_all()
     terminal.type(f"until spinc status {second} | grep SUSPENDED; do sleep 1; done")
     status = terminal.type(f"spinc status {second}")
     assert re.search(r"waiting +paused at 20", status)

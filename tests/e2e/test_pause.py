@@ -12,14 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from spincycle_grpc import Client
 from spincycle_grpc.errors import FailedPreconditionError
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.request_pb2 import Request
-from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port
-from tests.journal_jobs import JOURNAL, UNKNOWN, read_journal
-from tests.limits import ANSWER, PROCESS_END
+from tests.e2e.installations import JournalInstallation
+from tests.e2e.waiting import eventually
+from tests.journal_jobs import UNKNOWN
+from tests.limits import PROCESS_END
 
 SPECS = """
 sequences:
@@ -42,80 +40,26 @@ JOBS = ("first", "held1", "held2", "after1", "after2")
 ONCE = Counter(dict.fromkeys(JOBS, 1))
 
 
-class Installation:
-    """A Request Manager and Job Runners in one directory. Each can be killed and started again."""
+class Installation(JournalInstallation):
+    """A Request Manager, which runs, and Job Runners."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        self.directory = directory
-        self._stack = stack
-        self._port = free_port()
-        self.environment = {
-            JOURNAL: str(directory / "journal"),
-            "SPINCYCLE_JOBS": "tests.journal_jobs:factory",
-            "SPINCYCLE_SPECS_DIR": str(directory / "specs"),
-            "SPINCYCLE_RESUME_INTERVAL": "100ms",
-            "SPINCYCLE_RESUME_TIMEOUT": "5s",
-            "SPINCYCLE_JOB_RUNNER_LEASE": "2s",
-        }
-        (directory / "specs").mkdir()
-        (directory / "specs" / "specs.yaml").write_text(SPECS)
-        self.manager = self.start_manager()
-        self.client = stack.enter_context(Client(f"127.0.0.1:{self._port + 10}"))
-
-    def _start(self, *arguments: str, point: str = "") -> ServerProcess:
-        program = ("tests.e2e.dying_server", point) if point else ("spincycle_server",)
-        server = running(*arguments, directory=self.directory, environment=self.environment, program=program)
-        return self._stack.enter_context(server)
-
-    def start_manager(self, point: str = "") -> ServerProcess:
-        """Starts a Request Manager, which dies at a point of `dying_server` if one is given."""
-        self.manager = self._start(
-            "request-manager",
-            f"--http=127.0.0.1:{self._port}",
-            "--db=sqlite:///requests.db",
-            point=point,
-        )
-        self.manager.address("request-manager", "http")
-        return self.manager
+        super().__init__(directory, stack, SPECS, environment={"SPINCYCLE_RESUME_TIMEOUT": "5s"})
+        self.start_manager()
 
     def dies_in(self, method: str, path: str, **headers: str) -> None:
         """Makes a call over HTTP during which the Request Manager dies."""
-        url = f"http://127.0.0.1:{self._port}/api/v1/requests/{path}"
         with pytest.raises(httpx.TransportError):
-            httpx.request(method, url, json={}, headers=headers, timeout=ANSWER)
+            self.http().request(method, f"/api/v1/requests/{path}", json={}, headers=headers)
         assert self.manager.process.wait(PROCESS_END) == -signal.SIGKILL
-
-    def start_runner(self) -> ServerProcess:
-        runner = self._start("job-runner", "--http=127.0.0.1:0", f"--rm=127.0.0.1:{self._port + 10}")
-        runner.wait_for("reporting", PROCESS_END)
-        return runner
-
-    def gate(self, name: str) -> str:
-        return str(self.directory / name)
-
-    def open(self, name: str) -> None:
-        (self.directory / name).touch()
 
     def create(self, name: str = "p") -> str:
         """Creates a request whose jobs held1 and held2 wait for the gates name1 and name2."""
-        gates = {"gate1": self.gate(f"{name}1"), "gate2": self.gate(f"{name}2")}
+        gates = {"gate1": self.path(f"{name}1"), "gate2": self.path(f"{name}2")}
         return self.client.create("two-ways", gates).id
-
-    def events(self, request_id: str, event: str = "start") -> Counter[str]:
-        """Returns how often each job of a request has started, or ended in a state."""
-        lines = read_journal(self.directory / "journal", request_id)
-        return Counter(line["name"] for line in lines if line["event"] == event)
 
     def both_are_held(self, request_id: str, times: int = 1) -> None:
         eventually(lambda: all(self.events(request_id)[name] == times for name in ("held1", "held2")))
-
-    def wait_state(self, request_id: str, state: State) -> Request:
-        def look() -> Request | None:
-            found = self.client.get(request_id)
-            return found if State(found.state) is state else None
-
-        request: Request = eventually(look)
-        return request
 
 
 @pytest.fixture
@@ -244,18 +188,18 @@ def test_pauses_and_retries_are_kept_or_never_happened_whenever_the_manager_dies
     # A restart must not take so long that the runner suspends its chains.
     installation.environment["SPINCYCLE_JOB_RUNNER_LEASE"] = "30s"
     installation.manager.kill()
-    installation.start_manager("pause is not committed")
+    installation.start_manager(point="pause is not committed")
     runner = installation.start_runner()
     client = installation.client
     first = installation.create()
     installation.both_are_held(first)
     installation.dies_in("PUT", f"{first}/pause")
 
-    installation.start_manager("pause is committed")
+    installation.start_manager(point="pause is committed")
     assert client.get(first).waiting == ""
     installation.dies_in("PUT", f"{first}/pause")
 
-    installation.start_manager("end of a pause is committed")
+    installation.start_manager(point="end of a pause is committed")
     assert client.get(first).waiting.startswith("paused at ")
     # The runner learns of the pause without another call.
     runner.wait_for("chain told to pause", PROCESS_END)
@@ -264,14 +208,14 @@ def test_pauses_and_retries_are_kept_or_never_happened_whenever_the_manager_dies
     assert installation.events(first)["after1"] == 0
     installation.dies_in("PUT", f"{first}/resume")
 
-    installation.start_manager("retry is not committed")
+    installation.start_manager(point="retry is not committed")
     eventually(lambda: installation.events(first, "COMPLETE")["after1"] == 1)
     client.stop(first)
     installation.wait_state(first, State.STOPPED)
     key = {"Idempotency-Key": "retry-4711"}
     installation.dies_in("POST", f"{first}/retry", **key)
 
-    installation.start_manager("retry is committed")
+    installation.start_manager(point="retry is committed")
     assert client.get(first).retried_by == ""
     installation.dies_in("POST", f"{first}/retry", **key)
 
@@ -293,8 +237,8 @@ def test_a_paused_request_is_suspended_although_the_manager_that_takes_it_over_d
     installation.client.pause(request_id)
     runner.kill()
     installation.manager.kill()
-    manager = installation.start_manager("paused request is taken over")
-    installation.start_runner()
+    manager = installation.start_manager(point="paused request is taken over")
+    installation.start_runner(must_report=False)  # The Request Manager may be dead by then.
     assert manager.process.wait(PROCESS_END) == -signal.SIGKILL
     installation.start_manager()
     installation.wait_state(request_id, State.SUSPENDED)
@@ -312,15 +256,14 @@ def test_a_retry_needs_no_specs_and_waits_for_a_runner_that_knows_its_jobs(
     installation.wait_state(first, State.SUSPENDED)
     installation.client.stop(first)
     assert installation.wait_state(first, State.STOPPED).finished_jobs == 2
-    runner.kill()
+    # A runner that is killed counts until its lease is over, and could get the retry.
+    assert runner.terminate() == 0
     installation.manager.kill()
     _, _, others = SPECS.partition("  plain:")
-    (installation.directory / "specs" / "specs.yaml").write_text(f"sequences:\n  plain:{others}")
+    installation.write_specs(f"sequences:\n  plain:{others}")
     installation.environment[UNKNOWN] = "held"
     installation.start_manager()
     older = installation.start_runner()
-    # Until its lease is over, the killed runner counts.
-    eventually(lambda: len(installation.client.list_runners()) == 1)
     second = installation.client.retry(first)
     # Until the new runner has said which job types it knows, there is no reason.
     reason = "no job runner knows the job type held"

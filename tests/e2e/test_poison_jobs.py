@@ -15,6 +15,7 @@ from spincycle_grpc.state import FINAL_STATES, State
 from tests.e2e.processes import ServerProcess, running
 from tests.limits import REQUEST_END
 from tests.poison_jobs import RUNS, runs_of
+from tests.ports import free_port
 
 SPECS = """
 sequences:
@@ -33,7 +34,7 @@ sequences:
       two: {category: job, type: innocent, args: [{expected: ms}], deps: [one]}
 """
 
-LEASE = "1s"
+LEASE = "10s"
 
 
 @contextlib.contextmanager
@@ -44,8 +45,10 @@ def server_in(directory: Path, *, turn: str = "5s") -> Iterator[ServerProcess]:
         "SPINCYCLE_JOB_RUNNER_LEASE": LEASE,
         "SPINCYCLE_JOB_RUNNER_SUSPECT_TURN": turn,
     }
+    # A runner at the address of a dead one takes over its requests at once, however long its lease is.
+    runner = f"--runner-http={(directory / 'runner').read_text()}"
     with running(
-        "server", "--http=127.0.0.1:0", "--specs=specs", "--db=sqlite:///x.db",
+        "server", "--http=127.0.0.1:0", runner, "--specs=specs", "--db=sqlite:///x.db",
         directory=directory, environment=environment,
     ) as server:  # fmt: skip
         server.wait_for("runner reports")
@@ -91,6 +94,7 @@ def create(directory: Path, *requests: tuple[str, dict[str, str]]) -> list[str]:
 def directory(tmp_path: Path) -> Path:
     (tmp_path / "specs").mkdir()
     (tmp_path / "specs" / "specs.yaml").write_text(SPECS)
+    (tmp_path / "runner").write_text(f"127.0.0.1:{free_port()}")
     return tmp_path
 
 

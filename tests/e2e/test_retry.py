@@ -14,8 +14,9 @@ from spincycle_grpc import Client, ConflictError, FailedPreconditionError, Inval
 from spincycle_grpc.state import State
 from tests.e2e.hosts import Hosts
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
+from tests.e2e.waiting import eventually, wait_state
 from tests.limits import ANSWER
+from tests.ports import free_port
 
 PATH = "/api/v1/requests"
 HOSTS = [f"web{number}" for number in range(20)]

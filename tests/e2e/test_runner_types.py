@@ -14,9 +14,11 @@ import pytest
 from spincycle_grpc import Client
 from spincycle_grpc.state import State
 from tests.databases import SharedServers, migrate
+from tests.e2e import installations
+from tests.e2e.installations import QUICK
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
-from tests.limits import ANSWER, REQUEST_END
+from tests.e2e.waiting import eventually, wait_state
+from tests.limits import REQUEST_END
 from tests.versioned_jobs import GATE, TYPES
 
 OLD, NEW = "quick,gate", "quick,gate,drain"
@@ -48,58 +50,30 @@ NEW_SPECS = f"""{OLD_SPECS}
 NO_DRAIN = "no job runner knows the job type drain"
 
 
-class Installation:
+class Installation(installations.Installation):
     """Servers of several versions, which share a database and a gate."""
 
-    def __init__(self, directory: Path, stack: contextlib.ExitStack, **environment: str) -> None:
-        self._directory = directory
-        self._stack = stack
-        self._gate = directory / "gate"
-        self._environment = {
-            GATE: str(self._gate),
-            "SPINCYCLE_JOBS": "tests.versioned_jobs:factory",
-            "SPINCYCLE_RESUME_INTERVAL": "100ms",
-            "SPINCYCLE_JOB_RUNNER_LEASE": "2s",
-            **environment,
-        }
-        self._ports: list[int] = []
+    def __init__(self, directory: Path, stack: contextlib.ExitStack, **options: Any) -> None:
+        jobs = {GATE: str(directory / "gate"), "SPINCYCLE_JOBS": "tests.versioned_jobs:factory"}
+        super().__init__(directory, stack, OLD_SPECS, environment=QUICK | jobs, **options)
 
-    def _run(self, *arguments: str, types: str, **environment: str) -> ServerProcess:
-        return self._stack.enter_context(
-            running(
-                *arguments,
-                directory=self._directory,
-                environment={**self._environment, TYPES: types, **environment},
-            )
-        )
-
-    def start_manager(
-        self, types: str = NEW, *, port: int = 0, **environment: str
+    def start_manager_of(
+        self, types: str = NEW, *, number: int = 0, **variables: str
     ) -> tuple[ServerProcess, httpx.Client]:
         """Starts a Request Manager with the specs of a version. Returns it with a client."""
-        specs = self._directory / types.replace(",", "-")
+        specs = self.directory / types.replace(",", "-")
         specs.mkdir(exist_ok=True)
         (specs / "specs.yaml").write_text(NEW_SPECS if "drain" in types else OLD_SPECS)
-        port = port or free_port()
-        server = self._run(
-            "request-manager", f"--http=127.0.0.1:{port}", f"--specs={specs}", types=types, **environment
-        )
-        if port not in self._ports:
-            self._ports.append(port)
-        server.address("request-manager", "http")
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER)
-        return server, self._stack.enter_context(client)
+        variables = {TYPES: types, "SPINCYCLE_SPECS_DIR": str(specs), **variables}
+        return self.start_manager(number, environment=variables), self.http(number)
 
-    def start_runner(self, types: str, *, manager: int = 0, **environment: str) -> ServerProcess:
-        """Starts a Job Runner of a version. Returns when a Request Manager knows its job types."""
-        address = f"127.0.0.1:{self._ports[manager] + 10}"
-        runner = self._run("job-runner", "--http=127.0.0.1:0", f"--rm={address}", types=types, **environment)
-        runner.wait_for("reporting")
-        return runner
+    def start_runner_of(self, types: str, **variables: str) -> ServerProcess:
+        """Starts a Job Runner of a version, which reports to the first Request Manager."""
+        return self.start_runner(managers=1, environment={TYPES: types, **variables})
 
     def open_gate(self) -> None:
         """Lets all jobs of the type `gate` end."""
-        self._gate.touch()
+        self.open("gate")
 
 
 @pytest.fixture
@@ -124,8 +98,8 @@ def test_requests_wait_until_a_runner_knows_their_types_and_start_oldest_first(
     installation: Installation,
 ) -> None:
     installation.open_gate()
-    _, http = installation.start_manager()
-    installation.start_runner(OLD)
+    _, http = installation.start_manager_of()
+    installation.start_runner_of(OLD)
     waiting = [create(http, "drain") for _ in range(3)]
     assert {(one["state"], one["waiting"]) for one in waiting} == {(State.PENDING, NO_DRAIN)}
     wait_state(http, create(http, "quick")["id"], State.COMPLETE)
@@ -136,7 +110,7 @@ def test_requests_wait_until_a_runner_knows_their_types_and_start_oldest_first(
     refused = http.put(f"/api/v1/requests/{waiting[0]['id']}/start")
     assert NO_DRAIN in refused.text
     assert not refused.is_success
-    installation.start_runner(NEW)
+    installation.start_runner_of(NEW)
     ended = [wait_state(http, one["id"], State.COMPLETE, State.FAIL) for one in waiting]
     assert [one["state"] for one in ended] == [State.COMPLETE] * 3
     assert not any("waiting" in one for one in ended)
@@ -146,14 +120,14 @@ def test_requests_wait_until_a_runner_knows_their_types_and_start_oldest_first(
 
 def test_a_watch_shows_why_a_request_waits_until_it_runs(installation: Installation) -> None:
     installation.open_gate()
-    _, http = installation.start_manager()
-    installation.start_runner(OLD)
+    _, http = installation.start_manager_of()
+    installation.start_runner_of(OLD)
     request_id = create(http, "drain")["id"]
-    with Client(f"127.0.0.1:{http.base_url.port + 10}") as client:  # type: ignore[operator]
+    with Client(installation.grpc()) as client:
         watch = client.watch(request_id, deadline=REQUEST_END)
         states = [(int(one.state), one.waiting) for one in next(watch).requests]
         assert states == [(State.PENDING.value, NO_DRAIN)]
-        installation.start_runner(NEW)
+        installation.start_runner_of(NEW)
         states = [(int(one.state), one.waiting) for message in watch for one in message.requests]
     assert states[-1] == (State.COMPLETE.value, "")
     assert {waiting for _, waiting in states} == {""}
@@ -163,8 +137,8 @@ def test_requests_that_cannot_run_delay_no_others_and_have_their_own_limit(
     installation: Installation,
 ) -> None:
     installation.open_gate()
-    server, http = installation.start_manager(SPINCYCLE_SERVER_MAX_BLOCKED="250")
-    installation.start_runner(OLD)
+    server, http = installation.start_manager_of(SPINCYCLE_SERVER_MAX_BLOCKED="250")
+    installation.start_runner_of(OLD)
     waiting = []
     # The server counts at intervals, so slightly more may wait.
     while (refused := http.post("/api/v1/requests", json={"type": "drain"})).status_code == 201:
@@ -175,33 +149,33 @@ def test_requests_that_cannot_run_delay_no_others_and_have_their_own_limit(
     for _ in range(5):
         wait_state(http, create(http, "quick")["id"], State.COMPLETE)
     assert server.terminate() == 0
-    _, http = installation.start_manager(port=int(str(http.base_url).rsplit(":", 1)[1]))
+    _, http = installation.start_manager_of()
     quick = [create(http, "quick")["id"] for _ in range(20)]
     for request_id in quick:
         wait_state(http, request_id, State.COMPLETE)
     assert get(http, waiting[-1])["state"] == State.PENDING
-    installation.start_runner(NEW)
+    installation.start_runner_of(NEW)
     for request_id in waiting:
         wait_state(http, request_id, State.COMPLETE)
 
 
 def test_labels_select_the_runner(installation: Installation) -> None:
-    _, http = installation.start_manager()
-    installation.start_runner(OLD, SPINCYCLE_JOB_RUNNER_LABELS="zone=b, disk=ssd")
+    _, http = installation.start_manager_of()
+    installation.start_runner_of(OLD, SPINCYCLE_JOB_RUNNER_LABELS="zone=b, disk=ssd")
     request_id = create(http, "in-zone-a")["id"]
     wait_state(http, create(http, "quick")["id"], State.COMPLETE)
     assert get(http, request_id)["waiting"] == "no job runner has the label zone=a"
-    installation.start_runner(OLD, SPINCYCLE_JOB_RUNNER_LABELS="disk=hdd,zone=a")
+    installation.start_runner_of(OLD, SPINCYCLE_JOB_RUNNER_LABELS="disk=hdd,zone=a")
     wait_state(http, request_id, State.COMPLETE)
 
 
 def test_a_suspended_request_waits_for_a_runner_that_knows_its_types(installation: Installation) -> None:
-    _, http = installation.start_manager()
-    knows = installation.start_runner(NEW)
+    _, http = installation.start_manager_of()
+    knows = installation.start_runner_of(NEW)
     request_id = create(http, "drain")["id"]
     wait_state(http, request_id, State.RUNNING)
     eventually(lambda: http.get("/api/v1/status/running").json()["jobs"])
-    installation.start_runner(OLD)
+    installation.start_runner_of(OLD)
     assert knows.terminate() == 0
     wait_state(http, request_id, State.SUSPENDED)
     installation.open_gate()
@@ -209,38 +183,37 @@ def test_a_suspended_request_waits_for_a_runner_that_knows_its_types(installatio
         wait_state(http, create(http, "gated")["id"], State.COMPLETE)
     suspended = get(http, request_id)
     assert (suspended["state"], suspended["waiting"]) == (State.SUSPENDED, NO_DRAIN)
-    installation.start_runner(NEW)
+    installation.start_runner_of(NEW)
     assert wait_state(http, request_id, State.COMPLETE, State.FAIL)["state"] == State.COMPLETE
 
 
 def test_a_request_of_a_killed_runner_waits_for_one_that_knows_its_types(installation: Installation) -> None:
-    _, http = installation.start_manager()
-    knows = installation.start_runner(NEW)
+    _, http = installation.start_manager_of()
+    knows = installation.start_runner_of(NEW)
     request_id = create(http, "drain")["id"]
     eventually(lambda: http.get("/api/v1/status/running").json()["jobs"])
-    installation.start_runner(OLD)
+    installation.start_runner_of(OLD)
     knows.kill()
     eventually(lambda: get(http, request_id).get("waiting") == NO_DRAIN)
     assert get(http, request_id)["state"] == State.RUNNING
     installation.open_gate()
     wait_state(http, create(http, "gated")["id"], State.COMPLETE)
     assert get(http, request_id)["waiting"] == NO_DRAIN
-    installation.start_runner(NEW)
+    installation.start_runner_of(NEW)
     assert wait_state(http, request_id, State.COMPLETE, State.FAIL)["state"] == State.COMPLETE
 
 
 def test_a_rolling_deployment_fails_no_accepted_request(installation: Installation) -> None:
-    manager, http = installation.start_manager(OLD)
-    old = [installation.start_runner(OLD) for _ in range(2)]
+    manager, http = installation.start_manager_of(OLD)
+    old = [installation.start_runner_of(OLD) for _ in range(2)]
     accepted = [create(http, one)["id"] for one in ("gated", "quick") * 5]
     new = []
     for runner in old:
-        new.append(installation.start_runner(NEW))
+        new.append(installation.start_runner_of(NEW))
         assert runner.terminate() == 0
         accepted += [create(http, one)["id"] for one in ("gated", "quick") * 5]
     assert manager.terminate() == 0
-    port = int(str(http.base_url).rsplit(":", 1)[1])
-    _, http = installation.start_manager(NEW, port=port)
+    _, http = installation.start_manager_of(NEW)
     accepted += [create(http, one)["id"] for one in ("drain", "quick") * 5]
     installation.open_gate()
     ended = [wait_state(http, one, State.COMPLETE, State.FAIL, State.STOPPED) for one in accepted]
@@ -253,14 +226,13 @@ def test_a_request_manager_with_older_specs_asks_its_runner_about_the_types_of_o
     url = database_servers.url("postgresql", tmp_path)
     migrate(url)
     with contextlib.ExitStack() as stack:
-        installation = Installation(
-            tmp_path, stack, SPINCYCLE_DATABASE_URL=url, SPINCYCLE_CLUSTER_OPEN="true"
-        )
+        installation = Installation(tmp_path, stack, database=url, managers=2)
+        installation.environment["SPINCYCLE_CLUSTER_OPEN"] = "true"
         installation.open_gate()
-        _, old = installation.start_manager(OLD)
-        installation.start_runner(OLD, manager=0)
-        installation.start_runner(NEW, manager=0)
-        _, new = installation.start_manager(NEW)
+        _, old = installation.start_manager_of(OLD)
+        installation.start_runner_of(OLD)
+        installation.start_runner_of(NEW)
+        _, new = installation.start_manager_of(NEW, number=1)
         request_id = create(new, "drain")["id"]
         assert wait_state(new, request_id, State.COMPLETE, State.FAIL)["state"] == State.COMPLETE
         assert get(old, request_id)["state"] == State.COMPLETE

@@ -12,9 +12,9 @@ import pytest
 
 from tests.databases import find_binary
 from tests.e2e.processes import REPOSITORY, SPECS, running
-from tests.e2e.waiting import free_port
 from tests.identity.oidc_providers import log_in, real_provider
 from tests.limits import COMMAND
+from tests.ports import free_port
 
 PAGE = (REPOSITORY / "docs" / "security.md").read_text()
 RECIPES = dict(re.findall(r"^## Recipe: (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))

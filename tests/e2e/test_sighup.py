@@ -99,6 +99,7 @@ def test_sighup_loads_the_specs_again_unless_they_have_errors(tmp_path: Path) ->
             for broken in (
                 "sequences: [",
                 "sequences: {x: {nodes: {a: {category: job, type: unknown}}}}",
+                "sequences: {x: {nodes: {a: {category: approval, roles: [dba]}}}}",  # without users
                 "\0",
             ):
                 (specs / "b.yaml").write_text(broken)

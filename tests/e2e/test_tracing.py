@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import httpx
 import pytest
 
 from spincycle_grpc import Client, State, TraceContext
 from tests.databases import SharedServers
-from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import eventually, free_port, wait_state
-from tests.limits import ANSWER, COMMAND
+from tests.e2e import installations
+from tests.e2e.waiting import eventually, wait_state
+from tests.limits import COMMAND
 from tests.telemetry.collector import Collector, Received, collecting
 
 TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1, "rojo=1")
@@ -35,59 +34,28 @@ while test -e {directory}/gate-$(basename $0); do sleep 0.02; done
 """
 
 
-class Installation:
+class Installation(installations.Installation):
     """Two Request Managers and a Job Runner, with one database and one collector."""
 
     def __init__(self, directory: Path, url: str, collector: Collector, stack: contextlib.ExitStack) -> None:
-        self.directory = directory
-        self._stack = stack
-        (directory / "specs").mkdir()
-        (directory / "specs" / "two-steps.yaml").write_text(SPECS.format(directory=directory))
-        for name in ("first", "second"):
-            script = directory / name
-            script.write_text(SCRIPT.format(directory=directory))
-            script.chmod(0o755)
-        self._environment = {
-            "SPINCYCLE_DATABASE_URL": url,
-            "SPINCYCLE_SPECS_DIR": "specs",
+        specs = SPECS.format(directory=directory)
+        variables = {
             "SPINCYCLE_JOBS": "",
             "SPINCYCLE_JOB_RUNNER_LEASE": "2s",
             "SPINCYCLE_TELEMETRY_OTLP": collector.url,
         }
-        self.ports = [free_port(), free_port()]
-        self.managers = [
-            self.start("request-manager", port, SPINCYCLE_TELEMETRY_SAMPLE_RATIO=ratio)
-            for port, ratio in zip(self.ports, ("1", "0"), strict=True)
-        ]
-        for manager in self.managers:
-            manager.wait_for("listening")
+        super().__init__(directory, stack, specs, database=url, managers=2, environment=variables)
+        for name in ("first", "second"):
+            script = directory / name
+            script.write_text(SCRIPT.format(directory=directory))
+            script.chmod(0o755)
+        for number, ratio in enumerate(("1", "0")):
+            self.start_manager(number, environment={"SPINCYCLE_TELEMETRY_SAMPLE_RATIO": ratio})
         self.runner = self.start_runner()
 
-    def start(self, command: str, port: int, *arguments: str, **variables: str) -> ServerProcess:
-        address = f"127.0.0.1:{port}"
-        return self._stack.enter_context(
-            running(
-                command,
-                "--http",
-                address,
-                *arguments,
-                directory=self.directory,
-                environment={**self._environment, **variables},
-            )
-        )
-
-    def start_runner(self) -> ServerProcess:
-        addresses = ",".join(f"127.0.0.1:{port + 10}" for port in self.ports)
-        runner = self.start("job-runner", free_port(), "--rm", addresses)
-        runner.wait_for("reporting")
-        return runner
-
-    def client(self, manager: int, trace: TraceContext | None) -> Client:
-        return self._stack.enter_context(Client(f"127.0.0.1:{self.ports[manager] + 10}", trace=trace))
-
-    def http(self, manager: int) -> httpx.Client:
-        base_url = f"http://127.0.0.1:{self.ports[manager]}"
-        return self._stack.enter_context(httpx.Client(base_url=base_url, timeout=ANSWER))
+    def traced(self, manager: int, trace: TraceContext | None) -> Client:
+        """Returns a client of a Request Manager whose calls belong to a trace."""
+        return self.stack.enter_context(Client(self.grpc(manager), trace=trace))
 
     def began(self, step: str) -> list[str]:
         """Returns the traceparent of each try of a step that has begun."""
@@ -128,7 +96,7 @@ def test_a_trace_stays_whole_when_servers_are_killed(
 ) -> None:
     gate = installation.directory / "gate-second"
     gate.touch()
-    request = installation.client(0, TRACE).create("two-steps")
+    request = installation.traced(0, TRACE).create("two-steps")
     assert request.trace_id == TRACE.trace_id
     eventually(lambda: installation.began("second"))
     # The spans so far have left the servers that die now.
@@ -202,7 +170,7 @@ def test_sampling_and_a_collector_that_is_away(installation: Installation, colle
     by_caller = http.post("/api/v1/requests", json=body, headers=dict(TRACE.headers())).json()
     refused = http.post("/api/v1/requests", json=body, headers=dict(unsampled.headers())).json()
     # The first one samples all new traces.
-    new = installation.client(0, None).create("two-steps")
+    new = installation.traced(0, None).create("two-steps")
     requests = [untraced["id"], by_caller["id"], refused["id"], new.id]
     for request_id in requests:
         wait_state(http, request_id, State.COMPLETE)

@@ -1,9 +1,7 @@
-"""How end-to-end tests wait for servers, and which ports they use."""
+"""How end-to-end tests wait for servers."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,14 +34,3 @@ def wait_state(http: httpx.Client, request_id: str, *states: int) -> dict[str, A
 
     found: dict[str, Any] = eventually(look)
     return found
-
-
-def free_port() -> int:
-    """Returns a free port P for HTTP. Port P + 10, where the server listens for gRPC, is also free."""
-    while True:
-        with socket.socket() as http_socket, socket.socket() as grpc_socket:
-            http_socket.bind(("127.0.0.1", 0))
-            port: int = http_socket.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                grpc_socket.bind(("127.0.0.1", port + 10))
-                return port

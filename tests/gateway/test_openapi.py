@@ -123,9 +123,12 @@ def test_all_operations_except_public_ones_name_how_callers_authenticate(documen
 
 def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
     assert set(operations(documents["request-manager"])) == {
+        "GET /api/v1/approvals",
         "GET /api/v1/audit",
         "GET /api/v1/caller",
         "GET /api/v1/configuration",
+        "GET /api/v1/limits",
+        "GET /api/v1/notifications",
         "GET /api/v1/request-counts",
         "GET /api/v1/runners",
         "GET /api/v1/request-list",
@@ -147,9 +150,13 @@ def test_each_server_has_its_own_routes(documents: dict[str, Any]) -> None:
         "POST /api/v1/requests/plan",
         "POST /api/v1/requests/{request_id}/log",
         "POST /api/v1/requests/{request_id}/retry",
+        "POST /api/v1/notifications/targets/{target}/test",
+        "PUT /api/v1/notifications/{event_id}/{target}/redeliver",
+        "PUT /api/v1/requests/{request_id}/approve",
         "PUT /api/v1/requests/{request_id}/finish",
         "PUT /api/v1/requests/{request_id}/pause",
         "PUT /api/v1/requests/{request_id}/progress",
+        "PUT /api/v1/requests/{request_id}/reject",
         "PUT /api/v1/requests/{request_id}/resume",
         "PUT /api/v1/requests/{request_id}/start",
         "PUT /api/v1/requests/{request_id}/stop",
@@ -297,7 +304,7 @@ def test_responses_in_pages_have_the_token_of_the_next_page(documents: dict[str,
     }
     requests = "GET /api/v1/requests"
     of_one = {f"{requests}/{{request_id}}/job-chain", f"{requests}/{{request_id}}/log"}
-    assert paged == {requests, *of_one, "GET /api/v1/runners"}
+    assert paged == {requests, *of_one, "GET /api/v1/limits", "GET /api/v1/runners"}
 
 
 @pytest.mark.parametrize(
@@ -328,7 +335,7 @@ def test_bodies_are_required(documents: dict[str, Any]) -> None:
         for operation in operations(document).values()
         if "requestBody" in operation
     ]
-    assert len(with_body) == 9
+    assert len(with_body) == 11
     assert all(operation["requestBody"]["required"] is True for operation in with_body)
 
 
@@ -337,8 +344,9 @@ def test_a_call_without_its_body_is_refused(documents: dict[str, Any], manager: 
         if "requestBody" not in operation:
             continue
         method, template = path.split()
-        # An empty body is a message without fields, and a retry needs none.
-        empty = 404 if template.endswith("/retry") else 400
+        # An empty body is a message without fields, and these need none. Nobody can approve, because the
+        # server does not authenticate users.
+        empty = {"retry": 404, "approve": 409, "reject": 409}.get(template.rpartition("/")[2], 400)
         with Connection(manager) as connection:
             for headers, status in (((), 415), ((JSON, "Content-Length: 0"), empty)):
                 connection.send(request(method, template.format(request_id="nosuch"), *headers))

@@ -15,6 +15,7 @@ from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
+from spincycle_server.graph.path_labels import MAX_VALUE
 from spincycle_server.specs.model import NodeSpec, SequenceSpec, Specs
 
 
@@ -212,7 +213,10 @@ class SlowBuilder:
         return {json.dumps([self.text(row[element]) for element in elements]) for row in rows}
 
     def text(self, value: Any) -> str:
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, str):
+            return value
+        text = json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"
 
     def once(
         self, node: NodeSpec, given: Args, args: Args, sequence: Job, outer: list[str], label: str = ""

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import html
 import json
 import secrets
 import threading
@@ -79,7 +80,7 @@ class Provider:
     """
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
-        self.issuer = f"http://127.0.0.1:{server.server_port}"
+        self.issuer = f"http://{server.server_address[0]!s}:{server.server_port}"
         self.keys: list[Key] = [rsa_key("first")]
         self.documents: dict[str, tuple[int, bytes]] = {}
         self.reads: list[str] = []
@@ -129,6 +130,12 @@ class Provider:
                     "token_endpoint": f"{self.issuer}/token",
                 }
             ).encode()
+        if path.startswith("/authorize?"):
+            allow = html.escape(path.replace("/authorize", "/allow", 1))
+            link = f'<link rel="icon" href="data:,"><a href="{allow}">Continue</a>'
+            return 200, f"<!doctype html><title>Provider</title>{link}".encode()
+        if path.startswith("/allow?"):
+            return 302, self.sign_in(path).encode()
         if path == "/jwks":
             return 200, json.dumps({"keys": [key.as_dict(private=False) for key in self.keys]}).encode()
         return 404, b""
@@ -157,8 +164,12 @@ class Provider:
 
 
 @contextlib.contextmanager
-def chosen_provider() -> Iterator[Provider]:
-    """Runs a provider whose keys and answers the test chooses."""
+def chosen_provider(host: str = "127.0.0.1") -> Iterator[Provider]:
+    """Runs a provider whose keys and answers the test chooses.
+
+    Args:
+        host: Its address. Browsers take another address than that of a server for another site.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -180,7 +191,7 @@ def chosen_provider() -> Iterator[Provider]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer((host, 0), Handler) as server:
         provider = Provider(server)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()

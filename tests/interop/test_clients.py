@@ -14,8 +14,8 @@ import trustme
 from tests.certificates import write_ca, write_certificate
 from tests.commands.in_process import spincycle
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import free_port
 from tests.interop.clients import LANGUAGES, BuiltClient, Language
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 

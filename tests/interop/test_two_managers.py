@@ -10,9 +10,9 @@ import pytest
 
 from tests.databases import SharedServers, migrate
 from tests.e2e.processes import ServerProcess, running
-from tests.e2e.waiting import free_port
 from tests.interop.clients import LANGUAGES, BuiltClient, Language
 from tests.interop.name_server import ADDRESSES, name_server
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 

@@ -33,7 +33,7 @@ def reports(outbox: Outbox) -> ChainReports:
 
 def sent(outbox: Outbox) -> ChainReport:
     """Takes the only report of the outbox."""
-    (report,) = outbox.take().reports()
+    (report,) = outbox.take().message().chains
     assert report.assignment == ASSIGNMENT
     return report
 
@@ -66,7 +66,7 @@ async def test_the_end_has_the_state_and_the_time(outbox: Outbox, reports: Chain
     before = time.time_ns()
     committed = reports.finish(State.STOPPED)
     batch = outbox.take()
-    (report,) = batch.reports()
+    (report,) = batch.message().chains
     assert report.finish.state == state_pb2.STATE_STOPPED
     assert before <= report.finish.finished_at.ToNanoseconds() <= time.time_ns()
     assert not committed.done()

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 
-from spincycle_grpc.errors import ERROR_CLASSES, NotFoundError, ResourceExhaustedError, Status
+from spincycle_grpc.errors import (
+    ERROR_CLASSES,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    Status,
+)
+from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.approval_pb2 import ApprovalKey
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds, SuspendedJobChain
 from spincycle_grpc.v1.job_runner_pb2 import (
     AssignedJobChain,
@@ -25,23 +35,25 @@ from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.chain import RunningChain
 from spincycle_server.job_runner import service as service_module
 from spincycle_server.job_runner.chain_outputs import ChainOutputs
-from spincycle_server.job_runner.chains import Chains
+from spincycle_server.job_runner.chains import LARGE_CHAIN, Chains
 from spincycle_server.job_runner.follow_pace import FollowPace
 from spincycle_server.job_runner.service import JobRunnerService
 from spincycle_server.job_runner.traverser import Traverser
 from spincycle_server.job_runner.try_output import HeldOutput, TryOutput
 from spincycle_server.rpc import CallContext
+from tests.limits import STEP
 
 
 class EndlessTraverser:
     """Runs a chain until the test ends it. Its jobs do not matter here."""
 
     is_pausing = False
+    approvals: Sequence[ApprovalKey] = ()
 
     def __init__(self) -> None:
         self.end: Callable[[], None] = lambda: None
 
-    def start(self, on_done: Callable[[], None]) -> None:
+    def start(self, on_done: Callable[[], None], ending: State | None = None) -> None:
         self.end = on_done
 
 
@@ -165,6 +177,47 @@ async def test_chains_count_whatever_their_number_of_jobs() -> None:
     assert "2 chains" in refusal.message
     runner.end("a")
     await runner.take("c")
+
+
+async def test_a_large_chain_is_linked_once_although_its_caller_gives_up_and_calls_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise no call would wait long enough for a chain whose linking takes longer than a call may."""
+    linked: list[str] = []
+    begins, goes_on = threading.Event(), threading.Event()
+    link = RunningChain.new
+
+    def wait_and_link(job_chain: JobChain) -> RunningChain:
+        linked.append(job_chain.request_id)
+        begins.set()
+        assert goes_on.wait(STEP)
+        return link(job_chain)
+
+    monkeypatch.setattr(RunningChain, "new", wait_and_link)
+    runner = Runner()
+    first = asyncio.create_task(runner.take("a", LARGE_CHAIN + 1))
+    assert await asyncio.to_thread(begins.wait, STEP)
+    second = asyncio.create_task(runner.take("a", LARGE_CHAIN + 1))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert runner.held() == set()
+    goes_on.set()
+    await second
+    assert (linked, runner.held()) == (["a"], {"a"})
+    await runner.take("a", LARGE_CHAIN + 1)
+    assert runner.held() == {"a"}
+
+
+async def test_an_invalid_large_chain_is_refused() -> None:
+    runner = Runner()
+    chain = a_chain("a", LARGE_CHAIN + 1)
+    chain.adjacency_list["j000"].ids.append("none")
+    with pytest.raises(InvalidArgumentError):
+        await runner.chains.start_new(chain, 1)
+    await runner.take("a", LARGE_CHAIN + 1)
+    assert runner.held() == {"a"}
 
 
 async def test_suspended_chains_count_and_are_refused_like_new_ones() -> None:

@@ -40,7 +40,7 @@ async def test_a_batch_has_one_report_per_chain_in_order() -> None:
     outbox.add_try(FIRST, tried(1), Finished(1, 0))
     outbox.add_try(SECOND, tried(1), Finished(1, 0))
     outbox.add_try(FIRST, tried(2), Finished(2, 1))
-    first, second = outbox.take().reports()
+    first, second = outbox.take().message().chains
     assert first.assignment == FIRST
     assert tries_of(first) == [1, 2]
     assert (first.finished_jobs, first.finished_tasks) == (2, 1)
@@ -56,7 +56,7 @@ async def test_a_batch_that_is_put_back_comes_before_newer_reports() -> None:
     done = asyncio.get_running_loop().create_future()
     outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), Finished(2, 1), done)
     outbox.put_back(batch)
-    (report,) = outbox.take().reports()
+    (report,) = outbox.take().message().chains
     assert tries_of(report) == [1, 2]
     assert report.finish.state == 3
 
@@ -101,10 +101,10 @@ async def test_a_large_chain_is_split_and_its_end_goes_last(monkeypatch: pytest.
         asyncio.get_running_loop().create_future(),
     )
     outbox.add_try(SECOND, tried(1), Finished(1, 0))
-    (first,) = outbox.take().reports()
+    (first,) = outbox.take().message().chains
     assert tries_of(first) == [1, 2, 3]
     assert not first.HasField("finish")
-    rest, second = outbox.take().reports()
+    rest, second = outbox.take().message().chains
     assert tries_of(rest) == [4, 5]
     assert rest.finish.state == 4
     assert second.assignment == SECOND
@@ -115,8 +115,8 @@ async def test_large_output_also_splits_a_batch(monkeypatch: pytest.MonkeyPatch)
     outbox = Outbox()
     outbox.add_try(FIRST, tried(1, "x" * 5000), Finished(1, 0))
     outbox.add_try(FIRST, tried(2), Finished(2, 0))
-    assert [tries_of(report) for report in outbox.take().reports()] == [[1]]
-    assert [tries_of(report) for report in outbox.take().reports()] == [[2]]
+    assert [tries_of(report) for report in outbox.take().message().chains] == [[1]]
+    assert [tries_of(report) for report in outbox.take().message().chains] == [[2]]
 
 
 async def test_suspended_chains_share_a_message_only_if_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ async def test_text_counts_with_the_most_bytes_that_it_may_have(monkeypatch: pyt
     outbox = Outbox()
     for number in (1, 2):
         outbox.add_try(FIRST, tried(number, "€" * 1000), Finished(number, 0))
-    assert [tries_of(report) for report in outbox.take().reports()] == [[1]]
+    assert [tries_of(report) for report in outbox.take().message().chains] == [[1]]
 
 
 async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
@@ -189,7 +189,7 @@ async def test_forgetting_a_chain_leaves_the_others() -> None:
     outbox.add_try(FIRST, tried(1), Finished(1, 0))
     outbox.add_try(SECOND, tried(1), Finished(1, 0))
     outbox.forget(FIRST)
-    assert [report.assignment for report in outbox.take().reports()] == [SECOND]
+    assert [report.assignment for report in outbox.take().message().chains] == [SECOND]
 
 
 async def test_a_nudge_ends_the_wait_for_reports() -> None:

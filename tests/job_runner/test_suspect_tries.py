@@ -47,7 +47,7 @@ async def test_a_try_starts_after_it_is_recorded() -> None:
     await bench.is_quiet()
     assert bench.running_names() == set()
     batch = await bench.batch()
-    (report,) = batch.reports()
+    (report,) = batch.message().chains
     assert [(one.job_id, getattr(one, "try"), one.shared) for one in report.started] == [("a", 1, False)]
     await bench.is_quiet()
     assert bench.running_names() == set()

@@ -11,18 +11,33 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.notification_pb2 import Notification
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_server.maintenance.retention import MAX_LOG_ENTRIES, MAX_REQUESTS, Retention
+from spincycle_server.notifications.contents import contents_of
+from spincycle_server.notifications.targets import Target, Targets
 from spincycle_server.store import Store
 from spincycle_server.store.positions import MAX_AGE
-from spincycle_server.store.schema import deleted_requests, idempotency_keys, job_log, metadata, requests
+from spincycle_server.store.schema import (
+    approval_decisions,
+    approvals,
+    deleted_requests,
+    deliveries,
+    idempotency_keys,
+    job_chain_pages,
+    job_log,
+    metadata,
+    requests,
+)
 from tests.databases import OPTIONS, engine_of
 from tests.store.faults import FAULTS, CommitFaults
+from tests.store.limit_samples import NEEDS, claims_by_key, create_limited
 from tests.store.samples import a_log_entry, a_suspended_chain, create
 
 HOUR = 3_600_000_000
 TABLES = (
-    "requests", "request_archives", "request_args", "job_log", "suspended_job_chains", "idempotency_keys"
+    "requests", "request_archives", "request_args", "job_log", "suspended_job_chains", "idempotency_keys",
+    "approvals", "approval_decisions", "job_chain_pages",
 )  # fmt: skip
 
 
@@ -58,7 +73,25 @@ async def fill(url: str, ages: dict[State, int], each: int, entries: int = 3) ->
         logged = [log_row(request_id, entry) for request_id, _ in states for entry in range(entries)]
         connection.execute(insert(job_log), logged)
         connection.execute(insert(idempotency_keys), keys)
+        connection.execute(insert(approvals), [approval_row(request_id) for request_id, _ in states])
+        connection.execute(insert(approval_decisions), [decision_row(one) for one, _ in states])
+        pages = [{"request_id": request_id, "number": 0, "page": b"{}"} for request_id, _ in states]
+        connection.execute(insert(job_chain_pages), pages)
     engine.dispose()
+
+
+def approval_row(request_id: str) -> dict[str, Any]:
+    return {
+        "request_id": request_id, "job_id": "appr", "try": 1, "sequence_tries": "1", "body": b"{}",
+        "opened_at": 1, "deadline": 2, "result": 1,
+    }  # fmt: skip
+
+
+def decision_row(request_id: str) -> dict[str, Any]:
+    return {
+        "request_id": request_id, "job_id": "appr", "try": 1, "user": "ann", "approved": True,
+        "comment": "", "decided_at": 1,
+    }  # fmt: skip
 
 
 def log_row(request_id: str, number: int) -> dict[str, Any]:
@@ -145,6 +178,31 @@ async def test_watchers_learn_of_deleted_requests_for_as_long_as_their_cursors_a
     await store.close()
 
 
+async def test_the_keys_of_deleted_requests_are_released(migrated_url: str) -> None:
+    store = await Store.open(migrated_url, OPTIONS)
+    dead = [await create_limited(store, "a", "b") for _ in range(2)]
+    waits = await create_limited(store, "a")
+    old = time.time_ns() // 1000 - 100 * HOUR
+    end = (
+        update(requests)
+        .where(requests.c.request_id.in_([one.id for one in dead]))
+        .values(state=State.FAIL, finished_at=old, created_at=requests.c.created_at)
+    )
+    engine = engine_of(migrated_url)
+    with engine.begin() as connection:
+        connection.execute(end)
+    engine.dispose()
+    before = (await store.read_changes(None, None)).position
+    retention = Retention(migrated_url, OPTIONS)
+    assert retention.prune(retention.cutoff(90 * HOUR), Told(), lambda: False)
+    retention.close()
+    assert rows(migrated_url)["requests"] == 1
+    assert await claims_by_key(migrated_url) == {"a": [(waits.id, True)]}
+    assert waits.id in (await store.read_changes(before, None)).requests
+    assert await store.requirements.of(waits.id) == NEEDS
+    await store.close()
+
+
 async def test_recent_requests_are_kept(migrated_url: str) -> None:
     await fill(migrated_url, {State.COMPLETE: 89, State.FAIL: 91, State.STOPPED: 1}, each=1)
     retention = Retention(migrated_url, OPTIONS)
@@ -198,3 +256,45 @@ async def test_a_store_can_be_used_while_old_requests_are_deleted(migrated_url: 
     retention.close()
     await store.close()
     assert rows(migrated_url)["requests"] == made
+
+
+def test_a_delivery_that_waits_outlives_its_request(migrated_url: str) -> None:
+    request_id = asyncio.run(_fail_with_deliveries(migrated_url))
+    engine = engine_of(migrated_url)
+    with engine.begin() as connection:
+        connection.execute(update(requests).values(finished_at=time.time_ns() // 1000 - 3 * HOUR))
+    retention = Retention(migrated_url, OPTIONS)
+    assert retention.prune(retention.cutoff(HOUR), lambda *_: None, lambda: False)
+    retention.close()
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(requests)) == 0
+        left = connection.execute(select(deliveries.c.target, deliveries.c.request_id)).all()
+        assert [tuple(one) for one in left] == [("waits", request_id)]
+    engine.dispose()
+    notification = asyncio.run(_content_left(migrated_url))
+    assert (notification.request_id, notification.event) == (request_id, "failed")
+    assert not notification.failed_jobs
+
+
+async def _fail_with_deliveries(url: str) -> str:
+    """Fails a request. Its delivery to one target has ended, and that to another one waits."""
+    store = await Store.open(url, OPTIONS)
+    store.notify(Targets([_target("ends"), _target("waits")]), lambda _: None)
+    made = await create(store)
+    await store.finish(made.id, State.FAIL, time.time_ns() // 1000, 1)
+    (claimed,) = await store.deliveries.claim(await store.deliveries.due("ends", 1), 60.0)
+    await store.deliveries.delivered(claimed)
+    await store.close()
+    return made.id
+
+
+async def _content_left(url: str) -> Notification:
+    store = await Store.open(url, OPTIONS)
+    (due,) = await store.deliveries.due("waits", 10)
+    content = await contents_of(store, due, _target("waits"), "")
+    await store.close()
+    return content
+
+
+def _target(name: str) -> Target:
+    return Target(name=name, url="https://h", host="h", format="json", events=frozenset({"failed"}))

@@ -58,6 +58,7 @@ class WillingRunners(Runners):
         super().__init__(store)
         self.delivered: list[tuple[str, AssignedJobChain]] = []
         self.stopped: list[tuple[str, str]] = []
+        self.skipped: list[str] = []
         self.stop_errors: list[SpinCycleError] = []
         self.told: list[tuple[str, Assignment, str]] = []
         self.pause_errors: list[SpinCycleError] = []
@@ -73,8 +74,11 @@ class WillingRunners(Runners):
     async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
         self.delivered.append((runner.runner_id, AssignedJobChain.FromString(chain)))
 
-    async def stop_job_chain(self, runner: RunnerInfo, request_id: str) -> None:
+    async def stop_job_chain(
+        self, runner: RunnerInfo, request_id: str, *, skip_finally: bool = False
+    ) -> None:
         self.stopped.append((runner.runner_id, request_id))
+        self.skipped += [request_id] if skip_finally else []
         if self.stop_errors:
             raise self.stop_errors.pop(0)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_grpc.jobs import Job, JobId, Return
+from spincycle_server.builtin_jobs import Noop
 from spincycle_server.request_manager.build_pool import THREADS, BuildPool
 from tests.graph.models import node, sequence, specs
 from tests.limits import STEP
@@ -20,6 +22,10 @@ SPECS = specs(
     sequence("raises", node("bad", node_type="raise"), request=True),
     sequence("nested", node("inner", "sequence", "raises"), request=True),
     sequence("fine", node("job", node_type="fine"), request=True),
+    replace(
+        sequence("hangs-at-last", node("first", node_type="noop"), request=True),
+        final_nodes={"slow": node("slow", node_type="hang")},
+    ),
 )
 
 
@@ -44,16 +50,19 @@ def build_pool() -> Iterator[BuildPool]:
     released = threading.Event()
 
     def factory(job_id: JobId) -> Job:
-        return Worker(job_id.type, released)
+        return Noop() if job_id.type == "noop" else Worker(job_id.type, released)
 
     build_pool = BuildPool(SPECS, factory, create_timeout=0.2)
     yield build_pool
     released.set()
 
 
-async def test_a_create_that_hangs_fails_the_build_and_is_named(build_pool: BuildPool) -> None:
+@pytest.mark.parametrize("request_type", ["hangs", "hangs-at-last"])
+async def test_a_create_that_hangs_fails_the_build_and_is_named(
+    build_pool: BuildPool, request_type: str
+) -> None:
     with pytest.raises(InternalError) as caught:
-        await build_pool.build("hangs", {}, "request")
+        await build_pool.build(request_type, {}, "request")
     assert caught.value.reason == "JOB_CREATE_TIMEOUT"
     assert caught.value.request_id == "request"
     assert "node slow" in caught.value.message

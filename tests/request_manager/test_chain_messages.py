@@ -7,6 +7,7 @@ import pytest
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.request_manager.chain_messages import (
     first_chain,
     new_chain,
@@ -32,8 +33,9 @@ def test_a_serialized_chain_parses_to_its_message(size: int, epoch: int) -> None
     assert AssignedJobChain.FromString(new_chain(epoch, chain)) == AssignedJobChain(
         epoch=epoch, job_chain=chain
     )
-    assert AssignedJobChain.FromString(resumed_chain(epoch, suspended)) == AssignedJobChain(
-        epoch=epoch, suspended_job_chain=suspended
+    assignment = Assignment(request_id="a", epoch=epoch, ending=state_pb2.STATE_STOPPED)
+    assert AssignedJobChain.FromString(resumed_chain(assignment, suspended)) == AssignedJobChain(
+        epoch=epoch, suspended_job_chain=suspended, ending=state_pb2.STATE_STOPPED
     )
 
 

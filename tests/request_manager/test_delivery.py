@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from spincycle_grpc.errors import (
     FailedPreconditionError,
@@ -346,3 +347,17 @@ async def test_pending_requests_are_woken_once_when_deliveries_fall_to_half_of_a
             runners.may_answer.release()
             counted.append(await wakes.get())
     assert counted == ([0, 1, 1, 1] if are_pending else [0, 0, 0, 0])
+
+
+async def test_a_database_that_is_away_ends_a_delivery_without_a_traceback(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise UnavailableError("the database does not answer", reason="DATABASE_UNAVAILABLE")
+
+    monkeypatch.setattr(store, "unassign", fail)
+    with capture_logs() as logs, pytest.raises(UnavailableError):
+        await sent(store, FULL)
+    (line,) = [one for one in logs if one["event"] == "delivery failed"]
+    assert (line["log_level"], line["reason"]) == ("warning", "DATABASE_UNAVAILABLE")
+    assert "exc_info" not in line

@@ -7,14 +7,17 @@ from sqlalchemy import update
 
 from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
 from spincycle_grpc.state import State
+from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
-from spincycle_grpc.v1.request_pb2 import RequestFilter
+from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
-from spincycle_server.capabilities import Capabilities, Requirement
+from spincycle_server.capabilities import FINALLY, Capabilities, Requirement
 from spincycle_server.request_manager import dispatcher as dispatcher_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.store import Store
+from spincycle_server.store.record import Record
 from spincycle_server.store.schema import ORIGINAL, request_archives, requests, suspended_job_chains
+from tests.graph.test_finally import built
 from tests.request_manager.doubles import (
     ScriptedRunners,
     WillingRunners,
@@ -26,6 +29,7 @@ from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
     a_chain,
+    a_log_entry,
     a_report,
     a_request,
     a_suspended_chain,
@@ -79,6 +83,36 @@ async def test_a_lost_request_that_cannot_be_read_fails_and_others_are_taken_ove
     assert await store.get_assignment(sound.id) == (Assignment(request_id=sound.id, epoch=2), "r1")
 
 
+async def test_a_stop_between_an_assignment_and_its_record_is_sent_with_the_chain(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the new runner would go on with jobs of the request before it learns of the stop."""
+    able = Capabilities(frozenset({"noop"}), features=frozenset({FINALLY}))
+    await store.renew_runner(RUNNER, 3600, draining=False, capabilities=able)
+    request = a_request()
+    needs = Requirement(frozenset({"noop"}), features=frozenset({FINALLY}))
+    chain = built("roll", hosts=["web1"]).job_chain
+    chain.request_id = request.id
+    [first] = chain.jobs.keys() - {after for ids in chain.adjacency_list.values() for after in ids.ids}
+    created = CreateRequest(type=request.type)
+    await store.create_request(request, created, chain, OTHER_RUNNER, requirement=needs)
+    tries = [a_log_entry(request.id, one) for one in (first, *chain.adjacency_list[first].ids)]
+    assert await store.apply_reports("r2", [a_report(request.id, *tries)]) == []
+    runners = WillingRunners(store)
+    dispatcher = await make_dispatcher(store, runners)
+    read = store.get_record
+
+    async def stopped_before(request_id: str) -> Record:
+        await store.request_stop(request_id)
+        return await read(request_id)
+
+    monkeypatch.setattr(store, "get_record", stopped_before)
+    await dispatcher._round()
+    await deliveries_end(dispatcher)
+    [(runner_id, delivered)] = runners.delivered
+    assert (runner_id, State(delivered.ending)) == ("r1", State.STOPPED)
+
+
 async def test_a_denied_request_that_is_started_without_a_runner_waits_for_one(store: Store) -> None:
     denied = await create(store, None)
     with store._engine.begin() as connection:
@@ -117,6 +151,34 @@ async def test_a_blocked_request_is_not_started_and_the_error_says_why(store: St
         await dispatcher.start(blocked)
     assert caught.value.reason == "NO_MATCHING_RUNNER"
     assert await state_of(store, blocked) is State.PENDING
+
+
+async def test_a_created_request_is_answered_even_if_nobody_can_read_what_it_waits_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher, _ = await dispatcher_that_knows(store, "noop", "nap")
+    first, second = [limited_message("a") for _ in range(2)]
+    holds, waits = [await store.create_request(*one, None, requirement=NAP) for one in (first, second)]
+    assert [(one.assignment, one.waits_for_limit) for one in (holds, waits)] == [(None, False), (None, True)]
+    told = await dispatcher.created_pending(second[0].id, NAP, waits_for_limit=True)
+    assert told.startswith("waits for the limit a of 1 ")
+
+    async def fail(_ids: object) -> dict[str, str]:
+        raise UnavailableError("the database is away", reason="DATABASE_UNAVAILABLE")
+
+    monkeypatch.setattr(store.limits, "waits", fail)
+    assert await dispatcher.created_pending(first[0].id, NAP, waits_for_limit=False) == ""
+    told = await dispatcher.created_pending(second[0].id, NAP, waits_for_limit=True)
+    assert told == "waits for a limit"
+    assert dispatcher._pending.any_waits_for_limit
+
+
+def limited_message(key: str) -> tuple[Request, CreateRequest, JobChain]:
+    """Returns what `Store.create_request` takes of a new request with a limit of one."""
+    request = a_request()
+    chain = a_chain(request.id)
+    chain.limits.add(key=key, max=1)
+    return request, CreateRequest(type=request.type), chain
 
 
 async def test_lost_requests_are_found_behind_more_that_no_runner_can_take(
@@ -167,7 +229,7 @@ async def test_a_chain_that_its_runner_lost_is_kept_until_a_runner_knows_its_typ
 
 async def test_requests_explain_why_they_wait(store: Store) -> None:
     _, runners = await dispatcher_that_knows(store, "noop", "nap")
-    store.why_waiting = runners.why_waiting
+    store.reasons.of_runners = runners.why_waiting
     blocked, ready = await create_for(store, DRAIN, None), await create_for(store, NAP, None)
     running = await create_for(store, DRAIN, RUNNER)
     reasons = {one.id: one.waiting for one in await store.find_requests(RequestFilter())}

@@ -16,8 +16,8 @@ from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.store import Store
 from spincycle_server.store.schema import ORIGINAL, requests
-from tests.databases import free_port
 from tests.limits import STEP
+from tests.ports import free_port
 from tests.request_manager.doubles import WillingRunners, make_dispatcher, state_of
 from tests.request_manager.original_server import OriginalServer, original_server
 from tests.store.samples import create

@@ -12,7 +12,8 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.capabilities import PAUSE, Capabilities
 from spincycle_server.request_manager.dispatcher import Dispatcher
-from spincycle_server.request_manager.request_pauser import TELL_TRIES, RequestPauser
+from spincycle_server.request_manager.holders import TELL_TRIES
+from spincycle_server.request_manager.request_pauser import RequestPauser
 from spincycle_server.store import Store
 from spincycle_server.store.lookups import Assigned
 from tests.request_manager.doubles import (
@@ -109,7 +110,7 @@ async def test_a_runner_is_told_what_it_missed(
     made = await create(store)
     if paused:
         await store.begin_pause(made.id, "finch", stops_jobs=now)
-    pauses.pauser.compare(RUNNER, made.id, Assigned(1, False, paused, now), is_pausing=is_pausing)
+    pauses.pauser.compare(RUNNER, made.id, Assigned(1, False, paused, now, False), is_pausing=is_pausing)
     await deliveries_end(pauses.dispatcher)
     assert pauses.told == told
 

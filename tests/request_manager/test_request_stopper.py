@@ -13,8 +13,9 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.holders import TELL_TRIES
 from spincycle_server.request_manager.original_runners import OriginalRunners
-from spincycle_server.request_manager.request_stopper import STOP_TRIES, RequestStopper
+from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.store import Store
 from spincycle_server.store.audit import event_row
 from tests.limits import STEP
@@ -27,6 +28,7 @@ from tests.request_manager.doubles import (
 )
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create, waiting_ids
 from tests.store.test_audit import an_event
+from tests.store.test_endings import create as create_with_finally
 
 AWAY = UnavailableError("cannot reach it")
 NO_SUCH_CHAIN = NotFoundError("no such chain", reason="JOB_CHAIN_NOT_FOUND")
@@ -70,7 +72,8 @@ async def test_a_stop_is_committed_before_the_runner_is_told(
     noted: list[bool] = []
     tell = stops.runners.stop_job_chain
 
-    async def look_and_tell(runner: RunnerInfo, request_id: str) -> None:
+    async def look_and_tell(runner: RunnerInfo, request_id: str, *, skip_finally: bool) -> None:
+        assert not skip_finally
         noted.append((await store.get_record(request_id)).stop_requested)
         await tell(runner, request_id)
 
@@ -98,7 +101,7 @@ async def test_the_event_of_a_stop_is_stored_once_if_the_runner_did_not_take_the
     """The request is PENDING again when the stop looks at it once more."""
     request = await create(store)
 
-    async def refuse(_: RunnerInfo, request_id: str) -> None:
+    async def refuse(_: RunnerInfo, request_id: str, *, skip_finally: bool) -> None:
         assert await store.unassign(Assignment(request_id=request_id, epoch=1), State.PENDING)
         raise NO_SUCH_CHAIN
 
@@ -129,10 +132,10 @@ async def test_a_stop_is_answered_after_several_attempts_to_tell_the_runner(
     store: Store, stops: Stops, error: SpinCycleError
 ) -> None:
     request = await create(store)
-    stops.runners.stop_errors = [error] * 2 * STOP_TRIES
+    stops.runners.stop_errors = [error] * 2 * TELL_TRIES
     async with asyncio.timeout(STEP):
         await stops.stopper.stop(request.id)
-    assert stops.runners.stopped == [("r1", request.id)] * STOP_TRIES
+    assert stops.runners.stopped == [("r1", request.id)] * TELL_TRIES
     assert (await store.get_record(request.id)).stop_requested
 
 
@@ -150,7 +153,7 @@ async def test_a_request_that_ends_while_its_runner_is_told_is_left_alone(
     request = await create(store)
     calls: list[str] = []
 
-    async def has_just_ended(runner: RunnerInfo, request_id: str) -> None:
+    async def has_just_ended(runner: RunnerInfo, request_id: str, *, skip_finally: bool) -> None:
         calls.append(request_id)
         await store.finish(request_id, State.COMPLETE, 1, 3)
         raise NO_SUCH_CHAIN
@@ -189,6 +192,31 @@ async def test_a_runner_that_does_not_answer_in_the_background_is_told_once(
     store: Store, stops: Stops
 ) -> None:
     stops.runners.stop_errors = [AWAY]
-    stops.stopper.tell_runner(RUNNER, "request")
+    stops.stopper.tell_runner(RUNNER, "request", skip_finally=False)
     await deliveries_end(stops.dispatcher)
     assert stops.runners.stopped == [("r1", "request")]
+
+
+async def test_a_second_stop_lets_the_runner_skip_finally_and_one_call_is_never_two(
+    store: Store, stops: Stops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner suspends each request while it is told, so that the call looks again."""
+    tell = stops.runners.stop_job_chain
+
+    async def suspend_and_tell(runner: RunnerInfo, request_id: str, *, skip_finally: bool) -> None:
+        await tell(runner, request_id, skip_finally=skip_finally)
+        await store.apply_reports("r1", [a_report(request_id, ends=a_suspended_chain(request_id))])
+        raise NO_SUCH_CHAIN
+
+    once, twice = await create_with_finally(store), await create_with_finally(store)
+    await stops.stopper.stop(twice)
+    assert stops.runners.skipped == []
+    monkeypatch.setattr(stops.runners, "stop_job_chain", suspend_and_tell)
+    await stops.stopper.stop(once)
+    found = await store.get_request(once, with_job_chain=False)
+    assert (State(found.state), State(found.ending)) == (State.SUSPENDED, State.STOPPED)
+    await stops.stopper.stop(twice)
+    assert stops.runners.skipped == [twice]
+    assert await state_of(store, twice) is State.STOPPED
+    await stops.stopper.stop(once)
+    assert await state_of(store, once) is State.STOPPED

@@ -41,7 +41,8 @@ def with_key() -> tuple[tuple[str, str], ...]:
 class Runner:
     """A runner that remembers the keys with which it was called."""
 
-    NewJobChain = ResumeJobChain = StopJobChain = PauseJobChain = UnpauseJobChain = Version = None
+    NewJobChain = ResumeJobChain = StopJobChain = PauseJobChain = UnpauseJobChain = EndApproval = None
+    Version = None
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -95,7 +96,7 @@ async def test_the_key_is_not_sent_in_plain_text_to_other_machines(address: str)
     calls = RunnerCalls(call_metadata=with_key)
     for call in (
         calls.start_job_chains(info(address), b""),
-        calls.stop_job_chain(info(address), "x"),
+        calls.stop_job_chain(info(address), "x", skip_finally=False),
         calls.running_jobs(info(address), StatusFilter()),
         calls.error_at_address(info(address), LIMIT),
     ):

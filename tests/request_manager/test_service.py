@@ -33,11 +33,14 @@ from spincycle_server.builtin_jobs import builtin_factory
 from spincycle_server.identity import Identity
 from spincycle_server.identity.access import AccessLists
 from spincycle_server.identity.permissions import Permissions
+from spincycle_server.notifications.notifier import Notifier
+from spincycle_server.notifications.targets import Targets
 from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager import service as service_module
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.notification_desk import NotificationDesk
 from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.received_args import received_args
@@ -135,6 +138,7 @@ async def managing(store: Store, permissions: Permissions) -> AsyncIterator[Mana
         followers=OutputFollowers(store, runners, limit=10),
         audit=audit,
         watching=Watching(store, Hub(store), permissions, max_watchers=10),
+        notifications=NotificationDesk(store, audit, Notifier(Targets(), store, "")),
         self_description=SelfDescription(store, audit, OPTIONS, database_timeout=STEP),
     )
     yield Manager(service, store, runners, dispatcher)

@@ -13,7 +13,9 @@ from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, Permissio
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1.approval_pb2 import Approval, OpenedApproval
 from spincycle_grpc.v1.request_pb2 import ArgType, Request, RequestFilter
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.identity import Identity
 from spincycle_server.identity.access import AccessLists
@@ -25,7 +27,7 @@ from tests.graph.models import NOWHERE, node, sequence, specs
 from tests.request_manager.doubles import state_of
 from tests.request_manager.test_service import SPECS as SERVICE_SPECS
 from tests.request_manager.test_service import UNKNOWN, Manager, calls_as, managing
-from tests.store.samples import a_log_entry
+from tests.store.samples import RUNNER, a_log_entry
 
 FINCH = calls_as("finch")
 STARTER = calls_as("wren", "starter")
@@ -320,3 +322,29 @@ async def test_counts_and_permissions_follow_the_lists(manager: Manager) -> None
     assert "guarded" not in {one.type for one in caller.permissions}
     caller = await manager.service.GetCaller(messages.GetCallerRequest(), VIEWER)
     assert {one.type: list(one.operations) for one in caller.permissions}["guarded"] == ["view"]
+
+
+async def test_who_may_not_view_a_request_does_not_learn_who_decides_about_it(manager: Manager) -> None:
+    _, (request_id,) = await create_some(manager, 1)
+    assert request_id in await manager.delivered()
+    what = Approval(roles=["dba"], approvals=1, timeout="24h")
+    opened = OpenedApproval(job_id="aaaa", name="permit", approval=what)
+    setattr(opened, "try", 1)
+    report = ChainReport(assignment=Assignment(request_id=request_id, epoch=1), opened=[opened])
+    assert await manager.store.apply_reports(RUNNER.runner_id, [report]) == []
+    call = messages.ApproveRequest(request_id=request_id)
+    for context, reason in (
+        (FINCH, "ACCESS_DENIED"),
+        (STARTER, "ACCESS_DENIED"),
+        (VIEWER, "NOT_AN_APPROVER"),
+        (BOSS, "OWN_REQUEST"),
+    ):
+        with pytest.raises(PermissionDeniedError) as caught:
+            await manager.service.Approve(call, context)
+        assert caught.value.reason == reason
+        assert ("dba" in caught.value.message) is (reason == "NOT_AN_APPROVER")
+    assert (await manager.service.Approve(call, calls_as("ann", "dba"))).approval.result
+    for context in (FINCH, calls_as("ann", "dba")):
+        with pytest.raises(PermissionDeniedError) as caught:
+            await manager.service.Reject(messages.RejectRequest(request_id=request_id), context)
+        assert caught.value.reason == "ACCESS_DENIED"

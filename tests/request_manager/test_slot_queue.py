@@ -8,6 +8,7 @@ import pytest
 
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
+from spincycle_server.capabilities import NEEDS_NOTHING
 from spincycle_server.request_manager import delivery as delivery_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.runners import Runners
@@ -134,7 +135,7 @@ async def test_while_requests_are_pending_two_deliveries_release_one_create(
     store: Store, busy: tuple[Dispatcher, HeldRunners]
 ) -> None:
     dispatcher, runners = busy
-    dispatcher.add_pending()
+    await dispatcher.created_pending("", NEEDS_NOTHING, waits_for_limit=False)
     pick = asyncio.create_task(dispatcher.pick_runner())
     runners.permits.put_nowait(None)
     await settled()

@@ -124,7 +124,8 @@ def test_problems_have_their_line_and_column() -> None:
     )
     assert told(text) == [
         "3:14 WRONG_TYPE 'request' must be true or false, not '1'",
-        "4:5 UNKNOWN_FIELD unknown field 'nodse': must be one of request, args, acl, nodes, timeout, runner",
+        "4:5 UNKNOWN_FIELD unknown field 'nodse': "
+        "must be one of request, args, acl, nodes, timeout, runner, limits, finally, finallyTimeout",
         "8:11 DUPLICATE_KEY duplicate key 'type', first in line 7",
     ]
 

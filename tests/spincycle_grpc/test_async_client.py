@@ -74,13 +74,14 @@ async def test_every_method_returns_its_result(manager: FakeManager, client: Asy
 
 async def test_retries_and_errors(manager: FakeManager, client: AsyncClient) -> None:
     away = errors.UnavailableError("shutting down", reason="SHUTTING_DOWN", request_id=REQUEST_ID)
-    manager.failures = {"Stop": [away, away], "Start": [away], "Create": [away]}
-    await client.stop(REQUEST_ID)
-    assert len(manager.requests("Stop")) == 3
-    with pytest.raises(errors.UnavailableError) as caught:
-        await client.start(REQUEST_ID)
-    assert (caught.value.reason, caught.value.request_id) == ("SHUTTING_DOWN", REQUEST_ID)
-    assert len(manager.requests("Start")) == 1
+    manager.failures = {"GetJobLog": [away, away], "Start": [away], "Stop": [away], "Create": [away]}
+    await client.job_log(REQUEST_ID, JOB_ID)
+    assert len(manager.requests("GetJobLog")) == 3
+    for call, name in ((client.start, "Start"), (client.stop, "Stop")):
+        with pytest.raises(errors.UnavailableError) as caught:
+            await call(REQUEST_ID)
+        assert (caught.value.reason, caught.value.request_id) == ("SHUTTING_DOWN", REQUEST_ID)
+        assert len(manager.requests(name)) == 1, "a second stop would skip finally nodes"
     await client.create("nap", idempotency_key="mine")
     assert [request.idempotency_key for request in manager.requests("Create")] == ["mine", "mine"]
     with pytest.raises(errors.NotFoundError):

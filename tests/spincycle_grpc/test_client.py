@@ -36,11 +36,12 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "ListAuditEvents": lambda client: client.list_audit_events(request_id=REQUEST_ID),
     "CountRequests": lambda client: client.count_requests(type="nap"),
     "ListRunners": lambda client: client.list_runners(),
+    "ListLimits": lambda client: client.list_limits(),
     "GetConfiguration": lambda client: client.get_configuration(),
     "GetCaller": lambda client: client.get_caller(),
     "Version": lambda client: client.version(),
 }
-NEVER_RETRIED = {"Start"}
+NEVER_RETRIED = {"Start", "Stop"}
 
 
 class Channel:
@@ -140,7 +141,7 @@ def test_safe_calls_are_retried(
 
 
 @pytest.mark.parametrize("method", sorted(NEVER_RETRIED))
-def test_start_is_never_retried(
+def test_calls_that_do_more_the_second_time_are_never_retried(
     method: str, channel: Channel, client: Client, threads: ThreadPoolExecutor
 ) -> None:
     called = threads.submit(CALLS[method], client)
@@ -213,7 +214,8 @@ class Unavailable(grpc.RpcError):
 
 def test_the_contract_says_which_calls_are_retried() -> None:
     assert calls.start(REQUEST_ID).max_tries == 1
-    assert calls.stop(REQUEST_ID).max_tries == MAX_TRIES
+    assert calls.stop(REQUEST_ID).max_tries == 1, "a second stop would skip finally nodes"
+    assert calls.pause(REQUEST_ID, now=False).max_tries == MAX_TRIES
     assert calls.create("nap", {}, None).max_tries == MAX_TRIES
     assert calls.Call("Create", messages.CreateRequest(type="nap"), str).max_tries == 1
 

@@ -20,7 +20,7 @@ LEVELS = {
     "RequestManager.Get": READS,
     "RequestManager.Retry": UNSAFE,  # unless the call has an idempotency key
     "RequestManager.Start": UNSAFE,  # A retry fails, because the request is no longer PENDING.
-    "RequestManager.Stop": IDEMPOTENT,
+    "RequestManager.Stop": UNSAFE,  # A second stop skips finally nodes.
     "RequestManager.Pause": IDEMPOTENT,
     "RequestManager.Resume": UNSAFE,  # A retry fails, because the request is no longer paused.
     "RequestManager.GetJobChain": READS,
@@ -31,8 +31,12 @@ LEVELS = {
     "RequestManager.FollowOutput": READS,
     "RequestManager.Watch": READS,
     "RequestManager.ListAuditEvents": READS,
+    "RequestManager.ListDeliveries": READS,
+    "RequestManager.Redeliver": UNSAFE,  # A retry fails, because the delivery has not ended.
+    "RequestManager.SendTestNotification": UNSAFE,  # A retry sends another test.
     "RequestManager.CountRequests": READS,
     "RequestManager.ListRunners": READS,
+    "RequestManager.ListLimits": READS,
     "RequestManager.GetConfiguration": READS,
     "RequestManager.GetCaller": READS,
     "RequestManager.Version": READS,
@@ -47,6 +51,10 @@ LEVELS = {
     "JobRunner.StopJobChain": IDEMPOTENT,
     "JobRunner.PauseJobChain": IDEMPOTENT,
     "JobRunner.UnpauseJobChain": IDEMPOTENT,
+    "JobRunner.EndApproval": IDEMPOTENT,
+    "RequestManager.Approve": IDEMPOTENT,
+    "RequestManager.Reject": IDEMPOTENT,
+    "RequestManager.ListApprovals": READS,
     "JobRunner.RunningJobs": READS,
     "JobRunner.FollowOutput": READS,
     "JobRunner.Version": READS,

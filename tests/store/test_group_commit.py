@@ -20,6 +20,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import Store
 from spincycle_server.store import group_commit as writer_module
+from spincycle_server.store.creation import Created
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.write import Write
 from tests.databases import OPTIONS
@@ -165,10 +166,7 @@ async def test_a_write_whose_row_exists_fails_alone_in_its_batch(store: Store) -
         ),
     )
     assert fell_apart == [3]
-    assert [getattr(result, "request_id", None) for result in (results[0], results[2])] == [
-        before.id,
-        after.id,
-    ]
+    assert [result.assignment.request_id for result in (results[0], results[2])] == [before.id, after.id]
     assert isinstance(results[1], UnavailableError)
     assert results[1].reason == "DATABASE_UNAVAILABLE"
     for one in (there, before, after):
@@ -185,7 +183,7 @@ async def test_one_of_two_writes_of_the_same_row_in_a_batch_succeeds(store: Stor
         *(store.create_request(one, create_as(one), a_chain(one.id), None) for one in (first, second, other)),
     )
     assert fell_apart == [3]
-    assert (results[0], results[2]) == (None, None)
+    assert (results[0], results[2]) == (Created(None), Created(None))
     assert isinstance(results[1], UnavailableError)
     assert (await store.get_request(first.id, with_job_chain=False)).user == "finch"
     assert sorted(await waiting_ids(store)) == sorted([first.id, other.id])

@@ -93,7 +93,7 @@ class TestRunners:
         await store.renew_runner(RUNNER, 60, draining=False)
         kept, lost = await create(store), await create(store, OTHER_RUNNER)
         assert await lost_assignments(store) == [Assignment(request_id=lost.id, epoch=1)]
-        assert await store.assigned_to("r1") == {kept.id: Assigned(1, False, False, False)}
+        assert await store.assigned_to("r1") == {kept.id: Assigned(1, False, False, False, False)}
         await store.finish(lost.id, State.FAIL, 1, 0)
         assert await lost_assignments(store) == []
 

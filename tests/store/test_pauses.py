@@ -14,14 +14,14 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.audit_pb2 import AuditFilter
 from spincycle_grpc.v1.request_pb2 import RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
-from spincycle_server.database.clock import database_now
 from spincycle_server.store import Store
 from spincycle_server.store.audit import event_row
 from spincycle_server.store.pauses import PauseOutcome
 from spincycle_server.store.request_rows import RequestRows
-from spincycle_server.store.schema import ORIGINAL, requests, suspended_job_chains
+from spincycle_server.store.schema import ORIGINAL, requests
 from spincycle_server.store.states import StateWrite
 from tests.request_manager.doubles import state_of
+from tests.store.age import make_suspension_older
 from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
@@ -34,20 +34,6 @@ from tests.store.samples import (
 from tests.store.test_audit import an_event
 
 UNKNOWN = "00000000000000000000"
-
-
-@dataclass
-class _Age(StateWrite):
-    """Makes a suspended chain a day older."""
-
-    request_id: str
-
-    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> None:
-        rows._transaction.execute(
-            update(suspended_job_chains).values(
-                suspended_at=database_now(rows._transaction.connection) - 86_400_000_000
-            )
-        )
 
 
 @dataclass
@@ -104,7 +90,7 @@ async def test_the_time_to_be_resumed_begins_when_the_pause_ends(store: Store) -
     made = await create(store)
     await pause(store, made.id)
     await suspend(store, made.id)
-    await store._writer.write(_Age(made.id))
+    await make_suspension_older(store, made.id)
     await store.end_pause(made.id)
     assert await store.fail_unresumed(3600) == []
     assert await waiting_ids(store, State.SUSPENDED) == [made.id]
@@ -155,7 +141,7 @@ async def test_the_first_pause_is_named_and_recorded_and_repetitions_are_not(sto
 
 async def test_who_paused_a_request_is_shown_until_it_is_resumed(store: Store) -> None:
     made = await create(store)
-    store.cannot_pause = lambda runner_id: runner_id == "r1"
+    store.reasons.cannot_pause = lambda runner_id: runner_id == "r1"
     await pause(store, made.id)
     assert (await waiting(store, made.id)).endswith("it cannot pause")
     await suspend(store, made.id)

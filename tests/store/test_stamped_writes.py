@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
-from spincycle_server.store import Store, creation, job_logs, request_rows
+from spincycle_server.store import Store, creation, job_logs
 from spincycle_server.store.schema import job_log, requests
 from tests.store.managers import read_rows
 from tests.store.samples import OTHER_RUNNER, RUNNER, a_log_entry, a_report, a_suspended_chain, create
@@ -25,9 +25,13 @@ WRITERS = {
     "store/creation.py",
     "store/job_logs.py",
     "store/request_rows.py",
-    "store/requirement_rows.py",  # sets what a request needs, which watchers do not see
+    "store/limit_rows.py",  # sets what a request needs
+    "store/requirement_rows.py",  # the same
 }
-"""The modules that insert or update rows of requests and tries. All but the last one stamp them."""
+"""The modules that insert or update rows of requests and tries.
+
+They stamp them, except those that set what a request needs, which watchers do not see.
+"""
 
 
 def writing_modules() -> Iterator[str]:
@@ -47,8 +51,8 @@ def test_only_these_modules_write_rows_of_requests_and_tries() -> None:
     assert set(writing_modules()) == WRITERS
 
 
-@pytest.mark.parametrize("statement", [creation._INSERT_REQUEST, request_rows._UPDATE, job_logs.INSERT_TRY])
-def test_their_statements_set_the_stamp(statement: Any) -> None:
+@pytest.mark.parametrize("statement", [creation._INSERT_REQUEST, job_logs.INSERT_TRY])
+def test_the_statements_of_new_rows_set_the_stamp(statement: Any) -> None:
     assert "change_stamp" in statement.for_dialect(sqlite.dialect()).text
 
 

@@ -62,6 +62,6 @@ def test_names_are_unique_and_end_in_what_they_count() -> None:
 def test_no_label_could_have_a_value_of_its_own_for_each_request_or_user() -> None:
     labels = {label for family in CATALOGUE for label in family.labels}
     assert labels == {
-        "code", "limit", "method", "option", "outcome", "pool", "reason", "state", "transport", "trouble",
-        "type", "version", "writer",
+        "code", "limit", "method", "option", "outcome", "pool", "reason", "state", "target", "transport",
+        "trouble", "type", "version", "writer",
     }  # fmt: skip

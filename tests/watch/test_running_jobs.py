@@ -96,7 +96,8 @@ async def test_watchers_learn_why_a_request_waits_when_the_reason_changes(manage
     stream = await begin(manager, request.id)
     waiting = stream.soon("requests")
     await is_watched(manager)
-    manager.store.why_waiting = lambda state, *_: "all runners are full" if state is State.PENDING else ""
+    reasons = manager.store.reasons
+    reasons.of_runners = lambda state, *_: "all runners are full" if state is State.PENDING else ""
     await poll.explain()
     assert (await waiting).requests[0].waiting == "all runners are full"
     waiting = stream.soon("requests")

@@ -34,7 +34,7 @@ def answer_of(page: PageFiles, path: str, **headers: str) -> tuple[int, dict[str
 
 def test_the_index_is_asked_for_again_and_assets_never(built: Path) -> None:
     page = PageFiles(built)
-    for path in ("/", "/index.html", "/requests/abc", "/requests", "/runners"):
+    for path in ("/", "/index.html", "/requests/abc", "/requests", "/runners", "/waiting"):
         assert page.has(path)
         status, headers, body = answer_of(page, path)
         assert (status, body, headers["cache-control"]) == (200, INDEX, "no-cache")

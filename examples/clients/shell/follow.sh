@@ -109,7 +109,8 @@ case ${1:-} in
     [[ $(call "/requests/$id" | jq "$names"'.state | name') == '"COMPLETE"' ]]
     ;;
   stop)
-    call "/requests/$2/stop" --request PUT
+    # Not repeated, because a second stop skips the finally jobs of the request.
+    call "/requests/$2/stop" --request PUT --retry 0
     ;;
   *)
     echo 'usage: follow.sh run TYPE [NAME=VALUE ...] | follow.sh stop REQUEST_ID' >&2

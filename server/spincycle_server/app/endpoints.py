@@ -26,6 +26,7 @@ from spincycle_server.tls.reloaded import Reloaded
 
 if TYPE_CHECKING:
     from spincycle_server.app.web import WebRoom  # Job Runners have no page.
+    from spincycle_server.app.worker import Worker
 
 logger = structlog.get_logger(__name__)
 
@@ -71,6 +72,7 @@ class ServerEndpoints:
         on_denied: Called with each denied request for them.
         options: The options that set the addresses.
         web: The web page; None for a server without one.
+        worker: What this process shares with the other workers of the server; None if it is the only one.
 
     Attributes:
         http_address: The address of HTTP. `start` replaces port 0 with the port that the system chose.
@@ -92,8 +94,10 @@ class ServerEndpoints:
         on_denied: OnDenied,
         options: ListenOptions = ListenOptions(),  # noqa: B008 (it cannot change)
         web: WebRoom | None = None,
+        worker: Worker | None = None,
     ) -> None:
         self._web = web
+        self._worker = worker
         self._tables = tables
         self._gate = gate
         self._name = name
@@ -145,6 +149,7 @@ class ServerEndpoints:
             pages=pages,
         )
         requires_certificate = grpc_client_auth(config) == "require"
+        worker = self._worker
         grpc_server = GrpcServer(
             self._tables,
             str(self.grpc_address),
@@ -153,6 +158,7 @@ class ServerEndpoints:
             max_streams=config.grpc_max_concurrent_streams,
             max_connections=config.server_max_connections,
             handshake_timeout=config.server_header_timeout,
+            shares_port=worker is not None,
         )
         http_server = HttpServer(
             with_cors(app if self._web is None else self._web.before(app), config.server_cors_origins),
@@ -160,16 +166,19 @@ class ServerEndpoints:
             http_context(tls),
             _limits(config),
             app.early_refusals(self._gate, () if self._web is None else self._web.paths),
+            listener=None if worker is None else worker.http,
+            sharers=1 if worker is None else worker.workers,
         )
         self._measure(limits.bodies.limits, http_server.limits, grpc_server.limits)
-        with _naming(self._options.grpc):
+        with naming(self._options.grpc):
             stack.enter_context(claimed_socket(self.grpc_address))
             with allowing_group(self.grpc_address):
                 await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
-        with _naming(self._options.http):
-            stack.enter_context(claimed_socket(self.http_address))
-            with allowing_group(self.http_address):
+        with naming(self._options.http):
+            if worker is None:
+                stack.enter_context(claimed_socket(self.http_address))
+            with allowing_group(self.http_address) if worker is None else contextlib.nullcontext():
                 await http_server.start()
         stack.push_async_callback(http_server.stop, config.server_stop_timeout)
         self._grpc_servers.append(grpc_server)
@@ -178,7 +187,7 @@ class ServerEndpoints:
         self.grpc_address = Address(self.grpc_address.host, grpc_server.port)
         forked_children.add_address(self.http_address)
         forked_children.add_address(self.grpc_address)
-        logger.info("listening", server=self._name, http=str(self.http_address), grpc=str(self.grpc_address))
+        self._log_address("listening", http=str(self.http_address), grpc=str(self.grpc_address))
 
     def _measure(self, *limits: Callable[[], Iterable[LimitUse]]) -> None:
         """Adds the calls and the limits of the endpoints to the metrics of the server."""
@@ -215,16 +224,22 @@ class ServerEndpoints:
             max_streams=config.grpc_max_concurrent_streams,
             max_connections=config.server_max_connections,
             handshake_timeout=config.server_header_timeout,
+            shares_port=self._worker is not None,
         )
-        with _naming("cluster.listen"):
+        with naming("cluster.listen"):
             await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, config.server_stop_timeout)
         self._grpc_servers.append(grpc_server)
         await grpc_server.set_serving(True)
         address = Address(where.address.host, grpc_server.port)
         forked_children.add_address(address)
-        logger.info("listening for servers", server=self._name, grpc=str(address))
+        self._log_address("listening for servers", grpc=str(address))
         return address
+
+    def _log_address(self, event: str, **addresses: str) -> None:
+        """Logs where the server listens. The supervisor of workers logs it once for all of them."""
+        log = logger.info if self._worker is None else logger.debug
+        log(event, server=self._name, **addresses)
 
     def why_closed(self) -> str:
         """Returns why the server cannot take work if it shuts down; "" if it does not."""
@@ -249,7 +264,7 @@ class ServerEndpoints:
 
 
 @contextlib.contextmanager
-def _naming(option: str) -> Iterator[None]:
+def naming(option: str) -> Iterator[None]:
     """Adds the option that sets an address to the error that the address cannot be used."""
     try:
         yield

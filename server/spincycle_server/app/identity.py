@@ -14,6 +14,7 @@ from spincycle_server.identity.certificates import CertificateMethod
 from spincycle_server.identity.permissions import Permissions
 from spincycle_server.identity.plugin import PluginMethod, load_authenticator
 from spincycle_server.identity.tokens import ElsewhereTokenMethod, TokenMethod
+from spincycle_server.request_manager.approvers import check_approvers
 from spincycle_server.specs.model import Specs
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ def users_are_authenticated(config: Config) -> bool:
 
 
 def permissions_of(config: Config, specs: Specs, authentication: Authentication) -> Permissions:
-    """Returns what callers may do, by the access lists of the specs and by the plugin."""
+    """Returns what callers may do, by the access lists of the specs and by the plugin.
+
+    Raises:
+        FailedPreconditionError: See `access_lists_of`.
+    """
     return Permissions(
         access_lists_of(config, specs),
         authentication.second_check,
@@ -102,5 +107,11 @@ def permissions_of(config: Config, specs: Specs, authentication: Authentication)
 
 
 def access_lists_of(config: Config, specs: Specs) -> AccessLists:
-    """Returns the access lists of specs."""
+    """Returns the access lists of specs.
+
+    Raises:
+        FailedPreconditionError: The specs have approvals, and users are not authenticated. Reason:
+            NEEDS_AUTHENTICATION.
+    """
+    check_approvers(specs, is_authenticated=users_are_authenticated(config))
     return AccessLists(specs, admin_roles=config.auth_admin_roles, strict=config.auth_strict)

@@ -155,6 +155,7 @@ async def job_runner(
             call_metadata=cluster.metadata,
             on_lapse=chains.suspend_held,
             known_types=known_types,
+            on_outcome=chains.approval_ended,
         )
         _measure(
             telemetry.servers[JOB_RUNNER], resources, reporter, chains.limits, outbox.limits, service.limits

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -21,6 +21,7 @@ from spincycle_server.app.certificates import Certificates
 from spincycle_server.app.database import database_options
 from spincycle_server.app.endpoints import INSIDE_THE_PROCESS, ServerEndpoints, ServersAddress
 from spincycle_server.app.identity import access_lists_of, authentication_of, permissions_of
+from spincycle_server.app.notifications import start_notifications
 from spincycle_server.app.reloads import Reloads
 from spincycle_server.app.telemetry import REQUEST_MANAGER, ProcessTelemetry
 from spincycle_server.app.web import WebRoom, web_room
@@ -34,6 +35,8 @@ from spincycle_server.request_ids import RequestIdGenerator
 from spincycle_server.request_manager.audit import AuditLog
 from spincycle_server.request_manager.build_pool import BuildPool
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.limit_changes import LimitChanges
+from spincycle_server.request_manager.notification_desk import NotificationDesk
 from spincycle_server.request_manager.original_runners import OriginalRunners
 from spincycle_server.request_manager.output_followers import OutputFollowers
 from spincycle_server.request_manager.request_pauser import RequestPauser
@@ -52,9 +55,15 @@ from spincycle_server.telemetry.spans import Spans
 from spincycle_server.telemetry.spans_of_requests import RequestSpans
 from spincycle_server.watch import Hub, RunningJobsPoll, RunningSnapshots, Watching
 
+if TYPE_CHECKING:
+    from spincycle_server.app.worker import Worker
+
 logger = structlog.get_logger(__name__)
 
 REQUEST_MANAGER_ADDRESS = Address("127.0.0.1", 32308)
+
+RUNNERS_CHANGED = b"runners"
+"""What a worker tells the others if a runner has begun to report to it, or has left."""
 
 _PING_INTERVAL = 1.0
 """Seconds between pings of the database."""
@@ -84,7 +93,9 @@ async def request_manager(
     telemetry: ProcessTelemetry,
     servers_addresses: Sequence[ServersAddress] = (),
     sources: Mapping[str, str] = MappingProxyType({}),
+    shown: Mapping[str, str] | None = None,
     spans: Spans | None = None,
+    worker: Worker | None = None,
 ) -> AsyncIterator[RunningRequestManager]:
     """Runs a Request Manager.
 
@@ -96,7 +107,9 @@ async def request_manager(
         telemetry: What the process shows of itself.
         servers_addresses: The addresses for other servers alone.
         sources: Where the values of options come from, by the option's name.
+        shown: The options as administrators see them; None for those of `config`.
         spans: Records spans; None to record none.
+        worker: What this process shares with the other workers of the server; None if it is the only one.
 
     Raises:
         SpinCycleError: The server cannot start.
@@ -115,8 +128,8 @@ async def request_manager(
         )
         stack.push_async_callback(runners.close)
         runners.asked_types.use_specs(specs.job_types)
-        store.why_waiting = runners.why_waiting
-        store.cannot_pause = runners.cannot_pause
+        store.reasons.of_runners = runners.why_waiting
+        store.reasons.cannot_pause = runners.cannot_pause
         dispatcher = Dispatcher(
             store,
             runners,
@@ -131,7 +144,7 @@ async def request_manager(
         originals = OriginalRunners(
             store, interval=config.resume_interval, ca_file=config.jr_client_tls.ca_file
         )
-        stopper = RequestStopper(store, runners, dispatcher, originals)
+        stopper = _stopper(store, runners, dispatcher, originals)
         pauser = RequestPauser(store, runners, dispatcher)
         authentication = await authentication_of(config, cluster, stack, store, trust=certificates.trust)
         audit = AuditLog(store, is_on=authentication.is_on, admin_roles=config.auth_admin_roles)
@@ -162,12 +175,15 @@ async def request_manager(
             followers=followers,
             audit=audit,
             watching=watching,
+            notifications=NotificationDesk(
+                store, audit, start_notifications(config, store, reloads, stack, telemetry)
+            ),
             self_description=SelfDescription(
                 store,
                 audit,
                 [
                     ShownOption(name, value, sources.get(name, "default"))
-                    for name, value in config.shown().items()
+                    for name, value in (config.shown() if shown is None else shown).items()
                 ],
                 database_timeout=config.database_timeout,
             ),
@@ -181,10 +197,17 @@ async def request_manager(
             lease=config.job_runner_lease,
             spans=request_spans,
         )
+        _join_workers(dispatcher, worker)
         run_in_background(stack, "dispatcher", dispatcher.run())
         run_in_background(stack, "originals", originals.run())
-        address = config.server_addr or REQUEST_MANAGER_ADDRESS
-        web = web_room(config, address, certificates, authentication=authentication, store=store, audit=audit)
+        web = web_room(
+            config,
+            config.server_addr or REQUEST_MANAGER_ADDRESS,
+            certificates,
+            authentication=authentication,
+            store=store,
+            audit=audit,
+        )
         endpoints = _endpoints(
             config,
             web,
@@ -194,6 +217,7 @@ async def request_manager(
             audit=audit,
             telemetry=telemetry,
             spans=spans,
+            worker=worker,
         )
         database = DatabaseState()
         own = telemetry.servers[REQUEST_MANAGER]
@@ -216,6 +240,22 @@ async def request_manager(
         )
         own.readiness.start(endpoints.why_closed, lambda: database.problem)
         yield RunningRequestManager(own_address, authentication, audit)
+
+
+def _stopper(
+    store: Store, runners: Runners, dispatcher: Dispatcher, originals: OriginalRunners
+) -> RequestStopper:
+    """Returns what stops requests, also those that others replace at a limit."""
+    stopper = RequestStopper(store, runners, dispatcher, originals)
+    store.on_limits(LimitChanges(dispatcher, stopper).committed)
+    return stopper
+
+
+def _join_workers(dispatcher: Dispatcher, worker: Worker | None) -> None:
+    """Lets the workers of a server tell each other of new runners, which may run what waits anywhere."""
+    if worker is not None:
+        dispatcher.tell_neighbours = partial(worker.channel.tell, RUNNERS_CHANGED)
+        worker.channel.on_news(lambda news: dispatcher.wake() if news == RUNNERS_CHANGED else None)
 
 
 def _request_spans(spans: Spans | None, store: Store) -> RequestSpans | None:
@@ -252,6 +292,8 @@ async def _reload_specs(
 
     Raises:
         SpecsError: The specs have errors. The earlier ones stay in use.
+        FailedPreconditionError: They have approvals, and users are not authenticated. Reason:
+            NEEDS_AUTHENTICATION.
     """
     specs = await asyncio.to_thread(load_specs, Path(config.specs_dir), knows_job_type(factory))
     prepared = await asyncio.to_thread(build_pool.prepare, specs)
@@ -272,6 +314,7 @@ def _endpoints(
     audit: AuditLog,
     telemetry: ProcessTelemetry,
     spans: Spans | None,
+    worker: Worker | None,
 ) -> ServerEndpoints:
     gate = Gate(config.server_max_requests)
     for_users = request_manager_pb2.DESCRIPTOR.services_by_name["RequestManager"]
@@ -292,6 +335,7 @@ def _endpoints(
         telemetry=telemetry,
         authentication=authentication,
         on_denied=audit.add_denial,
+        worker=worker,
     )
 
 

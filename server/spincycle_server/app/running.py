@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
 
+from spincycle_grpc.version import package_version
 from spincycle_server import forked_children
 from spincycle_server.app.background import run_in_background
 from spincycle_server.app.certificates import Certificates
@@ -37,7 +38,11 @@ from spincycle_server.garbage_collection import collect_not_yet, collect_seldom
 from spincycle_server.large_work import end_large_thread
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
+from spincycle_server.python_build import python_build
 from spincycle_server.telemetry import catalogue
+
+if TYPE_CHECKING:
+    from spincycle_server.app.worker import Worker
 
 logger = structlog.get_logger(__name__)
 
@@ -61,10 +66,20 @@ def run(
     Raises:
         SpinCycleError: A server cannot start.
     """
+    run_loop(serve(loaded, prepare(loaded)))
+
+
+def prepare(loaded: LoadedConfig) -> ServiceManagerOptions:
+    """Prepares this process for servers: its environment and its log. It starts no thread.
+
+    Returns:
+        What systemd expects of this process.
+    """
     config = loaded.config
     forget_environment()
     manager = take_service_manager_options()
     configure_logs(config.log_level, config.log_format)
+    logger.info("starting", version=package_version(), python=python_build())
     logger.info("configuration", **config.shown())
     for option, path in public_secret_files(config).items():
         logger.warning(
@@ -72,9 +87,18 @@ def run(
             option=option,
             file=path,
         )
+    return manager
+
+
+def run_loop(serve: Coroutine[Any, Any, None]) -> None:
+    """Runs servers in an event loop, and exits even if users' code hangs.
+
+    Raises:
+        SpinCycleError: A server cannot start.
+    """
     collect_not_yet()  # until the server listens
     forked_children.install()
-    uvloop.run(serve(loaded, manager))
+    uvloop.run(serve)
     end_large_thread()
     _exit_despite_hanging_threads()
 
@@ -104,16 +128,19 @@ def _exit_at_once() -> None:
     os._exit(0)
 
 
-async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
-    """Runs a Request Manager until SIGTERM or SIGINT."""
+async def serve_request_manager(
+    loaded: LoadedConfig, service_manager: ServiceManagerOptions, worker: Worker | None = None
+) -> None:
+    """Runs a Request Manager, or one worker of it, until SIGTERM or SIGINT."""
     from spincycle_server.app.request_manager import REQUEST_MANAGER_ADDRESS, request_manager
 
-    config, reloads = loaded.config, Reloads(loaded)
+    reloads = Reloads(loaded)
+    config = loaded.config if worker is None else worker.config
     address = config.server_addr or REQUEST_MANAGER_ADDRESS
     cluster = request_manager_cluster(config, _listened(config, address))
     with _stop_signal() as stopped:
         async with (
-            process_telemetry(config, REQUEST_MANAGER) as telemetry,
+            process_telemetry(config, REQUEST_MANAGER, worker=worker) as telemetry,
             _certificates(config, stopped, reloads, service_manager, telemetry) as certificates,
             recorded_spans(config, "spincycle-request-manager") as spans,
             request_manager(
@@ -124,9 +151,13 @@ async def serve_request_manager(loaded: LoadedConfig, service_manager: ServiceMa
                 telemetry=telemetry,
                 servers_addresses=_for_servers(config),
                 sources=loaded.sources,
+                shown=loaded.config.shown(),
                 spans=spans,
+                worker=worker,
             ),
         ):
+            if worker is not None:
+                worker.channel.listens()
             await _serve_until(stopped, service_manager)
 
 
@@ -248,10 +279,10 @@ async def _certificates(
     certificates = Certificates(config)
     telemetry.process.read(catalogue.CERTIFICATE_EXPIRY_SECONDS, certificates.expiry_times)
     # `nohup` ignores SIGHUP, so that the process outlives its terminal.
-    had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    had_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     def on_hangup() -> None:
-        if had_terminal and not _has_terminal():
+        if had_terminal and not has_terminal():
             logger.info("shutting down", signal=signal.SIGHUP.name)
             stopped.set()
             return
@@ -268,7 +299,7 @@ async def _certificates(
         yield certificates
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
     """Whether the process has a controlling terminal that is still there."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))

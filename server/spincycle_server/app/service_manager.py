@@ -23,9 +23,9 @@ _SIGNS_OF_LIFE = 3
 @contextlib.contextmanager
 def ready(options: ServiceManagerOptions) -> Iterator[None]:
     """Reports that the servers are ready, and at the end that they stop."""
-    _tell(options, "READY=1")
+    tell(options, "READY=1")
     yield
-    _tell(options, "STOPPING=1")
+    tell(options, "STOPPING=1")
 
 
 async def give_signs_of_life(options: ServiceManagerOptions) -> None:
@@ -34,11 +34,11 @@ async def give_signs_of_life(options: ServiceManagerOptions) -> None:
     Runs until cancelled, also while the servers stop. Returns at once without a watchdog.
     """
     while options.watchdog is not None:
-        _tell(options, "WATCHDOG=1")
+        tell(options, "WATCHDOG=1")
         await asyncio.sleep(options.watchdog / _SIGNS_OF_LIFE)
 
 
-def _tell(options: ServiceManagerOptions, message: str) -> None:
+def tell(options: ServiceManagerOptions, message: str) -> None:
     """Sends one message if systemd expects messages. A failure is only logged."""
     if options.socket is None:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,6 +25,9 @@ from spincycle_server.telemetry.limits import LARGE_MESSAGES, LimitUse
 from spincycle_server.telemetry.metrics import ServerMetrics, ServerTelemetry
 from spincycle_server.telemetry.metrics_text import MEDIA_TYPE, Exposition
 
+if TYPE_CHECKING:
+    from spincycle_server.app.worker import Worker
+
 logger = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 100
@@ -38,13 +42,15 @@ class ProcessTelemetry:
 
     Args:
         names: The names of its servers.
+        worker: Connects this process to the other workers of its server; None if it is the only one.
 
     Attributes:
         servers: What each server shows of itself, by its name.
         process: What the servers of the process share.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], worker: Worker | None = None) -> None:
+        self.worker = worker
         self.servers = {name: ServerTelemetry(name, package_version()) for name in names}
         self.process = ServerMetrics()
         self.process.read_one(catalogue.LOST_LOG_LINES, lost_lines)
@@ -53,14 +59,19 @@ class ProcessTelemetry:
 
     def exposition(self, stack: contextlib.AsyncExitStack, *servers: str) -> Exposition:
         """Returns what builds the metrics of some servers. It ends when the stack closes."""
-        exposition = Exposition([*(self.servers[name].metrics for name in servers), self.process])
+        sources = [*(self.servers[name].metrics for name in servers), self.process]
+        exposition = Exposition(sources, None if self.worker is None else self.worker.ask_others)
+        if self.worker is not None:
+            self.worker.channel.answer_with(exposition.numbers)
         stack.callback(exposition.close)
         return exposition
 
 
 @contextlib.asynccontextmanager
-async def process_telemetry(config: Config, *names: str) -> AsyncIterator[ProcessTelemetry]:
-    """Yields what a process with these servers shows of itself.
+async def process_telemetry(
+    config: Config, *names: str, worker: Worker | None = None
+) -> AsyncIterator[ProcessTelemetry]:
+    """Yields what a process with these servers shows of itself, or as one worker of its server.
 
     The port of `server.metrics` opens before the servers start and closes after they have stopped, so that
     a probe sees both.
@@ -68,7 +79,7 @@ async def process_telemetry(config: Config, *names: str) -> AsyncIterator[Proces
     Raises:
         SpinCycleError: The port cannot be used.
     """
-    telemetry = ProcessTelemetry(names)
+    telemetry = ProcessTelemetry(names, worker)
     loop_delay = EventLoopDelay()
     telemetry.process.add(loop_delay.instruments)
     async with contextlib.AsyncExitStack() as stack:
@@ -81,8 +92,7 @@ async def process_telemetry(config: Config, *names: str) -> AsyncIterator[Proces
 async def _serve_pages(
     stack: contextlib.AsyncExitStack, config: Config, address: Address, telemetry: ProcessTelemetry
 ) -> None:
-    if address.is_unix:
-        raise ConfigError("option server.metrics: must be host:port, because Prometheus needs one")
+    check_metrics_address(address)
     readiness = [server.readiness for server in telemetry.servers.values()]
     pages = ServerPages(
         lambda: first_problem(readiness), telemetry.exposition(stack, *telemetry.servers), MEDIA_TYPE
@@ -93,12 +103,32 @@ async def _serve_pages(
         idle_timeout=config.server_idle_timeout,
         max_connections=MAX_CONNECTIONS,
     )
-    server = HttpServer(PagesApp(pages), address, None, limits, _no_refusals())
+    worker = telemetry.worker
+    server = HttpServer(
+        PagesApp(pages),
+        address,
+        None,
+        limits,
+        _no_refusals(),
+        listener=None if worker is None else worker.metrics,
+        sharers=1 if worker is None else worker.workers,
+    )
     await server.start()
     stack.push_async_callback(server.stop, 1.0)
     bound = Address(address.host, server.port)
     forked_children.add_address(bound)
-    logger.info("listening for metrics", http=str(bound))
+    log = logger.info if worker is None else logger.debug  # The supervisor logs it for all workers.
+    log("listening for metrics", http=str(bound))
+
+
+def check_metrics_address(address: Address) -> None:
+    """Checks that Prometheus can reach an address.
+
+    Raises:
+        ConfigError: It is a unix socket.
+    """
+    if address.is_unix:
+        raise ConfigError("option server.metrics: must be host:port, because Prometheus needs one")
 
 
 def _large_messages() -> Iterable[LimitUse]:

@@ -30,10 +30,12 @@ def claimed_socket(address: Address) -> Iterator[None]:
         return
     path = Path(address.socket_path)
     _remove_stale(path, address)
+    owner = os.getpid()
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if os.getpid() == owner:  # A worker that was forked meanwhile leaves it to its supervisor.
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

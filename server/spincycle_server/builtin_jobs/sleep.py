@@ -22,7 +22,8 @@ class Sleep(Job):
     """
 
     duration: int = 0
-    _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False, compare=False)
+    _is_stopped: bool = field(default=False, init=False, repr=False, compare=False)
+    _ended: asyncio.Future[Return] | None = field(default=None, init=False, repr=False, compare=False)
 
     def create(self, job_args: dict[str, Any]) -> None:
         """Reads `duration`.
@@ -41,16 +42,24 @@ class Sleep(Job):
 
     async def run(self, job_data: dict[str, Any]) -> Return:
         """Waits for the duration, or for `stop`."""
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        timer = loop.call_later(self.duration / 1e9, self._end, Return())
         try:
-            async with asyncio.timeout(self.duration / 1e9):
-                await self._stopping.wait()
-        except TimeoutError:
-            return Return()
-        return Return(State.STOPPED)
+            if self._is_stopped:
+                self._end(Return(State.STOPPED))
+            return await self._ended
+        finally:
+            timer.cancel()
 
     async def stop(self) -> None:
         """Ends the wait."""
-        self._stopping.set()
+        self._is_stopped = True
+        self._end(Return(State.STOPPED))
+
+    def _end(self, returned: Return) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(returned)
 
     def status(self) -> str:
         """Returns the same text as the original."""

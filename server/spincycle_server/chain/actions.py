@@ -82,3 +82,11 @@ class Actions:
     timers: list[Timer] = field(default_factory=list)
     stop: list[Stop] = field(default_factory=list)
     done: State | None = None
+
+    def add(self, later: Actions) -> None:
+        """Adds the actions of a later event."""
+        self.run += later.run
+        self.wait += later.wait
+        self.timers += later.timers
+        self.stop += later.stop
+        self.done = later.done

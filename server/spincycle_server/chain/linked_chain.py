@@ -11,6 +11,7 @@ from spincycle_grpc.state import State
 from spincycle_server.chain.retry_wait import NO_WAIT, RetryWait
 
 if TYPE_CHECKING:
+    from spincycle_server.chain.finals import FinalPart
     from spincycle_server.chain.windows import Element, Window
 
 
@@ -28,6 +29,9 @@ class Phase(Enum):
 
     EXPIRED = auto()
     """It has timed out."""
+
+    CUT = auto()
+    """Its `finally` part has begun although it is not complete."""
 
     HELD = auto()
     """An earlier request has run a part of it. The rest runs when its window lets it begin."""
@@ -52,6 +56,10 @@ class ChainSequence:
         elapsed: Time that the sequence ran before `began`.
         windows: The windows directly in it.
         element: The element of a window that it belongs to; None if it belongs to none.
+        final: The `finally` part that follows it; None without one.
+        in_final: The `finally` part whose jobs it has, all or some of them; None if it is in none.
+        owed: How many `finally` parts in it are owed.
+        receivers: The first jobs of the `finally` parts of this sequence and those around it.
     """
 
     id: str
@@ -74,6 +82,10 @@ class ChainSequence:
     elapsed: int = 0
     windows: list[Window] = field(default_factory=list)
     element: Element | None = None
+    final: FinalPart | None = None
+    in_final: FinalPart | None = None
+    owed: int = 0
+    receivers: tuple[ChainJob, ...] = ()
 
     def subtree(self) -> Iterator[ChainSequence]:
         """Yields this sequence and all sequences in it, at any depth."""
@@ -83,12 +95,35 @@ class ChainSequence:
             yield sequence
             stack += sequence.inner
 
+    def without_finals(self) -> Iterator[ChainSequence]:
+        """Yields this sequence and all sequences in it, except `finally` parts in it."""
+        stack = [self]
+        while stack:
+            sequence = stack.pop()
+            yield sequence
+            stack += [inner for inner in sequence.inner if not inner.is_final_part]
+
     def outwards(self) -> Iterator[ChainSequence]:
         """Yields this sequence and those around it, the innermost first."""
         part: ChainSequence | None = self
         while part is not None:
             yield part
             part = part.parent
+
+    @property
+    def is_final_part(self) -> bool:
+        """Whether it has all jobs of a `finally` part."""
+        return self.in_final is not None and self.in_final.sequence is self
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job in it runs, or a sequence in it waits for its next try."""
+        return bool(self.active or self.waiting)
+
+    @property
+    def depth(self) -> int:
+        """How many sequences there are from the outermost one to this one."""
+        return sum(1 for _ in self.outwards())
 
     def is_complete(self) -> bool:
         """Returns whether all jobs in it are COMPLETE, at any depth."""
@@ -132,7 +167,10 @@ class ChainJob:
     element: Element | None = None
 
     def complete(self, data: Mapping[str, Any] | None) -> list[ChainJob]:
-        """Makes the job COMPLETE, passes its data to its children, and returns the children now ready."""
+        """Makes the job COMPLETE, passes its data on, and returns the children that are now ready.
+
+        Its children get the data, and the `finally` parts of the sequences around it.
+        """
         self.state = State.COMPLETE
         if data is not None:
             self.data = dict(data)
@@ -143,6 +181,8 @@ class ChainJob:
             child.missing -= 1
             if not child.missing:
                 ready.append(child)
+        for first in self.sequence.receivers:
+            first.data.update(self.data)
         return ready
 
     def reset(self) -> None:
@@ -164,9 +204,11 @@ class LinkedChain:
         sequences: The sequences by id.
         timeout: The timeout of the chain in nanoseconds; 0 for none.
         windows: The sliding windows. Those within an element of another one come first.
+        finals: The `finally` parts, those within others' sequences first.
     """
 
     jobs: dict[str, ChainJob]
     sequences: dict[str, ChainSequence]
     timeout: int
     windows: list[Window] = field(default_factory=list)
+    finals: list[FinalPart] = field(default_factory=list)

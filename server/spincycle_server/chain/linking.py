@@ -10,6 +10,7 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.job_paths import connects
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
+from spincycle_server.chain.final_linking import link_finals
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain
 from spincycle_server.chain.retry_wait import LONGEST, NO_WAIT, RetryWait
 from spincycle_server.chain.window_linking import link_windows
@@ -24,8 +25,8 @@ def link_chain(chain: JobChain) -> LinkedChain:
     """Links the jobs and sequences of a chain. All jobs are PENDING, whatever the message says.
 
     Raises:
-        InvalidArgumentError: The chain has no jobs, an edge to an unknown job, a cycle, several first
-            or last jobs, or an invalid sequence, duration or window. Reason: INVALID_JOB_CHAIN.
+        InvalidArgumentError: The chain has no jobs, an edge to an unknown job, a cycle, several first or last
+            jobs, or an invalid sequence, duration, window or `finally` part. Reason: INVALID_JOB_CHAIN.
     """
     if not chain.jobs:
         raise invalid_chain("job chain has no jobs", chain.request_id)
@@ -48,11 +49,13 @@ def link_chain(chain: JobChain) -> LinkedChain:
         job.sequence.jobs.append(job)
     try:
         windows = link_windows(chain, jobs) if chain.windows else []
+        finals = link_finals(chain, jobs, sequences)
     except ValueError as error:
         raise invalid_chain(str(error), chain.request_id) from error
     for window in windows:
         window.sequence.windows.append(window)
-    return LinkedChain(jobs, sequences, _duration(chain.timeout, "timeout", "", chain.request_id), windows)
+    timeout = _duration(chain.timeout, "timeout", "", chain.request_id)
+    return LinkedChain(jobs, sequences, timeout, windows, finals)
 
 
 def _sequences(chain: JobChain) -> dict[str, ChainSequence]:

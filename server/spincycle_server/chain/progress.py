@@ -57,8 +57,11 @@ class Progress:
         return job.complete(data)
 
     def freeze(self, sequence: ChainSequence, phase: Phase) -> None:
-        """Keeps all jobs of a sequence from starting and ends the waits of the sequences in it."""
-        for part in sequence.subtree():
+        """Keeps all jobs of a sequence from starting and ends the waits of the sequences in it.
+
+        The `finally` parts in it run nevertheless, unless it is held.
+        """
+        for part in sequence.subtree() if phase is Phase.HELD else sequence.without_finals():
             part.frozen = True
             if part.phase is Phase.WAITING:
                 self.end_wait(part)

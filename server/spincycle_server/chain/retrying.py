@@ -41,7 +41,8 @@ def retried_chain(
 ) -> JobChain:
     """Returns the chain with which the retry of a request starts.
 
-    The jobs that are COMPLETE in the record stay COMPLETE with their data. All others are PENDING.
+    The jobs that are COMPLETE in the record stay COMPLETE with their data. All others are PENDING. So are the
+    `finally` parts of sequences that are not complete, because they run again after these.
 
     Args:
         chain: The chain of the request as created. It may be the chain of a retry.
@@ -59,6 +60,9 @@ def retried_chain(
     replay(linked, tries, chain.request_id)
     jobs = linked.jobs
     again = _from(jobs[first]) if first else {}
+    for final in linked.finals:
+        if not final.body.is_complete():
+            again |= {job.id: job for job in final.jobs}
     kept = {one.id for one in jobs.values() if one.state is State.COMPLETE and one.id not in again}
     data = {job_id: one.data for job_id, one in jobs.items() if job_id not in again}
     data |= _passed_on(jobs, kept, again, _completion_order(kept, tries))
@@ -102,7 +106,8 @@ def _passed_on(
     """Returns the data of jobs that run again: what the kept jobs before them have passed on."""
     data: dict[str, dict[str, Any]] = {job_id: {} for job_id in again}
     for parent_id in order if again else ():
-        for child in jobs[parent_id].children:
+        parent = jobs[parent_id]
+        for child in (*parent.children, *parent.sequence.receivers):
             if child.id in again:
-                data[child.id].update(jobs[parent_id].data)
+                data[child.id].update(parent.data)
     return data

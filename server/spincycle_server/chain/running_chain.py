@@ -5,12 +5,17 @@ project adds three rules for sequences. A failed sequence begins its next try on
 jobs have ended. The sequences in it are reset with it. A sequence without tries left fails the
 sequence around it.
 
+A `finally` part of a sequence runs once, after the last try of the sequence, whatever ends it: success,
+failure, a stop, a timeout, or a sequence around it that begins its next try. Inner parts run first. A part
+that fails counts as a failed part of the sequence around it. If it fails after a stop, the chain is FAIL.
+
 A failed try does not change the job's data. A stopped try does not count against the job's retries.
 A job between two tries is RUNNING.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import Any
@@ -22,6 +27,7 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
+from spincycle_server.chain.finals import FinalPart, Finals
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain, Phase
 from spincycle_server.chain.linking import invalid_chain, link_chain
 from spincycle_server.chain.progress import Progress, thaw
@@ -42,6 +48,12 @@ class _Mode(Enum):
 _TIMED = frozenset({_Mode.RUNNING, _Mode.PAUSING})
 """The modes in which tries may still end by themselves, and in which timeouts expire."""
 
+_ENDING = frozenset({_Mode.STOPPING, _Mode.EXPIRED})
+"""The modes in which nothing runs any more but `finally` parts."""
+
+_OVER = frozenset({Phase.EXPIRED, Phase.CUT})
+"""The phases of sequences that do not go on, and are not complete."""
+
 
 class RunningChain:
     """The state of one chain. Handling an event takes time linear in the edges of its job.
@@ -56,6 +68,7 @@ class RunningChain:
         self._jobs = linked.jobs
         self._mode = _Mode.RUNNING
         self._progress = Progress()
+        self._finals = Finals(linked.finals)
         self._began: int | None = None
         self._elapsed = 0
         self._done: State | None = None
@@ -154,6 +167,15 @@ class RunningChain:
         """Returns whether a job does more than to connect other jobs."""
         return self._jobs[job_id].is_task
 
+    def must_be_recorded(self, job_id: str) -> bool:
+        """Returns whether what follows a job must wait until its try is recorded, even if that has no effect.
+
+        So it is with the first job of a sequence that has a `finally` part, and of such a part: its record
+        says that the chain owes the part, or that the part has begun.
+        """
+        sequence = self._jobs[job_id].sequence
+        return sequence.id == job_id and (sequence.final is not None or sequence.is_final_part)
+
     def _count_tasks(self) -> None:
         done = (job for job in self._jobs.values() if job.state is State.COMPLETE)
         self._progress.finished_tasks = sum(job.is_task for job in done)
@@ -175,6 +197,14 @@ class RunningChain:
         """Returns the number of tries of a job over the whole request, including the running try."""
         return self._jobs[job_id].tries
 
+    def sequence_tries_of(self, job_id: str) -> tuple[int, ...]:
+        """Returns the tries of all sequences around a job, the innermost first.
+
+        A try that left no record has its number again. If these numbers have changed since, it belongs to
+        another try of a sequence.
+        """
+        return tuple(max(1, sequence.tries) for sequence in self._jobs[job_id].sequence.outwards())
+
     def next_try(self, job_id: str) -> Run | None:
         """Returns the next try of a job that has not begun; None for a COMPLETE or an unknown job."""
         job = self._jobs.get(job_id)
@@ -182,21 +212,43 @@ class RunningChain:
             return None
         return Run(job.id, job.tries + 1, max(1, job.sequence.tries))
 
+    def fails_request(self, job_id: str, *, is_last: bool) -> bool:
+        """Returns whether a failed try of a job makes the request FAIL although it is being stopped.
+
+        So it is with a job of a `finally` part that is not tried again. Whoever stores the try must note it.
+        The tries alone do not tell whether the part failed before the stop, when a sequence around it would
+        have been tried again.
+        """
+        job = self._jobs[job_id]
+        final = job.sequence.in_final
+        if self._mode not in _ENDING or final is None:
+            return False
+        if job.run_tries <= job.retry and not is_last and not job.expired:
+            return False
+        return final.fails_with(job.sequence)
+
     def data_of(self, job_id: str) -> dict[str, Any]:
         """Returns the data that a job starts with. The caller must not change it."""
         return self._jobs[job_id].data
 
-    def start(self, now: int) -> Actions:
-        """Starts or continues the chain. Call it once, before all other events."""
+    def start(self, now: int, *, ending: State | None = None) -> Actions:
+        """Starts or continues the chain. Call it once, before all other events.
+
+        Args:
+            now: The current time.
+            ending: FAIL or STOPPED if the chain is to end so, after the `finally` parts that it owes.
+                None: it goes on.
+        """
         actions = Actions()
         self._began = now
-        if self._linked.timeout:
-            left = self._linked.timeout - self._elapsed
-            if left <= 0:
-                self._end_all(_Mode.EXPIRED, "", now, actions)
-                return self._finish(actions, now)
-            actions.timers.append(Timer(("request", "", 0), left))
+        if ending is State.FAIL or self._has_timed_out:
+            self._mode = _Mode.EXPIRED
+        elif ending is not None:
+            self._mode = _Mode.STOPPING
+        elif self._linked.timeout:
+            actions.timers.append(Timer(("request", "", 0), self._linked.timeout - self._elapsed))
         self._hold_elements()
+        self._owe_finals(self._finals)
         for sequence in self._linked.sequences.values():
             if sequence.tries and not sequence.frozen:
                 self._begin_timeout(sequence, now, actions)
@@ -236,6 +288,8 @@ class RunningChain:
             raise ValueError(f"job {job_id} has no running try")
         actions = Actions()
         job.stopping = False
+        if job.expired or state not in (State.COMPLETE, State.STOPPED):
+            self._finals.has_failed |= self.fails_request(job_id, is_last=is_last)
         if state is State.COMPLETE:
             self._run_ready(self._progress.complete(job, data), now, actions)
         elif job.expired:
@@ -273,33 +327,65 @@ class RunningChain:
     def timer_over(self, key: tuple[str, str, int], now: int) -> Actions:
         """Handles the timeout of a sequence or of the request. Stale timers have no effect."""
         actions = Actions()
-        if self._done is None and self._mode in _TIMED:
-            kind, part_id, number = key
-            if kind == "request":
-                self._end_all(_Mode.EXPIRED, f"request timed out after {self._chain.timeout}", now, actions)
-            else:
-                sequence = self._linked.sequences[part_id]
-                if sequence.lifetime == number:
-                    self._expire(sequence, now, actions)
+        kind, part_id, number = key
+        if self._done is not None:
+            pass
+        elif kind == "sequence":
+            sequence = self._linked.sequences[part_id]
+            if sequence.lifetime == number and (self._mode in _TIMED or self._goes_on(sequence)):
+                self._expire(sequence, now, actions)
+        elif self._mode in _TIMED:
+            self._end_all(_Mode.EXPIRED, f"request timed out after {self._chain.timeout}", now, actions)
         return self._finish(actions, now)
 
-    def stop(self, now: int) -> Actions:
+    def stop(self, now: int, *, skip_finally: bool = False) -> Actions:
         """Stops the chain for good: no try starts any more, and running tries are stopped.
+
+        The `finally` parts that the chain owes go on, or run next. If the chain is being suspended, whoever
+        continues it runs them.
 
         The chain ends as FAIL if a job has failed for good. A job that would have been tried again, by itself
         or with its sequence, has not. So the records of the tries decide, and a chain that is rebuilt from
         them ends in the same way.
+
+        Args:
+            now: The current time.
+            skip_finally: Stop the `finally` parts too, also those of a chain that ends already.
         """
+        if self._began is None and self._finals and not skip_finally:
+            return self.start(now, ending=State.STOPPED)
         actions = Actions()
-        if self._done is None and self._mode is not _Mode.EXPIRED:
-            is_over = self._began is None and 0 < self._linked.timeout <= self._elapsed
+        if self._mode is _Mode.SUSPENDING and self._finals.are_owed and not skip_finally:
+            return self._finish(actions, now)  # Whoever continues the chain runs them.
+        was_pausing = self._mode is _Mode.PAUSING
+        if self._done is None and (self._mode is not _Mode.EXPIRED or skip_finally):
+            is_over = self._mode is _Mode.EXPIRED or (self._began is None and self._has_timed_out)
+            self._finals.are_skipped |= skip_finally
             self._end_all(_Mode.EXPIRED if is_over else _Mode.STOPPING, "", now, actions)
+            if was_pausing and self._finals:
+                self._begin_anew(part for part in self._linked.sequences.values() if part.in_final)
+                self._continue(now, actions)
         return self._finish(actions, now)
 
-    def suspend(self, now: int) -> Actions:
-        """Stops the chain so that it can be resumed. Has no effect after `stop` or a timeout."""
+    @property
+    def _has_timed_out(self) -> bool:
+        """Whether the time of the chain was over before this assignment."""
+        return 0 < self._linked.timeout <= self._elapsed
+
+    def suspend(self, now: int, *, not_begun: Iterable[str] = ()) -> Actions:
+        """Stops the chain so that it can be resumed.
+
+        After `stop` or a timeout, it has an effect only if the chain owes `finally` parts. Start such a chain
+        again with the state in which it is to end.
+
+        Args:
+            now: The current time.
+            not_begun: As for `pause`.
+        """
         actions = Actions()
-        if self._done is None and self._mode in _TIMED:
+        if self.can_suspend:
+            self._mode = _Mode.SUSPENDING
+            self._take_back(not_begun, now, actions)
             self._end_all(_Mode.SUSPENDING, "", now, actions)
         return self._finish(actions, now)
 
@@ -311,20 +397,23 @@ class RunningChain:
 
         Args:
             now: The current time.
-            not_begun: Jobs whose try the driver was told to run and has not begun. It must not begin it
-                any more, and the try does not count.
+            not_begun: Jobs whose try the driver was told to run and has not begun, or that waits for an
+                approval. It must not go on with it, and the try does not count.
         """
         actions = Actions()
         if self.can_pause:
             self._mode = _Mode.PAUSING
             self._end_waits(now, actions)
-            for job_id in not_begun:
-                job = self._jobs[job_id]
-                job.state = State.PENDING
-                job.tries -= 1
-                job.run_tries -= 1
-                self._leave(job, now, actions)
+            self._take_back(not_begun, now, actions)
         return self._finish(actions, now)
+
+    def _take_back(self, not_begun: Iterable[str], now: int, actions: Actions) -> None:
+        for job_id in not_begun:
+            job = self._jobs[job_id]
+            job.state = State.PENDING
+            job.tries -= 1
+            job.run_tries -= 1
+            self._leave(job, now, actions)
 
     def unpause(self, now: int) -> Actions:
         """Continues a chain that was told to pause, if it has not left its driver yet.
@@ -334,13 +423,33 @@ class RunningChain:
         actions = Actions()
         if self._done is None and self._mode is _Mode.PAUSING:
             self._mode = _Mode.RUNNING
-            for job in self._jobs.values():
-                if job.state is State.STOPPED:
-                    job.state = State.PENDING
-            for window in self._linked.windows:
-                window.is_counted = False
+            self._begin_anew(self._linked.sequences.values())
             self._continue(now, actions)
         return self._finish(actions, now)
+
+    def _begin_anew(self, parts: Iterable[ChainSequence]) -> None:
+        """Lets the jobs run that a pause has stopped."""
+        for part in parts:
+            for job in part.jobs:
+                if job.state is State.STOPPED:
+                    job.state = State.PENDING
+        for window in self._linked.windows:
+            window.is_counted = False
+        self._owe_finals(self._finals)
+
+    @property
+    def can_suspend(self) -> bool:
+        """Whether `suspend` has an effect."""
+        if self._done is not None:
+            return False
+        return self._mode in _TIMED or (
+            self._mode in _ENDING and not self._finals.are_skipped and self._finals.are_owed
+        )
+
+    @property
+    def owes_finally(self) -> bool:
+        """Whether `finally` parts must still run, or run, before the chain may end."""
+        return self._finals.are_owed
 
     @property
     def can_pause(self) -> bool:
@@ -362,12 +471,53 @@ class RunningChain:
         for job in self._jobs.values():
             if job.state is State.FAIL:
                 self._fail_sequence(job.sequence)
+        for final in self._finals:
+            if final.body.phase is Phase.CUT:
+                self._fail_sequence(final.sequence.parent)
         for sequence in self._linked.sequences.values():
             self._continue_if_idle(sequence, now, actions)
         self._run_ready(self._jobs.values(), now, actions)
+        inner_first = deque(self._finals)
         for window in self._linked.windows:
+            while inner_first and inner_first[0].sequence.depth > window.sequence.depth:
+                self._notice_end_of(inner_first.popleft(), now, actions)  # A window counts what has ended.
             window.recount()
             self._advance(window, now, actions)
+        for final in inner_first:
+            self._notice_end_of(final, now, actions)
+        self._finals.all_bodies_ended()
+
+    def _notice_end_of(self, final: FinalPart, now: int, actions: Actions) -> None:
+        """Continues with the sequences around a `finally` part, if that was over before."""
+        if final.has_begun and self._goes_on(final.sequence):
+            self._finals.part_ended(final)
+            for part in final.sequence.outwards():
+                self._continue_if_idle(part, now, actions)
+
+    def _goes_on(self, part: ChainSequence) -> bool:
+        """Whether jobs of a sequence may start. While the chain ends, those of `finally` parts may."""
+        if self._mode is _Mode.RUNNING:
+            return True
+        return part.in_final is not None and self._mode in _ENDING and not self._finals.are_skipped
+
+    def _owe_finals(self, finals: Iterable[FinalPart]) -> None:
+        """Finds which of some `finally` parts a chain owes that has run before, and ends what they follow."""
+        for final in self._finals.owe_again(finals):
+            self._cut(final.body)
+
+    def _run_due_finals(self, now: int, actions: Actions) -> None:
+        while due := self._finals.due():  # A part that begins can end what other parts follow.
+            for final in due:
+                if not self._goes_on(final.sequence):
+                    continue
+                if final.first.missing:
+                    self._cut(final.body)
+                    self._continue_if_idle(final.body, now, actions)
+                self._run(final.first, now, actions)
+
+    def _cut(self, body: ChainSequence) -> None:
+        """Keeps the jobs of a sequence from running beside or after its `finally` part."""
+        self._progress.freeze(body, body.phase if body.phase is Phase.EXPIRED else Phase.CUT)
 
     def _hold_elements(self) -> None:
         """Holds the elements of which an earlier request has run a part, until they may begin."""
@@ -382,7 +532,7 @@ class RunningChain:
 
     def _advance(self, window: Window, now: int, actions: Actions) -> None:
         """Begins the elements that may begin."""
-        if self._mode is not _Mode.RUNNING or window.sequence.frozen:
+        if not self._goes_on(window.sequence) or window.sequence.frozen:
             return
         for element in window.to_begin():
             sequence = element.sequence
@@ -390,6 +540,8 @@ class RunningChain:
                 self._run(element.first, now, actions)
                 continue
             thaw(sequence)
+            if self._finals:
+                self._owe_finals(part.final for part in sequence.subtree() if part.final is not None)
             for part in sequence.subtree():
                 if part.tries and not part.frozen:
                     self._begin_timeout(part, now, actions)
@@ -405,9 +557,9 @@ class RunningChain:
     def _fail(self, job: ChainJob, actions: Actions, *, can_retry: bool) -> None:
         if not can_retry or job.run_tries > job.retry:
             job.state = State.FAIL
-            if self._mode is _Mode.RUNNING:
+            if self._goes_on(job.sequence):
                 self._fail_sequence(job.sequence)
-        elif self._mode is not _Mode.RUNNING:
+        elif not self._goes_on(job.sequence):
             job.state = State.STOPPED
         elif job.retry_wait.first:
             job.waits = True
@@ -421,21 +573,24 @@ class RunningChain:
         while sequence is not None and not sequence.frozen:
             if sequence.tries <= sequence.retry:
                 self._progress.freeze(sequence, Phase.DRAINING)
+                self._finals.bodies_ended(sequence.without_finals())
                 return
             sequence = sequence.parent
 
     def _continue_if_idle(self, sequence: ChainSequence, now: int, actions: Actions) -> None:
-        """Continues with a draining or expired sequence once no job in it runs."""
-        while sequence.phase is Phase.EXPIRED and not sequence.active and sequence.parent is not None:
+        """Continues with a draining or expired sequence once no job and no `finally` part in it runs."""
+        while sequence.phase in _OVER and not sequence.active and sequence.parent is not None:
             if sequence.is_complete():  # Its last job completed while it was being stopped.
                 thaw(sequence)
                 return
             if not sequence.parent.frozen:
                 self._fail_sequence(sequence.parent)
-            sequence = sequence.parent
-        if sequence.phase is not Phase.DRAINING or sequence.active or self._mode is not _Mode.RUNNING:
+            sequence = next(
+                (one for one in sequence.outwards() if one.phase is Phase.DRAINING), sequence.parent
+            )
+        if sequence.phase is not Phase.DRAINING or sequence.active or not self._goes_on(sequence):
             return
-        if sequence.parent is not None and sequence.parent.frozen:
+        if sequence.owed or (sequence.parent is not None and sequence.parent.frozen):
             return
         self._progress.reset(sequence)
         if sequence.retry_wait.first:
@@ -453,10 +608,13 @@ class RunningChain:
 
     def _expire(self, sequence: ChainSequence, now: int, actions: Actions) -> None:
         """Stops a sequence that has timed out, unless it is complete."""
-        if sequence.phase is Phase.EXPIRED or sequence.is_complete():
+        if sequence.phase in _OVER or sequence.is_complete():
             return
-        jobs = [job for part in sequence.subtree() for job in part.jobs]
+        # A part that waits for its next try ends without a try that `fails_request`.
+        self._finals.has_failed |= sequence.is_final_part and self._mode in _ENDING
+        jobs = [job for part in sequence.without_finals() for job in part.jobs]
         self._progress.freeze(sequence, Phase.EXPIRED)
+        self._finals.bodies_ended(sequence.without_finals())
         error = f"sequence timed out after {sequence.timeout_text}"
         for job in jobs:
             if job.state is State.RUNNING:
@@ -470,9 +628,10 @@ class RunningChain:
     def _end_all(self, mode: _Mode, error: str, now: int, actions: Actions) -> None:
         self._mode = mode
         self._end_sequence_waits()
+        self._finals.all_bodies_ended()
         for job in self._jobs.values():
-            if job.state is State.RUNNING:
-                job.expired = job.expired or mode is _Mode.EXPIRED
+            if job.state is State.RUNNING and not self._goes_on(job.sequence):
+                job.expired = job.expired or (mode is _Mode.EXPIRED and not self._finals.are_skipped)
                 self._stop_job(job, State.FAIL if job.expired else State.STOPPED, error, now, actions)
 
     def _end_waits(self, now: int, actions: Actions) -> None:
@@ -484,7 +643,7 @@ class RunningChain:
 
     def _end_sequence_waits(self) -> None:
         for sequence in self._linked.sequences.values():
-            if sequence.phase is Phase.WAITING:
+            if sequence.phase is Phase.WAITING and not self._goes_on(sequence):
                 self._progress.end_wait(sequence)
                 thaw(sequence)
 
@@ -499,10 +658,12 @@ class RunningChain:
             actions.stop.append(Stop(job.id, error, is_final=self._mode is _Mode.STOPPING))
 
     def _run_ready(self, jobs: Iterable[ChainJob], now: int, actions: Actions) -> None:
-        if self._mode is not _Mode.RUNNING:
+        if self._mode is not _Mode.RUNNING and not (self._finals and self._mode in _ENDING):
             return
         for job in jobs:
             if job.state is State.PENDING and not job.missing and not job.sequence.frozen:
+                if not self._goes_on(job.sequence):
+                    continue
                 element = job.element
                 if element is None or element.first is not job or element.has_begun:
                     self._run(job, now, actions)
@@ -511,9 +672,12 @@ class RunningChain:
 
     def _run(self, job: ChainJob, now: int, actions: Actions) -> None:
         job.state = State.RUNNING
-        if job.id == job.sequence.id and not job.sequence.tries:
-            job.sequence.tries = 1
-            self._begin_timeout(job.sequence, now, actions)
+        if job.id == job.sequence.id:
+            if job.sequence.final is not None:
+                job.sequence.final.owe()
+            if not job.sequence.tries:
+                job.sequence.tries = 1
+                self._begin_timeout(job.sequence, now, actions)
         self._progress.enter(job)
         self._run_again(job, actions)
 
@@ -529,6 +693,10 @@ class RunningChain:
         if job.element is not None:
             self._look_at(job.element, now, actions)
         for part in idle:
+            if part.in_final is not None and part.is_final_part and self._goes_on(part):
+                self._finals.part_ended(part.in_final)
+            elif part.final is not None:
+                self._finals.body_ended(part)
             if part.phase is not Phase.OPEN:
                 self._continue_if_idle(part, now, actions)
             if part.element is not None:
@@ -545,7 +713,9 @@ class RunningChain:
             self._expire(sequence, now, actions)
 
     def _finish(self, actions: Actions, now: int) -> Actions:
-        """Adds the final state to the actions if the chain has ended."""
+        """Begins the `finally` parts that are due. Adds the final state if the chain has ended."""
+        if self._finals and self._done is None:
+            self._run_due_finals(now, actions)
         if self._progress.running == 0 and self._progress.waiting_sequences == 0 and self._done is None:
             self._done = self._final_state(now)
             actions.done = self._done
@@ -555,7 +725,7 @@ class RunningChain:
         if self._progress.finished == len(self._jobs):
             return State.COMPLETE
         if self._mode is _Mode.STOPPING:
-            failed = any(_has_failed_for_good(job) for job in self._jobs.values())
+            failed = self._finals.has_failed or any(map(_has_failed_for_good, self._jobs.values()))
             return State.FAIL if failed else State.STOPPED
         if self._mode in (_Mode.SUSPENDING, _Mode.PAUSING):
             # A chain with nothing left to do has ended, although it was told to suspend.

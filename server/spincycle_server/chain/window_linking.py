@@ -16,7 +16,7 @@ def link_windows(chain: JobChain, jobs: Mapping[str, ChainJob]) -> list[Window]:
         ValueError: A window does not fit the chain. The message says why.
     """
     windows = [_window(key, chain.windows[key], jobs) for key in sorted(chain.windows)]
-    return sorted(windows, key=lambda window: -sum(1 for _ in window.sequence.outwards()))
+    return sorted(windows, key=lambda window: -window.sequence.depth)
 
 
 def _window(key: str, message: EachWindow, jobs: Mapping[str, ChainJob]) -> Window:

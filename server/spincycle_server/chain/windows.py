@@ -65,7 +65,9 @@ class Element:
             return True
         if sequence is None or self.first.state in (State.PENDING, State.RUNNING):
             return False
-        if sequence.active or sequence.waiting or sequence.phase not in (Phase.OPEN, Phase.EXPIRED):
+        if sequence.active or sequence.waiting or sequence.owed:
+            return False
+        if sequence.phase not in (Phase.OPEN, Phase.EXPIRED):
             return False
         return self.last.state in _ENDED or self.last.missing > 0
 

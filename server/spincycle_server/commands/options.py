@@ -29,6 +29,11 @@ _OPTIONS = {
         metavar="HOST:PORT",
         help="Address of the gRPC endpoint of the Job Runner. Default: its HTTP port plus 10.",
     ),
+    "workers": click.option(
+        "--workers",
+        metavar="NUMBER",
+        help="Number of processes that serve the same addresses. Not with SQLite. Default: 1.",
+    ),
     "specs": click.option(
         "--specs", metavar="DIRECTORY", help="Directory of request specs. Default: specs/."
     ),
@@ -50,6 +55,7 @@ KEYS = {
     "grpc": "server.grpc",
     "runner_http": "job_runner.addr",
     "runner_grpc": "job_runner.grpc",
+    "workers": "server.workers",
     "specs": "specs.dir",
     "db": "database.url",
     "jobs": "jobs.factory",

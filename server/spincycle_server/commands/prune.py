@@ -13,10 +13,11 @@ import click
 
 from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
-from spincycle_server.commands.times import Age, time_text
+from spincycle_server.commands.times import Age
 from spincycle_server.config import load_config
 from spincycle_server.maintenance.audit import command_event
 from spincycle_server.maintenance.retention import Retention
+from spincycle_server.utc_text import utc_text
 
 _PROGRESS_INTERVAL = 10.0
 """Seconds between progress lines if standard error is not a terminal."""
@@ -69,10 +70,10 @@ def _prune_requests(retention: Retention, age: int, dry_run: bool) -> bool:
     counts = retention.count(before)
     total = sum(counts.values())
     if not total:
-        click.echo(f"no request ended before {time_text(before)}")
+        click.echo(f"no request ended before {utc_text(before)}")
         return True
     states = ", ".join(f"{count} {state.name}" for state, count in sorted(counts.items()))
-    found = f"{_number(total, 'request')} that ended before {time_text(before)}: {states}"
+    found = f"{_number(total, 'request')} that ended before {utc_text(before)}: {states}"
     if dry_run:
         click.echo(f"would delete {found}")
         return True
@@ -96,9 +97,9 @@ def _prune_events(retention: Retention, age: int, dry_run: bool) -> bool:
     before = retention.cutoff(age)
     total = retention.audit.count(before)
     if not total:
-        click.echo(f"no audit event is older than {time_text(before)}")
+        click.echo(f"no audit event is older than {utc_text(before)}")
         return True
-    found = f"{_number(total, 'audit event')} from before {time_text(before)}"
+    found = f"{_number(total, 'audit event')} from before {utc_text(before)}"
     if dry_run:
         click.echo(f"would delete {found}")
         return True

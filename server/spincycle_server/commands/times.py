@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
@@ -51,8 +51,3 @@ class Moment(click.ParamType[int]):
                 param,
                 ctx,
             )
-
-
-def time_text(microseconds: int) -> str:
-    """Returns a time in microseconds since the Unix epoch as text: 2026-11-23T15:47:18Z."""
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,9 +12,10 @@ import click
 from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_server.app.database import database_options
 from spincycle_server.commands.options import overrides, server_options
-from spincycle_server.commands.times import Age, time_text
+from spincycle_server.commands.times import Age
 from spincycle_server.config import load_config
 from spincycle_server.maintenance.api_tokens import ApiToken, ApiTokens
+from spincycle_server.utc_text import utc_text
 
 _NEVER = "never"
 
@@ -68,7 +69,7 @@ def _create(config: str | None, name: str, roles: Sequence[str], expires: int, d
     token = new_token()
     with _api_tokens(config, db) as tokens:
         created = tokens.create(name, roles, hash_token(token), expires or None)
-    until = "never expires" if created.expires_at is None else f"expires at {time_text(created.expires_at)}"
+    until = "never expires" if created.expires_at is None else f"expires at {utc_text(created.expires_at)}"
     click.echo(
         f"created token {created.token_id} ({name}), which {until}. Keep it: it is not shown again.", err=True
     )
@@ -90,13 +91,13 @@ def _list(config: str | None, shows_all: bool, as_json: bool, db: str | None) ->
     if as_json:
         click.echo(json.dumps([_fields(one, now) for one in shown]))
         return
-    ends = [_NEVER if one.expires_at is None else time_text(one.expires_at) for one in shown]
+    ends = [_NEVER if one.expires_at is None else utc_text(one.expires_at) for one in shown]
     show_table(
         (
             Column("ID", [str(one.token_id) for one in shown]),
             Column("NAME", [one.name for one in shown], least=12),
             Column("ROLES", [", ".join(one.roles) or "-" for one in shown], least=8, wraps=True),
-            Column("CREATED", [time_text(one.created_at) for one in shown], may_drop=True),
+            Column("CREATED", [utc_text(one.created_at) for one in shown], may_drop=True),
             Column("EXPIRES", ends),
             Column("STATE", [one.state(now) for one in shown]),
         ),
@@ -138,7 +139,7 @@ def _fields(token: ApiToken, now: int) -> dict[str, Any]:
         "name": token.name,
         "roles": list(token.roles),
         "state": token.state(now),
-        "createdAt": time_text(token.created_at),
-        "expiresAt": None if token.expires_at is None else time_text(token.expires_at),
-        "revokedAt": None if token.revoked_at is None else time_text(token.revoked_at),
+        "createdAt": utc_text(token.created_at),
+        "expiresAt": None if token.expires_at is None else utc_text(token.expires_at),
+        "revokedAt": None if token.revoked_at is None else utc_text(token.revoked_at),
     }

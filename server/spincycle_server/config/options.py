@@ -11,6 +11,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from spincycle_server.config.addresses import grpc_address_of, mask_secrets, url_of_go_dsn
+from spincycle_server.config.notification_targets import TargetOptions, parse_targets
 from spincycle_server.config.secret_files import secret_of
 from spincycle_server.config.values import (
     label_of,
@@ -31,6 +32,7 @@ from spincycle_server.config.values import (
     parse_truth,
     parse_words,
     parse_words_of,
+    parse_worker_count,
 )
 from spincycle_server.listening import Address, TlsFiles
 
@@ -106,6 +108,7 @@ class Config:
     server_max_blocked: int = _option("server.max_blocked", "10000", parse_count)
     server_max_watchers: int = _option("server.max_watchers", "5000", parse_count)
     server_max_connections: int = _option("server.max_connections", "4000", parse_count)
+    server_workers: int = _option("server.workers", "1", parse_worker_count)
     server_stop_timeout: float = _option("server.stop_timeout", "30s", parse_seconds)
     server_metrics: Address | None = _option("server.metrics", "", parse_optional_address)
     server_cors_origins: tuple[str, ...] = _option("server.cors_origins", "", parse_words)
@@ -142,6 +145,11 @@ class Config:
     jr_client_cert_file: str = _option("jr_client.tls.cert_file", "")
     jr_client_key_file: str = _option("jr_client.tls.key_file", "")
     jr_client_ca_file: str = _option("jr_client.tls.ca_file", "")
+    notifications_allowed_hosts: tuple[str, ...] = _option("notifications.allowed_hosts", "", parse_words)
+    notifications_ca_file: str = _option("notifications.ca_file", "")
+    notifications_targets: Mapping[str, TargetOptions] = _option(
+        "notifications.targets", "", parse_targets, variables=(), secret=True, is_map=True
+    )
     resume_interval: float = _option("resume_interval", "10s", parse_seconds)
     resume_timeout: float = _option("resume_timeout", "1h", parse_seconds)
     jobs_create_timeout: float = _option("jobs.create_timeout", "30s", parse_seconds)
@@ -250,6 +258,10 @@ class Config:
 
 def _masked(option: Field[Any], value: object) -> str:
     if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {', '.join(sorted(part))}" for name, part in value.items())
+        return "; ".join(f"{name}: {_part_text(part)}" for name, part in value.items())
     text = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
     return mask_secrets(text) if option.metadata["secret"] or "://" in text else text
+
+
+def _part_text(part: object) -> str:
+    return ", ".join(sorted(part)) if isinstance(part, frozenset) else str(part)

@@ -31,6 +31,10 @@ def public_secret_files(config: Config) -> dict[str, str]:
         path = getattr(config, field.name)
         if option.endswith(_SECRETS) and path and _is_public(path):
             found[option] = path
+    for name, target in config.notifications_targets.items():
+        for path in (target.url_file, target.secret_file):
+            if path and _is_public(path):
+                found[f"notifications.targets: {name}"] = path
     return found
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from spincycle_grpc.duration import parse_duration
@@ -23,6 +24,9 @@ MAX_OUTPUT = 4 * 1024 * 1024
 
 MAX_CHAINS = 100_000
 """The maximum of `job_runner.max_chains`. Request Managers refuse a runner that reports more."""
+
+MAX_WORKERS = 64
+"""The maximum of `server.workers`."""
 
 MAX_SESSION_LIFETIME = 30 * 86_400.0
 """The maximum of `auth.session_lifetime` in seconds. The keys of sessions are kept for longer."""
@@ -69,6 +73,14 @@ def parse_count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ValueError("must be a whole number, at least 1")
     return int(text)
+
+
+def parse_worker_count(text: str) -> int:
+    """Returns a number of worker processes."""
+    count = parse_count(text)
+    if count > MAX_WORKERS:
+        raise ValueError(f"must be at most {MAX_WORKERS}")
+    return count
 
 
 def parse_chain_count(text: str) -> int:
@@ -135,12 +147,12 @@ def parse_words_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def parse_roles(text: str) -> Mapping[str, frozenset[str]]:
-    """Returns the roles of each name.
+def parse_map(text: str, values: str) -> Mapping[str, Any]:
+    """Returns a map from names to values.
 
     Args:
-        text: A map as JSON, as `config.loading` writes the map of a YAML file. A value is a list of roles, or
-            a text with roles that are separated by commas.
+        text: The map as JSON, as `config.loading` writes the map of a YAML file; "" for an empty map.
+        values: What its values are, for the message of the error.
     """
     if not text:
         return {}
@@ -149,9 +161,18 @@ def parse_roles(text: str) -> Mapping[str, frozenset[str]]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise ValueError("must be a map from names to lists of roles")
+        raise ValueError(f"must be a map from names to {values}")
+    return document
+
+
+def parse_roles(text: str) -> Mapping[str, frozenset[str]]:
+    """Returns the roles of each name.
+
+    Args:
+        text: A map as JSON. A value is a list of roles, or a text with roles that are separated by commas.
+    """
     roles = {}
-    for name, given in document.items():
+    for name, given in parse_map(text, "lists of roles").items():
         listed = list(parse_words(given)) if isinstance(given, str) else given
         if not isinstance(listed, list) or not all(isinstance(role, str) and role for role in listed):
             raise ValueError(f"{name} must have a list of roles")

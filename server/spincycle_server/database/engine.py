@@ -112,6 +112,11 @@ def make_engine(
             forked_children.add_sqlite_file(url.database)
     else:
         event.listen(engine, "connect", _keep_from_children)
+    if kind == "postgresql":
+        # Not before it is needed: the driver takes long to load, and most servers use another database.
+        from spincycle_server.database.postgresql_connection import connector
+
+        event.listen(engine, "do_connect", connector(None if takes_long else 2 * options.timeout))
     if kind == "mysql":
         event.listen(engine, "connect", _look_up_max_packet)
     return engine

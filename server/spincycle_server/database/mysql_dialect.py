@@ -7,11 +7,12 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from pymysql.connections import Connection as DriverConnection
 from pymysql.constants import ER, SERVER_STATUS
 from sqlalchemy import Connection
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.exc import DBAPIError
+
+from spincycle_server.database.mysql_results import QuickConnection
 
 _NO_TABLE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR})
 
@@ -59,7 +60,7 @@ class MySqlDialect(MySQLDialect_pymysql):
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
 
 
-class _Connection(DriverConnection):
+class _Connection(QuickConnection):
     """A connection that loads no CA certificates that it does not use.
 
     Without options for TLS, the driver encrypts if the server can, and checks no certificate. Yet it loads

@@ -27,6 +27,12 @@ MAX_PACKET = 1024 * 1024
 MAX_PACKET_KEY = "spincycle.max_packet"
 """The place in `Connection.info` of the largest packet that MariaDB or MySQL takes, in bytes."""
 
+MAX_ROW = 8 * 1024 * 1024
+"""The maximum size in bytes of a row whose values could be written in parts instead."""
+
+_STATEMENT = 16 * 1024
+"""More bytes than a statement has without its long values."""
+
 _SHARE_OF_CHARACTERS = 5
 """Bytes that a character of a packet with many statements may take, with the separators."""
 
@@ -72,6 +78,8 @@ class _Compiled:
         types = [compiled.binds[name].type for name in names]
         self._processors = [_processor(kind, dialect) for kind in types]
         self._literals = [_literal(kind, dialect) for kind in types]
+        # The class of the values that are literals as they are. A subclass may have another text.
+        self._plain = [int if write is _number_literal else None for write in self._literals]
         self._is_insert = isinstance(statement, Insert)
         head, _, rest = self.text.partition(" VALUES ")
         self._head, self._row, self._tail = f"{head} VALUES ", *_row_and_tail(rest)
@@ -91,7 +99,14 @@ class _Compiled:
             longest: The length of a statement with several rows, in characters.
         """
         written = (
-            tuple([write(value) for write, value in zip(self._literals, self._values(row), strict=True)])
+            tuple(
+                [
+                    "NULL" if value is None else value if value.__class__ is plain else write(value)
+                    for plain, write, value in zip(
+                        self._plain, self._literals, self._values(row), strict=True
+                    )
+                ]
+            )
             for row in rows
         )
         if not self._is_insert:
@@ -121,12 +136,14 @@ class Transaction:
 
     Attributes:
         events: What the transaction does that is counted once it is committed. Who changes rows adds to it.
+        parts: What others keep for the time of the transaction, by its type.
     """
 
     def __init__(self, connection: Connection, stamp: int | None = None) -> None:
         self.connection = connection
         self.stamp = stamp
         self.events: list[Any] = []
+        self.parts: dict[type[Any], Any] = {}
         self._dialect = connection.dialect
         self._changes: list[tuple[_Compiled, Sequence[Mapping[str, Any]]]] = []
 
@@ -134,6 +151,15 @@ class Transaction:
     def dialect_name(self) -> str:
         """The name of the dialect: sqlite, mysql or postgresql."""
         return self._dialect.name
+
+    @property
+    def longest_row(self) -> int:
+        """The maximum size in bytes of a row whose values could be written in parts instead.
+
+        It has room in a packet of the server, even if all its characters are escaped.
+        """
+        packet = self.connection.info.get(MAX_PACKET_KEY)
+        return MAX_ROW if packet is None else min(MAX_ROW, (packet - _STATEMENT) // 2)
 
     def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
         """Sends the changes so far, then runs a statement."""
@@ -218,8 +244,7 @@ def _run_texts(cursor: Any, texts: Sequence[str], limit: int) -> None:
     if len(packet) >= limit:  # The first byte of a packet is the number of a command.
         raise too_large_to_store()
     cursor.execute(packet)
-    while cursor.nextset():  # Raises errors of later statements.
-        pass
+    cursor.connection.read_rest()  # Raises errors of later statements.
 
 
 def _row_and_tail(rest: str) -> tuple[str, str]:
@@ -238,7 +263,7 @@ def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] 
 
 
 def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
-    """Returns the function that writes values of a type as MySQL literals."""
+    """Returns the function that writes values of a type as MySQL literals, except NULL."""
     if isinstance(kind, Ascii):
         return _text_literal
     if isinstance(kind, Microseconds):
@@ -247,7 +272,7 @@ def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
         return _blob_literal
     if isinstance(kind, BoundedText):
         process = _processor(kind, dialect)
-        return lambda value: _text_literal(value if process is None else process(value))
+        return _text_literal if process is None else lambda value: _text_literal(process(value))
     if isinstance(kind, String):
         return _text_literal
     if isinstance(kind, Integer | Boolean | StateNumber):
@@ -259,17 +284,15 @@ def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
 # their length, so all other bytes may appear in a literal.
 
 
-def _text_literal(value: str | None) -> str:
-    if value is None:
-        return "NULL"
+def _text_literal(value: str) -> str:
     if value.isalnum():
         return f"'{value}'"
     return f"'{_escaped(value)}'"
 
 
-def _blob_literal(value: bytes | None) -> str:
+def _blob_literal(value: bytes) -> str:
     # Other bytes than ASCII become surrogates, which `_run_texts` turns back into the same bytes.
-    return "NULL" if value is None else f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
+    return f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
 
 
 def _escaped(value: str) -> str:
@@ -277,13 +300,11 @@ def _escaped(value: str) -> str:
     return value.replace("\0", "\\0") if "\0" in value else value
 
 
-def _number_literal(value: int | None) -> str:
-    return "NULL" if value is None else str(int(value))
+def _number_literal(value: int) -> str:
+    return str(int(value))
 
 
-def _time_literal(value: int | None) -> str:
-    if value is None:
-        return "NULL"
+def _time_literal(value: int) -> str:
     seconds, microseconds = divmod(value, 1_000_000)
     return f"'{_second(seconds)}.{microseconds:06d}'"
 

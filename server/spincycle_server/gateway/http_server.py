@@ -41,6 +41,9 @@ class HttpServer:
         tls: The context of TLS; None for plain HTTP.
         limits: The limits of connections.
         refusals: Decides which requests are refused before the app sees them.
+        listener: A socket that listens at the address already, and that other processes share; None to open
+            one.
+        sharers: The number of processes that share it.
 
     Attributes:
         port: The port on which the server listens, 0 before `start` and for a unix socket.
@@ -53,10 +56,16 @@ class HttpServer:
         tls: ssl.SSLContext | None,
         limits: HttpLimits,
         refusals: EarlyRefusals,
+        *,
+        listener: socket.socket | None = None,
+        sharers: int = 1,
     ) -> None:
         idle_timeout: Any = limits.idle_timeout  # uvicorn declares an int, and passes it to a timer.
         protocol: Any = partial(HttpProtocol, limits=limits, refusals=refusals)
         self._address = address
+        self._listener = listener
+        # Otherwise one process would take all connections that wait, and the others none.
+        self._accepted_together = max(1, ACCEPTED_TOGETHER // sharers)
         self._config = uvicorn.Config(
             app,
             http=protocol,
@@ -89,9 +98,9 @@ class HttpServer:
                 uvicorn.
         """
         require_known_uvicorn(self._config)
-        listener = self._listen()
+        listener = self._listener or listening_socket(self._address)
         self.port = 0 if self._address.is_unix else listener.getsockname()[1]
-        listeners = [listener, *(listener.dup() for _ in range(ACCEPTED_TOGETHER - 1))]
+        listeners = [listener, *(listener.dup() for _ in range(self._accepted_together - 1))]
         self._serving = asyncio.create_task(self._server.serve(listeners))
         while not self._server.is_listening:
             if self._serving.done():
@@ -105,27 +114,29 @@ class HttpServer:
         self._server.begin_stop(max(1, int(grace)))
         await self._serving
 
-    def _listen(self) -> socket.socket:
-        address = self._address
-        if address.is_unix:
-            family = socket.AF_UNIX
-        else:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address.socket_path if address.is_unix else (address.host, address.port))
-            listener.listen(2048)
-        except OSError as error:
-            listener.close()
-            raise self._cannot_listen(error) from error
-        listener.setblocking(False)
-        return listener
 
-    def _cannot_listen(self, error: OSError) -> UnavailableError:
-        why = (
-            "the address is in use"
-            if error.errno == errno.EADDRINUSE
-            else (error.strerror or str(error)).lower()
-        )
-        return UnavailableError(f"cannot listen on {self._address}: {why}", reason="ADDRESS_IN_USE")
+def listening_socket(address: Address) -> socket.socket:
+    """Opens a socket that listens at an address.
+
+    Raises:
+        UnavailableError: That is not possible. Reason: ADDRESS_IN_USE.
+    """
+    internet = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    family = socket.AF_UNIX if address.is_unix else internet
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address.socket_path if address.is_unix else (address.host, address.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(address, error) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _cannot_listen(address: Address, error: OSError) -> UnavailableError:
+    why = (
+        "the address is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
+    )
+    return UnavailableError(f"cannot listen on {address}: {why}", reason="ADDRESS_IN_USE")

@@ -22,10 +22,19 @@ class TimeLimit:
         self.seconds = seconds
         self._running: dict[TimeLimited, float] = {}  # The ends of their times, which are in order.
         self._timer: asyncio.TimerHandle | None = None
+        # Kept, because Python asks the system for the process id to find the running loop.
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the tasks."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def begin(self, limited: TimeLimited) -> None:
         """Starts the time of a task."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         end = loop.time() + self.seconds
         self._running[limited] = end
         if self._timer is None:
@@ -36,7 +45,7 @@ class TimeLimit:
         self._running.pop(limited, None)
 
     def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         now = loop.time()
         self._timer = None
         while self._running:
@@ -62,7 +71,7 @@ class TimeLimited:
     __slots__ = ("_cancelling", "_is_over", "_limit", "_task")
 
     def __init__(self, limit: TimeLimit, *, starts: bool = True) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(limit.loop)
         assert task is not None  # noqa: S101 (requests are read in tasks)
         self._task = task
         self._cancelling = task.cancelling()

@@ -10,7 +10,7 @@ from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request
-from spincycle_server.capabilities import Labels, Requirement, labels_of
+from spincycle_server.capabilities import APPROVAL, Labels, Requirement, labels_of
 from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_ids import job_ids
@@ -84,8 +84,8 @@ class ChainBuilder:
 
         Raises:
             InvalidArgumentError: The type or the args are invalid. Reason: UNKNOWN_REQUEST_TYPE,
-                NOT_A_REQUEST, REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN, BAD_EACH, BAD_IF, TOO_MANY_JOBS,
-                CHAIN_TOO_LARGE, WRONG_TYPE, NUMBER_TOO_LARGE, TOO_DEEP.
+                NOT_A_REQUEST, REQUIRED_ARG_MISSING, STATIC_ARG_GIVEN, BAD_EACH, BAD_IF, BAD_LIMIT_KEY,
+                TOO_MANY_JOBS, CHAIN_TOO_LARGE, WRONG_TYPE, NUMBER_TOO_LARGE, TOO_DEEP.
             InternalError: The spec is invalid, or a job cannot be created. Reason: BAD_SPEC,
                 UNKNOWN_SEQUENCE, SEQUENCE_CIRCLE, IMPOSSIBLE_DEPS, REQUIRED_ARG_MISSING, JOB_ARGS_MISSING,
                 ARG_NOT_SET, UNKNOWN_JOB_TYPE, JOB_NOT_CREATED.
@@ -100,7 +100,11 @@ class ChainBuilder:
         monitor = monitor or BuildMonitor(clock=lambda: 0.0)
         maker = JobMaker(self._job_factory, request_id, writer, monitor, trace)
         SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
-        types = frozenset(job.type for job in writer.chain.jobs.values())
+        jobs = writer.chain.jobs.values()
+        if APPROVAL in writer.features:  # No job factory needs to know the type of approvals.
+            types = frozenset(job.type for job in jobs if not job.HasField("approval"))
+        else:
+            types = frozenset(job.type for job in jobs)
         requirement = _requirement(types, labels_of(sequence.runner), frozenset(writer.features))
         return BuiltRequest(request, writer.chain, requirement, writer.checked_size(), writer.tasks)
 

@@ -34,6 +34,7 @@ class ChainWriter:
         chain: The chain so far.
         tasks: How many of its jobs do more than to connect other jobs.
         features: The features that the chain needs of a runner.
+        is_in_finally: New jobs belong to the `finally` of a sequence.
     """
 
     def __init__(self, request_id: str, timeout: str, ids: Iterator[str], max_jobs: int) -> None:
@@ -45,6 +46,7 @@ class ChainWriter:
         self._content = 0
         self.tasks = 0
         self.features: set[str] = set()
+        self.is_in_finally = False
 
     def job_id(self) -> str:
         """Returns the id of the next job.
@@ -73,6 +75,8 @@ class ChainWriter:
         job.state = _PENDING
         job.sequence_id = sequence_id
         job.parent_sequence_id = parent_sequence_id
+        if self.is_in_finally:
+            job.is_finally = True
         return job
 
     def count_content(self, job: Job) -> None:

@@ -18,6 +18,11 @@ _SHARED = Random()  # noqa: S311 (job ids are not secret)
 """Seeded once, because seeding takes longer than building a small chain."""
 
 
+def reseed() -> None:
+    """Seeds the shared source anew. Call it after a fork: otherwise both processes would use the same ids."""
+    _SHARED.seed()
+
+
 def job_ids(source: Random | None = None) -> Iterator[str]:
     """Yields every job id once, in a random order.
 

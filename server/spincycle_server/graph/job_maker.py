@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from spincycle_grpc.errors import InternalError, InvalidArgumentError, SpinCycleError
 from spincycle_grpc.jobs import JobFactory, JobId, UnknownJobTypeError, make_job
 from spincycle_grpc.structs import fill_unicode_struct
 from spincycle_grpc.trace_context import TraceContext
+from spincycle_grpc.v1.approval_pb2 import Approval
+from spincycle_server.capabilities import APPROVAL as APPROVAL_FEATURE
 from spincycle_server.capabilities import RETRY_BACKOFF
 from spincycle_server.graph.build_monitor import BuildMonitor
 from spincycle_server.graph.chain_writer import ChainWriter
+from spincycle_server.graph.path_labels import shown_value
 from spincycle_server.graph.plan import NodePlan
 from spincycle_server.graph.scope import Scope
 from spincycle_server.graph.values import checked_copy, copied_args
+from spincycle_server.specs.approval import APPROVAL, MAX_MESSAGE, MAX_SHOWN_VALUE, filled_message
 
 
 class JobMaker:
@@ -74,6 +79,29 @@ class JobMaker:
             self._writer.count_content(message)
         if node.sets:
             scope.take_sets(node, node.type, self._checked_sets(node, scope, job_args))
+        return job_id
+
+    def make_approval(self, node: NodePlan, what: Approval, scope: Scope, args: Mapping[str, object]) -> str:
+        """Adds the job of an approval to the chain, with its message, and returns its id.
+
+        Runs no user's code.
+
+        Raises:
+            InvalidArgumentError: The message with its args is too long. Reason: APPROVAL_MESSAGE_TOO_LONG.
+        """
+        text = filled_message(what.message, lambda name: shown_value(args[name], MAX_SHOWN_VALUE))
+        if len(text) > MAX_MESSAGE:
+            raise scope.path.bad_arg(
+                f"the message of the approval has {len(text)} characters with its args, but at most "
+                f"{MAX_MESSAGE} are allowed: pass shorter args, or name fewer args in the message",
+                "APPROVAL_MESSAGE_TOO_LONG",
+                node.name,
+            )
+        self._writer.features.add(APPROVAL_FEATURE)
+        job_id = self._writer.job_id()
+        message = self._writer.job(job_id, node.name, APPROVAL, scope.sequence_id, scope.parent_sequence_id)
+        message.approval.CopyFrom(what)
+        message.approval.message = text
         return job_id
 
     def _create(self, node: NodePlan, scope: Scope, job_id: str, job_args: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ def check_known_args(sequence: SequenceSpec, given: Iterable[str]) -> None:
     Raises:
         InvalidArgumentError: The spec does not name an arg. Reason: UNKNOWN_ARG.
     """
-    known = {arg.name for arg in (*sequence.required, *sequence.optional, *sequence.static)}
+    known = {arg.name for arg in sequence.all_args}
     unknown = sorted(set(given) - known)
     if unknown:
         name = unknown[0][:_LONGEST_NAME]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from spincycle_grpc.job_paths import MAX_LABEL, shortened
 from spincycle_server.graph.plan import NodePlan
+from spincycle_server.specs.secret_names import is_secret_name
 
 MAX_VALUE = 64
 """The longest value in a label, in characters. The middle of a longer one is left out."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-_SECRET_NAME = re.compile("passw|secret|token|credential|private", re.IGNORECASE)
 
 
 def element_labels(node: NodePlan, rows: Sequence[Sequence[object]]) -> list[str]:
@@ -30,10 +29,10 @@ def element_labels(node: NodePlan, rows: Sequence[Sequence[object]]) -> list[str
     labels = [node.name if node.shares_elements else ""] * len(rows)
     is_named = False
     for place, pair in enumerate(node.each):
-        if _SECRET_NAME.search(pair.element) or _SECRET_NAME.search(pair.list_arg):
+        if is_secret_name(pair.element) or is_secret_name(pair.list_arg):
             continue
         longer = [
-            shortened(f"{label} {pair.element} {_shown(row[place])}".lstrip(), MAX_LABEL)
+            shortened(f"{label} {pair.element} {shown_value(row[place])}".lstrip(), MAX_LABEL)
             for label, row in zip(labels, rows, strict=True)
         ]
         count = len(set(longer))
@@ -47,13 +46,16 @@ def element_labels(node: NodePlan, rows: Sequence[Sequence[object]]) -> list[str
     ]
 
 
-def _shown(value: object) -> str:
-    """Returns a value as a label has it: a text unchanged, any other value as JSON."""
+def shown_value(value: object, longest: int = MAX_VALUE) -> str:
+    """Returns a value for people: a text unchanged, any other value as JSON.
+
+    A part of a value of more than `longest` characters becomes "…".
+    """
     if isinstance(value, str):
-        return shortened(value, MAX_VALUE)
+        return shortened(value, longest)
     text = ""
     for part in _ENCODER.iterencode(value):  # A large value is not written whole.
         text += part
-        if len(text) > MAX_VALUE:
-            return f"{text[: MAX_VALUE - 1]}…"
+        if len(text) > longest:
+            return f"{text[: longest - 1]}…"
     return text

@@ -6,12 +6,22 @@ A plan numbers the nodes in the order of the file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from spincycle_grpc.v1.approval_pb2 import Approval
 from spincycle_grpc.v1.job_pb2 import EachWindow, RetryBackoff
+from spincycle_grpc.v1.limit_pb2 import (
+    LIMIT_POLICY_QUEUE,
+    LIMIT_POLICY_REFUSE,
+    LIMIT_POLICY_REPLACE,
+    LimitPolicy,
+)
+from spincycle_server.specs.approval import DEFAULT_TIMEOUT, approval_problems
 from spincycle_server.specs.backoff import LONGEST, backoff_problems, factor_of
 from spincycle_server.specs.each import EachPair, each_pairs, each_problems
+from spincycle_server.specs.final_part import DEFAULT_FINAL_TIMEOUT
+from spincycle_server.specs.limits import KeyPart, limit_problems, parse_key
 from spincycle_server.specs.model import CATEGORIES, NOOP_SEQUENCE, WINDOWS, NodeSpec, SequenceSpec, Specs
 from spincycle_server.specs.problems import Severity
 
@@ -48,6 +58,7 @@ class NodePlan:
         window: The sliding window; None if `each` builds batches.
         retry_wait: The text for the job: "" without retry, "0s" if the spec gives no wait.
         backoff: How the pauses before retries grow; None if they do not.
+        approval: What an approval asks, with the names of args in its message; None for other nodes.
     """
 
     index: int
@@ -69,6 +80,24 @@ class NodePlan:
     retry_wait: str
     backoff: RetryBackoff | None
     timeout: str
+    approval: Approval | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPlan:
+    """The plan of one limit: the parts of its key, how many may hold it, and the policy."""
+
+    parts: tuple[KeyPart, ...]
+    max: int
+    policy: LimitPolicy.ValueType
+
+
+_POLICIES: dict[str, LimitPolicy.ValueType] = {
+    "": LIMIT_POLICY_QUEUE,
+    "queue": LIMIT_POLICY_QUEUE,
+    "refuse": LIMIT_POLICY_REFUSE,
+    "replace": LIMIT_POLICY_REPLACE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +109,9 @@ class SequencePlan:
         defaults: Name and value of each optional and static arg.
         nodes: The plans of the nodes, by number.
         needed_by: Maps each arg to the numbers of the nodes that need it.
+        limits: Its limits.
+        final: The plan of its `finally`; None without one.
+        timeout: How long it may run, as a duration, if it is the plan of a `finally`.
     """
 
     name: str
@@ -87,6 +119,9 @@ class SequencePlan:
     defaults: tuple[tuple[str, str], ...]
     nodes: tuple[NodePlan, ...]
     needed_by: dict[str, list[int]]
+    limits: tuple[LimitPlan, ...] = ()
+    final: SequencePlan | None = None
+    timeout: str = ""
 
 
 class Plans:
@@ -126,17 +161,7 @@ def plan_sequence(spec: SequenceSpec) -> SequencePlan:
     Raises:
         PlanError: No chain can be built from the sequence.
     """
-    deps = _numbered_deps(spec)
-    depended_on = {dep for node_deps in deps for dep in node_deps}
-    elements = Counter(pair.element for node in spec.nodes.values() for pair in each_pairs(node))
-    nodes = tuple(
-        _plan_node(index, node, deps[index], elements, is_last=index not in depended_on)
-        for index, node in enumerate(spec.nodes.values())
-    )
-    needed_by: dict[str, list[int]] = {}
-    for node in nodes:
-        for arg in node.needs:
-            needed_by.setdefault(arg, []).append(node.index)
+    nodes = _plan_nodes(spec.nodes)
     return SequencePlan(
         name=spec.name,
         required=tuple(arg.name for arg in spec.required),
@@ -144,8 +169,56 @@ def plan_sequence(spec: SequenceSpec) -> SequencePlan:
             (arg.name, arg.default) for arg in (*spec.optional, *spec.static) if arg.default is not None
         ),
         nodes=nodes,
-        needed_by=needed_by,
+        needed_by=_needed_by(nodes),
+        limits=plan_limits(spec),
+        final=_plan_final(spec) if spec.final_nodes else None,
     )
+
+
+def _plan_nodes(specs: Mapping[str, NodeSpec]) -> tuple[NodePlan, ...]:
+    deps = _numbered_deps(specs)
+    depended_on = {dep for node_deps in deps for dep in node_deps}
+    elements = Counter(pair.element for node in specs.values() for pair in each_pairs(node))
+    return tuple(
+        _plan_node(index, node, deps[index], elements, is_last=index not in depended_on)
+        for index, node in enumerate(specs.values())
+    )
+
+
+def _needed_by(nodes: Iterable[NodePlan]) -> dict[str, list[int]]:
+    needed_by: dict[str, list[int]] = {}
+    for node in nodes:
+        for arg in node.needs:
+            needed_by.setdefault(arg, []).append(node.index)
+    return needed_by
+
+
+def _plan_final(spec: SequenceSpec) -> SequencePlan:
+    nodes = _plan_nodes(spec.final_nodes)
+    return SequencePlan(
+        name=spec.name,
+        required=(),
+        defaults=(),
+        nodes=nodes,
+        needed_by=_needed_by(nodes),
+        timeout=spec.final_timeout or DEFAULT_FINAL_TIMEOUT,
+    )
+
+
+def plan_limits(spec: SequenceSpec) -> tuple[LimitPlan, ...]:
+    """Returns the plans of a sequence's limits.
+
+    Raises:
+        PlanError: A limit is invalid.
+    """
+    plans = []
+    for limit in spec.limits:
+        parts = parse_key(limit.key)
+        problem = next(limit_problems(limit), None)
+        if problem is not None or parts is None:
+            raise PlanError(f"invalid 'limits': {problem[1] if problem else limit.key}", "BAD_SPEC")
+        plans.append(LimitPlan(parts, limit.max, _POLICIES[limit.policy]))
+    return tuple(plans)
 
 
 def _plan_node(
@@ -153,10 +226,12 @@ def _plan_node(
 ) -> NodePlan:
     if spec.category not in CATEGORIES:
         raise PlanError(
-            f"unknown category {spec.category!r}, must be job, sequence or conditional",
+            f"unknown category {spec.category!r}, must be one of {', '.join(CATEGORIES)}",
             "BAD_SPEC",
             spec.name,
         )
+    for problem in approval_problems(spec):
+        raise PlanError(problem.message, "BAD_SPEC", spec.name)
     if spec.parallel is not None and spec.parallel < 1:
         raise PlanError(f"'parallel' is {spec.parallel}, must be at least 1", "BAD_SPEC", spec.name)
     for _, message in backoff_problems(spec):
@@ -189,6 +264,21 @@ def _plan_node(
         retry_wait=(spec.retry_wait or "0s") if spec.retry else "",
         backoff=_backoff(spec),
         timeout=spec.timeout,
+        approval=_approval(spec),
+    )
+
+
+def _approval(spec: NodeSpec) -> Approval | None:
+    approval = spec.approval
+    if approval is None:
+        return None
+    return Approval(
+        roles=approval.roles,
+        approvals=approval.approvals or 1,
+        by_requester=approval.by_requester,
+        message=approval.message,
+        timeout=spec.timeout or DEFAULT_TIMEOUT,
+        continue_on_timeout=approval.on_timeout == "continue",
     )
 
 
@@ -223,15 +313,15 @@ def _checked_each(spec: NodeSpec) -> tuple[EachPair, ...]:
     return tuple(each_pairs(spec))
 
 
-def _numbered_deps(spec: SequenceSpec) -> list[tuple[int, ...]]:
-    numbers = {name: index for index, name in enumerate(spec.nodes)}
-    deps = [tuple(dict.fromkeys(node.deps)) for node in spec.nodes.values()]
+def _numbered_deps(specs: Mapping[str, NodeSpec]) -> list[tuple[int, ...]]:
+    numbers = {name: index for index, name in enumerate(specs)}
+    deps = [tuple(dict.fromkeys(node.deps)) for node in specs.values()]
     dependents: dict[str, list[int]] = {}
     for index, names in enumerate(deps):
         for name in names:
             dependents.setdefault(name, []).append(index)
     unmet = [len(names) for names in deps]
-    names_by_number = list(spec.nodes)
+    names_by_number = list(specs)
     met = [index for index, count in enumerate(unmet) if count == 0]
     for index in met:  # The loop appends nodes whose last dep has been met.
         for dependent in dependents.get(names_by_number[index], ()):
@@ -239,6 +329,6 @@ def _numbered_deps(spec: SequenceSpec) -> list[tuple[int, ...]]:
             if unmet[dependent] == 0:
                 met.append(dependent)
     if len(met) < len(deps):
-        stuck = " ".join(name for name, count in zip(spec.nodes, unmet, strict=True) if count)
+        stuck = " ".join(name for name, count in zip(specs, unmet, strict=True) if count)
         raise PlanError(f"Impossible dependencies found amongst: [{stuck}]", "IMPOSSIBLE_DEPS")
     return [tuple(numbers[name] for name in names) for names in deps]

@@ -23,11 +23,13 @@ class Scope:
     Attributes:
         path: The path of the sequence in the specs.
         parent_sequence_id: The id of the sequence around it, or "".
+        around_id: The id of the sequence around it and its `finally`; "" if it has no `finally`.
         ready: The nodes that can be built.
     """
 
     __slots__ = (
         "args",
+        "around_id",
         "label",
         "node",
         "outer",
@@ -55,10 +57,20 @@ class Scope:
         self.node = node
         self.label = label
         self.parent_sequence_id = outer.sequence_id if outer else ""
+        self.around_id = ""
         self.path: SpecPath = SpecPath(plan.name, outer.path if outer else None, node.name if node else "")
         for name, value in plan.defaults:
             args.setdefault(name, value)
         self.ready = ReadyNodes(plan, args)
+
+    def enter(self, sequence_id: str) -> None:
+        """Moves the sequence into another one, which gets its id and has room for its `finally`.
+
+        Args:
+            sequence_id: The new id of the sequence.
+        """
+        self.parent_sequence_id = self.around_id = self.sequence_id
+        self.sequence_id = sequence_id
 
     def given_to(self, node: NodePlan) -> dict[str, object]:
         """Returns the args that a node is given, without the elements of `each`."""

@@ -11,14 +11,16 @@ from collections.abc import Generator, Sequence
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.job_paths import MAX_LABEL, shortened
 from spincycle_grpc.v1.job_pb2 import EachWindow
-from spincycle_server.capabilities import RETRY_BACKOFF, SLIDING_WINDOW
+from spincycle_server.capabilities import FINALLY, RETRY_BACKOFF, SLIDING_WINDOW
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_maker import JobMaker
+from spincycle_server.graph.limit_keys import limits_of
 from spincycle_server.graph.path_labels import element_labels
 from spincycle_server.graph.plan import NodePlan, PlanError, Plans, SequencePlan
 from spincycle_server.graph.scope import Scope
 from spincycle_server.graph.spec_path import SpecPath
 from spincycle_server.graph.values import kind_name
+from spincycle_server.specs.final_part import FINAL_LABEL
 
 _Span = tuple[str, str]
 """The ids of the first and the last job of a built node or sequence."""
@@ -71,6 +73,35 @@ class SequenceExpander:
                 span = None
 
     def _sequence(self, scope: Scope) -> _Task:
+        """Builds a sequence, with its `finally` if it has one."""
+        if scope.plan.final is None:
+            return (yield from self._body(scope))
+        return (yield from self._with_finally(scope, scope.plan.final))
+
+    def _with_finally(self, scope: Scope, final: SequencePlan) -> _Task:
+        """Builds a sequence and its `finally`, one after the other, in a sequence around both."""
+        writer, edge = self._writer, self._writer.edge
+        if writer.is_in_finally:
+            raise scope.path.broken_spec("a 'finally' calls a sequence with a 'finally'", "BAD_SPEC")
+        around, parent = scope.sequence_id, scope.parent_sequence_id
+        writer.features.add(FINALLY)
+        writer.noop(around, around, parent)
+        scope.enter(writer.job_id())
+        first, last = yield from self._body(scope)
+        writer.is_in_finally = True
+        inner = Scope(final, writer.job_id(), dict(scope.args), scope)
+        inner.parent_sequence_id = around
+        final_first, final_last = yield from self._body(inner)
+        writer.is_in_finally = False
+        end = writer.job_id()
+        writer.noop(end, around, parent)
+        edge(around, first)
+        edge(last, final_first)
+        edge(final_last, end)
+        edge(last, end)  # The sequence around goes on only if this one is complete.
+        return around, end
+
+    def _body(self, scope: Scope) -> _Task:
         """Builds a sequence between two noops, and copies the args that it sets to the outer scope."""
         plan = scope.plan
         if plan.name in self._open_sequences:
@@ -96,9 +127,17 @@ class SequenceExpander:
     def _start_noop(self, scope: Scope) -> None:
         noop = self._writer.noop(scope.sequence_id, scope.sequence_id, scope.parent_sequence_id)
         node = scope.node
-        if node is None:
+        if node is None and scope.outer is not None:
+            self._label(scope, scope.sequence_id, FINAL_LABEL)
+            noop.sequence_timeout = scope.plan.timeout
             return
-        self._label(scope, scope.sequence_id, scope.label or shortened(node.name, MAX_LABEL))
+        if scope.around_id:
+            self._writer.label(scope.sequence_id, "")  # The sequence around both has the label.
+        if node is None:
+            self._writer.chain.limits.extend(limits_of(scope))
+            return
+        label_id = scope.around_id or scope.sequence_id
+        self._label(scope, label_id, scope.label or shortened(node.name, MAX_LABEL))
         if node.retry:
             noop.sequence_retry = node.retry
             noop.sequence_retry_wait = node.retry_wait
@@ -114,7 +153,7 @@ class SequenceExpander:
             self._has_labels = True
             while scope.outer is not None:
                 scope = scope.outer
-            self._writer.label(scope.sequence_id, shortened(scope.plan.name, MAX_LABEL))
+            self._writer.label(scope.around_id or scope.sequence_id, shortened(scope.plan.name, MAX_LABEL))
         self._writer.label(job_id, label)
 
     def _noop(self, scope: Scope) -> str:
@@ -145,6 +184,9 @@ class SequenceExpander:
             job_id = self._maker.make(node, scope, args)
             if label:
                 self._label(scope, job_id, label)
+            return job_id, job_id
+        if node.approval is not None:
+            job_id = self._maker.make_approval(node, node.approval, scope, args)
             return job_id, job_id
         if node.category == "sequence":
             missing = f"sequence '{node.type}' does not exist"

@@ -15,6 +15,7 @@ from spincycle_server.job_runner.outbox import Finished
 
 if TYPE_CHECKING:
     from spincycle_grpc.state import State
+    from spincycle_grpc.v1.approval_pb2 import OpenedApproval
     from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment
     from spincycle_server.chain import Run, RunningChain
@@ -55,12 +56,34 @@ class ChainReports:
         self._outbox.add_started(self._assignment, started, self._taken_in(), recorded)
         return recorded
 
+    def opened(self, opened: OpenedApproval) -> asyncio.Future[None]:
+        """Reports that a job waits for an approval. The result is done when that is committed."""
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.add_opened(self._assignment, opened, self._taken_in(), recorded)
+        return recorded
+
     def clear(self) -> None:
         """Reports that the chain is no longer a suspect."""
         self._outbox.add_cleared(self._assignment, self._finished())
 
-    def add_try(self, run: Run, result: TryResult, committed: asyncio.Future[None] | None) -> None:
-        """Reports a finished try. `committed` is done when the report is committed."""
+    def add_try(
+        self,
+        run: Run,
+        result: TryResult,
+        committed: asyncio.Future[None] | None,
+        *,
+        is_approval: bool = False,
+        must_fail: bool = False,
+    ) -> None:
+        """Reports a finished try.
+
+        Args:
+            run: The try.
+            result: How it ended.
+            committed: Done when the report is committed; None if nobody waits for that.
+            is_approval: Whether it was a wait for an approval.
+            must_fail: Whether the request must FAIL because of it, after its `finally` parts.
+        """
         self._tries += 1
         self._count(result, 1)
         report = TryReport(
@@ -69,6 +92,8 @@ class ChainReports:
             sequence_try=run.sequence_try,
             ordinal=self._tries,
             is_last=result.is_last,
+            is_approval=is_approval,
+            must_fail=must_fail,
         )
         self._outbox.add_try(self._assignment, report, self._finished(), committed)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,11 +18,14 @@ from spincycle_grpc.errors import (
 )
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import RunningChain
+from spincycle_server.large_work import check_large_room, run_large
 from spincycle_server.stopped_tries import remove_stopped_tries
 from spincycle_server.telemetry.limits import CHAINS, JOBS, LimitUse
 from spincycle_server.telemetry.trace_lines import trace_lines
 
 if TYPE_CHECKING:
+    from spincycle_grpc.state import State
+    from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
     from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_grpc.v1.status_pb2 import JobStatus
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
     from spincycle_server.job_runner.traverser import Traverser
 
 logger = structlog.get_logger(__name__)
+
+LARGE_CHAIN = 500
+"""Jobs beyond which a chain is linked in a thread, because it takes longer than a few milliseconds."""
 
 
 class Chains:
@@ -55,6 +63,7 @@ class Chains:
         self._max_jobs = max_jobs
         self._jobs = 0
         self._held: dict[str, tuple[Assignment, Traverser]] = {}
+        self._starting: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._draining = False
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -84,34 +93,43 @@ class Chains:
         Raises:
             InvalidArgumentError: The chain is invalid.
             FailedPreconditionError: The runner holds another assignment of the request.
-            ResourceExhaustedError: The runner is full.
+            ResourceExhaustedError: The runner is full, or too much work waits for its thread.
             UnavailableError: The runner is shutting down.
         """
-        chain = RunningChain.new(job_chain)  # Refuse an invalid chain first, even if it is held.
-        assignment = _assignment_of(chain, epoch)
-        if self._admit(assignment):
-            self._run(assignment, chain)
+        await self._start(epoch, job_chain, partial(RunningChain.new, job_chain))
 
-    async def resume(self, suspended: SuspendedJobChain, epoch: int, suspect: Suspect | None = None) -> None:
+    async def resume(
+        self,
+        suspended: SuspendedJobChain,
+        epoch: int,
+        suspect: Suspect | None = None,
+        ending: State | None = None,
+    ) -> None:
         """Resumes a suspended chain. Does nothing if the runner already holds it.
 
         Args:
             suspended: The chain.
             epoch: The number of its assignment.
             suspect: Set if the runner that had the chain before died.
+            ending: FAIL or STOPPED if the chain only runs the `finally` parts that it owes, and ends so.
 
         Raises:
             SpinCycleError: As for `start_new`.
         """
-        if not epoch:  # An original, which has no epochs, resumes the chain.
-            remove_stopped_tries(suspended, by_original=True)
-        chain = RunningChain.resume(suspended)
-        assignment = _assignment_of(chain, epoch)
-        if self._admit(assignment):
-            self._run(assignment, chain, suspect)
 
-    def stop(self, request_id: str) -> None:
+        def link() -> RunningChain:
+            if not epoch:  # An original, which has no epochs, resumes the chain.
+                remove_stopped_tries(suspended, by_original=True)
+            return RunningChain.resume(suspended)
+
+        await self._start(epoch, suspended.job_chain, link, suspect, ending)
+
+    def stop(self, request_id: str, *, skip_finally: bool = False) -> None:
         """Tells a chain to stop. Returns at once.
+
+        Args:
+            request_id: The request.
+            skip_finally: Whether its `finally` parts are stopped too.
 
         Raises:
             NotFoundError: The runner does not hold the chain.
@@ -119,7 +137,7 @@ class Chains:
         held = self._held.get(request_id)
         if held is None:
             raise NotFoundError("traverser not found", reason="JOB_CHAIN_NOT_FOUND", request_id=request_id)
-        held[1].stop()
+        held[1].stop(skip_finally=skip_finally)
 
     def holds(self, request_id: str) -> bool:
         """Returns whether the runner holds the chain of a request."""
@@ -162,6 +180,19 @@ class Chains:
         """
         self._traverser_of(request_id, epoch).unpause()
 
+    def end_approval(self, outcome: ApprovalOutcome) -> None:
+        """Ends the wait of a job for an approval, if it waits. Returns at once.
+
+        Raises:
+            NotFoundError: The runner does not hold this assignment of the chain.
+        """
+        self._traverser_of(outcome.request_id, outcome.epoch).end_approval(outcome)
+
+    def approval_ended(self, outcome: ApprovalOutcome) -> None:
+        """Ends the wait of a job for an approval, if the runner still holds the chain and the job waits."""
+        with contextlib.suppress(NotFoundError):
+            self.end_approval(outcome)
+
     def _traverser_of(self, request_id: str, epoch: int) -> Traverser:
         held = self._held.get(request_id)
         if held is None or held[0].epoch != epoch:
@@ -173,9 +204,16 @@ class Chains:
         return held[1]
 
     def assignments(self) -> Iterable[Assignment]:
-        """Returns the assignments of all held chains, and whether they pause."""
+        """Returns the assignments of all held chains: whether they pause, and the approvals they wait for."""
         return [
-            Assignment(request_id=one.request_id, epoch=one.epoch, pausing=True) if chain.is_pausing else one
+            Assignment(
+                request_id=one.request_id,
+                epoch=one.epoch,
+                pausing=chain.is_pausing,
+                approvals=chain.approvals,
+            )
+            if chain.is_pausing or chain.approvals
+            else one
             for one, chain in self._held.values()
         ]
 
@@ -202,6 +240,44 @@ class Chains:
         for assignment, traverser in list(self._held.values()):
             if assignment.epoch:
                 traverser.suspend()
+
+    async def _start(
+        self,
+        epoch: int,
+        job_chain: JobChain,
+        link: Callable[[], RunningChain],
+        suspect: Suspect | None = None,
+        ending: State | None = None,
+    ) -> None:
+        """Links a chain and starts it. An invalid chain is refused first, even if it is held."""
+        if len(job_chain.jobs) <= LARGE_CHAIN:
+            self._take_in(link(), epoch, suspect, ending)
+            return
+
+        async def start() -> None:
+            self._take_in(await run_large(link), epoch, suspect, ending)
+
+        # The caller may give up and call again before the chain is linked. It must not be linked anew then,
+        # because no call would ever wait long enough.
+        key = (job_chain.request_id, epoch)
+        starting = self._starting.get(key)
+        if starting is None:
+            check_large_room()
+            starting = self._starting[key] = asyncio.create_task(start())
+            starting.add_done_callback(partial(self._started, key))
+        await asyncio.shield(starting)
+
+    def _started(self, key: tuple[str, int], starting: asyncio.Task[None]) -> None:
+        del self._starting[key]
+        if not starting.cancelled():
+            starting.exception()  # Callers that still wait get it.
+
+    def _take_in(
+        self, chain: RunningChain, epoch: int, suspect: Suspect | None, ending: State | None
+    ) -> None:
+        assignment = _assignment_of(chain, epoch)
+        if self._admit(assignment):
+            self._run(assignment, chain, suspect, ending)
 
     def _admit(self, assignment: Assignment) -> bool:
         """Returns whether to start a chain; False means that the runner already holds it.
@@ -236,13 +312,19 @@ class Chains:
             request_id=assignment.request_id,
         )
 
-    def _run(self, assignment: Assignment, chain: RunningChain, suspect: Suspect | None = None) -> None:
+    def _run(
+        self,
+        assignment: Assignment,
+        chain: RunningChain,
+        suspect: Suspect | None = None,
+        ending: State | None = None,
+    ) -> None:
         traverser = self._make_traverser(chain, assignment, suspect)
         self._held[assignment.request_id] = (assignment, traverser)
         self._none_left.clear()
         jobs = len(chain.jobs)
         self._jobs += jobs
-        traverser.start(on_done=lambda: self._drop(assignment, jobs))
+        traverser.start(on_done=lambda: self._drop(assignment, jobs), ending=ending)
 
     def _drop(self, assignment: Assignment, jobs: int) -> None:
         del self._held[assignment.request_id]

@@ -80,6 +80,7 @@ class JobTry:
         self.output = TryOutput(resources.max_output, resources.held)
         self._job = UserJob(message, request_id, resources, self.output, may_start, trace=trace)
         self._stop_asked = asyncio.Event()
+        self._woken: asyncio.Future[None] | None = None
         self._stop_error = ""
         self._is_last = False
 
@@ -112,6 +113,7 @@ class JobTry:
         self._is_last = self._is_last or is_final or bool(error)
         self._job.prevent_start()
         self._stop_asked.set()
+        self._wake()
 
     def stop_if_not_begun(self) -> None:
         """Tells the try to stop, unless `run` of the job has been called. Returns at once."""
@@ -129,18 +131,27 @@ class JobTry:
         if self._stop_asked.is_set():
             return self._stopped(Return(State.STOPPED))
         timeout = parse_duration(self._message.timeout) / 1e9 if self._message.timeout else None
-        work = asyncio.ensure_future(self._work())
-        asked = asyncio.ensure_future(self._stop_asked.wait())
+        loop = asyncio.get_running_loop()
+        work = loop.create_task(self._work())
+        self._woken = loop.create_future()
+        work.add_done_callback(self._wake)
+        timer = None if timeout is None else loop.call_later(timeout, self._wake)
         try:
-            await asyncio.wait({work, asked}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await self._woken
             if work.done():
                 return self._ended(work)
             if not self._stop_asked.is_set():
                 self._stop_error = f"timed out after {self._message.timeout}"
             return await self._end(work)
         finally:
-            asked.cancel()
+            if timer is not None:
+                timer.cancel()
             work.cancel()
+
+    def _wake(self, _: object = None) -> None:
+        """Lets `result` look whether the work is done, or has to be stopped."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     async def status(self, limit: float) -> str:
         """Returns the status of the job, or its last known status after `limit` seconds."""

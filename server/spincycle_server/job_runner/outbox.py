@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from spincycle_grpc.v1.approval_pb2 import OpenedApproval
 from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import (
     Assignment,
     ChainFinish,
     ChainReport,
     RefusedReport,
+    ReportRequest,
     StartedTry,
     TryReport,
 )
@@ -27,6 +29,9 @@ ChainEnd: TypeAlias = ChainFinish | SuspendedJobChain
 """The end of a chain on this runner: a final state, or the suspended chain."""
 
 _Key: TypeAlias = tuple[str, int]
+
+_QueuedTry: TypeAlias = tuple[TryReport, "asyncio.Future[None] | None", int]
+"""A finished try, its waiter, and its approximate size in bytes."""
 
 MAX_BATCH_TRIES = 10_000
 """The maximum number of tries in one message."""
@@ -60,7 +65,7 @@ _NOTHING = Finished(0, 0)
 
 @dataclass(slots=True)
 class _ChainEntry:
-    """The reports of one chain: finished tries, each with its waiter, and perhaps the end of the chain.
+    """The reports of one chain: finished tries, and perhaps the end of the chain.
 
     The claim waiter waits for the confirmation that the assignment is still valid.
     """
@@ -68,11 +73,17 @@ class _ChainEntry:
     assignment: Assignment
     claim_waiter: asyncio.Future[None] | None = None
     started: list[tuple[StartedTry, asyncio.Future[None]]] = field(default_factory=list)
+    opened: deque[tuple[OpenedApproval, asyncio.Future[None]]] = field(default_factory=deque)
     is_cleared: bool = False
-    tries: deque[tuple[TryReport, asyncio.Future[None] | None]] = field(default_factory=deque)
+    tries: deque[_QueuedTry] = field(default_factory=deque)
     finished: Finished = _NOTHING
     end: ChainEnd | None = None
     end_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the tries are all of it that may be large."""
+        return not self.opened and not isinstance(self.end, SuspendedJobChain)
 
     @property
     def end_size(self) -> int:
@@ -86,9 +97,12 @@ class Batch:
 
     entries: list[_ChainEntry]
 
-    def reports(self) -> list[ChainReport]:
-        """Returns the messages, one per chain."""
-        return [_message(entry) for entry in self.entries]
+    def message(self) -> ReportRequest:
+        """Returns the message with the reports, one per chain."""
+        message = ReportRequest()
+        for entry in self.entries:
+            _fill(message.chains.add(), entry)
+        return message
 
 
 class Outbox:
@@ -142,6 +156,18 @@ class Outbox:
         entry.finished = max(entry.finished, finished)
         entry.started.append((started, waiter))
 
+    def add_opened(
+        self,
+        assignment: Assignment,
+        opened: OpenedApproval,
+        finished: Finished,
+        waiter: asyncio.Future[None],
+    ) -> None:
+        """Adds a wait for an approval that has begun. The waiter is done when that is committed."""
+        entry = self._entry(assignment)
+        entry.finished = max(entry.finished, finished)
+        entry.opened.append((opened, waiter))
+
     def add_cleared(self, assignment: Assignment, finished: Finished) -> None:
         """Adds that a chain is no longer a suspect."""
         entry = self._entry(assignment)
@@ -157,9 +183,10 @@ class Outbox:
     ) -> None:
         """Adds a finished try. The waiter is done when the try is committed."""
         entry = self._entry(assignment)
-        entry.tries.append((report, waiter))
+        size = _size(report)
+        entry.tries.append((report, waiter, size))
         entry.finished = finished
-        self._add(1, _size(report))
+        self._add(1, size)
 
     def add_end(
         self, assignment: Assignment, end: ChainEnd, finished: Finished, waiter: asyncio.Future[None]
@@ -180,9 +207,21 @@ class Outbox:
     def take(self) -> Batch:
         """Takes the next batch, within the limits of a message. It is empty if nothing is queued."""
         taken: list[_ChainEntry] = []
-        tries = size = ends = 0
+        tries = tried_bytes = size = ends = 0
         for key in list(self._waiting):
             entry = self._waiting[key]
+            held = _size_of(entry)
+            if (
+                entry.is_small
+                and tries + len(entry.tries) <= MAX_BATCH_TRIES
+                and size + ends + held <= MAX_BATCH_BYTES
+            ):
+                tries += len(entry.tries)
+                tried_bytes += held
+                size += held
+                taken.append(entry)
+                del self._waiting[key]
+                continue
             part = _ChainEntry(entry.assignment, entry.claim_waiter, finished=entry.finished)
             entry.claim_waiter = None
             part.started, entry.started = entry.started, []
@@ -190,11 +229,17 @@ class Outbox:
                 tried = entry.tries.popleft()
                 part.tries.append(tried)
                 tries += 1
-                size += _size(tried[0])
-            end_size = 0 if entry.tries else entry.end_size
-            is_full = bool(taken or part.tries) and size + ends + end_size > MAX_BATCH_BYTES
-            if entry.tries or (end_size and is_full):
-                if part.tries or part.started or part.claim_waiter is not None:
+                tried_bytes += tried[2]
+                size += tried[2]
+            while entry.opened and not entry.tries and size + ends < MAX_BATCH_BYTES:
+                opened = entry.opened.popleft()
+                part.opened.append(opened)
+                size += opened[0].ByteSize()
+            is_rest = bool(entry.tries or entry.opened)
+            end_size = 0 if is_rest else entry.end_size
+            is_full = bool(taken or part.tries or part.opened) and size + ends + end_size > MAX_BATCH_BYTES
+            if is_rest or (end_size and is_full):
+                if part.tries or part.started or part.opened or part.claim_waiter is not None:
                     taken.append(part)
                 break
             ends += end_size
@@ -202,7 +247,7 @@ class Outbox:
             part.end, part.end_waiter = entry.end, entry.end_waiter
             taken.append(part)
             del self._waiting[key]
-        self._remove(tries, size)
+        self._remove(tries, tried_bytes)
         if not self._waiting:
             self._filled.clear()
         self._in_flight += len(taken)
@@ -216,6 +261,7 @@ class Outbox:
             earlier = self._waiting.setdefault(key, entry)
             if earlier is not entry:
                 earlier.started.extend(entry.started)
+                earlier.opened.extend(entry.opened)
                 earlier.is_cleared |= entry.is_cleared
                 earlier.tries.extend(entry.tries)
                 earlier.finished = entry.finished
@@ -230,7 +276,7 @@ class Outbox:
         """Gives the waiters of an acknowledged batch their results, or ReportRefusedError."""
         reasons = {_key(refusal.assignment): refusal.reason for refusal in refused}
         for entry in batch.entries:
-            reason = reasons.get(_key(entry.assignment))
+            reason = reasons.get(_key(entry.assignment)) if reasons else None
             for waiter in _waiters(entry):
                 if waiter.done():
                     continue
@@ -291,36 +337,38 @@ def _key(assignment: Assignment) -> _Key:
 def _size(report: TryReport) -> int:
     """Returns the approximate bytes of a try, rounded up. An exact count would cost too much time."""
     entry = report.entry
-    data = report.job_data.ByteSize() if report.HasField("job_data") else 0
-    texts = (entry.stdout, entry.stderr, entry.error)
-    return sum(len(text) if text.isascii() else 4 * len(text) for text in texts) + data + 200
+    size = 200 + (report.job_data.ByteSize() if report.HasField("job_data") else 0)
+    for text in (entry.stdout, entry.stderr, entry.error):
+        size += len(text) if text.isascii() else 4 * len(text)
+    return size
 
 
 def _size_of(entry: _ChainEntry) -> int:
-    return sum(_size(report) for report, _ in entry.tries)
+    return sum(size for _, _, size in entry.tries)
 
 
 def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:
-    waiters = [
-        entry.claim_waiter,
-        *(waiter for _, waiter in entry.started),
-        *(waiter for _, waiter in entry.tries),
-        entry.end_waiter,
-    ]
-    return [waiter for waiter in waiters if waiter is not None]
+    waiters = [] if entry.claim_waiter is None else [entry.claim_waiter]
+    waiters += [waiter for _, waiter in entry.started]
+    waiters += [waiter for _, waiter in entry.opened]
+    waiters += [waiter for _, waiter, _ in entry.tries if waiter is not None]
+    if entry.end_waiter is not None:
+        waiters.append(entry.end_waiter)
+    return waiters
 
 
-def _message(entry: _ChainEntry) -> ChainReport:
-    message = ChainReport(
-        assignment=entry.assignment,
-        tries=[report for report, _ in entry.tries],
-        finished_jobs=entry.finished.jobs,
-        finished_tasks=entry.finished.tasks,
-        started=[started for started, _ in entry.started],
-        cleared=entry.is_cleared,
-    )
+def _fill(report: ChainReport, entry: _ChainEntry) -> None:
+    """Fills the report of a chain in place, because protobuf copies a message that is put into another."""
+    report.assignment.CopyFrom(entry.assignment)
+    report.tries.extend([tried for tried, _, _ in entry.tries])
+    report.finished_jobs, report.finished_tasks = entry.finished
+    if entry.started:
+        report.started.extend([started for started, _ in entry.started])
+    if entry.opened:
+        report.opened.extend([opened for opened, _ in entry.opened])
+    if entry.is_cleared:
+        report.cleared = True
     if isinstance(entry.end, ChainFinish):
-        message.finish.CopyFrom(entry.end)
+        report.finish.CopyFrom(entry.end)
     elif entry.end is not None:
-        message.suspended.CopyFrom(entry.end)
-    return message
+        report.suspended.CopyFrom(entry.end)

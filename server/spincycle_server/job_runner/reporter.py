@@ -36,6 +36,7 @@ from spincycle_server.telemetry.reports import ReportMetrics
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
     from spincycle_server.job_runner.known_types import KnownTypes
     from spincycle_server.job_runner.outbox import Outbox
 
@@ -70,6 +71,7 @@ class Reporter:
         call_metadata: Returns the metadata that identifies this server to the Request Managers.
         on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
         known_types: The job types that the runner knows; None if it does not say.
+        on_outcome: Called with the end of each wait for an approval that an answer has.
 
     Attributes:
         metrics: Counts messages and leases.
@@ -87,6 +89,7 @@ class Reporter:
         call_metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
         on_lapse: Callable[[], None] = lambda: None,
         known_types: KnownTypes | None = None,
+        on_outcome: Callable[[ApprovalOutcome], None] = lambda _: None,
     ) -> None:
         self._runner = runner
         self._addresses = addresses
@@ -97,6 +100,7 @@ class Reporter:
         self._call_metadata = call_metadata
         self._on_lapse = on_lapse
         self._known_types = known_types
+        self._on_outcome = on_outcome
         if known_types is not None:
             known_types.on_change = outbox.nudge
         self._draining = False
@@ -200,9 +204,10 @@ class Reporter:
             batch = self._outbox.take()
             number += 1
             leaving = self._leaving and not batch.entries
-            message = ReportRequest(
-                number=number, chains=batch.reports(), draining=self._draining, leaving=leaving
-            )
+            message = batch.message()
+            message.number = number
+            message.draining = self._draining
+            message.leaving = leaving
             if number == 1:
                 message.runner.CopyFrom(self._runner)
             told_types = self._tell_types(message, told_types)
@@ -216,6 +221,8 @@ class Reporter:
                 self._outbox.put_back(batch)
                 raise
             self._outbox.settle(batch, answer.refused)
+            for outcome in answer.approval_outcomes:
+                self._on_outcome(outcome)
             if self._known_types is not None and answer.HasField("asked_job_types"):
                 asked_version = answer.asked_job_types.version
                 self._known_types.ask(answer.asked_job_types)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spincycle_grpc.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError, SpinCycleError
+from spincycle_grpc.state import State
 from spincycle_grpc.v1 import job_runner_pb2 as messages
 from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputGap
 from spincycle_grpc.version import API_VERSION
@@ -81,7 +82,8 @@ class JobRunnerService:
                     await self._chains.start_new(assigned.job_chain, assigned.epoch)
                 case "suspended_job_chain":
                     suspect = assigned.suspect if assigned.HasField("suspect") else None
-                    await self._chains.resume(assigned.suspended_job_chain, assigned.epoch, suspect)
+                    ending = State(assigned.ending) if assigned.ending else None
+                    await self._chains.resume(assigned.suspended_job_chain, assigned.epoch, suspect, ending)
                 case _:
                     raise InvalidArgumentError(
                         "the chain is missing: set job_chain or suspended_job_chain",
@@ -99,7 +101,7 @@ class JobRunnerService:
         self, request: messages.StopJobChainRequest, context: CallContext
     ) -> messages.StopJobChainResponse:
         """Stops a chain."""
-        self._chains.stop(request.request_id)
+        self._chains.stop(request.request_id, skip_finally=request.skip_finally)
         return messages.StopJobChainResponse()
 
     async def PauseJobChain(  # noqa: N802
@@ -115,6 +117,13 @@ class JobRunnerService:
         """Goes on with a chain that pauses."""
         self._chains.unpause(request.request_id, request.epoch)
         return messages.UnpauseJobChainResponse()
+
+    async def EndApproval(  # noqa: N802
+        self, request: messages.EndApprovalRequest, context: CallContext
+    ) -> messages.EndApprovalResponse:
+        """Ends the wait of a job for an approval."""
+        self._chains.end_approval(request.outcome)
+        return messages.EndApprovalResponse()
 
     async def RunningJobs(  # noqa: N802
         self, request: messages.RunningJobsRequest, context: CallContext

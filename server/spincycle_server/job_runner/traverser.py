@@ -26,6 +26,7 @@ from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_STALE, Assignment
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
+from spincycle_server.job_runner.chain_approvals import ChainApprovals
 from spincycle_server.job_runner.chain_outputs import ChainOutputs
 from spincycle_server.job_runner.chain_reports import ChainReports
 from spincycle_server.job_runner.job_try import JobTry
@@ -38,6 +39,7 @@ from spincycle_server.telemetry.spans_of_requests import try_trace
 
 if TYPE_CHECKING:
     from spincycle_grpc.trace_context import TraceContext
+    from spincycle_grpc.v1.approval_pb2 import ApprovalKey, ApprovalOutcome
     from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_server.chain import Timer, Wait
     from spincycle_server.telemetry.spans_of_requests import RequestSpans
@@ -103,19 +105,22 @@ class Traverser:
         spans: RequestSpans | None = None,
     ) -> None:
         self._chain = chain
-        self._jobs = chain.jobs
+        self._jobs = jobs = chain.jobs
         self._trace = chain.trace
         self._spans = spans
+        self._loop = asyncio.get_running_loop()
         self._assignment = assignment
         self._resources = resources
         self._outbox = outbox
         self._reports = ChainReports(outbox, assignment, chain)
+        self._approvals = ChainApprovals(chain, self._reports)
         self.outputs = ChainOutputs(chain.tries_of, resources.pace)
         self._suspects = SuspectTries(
             suspect,
             suspect_rules or SuspectRules(SuspectTurns(TURN)),
             self._reports,
-            lambda run: self._jobs[run.job_id].type not in noop_types,
+            # Without `self`, which would be a reference cycle: only the garbage collector could free it.
+            lambda run: jobs[run.job_id].type not in noop_types,
         )
         self._noop_types = noop_types
         self._may_start = may_start
@@ -132,33 +137,71 @@ class Traverser:
         self._is_claimed = not assignment.epoch
         self._dropped = False
         self._is_given_up = False
+        self._told_to_skip: bool | None = None
         self._log = logger.bind(request_id=assignment.request_id)
 
-    def start(self, on_done: Callable[[], None]) -> None:
-        """Starts the chain. Calls `on_done` when it has ended and its last report is committed."""
+    def start(self, on_done: Callable[[], None], ending: State | None = None) -> None:
+        """Starts the chain. Calls `on_done` when it has ended and its last report is committed.
+
+        Args:
+            on_done: See above.
+            ending: FAIL or STOPPED if the chain only runs the `finally` parts that it owes, and ends so.
+        """
         self._on_done = on_done
         self._log.debug("chain started", epoch=self._assignment.epoch)
         if not self._is_claimed:
             self._reports.claim().add_done_callback(self._claim_answered)
         given_up = self._suspects.given_up(self._chain)
-        if given_up is not None:
-            self._give_up(*given_up)
-            return
-        actions = self._chain.start(_now())
-        self._suspects.begin(actions.run)
+        if given_up is not None and (ending is None or self._jobs[given_up[0].job_id].is_finally):
+            run, error = given_up
+            rest = self._start_without(run)
+            if rest is None:
+                self._give_up(run, error)
+                return
+            actions = rest
+            self._report_given_up(run, error, must_fail=True)
+        else:
+            actions = self._chain.start(_now(), ending=ending)
+        self._suspects.begin(self._approvals.without(actions.run))
         self._apply(actions)
         self._pump()
 
-    def stop(self) -> None:
-        """Stops the chain for good. Returns at once."""
-        self._log.info("chain told to stop")
-        self._apply(self._chain.stop(_now()))
+    def _start_without(self, given_up: Run) -> Actions | None:
+        """Starts the `finally` parts that the chain owes, without a try that kills its runners.
+
+        If it is a try of such a part, it counts as failed. Returns None if nothing is left to run.
+        """
+        actions = self._chain.start(_now(), ending=State.FAIL)
+        if self._jobs[given_up.job_id].is_finally:
+            if given_up not in actions.run:  # It would run later, and kill this runner too.
+                return None
+            actions.run.remove(given_up)
+            actions.add(self._chain.try_finished(given_up.job_id, State.FAIL, _now(), is_last=True))
+        return actions if actions.done is None else None
+
+    def stop(self, *, skip_finally: bool = False) -> None:
+        """Stops the chain for good, perhaps with its `finally` parts. Returns at once.
+
+        It is called again with each list of chains while `finally` parts run. That has no effect.
+        """
+        if self._told_to_skip is not None and self._told_to_skip >= skip_finally:
+            return
+        self._told_to_skip = skip_finally
+        self._log.info("chain told to stop", skip_finally=skip_finally)
+        self._apply(self._chain.stop(_now(), skip_finally=skip_finally))
         self._pump()
 
     def suspend(self) -> None:
-        """Stops the chain so that it can be resumed. Returns at once."""
-        self._apply(self._chain.suspend(_now()))
-        self._pump()
+        """Stops the chain so that it can be resumed. Returns at once.
+
+        Waits for approvals are taken back, so they go on with the same number when the chain is resumed.
+        """
+        if self._chain.can_suspend:
+            waits = [run for run in self._to_run if self._approvals.covers(run)]
+            self._to_run = deque(self._approvals.without(self._to_run))
+            not_begun = [*(run.job_id for run in waits), *self._approvals.take_back()]
+            self._apply(self._chain.suspend(_now(), not_begun=not_begun))
+            self._pump()
 
     def pause(self, *, stops_jobs: bool) -> None:
         """Starts no further job, and then suspends the chain. Returns at once.
@@ -171,7 +214,7 @@ class Traverser:
         if stops_jobs:
             self.suspend()
         elif self._chain.can_pause:
-            not_begun = [run.job_id for run in self._to_run]
+            not_begun = [*(run.job_id for run in self._to_run), *self._approvals.take_back()]
             self._to_run.clear()
             for job_try in self._tries.values():
                 job_try.stop_if_not_begun()
@@ -182,6 +225,18 @@ class Traverser:
         """Goes on with a chain that was told to pause and has not ended since. Returns at once."""
         self._apply(self._chain.unpause(_now()))
         self._pump()
+
+    def end_approval(self, outcome: ApprovalOutcome) -> None:
+        """Ends the wait of a job for an approval, if it waits. Returns at once."""
+        ended = self._approvals.decided(outcome)
+        if ended is not None and not self._is_given_up:
+            self._wait_ended(*ended)
+            self._pump()
+
+    @property
+    def approvals(self) -> list[ApprovalKey]:
+        """The jobs that wait for an approval, each with its try."""
+        return self._approvals.keys()
 
     @property
     def is_pausing(self) -> bool:
@@ -199,6 +254,7 @@ class Traverser:
         self.outputs.close()
         self._ended.clear()
         self._to_run.clear()
+        self._approvals.take_back()
         self._cancel_handles()
         for job_try in self._tries.values():
             job_try.stop()
@@ -220,6 +276,9 @@ class Traverser:
         return [
             self._job_status(job_try, prefix + text)
             for (job_try, prefix), text in zip(running, said, strict=True)
+        ] + [
+            self._status_of(wait.run, wait.started_at, "(waits for approval) ")
+            for wait in self._approvals.waits()
         ]
 
     def has_job(self, job_id: str) -> bool:
@@ -227,17 +286,20 @@ class Traverser:
         return job_id in self._jobs
 
     def _job_status(self, job_try: JobTry, status: str) -> JobStatus:
-        job = self._jobs[job_try.run.job_id]
+        return self._status_of(job_try.run, job_try.started_at, status)
+
+    def _status_of(self, run: Run, started_at: int, status: str) -> JobStatus:
+        job = self._jobs[run.job_id]
         return JobStatus(
             request_id=self._assignment.request_id,
             job_id=job.id,
             type=job.type,
             name=job.name,
-            started_at=job_try.started_at,
+            started_at=started_at,
             state=state_pb2.STATE_RUNNING,
             status=status,
             path=self._chain.path_of(job.id),
-            **{"try": job_try.run.number},
+            **{"try": run.number},
         )
 
     def _claim_answered(self, claim: asyncio.Future[None]) -> None:
@@ -253,6 +315,8 @@ class Traverser:
             job_try = self._tries.get(stop.job_id)
             if job_try is not None:
                 job_try.stop(stop.error, is_final=stop.is_final)
+            elif (ended := self._approvals.stopped(stop.job_id, stop.error)) is not None:
+                self._wait_ended(*ended)
         self._to_run += actions.run
         if actions.stop and self._to_run:
             self._stop_waiting_runs({stop.job_id: stop.error for stop in actions.stop})
@@ -269,7 +333,7 @@ class Traverser:
             self._apply(over(wait.key, _now()))
             self._pump()
 
-        handle = asyncio.get_running_loop().call_later(wait.nanoseconds / 1e9, fire)
+        handle = self._loop.call_later(wait.nanoseconds / 1e9, fire)
         self._handles.add(handle)
 
     def _pump(self) -> None:
@@ -279,12 +343,15 @@ class Traverser:
         self._pumping = True
         try:
             taken = 0
-            while not self._dropped and (self._runs_wait() or self._next_is_committed()):
+            while not self._dropped:
+                starts = self._runs_wait()
+                if not starts and not self._next_is_committed():
+                    return
                 if taken == _TAKEN_AT_ONCE:
-                    asyncio.get_running_loop().call_soon(self._pump)
+                    self._loop.call_soon(self._pump)
                     return
                 taken += 1
-                if self._runs_wait() and not self._outbox.full:
+                if starts and not self._outbox.full:
                     self._launch(self._to_run.popleft())
                 elif self._next_is_committed():
                     self._take_in(self._ended.popleft())
@@ -317,10 +384,14 @@ class Traverser:
     def _launch(self, run: Run) -> None:
         self._waiting.pop(run.job_id, None)
         job = self._jobs[run.job_id]
+        if self._approvals.covers(run):
+            self._approvals.begin(run).add_done_callback(self._handle_refusal)
+            return
         if job.type in self._noop_types:
             result = TryResult(self._noop_entry(run, job))
             self._count(result, is_made=True)
-            self._report(run, result, None)
+            must_wait = self._chain.must_be_recorded(run.job_id)
+            self._report(run, result, self._loop.create_future() if must_wait else None)
             return
         job_try = JobTry(
             run,
@@ -353,30 +424,33 @@ class Traverser:
                 result = await job_try.result()
         finally:
             metrics.running -= 1
-        self._count(result, is_made=job_try.is_made)
         del self._tries[run.job_id]
+        if not self._dropped:
+            self._waiting[run.job_id] = job_try  # Until the chain retries or ends the job.
+        self._tried(run, result, is_made=job_try.is_made, is_taken_back=job_try.is_taken_back)
+
+    def _wait_ended(self, run: Run, result: TryResult) -> None:
+        """Reports the end of a wait for an approval."""
+        self._tried(run, result, is_made=True, is_taken_back=False)
+
+    def _tried(self, run: Run, result: TryResult, *, is_made: bool, is_taken_back: bool) -> None:
+        """Counts and reports the end of a try, unless the chain was dropped."""
+        self._count(result, is_made=is_made)
         if self._spans is not None and (trace := self._trace_of(run)) is not None:
             self._spans.tried(result.entry, self._assignment.epoch, trace)
         if self._dropped:
             return
-        self._waiting[run.job_id] = job_try  # Until the chain retries or ends the job.
         if result.entry.state == state_pb2.STATE_FAIL:
             self._log.info(
                 "try failed", job_id=run.job_id, job_try=run.number, error=result.entry.error[:200]
             )
-        self._report(
-            run,
-            result,
-            asyncio.get_running_loop().create_future(),
-            is_taken_back=job_try.is_taken_back,
-        )
+        self._report(run, result, self._loop.create_future(), is_taken_back=is_taken_back)
 
     def _count(self, result: TryResult, *, is_made: bool) -> None:
         entry = result.entry
         if is_made:
             self._resources.metrics.know(entry.type)
-        seconds = (entry.finished_at - entry.started_at) / 1e9
-        self._resources.metrics.try_ended(entry.type, State(entry.state).name, seconds)
+        self._resources.metrics.try_ended(entry.type, entry.state, entry.finished_at - entry.started_at)
 
     def _stop_waiting_runs(self, errors: dict[str, str]) -> None:
         """Ends tries that were stopped before they began."""
@@ -398,8 +472,16 @@ class Traverser:
         *,
         is_taken_back: bool = False,
     ) -> None:
-        result.entry.path.extend(self._chain.path_of(run.job_id))
-        self._reports.add_try(run, result, committed)
+        if path := self._chain.path_of(run.job_id):
+            result.entry.path.extend(path)
+        has_failed = result.entry.state == state_pb2.STATE_FAIL
+        self._reports.add_try(
+            run,
+            result,
+            committed,
+            is_approval=self._approvals.covers(run),
+            must_fail=has_failed and self._chain.fails_request(run.job_id, is_last=result.is_last),
+        )
         self._ended.append(_Ended(run, result, committed, is_taken_back))
         if committed is not None:
             committed.add_done_callback(lambda _: self._committed(run))
@@ -425,9 +507,8 @@ class Traverser:
         if state is not State.RUNNING:
             self._waiting.pop(ended.run.job_id, None)
         if state in FINAL_STATES:
-            self._resources.metrics.job_ended(result.entry.type, state.name)
-        if ended.committed is None:
-            self._suspects.continued(ended.run, actions.run)
+            self._resources.metrics.job_ended(result.entry.type, state)
+        self._suspects.continued(ended.run, self._approvals.without(actions.run))
         self._apply(actions)
 
     def _handle_refusal(self, committed: asyncio.Future[None]) -> bool:
@@ -450,6 +531,11 @@ class Traverser:
     def _give_up(self, run: Run, error: str) -> None:
         """Ends the chain with FAIL, because one of its jobs kills its runners. Nothing changes that end."""
         self._is_given_up = True
+        self._report_given_up(run, error)
+        self._finish_after(self._reports.finish(State.FAIL), State.FAIL)
+
+    def _report_given_up(self, run: Run, error: str, *, must_fail: bool = False) -> None:
+        """Reports that a job kills its runners, so that the request must FAIL."""
         self._log.error("request given up", job_id=run.job_id, error=error)
         now = time.time_ns()
         entry = log_entry(
@@ -462,8 +548,7 @@ class Traverser:
             exit=1,
             error=error,
         )
-        self._reports.add_try(run, TryResult(entry, is_last=True), None)
-        self._spawn(self._await_end(self._reports.finish(State.FAIL), State.FAIL))
+        self._reports.add_try(run, TryResult(entry, is_last=True), None, must_fail=must_fail)
 
     def _end(self, state: State) -> None:
         self._cancel_handles()
@@ -475,12 +560,16 @@ class Traverser:
             self.drop("it is too large to suspend: the request manager takes it over from its record")
             return
         self._log.info("chain ended", state=state.name, finished_jobs=self._chain.finished_jobs)
-        self._spawn(self._await_end(committed, state))
+        self._finish_after(committed, state)
 
-    async def _await_end(self, committed: asyncio.Future[None], state: State) -> None:
-        await asyncio.wait({committed})
-        if not self._dropped and not self._handle_refusal(committed):
-            self._finish(state.name)
+    def _finish_after(self, committed: asyncio.Future[None], state: State) -> None:
+        """Releases the chain when its end is committed, unless it was dropped."""
+
+        def finish(_: asyncio.Future[None]) -> None:
+            if not self._dropped and not self._handle_refusal(committed):
+                self._finish(state.name)
+
+        committed.add_done_callback(finish)
 
     def _finish(self, how: str) -> None:
         self._log.debug("chain released", how=how)
@@ -500,7 +589,7 @@ class Traverser:
         )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._after)
 

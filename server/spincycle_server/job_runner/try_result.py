@@ -22,7 +22,7 @@ _MAX_VALUES = MAX_JOB_DATA // 4
 """The maximum number of values in a job's data. Each takes four bytes or more, with its tags and lengths."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen: each try makes one, which takes three times as long.
 class TryResult:
     """The result of a try.
 

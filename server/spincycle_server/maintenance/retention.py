@@ -21,11 +21,18 @@ from spincycle_server.database.transaction import Transaction
 from spincycle_server.maintenance.audit import AuditTable
 from spincycle_server.maintenance.batches import delete_in_batches
 from spincycle_server.maintenance.operator_database import OperatorDatabase
+from spincycle_server.store.limit_ledger import ledger_of, settle
 from spincycle_server.store.positions import MAX_AGE
 from spincycle_server.store.schema import (
+    approval_decisions,
+    approvals,
     deleted_requests,
+    deliveries,
     idempotency_keys,
+    job_chain_pages,
     job_log,
+    limit_claims,
+    limits,
     request_archives,
     request_args,
     requests,
@@ -39,7 +46,15 @@ MAX_REQUESTS = 50
 MAX_LOG_ENTRIES = 500
 """The maximum number of job log entries per transaction. A larger log takes several transactions."""
 
-_TABLES = (request_archives, request_args, suspended_job_chains, requests)
+_TABLES = (
+    job_chain_pages,
+    request_archives,
+    request_args,
+    suspended_job_chains,
+    approval_decisions,
+    approvals,
+    requests,
+)
 
 
 class _Batch(NamedTuple):
@@ -102,11 +117,12 @@ class Retention(OperatorDatabase):
         writer = WriterRow(self.engine, PRUNE_PREFIX)
         writer.next_batch()
         self._write(writer.write)
-        # Keys first: no key may refer to a deleted request.
+        # Keys first: no idempotency key and no claim may refer to a deleted request.
         return all(
             delete_in_batches(self.engine, delete_batch, show, is_interrupted, patience=self._patience)
             for delete_batch in (
                 partial(_delete_keys, before=before),
+                partial(_release_limits, before=before, writer=writer),
                 partial(_delete_requests, before=before, writer=writer),
                 _forget_deleted,
             )
@@ -149,6 +165,31 @@ def _forget_deleted(connection: Connection) -> _Batch | None:
     return _Batch(0, 0)
 
 
+def _release_limits(connection: Connection, before: int, writer: WriterRow) -> _Batch | None:
+    """Releases keys of limits that old requests still hold. Returns None if there are none.
+
+    Who ended such a request does not know limits. The next request starts, which is a change with a stamp.
+    """
+    ids = connection.scalars(
+        select(limit_claims.c.request_id)
+        .distinct()
+        .join(requests, requests.c.request_id == limit_claims.c.request_id)
+        .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
+        .where(_has_ended(before))
+        .limit(MAX_REQUESTS)
+    ).all()
+    if not ids:
+        return None
+    writer.next_batch()
+    transaction = Transaction(connection, writer.stamp)
+    for request_id in ids:
+        ledger_of(transaction).release(request_id)
+    settle(transaction, database_now(connection))
+    writer.store_number(transaction)
+    transaction.flush()
+    return _Batch(0, 0)
+
+
 def _delete_requests(connection: Connection, before: int, writer: WriterRow) -> _Batch | None:
     """Deletes some requests, or a part of their logs. Returns what it deleted; None if there was nothing."""
     ids = connection.scalars(
@@ -178,6 +219,9 @@ def _delete_requests(connection: Connection, before: int, writer: WriterRow) -> 
     _delete_entries(connection, [tuple(entry) for entry in entries[:MAX_LOG_ENTRIES]])
     if done:
         _remember(connection, done, writer)
+        # One that waits is sent nevertheless. Request Managers delete it some time after its end.
+        is_ended = deliveries.c.ended_at.is_not(None)
+        connection.execute(delete(deliveries).where(deliveries.c.request_id.in_(done), is_ended))
         for table in _TABLES:
             connection.execute(delete(table).where(table.c.request_id.in_(done)))
     return _Batch(len(done), min(len(entries), MAX_LOG_ENTRIES))

@@ -25,6 +25,7 @@ from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, Job
 from spincycle_server.graph.known_args import check_known_args
 from spincycle_server.graph.request_args import record_args, request_sequence
 from spincycle_server.large_work import short_turns
+from spincycle_server.specs.call_graph import CallGraph, called_by
 from spincycle_server.telemetry.limits import BUILDS, HANGING_CREATES, LimitUse
 
 if TYPE_CHECKING:
@@ -265,30 +266,12 @@ def _build_here(
 
 def _nonblocking_requests(specs: Specs, job_factory: JobFactory) -> frozenset[str]:
     """Returns the requests that have only built-in jobs, and no `each` that could make many of them."""
-    is_builtin = {
-        node.type: makes_builtin(job_factory, node.type)
-        for sequence in specs.sequences.values()
-        for node in sequence.nodes.values()
-        if node.category == "job"
-    }
+    is_builtin = {job_type: makes_builtin(job_factory, job_type) for job_type in specs.job_types}
+    calls = CallGraph(specs)
 
-    def may_block(name: str, outer: tuple[str, ...]) -> bool:
-        sequence = specs.sequences.get(name)
-        if sequence is None or name in outer:
-            return True
-        return any(
-            bool(node.each)
-            or (node.category == "job" and not is_builtin[node.type])
-            or any(may_block(inner, (*outer, name)) for inner in _inner_sequences(node))
-            for node in sequence.nodes.values()
-        )
+    def may_block(node: NodeSpec) -> bool:
+        is_users_job = node.category == "job" and not is_builtin[node.type]
+        return bool(node.each) or is_users_job or any(name not in specs.sequences for name in called_by(node))
 
-    return frozenset(
-        name for name, spec in specs.sequences.items() if spec.request and not may_block(name, ())
-    )
-
-
-def _inner_sequences(node: NodeSpec) -> Sequence[str]:
-    if node.category == "job":
-        return ()
-    return [node.type] if node.category == "sequence" else list(node.eq.values())
+    blocking = {name for name, one in specs.sequences.items() if any(map(may_block, one.all_nodes))}
+    return frozenset(name for name in specs.request_types if blocking.isdisjoint(calls.reached([name])))

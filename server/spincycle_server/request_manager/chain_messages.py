@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor
 
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.job_runner_pb2 import AssignedJobChain, StartJobChainsRequest, Suspect
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import begun_sequences
 
 _LENGTH_DELIMITED = 2
@@ -40,9 +41,13 @@ def first_chain(epoch: int, job_chain: JobChain) -> bytes:
     return b"".join((head, *_field(_RESUMED, suspended)))
 
 
-def resumed_chain(epoch: int, suspended: SuspendedJobChain, suspect: Suspect | None = None) -> bytes:
-    """Returns the serialized AssignedJobChain of a chain to continue, which may be a suspect."""
-    head = AssignedJobChain(epoch=epoch, suspect=suspect).SerializeToString()
+def resumed_chain(
+    assignment: Assignment, suspended: SuspendedJobChain, suspect: Suspect | None = None
+) -> bytes:
+    """Returns the serialized AssignedJobChain of a chain to continue or to end, which may be a suspect."""
+    head = AssignedJobChain(
+        epoch=assignment.epoch, suspect=suspect, ending=assignment.ending
+    ).SerializeToString()
     return b"".join((head, *_field(_RESUMED, suspended.SerializeToString())))
 
 

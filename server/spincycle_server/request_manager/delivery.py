@@ -163,7 +163,7 @@ class Delivery:
             runner,
             assignment,
             State.SUSPENDED,
-            resumed_chain(assignment.epoch, suspended, suspect),
+            resumed_chain(assignment, suspended, suspect),
             TraceContext.of(suspended.job_chain),
         )
         self._background(self._deliver_suspended(chain), jobs)
@@ -206,7 +206,7 @@ class Delivery:
         if self.has_room:
             self._on_room()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("delivery failed", exc_info=error)
+            _log_failure(error)
 
     async def _deliver_suspended(self, chain: _AssignedChain) -> None:
         if await self._deliver(chain):
@@ -229,8 +229,10 @@ class Delivery:
         return is_accepted
 
     async def _deliver_untraced(self, chain: _AssignedChain) -> bool:
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         outcome = await self._attempt(chain, may_have_run=False)
+        if outcome is not _Outcome.UNANSWERED:
+            return outcome is _Outcome.ACCEPTED
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while outcome is _Outcome.UNANSWERED:
             await asyncio.sleep(backoff.next())
             if not await self._can_retry(chain):
@@ -303,3 +305,11 @@ class Delivery:
         except SpinCycleError:
             return True
         return holder is not None and holder[0].epoch == assignment.epoch
+
+
+def _log_failure(error: BaseException) -> None:
+    """Logs why a delivery ended early. The assignment stands, so the request is taken over if need be."""
+    if isinstance(error, SpinCycleError):  # For example, the database is away.
+        logger.warning("delivery failed", reason=error.reason, error=error.message)
+    else:
+        logger.error("delivery failed", exc_info=error)

@@ -24,7 +24,8 @@ from spincycle_grpc.errors import (
 from spincycle_grpc.job_paths import count_tasks
 from spincycle_grpc.state import State
 from spincycle_grpc.trace_context import TraceContext
-from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
+from spincycle_grpc.v1 import state_pb2
+from spincycle_server.capabilities import NEEDS_NOTHING, WAITS_FOR_LIMIT, Requirement
 from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.recovery import recovered
@@ -78,6 +79,8 @@ class Dispatcher:
 
     Attributes:
         takeovers: Counts the requests that were taken over.
+        tell_neighbours: Tells the other workers of this server to call `wake`, because runners have changed.
+            Does nothing if this process is the only one.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Dispatcher:
         self.takeovers = Counters(catalogue.TAKEOVERS)
         self._takeovers = {reason: self.takeovers.of(reason) for reason in ("lease_expired", "not_held")}
         self._wake = asyncio.Event()
+        self.tell_neighbours: Callable[[], None] = lambda: None
 
     def limits(self) -> Iterable[LimitUse]:
         """Returns the limits of waiting requests and of deliveries, and their use."""
@@ -158,9 +162,39 @@ class Dispatcher:
         """Delivers the chain of a new request in the background. It is assigned to the runner already."""
         self._delivery.send(runner, assignment, job_chain)
 
-    def add_pending(self, requirement: Requirement = NEEDS_NOTHING, request_id: str = "") -> None:
-        """Counts a new request that is PENDING in the database."""
-        self._pending.add(requirement, request_id)
+    @property
+    def may_block(self) -> bool:
+        """Whether one more request may wait beside those that runners can run."""
+        return self._pending.may_block
+
+    async def created_pending(
+        self, request_id: str, requirement: Requirement, *, waits_for_limit: bool
+    ) -> str:
+        """Counts a new request that is PENDING in the database.
+
+        Args:
+            request_id: Its id.
+            requirement: What it needs.
+            waits_for_limit: Whether it was stored as one that waits for a limit.
+
+        Returns:
+            Why it waits, if no runner can run it now; otherwise "".
+        """
+        waits = await self._why_limited(request_id) if waits_for_limit else ""
+        self._pending.add(WAITS_FOR_LIMIT if waits else requirement, request_id)
+        if waits or not self._runners.is_blocked(requirement):
+            return waits
+        return self._runners.why_waiting(State.PENDING, requirement, "")
+
+    async def _why_limited(self, request_id: str) -> str:
+        """Returns which limit a new request waits for; "" if it holds its keys meanwhile.
+
+        The request is committed, so its caller gets it even if this cannot be read.
+        """
+        try:
+            return (await self._store.limits.waits([request_id])).get(request_id, "")
+        except SpinCycleError:
+            return "waits for a limit"
 
     def chains_ended(self, runner_id: str, chains: int) -> None:
         """Counts chains of a runner that have ended, once the runner knows that they are committed."""
@@ -176,14 +210,20 @@ class Dispatcher:
 
         Raises:
             NotFoundError: There is no such request.
-            FailedPreconditionError: It is not PENDING (WRONG_STATE), or is paused (REQUEST_PAUSED), or no
-                runner has what it needs (NO_MATCHING_RUNNER).
+            FailedPreconditionError: It is not PENDING (WRONG_STATE), is paused (REQUEST_PAUSED), waits for a
+                limit (LIMIT_REACHED), or no runner has what it needs (NO_MATCHING_RUNNER).
             UnavailableError: No live runner has room.
         """
         request = await self._store.get_request(request_id, with_job_chain=True)
         if State(request.state) is not State.PENDING:
             raise wrong_state(request_id, request.state, State.PENDING)
         requirement = await self._store.requirements.of(request_id)
+        if requirement == WAITS_FOR_LIMIT:
+            raise FailedPreconditionError(
+                f"the request {request.waiting or 'waits for a limit'}: it starts by itself",
+                reason="LIMIT_REACHED",
+                request_id=request_id,
+            )
         runner = self._runners.pick(requirement)
         if runner is None:
             if await self._store.release(request_id, event):
@@ -233,10 +273,19 @@ class Dispatcher:
         """Starts work that calls a runner in the background. Does nothing if no delivery slot is free."""
         self._delivery.try_in_background(work)
 
+    def start_pending(self) -> None:
+        """Looks for PENDING requests now, because some hold the keys of their limits."""
+        self._pending.wake()
+
     def wake(self) -> None:
         """Starts the next round now, for example because a new runner reports."""
         self._wake.set()
         self._pending.wake()
+
+    def runners_changed(self) -> None:
+        """Starts the next round now, also in the other workers, which do not have the runner's stream."""
+        self.wake()
+        self.tell_neighbours()
 
     async def run(self) -> None:
         """Dispatches pending, suspended and lost requests until cancelled."""
@@ -299,6 +348,8 @@ class Dispatcher:
         """Dispatches suspended and lost requests. Returns whether there may be more."""
         for request_id in await self._store.fail_unresumed(self._suspended_timeout):
             logger.warning("request failed: nobody resumed it in time", request_id=request_id)
+        if self._pending.any_waits_for_limit:
+            await self._store.limits.release_ended()
         suspended = await find_startable(self._store, self._runners, State.SUSPENDED, ROUND_SIZE)
         resumed = 0
         for one in suspended.requests:
@@ -351,7 +402,7 @@ class Dispatcher:
             return
         found = await self._read(assignment, self._suspended(request_id))
         if found == []:
-            logger.warning("suspended chain is gone: rebuilt from the job log", request_id=request_id)
+            logger.info("request continues from its record", request_id=request_id)
             await self._continue_from_record(runner, assignment)
         elif found:
             self._delivery.send_suspended(runner, assignment, found[0])
@@ -424,5 +475,7 @@ class Dispatcher:
         elif record.paused:
             await self._store.suspend(assignment.request_id, suspended, epoch=assignment.epoch)
         else:
+            if record.ending is not None:  # The request may have been stopped after it was assigned.
+                assignment.ending = state_pb2.State.ValueType(record.ending)
             suspect = None if record.suspect is None else await self._suspects.message(record.suspect)
             self._delivery.send_suspended(runner, assignment, suspended, suspect)

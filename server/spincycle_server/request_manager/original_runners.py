@@ -18,7 +18,7 @@ from spincycle_grpc.v1.job_runner_pb2 import RunningJobsResponse
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_grpc.wire import decode_into
 from spincycle_server.large_work import run_sized
-from spincycle_server.request_manager.plain_http import NoAnswerError, NotReachedError, call
+from spincycle_server.plain_http import NoAnswerError, NotReachedError, call
 
 if TYPE_CHECKING:
     from spincycle_server.store import Store

@@ -13,7 +13,7 @@ import structlog
 
 from spincycle_grpc.errors import ResourceExhaustedError, SpinCycleError
 from spincycle_grpc.state import State
-from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
+from spincycle_server.capabilities import NEEDS_NOTHING, WAITS_FOR_LIMIT, Requirement
 from spincycle_server.request_manager.full_runners import PROBE
 from spincycle_server.request_manager.startable_requests import find_startable
 from spincycle_server.telemetry.limits import BLOCKED_REQUESTS, WAITING_REQUESTS, LimitUse
@@ -110,16 +110,24 @@ class PendingRequests:
         Raises:
             ResourceExhaustedError: The limit is reached. Reason: TOO_MANY_BLOCKED.
         """
-        if not self._runners.is_blocked(requirement):
-            return
-        blocked = sum(count for one, count in self._counts.items() if self._runners.is_blocked(one))
-        if blocked >= self._blocked_limit:
+        if self._runners.is_blocked(requirement) and not self.may_block:
             why = self._runners.why_waiting(State.PENDING, requirement, "")
             raise ResourceExhaustedError(
                 f"{why}, and the limit of {self._blocked_limit} requests that wait for such a job runner is "
                 "reached: start one, or stop requests",
                 reason="TOO_MANY_BLOCKED",
             )
+
+    @property
+    def may_block(self) -> bool:
+        """Whether one more request may be blocked."""
+        blocked = sum(count for one, count in self._counts.items() if self._runners.is_blocked(one))
+        return blocked < self._blocked_limit
+
+    @property
+    def any_waits_for_limit(self) -> bool:
+        """Whether requests wait for limits. They count as blocked."""
+        return bool(self._counts.get(WAITS_FOR_LIMIT))
 
     def add(self, requirement: Requirement = NEEDS_NOTHING, request_id: str = "") -> None:
         """Counts one more request. The first one that is not blocked wakes the loop.

@@ -19,15 +19,17 @@ def recovered(record: Record) -> tuple[SuspendedJobChain, State | None]:
 
     Returns:
         The chain to continue with, and its final state; None if it goes on. It has a final state if a stop
-        was requested, or if it is paused and nothing is left to do.
+        was requested and it owes no `finally` part, or if it is paused and nothing is left to do.
 
     Raises:
         InvalidArgumentError: The record does not fit the chain. Reason: INVALID_JOB_CHAIN.
     """
     chain = RunningChain.rebuilt(record.job_chain, record.tries, base=record.base)
     suspended = chain.suspended(0)
+    if record.ending is State.FAIL:
+        return suspended, State.FAIL if record.skip_finally else chain.start(0, ending=State.FAIL).done
     if record.stop_requested:
-        return suspended, chain.stop(0).done
+        return suspended, chain.stop(0, skip_finally=record.skip_finally).done
     if record.paused:
         done = chain.pause(0).done
         return suspended, None if done is State.SUSPENDED else done

@@ -7,16 +7,16 @@ chains.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
 
-from spincycle_grpc.errors import NotFoundError, SpinCycleError
+from spincycle_grpc.errors import SpinCycleError
+from spincycle_server.request_manager.holders import Holders, Told
 from spincycle_server.store.pauses import PauseOutcome
 
 if TYPE_CHECKING:
-    from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+    from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
     from spincycle_server.request_manager.dispatcher import Dispatcher
     from spincycle_server.request_manager.runners import Runners
     from spincycle_server.store import Store
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from spincycle_server.store.lookups import Assigned
 
 logger = structlog.get_logger(__name__)
-
-TELL_TRIES = 3
-"""Attempts to tell a runner of a pause, or of its end, before the user gets an answer."""
-
-_WAIT = 0.05
-"""Seconds between two attempts."""
 
 
 class RequestPauser:
@@ -48,6 +42,7 @@ class RequestPauser:
         self._store = store
         self._runners = runners
         self._dispatcher = dispatcher
+        self._holders = Holders(store, runners)
 
     async def pause(
         self, request_id: str, user: str, *, stops_jobs: bool, event: EventRow | None = None
@@ -110,27 +105,12 @@ class RequestPauser:
 
     async def _tell_holder(self, request_id: str) -> None:
         """Tells the runner of a request whether it is paused. Tries a few times."""
-        for _ in range(TELL_TRIES):
-            holder = await self._store.get_assignment(request_id)
-            if holder is None:
-                return
-            runner = self._runners.get(holder[1])
-            if runner is None:  # It may report to another Request Manager now.
-                await self._runners.refresh()
-                runner = self._runners.get(holder[1])
-            if runner is None:
-                self._dispatcher.wake()
-                return
-            try:
-                await self._tell(runner, request_id)
-            except NotFoundError:
-                # Either the chain has not reached the runner, or its last report is not committed yet.
-                await asyncio.sleep(_WAIT)
-            except SpinCycleError as error:
-                logger.warning("runner does not answer", runner_id=runner.runner_id, error=str(error))
-                await asyncio.sleep(_WAIT)
-            else:
-                return
+
+        async def tell(runner: RunnerInfo, _: Assignment) -> None:
+            await self._tell(runner, request_id)
+
+        if await self._holders.tell(request_id, tell) is Told.HOLDER_LOST:
+            self._dispatcher.wake()
 
     async def _tell(self, runner: RunnerInfo, request_id: str) -> None:
         """Tells a runner what the database says now, because the pause may have changed since the call.

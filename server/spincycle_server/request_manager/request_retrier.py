@@ -13,7 +13,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.request_pb2 import Request
-from spincycle_server.chain import job_called, retried_chain
+from spincycle_server.chain import RunningChain, job_called, retried_chain
 from spincycle_server.graph.chain_writer import MAX_CHAIN_BYTES
 from spincycle_server.large_work import run_sized
 from spincycle_server.request_manager.idempotency import as_created
@@ -23,7 +23,7 @@ from spincycle_server.telemetry.spans import OpenSpan, part_of
 if TYPE_CHECKING:
     from spincycle_grpc.v1.job_pb2 import JobChain
     from spincycle_server.request_manager.dispatcher import Dispatcher
-    from spincycle_server.request_manager.runners import Runners
+    from spincycle_server.request_manager.new_requests import NewRequests
     from spincycle_server.store import IdempotencyKey, Store
     from spincycle_server.store.audit import EventRow
     from spincycle_server.store.retries import RetrySource
@@ -38,14 +38,14 @@ class RequestRetrier:
 
     Args:
         store: Has the requests and their records.
-        dispatcher: Dispatches the retries.
-        runners: Says why a retry waits.
+        dispatcher: Says whether one more request may wait.
+        new_requests: Stores and starts the retries.
     """
 
-    def __init__(self, store: Store, dispatcher: Dispatcher, runners: Runners) -> None:
+    def __init__(self, store: Store, dispatcher: Dispatcher, new_requests: NewRequests) -> None:
         self._store = store
         self._dispatcher = dispatcher
-        self._runners = runners
+        self._new_requests = new_requests
 
     async def retry(
         self,
@@ -88,27 +88,18 @@ class RequestRetrier:
             job_chain = await run_sized(size, _chain_of, first, source, retry_id, from_job)
         _set_trace(job_chain, trace)
         requirement = await self._store.requirements.of(first.id)
-        self._dispatcher.check_blocked_limit(requirement)
         tasks = await run_sized(job_chain.ByteSize(), count_tasks, job_chain)
         created = _pending_retry(first, retry_id, user, job_chain, tasks)
-        runner = await self._dispatcher.pick_runner(requirement)
-        with part_of(span, "commit"):
-            assignment = await self._store.create_request(
-                created,
-                source.create_request,
-                job_chain,
-                runner,
-                key,
-                event=event,
-                requirement=requirement,
-                work=work_of(source.create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize()),
-            )
-        if runner is not None and assignment is not None:
-            self._dispatcher.deliver(runner, assignment, job_chain)
-        else:
-            self._dispatcher.add_pending(requirement, retry_id)
-            if self._runners.is_blocked(requirement):
-                created.waiting = self._runners.why_waiting(State.PENDING, requirement, "")
+        await self._new_requests.add(
+            created,
+            source.create_request,
+            job_chain,
+            requirement,
+            key=key,
+            event=event,
+            work=work_of(source.create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize()),
+            span=span,
+        )
         logger.info("request retried", request_id=first.id, retry_id=retry_id, type=first.type, user=user)
         return created
 
@@ -134,12 +125,12 @@ def _chain_of(first: Request, source: RetrySource, retry_id: str, from_job: str)
     if not source.is_known:
         raise _incomplete(first.id, "an original Spin Cycle ran a part of it")
     try:
-        known = retried_chain(source.job_chain, source.tries, retry_id)
-        retried = retried_chain(source.job_chain, source.tries, retry_id, from_id) if from_id else known
+        recorded = RunningChain.rebuilt(source.job_chain, source.tries).finished_jobs
+        retried = retried_chain(source.job_chain, source.tries, retry_id, from_id)
     except InvalidArgumentError as error:
         raise _incomplete(first.id, error.message) from error
     # The record can have more: jobs of a sequence that was about to be tried again.
-    if known.finished_jobs < first.finished_jobs:
+    if recorded < first.finished_jobs:
         raise _incomplete(first.id, "tries are missing from its job log")
     if retried.ByteSize() > MAX_CHAIN_BYTES:
         raise InvalidArgumentError(

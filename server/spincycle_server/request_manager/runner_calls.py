@@ -14,7 +14,9 @@ from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError, Unava
 from spincycle_grpc.rpc_errors import error_from_rpc, explained_async_error
 from spincycle_grpc.tls_errors import ClientTls
 from spincycle_grpc.v1 import job_runner_pb2
+from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
 from spincycle_grpc.v1.job_runner_pb2 import (
+    EndApprovalRequest,
     JobRunnerFollowOutputRequest,
     JobRunnerFollowOutputResponse,
     PauseJobChainRequest,
@@ -120,9 +122,9 @@ class RunnerCalls:
             lambda to: to.start_job_chains(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
         )
 
-    async def stop_job_chain(self, runner: RunnerInfo, request_id: str) -> None:
-        """Tells a runner to stop a chain."""
-        request = StopJobChainRequest(request_id=request_id)
+    async def stop_job_chain(self, runner: RunnerInfo, request_id: str, *, skip_finally: bool) -> None:
+        """Tells a runner to stop a chain, with or without its `finally` parts."""
+        request = StopJobChainRequest(request_id=request_id, skip_finally=skip_finally)
         await self._call(
             runner,
             lambda to: to.stub.StopJobChain(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
@@ -144,6 +146,14 @@ class RunnerCalls:
         await self._call(
             runner,
             lambda to: to.stub.UnpauseJobChain(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
+        )
+
+    async def end_approval(self, runner: RunnerInfo, outcome: ApprovalOutcome) -> None:
+        """Tells a runner how a wait for an approval has ended."""
+        request = EndApprovalRequest(outcome=outcome)
+        await self._call(
+            runner,
+            lambda to: to.stub.EndApproval(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
         )
 
     async def running_jobs(

@@ -23,6 +23,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 from spincycle_server.capabilities import KNOWS_ALL, Capabilities, known_version, labels_of
 from spincycle_server.request_manager.recovery import MissingChains
 from spincycle_server.request_manager.runner_info import check_known_types, check_runner_info
+from spincycle_server.store.approval_rows import WaitKey, keys_of
 from spincycle_server.telemetry.spans_of_requests import EPOCH
 
 if TYPE_CHECKING:
@@ -124,10 +125,13 @@ class RunnerStream:
             self._record_commits(self._spans, message.chains, refused, started_at)
         if message.holds_all:
             await self._compare_held(runner, message.held)
+        outcomes = await self._store.approvals.outcomes(_waits_in(message))
         if message.leaving:
             await self._remove(runner.runner_id)
         left = self._lease - (received_at - self._renewed_at)
-        response = ReportResponse(number=message.number, refused=refused, lease=_duration(left))
+        response = ReportResponse(
+            number=message.number, refused=refused, lease=_duration(left), approval_outcomes=outcomes
+        )
         self._ask_types(response)
         return response
 
@@ -234,12 +238,15 @@ class RunnerStream:
         self._renewed_at = received_at
         is_new = self._runners.get(runner.runner_id) is None
         self._runners.add(runner, self._capabilities)
+        was_draining = self._runners.is_draining(runner.runner_id)
         if message.draining:
             self._runners.drain(runner.runner_id)
+            if not was_draining:
+                self._dispatcher.tell_neighbours()
         if is_new:
             logger.info("runner reports", runner_id=runner.runner_id, url=runner.url)
         if is_new or has_changed:
-            self._dispatcher.wake()
+            self._dispatcher.runners_changed()
 
     async def _store_reports(self, runner_id: str, reports: Sequence[ChainReport]) -> list[RefusedReport]:
         """Stores the reports of one message together.
@@ -287,7 +294,7 @@ class RunnerStream:
             if is_pausing is None:
                 continue
             if one.stop_requested:
-                self._stopper.tell_runner(runner, request_id)
+                self._stopper.tell_runner(runner, request_id, skip_finally=one.skip_finally)
             else:
                 self._pauser.compare(runner, request_id, one, is_pausing=is_pausing)
         epochs = {request_id: one.epoch for request_id, one in assigned.items()}
@@ -302,7 +309,17 @@ class RunnerStream:
         await self._store.remove_runner(runner_id)
         self._runners.remove(runner_id)
         logger.info("runner left", runner_id=runner_id)
-        self._dispatcher.wake()
+        self._dispatcher.runners_changed()
+
+
+def _waits_in(message: ReportRequest) -> dict[WaitKey, Assignment]:
+    """Returns the waits for approvals that a message opens or lists, each with its assignment."""
+    waits = keys_of(message.held)
+    for report in message.chains:
+        for opened in report.opened:
+            key = WaitKey(report.assignment.request_id, opened.job_id, getattr(opened, "try"))
+            waits[key] = report.assignment
+    return waits
 
 
 def _duration(seconds: float) -> Duration:

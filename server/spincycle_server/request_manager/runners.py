@@ -19,7 +19,15 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_runner_pb2 import JobRunnerFollowOutputRequest, JobRunnerFollowOutputResponse
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
-from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, PAUSE, Capabilities, Requirement, why_not
+from spincycle_server.capabilities import (
+    KNOWS_ALL,
+    NEEDS_NOTHING,
+    PAUSE,
+    WAITS_FOR_LIMIT,
+    Capabilities,
+    Requirement,
+    why_not,
+)
 from spincycle_server.request_manager.able_runners import AbleRunners
 from spincycle_server.request_manager.asked_types import AskedTypes
 from spincycle_server.request_manager.chain_sender import ChainSender
@@ -29,6 +37,7 @@ from spincycle_server.store.leases import LiveRunner
 from spincycle_server.store.schema import ORIGINAL
 
 if TYPE_CHECKING:
+    from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
     from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
@@ -154,6 +163,10 @@ class Runners:
         """Marks a runner that shuts down: it gets no more chains."""
         self._draining.add(runner_id)
 
+    def is_draining(self, runner_id: str) -> bool:
+        """Whether a runner is known to shut down."""
+        return runner_id in self._draining
+
     def get(self, runner_id: str) -> RunnerInfo | None:
         """Returns a live runner; None if it is not alive."""
         return self._live.get(runner_id)
@@ -187,7 +200,9 @@ class Runners:
         return self._able.of(requirement)
 
     def is_blocked(self, requirement: Requirement) -> bool:
-        """Whether there are runners, but none of them has what a request needs."""
+        """Whether there are runners, but none of them has what a request needs, or it waits for a limit."""
+        if requirement == WAITS_FOR_LIMIT:
+            return True
         if any(one not in self._draining for one in self.able(requirement)):
             return False
         return any(one not in self._draining for one in self._live)
@@ -216,6 +231,8 @@ class Runners:
         """
         if state is State.PENDING and runner_id == ORIGINAL:
             return "the original Spin Cycle created it and may have denied it: start it if it must run"
+        if requirement == WAITS_FOR_LIMIT:
+            return ""  # The store says which limit it is.
         if state is State.RUNNING and (runner_id not in self._lost or runner_id in self._live):
             return ""
         active = self._able.capabilities(one for one in self._live if one not in self._draining)
@@ -258,13 +275,15 @@ class Runners:
             )
         await sender.send(chain)
 
-    async def stop_job_chain(self, runner: RunnerInfo, request_id: str) -> None:
-        """Tells the runner to stop a chain. Safe to repeat.
+    async def stop_job_chain(
+        self, runner: RunnerInfo, request_id: str, *, skip_finally: bool = False
+    ) -> None:
+        """Tells the runner to stop a chain, with or without its `finally` parts. Safe to repeat.
 
         Raises:
             SpinCycleError: An error of StopJobChain, or the runner cannot be reached.
         """
-        await self._calls.stop_job_chain(runner, request_id)
+        await self._calls.stop_job_chain(runner, request_id, skip_finally=skip_finally)
 
     async def pause_job_chain(self, runner: RunnerInfo, assignment: Assignment, *, stops_jobs: bool) -> None:
         """Tells the runner to pause a chain. Safe to repeat.
@@ -281,6 +300,14 @@ class Runners:
             SpinCycleError: An error of UnpauseJobChain, or the runner cannot be reached.
         """
         await self._calls.unpause_job_chain(runner, assignment)
+
+    async def end_approval(self, runner: RunnerInfo, outcome: ApprovalOutcome) -> None:
+        """Tells the runner how a wait for an approval has ended. Safe to repeat.
+
+        Raises:
+            SpinCycleError: An error of EndApproval, or the runner cannot be reached.
+        """
+        await self._calls.end_approval(runner, outcome)
 
     def follow_output(
         self, runner: RunnerInfo, request: JobRunnerFollowOutputRequest

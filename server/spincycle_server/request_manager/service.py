@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spincycle_grpc.errors import InvalidArgumentError
-from spincycle_grpc.state import State
 from spincycle_grpc.structs import discard
 from spincycle_grpc.v1 import request_manager_pb2 as messages
 from spincycle_grpc.v1 import state_pb2
@@ -21,9 +20,12 @@ from spincycle_grpc.version import API_VERSION
 from spincycle_server.identity.access import LOG, PAUSE, RETRY, START, STOP, VIEW
 from spincycle_server.large_work import LARGE, run_large, run_sized
 from spincycle_server.request_manager.idempotency import as_created, key_of, key_of_retry
+from spincycle_server.request_manager.limit_list import LimitList
+from spincycle_server.request_manager.new_requests import NewRequests
 from spincycle_server.request_manager.paged_chains import PagedChains
 from spincycle_server.request_manager.planning import Planner
 from spincycle_server.request_manager.received_args import received_args
+from spincycle_server.request_manager.request_approver import RequestApprover
 from spincycle_server.request_manager.request_pages import RequestPages
 from spincycle_server.request_manager.request_prefixes import NamesRequest, RequestPrefixes
 from spincycle_server.request_manager.request_retrier import RequestRetrier
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from spincycle_server.request_manager.audit import AuditLog
     from spincycle_server.request_manager.build_pool import BuildPool
     from spincycle_server.request_manager.dispatcher import Dispatcher
+    from spincycle_server.request_manager.notification_desk import NotificationDesk
     from spincycle_server.request_manager.original_runners import OriginalRunners
     from spincycle_server.request_manager.output_followers import OutputFollowers
     from spincycle_server.request_manager.request_pauser import RequestPauser
@@ -81,6 +84,7 @@ class RequestManagerService:
         followers: Follows the output of jobs.
         audit: Makes the audit events of calls.
         watching: Opens streams of changes.
+        notifications: Lists notifications, and sends them again.
         self_description: Describes this server to administrators.
     """
 
@@ -99,6 +103,7 @@ class RequestManagerService:
         followers: OutputFollowers,
         audit: AuditLog,
         watching: Watching,
+        notifications: NotificationDesk,
         self_description: SelfDescription,
     ) -> None:
         self._store = store
@@ -117,9 +122,13 @@ class RequestManagerService:
         self._pages = RequestPages(store, chains)
         self._planner = Planner(build_pool, chains)
         self._prefixes = RequestPrefixes(store, permissions)
-        self._retrier = RequestRetrier(store, dispatcher, runners)
+        self._new_requests = NewRequests(store, dispatcher)
+        self._retrier = RequestRetrier(store, dispatcher, self._new_requests)
+        self._approver = RequestApprover(store, runners, audit, permissions)
         self._watching = watching
         self._runner_list = RunnerList(store, runners)
+        self._notifications = notifications
+        self._limit_list = LimitList(store)
         self._self_description = self_description
 
     async def Create(  # noqa: N802 (the contract's names, as below)
@@ -153,28 +162,19 @@ class RequestManagerService:
         _describe(created, request_id, request.type, context.caller.name, built)
         created.trace_id = "" if trace is None else trace.trace_id
         event = self._audit.event(context, "RequestManager.Create", request_id, request.type)
-        self._dispatcher.check_blocked_limit(built.requirement)
-        runner = await self._dispatcher.pick_runner(built.requirement)
         try:
-            with part_of(context.span, "commit"):
-                assignment = await self._store.create_request(
-                    created,
-                    request,
-                    built.job_chain,
-                    runner,
-                    key,
-                    event=event,
-                    requirement=built.requirement,
-                    work=work_of(size, len(built.job_chain.jobs), built.chain_bytes),
-                )
+            await self._new_requests.add(
+                created,
+                request,
+                built.job_chain,
+                built.requirement,
+                key=key,
+                event=event,
+                work=work_of(size, len(built.job_chain.jobs), built.chain_bytes),
+                span=context.span,
+            )
         except CreatedBeforeError as error:  # by a concurrent call
             return await self._created_before(error.request_id, context)
-        if runner is not None and assignment is not None:
-            self._dispatcher.deliver(runner, assignment, built.job_chain)
-        else:
-            self._dispatcher.add_pending(built.requirement, request_id)
-            if self._runners.is_blocked(built.requirement):
-                created.waiting = self._runners.why_waiting(State.PENDING, built.requirement, "")
         show_as_original((created,), context)
         logger.info("request created", request_id=request_id, type=request.type, user=created.user)
         if size > LARGE:
@@ -260,6 +260,8 @@ class RequestManagerService:
         )
         hide_data(found.job_chain)
         omit_large_args(found, context)
+        if found.approvals:
+            self._approver.marked(found.approvals, context.caller)
         if request.view == messages.REQUEST_VIEW_UNKNOWN:
             show_as_original((found,), context)
         return messages.GetResponse(request=found)
@@ -325,6 +327,29 @@ class RequestManagerService:
         await self._pauser.resume(request.request_id, event)
         logger.info("request resumed", request_id=request.request_id, user=context.caller.name)
         return messages.ResumeResponse()
+
+    async def Approve(  # noqa: N802
+        self, request: messages.ApproveRequest, context: CallContext
+    ) -> messages.ApproveResponse:
+        """Approves what a request waits for."""
+        await self._prefixes.complete(request, context.identity)
+        decided = await self._approver.decide(request, context, "RequestManager.Approve", approved=True)
+        return messages.ApproveResponse(approval=decided)
+
+    async def Reject(  # noqa: N802
+        self, request: messages.RejectRequest, context: CallContext
+    ) -> messages.RejectResponse:
+        """Rejects what a request waits for."""
+        await self._prefixes.complete(request, context.identity)
+        decided = await self._approver.decide(request, context, "RequestManager.Reject", approved=False)
+        return messages.RejectResponse(approval=decided)
+
+    async def ListApprovals(  # noqa: N802
+        self, request: messages.ListApprovalsRequest, context: CallContext
+    ) -> messages.ListApprovalsResponse:
+        """Returns the approvals that requests wait for."""
+        visible = self._permissions.visible_types(context.identity)
+        return await self._approver.listed(context.caller, visible, only_mine=request.only_mine)
 
     async def GetJobChain(  # noqa: N802
         self, request: messages.GetJobChainRequest, context: CallContext
@@ -447,11 +472,37 @@ class RequestManagerService:
             request, context, self._permissions.visible_types(context.identity)
         )
 
+    async def ListLimits(  # noqa: N802
+        self, request: messages.ListLimitsRequest, context: CallContext
+    ) -> messages.ListLimitsResponse:
+        """Returns the keys of limits, with the requests that hold them or wait for them."""
+        return await self._limit_list.list(request, self._permissions.visible_types(context.identity))
+
     async def GetConfiguration(  # noqa: N802
         self, request: messages.GetConfigurationRequest, context: CallContext
     ) -> messages.GetConfigurationResponse:
         """Returns the configuration and the health of this server."""
         return await self._self_description.describe()
+
+    async def ListDeliveries(  # noqa: N802
+        self, request: messages.ListDeliveriesRequest, context: CallContext
+    ) -> messages.ListDeliveriesResponse:
+        """Returns a page of the deliveries of notifications."""
+        return await self._notifications.list(request.filter)
+
+    async def Redeliver(  # noqa: N802
+        self, request: messages.RedeliverRequest, context: CallContext
+    ) -> messages.RedeliverResponse:
+        """Sends an event to a target again."""
+        await self._notifications.redeliver(context, request.event_id, request.target)
+        return messages.RedeliverResponse()
+
+    async def SendTestNotification(  # noqa: N802
+        self, request: messages.SendTestNotificationRequest, context: CallContext
+    ) -> messages.SendTestNotificationResponse:
+        """Sends a test event to a target."""
+        event_id = await self._notifications.send_test(context, request.target)
+        return messages.SendTestNotificationResponse(event_id=event_id)
 
     async def GetCaller(  # noqa: N802
         self, request: messages.GetCallerRequest, context: CallContext

@@ -39,7 +39,6 @@ _OPTIONS = (
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.server.max_pending_requests", MAX_PENDING),
     ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
-    ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -66,6 +65,8 @@ class GrpcServer:
         max_streams: The maximum number of concurrent calls on one connection. A client queues further calls.
         max_connections: The maximum number of concurrent connections. gRPC closes further ones.
         handshake_timeout: Seconds within which a new connection must have set up TLS and HTTP/2.
+        shares_port: Whether other processes of this server listen on the same port. The system gives each of
+            them a part of the connections.
 
     Attributes:
         port: The port on which the server listens, 0 before `start`.
@@ -82,12 +83,14 @@ class GrpcServer:
         max_streams: int = 1000,
         max_connections: int = 4000,
         handshake_timeout: float = 10.0,
+        shares_port: bool = False,
     ) -> None:
         self._address = address
         self._credentials = credentials
         self._server = grpc.aio.server(
             options=(
                 *_OPTIONS,
+                ("grpc.so_reuseport", int(shares_port)),
                 ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_INTERVAL * 1000)),
                 ("grpc.max_concurrent_streams", max_streams),
                 ("grpc.max_allowed_incoming_connections", max_connections),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-CATEGORIES = ("job", "sequence", "conditional")
+CATEGORIES = ("job", "sequence", "conditional", "approval")
 """The categories of nodes."""
 
 OPERATIONS = ("start", "stop", "view", "log", "retry", "pause")
@@ -82,6 +82,45 @@ class BackoffSpec:
     jitter: bool
 
 
+LIMIT_POLICIES = ("queue", "refuse", "replace")
+"""What happens if a limit is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """One limit of a sequence.
+
+    Attributes:
+        key: The key as written; `specs.limits` parses it.
+        max: How many may hold the key. The parser does not check it; the linter does.
+        policy: One of LIMIT_POLICIES, or "". The parser does not check it; the linter does.
+    """
+
+    key: str
+    max: int
+    policy: str
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalSpec:
+    """What a node of the category `approval` asks, as written. The parser checks none of it.
+
+    Attributes:
+        roles: Callers with one of them may decide.
+        approvals: How many people must approve; None for one.
+        by_requester: Whether the user who created the request may decide too.
+        message: The text for those who decide, with the names of args in braces.
+        on_timeout: "fail", "continue", or "" for the default.
+    """
+
+    roles: tuple[str, ...] = ()
+    approvals: int | None = None
+    by_requester: bool = False
+    message: str = ""
+    on_timeout: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node of a sequence.
@@ -100,6 +139,7 @@ class NodeSpec:
         if_arg: The arg whose value a conditional compares, or "".
         eq: For a conditional: maps values to sequence names, in the order of the file.
         positions: Maps each field name, as in the file, to the position of its value.
+        approval: What an approval asks; None for a node of another category.
     """
 
     name: str
@@ -120,6 +160,7 @@ class NodeSpec:
     window: str = ""
     stop_after_failures: int | None = None
     backoff: BackoffSpec | None = None
+    approval: ApprovalSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +170,10 @@ class SequenceSpec:
     Attributes:
         timeout: The timeout of requests of this type: a duration as written, or "".
         runner: The labels that a runner must have to run requests of this type.
+        limits: The limits that requests of this type count for.
+        final_nodes: The nodes of its `finally`, which run once it has ended in any way.
+        final_timeout: How long these may run: a duration as written, or "" for the default.
+        final_position: Where `finally` is.
     """
 
     name: str
@@ -141,6 +186,21 @@ class SequenceSpec:
     timeout: str
     position: Position
     runner: Mapping[str, str] = field(default_factory=dict)
+    limits: tuple[LimitSpec, ...] = ()
+    final_nodes: Mapping[str, NodeSpec] = field(default_factory=dict)
+    final_timeout: str = ""
+    final_position: Position | None = None
+
+    @property
+    def all_args(self) -> tuple[ArgSpec, ...]:
+        """Its required args, then its optional and its static ones."""
+        return (*self.required, *self.optional, *self.static)
+
+    @property
+    def all_nodes(self) -> Iterator[NodeSpec]:
+        """Yields its nodes, and then those of its `finally`."""
+        yield from self.nodes.values()
+        yield from self.final_nodes.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +220,6 @@ class Specs:
         return frozenset(["noop"]).union(
             node.type
             for sequence in self.sequences.values()
-            for node in sequence.nodes.values()
+            for node in sequence.all_nodes
             if node.category == "job"
         )

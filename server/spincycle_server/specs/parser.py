@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from spincycle_server.specs.field_reader import FieldReader, TooManyAliasesError, positions_of
 from spincycle_server.specs.model import (
     AclSpec,
+    ApprovalSpec,
     ArgSpec,
     BackoffSpec,
+    LimitSpec,
     NodeArg,
     NodeSet,
     NodeSpec,
@@ -22,9 +24,19 @@ from spincycle_server.specs.model import (
     Specs,
 )
 from spincycle_server.specs.problems import Problem, Severity
-from spincycle_server.specs.yaml_tree import MapNode, Node, YamlTextError, read_tree
+from spincycle_server.specs.yaml_tree import MapNode, Node, Scalar, YamlTextError, read_tree
 
-_SEQUENCE_FIELDS = ("request", "args", "acl", "nodes", "timeout", "runner")
+_SEQUENCE_FIELDS = (
+    "request",
+    "args",
+    "acl",
+    "nodes",
+    "timeout",
+    "runner",
+    "limits",
+    "finally",
+    "finallyTimeout",
+)
 _ARG_KINDS = ("required", "optional", "static")
 _NODE_FIELDS = (
     "category",
@@ -40,6 +52,11 @@ _NODE_FIELDS = (
     "timeout",
     "if",
     "eq",
+    "roles",
+    "approvals",
+    "notByRequester",
+    "message",
+    "onTimeout",
 )
 
 
@@ -108,12 +125,7 @@ def _sequence(reader: FieldReader, name: str, key: Node, value: Node) -> Sequenc
         kind: tuple(_arg(reader, item) for item in reader.items(kinds.get(kind), kind)) for kind in _ARG_KINDS
     }
     acl = tuple(_acl(reader, item) for item in reader.items(fields.get("acl"), "acl"))
-    nodes: dict[str, NodeSpec] = {}
-    if "nodes" in fields:
-        for node_name, node_key, node_value in reader.entries(fields["nodes"], "nodes"):
-            reader.node = node_name
-            nodes[node_name] = _node(reader, node_name, node_key, node_value)
-            reader.node = ""
+    final = fields.get("finally")
     return SequenceSpec(
         name=name,
         request=reader.boolean(fields.get("request"), "request"),
@@ -121,11 +133,24 @@ def _sequence(reader: FieldReader, name: str, key: Node, value: Node) -> Sequenc
         optional=args["optional"],
         static=args["static"],
         acl=acl,
-        nodes=nodes,
+        nodes=_nodes(reader, fields.get("nodes"), "nodes"),
         timeout=reader.text(fields.get("timeout"), "timeout") or "",
         position=reader.position(key),
         runner=_labels(reader, fields["runner"]) if "runner" in fields else {},
+        limits=tuple(_limit(reader, item) for item in reader.items(fields.get("limits"), "limits")),
+        final_nodes=_nodes(reader, final, "finally"),
+        final_timeout=reader.text(fields.get("finallyTimeout"), "finallyTimeout") or "",
+        final_position=None if final is None else reader.position(final),
     )
+
+
+def _nodes(reader: FieldReader, value: Node | None, field: str) -> dict[str, NodeSpec]:
+    nodes: dict[str, NodeSpec] = {}
+    for name, key, node in reader.entries(value, field) if value is not None else ():
+        reader.node = name
+        nodes[name] = _node(reader, name, key, node)
+        reader.node = ""
+    return nodes
 
 
 def _labels(reader: FieldReader, value: Node) -> dict[str, str]:
@@ -138,6 +163,17 @@ def _arg(reader: FieldReader, item: Node) -> ArgSpec:
         name=reader.text(fields.get("name"), "name") or "",
         desc=reader.text(fields.get("desc"), "desc") or "",
         default=reader.text(fields.get("default"), "default"),
+        position=reader.position(item),
+    )
+
+
+def _limit(reader: FieldReader, item: Node) -> LimitSpec:
+    fields = reader.fields(item, "limits", ("key", "max", "policy"))
+    highest = reader.count(fields.get("max"), "max")
+    return LimitSpec(
+        key=reader.text(fields.get("key"), "key") or "",
+        max=1 if highest is None else highest,
+        policy=reader.text(fields.get("policy"), "policy") or "",
         position=reader.position(item),
     )
 
@@ -179,6 +215,21 @@ def _node(reader: FieldReader, name: str, key: Node, value: Node) -> NodeSpec:
         eq=eq,
         position=reader.position(key),
         positions=positions_of(reader, fields),
+        approval=_approval(reader, fields),
+    )
+
+
+def _approval(reader: FieldReader, fields: Mapping[str, Node]) -> ApprovalSpec | None:
+    category = fields.get("category")
+    if not isinstance(category, Scalar) or category.text != "approval":
+        return None
+    not_by_requester = fields.get("notByRequester")
+    return ApprovalSpec(
+        roles=reader.texts(fields.get("roles"), "roles"),
+        approvals=reader.count(fields.get("approvals"), "approvals"),
+        by_requester=not_by_requester is not None and not reader.boolean(not_by_requester, "notByRequester"),
+        message=reader.text(fields.get("message"), "message") or "",
+        on_timeout=reader.text(fields.get("onTimeout"), "onTimeout") or "",
     )
 
 

@@ -32,6 +32,7 @@ OK = "OK"
 _LONGEST_ID = 20
 # Ids need not be secret. `os.urandom` would release the interpreter's lock for each event, and wait for it.
 _random = random.Random(os.urandom(32))  # noqa: S311
+os.register_at_fork(after_in_child=_random.seed)  # Events with equal ids would be taken for the same one.
 _INSERT_EVENT = RowStatement(lambda _: insert(audit_events))
 
 

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
 
-from spincycle_grpc.errors import DeadlineExceededError, InvalidArgumentError
+from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.v1.audit_pb2 import AuditEvent, AuditFilter
-from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.audit import event_of, is_id
+from spincycle_server.store.ended_statements import explained_ends
 from spincycle_server.store.pages import PageRoom
 from spincycle_server.store.rows import microseconds_of
 from spincycle_server.store.schema import MAX_AUDIT_NAME, audit_events
@@ -29,6 +28,7 @@ DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 """The maximum number of events in a page."""
 
+_NOT_FOUND = "the database took too long to find the events, so the search was stopped: narrow the filter"
 _TOKEN = re.compile("([0-9]{1,18})-([0-9a-f]{20})")
 _LATEST = 253_402_300_799_999_999
 
@@ -67,15 +67,8 @@ def list_events(
     if behind is not None:
         query = query.where(_is_before(behind))
     query = query.order_by(audit_events.c.occurred_at.desc(), audit_events.c.event_id.desc()).limit(size + 1)
-    try:
+    with explained_ends(_NOT_FOUND):
         rows = connection.execution_options(statement_limit=statement_limit).execute(query).all()
-    except DBAPIError as error:
-        if was_ended(error):
-            raise DeadlineExceededError(
-                "the database took too long to find the events, so the search was stopped: narrow the filter",
-                reason="FIND_TOO_SLOW",
-            ) from error
-        raise
     room = PageRoom(size)
     events: list[AuditEvent] = []
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -14,10 +14,10 @@ from sqlalchemy.engine import Connection, Engine
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.store.batch_retries import BatchRetries
+from spincycle_server.store.limit_ledger import settle
 from spincycle_server.store.write import Write
 from spincycle_server.store.writer_row import WriterRow
 from spincycle_server.telemetry.commits import CommitMetrics
-from spincycle_server.telemetry.requests import RequestEvent
 
 logger = structlog.get_logger(__name__)
 
@@ -33,12 +33,15 @@ class BatchCommitter:
     Attributes:
         commits: The number of batches committed so far.
         metrics: Counts the transactions.
+        before_commit: Called with each transaction when all writes are applied, to add changes that follow
+            from its events; None for no such changes.
     """
 
     def __init__(self, engine: Engine, *, patience: float, name: str) -> None:
         self.commits = 0
         self.metrics = CommitMetrics(name)
-        self._events: list[RequestEvent] = []
+        self.before_commit: Callable[[Transaction], None] | None = None
+        self._events: list[Any] = []
         self._engine = engine
         self._patience = patience
         self._row = WriterRow(engine)
@@ -58,7 +61,7 @@ class BatchCommitter:
         self._row.next_batch()
         retries = BatchRetries(len(writes), self._patience, is_away=self._is_away)
         sent: list[Any] | None = None  # The results of a transaction whose COMMIT was sent.
-        events: list[RequestEvent] = []
+        events: list[Any] = []
         while True:
             try:
                 if sent is not None and self._row.is_committed():
@@ -88,7 +91,7 @@ class BatchCommitter:
                 return sent
             retries.pause()
 
-    def take_events(self) -> list[RequestEvent]:
+    def take_events(self) -> list[Any]:
         """Returns what the batches since the last call have done, for the metrics."""
         events, self._events = self._events, []
         return events
@@ -104,6 +107,9 @@ class BatchCommitter:
             answers = kind.apply_all(transaction, [writes[index] for index in indexes])
             for index, answer in zip(indexes, answers, strict=True):
                 results[index] = answer
+        settle(transaction, time.time_ns() // 1000)
+        if self.before_commit is not None:
+            self.before_commit(transaction)
         self._row.store_number(transaction)
         return results
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_grpc.v1.approval_pb2 import OpenedApproval
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_INVALID,
     REFUSAL_REASON_NO_SUCH_REQUEST,
@@ -14,9 +15,10 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ChainReport,
     RefusedReport,
 )
-from spincycle_grpc.wire import encode
 from spincycle_server.database.transaction import Transaction
-from spincycle_server.stopped_tries import with_stopped_tries
+from spincycle_server.store.approval_rows import WaitKey
+from spincycle_server.store.approvals import approvals_opened, is_valid_opening, waits_ended
+from spincycle_server.store.endings import must_fail
 from spincycle_server.store.job_logs import INSERT_TRY, try_row
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.rows import microseconds_of
@@ -27,12 +29,20 @@ from spincycle_server.store.write import Write
 
 @dataclass(slots=True)
 class ApplyReports(Write):
-    """Stores the reports of one message of a runner. Result: the list of RefusedReport."""
+    """Stores the reports of one message of a runner. Result: the list of RefusedReport.
+
+    Attributes:
+        runner_id: The runner.
+        reports: Its reports.
+        suspended: The JSON to store of each suspended chain, by request id. It is made before the transaction
+            begins, because a large chain takes seconds, and the database ends transactions that do nothing.
+    """
 
     order: ClassVar[int] = 9
     is_reserved: ClassVar[bool] = True
     runner_id: str
     reports: Sequence[ChainReport]
+    suspended: Mapping[str, bytes]
 
     @property
     def request_ids(self) -> Iterable[str]:
@@ -45,14 +55,17 @@ class ApplyReports(Write):
     ) -> Sequence[list[RefusedReport]]:
         """Reads the rows of the requests, decides which reports to accept, and writes those together."""
         rows = RequestRows(
-            transaction, (report.assignment.request_id for write in writes for report in write.reports)
+            transaction,
+            (report.assignment.request_id for write in writes for report in write.reports),
+            for_reports=True,
         )
         batch = _ReportBatch(rows, transaction.stamp)
         results = [
-            [refusal for report in write.reports if (refusal := batch.add(write.runner_id, report))]
-            for write in writes
+            [refusal for report in write.reports if (refusal := batch.add(write, report))] for write in writes
         ]
         transaction.change(INSERT_TRY, batch.tries)
+        approvals_opened(transaction, rows, batch.opened)
+        waits_ended(transaction, batch.ended_waits)
         save_suspended(transaction, batch.suspended)
         rows.save()
         return results
@@ -66,9 +79,12 @@ class _ReportBatch:
         self._stamp = stamp
         self.tries: list[dict[str, Any]] = []
         self.suspended: list[SuspendedRow] = []
+        self.opened: list[tuple[str, OpenedApproval]] = []
+        self.ended_waits: list[WaitKey] = []
 
-    def add(self, runner_id: str, report: ChainReport) -> RefusedReport | None:
+    def add(self, write: ApplyReports, report: ChainReport) -> RefusedReport | None:
         """Adds a report, or returns why it is refused."""
+        runner_id = write.runner_id
         request_id = report.assignment.request_id
         row = self._rows.get(request_id)
         if row is None:
@@ -81,13 +97,16 @@ class _ReportBatch:
             return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_INVALID)
         epoch = report.assignment.epoch
         self.tries += [try_row(tried, epoch, self._stamp) for tried in report.tries]
+        self._add_approvals(request_id, report)
         end = report.WhichOneof("end")
         tasks = report.finished_tasks if report.HasField("finished_tasks") else None
         if row["is_suspect"]:
             self._update_suspect(runner_id, report)
+        if row["has_finally"] and any(tried.must_fail for tried in report.tries):
+            must_fail(self._rows, row)
         if end == "suspended":
             set_suspended(self._rows, request_id, report.finished_jobs, tasks)
-            self.suspended.append((request_id, encode(with_stopped_tries(report.suspended)), epoch))
+            self.suspended.append((request_id, write.suspended[request_id], epoch))
         elif end == "finish":
             self._rows.change(
                 request_id,
@@ -105,6 +124,14 @@ class _ReportBatch:
             else:
                 self._rows.change(request_id, finished_jobs=report.finished_jobs, finished_tasks=tasks)
         return None
+
+    def _add_approvals(self, request_id: str, report: ChainReport) -> None:
+        if report.opened:
+            self.opened += [(request_id, one) for one in report.opened]
+            self._rows.change(request_id)  # Watchers see what the request waits for.
+        for tried in report.tries:
+            if tried.is_approval:
+                self.ended_waits.append(WaitKey(request_id, tried.entry.job_id, getattr(tried.entry, "try")))
 
     def _update_suspect(self, runner_id: str, report: ChainReport) -> None:
         request_id = report.assignment.request_id
@@ -135,6 +162,8 @@ def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport
 
 def _is_valid(report: ChainReport) -> bool:
     if report.WhichOneof("end") == "finish" and report.finish.state not in FINAL_STATES:
+        return False
+    if not all(map(is_valid_opening, report.opened)):
         return False
     return all(
         tried.entry.request_id == report.assignment.request_id

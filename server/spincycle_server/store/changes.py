@@ -12,14 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_server.database.chunks import IDS_AT_ONCE, in_chunks
 from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.positions import Position, Span, read_position
 from spincycle_server.store.report_order import ReportPlace, in_report_order
 from spincycle_server.store.rows import entry_without_output, marked_request_of
 from spincycle_server.store.schema import deleted_requests, job_log, request_args, requests
-
-IDS_AT_ONCE = 500
-"""The maximum number of ids in one statement."""
 
 MAX_ROWS = 20_000
 """The maximum number of rows that one read returns. If there are more, the answer says so."""
@@ -204,10 +202,9 @@ def _tries_of(
 
 def stamped_requests(connection: Connection, request_ids: Collection[str]) -> dict[str, StampedRequest]:
     """Returns the requests with the given ids that exist, by id."""
-    ids = sorted(request_ids)
     found: dict[str, StampedRequest] = {}
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        query = select(requests).where(requests.c.request_id.in_(ids[start : start + IDS_AT_ONCE]))
+    for some in in_chunks(sorted(request_ids)):
+        query = select(requests).where(requests.c.request_id.in_(some))
         for row in connection.execute(query):
             found[row.request_id] = StampedRequest(marked_request_of(row), row.change_stamp)
     return found
@@ -274,12 +271,10 @@ def args_of(
     connection: Connection, request_ids: Collection[str], names: Collection[str]
 ) -> dict[str, dict[str, str]]:
     """Returns the text of some args of requests, by request and name, as finds compare them."""
-    ids = sorted(request_ids)
     found: dict[str, dict[str, str]] = {}
-    for start in range(0, len(ids), IDS_AT_ONCE):
+    for some in in_chunks(sorted(request_ids)):
         query = select(request_args.c.request_id, request_args.c.name, request_args.c.value).where(
-            request_args.c.request_id.in_(ids[start : start + IDS_AT_ONCE]),
-            request_args.c.name.in_(sorted(names)),
+            request_args.c.request_id.in_(some), request_args.c.name.in_(sorted(names))
         )
         for row in connection.execute(query):
             found.setdefault(row.request_id, {})[row.name] = row.value

@@ -26,7 +26,8 @@ from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.v1.request_pb2 import RequestFilter
-from spincycle_server.store.finding import Finding, explained_ends
+from spincycle_server.store.ended_statements import REQUESTS_NOT_FOUND, explained_ends
+from spincycle_server.store.finding import Finding
 from spincycle_server.store.found_types import FoundTypes
 from spincycle_server.store.scan import Scan, Span
 from spincycle_server.store.schema import request_args, requests
@@ -37,7 +38,7 @@ MAX_COUNT = 10_000
 COUNTED_STATES = tuple(state for state in State if state not in (State.UNKNOWN, State.RESERVED))
 """The states that requests have."""
 
-_UNFINISHED_STATES = frozenset(State) - FINAL_STATES
+_OTHER_STATES = frozenset(State) - FINAL_STATES
 
 
 class Count(NamedTuple):
@@ -78,7 +79,7 @@ def count_requests(
         SpinCycleError: See `find_requests`.
     """
     connection = connection.execution_options(statement_limit=statement_limit)
-    with explained_ends():
+    with explained_ends(REQUESTS_NOT_FOUND):
         finding = Finding(connection, wanted, is_given_up, only_types, hidden_types)
         counts = {} if finding.is_empty else _Counting(finding).counts()
         states = finding.states if wanted.states else COUNTED_STATES
@@ -165,7 +166,7 @@ class _Counting:
             *span.conditions(scan.position[0], requests.c.request_id),
         ]
         counts: dict[int, Count] = {}
-        for branch, states in zip(scan.branches, (_UNFINISHED_STATES, FINAL_STATES), strict=True):
+        for branch, states in zip(scan.branches, (_OTHER_STATES, FINAL_STATES), strict=True):
             read = _hinted(select(requests.c.state, _as_number(conditions).label("matches")), scan.index)
             read = read.where(branch.all()).order_by(requests.c.finished_at)
             found = read.limit(MAX_COUNT + 1).subquery()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from google.protobuf.message import Message
 from sqlalchemy import insert
@@ -13,14 +13,17 @@ from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import request_manager_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.limit_pb2 import Limit
 from spincycle_grpc.v1.request_pb2 import Request
-from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.wire import JsonTooLongError, encode
 from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.archived_chains import add_archives
 from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.idempotency_keys import IdempotencyKey, claim_keys
+from spincycle_server.store.limited_creation import with_limits
 from spincycle_server.store.rows import arg_rows, microseconds_of
-from spincycle_server.store.schema import request_archives, request_args, requests
+from spincycle_server.store.schema import request_args, requests
 from spincycle_server.store.write import Write
 from spincycle_server.telemetry.requests import RequestCreated, RequestStarted
 
@@ -33,17 +36,29 @@ The args are stored twice. While the database writes them, creates of other call
 _INSERT_REQUEST = RowStatement(lambda _: insert(requests))
 
 
-_INSERT_ARCHIVE = RowStatement(lambda _: insert(request_archives))
-
-
 _INSERT_ARG = RowStatement(lambda _: insert(request_args))
+
+
+class Created(NamedTuple):
+    """What became of a new request.
+
+    Attributes:
+        assignment: Its assignment, with epoch 1; None without a runner, or if it has limits.
+        waits_for_limit: Whether it waits for one of its limits.
+    """
+
+    assignment: Assignment | None
+    waits_for_limit: bool = False
 
 
 @dataclass(slots=True)
 class CreateRequest(Write):
-    """Stores a new request with its archive and args, and with its assignment if it has one. Result: None.
+    """Stores a new request with its archive and args, and with its assignment if it has one.
 
-    If the request has an idempotency key that created another request, the result is a ConflictError.
+    Result: whether it waits for one of its limits; None if it has none.
+
+    If the request has an idempotency key that created another request, the result is a ConflictError. If it
+    has limits, see `limited_creation`.
     """
 
     order: ClassVar[int] = 100  # After all reads, so that it is sent together with the other changes.
@@ -52,6 +67,9 @@ class CreateRequest(Write):
     args: Sequence[Mapping[str, Any]]
     key: IdempotencyKey | None = None
     event: EventRow | None = None
+    limits: Sequence[Limit] = ()
+    requirement_id: str = ""
+    may_wait: bool = True
 
     @property
     def request_ids(self) -> Iterable[str]:
@@ -61,7 +79,7 @@ class CreateRequest(Write):
     @classmethod
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[CreateRequest]
-    ) -> Sequence[SpinCycleError | None]:
+    ) -> Sequence[SpinCycleError | bool | None]:
         """Runs one statement per table, and at least three more if there are keys."""
         results: list[SpinCycleError | None] = [None] * len(writes)
         keyed = [
@@ -73,13 +91,14 @@ class CreateRequest(Write):
             refusals = claim_keys(transaction.connection, [claim for _, claim in keyed])
             for (index, _), refusal in zip(keyed, refusals, strict=True):
                 results[index] = refusal
-            writes = [write for write, refusal in zip(writes, results, strict=True) if refusal is None]
-        if writes:
-            cls._insert(transaction, writes)
-        return results
+        left = [write for write, refusal in zip(writes, results, strict=True) if refusal is None]
+        cls.insert(transaction, [write for write in left if not write.limits])
+        limited = [write for write in left if write.limits]
+        return with_limits(transaction, limited, writes, results) if limited else results
 
     @classmethod
-    def _insert(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> None:
+    def insert(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> None:
+        """Inserts the rows of requests."""
         for write in writes:
             row = write.request
             row["change_stamp"] = transaction.stamp
@@ -88,7 +107,7 @@ class CreateRequest(Write):
                 waited = (row["started_at"] - row["created_at"]) / 1e6
                 transaction.events.append(RequestStarted(row["type"], waited))
         transaction.change(_INSERT_REQUEST, [write.request for write in writes])
-        transaction.change(_INSERT_ARCHIVE, [write.archive for write in writes])
+        add_archives(transaction, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
         record_events(transaction, [write.event for write in writes if write.event is not None])
 
@@ -103,6 +122,8 @@ def creation_of(
     now: int,
     event: EventRow | None = None,
     requirement_id: str = "",
+    may_wait: bool = True,
+    has_finally: bool = False,
 ) -> CreateRequest:
     """Returns the write that stores a new request.
 
@@ -115,7 +136,11 @@ def creation_of(
         now: The time in microseconds since the Unix epoch.
         event: Its audit event, if it has one.
         requirement_id: The id of what it needs of a runner, which is stored; "" to derive that later.
+        may_wait: Whether it may wait for the keys of its limits.
+        has_finally: Whether its chain has `finally` parts.
     """
+    if job_chain.limits:  # It must hold their keys first.
+        runner = None
     created_at = microseconds_of(request.created_at)
     row = {
         "request_id": request.id,
@@ -140,6 +165,10 @@ def creation_of(
         "pause_now": None,
         "change_stamp": None,  # until the transaction is known
         "retry_of": request.retry_of or None,
+        "has_limits": None,
+        "has_finally": True if has_finally else None,
+        "ending": None,
+        "skip_finally": None,
         "trace_context": f"{job_chain.traceparent} {job_chain.tracestate}".strip() or None,
     }
     archive = {
@@ -148,7 +177,16 @@ def creation_of(
         "args": _json(request, "args"),  # Never null: the column of an original may refuse null.
         "job_chain": encode(job_chain),
     }
-    return CreateRequest(row, archive, arg_rows(request.id, created_at, request.args), key, event)
+    return CreateRequest(
+        row,
+        archive,
+        arg_rows(request.id, created_at, request.args),
+        key,
+        event,
+        [*job_chain.limits],
+        requirement_id,
+        may_wait,
+    )
 
 
 def _json(message: Message, field: str = "") -> bytes:

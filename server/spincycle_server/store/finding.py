@@ -9,7 +9,6 @@ the matches of the chosen index reach furthest into the past: it has the fewest 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -17,13 +16,12 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, UnaryExpression, func, select, true
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.operators import custom_op
 
-from spincycle_grpc.errors import CallCancelledError, DeadlineExceededError, InvalidArgumentError
+from spincycle_grpc.errors import CallCancelledError, InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
-from spincycle_server.database.troubles import was_ended
+from spincycle_server.store.ended_statements import REQUESTS_NOT_FOUND, explained_ends
 from spincycle_server.store.found_types import FoundTypes
 from spincycle_server.store.rows import marked_request_of, microseconds_of
 from spincycle_server.store.scan import Branch, Scan, Span
@@ -71,27 +69,8 @@ def find_requests(
         CallCancelledError: The caller has stopped waiting.
     """
     connection = connection.execution_options(statement_limit=statement_limit)
-    with explained_ends():
+    with explained_ends(REQUESTS_NOT_FOUND):
         return _found(Finding(connection, wanted, is_given_up, only_types, hidden_types), wanted)
-
-
-@contextmanager
-def explained_ends() -> Iterator[None]:
-    """Explains the error of a statement that the database itself ended.
-
-    Raises:
-        DeadlineExceededError: A statement took too long. Reason: FIND_TOO_SLOW.
-    """
-    try:
-        yield
-    except DBAPIError as error:
-        if was_ended(error):
-            raise DeadlineExceededError(
-                "the database took too long to find the requests, so the search was stopped: "
-                "narrow the filter, or use a limit and a smaller offset",
-                reason="FIND_TOO_SLOW",
-            ) from error
-        raise
 
 
 def _found(finding: Finding, wanted: RequestFilter) -> list[Request]:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
-from spincycle_server.store.finding import BLOCK, Finding, explained_ends
+from spincycle_server.store.ended_statements import REQUESTS_NOT_FOUND, explained_ends
+from spincycle_server.store.finding import BLOCK, Finding
 from spincycle_server.store.pages import PageRoom
 from spincycle_server.store.rows import marked_request_of
 
@@ -76,7 +77,7 @@ def find_page(
     limit = wanted.limit if behind is None else behind.left
     wanted_rows = min(limit or _MOST, page_size or _MOST) + 1
     position = None if behind is None else (behind.created_at, behind.request_id)
-    with explained_ends():
+    with explained_ends(REQUESTS_NOT_FOUND):
         finding = Finding(connection, wanted, is_given_up, only_types, hidden_types, position)
         rows = islice(finding.rows(min(skipped + wanted_rows, BLOCK)), min(skipped, _MOST), None)
         room = PageRoom(page_size)

@@ -23,7 +23,6 @@ from spincycle_server.callback_throttle import CallbackThrottle
 from spincycle_server.database.troubles import Trouble, translate, trouble_of
 from spincycle_server.store.batches import BatchCommitter
 from spincycle_server.store.write import Write
-from spincycle_server.telemetry.requests import RequestEvent
 
 logger = structlog.get_logger(__name__)
 
@@ -57,7 +56,7 @@ class GroupCommitWriter:
     """
 
     def __init__(self, engine: Engine, *, patience: float, name: str = "changes") -> None:
-        self.on_events: Callable[[Iterable[RequestEvent]], None] = lambda _: None
+        self.on_events: Callable[[Iterable[Any]], None] = lambda _: None
         self.on_changed: Callable[[Iterable[str]], None] | None = None
         self.batches = BatchCommitter(engine, patience=patience, name=name)
         self._loop = asyncio.get_running_loop()
@@ -133,9 +132,7 @@ class GroupCommitWriter:
             )
         return [self._commit([queued])[0] for queued in batch]
 
-    def _answer(
-        self, batch: Sequence[_QueuedWrite], results: Sequence[Any], events: Iterable[RequestEvent]
-    ) -> None:
+    def _answer(self, batch: Sequence[_QueuedWrite], results: Sequence[Any], events: Iterable[Any]) -> None:
         self.on_events(events)
         if self.on_changed is not None:
             self.on_changed(chain.from_iterable(queued.write.request_ids for queued in batch))
@@ -150,6 +147,8 @@ def _failure(error: Exception, writes: int) -> SpinCycleError:
     translated = translate(error)
     if translated.status is Status.INVALID_ARGUMENT:
         logger.info("write refused", writes=writes, reason=translated.reason)
+    elif trouble_of(error) is Trouble.AWAY:  # Its traceback would tell nothing.
+        logger.error("write failed", writes=writes, reason=translated.reason, error=translated.message)
     else:
         logger.error("write failed", writes=writes, reason=translated.reason, exc_info=error)
     return translated

@@ -17,7 +17,7 @@ from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.errors import not_found
 from spincycle_server.store.log_filter import ALL, LogFilter
-from spincycle_server.store.rows import log_entry_of, path_text
+from spincycle_server.store.rows import log_entry_of, path_json
 from spincycle_server.store.schema import job_log, requests
 from spincycle_server.store.write import Write
 
@@ -79,7 +79,7 @@ def _row(
         "epoch": epoch,
         "ordinal": tried.ordinal if tried is not None else None,
         "is_last": tried.is_last if tried is not None else None,
-        "path": path_text(entry.path) if entry.path else None,
+        "path": path_json(entry.path) if entry.path else None,
         "change_stamp": stamp,
     }
 

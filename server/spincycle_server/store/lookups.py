@@ -13,11 +13,11 @@ from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.wire import decode, decode_into
+from spincycle_server.database.chunks import in_chunks
+from spincycle_server.store.archived_chains import archived_chain, whole_chain
 from spincycle_server.store.errors import not_found
 from spincycle_server.store.rows import marked_request_of
 from spincycle_server.store.schema import ORIGINAL, request_archives, requests
-
-_IDS_AT_ONCE = 500
 
 _AFTER_ALL_DIGITS = "w"
 """Comes after each digit of an id: they are 0-9a-v."""
@@ -51,8 +51,10 @@ def get_request(connection: Connection, request_id: str, with_job_chain: bool) -
     if row.args:
         decode_into(request, row.args, "args")
     request.retried_by = row.retried_by or ""
-    if with_job_chain and row.job_chain:
-        decode_into(request, row.job_chain, "job_chain")
+    if with_job_chain and row.job_chain is not None:
+        job_chain = whole_chain(connection, request_id, row.job_chain)
+        if job_chain:
+            decode_into(request, job_chain, "job_chain")
     return request
 
 
@@ -62,9 +64,7 @@ def get_job_chain(connection: Connection, request_id: str) -> JobChain:
     Raises:
         NotFoundError: The request does not exist.
     """
-    data = connection.scalar(
-        select(request_archives.c.job_chain).where(request_archives.c.request_id == request_id)
-    )
+    data = archived_chain(connection, request_id)
     if data is None:
         raise not_found(request_id)
     return decode(data, JobChain)
@@ -72,10 +72,9 @@ def get_job_chain(connection: Connection, request_id: str) -> JobChain:
 
 def requests_by_id(connection: Connection, request_ids: Collection[str]) -> dict[str, Request]:
     """Returns the requests with the given ids that exist, by id, without args and job chains."""
-    ids = list(request_ids)
     found: dict[str, Request] = {}
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        query = select(requests).where(requests.c.request_id.in_(ids[start : start + _IDS_AT_ONCE]))
+    for some in in_chunks(request_ids):
+        query = select(requests).where(requests.c.request_id.in_(some))
         found.update((row.request_id, marked_request_of(row)) for row in connection.execute(query))
     return found
 
@@ -123,12 +122,14 @@ class Assigned(NamedTuple):
         stop_requested: Whether a user asked to stop the request.
         paused: Whether a user has paused it.
         pause_now: Whether the pause stops its running jobs.
+        skip_finally: Whether a second stop lets its `finally` parts be skipped.
     """
 
     epoch: int
     stop_requested: bool
     paused: bool
     pause_now: bool
+    skip_finally: bool
 
 
 def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
@@ -139,10 +140,15 @@ def assigned_to(connection: Connection, runner_id: str) -> dict[str, Assigned]:
         requests.c.stop_requested,
         requests.c.paused_at,
         requests.c.pause_now,
+        requests.c.skip_finally,
     ).where(requests.c.state == State.RUNNING, requests.c.runner_id == runner_id)
     return {
         row.request_id: Assigned(
-            row.epoch, row.stop_requested, row.paused_at is not None, bool(row.pause_now)
+            row.epoch,
+            row.stop_requested,
+            row.paused_at is not None,
+            bool(row.pause_now),
+            bool(row.skip_finally),
         )
         for row in connection.execute(query)
     }

@@ -11,8 +11,9 @@ from sqlalchemy.engine import Connection
 from spincycle_grpc.errors import NotFoundError
 from spincycle_grpc.output import MIDDLE, SHORTEST_NOTE, OutputCut, find_cut, first_of_middle
 from spincycle_grpc.v1.output_pb2 import OUTPUT_STREAM_STDERR, OUTPUT_STREAM_STDOUT, OutputEnd, OutputStream
+from spincycle_server.store.archived_chains import archived_chain
 from spincycle_server.store.errors import not_found
-from spincycle_server.store.schema import JOB_ID, MAX_TRY, job_log, request_archives, requests
+from spincycle_server.store.schema import JOB_ID, MAX_TRY, job_log, requests
 
 _COLUMNS = {OUTPUT_STREAM_STDOUT: job_log.c.stdout, OUTPUT_STREAM_STDERR: job_log.c.stderr}
 
@@ -84,8 +85,7 @@ def check_job(connection: Connection, request_id: str, job_id: str) -> None:
     Raises:
         NotFoundError: It has no such job. Reason: JOB_NOT_FOUND.
     """
-    query = select(request_archives.c.job_chain).where(request_archives.c.request_id == request_id)
-    chain = connection.scalar(query) if JOB_ID.fullmatch(job_id) else None
+    chain = archived_chain(connection, request_id) if JOB_ID.fullmatch(job_id) else None
     if chain is None or f'"{job_id}":{{'.encode() not in chain:
         raise NotFoundError(
             f"job {job_id} not found in request {request_id}", reason="JOB_NOT_FOUND", request_id=request_id

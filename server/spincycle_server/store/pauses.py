@@ -15,14 +15,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError
-from spincycle_grpc.state import State
+from spincycle_grpc.state import UNFINISHED_STATES, State
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.store.audit import EventRow
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.schema import requests
 from spincycle_server.store.states import StateWrite, is_run_by_original
-
-_UNFINISHED = frozenset({State.PENDING, State.RUNNING, State.SUSPENDED})
 
 
 class PauseOutcome(Enum):
@@ -54,9 +52,9 @@ class BeginPause(StateWrite):
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> PauseOutcome | SpinCycleError:
         """Marks the row."""
-        if row["state"] not in _UNFINISHED:
+        if row["state"] not in UNFINISHED_STATES:
             return _not_pausable(self.request_id, f"has ended with the state {State(row['state']).name}")
-        if row["stop_requested"]:
+        if row["stop_requested"] or row["ending"] is not None:
             return _not_pausable(self.request_id, "is being stopped")
         is_running = row["state"] == State.RUNNING
         if is_running and is_run_by_original(row):
@@ -86,7 +84,7 @@ class EndPause(StateWrite):
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> PauseOutcome | SpinCycleError:
         """Removes the mark. The time in which a suspended request must be resumed begins again."""
         # An original that ends a request does not know the mark.
-        if row["paused_at"] is None or row["state"] not in _UNFINISHED:
+        if row["paused_at"] is None or row["state"] not in UNFINISHED_STATES:
             return FailedPreconditionError(
                 f"request {self.request_id} is not paused: its state is {State(row['state']).name}",
                 reason="WRONG_STATE",

@@ -9,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 from sqlalchemy import and_, select
 from sqlalchemy.engine import Connection
 
+from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
@@ -45,6 +46,9 @@ class Record:
         stop_requested: Whether a user asked to stop the request.
         paused: Whether a user has paused the request.
         suspect: What is known of the request if its runner died; None if it is no suspect.
+        ending: FAIL or STOPPED if the request is to end so after its `finally` parts; None if it goes on or
+            has none.
+        skip_finally: Whether these are skipped.
     """
 
     job_chain: JobChain
@@ -53,6 +57,8 @@ class Record:
     stop_requested: bool
     paused: bool = False
     suspect: StoredSuspect | None = None
+    ending: State | None = None
+    skip_finally: bool = False
 
 
 def get_record(connection: Connection, request_id: str) -> Record:
@@ -63,9 +69,13 @@ def get_record(connection: Connection, request_id: str) -> Record:
     """
     job_chain = get_job_chain(connection, request_id)
     request = connection.execute(
-        select(requests.c.stop_requested, requests.c.is_suspect, requests.c.paused_at).where(
-            requests.c.request_id == request_id
-        )
+        select(
+            requests.c.stop_requested,
+            requests.c.is_suspect,
+            requests.c.paused_at,
+            requests.c.ending,
+            requests.c.skip_finally,
+        ).where(requests.c.request_id == request_id)
     ).one_or_none()
     base = stored_chain(
         connection,
@@ -88,6 +98,8 @@ def get_record(connection: Connection, request_id: str) -> Record:
         bool(request and request.stop_requested),
         bool(request and request.paused_at is not None),
         get_suspect(connection, request_id) if request and request.is_suspect else None,
+        State(request.ending) if request and request.ending is not None else None,
+        bool(request and request.skip_finally),
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Column, bindparam, delete, select, update
 
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_server.database.clock import database_now
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.leases import live_leases
+from spincycle_server.store.limit_ledger import ledger_of
 from spincycle_server.store.rows import trace_of
 from spincycle_server.store.schema import requests, suspended_job_chains
 from spincycle_server.store.suspects import SuspectRows
@@ -19,16 +21,14 @@ from spincycle_server.telemetry.requests import RequestEnded, RequestStarted
 from spincycle_server.telemetry.spans_of_requests import EndedRequest
 from spincycle_server.telemetry.trace_lines import trace_lines
 
-_ROW_COLUMNS = (
+_COLUMNS = (
     requests.c.request_id,
     requests.c.type,
     requests.c.created_at,
     requests.c.state,
     requests.c.epoch,
     requests.c.runner_id,
-    requests.c.jr_url,
     requests.c.started_at,
-    requests.c.finished_at,
     requests.c.finished_jobs,
     requests.c.finished_tasks,
     requests.c.stop_requested,
@@ -36,48 +36,80 @@ _ROW_COLUMNS = (
     requests.c.paused_at,
     requests.c.paused_by,
     requests.c.pause_now,
-    requests.c.change_stamp,
     requests.c.trace_context,
+    requests.c.has_limits,
+    requests.c.has_finally,
+    requests.c.ending,
+    requests.c.skip_finally,
 )
-"""The key, the columns that may change, and those that count for the metrics."""
+"""The key, and the columns that decide about changes or count for the metrics."""
+
+_UNREPORTED = (
+    requests.c.started_at,
+    requests.c.stop_requested,
+    requests.c.paused_by,
+    requests.c.pause_now,
+    requests.c.skip_finally,
+)
+"""The columns that no report of a runner needs. Reports are frequent, and each column takes time to read."""
 
 
-_UPDATE = RowStatement(
-    lambda _: (
-        update(requests)
-        .where(requests.c.request_id == bindparam("key"))
-        .values(
-            state=bindparam("new_state"),
-            epoch=bindparam("new_epoch"),
-            runner_id=bindparam("new_runner_id"),
-            jr_url=bindparam("new_jr_url"),
-            started_at=bindparam("new_started_at"),
-            finished_at=bindparam("new_finished_at"),
-            finished_jobs=bindparam("new_finished_jobs"),
-            finished_tasks=bindparam("new_finished_tasks"),
-            stop_requested=bindparam("new_stop_requested"),
-            is_suspect=bindparam("new_is_suspect"),
-            change_stamp=bindparam("new_change_stamp"),
-            # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
-            created_at=requests.c.created_at,
+class _Read:
+    """The statement that reads and locks rows.
+
+    Args:
+        columns: The columns to read. The first is the key.
+    """
+
+    def __init__(self, columns: Sequence[Column[Any]]) -> None:
+        self._names = [column.name for column in columns]
+        self._statement = (
+            select(*columns)
+            .where(requests.c.request_id.in_(bindparam("keys", expanding=True)))
+            # All transactions take locks in the same order, because otherwise they could deadlock.
+            .order_by(requests.c.request_id)
+            .with_for_update()
         )
-    )
-)
+
+    def rows(self, transaction: Transaction, request_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Returns the rows of requests by their ids."""
+        found = transaction.execute(self._statement, {"keys": sorted(set(request_ids))})
+        return {row[0]: dict(zip(self._names, row, strict=True)) for row in found.all()}
 
 
-_UPDATE_PAUSE = RowStatement(
-    lambda _: (
-        update(requests)
-        .where(requests.c.request_id == bindparam("key"))
-        .values(
-            paused_at=bindparam("new_paused_at"),
-            paused_by=bindparam("new_paused_by"),
-            pause_now=bindparam("new_pause_now"),
-            created_at=requests.c.created_at,
-        )
-    )
-)
-"""A statement of its own, so that requests that are never paused do not pay for the columns."""
+_READ = _Read(_COLUMNS)
+_READ_FOR_REPORTS = _Read([column for column in _COLUMNS if column not in set(_UNREPORTED)])
+
+
+class _Update:
+    """The statement that changes some columns of a row.
+
+    Args:
+        columns: The names of the columns.
+    """
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self._parameters = [(column, f"new_{column}") for column in columns]
+        values: dict[str, Any] = {column: bindparam(name) for column, name in self._parameters}
+        # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
+        values["created_at"] = requests.c.created_at
+        changed = update(requests).where(requests.c.request_id == bindparam("key")).values(values)
+        self.statement = RowStatement(lambda _: changed)
+
+    def parameters(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the parameters of the statement for a row."""
+        parameters = {name: row[column] for column, name in self._parameters}
+        parameters["key"] = row["request_id"]
+        return parameters
+
+
+@functools.cache
+def _update_of(columns: frozenset[str]) -> _Update:
+    """Returns the statement that changes some columns. There are as many as there are kinds of changes."""
+    return _Update(sorted(columns))
+
+
+_PROGRESS = frozenset({"finished_jobs", "finished_tasks"})
 
 
 _DELETE_SUSPENDED = delete(suspended_job_chains).where(suspended_job_chains.c.request_id == bindparam("key"))
@@ -87,27 +119,26 @@ _DELETE_RESUMED = _DELETE_SUSPENDED.where(suspended_job_chains.c.is_dropped.is_(
 
 
 class RequestRows:
-    """The locked rows of some requests. Changes are made in memory until `save` writes them."""
+    """The locked rows of some requests. Changes are made in memory until `save` writes them.
 
-    def __init__(self, transaction: Transaction, request_ids: Iterable[str]) -> None:
+    Args:
+        transaction: The open transaction.
+        request_ids: The ids of the requests.
+        for_reports: Whether only reports of runners change the rows, so that `_UNREPORTED` is not read.
+    """
+
+    def __init__(
+        self, transaction: Transaction, request_ids: Iterable[str], *, for_reports: bool = False
+    ) -> None:
         self._transaction = transaction
-        query = (
-            select(*_ROW_COLUMNS)
-            .where(requests.c.request_id.in_(sorted(set(request_ids))))
-            # All transactions take locks in the same order, because otherwise they could deadlock.
-            .order_by(requests.c.request_id)
-            .with_for_update()
-        )
-        self._rows: dict[str, dict[str, Any]] = {
-            row.request_id: dict(row._mapping) for row in transaction.execute(query)
-        }
+        read = _READ_FOR_REPORTS if for_reports else _READ
+        self._rows = read.rows(transaction, request_ids)
         for request_id, row in self._rows.items():
             if row["trace_context"] is not None and (trace := trace_of(row["trace_context"])) is not None:
                 trace_lines.add(request_id, trace)
-        self._changed: dict[str, dict[str, Any]] = {}
+        self._changed: dict[str, frozenset[str]] = {}
         self._dropped: list[str] = []
         self._resumed: list[str] = []
-        self._pauses: dict[str, dict[str, Any]] = {}
         self._suspended_again: list[str] = []
         self._events: list[EventRow] = []
         self._live_runners: dict[str, int] | None = None
@@ -135,32 +166,48 @@ class RequestRows:
         return self._live_runners
 
     def change(self, request_id: str, **values: Any) -> None:
-        """Changes columns of a row, and stamps it. A request that ends is no longer a suspect."""
+        """Changes columns of a row, and stamps it.
+
+        A request that ends is no longer a suspect, and releases the keys of its limits.
+        """
         row = self._rows[request_id]
         self._count(row, values)
-        row.update(values, change_stamp=self._transaction.stamp)
-        if row["is_suspect"] and row["state"] in FINAL_STATES:
-            row["is_suspect"] = None
-            self.suspects.cleared(request_id)
-        if row["paused_at"] is not None and row["state"] in FINAL_STATES:
-            row.update(paused_at=None, paused_by=None, pause_now=None)
-            self._pauses[request_id] = row
-        self._changed[request_id] = row
+        values["change_stamp"] = self._transaction.stamp
+        if values.get("state", row["state"]) in FINAL_STATES:
+            if values.get("is_suspect", row["is_suspect"]):
+                values["is_suspect"] = None
+                self.suspects.cleared(request_id)
+            if values.get("paused_at", row["paused_at"]) is not None:
+                values.update(paused_at=None, paused_by=None, pause_now=None)
+            if row["has_limits"]:
+                ledger_of(self._transaction).release(request_id)
+        row.update(values)
+        self._note(request_id, frozenset(values))
+
+    def _note(self, request_id: str, columns: frozenset[str]) -> None:
+        """Notes which columns of a row have changed."""
+        changed = self._changed.get(request_id)
+        self._changed[request_id] = columns if changed is None else changed | columns
 
     def _count(self, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Notes a start or an end of a request, which is counted once it is committed."""
+        """Notes a start or an end of a request, which is counted once it is committed.
+
+        Targets of notifications learn of ends by these notes too, see `deliveries`.
+        """
         state = values.get("state")
         if state in FINAL_STATES and before["state"] not in FINAL_STATES:
-            taken = ((values.get("finished_at") or before["created_at"]) - before["created_at"]) / 1e6
+            ended_at = values.get("finished_at") or before["created_at"]
+            taken = (ended_at - before["created_at"]) / 1e6
             traced = _traced_end({**before, **values}) if before["trace_context"] is not None else None
-            self._transaction.events.append(RequestEnded(before["type"], State(state).name, taken, traced))
-        elif before["started_at"] is None and values.get("started_at") is not None:
+            self._transaction.events.append(
+                RequestEnded(before["type"], State(state).name, taken, before["request_id"], ended_at, traced)
+            )
+        elif values.get("started_at") is not None and before["started_at"] is None:
             waited = (values["started_at"] - before["created_at"]) / 1e6
             self._transaction.events.append(RequestStarted(before["type"], waited))
 
     def set_pause(self, request_id: str, at: int | None, by: str | None, *, stops_jobs: bool | None) -> None:
         """Marks a request as paused."""
-        self._pauses[request_id] = self._rows[request_id]
         self.change(request_id, paused_at=at, paused_by=by, pause_now=stops_jobs)
 
     def end_pause(self, request_id: str) -> None:
@@ -180,7 +227,7 @@ class RequestRows:
         row = self._rows[request_id]
         row["finished_jobs"] = finished_jobs
         row["finished_tasks"] = finished_tasks
-        self._changed[request_id] = row
+        self._note(request_id, _PROGRESS)
 
     def drop_suspended(self, request_id: str, *, for_good: bool) -> None:
         """Drops the suspended chain of a request, if it has one.
@@ -198,29 +245,14 @@ class RequestRows:
 
     def save(self) -> None:
         """Writes the changed rows and the events."""
-        if self._changed:
-            self._transaction.change(
-                _UPDATE,
-                [
-                    {
-                        "key": row["request_id"],
-                        "new_state": row["state"],
-                        "new_epoch": row["epoch"],
-                        "new_runner_id": row["runner_id"],
-                        "new_jr_url": row["jr_url"],
-                        "new_started_at": row["started_at"],
-                        "new_finished_at": row["finished_at"],
-                        "new_finished_jobs": row["finished_jobs"],
-                        "new_finished_tasks": row["finished_tasks"],
-                        "new_stop_requested": row["stop_requested"],
-                        "new_is_suspect": row["is_suspect"],
-                        "new_change_stamp": row["change_stamp"],
-                    }
-                    for row in self._changed.values()
-                ],
-            )
-        if self._pauses:
-            self._save_pauses()
+        groups: dict[frozenset[str], list[Mapping[str, Any]]] = {}
+        for request_id, columns in self._changed.items():
+            groups.setdefault(columns, []).append(self._rows[request_id])
+        for columns, rows in groups.items():
+            changed = _update_of(columns)
+            self._transaction.change(changed.statement, [changed.parameters(row) for row in rows])
+        if self._suspended_again:
+            count_from_now(self._transaction, self._suspended_again)
         record_events(self._transaction, self._events)
         if self._suspects is not None:
             self._suspects.save()
@@ -229,25 +261,14 @@ class RequestRows:
         if self._resumed:
             self._transaction.execute(_DELETE_RESUMED, [{"key": key} for key in self._resumed])
 
-    def _save_pauses(self) -> None:
-        self._transaction.change(
-            _UPDATE_PAUSE,
-            [
-                {
-                    "key": row["request_id"],
-                    "new_paused_at": row["paused_at"],
-                    "new_paused_by": row["paused_by"],
-                    "new_pause_now": row["pause_now"],
-                }
-                for row in self._pauses.values()
-            ],
-        )
-        if self._suspended_again:
-            self._transaction.execute(
-                update(suspended_job_chains)
-                .where(suspended_job_chains.c.request_id.in_(sorted(self._suspended_again)))
-                .values(suspended_at=database_now(self._transaction.connection))
-            )
+
+def count_from_now(transaction: Transaction, request_ids: Iterable[str]) -> None:
+    """Makes the time in which suspended requests must be resumed begin now."""
+    transaction.execute(
+        update(suspended_job_chains)
+        .where(suspended_job_chains.c.request_id.in_(sorted(request_ids)))
+        .values(suspended_at=database_now(transaction.connection))
+    )
 
 
 def _traced_end(row: Mapping[str, Any]) -> EndedRequest | None:
@@ -261,6 +282,6 @@ def _traced_end(row: Mapping[str, Any]) -> EndedRequest | None:
         row["state"],
         row["epoch"],
         row["created_at"],
-        row["finished_at"],
+        row.get("finished_at"),
         trace,
     )

@@ -20,18 +20,17 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.wire import decode
 from spincycle_server.capabilities import NEEDS_NOTHING, Requirement
+from spincycle_server.database.chunks import in_chunks
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import RowStatement, Transaction
+from spincycle_server.store.archived_chains import archived_chain
 from spincycle_server.store.schema import (
     INDEXED_BY_REQUIREMENT,
     ORIGINAL,
-    request_archives,
     requests,
     requirements,
 )
 from spincycle_server.store.write import Write
-
-_IDS_AT_ONCE = 500
 
 _SET_REQUIREMENT = RowStatement(
     lambda _: (
@@ -103,12 +102,9 @@ class SetRequirements(Write):
 
 def read_requirements(connection: Connection, requirement_ids: Collection[str]) -> dict[str, Requirement]:
     """Returns the stored requirements with the given ids, by id."""
-    ids = sorted(requirement_ids)
     found: dict[str, Requirement] = {}
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        query = select(requirements).where(
-            requirements.c.requirement_id.in_(ids[start : start + _IDS_AT_ONCE])
-        )
+    for some in in_chunks(sorted(requirement_ids)):
+        query = select(requirements).where(requirements.c.requirement_id.in_(some))
         found.update(
             (row.requirement_id, Requirement.from_json(row.body)) for row in connection.execute(query)
         )
@@ -183,9 +179,7 @@ def derived_requirement(connection: Connection, request_id: str) -> Requirement:
     A request whose chain cannot be read needs nothing: it fails when it is dispatched, with an error that
     says why.
     """
-    data = connection.scalar(
-        select(request_archives.c.job_chain).where(request_archives.c.request_id == request_id)
-    )
+    data = archived_chain(connection, request_id)
     try:
         chain = JobChain() if data is None else decode(data, JobChain)
         requirement = Requirement(frozenset(job.type for job in chain.jobs.values()))

@@ -85,10 +85,10 @@ class CreateRetry(Write):
     @classmethod
     def apply_all(
         cls, transaction: Transaction, writes: Sequence[CreateRetry]
-    ) -> Sequence[SpinCycleError | None]:
+    ) -> Sequence[SpinCycleError | bool | None]:
         """Locks the families, decides about each retry in turn, and stores those that may be created."""
         families = _Families(transaction, [write.creation.request["retry_of"] for write in writes])
-        results: list[SpinCycleError | None] = [families.add(write.creation) for write in writes]
+        results: list[SpinCycleError | bool | None] = [families.add(write.creation) for write in writes]
         free = [index for index, refusal in enumerate(results) if refusal is None]
         created = CreateRequest.apply_all(transaction, [writes[index].creation for index in free])
         for index, result in zip(free, created, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Any
 
@@ -12,15 +11,22 @@ import orjson
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from spincycle_grpc.state import State
+from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.structs import from_value
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request, RequestArg
 from spincycle_server.store.schema import MAX_ARG_VALUE, MAX_TEXT, ORIGINAL
+from spincycle_server.utc_text import utc_text
 
 _LONGEST_PATH = 16_000
 """The longest text of a path, in characters: it must not be truncated to fit its column."""
+
+LIMITED = "limited"
+"""In the mark of a request with limits, see `marked_request_of`."""
+
+PAUSED = "paused"
+"""How the text of a paused request begins in that mark."""
 
 _MAY_WAIT = frozenset({State.PENDING, State.SUSPENDED})
 
@@ -57,6 +63,8 @@ def request_of(row: Any) -> Request:
         retry_of=row.retry_of,
         trace_id="" if (trace := trace_of(row.trace_context)) is None else trace.trace_id,
     )
+    if row.ending and row.state not in FINAL_STATES:
+        request.ending = row.ending
     if row.total_tasks and (finished_tasks := _finished_tasks(row)) is not None:
         request.total_tasks = row.total_tasks
         request.finished_tasks = finished_tasks
@@ -82,8 +90,9 @@ def _finished_tasks(row: Any) -> int | None:
 def marked_request_of(row: Any, *, shows_left: bool = False) -> Request:
     """Returns the request of a row, as `request_of`, but with a mark in the field `waiting`.
 
-    The mark has the ids of the request's requirement and runner, and who has paused it. It is set if the
-    request is paused or may wait for a runner. The Store replaces it by the reason.
+    The mark has the ids of the request's requirement and runner, whether it has limits, and how it ends or
+    who has paused it. It is set if the request ends, is paused, or may wait for a runner. The Store replaces
+    it by the reason.
 
     Args:
         row: The row.
@@ -91,23 +100,27 @@ def marked_request_of(row: Any, *, shows_left: bool = False) -> Request:
             many old ones would hide the requests that wait for a runner.
     """
     request = request_of(row)
-    paused = _pause_text(row)
-    if not paused and row.state == State.PENDING and row.runner_id == ORIGINAL and not shows_left:
+    mark = _mark_text(row)
+    if not mark and row.state == State.PENDING and row.runner_id == ORIGINAL and not shows_left:
         return request
     if row.state in _MAY_WAIT or (row.state == State.RUNNING and row.epoch):
-        request.waiting = f"{row.requirement} {row.runner_id or ''} {paused}"
+        limited = LIMITED if row.has_limits else ""
+        request.waiting = f"{row.requirement} {row.runner_id or ''} {limited} {mark}"
     return request
 
 
-def _pause_text(row: Any) -> str:
-    """Returns who has paused the request of a row, and when; "" if it is not paused."""
+def _mark_text(row: Any) -> str:
+    """Returns how the request of a row ends after its `finally` nodes, or who has paused it; else ""."""
+    if row.ending and not row.skip_finally:
+        often = "again" if row.stop_requested else "twice"
+        return f"{State(row.ending).name} after its finally nodes: stop it {often} to skip them"
     if row.paused_at is None:
         return ""
     by = f" by {row.paused_by}" if row.paused_by else ""
-    at = datetime.fromtimestamp(row.paused_at // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = utc_text(row.paused_at)
     if row.state != State.RUNNING:
-        return f"paused{by} at {at}"
-    return f"paused{by} at {at}: its running jobs {'are told to stop' if row.pause_now else 'end first'}"
+        return f"{PAUSED}{by} at {at}"
+    return f"{PAUSED}{by} at {at}: its running jobs {'are told to stop' if row.pause_now else 'end first'}"
 
 
 def log_entry_of(row: Any) -> JobLog:
@@ -139,7 +152,7 @@ def entry_without_output(row: Any, number: Any) -> JobLog:
     )
 
 
-def path_text(path: Sequence[str]) -> str | None:
+def path_json(path: Sequence[str]) -> str | None:
     """Returns the text of a job's path for its column; None if it is too long, as no usual path is.
 
     It is ASCII, because the table of an original may not accept all characters.

@@ -77,6 +77,21 @@ MAX_STARTED = 2000
 MAX_CRASHED = 210
 """The longest list of crashed runners, in characters; the newest ten are kept."""
 
+MAX_TARGET = 40
+"""The longest name of a target of notifications, in characters."""
+
+MAX_DELIVERY_ERROR = 300
+"""The longest reason why a notification was not delivered, in characters; a longer one is truncated."""
+
+MAX_SEQUENCE_TRIES = 64
+"""The longest text of the tries of the sequences around an approval, in characters."""
+
+MAX_COMMENT = 800
+"""The longest comment of a decision, in characters. An audit event holds it, with the job before it."""
+
+MAX_LIMIT_KEY = 255
+"""The longest key of a limit, in characters. Specs allow fewer."""
+
 _HASH = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql")
 
 metadata = MetaData()
@@ -115,6 +130,13 @@ requests = Table(
     Column("change_stamp", BigInteger, nullable=True),
     # The request of which this one is a retry; null if it is none.
     Column("retry_of", Ascii(20), nullable=True),
+    # Whether the request holds or waits for keys of limits. Null: no.
+    Column("has_limits", Boolean, nullable=True),
+    # Whether its chain has `finally` parts; the state in which it ends after these, once that is known; and
+    # whether a second stop lets them be skipped. Null: no.
+    Column("has_finally", Boolean, nullable=True),
+    Column("ending", SmallInteger, nullable=True),
+    Column("skip_finally", Boolean, nullable=True),
     # The traceparent and, after a space, the tracestate; null if the request belongs to no trace.
     Column("trace_context", Ascii(MAX_TRACE), nullable=True),
     Index("created_at", "created_at"),
@@ -154,8 +176,18 @@ request_archives = Table(
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
     Column("create_request", blob(), nullable=False),
     Column("args", blob(), nullable=True),
+    # Empty if the chain is in `job_chain_pages`.
     Column("job_chain", blob(), nullable=False),
 )
+
+job_chain_pages = Table(
+    "job_chain_pages",
+    metadata,
+    Column("request_id", Ascii(20, fixed=True), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("page", blob(), nullable=False),
+)
+"""The JSON of chains that are too long for one value, in pages that are joined in their order."""
 
 job_log = Table(
     "job_log",
@@ -200,6 +232,7 @@ suspended_job_chains = Table(
     "suspended_job_chains",
     metadata,
     Column("request_id", Ascii(20, fixed=True), primary_key=True),
+    # Empty if the chain was too long to store. The request then continues from its record.
     Column("suspended_job_chain", blob(), nullable=False),
     Column("rm_host", String(64), nullable=True),
     Column("updated_at", Microseconds, nullable=False),
@@ -210,6 +243,38 @@ suspended_job_chains = Table(
     # request ends, because the job log lacks the fields from which its earlier tries could be replayed.
     Column("is_dropped", Boolean, nullable=True),
 )
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("request_id", Ascii(20, fixed=True), primary_key=True),
+    Column("job_id", Ascii(4, fixed=True), primary_key=True),
+    Column("try", Integer, primary_key=True, autoincrement=False),
+    # The tries of the sequences around the job, or their hash. If they change, the job asks anew.
+    Column("sequence_tries", Ascii(MAX_SEQUENCE_TRIES), nullable=False),
+    # The OpenedApproval as JSON.
+    Column("body", blob(), nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("deadline", BigInteger, nullable=False),
+    # An ApprovalResult; 0 while the job waits.
+    Column("result", SmallInteger, nullable=False),
+    Index("approvals_result", "result", "opened_at"),
+)
+"""The approvals that jobs wait or waited for. Times are in microseconds by the database's clock."""
+
+approval_decisions = Table(
+    "approval_decisions",
+    metadata,
+    Column("request_id", Ascii(20, fixed=True), primary_key=True),
+    Column("job_id", Ascii(4, fixed=True), primary_key=True),
+    Column("try", Integer, primary_key=True, autoincrement=False),
+    Column("user", BoundedText(MAX_TEXT), primary_key=True),
+    Column("approved", Boolean, nullable=False),
+    # Wider than MAX_COMMENT: earlier releases allowed longer comments.
+    Column("comment", BoundedText(1000), nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+)
+"""The decisions about approvals: one for each person."""
 
 runners = Table(
     "runners",
@@ -341,6 +406,38 @@ api_tokens = Table(
 )
 """The API tokens of users. Times are in microseconds by the database's clock. Ids are never reused."""
 
+limits = Table(
+    "limits",
+    metadata,
+    # The `content_id` of the key: databases compare and limit texts in different ways.
+    Column("limit_id", Ascii(ID_LENGTH), primary_key=True),
+    Column("key", BoundedText(MAX_LIMIT_KEY), nullable=False),
+    # By the newest request that named the key.
+    Column("max", Integer, nullable=False),
+    Column("last_ticket", BigInteger, nullable=False),
+    # The number of its rows in `limit_claims`.
+    Column("claims", Integer, nullable=False),
+)
+"""The keys of limits that requests hold or wait for. Whoever changes a claim of a key locks its row."""
+
+limit_claims = Table(
+    "limit_claims",
+    metadata,
+    Column("limit_id", Ascii(ID_LENGTH), primary_key=True),
+    # The place in the order of the key.
+    Column("ticket", BigInteger, primary_key=True, autoincrement=False),
+    Column("request_id", Ascii(20, fixed=True), nullable=False),
+    # The sequence of the request that holds the key or waits for it; "" for the whole request.
+    Column("sequence_id", Ascii(4), nullable=False, server_default=""),
+    Column("claimed_at", BigInteger, nullable=False),
+    # Since when it holds the key; null while it waits.
+    Column("held_at", BigInteger, nullable=True),
+    # What the request needs of a runner, once it holds all its keys.
+    Column("requirement", Ascii(ID_LENGTH), nullable=False),
+    Index("limit_claims_request", "request_id"),
+)
+"""Who holds a key or waits for it. Times are in microseconds, by the clock of the Request Manager."""
+
 session_keys = Table(
     "session_keys",
     metadata,
@@ -349,3 +446,38 @@ session_keys = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 """The keys that seal the sessions of browsers. Times are in microseconds by the database's clock."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("event_id", Ascii(20, fixed=True), primary_key=True),
+    Column("target", Ascii(MAX_TARGET), primary_key=True),
+    # What happened: "failed", "approval-wanted".
+    Column("event", Ascii(20), nullable=False),
+    # Null if the event is a test.
+    Column("request_id", Ascii(20, fixed=True), nullable=True),
+    Column("request_type", Ascii(MAX_TYPE), nullable=False),
+    # The state of the request at that time; 0 if the event is a test.
+    Column("request_state", StateNumber, nullable=False),
+    # What the request's own rows do not say, as JSON; null if there is nothing.
+    Column("detail", blob(), nullable=True),
+    # By the clock of the server that ended the request, as that request's end.
+    Column("occurred_at", BigInteger, nullable=False),
+    # The number of a DeliveryState.
+    Column("delivery_state", StateNumber, nullable=False),
+    # Attempts that have begun. The one that is under way is known by this number.
+    Column("attempts", Integer, nullable=False),
+    # When the next attempt is due, by the database's clock; at first, when it happened. While an attempt is
+    # made: when its claim ends.
+    Column("next_attempt_at", BigInteger, nullable=False),
+    # When it was delivered or given up, by the database's clock; null if it was not.
+    Column("ended_at", BigInteger, nullable=True),
+    Column("last_error", BoundedText(MAX_DELIVERY_ERROR), nullable=False),
+    # When somebody last let it be sent again, by the database's clock; null if nobody did.
+    Column("redelivered_at", BigInteger, nullable=True),
+    Index("deliveries_due", "target", "delivery_state", "next_attempt_at"),
+    Index("deliveries_newest", "occurred_at", "event_id", "target"),
+    Index("deliveries_request", "request_id", "occurred_at", "event_id", "target"),
+    Index("deliveries_ended_at", "ended_at"),
+)
+"""The notifications of each event: one row for each target that wants it. Times are in microseconds."""

@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow
+from spincycle_server.store.endings import end_after_finally, ending_of
 from spincycle_server.store.errors import not_found, request_paused, wrong_state
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.schema import ORIGINAL
@@ -78,8 +80,8 @@ class Assign(StateWrite):
             return None
         if self.expected_state == State.RUNNING and self.token != rows.live_runners().get(row["runner_id"]):
             return None
-        if self.expected_state != State.RUNNING and row["stop_requested"]:
-            end_unassigned(rows, self.request_id, State.STOPPED, self.now)
+        if self.expected_state != State.RUNNING and row["stop_requested"] and not _owes_finally(row):
+            end_unassigned(rows, self.request_id, ending_of(row) or State.STOPPED, self.now)
             return None
         if self.expected_state != State.RUNNING and row["paused_at"] is not None:
             return None
@@ -100,7 +102,7 @@ class Assign(StateWrite):
             # A suspended chain from before the lost assignment is out of date.
             rows.drop_suspended(self.request_id, for_good=False)
         rows.record(self.event)
-        return Assignment(request_id=self.request_id, epoch=epoch)
+        return Assignment(request_id=self.request_id, epoch=epoch, ending=_message_state(ending_of(row)))
 
     def _is_suspect(self, rows: RequestRows, row: Mapping[str, Any]) -> bool | None:
         """Returns whether the request is a suspect from now on, and counts the death of its runner."""
@@ -159,22 +161,65 @@ class Unassign(StateWrite):
         return True
 
 
+def _message_state(state: State | None) -> state_pb2.State.ValueType:
+    return state_pb2.STATE_UNKNOWN if state is None else state_pb2.State.ValueType(state.value)
+
+
+def _owes_finally(row: Mapping[str, Any]) -> bool:
+    """Whether `finally` parts of a request that is assigned to no runner may have to run before it ends."""
+    return bool(row["has_finally"] and row["state"] == State.SUSPENDED and not row["skip_finally"])
+
+
+class UnassignedStop(IntEnum):
+    """The result of a StopUnassigned. Only NOT_UNASSIGNED is false."""
+
+    NOT_UNASSIGNED = 0
+    ENDED = 1
+    FINALLY_RUNS = 2
+
+
 @dataclass(slots=True)
-class StopUnassigned(StateWrite):
-    """Stops a request that is assigned to no runner. Result: whether it happened."""
+class Stop(StateWrite):
+    """Stops a request. If `is_repeated`, the same call has asked before."""
 
     order: ClassVar[int] = 4
     request_id: str
     now: int
     event: EventRow | None = None
+    is_repeated: bool = False
 
-    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets a PENDING or SUSPENDED request STOPPED."""
+    def mark(self, rows: RequestRows, row: Mapping[str, Any]) -> None:
+        """Marks the request, which ends after its `finally` parts.
+
+        It ends a pause, because otherwise no round would end the request.
+        """
+        rows.change(self.request_id, stop_requested=True)
+        end_after_finally(rows, row, State.STOPPED)
+        if row["paused_at"] is not None:
+            rows.end_pause(self.request_id)
+
+
+@dataclass(slots=True)
+class StopUnassigned(Stop):
+    """Stops a request that is assigned to no runner. Result: an UnassignedStop.
+
+    If it may owe `finally` parts, a runner runs these first, also if it must FAIL already. A second stop ends
+    it at once. It is none if `is_repeated`: then the same call has marked the request while a runner had it.
+    """
+
+    def change(self, rows: RequestRows, row: Mapping[str, Any]) -> UnassignedStop:
+        """Sets a PENDING or SUSPENDED request STOPPED, or marks it."""
         if row["state"] not in (State.PENDING, State.SUSPENDED):
-            return False
-        end_unassigned(rows, self.request_id, State.STOPPED, self.now)
+            return UnassignedStop.NOT_UNASSIGNED
         rows.record(self.event)
-        return True
+        if _owes_finally(row) and self.is_repeated:
+            return UnassignedStop.FINALLY_RUNS
+        if _owes_finally(row) and not row["stop_requested"]:
+            self.mark(rows, row)
+            rows.suspended_again(self.request_id)
+            return UnassignedStop.FINALLY_RUNS
+        end_unassigned(rows, self.request_id, ending_of(row) or State.STOPPED, self.now)
+        return UnassignedStop.ENDED
 
 
 class StopOutcome(IntEnum):
@@ -183,6 +228,7 @@ class StopOutcome(IntEnum):
     NOT_RUNNING = 0
     RUNNING = 1
     RUN_BY_ORIGINAL = 2
+    FINALLY_SKIPPED = 3
 
 
 def is_run_by_original(row: Mapping[str, Any]) -> bool:
@@ -191,24 +237,22 @@ def is_run_by_original(row: Mapping[str, Any]) -> bool:
 
 
 @dataclass(slots=True)
-class RequestStop(StateWrite):
+class RequestStop(Stop):
     """Asks a RUNNING request to stop. Result: a StopOutcome."""
 
-    order: ClassVar[int] = 4
-    request_id: str
-    now: int
-    event: EventRow | None = None
-
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> StopOutcome:
-        """Sets `stop_requested`. It ends a pause, because otherwise no round would end the request."""
+        """Marks the request. A second stop skips the `finally` parts."""
         if row["state"] != State.RUNNING:
             return StopOutcome.NOT_RUNNING
         if not row["stop_requested"]:
-            rows.change(self.request_id, stop_requested=True)
-            if row["paused_at"] is not None:
-                rows.end_pause(self.request_id)
+            self.mark(rows, row)
             rows.record(self.event)
-        return StopOutcome.RUN_BY_ORIGINAL if is_run_by_original(row) else StopOutcome.RUNNING
+        elif row["has_finally"] and not row["skip_finally"] and not self.is_repeated:
+            rows.change(self.request_id, skip_finally=True)
+            rows.record(self.event)
+        if is_run_by_original(row):
+            return StopOutcome.RUN_BY_ORIGINAL
+        return StopOutcome.FINALLY_SKIPPED if row["skip_finally"] else StopOutcome.RUNNING
 
 
 @dataclass(slots=True)

@@ -20,7 +20,13 @@ from spincycle_grpc.v1.output_pb2 import OutputStream
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, RefusedReport, RunnerInfo
 from spincycle_grpc.wire import encode
-from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement
+from spincycle_server.capabilities import (
+    FINALLY,
+    KNOWS_ALL,
+    WAITS_FOR_LIMIT,
+    Capabilities,
+    Requirement,
+)
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
 from spincycle_server.database.read_pool import ReadPool
 from spincycle_server.large_work import LARGE, run_large, run_sized
@@ -44,12 +50,16 @@ from spincycle_server.store.audit import EventRow, RecordEvents, event_row
 from spincycle_server.store.audit_listing import EventPage
 from spincycle_server.store.chain_reports import ApplyReports
 from spincycle_server.store.counting import Count, RunningCounts, count_requests, count_running
-from spincycle_server.store.creation import creation_of
+from spincycle_server.store.creation import Created, creation_of
+from spincycle_server.store.deliveries import Subscriptions, adder_of, wanted_occurrences
+from spincycle_server.store.delivery_queue import DeliveryQueue
 from spincycle_server.store.found_pages import FoundPosition, RequestPage
 from spincycle_server.store.group_commit import GroupCommitWriter
+from spincycle_server.store.held_limits import HeldLimits
 from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
+from spincycle_server.store.limit_ledger import LimitsChanged
 from spincycle_server.store.log_filter import ALL, LogFilter, LogPosition
 from spincycle_server.store.log_pages import LogPage
 from spincycle_server.store.metrics import StoreMetrics
@@ -70,12 +80,15 @@ from spincycle_server.store.states import (
     StopOutcome,
     StopUnassigned,
     Unassign,
+    UnassignedStop,
 )
 from spincycle_server.store.suspended_chains import DropSuspended, FailSuspended, Suspend
-from spincycle_server.telemetry.requests import RequestEnded, RequestEvent
+from spincycle_server.store.waiting_approvals import WaitingApprovals
+from spincycle_server.store.waiting_reasons import WaitingReasons
+from spincycle_server.telemetry.requests import RequestEnded
 from spincycle_server.telemetry.spans_of_requests import EndedRequest
 
-_OnEvents: TypeAlias = Callable[[Iterable[RequestEvent]], None]
+_OnEvents: TypeAlias = Callable[[Iterable[object]], None]
 
 _DEFAULTS = DatabaseOptions()
 _FEW_JOBS = 500
@@ -93,9 +106,10 @@ class Store:
 
     Attributes:
         requirements: What requests need of a runner, and the requests that wait for one.
-        why_waiting: Returns why a request waits, or "". It gets the state of the request, what it needs, and
-            the id of its runner, or "".
-        cannot_pause: Returns whether a runner is known not to pause chains.
+        deliveries: The events that are sent to targets of notifications.
+        limits: Who holds the keys of limits, and who waits for them.
+        approvals: The approvals that requests wait for.
+        reasons: Says why requests wait.
         metrics: Counts requests and transactions.
     """
 
@@ -114,9 +128,11 @@ class Store:
         )
         self.metrics = StoreMetrics(self._reader, self._writer, self._creator, (engine, database.reads))
         self.requirements = Requirements(self._reader, self._writer)
+        self.deliveries = DeliveryQueue(self._reader, self._writer, statement_limit=self._statement_limit)
+        self.limits = HeldLimits(self._reader, self._writer)
+        self.approvals = WaitingApprovals(self._reader, self._writer)
+        self.reasons = WaitingReasons(self.requirements, self.limits, self.approvals)
         self._capabilities: Mapping[str, Capabilities] = {}
-        self.why_waiting: Callable[[State, Requirement, str], str] = lambda *_: ""
-        self.cannot_pause: Callable[[str], bool] = lambda _: False
 
     @classmethod
     async def open(cls, url: str, options: DatabaseOptions = _DEFAULTS) -> Store:
@@ -166,7 +182,8 @@ class Store:
         event: EventRow | None = None,
         requirement: Requirement | None = None,
         work: float | None = None,
-    ) -> Assignment | None:
+        may_wait: bool = True,
+    ) -> Created:
         """Stores a new request, and assigns it to a runner if one is given.
 
         Args:
@@ -178,18 +195,23 @@ class Store:
             event: The row of its audit event, which is stored in the same transaction.
             requirement: What it needs of a runner; None to derive that from the chain when it waits.
             work: How long it takes to encode, see `work_of`; None to find out.
+            may_wait: Whether it may wait for the keys of its limits, if it has some.
 
         Returns:
-            The assignment, with epoch 1; None without a runner.
+            Its assignment, and whether it waits for a limit.
 
         Raises:
             CreatedBeforeError: The key has created the same request before. Nothing is stored.
             ConflictError: The key was used for a different request. Nothing is stored.
-            FailedPreconditionError: The request is a retry, and another one has not ended. Nothing is stored.
-                Reason: RETRY_NOT_ENDED.
+            FailedPreconditionError: The request is a retry, and another one has not ended (RETRY_NOT_ENDED),
+                or a limit with the policy `refuse` is reached (LIMIT_REACHED). Nothing is stored.
+            ResourceExhaustedError: Too many requests wait for a limit (TOO_MANY_AT_LIMIT), or it must not
+                wait for one (TOO_MANY_BLOCKED). Nothing is stored.
         """
         if requirement is not None:
             await self.requirements.save(requirement)
+        if job_chain.limits:
+            await self.requirements.save(WAITS_FOR_LIMIT)
         make = partial(
             creation_of,
             request,
@@ -200,12 +222,16 @@ class Store:
             now=_now(),
             event=event,
             requirement_id="" if requirement is None else requirement.requirement_id,
+            may_wait=may_wait,
+            has_finally=requirement is not None and FINALLY in requirement.features,
         )
         if work is None:
             work = work_of(create_request.ByteSize(), len(job_chain.jobs), job_chain.ByteSize())
         creation = await run_large(make) if work > LARGE else make()
-        await self._creator.write(CreateRetry(creation) if request.retry_of else creation)
-        return None if runner is None else Assignment(request_id=request.id, epoch=1)
+        waits = await self._creator.write(CreateRetry(creation) if request.retry_of else creation)
+        if runner is None or job_chain.limits:
+            return Created(None, waits_for_limit=bool(waits))
+        return Created(Assignment(request_id=request.id, epoch=1))
 
     async def retry_source(self, request_id: str) -> retries.RetrySource:
         """Returns what a retry of a request is made from.
@@ -237,7 +263,7 @@ class Store:
             NotFoundError: It does not exist.
         """
         found = await self._reader.read(lookups.get_request, request_id, with_job_chain)
-        await self._explain([found])
+        await self.reasons.add_to([found])
         return found
 
     async def get_job_chain(self, request_id: str) -> JobChain:
@@ -277,7 +303,7 @@ class Store:
                 statement_limit=self._statement_limit,
                 is_given_up=is_given_up,
             )
-        await self._explain(found)
+        await self.reasons.add_to_list(found)
         return found
 
     async def find_page(
@@ -313,7 +339,7 @@ class Store:
                 statement_limit=self._statement_limit,
                 is_given_up=is_given_up,
             )
-        await self._explain(page.requests)
+        await self.reasons.add_to_list(page.requests)
         return page
 
     async def count_requests(
@@ -353,33 +379,12 @@ class Store:
         if not request_ids:
             return {}
         found = await self._reader.read(lookups.requests_by_id, request_ids)
-        await self._explain(found.values())
+        await self.reasons.add_to(found.values())
         return found
 
     async def ids_beginning_with(self, beginning: str, limit: int) -> list[tuple[str, str]]:
         """Returns ids and types of requests whose ids begin with a text, sorted by id."""
         return await self._reader.read(lookups.ids_beginning_with, beginning, limit)
-
-    async def _explain(self, found: Iterable[Request]) -> None:
-        """Replaces the marks of requests that may wait for a runner by the reasons.
-
-        Requirements are in memory after the first look, so this seldom reads.
-        """
-        marked = [request for request in found if request.waiting]
-        if not marked:
-            return
-        # Thousands of requests have few different marks.
-        marks = {(request.state, request.waiting) for request in marked}
-        known = await self.requirements.get({mark.partition(" ")[0] for _, mark in marks} - {""})
-        reasons = {}
-        for state, mark in marks:
-            requirement_id, runner_id, paused = mark.split(" ", 2)
-            requirement = known.get(requirement_id, NEEDS_NOTHING)
-            reasons[state, mark] = paused or self.why_waiting(State(state), requirement, runner_id)
-            if paused and State(state) is State.RUNNING and self.cannot_pause(runner_id):
-                reasons[state, mark] += ", and its job runner goes on until it shuts down: it cannot pause"
-        for request in marked:
-            request.waiting = reasons[request.state, request.waiting]
 
     async def read_changes(
         self,
@@ -395,7 +400,7 @@ class Store:
             arg_names: The names of the args to read too.
         """
         found = await self._reader.read(changes.read_changes, earlier, request_ids, arg_names)
-        await self._explain([*found.requests.values(), *found.others.values()])
+        await self.reasons.add_to([*found.requests.values(), *found.others.values()])
         return found
 
     async def tries_after(
@@ -408,7 +413,7 @@ class Store:
         """Returns finished tries of some requests, in order.
 
         Args:
-            request_ids: The requests, at most `changes.IDS_AT_ONCE`.
+            request_ids: The requests, at most `chunks.IDS_AT_ONCE`.
             spans: The stamps of the tries; None for all.
             last: Only tries that come after this one; None for all.
             limit: The maximum number of tries.
@@ -418,7 +423,7 @@ class Store:
     async def stamped_requests(self, request_ids: Collection[str]) -> dict[str, changes.StampedRequest]:
         """Returns the requests with the given ids that exist, by id, each with the stamp of its change."""
         found = await self._reader.read(changes.stamped_requests, request_ids)
-        await self._explain(one.request for one in found.values())
+        await self.reasons.add_to(one.request for one in found.values())
         return found
 
     async def changed_ids(self, earlier: Position, limit: int) -> list[str] | None:
@@ -450,14 +455,48 @@ class Store:
     def on_ended(self, ended: Callable[[EndedRequest], None]) -> None:
         """Sets a function that is called for each request of a trace, when its end is committed."""
 
-        def take(counted: _OnEvents, events: Iterable[RequestEvent]) -> None:
-            counted(events)
+        def take(events: Iterable[object]) -> None:
             for event in events:
                 if isinstance(event, RequestEnded) and event.traced is not None:
                     ended(event.traced)
 
+        self._also_take(take)
+
+    def notify(self, subscriptions: Subscriptions, added: Callable[[Iterable[str]], None]) -> None:
+        """Stores a delivery for each target that wants what a transaction does, in the same transaction.
+
+        Args:
+            subscriptions: Says which targets want an event.
+            added: Called after each commit with deliveries, with the names of their targets.
+        """
+
+        def take(events: Iterable[object]) -> None:
+            for _, targets in wanted_occurrences(events, subscriptions):
+                added(targets)
+
+        self._also_take(take)
         for writer in {self._writer, self._creator}:
-            writer.on_events = partial(take, writer.on_events)
+            writer.batches.before_commit = adder_of(subscriptions)
+
+    def on_limits(self, changed: Callable[[LimitsChanged], None]) -> None:
+        """Sets a function that is called after each commit that changed who holds keys of limits."""
+
+        def take(events: Iterable[object]) -> None:
+            for event in events:
+                if isinstance(event, LimitsChanged):
+                    changed(event)
+
+        self._also_take(take)
+
+    def _also_take(self, take: _OnEvents) -> None:
+        """Calls a function with the events of each commit, after those that take them already."""
+
+        def take_in_turn(earlier: _OnEvents, events: Iterable[object]) -> None:
+            earlier(events)
+            take(events)
+
+        for writer in {self._writer, self._creator}:
+            writer.on_events = partial(take_in_turn, writer.on_events)
 
     def on_changed(self, changed: Callable[[Iterable[str]], None]) -> None:
         """Sets a function that is called with the ids of requests after each commit that changed them."""
@@ -571,13 +610,17 @@ class Store:
         """Returns the RUNNING requests that are assigned to a runner, by request id."""
         return await self._reader.read(lookups.assigned_to, runner_id)
 
-    async def request_stop(self, request_id: str, event: EventRow | None = None) -> StopOutcome:
+    async def request_stop(
+        self, request_id: str, event: EventRow | None = None, *, is_repeated: bool = False
+    ) -> StopOutcome:
         """Asks a RUNNING request to stop. The audit event is stored if nobody asked before.
+
+        A second stop skips the `finally` parts, unless `is_repeated`: then the same call has asked before.
 
         Raises:
             NotFoundError: The request does not exist.
         """
-        outcome: StopOutcome = await self._writer.write(RequestStop(request_id, _now(), event))
+        outcome: StopOutcome = await self._writer.write(RequestStop(request_id, _now(), event, is_repeated))
         return outcome
 
     async def begin_pause(
@@ -689,9 +732,19 @@ class Store:
             )
         )
 
-    async def stop_unassigned(self, request_id: str, event: EventRow | None = None) -> bool:
-        """Stops a request if it is PENDING or SUSPENDED. Returns whether it was, and its event is stored."""
-        stopped: bool = await self._writer.write(StopUnassigned(request_id, _now(), event))
+    async def stop_unassigned(
+        self, request_id: str, event: EventRow | None = None, *, is_repeated: bool = False
+    ) -> UnassignedStop:
+        """Stops a request if it is PENDING or SUSPENDED, and stores the event if it was.
+
+        Args:
+            request_id: The request.
+            event: The audit event of the call.
+            is_repeated: Whether the same call has asked a runner to stop it before.
+        """
+        stopped: UnassignedStop = await self._writer.write(
+            StopUnassigned(request_id, _now(), event, is_repeated)
+        )
         return stopped
 
     async def finish(self, request_id: str, state: State, finished_at: int, finished_jobs: int) -> None:
@@ -758,7 +811,14 @@ class Store:
         Returns:
             The refused reports with their reasons. The other reports are committed.
         """
-        refused: list[RefusedReport] = await self._writer.write(ApplyReports(runner_id, reports))
+        suspended = {
+            report.assignment.request_id: await run_sized(
+                report.suspended.ByteSize(), suspended_chains.stored_form, report.suspended
+            )
+            for report in reports
+            if report.HasField("suspended")
+        }
+        refused: list[RefusedReport] = await self._writer.write(ApplyReports(runner_id, reports, suspended))
         return refused
 
     async def renew_runner(

@@ -13,18 +13,29 @@ from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
-from spincycle_grpc.wire import decode
+from spincycle_grpc.wire import decode, encode
 from spincycle_server.database.clock import database_now
-from spincycle_server.database.transaction import Transaction
-from spincycle_server.stopped_tries import remove_stopped_tries
+from spincycle_server.database.transaction import MAX_ROW, Transaction
+from spincycle_server.stopped_tries import remove_stopped_tries, with_stopped_tries
+from spincycle_server.store.endings import end_after_finally, ending_of
 from spincycle_server.store.errors import not_found, wrong_state
-from spincycle_server.store.request_rows import RequestRows
+from spincycle_server.store.request_rows import RequestRows, count_from_now
 from spincycle_server.store.schema import ORIGINAL, job_log, requests, suspended_job_chains
 from spincycle_server.store.states import StateWrite, end_unassigned
 from spincycle_server.store.write import Write
 
 SuspendedRow: TypeAlias = tuple[str, bytes, int | None]
-"""A request id, the JSON of its suspended chain, and the suspended epoch; None without an assignment."""
+"""A request id, the JSON of its suspended chain, and the suspended epoch; None without an assignment.
+
+The JSON is empty if the chain is too long to store.
+"""
+
+
+def stored_form(suspended: SuspendedJobChain) -> bytes:
+    """Returns the JSON to store of a chain that a runner has suspended; empty if it is too long to store."""
+    if suspended.ByteSize() > MAX_ROW:  # The JSON is longer than the message.
+        return b""
+    return encode(with_stopped_tries(suspended))
 
 
 @dataclass(slots=True)
@@ -98,10 +109,13 @@ class FailSuspended(StateWrite):
     now: int
 
     def change(self, rows: RequestRows, row: Mapping[str, Any]) -> bool:
-        """Sets FAIL, and drops the suspended chain."""
+        """Sets FAIL, and drops the suspended chain. `finally` parts get as much time again to run first."""
         if row["state"] != State.SUSPENDED or row["epoch"] != self.epoch or row["paused_at"] is not None:
             return False
-        end_unassigned(rows, self.request_id, State.FAIL, self.now)
+        if end_after_finally(rows, row, State.FAIL):
+            rows.suspended_again(self.request_id)
+            return False
+        end_unassigned(rows, self.request_id, ending_of(row) or State.FAIL, self.now)
         return True
 
 
@@ -143,11 +157,14 @@ class StoredChain(NamedTuple):
 
 
 def stored_chain(connection: Connection, where: ColumnElement[bool]) -> StoredChain | None:
-    """Returns the only suspended chain that matches a condition; None if there is none."""
+    """Returns the only suspended chain that matches a condition; None if there is none.
+
+    There is also none if the chain was too long to store.
+    """
     row = connection.execute(
         select(suspended_job_chains.c.suspended_job_chain, suspended_job_chains.c.epoch).where(where)
     ).one_or_none()
-    if row is None:
+    if row is None or not row.suspended_job_chain:
         return None
     chain = decode(row.suspended_job_chain, SuspendedJobChain)
     remove_stopped_tries(chain, by_original=row.epoch is None)
@@ -186,10 +203,15 @@ def set_suspended(rows: RequestRows, request_id: str, finished_jobs: int, finish
 
 
 def save_suspended(transaction: Transaction, chains: Sequence[SuspendedRow]) -> None:
-    """Stores suspended chains. Each replaces its request's earlier one."""
+    """Stores suspended chains. Each replaces its request's earlier one.
+
+    Of a chain that is too long for one value, only the time is stored. Its request continues from its record.
+    A chain that an original has suspended belongs to that, so it stays.
+    """
     if not chains:
         return
     now = database_now(transaction.connection)
+    longest = transaction.longest_row
     ids = [request_id for request_id, _, _ in chains]
     kept = set(
         transaction.execute(
@@ -198,13 +220,23 @@ def save_suspended(transaction: Transaction, chains: Sequence[SuspendedRow]) -> 
             )
         ).scalars()
     )
-    transaction.execute(delete(suspended_job_chains).where(suspended_job_chains.c.request_id.in_(ids)))
+    too_long = {request_id for request_id, data, _ in chains if not data or len(data) > longest}
+    if both := too_long & kept:
+        count_from_now(transaction, both)
+        chains = [one for one in chains if one[0] not in both]
+    transaction.execute(
+        delete(suspended_job_chains).where(
+            suspended_job_chains.c.request_id.in_([request_id for request_id, _, _ in chains])
+        )
+    )
+    if not chains:
+        return
     transaction.execute(
         insert(suspended_job_chains),
         [
             {
                 "request_id": request_id,
-                "suspended_job_chain": data,
+                "suspended_job_chain": b"" if request_id in too_long else data,
                 "updated_at": now,
                 "suspended_at": now,
                 "epoch": epoch,

@@ -5,7 +5,7 @@ Labels have few values: names of methods, specs, job types and limits, never ids
 
 from __future__ import annotations
 
-from spincycle_server.telemetry.instruments import Family, Kind
+from spincycle_server.telemetry.instruments import Family, Kind, Merge
 
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 _SHORT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -16,8 +16,10 @@ def _counter(name: str, meaning: str, *labels: str, of_process: bool = False) ->
     return Family(name, Kind.COUNTER, meaning, labels, of_process=of_process)
 
 
-def _gauge(name: str, meaning: str, *labels: str, of_process: bool = False) -> Family:
-    return Family(name, Kind.GAUGE, meaning, labels, of_process=of_process)
+def _gauge(
+    name: str, meaning: str, *labels: str, of_process: bool = False, merge: Merge = Merge.SUM
+) -> Family:
+    return Family(name, Kind.GAUGE, meaning, labels, of_process=of_process, merge=merge)
 
 
 def _histogram(
@@ -26,8 +28,10 @@ def _histogram(
     return Family(name, Kind.HISTOGRAM, meaning, labels, buckets, of_process)
 
 
-BUILD_INFO = _gauge("spincycle_build_info", "Always 1. The label says which version runs.", "version")
-READY = _gauge("spincycle_ready", "Whether the server can take work, as /readyz says.")
+BUILD_INFO = _gauge(
+    "spincycle_build_info", "Always 1. The label says which version runs.", "version", merge=Merge.MAX
+)
+READY = _gauge("spincycle_ready", "Whether the server can take work, as /readyz says.", merge=Merge.MIN)
 
 CALLS = _counter(
     "spincycle_calls_total",
@@ -41,8 +45,10 @@ CALL_SECONDS = _histogram(
 )
 REFUSALS = _counter("spincycle_refusals_total", "Calls refused because a limit was reached.", "reason")
 
-LIMIT = _gauge("spincycle_limit", "How much a limit allows.", "limit")
-LIMIT_USED = _gauge("spincycle_limit_used", "How much of the limit is in use or waits.", "limit")
+LIMIT = _gauge("spincycle_limit", "How much a limit allows.", "limit", merge=Merge.BY_LIMIT)
+LIMIT_USED = _gauge(
+    "spincycle_limit_used", "How much of the limit is in use or waits.", "limit", merge=Merge.BY_LIMIT
+)
 
 REQUESTS_CREATED = _counter("spincycle_requests_created_total", "Requests created.", "type")
 REQUESTS_ENDED = _counter("spincycle_requests_ended_total", "Requests that have ended.", "type", "outcome")
@@ -60,12 +66,31 @@ REQUEST_WAIT_SECONDS = _histogram(
     buckets=(0.01, *_LONG_BUCKETS[:-1]),
 )
 OLDEST_WAITING_SECONDS = _gauge(
-    "spincycle_oldest_waiting_seconds", "Age of the oldest request that waits although a runner can run it."
+    "spincycle_oldest_waiting_seconds",
+    "Age of the oldest request that waits although a runner can run it.",
+    merge=Merge.MAX,
 )
 
-RUNNERS = _gauge("spincycle_runners", "Job Runners with a current lease, by state.", "state")
+RUNNERS = _gauge("spincycle_runners", "Job Runners with a current lease, by state.", "state", merge=Merge.OWN)
 LEASE_RENEWALS = _counter("spincycle_lease_renewals_total", "Messages of runners that renewed a lease.")
 TAKEOVERS = _counter("spincycle_takeovers_total", "Requests taken over from a runner.", "reason")
+
+NOTIFICATION_ATTEMPTS = _counter(
+    "spincycle_notification_attempts_total",
+    "Attempts to deliver a notification, by target and outcome.",
+    "target",
+    "outcome",
+)
+WAITING_NOTIFICATIONS = _gauge(
+    "spincycle_waiting_notifications",
+    "Notifications in the database that are not delivered yet.",
+    merge=Merge.MAX,
+)
+OLDEST_NOTIFICATION_SECONDS = _gauge(
+    "spincycle_oldest_notification_seconds",
+    "Age of the oldest notification that is not delivered yet.",
+    merge=Merge.MAX,
+)
 
 COMMIT_CHANGES = _histogram(
     "spincycle_commit_changes",
@@ -90,8 +115,10 @@ READ_SECONDS = _histogram(
     "Time that reads of the database took, with the wait for a connection.",
     buckets=_SHORT_BUCKETS,
 )
-DATABASE_UP = _gauge("spincycle_database_up", "Whether the database answered the last ping.")
-DATABASE_PING_SECONDS = _gauge("spincycle_database_ping_seconds", "Time that the last ping took.")
+DATABASE_UP = _gauge("spincycle_database_up", "Whether the database answered the last ping.", merge=Merge.MIN)
+DATABASE_PING_SECONDS = _gauge(
+    "spincycle_database_ping_seconds", "Time that the last ping took.", merge=Merge.MAX
+)
 DATABASE_CONNECTIONS = _gauge(
     "spincycle_database_connections", "Open connections to the database.", "pool", "state"
 )
@@ -129,9 +156,21 @@ CERTIFICATE_EXPIRY_SECONDS = _gauge(
     "When the certificate expires, in seconds since 1970.",
     "option",
     of_process=True,
+    merge=Merge.MIN,
 )
 LOST_LOG_LINES = _counter(
     "spincycle_lost_log_lines_total", "Lines of the log that could not be written.", of_process=True
+)
+
+WORKERS = _gauge(
+    "spincycle_workers",
+    "Worker processes, by whether they have answered this scrape.",
+    "state",
+    of_process=True,
+    merge=Merge.OWN,
+)
+REPLACED_WORKERS = _counter(
+    "spincycle_replaced_workers_total", "Worker processes that have ended and were replaced.", of_process=True
 )
 
 CATALOGUE: tuple[Family, ...] = tuple(

@@ -20,12 +20,23 @@ class EventLoopDelay:
         self._delays = Histograms(catalogue.EVENT_LOOP_DELAY_SECONDS)
 
     async def run(self) -> None:
-        """Measures until cancelled. Each measurement takes a timer and about 10 µs of CPU time."""
+        """Measures until cancelled. A measurement is one callback: waking a task takes twice the time."""
+        loop = asyncio.get_running_loop()
         delays = self._delays.of()
-        while True:
-            due = time.monotonic() + INTERVAL
-            await asyncio.sleep(INTERVAL)
-            delays.observe(time.monotonic() - due)
+        clock = time.monotonic  # The loop's clock has milliseconds.
+        timer: asyncio.TimerHandle | None = None
+
+        def measure(due: float) -> None:
+            nonlocal timer
+            now = clock()
+            delays.observe(now - due)
+            timer = loop.call_later(INTERVAL, measure, now + INTERVAL)
+
+        timer = loop.call_later(INTERVAL, measure, clock() + INTERVAL)
+        try:
+            await loop.create_future()
+        finally:
+            timer.cancel()
 
     @property
     def instruments(self) -> Sequence[Instruments]:

@@ -28,6 +28,26 @@ class Kind(Enum):
     HISTOGRAM = "histogram"
 
 
+class Merge(Enum):
+    """How the numbers that several workers have for one gauge become one number.
+
+    Counters and histograms add up.
+
+    Attributes:
+        SUM: They add up, as connections do.
+        MAX: The largest counts, for example because each worker looks at the same database.
+        MIN: The smallest counts, for example because all workers must be ready.
+        OWN: The worker that is asked answers, because all of them describe the same things.
+        BY_LIMIT: `Limit.is_shared` decides between MAX and SUM.
+    """
+
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+    OWN = "own"
+    BY_LIMIT = "by limit"
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One metric: its name and its meaning. `catalogue` has all of them.
@@ -39,6 +59,7 @@ class Family:
         labels: The names of its labels, without `server`, which every server adds.
         buckets: The upper bounds of a histogram, ascending.
         of_process: Whether all servers of a process share it, so that it has no label `server`.
+        merge: How the numbers of several workers become one.
     """
 
     name: str
@@ -47,6 +68,7 @@ class Family:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     of_process: bool = False
+    merge: Merge = Merge.SUM
 
 
 class Distribution(NamedTuple):
@@ -101,7 +123,8 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Counts a value. A negative one, which a clock that was set back can make, counts as zero."""
-        value = max(value, 0.0)
+        if value < 0.0:  # noqa: PLR1730 (a call of max takes longer than the rest)
+            value = 0.0
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 

@@ -14,11 +14,13 @@ class Limit:
         name: The value of the label `limit`.
         set_by: The option or the constant that sets it, as docs/operating.md names it.
         unit: What is counted.
+        is_shared: Whether all workers of a server count the same things, which are in the database.
     """
 
     name: str
     set_by: str
     unit: str
+    is_shared: bool = False
 
 
 class LimitUse(NamedTuple):
@@ -33,8 +35,12 @@ CONCURRENT_CALLS = Limit("concurrent_calls", "server.max_requests", "calls")
 HTTP_CONNECTIONS = Limit("http_connections", "server.max_connections", "connections")
 REQUEST_BODIES = Limit("request_bodies", "server.max_bodies", "bytes")
 LARGE_MESSAGES = Limit("large_messages", "MAX_WAITING, large_work.py", "messages, running and waiting")
-WAITING_REQUESTS = Limit("waiting_requests", "server.max_waiting", "PENDING requests that a runner can run")
-BLOCKED_REQUESTS = Limit("blocked_requests", "server.max_blocked", "PENDING requests that no runner can run")
+WAITING_REQUESTS = Limit(
+    "waiting_requests", "server.max_waiting", "PENDING requests that a runner can run", is_shared=True
+)
+BLOCKED_REQUESTS = Limit(
+    "blocked_requests", "server.max_blocked", "PENDING requests that no runner can run", is_shared=True
+)
 WATCHERS = Limit("watchers", "server.max_watchers", "streams")
 FOLLOWERS = Limit("followers", "server.max_followers", "streams")
 BUILDS = Limit("builds", "THREADS, request_manager/build_pool.py", "builds, running and waiting")
@@ -64,3 +70,6 @@ OUTPUT_STREAMS = Limit("output_streams", "MAX_FOLLOWERS, job_runner/service.py",
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Limit))
 """All limits whose use the metrics show."""
+
+SHARED_LIMITS = frozenset(limit.name for limit in LIMITS if limit.is_shared)
+"""The names of the limits whose use all workers of a server count in the database."""

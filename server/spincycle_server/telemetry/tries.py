@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spincycle_grpc.state import State
 from spincycle_server.telemetry import catalogue
-from spincycle_server.telemetry.instruments import BoundedNames, Counters, Histograms, Instruments
+from spincycle_server.telemetry.instruments import (
+    MAX_NAMES,
+    OTHER,
+    Counter,
+    Counters,
+    Histograms,
+    Instruments,
+)
 
 
 class TryMetrics:
@@ -17,26 +25,60 @@ class TryMetrics:
 
     def __init__(self) -> None:
         self.running = 0
-        self._types = BoundedNames()
         self._tries = Counters(catalogue.TRIES)
         self._seconds = Histograms(catalogue.TRY_SECONDS)
         self._jobs = Counters(catalogue.JOBS_ENDED)
+        self._types: dict[str, _TypeMetrics] = {}
+        self._others = _TypeMetrics(OTHER, self._tries, self._seconds, self._jobs)
 
     def know(self, job_type: str) -> None:
         """Gives a job type series of its own. A factory has made a job of it, so it is no stranger's text."""
-        self._types.allow((job_type,))
+        if job_type not in self._types and len(self._types) < MAX_NAMES:
+            self._types[job_type] = _TypeMetrics(job_type, self._tries, self._seconds, self._jobs)
 
-    def try_ended(self, job_type: str, outcome: str, seconds: float) -> None:
-        """Counts a try. The outcome is the name of its state."""
-        label = self._types.label(job_type)
-        self._tries.of(label, outcome).value += 1
-        self._seconds.of(label).observe(seconds)
+    def try_ended(self, job_type: str, state: int, nanoseconds: int) -> None:
+        """Counts a try.
 
-    def job_ended(self, job_type: str, outcome: str) -> None:
-        """Counts a job after its last try. The outcome is the name of its state."""
-        self._jobs.of(self._types.label(job_type), outcome).value += 1
+        Args:
+            job_type: The type of its job.
+            state: The number of its state.
+            nanoseconds: How long it took.
+        """
+        of_type = self._types.get(job_type, self._others)
+        of_type.tries[state].value += 1
+        of_type.seconds.observe(nanoseconds / 1e9)
+
+    def job_ended(self, job_type: str, state: int) -> None:
+        """Counts a job after its last try. The state is its number."""
+        self._types.get(job_type, self._others).jobs[state].value += 1
 
     @property
     def instruments(self) -> Sequence[Instruments]:
         """What a scrape reads."""
         return (self._tries, self._seconds, self._jobs)
+
+
+class _TypeMetrics:
+    """The instruments of one type of jobs. They are looked up once, because each try needs them."""
+
+    __slots__ = ("jobs", "seconds", "tries")
+
+    def __init__(self, label: str, tries: Counters, seconds: Histograms, jobs: Counters) -> None:
+        self.tries = _ByState(label, tries)
+        self.seconds = seconds.of(label)
+        self.jobs = _ByState(label, jobs)
+
+
+class _ByState(dict[int, Counter]):
+    """The counters of one type of jobs, by the number of a state. One is made when it counts first."""
+
+    __slots__ = ("_counters", "_label")
+
+    def __init__(self, label: str, counters: Counters) -> None:
+        super().__init__()
+        self._label = label
+        self._counters = counters
+
+    def __missing__(self, state: int) -> Counter:
+        counter = self[state] = self._counters.of(self._label, State(state).name)
+        return counter

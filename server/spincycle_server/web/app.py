@@ -23,7 +23,7 @@ from spincycle_server.web.sign_in import PREFIX, BrowserCall, SignIn
 logger = structlog.get_logger(__name__)
 
 _AUTHORIZATION = AUTHORIZATION.encode()
-_API = "/api/"
+_API = b"/api/"
 _SESSION_ENDED = HttpError(401, "Unauthorized: the session has ended, sign in again", [CHALLENGE])
 
 
@@ -56,8 +56,9 @@ class WebApp:
         """Answers one request, as an ASGI application."""
         if scope["type"] != "http":
             raise ValueError(f"the page does not support the ASGI scope {scope['type']}")
-        path = path_of(scope).partition(b"?")[0].decode("latin-1")
-        if self._page is not None and not path.startswith(_API):
+        raw_path = path_of(scope)
+        if self._page is not None and not raw_path.startswith(_API):
+            path = raw_path.partition(b"?")[0].decode("latin-1")
             if path.startswith(PREFIX):
                 await send_as_it_is(await self._answer(self._below_web, path, scope), scope, send)
                 return
@@ -84,7 +85,7 @@ class WebApp:
         headers = dict(scope["headers"])
         if _has_token(headers):
             return None
-        session = await self._session(headers, scope)
+        session = await self._session(headers, scope) if b"cookie" in headers else None
         if session is None:
             self._browser_calls.check_other(scope["method"], headers)
         else:

@@ -20,7 +20,7 @@ DIRECTORY = Path(__file__).parent / "dist"
 MAX_BYTES = 32 * 1024 * 1024
 """The maximum size of all files together in bytes, because they stay in memory."""
 
-ROUTES = frozenset({"requests", "start", "runners", "server", "sign-in"})
+ROUTES = frozenset({"requests", "start", "runners", "server", "sign-in", "waiting"})
 """The first segments of the paths that the page itself shows: all of them get its index. No call of the API
 and no document of the server has such a path."""
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from spincycle_grpc.cli.approval_table import show_waiting
 from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.counts import try_of
 from spincycle_grpc.cli.job_paths import path_of
@@ -20,6 +21,7 @@ from spincycle_grpc.cli.short_ids import shortened
 from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_grpc.cli.times import span_text
 from spincycle_grpc.cli.whole_ids import whole_id
+from spincycle_grpc.job_paths import path_text
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.status_pb2 import JobStatus, RunningStatus
@@ -47,7 +49,7 @@ class _Row:
     def path(self) -> str:
         """The path of the job. It begins with the type of the request."""
         if self.job is None or not self.job.path:
-            return " / ".join(part for part in (self.request.type, self.job.name if self.job else "") if part)
+            return path_text(part for part in (self.request.type, self.job.name if self.job else "") if part)
         return path_of(self.job)
 
     @property
@@ -64,16 +66,27 @@ class _Row:
 
 @click.command("ps")
 @click.argument("request_id", type=REQUEST_ID, metavar="[ID]", required=False)
+@click.option("--waiting", is_flag=True, help="List what requests wait for people to approve instead.")
 @client_options
 @pass_settings
-def command(settings: Settings, request_id: str | None) -> None:
+def command(settings: Settings, request_id: str | None, waiting: bool) -> None:
     """List the running jobs of all requests or of one, oldest first.
 
     HOST is the Job Runner that runs the job, and USER the user of the request. DONE shows how many of the
     request's jobs are COMPLETE, and how many it has. FOR shows how long the current try has run. A request
     whose jobs are not known, because a Job Runner of the original runs it and does not answer, has a row
     without a job. So has a request that no Job Runner can run, of the newest 1,000 that wait.
+
+    With --waiting, the rows are approvals that requests wait for. YOU says which you may decide, with
+    `spinc approve ID` and `spinc reject ID`.
     """
+    if waiting:
+        show_waiting(settings, request_id or "")
+        return
+    _show_running(settings, request_id)
+
+
+def _show_running(settings: Settings, request_id: str | None) -> None:
     with settings.client() as client:
         chosen = whole_id(client, request_id) if request_id else ""
         status = client.running(chosen)

@@ -40,6 +40,8 @@ def command(
 ) -> None:
     """Stop a request: no further job starts, and running jobs are told to stop.
 
+    If it has finally nodes, these run first. Stop it a second time to skip them.
+
     Instead of an ID, filters choose the requests, for example --type restart. spinc shows those that have not
     ended, and asks before it stops them.
     """
@@ -80,7 +82,8 @@ def _stop(client: Client, request_id: str) -> None:
 
 
 def _stop_all(client: Client, selection: Selection, settings: Settings, *, yes: bool) -> None:
-    found = selection.find(client, _STATES)
+    # A second stop would skip finally nodes, which nobody wants for many requests at once.
+    found = [one for one in selection.find(client, _STATES) if not one.ending]
     confirm(found, "stop", settings, yes=yes)
     stopped: list[Request] = []
 

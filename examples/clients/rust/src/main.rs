@@ -60,11 +60,8 @@ async fn dispatch(args: &[String]) -> Result<ExitCode> {
             let request = StopRequest {
                 request_id: id.clone(),
             };
-            retrying(|| {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move { client.stop(with_deadline(request)).await }
-            })
-            .await?;
+            // It is not repeated, because a second stop skips the finally jobs of the request.
+            client.clone().stop(with_deadline(request)).await?;
             Ok(ExitCode::SUCCESS)
         }
         _ => bail!("usage: follow run TYPE [NAME=VALUE ...] | follow stop REQUEST_ID"),

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from spincycle_server.specs.call_graph import CallGraph
+from spincycle_server.specs.linter.arg_name_rules import ArgNameRules
 from spincycle_server.specs.linter.arg_rules import ArgRules
 from spincycle_server.specs.linter.arg_usage import sequence_usage
-from spincycle_server.specs.linter.call_graph import CallGraph
+from spincycle_server.specs.linter.call_graph_rules import check_calls
 from spincycle_server.specs.linter.call_rules import check_call
 from spincycle_server.specs.linter.dep_rules import check_deps
+from spincycle_server.specs.linter.final_rules import check_finally
+from spincycle_server.specs.linter.limit_rules import check_limits, check_limits_agree
 from spincycle_server.specs.linter.node_rules import check_node
 from spincycle_server.specs.linter.report import Report
 from spincycle_server.specs.linter.sequence_rules import check_sequence
@@ -34,13 +38,17 @@ def lint(specs: Specs, knows_job_type: Callable[[str], bool] | None) -> list[Pro
     """
     report = Report()
     uses = {name: sequence_usage(sequence) for name, sequence in specs.sequences.items()}
-    calls = CallGraph(uses)
+    calls = CallGraph(specs)
     for name, sequence in specs.sequences.items():
         check_sequence(report, sequence)
         check_deps(report, sequence)
-        for node in uses[name].nodes:
+        check_limits(report, uses[name])
+        for node in uses[name].all_nodes:
             check_node(report, sequence, node.node, knows_job_type)
             check_call(report, sequence, node, uses)
+        ArgNameRules(report, sequence).check()
         ArgRules(report, uses[name], calls.of[name]).check()
-    calls.check(report)
+        check_finally(report, sequence, specs, calls)
+    check_calls(report, specs, calls)
+    check_limits_agree(report, specs)
     return report.in_order()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spincycle_server.specs.call_graph import Call
 from spincycle_server.specs.each import each_pairs
+from spincycle_server.specs.limits import parse_key
 from spincycle_server.specs.linter.arg_flow import ArgFlow, arg_cycles, unset_args
-from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
-from spincycle_server.specs.linter.call_graph import Call
+from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage, node_usage
 from spincycle_server.specs.linter.report import Report, arrows
 from spincycle_server.specs.model import NodeSpec, Position
 
@@ -54,7 +55,10 @@ class ArgRules:
         These are only warnings in a sequence that nothing calls. It is never built, and its args
         are unknown.
         """
-        nodes = self._uses.nodes
+        for nodes in (self._uses.nodes, self._uses.all_nodes):
+            self._check_flow_of(nodes)
+
+    def _check_flow_of(self, nodes: Sequence[NodeUsage]) -> None:
         if not ArgFlow(nodes, self._uses.declared).absent:
             return
         for start in self._starts():
@@ -79,7 +83,7 @@ class ArgRules:
             starts[frozenset()] = _Start(uses.declared, None)
         undeclared = uses.needs - uses.declared
         for call in self._calls:
-            given = call.node.gives & undeclared
+            given = node_usage(call.node).gives & undeclared
             if given not in starts:
                 starts[given] = _Start(uses.declared | given, call)
         return list(starts.values())
@@ -88,7 +92,7 @@ class ArgRules:
         remedy = "declare it as an arg of the sequence, or let a node set it"
         if start.call is None:
             return remedy
-        where = f"node {start.call.node.node.name} of sequence {start.call.caller.name}"
+        where = f"node {start.call.node.name} of sequence {start.call.caller.name}"
         return f"{remedy}; {where} calls the sequence without it"
 
     def _tell(self, code: str, message: str, node: NodeUsage, arg: str) -> None:
@@ -102,7 +106,7 @@ class ArgRules:
 
     def _check_empty_lists(self) -> None:
         """Reports nodes that cannot be built if the lists of `each` are empty."""
-        nodes = self._uses.nodes
+        nodes = self._uses.all_nodes
         set_by_each = self._uses.sets - self._uses.sets_surely
         if not set_by_each or not ArgFlow(nodes, self._uses.declared, empty_lists=True).absent:
             return
@@ -125,17 +129,20 @@ class ArgRules:
         subject.warning("SET_BY_EACH_ONLY", message, field, position)
 
     def _check_unused(self) -> None:
-        """Reports args of the sequence that neither its nodes nor the `sets` of its callers use."""
-        taken_back = {one.arg for call in self._calls for one in call.node.node.sets}
+        """Reports args of the sequence that no node, no limit and no `sets` of a caller uses."""
+        used_elsewhere = {one.arg for call in self._calls for one in call.node.sets}
         sequence = self._uses.sequence
-        for arg in (*sequence.required, *sequence.optional, *sequence.static):
-            if arg.name and arg.name not in self._uses.needs and arg.name not in taken_back:
+        used_elsewhere.update(
+            part.arg for limit in sequence.limits for part in parse_key(limit.key) or () if part.arg
+        )
+        for arg in sequence.all_args:
+            if arg.name and arg.name not in self._uses.needs and arg.name not in used_elsewhere:
                 message = f"no node uses arg '{arg.name}': remove it"
                 self._report.about(sequence).warning("UNUSED_ARG", message, "args", arg.position)
 
     def _check_set_twice(self) -> None:
         first: dict[str, NodeSpec] = {}
-        for uses in self._uses.nodes:
+        for uses in self._uses.all_nodes:
             told: set[str] = set()
             for one in uses.node.sets:
                 setter = first.setdefault(one.as_name, uses.node)

@@ -36,7 +36,8 @@ class SequenceUsage:
         sequence: The sequence.
         declared: Its required, optional and static args.
         nodes: The usage of its nodes, in the order of the file.
-        needs: The args that its nodes need.
+        finals: The usage of the nodes of its `finally`. They see the args that its nodes set.
+        needs: The args that all these nodes need.
         sets: The args that its nodes set.
         sets_surely: The args that its nodes set even if all lists are empty.
     """
@@ -44,27 +45,34 @@ class SequenceUsage:
     sequence: SequenceSpec
     declared: frozenset[str]
     nodes: tuple[NodeUsage, ...]
+    finals: tuple[NodeUsage, ...]
     needs: frozenset[str]
     sets: frozenset[str]
     sets_surely: frozenset[str]
 
+    @property
+    def all_nodes(self) -> tuple[NodeUsage, ...]:
+        """The usage of its nodes, and then of those of its `finally`."""
+        return self.nodes + self.finals
+
 
 def sequence_usage(sequence: SequenceSpec) -> SequenceUsage:
     """Returns the arg usage of a sequence, in time linear in its size."""
-    nodes = tuple(_node_uses(node) for node in sequence.nodes.values())
+    nodes = tuple(node_usage(node) for node in sequence.nodes.values())
+    finals = tuple(node_usage(node) for node in sequence.final_nodes.values())
     return SequenceUsage(
         sequence=sequence,
-        declared=frozenset(
-            arg.name for args in (sequence.required, sequence.optional, sequence.static) for arg in args
-        ),
+        declared=frozenset(arg.name for arg in sequence.all_args),
         nodes=nodes,
-        needs=_union(node.needs for node in nodes),
+        finals=finals,
+        needs=_union(node.needs for node in nodes + finals),
         sets=_union(node.sets for node in nodes),
         sets_surely=_union(node.sets for node in nodes if not node.may_set_nothing),
     )
 
 
-def _node_uses(node: NodeSpec) -> NodeUsage:
+def node_usage(node: NodeSpec) -> NodeUsage:
+    """Returns the arg usage of a node."""
     pairs = each_pairs(node)
     if_args = [node.if_arg] if node.category == "conditional" and node.if_arg else []
     needs = [arg.given for arg in node.args if arg.given] + [pair.list_arg for pair in pairs] + if_args

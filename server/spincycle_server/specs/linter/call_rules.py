@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from spincycle_server.specs.call_graph import called_by, calling_field
 from spincycle_server.specs.each import each_pairs
 from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
-from spincycle_server.specs.linter.call_graph import called_by, calling_field
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.model import NOOP_SEQUENCE, NodeSpec, Position, SequenceSpec
 
@@ -44,6 +44,7 @@ class _CallCheck:
                 self._subject.error("UNKNOWN_SEQUENCE", message, calling_field(self._node.node))
             elif target in self._uses:
                 self._check_required(self._uses[target].sequence)
+                self._check_limits(self._uses[target].sequence)
         self._check_sets(targets)
         if all(target in self._uses or target == NOOP_SEQUENCE for target in targets):
             self._check_taken(targets)
@@ -53,6 +54,14 @@ class _CallCheck:
             if arg.name and arg.name not in self._node.gives:
                 message = f"sequence '{target.name}' requires arg '{arg.name}': give it"
                 self._subject.error("REQUIRED_ARG_NOT_GIVEN", message, "args")
+
+    def _check_limits(self, target: SequenceSpec) -> None:
+        if target.limits:
+            message = (
+                f"sequence '{target.name}' has limits, which count only for requests of its type: "
+                "move the limits to the requests that call it"
+            )
+            self._subject.error("LIMITS_IN_CALL", message, calling_field(self._node.node))
 
     def _check_sets(self, targets: list[str]) -> None:
         for one in self._node.node.sets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from spincycle_server.specs.approval import APPROVAL, approval_problems
 from spincycle_server.specs.backoff import backoff_problems
 from spincycle_server.specs.each import each_problems
 from spincycle_server.specs.linter.report import Report, Subject
@@ -15,16 +16,16 @@ from spincycle_server.specs.problems import Severity
 def check_node(
     report: Report, sequence: SequenceSpec, node: NodeSpec, knows_job_type: Callable[[str], bool] | None
 ) -> None:
-    """Checks the fields of a node. Other modules check the nodes and sequences that it refers to."""
+    """Checks the fields of a node, except its args. Other modules check what it refers to."""
     subject = report.about(sequence, node)
     _check_category(subject, node)
     if node.category == "job" and node.type and knows_job_type and not knows_job_type(node.type):
         message = f"the job factory has no job type '{node.type}': correct the type, or add it to the factory"
         subject.error("UNKNOWN_JOB_TYPE", message, "type")
-    _check_args(subject, node)
-    _check_sets(subject, node)
     _check_each(subject, node)
     _check_parallel(subject, node)
+    for problem in approval_problems(node):
+        subject.error(problem.code, problem.message, problem.field)
     for code, message in backoff_problems(node):
         subject.error(code, message, "retryWait")
     if node.retry_wait and not node.retry:
@@ -64,6 +65,8 @@ def _check_category(subject: Subject, node: NodeSpec) -> None:
         subject.error("MISSING_CATEGORY", f"the node has no category: {must_be}", "category")
     elif node.category not in CATEGORIES:
         subject.error("UNKNOWN_CATEGORY", f"unknown category '{node.category}': {must_be}", "category")
+    elif node.category == APPROVAL:
+        return
     elif node.category == "conditional":
         if node.type:
             message = "a conditional has no type: name its sequences in 'eq' and remove 'type'"
@@ -82,42 +85,6 @@ def _check_category(subject: Subject, node: NodeSpec) -> None:
         if node.eq:
             message = f"'eq' is for conditionals, not for a {node.category}: remove it"
             subject.error("EQ_OUTSIDE_CONDITIONAL", message, "eq")
-
-
-def _check_args(subject: Subject, node: NodeSpec) -> None:
-    lines: dict[str, int] = {}
-    given: dict[str, str] = {}
-    for arg in node.args:
-        if not arg.expected or not arg.given:
-            message = "this arg has no name: set 'expected', and 'given' if it differs"
-            subject.error("UNNAMED_ARG", message, "args", arg.position)
-        elif arg.expected in lines:
-            message = (
-                f"duplicate expected arg '{arg.expected}', first in line {lines[arg.expected]}: remove one"
-            )
-            subject.error("DUPLICATE_EXPECTED", message, "args", arg.position)
-        elif arg.given in given:
-            message = (
-                f"arg '{arg.given}' is given twice, as '{given[arg.given]}' and as '{arg.expected}': "
-                "remove one if this is a mistake"
-            )
-            subject.warning("GIVEN_TWICE", message, "args", arg.position)
-        if node.category == "conditional" and arg.expected == node.if_arg != arg.given:
-            message = f"the 'if' arg '{node.if_arg}' hides this arg: rename 'expected'"
-            subject.warning("HIDDEN_ARG", message, "args", arg.position)
-        lines.setdefault(arg.expected, arg.position.line)
-        given.setdefault(arg.given, arg.expected)
-
-
-def _check_sets(subject: Subject, node: NodeSpec) -> None:
-    lines: dict[str, int] = {}
-    for one in node.sets:
-        if not one.arg or not one.as_name:
-            subject.error("UNNAMED_ARG", "this arg has no name: give it one", "sets", one.position)
-        elif one.as_name in lines:
-            message = f"arg '{one.as_name}' is already set in line {lines[one.as_name]}: remove or rename one"
-            subject.error("DUPLICATE_SET", message, "sets", one.position)
-        lines.setdefault(one.as_name, one.position.line)
 
 
 def _check_each(subject: Subject, node: NodeSpec) -> None:

@@ -1,27 +1,20 @@
-"""Checks a sequence by itself: its args, access list, timeout and labels, and that it has nodes."""
+"""Checks a sequence by itself: its access list, timeout and labels, and that it has nodes."""
 
 from __future__ import annotations
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_server.capabilities import bad_label
 from spincycle_server.specs.linter.report import Report, Subject
-from spincycle_server.specs.model import OPERATIONS, ArgSpec, SequenceSpec
+from spincycle_server.specs.model import OPERATIONS, SequenceSpec
 
 
 def check_sequence(report: Report, sequence: SequenceSpec) -> None:
-    """Checks the fields of a sequence, but not its nodes."""
+    """Checks the fields of a sequence, except its args, limits, nodes and `finally`."""
     subject = report.about(sequence)
     if not sequence.nodes:
         subject.error("NO_NODES", "the sequence has no nodes: add a node, or remove the sequence", "nodes")
     check_duration(subject, "timeout", sequence.timeout)
     _check_runner(subject, sequence)
-    lines: dict[str, int] = {}
-    for arg in sequence.required:
-        _check_arg(subject, "required", arg, lines)
-    for arg in sequence.optional:
-        _check_arg(subject, "optional", arg, lines)
-    for arg in sequence.static:
-        _check_arg(subject, "static", arg, lines)
     _check_acl(subject, sequence)
 
 
@@ -32,21 +25,6 @@ def check_duration(subject: Subject, field: str, text: str) -> None:
             parse_duration(text)
         except ValueError as error:
             subject.error("BAD_DURATION", f"'{field}' is '{text}', {error}", field)
-
-
-def _check_arg(subject: Subject, kind: str, arg: ArgSpec, lines: dict[str, int]) -> None:
-    if not arg.name:
-        subject.error("UNNAMED_ARG", f"this {kind} arg has no name: give it one", "args", arg.position)
-    elif arg.name in lines:
-        message = f"duplicate arg '{arg.name}', first in line {lines[arg.name]}: remove one"
-        subject.error("DUPLICATE_ARG", message, "args", arg.position)
-    if kind == "required" and arg.default is not None:
-        message = f"required arg '{arg.name}' has a default: remove the default, or make the arg optional"
-        subject.error("DEFAULT_ON_REQUIRED", message, "args", arg.position)
-    if kind != "required" and arg.default is None:
-        message = f"{kind} arg '{arg.name}' has no default: give it one"
-        subject.error("MISSING_DEFAULT", message, "args", arg.position)
-    lines.setdefault(arg.name, arg.position.line)
 
 
 def _check_runner(subject: Subject, sequence: SequenceSpec) -> None:

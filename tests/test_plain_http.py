@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from spincycle_server.request_manager import plain_http
-from spincycle_server.request_manager.plain_http import Answer, NoAnswerError, NotReachedError, call
+from spincycle_server import plain_http
+from spincycle_server.plain_http import Answer, NoAnswerError, NotReachedError, call, post
 from tests.certificates import write_ca
-from tests.databases import free_port
+from tests.ports import free_port
 from tests.request_manager.original_server import original_server
 
 
@@ -56,8 +56,26 @@ async def test_a_chunked_answer_is_read() -> None:
     ],
 )  # fmt: skip
 async def test_other_urls_are_not_called(url: str) -> None:
-    with pytest.raises(NotReachedError, match="is not a URL"):
+    with pytest.raises(NotReachedError, match="is not a URL") as refused:
         await get(url)
+    # Whatever is in it may be a secret.
+    assert "secret" not in str(refused.value)
+    assert not any(part in str(refused.value) for part in (url[7:], url[-8:]) if len(part) > 3)
+
+
+@pytest.mark.parametrize("status", [100, 103])
+async def test_an_interim_head_is_not_the_answer_to_a_post(status: int) -> None:
+    interim = f"HTTP/1.1 {status} Later\r\nLink: x\r\n\r\n".encode()
+    last = b"HTTP/1.1 500 Broken\r\nRetry-After: 7\r\n\r\n"
+    async with original_server() as server:
+        server.raw = interim * plain_http.MAX_INTERIM_HEADS + last
+        head = await post(server.url, b"x", {}, tls=None, limit=60.0)
+        assert (head.status, head.headers["Retry-After"]) == (500, "7")
+        server.raw = interim * (plain_http.MAX_INTERIM_HEADS + 1) + last
+        with pytest.raises(NoAnswerError, match="more than 10 interim heads"):
+            await post(server.url, b"x", {}, tls=None, limit=60.0)
+        server.raw = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+        assert (await post(server.url, b"x", {}, tls=None, limit=60.0)).status == 101
 
 
 async def test_nobody_at_the_url_is_told_from_a_server_that_does_not_answer() -> None:

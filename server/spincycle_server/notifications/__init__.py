@@ -1,0 +1,1 @@
+"""Sends events of requests to the targets of the option `notifications.targets`."""

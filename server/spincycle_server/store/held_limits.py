@@ -1,0 +1,195 @@
+"""Who holds the keys of limits and who waits for them, as users see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.state import FINAL_STATES
+from spincycle_grpc.v1.limit_pb2 import HeldLimit
+from spincycle_server.capabilities import content_id
+from spincycle_server.database.chunks import in_chunks
+from spincycle_server.database.read_pool import ReadPool
+from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.group_commit import GroupCommitWriter
+from spincycle_server.store.limit_ledger import ledger_of
+from spincycle_server.store.limit_rows import first_claims_query
+from spincycle_server.store.rows import set_microseconds
+from spincycle_server.store.schema import limit_claims, limits, requests
+from spincycle_server.store.write import Write
+from spincycle_server.utc_text import utc_text
+
+MAX_SHOWN = 100
+"""The maximum number of claims that are shown of one key."""
+
+RELEASED_AT_ONCE = 100
+"""The maximum number of requests whose claims one transaction removes because others have ended them."""
+
+_FIRST_CLAIMS = (limit_claims.c.ticket, limit_claims.c.request_id, limit_claims.c.held_at)
+
+
+class LimitsPage(NamedTuple):
+    """A page of keys.
+
+    Attributes:
+        limits: The keys that the caller may see.
+        last_id: The id of the last key that was read; "" if these are all.
+    """
+
+    limits: Sequence[HeldLimit]
+    last_id: str
+
+
+class HeldLimits:
+    """The keys of limits. Every method may raise UnavailableError.
+
+    Args:
+        reader: Reads.
+        writer: Writes.
+    """
+
+    def __init__(self, reader: ReadPool, writer: GroupCommitWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def waits(self, request_ids: Collection[str]) -> dict[str, str]:
+        """Returns which limit each of some requests waits for, as a sentence, for those that wait."""
+        return await self._reader.read(waits_of, request_ids)
+
+    async def page(self, key: str, behind: str, size: int, shows: Callable[[str], bool]) -> LimitsPage:
+        """Returns a page of keys.
+
+        Args:
+            key: Only this key; "" for all.
+            behind: The `last_id` of the page before; "" for the first page.
+            size: The maximum number of keys.
+            shows: Whether the caller may view requests of a type.
+        """
+        return await self._reader.read(limits_page, key, behind, size, shows)
+
+    async def release_ended(self) -> None:
+        """Removes claims of requests that a program without limits has ended, such as an original."""
+        ended = await self._reader.read(_ended)
+        if ended:
+            await self._writer.write(ReleaseEnded(ended))
+
+
+@dataclass(slots=True)
+class ReleaseEnded(Write):
+    """Removes the claims of requests that have ended. Result: None."""
+
+    order: ClassVar[int] = 10
+    ended: Sequence[str]
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """The requests."""
+        return self.ended
+
+    @classmethod
+    def apply_all(cls, transaction: Transaction, writes: Sequence[ReleaseEnded]) -> Sequence[None]:
+        """Notes the requests. Their claims are removed at the end of the transaction."""
+        for request_id in {one for write in writes for one in write.ended}:
+            ledger_of(transaction).release(request_id)
+        return [None] * len(writes)
+
+
+def _ended(connection: Connection) -> Sequence[str]:
+    """Returns requests that have ended, or do not exist any more, and still have claims."""
+    query = (
+        select(limit_claims.c.request_id)
+        .outerjoin(requests, requests.c.request_id == limit_claims.c.request_id)
+        .where(
+            limit_claims.c.held_at.is_not(None),
+            or_(requests.c.state.is_(None), requests.c.state.in_(FINAL_STATES)),
+        )
+        .limit(RELEASED_AT_ONCE)
+    )
+    return connection.scalars(query).all()
+
+
+def waits_of(connection: Connection, request_ids: Collection[str]) -> dict[str, str]:
+    """Returns which limit each of some requests waits for, as a sentence, for those that wait."""
+    found: dict[str, str] = {}
+    firsts: dict[str, Sequence[Any]] = {}
+    for some in in_chunks(sorted(request_ids)):
+        query = (
+            select(limit_claims, limits.c.key, limits.c.max)
+            .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
+            .where(
+                limit_claims.c.request_id.in_(some),
+                limit_claims.c.held_at.is_(None),
+            )
+            .order_by(limits.c.key)
+        )
+        for row in connection.execute(query):
+            if row.limit_id not in firsts:
+                before = first_claims_query(row.limit_id, row.max, _FIRST_CLAIMS)
+                firsts[row.limit_id] = connection.execute(before).all()
+            first = firsts[row.limit_id]
+            if row.request_id not in found and all(one.ticket != row.ticket for one in first):
+                found[row.request_id] = _sentence(row, first)
+    return found
+
+
+def _sentence(row: Any, first: Sequence[Any]) -> str:
+    at = utc_text(row.claimed_at)
+    holders = [one.request_id for one in first if one.held_at is not None]
+    if len(holders) == 1:
+        who = f"request {holders[0]} holds it"
+    elif holders:
+        who = f"{len(holders)} requests hold it, the first is {holders[0]}"
+    else:
+        who = f"request {first[0].request_id} is before it" if first else "it is next"
+    return f"waits for the limit {row.key} of {row.max} since {at}: {who}"
+
+
+def limits_page(
+    connection: Connection, key: str, behind: str, size: int, shows: Callable[[str], bool]
+) -> LimitsPage:
+    """Returns a page of keys, see `HeldLimits.page`."""
+    query = select(limits).where(limits.c.limit_id > behind).order_by(limits.c.limit_id).limit(size + 1)
+    if key:
+        query = query.where(limits.c.limit_id == content_id(key.encode()))
+    rows = connection.execute(query).all()
+    shown = [_held_limit(connection, row, shows) for row in rows[:size]]
+    return LimitsPage(
+        [one for one in shown if one.claims], rows[size - 1].limit_id if len(rows) > size else ""
+    )
+
+
+def _held_limit(connection: Connection, row: Any, shows: Callable[[str], bool]) -> HeldLimit:
+    of_key = limit_claims.c.limit_id == row.limit_id
+    holding = connection.scalar(
+        select(func.count()).select_from(limit_claims).where(of_key, limit_claims.c.held_at.is_not(None))
+    )
+    held = HeldLimit(key=row.key, max=row.max, holding=holding or 0, waiting=row.claims - (holding or 0))
+    query = (
+        select(
+            limit_claims.c.request_id,
+            limit_claims.c.claimed_at,
+            limit_claims.c.held_at,
+            requests.c.type,
+            requests.c.user,
+            requests.c.state,
+        )
+        .join(requests, requests.c.request_id == limit_claims.c.request_id)
+        .where(of_key)
+        .order_by(limit_claims.c.ticket)
+        .limit(MAX_SHOWN)
+    )
+    for one in connection.execute(query):
+        if shows(one.type):
+            claim = held.claims.add(
+                request_id=one.request_id,
+                request_type=one.type,
+                user=one.user or "",
+                state=one.state,
+                holds=one.held_at is not None,
+            )
+            set_microseconds(claim.since, one.claimed_at if one.held_at is None else one.held_at)
+    return held

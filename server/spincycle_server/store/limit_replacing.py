@@ -1,0 +1,87 @@
+"""The policy `replace`: a new request stops those before it, so that it is the next to hold a key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_server.database.transaction import Transaction
+from spincycle_server.store.audit import EventRow, new_event_id
+from spincycle_server.store.limit_ledger import Claim, LimitLedger, LimitsChanged, Wanted
+from spincycle_server.store.limit_rows import claims_before
+from spincycle_server.store.request_rows import RequestRows
+from spincycle_server.store.states import RequestStop, StopUnassigned
+
+STOP = "RequestManager.Stop"
+"""The operation of the audit events."""
+
+
+def replace_before(
+    transaction: Transaction,
+    ledger: LimitLedger,
+    claim: Claim,
+    limits: Sequence[Wanted],
+    event: EventRow | None,
+) -> None:
+    """Stops requests before a claim, the oldest first, until few enough are left for it to hold its keys.
+
+    Requests that are being stopped already do not count. A request that no runner has ends at once, and the
+    next one holds its keys. A RUNNING one ends when its runner has stopped it, and one that may owe `finally`
+    parts when a runner has run these. This is committed with the claim, so it happens whatever dies.
+
+    Args:
+        transaction: The open transaction.
+        ledger: Its ledger, which has locked the keys and stored the claim.
+        claim: The claim.
+        limits: The limits of the claim that are reached and have the policy.
+        event: The audit event of the call that creates the request.
+    """
+    before = {
+        limit: [
+            one
+            for one in claims_before(transaction, limit.limit_id, ledger.ticket(limit))
+            if one != claim.owner.request_id
+        ]
+        for limit in limits
+    }
+    rows = RequestRows(transaction, {one for ids in before.values() for one in ids})
+    for limit, ids in before.items():
+        going = [one for one in ids if _goes_on(rows, one)]
+        for request_id in going[: max(0, len(going) - limit.max + 1)]:
+            why = f"replaced by request {claim.owner.request_id} at the limit {limit.key}"
+            _stop(transaction, rows, request_id, claim.at, _event_of(rows, request_id, why, event))
+    rows.save()
+    ledger.settle(claim.at)
+
+
+def _goes_on(rows: RequestRows, request_id: str) -> bool:
+    row = rows.get(request_id)
+    return row is not None and row["state"] not in FINAL_STATES and not row["stop_requested"]
+
+
+def _event_of(rows: RequestRows, request_id: str, why: str, event: EventRow | None) -> EventRow | None:
+    """Returns the audit event of a request that is stopped, from that of the call which stops it."""
+    row = rows.get(request_id)
+    if row is None or event is None:
+        return None
+    return {
+        **event,
+        "event_id": new_event_id(),
+        "operation": STOP,
+        "request_id": request_id,
+        "request_type": row["type"],
+        "detail": why,
+    }
+
+
+def _stop(
+    transaction: Transaction, rows: RequestRows, request_id: str, now: int, event: EventRow | None
+) -> None:
+    row = rows.get(request_id)
+    if row is None:
+        return
+    if row["state"] == State.RUNNING:
+        RequestStop(request_id, now, event).change(rows, row)
+        transaction.events.append(LimitsChanged(stopped=(request_id,)))
+    else:
+        StopUnassigned(request_id, now, event).change(rows, row)

@@ -1,0 +1,1 @@
+"""Several processes that serve one address: a supervisor that starts them, and what they tell each other."""

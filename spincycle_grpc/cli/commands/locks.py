@@ -1,0 +1,69 @@
+"""`spinc locks`: lists the keys of limits, with the requests that hold them or wait for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import click
+
+from spincycle_grpc.cli.output import note, show_json, state_name
+from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
+from spincycle_grpc.cli.short_ids import shortened
+from spincycle_grpc.cli.tables import Column, show_table
+from spincycle_grpc.cli.times import age_text
+from spincycle_grpc.v1.limit_pb2 import HeldLimit
+from spincycle_grpc.v1.request_manager_pb2 import ListLimitsResponse
+from spincycle_grpc.wire import encode
+
+_NARROW_FIRST = ("TYPE", "USER", "STATE")
+
+
+@click.command("locks")
+@click.argument("limit_key", metavar="[KEY]", required=False, default="")
+@client_options
+@pass_settings
+def command(settings: Settings, limit_key: str) -> None:
+    """List the keys of limits, or one of them, with the requests that hold it or wait for it.
+
+    LIMIT shows how many hold the key, and how many may. CLAIM is "holds", or the place among those that wait.
+    FOR shows since when. At most 100 requests of each key are listed.
+    """
+    with settings.client() as client:
+        limits = sorted(client.list_limits(limit_key), key=lambda limit: limit.key)
+    if settings.as_json:
+        show_json(encode(ListLimitsResponse(limits=limits), "limits"))
+        return
+    if not limits:
+        note(f"no request that you may view holds or waits for {limit_key or 'a limit'}")
+        return
+    _show(limits)
+
+
+def _show(limits: Sequence[HeldLimit]) -> None:
+    now = time.time_ns()
+    rows = [(limit, claim) for limit in limits for claim in limit.claims]
+    ids = [claim.request_id for _, claim in rows]
+    show_table(
+        (
+            Column("KEY", [limit.key for limit, _ in rows], least=12),
+            Column("LIMIT", [f"{limit.holding}/{limit.max}" for limit, _ in rows]),
+            Column("CLAIM", [place for limit in limits for place in _places(limit)]),
+            Column("REQUEST", ids, narrow=Column("REQUEST", shortened(ids))),
+            Column("TYPE", [claim.request_type for _, claim in rows], least=8, may_drop=True),
+            Column("USER", [claim.user for _, claim in rows], least=4, may_drop=True),
+            Column("STATE", [state_name(claim.state) for _, claim in rows], may_drop=True),
+            Column("FOR", [age_text(claim.since, now) for _, claim in rows]),
+        ),
+        _NARROW_FIRST,
+    )
+
+
+def _places(limit: HeldLimit) -> Sequence[str]:
+    """Returns the place of each request at a key. Requests that the caller may not view have none."""
+    texts: list[str] = []
+    waiting = 0
+    for claim in limit.claims:
+        waiting += not claim.holds
+        texts.append("holds" if claim.holds else f"waits {waiting}")
+    return texts

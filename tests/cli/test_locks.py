@@ -1,0 +1,40 @@
+"""`spinc locks`: the keys of limits, with who holds them and who waits."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Spinc
+from tests.fake_manager import REQUEST_ID, RETRY_ID, FakeManager
+
+
+def test_locks_shows_who_holds_a_key_and_who_waits(spinc: Spinc) -> None:
+    heading, *rows = [line.split() for line in spinc("locks").stdout.splitlines()]
+    assert heading == ["KEY", "LIMIT", "CLAIM", "REQUEST", "TYPE", "USER", "STATE", "FOR"]
+    assert [row[:4] for row in rows[::2]] == [
+        ["cluster/a", "1/1", "holds", REQUEST_ID],
+        ["cluster/b", "1/2", "holds", REQUEST_ID],
+    ]
+    assert [row[:5] for row in rows[1::2]] == [
+        ["cluster/a", "1/1", "waits", "1", RETRY_ID],
+        ["cluster/b", "1/2", "waits", "1", RETRY_ID],
+    ]
+
+
+def test_locks_asks_for_one_key_and_prints_json(manager: FakeManager, spinc: Spinc) -> None:
+    manager.limits = manager.limits[:1]
+    shown = json.loads(spinc("locks", "cluster/a", "--json").stdout)
+    assert [asked.key for asked in manager.requests("ListLimits")] == ["cluster/a"]
+    [limit] = shown
+    assert (limit["key"], limit["max"], limit["holding"], limit["waiting"]) == ("cluster/a", 1, 1, 1)
+    assert [claim["holds"] for claim in limit["claims"]] == [True, False]
+
+
+def test_locks_does_not_say_that_a_key_is_free_that_others_may_hold(
+    manager: FakeManager, spinc: Spinc
+) -> None:
+    manager.limits = []
+    for args, key in (((), "a limit"), (("cluster/a",), "cluster/a")):
+        result = spinc("locks", *args)
+        told = f"spinc: no request that you may view holds or waits for {key}"
+        assert (result.stdout, result.stderr.strip()) == ("", told)
