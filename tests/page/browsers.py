@@ -30,7 +30,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Runs the machine's Chromium. No name but 127.0.0.1 resolves in it, so nothing leaves the machine."""
+    """Runs the machine's Chromium. Only loopback addresses resolve in it, so nothing leaves the machine."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         _missing("Chromium is not installed: on Debian, run apt-get install chromium")
@@ -39,7 +39,8 @@ def chromium() -> Iterator[Browser]:
     expect.set_options(timeout=STEP * MILLISECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+            executable_path=program,
+            args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE 127.0.0.2"],
         )
         try:
             yield browser
@@ -61,11 +62,13 @@ class Visit:
         page: The tab.
         origin: The origin of the server.
         faults: Dialogs, exceptions, errors on the console, and calls of other hosts.
+        others: Origins that the tab may visit too, such as that of a provider.
     """
 
     page: Page
     origin: str
     faults: list[str] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(STEP * MILLISECONDS)
@@ -95,7 +98,8 @@ class Visit:
 
     def _request(self, request: Request) -> None:
         target = urlsplit(request.url)
-        if target.scheme not in ("data", "blob") and f"{target.scheme}://{target.netloc}" != self.origin:
+        origin = f"{target.scheme}://{target.netloc}"
+        if target.scheme not in ("data", "blob") and origin not in {self.origin, *self.others}:
             self.faults.append(f"other host: {request.url}")
 
 

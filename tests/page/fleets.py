@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,10 @@ SPECS = {
 """`rolling` restarts hosts. `fleet` does nothing on them, so that a test can have 10,000 of them."""
 
 
-def prepare(directory: Path) -> None:
-    """Writes the specs, and makes the directory of the hosts."""
+def prepare(directory: Path, specs: Mapping[str, Any] = SPECS) -> None:
+    """Writes request specs, and makes the directory of the hosts."""
     (directory / "specs").mkdir()
-    (directory / "specs" / "fleet.yaml").write_text(json.dumps(SPECS))
+    (directory / "specs" / "fleet.yaml").write_text(json.dumps(specs))
     (directory / "hosts").mkdir()
 
 

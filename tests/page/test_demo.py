@@ -13,9 +13,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.processes import REPOSITORY
-from tests.e2e.waiting import free_port
 from tests.limits import PROCESS_END
 from tests.page.browsers import visiting
+from tests.ports import free_port
 
 pytestmark = pytest.mark.page
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.processes import ServerProcess
 from tests.e2e.waiting import wait_state
+from tests.page import panning
 from tests.page.browsers import until
 from tests.page.conftest import Open, created
 from tests.page.fleets import prepare, serving_hosts
@@ -22,6 +23,15 @@ COMPLETE, FAIL = 3, 4
 MANY = [f"host-{number:05d}" for number in range(10_000)]
 MOST_DRAWN = 2_000
 """More readable items than this never fit in a window."""
+
+MOST_AROUND = 10
+"""The boxes around all hosts."""
+
+PAN = 2.0
+"""How long a pan takes, in seconds. Its length says nothing about the result."""
+
+MOST_TIMES = 10
+"""A frame of 10,000 hosts may cost so many times a frame of five. It costs a few times as much."""
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +171,30 @@ def test_ten_thousand_hosts_are_drawn_within_bounds(visit: Open, large: str) -> 
     page.get_by_role("button", name="Close all").click()
     page.keyboard.press("0")
     until(page, "count => window.drawnFrames.at(-1).specks === count", len(MANY))
+
+
+def test_panning_costs_no_more_in_a_large_graph_and_every_frame_is_drawn(
+    visit: Open, small: str, large: str
+) -> None:
+    page = visit().open(f"/requests/{small}")
+    panning.open_graph(page)
+    few = panning.pan(page, panning.MainThread(page), PAN)
+    page = visit().open(f"/requests/{large}")
+    panning.open_graph(page)
+    thread = panning.MainThread(page)
+    overview = panning.pan(page, thread, PAN)
+    assert overview.most <= len(MANY) + MOST_AROUND
+    page.get_by_role("button", name="Open all").click()
+    page.get_by_role("searchbox", name="Find a job or a host").fill(MANY[5_000])
+    page.keyboard.press("Enter")
+    expect(said(page)).to_contain_text(MANY[5_000])
+    many = panning.pan(page, thread, PAN)
+    assert many.most <= MOST_DRAWN
+    for found in (overview, many):
+        # The first step is drawn in the frame after it, and the last one after the end.
+        assert len(found.drawn) >= len(found.intervals) - 2
+        # CPU time, because frames per second depend on what else the machine does.
+        assert found.cpu <= MOST_TIMES * few.cpu
 
 
 def test_ten_thousand_hosts_in_the_table_are_few_elements(visit: Open, large: str) -> None:

@@ -59,8 +59,9 @@ def request_id(api: httpx.Client) -> str:
 
 @pytest.mark.parametrize(
     "path",
-    ["/requests", "/requests/ID", "/start", "/runners", "/server", f"/requests?type={MARKUP}",
-     f"/requests?arg=out={MARKUP}&user={MARKUP}", f"/requests/{MARKUP.replace('/', '')}#{MARKUP}"],
+    ["/requests", "/requests/ID", "/start", "/runners", "/server", "/waiting", f"/requests?type={MARKUP}",
+     f"/requests?arg=out={MARKUP}&user={MARKUP}", f"/waiting?limit={MARKUP}",
+     f"/requests/{MARKUP.replace('/', '')}#{MARKUP}"],
 )  # fmt: skip
 def test_markup_is_shown_as_text(visit: Open, request_id: str, path: str) -> None:
     tab = visit()

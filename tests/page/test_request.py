@@ -9,15 +9,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from spincycle_grpc.state import State
 from tests.e2e.processes import ServerProcess
-from tests.e2e.waiting import free_port
 from tests.limits import REQUEST_END
 from tests.page.axe import grave_findings
 from tests.page.browsers import MILLISECONDS, NARROW, WIDE, visiting
 from tests.page.conftest import Open, created, origin_of
 from tests.page.fleets import prepare, serving_hosts
+from tests.ports import free_port
 
 pytestmark = pytest.mark.page
 
@@ -86,6 +87,38 @@ def failed(api: httpx.Client, hosts: Path, browser: Browser, server: ServerProce
         expect(page.get_by_role("region", name="1 job has failed")).to_be_visible()
         expect(page.get_by_role("button", name="Retry", exact=True)).to_be_visible()
     return request_id
+
+
+def test_a_job_says_nothing_of_its_tries_before_they_have_arrived(
+    visit: Open, api: httpx.Client, failed: str
+) -> None:
+    entries = api.get(f"/api/v1/requests/{failed}/log", params={"states": "FAIL"}).json()
+    (job_id,) = {entry["jobId"] for entry in entries if entry["state"] == State.FAIL}
+    page = visit().page
+    held: list[Route] = []
+    is_held = True
+
+    def hold(route: Route) -> None:
+        if is_held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/watch*", hold)
+    page.goto(f"{str(api.base_url).rstrip('/')}/requests/{failed}#job={job_id}")
+    panel = page.get_by_role("complementary", name="Job")
+    expect(panel).to_contain_text(job_id)
+    expect(panel.get_by_role("status")).to_have_text("Loading…")
+    expect(panel).not_to_contain_text("has not")
+    expect(panel).not_to_contain_text("Pending")
+    rows = page.get_by_role("row").filter(has_text="host ")
+    expect(rows.first).to_contain_text("Loading…")
+    expect(page.get_by_text(re.compile("^(Not run|Stopped|Pending)$"))).to_have_count(0)
+    is_held = False
+    for route in held:
+        route.continue_()
+    expect(panel.get_by_role("log", name="Lines of output")).to_contain_text("the disk is full")
+    expect(panel.get_by_text("Loading…")).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.commands.in_process import spincycle
 from tests.e2e.processes import ServerProcess, running
 from tests.page.browsers import Visit, visiting
 from tests.page.conftest import origin_of
+from tests.page.users import new_token, require_tokens, sign_in
 
 pytestmark = pytest.mark.page
 
@@ -22,9 +21,7 @@ NAME = "alice@example.com"
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("sign-in")
-    (directory / "config").mkdir()
-    settings = {"auth": {"methods": ["token"], "admin_roles": ["dba"]}}
-    (directory / "config" / "development.yaml").write_text(json.dumps(settings))
+    require_tokens(directory, "dba")
     return directory
 
 
@@ -37,11 +34,7 @@ def server(directory: Path) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="module")
 def token(server: ServerProcess, directory: Path) -> str:
     origin_of(server)
-    made = spincycle(
-        directory, "token", "create", NAME, f"--db=sqlite:///{directory}/spincycle.db", "--role=dba"
-    )
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
+    return new_token(directory, NAME, "dba")
 
 
 @pytest.fixture
@@ -51,16 +44,11 @@ def stranger(browser: Browser, server: ServerProcess) -> Iterator[Visit]:
         yield visit
 
 
-def sign_in(visit: Visit, token: str) -> None:
-    visit.page.get_by_label("API token").fill(token)
-    visit.page.get_by_role("button", name="Sign in").click()
-
-
 def test_a_user_signs_in_with_a_token_and_out_again(stranger: Visit, token: str) -> None:
     page = stranger.open("/runners")
     expect(page.get_by_label("API token")).to_be_visible()
     expect(page.get_by_role("heading", name="Runners")).to_have_count(0)
-    sign_in(stranger, token)
+    sign_in(stranger.page, token)
     expect(page.get_by_role("heading", name="Runners")).to_be_visible()
     expect(page.get_by_text(NAME)).to_be_visible()
     assert token not in page.evaluate(
@@ -77,7 +65,7 @@ def test_a_user_signs_in_with_a_token_and_out_again(stranger: Visit, token: str)
 
 def test_a_wrong_token_is_refused_with_a_sentence(stranger: Visit) -> None:
     stranger.open("/")
-    sign_in(stranger, "spincycle_" + "x" * 43)
+    sign_in(stranger.page, "spincycle_" + "x" * 43)
     expect(stranger.page.get_by_role("alert")).not_to_be_empty()
     expect(stranger.page.get_by_label("API token")).to_be_visible()
     # The browser itself reports each answer with an error, and the page cannot prevent that.

@@ -7,8 +7,10 @@ import { find } from "./graph/find.ts";
 import { listen } from "./graph/gestures.ts";
 import type { Chain, Item, Tree } from "./graph/model.ts";
 import { describe, Picture } from "./graph/picture.ts";
+import { countText } from "./model/counts";
 import { StateSign } from "./parts/badge";
 import { COMPLETE, FAIL, PENDING, RUNNING, stateClass, stateLabel, STOPPED, SUSPENDED } from "./model/states";
+import { SearchField } from "./parts/search-field";
 
 const LEGEND = [FAIL, RUNNING, STOPPED, SUSPENDED, COMPLETE, PENDING];
 const ZOOM_STEP = 1.4;
@@ -113,10 +115,10 @@ function moveTo(event: PointerEvent, picture: Picture | null): void {
 function Legend({ picture, tree }: { picture: Picture; tree: Tree }) {
   const counts = LEGEND.map((state) => [state, picture.states?.count(tree.root, state) ?? 0] as const);
   return (
-    <ul class="graph-legend" aria-label={`${tree.root.tasks.toLocaleString("en")} jobs by state`}>
+    <ul class="graph-legend" aria-label={`${countText(tree.root.tasks)} jobs by state`}>
       {counts.map(([state, count]) => (
         <li key={state} class={`state-${stateClass(state)}`}>
-          <StateSign state={state} /> {stateLabel(state)} {count.toLocaleString("en")}
+          <StateSign state={state} /> {stateLabel(state)} {countText(count)}
         </li>
       ))}
     </ul>
@@ -137,21 +139,19 @@ function Search({ picture, tree }: { picture: Picture; tree: Tree }) {
     event.preventDefault();
     show(place + 1);
   };
-  const number = place < 0 ? "" : `${(place + 1).toLocaleString("en")} of `;
+  const number = place < 0 ? "" : `${countText(place + 1)} of `;
   return (
     <form class="graph-search" role="search" onSubmit={submit}>
-      <input
-        type="search"
-        placeholder="Find a job or a host"
-        aria-label="Find a job or a host"
-        value={text}
-        onInput={(event) => {
-          setText(event.currentTarget.value);
+      <SearchField
+        label="Find a job or a host"
+        text={text}
+        onText={(next) => {
+          setText(next);
           setPlace(-1);
         }}
       />
       <button aria-label="Next match" disabled={found.length === 0}>Next</button>
-      <span role="status">{text.trim() && `${number}${found.length.toLocaleString("en")} found`}</span>
+      <span role="status">{text.trim() && `${number}${countText(found.length)} found`}</span>
     </form>
   );
 }

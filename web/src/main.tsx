@@ -15,6 +15,7 @@ import { RequestPage } from "./request/request-page";
 import { StartPage } from "./start/start-page";
 import { RunnersPage } from "./server/runners-page";
 import { ServerPage } from "./server/server-page";
+import { WaitingPage } from "./waiting/waiting-page";
 
 const PAUSE = 3000; // Milliseconds before the session is asked for again, if the server did not answer.
 
@@ -81,6 +82,7 @@ interface TopProps {
 const VIEWS = [
   ["/requests", "Requests"],
   ["/start", "New request"],
+  ["/waiting", "Waiting"],
   ["/runners", "Runners"],
   ["/server", "Server"],
 ] as const;
@@ -112,6 +114,8 @@ function View({ address, onError }: { address: Address; onError: OnError }) {
   const [, view, rest] = address.path.split("/");
   if (view === "requests" && rest)
     return <RequestPage key={rest} id={decodeURIComponent(rest)} address={address} onError={onError} />;
+  if (view === "waiting")
+    return <WaitingPage limit={address.query.get("limit") ?? ""} onError={onError} />;
   if (view === "runners") return <RunnersPage onError={onError} />;
   if (view === "server") return <ServerPage onError={onError} />;
   if (view === "start") {

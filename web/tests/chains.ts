@@ -34,6 +34,41 @@ export function hosts(count: number): JobChain {
   return chainOf(jobs, edges, labels);
 }
 
+/**
+ * A request with a sequence "upgrade" that has a `finally`, as the server builds it: a sequence around both with the
+ * label of the node, the body with the label "", and the part "finally". The body has the jobs "drain" and "restart".
+ */
+export function withFinally(): JobChain {
+  const last = (one: Job): Job => ({ ...one, isFinally: true });
+  const jobs = [
+    job("root", "noop", "root"),
+    job("end", "noop", "root"),
+    job("around", "noop", "around", "root"),
+    job("aroundEnd", "noop", "around", "root"),
+    job("body", "noop", "body", "around"),
+    job("drain", "drain", "body", "around"),
+    job("restart", "restart", "body", "around"),
+    job("bodyEnd", "noop", "body", "around"),
+    last(job("final", "noop", "final", "around")),
+    last(job("undrain", "undrain", "final", "around")),
+    last(job("finalEnd", "noop", "final", "around")),
+  ];
+  const edges: [string, string][] = [
+    ["root", "around"],
+    ["around", "body"],
+    ["body", "drain"],
+    ["drain", "restart"],
+    ["restart", "bodyEnd"],
+    ["bodyEnd", "final"],
+    ["bodyEnd", "aroundEnd"],
+    ["final", "undrain"],
+    ["undrain", "finalEnd"],
+    ["finalEnd", "aroundEnd"],
+    ["aroundEnd", "end"],
+  ];
+  return chainOf(jobs, edges, { root: "request", around: "upgrade", body: "", final: "finally" });
+}
+
 /** A finished try. Times are milliseconds. */
 export function tryOf(jobId: string, number: number, state: number, from: number, to: number): JobLog {
   const times = { startedAt: from * 1e6, finishedAt: to * 1e6 };

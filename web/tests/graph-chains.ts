@@ -14,6 +14,9 @@ export function randomNumbers(seed: number): () => number {
 }
 
 type Span = [first: string, last: string];
+type Content = (id: string, end: string) => void;
+/** Returns the content of a sequence that is in another one. */
+type Inside = (around: string) => Content;
 
 export class ChainWriter {
   readonly chain = { jobs: {}, adjacencyList: {}, pathLabels: {}, windows: {} } as Required<Chain>;
@@ -48,6 +51,20 @@ export class ChainWriter {
     const end = this.noop(id, parent);
     content(id, end);
     return [id, end];
+  }
+
+  /** Writes a sequence with a `finally`: three sequences, of which the body has the label "". */
+  withFinally(label: string, parent: string, body: Inside, last: Inside): Span {
+    return this.sequence(label, parent, (around, end) => {
+      const [first, bodyEnd] = this.sequence("", around, body(around));
+      const before = new Set(Object.keys(this.chain.jobs));
+      const [begin, done] = this.sequence("finally", around, last(around));
+      for (const [id, job] of Object.entries(this.chain.jobs)) if (!before.has(id)) job.isFinally = true;
+      this.edge(around, first);
+      this.edge(bodyEnd, begin);
+      this.edge(done, end);
+      this.edge(bodyEnd, end);
+    });
   }
 
   /** Writes an `each` in a sequence: groups of elements between forks and joins. */
@@ -94,11 +111,11 @@ export function randomChain(seed: number): ChainWriter {
   const random = randomNumbers(seed);
   const whole = (most: number) => Math.floor(random() * (most + 1));
   const writer = new ChainWriter();
-  const fill = (depth: number, parent: string) => (id: string, end: string) => {
+  const fill = (depth: number, parent: string, isFinal = false): Content => (id, end) => {
     const spans: Span[] = [];
     const isLast: boolean[] = [];
     for (let node = whole(5); node >= 0; node--) {
-      const span = writeNode(`node-${node}`, depth, id, parent);
+      const span = writeNode(`node-${node}`, depth, id, parent, isFinal);
       const before = spans.filter(() => random() < 0.3);
       for (const [, last] of before) writer.edge(last, span[0]);
       for (const one of before) isLast[spans.indexOf(one)] = false;
@@ -108,14 +125,18 @@ export function randomChain(seed: number): ChainWriter {
     }
     spans.forEach(([, last], place) => isLast[place] && writer.edge(last, end));
   };
-  const writeNode = (name: string, depth: number, id: string, parent: string): Span => {
+  const writeNode = (name: string, depth: number, id: string, parent: string, isFinal: boolean): Span => {
     const kind = depth > 3 ? 0 : whole(4);
     if (kind < 2) {
       const job = writer.job(name, id, parent);
       return [job, job];
     }
-    const inner = (label: string) => writer.sequence(label, id, fill(depth + 1, id));
-    if (kind === 2) return inner(name);
+    const inner = (label: string) => writer.sequence(label, id, fill(depth + 1, id, isFinal));
+    if (kind === 2) {
+      if (isFinal || whole(4)) return inner(name);
+      const body = (around: string) => fill(depth + 1, around);
+      return writer.withFinally(name, id, body, (around) => fill(depth + 1, around, true));
+    }
     if (kind === 3) return conditional(inner, name, id, parent);
     const count = 2 + whole(4);
     const style = whole(2);

@@ -17,7 +17,8 @@ function pathInChain(chain: Chain, id: string): string[] {
   const own = id === job.sequenceId ? undefined : chain.pathLabels?.[id];
   const path = [own ?? job.name];
   for (let sequence = job.sequenceId; sequence; sequence = chain.jobs[sequence]?.parentSequenceId ?? "") {
-    path.unshift(chain.pathLabels?.[sequence] ?? "");
+    const label = chain.pathLabels?.[sequence];
+    if (label !== "") path.unshift(label ?? "");
   }
   return path;
 }
@@ -151,6 +152,48 @@ test("two each nodes one after another are two boxes", () => {
   const { root } = atOnce(buildTree(writer.chain));
   assert.deepEqual(root.items.map(({ label }) => label), ["drain host × 4", "start host × 4"]);
   assert.deepEqual([root.from, root.to], [[0], [1]]);
+});
+
+test("a sequence with a finally is one box, in which its finally is a box behind the jobs", () => {
+  const writer = new ChainWriter();
+  const jobs = (names: string[]) => (around: string) => (id: string, end: string) => {
+    for (const name of names) {
+      const job = writer.job(name, id, around);
+      writer.edge(id, job);
+      writer.edge(job, end);
+    }
+  };
+  writer.withFinally("upgrade", "", jobs(["drain", "restart"]), jobs(["undrain"]));
+  const { root, boxes, jobs: all } = atOnce(buildTree(writer.chain));
+  assert.deepEqual([root.label, root.isFinally, root.tasks, boxes.length], ["upgrade", false, 3, 2]);
+  const last = boxes[1]!;
+  assert.deepEqual([last.label, last.isFinally, last.parent, last.tasks], ["finally", true, root, 1]);
+  const tasks = root.items.filter(({ kind }) => kind !== "dot").map(({ label }) => label);
+  assert.deepEqual(tasks, ["drain", "restart", "finally"]);
+  const after = reachableIn(root);
+  for (const item of root.items) if (item.kind === "job") assert.ok(after[item.index]!.has(last.index));
+  const undrain = [...all.values()].find(({ label }) => label === "undrain")!;
+  assert.deepEqual(pathOf(undrain), ["upgrade", "finally", "undrain"]);
+});
+
+test("only the outermost box of a finally has the mark", () => {
+  const writer = new ChainWriter();
+  const one = (name: string) => (around: string) => (id: string, end: string) => {
+    const job = writer.job(name, id, around);
+    writer.edge(id, job);
+    writer.edge(job, end);
+  };
+  const nested = () => (id: string, end: string) => {
+    const [first, last] = writer.sequence("inner", id, one("deep")(id));
+    writer.edge(id, first);
+    writer.edge(last, end);
+  };
+  writer.withFinally("r", "", one("work"), nested);
+  const { boxes } = atOnce(buildTree(writer.chain));
+  assert.deepEqual(
+    boxes.map(({ label, isFinally }) => [label, isFinally]),
+    [["r", false], ["finally", true], ["inner", false]],
+  );
 });
 
 test("a noop where many parts meet stays, so that edges do not multiply", () => {

@@ -4,13 +4,23 @@ import { test } from "node:test";
 import type { RequestArg } from "../src/api/types.ts";
 import { argsOf, faultOf, fieldOf, likelyKind, valueText, type Field } from "../src/model/arg-values.ts";
 import { newAxis, segmentsOf, ticksOf } from "../src/model/axis.ts";
+import { countOf, countText } from "../src/model/counts.ts";
 import { readFragment, writeFragment } from "../src/model/fragment.ts";
 import { lastLines } from "../src/model/last-lines.ts";
 import { marked } from "../src/model/marks.ts";
 import { OutputLines, search, spansOf } from "../src/model/output-lines.ts";
 import { retryText } from "../src/model/retries.ts";
-import { agoText, durationText, timeText, waitingText } from "../src/model/times.ts";
+import { stopText } from "../src/model/states.ts";
+import { agoText, durationText, shortWaitingText, timeText, waitingText } from "../src/model/times.ts";
 import { job, tryOf } from "./chains.ts";
+
+test("a count has its noun, and a plus if there may be more", () => {
+  assert.equal(countText(10_000), "10,000");
+  assert.equal(countText(1000, true), "1,000+");
+  assert.deepEqual([0, 1, 2].map((count) => countOf(count, "job")), ["0 jobs", "1 job", "2 jobs"]);
+  assert.equal(countOf(1, "retry", "retries"), "1 retry");
+  assert.equal(countOf(3, "retry", "retries"), "3 retries");
+});
 
 test("durations have at most two units", () => {
   const cases: [number, string][] = [
@@ -42,6 +52,11 @@ test("why a request waits is a sentence", () => {
     waitingText("paused by ann at 2026-11-29T19:48:24Z", "UTC"),
     "Paused by ann at 29 Nov 2026, 19:48:24 UTC.",
   );
+  assert.equal(
+    shortWaitingText("waits for the limit c1 of 1 since 2026-11-29T19:48:24Z: request a holds it"),
+    "Waits for the limit c1 of 1: request a holds it.",
+  );
+  assert.equal(shortWaitingText("waits for an approval by dba since 2026-11-29T19:48:24Z"), "Waits for an approval by dba.");
 });
 
 test("an axis has round ticks", () => {
@@ -183,4 +198,13 @@ test("a list is recognized, and what is wrong is said", () => {
   assert.equal(valueText(deep), '{"a": ["x, y", "[ {", "\\n "], "b": {}, "c": []}');
   assert.deepEqual(JSON.parse(valueText(deep)), deep);
   assert.equal(valueText("x".repeat(3000)).length, 2000 + "… (3,000 characters)".length);
+});
+
+test("a second stop says that it skips finally jobs", () => {
+  const [PENDING, RUNNING, STOPPED, SUSPENDED] = [1, 2, 6, 7];
+  assert.match(stopText({ state: RUNNING }), /running jobs are told to stop.*Finally jobs.* run first/);
+  assert.match(stopText({ state: SUSPENDED }), /except for finally jobs/);
+  assert.doesNotMatch(stopText({ state: PENDING }), /finally/);
+  for (const state of [RUNNING, SUSPENDED])
+    assert.match(stopText({ state, ending: STOPPED }), /second stop skips/);
 });

@@ -8,7 +8,7 @@ import { COMPLETE, FAIL, PENDING, RUNNING, STOPPED, SUSPENDED } from "../src/mod
 import { summarize } from "../src/model/summary.ts";
 import { moved } from "../src/model/tree-keys.ts";
 import { buildTree } from "../src/model/tree.ts";
-import { chainOf, hosts, job, tryOf } from "./chains.ts";
+import { chainOf, hosts, job, tryOf, withFinally } from "./chains.ts";
 
 const ALL: RowFilter = { only: "all", text: "" };
 
@@ -179,6 +179,46 @@ test("jobs that each repeats have the element in their path", () => {
     ["host web1 / drain", "host web2 / drain"],
   );
   assert.deepEqual(pathOf(chain, "b"), ["drain-all", "host web2", "drain"]);
+});
+
+test("the body of a sequence with a finally is no level of its own, and its finally has a mark", () => {
+  const chain = withFinally();
+  const tree = buildTree(chain);
+  assert.deepEqual(
+    tree.nodes.map((node) => [node.level, node.label, node.isFinally]),
+    [
+      [1, "upgrade", false],
+      [2, "drain", false],
+      [2, "restart", false],
+      [2, "finally", true],
+      [3, "undrain", false],
+    ],
+  );
+  assert.deepEqual(pathOf(chain, "restart"), ["request", "upgrade", "restart"]);
+  assert.deepEqual(pathOf(chain, "undrain"), ["request", "upgrade", "finally", "undrain"]);
+});
+
+test("a finally runs after a failure, which its sequence still shows", () => {
+  const record = new JobRecord();
+  record.chain = withFinally();
+  record.add({ tries: [tryOf("body", 1, COMPLETE, 0, 0), tryOf("drain", 1, FAIL, 0, 10)] });
+  record.add({ tries: [tryOf("final", 1, COMPLETE, 11, 11), tryOf("undrain", 1, COMPLETE, 11, 20)] });
+  const sums = summarize(buildTree(record.chain), record, 30, FAIL);
+  assert.deepEqual(
+    ["/around", "drain", "restart", "/final", "undrain"].map((key) => sums.get(key)!.state),
+    [FAIL, FAIL, PENDING, COMPLETE, COMPLETE],
+  );
+  assert.equal(sums.get("/around")!.jobs, 3);
+});
+
+test("a body that is tried again does not make its finally old", () => {
+  const record = new JobRecord();
+  record.chain = withFinally();
+  record.add({ tries: [tryOf("body", 1, COMPLETE, 0, 0), tryOf("drain", 1, FAIL, 0, 10)] });
+  record.add({ tries: [tryOf("body", 2, COMPLETE, 20, 20), tryOf("drain", 2, COMPLETE, 20, 30)] });
+  record.add({ tries: [tryOf("restart", 1, COMPLETE, 30, 40), tryOf("undrain", 1, COMPLETE, 41, 50)] });
+  const sums = summarize(buildTree(record.chain), record, 60);
+  assert.equal(sums.get("/around")!.state, COMPLETE);
 });
 
 test("keys move as in a tree table", () => {

@@ -47,6 +47,11 @@ export async function call<Body>(path: string, init: RequestInit = {}): Promise<
   return { body: (text ? JSON.parse(text) : null) as Body, nextPageToken };
 }
 
+/** Returns the JSON of a path. Raises ApiError. */
+export async function read<Body>(path: string): Promise<Body> {
+  return (await call<Body>(path)).body;
+}
+
 function messageOf(text: string): string {
   try {
     const { message } = JSON.parse(text) as { message?: unknown };

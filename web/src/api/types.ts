@@ -44,9 +44,57 @@ export interface Request {
   finishedTasks?: number;
   jrURL?: string;
   waiting?: string;
+  /** The state in which the request ends after its `finally` jobs. Left out if it goes on or has ended. */
+  ending?: number;
   retryOf?: string;
   retriedBy?: string;
   traceId?: string;
+  /** What the request waits for. Left out if it waits for no approval. */
+  approvals?: PendingApproval[];
+}
+
+export interface PendingApproval {
+  requestId: string;
+  requestType: string;
+  requester: string;
+  jobId: string;
+  try: number;
+  path: string[];
+  approval: {
+    roles: string[];
+    approvals: number;
+    byRequester?: boolean;
+    message?: string;
+    timeout: string;
+    continueOnTimeout?: boolean;
+  };
+  openedAt: string;
+  deadline: string;
+  decisions: { user: string; approved: boolean; comment?: string; decidedAt: string }[];
+  mayDecide: boolean;
+}
+
+export interface Approvals {
+  approvals: PendingApproval[];
+  more: boolean;
+}
+
+/** A key of a limit. The claims are those that the user may view. */
+export interface HeldLimit {
+  key: string;
+  max: number;
+  holding: number;
+  waiting: number;
+  claims: LimitClaim[];
+}
+
+export interface LimitClaim {
+  requestId: string;
+  requestType: string;
+  user: string;
+  state: number;
+  since: string;
+  holds: boolean;
 }
 
 export interface Job {
@@ -62,6 +110,8 @@ export interface Job {
   sequenceRetry: number;
   parentSequenceId?: string;
   timeout?: string;
+  /** Whether the job belongs to the `finally` part of a sequence. */
+  isFinally?: boolean;
 }
 
 export interface JobChain {
@@ -69,6 +119,8 @@ export interface JobChain {
   jobs: Record<string, Job>;
   adjacencyList: Record<string, string[]>;
   pathLabels?: Record<string, string>;
+  /** The limits that the request counts for. */
+  limits?: { key: string; max: number; policy?: string }[];
   /** The sliding windows, by the id of the job after which the elements begin. */
   windows?: Record<string, { max: number; stopAfterFailures?: number }>;
 }
@@ -149,6 +201,24 @@ export interface Configuration {
   database: string;
   options: { name: string; value: string; source: string }[];
   health: { name: string; healthy: boolean; message: string }[];
+}
+
+/** An event that is sent to a target. */
+export interface Delivery {
+  eventId: string;
+  target: string;
+  event: string;
+  requestId?: string;
+  requestType?: string;
+  occurredAt: string;
+  state: "waiting" | "delivered" | "given-up";
+  attempts: number;
+  lastError?: string;
+}
+
+export interface Deliveries {
+  deliveries: Delivery[];
+  targets: string[];
 }
 
 export interface Caller {

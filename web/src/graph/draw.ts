@@ -5,6 +5,7 @@
  * plain rectangles, drawn together by state; boxes that are too small to show their content are one rectangle.
  */
 
+import { countOf, countText } from "../model/counts.ts";
 import { COMPLETE, FAIL } from "../model/states.ts";
 import { SIGNS } from "../parts/badge.tsx";
 import { TITLE } from "./layout.ts";
@@ -186,8 +187,8 @@ class Drawing {
     this.sign(state, x + 14, y + 9, 14);
     this.text(`+ ${box.label}`, x + 34, y + 16, box.width - 42, palette.text, 600);
     const complete = states.count(box, COMPLETE);
-    const jobs = box.tasks === 1 ? "1 job" : `${box.tasks.toLocaleString("en")} jobs`;
-    const note = complete === box.tasks ? jobs : `${complete.toLocaleString("en")} of ${jobs} complete`;
+    const jobs = countOf(box.tasks, "job");
+    const note = complete === box.tasks ? jobs : `${countText(complete)} of ${jobs} complete`;
     this.text(note, x + 34, y + 34, box.width - 42, palette.quiet, 400, 11);
   }
 
@@ -199,7 +200,13 @@ class Drawing {
     context.fill();
     context.strokeStyle = line;
     context.lineWidth = this.pixel;
+    const isFinally = isBox(item) && item.isFinally;
+    if (isFinally) {
+      context.setLineDash([6 * this.pixel, 4 * this.pixel]);
+      context.strokeStyle = this.scene.palette.quiet;
+    }
     context.stroke();
+    if (isFinally) context.setLineDash([]);
   }
 
   private stripe(item: Item, state: number, x: number, y: number): void {

@@ -6,6 +6,7 @@
  * The elements of a sliding window are one group.
  */
 
+import { countText } from "../model/counts.ts";
 import { Edges } from "./edges.ts";
 import { addTo, isBox, newBox, type Box, type Chain, type Item } from "./model.ts";
 
@@ -98,7 +99,7 @@ function replace(box: Box, edges: Edges, groups: Group[], windows: NonNullable<C
       addTo(each, item);
     }
   }
-  each.label = `${commonWords(each.items)} × ${each.items.length.toLocaleString("en")}`;
+  each.label = `${commonWords(each.items)} × ${countText(each.items.length)}`;
   const fork = box.items[first.fork];
   const window = fork?.kind === "dot" ? windows[fork.id] : undefined;
   if (window) each.note = windowNote(window.max, window.stopAfterFailures ?? 0);
@@ -109,7 +110,7 @@ function replace(box: Box, edges: Edges, groups: Group[], windows: NonNullable<C
 }
 
 function windowNote(max: number, failures: number): string {
-  const note = `at most ${max.toLocaleString("en")} at a time`;
+  const note = `at most ${countText(max)} at a time`;
   return failures ? `${note}, stops after ${failures === 1 ? "1 failure" : `${failures} failures`}` : note;
 }
 

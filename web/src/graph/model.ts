@@ -9,7 +9,7 @@ import type { JobChain } from "../api/types.ts";
 
 /** What the graph reads of a job chain. All pages of the chain are together. */
 export interface Chain {
-  jobs: Record<string, Pick<JobChain["jobs"][string], "id" | "name" | "type" | "sequenceId" | "parentSequenceId">>;
+  jobs: Record<string, Pick<JobChain["jobs"][string], "id" | "name" | "type" | "sequenceId" | "parentSequenceId" | "isFinally">>;
   adjacencyList: Record<string, string[]>;
   pathLabels?: Record<string, string>;
   /** The sliding windows, by the id of the job after which the elements begin. */
@@ -51,6 +51,8 @@ export interface Box extends Placed {
   number: number;
   /** How many jobs are in it, without those that only connect others. */
   tasks: number;
+  /** Whether it is the `finally` part of the sequence around it. */
+  isFinally: boolean;
   isOpen: boolean;
   /** Whether its content has a place. */
   isArranged: boolean;
@@ -73,7 +75,7 @@ export function isBox(item: Item): item is Box {
   return item.kind === "sequence" || item.kind === "each";
 }
 
-/** Returns the title of an open box. */
+/** Returns the title of an open box, without the sign that it is open. */
 export function titleOf(box: Box): string {
   return box.note ? `${box.label}, ${box.note}` : box.label;
 }
@@ -82,7 +84,7 @@ export function titleOf(box: Box): string {
 export function newBox(kind: Box["kind"], id: string, label: string, parent: Box | null): Box {
   return {
     kind, id, label, note: "", items: [], from: [], to: [], number: 0, tasks: 0,
-    isOpen: false, isArranged: false,
+    isFinally: false, isOpen: false, isArranged: false,
     parent, index: 0, x: 0, y: 0, width: 0, height: 0,
   };
 }

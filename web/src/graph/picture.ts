@@ -1,5 +1,6 @@
 /** The graph on a canvas: what it shows, and what is selected in it. */
 
+import { countOf } from "../model/counts.ts";
 import { RUNNING } from "../model/states.ts";
 import { draw, type Drawn } from "./draw.ts";
 import { arrange, setOpen } from "./layout.ts";
@@ -144,11 +145,14 @@ export class Picture {
   async toggleAll(isOpen: boolean): Promise<void> {
     const { tree } = this;
     if (!tree) return;
+    const { view } = this;
     for (const box of tree.boxes) setOpen(box, isOpen || box === tree.root || isSpine(box));
     if (!(await inSlices(arrange(tree.root), this.ended.signal))) return;
     this.minimap.change();
     if (this.selected && !isShown(this.selected)) this.selected = tree.root;
-    this.fit();
+    // Whoever has found something meanwhile looks at that.
+    if (this.view === view) this.fit();
+    else this.redraw();
     this.onChange();
   }
 
@@ -202,8 +206,8 @@ function isShown(item: Item): boolean {
 /** Returns what an item is, for people who cannot see it. */
 export function describe(item: Item, state: string): string {
   if (!isBox(item)) return `Job ${item.label}, ${state}. Press Enter to show it.`;
-  const kind = item.kind === "each" ? "Group" : "Sequence";
-  const size = `${item.tasks.toLocaleString("en")} ${item.tasks === 1 ? "job" : "jobs"}`;
+  const kind = item.kind === "each" ? "Group" : item.isFinally ? "Last part" : "Sequence";
+  const size = countOf(item.tasks, "job");
   const action = item.isOpen ? "Press Enter to go into it, Space to close it." : "Press Enter to open it.";
   return `${kind} ${item.label}, ${state}, ${size}. ${action}`;
 }

@@ -1,6 +1,6 @@
 /** Builds the boxes of a job chain. */
 
-import { connects, positions } from "../model/chain.ts";
+import { connects, isBody, isFinalPart, positions } from "../model/chain.ts";
 import { Edges } from "./edges.ts";
 import { gatherElements } from "./elements.ts";
 import { addTo, isBox, newBox, type Box, type Chain, type Item, type Job, type Tree } from "./model.ts";
@@ -11,7 +11,8 @@ const STEP = 1000;
 /**
  * Builds the boxes. Pauses after each `STEP` of work, so that the caller can let the browser draw.
  *
- * A job whose sequence is unknown is in the outermost box. An edge that leaves a box is one of the box.
+ * A job whose sequence is unknown is in the outermost box. An edge that leaves a box is one of the box. The body of a
+ * sequence with a `finally` is no box of its own.
  */
 export function* buildTree(chain: Chain): Generator<void, Tree> {
   const builder = new TreeBuilder(chain);
@@ -102,7 +103,13 @@ class TreeBuilder {
     const known = this.sequences.get(id);
     if (known) return known;
     const parent = this.chain.jobs[id]?.parentSequenceId ?? "";
+    if (parent && parent !== id && isBody(this.chain, id)) {
+      const around = this.sequence(parent);
+      this.sequences.set(id, around);
+      return around;
+    }
     const box = newBox("sequence", id, this.chain.pathLabels?.[id] ?? "", null);
+    box.isFinally = isFinalPart(this.chain, id);
     this.sequences.set(id, box);
     this.edges.set(box, new Edges());
     const around = parent && parent !== id ? this.sequence(parent) : this.root;

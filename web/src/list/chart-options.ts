@@ -40,7 +40,7 @@ export function optionsOf(
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
-    padding: [8, 8, 0, 0],
+    padding: [8, 30, 0, 0], // Half of the last label is to the right of the last bar.
     scales: {
       x: { time: true, range: () => [buckets.starts[0] ?? 0, last] },
       y: { range: (_, __, most) => [0, Math.max(1, most)] },

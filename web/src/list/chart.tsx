@@ -5,6 +5,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
 import { call } from "../api/call";
+import { countText } from "../model/counts";
 import { dataOf, optionsOf, STATES } from "./chart-options";
 import type { Request } from "../api/types";
 import { bucketsOf, bucketText, OUTCOMES, type Buckets } from "../model/buckets";
@@ -44,7 +45,7 @@ export function Chart({ filters, changed }: Props) {
         <span class="legend">
           {sums.map(([outcome, count]) => (
             <span key={outcome} class={`legend-part state-${stateClass(STATES[outcome])}`}>
-              {count.toLocaleString("en")} {outcome}
+              {countText(count)} {outcome}
             </span>
           ))}
         </span>

@@ -3,6 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import type { OnError } from "../api/call";
+import { ApprovalCount } from "./approval-count";
 import { FilterForm } from "./filter-form";
 import { RequestTable } from "./request-table";
 import { StateCounts } from "./state-counts";
@@ -54,7 +55,9 @@ export function RequestList({ query, onError }: Props) {
         counts={list.counts}
         state={filters.state}
         onChoose={(state) => go(addressOf({ ...filters, state }))}
-      />
+      >
+        <ApprovalCount />
+      </StateCounts>
       <FilterForm key={older.toString()} filters={filters} onChange={(next) => go(addressOf(next))} />
       {hasChart && token === "" && <Chart filters={filters} changed={list.changed} />}
       <RequestTable requests={list.requests} now={now} />

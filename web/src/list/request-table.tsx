@@ -1,8 +1,9 @@
 /** The rows of the list. */
 
 import type { Request } from "../api/types";
+import { countText } from "../model/counts";
 import { hasEnded, isPaused, stateClass, stateLabel } from "../model/states";
-import { durationText } from "../model/times";
+import { durationText, shortWaitingText } from "../model/times";
 import { Link } from "../parts/address";
 import { Badge } from "../parts/badge";
 import { Ago } from "../parts/time";
@@ -57,7 +58,7 @@ function Row({ request, hasUsers, now }: { request: Request; hasUsers: boolean; 
         <Link class="row-link" to={`/requests/${request.id}`}>
           {request.type}
         </Link>
-        {request.waiting && <span class="waiting">{request.waiting}</span>}
+        {request.waiting && <span class="waiting">{shortWaitingText(request.waiting)}</span>}
       </td>
       <td class="cell-jobs">
         <Jobs request={request} />
@@ -88,8 +89,8 @@ function Jobs({ request }: { request: Request }) {
         />
       )}
       {finished === total
-        ? total.toLocaleString("en")
-        : `${finished.toLocaleString("en")} of ${total.toLocaleString("en")}`}
+        ? countText(total)
+        : `${countText(finished)} of ${countText(total)}`}
     </span>
   );
 }

@@ -1,6 +1,9 @@
 /** How many requests are in each state. A click shows only these. */
 
+import type { ComponentChildren } from "preact";
+
 import type { StateCount } from "../api/types";
+import { countText } from "../model/counts";
 import { STATE_NAMES, stateLabel } from "../model/states";
 import { StateSign } from "../parts/badge";
 
@@ -9,15 +12,17 @@ interface Props {
   /** The name of the chosen state. Empty: all. */
   state: string;
   onChoose: (state: string) => void;
+  /** What comes after the counts. */
+  children?: ComponentChildren;
 }
 
-export function StateCounts({ counts, state: chosen, onChoose }: Props) {
+export function StateCounts({ counts, state: chosen, onChoose, children }: Props) {
   const all = counts.reduce((sum, { count }) => sum + count, 0);
   const hasMore = counts.some(({ more }) => more);
   return (
     <div class="counts" role="group" aria-label="Requests by state">
       <button aria-pressed={chosen === ""} onClick={() => onChoose("")}>
-        All <span class="count">{numberText(all, hasMore)}</span>
+        All <span class="count">{countText(all, hasMore)}</span>
       </button>
       {counts.map(({ state, count, more }) => (
         <button
@@ -26,14 +31,10 @@ export function StateCounts({ counts, state: chosen, onChoose }: Props) {
           onClick={() => onChoose(STATE_NAMES[state] ?? "")}
         >
           <StateSign state={state} />
-          {stateLabel(state)} <span class="count">{numberText(count, more ?? false)}</span>
+          {stateLabel(state)} <span class="count">{countText(count, more)}</span>
         </button>
       ))}
+      {children}
     </div>
   );
-}
-
-/** A count ends at a limit, and there may be more then. */
-function numberText(count: number, hasMore: boolean): string {
-  return count.toLocaleString("en") + (hasMore ? "+" : "");
 }

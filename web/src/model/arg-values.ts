@@ -1,6 +1,7 @@
 /** Values of args: as text for people, and from the text of a form. */
 
 import type { Json, RequestArg } from "../api/types.ts";
+import { countText } from "./counts.ts";
 
 /** The longest value that is shown, in characters. */
 const LONGEST = 2000;
@@ -8,7 +9,7 @@ const LONGEST = 2000;
 export function valueText(value: Json): string {
   const text = typeof value === "string" ? value : spacedJson(value);
   return text.length > LONGEST
-    ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString("en")} characters)`
+    ? `${text.slice(0, LONGEST)}… (${countText(text.length)} characters)`
     : text;
 }
 

@@ -1,6 +1,7 @@
 /** Requests by the time of their creation and by their outcome, for the chart. */
 
 import type { Request } from "../api/types.ts";
+import { countText } from "./counts.ts";
 import { COMPLETE, FAIL, STOPPED } from "./states.ts";
 
 const MOST = 48; // Intervals in the chart.
@@ -64,6 +65,6 @@ export function bucketText(buckets: Buckets, index: number): string {
   const parts = OUTCOMES.map((outcome) => [buckets.counts[outcome][index] ?? 0, outcome] as const);
   const texts = parts
     .filter(([count]) => count > 0)
-    .map(([count, outcome]) => `${count.toLocaleString("en")} ${outcome}`);
+    .map(([count, outcome]) => `${countText(count)} ${outcome}`);
   return texts.join(", ") || "no requests";
 }

@@ -43,6 +43,23 @@ export function pathOf(chain: JobChain, jobId: string): string[] {
   return parts.reverse();
 }
 
+/**
+ * Whether a sequence adds nothing to paths: the body of a sequence with a `finally`. The sequence around both has the
+ * name, and holds the body's jobs and the part `finally` for those who look at it.
+ */
+export function isBody(chain: Pick<JobChain, "pathLabels">, sequenceId: string): boolean {
+  return chain.pathLabels?.[sequenceId] === "";
+}
+
+type Jobs = Record<string, Pick<Job, "sequenceId" | "parentSequenceId" | "isFinally">>;
+
+/** Whether a sequence is the `finally` part of another one, and not in such a part. */
+export function isFinalPart(chain: { jobs: Jobs }, sequenceId: string): boolean {
+  const first = chain.jobs[sequenceId];
+  if (!first?.isFinally || !first.parentSequenceId) return false;
+  return !chain.jobs[first.parentSequenceId]?.isFinally;
+}
+
 /** Returns the label of a job that `each` repeats, such as "host web7". */
 export function ownLabel(chain: JobChain, job: Job): string {
   return job.sequenceId === job.id ? "" : (chain.pathLabels?.[job.id] ?? "");

@@ -2,6 +2,7 @@
 
 import type { OutputMessage, StreamName } from "../api/types.ts";
 import { afterReturns, parseLine, PLAIN, plainText, type Span, type Style } from "./ansi.ts";
+import { countText } from "./counts.ts";
 
 /** Characters of output that the page keeps. A browser with more of them becomes slow. */
 export const MOST_CHARACTERS = 32 * 1024 * 1024;
@@ -87,9 +88,13 @@ export class OutputLines {
 
 /** Returns the parts of a line that are shown. */
 export function spansOf(line: OutputLine): Span[] {
+  return parseLine(shownText(line), line.style).spans;
+}
+
+/** Returns what is shown of a line, with its escapes. */
+export function shownText(line: OutputLine): string {
   const text = afterReturns(line.text);
-  const cut = text.length > LONGEST_LINE ? `${text.slice(0, LONGEST_LINE)}…` : text;
-  return parseLine(cut, line.style).spans;
+  return text.length > LONGEST_LINE ? `${text.slice(0, LONGEST_LINE)}…` : text;
 }
 
 /** Returns the indexes of the lines that contain a text, in upper or lower case. */
@@ -110,5 +115,5 @@ function newOpen(): Open {
 function gapText(reason: string, from: number, to: number): string {
   if (reason === "LOST")
     return "The Job Runner was lost. Another one runs this try again, and its output follows.";
-  return `${(to - from).toLocaleString("en")} bytes of output were not kept.`;
+  return `${countText(to - from)} bytes of output were not kept.`;
 }

@@ -1,11 +1,12 @@
 /** What the spec says about the retries of a job. */
 
 import type { Job } from "../api/types.ts";
+import { countOf } from "./counts.ts";
 
 /** Returns a sentence such as "At most 3 retries, after 2s, each pause 2 times longer, at most 1m." Empty: no retries. */
 export function retryText(job: Job): string {
   if (!job.retry) return "";
-  const parts = [`At most ${job.retry.toLocaleString("en")} ${job.retry === 1 ? "retry" : "retries"}`];
+  const parts = [`At most ${countOf(job.retry, "retry", "retries")}`];
   if (job.retryWait) parts.push(`after ${job.retryWait}`);
   const { factor = 1, max, jitter } = job.retryBackoff ?? {};
   if (job.retryWait && factor > 1) parts.push(`each pause ${factor} times longer`);

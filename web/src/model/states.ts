@@ -1,5 +1,7 @@
 /** The states of requests and jobs. */
 
+import type { Request } from "../api/types.ts";
+
 export const PENDING = 1;
 export const RUNNING = 2;
 export const COMPLETE = 3;
@@ -38,4 +40,17 @@ export function hasEnded(state: number): boolean {
 /** Whether a user has paused the request. The API says so only in words. */
 export function isPaused(waiting: string | undefined): boolean {
   return (waiting ?? "").startsWith("paused");
+}
+
+/** What a stop of a request does, for its confirmation. */
+export function stopText({ state, ending }: Pick<Request, "state" | "ending">): string {
+  if (ending) return "The request is ending, and runs its finally jobs. A second stop skips them.";
+  if (state === RUNNING)
+    return (
+      "No further job starts, and running jobs are told to stop. " +
+      "Finally jobs of what has begun run first. All else stays as it is."
+    );
+  if (state === SUSPENDED)
+    return "The request does not run now. It will not start again, except for finally jobs of what has begun.";
+  return "The request does not run now. It will not start again.";
 }

@@ -51,6 +51,11 @@ export function waitingText(waiting: string, zone?: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
+/** Returns why a request waits without the time, for lists that show another time. */
+export function shortWaitingText(waiting: string): string {
+  return waitingText(waiting.replace(/ since \d{4}-[^ ]*Z/, ""));
+}
+
 export function toMilliseconds(nanoseconds: number): number {
   return nanoseconds / 1e6;
 }

@@ -1,7 +1,7 @@
 /** The tree of jobs by sequence. */
 
 import type { Job, JobChain } from "../api/types.ts";
-import { connects, ownLabel, positions } from "./chain.ts";
+import { connects, isBody, isFinalPart, ownLabel, positions } from "./chain.ts";
 
 export interface TreeNode {
   /** The id of the job, or of the sequence with "/" before it. */
@@ -15,6 +15,8 @@ export interface TreeNode {
   children: TreeNode[];
   /** The position of its first job in the order of the chain. */
   position: number;
+  /** Whether it is the `finally` part of the sequence around it. */
+  isFinally: boolean;
 }
 
 export interface Tree {
@@ -28,20 +30,27 @@ export const EMPTY_TREE: Tree = { nodes: [], byKey: new Map(), roots: [] };
 
 /**
  * Builds the tree of a chain. The outermost sequence is the request itself, and has no node. Jobs that only connect
- * others are left out, and so are sequences without other jobs.
+ * others are left out, and so are sequences without other jobs. The body of a sequence with a `finally` is no level of
+ * its own.
  */
 export function buildTree(chain: JobChain): Tree {
   const order = positions(chain);
-  const sequences = new Map<string, TreeNode>();
+  const sequences = new Map<string, TreeNode | null>();
   const roots: TreeNode[] = [];
 
   const sequence = (id: string): TreeNode | null => {
     const known = sequences.get(id);
-    if (known) return known;
+    if (known !== undefined) return known;
     const parentId = chain.jobs[id]?.parentSequenceId;
     if (!parentId) return null;
+    if (isBody(chain, id)) {
+      const around = sequence(parentId);
+      sequences.set(id, around);
+      return around;
+    }
     const position = order.get(id) ?? Infinity;
     const node = newNode(`/${id}`, chain.pathLabels?.[id] ?? "sequence", null, position);
+    node.isFinally = isFinalPart(chain, id);
     sequences.set(id, node);
     attach(node, sequence(parentId), roots);
     return node;
@@ -58,7 +67,7 @@ export function buildTree(chain: JobChain): Tree {
 }
 
 function newNode(key: string, label: string, job: Job | null, position: number): TreeNode {
-  return { key, label, job, parent: null, level: 1, children: [], position };
+  return { key, label, job, parent: null, level: 1, children: [], position, isFinally: false };
 }
 
 function attach(node: TreeNode, parent: TreeNode | null, roots: TreeNode[]): void {

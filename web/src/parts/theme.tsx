@@ -2,6 +2,8 @@
 
 import { useState } from "preact/hooks";
 
+import { keep } from "./kept";
+
 type Theme = "" | "light" | "dark";
 
 const KEY = "spincycle-theme"; // theme.js reads it too.
@@ -19,11 +21,7 @@ export function ThemeButton() {
     const next = NEXT[theme];
     if (next) document.documentElement.dataset.theme = next;
     else delete document.documentElement.dataset.theme;
-    try {
-      localStorage.setItem(KEY, next);
-    } catch {
-      // The choice then lasts until the page is loaded again.
-    }
+    keep(KEY, next);
     setTheme(next);
     dispatchEvent(new Event(KEY));
   };

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 
 import { call, newKey, send } from "../api/call";
 import type { Request } from "../api/types";
-import { FAIL, hasEnded, isPaused, RUNNING, STOPPED } from "../model/states";
+import { FAIL, hasEnded, isPaused, STOPPED, stopText } from "../model/states";
 import { go, Link } from "../parts/address";
 import { may, useCaller } from "../parts/caller";
 import { ConfirmDialog } from "../parts/dialog";
@@ -19,6 +19,7 @@ interface Props {
 function possible(request: Request): Action[] {
   if (request.state === FAIL || request.state === STOPPED) return request.retriedBy ? [] : ["retry"];
   if (hasEnded(request.state)) return [];
+  if (request.ending) return ["stop"];
   return [isPaused(request.waiting) ? "resume" : "pause", "stop"];
 }
 
@@ -85,15 +86,7 @@ function ChangeDialog({
       onClose={onClose}
     >
       {action === "resume" && <p>The request continues where it was.</p>}
-      {action === "stop" && request.state === RUNNING && (
-        <p>
-          No further job starts, and running jobs are told to stop. What they have changed so far stays as it
-          is.
-        </p>
-      )}
-      {action === "stop" && request.state !== RUNNING && (
-        <p>The request does not run now. It will not start again.</p>
-      )}
+      {action === "stop" && <p>{stopText(request)}</p>}
     </ConfirmDialog>
   );
 }

@@ -2,6 +2,7 @@
 
 import type { Json, RequestArg } from "../api/types";
 import { valueText } from "../model/arg-values";
+import { countText } from "../model/counts";
 
 const SHORT = 120; // Characters of a value that are always shown.
 
@@ -47,7 +48,7 @@ function Value({ value }: { value: Json }) {
   const text = valueText(value);
   if (!text) return <span class="quiet">empty</span>;
   if (text.length <= SHORT) return <>{text}</>;
-  const count = Array.isArray(value) ? ` ${value.length.toLocaleString("en")} values` : "";
+  const count = Array.isArray(value) ? ` ${countText(value.length)} values` : "";
   return (
     <details>
       <summary>

@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { call } from "../api/call";
 import type { JobLog, Request } from "../api/types";
+import { countOf, countText } from "../model/counts";
 import type { RequestModel } from "./request-model";
 import { FAIL, hasEnded } from "../model/states";
 import { clockText, durationText, toMilliseconds } from "../model/times";
@@ -41,7 +42,7 @@ export function Failures({ model, request, onOpen, onShowFailed }: Props) {
   return (
     <section class="failures" aria-labelledby="failures-title">
       <h2 id="failures-title">
-        {failed.length.toLocaleString("en")} {failed.length === 1 ? "job has" : "jobs have"} failed
+        {countOf(failed.length, "job has", "jobs have")} failed
         {hasEnded(request.state) ? "" : " so far"}
       </h2>
       {failed.slice(0, MOST_SHOWN).map((entry) => (
@@ -55,7 +56,7 @@ export function Failures({ model, request, onOpen, onShowFailed }: Props) {
       ))}
       {more > 0 && (
         <button class="link" onClick={onShowFailed}>
-          Show all {failed.length.toLocaleString("en")} failed jobs in the table
+          Show all {countText(failed.length)} failed jobs in the table
         </button>
       )}
     </section>

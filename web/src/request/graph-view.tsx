@@ -2,7 +2,7 @@
 
 import { useMemo } from "preact/hooks";
 
-import type { RequestModel } from "./request-model";
+import { shownState, type RequestModel } from "./request-model";
 import { lazy } from "../parts/lazy";
 
 const Graph = lazy(() => import("../graph").then((module) => module.Graph));
@@ -20,5 +20,5 @@ export function GraphView({ model, requestState, onOpen }: Props) {
     [model, model.version],
   );
   if (!record.chain) return <p role="status">Loading jobs…</p>;
-  return <Graph chain={record.chain} states={states} requestState={requestState} onJob={onOpen} />;
+  return <Graph chain={record.chain} states={states} requestState={shownState(model, requestState)} onJob={onOpen} />;
 }

@@ -64,6 +64,7 @@ export function JobPanel({ model, request, fragment, now, onChange }: Props) {
         job={record.chain?.jobs[jobId]}
         entry={tries.find((entry) => entry.try === number)}
         running={running?.try === number ? running : undefined}
+        isKnown={model.isComplete}
         now={now}
       />
       {number > 0 ? (
@@ -74,9 +75,13 @@ export function JobPanel({ model, request, fragment, now, onChange }: Props) {
           line={fragment.line}
           onLine={(line) => onChange({ try: number, line }, true)}
         />
-      ) : (
+      ) : model.isComplete ? (
         <p class="empty">
           {hasEnded(request.state) ? "This job has not run." : "This job has not started yet."}
+        </p>
+      ) : (
+        <p class="empty" role="status">
+          Loading…
         </p>
       )}
     </aside>

@@ -13,6 +13,8 @@ import { TimeBar } from "./time-bar";
 export const ROW_HEIGHT = 30;
 export const HEAD_HEIGHT = 32;
 
+export const FINALLY = "Runs after the last try of the sequence, however that ended";
+
 interface Props {
   row: Row;
   index: number;
@@ -20,7 +22,8 @@ interface Props {
   summary: Summary | undefined;
   axis: Axis;
   now: number;
-  hasEnded: boolean;
+  /** What a job without a state is called. */
+  pending: string;
   isActive: boolean;
   isSelected: boolean;
   onActivate: () => void;
@@ -33,7 +36,7 @@ export function JobRow({
   summary,
   axis,
   now,
-  hasEnded,
+  pending,
   isActive,
   isSelected,
   onActivate,
@@ -61,13 +64,16 @@ export function JobRow({
         style={{ paddingLeft: `${(Math.min(node.level, 8) - 1) * 18}px` }}
       >
         <span class={node.job ? "twig" : isOpen ? "twig twig-open" : "twig twig-closed"} aria-hidden="true" />
-        <span class="tree-label" title={node.label}>
+        <span
+          class={node.isFinally ? "tree-label final-mark" : "tree-label"}
+          title={node.isFinally ? FINALLY : node.label}
+        >
           {node.label}
         </span>
         {!node.job && <span class="tree-counts">{countsText(summary)}</span>}
       </span>
       <span role="gridcell" class="tree-state">
-        <Badge state={summary.state} label={labelOf(summary, hasEnded)} />
+        <Badge state={summary.state} label={labelOf(summary, pending)} />
       </span>
       <span role="gridcell" class="number tree-tries">
         {tries > 1 ? tries : ""}
@@ -82,9 +88,9 @@ export function JobRow({
   );
 }
 
-function labelOf(summary: Summary, hasEnded: boolean): string {
+function labelOf(summary: Summary, pending: string): string {
   if (summary.isWaiting) return "Retries soon";
-  if (summary.state === PENDING && hasEnded) return "Not run";
+  if (summary.state === PENDING) return pending;
   return stateLabel(summary.state);
 }
 

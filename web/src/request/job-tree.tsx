@@ -4,7 +4,7 @@ import { useMemo, useRef, useState } from "preact/hooks";
 
 import type { Request } from "../api/types";
 import { HEAD_HEIGHT, JobRow, ROW_HEIGHT } from "./job-row";
-import type { RequestModel } from "./request-model";
+import { shownState, type RequestModel } from "./request-model";
 import { TimeTicks } from "./time-bar";
 import { useShownJob } from "./use-shown-job";
 import { countOf, TreeToolbar } from "./tree-toolbar";
@@ -33,7 +33,7 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
   const end = hasEnded(request.state) && request.finishedAt ? Date.parse(request.finishedAt) : now;
   // Scrolling and keys draw again too, and a large chain costs 50 ms.
   const summaries = useMemo(
-    () => summarize(model.tree, model.record, end, request.state),
+    () => summarize(model.tree, model.record, end, shownState(model, request.state)),
     [model, model.version, end, request.state],
   );
   const rows = useMemo(
@@ -130,7 +130,7 @@ export function JobTree({ model, request, now, openJob, only, onOnly, onOpen }: 
                   summary={summaries.get(row.node.key)}
                   axis={axis}
                   now={end}
-                  hasEnded={hasEnded(request.state)}
+                  pending={!model.isComplete ? "Loading…" : hasEnded(request.state) ? "Not run" : "Pending"}
                   isActive={slice.first + offset === activeIndex}
                   isSelected={row.node.key === openJob}
                   onActivate={() => activate(row)}

@@ -1,8 +1,17 @@
 /** What is above the output: which stream is shown, the search, and whether the output is complete. */
 
 import type { StreamName } from "../api/types";
+import { countText } from "../model/counts";
+import { Choices, type Choice } from "../parts/choices";
+import { SearchField } from "../parts/search-field";
 
 export type Shown = "all" | StreamName;
+
+const STREAMS: Choice<Shown>[] = [
+  ["all", "All"],
+  ["stdout", "stdout"],
+  ["stderr", "stderr"],
+];
 
 interface BarProps {
   shown: Shown;
@@ -12,33 +21,32 @@ interface BarProps {
   found: number;
   foundAt: number;
   onGo: (index: number) => void;
+  wraps: boolean;
+  onWraps: (wraps: boolean) => void;
   status: string;
 }
 
-export function OutputBar({ shown, onShown, text, onText, found, foundAt, onGo, status }: BarProps) {
+export function OutputBar(props: BarProps) {
+  const { shown, onShown, text, onText, found, foundAt, onGo, wraps, onWraps, status } = props;
   const onKey = (event: KeyboardEvent) => {
     if (event.key === "Enter") onGo(foundAt + (event.shiftKey ? -1 : 1));
   };
   return (
     <div class="output-bar">
-      <div class="choices" role="group" aria-label="Streams to show">
-        {(["all", "stdout", "stderr"] as const).map((name) => (
-          <button key={name} aria-pressed={shown === name} onClick={() => onShown(name)}>
-            {name === "all" ? "All" : name}
-          </button>
-        ))}
-      </div>
-      <input
-        type="search"
-        aria-label="Search in the output"
+      <Choices label="Streams to show" choices={STREAMS} chosen={shown} onChoose={onShown} />
+      <button class="output-wrap" aria-pressed={wraps} onClick={() => onWraps(!wraps)}>
+        Wrap
+      </button>
+      <SearchField
+        label="Search in the output"
         placeholder="Search"
-        value={text}
-        onInput={(event) => onText(event.currentTarget.value)}
+        text={text}
+        onText={onText}
         onKeyDown={onKey}
       />
       {text && (
         <span class="found" role="status">
-          {found ? `${Math.min(foundAt, found - 1) + 1} of ${found.toLocaleString("en")}` : "No match"}
+          {found ? `${Math.min(foundAt, found - 1) + 1} of ${countText(found)}` : "No match"}
         </span>
       )}
       {text && found > 0 && (

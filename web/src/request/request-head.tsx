@@ -1,8 +1,10 @@
 /** The head of a request: its state, who created it and when, its args, and what it waits for. */
 
+import { countText } from "../model/counts";
 import { Actions } from "./actions";
 import type { RequestModel } from "./request-model";
 import type { Request } from "../api/types";
+import { waitsForLimit } from "../model/limits";
 import { hasEnded, isPaused, RUNNING, stateClass, stateLabel } from "../model/states";
 import { durationText, waitingText } from "../model/times";
 import { Badge } from "../parts/badge";
@@ -31,7 +33,11 @@ export function RequestHead({ model, request, now }: Props) {
         <Connection model={model} request={request} />
         <Actions request={request} onDone={() => void model.refresh()} />
       </div>
-      {request.waiting && <p class="notice">{waitingText(request.waiting)}</p>}
+      {request.waiting &&
+        !waitsForLimit(request.waiting) &&
+        (!request.approvals || isPaused(request.waiting)) && (
+          <p class="notice">{waitingText(request.waiting)}</p>
+        )}
       {model.isGone && <p class="notice notice-error">This request was deleted because of its age.</p>}
       {model.error && (
         <p class="notice notice-error" role="alert">
@@ -74,7 +80,7 @@ function Progress({ request }: { request: Request }) {
         aria-label="Complete jobs"
       />
       <span>
-        {finished.toLocaleString("en")} of {total.toLocaleString("en")} jobs complete
+        {countText(finished)} of {countText(total)} jobs complete
       </span>
     </div>
   );

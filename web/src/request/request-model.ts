@@ -4,7 +4,7 @@ import { ApiError, call } from "../api/call";
 import { Stream, type Connection } from "../api/stream";
 import type { Job, JobChain, Request, WatchMessage } from "../api/types";
 import { JobRecord } from "../model/job-record";
-import { hasEnded } from "../model/states";
+import { hasEnded, PENDING } from "../model/states";
 import { buildTree, EMPTY_TREE, type Tree } from "../model/tree";
 
 const SHORTEST_PAUSE = 100; // Milliseconds between two drawings of the page.
@@ -130,6 +130,14 @@ export class RequestModel {
       Math.max(SHORTEST_PAUSE, SHARE * this.#cost),
     );
   }
+}
+
+/**
+ * Returns the state of the request as sequences share it between two of their jobs. Until all tries have arrived, a
+ * sequence of which a part is known must not look as if it had stopped there.
+ */
+export function shownState(model: RequestModel, state: number): number {
+  return model.isComplete ? state : PENDING;
 }
 
 /** The page does not show what jobs have serialized, which can be most of a chain. */

@@ -4,11 +4,13 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import type { OnError } from "../api/call";
 import { go, type Address } from "../parts/address";
+import { Approvals } from "./approvals";
 import { Args } from "./args";
 import { Failures } from "./failures";
 import { GraphView } from "./graph-view";
 import { JobPanel } from "./job-panel";
 import { JobTree } from "./job-tree";
+import { RequestLimits } from "./limits";
 import { RequestHead } from "./request-head";
 import { RequestModel } from "./request-model";
 import { useMedia } from "../parts/media";
@@ -88,6 +90,8 @@ export function RequestPage({ id, address, onError }: Props) {
     <div class={fragment.job ? "request has-panel" : "request"}>
       <div class="request-main" inert={fragment.job !== "" && isNarrow}>
         <RequestHead model={model} request={request} now={now} />
+        <Approvals request={request} now={now} onDone={() => void model.refresh()} />
+        <RequestLimits chain={model.record.chain} request={request} now={now} onError={onError} />
         <Failures model={model} request={request} onOpen={openJob} onShowFailed={showFailed} />
         <Args args={request.args ?? []} />
         <Tabs

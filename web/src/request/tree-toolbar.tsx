@@ -1,6 +1,8 @@
 /** What the tree shows: all jobs, the failed or the running ones, and those whose path contains a text. */
 
 import type { Only } from "../model/rows";
+import { Choices, type Choice } from "../parts/choices";
+import { SearchField } from "../parts/search-field";
 
 interface Props {
   only: Only;
@@ -12,7 +14,7 @@ interface Props {
 }
 
 export function TreeToolbar({ only, onOnly, text, onText, counts, onAll }: Props) {
-  const choices: [Only, string, number][] = [
+  const choices: Choice<Only>[] = [
     ["all", "All", counts.jobs],
     ["failed", "Failed", counts.failed],
     ["running", "Running", counts.running],
@@ -22,19 +24,12 @@ export function TreeToolbar({ only, onOnly, text, onText, counts, onAll }: Props
       <h2 id="jobs-title" class="hidden">
         Jobs
       </h2>
-      <div class="choices" role="group" aria-label="Jobs to show">
-        {choices.map(([name, label, count]) => (
-          <button key={name} aria-pressed={only === name} onClick={() => onOnly(name)}>
-            {label} <span class="count">{count.toLocaleString("en")}</span>
-          </button>
-        ))}
-      </div>
-      <input
-        type="search"
-        aria-label="Find jobs by their path"
+      <Choices label="Jobs to show" choices={choices} chosen={only} onChoose={onOnly} />
+      <SearchField
+        label="Find jobs by their path"
         placeholder="Find host or job"
-        value={text}
-        onInput={(event) => onText(event.currentTarget.value)}
+        text={text}
+        onText={onText}
       />
       <span class="toolbar-end">
         <button class="quiet-button" onClick={() => onAll(true)}>

@@ -49,10 +49,12 @@ interface FactsProps {
   job: Job | undefined;
   entry: JobLog | undefined;
   running: JobStatus | undefined;
+  /** All tries so far have arrived, so a job without one has not started. */
+  isKnown: boolean;
   now: number;
 }
 
-export function TryFacts({ request, job, entry, running, now }: FactsProps) {
+export function TryFacts({ request, job, entry, running, isKnown, now }: FactsProps) {
   const caller = useCaller();
   const [isAsked, ask] = useState(false);
   const start = entry?.startedAt || running?.startedAt;
@@ -61,7 +63,9 @@ export function TryFacts({ request, job, entry, running, now }: FactsProps) {
   return (
     <div class="try-facts">
       <p>
-        <Badge state={entry?.state ?? (running ? RUNNING : PENDING)} />
+        {(entry || running || isKnown) && (
+          <Badge state={entry?.state ?? (running ? RUNNING : PENDING)} />
+        )}
         {entry && entry.exit !== 0 && <span>exit code {entry.exit}</span>}
         {start && <span>{durationText(end - toMilliseconds(start))}</span>}
         {start && <span class="quiet">{timeText(toMilliseconds(start))}</span>}

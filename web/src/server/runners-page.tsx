@@ -2,9 +2,11 @@
 
 import { useEffect } from "preact/hooks";
 
-import { call, type OnError } from "../api/call";
+import { read, type OnError } from "../api/call";
 import type { Runner } from "../api/types";
-import { usePolled } from "./use-polled";
+import { countText } from "../model/counts";
+import { StackedTable } from "../parts/stacked-table";
+import { usePolled } from "../parts/use-polled";
 import { COMPLETE, FAIL, stateClass, STOPPED } from "../model/states";
 import { Ago, useNow } from "../parts/time";
 
@@ -12,7 +14,7 @@ const COLUMNS = ["State", "Runner", "Requests", "Jobs", "Labels", "Job types", "
 const NUMBERS = new Set(["Requests", "Jobs"]);
 
 export function RunnersPage({ onError }: { onError: OnError }) {
-  const runners = usePolled(() => call<Runner[]>("/api/v1/runners").then(({ body }) => body), onError);
+  const runners = usePolled(() => read<Runner[]>("/api/v1/runners"), onError);
   const now = useNow(true);
   useEffect(() => {
     document.title = "Runners – Spin Cycle";
@@ -22,31 +24,18 @@ export function RunnersPage({ onError }: { onError: OnError }) {
     <>
       <div class="page-head">
         <h1>Runners</h1>
-        <span class="quiet">{runners.length === 1 ? "1 is alive" : `${runners.length} are alive`}</span>
+        <span class="quiet">{countText(runners.length)} alive</span>
       </div>
       {runners.length === 0 ? (
         <p class="notice notice-error">
           No Job Runner is alive, so requests stay pending. Start one with <code>spincycle job-runner</code>.
         </p>
       ) : (
-        <div class="table-place" tabIndex={0} role="region" aria-label="Table of runners">
-          <table>
-            <thead>
-              <tr>
-                {COLUMNS.map((name) => (
-                  <th key={name} scope="col" class={NUMBERS.has(name) ? "number" : ""}>
-                    {name}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {runners.map((runner) => (
-                <Row key={runner.id} runner={runner} now={now} />
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <StackedTable label="Table of runners" columns={COLUMNS} numbers={NUMBERS}>
+          {runners.map((runner) => (
+            <Row key={runner.id} runner={runner} now={now} />
+          ))}
+        </StackedTable>
       )}
     </>
   );
@@ -63,15 +52,18 @@ function Row({ runner, now }: { runner: Runner; now: number }) {
         {runner.url}
         <code class="below">{runner.id}</code>
       </td>
-      <td class="number">
-        {runner.runningRequests.toLocaleString("en")}
-        {runner.moreRequests ? "+" : ""}
+      <td class="number" data-label="Requests">
+        {countText(runner.runningRequests, runner.moreRequests)}
       </td>
-      <td class="number">{runner.silent ? "unknown" : runner.runningJobs.toLocaleString("en")}</td>
-      <td>{labelsOf(runner)}</td>
-      <td class="cell-types">{runner.knowsAllJobTypes ? "all" : (runner.jobTypes ?? []).join(", ")}</td>
-      <td>{runner.version}</td>
-      <td>{runner.startedAt && <Ago at={runner.startedAt} now={now} />}</td>
+      <td class="number" data-label="Jobs">
+        {runner.silent ? "unknown" : countText(runner.runningJobs)}
+      </td>
+      <td data-label="Labels">{labelsOf(runner)}</td>
+      <td class="cell-types" data-label="Job types">
+        {runner.knowsAllJobTypes ? "all" : (runner.jobTypes ?? []).join(", ")}
+      </td>
+      <td data-label="Version">{runner.version}</td>
+      <td data-label="Started">{runner.startedAt && <Ago at={runner.startedAt} now={now} />}</td>
     </tr>
   );
 }

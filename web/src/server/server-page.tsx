@@ -2,9 +2,12 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { call, readText, type OnError } from "../api/call";
+import { read, readText, type OnError } from "../api/call";
 import type { Configuration } from "../api/types";
-import { usePolled } from "./use-polled";
+import { Choices } from "../parts/choices";
+import { SearchField } from "../parts/search-field";
+import { Notifications } from "./notifications";
+import { usePolled } from "../parts/use-polled";
 import { COMPLETE, FAIL, stateClass } from "../model/states";
 import { useCaller } from "../parts/caller";
 
@@ -19,7 +22,7 @@ interface Status {
 
 async function ask(isAdmin: boolean): Promise<Status> {
   const [ready, version] = await Promise.all([readText("/readyz"), readText("/version")]);
-  const configuration = isAdmin ? (await call<Configuration>("/api/v1/configuration")).body : null;
+  const configuration = isAdmin ? await read<Configuration>("/api/v1/configuration") : null;
   return { isReady: ready.status === 200, readiness: ready.text, apiVersion: version.text, configuration };
 }
 
@@ -68,6 +71,7 @@ export function ServerPage({ onError }: { onError: OnError }) {
           <dd>{status.apiVersion}</dd>
         </div>
       </dl>
+      {isAdmin && <Notifications onError={onError} />}
       {configuration ? (
         <Options options={configuration.options} />
       ) : (
@@ -104,21 +108,16 @@ function Options({ options }: { options: Configuration["options"] }) {
     <section aria-labelledby="options-title">
       <div class="toolbar">
         <h2 id="options-title">Options</h2>
-        <div class="choices" role="group" aria-label="Options to show">
-          <button aria-pressed={!showsAll} onClick={() => setShowsAll(false)}>
-            Changed <span class="count">{changed}</span>
-          </button>
-          <button aria-pressed={showsAll} onClick={() => setShowsAll(true)}>
-            All <span class="count">{options.length}</span>
-          </button>
-        </div>
-        <input
-          type="search"
-          aria-label="Find an option"
-          placeholder="Find an option"
-          value={text}
-          onInput={(event) => setText(event.currentTarget.value)}
+        <Choices
+          label="Options to show"
+          choices={[
+            [false, "Changed", changed],
+            [true, "All", options.length],
+          ]}
+          chosen={showsAll}
+          onChoose={setShowsAll}
         />
+        <SearchField label="Find an option" text={text} onText={setText} />
       </div>
       <div class="table-place" tabIndex={0} role="region" aria-label="Table of options">
         <table class="options">

@@ -3,12 +3,14 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import type { Request } from "../api/types";
+import { countOf } from "../model/counts";
 import { JobRecord } from "../model/job-record";
 import { visibleRows } from "../model/rows";
 import { summarize } from "../model/summary";
 import { buildTree, EMPTY_TREE } from "../model/tree";
 import { useVirtualRows } from "../parts/virtual-list";
 import { Args } from "../request/args";
+import { FINALLY } from "../request/job-row";
 
 interface Props {
   request: Request;
@@ -41,7 +43,7 @@ export function Plan({ request, isBusy, onStart }: Props) {
   return (
     <section class="plan" ref={section} aria-labelledby="plan-title">
       <h2 id="plan-title">
-        Plan: {jobs.toLocaleString("en")} {jobs === 1 ? "job" : "jobs"}
+        Plan: {countOf(jobs, "job")}
       </h2>
       <div class="form-buttons">
         <button class="primary" disabled={isBusy} onClick={onStart}>
@@ -67,7 +69,13 @@ export function Plan({ request, isBusy, onStart }: Props) {
                     onClick={() => setChosen(new Map(chosen).set(node.key, !isOpen))}
                   >
                     <span class={isOpen ? "twig twig-open" : "twig twig-closed"} aria-hidden="true" />
-                    {node.label} <span class="quiet">{summaries.get(node.key)?.jobs}</span>
+                    <span
+                      class={node.isFinally ? "final-mark" : ""}
+                      title={node.isFinally ? FINALLY : undefined}
+                    >
+                      {node.label}
+                    </span>{" "}
+                    <span class="quiet">{summaries.get(node.key)?.jobs}</span>
                   </button>
                 )}
               </li>

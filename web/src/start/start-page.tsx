@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { call, type OnError } from "../api/call";
 import type { RequestSpec } from "../api/types";
+import { SearchField } from "../parts/search-field";
 import { RequestForm } from "./request-form";
 import { Link } from "../parts/address";
 import { may, useCaller } from "../parts/caller";
@@ -40,13 +41,7 @@ export function StartPage({ type, from, onError }: Props) {
     <>
       <div class="page-head">
         <h1>New request</h1>
-        <input
-          type="search"
-          aria-label="Find a type"
-          placeholder="Find a type"
-          value={text}
-          onInput={(event) => setText(event.currentTarget.value)}
-        />
+        <SearchField label="Find a type" text={text} onText={setText} />
       </div>
       <ul class="types">
         {shown.map((spec) => (

@@ -1,0 +1,110 @@
+/** The limits that keep a request from running: who is before it. */
+
+import { useMemo } from "preact/hooks";
+
+import type { ApiError, OnError } from "../api/call";
+import type { HeldLimit, JobChain, Request } from "../api/types";
+import { countText } from "../model/counts";
+import { waitsForLimit, waitsOf } from "../model/limits";
+import { RUNNING, SUSPENDED } from "../model/states";
+import { durationText, waitingText } from "../model/times";
+import { Link } from "../parts/address";
+import { Ago, Time } from "../parts/time";
+import { usePolled } from "../parts/use-polled";
+import { askLimits } from "../waiting/ask";
+import { limitAddress } from "../waiting/limit-list";
+
+const MOST_SHOWN = 5;
+
+interface Props {
+  chain: JobChain | null;
+  request: Request;
+  now: number;
+  onError: OnError;
+}
+
+/** Shows the limits that a request holds, or those that it waits for. */
+export function RequestLimits({ chain, request, now, onError }: Props) {
+  const keys = useMemo(() => (chain?.limits ?? []).map(({ key }) => key), [chain]);
+  if (waitsForLimit(request.waiting))
+    return <Waits key={keys.join()} keys={keys} request={request} now={now} onError={onError} />;
+  // A request that has started holds all of its keys until it ends.
+  const holds = request.state === RUNNING || request.state === SUSPENDED;
+  return holds && keys.length > 0 ? <Held keys={keys} /> : null;
+}
+
+function Held({ keys }: { keys: string[] }) {
+  return (
+    <p class="quiet">
+      Holds {keys.length === 1 ? "the limit" : "the limits"} <Keys keys={keys} />.
+    </p>
+  );
+}
+
+function Keys({ keys }: { keys: string[] }) {
+  return (
+    <>
+      {keys.map((key, index) => (
+        <span key={key}>
+          {index > 0 && ", "}
+          <Link class="key-link" to={limitAddress(key)}>
+            <code>{key}</code>
+          </Link>
+        </span>
+      ))}
+    </>
+  );
+}
+
+async function ask(keys: string[]): Promise<HeldLimit[]> {
+  const answers = await Promise.all(keys.map(askLimits));
+  return answers.flatMap(({ body }) => body);
+}
+
+interface WaitsProps {
+  keys: string[];
+  request: Request;
+  now: number;
+  onError: OnError;
+}
+
+function Waits({ keys, request, now, onError }: WaitsProps) {
+  // Those who may not list limits see a sentence without links.
+  const report: OnError = (error: ApiError | null) => (error?.status === 403 ? undefined : onError(error));
+  const limits = usePolled(() => ask(keys), report);
+  const waits = waitsOf(limits ?? [], request.id);
+  if (waits.length === 0) return <p class="notice">{waitingText(request.waiting ?? "")}</p>;
+  return (
+    <>
+      {waits.map(({ key, since, before }) => (
+        <section class="approval" key={key} aria-label={`Waits for the limit ${key}`}>
+          <h2>
+            Waits for the limit <Keys keys={[key]} />
+          </h2>
+          <p class="quiet">
+            Since <Time at={since} /> (<Ago at={since} now={now} />
+            ). {before.length === 0 ? "Requests that you may not view are before it." : "Before it:"}
+          </p>
+          <ol class="claims">
+            {before.slice(0, MOST_SHOWN).map((claim) => (
+              <li key={claim.requestId}>
+                <Link class="strong-link" to={`/requests/${claim.requestId}`}>
+                  {claim.requestType}
+                </Link>
+                <code class="quiet">{claim.requestId}</code>
+                <span class="quiet">
+                  {claim.holds ? "has held it for " : "has waited for "}
+                  {durationText(now - Date.parse(claim.since))}
+                  {claim.user && `, created by ${claim.user}`}
+                </span>
+              </li>
+            ))}
+          </ol>
+          {before.length > MOST_SHOWN && (
+            <Link to={limitAddress(key)}>Show all {countText(before.length)}</Link>
+          )}
+        </section>
+      ))}
+    </>
+  );
+}

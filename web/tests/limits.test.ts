@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import type { HeldLimit, PendingApproval } from "../src/api/types.ts";
+import { missingText } from "../src/model/approvals.ts";
+import { fullnessText, hiddenClaims, kindOf, sortedLimits, waitsForLimit, waitsOf } from "../src/model/limits.ts";
+
+/** A limit with requests a, b, c …, of which the first `holding` hold it. `left`: claims that the user may not view. */
+function limit(key: string, max: number, holding: number, claims: number, left = 0): HeldLimit {
+  return {
+    key,
+    max,
+    holding,
+    waiting: claims + left - holding,
+    claims: [..."abcdefgh"].slice(0, claims).map((requestId, index) => ({
+      requestId,
+      requestType: "upgrade",
+      user: "",
+      state: 1,
+      since: `2026-01-01T00:00:0${index}Z`,
+      holds: index < holding,
+    })),
+  };
+}
+
+test("a claim holds its key, has its turn, or waits", () => {
+  const kinds = (of: HeldLimit) => of.claims.map((_, index) => kindOf(of, index));
+  assert.deepEqual(kinds(limit("k", 1, 1, 3)), ["holds", "waits", "waits"]);
+  assert.deepEqual(kinds(limit("k", 2, 1, 3)), ["holds", "turn", "waits"]);
+  assert.deepEqual(kinds(limit("k", 5, 1, 2)), ["holds", "turn"]);
+});
+
+test("how full a limit is", () => {
+  assert.equal(fullnessText(limit("k", 1, 1, 1)), "1 of 1 held");
+  assert.equal(fullnessText(limit("k", 1, 1, 2)), "1 of 1 held, 1 waits");
+  assert.equal(fullnessText(limit("k", 1000, 3, 5)), "3 of 1,000 held, 2 wait");
+  assert.equal(hiddenClaims(limit("k", 1, 1, 2, 4)), 4);
+});
+
+test("limits for which most requests wait come first", () => {
+  const limits = [limit("b", 1, 1, 1), limit("a", 1, 1, 1), limit("c", 1, 1, 3)];
+  assert.deepEqual(
+    sortedLimits(limits).map(({ key }) => key),
+    ["c", "a", "b"],
+  );
+});
+
+test("a request waits for those before it, and not for a key at which it has its turn", () => {
+  const waits = waitsOf([limit("full", 1, 1, 3), limit("free", 5, 1, 3), limit("other", 1, 1, 1)], "c");
+  assert.deepEqual(
+    waits.map(({ key, since, before }) => [key, since, before.map(({ requestId }) => requestId)]),
+    [["full", "2026-01-01T00:00:02Z", ["a", "b"]]],
+  );
+  assert.ok(waitsForLimit("waits for the limit cluster/c1 of 1 since 2026-01-01T00:00:00Z: request a holds it"));
+  assert.ok(!waitsForLimit("paused by ann"));
+  assert.ok(!waitsForLimit(undefined));
+});
+
+test("what is missing of an approval names the roles that may decide", () => {
+  const missing = (approvals: number, roles: string[], approved: number) =>
+    missingText({
+      approval: { roles, approvals },
+      decisions: Array.from({ length: approved }, () => ({ approved: true })),
+    } as unknown as PendingApproval);
+  assert.equal(missing(1, ["dba"], 0), "1 approval by dba");
+  assert.equal(missing(3, ["dba", "lead", "boss"], 1), "2 more of 3 approvals by dba, lead or boss");
+});
