@@ -21,6 +21,7 @@ from tests.databases import find_binary
 
 if TYPE_CHECKING:
     from bench.cluster import Cluster
+    from tests.databases import DatabaseServer
 
 CONNECTIONS = 16
 INSERTS = 40_000
@@ -49,8 +50,13 @@ def _mariadb(cluster: Cluster, inserts: int) -> float:
 
 def _postgresql(cluster: Cluster, inserts: int) -> float:
     assert cluster.database is not None
-    cluster.database.execute(_TABLE.format(serial="BIGSERIAL"))
-    url = make_url(cluster.database.admin_url())
+    return postgresql_inserts(cluster.database, inserts)
+
+
+def postgresql_inserts(server: DatabaseServer, inserts: int = INSERTS) -> float:
+    """Returns the rate of one-row autocommit inserts over 16 connections into a PostgreSQL server."""
+    server.execute(_TABLE.format(serial="BIGSERIAL"))
+    url = make_url(server.admin_url())
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(_INSERT + ";\n")
         script.flush()
@@ -59,7 +65,7 @@ def _postgresql(cluster: Cluster, inserts: int) -> float:
             "-M", "prepared", "-c", str(CONNECTIONS), "-t", str(inserts // CONNECTIONS), "-f", script.name,
             str(url.database),
         )  # fmt: skip
-    cluster.database.execute("DROP TABLE calibration")
+    server.execute("DROP TABLE calibration")
     found = re.search(r"tps = ([\d.]+)", output)
     assert found is not None, output
     return float(found[1])

@@ -23,6 +23,7 @@ from rich.table import Table
 from bench import measures
 from bench.calibration import inserts_per_second
 from bench.cluster import DATABASES, Cluster, running_cluster
+from spincycle_server.python_build import python_build
 
 Figures = dict[str, Any]
 
@@ -92,7 +93,7 @@ def machine() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     model = models[0] if models else "unknown processor"
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {python_build()}"
     return f"{os.cpu_count()} cores, {model}, {system}"
 
 
