@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,7 +15,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from spincycle_grpc.errors import ERROR_CLASSES, SpinCycleError, UnauthenticatedError, UnavailableError
+from spincycle_grpc.errors import (
+    ERROR_CLASSES,
+    ResourceExhaustedError,
+    SpinCycleError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from spincycle_grpc.rpc_errors import error_from_rpc
 from spincycle_grpc.v1.request_manager_pb2 import (
     CreateRequest,
@@ -97,6 +105,19 @@ class Reports:
             yield ReportResponse()
         if self._error is not None:
             raise self._error
+
+
+class FullReports:
+    """Refuses each stream of reports before it reads from it."""
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+    async def Report(
+        self, requests: AsyncIterator[ReportRequest], context: CallContext
+    ) -> AsyncIterator[ReportResponse]:
+        raise ResourceExhaustedError("try another server", reason="TOO_MANY_STREAMS")
+        yield
 
 
 class Flood:
@@ -262,6 +283,20 @@ async def test_a_stream_ends_at_a_request_that_cannot_be_parsed() -> None:
         error = await rpc_error(call.read())
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert error_from_rpc(error, address).reason == "BAD_MESSAGE"
+
+
+async def test_a_stream_that_is_refused_before_its_first_request_leaves_nothing_behind() -> None:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        async with (
+            serving(RUNNER_REPORTS, FullReports()) as (_, address),
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            method: Any = channel.stream_stream(f"/{RUNNER_REPORTS.full_name}/Report")
+            error = await rpc_error(method(timeout=ANSWER).read())
+        gc.collect()
+    assert error_from_rpc(error, address).reason == "TOO_MANY_STREAMS"
+    assert [str(one.message) for one in found] == []
 
 
 async def test_an_error_of_a_stream_reaches_the_client_after_the_answers() -> None:

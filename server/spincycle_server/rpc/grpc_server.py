@@ -238,11 +238,20 @@ def _streaming(method: Method) -> Callable[..., AsyncIterator[Any]]:
     async def behavior(
         requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
-        messages = (parsed(method.request_type, data) async for data in requests)
         try:
-            async for answer in method.call(messages, _call_context(context)):
+            async for answer in method.call(_parsed_all(method, requests), _call_context(context)):
                 yield serialized(method, answer)
         except SpinCycleError as error:
             await abort(context, error)
 
     return behavior
+
+
+async def _parsed_all(method: Method, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    """Yields the requests of a stream.
+
+    A generator expression would begin to read when it is made, and gRPC warns of a stream that is begun and
+    not read.
+    """
+    async for data in requests:
+        yield parsed(method.request_type, data)
