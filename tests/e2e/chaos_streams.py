@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -19,13 +21,40 @@ class StreamFailedError(Exception):
     """A stream over HTTP has failed as it may."""
 
 
+class OpenClients:
+    """The clients with an open stream, so that another thread can end all streams."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clients: set[Client | httpx.Client] = set()
+
+    @contextlib.contextmanager
+    def holding(self, client: Client | httpx.Client) -> Iterator[None]:
+        """Holds a client for as long as its stream is open."""
+        with self._lock:
+            self._clients.add(client)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._clients.discard(client)
+
+    def close(self) -> None:
+        """Closes all clients, which ends their streams."""
+        with self._lock:
+            clients = list(self._clients)
+        for client in clients:
+            client.close()
+
+
 @dataclass(frozen=True)
 class Target:
-    """A Request Manager: the port of its HTTP, and what its users need."""
+    """A Request Manager: the port of its HTTP, what its users need, and where their clients are held."""
 
     port: int
     security: Security
     token: str
+    clients: OpenClients
 
 
 def over_grpc(
@@ -36,12 +65,15 @@ def over_grpc(
     Raises:
         SpinCycleError: The stream has failed, or the time is over.
     """
-    with Client(
-        f"127.0.0.1:{target.port + 10}",
-        credentials=tls_credentials(ca=target.security.ca_file),
-        token=target.token,
-        deadline=seconds,
-    ) as client:
+    with (
+        Client(
+            f"127.0.0.1:{target.port + 10}",
+            credentials=tls_credentials(ca=target.security.ca_file),
+            token=target.token,
+            deadline=seconds,
+        ) as client,
+        target.clients.holding(client),
+    ):
         yield from client.watch(request_id, filter=chosen, cursor=cursor, deadline=seconds)
 
 
@@ -61,6 +93,7 @@ def over_http(
     end = time.monotonic() + seconds
     with (
         httpx.Client(verify=target.security.context, timeout=seconds) as http,
+        target.clients.holding(http),
         http.stream(
             "GET",
             f"https://127.0.0.1:{target.port}/api/v1{path}",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ from spincycle_grpc.errors import SpinCycleError, Status
 from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.request_manager_pb2 import WatchResponse
 from spincycle_grpc.v1.request_pb2 import RequestFilter
-from tests.e2e.chaos_streams import StreamFailedError, Target, over_grpc, over_http
-from tests.limits import REQUEST_END
+from tests.e2e.chaos_streams import OpenClients, StreamFailedError, Target, over_grpc, over_http
+from tests.limits import REQUEST_END, STEP
 
 if TYPE_CHECKING:
     from tests.e2e.chaos_system import System
@@ -110,6 +111,7 @@ class Watchers:
         self._random = Random(seed)
         self._threads = ThreadPoolExecutor(MOST_WATCHERS)
         self._is_over = threading.Event()
+        self._clients = OpenClients()
         self._following: list[Future[None]] = []
         self.of_filters = {name: Watcher(chosen=chosen) for name, chosen in FILTERS.items()}
         self.of_requests: list[Watcher] = []
@@ -158,9 +160,18 @@ class Watchers:
                 watcher.check(request, log)
 
     def close(self) -> None:
-        """Ends all watchers."""
+        """Ends all watchers.
+
+        Raises:
+            AssertionError: A stream is still open although its client is closed. stderr shows all threads.
+        """
         self._is_over.set()
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        wait(self._following, LONGEST_STREAM + 1)
+        self._clients.close()
+        if wait(self._following, STEP).not_done:
+            faulthandler.dump_traceback()
+            raise AssertionError("a stream of a watcher has not ended, although its client is closed")
 
     @staticmethod
     def _has_all(watcher: Watcher, requests: Collection[str], logs: Mapping[str, Log]) -> bool:
@@ -175,7 +186,7 @@ class Watchers:
             watcher.streams += 1
             watch = self._random.choice([over_grpc, over_http])
             port = self._random.choice(self._system.ports)
-            target = Target(port, self._system.security, self._system.token)
+            target = Target(port, self._system.security, self._system.token, self._clients)
             seconds = self._random.uniform(0.1, LONGEST_STREAM)
             try:
                 stream = watch(target, watcher.request_id, watcher.chosen, watcher.cursor, seconds)
