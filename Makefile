@@ -20,7 +20,7 @@ PAGE_SOURCES := $(wildcard web/*.*) $(shell find web/public web/src web/tests -t
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit alone together chaos page page-if-possible page-test screenshots package interop kit protos contracts lock format bench bench-find bench-frames bench-peers bench-plain bench-rooms bench-tokens bench-watch bench-worst load soak picture clean
+.PHONY: help run test check unit alone together interleavings chaos page page-if-possible page-test screenshots package interop kit protos contracts lock format bench bench-find bench-frames bench-peers bench-plain bench-rooms bench-tokens bench-watch bench-workers bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ alone: $(DEV_ENV)
 
 together: $(DEV_ENV)
 	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit and not page" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
+
+interleavings: $(DEV_ENV) ## Compare more than 10,000 random runs of job chains with the model. `make test` runs a fifth of them.
+	SPINCYCLE_INTERLEAVINGS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/chain $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each database, or on DB=sqlite, mariadb or postgresql (SEED).
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \
@@ -149,6 +152,9 @@ bench-rooms: $(DEV_ENV) ## Measure the JSON codec, the chain builder and the sta
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/graph.py
 	$(BIN)/python bench/chain.py
+
+bench-workers: $(DEV_ENV) ## Measure 1, 2 and 4 workers on DB=mariadb or postgresql, and predict more cores (ARGS=--short).
+	$(BIN)/python -m bench.workers --database $(or $(DB),mariadb) $(ARGS)
 
 bench-worst: $(DEV_ENV) ## Measure how long callers wait while another one sends the worst requests, on DB=sqlite.
 	$(BIN)/python -m bench.worst_bodies --database $(or $(DB),sqlite) $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -20,9 +22,12 @@ from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 SEEDS = st.integers(min_value=0, max_value=2**48)
 _SEEDS_PER_EXAMPLE = 10
 
+SHARE = float(os.environ.get("SPINCYCLE_INTERLEAVINGS", "0.2"))
+"""The share of the seeds that the tests run. `make interleavings` runs all of them, as CI does."""
+
 
 def for_seeds(count: int) -> Callable[[Callable[[int], None]], Callable[[], None]]:
-    """Runs a test with at least `count` random seeds.
+    """Runs a test with random seeds: the share `SHARE` of `count`.
 
     Ten seeds follow from each that Hypothesis chooses, because its own work would take a fifth of the
     time. The exception of a failed test names the seed.
@@ -42,7 +47,7 @@ def for_seeds(count: int) -> Callable[[Callable[[int], None]], Callable[[], None
         with_several.__doc__ = test.__doc__
         with_several.__module__ = test.__module__
         many = settings(
-            max_examples=-(-count // _SEEDS_PER_EXAMPLE),
+            max_examples=math.ceil(SHARE * count / _SEEDS_PER_EXAMPLE),
             deadline=None,
             suppress_health_check=list(HealthCheck),
         )

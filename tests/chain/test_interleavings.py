@@ -15,7 +15,8 @@ from tests.chain.model import WAITING, Model, data_after
 
 MOST_EVENTS = 5000
 
-# Here and in `test_retrying`, at least 10,000 interleavings run with pauses, retries, crashes and rebuilds.
+# Here and in `test_retrying`, `make interleavings` runs more than 10,000 with pauses, retries, crashes and
+# rebuilds.
 many = for_seeds(2150)
 
 
