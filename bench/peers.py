@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.box import MARKDOWN
 from rich.console import Console
@@ -43,6 +43,8 @@ SYSTEMS: tuple[System, ...] = (
 """The first one is what the others are compared with."""
 
 LEAST_ROUNDS = 3
+
+_Measured = TypeVar("_Measured")
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ def result_of(system: str, clients: int, number: int, measured: Measured) -> Res
     )
 
 
-def in_turn(systems: Sequence[System], number: int) -> list[System]:
-    """Returns the systems in the order of a round: each is first in turn."""
-    first = number % len(systems)
-    return [*systems[first:], *systems[:first]]
+def in_turn(measured: Sequence[_Measured], number: int) -> list[_Measured]:
+    """Returns what is measured in the order of a round: each is first in turn."""
+    first = number % len(measured)
+    return [*measured[first:], *measured[:first]]
 
 
 def measure_round(server: DatabaseServer, number: int, seconds: float) -> list[Result]:
