@@ -17,12 +17,13 @@ import pytest
 
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_grpc.v1 import request_manager_pb2 as messages
+from spincycle_grpc.v1.approval_pb2 import PendingApproval
 from spincycle_grpc.v1.request_manager_pb2_grpc import RequestManagerStub
 from tests.commands.in_process import spincycle
 from tests.databases import SharedServers
 from tests.e2e.receiver import receiving
 from tests.e2e.waiting import eventually
-from tests.e2e.worker_servers import WORKERS, each_worker, job_runner, worker_server
+from tests.e2e.worker_servers import ASKS, WORKERS, each_worker, job_runner, worker_server
 from tests.limits import ANSWER, REQUEST_END
 
 
@@ -160,6 +161,45 @@ def test_a_session_and_a_new_token_are_known_to_every_worker(url: str, tmp_path:
             answer = clients[-1].get("/web/session", headers=page)
             assert answer.json()["user"] == "alice"
             assert len(clients) < 300
+
+
+def test_people_approve_through_any_worker(url: str, tmp_path: Path) -> None:
+    options = {"auth": {"plugin": "tests.e2e.users_plugin:Plugin"}, "cluster": {"open": True}}
+    (tmp_path / "options.yaml").write_text(json.dumps(options))
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "specs.yaml").write_text(ASKS)
+    with (
+        worker_server(tmp_path, url, str(tmp_path / "options.yaml")) as server,
+        job_runner(tmp_path, server),
+        each_worker(server) as stubs,
+    ):
+        for creator in range(WORKERS):
+            first, second = stubs[(creator + 1) % WORKERS], stubs[(creator + 2) % WORKERS]
+            request = messages.CreateRequest(type="asks")
+            created = stubs[creator].Create(request, timeout=ANSWER, metadata=token_of("finch:dba"))
+            request_id = created.request.id
+            [one] = eventually(partial(approvals_of, first, request_id))
+            for stub, user in ((first, "ann:dba"), (second, "bob:dba")):
+                decision = messages.ApproveRequest(request_id=request_id, job_id=one.job_id)
+                stub.Approve(decision, timeout=ANSWER, metadata=token_of(user))
+            eventually(partial(is_complete, stubs[creator], request_id))
+            assert not any(approvals_of(stub, request_id) for stub in stubs)
+
+
+def token_of(user: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {user}"),)
+
+
+def is_complete(stub: RequestManagerStub, request_id: str) -> bool:
+    request = messages.GetRequest(request_id=request_id)
+    answer = stub.Get(request, timeout=ANSWER, metadata=token_of("finch:dba"))
+    return State(answer.request.state) is State.COMPLETE
+
+
+def approvals_of(stub: RequestManagerStub, request_id: str) -> list[PendingApproval]:
+    request = messages.ListApprovalsRequest()
+    answer = stub.ListApprovals(request, timeout=ANSWER, metadata=token_of("ann:dba"))
+    return [one for one in answer.approvals if one.request_id == request_id]
 
 
 def test_each_notification_is_sent_once(url: str, tmp_path: Path) -> None:

@@ -47,6 +47,15 @@ sequences:
       only: {category: job, type: held, args: [{expected: gate}]}
 """
 
+ASKS = """
+sequences:
+  asks:
+    request: true
+    nodes:
+      permit: {category: approval, roles: [dba], approvals: 2}
+"""
+"""Specs for servers that authenticate users, because others refuse approvals."""
+
 
 class WorkerServer:
     """A Request Manager with workers.
