@@ -20,7 +20,7 @@ PAGE_SOURCES := $(wildcard web/*.*) $(shell find web/public web/src web/tests -t
 # Tests start hundreds of processes. With this variable, each of them compiles every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit alone together interleavings chaos page page-if-possible page-test screenshots package interop kit protos contracts lock format bench bench-find bench-frames bench-one bench-peers bench-plain bench-rooms bench-tokens bench-watch bench-workers bench-worst load soak picture clean
+.PHONY: help run test check unit alone together interleavings chaos page page-if-possible page-test screenshots package interop kit protos contracts lock format bench bench-capacity bench-find bench-frames bench-one bench-peers bench-plain bench-rooms bench-tokens bench-watch bench-workers bench-worst load soak picture clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -147,6 +147,9 @@ bench-plain: $(DEV_ENV) ## Compare the CPU time of a plain request with that of 
 
 bench-one: $(DEV_ENV) ## Show where the time of a create goes if there is one client, on DB=mariadb or postgresql.
 	$(BIN)/python -m bench.one_client --database $(or $(DB),mariadb) $(ARGS)
+
+bench-capacity: $(DEV_ENV) ## Compare how long requests for a full runner take at two Request Managers with BASE=COMMIT, on DB=mariadb or postgresql.
+	$(BIN)/python -m bench.capacity --base $(BASE) --database $(or $(DB),mariadb) $(ARGS)
 
 bench-peers: $(DEV_ENV) $(PEERS_ENV) ## Measure DBOS and Prefect from PyPI beside this project, on PostgreSQL (ARGS=--short: only to see that it works).
 	$(BIN)/python -m bench.peers $(ARGS)

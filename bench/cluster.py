@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Server:
     """One running server process.
 
     Attributes:
-        name: "request manager" or "job runner".
+        name: "job runner", "request manager", or with a number for further ones.
         http: The host:port of its HTTP listener.
         grpc: The host:port of its gRPC listener.
     """
@@ -93,7 +93,10 @@ class Cluster:
         kind: One of DATABASES.
         database: The database server, or None for SQLite.
         url: The URL of the database.
+        manager: The Request Manager to which the runner reports.
+        runner: The Job Runner.
         directory: The directory of the servers' logs.
+        others: Further Request Managers, to which it does not report.
     """
 
     kind: str
@@ -102,9 +105,10 @@ class Cluster:
     manager: Server
     runner: Server
     directory: Path
+    others: Sequence[Server] = ()
 
     def logged(self) -> list[dict[str, str]]:
-        """Returns the log lines of both servers so far."""
+        """Returns the log lines of the servers so far."""
         events = []
         for log in sorted(self.directory.glob("*.log")):
             for line in log.read_bytes().splitlines():
@@ -116,7 +120,7 @@ class Cluster:
         """Returns the CPU time of each process so far. This process is "load"."""
         own = os.times()
         seconds = {
-            "request manager": self.manager.cpu_seconds(),
+            "request manager": sum(one.cpu_seconds() for one in (self.manager, *self.others)),
             "job runner": self.runner.cpu_seconds(),
             "load": own.user + own.system,
         }
@@ -151,7 +155,12 @@ def running_cluster(kind: str, **options: str) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def running_program(
-    kind: str, program: Program, server: DatabaseServer | None, options: Mapping[str, str]
+    kind: str,
+    program: Program,
+    server: DatabaseServer | None,
+    options: Mapping[str, str],
+    *,
+    managers: int = 1,
 ) -> Iterator[Cluster]:
     """Runs the servers of a program on a new database, and stops them at the end.
 
@@ -160,6 +169,7 @@ def running_program(
         program: What to run.
         server: Where the database is created; None for SQLite.
         options: As for `running_cluster`.
+        managers: How many Request Managers to run.
     """
     directory = Path(tempfile.mkdtemp(prefix="spincycle-bench-"))
     with contextlib.ExitStack() as stack:
@@ -173,14 +183,18 @@ def running_program(
             program.command("migrate", "--db", url),
             cwd=program.directory, env=environment, stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
-        manager = stack.enter_context(
-            _running("request manager", program, directory, environment, "--db", url, "--specs", str(SPECS))
-        )
+        names = ["request manager", *(f"request manager {number}" for number in range(2, managers + 1))]
+        manager, *others = [
+            stack.enter_context(
+                _running(name, program, directory, environment, "--db", url, "--specs", str(SPECS))
+            )
+            for name in names
+        ]
         runner = stack.enter_context(
             _running("job runner", program, directory, environment, "--rm", manager.grpc)
         )
         _wait_logged(directory / "job-runner.log", "reporting")
-        yield Cluster(kind, server, url, manager, runner, directory)
+        yield Cluster(kind, server, url, manager, runner, directory, others)
 
 
 @contextlib.contextmanager
@@ -197,8 +211,8 @@ def private_database(kind: str) -> Iterator[DatabaseServer]:
 def _running(
     name: str, program: Program, directory: Path, environment: dict[str, str], *arguments: str
 ) -> Iterator[Server]:
-    command = name.replace(" ", "-")
-    log = directory / f"{command}.log"
+    command = "job-runner" if name == "job runner" else "request-manager"
+    log = directory / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             program.command(command, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", *arguments),
