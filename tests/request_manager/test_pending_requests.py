@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import pytest
 
 from spincycle_grpc.errors import ResourceExhaustedError
+from spincycle_grpc.state import State
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_server.capabilities import NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
-from spincycle_server.store.requirements import WaitingRequest
+from spincycle_server.store.requirements import WaitingPage, WaitingRequest
 from tests.store.samples import RUNNER, a_chain, a_request
 
 A, B, X = (Requirement(frozenset(types)) for types in "abx")
@@ -102,6 +103,31 @@ async def test_a_new_request_that_the_loop_has_read_already_counts_once(store: S
     pending.add(NEEDS_NOTHING, await create_for(store, NEEDS_NOTHING))
     with pytest.raises(ResourceExhaustedError):
         pending.check_limit()
+
+
+async def test_a_request_that_is_added_while_others_are_read_is_not_forgotten(
+    store: Store, runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read may miss it, and the next one may be seconds away."""
+    await create_for(store, A)
+    pending = pending_of(store, runners)
+    pending.add(A)
+    read, late = store.requirements.oldest_waiting, ""
+
+    async def read_and_add(state: State, limit: int) -> WaitingPage:
+        nonlocal late
+        page = await read(state, limit)
+        if not late:
+            late = await create_for(store, A)
+            pending.add(A, late)
+        return page
+
+    monkeypatch.setattr(store.requirements, "oldest_waiting", read_and_add)
+    pending._wake.clear()
+    assert await pending._dispatch_page()
+    assert pending.any
+    assert await pending._dispatch_page()
+    assert not pending.any
 
 
 async def test_without_any_runner_all_requests_count_as_waiting(store: Store) -> None:

@@ -64,6 +64,7 @@ class PendingRequests:
         self._interval = interval
         self._counts: dict[Requirement, int] = {}
         self._counted: frozenset[str] = frozenset()
+        self._added: list[tuple[Requirement, str]] | None = None  # while the store is read
         self._counted_at = 0.0
         self._oldest_at = 0
         self._wake = asyncio.Event()
@@ -141,6 +142,8 @@ class PendingRequests:
         if not self.any and not self._runners.is_blocked(requirement):
             self._wake.set()
         self._counts[requirement] = self._counts.get(requirement, 0) + 1
+        if self._added is not None:
+            self._added.append((requirement, request_id))
 
     def wake(self) -> None:
         """Makes the loop dispatch requests now, because a runner may have room."""
@@ -163,10 +166,13 @@ class PendingRequests:
 
     async def _dispatch_page(self) -> bool:
         """Dispatches up to a page of requests. Returns whether runners may take more."""
-        found = await find_startable(self._store, self._runners, State.PENDING, PAGE)
+        added = self._added = []
+        try:
+            found = await find_startable(self._store, self._runners, State.PENDING, PAGE)
+        finally:
+            self._added = None
         if found.page.is_last:
-            self._counts = dict(Counter(one.requirement for one in found.page.requests))
-            self._counted = frozenset(one.request_id for one in found.page.requests)
+            self._use_counts(found.page.requests, added)
         elif time.monotonic() - self._counted_at > _COUNT_AGE:
             await self._count()
         dispatched = await self._dispatch(found.requests) if found.requests else ()
@@ -176,6 +182,19 @@ class PendingRequests:
         left = (one for one in found.page.requests if one.request_id not in gone)
         self._oldest_at = next((one.created_at for one in left if self._is_unblocked(one)), 0)
         return bool(dispatched)
+
+    def _use_counts(
+        self, waiting: Sequence[WaitingRequest], added: Sequence[tuple[Requirement, str]]
+    ) -> None:
+        """Counts all PENDING requests, as they were read.
+
+        Those that were added meanwhile are counted again, because the read may have missed them. Otherwise
+        nobody would look for them until the next read, which may be seconds later.
+        """
+        self._counts = dict(Counter(one.requirement for one in waiting))
+        self._counted = frozenset(one.request_id for one in waiting)
+        for requirement, request_id in added:
+            self.add(requirement, request_id)
 
     def _is_unblocked(self, waiting: WaitingRequest) -> bool:
         return not self._runners.is_blocked(waiting.requirement)
