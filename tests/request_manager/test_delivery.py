@@ -90,7 +90,7 @@ async def test_a_full_runner_gets_no_chain_until_it_has_room(
     dispatcher.deliver(RUNNER, Assignment(request_id=request.id, epoch=1), a_chain(request.id))
     await deliveries_end(dispatcher)
     assert runners.pick() is None
-    dispatcher.chains_ended(RUNNER.runner_id, 1)
+    dispatcher.add_places(RUNNER.runner_id, 1)
     assert runners.pick() == RUNNER
     assert runners.pick() is None
 

@@ -11,9 +11,10 @@ from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
-from spincycle_server.capabilities import FINALLY, Capabilities, Requirement
+from spincycle_server.capabilities import FINALLY, NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.request_manager import dispatcher as dispatcher_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
+from spincycle_server.request_manager.new_requests import NewRequests
 from spincycle_server.store import Store
 from spincycle_server.store.record import Record
 from spincycle_server.store.schema import ORIGINAL, request_archives, requests, suspended_job_chains
@@ -63,6 +64,64 @@ async def test_a_pending_request_that_cannot_be_read_fails_and_others_start(stor
     await deliveries_end(dispatcher)
     assert await state_of(store, broken.id) is State.FAIL
     assert await state_of(store, sound.id) is State.RUNNING
+
+
+async def full_with_place(store: Store) -> tuple[Dispatcher, WillingRunners]:
+    """Returns a dispatcher whose runner is full but for one place."""
+    runners = WillingRunners(store)
+    dispatcher = await make_dispatcher(store, runners)
+    runners.mark_full("r1")
+    dispatcher.add_places("r1", 1)
+    return dispatcher, runners
+
+
+async def test_a_place_is_still_there_if_another_request_manager_was_faster(store: Store) -> None:
+    taken, waiting = await create(store, None), await create(store, None)
+    found = (await store.requirements.oldest_waiting(State.PENDING, 10)).requests
+    await store.assign(taken.id, OTHER_RUNNER, expected_state=State.PENDING)
+    dispatcher, runners = await full_with_place(store)
+    await dispatcher._dispatch_pending(found)
+    assert runners.delivered == []
+    await dispatcher._dispatch_pending((await store.requirements.oldest_waiting(State.PENDING, 10)).requests)
+    await deliveries_end(dispatcher)
+    assert [chain.job_chain.request_id for _, chain in runners.delivered] == [waiting.id]
+    assert runners.pick() is None
+
+
+async def test_a_place_is_still_there_if_the_request_cannot_be_read(store: Store) -> None:
+    broken = await create(store, None)
+    await break_chains(store, broken.id)
+    dispatcher, runners = await full_with_place(store)
+    await dispatcher._dispatch_pending((await store.requirements.oldest_waiting(State.PENDING, 10)).requests)
+    assert runners.pick() == RUNNER
+
+
+async def test_a_place_is_still_there_if_the_request_was_not_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher, runners = await full_with_place(store)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise UnavailableError("the database is away")
+
+    monkeypatch.setattr(store, "create_request", fail)
+    with pytest.raises(UnavailableError):
+        await NewRequests(store, dispatcher).add(
+            a_request(), CreateRequest(), a_chain("x"), NEEDS_NOTHING, key=None, event=None, work=0, span=None
+        )
+    assert runners.pick() == RUNNER
+
+
+async def test_a_place_is_still_there_if_a_resumed_or_lost_request_went_elsewhere(store: Store) -> None:
+    elsewhere = await create(store, OTHER_RUNNER)
+    dispatcher, runners = await full_with_place(store)
+    assert runners.pick() == RUNNER
+    await dispatcher._resume(elsewhere.id, RUNNER)
+    assert await dispatcher._recover(Assignment(request_id=elsewhere.id, epoch=7), NEEDS_NOTHING)
+    with pytest.raises(FailedPreconditionError):
+        await dispatcher.start(elsewhere.id)
+    assert runners.pick() == RUNNER
+    assert runners.pick() is None
 
 
 async def test_a_suspended_request_that_cannot_be_read_fails_and_others_resume(store: Store) -> None:

@@ -35,7 +35,7 @@ def taken(full: FullRunners, runner_id: str = "r1", limit: int = 2 * MAX_PROBED)
 
 def test_a_runner_that_has_refused_nothing_has_room(full: FullRunners) -> None:
     assert taken(full, "r2", limit=5000) == 5000
-    assert not full.chains_ended("r2", 1)
+    assert not full.add_places("r2", 1)
 
 
 def test_a_runner_that_has_refused_a_chain_has_no_room(full: FullRunners) -> None:
@@ -43,8 +43,8 @@ def test_a_runner_that_has_refused_a_chain_has_no_room(full: FullRunners) -> Non
 
 
 def test_a_full_runner_gets_as_many_chains_as_have_ended(full: FullRunners) -> None:
-    assert full.chains_ended("r1", 2)
-    assert full.chains_ended("r1", 1)
+    assert full.add_places("r1", 2)
+    assert full.add_places("r1", 1)
     assert taken(full) == 3
 
 
@@ -59,7 +59,7 @@ def test_a_probe_has_one_chain_then_two_then_four(full: FullRunners, clock: Cloc
 
 
 def test_ended_chains_are_added_to_a_probe(full: FullRunners, clock: Clock) -> None:
-    full.chains_ended("r1", 5)
+    full.add_places("r1", 5)
     clock.now += PROBE
     assert taken(full) == 6
 
@@ -75,11 +75,27 @@ def test_a_refusal_resets_the_probe_to_one_chain(full: FullRunners, clock: Clock
     for _ in range(3):
         clock.now += PROBE
         taken(full)
-    full.chains_ended("r1", 7)
+    full.add_places("r1", 7)
     full.refused("r1")
     assert taken(full) == 0
     clock.now += PROBE
     assert taken(full) == 1
+
+
+def test_a_refusal_leaves_the_places_that_were_learned_after_its_chain_was_sent(full: FullRunners) -> None:
+    full.add_places("r1", 3)
+    full.chain_given("r1")
+    sent = full.learned("r1")
+    full.add_places("r1", 4)
+    full.refused("r1", sent)
+    assert taken(full, limit=2) == 2
+    full.refused("r1", sent)
+    assert taken(full) == 2, "places are not counted again"
+
+
+def test_a_first_refusal_leaves_no_place(full: FullRunners) -> None:
+    full.refused("r2", full.learned("r2"))
+    assert taken(full, "r2") == 0
 
 
 def test_a_runner_that_accepts_all_probes_is_not_full(full: FullRunners, clock: Clock) -> None:
@@ -92,21 +108,21 @@ def test_a_runner_that_accepts_all_probes_is_not_full(full: FullRunners, clock: 
         if probed <= MAX_PROBED:
             assert taken(full) == probed // 2
     assert taken(full, limit=5000) == 5000
-    assert not full.chains_ended("r1", 1)
+    assert not full.add_places("r1", 1)
 
 
 def test_chains_that_were_given_without_room_are_subtracted(full: FullRunners, clock: Clock) -> None:
     """For example, a user's start gives a chain to a full runner, or picks were made before the refusal."""
     full.chain_given("r1")
-    full.chains_ended("r1", 1)
+    full.add_places("r1", 1)
     assert taken(full) == 0
-    full.chains_ended("r1", 1)
+    full.add_places("r1", 1)
     assert taken(full) == 1
 
 
 def test_each_runner_has_its_own_room(full: FullRunners) -> None:
     full.refused("r2")
-    full.chains_ended("r1", 1)
+    full.add_places("r1", 1)
     assert (taken(full, "r2"), taken(full, "r1")) == (0, 1)
 
 
@@ -114,5 +130,15 @@ def test_only_runners_that_are_kept_stay_full(full: FullRunners) -> None:
     full.refused("r2")
     full.keep({"r2", "r3"})
     assert full.probe("r1")
-    assert not full.chains_ended("r1", 1)
+    assert not full.add_places("r1", 1)
     assert not full.probe("r2")
+
+
+def test_a_place_whose_chain_was_not_given_is_there_again(full: FullRunners) -> None:
+    full.add_places("r1", 1)
+    full.chain_given("r1")
+    assert not full.probe("r1")
+    full.chain_not_given("r1")
+    assert taken(full) == 1
+    full.chain_not_given("r2")
+    assert "r2" not in full

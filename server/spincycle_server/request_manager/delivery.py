@@ -247,6 +247,7 @@ class Delivery:
             chain: The chain.
             may_have_run: Whether an earlier attempt got no answer, so that the runner may run the chain.
         """
+        learned = self._runners.learned_places(chain.runner.runner_id)
         try:
             await self._runners.start_job_chain(chain.runner, chain.message)
         except InvalidArgumentError as error:
@@ -259,6 +260,10 @@ class Delivery:
                 return _Outcome.UNANSWERED
             await self._take_back(chain, error, may_have_run=False)
         except (FailedPreconditionError, ResourceExhaustedError) as error:
+            if error.reason == "TOO_MANY_CHAINS":
+                self._runners.mark_full(chain.runner.runner_id, learned)
+            else:
+                self._runners.not_used(chain.runner)
             await self._take_back(chain, error, may_have_run=may_have_run)
         except SpinCycleError as error:
             logger.warning("runner does not answer", error=str(error), **chain.log_fields)
@@ -277,8 +282,6 @@ class Delivery:
         is_full = error.reason == "TOO_MANY_CHAINS"
         write = logger.debug if is_full else logger.warning
         write("runner did not take the chain", error=str(error), **chain.log_fields)
-        if is_full:
-            self._runners.mark_full(chain.runner.runner_id)
         if error.reason == "OTHER_RUNNER":
             await self._store.remove_runner(chain.runner.runner_id)
             self._runners.remove(chain.runner.runner_id)

@@ -196,10 +196,14 @@ class Dispatcher:
         except SpinCycleError:
             return "waits for a limit"
 
-    def chains_ended(self, runner_id: str, chains: int) -> None:
-        """Counts chains of a runner that have ended, once the runner knows that they are committed."""
-        if self._runners.chains_ended(runner_id, chains):
+    def add_places(self, runner_id: str, places: int) -> None:
+        """Counts places of a runner whose chains have ended, once the runner knows that this is committed."""
+        if self._runners.add_places(runner_id, places):
             self._pending.wake()
+
+    def not_used(self, runner: RunnerInfo) -> None:
+        """Gives back the place of a runner that was picked for a request and does not get it."""
+        self._runners.not_used(runner)
 
     async def start(self, request_id: str, event: EventRow | None = None) -> None:
         """Assigns a PENDING request, and delivers its chain before it returns.
@@ -231,6 +235,7 @@ class Dispatcher:
             raise self._not_started(request_id, requirement)
         assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING, event=event)
         if assignment is None:
+            self._runners.not_used(runner)
             request = await self._store.get_request(request_id, with_job_chain=False)
             if State(request.state) is State.PENDING:
                 raise request_paused(request_id)
@@ -318,9 +323,13 @@ class Dispatcher:
         request_id = waiting.request_id
         try:
             assignment = await self._store.assign(request_id, runner, expected_state=State.PENDING)
-            if assignment is not None:
+            if assignment is None:  # Another Request Manager was faster.
+                self._runners.not_used(runner)
+            else:
                 job_chain = await self._read(assignment, self._store.get_job_chain(request_id))
-                if job_chain is not None:
+                if job_chain is None:
+                    self._runners.not_used(runner)
+                else:
                     self._delivery.send(runner, assignment, job_chain)
         except SpinCycleError as error:  # If it was assigned, its runner will report it as missing.
             logger.warning("pending request not dispatched", request_id=request_id, error=str(error))
@@ -399,6 +408,7 @@ class Dispatcher:
     async def _resume(self, request_id: str, runner: RunnerInfo) -> None:
         assignment = await self._store.assign(request_id, runner, expected_state=State.SUSPENDED)
         if assignment is None:
+            self._runners.not_used(runner)
             return
         found = await self._read(assignment, self._suspended(request_id))
         if found == []:
@@ -433,7 +443,9 @@ class Dispatcher:
         assignment = await self._store.assign(
             lost.request_id, runner, expected_state=State.RUNNING, expected_epoch=lost.epoch, token=token
         )
-        if assignment is not None:
+        if assignment is None:
+            self._runners.not_used(runner)
+        else:
             self._takeovers["lease_expired" if token is None else "not_held"].value += 1
             logger.warning("request taken over", request_id=lost.request_id, epoch=assignment.epoch)
             await self._continue_from_record(runner, assignment, taken_over_at=started_at)

@@ -63,18 +63,23 @@ class NewRequests:
         self._dispatcher.check_blocked_limit(requirement)
         limited = bool(job_chain.limits)
         runner = None if limited else await self._dispatcher.pick_runner(requirement)
-        with part_of(span, "commit"):
-            made = await self._store.create_request(
-                request,
-                create_request,
-                job_chain,
-                runner,
-                key,
-                event=event,
-                requirement=requirement,
-                work=work,
-                may_wait=not limited or self._dispatcher.may_block,
-            )
+        try:
+            with part_of(span, "commit"):
+                made = await self._store.create_request(
+                    request,
+                    create_request,
+                    job_chain,
+                    runner,
+                    key,
+                    event=event,
+                    requirement=requirement,
+                    work=work,
+                    may_wait=not limited or self._dispatcher.may_block,
+                )
+        except BaseException:
+            if runner is not None:
+                self._dispatcher.not_used(runner)
+            raise
         if runner is not None and made.assignment is not None:
             self._dispatcher.deliver(runner, made.assignment, job_chain)
         else:

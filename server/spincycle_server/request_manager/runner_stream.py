@@ -139,7 +139,7 @@ class RunnerStream:
         """Counts the chains that ended in a message. The runner knows now that it has room for others."""
         ended = sum(chain.WhichOneof("end") is not None for chain in message.chains)
         if ended and self._runner is not None:
-            self._dispatcher.chains_ended(self._runner.runner_id, ended)
+            self._dispatcher.add_places(self._runner.runner_id, ended)
 
     def _identify(self, message: ReportRequest) -> RunnerInfo:
         if message.HasField("runner"):

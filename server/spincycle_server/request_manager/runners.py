@@ -175,9 +175,18 @@ class Runners:
         """Whether a live runner is of a release that cannot pause chains."""
         return runner_id in self._live and not self._able.has_feature(runner_id, PAUSE)
 
-    def mark_full(self, runner_id: str) -> None:
-        """Marks a runner that has refused a chain because it is full: it gets chains only as it has room."""
-        self._full.refused(runner_id)
+    def mark_full(self, runner_id: str, learned: int | None = None) -> None:
+        """Marks a runner that has refused a chain because it is full: it gets chains only as it has room.
+
+        Args:
+            runner_id: The runner.
+            learned: What `learned_places` returned when the chain was sent; None if no place remains.
+        """
+        self._full.refused(runner_id, learned)
+
+    def learned_places(self, runner_id: str) -> int:
+        """Returns how many places of a runner were learned since it is full."""
+        return self._full.learned(runner_id)
 
     def is_full(self, runner_id: str) -> bool:
         """Whether a runner has refused a chain because it is full, and has not shown room since."""
@@ -187,9 +196,9 @@ class Runners:
         """Marks a runner that does not accept this server: it gets no chains for a while."""
         self._denied[runner_id] = time.monotonic() + DENIED_PAUSE
 
-    def chains_ended(self, runner_id: str, chains: int) -> bool:
-        """Gives a full runner room for as many chains as have ended there. Returns whether it was full."""
-        return self._full.chains_ended(runner_id, chains)
+    def add_places(self, runner_id: str, places: int) -> bool:
+        """Gives a full runner room for more chains. Returns whether it was full."""
+        return self._full.add_places(runner_id, places)
 
     def any_free(self, requirement: Requirement = NEEDS_NOTHING) -> bool:
         """Whether a live runner with what a request needs accepts chains and is not full."""
@@ -257,6 +266,10 @@ class Runners:
         picked = self._live[with_room[self._turn % len(with_room)]]
         self._full.chain_given(picked.runner_id)
         return picked
+
+    def not_used(self, runner: RunnerInfo) -> None:
+        """Gives back the place of a runner that was picked and gets no chain."""
+        self._full.chain_not_given(runner.runner_id)
 
     async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
         """Delivers a chain to a runner. Safe to repeat.
