@@ -298,8 +298,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     a pause.
     """
     ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 65
-    """RESOURCE_EXHAUSTED: The Request Manager has too many streams of reports.
-    Report to another Request Manager.
+    """RESOURCE_EXHAUSTED: The Request Manager has too many streams of reports:
+    report to another one. Or the Job Runner has too many streams of
+    WatchCapacity: try again after a pause.
     """
     ERROR_REASON_TOO_MANY_REFLECTION_STREAMS: _ErrorReason.ValueType  # 66
     """RESOURCE_EXHAUSTED: The server has too many streams of reflection. Try
@@ -1028,8 +1029,9 @@ ERROR_REASON_TOO_MANY_WRITES: ErrorReason.ValueType  # 64
 a pause.
 """
 ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 65
-"""RESOURCE_EXHAUSTED: The Request Manager has too many streams of reports.
-Report to another Request Manager.
+"""RESOURCE_EXHAUSTED: The Request Manager has too many streams of reports:
+report to another one. Or the Job Runner has too many streams of
+WatchCapacity: try again after a pause.
 """
 ERROR_REASON_TOO_MANY_REFLECTION_STREAMS: ErrorReason.ValueType  # 66
 """RESOURCE_EXHAUSTED: The server has too many streams of reflection. Try

@@ -642,6 +642,56 @@ class JobRunnerFollowOutputResponse(_message.Message):
 Global___JobRunnerFollowOutputResponse: _TypeAlias = JobRunnerFollowOutputResponse  # noqa: Y015
 
 @_typing.final
+class WatchCapacityRequest(_message.Message):
+    """The request of WatchCapacity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNER_ID_FIELD_NUMBER: _builtins.int
+    WANTED_PLACES_FIELD_NUMBER: _builtins.int
+    runner_id: _builtins.str
+    """The id of the runner. Empty: whichever runner gets the call."""
+    wanted_places: _builtins.int
+    """How many places the Request Manager wants: the requests that wait there for
+    this runner. 0 counts as 1.
+    """
+    def __init__(
+        self,
+        *,
+        runner_id: _builtins.str = ...,
+        wanted_places: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runner_id", b"runner_id", "wanted_places", b"wanted_places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchCapacityRequest: _TypeAlias = WatchCapacityRequest  # noqa: Y015
+
+@_typing.final
+class WatchCapacityResponse(_message.Message):
+    """One message of WatchCapacity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    places: _builtins.int
+    """How many more chains the Request Manager may send now."""
+    def __init__(
+        self,
+        *,
+        places: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchCapacityResponse: _TypeAlias = WatchCapacityResponse  # noqa: Y015
+
+@_typing.final
 class JobRunnerVersionRequest(_message.Message):
     """The request of JobRunner.Version."""
 

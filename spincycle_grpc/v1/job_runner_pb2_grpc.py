@@ -83,6 +83,11 @@ class JobRunnerStub:
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputResponse.FromString,
                 _registered_method=True)
+        self.WatchCapacity = channel.unary_stream(
+                '/spincycle.v1.JobRunner/WatchCapacity',
+                request_serializer=spincycle_dot_v1_dot_job__runner__pb2.WatchCapacityRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.WatchCapacityResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/spincycle.v1.JobRunner/Version',
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerVersionRequest.SerializeToString,
@@ -215,6 +220,30 @@ class JobRunnerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchCapacity(self, request, context):
+        """Streams the places that the runner offers to a Request Manager whose chains
+        it has refused because it was full. A place is room for one more chain.
+
+        Each free place is offered to one Request Manager. The one that gets the
+        runner's reports keeps those that it needs (ReportResponse.kept_places). The
+        others are offered on the streams of this method, in turn. If no chain
+        arrives within half a second, the place is offered again.
+
+        The stream ends without an error when it has offered as many places as the
+        Request Manager wants. It renews no lease. A runner of an earlier version
+        does not know the method, and answers UNIMPLEMENTED.
+
+        Fails with:
+
+        - FAILED_PRECONDITION: another runner has this address now (OTHER_RUNNER).
+        - RESOURCE_EXHAUSTED: the runner has too many of these streams
+        (TOO_MANY_STREAMS).
+        - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Version(self, request, context):
         """Returns the version of the API.
         """
@@ -269,6 +298,11 @@ def add_JobRunnerServicer_to_server(servicer, server):
                     servicer.FollowOutput,
                     request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputResponse.SerializeToString,
+            ),
+            'WatchCapacity': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCapacity,
+                    request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.WatchCapacityRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_job__runner__pb2.WatchCapacityResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -523,6 +557,33 @@ class JobRunner:
             '/spincycle.v1.JobRunner/FollowOutput',
             spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputRequest.SerializeToString,
             spincycle_dot_v1_dot_job__runner__pb2.JobRunnerFollowOutputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCapacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/spincycle.v1.JobRunner/WatchCapacity',
+            spincycle_dot_v1_dot_job__runner__pb2.WatchCapacityRequest.SerializeToString,
+            spincycle_dot_v1_dot_job__runner__pb2.WatchCapacityResponse.FromString,
             options,
             channel_credentials,
             insecure,

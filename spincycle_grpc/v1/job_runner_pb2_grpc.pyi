@@ -119,6 +119,26 @@ class JobRunnerStub:
     - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET).
     - RESOURCE_EXHAUSTED: too many streams follow output (TOO_MANY_FOLLOWERS).
     """
+    WatchCapacity: _grpc.UnaryStreamMultiCallable[_job_runner_pb2.WatchCapacityRequest, _job_runner_pb2.WatchCapacityResponse]
+    """Streams the places that the runner offers to a Request Manager whose chains
+    it has refused because it was full. A place is room for one more chain.
+
+    Each free place is offered to one Request Manager. The one that gets the
+    runner's reports keeps those that it needs (ReportResponse.kept_places). The
+    others are offered on the streams of this method, in turn. If no chain
+    arrives within half a second, the place is offered again.
+
+    The stream ends without an error when it has offered as many places as the
+    Request Manager wants. It renews no lease. A runner of an earlier version
+    does not know the method, and answers UNIMPLEMENTED.
+
+    Fails with:
+
+    - FAILED_PRECONDITION: another runner has this address now (OTHER_RUNNER).
+    - RESOURCE_EXHAUSTED: the runner has too many of these streams
+      (TOO_MANY_STREAMS).
+    - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
+    """
     Version: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.JobRunnerVersionRequest, _job_runner_pb2.JobRunnerVersionResponse]
     """Returns the version of the API."""
 
@@ -212,6 +232,26 @@ class JobRunnerAsyncStub(JobRunnerStub):
       (JOB_CHAIN_NOT_FOUND), or the chain has no such job (JOB_NOT_FOUND).
     - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET).
     - RESOURCE_EXHAUSTED: too many streams follow output (TOO_MANY_FOLLOWERS).
+    """
+    WatchCapacity: _aio.UnaryStreamMultiCallable[_job_runner_pb2.WatchCapacityRequest, _job_runner_pb2.WatchCapacityResponse]  # type: ignore[assignment]
+    """Streams the places that the runner offers to a Request Manager whose chains
+    it has refused because it was full. A place is room for one more chain.
+
+    Each free place is offered to one Request Manager. The one that gets the
+    runner's reports keeps those that it needs (ReportResponse.kept_places). The
+    others are offered on the streams of this method, in turn. If no chain
+    arrives within half a second, the place is offered again.
+
+    The stream ends without an error when it has offered as many places as the
+    Request Manager wants. It renews no lease. A runner of an earlier version
+    does not know the method, and answers UNIMPLEMENTED.
+
+    Fails with:
+
+    - FAILED_PRECONDITION: another runner has this address now (OTHER_RUNNER).
+    - RESOURCE_EXHAUSTED: the runner has too many of these streams
+      (TOO_MANY_STREAMS).
+    - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
     """
     Version: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.JobRunnerVersionRequest, _job_runner_pb2.JobRunnerVersionResponse]  # type: ignore[assignment]
     """Returns the version of the API."""
@@ -357,6 +397,32 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
           (JOB_CHAIN_NOT_FOUND), or the chain has no such job (JOB_NOT_FOUND).
         - INVALID_ARGUMENT: an offset is beyond the end of the output (BAD_OFFSET).
         - RESOURCE_EXHAUSTED: too many streams follow output (TOO_MANY_FOLLOWERS).
+        """
+
+    @_abc_1.abstractmethod
+    def WatchCapacity(
+        self,
+        request: _job_runner_pb2.WatchCapacityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_runner_pb2.WatchCapacityResponse], _abc.AsyncIterator[_job_runner_pb2.WatchCapacityResponse]]:
+        """Streams the places that the runner offers to a Request Manager whose chains
+        it has refused because it was full. A place is room for one more chain.
+
+        Each free place is offered to one Request Manager. The one that gets the
+        runner's reports keeps those that it needs (ReportResponse.kept_places). The
+        others are offered on the streams of this method, in turn. If no chain
+        arrives within half a second, the place is offered again.
+
+        The stream ends without an error when it has offered as many places as the
+        Request Manager wants. It renews no lease. A runner of an earlier version
+        does not know the method, and answers UNIMPLEMENTED.
+
+        Fails with:
+
+        - FAILED_PRECONDITION: another runner has this address now (OTHER_RUNNER).
+        - RESOURCE_EXHAUSTED: the runner has too many of these streams
+          (TOO_MANY_STREAMS).
+        - UNAVAILABLE: the runner is shutting down (SHUTTING_DOWN).
         """
 
     @_abc_1.abstractmethod

@@ -83,6 +83,7 @@ class ReportRequest(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
     KNOWN_JOB_TYPES_FIELD_NUMBER: _builtins.int
+    WANTED_PLACES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the message on its stream, from 1."""
     holds_all: _builtins.bool
@@ -94,6 +95,10 @@ class ReportRequest(_message.Message):
     leaving: _builtins.bool
     """The last message of a runner that shuts down. The runner holds no chain and
     accepts none. Its lease ends when this message is acknowledged.
+    """
+    wanted_places: _builtins.int
+    """How many places for chains other Request Managers want, which wait for them
+    with JobRunner.WatchCapacity.
     """
     @_builtins.property
     def runner(self) -> Global___RunnerInfo:
@@ -129,10 +134,11 @@ class ReportRequest(_message.Message):
         draining: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
         known_job_types: Global___KnownJobTypes | None = ...,
+        wanted_places: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["known_job_types", b"known_job_types", "runner", b"runner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "draining", b"draining", "held", b"held", "holds_all", b"holds_all", "known_job_types", b"known_job_types", "leaving", b"leaving", "number", b"number", "runner", b"runner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "draining", b"draining", "held", b"held", "holds_all", b"holds_all", "known_job_types", b"known_job_types", "leaving", b"leaving", "number", b"number", "runner", b"runner", "wanted_places", b"wanted_places"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,8 +220,14 @@ class ReportResponse(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     ASKED_JOB_TYPES_FIELD_NUMBER: _builtins.int
     APPROVAL_OUTCOMES_FIELD_NUMBER: _builtins.int
+    KEPT_PLACES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the acknowledged message."""
+    kept_places: _builtins.int
+    """How many of the places of the chains that end in the message the Request
+    Manager needs now, for requests that wait. Others may get the rest. Unset:
+    it is of an earlier version and keeps all of them.
+    """
     @_builtins.property
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedReport]:
         """The chain reports that were refused. All others are committed."""
@@ -244,12 +256,15 @@ class ReportResponse(_message.Message):
         lease: _duration_pb2.Duration | None = ...,
         asked_job_types: Global___AskedJobTypes | None = ...,
         approval_outcomes: _abc.Iterable[_approval_pb2.ApprovalOutcome] | None = ...,
+        kept_places: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["asked_job_types", b"asked_job_types", "lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_places", b"_kept_places", "asked_job_types", b"asked_job_types", "kept_places", b"kept_places", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_outcomes", b"approval_outcomes", "asked_job_types", b"asked_job_types", "lease", b"lease", "number", b"number", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_places", b"_kept_places", "approval_outcomes", b"approval_outcomes", "asked_job_types", b"asked_job_types", "kept_places", b"kept_places", "lease", b"lease", "number", b"number", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__kept_places: _TypeAlias = _typing.Literal["kept_places"]  # noqa: Y015
+    _WhichOneofArgType__kept_places: _TypeAlias = _typing.Literal["_kept_places", b"_kept_places"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kept_places) -> _WhichOneofReturnType__kept_places | None: ...
 
 Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015
 

@@ -41,6 +41,7 @@ class Installation:
         environment: The variables. A change counts for servers that are started later.
         options: Options of each Request Manager, such as its configuration file.
         token: The token that the clients send; None if they send none.
+        program: The module that the servers run, and arguments that come first.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Installation:
         self.environment = {"SPINCYCLE_SPECS_DIR": str(directory / "specs"), **(environment or {})}
         self.options: tuple[str, ...] = ()
         self.token: str | None = None
+        self.program: tuple[str, ...] = ("spincycle_server",)
         self._clients: dict[tuple[int, str | None], Client] = {}
         (directory / "specs").mkdir()
         self.write_specs(specs)
@@ -89,7 +91,7 @@ class Installation:
             point: The point of `dying_server` at which it dies; "" for none.
             environment: More variables for this process.
         """
-        program = ("tests.e2e.dying_server", point) if point else ("spincycle_server",)
+        program = ("tests.e2e.dying_server", point) if point else self.program
         variables = {**self.environment, **(environment or {})}
         return self.stack.enter_context(
             running(*arguments, directory=self.directory, environment=variables, program=program)

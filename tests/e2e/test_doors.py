@@ -134,6 +134,7 @@ TABLE = {
     "JobRunner.PauseJobChain":        Row("- - - - x +", "NOT_FOUND", 0, {"requestId": "nosuch"}),
     "JobRunner.UnpauseJobChain":      Row("- - - - x +", "NOT_FOUND", 0, {"requestId": "nosuch"}),
     "JobRunner.EndApproval":          Row("- - - - x +", "NOT_FOUND", 0, NO_OUTCOME),
+    "JobRunner.WatchCapacity":        Row("- - - - x +", "OK", 0),
 }
 # fmt: on
 

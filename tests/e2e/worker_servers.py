@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -186,6 +186,7 @@ def worker_server(
     *arguments: str,
     workers: int = WORKERS,
     environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("spincycle_server",),
 ) -> Iterator[WorkerServer]:
     """Runs a Request Manager with workers, which writes the journal of jobs in the directory."""
     with running(
@@ -196,16 +197,26 @@ def worker_server(
         *arguments,
         directory=directory,
         environment=variables(directory) | dict(environment or {}),
+        program=program,
     ) as process:
-        yield WorkerServer(process)
+        server = WorkerServer(process)
+        for number in range(1, workers + 1):  # The first one may listen before the others are started.
+            process.wait_for("worker started", worker=number)
+        yield server
 
 
 @contextlib.contextmanager
-def job_runner(directory: Path, server: WorkerServer) -> Iterator[ServerProcess]:
+def job_runner(
+    directory: Path,
+    server: WorkerServer,
+    *,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("spincycle_server",),
+) -> Iterator[ServerProcess]:
     """Runs a Job Runner that reports to the workers."""
     with running(
         "job-runner", "--http=127.0.0.1:0", f"--rm={server.grpc}", directory=directory,
-        environment=variables(directory),
+        environment=variables(directory) | dict(environment or {}), program=program,
     ) as runner:  # fmt: skip
         runner.wait_for("reporting")
         yield runner

@@ -12,6 +12,7 @@ import pytest
 
 from spincycle_grpc.errors import (
     ERROR_CLASSES,
+    FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
     ResourceExhaustedError,
@@ -29,6 +30,7 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     RunningJobsRequest,
     StartJobChainsRequest,
     Suspect,
+    WatchCapacityRequest,
 )
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
@@ -177,6 +179,48 @@ async def test_chains_count_whatever_their_number_of_jobs() -> None:
     assert "2 chains" in refusal.message
     runner.end("a")
     await runner.take("c")
+
+
+async def test_the_room_of_a_runner_depends_on_its_chains_and_on_their_jobs() -> None:
+    runner = Runner(max_chains=4, max_jobs=100)
+    assert runner.chains.room == 4
+    await runner.take("a", 10)
+    assert runner.chains.room == 3
+    await runner.take("b", 85)
+    assert runner.chains.room == 1  # It takes a chain as long as it has fewer than 100 jobs.
+    await runner.take("c", 5)
+    assert runner.chains.room == 0
+    runner.end("b")
+    assert runner.chains.room == 2
+    await runner.take("d")
+    await runner.take("e")
+    assert runner.chains.room == 0
+
+
+async def test_a_place_is_offered_once_its_chain_has_left() -> None:
+    runner = Runner(max_chains=1)
+    service = JobRunnerService(runner.chains)
+    await runner.take("a")
+    answers = service.WatchCapacity(WatchCapacityRequest(wanted_places=2), CallContext())
+    offer = asyncio.ensure_future(anext(answers))
+    await asyncio.sleep(0)
+    assert runner.chains.capacity.wanted == 2
+    runner.end("a")
+    assert (await offer).places == 1
+    await runner.take("b")
+    offer = asyncio.ensure_future(anext(answers))
+    await asyncio.sleep(0)
+    runner.end("b")
+    assert (await offer).places == 1
+    with pytest.raises(StopAsyncIteration):
+        await anext(answers)
+
+
+async def test_places_of_a_runner_that_had_the_address_before_are_not_offered() -> None:
+    service = JobRunnerService(Runner().chains)
+    with pytest.raises(FailedPreconditionError) as raised:
+        await anext(service.WatchCapacity(WatchCapacityRequest(runner_id="earlier"), CallContext()))
+    assert raised.value.reason == "OTHER_RUNNER"
 
 
 async def test_a_large_chain_is_linked_once_although_its_caller_gives_up_and_calls_again(

@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from spincycle_grpc.v1.runner_reports_pb2 import (
     AskedJobTypes,
     Assignment,
+    ChainFinish,
     KnownJobTypes,
     ReportRequest,
     ReportResponse,
@@ -27,6 +28,8 @@ from spincycle_grpc.v1.runner_reports_pb2_grpc import (
     RunnerReportsServicer,
     add_RunnerReportsServicer_to_server,
 )
+from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE
+from spincycle_server.job_runner.capacity_streams import CapacityStreams
 from spincycle_server.job_runner.known_types import KnownTypes
 from spincycle_server.job_runner.outbox import Finished, Outbox
 from spincycle_server.job_runner.reporter import Reporter
@@ -44,6 +47,8 @@ class Manager(RunnerReportsServicer):
         answers: Whether it answers now.
         heard: Is set when a message has come.
         streams: How many streams were opened.
+        kept: How many places it keeps; None if it does not say.
+        wanted: How many places others want, by the messages.
     """
 
     Finish = Progress = RecordLog = Suspend = None  # type: ignore[assignment]
@@ -54,17 +59,21 @@ class Manager(RunnerReportsServicer):
         self.answers.set()
         self.heard = asyncio.Event()
         self.streams = 0
+        self.kept: int | None = None
+        self.wanted: list[int] = []
 
     async def Report(
         self, requests: AsyncIterator[ReportRequest], context: object
     ) -> AsyncIterator[ReportResponse]:
         self.streams += 1
         async for message in requests:
+            self.wanted.append(message.wanted_places)
             self.heard.set()
             await self.answers.wait()
             seconds = int(self.lease)
             lease = Duration(seconds=seconds, nanos=int((self.lease - seconds) * 1e9))
-            yield ReportResponse(number=message.number, lease=lease)
+            ends = any(chain.WhichOneof("end") for chain in message.chains)
+            yield ReportResponse(number=message.number, lease=lease, kept_places=self.kept if ends else None)
 
 
 @contextlib.asynccontextmanager
@@ -115,6 +124,31 @@ async def test_an_expired_lease_is_reported_before_the_commits_of_the_same_answe
             manager.answers.set()
             await claim
     assert seen[:2] == ["lapse", "committed"]
+
+
+@pytest.mark.parametrize(("kept", "offered"), [(None, 1), (0, 2), (1, 1)])
+async def test_places_that_the_request_manager_does_not_keep_are_offered_to_others(
+    outbox: Outbox, kept: int | None, offered: int
+) -> None:
+    """A Request Manager of an earlier version does not say how many it keeps: it keeps those of all ends."""
+    manager = Manager(lease=60)
+    manager.kept = kept
+    capacity = CapacityStreams(lambda: 2)
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async with serving(manager) as address:
+        reporter = Reporter(RUNNER, [address], outbox, list, lease=60, capacity=capacity)
+        async with reporting(reporter), asyncio.timeout(STEP):
+            await reporter.wait_connected()
+            outbox.add_end(ASSIGNMENT, ChainFinish(state=STATE_COMPLETE), Finished(1, 1), end)
+            await end
+            places = capacity.watch(5)
+            assert await anext(places) == offered
+            manager.heard.clear()
+            outbox.nudge()
+            await manager.heard.wait()
+            assert manager.wanted[-1] == 5 - offered
+            await places.aclose()
+    assert set(manager.wanted[:-1]) == {0}
 
 
 async def test_another_request_manager_is_reached_before_the_lease_expires(outbox: Outbox) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import update
 
@@ -86,6 +88,25 @@ async def test_a_place_is_still_there_if_another_request_manager_was_faster(stor
     await deliveries_end(dispatcher)
     assert [chain.job_chain.request_id for _, chain in runners.delivered] == [waiting.id]
     assert runners.pick() is None
+
+
+async def test_a_request_that_is_being_assigned_needs_no_other_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await create(store, None)
+    dispatcher, _ = await full_with_place(store)
+    needed: list[int] = []
+    assign = store.assign
+
+    async def look_and_assign(request_id: str, runner: RunnerInfo, **options: Any) -> Assignment | None:
+        needed.append(dispatcher.needed_places("r1"))
+        return await assign(request_id, runner, **options)
+
+    monkeypatch.setattr(store, "assign", look_and_assign)
+    await dispatcher._pending._dispatch_page()
+    await deliveries_end(dispatcher)
+    assert [*needed, dispatcher.needed_places("r1")] == [2, 2]
 
 
 async def test_a_place_is_still_there_if_the_request_cannot_be_read(store: Store) -> None:

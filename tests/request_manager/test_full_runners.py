@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from spincycle_server.job_runner.places import PROMISED
 from spincycle_server.request_manager import full_runners as full_runners_module
-from spincycle_server.request_manager.full_runners import MAX_PROBED, PROBE, FullRunners
+from spincycle_server.request_manager.full_runners import MAX_PROBED, OFFER_LASTS, PROBE, FullRunners
 from tests.request_manager.doubles import Clock
 
 
@@ -134,11 +135,45 @@ def test_only_runners_that_are_kept_stay_full(full: FullRunners) -> None:
     assert not full.probe("r2")
 
 
+def test_spare_places_end_when_others_want_places(full: FullRunners) -> None:
+    full.drop_spare("r2")
+    full.add_places("r1", 5, spare=3)
+    full.chain_given("r1")  # uses a place that is promised
+    full.drop_spare("r1")
+    assert full.room("r1") == 1
+    full.add_places("r1", 3, spare=3)
+    for _ in range(3):
+        full.chain_given("r1")
+    full.add_places("r1", 4, spare=2)
+    full.drop_spare("r1")
+    assert taken(full) == 2, "spare places that were used are not dropped"
+
+
+def test_an_offer_lasts_as_long_as_the_promise_of_the_runner() -> None:
+    assert OFFER_LASTS == PROMISED
+
+
+def test_places_that_were_offered_end_if_they_are_not_used_in_time(full: FullRunners, clock: Clock) -> None:
+    full.add_places("r1", 2, lasts=OFFER_LASTS)
+    clock.now += OFFER_LASTS / 2
+    full.add_places("r1", 1, lasts=OFFER_LASTS)
+    clock.now += OFFER_LASTS / 2
+    full.refused("r1", 0)  # so that no probe is due
+    assert full.room("r1") == 3
+    clock.now += OFFER_LASTS / 2
+    assert full.room("r1") == 0
+    assert not full.probe("r1")
+    full.add_places("r1", 1)
+    clock.now += 0.9 * PROBE
+    assert full.room("r1") == 1, "places of ended chains last"
+
+
 def test_a_place_whose_chain_was_not_given_is_there_again(full: FullRunners) -> None:
     full.add_places("r1", 1)
     full.chain_given("r1")
     assert not full.probe("r1")
     full.chain_not_given("r1")
+    assert full.room("r1") == 1
     assert taken(full) == 1
     full.chain_not_given("r2")
-    assert "r2" not in full
+    assert list(full) == ["r1"]

@@ -16,6 +16,7 @@ from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
 from spincycle_server.store.requirements import WaitingPage, WaitingRequest
+from tests.limits import STEP
 from tests.store.samples import RUNNER, a_chain, a_request
 
 A, B, X = (Requirement(frozenset(types)) for types in "abx")
@@ -126,6 +127,7 @@ async def test_a_request_that_is_added_while_others_are_read_is_not_forgotten(
     pending._wake.clear()
     assert await pending._dispatch_page()
     assert pending.any
+    assert pending.waiting_for(RUNNER.runner_id) == 1
     assert await pending._dispatch_page()
     assert not pending.any
 
@@ -163,6 +165,28 @@ async def test_more_than_a_page_is_counted_in_the_store(
     assert await pending._dispatch_page()
     assert {one.requirement for one in dispatch.requests} == {A, B}
     assert pending._counts == {X: 3, A: 0, B: 0}
+
+
+async def test_places_are_wanted_for_the_requests_that_a_runner_can_run_after_each_look(
+    store: Store, runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for requirement in (A, A, X):
+        await create_for(store, requirement)
+    wanted: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+    monkeypatch.setattr(
+        runners,
+        "want_places",
+        lambda waiting: wanted.put_nowait((waiting(RUNNER.runner_id), waiting(OTHER.runner_id))),
+    )
+    pending = pending_of(store, runners, Dispatched(most=0))
+    running = asyncio.create_task(pending.run())
+    async with asyncio.timeout(STEP):
+        assert await wanted.get() == (2, 0)
+        await create_for(store, B)
+        pending.wake()
+        assert await wanted.get() == (2, 1)
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_a_cancellation_is_not_lost_when_a_runner_has_room_at_the_same_moment(

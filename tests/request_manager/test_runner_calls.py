@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 import trustme
 
-from spincycle_grpc.errors import FailedPreconditionError, UnavailableError
+from spincycle_grpc.errors import ERROR_CLASSES, FailedPreconditionError, Status, UnavailableError
 from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.job_runner_pb2 import (
     JobRunnerFollowOutputRequest,
@@ -20,6 +20,8 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     RunningJobsResponse,
     StartJobChainsRequest,
     StartJobChainsResponse,
+    WatchCapacityRequest,
+    WatchCapacityResponse,
 )
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
@@ -66,6 +68,14 @@ class Runner:
         finally:
             self.open_streams -= 1
             self.stream_ended.set()
+
+    async def WatchCapacity(
+        self, request: WatchCapacityRequest, context: CallContext
+    ) -> AsyncIterator[WatchCapacityResponse]:
+        self.keys.append(context.credentials.header(KEY_HEADER))
+        if request.runner_id != ID:
+            raise FailedPreconditionError("another runner is here", reason="OTHER_RUNNER")
+        yield WatchCapacityResponse(places=request.wanted_places)
 
     async def RunningJobs(self, request: object, context: CallContext) -> RunningJobsResponse:
         self.keys.append(context.credentials.header(KEY_HEADER))
@@ -211,3 +221,33 @@ async def test_a_stream_of_output_from_a_runner_that_cannot_be_reached_fails() -
         async with asyncio.timeout(STEP):
             await anext(calls.follow_output(info(address), FOLLOW))
     await calls.close()
+
+
+async def test_a_stream_of_places_carries_the_key_and_what_is_wanted() -> None:
+    calls = RunnerCalls(call_metadata=with_key)
+    async with runner_at() as (runner, address):
+        async with asyncio.timeout(STEP):
+            assert [places async for places in calls.watch_capacity(info(address), 3)] == [3]
+            with pytest.raises(FailedPreconditionError) as raised:
+                await anext(calls.watch_capacity(info(address, OTHER_ID), 3))
+        assert raised.value.reason == "OTHER_RUNNER"
+        assert runner.keys == ["k" * 40] * 2
+        await calls.close()
+
+
+async def test_a_runner_of_an_earlier_version_does_not_know_the_stream_of_places() -> None:
+    calls = RunnerCalls()
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    with pytest.raises(ERROR_CLASSES[Status.UNIMPLEMENTED]):
+        async with asyncio.timeout(STEP):
+            await anext(calls.watch_capacity(info(f"127.0.0.1:{port}"), 1))
+    await calls.close()
+    await server.stop(None)
+
+
+async def test_the_key_is_not_sent_for_places_in_plain_text_to_other_machines() -> None:
+    with pytest.raises(FailedPreconditionError) as raised:
+        await anext(RunnerCalls(call_metadata=with_key).watch_capacity(info("10.0.0.66:1"), 1))
+    assert raised.value.reason == "NEEDS_TLS"

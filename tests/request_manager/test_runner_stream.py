@@ -28,7 +28,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     ReportRequest,
     RunnerInfo,
 )
-from spincycle_server.capabilities import KNOWS_ALL, Capabilities, Requirement
+from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.config.values import MAX_CHAINS
 from spincycle_server.request_manager import recovery as recovery_module
 from spincycle_server.request_manager import runner_stream as runner_stream_module
@@ -429,9 +429,54 @@ async def test_a_full_runner_has_room_once_the_end_of_a_chain_is_acknowledged(ma
     message = ReportRequest(number=2, chains=[a_report(request.id, ends=state_pb2.STATE_COMPLETE)])
     await stream.receive(message)
     assert manager.runners.pick() is None
-    stream.acknowledged(message)
+    stream.acknowledged()
     assert manager.runners.pick() == RUNNER
     assert manager.runners.pick() is None
+    await stream.receive(ReportRequest(number=3))
+    stream.acknowledged()
+    assert manager.runners.pick() is None, "a place counts once"
+
+
+@pytest.mark.parametrize(
+    ("is_full", "waiting", "wanted", "kept", "counted"),
+    [
+        (True, 0, 0, 0, 2),
+        (True, 0, 1, 0, 1),
+        (True, 1, 5, 1, 1),
+        (True, 9, 5, 2, 2),
+        (False, 9, 5, 0, 0),  # It needs no place, because it may send chains anyway.
+    ],
+)
+async def test_places_that_are_not_needed_here_are_left_to_others(
+    manager: Manager, is_full: bool, waiting: int, wanted: int, kept: int, counted: int
+) -> None:
+    ended = [await create(manager.store) for _ in range(2)]
+    stream = await manager.opened()
+    for _ in range(waiting):
+        manager.dispatcher._pending.add(NEEDS_NOTHING)
+    if is_full:
+        manager.runners.mark_full("r1")
+    reports = [a_report(one.id, ends=state_pb2.STATE_COMPLETE) for one in ended]
+    answer = await stream.receive(ReportRequest(number=2, chains=reports, wanted_places=wanted))
+    stream.acknowledged()
+    assert (answer.HasField("kept_places"), answer.kept_places) == (True, kept)
+    assert manager.runners._full.room("r1") == counted
+    await stream.receive(ReportRequest(number=3, wanted_places=1))
+    assert manager.runners._full.room("r1") == kept, "others get spare places"
+
+
+async def test_a_runner_whose_places_others_want_is_known(manager: Manager) -> None:
+    manager.runners.reports_here = "r1".__eq__
+    stream = await manager.opened()
+    for number, wanted in ((2, 3), (3, 0)):
+        await stream.receive(ReportRequest(number=number, wanted_places=wanted))
+        assert manager.runners._offers_to_others("r1") is bool(wanted)
+
+
+async def test_an_answer_about_no_ended_chain_says_nothing_about_places(manager: Manager) -> None:
+    stream = await manager.opened()
+    answer = await stream.receive(ReportRequest(number=2, wanted_places=3))
+    assert not answer.HasField("kept_places")
 
 
 def telling(number: int, version: str, *types: str, **fields: Any) -> ReportRequest:

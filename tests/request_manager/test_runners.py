@@ -10,9 +10,11 @@ import structlog
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.runner_reports_pb2 import RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
-from spincycle_server.capabilities import KNOWS_ALL, Capabilities, Requirement
+from spincycle_server.capabilities import KNOWS_ALL, NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.identity.cluster import KEY_HEADER
+from spincycle_server.request_manager import full_runners as full_runners_module
 from spincycle_server.request_manager import runners as runners_module
+from spincycle_server.request_manager.full_runners import PROBE
 from spincycle_server.request_manager.runner_calls import RunnerCalls
 from spincycle_server.request_manager.runners import DENIED_PAUSE, Runners
 from spincycle_server.store import Store
@@ -73,6 +75,84 @@ async def test_a_runner_that_denied_a_call_gets_chains_again_after_a_pause(
     assert (runners.any_free(), runners.pick()) == (False, None)
     clock.now += 0.2
     assert (runners.any_free(), runners.pick()) == (True, RUNNER)
+    await runners.close()
+
+
+async def test_only_full_runners_that_report_to_others_are_asked_for_places(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, int]] = []
+    runners = Runners(store)
+    monkeypatch.setattr(
+        runners._capacity,
+        "want",
+        lambda demands: asked.append({runner_id: one.places for runner_id, one in demands.items()}),
+    )
+
+    def want(waiting: int) -> dict[str, int]:
+        runners.want_places(lambda _: waiting)
+        return asked.pop()
+
+    runners.add(RUNNER)
+    runners.add(OTHER_RUNNER)
+    assert want(5) == {}
+    runners.mark_full("r1")
+    runners.mark_full("r2")
+    assert want(5) == {"r1": 5, "r2": 5}
+    assert want(0) == {}
+    runners.add_places("r1", 2)
+    assert want(5) == {"r1": 3, "r2": 5}
+    runners.reports_here = "r2".__eq__
+    assert want(5) == {"r1": 3}
+    runners.reports_here = lambda _: False
+    runners.drain("r1")
+    assert want(5) == {"r2": 5}
+    runners.mark_denied("r2")
+    assert want(5) == {}
+    await runners.close()
+
+
+async def test_a_full_runner_is_not_probed_while_it_offers_its_places(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(full_runners_module, "time", clock)
+    runners = Runners(store)
+    runners.add(RUNNER)
+
+    def probed() -> bool:
+        runners.mark_full("r1")
+        clock.now += 10 * PROBE
+        return runners.have_room(NEEDS_NOTHING) and runners.pick() == RUNNER
+
+    assert probed()
+    runners.reports_here = "r1".__eq__
+    runners.others_want("r1", 3)
+    assert not probed()
+    runners.add_places("r1", 1)
+    assert runners.pick() == RUNNER
+    runners.others_want("r1", 0)
+    assert probed()
+    runners.others_want("r1", 3)
+    runners.reports_here = lambda _: False  # What its reports have said no longer counts.
+    assert probed()
+    monkeypatch.setattr(runners, "_capacity", {"r1"})
+    assert not probed()
+    monkeypatch.undo()
+    await runners.close()
+
+
+async def test_an_offered_place_is_used_and_wakes_those_who_wait(store: Store) -> None:
+    runners = Runners(store)
+    woken: list[None] = []
+    runners.on_place = lambda: woken.append(None)
+    runners.add(RUNNER)
+    runners._offered("r1", 1)
+    assert not woken, "the runner is not full"
+    runners.mark_full("r1")
+    assert runners.pick() is None
+    runners._offered("r1", 1)
+    assert (len(woken), runners.pick(), runners.pick()) == (1, RUNNER, None)
     await runners.close()
 
 

@@ -57,6 +57,7 @@ LEVELS = {
     "RequestManager.ListApprovals": READS,
     "JobRunner.RunningJobs": READS,
     "JobRunner.FollowOutput": READS,
+    "JobRunner.WatchCapacity": READS,
     "JobRunner.Version": READS,
 }
 

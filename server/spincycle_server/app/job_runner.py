@@ -156,6 +156,7 @@ async def job_runner(
             on_lapse=chains.suspend_held,
             known_types=known_types,
             on_outcome=chains.approval_ended,
+            capacity=chains.capacity,
         )
         _measure(
             telemetry.servers[JOB_RUNNER], resources, reporter, chains.limits, outbox.limits, service.limits

@@ -75,6 +75,7 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.JobRunner.PauseJobChain": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.UnpauseJobChain": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.EndApproval": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.WatchCapacity": MethodAccess.SERVER,
     }
 )
 """Who may call each method, by its full name."""

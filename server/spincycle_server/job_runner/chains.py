@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from spincycle_grpc.errors import (
 )
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_server.chain import RunningChain
+from spincycle_server.job_runner.capacity_streams import CapacityStreams
 from spincycle_server.large_work import check_large_room, run_large
 from spincycle_server.stopped_tries import remove_stopped_tries
 from spincycle_server.telemetry.limits import CHAINS, JOBS, LimitUse
@@ -47,6 +49,9 @@ class Chains:
             if its runner died.
         max_chains: The maximum number of chains to hold.
         max_jobs: The runner accepts no more chains while its chains have this many jobs or more.
+
+    Attributes:
+        capacity: Offers free places to Request Managers.
     """
 
     def __init__(
@@ -67,6 +72,18 @@ class Chains:
         self._draining = False
         self._none_left = asyncio.Event()
         self._none_left.set()
+        self.capacity = CapacityStreams(lambda: self.room)
+
+    @property
+    def room(self) -> int:
+        """How many more chains the runner takes, if they have as many jobs as its chains on average."""
+        if self._draining:
+            return 0
+        room = self._max_chains - len(self._held)
+        if self._jobs:
+            free_jobs = self._max_jobs - self._jobs
+            room = min(room, math.ceil(free_jobs * len(self._held) / self._jobs))
+        return max(0, room)
 
     def limits(self) -> Iterable[LimitUse]:
         """Returns the limits of chains and of their jobs, and how many the runner holds."""
@@ -324,6 +341,7 @@ class Chains:
         self._none_left.clear()
         jobs = len(chain.jobs)
         self._jobs += jobs
+        self.capacity.taken()
         traverser.start(on_done=lambda: self._drop(assignment, jobs), ending=ending)
 
     def _drop(self, assignment: Assignment, jobs: int) -> None:
@@ -331,6 +349,7 @@ class Chains:
         self._jobs -= jobs
         if not self._held:
             self._none_left.set()
+        self.capacity.offer()
 
 
 def _assignment_of(chain: RunningChain, epoch: int) -> Assignment:

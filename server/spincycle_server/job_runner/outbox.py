@@ -97,6 +97,11 @@ class Batch:
 
     entries: list[_ChainEntry]
 
+    @property
+    def ends(self) -> int:
+        """How many chains end in it."""
+        return sum(entry.end is not None for entry in self.entries)
+
     def message(self) -> ReportRequest:
         """Returns the message with the reports, one per chain."""
         message = ReportRequest()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
+    from spincycle_server.job_runner.capacity_streams import CapacityStreams
     from spincycle_server.job_runner.known_types import KnownTypes
     from spincycle_server.job_runner.outbox import Outbox
 
@@ -72,6 +73,7 @@ class Reporter:
         on_lapse: Called when an expired lease is renewed, before the rest of the answer is handled.
         known_types: The job types that the runner knows; None if it does not say.
         on_outcome: Called with the end of each wait for an approval that an answer has.
+        capacity: Offers free places to other Request Managers; None if the runner offers none.
 
     Attributes:
         metrics: Counts messages and leases.
@@ -90,6 +92,7 @@ class Reporter:
         on_lapse: Callable[[], None] = lambda: None,
         known_types: KnownTypes | None = None,
         on_outcome: Callable[[ApprovalOutcome], None] = lambda _: None,
+        capacity: CapacityStreams | None = None,
     ) -> None:
         self._runner = runner
         self._addresses = addresses
@@ -101,6 +104,7 @@ class Reporter:
         self._on_lapse = on_lapse
         self._known_types = known_types
         self._on_outcome = on_outcome
+        self._capacity = capacity
         if known_types is not None:
             known_types.on_change = outbox.nudge
         self._draining = False
@@ -210,6 +214,8 @@ class Reporter:
             message.leaving = leaving
             if number == 1:
                 message.runner.CopyFrom(self._runner)
+            if self._capacity is not None:
+                message.wanted_places = self._capacity.wanted
             told_types = self._tell_types(message, told_types)
             if number == 1 or time.monotonic() - self._told_held_at > self._lease / 4:
                 message.held.extend(self._held())
@@ -221,6 +227,9 @@ class Reporter:
                 self._outbox.put_back(batch)
                 raise
             self._outbox.settle(batch, answer.refused)
+            if self._capacity is not None:
+                # Before the ended chains leave: their places must not be offered to others first.
+                self._capacity.keep(answer.kept_places if answer.HasField("kept_places") else batch.ends)
             for outcome in answer.approval_outcomes:
                 self._on_outcome(outcome)
             if self._known_types is not None and answer.HasField("asked_job_types"):

@@ -164,9 +164,21 @@ class JobRunnerService:
         finally:
             self._followers -= 1
 
+    async def WatchCapacity(  # noqa: N802
+        self, request: messages.WatchCapacityRequest, context: CallContext
+    ) -> AsyncGenerator[messages.WatchCapacityResponse, None]:
+        """Yields the places that are offered to a Request Manager."""
+        self._chains.check_runner(request.runner_id)
+        async with contextlib.aclosing(self._chains.capacity.watch(request.wanted_places)) as offers:
+            async for places in offers:
+                yield messages.WatchCapacityResponse(places=places)
+
     def limits(self) -> Iterable[LimitUse]:
-        """Returns the limit and the number of streams of output."""
-        return (LimitUse(OUTPUT_STREAMS, MAX_FOLLOWERS, self._followers),)
+        """Returns the limits of streams, and how many there are."""
+        return (
+            LimitUse(OUTPUT_STREAMS, MAX_FOLLOWERS, self._followers),
+            *self._chains.capacity.limits(),
+        )
 
     async def Version(  # noqa: N802
         self, request: messages.JobRunnerVersionRequest, context: CallContext

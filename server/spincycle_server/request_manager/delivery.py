@@ -289,6 +289,8 @@ class Delivery:
         await self._store.unassign(chain.assignment, State.RUNNING if may_have_run else chain.state_before)
         if chain.state_before is State.PENDING and not may_have_run:
             self._pending.add()
+        if is_full:
+            self._pending.wake()  # It may have to open a stream on which the runner offers places.
 
     async def _can_retry(self, chain: _AssignedChain) -> bool:
         """Whether the assignment still stands and its runner is alive."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -115,11 +116,13 @@ class Dispatcher:
             on_runner_gone=self.wake,
             spans=spans,
         )
+        runners.on_place = self._pending.wake
         self._slot_queue = SlotQueue()
         self._suspects = Suspects(store, runners)
         self.takeovers = Counters(catalogue.TAKEOVERS)
         self._takeovers = {reason: self.takeovers.of(reason) for reason in ("lease_expired", "not_held")}
         self._wake = asyncio.Event()
+        self._assigning: Counter[str] = Counter()  # PENDING requests that have their runner, by its id
         self.tell_neighbours: Callable[[], None] = lambda: None
 
     def limits(self) -> Iterable[LimitUse]:
@@ -196,9 +199,22 @@ class Dispatcher:
         except SpinCycleError:
             return "waits for a limit"
 
-    def add_places(self, runner_id: str, places: int) -> None:
-        """Counts places of a runner whose chains have ended, once the runner knows that this is committed."""
-        if self._runners.add_places(runner_id, places):
+    def needed_places(self, runner_id: str) -> int:
+        """Returns how many more places of a full runner the requests need that wait for it here."""
+        if not self._delivery.has_room:
+            return 0
+        waiting = self._pending.waiting_for(runner_id) - self._assigning[runner_id]
+        return self._runners.needed_places(runner_id, waiting)
+
+    def add_places(self, runner_id: str, places: int, *, spare: int = 0) -> None:
+        """Counts places of a runner whose chains have ended, once the runner knows that this is committed.
+
+        Args:
+            runner_id: The runner.
+            places: How many places.
+            spare: How many of them are promised to nobody.
+        """
+        if self._runners.add_places(runner_id, places, spare=spare):
             self._pending.wake()
 
     def not_used(self, runner: RunnerInfo) -> None:
@@ -316,7 +332,9 @@ class Dispatcher:
                 break
             if (runner := self._pick(one.requirement)) is not None:
                 pairs.append((one, runner))
+        self._assigning = Counter(runner.runner_id for _, runner in pairs)
         await asyncio.gather(*(self._assign_pending(one, runner) for one, runner in pairs))
+        self._assigning.clear()
         return [one for one, _ in pairs]
 
     async def _assign_pending(self, waiting: WaitingRequest, runner: RunnerInfo) -> None:

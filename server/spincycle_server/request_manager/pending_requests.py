@@ -145,6 +145,10 @@ class PendingRequests:
         if self._added is not None:
             self._added.append((requirement, request_id))
 
+    def waiting_for(self, runner_id: str) -> int:
+        """Returns how many requests are PENDING that a runner can run, by the last look."""
+        return sum(self._counts[one] for one in self._unblocked() if runner_id in self._runners.able(one))
+
     def wake(self) -> None:
         """Makes the loop dispatch requests now, because a runner may have room."""
         self._wake.set()
@@ -159,6 +163,7 @@ class PendingRequests:
                 logger.warning("pending requests not dispatched", error=str(error), reason=error.reason)
                 may_dispatch_more = False
             if not may_dispatch_more:
+                self._runners.want_places(self.waiting_for)
                 pause = min(PROBE, self._interval) if self.any else self._interval
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):

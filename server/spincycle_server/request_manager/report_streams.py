@@ -32,6 +32,10 @@ class ReportStreams:
         """Returns the limit and the number of open streams."""
         return (LimitUse(REPORT_STREAMS, MAX_STREAMS, len(self._open)),)
 
+    def has(self, runner_id: str) -> bool:
+        """Whether a runner has a stream here."""
+        return runner_id in self._by_runner
+
     def end(self) -> None:
         """Ends all streams, because the server shuts down. Their last messages are yielded first."""
         self._ending = True

@@ -25,6 +25,7 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     StartJobChainsResponse,
     StopJobChainRequest,
     UnpauseJobChainRequest,
+    WatchCapacityRequest,
 )
 from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
@@ -182,6 +183,22 @@ class RunnerCalls:
         try:
             async for answer in call:
                 yield answer
+        except grpc.aio.AioRpcError as error:
+            raise await explained_async_error(error, runner.grpc_address, self._client_tls) from error
+        except asyncio.CancelledError:
+            raise _cancelled_or_gone(runner) from None
+        finally:
+            call.cancel()
+
+    async def watch_capacity(self, runner: RunnerInfo, places: int) -> AsyncGenerator[int, None]:
+        """Yields how many places a runner offers, until it has offered as many as are wanted."""
+        self.check_may_call(runner)
+        request = WatchCapacityRequest(runner_id=runner.runner_id, wanted_places=places)
+        # One stream for each runner, so it takes no connection of its own.
+        call = self._connection(runner.grpc_address).stub.WatchCapacity(request, metadata=self._metadata())
+        try:
+            async for answer in call:
+                yield answer.places
         except grpc.aio.AioRpcError as error:
             raise await explained_async_error(error, runner.grpc_address, self._client_tls) from error
         except asyncio.CancelledError:

@@ -84,6 +84,7 @@ class RunnerReportsService:
         self._lease = lease
         self._spans = spans
         self._streams = ReportStreams()
+        runners.reports_here = self._streams.has
         self.renewals = Counters(catalogue.LEASE_RENEWALS)
         self._renewed = self.renewals.of()
         self.limits = self._streams.limits
@@ -112,7 +113,7 @@ class RunnerReportsService:
                 if message.HasField("runner"):
                     logger.info("report stream opened", runner_id=stream.runner_id, peer=context.peer)
                 yield answer
-                stream.acknowledged(message)
+                stream.acknowledged()
         finally:
             if stream.runner_id:
                 logger.info("report stream ended", runner_id=stream.runner_id, peer=context.peer)

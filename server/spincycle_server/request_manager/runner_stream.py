@@ -21,6 +21,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     RunnerInfo,
 )
 from spincycle_server.capabilities import KNOWS_ALL, Capabilities, known_version, labels_of
+from spincycle_server.request_manager.freed_places import FreedPlaces, divide
 from spincycle_server.request_manager.recovery import MissingChains
 from spincycle_server.request_manager.runner_info import check_known_types, check_runner_info
 from spincycle_server.store.approval_rows import WaitKey, keys_of
@@ -90,6 +91,7 @@ class RunnerStream:
         self._known_version: str | None = None
         self._asked_version = ""
         self._missing = MissingChains(patience=lease / 2)
+        self._freed = FreedPlaces(0, 0)
 
     @property
     def runner_id(self) -> str:
@@ -133,13 +135,23 @@ class RunnerStream:
             number=message.number, refused=refused, lease=_duration(left), approval_outcomes=outcomes
         )
         self._ask_types(response)
+        self._divide_places(runner.runner_id, message, response)
         return response
 
-    def acknowledged(self, message: ReportRequest) -> None:
-        """Counts the chains that ended in a message. The runner knows now that it has room for others."""
+    def _divide_places(self, runner_id: str, message: ReportRequest, response: ReportResponse) -> None:
+        """Keeps as many places of the chains that end in a message as requests here need."""
         ended = sum(chain.WhichOneof("end") is not None for chain in message.chains)
-        if ended and self._runner is not None:
-            self._dispatcher.add_places(self._runner.runner_id, ended)
+        self._runners.others_want(runner_id, message.wanted_places)
+        needed = self._dispatcher.needed_places(runner_id) if ended else 0
+        self._freed = divide(ended, needed, message.wanted_places)
+        if ended:
+            response.kept_places = self._freed.kept
+
+    def acknowledged(self) -> None:
+        """Counts the places of the last message. The runner knows now that the chains there have ended."""
+        kept, spare = self._freed
+        if kept + spare and self._runner is not None:
+            self._dispatcher.add_places(self._runner.runner_id, kept + spare, spare=spare)
 
     def _identify(self, message: ReportRequest) -> RunnerInfo:
         if message.HasField("runner"):

@@ -30,8 +30,9 @@ from spincycle_server.capabilities import (
 )
 from spincycle_server.request_manager.able_runners import AbleRunners
 from spincycle_server.request_manager.asked_types import AskedTypes
+from spincycle_server.request_manager.capacity_watch import CapacityWatch, Demand
 from spincycle_server.request_manager.chain_sender import ChainSender
-from spincycle_server.request_manager.full_runners import FullRunners
+from spincycle_server.request_manager.full_runners import OFFER_LASTS, FullRunners
 from spincycle_server.request_manager.runner_calls import RunnerCalls
 from spincycle_server.store.leases import LiveRunner
 from spincycle_server.store.schema import ORIGINAL
@@ -59,6 +60,8 @@ class Runners:
 
     Attributes:
         asked_types: The job types that the runners are asked about.
+        reports_here: Whether a runner, by its id, reports to this process.
+        on_place: Called when a full runner offers places.
     """
 
     def __init__(
@@ -83,6 +86,12 @@ class Runners:
         self._senders: dict[str, ChainSender] = {}
         self._turn = 0
         self._full = FullRunners()
+        self._wanted_by_others: set[str] = set()
+        self._capacity = CapacityWatch(
+            self._calls.watch_capacity, on_offer=self._offered, on_denied=self.mark_denied
+        )
+        self.reports_here: Callable[[str], bool] = lambda _: False
+        self.on_place: Callable[[], None] = lambda: None
 
     async def refresh(self) -> bool:
         """Reads the live runners from the database, and closes the channels to all others.
@@ -102,6 +111,8 @@ class Runners:
         for runner_id in [runner_id for runner_id in self._senders if runner_id not in self._live]:
             await self._senders.pop(runner_id).close()
         self._full.keep(set(self._live))
+        self._capacity.keep(self._live.keys())
+        self._wanted_by_others &= self._live.keys()
         self._denied = {one: until for one, until in self._denied.items() if one in self._live}
         await self._calls.keep({one.runner.grpc_address for one in live})
         return has_changed
@@ -196,9 +207,53 @@ class Runners:
         """Marks a runner that does not accept this server: it gets no chains for a while."""
         self._denied[runner_id] = time.monotonic() + DENIED_PAUSE
 
-    def add_places(self, runner_id: str, places: int) -> bool:
-        """Gives a full runner room for more chains. Returns whether it was full."""
-        return self._full.add_places(runner_id, places)
+    def others_want(self, runner_id: str, places: int) -> None:
+        """Notes how many places of a runner that reports here other Request Managers want."""
+        if places:
+            self._full.drop_spare(runner_id)
+            self._wanted_by_others.add(runner_id)
+        else:
+            self._wanted_by_others.discard(runner_id)
+
+    def add_places(self, runner_id: str, places: int, *, spare: int = 0) -> bool:
+        """Gives a full runner room for more chains. Returns whether it was full.
+
+        Args:
+            runner_id: The runner.
+            places: How many more chains it may get.
+            spare: How many of these places are promised to nobody.
+        """
+        return self._full.add_places(runner_id, places, spare=spare)
+
+    def needed_places(self, runner_id: str, waiting: int) -> int:
+        """Returns how many more places of a full runner the requests need that wait for it here.
+
+        Args:
+            runner_id: The runner.
+            waiting: How many requests wait that it can run.
+        """
+        if runner_id not in self._full or not self._takes_chains(runner_id):
+            return 0
+        return max(0, waiting - self._full.room(runner_id))
+
+    def want_places(self, waiting: Callable[[str], int]) -> None:
+        """Lets the full runners that report to others offer the places that are needed here, and no others.
+
+        Args:
+            waiting: Returns how many requests wait that a runner can run.
+        """
+        demands = {}
+        for runner_id in self._full:
+            runner = self._live.get(runner_id)
+            if runner is not None and not self.reports_here(runner_id):
+                places = self.needed_places(runner_id, waiting(runner_id))
+                if places:
+                    demands[runner_id] = Demand(runner, places)
+        self._capacity.want(demands)
+
+    def _offered(self, runner_id: str, places: int) -> None:
+        if self._full.add_places(runner_id, places, lasts=OFFER_LASTS):
+            self.on_place()
 
     def any_free(self, requirement: Requirement = NEEDS_NOTHING) -> bool:
         """Whether a live runner with what a request needs accepts chains and is not full."""
@@ -224,7 +279,7 @@ class Runners:
 
     def have_room(self, requirement: Requirement) -> bool:
         """Whether a runner with what a request needs may get a chain now."""
-        return any(self._takes_chains(one) and self._full.probe(one) for one in self.able(requirement))
+        return any(self._may_get_chain(one) for one in self.able(requirement))
 
     def mark_lost(self, runner_ids: frozenset[str]) -> None:
         """Sets the runners that have RUNNING requests and no lease."""
@@ -252,14 +307,24 @@ class Runners:
     def _takes_chains(self, runner_id: str) -> bool:
         return runner_id not in self._draining and self._denied.get(runner_id, 0.0) <= time.monotonic()
 
+    def _may_get_chain(self, runner_id: str) -> bool:
+        """Whether a runner may get a chain now. A full runner that offers its places is not probed."""
+        if not self._takes_chains(runner_id):
+            return False
+        if runner_id in self._full and (runner_id in self._capacity or self._offers_to_others(runner_id)):
+            return self._full.room(runner_id) > 0
+        return self._full.probe(runner_id)
+
+    def _offers_to_others(self, runner_id: str) -> bool:
+        """Whether a runner reports here that others want its places: then it offers them each free one."""
+        return runner_id in self._wanted_by_others and self.reports_here(runner_id)
+
     def pick(self, requirement: Requirement = NEEDS_NOTHING) -> RunnerInfo | None:
         """Returns the next runner that has what a request needs, and room for its chain, round-robin.
 
         Returns None if no runner has.
         """
-        with_room = [
-            one for one in self.able(requirement) if self._takes_chains(one) and self._full.probe(one)
-        ]
+        with_room = [one for one in self.able(requirement) if self._may_get_chain(one)]
         if not with_room:
             return None
         self._turn += 1
@@ -389,5 +454,5 @@ class Runners:
     async def close(self) -> None:
         """Cancels all calls, and closes all channels."""
         senders, self._senders = list(self._senders.values()), {}
-        await asyncio.gather(*(sender.close() for sender in senders))
+        await asyncio.gather(self._capacity.close(), *(sender.close() for sender in senders))
         await self._calls.close()

@@ -67,6 +67,7 @@ WAITING_TRIES = Limit("waiting_tries", "100,000 tries", "tries that are not ackn
 WAITING_REPORTS = Limit("waiting_reports", "256 MiB", "bytes that are not acknowledged")
 HELD_OUTPUT = Limit("held_output", "MAX_HELD, job_runner/try_output.py", "bytes")
 OUTPUT_STREAMS = Limit("output_streams", "MAX_FOLLOWERS, job_runner/service.py", "streams")
+CAPACITY_STREAMS = Limit("capacity_streams", "MAX_STREAMS, job_runner/capacity_streams.py", "streams")
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Limit))
 """All limits whose use the metrics show."""
