@@ -29,7 +29,7 @@ from spincycle_grpc.v1 import limit_pb2 as spincycle_dot_v1_dot_limit__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16spincycle/v1/job.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/limit.proto\x1a\x18spincycle/v1/state.proto\"\xef\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x15\n\x05\x62ytes\x18\x04 \x01(\x0c\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.spincycle.v1.State\x12-\n\x04\x61rgs\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xaa\xd4\x18\x02\x08\x01\x12-\n\x04\x64\x61ta\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xaa\xd4\x18\x02\x08\x01\x12\r\n\x05retry\x18\x08 \x01(\x04\x12\x1a\n\nretry_wait\x18\t \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x13\n\x0bsequence_id\x18\n \x01(\t\x12\x16\n\x0esequence_retry\x18\x0b \x01(\x04\x12#\n\x13sequence_retry_wait\x18\x0c \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\"\n\x12parent_sequence_id\x18\r \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x17\n\x07timeout\x18\x0e \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12 \n\x10sequence_timeout\x18\x0f \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x39\n\rretry_backoff\x18\x10 \x01(\x0b\x32\x1a.spincycle.v1.RetryBackoffB\x06\xaa\xd4\x18\x02\x08\x01\x12\x42\n\x16sequence_retry_backoff\x18\x11 \x01(\x0b\x32\x1a.spincycle.v1.RetryBackoffB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\nis_finally\x18\x12 \x01(\x08\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x30\n\x08\x61pproval\x18\x13 \x01(\x0b\x32\x16.spincycle.v1.ApprovalB\x06\xaa\xd4\x18\x02\x08\x01\"S\n\x0cRetryBackoff\x12\x16\n\x06\x66\x61\x63tor\x18\x01 \x01(\x01\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x13\n\x03max\x18\x02 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x16\n\x06jitter\x18\x03 \x01(\x08\x42\x06\xaa\xd4\x18\x02\x08\x01\"k\n\nEachWindow\x12\x0b\n\x03max\x18\x01 \x01(\x04\x12#\n\x13stop_after_failures\x18\x02 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x15\n\rfirst_job_ids\x18\x03 \x03(\t\x12\x14\n\x0clast_job_ids\x18\x04 \x03(\t\"\xd7\x05\n\x08JobChain\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x04jobs\x18\x02 \x03(\x0b\x32 .spincycle.v1.JobChain.JobsEntry\x12\x41\n\x0e\x61\x64jacency_list\x18\x03 \x03(\x0b\x32).spincycle.v1.JobChain.AdjacencyListEntry\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x15\n\rfinished_jobs\x18\x05 \x01(\x04\x12\x17\n\x07timeout\x18\x06 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x43\n\x0bpath_labels\x18\x07 \x03(\x0b\x32&.spincycle.v1.JobChain.PathLabelsEntryB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1b\n\x0btraceparent\x18\x08 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\ntracestate\x18\t \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12<\n\x07windows\x18\n \x03(\x0b\x32#.spincycle.v1.JobChain.WindowsEntryB\x06\xaa\xd4\x18\x02\x08\x01\x12+\n\x06limits\x18\x0b \x03(\x0b\x32\x13.spincycle.v1.LimitB\x06\xaa\xd4\x18\x02\x08\x01\x1a>\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.spincycle.v1.Job:\x02\x38\x01\x1aJ\n\x12\x41\x64jacencyListEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobIds:\x02\x38\x01\x1a\x31\n\x0fPathLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aH\n\x0cWindowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.EachWindow:\x02\x38\x01\"\x1d\n\x06JobIds\x12\x0b\n\x03ids\x18\x01 \x03(\t:\x06\xaa\xd4\x18\x02\x08\x01\"\xb8\x05\n\x11SuspendedJobChain\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12K\n\x0ftotal_job_tries\x18\x03 \x03(\x0b\x32\x32.spincycle.v1.SuspendedJobChain.TotalJobTriesEntry\x12T\n\x14latest_run_job_tries\x18\x04 \x03(\x0b\x32\x36.spincycle.v1.SuspendedJobChain.LatestRunJobTriesEntry\x12J\n\x0esequence_tries\x18\x05 \x03(\x0b\x32\x32.spincycle.v1.SuspendedJobChain.SequenceTriesEntry\x12[\n\x13sequence_elapsed_ms\x18\x06 \x03(\x0b\x32\x36.spincycle.v1.SuspendedJobChain.SequenceElapsedMsEntryB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\nelapsed_ms\x18\x07 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x1c\n\x0cstopped_jobs\x18\x08 \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\x1a\x34\n\x12TotalJobTriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x38\n\x16LatestRunJobTriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x34\n\x12SequenceTriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x38\n\x16SequenceElapsedMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x46\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16spincycle/v1/job.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/limit.proto\x1a\x18spincycle/v1/state.proto\"\xa5\x05\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x15\n\x05\x62ytes\x18\x04 \x01(\x0c\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.spincycle.v1.State\x12-\n\x04\x61rgs\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xaa\xd4\x18\x02\x08\x01\x12-\n\x04\x64\x61ta\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xaa\xd4\x18\x02\x08\x01\x12\r\n\x05retry\x18\x08 \x01(\x04\x12\x1a\n\nretry_wait\x18\t \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x13\n\x0bsequence_id\x18\n \x01(\t\x12\x16\n\x0esequence_retry\x18\x0b \x01(\x04\x12#\n\x13sequence_retry_wait\x18\x0c \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\"\n\x12parent_sequence_id\x18\r \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x17\n\x07timeout\x18\x0e \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12 \n\x10sequence_timeout\x18\x0f \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x39\n\rretry_backoff\x18\x10 \x01(\x0b\x32\x1a.spincycle.v1.RetryBackoffB\x06\xaa\xd4\x18\x02\x08\x01\x12\x42\n\x16sequence_retry_backoff\x18\x11 \x01(\x0b\x32\x1a.spincycle.v1.RetryBackoffB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\nis_finally\x18\x12 \x01(\x08\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x30\n\x08\x61pproval\x18\x13 \x01(\x0b\x32\x16.spincycle.v1.ApprovalB\x06\xaa\xd4\x18\x02\x08\x01\x12\x34\n\x0fsequence_limits\x18\x14 \x03(\x0b\x32\x13.spincycle.v1.LimitB\x06\xaa\xd4\x18\x02\x08\x01\"S\n\x0cRetryBackoff\x12\x16\n\x06\x66\x61\x63tor\x18\x01 \x01(\x01\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x13\n\x03max\x18\x02 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x16\n\x06jitter\x18\x03 \x01(\x08\x42\x06\xaa\xd4\x18\x02\x08\x01\"k\n\nEachWindow\x12\x0b\n\x03max\x18\x01 \x01(\x04\x12#\n\x13stop_after_failures\x18\x02 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x15\n\rfirst_job_ids\x18\x03 \x03(\t\x12\x14\n\x0clast_job_ids\x18\x04 \x03(\t\"\xd7\x05\n\x08JobChain\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x04jobs\x18\x02 \x03(\x0b\x32 .spincycle.v1.JobChain.JobsEntry\x12\x41\n\x0e\x61\x64jacency_list\x18\x03 \x03(\x0b\x32).spincycle.v1.JobChain.AdjacencyListEntry\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x15\n\rfinished_jobs\x18\x05 \x01(\x04\x12\x17\n\x07timeout\x18\x06 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x43\n\x0bpath_labels\x18\x07 \x03(\x0b\x32&.spincycle.v1.JobChain.PathLabelsEntryB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1b\n\x0btraceparent\x18\x08 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\ntracestate\x18\t \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12<\n\x07windows\x18\n \x03(\x0b\x32#.spincycle.v1.JobChain.WindowsEntryB\x06\xaa\xd4\x18\x02\x08\x01\x12+\n\x06limits\x18\x0b \x03(\x0b\x32\x13.spincycle.v1.LimitB\x06\xaa\xd4\x18\x02\x08\x01\x1a>\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.spincycle.v1.Job:\x02\x38\x01\x1aJ\n\x12\x41\x64jacencyListEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobIds:\x02\x38\x01\x1a\x31\n\x0fPathLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aH\n\x0cWindowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.EachWindow:\x02\x38\x01\"\x1d\n\x06JobIds\x12\x0b\n\x03ids\x18\x01 \x03(\t:\x06\xaa\xd4\x18\x02\x08\x01\"\xb8\x05\n\x11SuspendedJobChain\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12K\n\x0ftotal_job_tries\x18\x03 \x03(\x0b\x32\x32.spincycle.v1.SuspendedJobChain.TotalJobTriesEntry\x12T\n\x14latest_run_job_tries\x18\x04 \x03(\x0b\x32\x36.spincycle.v1.SuspendedJobChain.LatestRunJobTriesEntry\x12J\n\x0esequence_tries\x18\x05 \x03(\x0b\x32\x32.spincycle.v1.SuspendedJobChain.SequenceTriesEntry\x12[\n\x13sequence_elapsed_ms\x18\x06 \x03(\x0b\x32\x36.spincycle.v1.SuspendedJobChain.SequenceElapsedMsEntryB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1a\n\nelapsed_ms\x18\x07 \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\x12\x1c\n\x0cstopped_jobs\x18\x08 \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\x1a\x34\n\x12TotalJobTriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x38\n\x16LatestRunJobTriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x34\n\x12SequenceTriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x38\n\x16SequenceElapsedMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x46\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOB'].fields_by_name['is_finally']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_JOB'].fields_by_name['approval']._loaded_options = None
   _globals['_JOB'].fields_by_name['approval']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_JOB'].fields_by_name['sequence_limits']._loaded_options = None
+  _globals['_JOB'].fields_by_name['sequence_limits']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_RETRYBACKOFF'].fields_by_name['factor']._loaded_options = None
   _globals['_RETRYBACKOFF'].fields_by_name['factor']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_RETRYBACKOFF'].fields_by_name['max']._loaded_options = None
@@ -106,31 +108,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUSPENDEDJOBCHAIN'].fields_by_name['stopped_jobs']._loaded_options = None
   _globals['_SUSPENDEDJOBCHAIN'].fields_by_name['stopped_jobs']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_JOB']._serialized_start=177
-  _globals['_JOB']._serialized_end=800
-  _globals['_RETRYBACKOFF']._serialized_start=802
-  _globals['_RETRYBACKOFF']._serialized_end=885
-  _globals['_EACHWINDOW']._serialized_start=887
-  _globals['_EACHWINDOW']._serialized_end=994
-  _globals['_JOBCHAIN']._serialized_start=997
-  _globals['_JOBCHAIN']._serialized_end=1724
-  _globals['_JOBCHAIN_JOBSENTRY']._serialized_start=1461
-  _globals['_JOBCHAIN_JOBSENTRY']._serialized_end=1523
-  _globals['_JOBCHAIN_ADJACENCYLISTENTRY']._serialized_start=1525
-  _globals['_JOBCHAIN_ADJACENCYLISTENTRY']._serialized_end=1599
-  _globals['_JOBCHAIN_PATHLABELSENTRY']._serialized_start=1601
-  _globals['_JOBCHAIN_PATHLABELSENTRY']._serialized_end=1650
-  _globals['_JOBCHAIN_WINDOWSENTRY']._serialized_start=1652
-  _globals['_JOBCHAIN_WINDOWSENTRY']._serialized_end=1724
-  _globals['_JOBIDS']._serialized_start=1726
-  _globals['_JOBIDS']._serialized_end=1755
-  _globals['_SUSPENDEDJOBCHAIN']._serialized_start=1758
-  _globals['_SUSPENDEDJOBCHAIN']._serialized_end=2454
-  _globals['_SUSPENDEDJOBCHAIN_TOTALJOBTRIESENTRY']._serialized_start=2232
-  _globals['_SUSPENDEDJOBCHAIN_TOTALJOBTRIESENTRY']._serialized_end=2284
-  _globals['_SUSPENDEDJOBCHAIN_LATESTRUNJOBTRIESENTRY']._serialized_start=2286
-  _globals['_SUSPENDEDJOBCHAIN_LATESTRUNJOBTRIESENTRY']._serialized_end=2342
-  _globals['_SUSPENDEDJOBCHAIN_SEQUENCETRIESENTRY']._serialized_start=2344
-  _globals['_SUSPENDEDJOBCHAIN_SEQUENCETRIESENTRY']._serialized_end=2396
-  _globals['_SUSPENDEDJOBCHAIN_SEQUENCEELAPSEDMSENTRY']._serialized_start=2398
-  _globals['_SUSPENDEDJOBCHAIN_SEQUENCEELAPSEDMSENTRY']._serialized_end=2454
+  _globals['_JOB']._serialized_end=854
+  _globals['_RETRYBACKOFF']._serialized_start=856
+  _globals['_RETRYBACKOFF']._serialized_end=939
+  _globals['_EACHWINDOW']._serialized_start=941
+  _globals['_EACHWINDOW']._serialized_end=1048
+  _globals['_JOBCHAIN']._serialized_start=1051
+  _globals['_JOBCHAIN']._serialized_end=1778
+  _globals['_JOBCHAIN_JOBSENTRY']._serialized_start=1515
+  _globals['_JOBCHAIN_JOBSENTRY']._serialized_end=1577
+  _globals['_JOBCHAIN_ADJACENCYLISTENTRY']._serialized_start=1579
+  _globals['_JOBCHAIN_ADJACENCYLISTENTRY']._serialized_end=1653
+  _globals['_JOBCHAIN_PATHLABELSENTRY']._serialized_start=1655
+  _globals['_JOBCHAIN_PATHLABELSENTRY']._serialized_end=1704
+  _globals['_JOBCHAIN_WINDOWSENTRY']._serialized_start=1706
+  _globals['_JOBCHAIN_WINDOWSENTRY']._serialized_end=1778
+  _globals['_JOBIDS']._serialized_start=1780
+  _globals['_JOBIDS']._serialized_end=1809
+  _globals['_SUSPENDEDJOBCHAIN']._serialized_start=1812
+  _globals['_SUSPENDEDJOBCHAIN']._serialized_end=2508
+  _globals['_SUSPENDEDJOBCHAIN_TOTALJOBTRIESENTRY']._serialized_start=2286
+  _globals['_SUSPENDEDJOBCHAIN_TOTALJOBTRIESENTRY']._serialized_end=2338
+  _globals['_SUSPENDEDJOBCHAIN_LATESTRUNJOBTRIESENTRY']._serialized_start=2340
+  _globals['_SUSPENDEDJOBCHAIN_LATESTRUNJOBTRIESENTRY']._serialized_end=2396
+  _globals['_SUSPENDEDJOBCHAIN_SEQUENCETRIESENTRY']._serialized_start=2398
+  _globals['_SUSPENDEDJOBCHAIN_SEQUENCETRIESENTRY']._serialized_end=2450
+  _globals['_SUSPENDEDJOBCHAIN_SEQUENCEELAPSEDMSENTRY']._serialized_start=2452
+  _globals['_SUSPENDEDJOBCHAIN_SEQUENCEELAPSEDMSENTRY']._serialized_end=2508
 # @@protoc_insertion_point(module_scope)

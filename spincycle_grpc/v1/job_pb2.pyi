@@ -47,6 +47,7 @@ class Job(_message.Message):
     SEQUENCE_RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
     IS_FINALLY_FIELD_NUMBER: _builtins.int
     APPROVAL_FIELD_NUMBER: _builtins.int
+    SEQUENCE_LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Four characters of 0-9A-Za-z, unique within the job chain."""
     name: _builtins.str
@@ -127,6 +128,15 @@ class Job(_message.Message):
         "approval", and runs nothing. Unset: the job is no approval.
         """
 
+    @_builtins.property
+    def sequence_limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.Limit]:
+        """The limits that the sequence counts for, from before its first job until it
+        has ended for good, with its retries and its `finally` part. Set only on the
+        first job of a sequence.
+
+        A chain that uses it needs a Job Runner with the feature "sequence-limits".
+        """
+
     def __init__(
         self,
         *,
@@ -149,10 +159,11 @@ class Job(_message.Message):
         sequence_retry_backoff: Global___RetryBackoff | None = ...,
         is_finally: _builtins.bool = ...,
         approval: _approval_pb2.Approval | None = ...,
+        sequence_limits: _abc.Iterable[_limit_pb2.Limit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "args", b"args", "data", b"data", "retry_backoff", b"retry_backoff", "sequence_retry_backoff", b"sequence_retry_backoff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "args", b"args", "bytes", b"bytes", "data", b"data", "id", b"id", "is_finally", b"is_finally", "name", b"name", "parent_sequence_id", b"parent_sequence_id", "retry", b"retry", "retry_backoff", b"retry_backoff", "retry_wait", b"retry_wait", "sequence_id", b"sequence_id", "sequence_retry", b"sequence_retry", "sequence_retry_backoff", b"sequence_retry_backoff", "sequence_retry_wait", b"sequence_retry_wait", "sequence_timeout", b"sequence_timeout", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "args", b"args", "bytes", b"bytes", "data", b"data", "id", b"id", "is_finally", b"is_finally", "name", b"name", "parent_sequence_id", b"parent_sequence_id", "retry", b"retry", "retry_backoff", b"retry_backoff", "retry_wait", b"retry_wait", "sequence_id", b"sequence_id", "sequence_limits", b"sequence_limits", "sequence_retry", b"sequence_retry", "sequence_retry_backoff", b"sequence_retry_backoff", "sequence_retry_wait", b"sequence_retry_wait", "sequence_timeout", b"sequence_timeout", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -138,6 +138,8 @@ class Structure:
         finals: The `finally` parts, the innermost first.
         final_of: Maps each job of such a part to the part.
         final_after: Maps each sequence that such a part follows to the part.
+        keys: The keys of each sequence that no sequence around it and not the request holds, if it has some.
+        keyed_around: Maps each job to the sequences with such keys around it, the innermost first.
     """
 
     def __init__(self, chain: JobChain) -> None:
@@ -170,6 +172,17 @@ class Structure:
         self.finals = sorted(finals, key=lambda final: -len(self.around[final.first]))
         self.final_of = {job_id: final for final in self.finals for job_id in final.jobs}
         self.final_after = {final.body: final for final in self.finals}
+        self.keys = {one: keys for one in self.around if (keys := self._keys(chain, one))}
+        self.keyed_around = {
+            job_id: [one for one in self.around[its] if one in self.keys]
+            for job_id, its in self.sequence_of.items()
+        }
+
+    def _keys(self, chain: JobChain, sequence_id: str) -> set[str]:
+        keys = {limit.key for limit in chain.jobs[sequence_id].sequence_limits}
+        for outer in self.around[sequence_id][1:]:
+            keys -= {limit.key for limit in chain.jobs[outer].sequence_limits}
+        return keys - {limit.key for limit in chain.limits}
 
     def finals_after(self, job_id: str) -> list[str]:
         """Returns the first jobs of the `finally` parts that get the data of a job, beside its children."""
@@ -222,6 +235,7 @@ class ChainMaker:
         deepest: How deep sequences nest.
         limits: Some of the windows end after a number of failures.
         finals: The probability that a sequence has a `finally` part.
+        keyed: The probability that a sequence has keys.
     """
 
     random: Random
@@ -229,18 +243,27 @@ class ChainMaker:
     deepest: int = 3
     limits: bool = True
     finals: float = 0.15
+    keyed: float = 0.2
     _is_in_final: bool = False
     chain: JobChain = field(
         default_factory=lambda: JobChain(request_id="request", state=state_pb2.STATE_PENDING)
     )
 
     def make(self) -> JobChain:
+        if self.random.random() < 0.1:
+            self.chain.limits.add(key="a", max=1)
         self._sequence("", self.deepest, retry=0)
         return self.chain
+
+    def _add_keys(self, sequence_id: str) -> None:
+        if self.random.random() < self.keyed:
+            for key in self.random.sample("abc", self.random.choice([1, 1, 2])):
+                self.chain.jobs[sequence_id].sequence_limits.add(key=key, max=self.random.choice([1, 1, 2]))
 
     def _with_final(self, parent_id: str, depth: int, *, retry: int) -> tuple[str, str]:
         """Adds a sequence around a sequence and its `finally` part."""
         around = self._job("noop", "", parent_id).id
+        self._add_keys(around)
         first, body_last = self._plain_sequence(around, depth, retry=retry)
         self._is_in_final = True
         final_first, final_last = self._plain_sequence(around, min(depth, 1), retry=0)
@@ -275,6 +298,7 @@ class ChainMaker:
 
     def _plain_sequence(self, parent_id: str, depth: int, *, retry: int) -> tuple[str, str]:
         first = self._job("noop", "", parent_id)
+        self._add_keys(first.id)
         if retry:
             first.sequence_retry = retry
             first.sequence_retry_wait = self.random.choice(["", "1s"])

@@ -41,6 +41,8 @@ class Model:
     owed: set[FinalPlace] = field(default_factory=set)
     unrecorded: dict[str, _Before] = field(default_factory=dict)
     recorded: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+    claims: dict[str, int] = field(default_factory=dict)
     has_final_failed: bool = False
     mode: str = "running"
 
@@ -240,6 +242,7 @@ class Model:
             for one in window.elements
             if self.has_begun(one) and not self.is_held(one)
         }
+        self.used, self.claims = set(), {}
         self.begun = set(filter(self.goes_on_with, self.structure.finals))
         self.cut = {
             final
@@ -289,6 +292,29 @@ class Model:
         if self.mode in ("running", "stopping"):
             while self._settle_once():
                 pass
+        self.use_keys()
+
+    def use_keys(self) -> None:
+        """A sequence uses its keys while something runs or waits in it. A pause changes nothing."""
+        for one in self.structure.keys:
+            inside = self.structure.jobs_in[one]
+            if self.mode in ("pausing", "suspending"):
+                if all(self.states[job_id] is State.COMPLETE for job_id in inside):
+                    self.used.discard(one)
+                continue
+            if self.is_busy(one):
+                if one not in self.used:
+                    self.claims[one] = self.claims.get(one, 0) + 1
+                self.used.add(one)
+            else:
+                self.used.discard(one)
+
+    def is_busy(self, sequence_id: str) -> bool:
+        """Whether a job runs or will run in a sequence, or in a `finally` part that is owed in it."""
+        inside = self.structure.jobs_in[sequence_id]
+        if any(self.states[one] is State.RUNNING for one in inside) or self.sequences.keys() & set(inside):
+            return True
+        return self.mode != "stopping for good" and self.owes(sequence_id)
 
     def _settle_once(self) -> bool:
         """Goes on with what follows. Returns whether more may follow from that."""
@@ -339,6 +365,7 @@ class Model:
         }
         self.sequence_tries |= {one: 0 for one in sequences if one != sequence_id}
         self.recorded.difference_update(sequences)
+        self.used.difference_update(one for one in sequences if one != sequence_id)
         self.sequence_tries[sequence_id] += 1
         if parse_duration(self.chain.jobs[sequence_id].sequence_retry_wait or "0"):
             self.sequences[sequence_id] = WAITING
@@ -473,4 +500,6 @@ class Model:
             owed=set(self.owed),
             unrecorded=dict(self.unrecorded),
             recorded=set(self.recorded),
+            used=set(self.used),
+            claims=dict(self.claims),
         )

@@ -41,11 +41,14 @@ class Driver:
         self.waits: list[tuple[str, str, int]] = []
         self.stale_waits: set[tuple[str, str, int]] = set()
         self.timers: list[tuple[str, str, int]] = []
+        self.used: set[str] = set()
+        self.claims: dict[str, int] = {}
         self.done: State | None = None
         self.stopped = False
         self.take(chain.start(0, ending=ending))
 
     def take(self, actions: Actions) -> None:
+        self.take_keys(actions)
         for run in actions.run:
             assert run.job_id not in self.running, "a job ran twice at once"
             is_final = run.job_id in {final.first for final in self.structure.finals}
@@ -68,6 +71,18 @@ class Driver:
             assert tries <= 1 + self.job_chain.jobs[job_id].retry
         for sequence_id, tries in counters.sequence_tries.items():
             assert tries <= 1 + self.job_chain.jobs[sequence_id].sequence_retry
+
+    def take_keys(self, actions: Actions) -> None:
+        for sequence_id in actions.release:
+            self.used.remove(sequence_id)
+        for sequence_id in actions.claim:
+            assert sequence_id not in self.used, "a sequence claimed what it holds"
+            self.used.add(sequence_id)
+            self.claims[sequence_id] = self.claims.get(sequence_id, 0) + 1
+        for job_id in self.running.keys() | {run.job_id for run in actions.run}:
+            around = self.structure.keyed_around[job_id]
+            assert [one.sequence.id for one in reversed(self.chain.keys_around(job_id))] == around
+            assert self.used.issuperset(around), "a job runs without the keys around it"
 
     def finish(self, job_id: str, state: State, *, is_last: bool = False) -> None:
         """Ends a try. A try that a pause has taken back can only be STOPPED."""
@@ -131,6 +146,9 @@ def assert_same(driver: Driver, model: Model) -> None:
     assert {job_id: chain.tries_of(job_id) for job_id in model.tries} == model.tries
     assert {job_id: chain.data_of(job_id) for job_id in model.data} == model.data
     assert set(driver.running) == set(model.running()) - model.between
+    if model.done() is None:
+        assert driver.used == model.used
+    assert driver.claims == model.claims
     assert driver.done is model.done()
 
 

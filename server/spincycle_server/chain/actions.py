@@ -74,6 +74,9 @@ class Actions:
         wait: Waits to begin.
         timers: Timers to begin.
         stop: Running tries to stop, in parallel.
+        release: The sequences that give up their keys. This comes before `claim`.
+        claim: The sequences that need their keys from now on, in the order in which to ask for them. No try
+            in them may begin before they hold these.
         done: The final state of the chain, or SUSPENDED; None while the chain continues.
     """
 
@@ -81,6 +84,8 @@ class Actions:
     wait: list[Wait] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
     stop: list[Stop] = field(default_factory=list)
+    release: list[str] = field(default_factory=list)
+    claim: list[str] = field(default_factory=list)
     done: State | None = None
 
     def add(self, later: Actions) -> None:
@@ -89,4 +94,6 @@ class Actions:
         self.wait += later.wait
         self.timers += later.timers
         self.stop += later.stop
+        self.release += later.release
+        self.claim += later.claim
         self.done = later.done

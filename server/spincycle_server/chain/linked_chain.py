@@ -12,6 +12,7 @@ from spincycle_server.chain.retry_wait import NO_WAIT, RetryWait
 
 if TYPE_CHECKING:
     from spincycle_server.chain.finals import FinalPart
+    from spincycle_server.chain.keys import Hold, Keys
     from spincycle_server.chain.windows import Element, Window
 
 
@@ -60,6 +61,8 @@ class ChainSequence:
         in_final: The `finally` part whose jobs it has, all or some of them; None if it is in none.
         owed: How many `finally` parts in it are owed.
         receivers: The first jobs of the `finally` parts of this sequence and those around it.
+        hold: Its keys; None if it has none that no sequence around it holds.
+        holds: The keys of this sequence and those around it, the outermost first.
     """
 
     id: str
@@ -86,6 +89,8 @@ class ChainSequence:
     in_final: FinalPart | None = None
     owed: int = 0
     receivers: tuple[ChainJob, ...] = ()
+    hold: Hold | None = None
+    holds: tuple[Hold, ...] = ()
 
     def subtree(self) -> Iterator[ChainSequence]:
         """Yields this sequence and all sequences in it, at any depth."""
@@ -205,10 +210,12 @@ class LinkedChain:
         timeout: The timeout of the chain in nanoseconds; 0 for none.
         windows: The sliding windows. Those within an element of another one come first.
         finals: The `finally` parts, those within others' sequences first.
+        keys: The keys of its sequences.
     """
 
     jobs: dict[str, ChainJob]
     sequences: dict[str, ChainSequence]
     timeout: int
-    windows: list[Window] = field(default_factory=list)
-    finals: list[FinalPart] = field(default_factory=list)
+    windows: list[Window]
+    finals: list[FinalPart]
+    keys: Keys

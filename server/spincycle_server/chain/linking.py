@@ -11,6 +11,7 @@ from spincycle_grpc.job_paths import connects
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
 from spincycle_server.chain.final_linking import link_finals
+from spincycle_server.chain.keys import link_keys
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain
 from spincycle_server.chain.retry_wait import LONGEST, NO_WAIT, RetryWait
 from spincycle_server.chain.window_linking import link_windows
@@ -26,7 +27,8 @@ def link_chain(chain: JobChain) -> LinkedChain:
 
     Raises:
         InvalidArgumentError: The chain has no jobs, an edge to an unknown job, a cycle, several first or last
-            jobs, or an invalid sequence, duration, window or `finally` part. Reason: INVALID_JOB_CHAIN.
+            jobs, or an invalid sequence, duration, window, `finally` part or limit. Reason:
+            INVALID_JOB_CHAIN.
     """
     if not chain.jobs:
         raise invalid_chain("job chain has no jobs", chain.request_id)
@@ -50,12 +52,13 @@ def link_chain(chain: JobChain) -> LinkedChain:
     try:
         windows = link_windows(chain, jobs) if chain.windows else []
         finals = link_finals(chain, jobs, sequences)
+        keys = link_keys(chain, sequences)
     except ValueError as error:
         raise invalid_chain(str(error), chain.request_id) from error
     for window in windows:
         window.sequence.windows.append(window)
     timeout = _duration(chain.timeout, "timeout", "", chain.request_id)
-    return LinkedChain(jobs, sequences, timeout, windows, finals)
+    return LinkedChain(jobs, sequences, timeout, windows, finals, keys)
 
 
 def _sequences(chain: JobChain) -> dict[str, ChainSequence]:

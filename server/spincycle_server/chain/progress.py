@@ -47,6 +47,8 @@ class Progress:
             if sequence.active:
                 break
             idle.append(sequence)
+            if sequence.hold is not None:
+                sequence.hold.touch()
             sequence = sequence.parent
         return idle
 
@@ -101,6 +103,8 @@ class Progress:
         self.waiting_sequences += change
         for around in sequence.outwards():
             around.waiting += change
+            if change < 0 and around.hold is not None:
+                around.hold.touch()
 
 
 def thaw(sequence: ChainSequence) -> None:

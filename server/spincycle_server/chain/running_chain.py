@@ -5,6 +5,8 @@ project adds three rules for sequences. A failed sequence begins its next try on
 jobs have ended. The sequences in it are reset with it. A sequence without tries left fails the
 sequence around it.
 
+Sequences may need keys, see `keys`. The driver begins the tries in them when they hold these.
+
 A `finally` part of a sequence runs once, after the last try of the sequence, whatever ends it: success,
 failure, a stop, a timeout, or a sequence around it that begins its next try. Inner parts run first. A part
 that fails counts as a failed part of the sequence around it. If it fails after a stop, the chain is FAIL.
@@ -28,6 +30,7 @@ from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
 from spincycle_server.chain.finals import FinalPart, Finals
+from spincycle_server.chain.keys import Hold
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain, Phase
 from spincycle_server.chain.linking import invalid_chain, link_chain
 from spincycle_server.chain.progress import Progress, thaw
@@ -51,6 +54,9 @@ _TIMED = frozenset({_Mode.RUNNING, _Mode.PAUSING})
 _ENDING = frozenset({_Mode.STOPPING, _Mode.EXPIRED})
 """The modes in which nothing runs any more but `finally` parts."""
 
+_KEEPING = frozenset({_Mode.PAUSING, _Mode.SUSPENDING})
+"""The modes in which sequences keep their keys although nothing runs in them."""
+
 _OVER = frozenset({Phase.EXPIRED, Phase.CUT})
 """The phases of sequences that do not go on, and are not complete."""
 
@@ -69,6 +75,7 @@ class RunningChain:
         self._mode = _Mode.RUNNING
         self._progress = Progress()
         self._finals = Finals(linked.finals)
+        self._keys = linked.keys
         self._began: int | None = None
         self._elapsed = 0
         self._done: State | None = None
@@ -227,6 +234,19 @@ class RunningChain:
             return False
         return final.fails_with(job.sequence)
 
+    def keys_around(self, job_id: str) -> tuple[Hold, ...]:
+        """Returns the sequences around a job that need keys before a try begins, the outermost first."""
+        return self._jobs[job_id].sequence.holds
+
+    def keys_of(self, sequence_id: str) -> Hold:
+        """Returns the keys of a sequence that was to claim or to release them."""
+        return self._keys.holds[sequence_id]
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether sequences of the chain need keys."""
+        return bool(self._keys)
+
     def data_of(self, job_id: str) -> dict[str, Any]:
         """Returns the data that a job starts with. The caller must not change it."""
         return self._jobs[job_id].data
@@ -253,6 +273,8 @@ class RunningChain:
             if sequence.tries and not sequence.frozen:
                 self._begin_timeout(sequence, now, actions)
         self._continue(now, actions)
+        if self._keys:
+            actions.claim += self._keys.use_again(without_finals=self._finals.are_skipped)
         return self._finish(actions, now)
 
     def try_finished(
@@ -423,6 +445,7 @@ class RunningChain:
         actions = Actions()
         if self._done is None and self._mode is _Mode.PAUSING:
             self._mode = _Mode.RUNNING
+            self._keys.touch_all()
             self._begin_anew(self._linked.sequences.values())
             self._continue(now, actions)
         return self._finish(actions, now)
@@ -627,6 +650,7 @@ class RunningChain:
 
     def _end_all(self, mode: _Mode, error: str, now: int, actions: Actions) -> None:
         self._mode = mode
+        self._keys.touch_all()
         self._end_sequence_waits()
         self._finals.all_bodies_ended()
         for job in self._jobs.values():
@@ -685,6 +709,8 @@ class RunningChain:
         job.waits = job.try_stopped = False
         job.tries += 1
         job.run_tries += 1
+        if job.sequence.holds:
+            actions.claim += self._keys.use(job.sequence.holds)
         actions.run.append(Run(job.id, job.tries, max(1, job.sequence.tries)))
 
     def _leave(self, job: ChainJob, now: int, actions: Actions) -> None:
@@ -713,9 +739,13 @@ class RunningChain:
             self._expire(sequence, now, actions)
 
     def _finish(self, actions: Actions, now: int) -> Actions:
-        """Begins the `finally` parts that are due. Adds the final state if the chain has ended."""
+        """Begins due `finally` parts, and gives up keys. Adds the final state if the chain has ended."""
         if self._finals and self._done is None:
             self._run_due_finals(now, actions)
+        if self._keys and self._done is None:
+            actions.release += self._keys.given_up(
+                is_kept=self._mode in _KEEPING, without_finals=self._finals.are_skipped
+            )
         if self._progress.running == 0 and self._progress.waiting_sequences == 0 and self._done is None:
             self._done = self._final_state(now)
             actions.done = self._done
