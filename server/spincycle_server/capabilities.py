@@ -43,7 +43,10 @@ APPROVAL = "approval"
 FINALLY = "finally"
 """The feature of runners that run the `finally` parts of sequences: jobs with `is_finally`."""
 
-ALL_FEATURES = (PAUSE, RETRY_BACKOFF, SLIDING_WINDOW, APPROVAL, FINALLY)
+SEQUENCE_LIMITS = "sequence-limits"
+"""The feature of runners that let sequences wait for keys of limits: jobs with `sequence_limits`."""
+
+ALL_FEATURES = (PAUSE, RETRY_BACKOFF, SLIDING_WINDOW, APPROVAL, FINALLY, SEQUENCE_LIMITS)
 """The features of the runners of this release."""
 
 _LABEL_TEXT = re.compile(r"[0-9A-Za-z._/-]{1,63}")

@@ -83,13 +83,12 @@ def limits(job: Job, chain: JobChain) -> list[str]:
 def sequence_limits(job: Job, chain: JobChain) -> list[str]:
     """Returns the retries and the timeout of the sequence that starts with a job.
 
-    The outermost sequence has the keys that the request holds: `at most 2 with cluster/a`.
+    It also has the keys that the sequence holds, or the request: `at most 2 with cluster/a`.
     """
     backoff = job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None
     words = _limits(job.sequence_retry, job.sequence_retry_wait, backoff, job.sequence_timeout)
-    if not job.parent_sequence_id:
-        words += [f"at most {limit.max} with {plain(limit.key)}" for limit in chain.limits]
-    return words
+    held = job.sequence_limits if job.parent_sequence_id else chain.limits
+    return words + [f"at most {limit.max} with {plain(limit.key)}" for limit in held]
 
 
 def _limits(retry: int, wait: str, backoff: RetryBackoff | None, timeout: str) -> list[str]:

@@ -217,16 +217,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     cannot pause. Stop the request, or wait for its end.
     """
     ERROR_REASON_LIMIT_REACHED: _ErrorReason.ValueType  # 260
-    """FAILED_PRECONDITION: Another request holds a key of the request's limits, or
-    waits for it. Wait for its end, or stop it; `spinc locks` shows it.
+    """FAILED_PRECONDITION: Another request holds a key of the limits of the request
+    or of one of its sequences, or waits for it. Wait for its end, or stop it;
+    `spinc locks` shows it.
     """
     ERROR_REASON_BAD_LIMIT_KEY: _ErrorReason.ValueType  # 261
     """INVALID_ARGUMENT: The value of an arg cannot be part of the key of a limit.
     Give text, a number, true or false, and not a long one.
     """
     ERROR_REASON_TOO_MANY_AT_LIMIT: _ErrorReason.ValueType  # 262
-    """RESOURCE_EXHAUSTED: Too many requests wait for a key of the request's limits.
+    """RESOURCE_EXHAUSTED: Too many requests and sequences wait for a key of a limit.
     Try again later, or stop requests.
+    """
+    ERROR_REASON_LIMIT_DEADLOCK: _ErrorReason.ValueType  # 273
+    """FAILED_PRECONDITION: A sequence would wait for its limits for ever, because
+    those who hold the keys wait for what its request holds. No call fails with it:
+    the try of the sequence's first job does. Retry the request, and let all specs
+    ask for the same keys in the same order.
     """
     ERROR_REASON_NO_MATCHING_RUNNER: _ErrorReason.ValueType  # 170
     """FAILED_PRECONDITION: No Job Runner knows all job types of the request and
@@ -948,16 +955,23 @@ ERROR_REASON_CANNOT_PAUSE: ErrorReason.ValueType  # 196
 cannot pause. Stop the request, or wait for its end.
 """
 ERROR_REASON_LIMIT_REACHED: ErrorReason.ValueType  # 260
-"""FAILED_PRECONDITION: Another request holds a key of the request's limits, or
-waits for it. Wait for its end, or stop it; `spinc locks` shows it.
+"""FAILED_PRECONDITION: Another request holds a key of the limits of the request
+or of one of its sequences, or waits for it. Wait for its end, or stop it;
+`spinc locks` shows it.
 """
 ERROR_REASON_BAD_LIMIT_KEY: ErrorReason.ValueType  # 261
 """INVALID_ARGUMENT: The value of an arg cannot be part of the key of a limit.
 Give text, a number, true or false, and not a long one.
 """
 ERROR_REASON_TOO_MANY_AT_LIMIT: ErrorReason.ValueType  # 262
-"""RESOURCE_EXHAUSTED: Too many requests wait for a key of the request's limits.
+"""RESOURCE_EXHAUSTED: Too many requests and sequences wait for a key of a limit.
 Try again later, or stop requests.
+"""
+ERROR_REASON_LIMIT_DEADLOCK: ErrorReason.ValueType  # 273
+"""FAILED_PRECONDITION: A sequence would wait for its limits for ever, because
+those who hold the keys wait for what its request holds. No call fails with it:
+the try of the sequence's first job does. Retry the request, and let all specs
+ask for the same keys in the same order.
 """
 ERROR_REASON_NO_MATCHING_RUNNER: ErrorReason.ValueType  # 170
 """FAILED_PRECONDITION: No Job Runner knows all job types of the request and

@@ -26,12 +26,13 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from spincycle_grpc.v1 import approval_pb2 as spincycle_dot_v1_dot_approval__pb2
 from spincycle_grpc.v1 import job_pb2 as spincycle_dot_v1_dot_job__pb2
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
+from spincycle_grpc.v1 import limit_pb2 as spincycle_dot_v1_dot_limit__pb2
 from spincycle_grpc.v1 import output_pb2 as spincycle_dot_v1_dot_output__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 from spincycle_grpc.v1 import status_pb2 as spincycle_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x19spincycle/v1/output.proto\x1a\x18spincycle/v1/state.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"Z\n\x15StartJobChainsRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12.\n\x06\x63hains\x18\x02 \x03(\x0b\x32\x1e.spincycle.v1.AssignedJobChain\"\xe4\x01\n\x10\x41ssignedJobChain\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12+\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChainH\x00\x12>\n\x13suspended_job_chain\x18\x03 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12&\n\x07suspect\x18\x04 \x01(\x0b\x32\x15.spincycle.v1.Suspect\x12#\n\x06\x65nding\x18\x05 \x01(\x0e\x32\x13.spincycle.v1.StateB\x07\n\x05\x63hain\"9\n\x07Suspect\x12\x0f\n\x07\x63rashes\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x61lone\x18\x03 \x01(\x08\"E\n\x16StartJobChainsResponse\x12+\n\x06starts\x18\x01 \x03(\x0b\x32\x1b.spincycle.v1.JobChainStart\"@\n\rJobChainStart\x12/\n\x05\x65rror\x18\x01 \x01(\x0b\x32 .spincycle.v1.JobChainStartError\"C\n\x12JobChainStartError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"?\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cskip_finally\x18\x02 \x01(\x08\"\x16\n\x14StopJobChainResponse\"F\n\x14PauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03now\x18\x03 \x01(\x08\"\x17\n\x15PauseJobChainResponse\";\n\x16UnpauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\x19\n\x17UnpauseJobChainResponse\"D\n\x12\x45ndApprovalRequest\x12.\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.spincycle.v1.ApprovalOutcome\"\x15\n\x13\x45ndApprovalResponse\"e\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\x12\x1b\n\x0brequest_ids\x18\x02 \x03(\tB\x06\xaa\xd4\x18\x02\x10\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x8c\x01\n\x1cJobRunnerFollowOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03try\x18\x04 \x01(\x04\x12\x15\n\rstdout_offset\x18\x05 \x01(\x04\x12\x15\n\rstderr_offset\x18\x06 \x01(\x04\"\x8f\x01\n\x1dJobRunnerFollowOutputResponse\x12\x13\n\tbegun_try\x18\x01 \x01(\x04H\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.OutputTextH\x00\x12&\n\x03gap\x18\x03 \x01(\x0b\x32\x17.spincycle.v1.OutputGapH\x00\x42\x07\n\x05\x65vent\"@\n\x14WatchCapacityRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x15\n\rwanted_places\x18\x02 \x01(\r\"\'\n\x15WatchCapacityResponse\x12\x0e\n\x06places\x18\x01 \x01(\r\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\x97\n\n\tJobRunner\x12\x89\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa3\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"F\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12`\n\x0eStartJobChains\x12#.spincycle.v1.StartJobChainsRequest\x1a$.spincycle.v1.StartJobChainsResponse\"\x03\x90\x02\x02\x12\x8c\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12]\n\rPauseJobChain\x12\".spincycle.v1.PauseJobChainRequest\x1a#.spincycle.v1.PauseJobChainResponse\"\x03\x90\x02\x02\x12\x63\n\x0fUnpauseJobChain\x12$.spincycle.v1.UnpauseJobChainRequest\x1a%.spincycle.v1.UnpauseJobChainResponse\"\x03\x90\x02\x02\x12W\n\x0b\x45ndApproval\x12 .spincycle.v1.EndApprovalRequest\x1a!.spincycle.v1.EndApprovalResponse\"\x03\x90\x02\x02\x12{\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12n\n\x0c\x46ollowOutput\x12*.spincycle.v1.JobRunnerFollowOutputRequest\x1a+.spincycle.v1.JobRunnerFollowOutputResponse\"\x03\x90\x02\x01\x30\x01\x12_\n\rWatchCapacity\x12\".spincycle.v1.WatchCapacityRequest\x1a#.spincycle.v1.WatchCapacityResponse\"\x03\x90\x02\x01\x30\x01\x12|\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dspincycle/v1/job_runner.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x16spincycle/v1/job.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/limit.proto\x1a\x19spincycle/v1/output.proto\x1a\x18spincycle/v1/state.proto\x1a\x19spincycle/v1/status.proto\"a\n\x12NewJobChainRequest\x12)\n\tjob_chain\x18\x01 \x01(\x0b\x32\x16.spincycle.v1.JobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"\"\n\x13NewJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"w\n\x15ResumeJobChainRequest\x12<\n\x13suspended_job_chain\x18\x01 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\trunner_id\x18\x03 \x01(\t\"%\n\x16ResumeJobChainResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"Z\n\x15StartJobChainsRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12.\n\x06\x63hains\x18\x02 \x03(\x0b\x32\x1e.spincycle.v1.AssignedJobChain\"\xe4\x01\n\x10\x41ssignedJobChain\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12+\n\tjob_chain\x18\x02 \x01(\x0b\x32\x16.spincycle.v1.JobChainH\x00\x12>\n\x13suspended_job_chain\x18\x03 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12&\n\x07suspect\x18\x04 \x01(\x0b\x32\x15.spincycle.v1.Suspect\x12#\n\x06\x65nding\x18\x05 \x01(\x0e\x32\x13.spincycle.v1.StateB\x07\n\x05\x63hain\"9\n\x07Suspect\x12\x0f\n\x07\x63rashes\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x61lone\x18\x03 \x01(\x08\"E\n\x16StartJobChainsResponse\x12+\n\x06starts\x18\x01 \x03(\x0b\x32\x1b.spincycle.v1.JobChainStart\"@\n\rJobChainStart\x12/\n\x05\x65rror\x18\x01 \x01(\x0b\x32 .spincycle.v1.JobChainStartError\"C\n\x12JobChainStartError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"?\n\x13StopJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cskip_finally\x18\x02 \x01(\x08\"\x16\n\x14StopJobChainResponse\"F\n\x14PauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03now\x18\x03 \x01(\x08\"\x17\n\x15PauseJobChainResponse\";\n\x16UnpauseJobChainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\x19\n\x17UnpauseJobChainResponse\"D\n\x12\x45ndApprovalRequest\x12.\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.spincycle.v1.ApprovalOutcome\"\x15\n\x13\x45ndApprovalResponse\"J\n\x13\x45ndLimitWaitRequest\x12\x33\n\x07outcome\x18\x01 \x01(\x0b\x32\".spincycle.v1.SequenceLimitOutcome\"\x16\n\x14\x45ndLimitWaitResponse\"e\n\x12RunningJobsRequest\x12\x32\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.spincycle.v1.StatusFilterB\x06\xaa\xd4\x18\x02\x18\x01\x12\x1b\n\x0brequest_ids\x18\x02 \x03(\tB\x06\xaa\xd4\x18\x02\x10\x01\"<\n\x13RunningJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.spincycle.v1.JobStatus\"\x8c\x01\n\x1cJobRunnerFollowOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03try\x18\x04 \x01(\x04\x12\x15\n\rstdout_offset\x18\x05 \x01(\x04\x12\x15\n\rstderr_offset\x18\x06 \x01(\x04\"\x8f\x01\n\x1dJobRunnerFollowOutputResponse\x12\x13\n\tbegun_try\x18\x01 \x01(\x04H\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.OutputTextH\x00\x12&\n\x03gap\x18\x03 \x01(\x0b\x32\x17.spincycle.v1.OutputGapH\x00\x42\x07\n\x05\x65vent\"@\n\x14WatchCapacityRequest\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x15\n\rwanted_places\x18\x02 \x01(\r\"\'\n\x15WatchCapacityResponse\x12\x0e\n\x06places\x18\x01 \x01(\r\"\x19\n\x17JobRunnerVersionRequest\"+\n\x18JobRunnerVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t2\xf3\n\n\tJobRunner\x12\x89\x01\n\x0bNewJobChain\x12 .spincycle.v1.NewJobChainRequest\x1a!.spincycle.v1.NewJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x12/api/v1/job-chains:\tjob_chain\x12\xa3\x01\n\x0eResumeJobChain\x12#.spincycle.v1.ResumeJobChainRequest\x1a$.spincycle.v1.ResumeJobChainResponse\"F\x90\x02\x02\xaa\xd4\x18\t\x12\x05{url}\x18\x01\x82\xd3\xe4\x93\x02\x30\"\x19/api/v1/job-chains/resume:\x13suspended_job_chain\x12`\n\x0eStartJobChains\x12#.spincycle.v1.StartJobChainsRequest\x1a$.spincycle.v1.StartJobChainsResponse\"\x03\x90\x02\x02\x12\x8c\x01\n\x0cStopJobChain\x12!.spincycle.v1.StopJobChainRequest\x1a\".spincycle.v1.StopJobChainResponse\"5\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02&\x1a$/api/v1/job-chains/{request_id}/stop\x12]\n\rPauseJobChain\x12\".spincycle.v1.PauseJobChainRequest\x1a#.spincycle.v1.PauseJobChainResponse\"\x03\x90\x02\x02\x12\x63\n\x0fUnpauseJobChain\x12$.spincycle.v1.UnpauseJobChainRequest\x1a%.spincycle.v1.UnpauseJobChainResponse\"\x03\x90\x02\x02\x12W\n\x0b\x45ndApproval\x12 .spincycle.v1.EndApprovalRequest\x1a!.spincycle.v1.EndApprovalResponse\"\x03\x90\x02\x02\x12Z\n\x0c\x45ndLimitWait\x12!.spincycle.v1.EndLimitWaitRequest\x1a\".spincycle.v1.EndLimitWaitResponse\"\x03\x90\x02\x02\x12{\n\x0bRunningJobs\x12 .spincycle.v1.RunningJobsRequest\x1a!.spincycle.v1.RunningJobsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/status/runningb\x04jobs\x12n\n\x0c\x46ollowOutput\x12*.spincycle.v1.JobRunnerFollowOutputRequest\x1a+.spincycle.v1.JobRunnerFollowOutputResponse\"\x03\x90\x02\x01\x30\x01\x12_\n\rWatchCapacity\x12\".spincycle.v1.WatchCapacityRequest\x1a#.spincycle.v1.WatchCapacityResponse\"\x03\x90\x02\x01\x30\x01\x12|\n\x07Version\x12%.spincycle.v1.JobRunnerVersionRequest\x1a&.spincycle.v1.JobRunnerVersionResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x18\x03\x82\xd3\xe4\x93\x02\x13\x12\x08/versionb\x07versionBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,6 +58,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBRUNNER'].methods_by_name['UnpauseJobChain']._serialized_options = b'\220\002\002'
   _globals['_JOBRUNNER'].methods_by_name['EndApproval']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['EndApproval']._serialized_options = b'\220\002\002'
+  _globals['_JOBRUNNER'].methods_by_name['EndLimitWait']._loaded_options = None
+  _globals['_JOBRUNNER'].methods_by_name['EndLimitWait']._serialized_options = b'\220\002\002'
   _globals['_JOBRUNNER'].methods_by_name['RunningJobs']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['RunningJobs']._serialized_options = b'\220\002\001\202\323\344\223\002\036\022\026/api/v1/status/runningb\004jobs'
   _globals['_JOBRUNNER'].methods_by_name['FollowOutput']._loaded_options = None
@@ -65,58 +68,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBRUNNER'].methods_by_name['WatchCapacity']._serialized_options = b'\220\002\001'
   _globals['_JOBRUNNER'].methods_by_name['Version']._loaded_options = None
   _globals['_JOBRUNNER'].methods_by_name['Version']._serialized_options = b'\220\002\001\252\324\030\002\030\003\202\323\344\223\002\023\022\010/versionb\007version'
-  _globals['_NEWJOBCHAINREQUEST']._serialized_start=235
-  _globals['_NEWJOBCHAINREQUEST']._serialized_end=332
-  _globals['_NEWJOBCHAINRESPONSE']._serialized_start=334
-  _globals['_NEWJOBCHAINRESPONSE']._serialized_end=368
-  _globals['_RESUMEJOBCHAINREQUEST']._serialized_start=370
-  _globals['_RESUMEJOBCHAINREQUEST']._serialized_end=489
-  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_start=491
-  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_end=528
-  _globals['_STARTJOBCHAINSREQUEST']._serialized_start=530
-  _globals['_STARTJOBCHAINSREQUEST']._serialized_end=620
-  _globals['_ASSIGNEDJOBCHAIN']._serialized_start=623
-  _globals['_ASSIGNEDJOBCHAIN']._serialized_end=851
-  _globals['_SUSPECT']._serialized_start=853
-  _globals['_SUSPECT']._serialized_end=910
-  _globals['_STARTJOBCHAINSRESPONSE']._serialized_start=912
-  _globals['_STARTJOBCHAINSRESPONSE']._serialized_end=981
-  _globals['_JOBCHAINSTART']._serialized_start=983
-  _globals['_JOBCHAINSTART']._serialized_end=1047
-  _globals['_JOBCHAINSTARTERROR']._serialized_start=1049
-  _globals['_JOBCHAINSTARTERROR']._serialized_end=1116
-  _globals['_STOPJOBCHAINREQUEST']._serialized_start=1118
-  _globals['_STOPJOBCHAINREQUEST']._serialized_end=1181
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=1183
-  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=1205
-  _globals['_PAUSEJOBCHAINREQUEST']._serialized_start=1207
-  _globals['_PAUSEJOBCHAINREQUEST']._serialized_end=1277
-  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_start=1279
-  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_end=1302
-  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_start=1304
-  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_end=1363
-  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_start=1365
-  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_end=1390
-  _globals['_ENDAPPROVALREQUEST']._serialized_start=1392
-  _globals['_ENDAPPROVALREQUEST']._serialized_end=1460
-  _globals['_ENDAPPROVALRESPONSE']._serialized_start=1462
-  _globals['_ENDAPPROVALRESPONSE']._serialized_end=1483
-  _globals['_RUNNINGJOBSREQUEST']._serialized_start=1485
-  _globals['_RUNNINGJOBSREQUEST']._serialized_end=1586
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=1588
-  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=1648
-  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_start=1651
-  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_end=1791
-  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_start=1794
-  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_end=1937
-  _globals['_WATCHCAPACITYREQUEST']._serialized_start=1939
-  _globals['_WATCHCAPACITYREQUEST']._serialized_end=2003
-  _globals['_WATCHCAPACITYRESPONSE']._serialized_start=2005
-  _globals['_WATCHCAPACITYRESPONSE']._serialized_end=2044
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=2046
-  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=2071
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=2073
-  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=2116
-  _globals['_JOBRUNNER']._serialized_start=2119
-  _globals['_JOBRUNNER']._serialized_end=3422
+  _globals['_NEWJOBCHAINREQUEST']._serialized_start=261
+  _globals['_NEWJOBCHAINREQUEST']._serialized_end=358
+  _globals['_NEWJOBCHAINRESPONSE']._serialized_start=360
+  _globals['_NEWJOBCHAINRESPONSE']._serialized_end=394
+  _globals['_RESUMEJOBCHAINREQUEST']._serialized_start=396
+  _globals['_RESUMEJOBCHAINREQUEST']._serialized_end=515
+  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_start=517
+  _globals['_RESUMEJOBCHAINRESPONSE']._serialized_end=554
+  _globals['_STARTJOBCHAINSREQUEST']._serialized_start=556
+  _globals['_STARTJOBCHAINSREQUEST']._serialized_end=646
+  _globals['_ASSIGNEDJOBCHAIN']._serialized_start=649
+  _globals['_ASSIGNEDJOBCHAIN']._serialized_end=877
+  _globals['_SUSPECT']._serialized_start=879
+  _globals['_SUSPECT']._serialized_end=936
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_start=938
+  _globals['_STARTJOBCHAINSRESPONSE']._serialized_end=1007
+  _globals['_JOBCHAINSTART']._serialized_start=1009
+  _globals['_JOBCHAINSTART']._serialized_end=1073
+  _globals['_JOBCHAINSTARTERROR']._serialized_start=1075
+  _globals['_JOBCHAINSTARTERROR']._serialized_end=1142
+  _globals['_STOPJOBCHAINREQUEST']._serialized_start=1144
+  _globals['_STOPJOBCHAINREQUEST']._serialized_end=1207
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_start=1209
+  _globals['_STOPJOBCHAINRESPONSE']._serialized_end=1231
+  _globals['_PAUSEJOBCHAINREQUEST']._serialized_start=1233
+  _globals['_PAUSEJOBCHAINREQUEST']._serialized_end=1303
+  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_start=1305
+  _globals['_PAUSEJOBCHAINRESPONSE']._serialized_end=1328
+  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_start=1330
+  _globals['_UNPAUSEJOBCHAINREQUEST']._serialized_end=1389
+  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_start=1391
+  _globals['_UNPAUSEJOBCHAINRESPONSE']._serialized_end=1416
+  _globals['_ENDAPPROVALREQUEST']._serialized_start=1418
+  _globals['_ENDAPPROVALREQUEST']._serialized_end=1486
+  _globals['_ENDAPPROVALRESPONSE']._serialized_start=1488
+  _globals['_ENDAPPROVALRESPONSE']._serialized_end=1509
+  _globals['_ENDLIMITWAITREQUEST']._serialized_start=1511
+  _globals['_ENDLIMITWAITREQUEST']._serialized_end=1585
+  _globals['_ENDLIMITWAITRESPONSE']._serialized_start=1587
+  _globals['_ENDLIMITWAITRESPONSE']._serialized_end=1609
+  _globals['_RUNNINGJOBSREQUEST']._serialized_start=1611
+  _globals['_RUNNINGJOBSREQUEST']._serialized_end=1712
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_start=1714
+  _globals['_RUNNINGJOBSRESPONSE']._serialized_end=1774
+  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_start=1777
+  _globals['_JOBRUNNERFOLLOWOUTPUTREQUEST']._serialized_end=1917
+  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_start=1920
+  _globals['_JOBRUNNERFOLLOWOUTPUTRESPONSE']._serialized_end=2063
+  _globals['_WATCHCAPACITYREQUEST']._serialized_start=2065
+  _globals['_WATCHCAPACITYREQUEST']._serialized_end=2129
+  _globals['_WATCHCAPACITYRESPONSE']._serialized_start=2131
+  _globals['_WATCHCAPACITYRESPONSE']._serialized_end=2170
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_start=2172
+  _globals['_JOBRUNNERVERSIONREQUEST']._serialized_end=2197
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_start=2199
+  _globals['_JOBRUNNERVERSIONRESPONSE']._serialized_end=2242
+  _globals['_JOBRUNNER']._serialized_start=2245
+  _globals['_JOBRUNNER']._serialized_end=3640
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from spincycle_grpc.v1 import approval_pb2 as _approval_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
+from spincycle_grpc.v1 import limit_pb2 as _limit_pb2
 from spincycle_grpc.v1 import output_pb2 as _output_pb2
 from spincycle_grpc.v1 import state_pb2 as _state_pb2
 from spincycle_grpc.v1 import status_pb2 as _status_pb2
@@ -509,6 +510,47 @@ class EndApprovalResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndApprovalResponse: _TypeAlias = EndApprovalResponse  # noqa: Y015
+
+@_typing.final
+class EndLimitWaitRequest(_message.Message):
+    """The request of EndLimitWait."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> _limit_pb2.SequenceLimitOutcome:
+        """How the wait ended."""
+
+    def __init__(
+        self,
+        *,
+        outcome: _limit_pb2.SequenceLimitOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndLimitWaitRequest: _TypeAlias = EndLimitWaitRequest  # noqa: Y015
+
+@_typing.final
+class EndLimitWaitResponse(_message.Message):
+    """The response of EndLimitWait."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndLimitWaitResponse: _TypeAlias = EndLimitWaitResponse  # noqa: Y015
 
 @_typing.final
 class RunningJobsRequest(_message.Message):

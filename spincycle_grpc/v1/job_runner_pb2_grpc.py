@@ -73,6 +73,11 @@ class JobRunnerStub:
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalRequest.SerializeToString,
                 response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalResponse.FromString,
                 _registered_method=True)
+        self.EndLimitWait = channel.unary_unary(
+                '/spincycle.v1.JobRunner/EndLimitWait',
+                request_serializer=spincycle_dot_v1_dot_job__runner__pb2.EndLimitWaitRequest.SerializeToString,
+                response_deserializer=spincycle_dot_v1_dot_job__runner__pb2.EndLimitWaitResponse.FromString,
+                _registered_method=True)
         self.RunningJobs = channel.unary_unary(
                 '/spincycle.v1.JobRunner/RunningJobs',
                 request_serializer=spincycle_dot_v1_dot_job__runner__pb2.RunningJobsRequest.SerializeToString,
@@ -191,6 +196,18 @@ class JobRunnerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndLimitWait(self, request, context):
+        """Ends the wait of a sequence of a held chain for the keys of its limits.
+        Request Managers call it. If the sequence no longer waits for that, nothing
+        changes.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunningJobs(self, request, context):
         """Returns the running jobs of this runner, oldest first.
 
@@ -288,6 +305,11 @@ def add_JobRunnerServicer_to_server(servicer, server):
                     servicer.EndApproval,
                     request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalRequest.FromString,
                     response_serializer=spincycle_dot_v1_dot_job__runner__pb2.EndApprovalResponse.SerializeToString,
+            ),
+            'EndLimitWait': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndLimitWait,
+                    request_deserializer=spincycle_dot_v1_dot_job__runner__pb2.EndLimitWaitRequest.FromString,
+                    response_serializer=spincycle_dot_v1_dot_job__runner__pb2.EndLimitWaitResponse.SerializeToString,
             ),
             'RunningJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.RunningJobs,
@@ -503,6 +525,33 @@ class JobRunner:
             '/spincycle.v1.JobRunner/EndApproval',
             spincycle_dot_v1_dot_job__runner__pb2.EndApprovalRequest.SerializeToString,
             spincycle_dot_v1_dot_job__runner__pb2.EndApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndLimitWait(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spincycle.v1.JobRunner/EndLimitWait',
+            spincycle_dot_v1_dot_job__runner__pb2.EndLimitWaitRequest.SerializeToString,
+            spincycle_dot_v1_dot_job__runner__pb2.EndLimitWaitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -98,6 +98,14 @@ class JobRunnerStub:
     Fails with NOT_FOUND if the runner does not hold this assignment of the
     chain (JOB_CHAIN_NOT_FOUND).
     """
+    EndLimitWait: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.EndLimitWaitRequest, _job_runner_pb2.EndLimitWaitResponse]
+    """Ends the wait of a sequence of a held chain for the keys of its limits.
+    Request Managers call it. If the sequence no longer waits for that, nothing
+    changes.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
+    """
     RunningJobs: _grpc.UnaryUnaryMultiCallable[_job_runner_pb2.RunningJobsRequest, _job_runner_pb2.RunningJobsResponse]
     """Returns the running jobs of this runner, oldest first.
 
@@ -208,6 +216,14 @@ class JobRunnerAsyncStub(JobRunnerStub):
     """Ends the wait of a job for an approval, for Request Managers. A wait that the
     runner has ended already stays as it is, and so does one that it has not
     begun: it learns of the end when it reports the approval.
+
+    Fails with NOT_FOUND if the runner does not hold this assignment of the
+    chain (JOB_CHAIN_NOT_FOUND).
+    """
+    EndLimitWait: _aio.UnaryUnaryMultiCallable[_job_runner_pb2.EndLimitWaitRequest, _job_runner_pb2.EndLimitWaitResponse]  # type: ignore[assignment]
+    """Ends the wait of a sequence of a held chain for the keys of its limits.
+    Request Managers call it. If the sequence no longer waits for that, nothing
+    changes.
 
     Fails with NOT_FOUND if the runner does not hold this assignment of the
     chain (JOB_CHAIN_NOT_FOUND).
@@ -361,6 +377,20 @@ class JobRunnerServicer(metaclass=_abc_1.ABCMeta):
         """Ends the wait of a job for an approval, for Request Managers. A wait that the
         runner has ended already stays as it is, and so does one that it has not
         begun: it learns of the end when it reports the approval.
+
+        Fails with NOT_FOUND if the runner does not hold this assignment of the
+        chain (JOB_CHAIN_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def EndLimitWait(
+        self,
+        request: _job_runner_pb2.EndLimitWaitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_runner_pb2.EndLimitWaitResponse, _abc.Awaitable[_job_runner_pb2.EndLimitWaitResponse]]:
+        """Ends the wait of a sequence of a held chain for the keys of its limits.
+        Request Managers call it. If the sequence no longer waits for that, nothing
+        changes.
 
         Fails with NOT_FOUND if the runner does not hold this assignment of the
         chain (JOB_CHAIN_NOT_FOUND).

@@ -30,29 +30,33 @@ class _LimitPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitPoli
     LIMIT_POLICY_UNKNOWN: _LimitPolicy.ValueType  # 0
     """Not set: the same as LIMIT_POLICY_QUEUE."""
     LIMIT_POLICY_QUEUE: _LimitPolicy.ValueType  # 1
-    """The request waits."""
+    """It waits."""
     LIMIT_POLICY_REFUSE: _LimitPolicy.ValueType  # 2
-    """The request is not created."""
+    """The request is not created. A sequence fails."""
     LIMIT_POLICY_REPLACE: _LimitPolicy.ValueType  # 3
-    """The requests before it are stopped, and it waits for their end."""
+    """The requests before it are stopped, and it waits for their end. A request
+    stops itself for none of its sequences.
+    """
 
 class LimitPolicy(_LimitPolicy, metaclass=_LimitPolicyEnumTypeWrapper):
-    """What happens if a request needs a key whose limit is reached."""
+    """What happens if a request or a sequence needs a key whose limit is reached."""
 
 LIMIT_POLICY_UNKNOWN: LimitPolicy.ValueType  # 0
 """Not set: the same as LIMIT_POLICY_QUEUE."""
 LIMIT_POLICY_QUEUE: LimitPolicy.ValueType  # 1
-"""The request waits."""
+"""It waits."""
 LIMIT_POLICY_REFUSE: LimitPolicy.ValueType  # 2
-"""The request is not created."""
+"""The request is not created. A sequence fails."""
 LIMIT_POLICY_REPLACE: LimitPolicy.ValueType  # 3
-"""The requests before it are stopped, and it waits for their end."""
+"""The requests before it are stopped, and it waits for their end. A request
+stops itself for none of its sequences.
+"""
 Global___LimitPolicy: _TypeAlias = LimitPolicy  # noqa: Y015
 
 @_typing.final
 class Limit(_message.Message):
-    """A limit on how many requests hold a key at the same time. Others wait for it,
-    in the order in which they were created.
+    """A limit on how many requests or sequences hold a key at the same time. Others
+    wait for it, in the order in which they asked.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -95,7 +99,9 @@ class HeldLimit(_message.Message):
     key: _builtins.str
     """The key."""
     max: _builtins.int
-    """How many may hold it at the same time, by the newest request that named it."""
+    """How many may hold it at the same time, by the newest request or sequence that
+    named it.
+    """
     holding: _builtins.int
     """How many hold it, also those that the caller may not view."""
     waiting: _builtins.int
@@ -125,7 +131,7 @@ Global___HeldLimit: _TypeAlias = HeldLimit  # noqa: Y015
 
 @_typing.final
 class LimitClaim(_message.Message):
-    """A request that holds a key or waits for it."""
+    """A request, or a sequence of it, that holds a key or waits for it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -135,6 +141,8 @@ class LimitClaim(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     HOLDS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_PATH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     request_type: _builtins.str
@@ -145,9 +153,15 @@ class LimitClaim(_message.Message):
     """The state of the request."""
     holds: _builtins.bool
     """Whether it holds the key. Otherwise it waits."""
+    sequence_id: _builtins.str
+    """The id of the sequence of the request. Empty: the whole request."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Since when it has held the key, or has waited for it."""
+
+    @_builtins.property
+    def sequence_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The path of the sequence. Empty: the whole request, or it has none."""
 
     def __init__(
         self,
@@ -158,11 +172,148 @@ class LimitClaim(_message.Message):
         state: _state_pb2.State.ValueType = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         holds: _builtins.bool = ...,
+        sequence_id: _builtins.str = ...,
+        sequence_path: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "request_id", b"request_id", "request_type", b"request_type", "since", b"since", "state", b"state", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "request_id", b"request_id", "request_type", b"request_type", "sequence_id", b"sequence_id", "sequence_path", b"sequence_path", "since", b"since", "state", b"state", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LimitClaim: _TypeAlias = LimitClaim  # noqa: Y015
+
+@_typing.final
+class SequenceLimitChange(_message.Message):
+    """What a sequence of a job chain does with the keys of its limits, as its Job
+    Runner reports it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    AROUND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    BEGINS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The number of the change among those of the assignment, from 1. A change with
+    a number that was stored before has no effect. So a message that arrives
+    again, or late, neither takes keys nor releases them.
+    """
+    sequence_id: _builtins.str
+    """The sequence. Empty: see `begins`."""
+    begins: _builtins.bool
+    """The first change of an assignment, with number 1: all sequences of the request
+    release their keys, except those in `kept`.
+    """
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
+        """The limits whose keys it needs, 1 to 10, each with another key. It gets all of
+        them at once. A sequence that has them, or waits for them, keeps its place.
+        Empty: it releases its keys, or no longer waits for them.
+        """
+
+    @_builtins.property
+    def around(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the sequences around it that have limits, the outermost first."""
+
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The path of the sequence."""
+
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the sequences that keep their keys, or their places."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        sequence_id: _builtins.str = ...,
+        limits: _abc.Iterable[Global___Limit] | None = ...,
+        around: _abc.Iterable[_builtins.str] | None = ...,
+        path: _abc.Iterable[_builtins.str] | None = ...,
+        begins: _builtins.bool = ...,
+        kept: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["around", b"around", "begins", b"begins", "kept", b"kept", "limits", b"limits", "number", b"number", "path", b"path", "sequence_id", b"sequence_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceLimitChange: _TypeAlias = SequenceLimitChange  # noqa: Y015
+
+@_typing.final
+class SequenceLimitWait(_message.Message):
+    """A sequence of a held chain that waits for keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    sequence_id: _builtins.str
+    """The id of the sequence."""
+    number: _builtins.int
+    """The number of the change with which it began to wait."""
+    def __init__(
+        self,
+        *,
+        sequence_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "sequence_id", b"sequence_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceLimitWait: _TypeAlias = SequenceLimitWait  # noqa: Y015
+
+@_typing.final
+class SequenceLimitOutcome(_message.Message):
+    """The end of a sequence's wait for keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The id of the request."""
+    epoch: _builtins.int
+    """The number of the assignment of the request."""
+    sequence_id: _builtins.str
+    """The id of the sequence."""
+    number: _builtins.int
+    """The number of the change with which it began to wait."""
+    reason: _builtins.str
+    """Why it does not get its keys, as a reason of an error: LIMIT_REACHED,
+    LIMIT_DEADLOCK or TOO_MANY_AT_LIMIT. The tries that wait for the keys FAIL.
+    Empty: it holds its keys.
+    """
+    error: _builtins.str
+    """The error of those tries."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        sequence_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "number", b"number", "reason", b"reason", "request_id", b"request_id", "sequence_id", b"sequence_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceLimitOutcome: _TypeAlias = SequenceLimitOutcome  # noqa: Y015

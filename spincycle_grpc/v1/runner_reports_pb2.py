@@ -30,11 +30,12 @@ from spincycle_grpc.v1 import approval_pb2 as spincycle_dot_v1_dot_approval__pb2
 from spincycle_grpc.v1 import job_pb2 as spincycle_dot_v1_dot_job__pb2
 from spincycle_grpc.v1 import job_log_pb2 as spincycle_dot_v1_dot_job__log__pb2
 from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
+from spincycle_grpc.v1 import limit_pb2 as spincycle_dot_v1_dot_limit__pb2
 from spincycle_grpc.v1 import request_pb2 as spincycle_dot_v1_dot_request__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!spincycle/v1/runner_reports.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\x9f\x02\n\rReportRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x06runner\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.RunnerInfo\x12)\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x19.spincycle.v1.ChainReport\x12&\n\x04held\x18\x04 \x03(\x0b\x32\x18.spincycle.v1.Assignment\x12\x11\n\tholds_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x34\n\x0fknown_job_types\x18\x08 \x01(\x0b\x32\x1b.spincycle.v1.KnownJobTypes\x12\x15\n\rwanted_places\x18\t \x01(\r\"/\n\rAskedJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"/\n\rKnownJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"\x92\x02\n\x0eReportResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.spincycle.v1.RefusedReport\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0f\x61sked_job_types\x18\x04 \x01(\x0b\x32\x1b.spincycle.v1.AskedJobTypes\x12\x38\n\x11\x61pproval_outcomes\x18\x05 \x03(\x0b\x32\x1d.spincycle.v1.ApprovalOutcome\x12\x18\n\x0bkept_places\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_kept_places\"\xca\x01\n\nRunnerInfo\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x34\n\x06labels\x18\x04 \x03(\x0b\x32$.spincycle.v1.RunnerInfo.LabelsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07pausing\x18\x03 \x01(\x08\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12,\n\tapprovals\x18\x05 \x03(\x0b\x32\x19.spincycle.v1.ApprovalKey\x12#\n\x06\x65nding\x18\x06 \x01(\x0e\x32\x13.spincycle.v1.State\"\xfe\x02\n\x0b\x43hainReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12&\n\x05tries\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.TryReport\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x04\x12+\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x19.spincycle.v1.ChainFinishH\x00\x12\x34\n\tsuspended\x18\x05 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12)\n\x07started\x18\x06 \x03(\x0b\x32\x18.spincycle.v1.StartedTry\x12\x0f\n\x07\x63leared\x18\x07 \x01(\x08\x12\x1b\n\x0e\x66inished_tasks\x18\x08 \x01(\x04H\x01\x88\x01\x01\x12,\n\x06opened\x18\t \x03(\x0b\x32\x1c.spincycle.v1.OpenedApprovalB\x05\n\x03\x65ndB\x11\n\x0f_finished_tasks\"9\n\nStartedTry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03try\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\x08\"\xbb\x01\n\tTryReport\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\x12)\n\x08job_data\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0csequence_try\x18\x03 \x01(\x04\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\x12\x13\n\x0bis_approval\x18\x07 \x01(\x08\x12\x11\n\tmust_fail\x18\x08 \x01(\x08\"b\n\x0b\x43hainFinish\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\rRefusedReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.spincycle.v1.RefusalReason\"\x8f\x01\n\rFinishRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfinished_jobs\x18\x04 \x01(\x04\"\x10\n\x0e\x46inishResponse\"b\n\x0eSuspendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12<\n\x13suspended_job_chain\x18\x02 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\"\x11\n\x0fSuspendResponse\"V\n\x0fProgressRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.spincycle.v1.RequestProgress\"\x12\n\x10ProgressResponse\"K\n\x10RecordLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"8\n\x11RecordLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog*\x85\x01\n\rRefusalReason\x12\x1a\n\x16REFUSAL_REASON_UNKNOWN\x10\x00\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x01\x12\"\n\x1eREFUSAL_REASON_NO_SUCH_REQUEST\x10\x02\x12\x1a\n\x16REFUSAL_REASON_INVALID\x10\x03\x32\x90\x05\n\rRunnerReports\x12L\n\x06Report\x12\x1b.spincycle.v1.ReportRequest\x1a\x1c.spincycle.v1.ReportResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12}\n\x06\x46inish\x12\x1b.spincycle.v1.FinishRequest\x1a\x1c.spincycle.v1.FinishResponse\"8\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02)\x1a$/api/v1/requests/{request_id}/finish:\x01*\x12\x90\x01\n\x07Suspend\x12\x1c.spincycle.v1.SuspendRequest\x1a\x1d.spincycle.v1.SuspendResponse\"H\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02<\x1a%/api/v1/requests/{request_id}/suspend:\x13suspended_job_chain\x12\x8c\x01\n\x08Progress\x12\x1d.spincycle.v1.ProgressRequest\x1a\x1e.spincycle.v1.ProgressResponse\"A\x90\x02\x02\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x32\x1a&/api/v1/requests/{request_id}/progress:\x08progress\x12\x8f\x01\n\tRecordLog\x12\x1e.spincycle.v1.RecordLogRequest\x1a\x1f.spincycle.v1.RecordLogResponse\"A\x90\x02\x02\xaa\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x31\"!/api/v1/requests/{request_id}/log:\x05\x65ntryb\x05\x65ntryBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!spincycle/v1/runner_reports.proto\x12\x0cspincycle.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bspincycle/v1/approval.proto\x1a\x16spincycle/v1/job.proto\x1a\x1aspincycle/v1/job_log.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/limit.proto\x1a\x1aspincycle/v1/request.proto\x1a\x18spincycle/v1/state.proto\"\x9f\x02\n\rReportRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x06runner\x18\x02 \x01(\x0b\x32\x18.spincycle.v1.RunnerInfo\x12)\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x19.spincycle.v1.ChainReport\x12&\n\x04held\x18\x04 \x03(\x0b\x32\x18.spincycle.v1.Assignment\x12\x11\n\tholds_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x34\n\x0fknown_job_types\x18\x08 \x01(\x0b\x32\x1b.spincycle.v1.KnownJobTypes\x12\x15\n\rwanted_places\x18\t \x01(\r\"/\n\rAskedJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"/\n\rKnownJobTypes\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\"\xce\x02\n\x0eReportResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.spincycle.v1.RefusedReport\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0f\x61sked_job_types\x18\x04 \x01(\x0b\x32\x1b.spincycle.v1.AskedJobTypes\x12\x38\n\x11\x61pproval_outcomes\x18\x05 \x03(\x0b\x32\x1d.spincycle.v1.ApprovalOutcome\x12\x18\n\x0bkept_places\x18\x06 \x01(\rH\x00\x88\x01\x01\x12:\n\x0elimit_outcomes\x18\x07 \x03(\x0b\x32\".spincycle.v1.SequenceLimitOutcomeB\x0e\n\x0c_kept_places\"\xca\x01\n\nRunnerInfo\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x34\n\x06labels\x18\x04 \x03(\x0b\x32$.spincycle.v1.RunnerInfo.LabelsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xde\x01\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07pausing\x18\x03 \x01(\x08\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12,\n\tapprovals\x18\x05 \x03(\x0b\x32\x19.spincycle.v1.ApprovalKey\x12#\n\x06\x65nding\x18\x06 \x01(\x0e\x32\x13.spincycle.v1.State\x12\x34\n\x0blimit_waits\x18\x07 \x03(\x0b\x32\x1f.spincycle.v1.SequenceLimitWait\"\xb8\x03\n\x0b\x43hainReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12&\n\x05tries\x18\x02 \x03(\x0b\x32\x17.spincycle.v1.TryReport\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x04\x12+\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x19.spincycle.v1.ChainFinishH\x00\x12\x34\n\tsuspended\x18\x05 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChainH\x00\x12)\n\x07started\x18\x06 \x03(\x0b\x32\x18.spincycle.v1.StartedTry\x12\x0f\n\x07\x63leared\x18\x07 \x01(\x08\x12\x1b\n\x0e\x66inished_tasks\x18\x08 \x01(\x04H\x01\x88\x01\x01\x12,\n\x06opened\x18\t \x03(\x0b\x32\x1c.spincycle.v1.OpenedApproval\x12\x38\n\rlimit_changes\x18\n \x03(\x0b\x32!.spincycle.v1.SequenceLimitChangeB\x05\n\x03\x65ndB\x11\n\x0f_finished_tasks\"9\n\nStartedTry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03try\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\x08\"\xbb\x01\n\tTryReport\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog\x12)\n\x08job_data\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0csequence_try\x18\x03 \x01(\x04\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\x12\x13\n\x0bis_approval\x18\x07 \x01(\x08\x12\x11\n\tmust_fail\x18\x08 \x01(\x08\"b\n\x0b\x43hainFinish\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\rRefusedReport\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x18.spincycle.v1.Assignment\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.spincycle.v1.RefusalReason\"\x8f\x01\n\rFinishRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.spincycle.v1.State\x12/\n\x0b\x66inished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfinished_jobs\x18\x04 \x01(\x04\"\x10\n\x0e\x46inishResponse\"b\n\x0eSuspendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12<\n\x13suspended_job_chain\x18\x02 \x01(\x0b\x32\x1f.spincycle.v1.SuspendedJobChain\"\x11\n\x0fSuspendResponse\"V\n\x0fProgressRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.spincycle.v1.RequestProgress\"\x12\n\x10ProgressResponse\"K\n\x10RecordLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.spincycle.v1.JobLog\"8\n\x11RecordLogResponse\x12#\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.spincycle.v1.JobLog*\x85\x01\n\rRefusalReason\x12\x1a\n\x16REFUSAL_REASON_UNKNOWN\x10\x00\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x01\x12\"\n\x1eREFUSAL_REASON_NO_SUCH_REQUEST\x10\x02\x12\x1a\n\x16REFUSAL_REASON_INVALID\x10\x03\x32\x90\x05\n\rRunnerReports\x12L\n\x06Report\x12\x1b.spincycle.v1.ReportRequest\x1a\x1c.spincycle.v1.ReportResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12}\n\x06\x46inish\x12\x1b.spincycle.v1.FinishRequest\x1a\x1c.spincycle.v1.FinishResponse\"8\x90\x02\x02\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02)\x1a$/api/v1/requests/{request_id}/finish:\x01*\x12\x90\x01\n\x07Suspend\x12\x1c.spincycle.v1.SuspendRequest\x1a\x1d.spincycle.v1.SuspendResponse\"H\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02<\x1a%/api/v1/requests/{request_id}/suspend:\x13suspended_job_chain\x12\x8c\x01\n\x08Progress\x12\x1d.spincycle.v1.ProgressRequest\x1a\x1e.spincycle.v1.ProgressResponse\"A\x90\x02\x02\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x32\x1a&/api/v1/requests/{request_id}/progress:\x08progress\x12\x8f\x01\n\tRecordLog\x12\x1e.spincycle.v1.RecordLogRequest\x1a\x1f.spincycle.v1.RecordLogResponse\"A\x90\x02\x02\xaa\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x31\"!/api/v1/requests/{request_id}/log:\x05\x65ntryb\x05\x65ntryBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,48 +55,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNNERREPORTS'].methods_by_name['Progress']._serialized_options = b'\220\002\002\252\324\030\002\030\002\202\323\344\223\0022\032&/api/v1/requests/{request_id}/progress:\010progress'
   _globals['_RUNNERREPORTS'].methods_by_name['RecordLog']._loaded_options = None
   _globals['_RUNNERREPORTS'].methods_by_name['RecordLog']._serialized_options = b'\220\002\002\252\324\030\003\010\311\001\202\323\344\223\0021\"!/api/v1/requests/{request_id}/log:\005entryb\005entry'
-  _globals['_REFUSALREASON']._serialized_start=2746
-  _globals['_REFUSALREASON']._serialized_end=2879
-  _globals['_REPORTREQUEST']._serialized_start=337
-  _globals['_REPORTREQUEST']._serialized_end=624
-  _globals['_ASKEDJOBTYPES']._serialized_start=626
-  _globals['_ASKEDJOBTYPES']._serialized_end=673
-  _globals['_KNOWNJOBTYPES']._serialized_start=675
-  _globals['_KNOWNJOBTYPES']._serialized_end=722
-  _globals['_REPORTRESPONSE']._serialized_start=725
-  _globals['_REPORTRESPONSE']._serialized_end=999
-  _globals['_RUNNERINFO']._serialized_start=1002
-  _globals['_RUNNERINFO']._serialized_end=1204
-  _globals['_RUNNERINFO_LABELSENTRY']._serialized_start=1159
-  _globals['_RUNNERINFO_LABELSENTRY']._serialized_end=1204
-  _globals['_ASSIGNMENT']._serialized_start=1207
-  _globals['_ASSIGNMENT']._serialized_end=1375
-  _globals['_CHAINREPORT']._serialized_start=1378
-  _globals['_CHAINREPORT']._serialized_end=1760
-  _globals['_STARTEDTRY']._serialized_start=1762
-  _globals['_STARTEDTRY']._serialized_end=1819
-  _globals['_TRYREPORT']._serialized_start=1822
-  _globals['_TRYREPORT']._serialized_end=2009
-  _globals['_CHAINFINISH']._serialized_start=2011
-  _globals['_CHAINFINISH']._serialized_end=2109
-  _globals['_REFUSEDREPORT']._serialized_start=2111
-  _globals['_REFUSEDREPORT']._serialized_end=2217
-  _globals['_FINISHREQUEST']._serialized_start=2220
-  _globals['_FINISHREQUEST']._serialized_end=2363
-  _globals['_FINISHRESPONSE']._serialized_start=2365
-  _globals['_FINISHRESPONSE']._serialized_end=2381
-  _globals['_SUSPENDREQUEST']._serialized_start=2383
-  _globals['_SUSPENDREQUEST']._serialized_end=2481
-  _globals['_SUSPENDRESPONSE']._serialized_start=2483
-  _globals['_SUSPENDRESPONSE']._serialized_end=2500
-  _globals['_PROGRESSREQUEST']._serialized_start=2502
-  _globals['_PROGRESSREQUEST']._serialized_end=2588
-  _globals['_PROGRESSRESPONSE']._serialized_start=2590
-  _globals['_PROGRESSRESPONSE']._serialized_end=2608
-  _globals['_RECORDLOGREQUEST']._serialized_start=2610
-  _globals['_RECORDLOGREQUEST']._serialized_end=2685
-  _globals['_RECORDLOGRESPONSE']._serialized_start=2687
-  _globals['_RECORDLOGRESPONSE']._serialized_end=2743
-  _globals['_RUNNERREPORTS']._serialized_start=2882
-  _globals['_RUNNERREPORTS']._serialized_end=3538
+  _globals['_REFUSALREASON']._serialized_start=2944
+  _globals['_REFUSALREASON']._serialized_end=3077
+  _globals['_REPORTREQUEST']._serialized_start=363
+  _globals['_REPORTREQUEST']._serialized_end=650
+  _globals['_ASKEDJOBTYPES']._serialized_start=652
+  _globals['_ASKEDJOBTYPES']._serialized_end=699
+  _globals['_KNOWNJOBTYPES']._serialized_start=701
+  _globals['_KNOWNJOBTYPES']._serialized_end=748
+  _globals['_REPORTRESPONSE']._serialized_start=751
+  _globals['_REPORTRESPONSE']._serialized_end=1085
+  _globals['_RUNNERINFO']._serialized_start=1088
+  _globals['_RUNNERINFO']._serialized_end=1290
+  _globals['_RUNNERINFO_LABELSENTRY']._serialized_start=1245
+  _globals['_RUNNERINFO_LABELSENTRY']._serialized_end=1290
+  _globals['_ASSIGNMENT']._serialized_start=1293
+  _globals['_ASSIGNMENT']._serialized_end=1515
+  _globals['_CHAINREPORT']._serialized_start=1518
+  _globals['_CHAINREPORT']._serialized_end=1958
+  _globals['_STARTEDTRY']._serialized_start=1960
+  _globals['_STARTEDTRY']._serialized_end=2017
+  _globals['_TRYREPORT']._serialized_start=2020
+  _globals['_TRYREPORT']._serialized_end=2207
+  _globals['_CHAINFINISH']._serialized_start=2209
+  _globals['_CHAINFINISH']._serialized_end=2307
+  _globals['_REFUSEDREPORT']._serialized_start=2309
+  _globals['_REFUSEDREPORT']._serialized_end=2415
+  _globals['_FINISHREQUEST']._serialized_start=2418
+  _globals['_FINISHREQUEST']._serialized_end=2561
+  _globals['_FINISHRESPONSE']._serialized_start=2563
+  _globals['_FINISHRESPONSE']._serialized_end=2579
+  _globals['_SUSPENDREQUEST']._serialized_start=2581
+  _globals['_SUSPENDREQUEST']._serialized_end=2679
+  _globals['_SUSPENDRESPONSE']._serialized_start=2681
+  _globals['_SUSPENDRESPONSE']._serialized_end=2698
+  _globals['_PROGRESSREQUEST']._serialized_start=2700
+  _globals['_PROGRESSREQUEST']._serialized_end=2786
+  _globals['_PROGRESSRESPONSE']._serialized_start=2788
+  _globals['_PROGRESSRESPONSE']._serialized_end=2806
+  _globals['_RECORDLOGREQUEST']._serialized_start=2808
+  _globals['_RECORDLOGREQUEST']._serialized_end=2883
+  _globals['_RECORDLOGRESPONSE']._serialized_start=2885
+  _globals['_RECORDLOGRESPONSE']._serialized_end=2941
+  _globals['_RUNNERREPORTS']._serialized_start=3080
+  _globals['_RUNNERREPORTS']._serialized_end=3736
 # @@protoc_insertion_point(module_scope)

@@ -14,6 +14,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from spincycle_grpc.v1 import approval_pb2 as _approval_pb2
 from spincycle_grpc.v1 import job_log_pb2 as _job_log_pb2
 from spincycle_grpc.v1 import job_pb2 as _job_pb2
+from spincycle_grpc.v1 import limit_pb2 as _limit_pb2
 from spincycle_grpc.v1 import request_pb2 as _request_pb2
 from spincycle_grpc.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
@@ -221,6 +222,7 @@ class ReportResponse(_message.Message):
     ASKED_JOB_TYPES_FIELD_NUMBER: _builtins.int
     APPROVAL_OUTCOMES_FIELD_NUMBER: _builtins.int
     KEPT_PLACES_FIELD_NUMBER: _builtins.int
+    LIMIT_OUTCOMES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the acknowledged message."""
     kept_places: _builtins.int
@@ -248,6 +250,12 @@ class ReportResponse(_message.Message):
     def approval_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.ApprovalOutcome]:
         """The ends of waits for approvals that the message has opened or listed."""
 
+    @_builtins.property
+    def limit_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.SequenceLimitOutcome]:
+        """The ends of sequences' waits for keys of limits that the message has begun or
+        listed.
+        """
+
     def __init__(
         self,
         *,
@@ -257,10 +265,11 @@ class ReportResponse(_message.Message):
         asked_job_types: Global___AskedJobTypes | None = ...,
         approval_outcomes: _abc.Iterable[_approval_pb2.ApprovalOutcome] | None = ...,
         kept_places: _builtins.int | None = ...,
+        limit_outcomes: _abc.Iterable[_limit_pb2.SequenceLimitOutcome] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_places", b"_kept_places", "asked_job_types", b"asked_job_types", "kept_places", b"kept_places", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_places", b"_kept_places", "approval_outcomes", b"approval_outcomes", "asked_job_types", b"asked_job_types", "kept_places", b"kept_places", "lease", b"lease", "number", b"number", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_places", b"_kept_places", "approval_outcomes", b"approval_outcomes", "asked_job_types", b"asked_job_types", "kept_places", b"kept_places", "lease", b"lease", "limit_outcomes", b"limit_outcomes", "number", b"number", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kept_places: _TypeAlias = _typing.Literal["kept_places"]  # noqa: Y015
     _WhichOneofArgType__kept_places: _TypeAlias = _typing.Literal["_kept_places", b"_kept_places"]  # noqa: Y015
@@ -361,6 +370,7 @@ class Assignment(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
     ENDING_FIELD_NUMBER: _builtins.int
+    LIMIT_WAITS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     epoch: _builtins.int
@@ -381,6 +391,10 @@ class Assignment(_message.Message):
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.ApprovalKey]:
         """The approvals that the chain waits for. Set only in `held`."""
 
+    @_builtins.property
+    def limit_waits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.SequenceLimitWait]:
+        """The sequences of the chain that wait for keys of limits. Set only in `held`."""
+
     def __init__(
         self,
         *,
@@ -390,10 +404,11 @@ class Assignment(_message.Message):
         traceparent: _builtins.str = ...,
         approvals: _abc.Iterable[_approval_pb2.ApprovalKey] | None = ...,
         ending: _state_pb2.State.ValueType = ...,
+        limit_waits: _abc.Iterable[_limit_pb2.SequenceLimitWait] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "ending", b"ending", "epoch", b"epoch", "pausing", b"pausing", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "ending", b"ending", "epoch", b"epoch", "limit_waits", b"limit_waits", "pausing", b"pausing", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,6 +434,7 @@ class ChainReport(_message.Message):
     CLEARED_FIELD_NUMBER: _builtins.int
     FINISHED_TASKS_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
+    LIMIT_CHANGES_FIELD_NUMBER: _builtins.int
     finished_jobs: _builtins.int
     """The number of jobs that are COMPLETE."""
     cleared: _builtins.bool
@@ -453,6 +469,12 @@ class ChainReport(_message.Message):
     def opened(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.OpenedApproval]:
         """The approvals for which jobs of the chain have begun to wait."""
 
+    @_builtins.property
+    def limit_changes(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.SequenceLimitChange]:
+        """What sequences of the chain do with the keys of their limits, in order, at
+        most 1,000. This happens after the tries of the report.
+        """
+
     def __init__(
         self,
         *,
@@ -465,10 +487,11 @@ class ChainReport(_message.Message):
         cleared: _builtins.bool = ...,
         finished_tasks: _builtins.int | None = ...,
         opened: _abc.Iterable[_approval_pb2.OpenedApproval] | None = ...,
+        limit_changes: _abc.Iterable[_limit_pb2.SequenceLimitChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "end", b"end", "finish", b"finish", "finished_tasks", b"finished_tasks", "suspended", b"suspended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "cleared", b"cleared", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "opened", b"opened", "started", b"started", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks", "assignment", b"assignment", "cleared", b"cleared", "end", b"end", "finish", b"finish", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "limit_changes", b"limit_changes", "opened", b"opened", "started", b"started", "suspended", b"suspended", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_tasks: _TypeAlias = _typing.Literal["finished_tasks"]  # noqa: Y015
     _WhichOneofArgType__finished_tasks: _TypeAlias = _typing.Literal["_finished_tasks", b"_finished_tasks"]  # noqa: Y015

@@ -21,6 +21,14 @@ def test_locks_shows_who_holds_a_key_and_who_waits(spinc: Spinc) -> None:
     ]
 
 
+def test_locks_shows_the_sequences_that_hold_a_key(manager: FakeManager, spinc: Spinc) -> None:
+    claim = manager.limits[0].claims[1]
+    claim.sequence_id, claim.sequence_path[:] = "aaaa", ["roll", "host web7"]
+    heading, *rows = spinc("locks").stdout.splitlines()
+    place = heading.index("SEQUENCE")
+    assert [row[place : heading.index("TYPE")].strip() for row in rows] == ["", "host web7", "", ""]
+
+
 def test_locks_asks_for_one_key_and_prints_json(manager: FakeManager, spinc: Spinc) -> None:
     manager.limits = manager.limits[:1]
     shown = json.loads(spinc("locks", "cluster/a", "--json").stdout)

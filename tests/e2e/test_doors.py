@@ -135,6 +135,7 @@ TABLE = {
     "JobRunner.UnpauseJobChain":      Row("- - - - x +", "NOT_FOUND", 0, {"requestId": "nosuch"}),
     "JobRunner.EndApproval":          Row("- - - - x +", "NOT_FOUND", 0, NO_OUTCOME),
     "JobRunner.WatchCapacity":        Row("- - - - x +", "OK", 0),
+    "JobRunner.EndLimitWait":         Row("- - - - x +", "NOT_FOUND", 0, NO_OUTCOME),
 }
 # fmt: on
 

@@ -1,13 +1,16 @@
-"""The keys of a request's limits, computed from its args."""
+"""The keys of limits, computed from args: those of a request and those of the sequences in it."""
 
 from __future__ import annotations
 
 import pytest
 
 from spincycle_grpc.errors import InvalidArgumentError
+from spincycle_grpc.job_paths import sequence_path_of
+from spincycle_grpc.render.labels import sequence_limits
 from spincycle_grpc.v1 import limit_pb2
 from spincycle_grpc.v1.limit_pb2 import Limit
 from spincycle_server.builtin_jobs import builtin_factory
+from spincycle_server.capabilities import SEQUENCE_LIMITS
 from spincycle_server.graph import ChainBuilder
 from spincycle_server.specs.parser import parse_specs
 
@@ -66,3 +69,83 @@ def test_other_values_are_refused(builder: ChainBuilder, value: object) -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         keys_of(builder, cluster=value)
     assert refused.value.reason == "BAD_LIMIT_KEY"
+
+
+NESTED = b"""
+sequences:
+  roll:
+    request: true
+    limits: [{key: "roll/{name}"}]
+    args:
+      required: [{name: hosts}]
+      optional: [{name: name, default: a}]
+    nodes:
+      all: {category: sequence, type: host, each: ["hosts:host"], args: [{expected: name}], retry: 1}
+    finally:
+      end: {category: sequence, type: plain}
+  host:
+    limits:
+      - {key: "host/{host}", max: 2, policy: replace}
+      - {key: "roll/{name}"}
+    args: {required: [{name: host}, {name: name}]}
+    nodes:
+      work: {category: job, type: noop, args: [{expected: host}]}
+      inner: {category: sequence, type: plain, deps: [work]}
+    finally:
+      undo: {category: job, type: noop}
+  plain:
+    limits: [{key: all, policy: refuse}]
+    nodes:
+      n: {category: job, type: noop}
+  free:
+    request: true
+    nodes:
+      n: {category: job, type: noop}
+"""
+
+
+def test_the_first_job_of_a_called_sequence_has_its_limits() -> None:
+    builder = ChainBuilder(parse_specs({"a.yaml": NESTED}).specs, builtin_factory)
+    built = builder.build("roll", {"hosts": ["x", "y"]}, "request")
+    chain = built.job_chain
+    assert [limit.key for limit in chain.limits] == ["roll/a"]
+    keys = {
+        sequence_path_of(chain, job_id): [limit.key for limit in job.sequence_limits]
+        for job_id, job in chain.jobs.items()
+        if job.sequence_limits
+    }
+    assert keys == {
+        ("roll", "host x"): ["host/x", "roll/a"],
+        ("roll", "host x", "inner"): ["all"],
+        ("roll", "host y"): ["host/y", "roll/a"],
+        ("roll", "host y", "inner"): ["all"],
+        ("roll", "finally", "end"): ["all"],
+    }
+    assert {limit.policy for job in chain.jobs.values() for limit in job.sequence_limits} == {
+        limit_pb2.LIMIT_POLICY_REPLACE,
+        limit_pb2.LIMIT_POLICY_QUEUE,
+        limit_pb2.LIMIT_POLICY_REFUSE,
+    }
+    assert SEQUENCE_LIMITS in built.requirement.features
+    assert SEQUENCE_LIMITS not in builder.build("free", {}, "").requirement.features
+    titles = [sequence_limits(job, chain) for job in chain.jobs.values() if job.sequence_limits]
+    assert ["at most 2 with host/x", "at most 1 with roll/a"] in titles
+
+
+def test_the_limits_of_a_sequence_with_a_finally_belong_to_the_sequence_around_both() -> None:
+    builder = ChainBuilder(parse_specs({"a.yaml": NESTED}).specs, builtin_factory)
+    chain = builder.build("roll", {"hosts": ["x", "y"]}, "request").job_chain
+    jobs = chain.jobs.values()
+    around = next(job for job in jobs if any(one.key == "host/x" for one in job.sequence_limits))
+    inside = [job for job in jobs if job.id == job.sequence_id and job.parent_sequence_id == around.id]
+    assert sorted(job.is_finally for job in inside) == [False, True]
+    assert [job.sequence_retry for job in inside if not job.is_finally] == [1]
+    assert not around.sequence_retry
+
+
+def test_a_bad_value_in_the_key_of_a_called_sequence_is_refused() -> None:
+    builder = ChainBuilder(parse_specs({"a.yaml": NESTED}).specs, builtin_factory)
+    with pytest.raises(InvalidArgumentError) as refused:
+        builder.build("roll", {"hosts": ["x", ["y"]]}, "")
+    assert refused.value.reason == "BAD_LIMIT_KEY"
+    assert "host" in refused.value.message

@@ -32,6 +32,7 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     Suspect,
     WatchCapacityRequest,
 )
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitWait
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 from spincycle_server.chain import RunningChain
@@ -51,6 +52,7 @@ class EndlessTraverser:
 
     is_pausing = False
     approvals: Sequence[ApprovalKey] = ()
+    limit_waits: Sequence[SequenceLimitWait] = ()
 
     def __init__(self) -> None:
         self.end: Callable[[], None] = lambda: None

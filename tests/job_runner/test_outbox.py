@@ -10,6 +10,7 @@ import pytest
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_STALE,
     Assignment,
@@ -201,3 +202,29 @@ async def test_a_nudge_ends_the_wait_for_reports() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_changes_of_limits_come_in_order_after_all_tries_and_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_LIMIT_CHANGES", 2)
+    monkeypatch.setattr(outbox_module, "MAX_BATCH_TRIES", 2)
+    outbox = Outbox()
+    loop = asyncio.get_running_loop()
+    waiters = [loop.create_future() for _ in range(5)]
+    for number in range(1, 6):
+        change = SequenceLimitChange(number=number, sequence_id="aaaa")
+        outbox.add_limit_change(FIRST, change, Finished(0, 0), waiters[number - 1])
+    for number in range(1, 4):
+        outbox.add_try(FIRST, tried(number), Finished(number, 0))
+    ended = loop.create_future()
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), Finished(3, 0), ended)
+    outbox.put_back(outbox.take())
+    sent: list[tuple[list[int], list[int], bool]] = []
+    while (batch := outbox.take()).entries:
+        (report,) = batch.message().chains
+        numbers = [change.number for change in report.limit_changes]
+        sent.append((tries_of(report), numbers, report.HasField("finish")))
+        outbox.settle(batch, [])
+    assert sent == [([1, 2], [], False), ([3], [1, 2], False), ([], [3, 4], False), ([], [5], True)]
+    assert all(waiter.done() for waiter in [*waiters, ended])

@@ -28,6 +28,7 @@ from spincycle_server.store.schema import (
     job_log,
     metadata,
     requests,
+    sequence_claims,
 )
 from tests.databases import OPTIONS, engine_of
 from tests.store.faults import FAULTS, CommitFaults
@@ -37,7 +38,7 @@ from tests.store.samples import a_log_entry, a_suspended_chain, create
 HOUR = 3_600_000_000
 TABLES = (
     "requests", "request_archives", "request_args", "job_log", "suspended_job_chains", "idempotency_keys",
-    "approvals", "approval_decisions", "job_chain_pages",
+    "approvals", "approval_decisions", "job_chain_pages", "sequence_claims",
 )  # fmt: skip
 
 
@@ -77,6 +78,7 @@ async def fill(url: str, ages: dict[State, int], each: int, entries: int = 3) ->
         connection.execute(insert(approval_decisions), [decision_row(one) for one, _ in states])
         pages = [{"request_id": request_id, "number": 0, "page": b"{}"} for request_id, _ in states]
         connection.execute(insert(job_chain_pages), pages)
+        connection.execute(insert(sequence_claims), [sequence_row(request_id) for request_id, _ in states])
     engine.dispose()
 
 
@@ -91,6 +93,13 @@ def decision_row(request_id: str) -> dict[str, Any]:
     return {
         "request_id": request_id, "job_id": "appr", "try": 1, "user": "ann", "approved": True,
         "comment": "", "decided_at": 1,
+    }  # fmt: skip
+
+
+def sequence_row(request_id: str) -> dict[str, Any]:
+    return {
+        "request_id": request_id, "sequence_id": "aaaa", "epoch": 1, "number": 1, "body": b"{}",
+        "reason": "", "error": "",
     }  # fmt: skip
 
 

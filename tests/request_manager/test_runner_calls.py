@@ -43,7 +43,8 @@ def with_key() -> tuple[tuple[str, str], ...]:
 class Runner:
     """A runner that remembers the keys with which it was called."""
 
-    NewJobChain = ResumeJobChain = StopJobChain = PauseJobChain = UnpauseJobChain = EndApproval = None
+    NewJobChain = ResumeJobChain = StopJobChain = PauseJobChain = UnpauseJobChain = None
+    EndApproval = EndLimitWait = None
     Version = None
 
     def __init__(self) -> None:

@@ -77,11 +77,25 @@ def test_a_key_has_no_secret(arg: str) -> None:
     assert [(one.severity.value, one.code) for one in problems] == [("error", "SECRET_IN_LIMIT")]
 
 
-def test_only_requests_have_limits() -> None:
-    inner = "  t:\n    limits: [{key: a}]\n    nodes:\n      n: {category: job, type: noop}\n"
-    assert "error LIMITS_OUTSIDE_REQUEST" in told("[{key: '{cluster}'}]", more=inner)
-    calls = "  t:\n    request: true\n    nodes:\n      n: {category: sequence, type: s, args: []}\n"
-    assert "error LIMITS_IN_CALL" in told("[{key: '{cluster}'}]", more=calls)
+def calling(node: str) -> str:
+    return (
+        "  t:\n    request: true\n    args: {required: [{name: secrets}, {name: of}]}\n"
+        f"    nodes:\n      n: {{category: sequence, type: s, {node}}}\n"
+    )
+
+
+def test_a_node_may_call_a_sequence_with_limits() -> None:
+    used = calling("args: [{expected: cluster, given: of}], each: ['secrets:host']")
+    assert told("[{key: '{cluster}'}]", more=used) == ["warning ARG_NOT_TAKEN"]
+    inner = "  u:\n    limits: [{key: a, max: 2}]\n    nodes:\n      n: {category: job, type: noop}\n"
+    assert "error" not in " ".join(told("[{key: '{cluster}'}, {key: a, max: 2}]", more=inner))
+    assert "error LIMITS_DIFFER" in told("[{key: '{cluster}'}, {key: a}]", more=inner)
+
+
+@pytest.mark.parametrize("node", ["args: [{expected: cluster, given: secrets}]", "each: ['secrets:cluster']"])
+def test_a_key_of_a_called_sequence_has_no_secret_under_another_name(node: str) -> None:
+    assert "error SECRET_IN_LIMIT" in told("[{key: 'x/{cluster}'}]", more=calling(node))
+    assert "error SECRET_IN_LIMIT" not in told("[{key: 'x'}]", more=calling(node))
 
 
 @given(st.text(alphabet="ab{}", max_size=12))

@@ -52,6 +52,7 @@ LEVELS = {
     "JobRunner.PauseJobChain": IDEMPOTENT,
     "JobRunner.UnpauseJobChain": IDEMPOTENT,
     "JobRunner.EndApproval": IDEMPOTENT,
+    "JobRunner.EndLimitWait": IDEMPOTENT,
     "RequestManager.Approve": IDEMPOTENT,
     "RequestManager.Reject": IDEMPOTENT,
     "RequestManager.ListApprovals": READS,

@@ -157,6 +157,7 @@ async def job_runner(
             known_types=known_types,
             on_outcome=chains.approval_ended,
             capacity=chains.capacity,
+            on_limit_outcome=chains.limit_wait_ended,
         )
         _measure(
             telemetry.servers[JOB_RUNNER], resources, reporter, chains.limits, outbox.limits, service.limits

@@ -247,7 +247,7 @@ def _stopper(
 ) -> RequestStopper:
     """Returns what stops requests, also those that others replace at a limit."""
     stopper = RequestStopper(store, runners, dispatcher, originals)
-    store.on_limits(LimitChanges(dispatcher, stopper).committed)
+    store.on_limits(LimitChanges(store, runners, dispatcher, stopper).committed)
     return stopper
 
 

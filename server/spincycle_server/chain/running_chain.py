@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import Any
 
-from spincycle_grpc.job_paths import path_of
+from spincycle_grpc.job_paths import path_of, sequence_path_of
 from spincycle_grpc.state import State
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import state_pb2
@@ -159,6 +159,14 @@ class RunningChain:
     def path_of(self, job_id: str) -> tuple[str, ...]:
         """Returns the path of a job, for people; () if its name says as much."""
         return path_of(self._chain, job_id)
+
+    def sequence_of(self, job_id: str) -> str:
+        """Returns the id of the sequence of a job; "" for none."""
+        return self._jobs[job_id].sequence.id
+
+    def sequence_path_of(self, sequence_id: str) -> tuple[str, ...]:
+        """Returns the path of a sequence, for people; () if the chain has no paths."""
+        return sequence_path_of(self._chain, sequence_id) if self._chain.path_labels else ()
 
     @property
     def finished_jobs(self) -> int:

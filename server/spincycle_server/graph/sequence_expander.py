@@ -10,8 +10,8 @@ from collections.abc import Generator, Sequence
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.job_paths import MAX_LABEL, shortened
-from spincycle_grpc.v1.job_pb2 import EachWindow
-from spincycle_server.capabilities import FINALLY, RETRY_BACKOFF, SLIDING_WINDOW
+from spincycle_grpc.v1.job_pb2 import EachWindow, Job
+from spincycle_server.capabilities import FINALLY, RETRY_BACKOFF, SEQUENCE_LIMITS, SLIDING_WINDOW
 from spincycle_server.graph.chain_writer import ChainWriter
 from spincycle_server.graph.job_maker import JobMaker
 from spincycle_server.graph.limit_keys import limits_of
@@ -85,7 +85,7 @@ class SequenceExpander:
             raise scope.path.broken_spec("a 'finally' calls a sequence with a 'finally'", "BAD_SPEC")
         around, parent = scope.sequence_id, scope.parent_sequence_id
         writer.features.add(FINALLY)
-        writer.noop(around, around, parent)
+        self._add_limits(writer.noop(around, around, parent), scope)
         scope.enter(writer.job_id())
         first, last = yield from self._body(scope)
         writer.is_in_finally = True
@@ -133,6 +133,8 @@ class SequenceExpander:
             return
         if scope.around_id:
             self._writer.label(scope.sequence_id, "")  # The sequence around both has the label.
+        else:
+            self._add_limits(noop, scope)
         if node is None:
             self._writer.chain.limits.extend(limits_of(scope))
             return
@@ -146,6 +148,12 @@ class SequenceExpander:
                 self._writer.features.add(RETRY_BACKOFF)
         if node.timeout:
             noop.sequence_timeout = node.timeout
+
+    def _add_limits(self, noop: Job, scope: Scope) -> None:
+        """Adds the limits of a sequence that a node calls to its first job."""
+        if scope.plan.limits and scope.node is not None:
+            noop.sequence_limits.extend(limits_of(scope))
+            self._writer.features.add(SEQUENCE_LIMITS)
 
     def _label(self, scope: Scope, job_id: str, label: str) -> None:
         """Labels a sequence or a job. The outermost sequence has a label if anything else has one."""

@@ -76,6 +76,7 @@ METHOD_ACCESS: Mapping[str, MethodAccess] = MappingProxyType(
         "spincycle.v1.JobRunner.UnpauseJobChain": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.EndApproval": MethodAccess.SERVER,
         "spincycle.v1.JobRunner.WatchCapacity": MethodAccess.SERVER,
+        "spincycle.v1.JobRunner.EndLimitWait": MethodAccess.SERVER,
     }
 )
 """Who may call each method, by its full name."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spincycle_grpc.state import State
     from spincycle_grpc.v1.approval_pb2 import OpenedApproval
     from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
+    from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment
     from spincycle_server.chain import Run, RunningChain
     from spincycle_server.job_runner.outbox import ChainEnd, Outbox
@@ -60,6 +61,12 @@ class ChainReports:
         """Reports that a job waits for an approval. The result is done when that is committed."""
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.add_opened(self._assignment, opened, self._taken_in(), recorded)
+        return recorded
+
+    def limits_changed(self, change: SequenceLimitChange) -> asyncio.Future[None]:
+        """Reports what a sequence does with its keys. The result is done when that is committed."""
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.add_limit_change(self._assignment, change, self._taken_in(), recorded)
         return recorded
 
     def clear(self) -> None:

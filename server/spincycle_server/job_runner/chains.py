@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
     from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
     from spincycle_grpc.v1.job_runner_pb2 import Suspect
+    from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome
     from spincycle_grpc.v1.status_pb2 import JobStatus
     from spincycle_server.job_runner.chain_outputs import ChainOutputs
     from spincycle_server.job_runner.traverser import Traverser
@@ -210,6 +211,19 @@ class Chains:
         with contextlib.suppress(NotFoundError):
             self.end_approval(outcome)
 
+    def end_limit_wait(self, outcome: SequenceLimitOutcome) -> None:
+        """Ends the wait of a sequence for the keys of its limits, if it waits. Returns at once.
+
+        Raises:
+            NotFoundError: The runner does not hold this assignment of the chain.
+        """
+        self._traverser_of(outcome.request_id, outcome.epoch).end_limit_wait(outcome)
+
+    def limit_wait_ended(self, outcome: SequenceLimitOutcome) -> None:
+        """Ends the wait of a sequence for its keys, if the runner still holds the chain and it waits."""
+        with contextlib.suppress(NotFoundError):
+            self.end_limit_wait(outcome)
+
     def _traverser_of(self, request_id: str, epoch: int) -> Traverser:
         held = self._held.get(request_id)
         if held is None or held[0].epoch != epoch:
@@ -221,15 +235,16 @@ class Chains:
         return held[1]
 
     def assignments(self) -> Iterable[Assignment]:
-        """Returns the assignments of all held chains: whether they pause, and the approvals they wait for."""
+        """Returns the assignments of all held chains: whether they pause, and what they wait for."""
         return [
             Assignment(
                 request_id=one.request_id,
                 epoch=one.epoch,
                 pausing=chain.is_pausing,
                 approvals=chain.approvals,
+                limit_waits=chain.limit_waits,
             )
-            if chain.is_pausing or chain.approvals
+            if chain.is_pausing or chain.approvals or chain.limit_waits
             else one
             for one, chain in self._held.values()
         ]

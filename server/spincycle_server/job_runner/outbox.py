@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from spincycle_grpc.v1.approval_pb2 import OpenedApproval
 from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
 from spincycle_grpc.v1.runner_reports_pb2 import (
     Assignment,
     ChainFinish,
@@ -35,6 +36,9 @@ _QueuedTry: TypeAlias = tuple[TryReport, "asyncio.Future[None] | None", int]
 
 MAX_BATCH_TRIES = 10_000
 """The maximum number of tries in one message."""
+
+MAX_LIMIT_CHANGES = 1000
+"""The maximum number of changes of limits of one chain in one message."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """The maximum size in bytes of the tries and the suspended chains in one message, unless one is larger."""
@@ -74,6 +78,7 @@ class _ChainEntry:
     claim_waiter: asyncio.Future[None] | None = None
     started: list[tuple[StartedTry, asyncio.Future[None]]] = field(default_factory=list)
     opened: deque[tuple[OpenedApproval, asyncio.Future[None]]] = field(default_factory=deque)
+    limit_changes: deque[tuple[SequenceLimitChange, asyncio.Future[None]]] = field(default_factory=deque)
     is_cleared: bool = False
     tries: deque[_QueuedTry] = field(default_factory=deque)
     finished: Finished = _NOTHING
@@ -83,7 +88,7 @@ class _ChainEntry:
     @property
     def is_small(self) -> bool:
         """Whether the tries are all of it that may be large."""
-        return not self.opened and not isinstance(self.end, SuspendedJobChain)
+        return not (self.opened or self.limit_changes or isinstance(self.end, SuspendedJobChain))
 
     @property
     def end_size(self) -> int:
@@ -173,6 +178,18 @@ class Outbox:
         entry.finished = max(entry.finished, finished)
         entry.opened.append((opened, waiter))
 
+    def add_limit_change(
+        self,
+        assignment: Assignment,
+        change: SequenceLimitChange,
+        finished: Finished,
+        waiter: asyncio.Future[None],
+    ) -> None:
+        """Adds what a sequence does with its keys. The waiter is done when that is committed."""
+        entry = self._entry(assignment)
+        entry.finished = max(entry.finished, finished)
+        entry.limit_changes.append((change, waiter))
+
     def add_cleared(self, assignment: Assignment, finished: Finished) -> None:
         """Adds that a chain is no longer a suspect."""
         entry = self._entry(assignment)
@@ -240,11 +257,16 @@ class Outbox:
                 opened = entry.opened.popleft()
                 part.opened.append(opened)
                 size += opened[0].ByteSize()
-            is_rest = bool(entry.tries or entry.opened)
+            while _has_room_for_limits(entry, part) and size + ends < MAX_BATCH_BYTES:
+                change = entry.limit_changes.popleft()
+                part.limit_changes.append(change)
+                size += change[0].ByteSize()
+            is_rest = bool(entry.tries or entry.opened or entry.limit_changes)
             end_size = 0 if is_rest else entry.end_size
-            is_full = bool(taken or part.tries or part.opened) and size + ends + end_size > MAX_BATCH_BYTES
+            has_own = bool(part.tries or part.opened or part.limit_changes)
+            is_full = (has_own or bool(taken)) and size + ends + end_size > MAX_BATCH_BYTES
             if is_rest or (end_size and is_full):
-                if part.tries or part.started or part.opened or part.claim_waiter is not None:
+                if has_own or part.started or part.claim_waiter is not None:
                     taken.append(part)
                 break
             ends += end_size
@@ -267,6 +289,7 @@ class Outbox:
             if earlier is not entry:
                 earlier.started.extend(entry.started)
                 earlier.opened.extend(entry.opened)
+                earlier.limit_changes.extend(entry.limit_changes)
                 earlier.is_cleared |= entry.is_cleared
                 earlier.tries.extend(entry.tries)
                 earlier.finished = entry.finished
@@ -335,6 +358,13 @@ class Outbox:
             self._has_room.set()
 
 
+def _has_room_for_limits(entry: _ChainEntry, part: _ChainEntry) -> bool:
+    """Whether the next change of limits of an entry may go into a part: after all earlier reports."""
+    if not entry.limit_changes or entry.tries or entry.opened:
+        return False
+    return len(part.limit_changes) < MAX_LIMIT_CHANGES
+
+
 def _key(assignment: Assignment) -> _Key:
     return assignment.request_id, assignment.epoch
 
@@ -356,6 +386,7 @@ def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:
     waiters = [] if entry.claim_waiter is None else [entry.claim_waiter]
     waiters += [waiter for _, waiter in entry.started]
     waiters += [waiter for _, waiter in entry.opened]
+    waiters += [waiter for _, waiter in entry.limit_changes]
     waiters += [waiter for _, waiter, _ in entry.tries if waiter is not None]
     if entry.end_waiter is not None:
         waiters.append(entry.end_waiter)
@@ -371,6 +402,8 @@ def _fill(report: ChainReport, entry: _ChainEntry) -> None:
         report.started.extend([started for started, _ in entry.started])
     if entry.opened:
         report.opened.extend([opened for opened, _ in entry.opened])
+    if entry.limit_changes:
+        report.limit_changes.extend([change for change, _ in entry.limit_changes])
     if entry.is_cleared:
         report.cleared = True
     if isinstance(entry.end, ChainFinish):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
+    from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome
     from spincycle_server.job_runner.capacity_streams import CapacityStreams
     from spincycle_server.job_runner.known_types import KnownTypes
     from spincycle_server.job_runner.outbox import Outbox
@@ -74,6 +75,7 @@ class Reporter:
         known_types: The job types that the runner knows; None if it does not say.
         on_outcome: Called with the end of each wait for an approval that an answer has.
         capacity: Offers free places to other Request Managers; None if the runner offers none.
+        on_limit_outcome: Called with the end of each wait for keys of limits that an answer has.
 
     Attributes:
         metrics: Counts messages and leases.
@@ -93,6 +95,7 @@ class Reporter:
         known_types: KnownTypes | None = None,
         on_outcome: Callable[[ApprovalOutcome], None] = lambda _: None,
         capacity: CapacityStreams | None = None,
+        on_limit_outcome: Callable[[SequenceLimitOutcome], None] = lambda _: None,
     ) -> None:
         self._runner = runner
         self._addresses = addresses
@@ -105,6 +108,7 @@ class Reporter:
         self._known_types = known_types
         self._on_outcome = on_outcome
         self._capacity = capacity
+        self._on_limit_outcome = on_limit_outcome
         if known_types is not None:
             known_types.on_change = outbox.nudge
         self._draining = False
@@ -232,6 +236,8 @@ class Reporter:
                 self._capacity.keep(answer.kept_places if answer.HasField("kept_places") else batch.ends)
             for outcome in answer.approval_outcomes:
                 self._on_outcome(outcome)
+            for limit_outcome in answer.limit_outcomes:
+                self._on_limit_outcome(limit_outcome)
             if self._known_types is not None and answer.HasField("asked_job_types"):
                 asked_version = answer.asked_job_types.version
                 self._known_types.ask(answer.asked_job_types)

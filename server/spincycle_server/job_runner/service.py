@@ -125,6 +125,13 @@ class JobRunnerService:
         self._chains.end_approval(request.outcome)
         return messages.EndApprovalResponse()
 
+    async def EndLimitWait(  # noqa: N802
+        self, request: messages.EndLimitWaitRequest, context: CallContext
+    ) -> messages.EndLimitWaitResponse:
+        """Ends the wait of a sequence for the keys of its limits."""
+        self._chains.end_limit_wait(request.outcome)
+        return messages.EndLimitWaitResponse()
+
     async def RunningJobs(  # noqa: N802
         self, request: messages.RunningJobsRequest, context: CallContext
     ) -> messages.RunningJobsResponse:

@@ -27,6 +27,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_STALE, Assignmen
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
 from spincycle_server.job_runner.chain_approvals import ChainApprovals
+from spincycle_server.job_runner.chain_limits import ChainLimits
 from spincycle_server.job_runner.chain_outputs import ChainOutputs
 from spincycle_server.job_runner.chain_reports import ChainReports
 from spincycle_server.job_runner.job_try import JobTry
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from spincycle_grpc.trace_context import TraceContext
     from spincycle_grpc.v1.approval_pb2 import ApprovalKey, ApprovalOutcome
     from spincycle_grpc.v1.job_runner_pb2 import Suspect
+    from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome, SequenceLimitWait
     from spincycle_server.chain import Timer, Wait
+    from spincycle_server.job_runner.chain_limits import DeferredRun
     from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
@@ -114,6 +117,7 @@ class Traverser:
         self._outbox = outbox
         self._reports = ChainReports(outbox, assignment, chain)
         self._approvals = ChainApprovals(chain, self._reports)
+        self._limits = ChainLimits(chain, self._reports)
         self.outputs = ChainOutputs(chain.tries_of, resources.pace)
         self._suspects = SuspectTries(
             suspect,
@@ -194,11 +198,12 @@ class Traverser:
     def suspend(self) -> None:
         """Stops the chain so that it can be resumed. Returns at once.
 
-        Waits for approvals are taken back, so they go on with the same number when the chain is resumed.
+        Waits for approvals and for keys are taken back, so they go on when the chain is resumed.
         """
         if self._chain.can_suspend:
             waits = [run for run in self._to_run if self._approvals.covers(run)]
             self._to_run = deque(self._approvals.without(self._to_run))
+            waits += self._limits.take_back()
             not_begun = [*(run.job_id for run in waits), *self._approvals.take_back()]
             self._apply(self._chain.suspend(_now(), not_begun=not_begun))
             self._pump()
@@ -214,7 +219,8 @@ class Traverser:
         if stops_jobs:
             self.suspend()
         elif self._chain.can_pause:
-            not_begun = [*(run.job_id for run in self._to_run), *self._approvals.take_back()]
+            waits = [*self._to_run, *self._limits.take_back()]
+            not_begun = [*(run.job_id for run in waits), *self._approvals.take_back()]
             self._to_run.clear()
             for job_try in self._tries.values():
                 job_try.stop_if_not_begun()
@@ -232,6 +238,24 @@ class Traverser:
         if ended is not None and not self._is_given_up:
             self._wait_ended(*ended)
             self._pump()
+
+    def end_limit_wait(self, outcome: SequenceLimitOutcome) -> None:
+        """Ends the wait of a sequence for its keys, if it waits. Returns at once."""
+        if self._is_given_up:
+            return
+        if not outcome.reason:
+            self._to_run.extendleft(reversed(self._limits.granted(outcome)))
+        else:
+            rest, failed = self._limits.refused(outcome, self._to_run)
+            self._to_run = deque(rest)
+            for run, result in failed:
+                self._wait_ended(run, result)
+        self._pump()
+
+    @property
+    def limit_waits(self) -> list[SequenceLimitWait]:
+        """The sequences that wait for keys."""
+        return self._limits.waits()
 
     @property
     def approvals(self) -> list[ApprovalKey]:
@@ -255,6 +279,7 @@ class Traverser:
         self._ended.clear()
         self._to_run.clear()
         self._approvals.take_back()
+        self._limits.take_back()
         self._cancel_handles()
         for job_try in self._tries.values():
             job_try.stop()
@@ -273,13 +298,17 @@ class Traverser:
             if self._chain.waits(job_id)
         ]
         said = await asyncio.gather(*(job_try.status(STATUS_LIMIT) for job_try, _ in running))
-        return [
-            self._job_status(job_try, prefix + text)
-            for (job_try, prefix), text in zip(running, said, strict=True)
-        ] + [
-            self._status_of(wait.run, wait.started_at, "(waits for approval) ")
-            for wait in self._approvals.waits()
-        ]
+        return (
+            [
+                self._job_status(job_try, prefix + text)
+                for (job_try, prefix), text in zip(running, said, strict=True)
+            ]
+            + [
+                self._status_of(wait.run, wait.started_at, "(waits for approval) ")
+                for wait in self._approvals.waits()
+            ]
+            + [self._limit_status(one) for one in self._limits.waiting_runs()]
+        )
 
     def has_job(self, job_id: str) -> bool:
         """Returns whether the chain has a job."""
@@ -287,6 +316,18 @@ class Traverser:
 
     def _job_status(self, job_try: JobTry, status: str) -> JobStatus:
         return self._status_of(job_try.run, job_try.started_at, status)
+
+    def _watch_limits(self) -> None:
+        for reported in self._limits.reported():
+            reported.add_done_callback(self._handle_refusal)
+
+    def _limit_status(self, one: DeferredRun) -> JobStatus:
+        """Returns the status of a try that waits for keys. The first job of a sequence has its path."""
+        keys = self._limits.keys_missing(one.run)
+        status = self._status_of(one.run, one.since, f"(waits for limits: {keys}) ")
+        if not status.path:
+            status.path.extend(self._chain.sequence_path_of(self._chain.sequence_of(one.run.job_id)))
+        return status
 
     def _status_of(self, run: Run, started_at: int, status: str) -> JobStatus:
         job = self._jobs[run.job_id]
@@ -311,6 +352,10 @@ class Traverser:
         """Carries out actions of the chain, unless its end is reported already."""
         if self._is_given_up:
             return
+        self._limits.take(actions)
+        self._watch_limits()
+        if actions.stop:
+            self._to_run += self._limits.take_back({stop.job_id for stop in actions.stop})
         for stop in actions.stop:
             job_try = self._tries.get(stop.job_id)
             if job_try is not None:
@@ -383,6 +428,9 @@ class Traverser:
 
     def _launch(self, run: Run) -> None:
         self._waiting.pop(run.job_id, None)
+        if self._limits.defers(run):
+            self._watch_limits()
+            return
         job = self._jobs[run.job_id]
         if self._approvals.covers(run):
             self._approvals.begin(run).add_done_callback(self._handle_refusal)
@@ -430,7 +478,7 @@ class Traverser:
         self._tried(run, result, is_made=job_try.is_made, is_taken_back=job_try.is_taken_back)
 
     def _wait_ended(self, run: Run, result: TryResult) -> None:
-        """Reports the end of a wait for an approval."""
+        """Reports the end of a wait for an approval, or for keys."""
         self._tried(run, result, is_made=True, is_taken_back=False)
 
     def _tried(self, run: Run, result: TryResult, *, is_made: bool, is_taken_back: bool) -> None:

@@ -36,6 +36,7 @@ from spincycle_server.store.schema import (
     request_archives,
     request_args,
     requests,
+    sequence_claims,
     suspended_job_chains,
 )
 from spincycle_server.store.writer_row import PRUNE_PREFIX, WriterRow
@@ -53,6 +54,7 @@ _TABLES = (
     suspended_job_chains,
     approval_decisions,
     approvals,
+    sequence_claims,
     requests,
 )
 

@@ -56,6 +56,7 @@ class AuditLog:
     def __init__(self, store: Store, *, is_on: bool, admin_roles: Collection[str] = ()) -> None:
         self._store = store
         self.is_on = is_on
+        store.is_audited = is_on  # Some changes come from no call: a sequence stops another request.
         self._admin_roles = frozenset(admin_roles)
         self._denials = Denials()
         self.limits = self._denials.limits

@@ -17,6 +17,7 @@ from spincycle_grpc.v1 import job_runner_pb2
 from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
 from spincycle_grpc.v1.job_runner_pb2 import (
     EndApprovalRequest,
+    EndLimitWaitRequest,
     JobRunnerFollowOutputRequest,
     JobRunnerFollowOutputResponse,
     PauseJobChainRequest,
@@ -28,6 +29,7 @@ from spincycle_grpc.v1.job_runner_pb2 import (
     WatchCapacityRequest,
 )
 from spincycle_grpc.v1.job_runner_pb2_grpc import JobRunnerStub
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_grpc.v1.status_pb2 import JobStatus, StatusFilter
 
@@ -155,6 +157,14 @@ class RunnerCalls:
         await self._call(
             runner,
             lambda to: to.stub.EndApproval(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
+        )
+
+    async def end_limit_wait(self, runner: RunnerInfo, outcome: SequenceLimitOutcome) -> None:
+        """Tells a runner how a sequence's wait for its keys has ended."""
+        request = EndLimitWaitRequest(outcome=outcome)
+        await self._call(
+            runner,
+            lambda to: to.stub.EndLimitWait(request, timeout=CALL_TIMEOUT, metadata=self._metadata()),
         )
 
     async def running_jobs(

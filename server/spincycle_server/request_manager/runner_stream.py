@@ -25,6 +25,7 @@ from spincycle_server.request_manager.freed_places import FreedPlaces, divide
 from spincycle_server.request_manager.recovery import MissingChains
 from spincycle_server.request_manager.runner_info import check_known_types, check_runner_info
 from spincycle_server.store.approval_rows import WaitKey, keys_of
+from spincycle_server.store.sequence_claim_rows import SequenceWait
 from spincycle_server.telemetry.spans_of_requests import EPOCH
 
 if TYPE_CHECKING:
@@ -128,11 +129,16 @@ class RunnerStream:
         if message.holds_all:
             await self._compare_held(runner, message.held)
         outcomes = await self._store.approvals.outcomes(_waits_in(message))
+        limit_outcomes = await self._store.limits.outcomes(_limit_waits_in(message))
         if message.leaving:
             await self._remove(runner.runner_id)
         left = self._lease - (received_at - self._renewed_at)
         response = ReportResponse(
-            number=message.number, refused=refused, lease=_duration(left), approval_outcomes=outcomes
+            number=message.number,
+            refused=refused,
+            lease=_duration(left),
+            approval_outcomes=outcomes,
+            limit_outcomes=limit_outcomes,
         )
         self._ask_types(response)
         self._divide_places(runner.runner_id, message, response)
@@ -331,6 +337,21 @@ def _waits_in(message: ReportRequest) -> dict[WaitKey, Assignment]:
         for opened in report.opened:
             key = WaitKey(report.assignment.request_id, opened.job_id, getattr(opened, "try"))
             waits[key] = report.assignment
+    return waits
+
+
+def _limit_waits_in(message: ReportRequest) -> dict[SequenceWait, Assignment]:
+    """Returns the waits for keys of limits that a message begins or lists, each with its assignment."""
+    waits = {
+        SequenceWait(one.request_id, wait.sequence_id, wait.number): one
+        for one in message.held
+        for wait in one.limit_waits
+    }
+    for report in message.chains:
+        one = report.assignment
+        for change in report.limit_changes:
+            if change.limits:
+                waits[SequenceWait(one.request_id, change.sequence_id, change.number)] = one
     return waits
 
 

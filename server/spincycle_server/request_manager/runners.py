@@ -39,6 +39,7 @@ from spincycle_server.store.schema import ORIGINAL
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.approval_pb2 import ApprovalOutcome
+    from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome
     from spincycle_server.store import Store
 
 logger = structlog.get_logger(__name__)
@@ -378,6 +379,14 @@ class Runners:
             SpinCycleError: An error of UnpauseJobChain, or the runner cannot be reached.
         """
         await self._calls.unpause_job_chain(runner, assignment)
+
+    async def end_limit_wait(self, runner: RunnerInfo, outcome: SequenceLimitOutcome) -> None:
+        """Tells the runner how a sequence's wait for its keys has ended. Safe to repeat.
+
+        Raises:
+            SpinCycleError: An error of EndLimitWait, or the runner cannot be reached.
+        """
+        await self._calls.end_limit_wait(runner, outcome)
 
     async def end_approval(self, runner: RunnerInfo, outcome: ApprovalOutcome) -> None:
         """Tells the runner how a wait for an approval has ended. Safe to repeat.

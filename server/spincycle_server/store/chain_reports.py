@@ -23,6 +23,7 @@ from spincycle_server.store.job_logs import INSERT_TRY, try_row
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.rows import microseconds_of
 from spincycle_server.store.schema import JOB_ID, MAX_TRY
+from spincycle_server.store.sequence_limits import are_valid_changes, limits_changed
 from spincycle_server.store.suspended_chains import SuspendedRow, save_suspended, set_suspended
 from spincycle_server.store.write import Write
 
@@ -36,6 +37,7 @@ class ApplyReports(Write):
         reports: Its reports.
         suspended: The JSON to store of each suspended chain, by request id. It is made before the transaction
             begins, because a large chain takes seconds, and the database ends transactions that do nothing.
+        is_audited: Whether the audit log records the requests that sequences stop at a limit.
     """
 
     order: ClassVar[int] = 9
@@ -43,6 +45,7 @@ class ApplyReports(Write):
     runner_id: str
     reports: Sequence[ChainReport]
     suspended: Mapping[str, bytes]
+    is_audited: bool = False
 
     @property
     def request_ids(self) -> Iterable[str]:
@@ -68,6 +71,10 @@ class ApplyReports(Write):
         waits_ended(transaction, batch.ended_waits)
         save_suspended(transaction, batch.suspended)
         rows.save()
+        if batch.limits:
+            limits_changed(
+                transaction, rows, batch.limits, is_audited=any(write.is_audited for write in writes)
+            )
         return results
 
 
@@ -81,6 +88,7 @@ class _ReportBatch:
         self.suspended: list[SuspendedRow] = []
         self.opened: list[tuple[str, OpenedApproval]] = []
         self.ended_waits: list[WaitKey] = []
+        self.limits: list[ChainReport] = []
 
     def add(self, write: ApplyReports, report: ChainReport) -> RefusedReport | None:
         """Adds a report, or returns why it is refused."""
@@ -98,6 +106,7 @@ class _ReportBatch:
         epoch = report.assignment.epoch
         self.tries += [try_row(tried, epoch, self._stamp) for tried in report.tries]
         self._add_approvals(request_id, report)
+        self._add_limits(request_id, report)
         end = report.WhichOneof("end")
         tasks = report.finished_tasks if report.HasField("finished_tasks") else None
         if row["is_suspect"]:
@@ -133,6 +142,12 @@ class _ReportBatch:
             if tried.is_approval:
                 self.ended_waits.append(WaitKey(request_id, tried.entry.job_id, getattr(tried.entry, "try")))
 
+    def _add_limits(self, request_id: str, report: ChainReport) -> None:
+        if report.limit_changes:
+            self.limits.append(report)
+            # The end of the request releases its keys. Watchers see what it waits for.
+            self._rows.change(request_id, has_limits=True)
+
     def _update_suspect(self, runner_id: str, report: ChainReport) -> None:
         request_id = report.assignment.request_id
         if report.cleared or report.HasField("suspended"):
@@ -163,7 +178,7 @@ def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport
 def _is_valid(report: ChainReport) -> bool:
     if report.WhichOneof("end") == "finish" and report.finish.state not in FINAL_STATES:
         return False
-    if not all(map(is_valid_opening, report.opened)):
+    if not all(map(is_valid_opening, report.opened)) or not are_valid_changes(report.limit_changes):
         return False
     return all(
         tried.entry.request_id == report.assignment.request_id

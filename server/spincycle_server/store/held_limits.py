@@ -1,16 +1,19 @@
-"""Who holds the keys of limits and who waits for them, as users see it."""
+"""Who holds the keys of limits and who waits for them, as users and runners see it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.engine import Connection
 
+from spincycle_grpc.job_paths import path_text
 from spincycle_grpc.state import FINAL_STATES
-from spincycle_grpc.v1.limit_pb2 import HeldLimit
+from spincycle_grpc.v1.limit_pb2 import HeldLimit, SequenceLimitChange, SequenceLimitOutcome
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment
+from spincycle_grpc.wire import decode
 from spincycle_server.capabilities import content_id
 from spincycle_server.database.chunks import in_chunks
 from spincycle_server.database.read_pool import ReadPool
@@ -19,7 +22,8 @@ from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.limit_ledger import ledger_of
 from spincycle_server.store.limit_rows import first_claims_query
 from spincycle_server.store.rows import set_microseconds
-from spincycle_server.store.schema import limit_claims, limits, requests
+from spincycle_server.store.schema import limit_claims, limits, requests, sequence_claims
+from spincycle_server.store.sequence_claim_rows import SequenceWait, ended_limit_waits
 from spincycle_server.store.write import Write
 from spincycle_server.utc_text import utc_text
 
@@ -30,6 +34,16 @@ RELEASED_AT_ONCE = 100
 """The maximum number of requests whose claims one transaction removes because others have ended them."""
 
 _FIRST_CLAIMS = (limit_claims.c.ticket, limit_claims.c.request_id, limit_claims.c.held_at)
+
+_WITH_SEQUENCE = limit_claims.outerjoin(
+    sequence_claims,
+    and_(
+        limit_claims.c.sequence_id != "",
+        sequence_claims.c.request_id == limit_claims.c.request_id,
+        sequence_claims.c.sequence_id == limit_claims.c.sequence_id,
+    ),
+)
+"""Claims, with what their sequences have asked."""
 
 
 class LimitsPage(NamedTuple):
@@ -70,6 +84,14 @@ class HeldLimits:
             shows: Whether the caller may view requests of a type.
         """
         return await self._reader.read(limits_page, key, behind, size, shows)
+
+    async def outcomes(self, waits: Mapping[SequenceWait, Assignment]) -> list[SequenceLimitOutcome]:
+        """Returns how sequences' waits for keys have ended, of those that have.
+
+        Args:
+            waits: The waits, each with the assignment of its request.
+        """
+        return await self._reader.read(ended_limit_waits, waits) if waits else []
 
     async def release_ended(self) -> None:
         """Removes claims of requests that a program without limits has ended, such as an original."""
@@ -118,13 +140,14 @@ def waits_of(connection: Connection, request_ids: Collection[str]) -> dict[str, 
     firsts: dict[str, Sequence[Any]] = {}
     for some in in_chunks(sorted(request_ids)):
         query = (
-            select(limit_claims, limits.c.key, limits.c.max)
+            select(limit_claims, limits.c.key, limits.c.max, sequence_claims.c.body)
+            .select_from(_WITH_SEQUENCE)
             .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
             .where(
                 limit_claims.c.request_id.in_(some),
                 limit_claims.c.held_at.is_(None),
             )
-            .order_by(limits.c.key)
+            .order_by(limits.c.key, limit_claims.c.ticket)
         )
         for row in connection.execute(query):
             if row.limit_id not in firsts:
@@ -145,7 +168,14 @@ def _sentence(row: Any, first: Sequence[Any]) -> str:
         who = f"{len(holders)} requests hold it, the first is {holders[0]}"
     else:
         who = f"request {first[0].request_id} is before it" if first else "it is next"
-    return f"waits for the limit {row.key} of {row.max} since {at}: {who}"
+    path = path_text(_path(row.body))
+    whose = f" for its sequence {path}" if path else ""
+    return f"waits for the limit {row.key} of {row.max}{whose} since {at}: {who}"
+
+
+def _path(body: bytes | None) -> Sequence[str]:
+    """Returns the path of a sequence from what it has asked; without that, an empty one."""
+    return decode(body, SequenceLimitChange).path if body else ()
 
 
 def limits_page(
@@ -173,10 +203,13 @@ def _held_limit(connection: Connection, row: Any, shows: Callable[[str], bool]) 
             limit_claims.c.request_id,
             limit_claims.c.claimed_at,
             limit_claims.c.held_at,
+            limit_claims.c.sequence_id,
+            sequence_claims.c.body,
             requests.c.type,
             requests.c.user,
             requests.c.state,
         )
+        .select_from(_WITH_SEQUENCE)
         .join(requests, requests.c.request_id == limit_claims.c.request_id)
         .where(of_key)
         .order_by(limit_claims.c.ticket)
@@ -190,6 +223,8 @@ def _held_limit(connection: Connection, row: Any, shows: Callable[[str], bool]) 
                 user=one.user or "",
                 state=one.state,
                 holds=one.held_at is not None,
+                sequence_id=one.sequence_id,
+                sequence_path=_path(one.body),
             )
             set_microseconds(claim.since, one.claimed_at if one.held_at is None else one.held_at)
     return held

@@ -97,6 +97,7 @@ class LimitLedger:
         self._transaction = transaction
         self._rows: dict[str, LimitRow] = {}
         self._ended: set[str] = set()
+        self._left: set[Owner] = set()
         self._added: list[dict[str, Any]] = []
         self._changed: set[str] = set()
         self._raised: set[str] = set()
@@ -105,17 +106,28 @@ class LimitLedger:
         """Notes that a request has ended. `settle` removes its claims."""
         self._ended.add(request_id)
 
+    def leave(self, owner: Owner) -> None:
+        """Notes that a sequence gives up its keys, or its places. `settle` removes its claims."""
+        self._left.add(owner)
+
     def settle(self, now: int) -> None:
-        """Removes the claims of ended requests, and lets the next claims hold the keys.
+        """Removes the claims of requests and sequences that have ended, and lets the next ones hold the keys.
 
         Args:
             now: The time, in microseconds since the Unix epoch.
         """
         ended, self._ended = self._ended, set()
-        if not ended:
+        left, self._left = self._left, set()
+        if not ended and not left:
             return
-        self._lock({one.limit_id for one in limit_rows.claims_of(self._transaction, ended)})
-        self._remove(limit_rows.claims_of(self._transaction, ended), now)
+        self._lock({one.limit_id for one in self._claims_of(ended, left)})
+        self._remove(self._claims_of(ended, left), now)
+        limit_rows.forget_sequences(self._transaction, ended, left)
+
+    def _claims_of(self, request_ids: Collection[str], owners: Collection[Owner]) -> list[ClaimRow]:
+        found = limit_rows.claims_of(self._transaction, request_ids)
+        others = [owner for owner in owners if owner.request_id not in request_ids]
+        return found + limit_rows.claims_of_owners(self._transaction, others)
 
     def lock(self, claims: Iterable[Claim]) -> None:
         """Locks the keys of new claims, and adds rows for keys that have none."""
@@ -245,9 +257,8 @@ class LimitLedger:
         if not next_ones:
             return
         claims: defaultdict[Owner, list[ClaimRow]] = defaultdict(list)
-        for one in limit_rows.claims_of(self._transaction, {owner.request_id for owner in next_ones}):
-            if one.owner in next_ones:
-                claims[one.owner].append(one)
+        for one in limit_rows.claims_of_owners(self._transaction, next_ones):
+            claims[one.owner].append(one)
         others = {one.limit_id for theirs in claims.values() for one in theirs} - first.keys()
         self._lock(others)
         for limit_id in others & self._rows.keys():

@@ -1,4 +1,4 @@
-"""The policy `replace`: a new request stops those before it, so that it is the next to hold a key."""
+"""The policy `replace`: a claim stops the requests before it, so that it is the next to hold a key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def replace_before(
         ledger: Its ledger, which has locked the keys and stored the claim.
         claim: The claim.
         limits: The limits of the claim that are reached and have the policy.
-        event: The audit event of the call that creates the request.
+        event: The audit event of the call that creates the request, or one of the same form for a sequence.
     """
     before = {
         limit: [
@@ -47,11 +47,18 @@ def replace_before(
     rows = RequestRows(transaction, {one for ids in before.values() for one in ids})
     for limit, ids in before.items():
         going = [one for one in ids if _goes_on(rows, one)]
-        for request_id in going[: max(0, len(going) - limit.max + 1)]:
-            why = f"replaced by request {claim.owner.request_id} at the limit {limit.key}"
+        # Several sequences of a request may be before the claim. They end together.
+        for request_id in dict.fromkeys(going[: max(0, len(going) - limit.max + 1)]):
+            why = f"replaced by {_name(claim)} at the limit {limit.key}"
             _stop(transaction, rows, request_id, claim.at, _event_of(rows, request_id, why, event))
     rows.save()
     ledger.settle(claim.at)
+
+
+def _name(claim: Claim) -> str:
+    owner = claim.owner
+    within = f"sequence {owner.sequence_id} of " if owner.sequence_id else ""
+    return f"{within}request {owner.request_id}"
 
 
 def _goes_on(rows: RequestRows, request_id: str) -> bool:

@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from spincycle_grpc.state import FINAL_STATES
 from spincycle_server.database.chunks import in_chunks
 from spincycle_server.database.transaction import Transaction
-from spincycle_server.store.schema import limit_claims, limits, requests
+from spincycle_server.store.schema import limit_claims, limits, requests, sequence_claims
 
 _COLUMNS = (
     limit_claims.c.limit_id,
@@ -172,6 +172,15 @@ def claims_of(transaction: Transaction, request_ids: Collection[str]) -> list[Cl
     return found
 
 
+def claims_of_owners(transaction: Transaction, owners: Collection[Owner]) -> list[ClaimRow]:
+    """Returns the claims of some owners."""
+    found: list[ClaimRow] = []
+    for some in in_chunks(sorted(owners)):
+        query = select(*_COLUMNS).where(is_owned(limit_claims, some))
+        found += [ClaimRow(*_values(row)) for row in transaction.execute(query)]
+    return found
+
+
 def first_claims(transaction: Transaction, limit_id: str, most: int) -> list[ClaimRow]:
     """Returns the first `most` claims of a key, in order. The first `max` hold the key, or may hold it."""
     query = first_claims_query(limit_id, most, _COLUMNS)
@@ -200,6 +209,19 @@ def ended_requests(transaction: Transaction, limit_id: str, most: int) -> set[st
     return claimed - set(transaction.execute(query).scalars())
 
 
+def claims_of_keys(transaction: Transaction, limit_ids: Collection[str]) -> list[ClaimRow]:
+    """Returns all claims of some keys, each key's in order."""
+    found: list[ClaimRow] = []
+    for some in in_chunks(sorted(limit_ids)):
+        query = (
+            select(*_COLUMNS)
+            .where(limit_claims.c.limit_id.in_(some))
+            .order_by(limit_claims.c.limit_id, limit_claims.c.ticket)
+        )
+        found += [ClaimRow(*_values(row)) for row in transaction.execute(query)]
+    return found
+
+
 def claims_before(transaction: Transaction, limit_id: str, ticket: int) -> list[str]:
     """Returns the requests with claims of a key before a ticket, in order."""
     query = (
@@ -218,6 +240,25 @@ def remove_claims(transaction: Transaction, claims: Iterable[ClaimRow]) -> None:
         transaction.execute(
             delete(limit_claims).where(limit_claims.c.limit_id.in_({one for one, _ in some}), key.in_(some))
         )
+
+
+def forget_sequences(
+    transaction: Transaction, request_ids: Collection[str], owners: Collection[Owner]
+) -> None:
+    """Deletes what sequences have asked: all those of some requests, and single ones."""
+    for some in in_chunks(sorted(request_ids)):
+        transaction.execute(delete(sequence_claims).where(sequence_claims.c.request_id.in_(some)))
+    for owned in in_chunks(sorted(owners)):
+        transaction.execute(delete(sequence_claims).where(is_owned(sequence_claims, owned)))
+
+
+def is_owned(table: Table, owners: Collection[Owner]) -> ColumnElement[bool]:
+    """Returns the condition for the rows of some owners in a table with the columns of `Owner`."""
+    key = tuple_(table.c.request_id, table.c.sequence_id)
+    # With the second condition alone, PostgreSQL reads more.
+    return and_(
+        table.c.request_id.in_({one.request_id for one in owners}), key.in_([tuple(one) for one in owners])
+    )
 
 
 def hold(transaction: Transaction, claims: Sequence[ClaimRow], now: int) -> None:

@@ -45,6 +45,9 @@ MAX_AUDIT_NAME = 255
 MAX_AUDIT_DETAIL = 1000
 """The longest detail of an audit event, in characters; a longer one is truncated."""
 
+MAX_LIMIT_ERROR = 1000
+"""The longest error of a sequence that does not get its keys, in characters."""
+
 MAX_TOKEN_NAME = 100
 """The longest name of an API token, in characters."""
 
@@ -434,9 +437,27 @@ limit_claims = Table(
     Column("held_at", BigInteger, nullable=True),
     # What the request needs of a runner, once it holds all its keys.
     Column("requirement", Ascii(ID_LENGTH), nullable=False),
-    Index("limit_claims_request", "request_id"),
+    Index("limit_claims_sequence", "request_id", "sequence_id"),
 )
 """Who holds a key or waits for it. Times are in microseconds, by the clock of the Request Manager."""
+
+sequence_claims = Table(
+    "sequence_claims",
+    metadata,
+    # A row with two empty ids means nothing. Those who begin to wait lock it, see `limit_deadlocks`.
+    Column("request_id", Ascii(20), primary_key=True),
+    # "" for the newest change of the request's assignment.
+    Column("sequence_id", Ascii(4), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    # The number of the newest change that was stored, among those of the assignment.
+    Column("number", BigInteger, nullable=False),
+    # The SequenceLimitChange as JSON.
+    Column("body", blob(), nullable=False),
+    # Why the sequence does not get its keys; "" if it holds them or waits.
+    Column("reason", Ascii(40), nullable=False),
+    Column("error", BoundedText(MAX_LIMIT_ERROR), nullable=False),
+)
+"""What sequences of requests have asked of the keys of limits. Their claims are in `limit_claims`."""
 
 session_keys = Table(
     "session_keys",

@@ -111,6 +111,7 @@ class Store:
         approvals: The approvals that requests wait for.
         reasons: Says why requests wait.
         metrics: Counts requests and transactions.
+        is_audited: Whether the audit log records the requests that others stop at a limit.
     """
 
     def __init__(self, database: OpenDatabase, options: DatabaseOptions) -> None:
@@ -132,6 +133,7 @@ class Store:
         self.limits = HeldLimits(self._reader, self._writer)
         self.approvals = WaitingApprovals(self._reader, self._writer)
         self.reasons = WaitingReasons(self.requirements, self.limits, self.approvals)
+        self.is_audited = False
         self._capabilities: Mapping[str, Capabilities] = {}
 
     @classmethod
@@ -818,7 +820,9 @@ class Store:
             for report in reports
             if report.HasField("suspended")
         }
-        refused: list[RefusedReport] = await self._writer.write(ApplyReports(runner_id, reports, suspended))
+        refused: list[RefusedReport] = await self._writer.write(
+            ApplyReports(runner_id, reports, suspended, self.is_audited)
+        )
         return refused
 
     async def renew_runner(

@@ -1,4 +1,4 @@
-"""`spinc locks`: lists the keys of limits, with the requests that hold them or wait for them."""
+"""`spinc locks`: lists the keys of limits, with the requests and sequences that hold or want them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.cli.short_ids import shortened
 from spincycle_grpc.cli.tables import Column, show_table
 from spincycle_grpc.cli.times import age_text
-from spincycle_grpc.v1.limit_pb2 import HeldLimit
+from spincycle_grpc.job_paths import path_text
+from spincycle_grpc.v1.limit_pb2 import HeldLimit, LimitClaim
 from spincycle_grpc.v1.request_manager_pb2 import ListLimitsResponse
 from spincycle_grpc.wire import encode
 
@@ -24,10 +25,11 @@ _NARROW_FIRST = ("TYPE", "USER", "STATE")
 @client_options
 @pass_settings
 def command(settings: Settings, limit_key: str) -> None:
-    """List the keys of limits, or one of them, with the requests that hold it or wait for it.
+    """List the keys of limits, or one of them, with the requests and sequences that hold it or wait for it.
 
     LIMIT shows how many hold the key, and how many may. CLAIM is "holds", or the place among those that wait.
-    FOR shows since when. At most 100 requests of each key are listed.
+    SEQUENCE is the path of the sequence that holds or waits; empty, it is the whole request. FOR shows since
+    when. At most 100 claims of each key are listed.
     """
     with settings.client() as client:
         limits = sorted(client.list_limits(limit_key), key=lambda limit: limit.key)
@@ -50,6 +52,7 @@ def _show(limits: Sequence[HeldLimit]) -> None:
             Column("LIMIT", [f"{limit.holding}/{limit.max}" for limit, _ in rows]),
             Column("CLAIM", [place for limit in limits for place in _places(limit)]),
             Column("REQUEST", ids, narrow=Column("REQUEST", shortened(ids))),
+            *_sequences([claim for _, claim in rows]),
             Column("TYPE", [claim.request_type for _, claim in rows], least=8, may_drop=True),
             Column("USER", [claim.user for _, claim in rows], least=4, may_drop=True),
             Column("STATE", [state_name(claim.state) for _, claim in rows], may_drop=True),
@@ -59,8 +62,16 @@ def _show(limits: Sequence[HeldLimit]) -> None:
     )
 
 
+def _sequences(claims: Sequence[LimitClaim]) -> Sequence[Column]:
+    """Returns the column of sequences, if there are any. Their paths begin with the type of the request."""
+    if not any(claim.sequence_id for claim in claims):
+        return ()
+    paths = [path_text(claim.sequence_path[1:]) or claim.sequence_id for claim in claims]
+    return (Column("SEQUENCE", paths, least=8),)
+
+
 def _places(limit: HeldLimit) -> Sequence[str]:
-    """Returns the place of each request at a key. Requests that the caller may not view have none."""
+    """Returns the place of each claim of a key. Those that the caller may not view have none."""
     texts: list[str] = []
     waiting = 0
     for claim in limit.claims:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from spincycle_server.specs.call_graph import called_by, calling_field
 from spincycle_server.specs.each import each_pairs
+from spincycle_server.specs.limits import parse_key
 from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.model import NOOP_SEQUENCE, NodeSpec, Position, SequenceSpec
+from spincycle_server.specs.secret_names import is_secret_name
 
 _SHOWN = 3
 
@@ -44,7 +46,7 @@ class _CallCheck:
                 self._subject.error("UNKNOWN_SEQUENCE", message, calling_field(self._node.node))
             elif target in self._uses:
                 self._check_required(self._uses[target].sequence)
-                self._check_limits(self._uses[target].sequence)
+                self._check_keys(self._uses[target].sequence)
         self._check_sets(targets)
         if all(target in self._uses or target == NOOP_SEQUENCE for target in targets):
             self._check_taken(targets)
@@ -55,13 +57,18 @@ class _CallCheck:
                 message = f"sequence '{target.name}' requires arg '{arg.name}': give it"
                 self._subject.error("REQUIRED_ARG_NOT_GIVEN", message, "args")
 
-    def _check_limits(self, target: SequenceSpec) -> None:
-        if target.limits:
-            message = (
-                f"sequence '{target.name}' has limits, which count only for requests of its type: "
-                "move the limits to the requests that call it"
-            )
-            self._subject.error("LIMITS_IN_CALL", message, calling_field(self._node.node))
+    def _check_keys(self, target: SequenceSpec) -> None:
+        """Checks that no key of the sequence would show an arg that has a harmless name only there."""
+        if not target.limits:
+            return
+        shown = {part.arg for limit in target.limits for part in parse_key(limit.key) or ()}
+        for inside, outside, field, position in _renamed(self._node.node):
+            if inside in shown and is_secret_name(outside):
+                message = (
+                    f"a limit of sequence '{target.name}' would show arg '{outside}', whose name says that "
+                    f"it is secret, as '{inside}': give another arg, or leave '{inside}' out of the key"
+                )
+                self._subject.error("SECRET_IN_LIMIT", message, field, position)
 
     def _check_sets(self, targets: list[str]) -> None:
         for one in self._node.node.sets:
@@ -93,6 +100,14 @@ class _CallCheck:
                 continue
             message = f"{_listed(targets)} does not use arg '{name}': remove it here, or declare it there"
             self._subject.warning("ARG_NOT_TAKEN", message, field, position)
+
+
+def _renamed(node: NodeSpec) -> Iterator[tuple[str, str, str, Position | None]]:
+    """Yields each arg that a node gives: name inside, name outside, field and position."""
+    for arg in node.args:
+        yield arg.expected, arg.given, "args", arg.position
+    for pair in each_pairs(node):
+        yield pair.element, pair.list_arg, "each", None
 
 
 def _given(node: NodeSpec) -> Iterator[tuple[str, str, Position | None]]:

@@ -16,12 +16,6 @@ def check_limits(report: Report, uses: SequenceUsage) -> None:
     if len(sequence.limits) > MAX_LIMITS:
         message = f"the sequence has {len(sequence.limits)} limits, must be at most {MAX_LIMITS}"
         subject.error("TOO_MANY_LIMITS", message, "limits")
-    if sequence.limits and not sequence.request:
-        message = (
-            "'limits' has no effect, because the sequence is not a request: move it to the request, "
-            "which counts for the limits from its creation to its end"
-        )
-        subject.error("LIMITS_OUTSIDE_REQUEST", message, "limits", sequence.limits[0].position)
     lines: dict[str, int] = {}
     for limit in sequence.limits:
         for code, text in limit_problems(limit):

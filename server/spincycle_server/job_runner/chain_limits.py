@@ -1,0 +1,191 @@
+"""The keys that sequences of a chain hold or wait for. A wait needs no thread: it is a row of the database.
+
+The Request Managers store who holds a key and who waits, and tell the runner how each wait ends. A runner
+that gets a chain asks for the keys of all sequences that need them. Those that had them, or a place among
+those that wait, keep that. So no try begins before a Request Manager says that its sequences hold their keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spincycle_grpc.state import State
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange, SequenceLimitWait
+from spincycle_server.job_runner.try_result import TryResult, log_entry
+
+if TYPE_CHECKING:
+    from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome
+    from spincycle_server.chain import Actions, Run, RunningChain
+    from spincycle_server.job_runner.chain_reports import ChainReports
+
+
+@dataclass(slots=True)
+class DeferredRun:
+    """A try that waits until the sequences around it hold their keys.
+
+    Attributes:
+        run: The try.
+        since: When it began to wait, in nanoseconds since the Unix epoch.
+    """
+
+    run: Run
+    since: int
+
+
+class ChainLimits:
+    """The keys of the sequences of one chain.
+
+    Args:
+        chain: The chain.
+        reports: Its reports.
+    """
+
+    def __init__(self, chain: RunningChain, reports: ChainReports) -> None:
+        self._chain = chain
+        self._reports = reports
+        self._numbers = 0
+        self._reported: list[asyncio.Future[None]] = []
+        self._held: set[str] = set()
+        self._asked: dict[str, int] = {}
+        self._deferred: dict[str, DeferredRun] = {}
+
+    def take(self, actions: Actions) -> None:
+        """Reports which sequences give up their keys, and which need theirs."""
+        if not self._chain.has_keys:
+            return
+        if not self._numbers:
+            self._report(begins=True, kept=actions.claim)
+        for sequence_id in actions.release:
+            self._held.discard(sequence_id)
+            self._asked.pop(sequence_id, None)
+            self._report(sequence_id=sequence_id)
+        for sequence_id in actions.claim:
+            self._ask(sequence_id)
+
+    def reported(self) -> list[asyncio.Future[None]]:
+        """Returns a future for each report since the last call, which is done when that is committed."""
+        reported, self._reported = self._reported, []
+        return reported
+
+    def defers(self, run: Run) -> bool:
+        """Keeps a try from beginning if a sequence around it does not hold its keys, and returns whether."""
+        missing = [
+            hold.sequence.id
+            for hold in self._chain.keys_around(run.job_id)
+            if hold.sequence.id not in self._held
+        ]
+        for sequence_id in missing:
+            if sequence_id not in self._asked:  # Its last try was refused.
+                self._ask(sequence_id)
+        if missing:
+            self._deferred[run.job_id] = DeferredRun(run, time.time_ns())
+        return bool(missing)
+
+    def granted(self, outcome: SequenceLimitOutcome) -> list[Run]:
+        """Notes that a sequence holds its keys. Returns the tries that begin now."""
+        if not self._ends(outcome):
+            return []
+        self._held.add(outcome.sequence_id)
+        return self._taken(one.run for one in self._deferred.values() if self._may_begin(one.run))
+
+    def refused(
+        self, outcome: SequenceLimitOutcome, waiting: Iterable[Run]
+    ) -> tuple[list[Run], list[tuple[Run, TryResult]]]:
+        """Notes that a sequence does not get its keys. The tries in it fail.
+
+        Args:
+            outcome: Why.
+            waiting: Tries of the chain that have not been asked about yet.
+
+        Returns:
+            Those of `waiting` that are not in the sequence, and the tries in it with their results.
+        """
+        rest = list(waiting)
+        if not self._ends(outcome):
+            return rest, []
+        now = time.time_ns()
+        inside = [one for one in self._deferred.values() if self._is_in(outcome.sequence_id, one.run)]
+        self._taken(one.run for one in inside)
+        inside += [DeferredRun(run, now) for run in rest if self._is_in(outcome.sequence_id, run)]
+        rest = [run for run in rest if not self._is_in(outcome.sequence_id, run)]
+        return rest, [(one.run, self._failed(one, outcome.error)) for one in inside]
+
+    def take_back(self, job_ids: Collection[str] | None = None) -> list[Run]:
+        """Ends the waits of tries without an end of these. Returns the tries.
+
+        Args:
+            job_ids: Only of these jobs; None for all.
+        """
+        return self._taken(
+            one.run for one in self._deferred.values() if job_ids is None or one.run.job_id in job_ids
+        )
+
+    def keys_missing(self, run: Run) -> str:
+        """Returns the keys that a try waits for, for people."""
+        keys = [
+            limit.key
+            for hold in self._chain.keys_around(run.job_id)
+            if hold.sequence.id not in self._held
+            for limit in hold.limits
+        ]
+        return ", ".join(keys)
+
+    def waiting_runs(self) -> Iterable[DeferredRun]:
+        """Returns the tries that wait."""
+        return self._deferred.values()
+
+    def waits(self) -> list[SequenceLimitWait]:
+        """Returns the sequences that wait for keys."""
+        return [SequenceLimitWait(sequence_id=one, number=number) for one, number in self._asked.items()]
+
+    def _ask(self, sequence_id: str) -> None:
+        hold = self._chain.keys_of(sequence_id)
+        self._report(
+            sequence_id=sequence_id,
+            limits=hold.limits,
+            around=[outer.sequence.id for outer in hold.around],
+            path=self._chain.sequence_path_of(sequence_id),
+        )
+        self._asked[sequence_id] = self._numbers
+
+    def _report(self, **fields: object) -> None:
+        self._numbers += 1
+        change = SequenceLimitChange(number=self._numbers, **fields)  # type: ignore[arg-type]
+        self._reported.append(self._reports.limits_changed(change))
+
+    def _ends(self, outcome: SequenceLimitOutcome) -> bool:
+        """Ends the wait of a sequence. Returns whether the outcome is of its newest question."""
+        if self._asked.get(outcome.sequence_id) != outcome.number:
+            return False
+        del self._asked[outcome.sequence_id]
+        return True
+
+    def _may_begin(self, run: Run) -> bool:
+        return all(hold.sequence.id in self._held for hold in self._chain.keys_around(run.job_id))
+
+    def _is_in(self, sequence_id: str, run: Run) -> bool:
+        return any(hold.sequence.id == sequence_id for hold in self._chain.keys_around(run.job_id))
+
+    def _taken(self, runs: Iterable[Run]) -> list[Run]:
+        taken = list(runs)
+        for run in taken:
+            del self._deferred[run.job_id]
+        return taken
+
+    def _failed(self, one: DeferredRun, error: str) -> TryResult:
+        run = one.run
+        entry = log_entry(
+            self._chain.jobs[run.job_id],
+            self._chain.request_id,
+            run.number,
+            started_at=one.since,
+            finished_at=max(time.time_ns(), one.since),
+            state=State.FAIL,
+            exit=1,
+            error=error,
+        )
+        return TryResult(entry, is_last=True)

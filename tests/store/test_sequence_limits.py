@@ -1,0 +1,298 @@
+"""The keys of sequences in the store: who holds them, who waits, and who is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import event, select
+
+from spincycle_grpc.state import State
+from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
+from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_INVALID
+from spincycle_server.store import Store
+from spincycle_server.store import sequence_limits as sequence_limits_module
+from spincycle_server.store.limit_ledger import LimitsChanged
+from spincycle_server.store.limit_rows import Owner
+from spincycle_server.store.schema import audit_events, sequence_claims
+from tests.store.limit_samples import (
+    REFUSE,
+    REPLACE,
+    Sequences,
+    claims_by_key,
+    create_limited,
+    owners_by_key,
+)
+from tests.store.managers import read_rows, two_stores
+from tests.store.samples import OTHER_RUNNER, RUNNER, a_report, a_suspended_chain, create
+
+
+async def state_of(store: Store, request_id: str) -> State:
+    return State((await store.get_request(request_id, with_job_chain=False)).state)
+
+
+async def test_sequences_hold_a_key_one_after_the_other(store: Store, migrated_url: str) -> None:
+    changes: list[LimitsChanged] = []
+    store.on_limits(changes.append)
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    begun = await one.tell(store, one.begins(), one.claim("aaaa", "k"), one.claim("bbbb", "k", "m"))
+    assert begun == {"aaaa": ""}
+    assert await two.tell(store, two.begins(), two.claim("aaaa", "k")) == {}
+    waits = await create_limited(store, "k")
+    assert await owners_by_key(migrated_url) == {
+        "k": [
+            (one.request_id, "aaaa", True),
+            (one.request_id, "bbbb", False),
+            (two.request_id, "aaaa", False),
+            (waits.id, "", False),
+        ],
+        "m": [(one.request_id, "bbbb", False)],
+    }
+    await one.tell(store, one.release("aaaa"))
+    assert changes[-1].granted == (Owner(one.request_id, "bbbb"),)
+    assert await one.outcomes(store, {"bbbb": 3}) == {"bbbb": ""}
+    report = a_report(one.request_id, ends=state_pb2.STATE_COMPLETE)
+    assert not await store.apply_reports(RUNNER.runner_id, [report])
+    assert changes[-1].granted == (Owner(two.request_id, "aaaa"),)
+    await two.tell(store, two.release("aaaa"))
+    assert changes[-1].granted == (Owner(waits.id, ""),)
+    assert await store.stop_unassigned(waits.id)
+    assert await claims_by_key(migrated_url) == {}
+
+
+async def test_the_end_of_a_request_leaves_nothing_of_its_sequences(store: Store, migrated_url: str) -> None:
+    one = await Sequences.started(store)
+    await one.tell(
+        store, one.claim("aaaa", "k"), one.claim("bbbb", "k"), one.claim("cccc", "m", policy=REFUSE)
+    )
+    last = one.report(one.release("aaaa"), one.claim("dddd", "k"), ends=state_pb2.STATE_FAIL)
+    assert not await store.apply_reports(RUNNER.runner_id, [last])
+    assert await claims_by_key(migrated_url) == {}
+    rows = await read_rows(migrated_url, select(sequence_claims).where(sequence_claims.c.request_id != ""))
+    assert rows == []
+
+
+async def test_a_message_that_arrives_again_or_late_changes_nothing(store: Store, migrated_url: str) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    first = [one.begins(), one.claim("aaaa", "k")]
+    await one.tell(store, *first)
+    await two.tell(store, two.claim("aaaa", "k"))
+    second = [one.release("aaaa"), one.claim("aaaa", "k")]
+    await one.tell(store, *second)
+    expected = {"k": [(two.request_id, "aaaa", True), (one.request_id, "aaaa", False)]}
+    for again in (first, second, [*first, *second]):
+        await one.tell(store, *again)
+        assert await owners_by_key(migrated_url) == expected
+    await one.tell(store, one.release("aaaa"))
+    for again in (second, first):  # A late claim of a sequence that has released.
+        await one.tell(store, *again)
+    assert await owners_by_key(migrated_url) == {"k": [(two.request_id, "aaaa", True)]}
+
+
+async def test_a_new_assignment_keeps_places_and_releases_what_its_runner_does_not_name(
+    store: Store, migrated_url: str
+) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "k"), one.claim("bbbb", "k"), one.claim("cccc", "m"))
+    await two.tell(store, two.claim("aaaa", "k"))
+    suspended = a_report(one.request_id, ends=a_suspended_chain(one.request_id))
+    assert not await store.apply_reports(RUNNER.runner_id, [suspended])
+    before = await owners_by_key(migrated_url)
+    assert [holds for *_, holds in before["k"]] == [True, False, False], "a suspended request keeps its keys"
+    again = await store.assign(one.request_id, OTHER_RUNNER, expected_state=State.SUSPENDED)
+    assert again is not None
+    new = Sequences(one.request_id, again.epoch)
+    report = new.report(new.begins("aaaa", "bbbb"), new.claim("aaaa", "k"), new.claim("bbbb", "k"))
+    assert not await store.apply_reports(OTHER_RUNNER.runner_id, [report])
+    assert await owners_by_key(migrated_url) == {"k": before["k"]}
+    assert await new.outcomes(store, {"aaaa": 2, "bbbb": 3}) == {"aaaa": ""}
+    assert await one.outcomes(store, {"aaaa": 1}) == {}, "an outcome is of its assignment"
+    stale = one.report(one.release("aaaa"))
+    assert len(await store.apply_reports(RUNNER.runner_id, [stale])) == 1
+    assert await owners_by_key(migrated_url) == {"k": before["k"]}
+
+
+async def test_refuse_fails_a_sequence_until_it_asks_again(store: Store, migrated_url: str) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "k"))
+    asked = two.claim("aaaa", "k", policy=REFUSE)
+    assert await two.tell(store, asked) == {"aaaa": "LIMIT_REACHED"}
+    assert await two.tell(store, asked) == {"aaaa": "LIMIT_REACHED"}, "a repeated message has the same answer"
+    assert await owners_by_key(migrated_url) == {"k": [(one.request_id, "aaaa", True)]}
+    await one.tell(store, one.release("aaaa"))
+    assert await two.tell(store, two.claim("aaaa", "k", policy=REFUSE)) == {"aaaa": ""}
+
+
+async def test_too_many_may_not_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequence_limits_module, "MAX_WAITING", 2)
+    one = await Sequences.started(store)
+    ids = ("aaaa", "bbbb", "cccc", "dddd")
+    told = await one.tell(store, *(one.claim(sequence_id, "k") for sequence_id in ids))
+    assert told == {"aaaa": "", "dddd": "TOO_MANY_AT_LIMIT"}
+
+
+async def test_replace_stops_the_request_of_a_holder_and_never_its_own(
+    store: Store, migrated_url: str
+) -> None:
+    store.is_audited = True
+    changes: list[LimitsChanged] = []
+    store.on_limits(changes.append)
+    holder, one = await Sequences.started(store), await Sequences.started(store, user="wren")
+    await holder.tell(store, holder.claim("aaaa", "k"), holder.claim("bbbb", "k"))
+    assert (
+        await one.tell(store, one.claim("aaaa", "k", policy=REPLACE), one.claim("bbbb", "k", policy=REPLACE))
+        == {}
+    )
+    assigned = await store.assigned_to(RUNNER.runner_id)
+    assert assigned[holder.request_id].stop_requested
+    assert not assigned[one.request_id].stop_requested
+    assert [two.stopped for two in changes if two.stopped] == [(holder.request_id,)]
+    stops = await read_rows(migrated_url, select(audit_events))
+    why = f"replaced by sequence aaaa of request {one.request_id} at the limit k"
+    assert [(row.request_id, row.user, row.operation, row.detail) for row in stops] == [
+        (holder.request_id, "wren", "RequestManager.Stop", why)
+    ]
+    ends = a_report(holder.request_id, ends=state_pb2.STATE_STOPPED)
+    assert not await store.apply_reports(RUNNER.runner_id, [ends])
+    assert await one.outcomes(store, {"aaaa": 1, "bbbb": 2}) == {"aaaa": ""}
+
+
+async def test_a_request_that_replaces_stops_the_request_of_a_sequence(store: Store) -> None:
+    holder = await Sequences.started(store)
+    await holder.tell(store, holder.claim("aaaa", "k"))
+    newest = await create_limited(store, "k", policy=REPLACE)
+    assert (await store.assigned_to(RUNNER.runner_id))[holder.request_id].stop_requested
+    assert await state_of(store, newest.id) is State.PENDING
+
+
+async def test_the_sequence_that_closes_a_circle_fails(store: Store, migrated_url: str) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"))
+    assert await one.tell(store, one.claim("bbbb", "b", around=["aaaa"])) == {}
+    closes = two.claim("bbbb", "a", around=["aaaa"])
+    assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
+    assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
+    assert await owners_by_key(migrated_url) == {
+        "a": [(one.request_id, "aaaa", True)],
+        "b": [(two.request_id, "aaaa", True), (one.request_id, "bbbb", False)],
+    }
+    await two.tell(store, two.release("bbbb"), two.release("aaaa"))
+    assert await one.outcomes(store, {"bbbb": 2}) == {"bbbb": ""}
+
+
+async def test_a_sequence_of_the_same_request_and_one_beside_a_holder_close_no_circle(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"), one.claim("bbbb", "a"))
+    await two.tell(store, two.claim("aaaa", "b"), two.claim("cccc", "c"))
+    # The holder of b waits for nothing: another sequence of its request does.
+    assert await two.tell(store, two.claim("bbbb", "a", around=["cccc"])) == {}
+    assert await one.tell(store, one.claim("dddd", "b", around=["aaaa"])) == {}
+    # But the holder of c waits for a.
+    assert await one.tell(store, one.claim("eeee", "c", around=["aaaa"])) == {"eeee": "LIMIT_DEADLOCK"}
+
+
+async def test_the_keys_of_a_request_and_of_requests_that_wait_are_part_of_circles(store: Store) -> None:
+    one = await Sequences.started(store, "r")
+    two = await Sequences.started(store)
+    await two.tell(store, two.claim("aaaa", "k"))
+    assert await two.tell(store, two.claim("bbbb", "r", around=["aaaa"])) == {}
+    assert await one.tell(store, one.claim("aaaa", "k")) == {"aaaa": "LIMIT_DEADLOCK"}
+    await two.tell(store, two.release("bbbb"))
+    await create_limited(store, "r", "k")
+    # It would wait behind that request, which waits for k.
+    assert await two.tell(store, two.claim("bbbb", "r", around=["aaaa"])) == {"bbbb": "LIMIT_DEADLOCK"}
+
+
+async def test_a_key_with_room_for_others_and_a_stopped_request_close_no_circle(store: Store) -> None:
+    one, two, three = [await Sequences.started(store) for _ in range(3)]
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b", most=2))
+    await three.tell(store, three.claim("aaaa", "b", most=2))
+    assert await one.tell(store, one.claim("bbbb", "b", most=2, around=["aaaa"])) == {}
+    assert await two.tell(store, two.claim("bbbb", "a", around=["aaaa"])) == {}, (
+        "the third request releases b"
+    )
+    closes = three.claim("bbbb", "a", around=["aaaa"])
+    assert await three.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
+    await store.request_stop(two.request_id)
+    assert await three.tell(store, three.claim("bbbb", "a", around=["aaaa"])) == {}
+
+
+async def test_too_many_claims_are_not_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spincycle_server.store.limit_deadlocks.MAX_CLAIMS", 1)
+    one = await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"), one.claim("bbbb", "b"))
+    told = await one.tell(store, one.claim("cccc", "b", around=["aaaa"]))
+    assert told == {"cccc": "TOO_MANY_AT_LIMIT"}
+
+
+async def test_invalid_changes_are_refused(store: Store, migrated_url: str) -> None:
+    one = await Sequences.started(store)
+    invalid = [
+        SequenceLimitChange(number=0, sequence_id="aaaa"),
+        SequenceLimitChange(number=1, sequence_id="a"),
+        SequenceLimitChange(number=2, begins=True),
+        SequenceLimitChange(number=1, begins=True, kept=["no"]),
+        SequenceLimitChange(number=1, sequence_id="aaaa", around=["?"]),
+        one.claim("aaaa", "k", most=1001),
+        one.claim("aaaa", "k", most=0),
+        one.claim("aaaa", "k" * 201),
+        one.claim("aaaa", "k", "k"),
+        one.claim("aaaa", *map(str, range(11))),
+    ]
+    for change in invalid:
+        (refused,) = await store.apply_reports(RUNNER.runner_id, [one.report(change)])
+        assert refused.reason == REFUSAL_REASON_INVALID
+    assert await claims_by_key(migrated_url) == {}
+
+
+async def test_users_see_for_which_sequence_a_request_waits(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "k"))
+    await two.tell(store, two.claim("bbbb", "k"))
+    waiting = (await store.get_request(two.request_id, with_job_chain=False)).waiting
+    assert waiting.startswith("waits for the limit k of 1 for its sequence roll / host bbbb since ")
+    assert waiting.endswith(f"request {one.request_id} holds it")
+    assert (await store.get_request(one.request_id, with_job_chain=False)).waiting == ""
+    (key,) = (await store.limits.page("", "", 10, lambda _: True)).limits
+    assert [(one.sequence_id, list(one.sequence_path), one.holds) for one in key.claims] == [
+        ("aaaa", ["roll", "host aaaa"], True),
+        ("bbbb", ["roll", "host bbbb"], False),
+    ]
+
+
+async def test_a_report_without_changes_touches_no_table_of_limits(store: Store) -> None:
+    request = await create(store)
+    seen: list[str] = []
+    event.listen(store._engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    assert not await store.apply_reports(RUNNER.runner_id, [a_report(request.id, finished_jobs=1)])
+    assert seen
+    assert not [one for one in seen if re.search(r"\b(limits|limit_claims|sequence_claims)\b", one)]
+
+
+@pytest.fixture
+async def both(migrated_url: str) -> AsyncIterator[tuple[Store, Store]]:
+    """Two stores on one database."""
+    async with two_stores(migrated_url) as stores:
+        yield stores
+
+
+async def test_two_sequences_that_begin_to_wait_at_once_do_not_miss_a_circle(
+    both: tuple[Store, Store],
+) -> None:
+    for _ in range(25):
+        one, two = await Sequences.started(both[0]), await Sequences.started(both[1])
+        await one.tell(both[0], one.claim("aaaa", "a"))
+        await two.tell(both[1], two.claim("aaaa", "b"))
+        told = await asyncio.gather(
+            one.tell(both[0], one.claim("bbbb", "b", around=["aaaa"])),
+            two.tell(both[1], two.claim("bbbb", "a", around=["aaaa"])),
+        )
+        assert sorted(map(str, told)) == ["{'bbbb': 'LIMIT_DEADLOCK'}", "{}"]
+        for store, request in zip(both, (one, two), strict=True):
+            report = a_report(request.request_id, ends=state_pb2.STATE_FAIL)
+            assert not await store.apply_reports(RUNNER.runner_id, [report])
