@@ -32,6 +32,16 @@ SPECS = {
             "args": {"required": [{"name": "cluster"}, {"name": "host"}]},
             "nodes": {"drain": {"category": "job", "type": "drain", "args": GIVEN}},
         },
+        "roll": {
+            "request": True,
+            "args": {"required": [{"name": "hosts"}]},
+            "nodes": {"each": {"category": "sequence", "type": "one-host", "each": ["hosts:host"]}},
+        },
+        "one-host": {
+            "limits": [{"key": "host/{host}", "max": 1}],
+            "args": {"required": [{"name": "host"}]},
+            "nodes": {"drain": {"category": "job", "type": "drain", "args": GIVEN}},
+        },
         "stop-host": {
             "request": True,
             "args": {"required": [{"name": "host"}]},
@@ -151,6 +161,32 @@ def test_holders_and_waiting_requests_of_a_lock_are_seen_and_linked(site: Site, 
     wait_state(site.bob, other, COMPLETE)
     page.get_by_role("link", name="Waiting").click()
     expect(page.get_by_text("No request holds a limit or waits for one.")).to_be_visible()
+
+
+def test_the_keys_of_sequences_are_seen_with_their_paths(site: Site, sign: Sign) -> None:
+    for host in "pqr":
+        (site.hosts / f"drain-{host}.gate").touch()
+    first, second = (created(site.bob, "roll", {"hosts": hosts}) for hosts in (["p", "q"], ["q", "r"]))
+    wait_state(site.bob, second, RUNNING)
+    page = sign(f"/requests/{second}").page
+    sequences = page.get_by_role("region", name="Limits of sequences").get_by_role("listitem")
+    expect(sequences).to_have_count(2)
+    expect(sequences.nth(0)).to_contain_text("host q waits for host/q")
+    expect(sequences.nth(1)).to_contain_text("host r holds host/r")
+    assert grave_findings(page) == []
+    sequences.nth(0).get_by_role("link", name="host/q").click()
+    claims = limit(page, "host/q").get_by_role("listitem")
+    expect(claims.nth(0)).to_contain_text(f"roll host q {first}")
+    expect(claims.nth(1)).to_contain_text(f"roll host q {second}")
+    for host in "pqr":
+        site.open_gate(host)
+    for request_id in (first, second):
+        wait_state(site.bob, request_id, COMPLETE)
+    expect(page.get_by_text("No request that you may view holds or waits for host/q.")).to_be_visible()
+    page.goto(f"{site.origin}/start/roll")
+    page.get_by_role("textbox", name="hosts").fill('["p", "q"]')
+    page.get_by_role("button", name="Plan").click()
+    expect(page.get_by_role("region", name="Jobs of the plan")).to_contain_text("at most 1 with host/p")
 
 
 def test_requests_that_wait_for_an_approval_are_found_from_the_list(site: Site, sign: Sign) -> None:

@@ -3,7 +3,17 @@ import { test } from "node:test";
 
 import type { HeldLimit, PendingApproval } from "../src/api/types.ts";
 import { missingText } from "../src/model/approvals.ts";
-import { fullnessText, hiddenClaims, kindOf, sortedLimits, waitsForLimit, waitsOf } from "../src/model/limits.ts";
+import {
+  fullnessText,
+  hiddenClaims,
+  kindOf,
+  limitsNote,
+  sequenceClaims,
+  sequenceText,
+  sortedLimits,
+  waitsForLimit,
+  waitsOf,
+} from "../src/model/limits.ts";
 
 /** A limit with requests a, b, c …, of which the first `holding` hold it. `left`: claims that the user may not view. */
 function limit(key: string, max: number, holding: number, claims: number, left = 0): HeldLimit {
@@ -54,6 +64,24 @@ test("a request waits for those before it, and not for a key at which it has its
   assert.ok(waitsForLimit("waits for the limit cluster/c1 of 1 since 2026-01-01T00:00:00Z: request a holds it"));
   assert.ok(!waitsForLimit("paused by ann"));
   assert.ok(!waitsForLimit(undefined));
+});
+
+test("what the sequences of a request hold and wait for, the waits first", () => {
+  const sequence = (of: HeldLimit, index: number, sequenceId: string, ...sequencePath: string[]) =>
+    Object.assign(of.claims[index]!, { requestId: "x", sequenceId, sequencePath });
+  const one = limit("one", 1, 1, 3);
+  const two = limit("two", 1, 1, 2);
+  sequence(one, 0, "aaaa", "roll", "host web7");
+  sequence(one, 2, "bbbb", "roll", "host web8", "inner");
+  sequence(two, 1, "cccc");
+  assert.deepEqual(
+    sequenceClaims([one, two], "x").map(({ key, claim }) => [key, sequenceText(claim), claim.holds]),
+    [["two", "cccc", false], ["one", "host web8 / inner", false], ["one", "host web7", true]],
+  );
+  assert.equal(sequenceText(two.claims[0]!), "");
+  assert.deepEqual(waitsOf([one, two], "x"), []);
+  assert.equal(limitsNote([{ key: "a", max: 1 }, { key: "b", max: 1000 }]), "at most 1 with a, at most 1,000 with b");
+  assert.equal(limitsNote(undefined), "");
 });
 
 test("what is missing of an approval names the roles that may decide", () => {

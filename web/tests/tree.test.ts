@@ -37,6 +37,15 @@ test("sequences are in the order in which they run, without jobs that only conne
   assert.equal(tree.nodes.length, 36);
 });
 
+test("a sequence has a note of its limits", () => {
+  const chain = hosts(2);
+  chain.jobs["f0"]!.sequenceLimits = [{ key: "host/web0", max: 1 }];
+  assert.deepEqual(
+    buildTree(chain).roots.map((node) => node.limits),
+    ["at most 1 with host/web0", ""],
+  );
+});
+
 test("a sequence opens if something in it has failed or runs, and not if all is well", () => {
   const record = recordOf();
   record.add({

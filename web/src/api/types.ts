@@ -95,6 +95,16 @@ export interface LimitClaim {
   state: number;
   since: string;
   holds: boolean;
+  /** The sequence of the request. Unset: the whole request. */
+  sequenceId?: string;
+  sequencePath?: string[];
+}
+
+/** A limit that a request or a sequence counts for. */
+export interface Limit {
+  key: string;
+  max: number;
+  policy?: string;
 }
 
 export interface Job {
@@ -112,6 +122,8 @@ export interface Job {
   timeout?: string;
   /** Whether the job belongs to the `finally` part of a sequence. */
   isFinally?: boolean;
+  /** The limits of the sequence that starts with the job. */
+  sequenceLimits?: Limit[];
 }
 
 export interface JobChain {
@@ -120,7 +132,7 @@ export interface JobChain {
   adjacencyList: Record<string, string[]>;
   pathLabels?: Record<string, string>;
   /** The limits that the request counts for. */
-  limits?: { key: string; max: number; policy?: string }[];
+  limits?: Limit[];
   /** The sliding windows, by the id of the job after which the elements begin. */
   windows?: Record<string, { max: number; stopAfterFailures?: number }>;
 }

@@ -9,7 +9,8 @@ import type { JobChain } from "../api/types.ts";
 
 /** What the graph reads of a job chain. All pages of the chain are together. */
 export interface Chain {
-  jobs: Record<string, Pick<JobChain["jobs"][string], "id" | "name" | "type" | "sequenceId" | "parentSequenceId" | "isFinally">>;
+  jobs: Record<string, Pick<JobChain["jobs"][string],
+    "id" | "name" | "type" | "sequenceId" | "parentSequenceId" | "isFinally" | "sequenceLimits">>;
   adjacencyList: Record<string, string[]>;
   pathLabels?: Record<string, string>;
   /** The sliding windows, by the id of the job after which the elements begin. */
@@ -41,7 +42,7 @@ export interface Box extends Placed {
   kind: "sequence" | "each";
   /** The id of the first job of a sequence; empty for an `each`. */
   id: string;
-  /** A second line: for an `each`, how many elements run at a time. */
+  /** A second line: for an `each`, how many elements run at a time; for a sequence, its limits. */
   note: string;
   items: Item[];
   /** The edges between items: from the item at one index to the item at another. */

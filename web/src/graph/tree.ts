@@ -1,6 +1,7 @@
 /** Builds the boxes of a job chain. */
 
 import { connects, isBody, isFinalPart, positions } from "../model/chain.ts";
+import { limitsNote } from "../model/limits.ts";
 import { Edges } from "./edges.ts";
 import { gatherElements } from "./elements.ts";
 import { addTo, isBox, newBox, type Box, type Chain, type Item, type Job, type Tree } from "./model.ts";
@@ -110,6 +111,7 @@ class TreeBuilder {
     }
     const box = newBox("sequence", id, this.chain.pathLabels?.[id] ?? "", null);
     box.isFinally = isFinalPart(this.chain, id);
+    box.note = limitsNote(this.chain.jobs[id]?.sequenceLimits);
     this.sequences.set(id, box);
     this.edges.set(box, new Edges());
     const around = parent && parent !== id ? this.sequence(parent) : this.root;

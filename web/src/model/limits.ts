@@ -1,6 +1,6 @@
-/** Limits: which requests hold a key, and which wait for it. */
+/** Limits: which requests and sequences hold a key, and which wait for it. */
 
-import type { HeldLimit, LimitClaim } from "../api/types.ts";
+import type { HeldLimit, Limit, LimitClaim } from "../api/types.ts";
 import { countOf, countText } from "./counts.ts";
 
 /** `turn`: the request is among the first that may hold the key, and waits for another one. */
@@ -36,6 +36,32 @@ export function waitsForLimit(waiting: string | undefined): boolean {
   return (waiting ?? "").startsWith("waits for the limit ");
 }
 
+/** Returns what a plan says of the limits of a sequence: "at most 1 with host/web7". */
+export function limitsNote(limits: readonly Limit[] | undefined): string {
+  return (limits ?? []).map(({ key, max }) => `at most ${countText(max)} with ${key}`).join(", ");
+}
+
+/** Returns who has a claim, within its request: the path of a sequence without the type of the request, or nothing. */
+export function sequenceText({ sequenceId, sequencePath }: LimitClaim): string {
+  if (!sequenceId) return "";
+  return (sequencePath ?? []).slice(1).join(" / ") || sequenceId;
+}
+
+/** What a sequence of a request holds or waits for. */
+export interface SequenceClaim {
+  key: string;
+  claim: LimitClaim;
+}
+
+/** Returns what the sequences of a request hold or wait for: first those that wait, the longest first. */
+export function sequenceClaims(limits: readonly HeldLimit[], requestId: string): SequenceClaim[] {
+  const found: SequenceClaim[] = [];
+  for (const { key, claims } of limits)
+    for (const claim of claims) if (claim.requestId === requestId && claim.sequenceId) found.push({ key, claim });
+  const rank = ({ claim }: SequenceClaim) => `${Number(claim.holds)} ${claim.since}`;
+  return found.sort((one, other) => (rank(one) < rank(other) ? -1 : Number(rank(one) > rank(other))));
+}
+
 /** What keeps a request from a key. */
 export interface Wait {
   key: string;
@@ -48,7 +74,7 @@ export interface Wait {
 export function waitsOf(limits: readonly HeldLimit[], requestId: string): Wait[] {
   const waits: Wait[] = [];
   for (const limit of limits) {
-    const index = limit.claims.findIndex((claim) => claim.requestId === requestId);
+    const index = limit.claims.findIndex((claim) => claim.requestId === requestId && !claim.sequenceId);
     const claim = limit.claims[index];
     if (claim && kindOf(limit, index) === "waits")
       waits.push({ key: limit.key, since: claim.since, before: limit.claims.slice(0, index) });

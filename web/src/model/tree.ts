@@ -2,6 +2,7 @@
 
 import type { Job, JobChain } from "../api/types.ts";
 import { connects, isBody, isFinalPart, ownLabel, positions } from "./chain.ts";
+import { limitsNote } from "./limits.ts";
 
 export interface TreeNode {
   /** The id of the job, or of the sequence with "/" before it. */
@@ -17,6 +18,8 @@ export interface TreeNode {
   position: number;
   /** Whether it is the `finally` part of the sequence around it. */
   isFinally: boolean;
+  /** The limits of a sequence, such as "at most 1 with host/web7"; empty for none. */
+  limits: string;
 }
 
 export interface Tree {
@@ -51,6 +54,7 @@ export function buildTree(chain: JobChain): Tree {
     const position = order.get(id) ?? Infinity;
     const node = newNode(`/${id}`, chain.pathLabels?.[id] ?? "sequence", null, position);
     node.isFinally = isFinalPart(chain, id);
+    node.limits = limitsNote(chain.jobs[id]?.sequenceLimits);
     sequences.set(id, node);
     attach(node, sequence(parentId), roots);
     return node;
@@ -67,7 +71,7 @@ export function buildTree(chain: JobChain): Tree {
 }
 
 function newNode(key: string, label: string, job: Job | null, position: number): TreeNode {
-  return { key, label, job, parent: null, level: 1, children: [], position, isFinally: false };
+  return { key, label, job, parent: null, level: 1, children: [], position, isFinally: false, limits: "" };
 }
 
 function attach(node: TreeNode, parent: TreeNode | null, roots: TreeNode[]): void {

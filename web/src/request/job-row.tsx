@@ -66,7 +66,7 @@ export function JobRow({
         <span class={node.job ? "twig" : isOpen ? "twig twig-open" : "twig twig-closed"} aria-hidden="true" />
         <span
           class={node.isFinally ? "tree-label final-mark" : "tree-label"}
-          title={node.isFinally ? FINALLY : node.label}
+          title={node.isFinally ? FINALLY : [node.label, node.limits].filter(Boolean).join(", ")}
         >
           {node.label}
         </span>

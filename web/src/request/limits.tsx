@@ -1,11 +1,11 @@
-/** The limits that keep a request from running: who is before it. */
+/** The limits of a request and of its sequences: what they hold, and who is before them. */
 
 import { useMemo } from "preact/hooks";
 
 import type { ApiError, OnError } from "../api/call";
 import type { HeldLimit, JobChain, Request } from "../api/types";
 import { countText } from "../model/counts";
-import { waitsForLimit, waitsOf } from "../model/limits";
+import { sequenceClaims, sequenceText, waitsForLimit, waitsOf } from "../model/limits";
 import { RUNNING, SUSPENDED } from "../model/states";
 import { durationText, waitingText } from "../model/times";
 import { Link } from "../parts/address";
@@ -15,6 +15,7 @@ import { askLimits } from "../waiting/ask";
 import { limitAddress } from "../waiting/limit-list";
 
 const MOST_SHOWN = 5;
+const MOST_SEQUENCES = 10;
 
 interface Props {
   chain: JobChain | null;
@@ -23,14 +24,53 @@ interface Props {
   onError: OnError;
 }
 
-/** Shows the limits that a request holds, or those that it waits for. */
+/** Shows the limits that a request and its sequences hold, or those that they wait for. */
 export function RequestLimits({ chain, request, now, onError }: Props) {
   const keys = useMemo(() => (chain?.limits ?? []).map(({ key }) => key), [chain]);
-  if (waitsForLimit(request.waiting))
-    return <Waits key={keys.join()} keys={keys} request={request} now={now} onError={onError} />;
+  const hasSequences = useMemo(
+    () => Object.values(chain?.jobs ?? {}).some((job) => job.sequenceLimits?.length),
+    [chain],
+  );
   // A request that has started holds all of its keys until it ends.
   const holds = request.state === RUNNING || request.state === SUSPENDED;
-  return holds && keys.length > 0 ? <Held keys={keys} /> : null;
+  if (waitsForLimit(request.waiting) && !holds)
+    return <Waits key={keys.join()} keys={keys} request={request} now={now} onError={onError} />;
+  if (!holds) return null;
+  return (
+    <>
+      {keys.length > 0 && <Held keys={keys} />}
+      {hasSequences && <OfSequences request={request} now={now} onError={onError} />}
+    </>
+  );
+}
+
+/** Shows what sequences hold or wait for. Those who may not list limits see a sentence about the first wait. */
+function OfSequences({ request, now, onError }: Omit<WaitsProps, "keys">) {
+  const report: OnError = (error: ApiError | null) => (error?.status === 403 ? undefined : onError(error));
+  const answer = usePolled(() => askLimits(""), report);
+  const claims = sequenceClaims(answer?.body ?? [], request.id);
+  if (claims.length === 0)
+    return waitsForLimit(request.waiting) ? <p class="notice">{waitingText(request.waiting ?? "")}</p> : null;
+  const left = claims.length - MOST_SEQUENCES;
+  return (
+    <section class="approval" aria-label="Limits of sequences">
+      <h2>Limits of sequences</h2>
+      <ul class="claims">
+        {claims.slice(0, MOST_SEQUENCES).map(({ key, claim }) => (
+          <li key={`${key} ${claim.sequenceId}`}>
+            <strong>{sequenceText(claim)}</strong>{" "}
+            <span>
+              {claim.holds ? "holds " : "waits for "}
+              <Keys keys={[key]} />
+            </span>{" "}
+            <span class="quiet">for {durationText(now - Date.parse(claim.since))}</span>
+          </li>
+        ))}
+      </ul>
+      {left > 0 && <p class="quiet">And {countText(left)} more.</p>}
+      {answer?.nextPageToken && <p class="quiet">There are more keys than are looked at here.</p>}
+    </section>
+  );
 }
 
 function Held({ keys }: { keys: string[] }) {

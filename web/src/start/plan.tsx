@@ -75,7 +75,10 @@ export function Plan({ request, isBusy, onStart }: Props) {
                     >
                       {node.label}
                     </span>{" "}
-                    <span class="quiet">{summaries.get(node.key)?.jobs}</span>
+                    <span class="quiet">
+                      {summaries.get(node.key)?.jobs}
+                      {node.limits && `, ${node.limits}`}
+                    </span>
                   </button>
                 )}
               </li>

@@ -1,11 +1,18 @@
-/** The keys of limits, with the requests that hold them and those that wait for them. */
+/** The keys of limits, with the requests and sequences that hold them and those that wait for them. */
 
 import { useState } from "preact/hooks";
 
 import type { OnError } from "../api/call";
 import type { HeldLimit } from "../api/types";
 import { countOf, countText } from "../model/counts";
-import { fullnessText, hiddenClaims, kindOf, sortedLimits, type ClaimKind } from "../model/limits";
+import {
+  fullnessText,
+  hiddenClaims,
+  kindOf,
+  sequenceText,
+  sortedLimits,
+  type ClaimKind,
+} from "../model/limits";
 import { PENDING, RUNNING, stateClass, STOPPED } from "../model/states";
 import { durationText } from "../model/times";
 import { usePolled } from "../parts/use-polled";
@@ -103,12 +110,13 @@ function Limit({ limit, now }: { limit: HeldLimit; now: number }) {
         {claims.map((claim, index) => {
           const [state, text] = KINDS[kindOf(limit, index)];
           return (
-            <li key={claim.requestId}>
+            <li key={`${claim.requestId}/${claim.sequenceId ?? ""}`}>
               <span class={`dot state-${stateClass(state)}`}>{text}</span>
               <span>
                 <Link class="strong-link" to={`/requests/${claim.requestId}`}>
                   {claim.requestType}
                 </Link>{" "}
+                {sequenceText(claim) && `${sequenceText(claim)} `}
                 <code class="quiet">{claim.requestId}</code>
               </span>
               <span class="quiet">
@@ -126,7 +134,7 @@ function Limit({ limit, now }: { limit: HeldLimit; now: number }) {
       )}
       {hidden > 0 && (
         <p class="quiet">
-          {countOf(hidden, "further request is", "further requests are")} not shown here.
+          {countOf(hidden, "further claim is", "further claims are")} not shown here.
         </p>
       )}
     </article>
