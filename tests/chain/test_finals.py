@@ -96,6 +96,23 @@ def test_a_second_stop_keeps_it_from_beginning() -> None:
     assert run(chain, WORK, state=State.STOPPED).done is State.STOPPED
 
 
+def test_it_is_not_owed_again_if_the_sequence_before_it_goes_on_after_it() -> None:
+    """So it is if a job has stopped by itself, and the chain is suspended when the part has run."""
+    message = a_chain()
+    message.jobs[BODY].sequence_retry = 1
+    chain = started(message)
+    run(chain, AROUND, BODY)
+    assert [one.job_id for one in run(chain, WORK, state=State.STOPPED).run] == [FINAL]
+    run(chain, FINAL, CLEAN)
+    chain.suspend(0)
+    assert run(chain, FINAL_LAST).done is State.SUSPENDED
+    again = RunningChain.resume(chain.suspended(0))
+    assert [one.job_id for one in again.start(0).run] == [WORK]
+    assert [one.job_id for one in run(again, WORK, state=State.FAIL).run] == [BODY]
+    assert not again.owes_finally
+    assert run(again, BODY, WORK, LAST, END).done is State.COMPLETE
+
+
 def test_it_has_a_timeout_of_its_own_after_that_of_the_request() -> None:
     message = a_chain()
     message.timeout = "1s"

@@ -705,8 +705,9 @@ class RunningChain:
     def _run(self, job: ChainJob, now: int, actions: Actions) -> None:
         job.state = State.RUNNING
         if job.id == job.sequence.id:
-            if job.sequence.final is not None:
-                job.sequence.final.owe()
+            final = job.sequence.final
+            if final is not None and not final.has_begun:  # After a job STOPPED by itself, it may have run.
+                final.owe()
             if not job.sequence.tries:
                 job.sequence.tries = 1
                 self._begin_timeout(job.sequence, now, actions)
