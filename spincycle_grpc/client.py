@@ -512,7 +512,7 @@ class Client:
         return self._joined(calls.list_runners(), deadline)
 
     def list_limits(self, key: str = "", *, deadline: float | None = None) -> list[HeldLimit]:
-        """Returns the keys of limits that requests hold or wait for, with these requests.
+        """Returns the keys of limits that requests and their sequences hold or wait for, with these.
 
         Args:
             key: Only this key; "" for all.

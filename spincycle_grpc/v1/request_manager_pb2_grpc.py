@@ -762,8 +762,8 @@ class RequestManagerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLimits(self, request, context):
-        """Lists the keys of limits that requests hold or wait for, with these requests.
-        The keys have no meaningful order.
+        """Lists the keys of limits that requests and sequences of requests hold or wait
+        for, with these. The keys have no meaningful order.
 
         A key is left out if the caller may view none of the first 100 requests that
         hold it or wait for it.

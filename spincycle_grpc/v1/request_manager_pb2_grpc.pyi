@@ -480,8 +480,8 @@ class RequestManagerStub:
     requests are counted in all.
     """
     ListLimits: _grpc.UnaryUnaryMultiCallable[_request_manager_pb2.ListLimitsRequest, _request_manager_pb2.ListLimitsResponse]
-    """Lists the keys of limits that requests hold or wait for, with these requests.
-    The keys have no meaningful order.
+    """Lists the keys of limits that requests and sequences of requests hold or wait
+    for, with these. The keys have no meaningful order.
 
     A key is left out if the caller may view none of the first 100 requests that
     hold it or wait for it.
@@ -1003,8 +1003,8 @@ class RequestManagerAsyncStub(RequestManagerStub):
     requests are counted in all.
     """
     ListLimits: _aio.UnaryUnaryMultiCallable[_request_manager_pb2.ListLimitsRequest, _request_manager_pb2.ListLimitsResponse]  # type: ignore[assignment]
-    """Lists the keys of limits that requests hold or wait for, with these requests.
-    The keys have no meaningful order.
+    """Lists the keys of limits that requests and sequences of requests hold or wait
+    for, with these. The keys have no meaningful order.
 
     A key is left out if the caller may view none of the first 100 requests that
     hold it or wait for it.
@@ -1661,8 +1661,8 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         request: _request_manager_pb2.ListLimitsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_manager_pb2.ListLimitsResponse, _abc.Awaitable[_request_manager_pb2.ListLimitsResponse]]:
-        """Lists the keys of limits that requests hold or wait for, with these requests.
-        The keys have no meaningful order.
+        """Lists the keys of limits that requests and sequences of requests hold or wait
+        for, with these. The keys have no meaningful order.
 
         A key is left out if the caller may view none of the first 100 requests that
         hold it or wait for it.

@@ -53,7 +53,9 @@ class JobStatus(_message.Message):
     """
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The path of the job, as in JobLog."""
+        """The path of the job, as in JobLog. The first job of a sequence that waits for
+        the keys of its limits has the path of the sequence.
+        """
 
     def __init__(
         self,

@@ -215,12 +215,39 @@ def test_a_pause_keeps_the_keys_of_a_sequence_that_is_not_complete() -> None:
     assert resumed.claim == ["bbbb"]
 
 
+def test_the_end_of_a_pause_releases_the_keys_of_a_sequence_that_has_failed_meanwhile() -> None:
+    chain = a_chain()
+    chain.jobs["bbbb"].sequence_retry = 0
+    beside = chain.jobs["ffff"]
+    beside.CopyFrom(chain.jobs["eeee"])
+    beside.id, beside.name = "ffff", "beside"
+    chain.adjacency_list["aaaa"].ids.append("ffff")
+    chain.adjacency_list["ffff"].ids.append("eeee")
+    running = RunningChain.new(chain)
+    running.start(0)
+    running.try_finished("aaaa", State.COMPLETE, 0)
+    running.try_finished("bbbb", State.COMPLETE, 0)
+    running.pause(0)
+    assert running.try_finished("cccc", State.FAIL, 0).release == []
+    assert running.unpause(0).release == ["bbbb"]
+
+
 def test_a_stop_releases_the_keys_for_which_a_sequence_waits() -> None:
     running = RunningChain.new(a_chain())
     running.start(0)
     running.try_finished("aaaa", State.COMPLETE, 0)
     assert [stop.job_id for stop in running.stop(0).stop] == ["bbbb"]
     assert running.try_finished("bbbb", State.STOPPED, 0).release == ["bbbb"]
+
+
+def test_a_claim_and_a_later_release_are_nothing_together() -> None:
+    running = RunningChain.new(a_chain())
+    running.start(0)
+    begins = running.try_finished("aaaa", State.COMPLETE, 0)
+    begins.add(running.try_finished("bbbb", State.FAIL, 0, is_last=True))
+    assert (begins.claim, begins.release) == (["bbbb"], [])  # It is tried again.
+    begins.add(running.try_finished("bbbb", State.FAIL, 0, is_last=True))
+    assert (begins.claim, begins.release, begins.done) == ([], [], State.FAIL)
 
 
 def test_only_the_first_job_of_a_sequence_has_limits() -> None:

@@ -17,6 +17,7 @@ from spincycle_grpc.errors import (
 )
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitWait
 from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_INVALID,
     REFUSAL_REASON_NO_SUCH_REQUEST,
@@ -39,6 +40,7 @@ from spincycle_server.request_manager.request_stopper import RequestStopper
 from spincycle_server.request_manager.runner_stream import MAX_HELD, RunnerStream
 from spincycle_server.store import Store
 from tests.request_manager.doubles import Clock, WillingRunners, deliveries_end, make_dispatcher, state_of
+from tests.store.limit_samples import REFUSE, Sequences
 from tests.store.samples import (
     OTHER_RUNNER,
     RUNNER,
@@ -547,3 +549,22 @@ async def test_job_types_that_cannot_be_right_end_the_stream(manager: Manager) -
     with pytest.raises(InvalidArgumentError) as caught:
         await stream.receive(telling(2, "v", ""))
     assert caught.value.reason == "BAD_JOB_TYPES"
+
+
+async def test_an_answer_says_how_waits_for_keys_have_ended(manager: Manager, store: Store) -> None:
+    stream = await manager.opened()
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    reports = [one.report(one.claim("aaaa", "k"))]
+    reports.append(two.report(two.claim("aaaa", "k"), two.claim("bbbb", "k", policy=REFUSE)))
+    answer = await stream.receive(ReportRequest(number=2, chains=reports))
+    told = [(one.request_id, one.sequence_id, one.number, one.reason) for one in answer.limit_outcomes]
+    assert told == [(one.request_id, "aaaa", 1, ""), (two.request_id, "bbbb", 2, "LIMIT_REACHED")]
+    again = await stream.receive(ReportRequest(number=2, chains=reports))
+    assert again.limit_outcomes == answer.limit_outcomes
+    await stream.receive(ReportRequest(number=3, chains=[one.report(one.release("aaaa"))]))
+    waits = [SequenceLimitWait(sequence_id="aaaa", number=1)]
+    held = Assignment(request_id=two.request_id, epoch=1, limit_waits=waits)
+    listed = await stream.receive(holding(4, held))
+    assert [(one.request_id, one.sequence_id, one.number) for one in listed.limit_outcomes] == [
+        (two.request_id, "aaaa", 1)
+    ]

@@ -222,6 +222,22 @@ async def test_a_key_with_room_for_others_and_a_stopped_request_close_no_circle(
     assert await three.tell(store, three.claim("bbbb", "a", around=["aaaa"])) == {}
 
 
+async def test_sequences_of_one_report_begin_to_wait_one_after_another(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"), two.claim("cccc", "c"))
+    await one.tell(store, one.claim("bbbb", "b", around=["aaaa"]))
+    told = await two.tell(
+        store,
+        two.claim("bbbb", "a", around=["aaaa"]),  # closes a circle
+        two.claim("dddd", "a", around=["cccc"]),  # waits behind it
+        two.claim("eeee", "c"),
+    )
+    assert told == {"bbbb": "LIMIT_DEADLOCK"}
+    await one.tell(store, one.claim("ffff", "c", around=["aaaa"]))
+    assert await two.outcomes(store, {"dddd": 4, "eeee": 5}) == {}
+
+
 async def test_too_many_claims_are_not_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spincycle_server.store.limit_deadlocks.MAX_CLAIMS", 1)
     one = await Sequences.started(store)

@@ -94,6 +94,7 @@ class Actions:
         self.wait += later.wait
         self.timers += later.timers
         self.stop += later.stop
-        self.release += later.release
-        self.claim += later.claim
+        # What was claimed just now, and is not needed any more, need not be asked for.
+        self.release += [one for one in later.release if one not in self.claim]
+        self.claim = [one for one in self.claim if one not in later.release] + later.claim
         self.done = later.done

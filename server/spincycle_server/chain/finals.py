@@ -90,8 +90,6 @@ class FinalPart:
         around = self.sequence.parent
         while around is not None:
             around.owed += change
-            if change < 0 and around.hold is not None:
-                around.hold.touch()
             around = around.parent
 
 

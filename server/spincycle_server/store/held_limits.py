@@ -30,6 +30,9 @@ from spincycle_server.utc_text import utc_text
 MAX_SHOWN = 100
 """The maximum number of claims that are shown of one key."""
 
+MAX_KEYS_LOOKED_AT = 10
+"""How many claims of a request's sequences are looked at to say for what it waits: all of a sequence."""
+
 RELEASED_AT_ONCE = 100
 """The maximum number of requests whose claims one transaction removes because others have ended them."""
 
@@ -44,6 +47,13 @@ _WITH_SEQUENCE = limit_claims.outerjoin(
     ),
 )
 """Claims, with what their sequences have asked."""
+
+_WAITING = (
+    select(limit_claims, limits.c.key, limits.c.max, sequence_claims.c.body)
+    .select_from(_WITH_SEQUENCE)
+    .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
+    .order_by(limits.c.key)
+)
 
 
 class LimitsPage(NamedTuple):
@@ -135,28 +145,42 @@ def _ended(connection: Connection) -> Sequence[str]:
 
 
 def waits_of(connection: Connection, request_ids: Collection[str]) -> dict[str, str]:
-    """Returns which limit each of some requests waits for, as a sentence, for those that wait."""
+    """Returns which limit each of some requests waits for, as a sentence, for those that wait.
+
+    Of the sequences of a request, it is the one that has waited for the longest time.
+    """
     found: dict[str, str] = {}
     firsts: dict[str, Sequence[Any]] = {}
+    waiting = limit_claims.c.held_at.is_(None)
     for some in in_chunks(sorted(request_ids)):
-        query = (
-            select(limit_claims, limits.c.key, limits.c.max, sequence_claims.c.body)
-            .select_from(_WITH_SEQUENCE)
-            .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
-            .where(
-                limit_claims.c.request_id.in_(some),
-                limit_claims.c.held_at.is_(None),
+        mine = and_(limit_claims.c.request_id.in_(some), waiting)
+        for row in connection.execute(_WAITING.where(mine, limit_claims.c.sequence_id == "")):
+            _add_wait(connection, found, firsts, row)
+        with_sequences = select(limit_claims.c.request_id).where(mine, limit_claims.c.sequence_id != "")
+        for request_id in connection.scalars(with_sequences.distinct()).all():
+            oldest = (
+                _WAITING.where(limit_claims.c.request_id == request_id, waiting)
+                .order_by(None)
+                .order_by(limit_claims.c.claimed_at, limit_claims.c.sequence_id, limits.c.key)
+                .limit(MAX_KEYS_LOOKED_AT)
             )
-            .order_by(limits.c.key, limit_claims.c.ticket)
-        )
-        for row in connection.execute(query):
-            if row.limit_id not in firsts:
-                before = first_claims_query(row.limit_id, row.max, _FIRST_CLAIMS)
-                firsts[row.limit_id] = connection.execute(before).all()
-            first = firsts[row.limit_id]
-            if row.request_id not in found and all(one.ticket != row.ticket for one in first):
-                found[row.request_id] = _sentence(row, first)
+            for row in connection.execute(oldest):
+                _add_wait(connection, found, firsts, row)
     return found
+
+
+def _add_wait(
+    connection: Connection, found: dict[str, str], firsts: dict[str, Sequence[Any]], row: Any
+) -> None:
+    """Adds the sentence of a claim that waits, unless its request has one, or it is among the first."""
+    if row.request_id in found:
+        return
+    if row.limit_id not in firsts:
+        before = first_claims_query(row.limit_id, row.max, _FIRST_CLAIMS)
+        firsts[row.limit_id] = connection.execute(before).all()
+    first = firsts[row.limit_id]
+    if all(one.ticket != row.ticket for one in first):
+        found[row.request_id] = _sentence(row, first)
 
 
 def _sentence(row: Any, first: Sequence[Any]) -> str:

@@ -7,10 +7,10 @@ sequence is looked at, in the transaction that adds its claim, under a lock that
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import or_, select
 from sqlalchemy.dialects import mysql, postgresql
@@ -24,7 +24,7 @@ from spincycle_server.store.schema import limits, requests, sequence_claims
 from spincycle_server.store.sequence_claim_rows import claims_of_sequences
 
 MAX_CLAIMS = 20_000
-"""How many claims are looked at for one sequence."""
+"""How many claims are looked at for the sequences of a transaction."""
 
 _GUARD = {
     "request_id": "",
@@ -41,6 +41,26 @@ class TooManyClaimsError(Exception):
     """More than MAX_CLAIMS claims would have to be looked at."""
 
 
+class Newcomer(NamedTuple):
+    """A sequence that has begun to wait.
+
+    Attributes:
+        owner: The sequence.
+        around: The ids of the sequences with keys around it.
+        limit_ids: The ids of its keys.
+    """
+
+    owner: Owner
+    around: Sequence[str]
+    limit_ids: Collection[str]
+
+    @property
+    def outer(self) -> list[Owner]:
+        """The owners that end after it: its request, and the sequences with keys around it."""
+        request_id = self.owner.request_id
+        return [Owner(request_id), *(Owner(request_id, one) for one in self.around)]
+
+
 @dataclass(slots=True)
 class Waits:
     """Who holds keys and waits for keys.
@@ -48,37 +68,89 @@ class Waits:
     Attributes:
         claims: The claims of each key, in its order.
         most: How many may hold each key.
-        inside: The sequences that wait for keys in each owner. It ends when these have ended.
+        outer: For each sequence that waits, the owners that end after it.
         ending: The requests that are being stopped, and so end whatever they wait for.
     """
 
     claims: dict[str, Sequence[ClaimRow]] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
-    inside: defaultdict[Owner, set[Owner]] = field(default_factory=lambda: defaultdict(set))
+    outer: dict[Owner, Sequence[Owner]] = field(default_factory=dict)
     ending: set[str] = field(default_factory=set)
 
-    def never_end(self, known: Collection[Owner]) -> set[Owner]:
-        """Returns the owners that wait for ever: for each other, directly or not.
+    def never_end(self, known: Collection[Owner], without: Collection[Owner] = ()) -> set[Owner]:
+        """Returns the owners that wait for ever: for each other, directly or not. Linear in the claims.
 
         Args:
-            known: The owners that wait although their request may be being stopped.
+            known: The owners that wait although their requests may be being stopped.
+            without: The owners that do not count.
         """
         owners = {one.owner for claims in self.claims.values() for one in claims}
-        stuck = {one for one in owners if one in known or one.request_id not in self.ending}
-        while ending := self._next_to_end(stuck):
-            stuck -= ending
-        return stuck
+        stuck = {
+            one
+            for one in owners
+            if one not in without and (one in known or one.request_id not in self.ending)
+        }
+        return _Ends(self, stuck).left
 
-    def _next_to_end(self, stuck: Collection[Owner]) -> set[Owner]:
-        """Returns the owners of some that end although the others do not."""
-        kept: set[Owner] = set()
-        for limit_id, claims in self.claims.items():
-            before = 0
-            for one in claims:
-                if one.held_at is None and before >= self.most[limit_id]:
-                    kept.add(one.owner)
-                before += one.owner in stuck
-        return {one for one in stuck if one not in kept and self.inside[one].isdisjoint(stuck)}
+
+class _Ends:
+    """Lets owners end that can, one after another.
+
+    Attributes:
+        left: The owners that have not ended.
+    """
+
+    def __init__(self, waits: Waits, owners: set[Owner]) -> None:
+        self.left = owners
+        self._waits = waits
+        self._places: defaultdict[Owner, list[tuple[str, int]]] = defaultdict(list)
+        # For each key: how many claims have or had their turn, and how many of these are left.
+        self._turns = dict.fromkeys(waits.claims, 0)
+        self._held = dict.fromkeys(waits.claims, 0)
+        # For each owner: the keys at which it has not had its turn, and the owners in it that are left.
+        self._missing: Counter[Owner] = Counter()
+        self._inside: Counter[Owner] = Counter()
+        for limit_id, claims in waits.claims.items():
+            for place, one in enumerate(claims):
+                if one.owner in owners:
+                    self._places[one.owner].append((limit_id, place))
+                    self._missing[one.owner] += one.held_at is None
+        for owner in owners:
+            self._inside.update(waits.outer.get(owner, ()))
+        self._ready = [one for one in owners if self._can_end(one)]
+        for limit_id in waits.claims:
+            self._go_on(limit_id)
+        while self._ready:
+            self._end(self._ready.pop())
+
+    def _can_end(self, owner: Owner) -> bool:
+        return owner in self.left and not self._missing[owner] and not self._inside[owner]
+
+    def _go_on(self, limit_id: str) -> None:
+        """Gives the next claims of a key their turn, while fewer than may hold it are left before them."""
+        claims = self._waits.claims[limit_id]
+        while self._turns[limit_id] < len(claims) and self._held[limit_id] < self._waits.most[limit_id]:
+            one = claims[self._turns[limit_id]]
+            self._turns[limit_id] += 1
+            if one.owner in self.left:
+                self._held[limit_id] += 1
+                if one.held_at is None:
+                    self._missing[one.owner] -= 1
+                    if self._can_end(one.owner):
+                        self._ready.append(one.owner)
+
+    def _end(self, owner: Owner) -> None:
+        if owner not in self.left:
+            return
+        self.left.remove(owner)
+        for limit_id, place in self._places[owner]:
+            if place < self._turns[limit_id]:
+                self._held[limit_id] -= 1
+                self._go_on(limit_id)
+        for outer in self._waits.outer.get(owner, ()):
+            self._inside[outer] -= 1
+            if self._can_end(outer):
+                self._ready.append(outer)
 
 
 def lock_waits(transaction: Transaction) -> None:
@@ -97,33 +169,41 @@ def lock_waits(transaction: Transaction) -> None:
     transaction.execute(statement, _GUARD)
 
 
-def waits_for_ever(
-    transaction: Transaction, owner: Owner, around: Sequence[str], limit_ids: Collection[str]
-) -> bool:
-    """Returns whether a sequence that has begun to wait closes a circle.
+def endless_waits(transaction: Transaction, newcomers: Sequence[Newcomer]) -> list[Owner]:
+    """Returns which sequences that have begun to wait close a circle with what waited before.
 
     Args:
-        transaction: The open transaction, which has stored the claims of the sequence and has called
-            `lock_waits`.
-        owner: The sequence.
-        around: The ids of the sequences with keys around it.
-        limit_ids: The ids of its keys.
+        transaction: The open transaction, which has stored the claims of the sequences.
+        newcomers: The sequences, in the order in which they began to wait.
 
     Raises:
         TooManyClaimsError: There are too many claims to look at.
     """
-    waits = Waits()
-    outer = [Owner(owner.request_id), *(Owner(owner.request_id, one) for one in around)]
-    for one in outer:
-        waits.inside[one].add(owner)
+    lock_waits(transaction)
+    waits = _waits_of(transaction, newcomers)
+    known = {owner for one in newcomers for owner in (one.owner, *one.outer)}
+    if waits.never_end(known).isdisjoint(one.owner for one in newcomers):
+        return []
+    later = {one.owner for one in newcomers}
+    refused: list[Owner] = []
+    for one in newcomers:
+        later.remove(one.owner)
+        if one.owner in waits.never_end(known, later.union(refused)):
+            refused.append(one.owner)
+    return refused
+
+
+def _waits_of(transaction: Transaction, newcomers: Sequence[Newcomer]) -> Waits:
+    """Returns everything that may have to do with the waits of some sequences."""
+    waits = Waits(outer={one.owner: one.outer for one in newcomers})
     known: set[str] = set()
-    new_keys = set(limit_ids)
+    new_keys = {limit_id for one in newcomers for limit_id in one.limit_ids}
     while new_keys:
         _add_claims(transaction, waits, new_keys)
         found = {one.request_id for limit_id in new_keys for one in waits.claims[limit_id]} - known
         known |= found
         new_keys = _add_waiting(transaction, waits, found) - waits.claims.keys()
-    return owner in waits.never_end([owner, *outer])
+    return waits
 
 
 def _add_claims(transaction: Transaction, waits: Waits, limit_ids: Collection[str]) -> None:
@@ -146,9 +226,7 @@ def _add_waiting(transaction: Transaction, waits: Waits, request_ids: Collection
     waiting = [one for one in claims if one.held_at is None]
     sequences = {one.owner for one in waiting if one.sequence_id}
     for owner, asked in claims_of_sequences(transaction.connection, sequences).items():
-        waits.inside[Owner(owner.request_id)].add(owner)
-        for outer in asked.change.around:
-            waits.inside[Owner(owner.request_id, outer)].add(owner)
+        waits.outer[owner] = Newcomer(owner, asked.change.around, ()).outer
     return {one.limit_id for one in waiting}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, insert, select, update
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange, SequenceLimitOutcome
@@ -133,26 +133,26 @@ def ended_limit_waits(
         connection: The connection.
         waits: The waits, each with the assignment of its request.
     """
-    asked = claims_of_sequences(connection, {wait.owner for wait in waits})
-    holders = _holders(connection, asked.keys())
+    found: dict[Owner, SequenceClaim] = {}
+    # A runner asks again and again about all that waits, so the database leaves out what still does.
+    for some in in_chunks(sorted({wait.owner for wait in waits})):
+        found |= _stored(connection, and_(is_owned(sequence_claims, some), sequence_claims.c.reason != ""))
+        if holders := _holders(connection, some):
+            found |= _stored(connection, is_owned(sequence_claims, holders))
     outcomes = []
     for wait, assignment in waits.items():
-        claim = asked.get(wait.owner)
-        if claim is None or claim.epoch != assignment.epoch or wait.number not in (0, claim.number):
-            continue
-        if claim.reason or wait.owner in holders:
+        claim = found.get(wait.owner)
+        if claim is not None and claim.epoch == assignment.epoch and wait.number in (0, claim.number):
             outcomes.append(claim.outcome(assignment))
     return outcomes
 
 
 def _holders(connection: Connection, owners: Collection[Owner]) -> set[Owner]:
-    found: set[Owner] = set()
-    for some in in_chunks(sorted(owners)):
-        query = select(limit_claims.c.request_id, limit_claims.c.sequence_id).where(
-            is_owned(limit_claims, some), limit_claims.c.held_at.is_not(None)
-        )
-        found |= {Owner(row.request_id, row.sequence_id) for row in connection.execute(query)}
-    return found
+    """Returns which of some owners hold their keys."""
+    query = select(limit_claims.c.request_id, limit_claims.c.sequence_id).where(
+        is_owned(limit_claims, owners), limit_claims.c.held_at.is_not(None)
+    )
+    return {Owner(row.request_id, row.sequence_id) for row in connection.execute(query)}
 
 
 def _values(claim: SequenceClaim) -> dict[str, Any]:

@@ -8,7 +8,7 @@ first in a transaction, so they never wait for what others ask in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -17,13 +17,13 @@ from spincycle_grpc.state import FINAL_STATES
 from spincycle_grpc.v1.limit_pb2 import (
     LIMIT_POLICY_REFUSE,
     LIMIT_POLICY_REPLACE,
-    LimitPolicy,
+    Limit,
     SequenceLimitChange,
 )
 from spincycle_grpc.v1.runner_reports_pb2 import ChainReport
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow, effect_row
-from spincycle_server.store.limit_deadlocks import TooManyClaimsError, lock_waits, waits_for_ever
+from spincycle_server.store.limit_deadlocks import Newcomer, TooManyClaimsError, endless_waits
 from spincycle_server.store.limit_ledger import MAX_WAITING, Claim, Wanted, ledger_of
 from spincycle_server.store.limit_replacing import STOP, replace_before
 from spincycle_server.store.limit_rows import Owner, claims_of_owners
@@ -51,6 +51,12 @@ MAX_HOLDERS = 1000
 LIMIT_REACHED = "LIMIT_REACHED"
 LIMIT_DEADLOCK = "LIMIT_DEADLOCK"
 TOO_MANY_AT_LIMIT = "TOO_MANY_AT_LIMIT"
+
+_DEADLOCK = (
+    "the sequence would wait for its limits for ever: those who hold them wait, perhaps by way of others, "
+    "for what this request holds"
+)
+_TOO_MANY_TO_LOOK_AT = "too many requests and sequences wait for limits to look whether one waits for ever"
 
 
 def are_valid_changes(changes: Sequence[SequenceLimitChange]) -> bool:
@@ -109,6 +115,10 @@ class _Changes:
         newest: The newest changes of assignments.
         left: The sequences that give up their keys.
         asked: What sequences ask.
+        unsaved: The new rows that are not stored yet.
+        holders: Whether each request holds keys itself.
+        nested: The sequences that begin to wait within something that holds keys.
+        replacing: The claims that stop the requests before them, with the keys at which they do.
     """
 
     transaction: Transaction
@@ -117,6 +127,10 @@ class _Changes:
     newest: dict[Owner, SequenceClaim] = field(default_factory=dict)
     left: dict[Owner, None] = field(default_factory=dict)
     asked: dict[Owner, SequenceClaim] = field(default_factory=dict)
+    unsaved: list[SequenceClaim] = field(default_factory=list)
+    holders: dict[Owner, bool] = field(default_factory=dict)
+    nested: list[SequenceClaim] = field(default_factory=list)
+    replacing: list[tuple[Claim, list[Wanted]]] = field(default_factory=list)
 
     def read(self, reports: Sequence[ChainReport]) -> None:
         """Reads what is stored, and what the reports change of that."""
@@ -172,10 +186,18 @@ class _Changes:
         claims = {one.owner: _claim_of(one, now) for one in new}
         if claims:
             ledger.lock(claims.values())
-            ledger.release_abandoned(list(claims.values()))
+            # Others wait a little longer, until somebody looks for keys that nobody will release.
+            if hasty := [claims[one.owner] for one in new if _may_be_refused(one)]:
+                ledger.release_abandoned(hasty)
         for one in new:
             self._ask(one, claims[one.owner])
-        ledger.write(now)
+        self._save(now)
+        if self.nested:
+            self._find_deadlocks(now)
+        for claim, replaced in self.replacing:
+            if not self.asked[claim.owner].reason:
+                event = self._event(claim) if self.is_audited else None
+                replace_before(self.transaction, ledger, claim, replaced, event)
         again = [one for one in self.asked.values() if one.owner in self.stored]
         save_sequence_claims(self.transaction, [*again, *self.newest.values()], self.stored.keys())
 
@@ -193,40 +215,46 @@ class _Changes:
             _refuse(one, TOO_MANY_AT_LIMIT, f"{waiting}, which is the most")
         else:
             ledger.add(claim, holds=not full)
-        save_sequence_claims(self.transaction, [one], ())
-        if full and not one.reason:
-            ledger.write(claim.at)
-            self._begin_to_wait(one, claim)
-            if not one.reason:
-                self._replace(claim, full, policies)
-
-    def _begin_to_wait(self, one: SequenceClaim, claim: Claim) -> None:
-        """Refuses a sequence that would wait for ever. Without keys around it, nobody waits for its end."""
-        around = Owner(claim.owner.request_id)
-        if not one.change.around and not claims_of_owners(self.transaction, [around]):
+        self.unsaved.append(one)
+        if not full or one.reason:
             return
-        lock_waits(self.transaction)
-        keys = [limit.limit_id for limit in claim.limits]
-        try:
-            if not waits_for_ever(self.transaction, claim.owner, one.change.around, keys):
-                return
-            why = "those who hold them wait, perhaps by way of others, for what this request holds"
-            _refuse(one, LIMIT_DEADLOCK, f"the sequence would wait for its limits for ever: {why}")
-        except TooManyClaimsError:
-            why = "too many requests and sequences wait for limits to look whether one waits for ever"
-            _refuse(one, TOO_MANY_AT_LIMIT, why)
-        ledger = ledger_of(self.transaction)
-        ledger.leave(claim.owner)
-        ledger.settle(claim.at)
-        save_sequence_claims(self.transaction, [one], ())
+        if self._is_within_keys(one):
+            self.nested.append(one)
+        if replaced := [limit for limit in full if policies[limit.key] == LIMIT_POLICY_REPLACE]:
+            self.replacing.append((claim, replaced))
 
-    def _replace(
-        self, claim: Claim, full: Iterable[Wanted], policies: Mapping[str, LimitPolicy.ValueType]
-    ) -> None:
-        replaced = [limit for limit in full if policies[limit.key] == LIMIT_POLICY_REPLACE]
-        if replaced:
-            event = self._event(claim) if self.is_audited else None
-            replace_before(self.transaction, ledger_of(self.transaction), claim, replaced, event)
+    def _save(self, now: int) -> None:
+        """Stores the claims so far, and what was asked."""
+        unsaved, self.unsaved = self.unsaved, []
+        save_sequence_claims(self.transaction, unsaved, ())
+        ledger_of(self.transaction).write(now)
+
+    def _is_within_keys(self, one: SequenceClaim) -> bool:
+        """Whether something around a sequence holds keys. Otherwise nobody waits for its end."""
+        around = Owner(one.owner.request_id)
+        if around not in self.holders:
+            self.holders[around] = bool(claims_of_owners(self.transaction, [around]))
+        return bool(one.change.around) or self.holders[around]
+
+    def _find_deadlocks(self, now: int) -> None:
+        """Refuses sequences that would wait for ever."""
+        newcomers = [
+            Newcomer(one.owner, one.change.around, [_wanted(limit).limit_id for limit in one.change.limits])
+            for one in self.nested
+        ]
+        reason, why = LIMIT_DEADLOCK, _DEADLOCK
+        try:
+            refused = endless_waits(self.transaction, newcomers)
+        except TooManyClaimsError:
+            refused = [one.owner for one in newcomers]
+            reason, why = TOO_MANY_AT_LIMIT, _TOO_MANY_TO_LOOK_AT
+        ledger = ledger_of(self.transaction)
+        for owner in refused:
+            _refuse(self.asked[owner], reason, why)
+            ledger.leave(owner)
+        ledger.settle(now)
+        self.unsaved += [self.asked[owner] for owner in refused]
+        self._save(now)
 
     def _event(self, claim: Claim) -> EventRow:
         """Returns an audit event of the user who created the request of a sequence."""
@@ -244,8 +272,15 @@ class _Changes:
 
 
 def _claim_of(one: SequenceClaim, now: int) -> Claim:
-    limits = [Wanted(limit.key, limit.max) for limit in one.change.limits]
-    return Claim(one.owner, limits, "", now)
+    return Claim(one.owner, list(map(_wanted, one.change.limits)), "", now)
+
+
+def _wanted(limit: Limit) -> Wanted:
+    return Wanted(limit.key, limit.max)
+
+
+def _may_be_refused(one: SequenceClaim) -> bool:
+    return any(limit.policy == LIMIT_POLICY_REFUSE for limit in one.change.limits)
 
 
 def _refuse(one: SequenceClaim, reason: str, error: str) -> None:
