@@ -55,6 +55,7 @@ class Driver:
             parents = () if is_final else self.structure.parents[run.job_id]
             assert all(self.chain.state_of(one) is State.COMPLETE for one in parents)
             self.running[run.job_id] = run
+        self.take_unneeded(actions)
         self.waits += [wait.key for wait in actions.wait]
         self.timers += [timer.key for timer in actions.timers]
         if actions.done is not None:
@@ -71,6 +72,14 @@ class Driver:
             assert tries <= 1 + self.job_chain.jobs[job_id].retry
         for sequence_id, tries in counters.sequence_tries.items():
             assert tries <= 1 + self.job_chain.jobs[sequence_id].sequence_retry
+
+    def take_unneeded(self, actions: Actions) -> None:
+        """Takes some tries back that wait for keys, and keep a sequence from beginning its next try."""
+        for job_id in actions.unneeded:
+            assert job_id in self.running
+            assert self.chain._linked.jobs[job_id].sequence.frozen
+            if self.structure.keyed_around[job_id] and self.random.random() < 0.7:
+                self.taken_back.add(job_id)
 
     def take_keys(self, actions: Actions) -> None:
         for sequence_id in actions.release:

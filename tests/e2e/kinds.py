@@ -44,6 +44,7 @@ KINDS = [
     Kind("conditional", State.COMPLETE, {"way": "short"}),
     Kind("cleaned-up", State.COMPLETE),
     Kind("cleaned-up", State.FAIL, {"times": "99"}),
+    Kind("limited", State.COMPLETE, {"hosts": ["a", "b", "c"]}, sequence_retries=3),
 ]
 
 CHAOS_KINDS = [

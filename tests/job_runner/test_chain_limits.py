@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange, SequenceLimitOutcome
@@ -177,6 +178,39 @@ async def test_a_chain_that_goes_on_asks_for_what_its_sequences_need(bench_of: M
     await other.running("work")
     other.traverser.drop("the test is over")
     await other.until(other.ended.is_set)
+
+
+def a_chain_with_a_branch() -> JobChain:
+    """Returns start, {outer, {inner, last} beside work, after}, end. The outer sequence is tried again."""
+    chain = JobChain(request_id="request", state=state_pb2.STATE_PENDING)
+    of = {"start": "start", "outer": "outer", "inner": "inner", "last": "inner", "work": "outer"}
+    for name, sequence in {**of, "after": "outer", "end": "start"}.items():
+        job = chain.jobs[name]
+        job.id, job.sequence_id, job.state = name, sequence, state_pb2.STATE_PENDING
+        job.parent_sequence_id = {"start": "", "outer": "start", "inner": "outer"}[sequence]
+        job.name = job.type = "work" if name == "work" else "noop"
+    edges = [("start", "outer"), ("outer", "inner"), ("inner", "last"), ("last", "after")]
+    for before, after in [*edges, ("outer", "work"), ("work", "after"), ("after", "end")]:
+        chain.adjacency_list[before].ids.append(after)
+    chain.jobs["outer"].sequence_retry = 1
+    chain.jobs["inner"].sequence_limits.add(key="in", max=1)
+    return chain
+
+
+async def test_a_sequence_that_is_tried_again_does_not_wait_for_keys_first() -> None:
+    bench = LimitBench(a_chain_with_a_branch())
+    bench.start()
+    first = await bench.asked("inner")
+    await bench.running("work")
+    bench.end("work", State.FAIL)
+    second = await bench.asked("inner")
+    assert [one.sequence_id for one in bench.changes if not one.limits and not one.begins] == ["inner"]
+    assert second.number > first.number + 1
+    bench.answer(second)
+    await bench.running("work")
+    bench.end("work")
+    reports = await bench.commit_to_the_end()
+    assert reports[-1].finish.state == state_pb2.STATE_COMPLETE
 
 
 async def test_the_reports_of_a_chain_without_keys_have_no_changes() -> None:

@@ -77,6 +77,8 @@ class Actions:
         release: The sequences that give up their keys. This comes before `claim`.
         claim: The sequences that need their keys from now on, in the order in which to ask for them. No try
             in them may begin before they hold these.
+        unneeded: Jobs with a running try in a sequence that begins its next try once they have ended. A try
+            that waits for keys should end as STOPPED and taken back, so that the sequence need not wait.
         done: The final state of the chain, or SUSPENDED; None while the chain continues.
     """
 
@@ -86,6 +88,7 @@ class Actions:
     stop: list[Stop] = field(default_factory=list)
     release: list[str] = field(default_factory=list)
     claim: list[str] = field(default_factory=list)
+    unneeded: list[str] = field(default_factory=list)
     done: State | None = None
 
     def add(self, later: Actions) -> None:
@@ -97,4 +100,5 @@ class Actions:
         # What was claimed just now, and is not needed any more, need not be asked for.
         self.release += [one for one in later.release if one not in self.claim]
         self.claim = [one for one in self.claim if one not in later.release] + later.claim
+        self.unneeded += later.unneeded
         self.done = later.done

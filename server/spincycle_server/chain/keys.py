@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.limit_pb2 import Limit
-from spincycle_server.chain.linked_chain import ChainSequence
+from spincycle_server.chain.linked_chain import ChainSequence, Phase
 
 
 @dataclass(eq=False, slots=True)
@@ -50,10 +51,12 @@ class Keys:
     Attributes:
         holds: The holds by the ids of their sequences.
         touched: The used holds of which the sequence may be over.
+        drained: The sequences that wait for the ends of their jobs, to begin their next tries.
     """
 
     holds: dict[str, Hold] = field(default_factory=dict)
     touched: list[Hold] = field(default_factory=list)
+    drained: list[ChainSequence] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.holds)
@@ -61,6 +64,18 @@ class Keys:
     def touch_all(self) -> None:
         """Looks at all sequences anew."""
         self.touched += [hold for hold in self.holds.values() if hold.is_used]
+
+    def unneeded(self) -> list[str]:
+        """Returns the jobs that run in the sequences that drain since the last call."""
+        drained, self.drained = self.drained, []
+        return [
+            job.id
+            for sequence in drained
+            if sequence.phase is Phase.DRAINING
+            for part in sequence.without_finals()
+            for job in part.jobs
+            if job.state is State.RUNNING and not job.waits
+        ]
 
     def use(self, holds: Iterable[Hold]) -> Iterator[str]:
         """Uses keys, because a job is to run. Yields the sequences that did not use theirs before."""

@@ -604,6 +604,8 @@ class RunningChain:
         while sequence is not None and not sequence.frozen:
             if sequence.tries <= sequence.retry:
                 self._progress.freeze(sequence, Phase.DRAINING)
+                if self._keys:
+                    self._keys.drained.append(sequence)
                 self._finals.bodies_ended(sequence.without_finals())
                 return
             sequence = sequence.parent
@@ -752,6 +754,7 @@ class RunningChain:
         if self._finals and self._done is None:
             self._run_due_finals(now, actions)
         if self._keys and self._done is None:
+            actions.unneeded += self._keys.unneeded()
             actions.release += self._keys.given_up(
                 is_kept=self._mode in _KEEPING, without_finals=self._finals.are_skipped
             )

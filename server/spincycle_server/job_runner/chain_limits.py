@@ -112,7 +112,29 @@ class ChainLimits:
         self._taken(one.run for one in inside)
         inside += [DeferredRun(run, now) for run in rest if self._is_in(outcome.sequence_id, run)]
         rest = [run for run in rest if not self._is_in(outcome.sequence_id, run)]
-        return rest, [(one.run, self._failed(one, outcome.error)) for one in inside]
+        return rest, [(one.run, self._ended(one, State.FAIL, outcome.error)) for one in inside]
+
+    def unneeded(
+        self, job_ids: Collection[str], waiting: Iterable[Run]
+    ) -> tuple[list[Run], list[tuple[Run, TryResult]]]:
+        """Ends tries that wait for keys, and that are not needed any more.
+
+        Args:
+            job_ids: The jobs.
+            waiting: Tries of the chain that have not been asked about yet.
+
+        Returns:
+            Those of `waiting` that go on, and the ended tries with their results.
+        """
+        now = time.time_ns()
+        rest: list[Run] = []
+        ended = [self._deferred.pop(job_id) for job_id in job_ids if job_id in self._deferred]
+        for run in waiting:
+            if run.job_id in job_ids and not self._may_begin(run):
+                ended.append(DeferredRun(run, now))
+            else:
+                rest.append(run)
+        return rest, [(one.run, self._ended(one, State.STOPPED, "")) for one in ended]
 
     def take_back(self, job_ids: Collection[str] | None = None) -> list[Run]:
         """Ends the waits of tries without an end of these. Returns the tries.
@@ -176,7 +198,7 @@ class ChainLimits:
             del self._deferred[run.job_id]
         return taken
 
-    def _failed(self, one: DeferredRun, error: str) -> TryResult:
+    def _ended(self, one: DeferredRun, state: State, error: str) -> TryResult:
         run = one.run
         entry = log_entry(
             self._chain.jobs[run.job_id],
@@ -184,8 +206,8 @@ class ChainLimits:
             run.number,
             started_at=one.since,
             finished_at=max(time.time_ns(), one.since),
-            state=State.FAIL,
-            exit=1,
+            state=state,
+            exit=int(state is State.FAIL),
             error=error,
         )
-        return TryResult(entry, is_last=True)
+        return TryResult(entry, is_last=state is State.FAIL)

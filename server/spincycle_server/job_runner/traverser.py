@@ -363,6 +363,8 @@ class Traverser:
             elif (ended := self._approvals.stopped(stop.job_id, stop.error)) is not None:
                 self._wait_ended(*ended)
         self._to_run += actions.run
+        if actions.unneeded:
+            self._take_back_waits(set(actions.unneeded))
         if actions.stop and self._to_run:
             self._stop_waiting_runs({stop.job_id: stop.error for stop in actions.stop})
         for wait in actions.wait:
@@ -371,6 +373,13 @@ class Traverser:
             self._later(timer, self._chain.timer_over)
         if actions.done is not None:
             self._end(actions.done)
+
+    def _take_back_waits(self, unneeded: set[str]) -> None:
+        """Ends tries that wait for keys, so that a sequence around them can begin its next try."""
+        rest, ended = self._limits.unneeded(unneeded, self._to_run)
+        self._to_run = deque(rest)
+        for run, result in ended:
+            self._tried(run, result, is_made=True, is_taken_back=True)
 
     def _later(self, wait: Wait | Timer, over: Callable[[tuple[str, str, int], int], Actions]) -> None:
         def fire() -> None:

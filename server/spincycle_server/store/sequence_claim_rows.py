@@ -136,7 +136,7 @@ def ended_limit_waits(
     found: dict[Owner, SequenceClaim] = {}
     # A runner asks again and again about all that waits, so the database leaves out what still does.
     for some in in_chunks(sorted({wait.owner for wait in waits})):
-        found |= _stored(connection, and_(is_owned(sequence_claims, some), sequence_claims.c.reason != ""))
+        found |= _stored(connection, and_(is_owned(sequence_claims, some), sequence_claims.c.error != ""))
         if holders := _holders(connection, some):
             found |= _stored(connection, is_owned(sequence_claims, holders))
     outcomes = []
