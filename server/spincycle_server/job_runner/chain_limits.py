@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,6 +53,8 @@ class ChainLimits:
         self._held: set[str] = set()
         self._asked: dict[str, int] = {}
         self._deferred: dict[str, DeferredRun] = {}
+        # The jobs of deferred tries by the sequences around them that they wait for.
+        self._waiting_for: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
     def take(self, actions: Actions) -> None:
         """Reports which sequences give up their keys, and which need theirs."""
@@ -62,6 +65,7 @@ class ChainLimits:
         for sequence_id in actions.release:
             self._held.discard(sequence_id)
             self._asked.pop(sequence_id, None)
+            self._waiting_for.pop(sequence_id, None)
             self._report(sequence_id=sequence_id)
         for sequence_id in actions.claim:
             self._ask(sequence_id)
@@ -79,6 +83,7 @@ class ChainLimits:
             if hold.sequence.id not in self._held
         ]
         for sequence_id in missing:
+            self._waiting_for[sequence_id][run.job_id] = None
             if sequence_id not in self._asked:  # Its last try was refused.
                 self._ask(sequence_id)
         if missing:
@@ -90,7 +95,9 @@ class ChainLimits:
         if not self._ends(outcome):
             return []
         self._held.add(outcome.sequence_id)
-        return self._taken(one.run for one in self._deferred.values() if self._may_begin(one.run))
+        waiting = self._waiting_for.pop(outcome.sequence_id, {})
+        ready = [job_id for job_id in waiting if self._may_begin(self._deferred[job_id].run)]
+        return [one.run for one in self._taken(ready)]
 
     def refused(
         self, outcome: SequenceLimitOutcome, waiting: Iterable[Run]
@@ -108,8 +115,7 @@ class ChainLimits:
         if not self._ends(outcome):
             return rest, []
         now = time.time_ns()
-        inside = [one for one in self._deferred.values() if self._is_in(outcome.sequence_id, one.run)]
-        self._taken(one.run for one in inside)
+        inside = self._taken(self._waiting_for.get(outcome.sequence_id, {}))
         inside += [DeferredRun(run, now) for run in rest if self._is_in(outcome.sequence_id, run)]
         rest = [run for run in rest if not self._is_in(outcome.sequence_id, run)]
         return rest, [(one.run, self._ended(one, State.FAIL, outcome.error)) for one in inside]
@@ -128,7 +134,7 @@ class ChainLimits:
         """
         now = time.time_ns()
         rest: list[Run] = []
-        ended = [self._deferred.pop(job_id) for job_id in job_ids if job_id in self._deferred]
+        ended = self._taken(job_ids)
         for run in waiting:
             if run.job_id in job_ids and not self._may_begin(run):
                 ended.append(DeferredRun(run, now))
@@ -142,9 +148,7 @@ class ChainLimits:
         Args:
             job_ids: Only of these jobs; None for all.
         """
-        return self._taken(
-            one.run for one in self._deferred.values() if job_ids is None or one.run.job_id in job_ids
-        )
+        return [one.run for one in self._taken(self._deferred if job_ids is None else job_ids)]
 
     def keys_missing(self, run: Run) -> str:
         """Returns the keys that a try waits for, for people."""
@@ -192,10 +196,13 @@ class ChainLimits:
     def _is_in(self, sequence_id: str, run: Run) -> bool:
         return any(hold.sequence.id == sequence_id for hold in self._chain.keys_around(run.job_id))
 
-    def _taken(self, runs: Iterable[Run]) -> list[Run]:
-        taken = list(runs)
-        for run in taken:
-            del self._deferred[run.job_id]
+    def _taken(self, job_ids: Iterable[str]) -> list[DeferredRun]:
+        """Removes the tries of some jobs from those that wait, and returns them."""
+        taken = [self._deferred.pop(job_id) for job_id in list(job_ids) if job_id in self._deferred]
+        for one in taken:
+            for hold in self._chain.keys_around(one.run.job_id):
+                if waiting := self._waiting_for.get(hold.sequence.id):
+                    waiting.pop(one.run.job_id, None)
         return taken
 
     def _ended(self, one: DeferredRun, state: State, error: str) -> TryResult:
