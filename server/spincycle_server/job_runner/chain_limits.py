@@ -58,8 +58,6 @@ class ChainLimits:
 
     def take(self, actions: Actions) -> None:
         """Reports which sequences give up their keys, and which need theirs."""
-        if not self._chain.has_keys:
-            return
         if not self._numbers:
             self._report(begins=True, kept=actions.claim)
         for sequence_id in actions.release:

@@ -118,6 +118,7 @@ class Traverser:
         self._reports = ChainReports(outbox, assignment, chain)
         self._approvals = ChainApprovals(chain, self._reports)
         self._limits = ChainLimits(chain, self._reports)
+        self._has_keys = chain.has_keys
         self.outputs = ChainOutputs(chain.tries_of, resources.pace)
         self._suspects = SuspectTries(
             suspect,
@@ -352,10 +353,11 @@ class Traverser:
         """Carries out actions of the chain, unless its end is reported already."""
         if self._is_given_up:
             return
-        self._limits.take(actions)
-        self._watch_limits()
-        if actions.stop:
-            self._to_run += self._limits.take_back({stop.job_id for stop in actions.stop})
+        if self._has_keys:
+            self._limits.take(actions)
+            self._watch_limits()
+            if actions.stop:
+                self._to_run += self._limits.take_back({stop.job_id for stop in actions.stop})
         for stop in actions.stop:
             job_try = self._tries.get(stop.job_id)
             if job_try is not None:
@@ -437,7 +439,7 @@ class Traverser:
 
     def _launch(self, run: Run) -> None:
         self._waiting.pop(run.job_id, None)
-        if self._limits.defers(run):
+        if self._has_keys and self._limits.defers(run):
             self._watch_limits()
             return
         job = self._jobs[run.job_id]

@@ -129,7 +129,8 @@ class RunnerStream:
         if message.holds_all:
             await self._compare_held(runner, message.held)
         outcomes = await self._store.approvals.outcomes(_waits_in(message))
-        limit_outcomes = await self._store.limits.outcomes(_limit_waits_in(message))
+        limit_waits = _limit_waits_in(message)
+        limit_outcomes = await self._store.limits.outcomes(limit_waits) if limit_waits else ()
         if message.leaving:
             await self._remove(runner.runner_id)
         left = self._lease - (received_at - self._renewed_at)
