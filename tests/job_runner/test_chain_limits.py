@@ -40,8 +40,8 @@ def a_chain(*, retry: int = 0) -> JobChain:
 class LimitBench(Bench):
     """A bench that keeps all changes that are reported."""
 
-    def __init__(self, chain: JobChain, **options: Any) -> None:
-        super().__init__(RunningChain.new(chain), **options)
+    def __init__(self, chain: RunningChain) -> None:
+        super().__init__(chain)
         self.changes: list[SequenceLimitChange] = []
 
     async def commit(self) -> list[ChainReport]:
@@ -78,7 +78,7 @@ async def bench_of() -> AsyncIterator[MakeBench]:
     benches: list[LimitBench] = []
 
     def make(**options: Any) -> LimitBench:
-        bench = LimitBench(a_chain(**options))
+        bench = LimitBench(RunningChain.new(a_chain(**options)))
         benches.append(bench)
         bench.start()
         return bench
@@ -165,16 +165,19 @@ async def test_a_chain_that_goes_on_asks_for_what_its_sequences_need(bench_of: M
     await bench.running("work")
     bench.traverser.suspend()
     suspended = (await bench.commit_to_the_end())[-1].suspended
-    other = Bench(RunningChain.resume(suspended))
+    other = LimitBench(RunningChain.resume(suspended))
     other.start()
-    (report,) = other._claimed
-    changes = [*report.limit_changes]
-    assert (changes[0].begins, set(changes[0].kept)) == (True, {"outer", "inner"})
-    assert [one.sequence_id for one in changes[1:]] == ["outer", "inner"]
+    outer = await other.asked("outer")
+    (begins,) = (
+        other.changes
+    )  # The inner sequence keeps what it has, and asks when the outer one holds its keys.
+    assert (begins.begins, set(begins.kept)) == (True, {"outer", "inner"})
+    await other.is_quiet()
+    other.answer(outer)
+    inner = await other.asked("inner")
     await other.is_quiet()
     assert not other.runs
-    for change in changes[1:]:
-        LimitBench.answer(other, change)  # type: ignore[arg-type]
+    other.answer(inner)
     await other.running("work")
     other.traverser.drop("the test is over")
     await other.until(other.ended.is_set)
@@ -198,7 +201,7 @@ def a_chain_with_a_branch() -> JobChain:
 
 
 async def test_a_sequence_that_is_tried_again_does_not_wait_for_keys_first() -> None:
-    bench = LimitBench(a_chain_with_a_branch())
+    bench = LimitBench(RunningChain.new(a_chain_with_a_branch()))
     bench.start()
     first = await bench.asked("inner")
     await bench.running("work")
@@ -217,7 +220,7 @@ async def test_the_reports_of_a_chain_without_keys_have_no_changes() -> None:
     chain = a_chain()
     for job in chain.jobs.values():
         job.ClearField("sequence_limits")
-    bench = LimitBench(chain)
+    bench = LimitBench(RunningChain.new(chain))
     bench.start()
     await bench.running("work")
     bench.end("work")

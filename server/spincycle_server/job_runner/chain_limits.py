@@ -3,6 +3,9 @@
 The Request Managers store who holds a key and who waits, and tell the runner how each wait ends. A runner
 that gets a chain asks for the keys of all sequences that need them. Those that had them, or a place among
 those that wait, keep that. So no try begins before a Request Manager says that its sequences hold their keys.
+
+A sequence asks for its keys when all sequences around it hold theirs, also in a retry that begins within it.
+So all requests that use the same specs take keys in the same order.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class ChainLimits:
         self._reported: list[asyncio.Future[None]] = []
         self._held: set[str] = set()
         self._asked: dict[str, int] = {}
+        self._postponed: dict[str, None] = {}  # They ask when the sequences around them hold their keys.
         self._deferred: dict[str, DeferredRun] = {}
         # The jobs of deferred tries by the sequences around them that they wait for.
         self._waiting_for: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -63,10 +67,11 @@ class ChainLimits:
         for sequence_id in actions.release:
             self._held.discard(sequence_id)
             self._asked.pop(sequence_id, None)
+            self._postponed.pop(sequence_id, None)
             self._waiting_for.pop(sequence_id, None)
             self._report(sequence_id=sequence_id)
-        for sequence_id in actions.claim:
-            self._ask(sequence_id)
+        self._postponed |= dict.fromkeys(actions.claim)
+        self._ask_postponed()
 
     def reported(self) -> list[asyncio.Future[None]]:
         """Returns a future for each report since the last call, which is done when that is committed."""
@@ -83,7 +88,8 @@ class ChainLimits:
         for sequence_id in missing:
             self._waiting_for[sequence_id][run.job_id] = None
             if sequence_id not in self._asked:  # Its last try was refused.
-                self._ask(sequence_id)
+                self._postponed[sequence_id] = None
+        self._ask_postponed()
         if missing:
             self._deferred[run.job_id] = DeferredRun(run, time.time_ns())
         return bool(missing)
@@ -93,6 +99,7 @@ class ChainLimits:
         if not self._ends(outcome):
             return []
         self._held.add(outcome.sequence_id)
+        self._ask_postponed()
         waiting = self._waiting_for.pop(outcome.sequence_id, {})
         ready = [job_id for job_id in waiting if self._may_begin(self._deferred[job_id].run)]
         return [one.run for one in self._taken(ready)]
@@ -165,6 +172,14 @@ class ChainLimits:
     def waits(self) -> list[SequenceLimitWait]:
         """Returns the sequences that wait for keys."""
         return [SequenceLimitWait(sequence_id=one, number=number) for one, number in self._asked.items()]
+
+    def _ask_postponed(self) -> None:
+        """Asks for the keys of sequences around which all others hold theirs."""
+        for sequence_id in list(self._postponed):
+            around = self._chain.keys_of(sequence_id).around
+            if all(outer.sequence.id in self._held for outer in around):
+                del self._postponed[sequence_id]
+                self._ask(sequence_id)
 
     def _ask(self, sequence_id: str) -> None:
         hold = self._chain.keys_of(sequence_id)

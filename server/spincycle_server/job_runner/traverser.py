@@ -246,6 +246,7 @@ class Traverser:
             return
         if not outcome.reason:
             self._to_run.extendleft(reversed(self._limits.granted(outcome)))
+            self._watch_limits()
         else:
             rest, failed = self._limits.refused(outcome, self._to_run)
             self._to_run = deque(rest)
