@@ -76,8 +76,8 @@ alone: $(DEV_ENV)
 together: $(DEV_ENV)
 	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit and not page" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
 
-interleavings: $(DEV_ENV) ## Compare more than 10,000 random runs of job chains with the model. `make test` runs a fifth of them.
-	SPINCYCLE_INTERLEAVINGS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/chain $(ARGS)
+interleavings: $(DEV_ENV) ## Compare more than 10,000 random runs of job chains and of limits with their models. `make test` runs a fifth of them.
+	SPINCYCLE_INTERLEAVINGS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/chain tests/store/test_limits_model.py tests/store/test_sequence_limits_model.py $(ARGS)
 
 chaos: $(DEV_ENV) ## Kill, pause and restart servers for MINUTES=5 on each database, or on DB=sqlite, mariadb or postgresql (SEED).
 	SPINCYCLE_CHAOS_MINUTES=$(or $(MINUTES),5) SPINCYCLE_CHAOS_SEED=$(SEED) SPINCYCLE_CHAOS_DATABASE=$(DB) \

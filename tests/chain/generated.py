@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -18,16 +16,14 @@ from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
+from tests.interleavings import share_of
 
 SEEDS = st.integers(min_value=0, max_value=2**48)
 _SEEDS_PER_EXAMPLE = 10
 
-SHARE = float(os.environ.get("SPINCYCLE_INTERLEAVINGS", "0.2"))
-"""The share of the seeds that the tests run. `make interleavings` runs all of them, as CI does."""
-
 
 def for_seeds(count: int) -> Callable[[Callable[[int], None]], Callable[[], None]]:
-    """Runs a test with random seeds: the share `SHARE` of `count`.
+    """Runs a test with random seeds: the share of `count` that `interleavings` says.
 
     Ten seeds follow from each that Hypothesis chooses, because its own work would take a fifth of the
     time. The exception of a failed test names the seed.
@@ -47,7 +43,7 @@ def for_seeds(count: int) -> Callable[[Callable[[int], None]], Callable[[], None
         with_several.__doc__ = test.__doc__
         with_several.__module__ = test.__module__
         many = settings(
-            max_examples=math.ceil(SHARE * count / _SEEDS_PER_EXAMPLE),
+            max_examples=share_of(count / _SEEDS_PER_EXAMPLE),
             deadline=None,
             suppress_health_check=list(HealthCheck),
         )

@@ -22,6 +22,7 @@ from tests.chain.test_interleavings import (
     pause,
     suspend,
 )
+from tests.interleavings import share_of
 
 CHOICES = st.integers(min_value=0, max_value=1 << 16)
 ENDS = (State.COMPLETE, State.COMPLETE, State.FAIL, State.FAIL, State.STOPPED)
@@ -135,5 +136,5 @@ class LifeOfAChain(RuleBasedStateMachine):
 
 TestLifeOfAChain = LifeOfAChain.TestCase
 TestLifeOfAChain.settings = settings(
-    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=share_of(300), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

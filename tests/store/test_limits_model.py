@@ -23,6 +23,7 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_server.store import Store
 from tests.databases import DATABASES, SharedServers
+from tests.interleavings import share_of
 from tests.store.limit_model import LimitModel
 from tests.store.limit_samples import QUEUE, REFUSE, REPLACE, claims_by_key, create_limited
 from tests.store.managers import open_beside
@@ -163,5 +164,5 @@ def machine(
 
 def test_two_request_managers_agree_with_the_model(machine: type[Limits]) -> None:
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=12, stateful_step_count=25, deadline=None)
+        machine, settings=settings(max_examples=share_of(30), stateful_step_count=25, deadline=None)
     )

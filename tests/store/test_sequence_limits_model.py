@@ -27,6 +27,7 @@ from spincycle_grpc.v1.limit_pb2 import LimitPolicy
 from spincycle_grpc.v1.runner_reports_pb2 import ChainReport
 from spincycle_server.store import Store
 from tests.databases import DATABASES, SharedServers
+from tests.interleavings import share_of
 from tests.store.limit_model import LimitModel
 from tests.store.limit_samples import QUEUE, REFUSE, REPLACE, Sequences, create_limited, owners_by_key
 from tests.store.managers import open_beside
@@ -275,5 +276,5 @@ def machine(
 
 def test_two_request_managers_agree_with_the_model(machine: type[SequenceLimits]) -> None:
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=15, stateful_step_count=30, deadline=None)
+        machine, settings=settings(max_examples=share_of(30), stateful_step_count=30, deadline=None)
     )
