@@ -80,6 +80,7 @@ class JobLog(_message.Message):
         job's name, such as "rolling-restart", "host web7", "drain". At most 16 parts
         of at most 100 characters; "…" stands for the parts or the text between.
         Empty if the name says as much, and for noops that only connect other jobs.
+        A failed try of such a noop has the path of the sequence around it.
         """
 
     def __init__(

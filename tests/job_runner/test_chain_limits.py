@@ -133,6 +133,7 @@ async def test_a_refused_sequence_fails_and_a_retry_of_it_asks_again(bench_of: M
     assert reports[-1].finish.state == state_pb2.STATE_FAIL
     tries = [tried for report in reports for tried in report.tries if tried.entry.job_id == "inner"]
     assert [(one.entry.error, one.is_last) for one in tries] == [("the limit in is reached", True)]
+    assert [list(one.entry.path) for one in tries] == [["roll", "host web7", "step"]]
     assert not bench.runs
 
 

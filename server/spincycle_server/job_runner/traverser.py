@@ -328,8 +328,12 @@ class Traverser:
         keys = self._limits.keys_missing(one.run)
         status = self._status_of(one.run, one.since, f"(waits for limits: {keys}) ")
         if not status.path:
-            status.path.extend(self._chain.sequence_path_of(self._chain.sequence_of(one.run.job_id)))
+            status.path.extend(self._sequence_path_around(one.run))
         return status
+
+    def _sequence_path_around(self, run: Run) -> tuple[str, ...]:
+        """Returns the path of the sequence of a try: what people know of a job that only connects others."""
+        return self._chain.sequence_path_of(self._chain.sequence_of(run.job_id))
 
     def _status_of(self, run: Run, started_at: int, status: str) -> JobStatus:
         job = self._jobs[run.job_id]
@@ -532,9 +536,11 @@ class Traverser:
         *,
         is_taken_back: bool = False,
     ) -> None:
-        if path := self._chain.path_of(run.job_id):
-            result.entry.path.extend(path)
         has_failed = result.entry.state == state_pb2.STATE_FAIL
+        path = self._chain.path_of(run.job_id)
+        if has_failed and not path:  # It did not get its keys, or was stopped before it began.
+            path = self._sequence_path_around(run)
+        result.entry.path.extend(path)
         self._reports.add_try(
             run,
             result,
