@@ -8,10 +8,14 @@ from spincycle_grpc.job_paths import SEPARATOR
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.approval_pb2 import Approval
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
+from spincycle_grpc.v1.limit_pb2 import LIMIT_POLICY_REFUSE, LIMIT_POLICY_REPLACE, Limit
 
 _LONGEST_VALUE = 60
 _MOST_ARGS = 5
 """The maximum number of args in a box."""
+
+_POLICIES = {LIMIT_POLICY_REPLACE: ", replaces others", LIMIT_POLICY_REFUSE: ", refused if reached"}
+"""What happens if a limit is reached, to follow its key. Those who wait need no words."""
 
 
 def is_noop(job: Job) -> bool:
@@ -83,12 +87,13 @@ def limits(job: Job, chain: JobChain) -> list[str]:
 def sequence_limits(job: Job, chain: JobChain) -> list[str]:
     """Returns the retries and the timeout of the sequence that starts with a job.
 
-    It also has the keys that the sequence holds, or the request: `at most 2 with cluster/a`.
+    It also has the keys that the sequence holds, or the request: `at most 2 with cluster/a`. Limits that let
+    nobody wait say so: `at most 1 with cluster/a, replaces others`.
     """
     backoff = job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None
     words = _limits(job.sequence_retry, job.sequence_retry_wait, backoff, job.sequence_timeout)
     held = job.sequence_limits if job.parent_sequence_id else chain.limits
-    return words + [f"at most {limit.max} with {plain(limit.key)}" for limit in held]
+    return words + [_limit_words(limit) for limit in held]
 
 
 def _limits(retry: int, wait: str, backoff: RetryBackoff | None, timeout: str) -> list[str]:
@@ -100,6 +105,10 @@ def _limits(retry: int, wait: str, backoff: RetryBackoff | None, timeout: str) -
     if timeout:
         words.append(f"timeout {plain(timeout)}")
     return words
+
+
+def _limit_words(limit: Limit) -> str:
+    return f"at most {limit.max} with {plain(limit.key)}{_POLICIES.get(limit.policy, '')}"
 
 
 def _approval_words(approval: Approval) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from spincycle_grpc.render import render
 from spincycle_grpc.structs import to_struct
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds
+from spincycle_grpc.v1.limit_pb2 import LIMIT_POLICY_REFUSE, LIMIT_POLICY_REPLACE
 from tests.cli.conftest import Spinc, Terminal, end
 from tests.fake_manager import REQUEST_ID, FakeManager
 
@@ -54,9 +55,13 @@ def test_the_boxes_of_mermaid_have_names_and_args() -> None:
 def test_the_outermost_sequence_has_the_limits_of_the_request(output_format: str) -> None:
     limited = chain(**LABELS)
     limited.limits.add(key="cluster/a", max=2)
+    limited.limits.add(key="b", max=1, policy=LIMIT_POLICY_REPLACE)
+    limited.limits.add(key="c", max=3, policy=LIMIT_POLICY_REFUSE)
     [line] = [line for line in render(limited, output_format).splitlines() if "at most" in line]
     assert "restart" in line
     assert "at most 2 with cluster/a" in line
+    assert "at most 1 with b, replaces others" in line
+    assert "at most 3 with c, refused if reached" in line
 
 
 @pytest.mark.parametrize(("output_format", "name"), [("text", "aaaa sequence"), ("dot", 'label="sequence"')])

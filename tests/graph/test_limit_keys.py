@@ -129,7 +129,7 @@ def test_the_first_job_of_a_called_sequence_has_its_limits() -> None:
     assert SEQUENCE_LIMITS in built.requirement.features
     assert SEQUENCE_LIMITS not in builder.build("free", {}, "").requirement.features
     titles = [sequence_limits(job, chain) for job in chain.jobs.values() if job.sequence_limits]
-    assert ["at most 2 with host/x", "at most 1 with roll/a"] in titles
+    assert ["at most 2 with host/x, replaces others", "at most 1 with roll/a"] in titles
 
 
 def test_the_limits_of_a_sequence_with_a_finally_belong_to_the_sequence_around_both() -> None:

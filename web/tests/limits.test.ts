@@ -81,6 +81,14 @@ test("what the sequences of a request hold and wait for, the waits first", () =>
   assert.equal(sequenceText(two.claims[0]!), "");
   assert.deepEqual(waitsOf([one, two], "x"), []);
   assert.equal(limitsNote([{ key: "a", max: 1 }, { key: "b", max: 1000 }]), "at most 1 with a, at most 1,000 with b");
+  assert.equal(
+    limitsNote([
+      { key: "a", max: 1, policy: "replace" },
+      { key: "b", max: 2, policy: "refuse" },
+      { key: "c", max: 3, policy: "queue" },
+    ]),
+    "at most 1 with a, replaces others, at most 2 with b, refused if reached, at most 3 with c",
+  );
   assert.equal(limitsNote(undefined), "");
 });
 

@@ -36,9 +36,14 @@ export function waitsForLimit(waiting: string | undefined): boolean {
   return (waiting ?? "").startsWith("waits for the limit ");
 }
 
-/** Returns what a plan says of the limits of a sequence: "at most 1 with host/web7". */
+/** What happens if a limit is reached, to follow its key. Those who wait need no words. */
+const POLICIES: Readonly<Record<string, string>> = { replace: ", replaces others", refuse: ", refused if reached" };
+
+/** Returns what a plan says of the limits of a sequence: "at most 1 with host/web7, replaces others". */
 export function limitsNote(limits: readonly Limit[] | undefined): string {
-  return (limits ?? []).map(({ key, max }) => `at most ${countText(max)} with ${key}`).join(", ");
+  return (limits ?? [])
+    .map(({ key, max, policy }) => `at most ${countText(max)} with ${key}${POLICIES[policy ?? ""] ?? ""}`)
+    .join(", ");
 }
 
 /** Returns who has a claim, within its request: the path of a sequence without the type of the request, or nothing. */
