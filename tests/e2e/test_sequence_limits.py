@@ -126,7 +126,7 @@ def test_sequences_wait_for_a_key_and_say_so(installation: JournalInstallation) 
     eventually(lambda: client.get(second).waiting)
     waiting = client.get(second).waiting
     assert waiting.startswith("waits for the limit host/b of 1 for its sequence roll / host b since ")
-    assert waiting.endswith(f": request {first} holds it")
+    assert waiting.endswith(f": a sequence of request {first} holds it")
     statuses = [one for one in client.running(second).jobs if "waits" in one.status]
     assert [(list(one.path), one.status) for one in statuses] == [
         (["roll", "host b"], "(waits for limits: host/b) ")

@@ -272,13 +272,36 @@ async def test_users_see_for_which_sequence_a_request_waits(store: Store) -> Non
     await two.tell(store, two.claim("bbbb", "k"))
     waiting = (await store.get_request(two.request_id, with_job_chain=False)).waiting
     assert waiting.startswith("waits for the limit k of 1 for its sequence roll / host bbbb since ")
-    assert waiting.endswith(f"request {one.request_id} holds it")
+    assert waiting.endswith(f": a sequence of request {one.request_id} holds it")
     assert (await store.get_request(one.request_id, with_job_chain=False)).waiting == ""
     (key,) = (await store.limits.page("", "", 10, lambda _: True)).limits
     assert [(one.sequence_id, list(one.sequence_path), one.holds) for one in key.claims] == [
         ("aaaa", ["roll", "host aaaa"], True),
         ("bbbb", ["roll", "host bbbb"], False),
     ]
+
+
+async def waiting_of(store: Store, request_id: str) -> str:
+    """Returns who keeps a request from a key."""
+    waiting = (await store.get_request(request_id, with_job_chain=False)).waiting
+    return waiting.rpartition("Z: ")[2]
+
+
+async def test_users_see_which_sequences_hold_a_key(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "k", most=3))
+    await one.tell(store, one.claim("bbbb", "k", most=1))
+    assert await waiting_of(store, one.request_id) == "sequence roll / host aaaa of this request holds it"
+    await one.tell(store, one.release("bbbb"), one.claim("cccc", "k", most=2))
+    await one.tell(store, one.claim("dddd", "k", most=2))
+    own = "2 sequences of this request hold it, the first is sequence roll / host aaaa of this request"
+    assert await waiting_of(store, one.request_id) == own
+    await create_limited(store, "k", most=3)
+    await two.tell(store, two.claim("aaaa", "k", most=3))
+    first = f"the first is a sequence of request {one.request_id}"
+    assert await waiting_of(store, two.request_id) == f"3 sequences hold it, {first}"
+    await one.tell(store, one.release("dddd"))
+    assert await waiting_of(store, two.request_id) == f"1 request and 2 sequences hold it, {first}"
 
 
 async def test_a_report_without_changes_touches_no_table_of_limits(store: Store) -> None:

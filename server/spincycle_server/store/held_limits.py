@@ -9,11 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.engine import Connection
 
-from spincycle_grpc.job_paths import path_text
 from spincycle_grpc.state import FINAL_STATES
-from spincycle_grpc.v1.limit_pb2 import HeldLimit, SequenceLimitChange, SequenceLimitOutcome
+from spincycle_grpc.v1.limit_pb2 import HeldLimit, SequenceLimitOutcome
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
-from spincycle_grpc.wire import decode
 from spincycle_server.capabilities import content_id
 from spincycle_server.database.chunks import in_chunks
 from spincycle_server.database.read_pool import ReadPool
@@ -21,11 +19,11 @@ from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.limit_ledger import ledger_of
 from spincycle_server.store.limit_rows import first_claims_query
+from spincycle_server.store.limit_wait_texts import FIRST_CLAIMS, asked_path, wait_text
 from spincycle_server.store.rows import set_microseconds
 from spincycle_server.store.schema import limit_claims, limits, requests, sequence_claims
 from spincycle_server.store.sequence_claim_rows import SequenceWait, ended_limit_waits
 from spincycle_server.store.write import Write
-from spincycle_server.utc_text import utc_text
 
 MAX_SHOWN = 100
 """The maximum number of claims that are shown of one key."""
@@ -35,8 +33,6 @@ MAX_KEYS_LOOKED_AT = 10
 
 RELEASED_AT_ONCE = 100
 """The maximum number of requests whose claims one transaction removes because others have ended them."""
-
-_FIRST_CLAIMS = (limit_claims.c.ticket, limit_claims.c.request_id, limit_claims.c.held_at)
 
 _WITH_SEQUENCE = limit_claims.outerjoin(
     sequence_claims,
@@ -176,30 +172,11 @@ def _add_wait(
     if row.request_id in found:
         return
     if row.limit_id not in firsts:
-        before = first_claims_query(row.limit_id, row.max, _FIRST_CLAIMS)
+        before = first_claims_query(row.limit_id, row.max, FIRST_CLAIMS)
         firsts[row.limit_id] = connection.execute(before).all()
     first = firsts[row.limit_id]
     if all(one.ticket != row.ticket for one in first):
-        found[row.request_id] = _sentence(row, first)
-
-
-def _sentence(row: Any, first: Sequence[Any]) -> str:
-    at = utc_text(row.claimed_at)
-    holders = [one.request_id for one in first if one.held_at is not None]
-    if len(holders) == 1:
-        who = f"request {holders[0]} holds it"
-    elif holders:
-        who = f"{len(holders)} requests hold it, the first is {holders[0]}"
-    else:
-        who = f"request {first[0].request_id} is before it" if first else "it is next"
-    path = path_text(_path(row.body))
-    whose = f" for its sequence {path}" if path else ""
-    return f"waits for the limit {row.key} of {row.max}{whose} since {at}: {who}"
-
-
-def _path(body: bytes | None) -> Sequence[str]:
-    """Returns the path of a sequence from what it has asked; without that, an empty one."""
-    return decode(body, SequenceLimitChange).path if body else ()
+        found[row.request_id] = wait_text(connection, row, first)
 
 
 def limits_page(
@@ -248,7 +225,7 @@ def _held_limit(connection: Connection, row: Any, shows: Callable[[str], bool]) 
                 state=one.state,
                 holds=one.held_at is not None,
                 sequence_id=one.sequence_id,
-                sequence_path=_path(one.body),
+                sequence_path=asked_path(one.body),
             )
             set_microseconds(claim.since, one.claimed_at if one.held_at is None else one.held_at)
     return held
