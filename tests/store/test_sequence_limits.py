@@ -304,6 +304,16 @@ async def test_users_see_which_sequences_hold_a_key(store: Store) -> None:
     assert await waiting_of(store, two.request_id) == f"1 request and 2 sequences hold it, {first}"
 
 
+async def test_users_see_the_sequence_that_is_the_next_one(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "k"))
+    await two.tell(store, two.claim("cccc", "k", "b"), two.claim("bbbb", "k"), two.claim("aaaa", "k"))
+    for following in ("cccc", "bbbb", "aaaa"):
+        waiting = (await store.get_request(two.request_id, with_job_chain=False)).waiting
+        assert f" the limit k of 1 for its sequence roll / host {following} since " in waiting
+        await two.tell(store, two.release(following))
+
+
 async def test_a_report_without_changes_touches_no_table_of_limits(store: Store) -> None:
     request = await create(store)
     seen: list[str] = []

@@ -28,9 +28,6 @@ from spincycle_server.store.write import Write
 MAX_SHOWN = 100
 """The maximum number of claims that are shown of one key."""
 
-MAX_KEYS_LOOKED_AT = 10
-"""How many claims of a request's sequences are looked at to say for what it waits: all of a sequence."""
-
 RELEASED_AT_ONCE = 100
 """The maximum number of requests whose claims one transaction removes because others have ended them."""
 
@@ -49,6 +46,15 @@ _WAITING = (
     .select_from(_WITH_SEQUENCE)
     .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
     .order_by(limits.c.key)
+)
+
+_OLDEST = (
+    select(limit_claims.c.sequence_id)
+    .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
+    .where(limit_claims.c.sequence_id != "")
+    # All that ask in one transaction have the same time.
+    .order_by(limit_claims.c.claimed_at, limits.c.key, limit_claims.c.ticket)
+    .limit(1)
 )
 
 
@@ -143,7 +149,8 @@ def _ended(connection: Connection) -> Sequence[str]:
 def waits_of(connection: Connection, request_ids: Collection[str]) -> dict[str, str]:
     """Returns which limit each of some requests waits for, as a sentence, for those that wait.
 
-    Of the sequences of a request, it is the one that has waited for the longest time.
+    Of the sequences of a request, it is the one that has waited for the longest time. Of those that began to
+    wait at the same time for the same key, it is the first in the order of the key.
     """
     found: dict[str, str] = {}
     firsts: dict[str, Sequence[Any]] = {}
@@ -154,13 +161,9 @@ def waits_of(connection: Connection, request_ids: Collection[str]) -> dict[str, 
             _add_wait(connection, found, firsts, row)
         with_sequences = select(limit_claims.c.request_id).where(mine, limit_claims.c.sequence_id != "")
         for request_id in connection.scalars(with_sequences.distinct()).all():
-            oldest = (
-                _WAITING.where(limit_claims.c.request_id == request_id, waiting)
-                .order_by(None)
-                .order_by(limit_claims.c.claimed_at, limit_claims.c.sequence_id, limits.c.key)
-                .limit(MAX_KEYS_LOOKED_AT)
-            )
-            for row in connection.execute(oldest):
+            oldest = connection.scalar(_OLDEST.where(limit_claims.c.request_id == request_id, waiting))
+            of_oldest = and_(limit_claims.c.request_id == request_id, limit_claims.c.sequence_id == oldest)
+            for row in connection.execute(_WAITING.where(of_oldest, waiting)):
                 _add_wait(connection, found, firsts, row)
     return found
 
