@@ -14,7 +14,7 @@ from spincycle_grpc.v1.limit_pb2 import Limit, LimitPolicy, SequenceLimitChange
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport
-from spincycle_server.capabilities import Requirement
+from spincycle_server.capabilities import FINALLY, Requirement
 from spincycle_server.store import IdempotencyKey, Store, creation
 from spincycle_server.store.schema import limit_claims, limits
 from spincycle_server.store.sequence_claim_rows import SequenceWait
@@ -28,6 +28,9 @@ REPLACE = limit_pb2.LIMIT_POLICY_REPLACE
 NEEDS = Requirement(frozenset({"noop", "nap"}))
 """What the requests need of a runner."""
 
+NEEDS_FINALLY = Requirement(NEEDS.types, features=frozenset({FINALLY}))
+"""The same, if their chains have `finally` parts."""
+
 
 async def create_limited(
     store: Store,
@@ -37,6 +40,7 @@ async def create_limited(
     key: IdempotencyKey | None = None,
     may_wait: bool = True,
     event: dict[str, Any] | None = None,
+    requirement: Requirement = NEEDS,
     **fields: Any,
 ) -> Request:
     """Stores a new request with limits, and returns it."""
@@ -51,7 +55,7 @@ async def create_limited(
         chain,
         None,
         key,
-        requirement=NEEDS,
+        requirement=requirement,
         may_wait=may_wait,
         event=event,
     )

@@ -19,6 +19,7 @@ from spincycle_server.store.limit_ledger import LimitsChanged
 from spincycle_server.store.limit_rows import Owner
 from spincycle_server.store.schema import audit_events, sequence_claims
 from tests.store.limit_samples import (
+    NEEDS_FINALLY,
     REFUSE,
     REPLACE,
     Sequences,
@@ -220,6 +221,19 @@ async def test_a_key_with_room_for_others_and_a_stopped_request_close_no_circle(
     assert await three.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
     await store.request_stop(two.request_id)
     assert await three.tell(store, three.claim("bbbb", "a", around=["aaaa"])) == {}
+
+
+async def test_a_finally_part_after_a_stop_is_part_of_circles(store: Store) -> None:
+    one = await Sequences.started(store, requirement=NEEDS_FINALLY)
+    two = await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"))
+    await store.request_stop(one.request_id)
+    assert await one.tell(store, one.claim("bbbb", "b", around=["aaaa"])) == {}
+    closes = two.claim("bbbb", "a", around=["aaaa"])
+    assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
+    await store.request_stop(one.request_id)
+    assert await two.tell(store, two.claim("bbbb", "a", around=["aaaa"])) == {}, "the second stop skips it"
 
 
 async def test_sequences_of_one_report_begin_to_wait_one_after_another(store: Store) -> None:

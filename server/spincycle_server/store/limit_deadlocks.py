@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.dialects import mysql, postgresql
 
 from spincycle_grpc.state import FINAL_STATES
@@ -69,7 +69,7 @@ class Waits:
         claims: The claims of each key, in its order.
         most: How many may hold each key.
         outer: For each sequence that waits, the owners that end after it.
-        ending: The requests that are being stopped, and so end whatever they wait for.
+        ending: The requests that end whatever they wait for, because they are being stopped.
     """
 
     claims: dict[str, Sequence[ClaimRow]] = field(default_factory=dict)
@@ -231,9 +231,15 @@ def _add_waiting(transaction: Transaction, waits: Waits, request_ids: Collection
 
 
 def _ending(transaction: Transaction, request_ids: Collection[str]) -> set[str]:
-    """Returns the requests of some that are being stopped or have ended."""
+    """Returns the requests of some that have ended, or end whatever they wait for.
+
+    A `finally` part waits for its keys also after a stop. So a request that may owe one counts as waiting,
+    until a second stop skips these parts.
+    """
     found: set[str] = set()
-    is_ending = or_(requests.c.stop_requested.is_(True), requests.c.state.in_(FINAL_STATES))
+    owes_nothing = or_(requests.c.has_finally.is_not(True), requests.c.skip_finally.is_(True))
+    is_stopped = and_(requests.c.stop_requested.is_(True), owes_nothing)
+    is_ending = or_(is_stopped, requests.c.state.in_(FINAL_STATES))
     for some in in_chunks(sorted(request_ids)):
         query = select(requests.c.request_id).where(requests.c.request_id.in_(some), is_ending)
         found.update(transaction.execute(query).scalars())
