@@ -13,12 +13,14 @@ from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
 from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_INVALID
+from spincycle_server.capabilities import Requirement
 from spincycle_server.store import Store
 from spincycle_server.store import sequence_limits as sequence_limits_module
 from spincycle_server.store.limit_ledger import LimitsChanged
 from spincycle_server.store.limit_rows import Owner
 from spincycle_server.store.schema import audit_events, sequence_claims
 from tests.store.limit_samples import (
+    NEEDS,
     NEEDS_FINALLY,
     REFUSE,
     REPLACE,
@@ -234,6 +236,33 @@ async def test_a_finally_part_after_a_stop_is_part_of_circles(store: Store) -> N
     assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
     await store.request_stop(one.request_id)
     assert await two.tell(store, two.claim("bbbb", "a", around=["aaaa"])) == {}, "the second stop skips it"
+
+
+@pytest.mark.parametrize("requirement", [NEEDS, NEEDS_FINALLY])
+async def test_a_stop_by_replace_breaks_a_circle(store: Store, requirement: Requirement) -> None:
+    one = await Sequences.started(store, requirement=requirement)
+    two = await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"))
+    await one.tell(store, one.claim("bbbb", "b", around=["aaaa"]))
+    asked = two.claim("bbbb", "a", around=["aaaa"], policy=REPLACE)
+    assert await two.tell(store, asked) == {}
+    assert (await store.assigned_to(RUNNER.runner_id))[one.request_id].stop_requested
+    ends = a_report(one.request_id, ends=state_pb2.STATE_STOPPED)
+    assert not await store.apply_reports(RUNNER.runner_id, [ends])
+    assert await two.outcomes(store, {"bbbb": asked.number}) == {"bbbb": ""}
+
+
+async def test_a_stop_by_replace_of_a_suspended_request_gives_its_key_at_once(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"))
+    await one.tell(store, one.claim("bbbb", "b", around=["aaaa"]))
+    suspended = a_report(one.request_id, ends=a_suspended_chain(one.request_id))
+    assert not await store.apply_reports(RUNNER.runner_id, [suspended])
+    told = await two.tell(store, two.claim("bbbb", "a", around=["aaaa"], policy=REPLACE))
+    assert told == {"bbbb": ""}
+    assert await state_of(store, one.request_id) is State.STOPPED
 
 
 async def test_sequences_of_one_report_begin_to_wait_one_after_another(store: Store) -> None:

@@ -168,11 +168,11 @@ class SequenceLimits(RuleBasedStateMachine):
         self.model.add(owner, keys)
         if owner in self.model.holding:
             return {sequence: ""}
+        if policy == REPLACE:
+            self._replace(owner, full)
         if self.model.waits_for_ever(owner, self.stopping):
             self.model.end(owner)
             return {sequence: "LIMIT_DEADLOCK"}
-        if policy == REPLACE:
-            self._replace(owner, full)
         return {sequence: ""} if owner in self.model.holding else {}
 
     def _replace(self, owner: str, full: list[str]) -> None:

@@ -169,18 +169,21 @@ def lock_waits(transaction: Transaction) -> None:
     transaction.execute(statement, _GUARD)
 
 
-def endless_waits(transaction: Transaction, newcomers: Sequence[Newcomer]) -> list[Owner]:
+def endless_waits(
+    transaction: Transaction, newcomers: Sequence[Newcomer], stopped: Collection[str]
+) -> list[Owner]:
     """Returns which sequences that have begun to wait close a circle with what waited before.
 
     Args:
-        transaction: The open transaction, which has stored the claims of the sequences.
+        transaction: The open transaction. It has called `lock_waits` and stored the claims of the sequences.
         newcomers: The sequences, in the order in which they began to wait.
+        stopped: The requests that the transaction has stopped. This ends the waits of their sequences. If one
+            in a `finally` part waits later, it is looked at then.
 
     Raises:
         TooManyClaimsError: There are too many claims to look at.
     """
-    lock_waits(transaction)
-    waits = _waits_of(transaction, newcomers)
+    waits = _waits_of(transaction, newcomers, stopped)
     known = {owner for one in newcomers for owner in (one.owner, *one.outer)}
     if waits.never_end(known).isdisjoint(one.owner for one in newcomers):
         return []
@@ -193,9 +196,9 @@ def endless_waits(transaction: Transaction, newcomers: Sequence[Newcomer]) -> li
     return refused
 
 
-def _waits_of(transaction: Transaction, newcomers: Sequence[Newcomer]) -> Waits:
+def _waits_of(transaction: Transaction, newcomers: Sequence[Newcomer], stopped: Collection[str]) -> Waits:
     """Returns everything that may have to do with the waits of some sequences."""
-    waits = Waits(outer={one.owner: one.outer for one in newcomers})
+    waits = Waits(outer={one.owner: one.outer for one in newcomers}, ending=set(stopped))
     known: set[str] = set()
     new_keys = {limit_id for one in newcomers for limit_id in one.limit_ids}
     while new_keys:

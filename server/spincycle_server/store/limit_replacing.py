@@ -22,7 +22,7 @@ def replace_before(
     claim: Claim,
     limits: Sequence[Wanted],
     event: EventRow | None,
-) -> None:
+) -> set[str]:
     """Stops requests before a claim, the oldest first, until few enough are left for it to hold its keys.
 
     Requests that are being stopped already do not count. A request that no runner has ends at once, and the
@@ -35,6 +35,9 @@ def replace_before(
         claim: The claim.
         limits: The limits of the claim that are reached and have the policy.
         event: The audit event of the call that creates the request, or one of the same form for a sequence.
+
+    Returns:
+        The ids of the requests that were stopped.
     """
     before = {
         limit: [
@@ -45,14 +48,17 @@ def replace_before(
         for limit in limits
     }
     rows = RequestRows(transaction, {one for ids in before.values() for one in ids})
+    stopped: set[str] = set()
     for limit, ids in before.items():
         going = [one for one in ids if _goes_on(rows, one)]
         # Several sequences of a request may be before the claim. They end together.
         for request_id in dict.fromkeys(going[: max(0, len(going) - limit.max + 1)]):
             why = f"replaced by {_name(claim)} at the limit {limit.key}"
             _stop(transaction, rows, request_id, claim.at, _event_of(rows, request_id, why, event))
+            stopped.add(request_id)
     rows.save()
     ledger.settle(claim.at)
+    return stopped
 
 
 def _name(claim: Claim) -> str:

@@ -8,7 +8,7 @@ first in a transaction, so they never wait for what others ask in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -23,7 +23,7 @@ from spincycle_grpc.v1.limit_pb2 import (
 from spincycle_grpc.v1.runner_reports_pb2 import ChainReport
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow, effect_row
-from spincycle_server.store.limit_deadlocks import Newcomer, TooManyClaimsError, endless_waits
+from spincycle_server.store.limit_deadlocks import Newcomer, TooManyClaimsError, endless_waits, lock_waits
 from spincycle_server.store.limit_ledger import MAX_WAITING, Claim, Wanted, ledger_of
 from spincycle_server.store.limit_replacing import STOP, replace_before
 from spincycle_server.store.limit_rows import Owner, claims_of_owners
@@ -193,11 +193,13 @@ class _Changes:
             self._ask(one, claims[one.owner])
         self._save(now)
         if self.nested:
-            self._find_deadlocks(now)
+            lock_waits(self.transaction)
+        stopped: set[str] = set()
         for claim, replaced in self.replacing:
-            if not self.asked[claim.owner].reason:
-                event = self._event(claim) if self.is_audited else None
-                replace_before(self.transaction, ledger, claim, replaced, event)
+            event = self._event(claim) if self.is_audited else None
+            stopped |= replace_before(self.transaction, ledger, claim, replaced, event)
+        if self.nested:
+            self._find_deadlocks(now, stopped)
         again = [one for one in self.asked.values() if one.owner in self.stored]
         save_sequence_claims(self.transaction, [*again, *self.newest.values()], self.stored.keys())
 
@@ -236,15 +238,15 @@ class _Changes:
             self.holders[around] = bool(claims_of_owners(self.transaction, [around]))
         return bool(one.change.around) or self.holders[around]
 
-    def _find_deadlocks(self, now: int) -> None:
-        """Refuses sequences that would wait for ever."""
+    def _find_deadlocks(self, now: int, stopped: Collection[str]) -> None:
+        """Refuses sequences that would wait for ever although some requests are being stopped."""
         newcomers = [
             Newcomer(one.owner, one.change.around, [_wanted(limit).limit_id for limit in one.change.limits])
             for one in self.nested
         ]
         reason, why = LIMIT_DEADLOCK, _DEADLOCK
         try:
-            refused = endless_waits(self.transaction, newcomers)
+            refused = endless_waits(self.transaction, newcomers, stopped)
         except TooManyClaimsError:
             refused = [one.owner for one in newcomers]
             reason, why = TOO_MANY_AT_LIMIT, _TOO_MANY_TO_LOOK_AT
