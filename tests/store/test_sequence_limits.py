@@ -163,6 +163,41 @@ async def test_replace_stops_the_request_of_a_holder_and_never_its_own(
     assert await one.outcomes(store, {"aaaa": 1, "bbbb": 2}) == {"aaaa": ""}
 
 
+async def test_replace_counts_sequences_of_its_own_request(store: Store) -> None:
+    one, oldest, newest = [await Sequences.started(store) for _ in range(3)]
+    await one.tell(store, one.claim("aaaa", "k", most=3))
+    for holder in (oldest, newest):
+        await holder.tell(store, holder.claim("aaaa", "k", most=3))
+    asked = one.claim("bbbb", "k", most=3, policy=REPLACE)
+    assert await one.tell(store, asked) == {}
+    assigned = await store.assigned_to(RUNNER.runner_id)
+    assert [assigned[two.request_id].stop_requested for two in (one, oldest, newest)] == [False, True, False]
+    ends = a_report(oldest.request_id, ends=state_pb2.STATE_STOPPED)
+    assert not await store.apply_reports(RUNNER.runner_id, [ends])
+    assert await one.outcomes(store, {"bbbb": asked.number}) == {"bbbb": ""}
+
+
+async def test_replace_stops_no_more_requests_than_necessary(store: Store) -> None:
+    one, oldest, newest = [await Sequences.started(store) for _ in range(3)]
+    await oldest.tell(store, oldest.claim("aaaa", "k", most=2))
+    await newest.tell(store, newest.claim("aaaa", "k", most=2))
+    await oldest.tell(store, oldest.claim("bbbb", "k", most=2))
+    assert await one.tell(store, one.claim("aaaa", "k", most=2, policy=REPLACE)) == {}
+    assigned = await store.assigned_to(RUNNER.runner_id)
+    # The end of the oldest one is the end of two claims.
+    assert [assigned[two.request_id].stop_requested for two in (oldest, newest)] == [True, False]
+
+
+async def test_replace_stops_nobody_behind_the_sequence(store: Store) -> None:
+    holder, one, behind = [await Sequences.started(store) for _ in range(3)]
+    await holder.tell(store, holder.claim("aaaa", "k"))
+    replaces = one.report(one.claim("aaaa", "k", policy=REPLACE))
+    queues = behind.report(behind.claim("aaaa", "k"), behind.claim("bbbb", "k"))
+    assert not await store.apply_reports(RUNNER.runner_id, [replaces, queues])
+    assigned = await store.assigned_to(RUNNER.runner_id)
+    assert [assigned[two.request_id].stop_requested for two in (holder, behind)] == [True, False]
+
+
 async def test_a_request_that_replaces_stops_the_request_of_a_sequence(store: Store) -> None:
     holder = await Sequences.started(store)
     await holder.tell(store, holder.claim("aaaa", "k"))

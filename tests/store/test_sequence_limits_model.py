@@ -179,8 +179,10 @@ class SequenceLimits(RuleBasedStateMachine):
         mine = owner.partition("/")[0]
         before = {key: [one.partition("/")[0] for one in self.model.before(owner, key)] for key in full}
         for key in full:
-            going = [one for one in before[key] if one != mine and self._goes_on(one)]
-            for one in dict.fromkeys(going[: max(0, len(going) - KEYS[key] + 1)]):
+            going = [one for one in before[key] if one == mine or self._goes_on(one)]
+            while len(going) >= KEYS[key] and (others := [one for one in going if one != mine]):
+                one = others[0]
+                going = [other for other in going if other != one]
                 if self.states[one] is State.RUNNING:
                     self.stopping.add(one)
                 else:

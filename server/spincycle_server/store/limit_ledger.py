@@ -205,10 +205,6 @@ class LimitLedger:
         for limit_id in unused:
             del self._rows[limit_id]
 
-    def ticket(self, limit: Wanted) -> int:
-        """Returns the newest ticket of a locked key."""
-        return self._rows[limit.limit_id].last_ticket
-
     def _abandoned(self, wanted: Mapping[str, Sequence[int]], times: int) -> set[str]:
         """Returns ended requests among the first at keys that are too full.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow, new_event_id
 from spincycle_server.store.limit_ledger import Claim, LimitLedger, LimitsChanged, Wanted
-from spincycle_server.store.limit_rows import claims_before
+from spincycle_server.store.limit_rows import claims_before, claims_of_owners
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.states import RequestStop, StopUnassigned
 
@@ -25,9 +26,10 @@ def replace_before(
 ) -> set[str]:
     """Stops requests before a claim, the oldest first, until few enough are left for it to hold its keys.
 
-    Requests that are being stopped already do not count. A request that no runner has ends at once, and the
-    next one holds its keys. A RUNNING one ends when its runner has stopped it, and one that may owe `finally`
-    parts when a runner has run these. This is committed with the claim, so it happens whatever dies.
+    Other sequences of its own request count, but only other requests are stopped. Requests that are being
+    stopped already do not count. A request that no runner has ends at once, and the next one holds its
+    keys. A RUNNING one ends when its runner has stopped it, and one that may owe `finally` parts when a
+    runner has run these. This is committed with the claim, so it happens whatever dies.
 
     Args:
         transaction: The open transaction.
@@ -39,26 +41,38 @@ def replace_before(
     Returns:
         The ids of the requests that were stopped.
     """
-    before = {
-        limit: [
-            one
-            for one in claims_before(transaction, limit.limit_id, ledger.ticket(limit))
-            if one != claim.owner.request_id
-        ]
-        for limit in limits
-    }
-    rows = RequestRows(transaction, {one for ids in before.values() for one in ids})
+    # Later claims of the transaction may be stored already.
+    tickets = {one.limit_id: one.ticket for one in claims_of_owners(transaction, [claim.owner])}
+    before = {limit: claims_before(transaction, limit.limit_id, tickets[limit.limit_id]) for limit in limits}
+    mine = claim.owner.request_id
+    rows = RequestRows(transaction, {one for ids in before.values() for one in ids if one != mine})
     stopped: set[str] = set()
     for limit, ids in before.items():
-        going = [one for one in ids if _goes_on(rows, one)]
-        # Several sequences of a request may be before the claim. They end together.
-        for request_id in dict.fromkeys(going[: max(0, len(going) - limit.max + 1)]):
+        going = Counter(one for one in ids if one == mine or _goes_on(rows, one))
+        for request_id in _too_many(going, mine, limit.max):
             why = f"replaced by {_name(claim)} at the limit {limit.key}"
             _stop(transaction, rows, request_id, claim.at, _event_of(rows, request_id, why, event))
             stopped.add(request_id)
     rows.save()
     ledger.settle(claim.at)
     return stopped
+
+
+def _too_many(going: Counter[str], mine: str, most: int) -> list[str]:
+    """Returns the requests to stop, so that fewer than `most` claims are left, or none of other requests.
+
+    Args:
+        going: How many claims each request has, the oldest first. They end together.
+        mine: The request that is never stopped.
+        most: How many may hold the key.
+    """
+    excess = going.total() - most + 1
+    found: list[str] = []
+    for request_id, claims in going.items():
+        if request_id != mine and excess > 0:
+            found.append(request_id)
+            excess -= claims
+    return found
 
 
 def _name(claim: Claim) -> str:
