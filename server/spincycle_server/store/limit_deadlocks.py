@@ -26,6 +26,9 @@ from spincycle_server.store.sequence_claim_rows import claims_of_sequences
 MAX_CLAIMS = 20_000
 """How many claims are looked at for the sequences of a transaction."""
 
+MAX_SEARCHES = 25
+"""How many times these claims are looked at, to find which of the sequences close a circle."""
+
 _GUARD = {
     "request_id": "",
     "sequence_id": "",
@@ -60,6 +63,10 @@ class Newcomer(NamedTuple):
         request_id = self.owner.request_id
         return [Owner(request_id), *(Owner(request_id, one) for one in self.around)]
 
+    def wants_same(self, other: Newcomer) -> bool:
+        """Whether it waits for the same keys as another newcomer, within the same owners."""
+        return set(self.outer) == set(other.outer) and set(self.limit_ids) == set(other.limit_ids)
+
 
 @dataclass(slots=True)
 class Waits:
@@ -91,6 +98,14 @@ class Waits:
             if one not in without and (one in known or one.request_id not in self.ending)
         }
         return _Ends(self, stuck).left
+
+    def among(self, owners: Collection[Owner]) -> Waits:
+        """Returns the waits of some owners alone, as if all others had ended."""
+        claims: dict[str, Sequence[ClaimRow]] = {
+            limit_id: [one for one in theirs if one.owner in owners]
+            for limit_id, theirs in self.claims.items()
+        }
+        return Waits(claims, self.most, self.outer, self.ending)
 
 
 class _Ends:
@@ -184,15 +199,45 @@ def endless_waits(
         TooManyClaimsError: There are too many claims to look at.
     """
     waits = _waits_of(transaction, newcomers, stopped)
+    return close_circles(waits, newcomers)
+
+
+def close_circles(waits: Waits, newcomers: Sequence[Newcomer]) -> list[Owner]:
+    """Returns which newcomers close a circle with what waited before and with earlier ones that close none.
+
+    After MAX_SEARCHES searches, it returns all others too that would wait for ever if all of them waited.
+
+    Args:
+        waits: Everything that waits, with the newcomers.
+        newcomers: The sequences, in the order in which they began to wait.
+    """
     known = {owner for one in newcomers for owner in (one.owner, *one.outer)}
-    if waits.never_end(known).isdisjoint(one.owner for one in newcomers):
-        return []
-    later = {one.owner for one in newcomers}
+    left = waits.never_end(known)
+    waits = waits.among(left)  # Whoever ends although all newcomers wait ends anyway.
+    searches = 1
     refused: list[Owner] = []
-    for one in newcomers:
-        later.remove(one.owner)
-        if one.owner in waits.never_end(known, later.union(refused)):
-            refused.append(one.owner)
+    # A newcomer that waits for ever does so too if more newcomers wait. So only these can close a circle.
+    undecided = [one for one in newcomers if one.owner in left]
+    while undecided:
+        # The first one that closes a circle is among those from `low` to `high`.
+        low, high = 0, len(undecided) - 1
+        while low < high:
+            if searches >= MAX_SEARCHES - 1:
+                return refused + [one.owner for one in undecided[low:]]
+            middle = (low + high) // 2
+            searches += 1
+            stuck = waits.never_end(known, {*refused, *(one.owner for one in undecided[middle + 1 :])})
+            if stuck.isdisjoint(one.owner for one in undecided[: middle + 1]):
+                low = middle + 1
+            else:
+                high = middle
+        # Those behind it that want the same, within the same, close the same circle.
+        first = undecided[low]
+        refused += [one.owner for one in undecided[low:] if one.wants_same(first)]
+        if undecided := [one for one in undecided[low:] if not one.wants_same(first)]:
+            searches += 1
+            left = waits.never_end(known, refused)
+            undecided = [one for one in undecided if one.owner in left]
     return refused
 
 
