@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.state import State
@@ -20,7 +19,7 @@ from spincycle_grpc.v1.approval_pb2 import (
     ApprovalOutcome,
     OpenedApproval,
 )
-from spincycle_server.job_runner.try_result import TryResult, log_entry
+from spincycle_server.job_runner.waiting_try import WaitingTry
 from spincycle_server.utc_text import utc_text
 
 if TYPE_CHECKING:
@@ -29,19 +28,7 @@ if TYPE_CHECKING:
     from spincycle_grpc.v1.approval_pb2 import Approval, ApprovalDecision
     from spincycle_server.chain import Run, RunningChain
     from spincycle_server.job_runner.chain_reports import ChainReports
-
-
-@dataclass(slots=True)
-class OpenWait:
-    """A try that waits for an approval.
-
-    Attributes:
-        run: The try.
-        started_at: When this runner began to wait, in nanoseconds since the Unix epoch.
-    """
-
-    run: Run
-    started_at: int
+    from spincycle_server.job_runner.try_result import TryResult
 
 
 class ChainApprovals:
@@ -55,7 +42,7 @@ class ChainApprovals:
     def __init__(self, chain: RunningChain, reports: ChainReports) -> None:
         self._chain = chain
         self._reports = reports
-        self._open: dict[str, OpenWait] = {}
+        self._open: dict[str, WaitingTry] = {}
         self._job_ids = {job_id for job_id, job in chain.jobs.items() if job.HasField("approval")}
 
     def covers(self, run: Run) -> bool:
@@ -69,7 +56,7 @@ class ChainApprovals:
     def begin(self, run: Run) -> asyncio.Future[None]:
         """Begins to wait, and reports that. The result is done when the report is committed."""
         job = self._chain.jobs[run.job_id]
-        self._open[run.job_id] = OpenWait(run, time.time_ns())
+        self._open[run.job_id] = WaitingTry(run, time.time_ns())
         tries = ".".join(map(str, self._chain.sequence_tries_of(run.job_id)))
         opened = OpenedApproval(
             job_id=job.id,
@@ -98,35 +85,22 @@ class ChainApprovals:
         )
         state = State.COMPLETE if is_complete else State.FAIL
         error = "" if is_complete else _error_of(outcome, approval)
-        return self._ended(wait, state, error, account_of(outcome, approval))
+        return wait.run, wait.ended(self._chain, state, error, account_of(outcome, approval))
 
     def stopped(self, job_id: str, error: str) -> tuple[Run, TryResult] | None:
         """Ends a wait because the try was told to stop. `error` makes the try FAIL; "" makes it STOPPED."""
         wait = self._open.pop(job_id, None)
-        return None if wait is None else self._ended(wait, State.FAIL if error else State.STOPPED, error, "")
+        if wait is None:
+            return None
+        return wait.run, wait.ended(self._chain, State.FAIL if error else State.STOPPED, error)
 
     def keys(self) -> list[ApprovalKey]:
         """Returns the jobs that wait, each with its try."""
         return [ApprovalKey(job_id=wait.run.job_id, **{"try": wait.run.number}) for wait in self.waits()]
 
-    def waits(self) -> Iterable[OpenWait]:
+    def waits(self) -> Iterable[WaitingTry]:
         """Returns the tries that wait."""
         return self._open.values()
-
-    def _ended(self, wait: OpenWait, state: State, error: str, account: str) -> tuple[Run, TryResult]:
-        run = wait.run
-        entry = log_entry(
-            self._chain.jobs[run.job_id],
-            self._chain.request_id,
-            run.number,
-            started_at=wait.started_at,
-            finished_at=max(time.time_ns(), wait.started_at),
-            state=state,
-            exit=int(state is State.FAIL),
-            error=error,
-            stdout=account,
-        )
-        return run, TryResult(entry, is_last=state is State.FAIL)
 
 
 def _error_of(outcome: ApprovalOutcome, approval: Approval) -> str:

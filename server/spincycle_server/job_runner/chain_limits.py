@@ -14,30 +14,17 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange, SequenceLimitWait
-from spincycle_server.job_runner.try_result import TryResult, log_entry
+from spincycle_server.job_runner.waiting_try import WaitingTry
 
 if TYPE_CHECKING:
     from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome
     from spincycle_server.chain import Actions, Run, RunningChain
     from spincycle_server.job_runner.chain_reports import ChainReports
-
-
-@dataclass(slots=True)
-class DeferredRun:
-    """A try that waits until the sequences around it hold their keys.
-
-    Attributes:
-        run: The try.
-        since: When it began to wait, in nanoseconds since the Unix epoch.
-    """
-
-    run: Run
-    since: int
+    from spincycle_server.job_runner.try_result import TryResult
 
 
 class ChainLimits:
@@ -56,7 +43,7 @@ class ChainLimits:
         self._held: set[str] = set()
         self._asked: dict[str, int] = {}
         self._postponed: dict[str, None] = {}  # They ask when the sequences around them hold their keys.
-        self._deferred: dict[str, DeferredRun] = {}
+        self._deferred: dict[str, WaitingTry] = {}
         # The jobs of deferred tries by the sequences around them that they wait for.
         self._waiting_for: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
@@ -91,7 +78,7 @@ class ChainLimits:
                 self._postponed[sequence_id] = None
         self._ask_postponed()
         if missing:
-            self._deferred[run.job_id] = DeferredRun(run, time.time_ns())
+            self._deferred[run.job_id] = WaitingTry(run, time.time_ns())
         return bool(missing)
 
     def granted(self, outcome: SequenceLimitOutcome) -> list[Run]:
@@ -121,9 +108,9 @@ class ChainLimits:
             return rest, []
         now = time.time_ns()
         inside = self._taken(self._waiting_for.get(outcome.sequence_id, {}))
-        inside += [DeferredRun(run, now) for run in rest if self._is_in(outcome.sequence_id, run)]
+        inside += [WaitingTry(run, now) for run in rest if self._is_in(outcome.sequence_id, run)]
         rest = [run for run in rest if not self._is_in(outcome.sequence_id, run)]
-        return rest, [(one.run, self._ended(one, State.FAIL, outcome.error)) for one in inside]
+        return rest, [(one.run, one.ended(self._chain, State.FAIL, outcome.error)) for one in inside]
 
     def unneeded(
         self, job_ids: Collection[str], waiting: Iterable[Run]
@@ -142,10 +129,10 @@ class ChainLimits:
         ended = self._taken(job_ids)
         for run in waiting:
             if run.job_id in job_ids and not self._may_begin(run):
-                ended.append(DeferredRun(run, now))
+                ended.append(WaitingTry(run, now))
             else:
                 rest.append(run)
-        return rest, [(one.run, self._ended(one, State.STOPPED, "")) for one in ended]
+        return rest, [(one.run, one.ended(self._chain, State.STOPPED, "")) for one in ended]
 
     def take_back(self, job_ids: Collection[str] | None = None) -> list[Run]:
         """Ends the waits of tries without an end of these. Returns the tries.
@@ -165,7 +152,7 @@ class ChainLimits:
         ]
         return ", ".join(keys)
 
-    def waiting_runs(self) -> Iterable[DeferredRun]:
+    def waiting_runs(self) -> Iterable[WaitingTry]:
         """Returns the tries that wait."""
         return self._deferred.values()
 
@@ -209,7 +196,7 @@ class ChainLimits:
     def _is_in(self, sequence_id: str, run: Run) -> bool:
         return any(hold.sequence.id == sequence_id for hold in self._chain.keys_around(run.job_id))
 
-    def _taken(self, job_ids: Iterable[str]) -> list[DeferredRun]:
+    def _taken(self, job_ids: Iterable[str]) -> list[WaitingTry]:
         """Removes the tries of some jobs from those that wait, and returns them."""
         taken = [self._deferred.pop(job_id) for job_id in list(job_ids) if job_id in self._deferred]
         for one in taken:
@@ -217,17 +204,3 @@ class ChainLimits:
                 if waiting := self._waiting_for.get(hold.sequence.id):
                     waiting.pop(one.run.job_id, None)
         return taken
-
-    def _ended(self, one: DeferredRun, state: State, error: str) -> TryResult:
-        run = one.run
-        entry = log_entry(
-            self._chain.jobs[run.job_id],
-            self._chain.request_id,
-            run.number,
-            started_at=one.since,
-            finished_at=max(time.time_ns(), one.since),
-            state=state,
-            exit=int(state is State.FAIL),
-            error=error,
-        )
-        return TryResult(entry, is_last=state is State.FAIL)

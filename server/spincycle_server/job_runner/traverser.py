@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome, SequenceLimitWait
     from spincycle_server.chain import Timer, Wait
-    from spincycle_server.job_runner.chain_limits import DeferredRun
+    from spincycle_server.job_runner.waiting_try import WaitingTry
     from spincycle_server.telemetry.spans_of_requests import RequestSpans
 
 logger = structlog.get_logger(__name__)
@@ -306,7 +306,7 @@ class Traverser:
                 for (job_try, prefix), text in zip(running, said, strict=True)
             ]
             + [
-                self._status_of(wait.run, wait.started_at, "(waits for approval) ")
+                self._status_of(wait.run, wait.since, "(waits for approval) ")
                 for wait in self._approvals.waits()
             ]
             + [self._limit_status(one) for one in self._limits.waiting_runs()]
@@ -323,7 +323,7 @@ class Traverser:
         for reported in self._limits.reported():
             reported.add_done_callback(self._handle_refusal)
 
-    def _limit_status(self, one: DeferredRun) -> JobStatus:
+    def _limit_status(self, one: WaitingTry) -> JobStatus:
         """Returns the status of a try that waits for keys. The first job of a sequence has its path."""
         keys = self._limits.keys_missing(one.run)
         status = self._status_of(one.run, one.since, f"(waits for limits: {keys}) ")
