@@ -34,7 +34,7 @@ from spincycle_server.config import (
     public_secret_files,
     take_service_manager_options,
 )
-from spincycle_server.garbage_collection import collect_not_yet, collect_seldom
+from spincycle_server.garbage_collection import FOR_CHAINS, FOR_REQUESTS, collect_not_yet, collect_seldom
 from spincycle_server.large_work import end_large_thread
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
@@ -158,7 +158,7 @@ async def serve_request_manager(
         ):
             if worker is not None:
                 worker.channel.listens()
-            await _serve_until(stopped, service_manager)
+            await _serve_until(stopped, service_manager, growth=FOR_REQUESTS)
 
 
 async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
@@ -191,7 +191,7 @@ async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManager
                     spans=spans,
                 )
             )
-            await _serve_until(stopped, service_manager)
+            await _serve_until(stopped, service_manager, growth=FOR_CHAINS)
 
 
 async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
@@ -238,13 +238,15 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
                 spans=spans,
             ),
         ):
-            await _serve_until(stopped, service_manager)
+            await _serve_until(stopped, service_manager, growth=FOR_CHAINS)
 
 
-async def _serve_until(stopped: asyncio.Event, service_manager: ServiceManagerOptions) -> None:
-    """Waits for the end of servers that have started."""
+async def _serve_until(
+    stopped: asyncio.Event, service_manager: ServiceManagerOptions, *, growth: int
+) -> None:
+    """Waits for the end of servers that have started. `growth` is that of `collect_seldom`."""
     forked_children.add_open_descriptors(anonymous=True)
-    collect_seldom()
+    collect_seldom(growth)
     with ready(service_manager):
         await stopped.wait()
 

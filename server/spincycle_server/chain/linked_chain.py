@@ -219,3 +219,20 @@ class LinkedChain:
     windows: list[Window]
     finals: list[FinalPart]
     keys: Keys
+
+    def release(self) -> None:
+        """Cuts the circles of references, so that no memory waits for the garbage collector.
+
+        The sequences, windows and keys must not be used afterwards.
+        """
+        for sequence in self.sequences.values():
+            sequence.jobs.clear()
+            sequence.inner.clear()
+            sequence.windows.clear()
+            sequence.element = sequence.final = sequence.in_final = sequence.hold = None
+            sequence.receivers = sequence.holds = ()
+        for window in self.windows:
+            for element in window.elements:
+                element.first.element = element.last.element = None
+            window.elements.clear()
+        self.keys.holds.clear()

@@ -141,6 +141,10 @@ class RunningChain:
         running._elapsed += elapsed
         return running
 
+    def release(self) -> None:
+        """Frees the chain's memory early. It must not be used afterwards, except for what it has counted."""
+        self._linked.release()
+
     @property
     def request_id(self) -> str:
         """The id of the chain's request."""

@@ -640,6 +640,7 @@ class Traverser:
     def _finish(self, how: str) -> None:
         self._log.debug("chain released", how=how)
         self.outputs.close()
+        self._chain.release()
         on_done, self._on_done = self._on_done, lambda: None
         on_done()
 
