@@ -96,7 +96,8 @@ async def test_a_type_for_which_the_factory_hangs_is_unknown_until_it_answers() 
     factory = Asked("a")
     known = KnownTypes(factory, answer_timeout=0.05)
     known.ask(asked("v1", "hangs", "a"))
-    await answered(known, lambda: known.message.version == "v1")
+    # On a busy machine, the answer about "a" can be late too.
+    await answered(known, lambda: known.message.version == "v1" and "a" in known.message.types)
     assert list(known.message.types) == ["a"]
     factory.release.set()
     await answered(known, lambda: "hangs" in known.message.types)
