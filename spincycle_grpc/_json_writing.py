@@ -85,11 +85,17 @@ class WriteFunctions:
     def _statements(self, field: FieldDescriptor, converters: dict[str, Write]) -> list[str]:
         """Returns the lines that write one field. They call a function only for types that need one."""
         value = attribute(field)
-        if field.is_repeated or not is_plain_type(field):
-            converters[f"convert_{field.name}"] = self._value_writer(field)
-            value = f"convert_{field.name}({value})"
-        assign = f"written[{field.json_name!r}] = "
         omit = json_options(field).omit_empty
+        if field.is_repeated or not is_plain_type(field):
+            convert = f"convert_{field.name}"
+            converters[convert] = self._value_writer(field)
+            if omit and field.is_repeated:  # Most are empty, and need no call.
+                return [
+                    f"    if value := {value}:",
+                    f"        written[{field.json_name!r}] = {convert}(value)",
+                ]
+            value = f"{convert}({value})"
+        assign = f"written[{field.json_name!r}] = "
         if field.has_presence:
             lines = [f"    if message.HasField({field.name!r}):"]
             lines += (
