@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
-from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_server.chain.finals import FinalPart
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence
 
 
 def link_finals(
-    chain: JobChain, jobs: Mapping[str, ChainJob], sequences: Mapping[str, ChainSequence]
+    marked: Iterable[str], jobs: Mapping[str, ChainJob], sequences: Mapping[str, ChainSequence]
 ) -> list[FinalPart]:
     """Links the `finally` parts, and returns them, the innermost first.
+
+    Args:
+        marked: The ids of the jobs of `finally` parts.
+        jobs: All jobs by id.
+        sequences: All sequences by id.
 
     Raises:
         ValueError: A part does not fit the chain. The message says why.
     """
-    flagged = {job_id for job_id, message in chain.jobs.items() if message.is_finally}
-    if not flagged:
-        return []
+    flagged = frozenset(marked)
     bodies: dict[str, ChainSequence] = {}
     for job in jobs.values():
         if (job.sequence.is_own and job.sequence.id in flagged) is not (job.id in flagged):

@@ -58,9 +58,6 @@ class Keys:
     touched: list[Hold] = field(default_factory=list)
     drained: list[ChainSequence] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.holds)
-
     def touch_all(self) -> None:
         """Looks at all sequences anew."""
         self.touched += [hold for hold in self.holds.values() if hold.is_used]
@@ -111,16 +108,18 @@ def _is_busy(hold: Hold, *, without_finals: bool) -> bool:
     return hold.sequence.is_busy or (bool(hold.sequence.owed) and not without_finals)
 
 
-def link_keys(chain: JobChain, sequences: Mapping[str, ChainSequence]) -> Keys:
+def link_keys(chain: JobChain, limited: Iterable[str], sequences: Mapping[str, ChainSequence]) -> Keys:
     """Links the keys of a chain to its sequences.
+
+    Args:
+        chain: The chain.
+        limited: The ids of the jobs that have limits.
+        sequences: All sequences by id.
 
     Raises:
         ValueError: A job has limits and is not the first one of a sequence.
     """
     keys = Keys()
-    limited = [job_id for job_id, job in chain.jobs.items() if job.sequence_limits]
-    if not limited:
-        return keys
     for job_id in limited:
         if job_id not in sequences:
             raise ValueError(f"job {job_id} has sequenceLimits, but is not the first job of a sequence")

@@ -11,9 +11,12 @@ from spincycle_grpc.state import State
 from spincycle_server.chain.retry_wait import NO_WAIT, RetryWait
 
 if TYPE_CHECKING:
+    from spincycle_grpc.v1.job_pb2 import Job
     from spincycle_server.chain.finals import FinalPart
     from spincycle_server.chain.keys import Hold, Keys
     from spincycle_server.chain.windows import Element, Window
+
+_PENDING = State.PENDING.value
 
 
 class Phase(Enum):
@@ -201,6 +204,34 @@ class ChainJob:
 
 
 @dataclass(slots=True)
+class MarkedJobs:
+    """The jobs of a chain with marks that most jobs do not have, by id.
+
+    Attributes:
+        approvals: Those that wait for an approval.
+        of_finals: Those of `finally` parts.
+        limited: The first jobs of sequences with limits.
+        begun: Those that are not PENDING.
+    """
+
+    approvals: set[str] = field(default_factory=set)
+    of_finals: list[str] = field(default_factory=list)
+    limited: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
+
+    def add(self, job_id: str, message: Job) -> None:
+        """Adds a job to the lists in which it belongs."""
+        if message.HasField("approval"):
+            self.approvals.add(job_id)
+        if message.is_finally:
+            self.of_finals.append(job_id)
+        if message.sequence_limits:
+            self.limited.append(job_id)
+        if message.state != _PENDING:
+            self.begun.append(job_id)
+
+
+@dataclass(slots=True)
 class LinkedChain:
     """The parts of a chain.
 
@@ -211,6 +242,7 @@ class LinkedChain:
         windows: The sliding windows. Those within an element of another one come first.
         finals: The `finally` parts, those within others' sequences first.
         keys: The keys of its sequences.
+        marked: The jobs with marks, as the message has them.
     """
 
     jobs: dict[str, ChainJob]
@@ -219,6 +251,7 @@ class LinkedChain:
     windows: list[Window]
     finals: list[FinalPart]
     keys: Keys
+    marked: MarkedJobs
 
     def release(self) -> None:
         """Cuts the circles of references, so that no memory waits for the garbage collector.

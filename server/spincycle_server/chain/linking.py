@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable, Mapping
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.errors import InvalidArgumentError
@@ -11,8 +12,8 @@ from spincycle_grpc.job_paths import connects
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
 from spincycle_server.chain.final_linking import link_finals
-from spincycle_server.chain.keys import link_keys
-from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain
+from spincycle_server.chain.keys import Keys, link_keys
+from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain, MarkedJobs
 from spincycle_server.chain.retry_wait import LONGEST, NO_WAIT, RetryWait
 from spincycle_server.chain.window_linking import link_windows
 
@@ -32,12 +33,21 @@ def link_chain(chain: JobChain) -> LinkedChain:
     """
     if not chain.jobs:
         raise invalid_chain("job chain has no jobs", chain.request_id)
-    sequences = _sequences(chain)
+    # Each look at `chain.jobs` makes a new object. So the messages are looked at once for all purposes.
+    messages = chain.jobs
     # Protobuf maps have no order. Sorting makes a chain behave the same in every process.
-    jobs = {job_id: _job(chain, job_id, chain.jobs[job_id], sequences) for job_id in sorted(chain.jobs)}
-    for job_id in chain.adjacency_list:
+    ids = sorted(messages)
+    sequences = _sequences(messages, ids, chain.request_id)
+    jobs: dict[str, ChainJob] = {}
+    marked = MarkedJobs()
+    for job_id in ids:
+        message = messages[job_id]
+        jobs[job_id] = _job(message, sequences, chain.request_id)
+        marked.add(job_id, message)
+    adjacency_list = chain.adjacency_list
+    for job_id in adjacency_list:
         parent = jobs.get(job_id)
-        children = [jobs.get(child_id) for child_id in chain.adjacency_list[job_id].ids]
+        children = [jobs.get(child_id) for child_id in adjacency_list[job_id].ids]
         if parent is None or None in children:
             raise invalid_chain(
                 "invalid adjacency list: some jobs exist in chain.AdjacencyList but not chain.Jobs",
@@ -51,78 +61,82 @@ def link_chain(chain: JobChain) -> LinkedChain:
         job.sequence.jobs.append(job)
     try:
         windows = link_windows(chain, jobs) if chain.windows else []
-        finals = link_finals(chain, jobs, sequences)
-        keys = link_keys(chain, sequences)
+        finals = link_finals(marked.of_finals, jobs, sequences) if marked.of_finals else []
+        keys = link_keys(chain, marked.limited, sequences) if marked.limited else Keys()
     except ValueError as error:
         raise invalid_chain(str(error), chain.request_id) from error
     for window in windows:
         window.sequence.windows.append(window)
     timeout = _duration(chain.timeout, "timeout", "", chain.request_id)
-    return LinkedChain(jobs, sequences, timeout, windows, finals, keys)
+    return LinkedChain(jobs, sequences, timeout, windows, finals, keys, marked)
 
 
-def _sequences(chain: JobChain) -> dict[str, ChainSequence]:
+def _sequences(messages: Mapping[str, Job], ids: Iterable[str], request_id: str) -> dict[str, ChainSequence]:
     sequences: dict[str, ChainSequence] = {}
-    for job_id in sorted(chain.jobs):
-        job = chain.jobs[job_id]
+    parents: dict[str, str] = {}
+    for job_id in ids:
+        job = messages[job_id]
         if job.id != job_id:
             raise invalid_chain(
-                f"job {job.name} has ID {job.id}, but its key in jobs is {job_id}", chain.request_id
+                f"job {job.name} has ID {job.id}, but its key in jobs is {job_id}", request_id
             )
         if job.sequence_id == job_id:
-            where = f"job {job.name} (ID {job_id}): "
+            timeout = job.sequence_timeout
             sequences[job_id] = ChainSequence(
                 id=job_id,
                 retry=job.sequence_retry,
                 retry_wait=_retry_wait(
-                    _duration(job.sequence_retry_wait, "sequenceRetryWait", where, chain.request_id),
+                    job,
+                    "sequence",
+                    job.sequence_retry_wait,
                     job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None,
-                    f"{where}sequenceRetryBackoff ",
-                    chain.request_id,
+                    request_id,
                 ),
-                timeout=_duration(job.sequence_timeout, "sequenceTimeout", where, chain.request_id),
-                timeout_text=job.sequence_timeout,
+                timeout=_job_duration(job, "sequenceTimeout", timeout, request_id) if timeout else 0,
+                timeout_text=timeout,
             )
-    _nest(sequences, chain)
+            parents[job_id] = job.parent_sequence_id
+    _nest(sequences, parents, request_id)
     return sequences
 
 
-def _nest(sequences: dict[str, ChainSequence], chain: JobChain) -> None:
+def _nest(sequences: dict[str, ChainSequence], parents: Mapping[str, str], request_id: str) -> None:
     """Links each sequence to the sequence around it."""
     for sequence_id, sequence in sequences.items():
-        parent_id = chain.jobs[sequence_id].parent_sequence_id
+        parent_id = parents[sequence_id]
         if parent_id:
             sequence.parent = sequences.get(parent_id)
             if sequence.parent is None:
                 raise invalid_chain(
                     f"sequence {sequence_id} has the parent sequence {parent_id}, which does not exist",
-                    chain.request_id,
+                    request_id,
                 )
             sequence.parent.inner.append(sequence)
     reached = sum(1 for root in sequences.values() if root.parent is None for _ in root.subtree())
     if reached != len(sequences):
-        raise invalid_chain("parent sequences form a cycle", chain.request_id)
+        raise invalid_chain("parent sequences form a cycle", request_id)
 
 
-def _job(chain: JobChain, job_id: str, job: Job, sequences: dict[str, ChainSequence]) -> ChainJob:
+def _job(job: Job, sequences: dict[str, ChainSequence], request_id: str) -> ChainJob:
     # Chains from another builder may have jobs without a sequence, or with one that does not exist.
     # These jobs get a stand-in sequence, which is never retried.
     sequence = sequences.get(job.sequence_id)
     if sequence is None:
         stand_in = ChainSequence(id="", tries=1, is_own=False)
         sequence = sequences.setdefault(f"\0{job.sequence_id}", stand_in)
-    where = f"job {job.name} (ID {job_id}): "
-    _duration(job.timeout, "timeout", where, chain.request_id)
+    if timeout := job.timeout:
+        _job_duration(job, "timeout", timeout, request_id)
     return ChainJob(
-        id=job_id,
+        id=job.id,
         name=job.name,
         sequence=sequence,
         retry=job.retry,
         retry_wait=_retry_wait(
-            _duration(job.retry_wait, "retryWait", where, chain.request_id),
+            job,
+            "",
+            job.retry_wait,
             job.retry_backoff if job.HasField("retry_backoff") else None,
-            f"{where}retryBackoff ",
-            chain.request_id,
+            request_id,
         ),
         is_task=not connects(job),
         data=from_struct(job.data) if job.HasField("data") else {},
@@ -152,14 +166,29 @@ def _check_shape(jobs: dict[str, ChainJob], request_id: str) -> None:
         raise invalid_chain("job chain has more than one end job (node with outdegree count > 0)", request_id)
 
 
-def _retry_wait(first: int, backoff: RetryBackoff | None, where: str, request_id: str) -> RetryWait:
+def _retry_wait(
+    job: Job, of_what: str, text: str, backoff: RetryBackoff | None, request_id: str
+) -> RetryWait:
+    """Returns the pauses between the tries of a job, or of the sequence that begins with it."""
+    if backoff is None and not text:
+        return NO_WAIT
+    first = _job_duration(job, f"{of_what}RetryWait" if of_what else "retryWait", text, request_id)
     if backoff is None:
         return RetryWait(first) if first else NO_WAIT
+    name = f"{of_what}RetryBackoff" if of_what else "retryBackoff"
     factor = backoff.factor or 1.0
     if not 1 <= factor < math.inf:
-        raise invalid_chain(f"{where}factor is {factor}: it must be at least 1", request_id)
-    longest = _duration(backoff.max, "max", where, request_id) or LONGEST
+        raise invalid_chain(f"{_where(job)}{name} factor is {factor}: it must be at least 1", request_id)
+    longest = _job_duration(job, f"{name} max", backoff.max, request_id) or LONGEST
     return RetryWait(first, factor, longest, backoff.jitter)
+
+
+def _where(job: Job) -> str:
+    return f"job {job.name} (ID {job.id}): "
+
+
+def _job_duration(job: Job, field_name: str, text: str, request_id: str) -> int:
+    return _duration(text, field_name, _where(job), request_id) if text else 0
 
 
 def _duration(text: str, field_name: str, where: str, request_id: str) -> int:

@@ -18,14 +18,13 @@ A job between two tries is RUNNING.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from enum import Enum, auto
 from typing import Any
 
 from spincycle_grpc.job_paths import path_of, sequence_path_of
 from spincycle_grpc.state import State
 from spincycle_grpc.trace_context import TraceContext
-from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import Job, JobChain, SuspendedJobChain
 from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 from spincycle_server.chain.actions import Actions, Run, Stop, Timer, Wait
@@ -70,12 +69,15 @@ class RunningChain:
     def __init__(self, chain: JobChain, linked: LinkedChain) -> None:
         """Use `new`, `resume` or `rebuilt`."""
         self._chain = chain
+        self._messages = chain.jobs  # Each look at the field makes a new object.
+        self._has_paths = bool(chain.path_labels)
         self._linked = linked
         self._jobs = linked.jobs
         self._mode = _Mode.RUNNING
         self._progress = Progress()
         self._finals = Finals(linked.finals)
         self._keys = linked.keys
+        self._has_keys = bool(linked.keys.holds)
         self._began: int | None = None
         self._elapsed = 0
         self._done: State | None = None
@@ -88,13 +90,13 @@ class RunningChain:
             InvalidArgumentError: The chain is invalid, or a job is not PENDING. Reason: INVALID_JOB_CHAIN.
         """
         running = cls(chain, link_chain(chain))
-        for job in chain.jobs.values():
-            if job.state != state_pb2.STATE_PENDING:
-                raise invalid_chain(
-                    f"invalid job state for new job chain: {_named(job.state)}, "
-                    f"job {job.name} (ID {job.id}); all job states must be PENDING",
-                    chain.request_id,
-                )
+        for job_id in running._linked.marked.begun:
+            job = running._messages[job_id]
+            raise invalid_chain(
+                f"invalid job state for new job chain: {_named(job.state)}, "
+                f"job {job.name} (ID {job_id}); all job states must be PENDING",
+                chain.request_id,
+            )
         return running
 
     @classmethod
@@ -158,11 +160,16 @@ class RunningChain:
     @property
     def jobs(self) -> Mapping[str, Job]:
         """The jobs of the chain message, by id. Their states are those from before the start."""
-        return self._chain.jobs
+        return self._messages
+
+    @property
+    def approvals(self) -> Set[str]:
+        """The ids of the jobs that wait for an approval."""
+        return self._linked.marked.approvals
 
     def path_of(self, job_id: str) -> tuple[str, ...]:
         """Returns the path of a job, for people; () if its name says as much."""
-        return path_of(self._chain, job_id)
+        return path_of(self._chain, job_id) if self._has_paths else ()
 
     def sequence_of(self, job_id: str) -> str:
         """Returns the id of the sequence of a job; "" for none."""
@@ -170,7 +177,7 @@ class RunningChain:
 
     def sequence_path_of(self, sequence_id: str) -> tuple[str, ...]:
         """Returns the path of a sequence, for people; () if the chain has no paths."""
-        return sequence_path_of(self._chain, sequence_id) if self._chain.path_labels else ()
+        return sequence_path_of(self._chain, sequence_id) if self._has_paths else ()
 
     @property
     def finished_jobs(self) -> int:
@@ -257,7 +264,7 @@ class RunningChain:
     @property
     def has_keys(self) -> bool:
         """Whether sequences of the chain need keys."""
-        return bool(self._keys)
+        return self._has_keys
 
     def data_of(self, job_id: str) -> dict[str, Any]:
         """Returns the data that a job starts with. The caller must not change it."""
@@ -285,7 +292,7 @@ class RunningChain:
             if sequence.tries and not sequence.frozen:
                 self._begin_timeout(sequence, now, actions)
         self._continue(now, actions)
-        if self._keys:
+        if self._has_keys:
             actions.claim += self._keys.use_again(without_finals=self._finals.are_skipped)
         return self._finish(actions, now)
 
@@ -608,7 +615,7 @@ class RunningChain:
         while sequence is not None and not sequence.frozen:
             if sequence.tries <= sequence.retry:
                 self._progress.freeze(sequence, Phase.DRAINING)
-                if self._keys:
+                if self._has_keys:
                     self._keys.drained.append(sequence)
                 self._finals.bodies_ended(sequence.without_finals())
                 return
@@ -755,9 +762,9 @@ class RunningChain:
 
     def _finish(self, actions: Actions, now: int) -> Actions:
         """Begins due `finally` parts, and gives up keys. Adds the final state if the chain has ended."""
-        if self._finals and self._done is None:
+        if self._linked.finals and self._done is None:
             self._run_due_finals(now, actions)
-        if self._keys and self._done is None:
+        if self._has_keys and self._done is None:
             actions.unneeded += self._keys.unneeded()
             actions.release += self._keys.given_up(
                 is_kept=self._mode in _KEEPING, without_finals=self._finals.are_skipped

@@ -43,7 +43,7 @@ class ChainApprovals:
         self._chain = chain
         self._reports = reports
         self._open: dict[str, WaitingTry] = {}
-        self._job_ids = {job_id for job_id, job in chain.jobs.items() if job.HasField("approval")}
+        self._job_ids = chain.approvals
 
     def covers(self, run: Run) -> bool:
         """Returns whether a try is a wait for an approval."""

@@ -110,9 +110,8 @@ class ChainReports:
 
     def finish(self, state: State) -> asyncio.Future[None]:
         """Reports that the chain has ended now. The result is done when all its reports are committed."""
-        finished_at = Timestamp()
-        finished_at.FromNanoseconds(time.time_ns())
-        return self._end(ChainFinish(state=state.value, finished_at=finished_at))
+        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+        return self._end(ChainFinish(state=state.value, finished_at=Timestamp(seconds=seconds, nanos=nanos)))
 
     def suspend(self, suspended: SuspendedJobChain) -> asyncio.Future[None] | None:
         """Reports a suspended chain. Returns None, and reports nothing, if it is too large for a message."""

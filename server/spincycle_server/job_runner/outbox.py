@@ -384,9 +384,9 @@ def _size_of(entry: _ChainEntry) -> int:
 
 def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:
     waiters = [] if entry.claim_waiter is None else [entry.claim_waiter]
-    waiters += [waiter for _, waiter in entry.started]
-    waiters += [waiter for _, waiter in entry.opened]
-    waiters += [waiter for _, waiter in entry.limit_changes]
+    for queue in (entry.started, entry.opened, entry.limit_changes):
+        if queue:
+            waiters += [waiter for _, waiter in queue]
     waiters += [waiter for _, waiter, _ in entry.tries if waiter is not None]
     if entry.end_waiter is not None:
         waiters.append(entry.end_waiter)

@@ -64,6 +64,11 @@ class SuspectTries:
         self._without_effect: set[Run] = set()
         self._waiting: set[Run] = set()
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether the chain is a suspect."""
+        return self._suspect is not None
+
     def begin(self, runs: Iterable[Run]) -> None:
         """Sets the tries with which the chain continues."""
         if self._suspect is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_grpc.state import FINAL_STATES, STATES, State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import job_pb2, state_pb2
 from spincycle_grpc.v1.job_log_pb2 import JobLog
@@ -540,7 +540,8 @@ class Traverser:
         path = self._chain.path_of(run.job_id)
         if has_failed and not path:  # It did not get its keys, or was stopped before it began.
             path = self._sequence_path_around(run)
-        result.entry.path.extend(path)
+        if path:
+            result.entry.path.extend(path)
         self._reports.add_try(
             run,
             result,
@@ -563,7 +564,7 @@ class Traverser:
         self._reports.taken_in(result)
         actions = self._chain.try_finished(
             ended.run.job_id,
-            State(result.entry.state),
+            STATES[result.entry.state],
             _now(),
             data=from_struct(result.data) if result.data is not None else None,
             is_last=result.is_last,
@@ -574,7 +575,8 @@ class Traverser:
             self._waiting.pop(ended.run.job_id, None)
         if state in FINAL_STATES:
             self._resources.metrics.job_ended(result.entry.type, state)
-        self._suspects.continued(ended.run, self._approvals.without(actions.run))
+        if self._suspects.is_needed:
+            self._suspects.continued(ended.run, self._approvals.without(actions.run))
         self._apply(actions)
 
     def _handle_refusal(self, committed: asyncio.Future[None]) -> bool:
