@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple
 
 from google.protobuf.message import Message
-from sqlalchemy import insert
+from sqlalchemy import column, insert, table
 
 from spincycle_grpc.errors import InvalidArgumentError, SpinCycleError
 from spincycle_grpc.state import State
@@ -33,7 +34,28 @@ MAX_JSON = 8 * 1024 * 1024
 The args are stored twice. While the database writes them, creates of other callers wait.
 """
 
+_SELDOM = (
+    "finished_at",
+    "is_suspect",
+    "paused_at",
+    "paused_by",
+    "pause_now",
+    "retry_of",
+    "has_limits",
+    "has_finally",
+    "ending",
+    "skip_finally",
+    "trace_context",
+)
+"""The columns that are NULL in the rows of nearly all new requests. Their default is NULL."""
+
+_MOST_COLUMNS = table(
+    requests.name, *(column(one.name, one.type) for one in requests.c if one.name not in _SELDOM)
+)
 _INSERT_REQUEST = RowStatement(lambda _: insert(requests))
+_INSERT_SHORT = RowStatement(lambda _: insert(_MOST_COLUMNS))
+_seldom_of = itemgetter(*_SELDOM)
+_ALL_NULL = (None,) * len(_SELDOM)
 
 
 _INSERT_ARG = RowStatement(lambda _: insert(request_args))
@@ -106,7 +128,11 @@ class CreateRequest(Write):
             if row["started_at"] is not None:
                 waited = (row["started_at"] - row["created_at"]) / 1e6
                 transaction.events.append(RequestStarted(row["type"], waited))
-        transaction.change(_INSERT_REQUEST, [write.request for write in writes])
+        rows = [write.request for write in writes]
+        short = [row for row in rows if _seldom_of(row) == _ALL_NULL]
+        transaction.change(_INSERT_SHORT, short)
+        if len(short) < len(rows):
+            transaction.change(_INSERT_REQUEST, [row for row in rows if _seldom_of(row) != _ALL_NULL])
         add_archives(transaction, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
         record_events(transaction, [write.event for write in writes if write.event is not None])
