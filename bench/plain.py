@@ -48,8 +48,14 @@ LIMIT = 3.0
 class Cost:
     """The CPU time per request in microseconds."""
 
-    servers: float
+    manager: float
+    runner: float
     database: float
+
+    @property
+    def servers(self) -> float:
+        """The time of the Request Manager and the Job Runner."""
+        return self.manager + self.runner
 
     @property
     def ratio(self) -> float:
@@ -77,25 +83,27 @@ def _git(*arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=REPOSITORY, check=True)
 
 
-def cost(program: Program, server: DatabaseServer, kind: str, request_type: str, requests: int) -> Cost:
+def cost(
+    program: Program, server: DatabaseServer, kind: str, request_type: str, requests: int, clients: int
+) -> Cost:
     """Returns what requests cost in a new installation."""
     with running_program(kind, program, server, {}) as cluster:
-        create_many(cluster, CLIENTS, int(requests * WARM_UP), request_type)
+        create_many(cluster, clients, int(requests * WARM_UP), request_type)
         before = cluster.cpu_seconds()
-        create_many(cluster, CLIENTS, requests, request_type)
+        create_many(cluster, clients, requests, request_type)
         used = {name: (total - before[name]) / requests for name, total in cluster.cpu_seconds().items()}
-    return Cost(1e6 * (used["request manager"] + used["job runner"]), 1e6 * used["database"])
+    return Cost(*(1e6 * used[name] for name in ("request manager", "job runner", "database")))
 
 
 def measure(
-    base: Program, kind: str, request_type: str, rounds: int, requests: int
+    base: Program, kind: str, request_type: str, rounds: int, requests: int, clients: int
 ) -> list[tuple[Cost, Cost]]:
     """Returns the costs of the earlier program and of this one, for each round."""
     found = []
     with private_database(kind) as server:
         for number in range(rounds):
             programs = [base, OWN] if number % 2 else [OWN, base]
-            costs = {one: cost(one, server, kind, request_type, requests) for one in programs}
+            costs = {one: cost(one, server, kind, request_type, requests, clients) for one in programs}
             found.append((costs[base], costs[OWN]))
             print(f"round {number + 1} of {rounds}: {change(*found[-1]):+.1f} %", file=sys.stderr, flush=True)
     return found
@@ -112,6 +120,8 @@ def show(found: list[tuple[Cost, Cost]], console: Console) -> bool:
     columns = (
         ("servers over database", "{:.3f}", attrgetter("ratio")),
         ("servers", "{:.0f} µs", attrgetter("servers")),
+        ("Request Manager", "{:.0f} µs", attrgetter("manager")),
+        ("Job Runner", "{:.0f} µs", attrgetter("runner")),
         ("database", "{:.0f} µs", attrgetter("database")),
     )
     is_excluded = False
@@ -139,6 +149,7 @@ def main() -> int:
     parser.add_argument("--base", required=True, metavar="COMMIT", help="the earlier commit")
     parser.add_argument("--database", choices=KINDS, default="mariadb")
     parser.add_argument("--type", default="one-effect", help="the type of request, in bench/data/specs")
+    parser.add_argument("--clients", type=int, default=CLIENTS, help="clients that create requests at once")
     parser.add_argument("--rounds", type=int, default=10, help="at least 6")
     parser.add_argument("--requests", type=int, default=5000, help="requests in each measurement")
     parser.add_argument("--json", type=Path, help="where to write the results of each round")
@@ -146,7 +157,9 @@ def main() -> int:
     if options.rounds < 6:
         parser.error("fewer than 6 rounds say nothing about the median")
     with earlier(options.base) as base:
-        found = measure(base, options.database, options.type, options.rounds, options.requests)
+        found = measure(
+            base, options.database, options.type, options.rounds, options.requests, options.clients
+        )
     if options.json:
         results = [{"before": asdict(before), "now": asdict(now)} for before, now in found]
         options.json.write_text(json.dumps(results, indent=2) + "\n")
