@@ -92,6 +92,7 @@ def test_requests_wait_for_a_key_and_say_so(installation: JournalInstallation) -
     with pytest.raises(FailedPreconditionError) as refused:
         client.create("refused", {"cluster": "a"})
     assert refused.value.reason == "LIMIT_REACHED"
+    assert f"request {first} holds it" in str(refused.value)
     [limit] = client.list_limits("cluster/a")
     assert [(one.request_id, one.holds) for one in limit.claims] == [(first, True), (second, False)]
     limits = installation.http().get("/api/v1/limits").json()

@@ -142,7 +142,9 @@ def test_sequences_wait_for_a_key_and_say_so(installation: JournalInstallation) 
     }
     refused = client.create("refused", {"host": "a"}).id
     assert State(client.wait(refused, deadline=REQUEST_END).state) is State.FAIL
-    assert [one.error for one in client.log(refused) if one.error] == ["the limit host/a of 1 is reached"]
+    assert [one.error for one in client.log(refused) if one.error] == [
+        f"the limit host/a of 1 is reached: a sequence of request {first} holds it"
+    ]
     assert names(installation, refused) == []
     installation.open("1")
     assert State(client.wait(first, deadline=REQUEST_END).state) is State.COMPLETE
@@ -177,7 +179,8 @@ def test_a_deadlock_fails_the_sequence_that_closes_the_circle(installation: Jour
     assert State(client.wait(ids[1], deadline=REQUEST_END).state) is State.FAIL
     errors = [one.error for one in client.log(ids[1]) if one.error]
     assert len(errors) == 1
-    assert errors[0].startswith("the sequence would wait for its limits for ever")
+    why = f"a sequence of request {ids[0]} is before it and waits"
+    assert errors[0].startswith(f"the sequence would wait for the limit key/x for ever: {why}, ")
     assert State(client.wait(ids[0], deadline=REQUEST_END).state) is State.COMPLETE
     assert client.list_limits() == []
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import limit_pb2
-from spincycle_grpc.v1.limit_pb2 import Limit, LimitPolicy, SequenceLimitChange
+from spincycle_grpc.v1.limit_pb2 import Limit, LimitPolicy, SequenceLimitChange, SequenceLimitOutcome
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport
@@ -62,11 +62,11 @@ async def create_limited(
     return request
 
 
-def limited_write(*keys: str, most: int = 1) -> creation.CreateRequest:
+def limited_write(*keys: str, most: int = 1, policy: LimitPolicy.ValueType = QUEUE) -> creation.CreateRequest:
     """Returns the write that stores a new request with limits, to put it into a batch of writes."""
     request = a_request()
     chain = a_chain(request.id)
-    chain.limits.extend(Limit(key=key, max=most, policy=QUEUE) for key in keys)
+    chain.limits.extend(Limit(key=key, max=most, policy=policy) for key in keys)
     asked = CreateRequest(type=request.type, user=request.user)
     return creation.creation_of(request, asked, chain, None, None, now=1, requirement_id=NEEDS.requirement_id)
 
@@ -152,9 +152,19 @@ class Sequences:
 
     async def outcomes(self, store: Store, asked: dict[str, int]) -> dict[str, str]:
         """Returns how waits with these numbers have ended."""
+        found = await self._outcomes(store, asked)
+        return {one.sequence_id: one.reason for one in found}
+
+    async def errors(self, store: Store, *asked: SequenceLimitChange) -> list[str]:
+        """Returns the errors with which waits have ended, in the order in which the sequences asked."""
+        found = await self._outcomes(store, {one.sequence_id: one.number for one in asked})
+        errors = {one.sequence_id: one.error for one in found}
+        return [errors[one.sequence_id] for one in asked]
+
+    async def _outcomes(self, store: Store, asked: dict[str, int]) -> list[SequenceLimitOutcome]:
         assignment = Assignment(request_id=self.request_id, epoch=self.epoch)
         waits = {SequenceWait(self.request_id, one, number): assignment for one, number in asked.items()}
-        return {one.sequence_id: one.reason for one in await store.limits.outcomes(waits)}
+        return await store.limits.outcomes(waits)
 
 
 async def owners_by_key(url: str) -> dict[str, list[tuple[str, str, bool]]]:

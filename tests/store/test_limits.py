@@ -25,6 +25,7 @@ from tests.store.limit_samples import (
     QUEUE,
     REFUSE,
     REPLACE,
+    Sequences,
     claims_by_key,
     create_limited,
     holders,
@@ -196,6 +197,40 @@ async def test_refuse_stores_nothing(store: Store, migrated_url: str) -> None:
     other = IdempotencyKey(key.key_hash, b"c" * 32)
     with pytest.raises(ConflictError):
         await create_limited(store, "new", "a", policy=REFUSE, key=other)
+
+
+async def refusal(store: Store, *keys: str, most: int = 1) -> str:
+    """Returns the error of a request that must not wait for a limit."""
+    with pytest.raises(FailedPreconditionError) as refused:
+        await create_limited(store, *keys, most=most, policy=REFUSE)
+    assert refused.value.reason == "LIMIT_REACHED"
+    return str(refused.value)
+
+
+async def test_a_refusal_names_those_who_hold_the_key(store: Store) -> None:
+    made = [(await create_limited(store, "a", most=5)).id for _ in range(3)]
+    await create_limited(store, "b")
+    waits = await create_limited(store, "b", "c")
+    sequences = await Sequences.started(store)
+    await sequences.tell(store, sequences.claim("aaaa", "a", most=5), sequences.claim("bbbb", "a", most=5))
+    named = ", ".join(f"request {one}" for one in made)
+    assert f"the limit a of 5 is reached, and {named} and 2 more hold it: " in await refusal(
+        store, "a", most=5
+    )
+    for one in made[:2]:
+        await store.stop_unassigned(one)
+    several = f"request {made[2]} and 2 sequences of request {sequences.request_id} hold it: "
+    assert several in await refusal(store, "a", most=3)
+    # It has its turn at this key, and waits for the other one.
+    assert f"the limit c of 1 is reached, and request {waits.id} is before it: " in await refusal(store, "c")
+
+
+async def test_a_refusal_names_a_holder_of_the_same_batch(store: Store, migrated_url: str) -> None:
+    first, refused = limited_write("a"), limited_write("a", policy=REFUSE)
+    results = store._creator.batches.run([first, refused])
+    [first_id] = first.request_ids
+    assert f"request {first_id} holds it" in str(results[1])
+    assert await holders(migrated_url) == {"a": [first_id]}
 
 
 async def test_replace_stops_the_holder_and_waits_for_its_end(store: Store, migrated_url: str) -> None:

@@ -129,6 +129,26 @@ async def test_refuse_fails_a_sequence_until_it_asks_again(store: Store, migrate
     assert await two.tell(store, two.claim("aaaa", "k", policy=REFUSE)) == {"aaaa": ""}
 
 
+async def test_a_refusal_names_those_who_hold_the_key(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    whole = await create_limited(store, "k", most=4)
+    await one.tell(store, one.claim("aaaa", "k", most=4))
+    await two.tell(store, two.claim("aaaa", "k", most=4), two.claim("bbbb", "k", most=4))
+    asked = [
+        two.claim("cccc", "k", most=4, policy=REFUSE),
+        two.claim("dddd", "m"),
+        two.claim("eeee", "m", policy=REFUSE),
+    ]
+    await two.tell(store, *asked)
+    others = f"request {whole.id}, a sequence of request {one.request_id}"
+    names = f"{others}, sequence roll / host aaaa of this request"
+    assert await two.errors(store, *asked) == [
+        f"the limit k of 4 is reached: {names} and 1 more hold it",
+        "",
+        "the limit m of 1 is reached: sequence roll / host dddd of this request holds it",
+    ]
+
+
 async def test_too_many_may_not_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_limits_module, "MAX_WAITING", 2)
     one = await Sequences.started(store)
@@ -214,12 +234,34 @@ async def test_the_sequence_that_closes_a_circle_fails(store: Store, migrated_ur
     closes = two.claim("bbbb", "a", around=["aaaa"])
     assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
     assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
+    why = f"a sequence of request {one.request_id} is before it and waits, perhaps by way of others,"
+    assert await two.errors(store, closes) == [
+        f"the sequence would wait for the limit a for ever: {why} for what this request holds"
+    ]
     assert await owners_by_key(migrated_url) == {
         "a": [(one.request_id, "aaaa", True)],
         "b": [(two.request_id, "aaaa", True), (one.request_id, "bbbb", False)],
     }
     await two.tell(store, two.release("bbbb"), two.release("aaaa"))
     assert await one.outcomes(store, {"bbbb": 2}) == {"bbbb": ""}
+
+
+async def test_a_deadlock_names_those_for_whom_the_sequence_would_wait(store: Store) -> None:
+    one, two = await Sequences.started(store), await Sequences.started(store)
+    ends = await Sequences.started(store)
+    await ends.tell(store, ends.claim("aaaa", "first"))
+    await one.tell(store, one.claim("aaaa", "a"), one.claim("bbbb", "b", most=2))
+    await two.tell(store, two.claim("aaaa", "b", most=2))
+    inner = [one.claim("cccc", "a", around=["bbbb"]), two.claim("bbbb", "a", around=["aaaa"])]
+    await one.tell(store, inner[0])
+    await two.tell(store, inner[1])
+    closes = one.claim("dddd", "first", "b", most={"first": 1, "b": 2}, around=["aaaa"])
+    assert await one.tell(store, closes) == {"dddd": "LIMIT_DEADLOCK"}
+    names = f"sequence roll / host bbbb of this request and a sequence of request {two.request_id}"
+    (error,) = await one.errors(store, closes)
+    assert error.startswith(
+        f"the sequence would wait for the limit b for ever: {names} are before it and wait,"
+    )
 
 
 async def test_a_sequence_of_the_same_request_and_one_beside_a_holder_close_no_circle(store: Store) -> None:

@@ -68,6 +68,21 @@ class Newcomer(NamedTuple):
         return set(self.outer) == set(other.outer) and set(self.limit_ids) == set(other.limit_ids)
 
 
+class EndlessWait(NamedTuple):
+    """A sequence that must not wait, because it would wait for ever.
+
+    Attributes:
+        owner: The sequence.
+        limit_id: The id of a key that it would never get.
+        before: Those that are before it there and wait for ever too, as many as may hold the key. Empty: it
+            would get its keys, but it waits for a sequence in it. Usual runners do not report that.
+    """
+
+    owner: Owner
+    limit_id: str
+    before: Sequence[Owner]
+
+
 @dataclass(slots=True)
 class Waits:
     """Who holds keys and waits for keys.
@@ -186,8 +201,8 @@ def lock_waits(transaction: Transaction) -> None:
 
 def endless_waits(
     transaction: Transaction, newcomers: Sequence[Newcomer], stopped: Collection[str]
-) -> list[Owner]:
-    """Returns which sequences that have begun to wait close a circle with what waited before.
+) -> list[EndlessWait]:
+    """Returns which sequences that have begun to wait close a circle with what waited before, and for whom.
 
     Args:
         transaction: The open transaction. It has called `lock_waits` and stored the claims of the sequences.
@@ -199,7 +214,32 @@ def endless_waits(
         TooManyClaimsError: There are too many claims to look at.
     """
     waits = _waits_of(transaction, newcomers, stopped)
-    return close_circles(waits, newcomers)
+    refused = set(close_circles(waits, newcomers))
+    if not refused:
+        return []
+    stuck = waits.never_end(_known(newcomers))
+    return [_endless_wait(waits, one, stuck) for one in newcomers if one.owner in refused]
+
+
+def _endless_wait(waits: Waits, newcomer: Newcomer, stuck: Collection[Owner]) -> EndlessWait:
+    """Returns for whom a newcomer would wait.
+
+    Args:
+        waits: Everything that waits, with the newcomer.
+        newcomer: One that waits for ever.
+        stuck: All that wait for ever if all newcomers wait.
+    """
+    for limit_id in newcomer.limit_ids:
+        owners = [one.owner for one in waits.claims[limit_id]]
+        before = [one for one in owners[: owners.index(newcomer.owner)] if one in stuck]
+        if len(before) >= waits.most[limit_id]:
+            return EndlessWait(newcomer.owner, limit_id, before[: waits.most[limit_id]])
+    return EndlessWait(newcomer.owner, next(iter(newcomer.limit_ids)), ())
+
+
+def _known(newcomers: Sequence[Newcomer]) -> set[Owner]:
+    """Returns the owners that wait although their requests may be being stopped."""
+    return {owner for one in newcomers for owner in (one.owner, *one.outer)}
 
 
 def close_circles(waits: Waits, newcomers: Sequence[Newcomer]) -> list[Owner]:
@@ -211,7 +251,7 @@ def close_circles(waits: Waits, newcomers: Sequence[Newcomer]) -> list[Owner]:
         waits: Everything that waits, with the newcomers.
         newcomers: The sequences, in the order in which they began to wait.
     """
-    known = {owner for one in newcomers for owner in (one.owner, *one.outer)}
+    known = _known(newcomers)
     left = waits.never_end(known)
     waits = waits.among(left)  # Whoever ends although all newcomers wait ends anyway.
     searches = 1

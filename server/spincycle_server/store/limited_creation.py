@@ -18,6 +18,7 @@ from spincycle_grpc.v1.limit_pb2 import LIMIT_POLICY_REFUSE, LIMIT_POLICY_REPLAC
 from spincycle_server.capabilities import WAITS_FOR_LIMIT
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.errors import CreatedBeforeError
+from spincycle_server.store.limit_holders import first_claims_of_keys, holders_text
 from spincycle_server.store.limit_ledger import MAX_WAITING, Claim, Wanted, ledger_of
 from spincycle_server.store.limit_replacing import replace_before
 from spincycle_server.store.limit_rows import Owner
@@ -63,6 +64,7 @@ class _LimitedCreations:
         self._transaction = transaction
         self._ledger = ledger_of(transaction)
         self._unwritten: list[CreateRequest] = []
+        self._reached: dict[str, Wanted] = {}
 
     def create(self, creations: Sequence[CreateRequest]) -> dict[str, SpinCycleError]:
         """Stores requests in their order. Returns why some were not stored, by their ids."""
@@ -74,10 +76,14 @@ class _LimitedCreations:
             if refusal := self._add(creation, claim):
                 refused[claim.owner.request_id] = refusal
         self._write(claims[-1].at)
-        return refused
+        return refused | self._limits_reached()
 
     def _add(self, creation: CreateRequest, claim: Claim) -> SpinCycleError | None:
         full = self._ledger.full(claim)
+        reached = next((one for one in full if _policy(creation, one) == LIMIT_POLICY_REFUSE), None)
+        if reached is not None:
+            self._reached[claim.owner.request_id] = reached
+            return None
         if full and (refusal := self._refusal(creation, full)):
             return refusal
         self._ledger.add(claim, holds=not full)
@@ -92,11 +98,20 @@ class _LimitedCreations:
 
     def _refusal(self, creation: CreateRequest, full: Sequence[Wanted]) -> SpinCycleError | None:
         for limit in full:
-            if _policy(creation, limit) == LIMIT_POLICY_REFUSE:
-                return limit_reached(limit)
             if self._ledger.waiting(limit) >= MAX_WAITING:
                 return _too_many(limit)
         return None if creation.may_wait else _too_many_blocked(full[0])
+
+    def _limits_reached(self) -> dict[str, SpinCycleError]:
+        """Returns the errors of requests that must not wait. Their limits name holders that are stored."""
+        if not self._reached:
+            return {}
+        keys = {limit.limit_id for limit in self._reached.values()}
+        first = first_claims_of_keys(self._transaction.connection, keys)
+        return {
+            request_id: _limit_reached(limit, holders_text(request_id, first[limit.limit_id], {}))
+            for request_id, limit in self._reached.items()
+        }
 
     def _write(self, now: int) -> None:
         """Stores the requests so far, and their claims."""
@@ -132,10 +147,11 @@ def _unclaim_keys(transaction: Transaction, refused: Sequence[CreateRequest]) ->
         )
 
 
-def limit_reached(limit: Wanted) -> FailedPreconditionError:
+def _limit_reached(limit: Wanted, holders: str) -> FailedPreconditionError:
     """Returns the error for a request that must not wait for a limit."""
+    who = f", and {holders}" if holders else ""
     return FailedPreconditionError(
-        f"the limit {limit.key} of {limit.max} is reached: wait for the requests that hold it, or stop one; "
+        f"the limit {limit.key} of {limit.max} is reached{who}: wait until one ends, or stop one; "
         "`spinc locks` shows them",
         reason="LIMIT_REACHED",
     )

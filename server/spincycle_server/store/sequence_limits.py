@@ -23,7 +23,20 @@ from spincycle_grpc.v1.limit_pb2 import (
 from spincycle_grpc.v1.runner_reports_pb2 import ChainReport
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow, effect_row
-from spincycle_server.store.limit_deadlocks import Newcomer, TooManyClaimsError, endless_waits, lock_waits
+from spincycle_server.store.limit_deadlocks import (
+    EndlessWait,
+    Newcomer,
+    TooManyClaimsError,
+    endless_waits,
+    lock_waits,
+)
+from spincycle_server.store.limit_holders import (
+    first_claims_of_keys,
+    holders_text,
+    named_owners,
+    names_of,
+    paths_of,
+)
 from spincycle_server.store.limit_ledger import MAX_WAITING, Claim, Wanted, ledger_of
 from spincycle_server.store.limit_replacing import STOP, replace_before
 from spincycle_server.store.limit_rows import Owner, claims_of_owners
@@ -52,10 +65,6 @@ LIMIT_REACHED = "LIMIT_REACHED"
 LIMIT_DEADLOCK = "LIMIT_DEADLOCK"
 TOO_MANY_AT_LIMIT = "TOO_MANY_AT_LIMIT"
 
-_DEADLOCK = (
-    "the sequence would wait for its limits for ever: those who hold them wait, perhaps by way of others, "
-    "for what this request holds"
-)
 _TOO_MANY_TO_LOOK_AT = "too many requests and sequences wait for limits to look whether one waits for ever"
 
 
@@ -116,6 +125,7 @@ class _Changes:
         left: The sequences that give up their keys.
         asked: What sequences ask.
         unsaved: The new rows that are not stored yet.
+        reached: The sequences among these that are refused because of a limit.
         holders: Whether each request holds keys itself.
         nested: The sequences that begin to wait within something that holds keys.
         replacing: The claims that stop the requests before them, with the keys at which they do.
@@ -128,6 +138,7 @@ class _Changes:
     left: dict[Owner, None] = field(default_factory=dict)
     asked: dict[Owner, SequenceClaim] = field(default_factory=dict)
     unsaved: list[SequenceClaim] = field(default_factory=list)
+    reached: dict[Owner, Wanted] = field(default_factory=dict)
     holders: dict[Owner, bool] = field(default_factory=dict)
     nested: list[SequenceClaim] = field(default_factory=list)
     replacing: list[tuple[Claim, list[Wanted]]] = field(default_factory=list)
@@ -212,6 +223,7 @@ class _Changes:
         crowded = next((limit for limit in full if ledger.waiting(limit) >= MAX_WAITING), None)
         if refused is not None:
             _refuse(one, LIMIT_REACHED, f"the limit {refused.key} of {refused.max} is reached")
+            self.reached[one.owner] = refused
         elif crowded is not None:
             waiting = f"{MAX_WAITING} requests and sequences wait for the limit {crowded.key}"
             _refuse(one, TOO_MANY_AT_LIMIT, f"{waiting}, which is the most")
@@ -228,8 +240,28 @@ class _Changes:
     def _save(self, now: int) -> None:
         """Stores the claims so far, and what was asked."""
         unsaved, self.unsaved = self.unsaved, []
-        save_sequence_claims(self.transaction, unsaved, ())
+        save_sequence_claims(self.transaction, [one for one in unsaved if one.owner not in self.reached], ())
         ledger_of(self.transaction).write(now)
+        if self.reached:
+            self._name_holders()
+            refused = [one for one in unsaved if one.owner in self.reached]
+            save_sequence_claims(self.transaction, refused, ())
+            self.reached.clear()
+
+    def _name_holders(self) -> None:
+        """Completes the errors of sequences whose limits are reached. The holders are stored."""
+        connection = self.transaction.connection
+        first = first_claims_of_keys(connection, {limit.limit_id for limit in self.reached.values()})
+        named = [
+            owner
+            for one, limit in self.reached.items()
+            for owner in named_owners(one.request_id, (claim.owner for claim in first[limit.limit_id]))
+        ]
+        paths = paths_of(connection, named)
+        for owner, limit in self.reached.items():
+            if holders := holders_text(owner.request_id, first[limit.limit_id], paths):
+                one = self.asked[owner]
+                _refuse(one, one.reason, f"{one.error}: {holders}")
 
     def _is_within_keys(self, one: SequenceClaim) -> bool:
         """Whether something around a sequence holds keys. Otherwise nobody waits for its end."""
@@ -244,19 +276,33 @@ class _Changes:
             Newcomer(one.owner, one.change.around, [_wanted(limit).limit_id for limit in one.change.limits])
             for one in self.nested
         ]
-        reason, why = LIMIT_DEADLOCK, _DEADLOCK
+        ledger = ledger_of(self.transaction)
         try:
-            refused = endless_waits(self.transaction, newcomers, stopped)
+            endless = endless_waits(self.transaction, newcomers, stopped)
         except TooManyClaimsError:
             refused = [one.owner for one in newcomers]
-            reason, why = TOO_MANY_AT_LIMIT, _TOO_MANY_TO_LOOK_AT
-        ledger = ledger_of(self.transaction)
+            for owner in refused:
+                _refuse(self.asked[owner], TOO_MANY_AT_LIMIT, _TOO_MANY_TO_LOOK_AT)
+        else:
+            refused = [one.owner for one in endless]
+            self._name_those_before(endless)
         for owner in refused:
-            _refuse(self.asked[owner], reason, why)
             ledger.leave(owner)
         ledger.settle(now)
         self.unsaved += [self.asked[owner] for owner in refused]
         self._save(now)
+
+    def _name_those_before(self, endless: Sequence[EndlessWait]) -> None:
+        """Refuses sequences that would wait for ever, and says for whom."""
+        named = [owner for one in endless for owner in named_owners(one.owner.request_id, one.before)]
+        paths = paths_of(self.transaction.connection, named)
+        for one in endless:
+            asked = self.asked[one.owner]
+            key = next(limit.key for limit in asked.change.limits if _wanted(limit).limit_id == one.limit_id)
+            names = names_of(one.owner.request_id, one.before, paths) if one.before else "what is in it"
+            do = "are before it and wait" if len(one.before) > 1 else "is before it and waits"
+            why = f"{names} {do}, perhaps by way of others, for what this request holds"
+            _refuse(asked, LIMIT_DEADLOCK, f"the sequence would wait for the limit {key} for ever: {why}")
 
     def _event(self, claim: Claim) -> EventRow:
         """Returns an audit event of the user who created the request of a sequence."""

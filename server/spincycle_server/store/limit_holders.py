@@ -1,0 +1,143 @@
+"""Those who are first at the keys of limits, with the names that users see.
+
+Names are for those who may view one request. They have no paths of sequences of other requests: these users
+may not be allowed to view those requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
+
+from spincycle_grpc.job_paths import path_text
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
+from spincycle_grpc.wire import decode
+from spincycle_server.database.chunks import in_chunks
+from spincycle_server.store.limit_rows import Owner, is_owned
+from spincycle_server.store.schema import limit_claims, limits, sequence_claims
+
+MAX_NAMED = 3
+"""How many of those who have claims an error names."""
+
+_PLACED = (
+    select(
+        limit_claims.c.limit_id,
+        limit_claims.c.ticket,
+        limit_claims.c.request_id,
+        limit_claims.c.sequence_id,
+        limit_claims.c.held_at,
+        limits.c.max,
+        func.row_number()
+        .over(partition_by=limit_claims.c.limit_id, order_by=limit_claims.c.ticket)
+        .label("place"),
+    )
+    .select_from(limit_claims)
+    .join(limits, limits.c.limit_id == limit_claims.c.limit_id)
+)
+
+
+class FirstClaim(NamedTuple):
+    """A claim that holds a key, or may hold it.
+
+    Attributes:
+        ticket: Its place in the order of the key.
+        owner: Who has it.
+        held_at: Since when it holds the key; None while it waits for another one.
+    """
+
+    ticket: int
+    owner: Owner
+    held_at: int | None
+
+
+def first_claims_of_keys(
+    connection: Connection, limit_ids: Collection[str]
+) -> dict[str, Sequence[FirstClaim]]:
+    """Returns the claims of some keys that hold them or may hold them, each key's in order."""
+    found: dict[str, list[FirstClaim]] = {limit_id: [] for limit_id in limit_ids}
+    for some in in_chunks(sorted(limit_ids)):
+        placed = _PLACED.where(limit_claims.c.limit_id.in_(some)).subquery()
+        query = (
+            select(placed).where(placed.c.place <= placed.c.max).order_by(placed.c.limit_id, placed.c.place)
+        )
+        for row in connection.execute(query):
+            claim = FirstClaim(row.ticket, Owner(row.request_id, row.sequence_id), row.held_at)
+            found[row.limit_id].append(claim)
+    return {**found}
+
+
+def paths_of(connection: Connection, owners: Iterable[Owner]) -> dict[Owner, Sequence[str]]:
+    """Returns the paths of those owners that are sequences."""
+    found: dict[Owner, Sequence[str]] = {}
+    for some in in_chunks(sorted({owner for owner in owners if owner.sequence_id})):
+        query = select(
+            sequence_claims.c.request_id, sequence_claims.c.sequence_id, sequence_claims.c.body
+        ).where(is_owned(sequence_claims, some))
+        for row in connection.execute(query):
+            found[Owner(row.request_id, row.sequence_id)] = asked_path(row.body)
+    return found
+
+
+def asked_path(body: bytes | None) -> Sequence[str]:
+    """Returns the path of a sequence from what it has asked; without that, an empty one."""
+    return decode(body, SequenceLimitChange).path if body else ()
+
+
+def named_owners(request_id: str, owners: Iterable[Owner]) -> list[Owner]:
+    """Returns the owners whose paths `name_of` and `names_of` need, for those who may view a request."""
+    return [owner for owner in owners if owner.sequence_id and owner.request_id == request_id][:MAX_NAMED]
+
+
+def name_of(request_id: str, owner: Owner, paths: Mapping[Owner, Sequence[str]]) -> str:
+    """Returns the name of an owner.
+
+    Args:
+        request_id: The request that the reader may view.
+        owner: The owner.
+        paths: The paths of sequences of that request.
+    """
+    if not owner.sequence_id:
+        return f"request {owner.request_id}"
+    if owner.request_id != request_id:
+        return f"a sequence of request {owner.request_id}"
+    return f"sequence {path_text(paths.get(owner, ())) or owner.sequence_id} of this request"
+
+
+def names_of(request_id: str, owners: Sequence[Owner], paths: Mapping[Owner, Sequence[str]]) -> str:
+    """Returns the names of owners: "request a, 2 sequences of request b, request c and 4 more".
+
+    Args:
+        request_id: The request that the reader may view.
+        owners: The owners, each once.
+        paths: The paths of sequences of that request.
+    """
+    counts: dict[str, int] = {}
+    for owner in owners:
+        name = name_of(request_id, owner, paths)
+        counts[name] = counts.get(name, 0) + 1
+    named = list(counts.items())[:MAX_NAMED]
+    texts = [
+        name if count == 1 else name.replace("a sequence", f"{count} sequences") for name, count in named
+    ]
+    if left := len(owners) - sum(count for _, count in named):
+        return f"{', '.join(texts)} and {left} more"
+    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+
+
+def holders_text(request_id: str, first: Sequence[FirstClaim], paths: Mapping[Owner, Sequence[str]]) -> str:
+    """Returns who keeps others from a key: "request a holds it". If nobody does, it returns "".
+
+    Args:
+        request_id: The request that the reader may view.
+        first: The claims of the key that hold it or may hold it, in order.
+        paths: The paths of sequences of that request.
+    """
+    if not first:
+        return ""
+    holders = [claim.owner for claim in first if claim.held_at is not None]
+    owners = holders or [claim.owner for claim in first]
+    one, many = ("holds it", "hold it") if holders else ("is before it", "are before it")
+    return f"{names_of(request_id, owners, paths)} {one if len(owners) == 1 else many}"
