@@ -73,6 +73,18 @@ sequences:
     args: {required: [{name: inner}]}
     nodes:
       work: {category: job, type: journal}
+  cleaning:
+    request: true
+    args: {required: [{name: host}, {name: gate}]}
+    nodes:
+      work: {category: job, type: held, args: [{expected: gate}]}
+    finally:
+      clean: {category: sequence, type: refreshed-host, args: [{expected: host}]}
+  refreshed-host:
+    limits: [{key: "host/{host}", max: 1}]
+    args: {required: [{name: host}]}
+    nodes:
+      clean: {category: job, type: journal}
   short:
     request: true
     args: {required: [{name: keys}, {name: pool}]}
@@ -161,6 +173,28 @@ def test_sequences_wait_for_a_key_and_say_so(installation: JournalInstallation) 
     assert State(client.wait(again, deadline=REQUEST_END).state) is State.COMPLETE
     assert "before" not in names(installation, again)
     assert client.list_limits() == []
+
+
+def test_a_finally_part_that_waits_after_a_stop_says_so(installation: JournalInstallation) -> None:
+    installation.start_manager()
+    installation.start_runner()
+    client = installation.client
+    gate = installation.path("1")
+    holder = client.create("roll", {"hosts": ["a"], "gate": gate}).id
+    eventually(lambda: "hold" in names(installation, holder))
+    stopped = client.create("cleaning", {"host": "a", "gate": gate}).id
+    eventually(lambda: names(installation, stopped) == ["work"])
+    client.stop(stopped)
+    eventually(lambda: "waits for the limit" in waiting_of(client, stopped))
+    ending, _, wait = waiting_of(client, stopped).partition("; ")
+    assert ending == "STOPPED after its finally nodes: stop it again to skip them"
+    whose = "its sequence cleaning / finally / clean"
+    assert wait.startswith(f"waits for the limit host/a of 1 for {whose} since ")
+    assert wait.endswith(f": a sequence of request {holder} holds it")
+    assert [one.status for one in client.running(stopped).jobs] == ["(waits for limits: host/a) "]
+    installation.open("1")
+    assert State(client.wait(stopped, deadline=REQUEST_END).state) is State.STOPPED
+    assert names(installation, stopped) == ["work", "clean"]
 
 
 def test_a_deadlock_fails_the_sequence_that_closes_the_circle(installation: JournalInstallation) -> None:

@@ -424,6 +424,24 @@ async def test_users_see_which_sequences_hold_a_key(store: Store) -> None:
     assert await waiting_of(store, two.request_id) == f"1 request and 2 sequences hold it, {first}"
 
 
+async def test_users_see_what_a_finally_part_waits_for_after_a_stop(store: Store) -> None:
+    one = await Sequences.started(store)
+    two = await Sequences.started(store, requirement=NEEDS_FINALLY)
+    await one.tell(store, one.claim("aaaa", "k"))
+    await two.tell(store, two.claim("bbbb", "k"))
+    await store.request_stop(two.request_id)
+    ending = "STOPPED after its finally nodes: stop it again to skip them"
+    listed = await store.requests_by_id([two.request_id])
+    waiting = (await store.get_request(two.request_id, with_job_chain=False)).waiting
+    assert listed[two.request_id].waiting == waiting
+    assert waiting.startswith(
+        f"{ending}; waits for the limit k of 1 for its sequence roll / host bbbb since "
+    )
+    assert waiting.endswith(f": a sequence of request {one.request_id} holds it")
+    await two.tell(store, two.release("bbbb"))
+    assert (await store.get_request(two.request_id, with_job_chain=False)).waiting == ending
+
+
 async def test_users_see_the_sequence_that_is_the_next_one(store: Store) -> None:
     one, two = await Sequences.started(store), await Sequences.started(store)
     await one.tell(store, one.claim("aaaa", "k"))

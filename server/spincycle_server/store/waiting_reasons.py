@@ -67,7 +67,8 @@ class WaitingReasons:
         waits = await self._limits.waits(limited) if limited else {}
         reasons = {(state, mark): self._reason(State(state), mark, known) for state, mark in marks}
         for request in marked:
-            request.waiting = reasons[request.state, request.waiting] or waits.get(request.id, "")
+            mark = request.waiting
+            request.waiting = _with_wait(mark, reasons[request.state, mark], waits.get(request.id, ""))
             if request.approvals and not request.waiting:
                 request.waiting = _approval_text(request.approvals)
 
@@ -101,6 +102,18 @@ class WaitingReasons:
             for one in await self._approvals.of(found.keys()):
                 if len(shown := found[one.key.request_id].approvals) < MAX_SHOWN:
                     shown.append(one.pending())
+
+
+def _with_wait(mark: str, reason: str, wait: str) -> str:
+    """Returns why a request waits, with the limit that it waits for.
+
+    The `finally` parts of a request that ends may wait for keys too: both are said then. A paused request
+    does not go on when it gets its keys, so the pause alone is said.
+    """
+    text = mark.split(" ", 3)[3]
+    if not reason or (text and not text.startswith(PAUSED)):
+        return "; ".join(filter(None, (reason, wait)))
+    return reason
 
 
 def _approval_text(waiting: Sequence[PendingApproval]) -> str:
