@@ -103,6 +103,7 @@ class Request(_message.Message):
     FINISHED_TASKS_FIELD_NUMBER: _builtins.int
     ENDING_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id: 20 characters of 0-9a-v. Ids sort by the time of creation."""
     type: _builtins.str
@@ -123,7 +124,8 @@ class Request(_message.Message):
     """Why the request does not run, if no Job Runner can run it now: one sentence
     such as "no job runner knows the job type drain". It waits until a runner
     can. For a paused request: who paused it, and when. For a request that waits
-    for a limit: which one, since when, and who holds it. Get also explains
+    for a limit, also in its finally parts: which one, since when, and who holds
+    it. For a request that ends: that its finally parts run. Get also explains
     PENDING requests that the original created and did not start. Empty: it runs,
     has ended, or waits for a runner with room.
     """
@@ -155,6 +157,11 @@ class Request(_message.Message):
     STOPPED. Until then, only these run. A Stop skips them if the request was
     stopped before. Unset: the request goes on, has no such parts, or has ended;
     or its jobs or its timeout end it, which only its runner knows until then.
+    """
+    stop_reason: _builtins.str
+    """Why the request was stopped, if the policy `replace` of a limit did it: "request
+    dc5sqdikfj92eoa1k04g replaced it at the limit cluster/c1". Empty: a user stopped
+    it, nobody did, or it is COMPLETE nevertheless.
     """
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:
@@ -208,10 +215,11 @@ class Request(_message.Message):
         finished_tasks: _builtins.int = ...,
         ending: _state_pb2.State.ValueType = ...,
         approvals: _abc.Iterable[_approval_pb2.PendingApproval] | None = ...,
+        stop_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at", "job_chain", b"job_chain", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "ending", b"ending", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "total_jobs", b"total_jobs", "total_tasks", b"total_tasks", "trace_id", b"trace_id", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "args", b"args", "args_omitted", b"args_omitted", "created_at", b"created_at", "ending", b"ending", "finished_at", b"finished_at", "finished_jobs", b"finished_jobs", "finished_tasks", b"finished_tasks", "id", b"id", "job_chain", b"job_chain", "job_runner_url", b"job_runner_url", "retried_by", b"retried_by", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "stop_reason", b"stop_reason", "total_jobs", b"total_jobs", "total_tasks", b"total_tasks", "trace_id", b"trace_id", "type", b"type", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

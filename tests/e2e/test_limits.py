@@ -104,7 +104,9 @@ def test_requests_wait_for_a_key_and_say_so(installation: JournalInstallation) -
     assert State(client.wait(first, deadline=REQUEST_END).state) is State.COMPLETE
     eventually(lambda: installation.journal(second))
     replacing = client.create("replacing", {"cluster": "a"}).id
-    assert State(client.wait(second, deadline=REQUEST_END).state) is State.STOPPED
+    stopped = client.wait(second, deadline=REQUEST_END)
+    assert State(stopped.state) is State.STOPPED
+    assert stopped.stop_reason == f"request {replacing} replaced it at the limit cluster/a"
     assert State(client.wait(replacing, deadline=REQUEST_END).state) is State.COMPLETE
     again = client.retry(second).id
     eventually(lambda: installation.journal(again))

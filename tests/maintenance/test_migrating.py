@@ -22,7 +22,7 @@ from tests.limits import COMMAND
 from tests.maintenance import original
 
 KINDS = ("sqlite", "mariadb", "postgresql", "original v1", "original 2.0.8")
-NEWEST = "0023"
+NEWEST = "0024"
 
 FORKS = multiprocessing.get_context("forkserver")
 """Starts processes that have loaded this module, which takes most of the time of an upgrade."""

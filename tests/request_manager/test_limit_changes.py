@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from spincycle_grpc.errors import SpinCycleError, UnavailableError
 from spincycle_grpc.v1 import state_pb2
@@ -69,8 +70,12 @@ async def test_a_request_that_holds_its_keys_is_started_and_a_replaced_one_is_st
     store.on_limits(changes.committed)
     one = await Sequences.started(store)
     await one.tell(store, one.claim("aaaa", "k"))
-    await create_limited(store, "k", policy=REPLACE)
+    with capture_logs() as logs:
+        newest = await create_limited(store, "k", policy=REPLACE)
     assert stopper.told == [one.request_id]
+    assert [(line["event"], line["log_level"], line["request_id"], line["why"]) for line in logs] == [
+        ("request stopped", "info", one.request_id, f"replaced by request {newest.id} at the limit k")
+    ]
     await one.tell(store, one.release("aaaa"))
     await deliveries_end(dispatcher)
     assert not runners.ended

@@ -253,7 +253,15 @@ async def test_replace_stops_the_holder_and_waits_for_its_end(store: Store, migr
         select(audit_events).where(audit_events.c.operation == "RequestManager.Stop"),
     )
     assert {one.request_id for one in stops} == {holder.id, waits.id}
-    assert {one.detail for one in stops} == {f"replaced by request {newest.id} at the limit a"}
+    why = f"replaced by request {newest.id} at the limit a"
+    assert {one.detail for one in stops} == {why}
+    told = {(one.request_id, one.why) for change in changes for one in change.replaced}
+    assert told == {(holder.id, why), (waits.id, why)}
+    found = await store.requests_by_id([holder.id, waits.id, newest.id])
+    reason = f"request {newest.id} replaced it at the limit a"
+    assert {one.id: one.stop_reason for one in found.values()} == {
+        holder.id: reason, waits.id: reason, newest.id: "",
+    }  # fmt: skip
     report = a_report(holder.id, ends=state_pb2.STATE_STOPPED)
     await store.apply_reports(RUNNER.runner_id, [report])
     assert await can_start(store) == [newest.id]
@@ -264,6 +272,16 @@ async def test_replace_goes_on_at_once_if_no_runner_has_the_holder(store: Store)
     newest = await create_limited(store, "a", policy=REPLACE)
     assert await state_of(store, holder.id) is State.STOPPED
     assert await can_start(store) == [newest.id]
+
+
+async def test_a_request_that_is_complete_before_the_stop_has_no_reason_of_a_stop(store: Store) -> None:
+    holder = await create_limited(store, "a")
+    await run(store, holder.id)
+    await create_limited(store, "a", policy=REPLACE)
+    assert (await store.get_request(holder.id, with_job_chain=False)).stop_reason
+    report = a_report(holder.id, ends=state_pb2.STATE_COMPLETE)
+    assert not await store.apply_reports(RUNNER.runner_id, [report])
+    assert (await store.get_request(holder.id, with_job_chain=False)).stop_reason == ""
 
 
 async def test_replace_stops_the_oldest_and_no_more_than_it_must(store: Store) -> None:

@@ -180,6 +180,8 @@ async def test_replace_stops_the_request_of_a_holder_and_never_its_own(
     ]
     ends = a_report(holder.request_id, ends=state_pb2.STATE_STOPPED)
     assert not await store.apply_reports(RUNNER.runner_id, [ends])
+    stopped = await store.get_request(holder.request_id, with_job_chain=False)
+    assert stopped.stop_reason == f"a sequence of request {one.request_id} replaced it at the limit k"
     assert await one.outcomes(store, {"aaaa": 1, "bbbb": 2}) == {"aaaa": ""}
 
 

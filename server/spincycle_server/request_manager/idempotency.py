@@ -70,6 +70,8 @@ _LATER_FIELDS: Final = (
     "job_runner_url",
     "waiting",
     "retried_by",
+    "ending",
+    "stop_reason",
 )
 """The fields that a request gets after it is created."""
 

@@ -27,6 +27,8 @@ logger = structlog.get_logger(__name__)
 class LimitChanges:
     """Starts requests that hold their keys now, and tells runners which sequences do and which requests stop.
 
+    The log says which requests stop because others replace them.
+
     If the process dies first, other Request Managers find the requests in the database, and the runners learn
     of the rest when they next list their chains.
 
@@ -58,6 +60,8 @@ class LimitChanges:
             self._dispatcher.try_in_background(partial(self._tell_holder, request_id, ids))
         for request_id in changed.stopped:
             self._stopper.tell_holder(request_id)
+        for request_id, why in changed.replaced:
+            logger.info("request stopped", request_id=request_id, why=why)
 
     async def _tell_holder(self, request_id: str, sequence_ids: Sequence[str]) -> None:
         """Tells the runner of a request which of its sequences hold their keys."""

@@ -45,6 +45,7 @@ _SELDOM = (
     "has_finally",
     "ending",
     "skip_finally",
+    "stop_reason",
     "trace_context",
 )
 """The columns that are NULL in the rows of nearly all new requests. Their default is NULL."""
@@ -195,6 +196,7 @@ def creation_of(
         "has_finally": True if has_finally else None,
         "ending": None,
         "skip_finally": None,
+        "stop_reason": None,
         "trace_context": f"{job_chain.traceparent} {job_chain.tracestate}".strip() or None,
     }
     archive = {

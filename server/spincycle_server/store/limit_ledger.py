@@ -31,10 +31,24 @@ class LimitsChanged(NamedTuple):
     Attributes:
         granted: The owners that hold keys now for which they had waited.
         stopped: The RUNNING requests that must stop because another one replaces them.
+        replaced: All requests that are stopped because another one replaces them, and why.
     """
 
     granted: Sequence[Owner] = ()
     stopped: Sequence[str] = ()
+    replaced: Sequence[Replaced] = ()
+
+
+class Replaced(NamedTuple):
+    """A request that is stopped because another one replaces it.
+
+    Attributes:
+        request_id: The request.
+        why: Who replaces it, at which limit.
+    """
+
+    request_id: str
+    why: str
 
 
 class Wanted(NamedTuple):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.audit import EventRow, new_event_id
-from spincycle_server.store.limit_ledger import Claim, LimitLedger, LimitsChanged, Wanted
+from spincycle_server.store.limit_holders import name_of
+from spincycle_server.store.limit_ledger import Claim, LimitLedger, LimitsChanged, Replaced, Wanted
 from spincycle_server.store.limit_rows import claims_before, claims_of_owners
 from spincycle_server.store.request_rows import RequestRows
 from spincycle_server.store.states import RequestStop, StopUnassigned
@@ -51,7 +52,14 @@ def replace_before(
         going = Counter(one for one in ids if one == mine or _goes_on(rows, one))
         for request_id in _too_many(going, mine, limit.max):
             why = f"replaced by {_name(claim)} at the limit {limit.key}"
-            _stop(transaction, rows, request_id, claim.at, _event_of(rows, request_id, why, event))
+            name = name_of(request_id, claim.owner, {})
+            rows.change(request_id, stop_reason=f"{name} replaced it at the limit {limit.key}")
+            is_running = _stop(rows, request_id, claim.at, _event_of(rows, request_id, why, event))
+            transaction.events.append(
+                LimitsChanged(
+                    stopped=(request_id,) if is_running else (), replaced=(Replaced(request_id, why),)
+                )
+            )
             stopped.add(request_id)
     rows.save()
     ledger.settle(claim.at)
@@ -101,14 +109,12 @@ def _event_of(rows: RequestRows, request_id: str, why: str, event: EventRow | No
     }
 
 
-def _stop(
-    transaction: Transaction, rows: RequestRows, request_id: str, now: int, event: EventRow | None
-) -> None:
+def _stop(rows: RequestRows, request_id: str, now: int, event: EventRow | None) -> bool:
+    """Stops a request that has not ended. Returns whether a runner must be told."""
     row = rows.get(request_id)
-    if row is None:
-        return
-    if row["state"] == State.RUNNING:
+    if row is not None and row["state"] == State.RUNNING:
         RequestStop(request_id, now, event).change(rows, row)
-        transaction.events.append(LimitsChanged(stopped=(request_id,)))
-    else:
+        return True
+    if row is not None:
         StopUnassigned(request_id, now, event).change(rows, row)
+    return False

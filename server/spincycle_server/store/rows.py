@@ -65,6 +65,8 @@ def request_of(row: Any) -> Request:
     )
     if row.ending and row.state not in FINAL_STATES:
         request.ending = row.ending
+    if row.stop_reason and row.state != State.COMPLETE:
+        request.stop_reason = row.stop_reason
     if row.total_tasks and (finished_tasks := _finished_tasks(row)) is not None:
         request.total_tasks = row.total_tasks
         request.finished_tasks = finished_tasks

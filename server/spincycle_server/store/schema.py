@@ -92,6 +92,9 @@ MAX_SEQUENCE_TRIES = 64
 MAX_COMMENT = 800
 """The longest comment of a decision, in characters. An audit event holds it, with the job before it."""
 
+MAX_STOP_REASON = 400
+"""The longest reason why a request was stopped, in characters: it has the key of a limit."""
+
 MAX_LIMIT_KEY = 255
 """The longest key of a limit, in characters. Specs allow fewer."""
 
@@ -142,6 +145,8 @@ requests = Table(
     Column("skip_finally", Boolean, nullable=True),
     # The traceparent and, after a space, the tracestate; null if the request belongs to no trace.
     Column("trace_context", Ascii(MAX_TRACE), nullable=True),
+    # Why a stop was requested; null if a user requested it, or nobody did.
+    Column("stop_reason", BoundedText(MAX_STOP_REASON), nullable=True),
     Index("created_at", "created_at"),
     Index("finished_at", "finished_at"),
     Index("state", "state", "created_at"),

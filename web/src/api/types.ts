@@ -46,6 +46,8 @@ export interface Request {
   waiting?: string;
   /** The state in which the request ends after its `finally` jobs. Left out if it goes on or has ended. */
   ending?: number;
+  /** Why the request was stopped. Left out if a user stopped it, or nobody did. */
+  stopReason?: string;
   retryOf?: string;
   retriedBy?: string;
   traceId?: string;
