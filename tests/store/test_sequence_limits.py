@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy import event, select
@@ -452,6 +453,44 @@ async def test_users_see_the_sequence_that_is_the_next_one(store: Store) -> None
         waiting = (await store.get_request(two.request_id, with_job_chain=False)).waiting
         assert f" the limit k of 1 for its sequence roll / host {following} since " in waiting
         await two.tell(store, two.release(following))
+
+
+async def test_lists_read_what_all_their_requests_wait_for_together(store: Store) -> None:
+    waiting: list[str] = []
+    counts: list[list[int]] = []
+    statements: list[str] = []
+    for number in range(1, 4):
+        for key in (f"{number}a", f"{number}b"):
+            holder, one = await Sequences.started(store), await Sequences.started(store)
+            await holder.tell(store, holder.claim("aaaa", key))
+            await one.tell(store, one.claim("aaaa", f"{key}, own"))
+            await one.tell(store, one.claim("bbbb", key), one.claim("cccc", f"{key}, own"))
+            waits = await create_limited(store, key, f"{key}, own")
+            waiting += [one.request_id, waits.id]
+        statements.clear()
+        with counted(store, statements):
+            found = await store.requests_by_id(waiting)
+            after_requests = len(statements)
+            page = await store.limits.page("", "", 100, lambda _: True)
+        counts.append([after_requests, len(statements)])
+        assert all(one.waiting for one in found.values())
+        assert len(page.limits) == 4 * number
+    assert counts == [counts[0]] * 3
+
+
+@contextlib.contextmanager
+def counted(store: Store, statements: list[str]) -> Iterator[None]:
+    """Adds the statements with which a store reads."""
+
+    def note(*args: object) -> None:
+        statements.append(str(args[2]))
+
+    engine = store._reader._engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
 
 
 async def test_a_report_without_changes_touches_no_table_of_limits(store: Store) -> None:
