@@ -330,9 +330,11 @@ class AsyncClient:
         """Returns the Job Runners that are alive, sorted by id. See `Client.list_runners`."""
         return await self._joined(calls.list_runners(), deadline)
 
-    async def list_limits(self, key: str = "", *, deadline: float | None = None) -> list[HeldLimit]:
+    async def list_limits(
+        self, key: str = "", *, request_id: str = "", deadline: float | None = None
+    ) -> list[HeldLimit]:
         """Returns the keys of limits that requests hold or wait for. See `Client.list_limits`."""
-        return await self._joined(calls.list_limits(key), deadline)
+        return await self._joined(calls.list_limits(key, request_id), deadline)
 
     async def get_configuration(self, *, deadline: float | None = None) -> GetConfigurationResponse:
         """Returns the server's options, version and health. See `Client.get_configuration`."""

@@ -395,10 +395,10 @@ def list_runners() -> PagedCall[list[Runner], Runner]:
     )
 
 
-def list_limits(key: str) -> PagedCall[list[HeldLimit], HeldLimit]:
+def list_limits(key: str, request_id: str) -> PagedCall[list[HeldLimit], HeldLimit]:
     """Returns the call of ListLimits."""
     return PagedCall(
-        Call("ListLimits", _message(messages.ListLimitsRequest, key=key), _itself),
+        Call("ListLimits", _message(messages.ListLimitsRequest, key=key, request_id=request_id), _itself),
         lambda response: response.limits,
         lambda responses: [limit for response in responses for limit in response.limits],
     )

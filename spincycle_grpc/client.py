@@ -511,14 +511,18 @@ class Client:
         """Returns the Job Runners that are alive, sorted by id."""
         return self._joined(calls.list_runners(), deadline)
 
-    def list_limits(self, key: str = "", *, deadline: float | None = None) -> list[HeldLimit]:
+    def list_limits(
+        self, key: str = "", *, request_id: str = "", deadline: float | None = None
+    ) -> list[HeldLimit]:
         """Returns the keys of limits that requests and their sequences hold or wait for, with these.
 
         Args:
             key: Only this key; "" for all.
+            request_id: Only keys that this request or its sequences hold or wait for; "" for all. Without
+                such a request, there are none.
             deadline: Seconds for the whole call.
         """
-        return self._joined(calls.list_limits(key), deadline)
+        return self._joined(calls.list_limits(key, request_id), deadline)
 
     def get_configuration(self, *, deadline: float | None = None) -> GetConfigurationResponse:
         """Returns the server's options without secrets, its version and its health.

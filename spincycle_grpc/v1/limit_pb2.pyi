@@ -109,7 +109,7 @@ class HeldLimit(_message.Message):
     @_builtins.property
     def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitClaim]:
         """The first 100 that hold it or wait for it, in their order, without those
-        that the caller may not view.
+        that the caller may not view. ListLimits with a request adds claims of that.
         """
 
     def __init__(

@@ -1422,22 +1422,29 @@ class ListLimitsRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Only this key. Empty: all keys."""
     page_size: _builtins.int
     """The maximum number of keys in the page. 0: 100, which is also the most."""
     page_token: _builtins.str
     """The `next_page_token` of the previous response. Empty: the first page."""
+    request_id: _builtins.str
+    """Only keys that this request or its sequences hold or wait for. All of its
+    claims are among the `claims`, up to 100 of each key. Empty: keys of all
+    requests.
+    """
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -766,10 +766,13 @@ class RequestManagerServicer:
         for, with these. The keys have no meaningful order.
 
         A key is left out if the caller may view none of the first 100 requests that
-        hold it or wait for it.
+        hold it or wait for it. With `request_id`, the list is empty if there is no such
+        request, or the caller may not view it.
 
         Fails with:
 
+        - INVALID_ARGUMENT: `request_id` is the beginning of the ids of several requests
+        (AMBIGUOUS_REQUEST_ID).
         - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
         is not of this list (BAD_PAGE_TOKEN).
         """

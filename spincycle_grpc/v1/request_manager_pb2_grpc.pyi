@@ -484,10 +484,13 @@ class RequestManagerStub:
     for, with these. The keys have no meaningful order.
 
     A key is left out if the caller may view none of the first 100 requests that
-    hold it or wait for it.
+    hold it or wait for it. With `request_id`, the list is empty if there is no such
+    request, or the caller may not view it.
 
     Fails with:
 
+    - INVALID_ARGUMENT: `request_id` is the beginning of the ids of several requests
+      (AMBIGUOUS_REQUEST_ID).
     - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
       is not of this list (BAD_PAGE_TOKEN).
     """
@@ -1007,10 +1010,13 @@ class RequestManagerAsyncStub(RequestManagerStub):
     for, with these. The keys have no meaningful order.
 
     A key is left out if the caller may view none of the first 100 requests that
-    hold it or wait for it.
+    hold it or wait for it. With `request_id`, the list is empty if there is no such
+    request, or the caller may not view it.
 
     Fails with:
 
+    - INVALID_ARGUMENT: `request_id` is the beginning of the ids of several requests
+      (AMBIGUOUS_REQUEST_ID).
     - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
       is not of this list (BAD_PAGE_TOKEN).
     """
@@ -1665,10 +1671,13 @@ class RequestManagerServicer(metaclass=_abc_1.ABCMeta):
         for, with these. The keys have no meaningful order.
 
         A key is left out if the caller may view none of the first 100 requests that
-        hold it or wait for it.
+        hold it or wait for it. With `request_id`, the list is empty if there is no such
+        request, or the caller may not view it.
 
         Fails with:
 
+        - INVALID_ARGUMENT: `request_id` is the beginning of the ids of several requests
+          (AMBIGUOUS_REQUEST_ID).
         - INVALID_ARGUMENT: `page_size` is negative (BAD_PAGE_SIZE), or `page_token`
           is not of this list (BAD_PAGE_TOKEN).
         """

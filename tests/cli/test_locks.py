@@ -38,6 +38,16 @@ def test_locks_asks_for_one_key_and_prints_json(manager: FakeManager, spinc: Spi
     assert [claim["holds"] for claim in limit["claims"]] == [True, False]
 
 
+def test_locks_asks_for_the_keys_of_one_request(manager: FakeManager, spinc: Spinc) -> None:
+    manager.limits = []
+    result = spinc("locks", "--request", REQUEST_ID)
+    assert [asked.request_id for asked in manager.requests("ListLimits")] == [REQUEST_ID]
+    assert (
+        result.stderr.strip()
+        == f"spinc: no request {REQUEST_ID} that you may view holds or waits for a limit"
+    )
+
+
 def test_locks_does_not_say_that_a_key_is_free_that_others_may_hold(
     manager: FakeManager, spinc: Spinc
 ) -> None:

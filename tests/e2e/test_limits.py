@@ -100,6 +100,12 @@ def test_requests_wait_for_a_key_and_say_so(installation: JournalInstallation) -
         "cluster/a",
         "cluster/b",
     }
+    for request_id, keys in ((second, ["cluster/a"]), (other, ["cluster/b"]), (plain, [])):
+        assert [one.key for one in client.list_limits(request_id=request_id)] == keys
+        answer = installation.http().get("/api/v1/limits", params={"requestId": request_id})
+        assert [one["key"] for one in answer.json()] == keys
+    [limit] = client.list_limits(request_id=second)
+    assert [one.request_id for one in limit.claims] == [first, second]
     installation.open("1")
     assert State(client.wait(first, deadline=REQUEST_END).state) is State.COMPLETE
     eventually(lambda: installation.journal(second))

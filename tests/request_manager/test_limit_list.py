@@ -16,14 +16,14 @@ from spincycle_server.request_manager.limit_list import LimitList
 from spincycle_server.request_manager.runners import Runners
 from spincycle_server.request_manager.startable_requests import find_startable
 from spincycle_server.store import Store
-from tests.store.limit_samples import create_limited
+from tests.store.limit_samples import Sequences, create_limited
 from tests.store.samples import RUNNER, create
 
 
 async def listed(store: Store, visible: VisibleTypes = ALL_TYPES, **fields: object) -> list[HeldLimit]:
     """Returns the keys of all pages, sorted."""
     found: list[HeldLimit] = []
-    token = ""
+    token = str(fields.pop("page_token", ""))
     while True:
         call = ListLimitsRequest(page_token=token, **fields)  # type: ignore[arg-type]
         page = await LimitList(store).list(call, visible)
@@ -70,6 +70,45 @@ async def test_callers_see_only_requests_that_they_may_view(store: Store) -> Non
         [a] = await listed(store, visible)
         assert (a.key, a.holding, a.waiting) == ("a", 1, 1)
         assert [one.request_id for one in a.claims] == [seen.id]
+
+
+async def test_the_keys_of_one_request(store: Store) -> None:
+    one, other = await Sequences.started(store), await Sequences.started(store)
+    await one.tell(store, *(one.claim(f"{number:04}", f"{number}") for number in range(3)))
+    await other.tell(store, other.claim("aaaa", "1"), other.claim("bbbb", "3"))
+    waits = await create_limited(store, "3")
+    keys = {}
+    for request_id in (one.request_id, other.request_id, waits.id, "no such request"):
+        found = await listed(store, request_id=request_id, page_size=2)
+        keys[request_id] = [limit.key for limit in found]
+    assert list(keys.values()) == [["0", "1", "2"], ["1", "3"], ["3"], []]
+    [limit] = await listed(store, request_id=one.request_id, key="1")
+    assert [claim.request_id for claim in limit.claims] == [one.request_id, other.request_id]
+    assert await listed(store, request_id=waits.id, key="1") == []
+    first = await LimitList(store).list(ListLimitsRequest(page_size=1), ALL_TYPES)
+    with pytest.raises(InvalidArgumentError):  # It is of another list.
+        await listed(store, request_id=one.request_id, page_token=first.next_page_token)
+
+
+async def test_the_claims_of_a_request_are_shown_behind_many_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spincycle_server.store.limit_pages.MAX_SHOWN", 2)
+    first, second, third, last = [await create_limited(store, "a") for _ in range(4)]
+    for asking, shown in ((third, [first, second, third]), (first, [first, second])):
+        [limit] = await listed(store, request_id=asking.id)
+        assert [one.request_id for one in limit.claims] == [one.id for one in shown]
+        assert (limit.holding, limit.waiting) == (1, 3)
+    [limit] = await listed(store)
+    assert last.id not in {one.request_id for one in limit.claims}
+
+
+async def test_the_keys_of_a_request_that_the_caller_may_not_view_are_not_listed(store: Store) -> None:
+    seen = await create_limited(store, "a", type="open")
+    hidden = await create_limited(store, "a", type="secret")
+    visible = VisibleTypes(hidden=frozenset({"secret"}))
+    assert [limit.key for limit in await listed(store, visible, request_id=seen.id)] == ["a"]
+    assert await listed(store, visible, request_id=hidden.id) == []
 
 
 async def test_requests_that_wait_for_a_limit_are_not_read_to_find_others(

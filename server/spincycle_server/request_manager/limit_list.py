@@ -39,12 +39,15 @@ class LimitList:
         Raises:
             InvalidArgumentError: The page size or the page token is invalid.
         """
-        behind = place_of(request.page_token, _SCOPE + request.key.encode(), _limit_id) or ""
+        scope = b"\0".join((_SCOPE, request.key.encode(), request.request_id.encode()))
+        behind = place_of(request.page_token, scope, _limit_id) or ""
         size = min(checked_page_size(request.page_size) or MAX_KEYS, MAX_KEYS)
-        page = await self._store.limits.page(request.key, behind, size, visible.has)
+        page = await self._store.limits.page(
+            request.key, behind, size, visible.has, request_id=request.request_id
+        )
         response = messages.ListLimitsResponse(limits=page.limits)
         if page.last_id:
-            response.next_page_token = page_token(_SCOPE + request.key.encode(), (page.last_id,))
+            response.next_page_token = page_token(scope, (page.last_id,))
         return response
 
 

@@ -476,6 +476,7 @@ class RequestManagerService:
         self, request: messages.ListLimitsRequest, context: CallContext
     ) -> messages.ListLimitsResponse:
         """Returns the keys of limits, with the requests that hold them or wait for them."""
+        await self._prefixes.complete(request, context.identity)
         return await self._limit_list.list(request, self._permissions.visible_types(context.identity))
 
     async def GetConfiguration(  # noqa: N802

@@ -16,7 +16,7 @@ from spincycle_server.database.read_pool import ReadPool
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.limit_ledger import ledger_of
-from spincycle_server.store.limit_pages import LimitsPage, limits_page
+from spincycle_server.store.limit_pages import LimitsPage, WantedKeys, limits_page
 from spincycle_server.store.limit_waits import waits_of
 from spincycle_server.store.schema import limit_claims, requests
 from spincycle_server.store.sequence_claim_rows import SequenceWait, ended_limit_waits
@@ -42,7 +42,9 @@ class HeldLimits:
         """Returns which limit each of some requests waits for, as a sentence, for those that wait."""
         return await self._reader.read(waits_of, request_ids)
 
-    async def page(self, key: str, behind: str, size: int, shows: Callable[[str], bool]) -> LimitsPage:
+    async def page(
+        self, key: str, behind: str, size: int, shows: Callable[[str], bool], *, request_id: str = ""
+    ) -> LimitsPage:
         """Returns a page of keys.
 
         Args:
@@ -50,8 +52,10 @@ class HeldLimits:
             behind: The `last_id` of the page before; "" for the first page.
             size: The maximum number of keys.
             shows: Whether the caller may view requests of a type.
+            request_id: Only keys that this request or its sequences hold or wait for; "" for all. If the
+                caller may not view it, there are none.
         """
-        return await self._reader.read(limits_page, key, behind, size, shows)
+        return await self._reader.read(limits_page, WantedKeys(key, request_id), behind, size, shows)
 
     async def outcomes(self, waits: Mapping[SequenceWait, Assignment]) -> list[SequenceLimitOutcome]:
         """Returns how sequences' waits for keys have ended, of those that have.

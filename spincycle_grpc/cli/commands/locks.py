@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from spincycle_grpc.cli.arguments import REQUEST_ID
 from spincycle_grpc.cli.output import note, show_json, state_name
 from spincycle_grpc.cli.settings import Settings, client_options, pass_settings
 from spincycle_grpc.cli.short_ids import shortened
@@ -22,9 +23,16 @@ _NARROW_FIRST = ("TYPE", "USER", "STATE")
 
 @click.command("locks")
 @click.argument("limit_key", metavar="[KEY]", required=False, default="")
+@click.option(
+    "--request",
+    "request_id",
+    type=REQUEST_ID,
+    metavar="ID",
+    help="Only keys that this request or its sequences hold or wait for.",
+)
 @client_options
 @pass_settings
-def command(settings: Settings, limit_key: str) -> None:
+def command(settings: Settings, limit_key: str, request_id: str | None) -> None:
     """List the keys of limits, or one of them, with the requests and sequences that hold it or wait for it.
 
     LIMIT shows how many hold the key, and how many may. CLAIM is "holds", or the place among those that wait.
@@ -32,12 +40,15 @@ def command(settings: Settings, limit_key: str) -> None:
     when. At most 100 claims of each key are listed.
     """
     with settings.client() as client:
-        limits = sorted(client.list_limits(limit_key), key=lambda limit: limit.key)
+        limits = sorted(
+            client.list_limits(limit_key, request_id=request_id or ""), key=lambda limit: limit.key
+        )
     if settings.as_json:
         show_json(encode(ListLimitsResponse(limits=limits), "limits"))
         return
     if not limits:
-        note(f"no request that you may view holds or waits for {limit_key or 'a limit'}")
+        who = f"no request {request_id}" if request_id else "no request"
+        note(f"{who} that you may view holds or waits for {limit_key or 'a limit'}")
         return
     _show(limits)
 

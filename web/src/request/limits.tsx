@@ -3,15 +3,15 @@
 import { useMemo } from "preact/hooks";
 
 import type { ApiError, OnError } from "../api/call";
-import type { HeldLimit, JobChain, Request } from "../api/types";
+import type { JobChain, Request } from "../api/types";
 import { countText } from "../model/counts";
-import { sequenceClaims, sequenceText, waitsForLimit, waitsOf } from "../model/limits";
+import { sequenceClaims, sequenceText, sortedLimits, waitsForLimit, waitsOf } from "../model/limits";
 import { RUNNING, SUSPENDED } from "../model/states";
 import { durationText, waitingText } from "../model/times";
 import { Link } from "../parts/address";
 import { Ago, Time } from "../parts/time";
 import { usePolled } from "../parts/use-polled";
-import { askLimits } from "../waiting/ask";
+import { askLimitsOf } from "../waiting/ask";
 import { limitAddress } from "../waiting/limit-list";
 
 const MOST_SHOWN = 5;
@@ -34,27 +34,28 @@ export function RequestLimits({ chain, request, now, onError }: Props) {
   // A request that has started holds all of its keys until it ends.
   const holds = request.state === RUNNING || request.state === SUSPENDED;
   if (waitsForLimit(request.waiting) && !holds)
-    return <Waits key={keys.join()} keys={keys} request={request} now={now} onError={onError} />;
+    return <Waits key={request.id} request={request} now={now} onError={onError} />;
   if (!holds) return null;
   return (
     <>
       {keys.length > 0 && <Held keys={keys} />}
-      {hasSequences && <OfSequences request={request} now={now} onError={onError} />}
+      {hasSequences && <OfSequences key={request.id} request={request} now={now} onError={onError} />}
     </>
   );
 }
 
 /** Shows what sequences hold or wait for. Those who may not list limits see a sentence about the first wait. */
-function OfSequences({ request, now, onError }: Omit<WaitsProps, "keys">) {
+function OfSequences({ request, now, onError }: WaitsProps) {
   const report: OnError = (error: ApiError | null) => (error?.status === 403 ? undefined : onError(error));
-  const answer = usePolled(() => askLimits(""), report);
+  const answer = usePolled(() => askLimitsOf(request.id), report);
   const claims = sequenceClaims(answer?.body ?? [], request.id);
-  if (claims.length === 0)
-    return waitsForLimit(request.waiting) ? <p class="notice">{waitingText(request.waiting ?? "")}</p> : null;
+  const sentence = waitsForLimit(request.waiting) && <p class="notice">{waitingText(request.waiting ?? "")}</p>;
+  if (claims.length === 0) return sentence || null;
   const left = claims.length - MOST_SEQUENCES;
   return (
     <section class="approval" aria-label="Limits of sequences">
       <h2>Limits of sequences</h2>
+      {claims[0]?.claim.holds && sentence}
       <ul class="claims">
         {claims.slice(0, MOST_SEQUENCES).map(({ key, claim }) => (
           <li key={`${key} ${claim.sequenceId}`}>
@@ -68,7 +69,7 @@ function OfSequences({ request, now, onError }: Omit<WaitsProps, "keys">) {
         ))}
       </ul>
       {left > 0 && <p class="quiet">And {countText(left)} more.</p>}
-      {answer?.nextPageToken && <p class="quiet">There are more keys than are looked at here.</p>}
+      {answer?.nextPageToken && <p class="quiet">The request has more keys than are looked at here.</p>}
     </section>
   );
 }
@@ -96,23 +97,17 @@ function Keys({ keys }: { keys: string[] }) {
   );
 }
 
-async function ask(keys: string[]): Promise<HeldLimit[]> {
-  const answers = await Promise.all(keys.map(askLimits));
-  return answers.flatMap(({ body }) => body);
-}
-
 interface WaitsProps {
-  keys: string[];
   request: Request;
   now: number;
   onError: OnError;
 }
 
-function Waits({ keys, request, now, onError }: WaitsProps) {
+function Waits({ request, now, onError }: WaitsProps) {
   // Those who may not list limits see a sentence without links.
   const report: OnError = (error: ApiError | null) => (error?.status === 403 ? undefined : onError(error));
-  const limits = usePolled(() => ask(keys), report);
-  const waits = waitsOf(limits ?? [], request.id);
+  const answer = usePolled(() => askLimitsOf(request.id), report);
+  const waits = waitsOf(sortedLimits(answer?.body ?? []), request.id);
   if (waits.length === 0) return <p class="notice">{waitingText(request.waiting ?? "")}</p>;
   return (
     <>

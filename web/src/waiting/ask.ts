@@ -7,7 +7,12 @@ export function askApprovals(): Promise<Approvals> {
   return read<Approvals>("/api/v1/approvals");
 }
 
-/** Asks for the keys of limits. Empty: for all of them, in pages. */
+/** Asks for a key of limits. Empty: for all of them, in pages. */
 export function askLimits(key: string): Promise<Answer<HeldLimit[]>> {
   return call<HeldLimit[]>(`/api/v1/limits${key ? `?${new URLSearchParams({ key })}` : ""}`);
+}
+
+/** Asks for the keys that a request or its sequences hold or wait for, in pages. */
+export function askLimitsOf(requestId: string): Promise<Answer<HeldLimit[]>> {
+  return call<HeldLimit[]>(`/api/v1/limits?${new URLSearchParams({ requestId })}`);
 }
