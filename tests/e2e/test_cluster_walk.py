@@ -1,4 +1,4 @@
-"""Operators upgrade two clusters at once: with locks, an approval, and a finally that runs after a stop."""
+"""Operators upgrade clusters at once: with locks, an approval, and a finally that runs after a stop."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ sequences:
     finally:
       report: {category: job, type: verify, args: [{expected: host, given: cluster}]}
   one-host:
+    limits: [{key: "host/{host}"}]
     args: {required: [{name: host, desc: the host}]}
     nodes:
       drain: {category: job, type: drain, args: [{expected: host}]}
@@ -85,7 +86,7 @@ def until(terminal: Terminal, command: str, text: str) -> str:
     return terminal.type(f"spinc {command}")
 
 
-def test_two_operators_upgrade_two_clusters_with_locks_an_approval_and_a_stop(
+def test_two_operators_upgrade_clusters_with_locks_an_approval_and_a_stop(
     installation: HostsInstallation, operator: Terminal, lead: Terminal
 ) -> None:
     directory = installation.directory
@@ -110,6 +111,16 @@ def test_two_operators_upgrade_two_clusters_with_locks_an_approval_and_a_stop(
     assert f"upgrade {other}: COMPLETE" in operator.type(f"spinc watch {other}")
 
     eventually(lambda: what_was_done(directory)["start restart a1"])
+    shared = started(operator, "c", "a1")
+    until(lead, "ps --waiting", shared)
+    lead.type(f"spinc approve {shared}")
+    waits = until(operator, f"status {shared}", "waits for the limit host/a1 of 1")
+    assert "its sequence upgrade / host a1 since" in waits
+    assert f"a sequence of request {first} holds it" in waits
+    locks = operator.type(f"spinc locks --request {shared}")
+    assert re.search(r"host/a1 .*holds", locks)
+    assert re.search(r"host/a1 .*waits 1", locks)
+    assert "cluster/a" not in locks
     operator.type(f"spinc stop {first}")
     until(operator, f"status {first}", "STOPPED after its finally nodes")
     eventually(
@@ -121,7 +132,9 @@ def test_two_operators_upgrade_two_clusters_with_locks_an_approval_and_a_stop(
     for gate in ("verify-a1", "verify-a2", "restart-a1"):
         (directory / f"{gate}.gate").unlink()
     until(operator, f"status {first}", "state *STOPPED")
-    assert "end restart a1" not in what_was_done(directory)
+    # The other cluster gets the host once its finally node has run, and alone restarts it to the end.
+    assert f"upgrade {shared}: COMPLETE" in operator.type(f"spinc watch {shared}")
+    assert what_was_done(directory)["end restart a1"] == 1
 
     until(lead, "ps --waiting", second)
     lead.type(f"spinc reject {second} --comment 'not twice in a night'")
@@ -130,7 +143,9 @@ def test_two_operators_upgrade_two_clusters_with_locks_an_approval_and_a_stop(
     done = what_was_done(directory)
     ends = {event: times for event, times in done.items() if event.startswith("end verify ")}
     assert ends == {
-        "end verify a1": 1, "end verify a2": 1, "end verify b1": 1, "end verify b2": 1,
-        "end verify a": 2, "end verify b": 1,
+        "end verify a1": 2, "end verify a2": 1, "end verify b1": 1, "end verify b2": 1,
+        "end verify a": 2, "end verify b": 1, "end verify c": 1,
     }  # fmt: skip
-    assert "cluster/" not in operator.type("spinc locks")
+    locks = operator.type("spinc locks")
+    assert "cluster/" not in locks
+    assert "host/" not in locks

@@ -16,7 +16,7 @@ import pytest
 from spincycle_grpc import Client
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.state import FINAL_STATES, State
-from tests.databases import SharedServers
+from tests.databases import DATABASES, SERVERS, SharedServers
 from tests.e2e.installations import JournalInstallation
 from tests.e2e.waiting import eventually
 from tests.limits import REQUEST_END
@@ -101,7 +101,7 @@ sequences:
 LEASE = {"SPINCYCLE_JOB_RUNNER_LEASE": "4s"}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def installation(
     request: pytest.FixtureRequest, database_servers: SharedServers, tmp_path: Path
 ) -> Iterator[JournalInstallation]:
@@ -259,12 +259,51 @@ def test_a_wait_outlasts_kills_pauses_and_stops(installation: JournalInstallatio
     assert client.list_limits() == []
 
 
+@pytest.mark.parametrize("database", SERVERS)
+def test_a_killed_manager_delays_no_sequence_that_holds_or_waits(
+    database_servers: SharedServers, tmp_path: Path, database: str
+) -> None:
+    with (
+        database_servers.migrated(database, tmp_path) as url,
+        contextlib.ExitStack() as stack,
+    ):
+        there = JournalInstallation(tmp_path, stack, SPECS, database=url, managers=2, environment=LEASE)
+        managers = [there.start_manager(number) for number in range(2)]
+        there.start_runner()
+
+        def roll(number: int, gate: int) -> str:
+            args = {"hosts": ["a"], "gate": there.path(str(gate))}
+            return there.client_of(number % 2).create("roll", args).id
+
+        made = [roll(0, 0)]
+        eventually(lambda: "hold" in names(there, made[0]))
+        for killed in (0, 1):
+            made.append(roll(killed, killed + 1))
+            eventually(partial(waiting_of, there.client_of(killed), made[-1]))
+            managers[killed].kill()
+            left = there.client_of(1 - killed)
+            [limit] = left.list_limits()
+            before, after = [(one.request_id, one.holds) for one in limit.claims]
+            assert (before, after) == ((made[-2], True), (made[-1], False))
+            assert waiting_of(left, made[-1]).endswith(f": a sequence of request {made[-2]} holds it")
+            there.open(str(killed))
+            assert State(left.wait(made[-2], deadline=REQUEST_END).state) is State.COMPLETE
+            eventually(lambda: "hold" in names(there, made[-1]))
+            managers[killed] = there.start_manager(killed)
+        there.open("2")
+        assert State(there.client.wait(made[-1], deadline=REQUEST_END).state) is State.COMPLETE
+        assert there.client.list_limits() == []
+        for request_id in made:
+            assert names(there, request_id) == ["before", "hold", "tidy", "after"]
+
+
+@pytest.mark.parametrize("database", SERVERS)
 def test_killed_servers_lose_no_key_and_hold_none_twice(
-    database_servers: SharedServers, tmp_path: Path
+    database_servers: SharedServers, tmp_path: Path, database: str
 ) -> None:
     chance = random.Random(29)
     with (
-        database_servers.migrated("postgresql", tmp_path) as url,
+        database_servers.migrated(database, tmp_path) as url,
         contextlib.ExitStack() as stack,
     ):
         there = JournalInstallation(tmp_path, stack, SPECS, database=url, managers=2, environment=LEASE)
