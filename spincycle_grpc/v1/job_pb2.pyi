@@ -125,7 +125,7 @@ class Job(_message.Message):
     @_builtins.property
     def approval(self) -> _approval_pb2.Approval:
         """What people must decide before the job is COMPLETE. The job has the type
-        "approval", and runs nothing. Unset: the job is no approval.
+        "approval", and runs nothing. Unset: the job is not an approval.
         """
 
     @_builtins.property
