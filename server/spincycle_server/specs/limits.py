@@ -6,16 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from spincycle_server.limit_bounds import MAX_HOLDERS, MAX_KEY
 from spincycle_server.specs.model import LIMIT_POLICIES, LimitSpec
-
-MAX_LIMITS = 10
-"""The maximum number of limits of a sequence."""
-
-MAX_KEY = 200
-"""The maximum length of a key, in characters: as written, and with the values of its args."""
-
-MAX_HOLDERS = 1000
-"""The largest `max` of a limit."""
 
 _PART = re.compile(r"([^{}]*)(?:\{([^{}]+)\})?")
 

@@ -22,6 +22,7 @@ from spincycle_grpc.v1.limit_pb2 import (
 )
 from spincycle_grpc.v1.runner_reports_pb2 import ChainReport
 from spincycle_server.database.transaction import Transaction
+from spincycle_server.limit_bounds import MAX_HOLDERS, MAX_KEY, MAX_LIMITS
 from spincycle_server.store.audit import EventRow, effect_row
 from spincycle_server.store.limit_deadlocks import (
     EndlessWait,
@@ -51,15 +52,6 @@ from spincycle_server.store.sequence_claim_rows import (
 
 MAX_CHANGES = 1000
 """How many changes a report of a chain may have."""
-
-MAX_LIMITS = 10
-"""How many limits a sequence may have."""
-
-MAX_KEY = 200
-"""The longest key, in characters."""
-
-MAX_HOLDERS = 1000
-"""The largest `max` of a limit."""
 
 LIMIT_REACHED = "LIMIT_REACHED"
 LIMIT_DEADLOCK = "LIMIT_DEADLOCK"

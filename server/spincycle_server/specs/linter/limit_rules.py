@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spincycle_server.specs.limits import MAX_LIMITS, limit_problems, parse_key
+from spincycle_server.limit_bounds import MAX_LIMITS
+from spincycle_server.specs.limits import limit_problems, parse_key
 from spincycle_server.specs.linter.arg_usage import SequenceUsage
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.model import LimitSpec, Specs
