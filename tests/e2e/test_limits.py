@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from spincycle_grpc.errors import FailedPreconditionError, SpinCycleError
-from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_grpc import Client
+from spincycle_grpc.errors import FailedPreconditionError
+from spincycle_grpc.state import State
 from tests.databases import SharedServers
+from tests.e2e.deaths import LEASE, complete_amid_deaths, most_at_once
 from tests.e2e.installations import JournalInstallation
 from tests.e2e.waiting import eventually
 from tests.limits import REQUEST_END
@@ -53,9 +54,6 @@ sequences:
     nodes:
       only: {category: job, type: journal}
 """
-
-
-LEASE = {"SPINCYCLE_JOB_RUNNER_LEASE": "4s"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -126,58 +124,28 @@ def test_killed_servers_lose_no_key_and_let_nobody_overtake(
     database_servers: SharedServers, tmp_path: Path
 ) -> None:
     chance = random.Random(17)
+    wanted = [(f"k{chance.randrange(4)}", f"p{chance.randrange(2)}") for _ in range(60)]
+
+    def create(client: Client, number: int) -> str:
+        args = dict(zip(("key", "pool"), wanted[number], strict=True))
+        return client.create("short", args, idempotency_key=f"request-{number}").id
+
     with (
         database_servers.migrated("postgresql", tmp_path) as url,
         contextlib.ExitStack() as stack,
     ):
         there = JournalInstallation(tmp_path, stack, SPECS, database=url, managers=2, environment=LEASE)
-        managers = [there.start_manager(number) for number in range(2)]
-        runners = [there.start_runner() for _ in range(2)]
-        made: list[tuple[str, str, str]] = []
-        for number in range(60):
-            key, pool = f"k{chance.randrange(4)}", f"p{chance.randrange(2)}"
-            made.append((_create(there, number, key, pool), key, pool))
-            if number % 10 == 4:
-                at = number // 10 % 2
-                managers[at].kill()
-                managers[at] = there.start_manager(at)
-            if number % 10 == 9:
-                at = number // 10 % 2
-                runners[at].kill()
-                runners[at] = there.start_runner()
-        for request_id, _, _ in made:
-            assert eventually(partial(_final_state, there, request_id)) is State.COMPLETE
+        made = complete_amid_deaths(there, len(wanted), create)
         assert there.client.list_limits() == []
-        lines = there.journal()
-    spans = _spans(lines)
-    for name, most in (("key", 1), ("pool", 2)):
+        spans = _spans(there.journal())
+    for place, most in enumerate((1, 2)):
         by_key: dict[str, list[str]] = defaultdict(list)
-        for request_id, key, pool in made:
-            by_key[key if name == "key" else pool].append(request_id)
+        for request_id, keys in zip(made, wanted, strict=True):
+            by_key[keys[place]].append(request_id)
         for ids in by_key.values():
-            assert _most_at_once([spans[one] for one in ids]) <= most
+            assert most_at_once(spans[one] for one in ids) <= most
             if most == 1:
                 assert sorted(ids, key=spans.__getitem__) == ids, "a request was overtaken"
-
-
-def _create(there: JournalInstallation, number: int, key: str, pool: str) -> str:
-    """Creates a request through whichever Request Manager answers."""
-    for client in itertools.cycle(map(there.client_of, range(len(there.ports)))):
-        with contextlib.suppress(SpinCycleError):
-            return client.create("short", {"key": key, "pool": pool}, idempotency_key=f"request-{number}").id
-    raise AssertionError
-
-
-def _state(there: JournalInstallation, request_id: str) -> State:
-    for client in itertools.cycle(map(there.client_of, range(len(there.ports)))):
-        with contextlib.suppress(SpinCycleError):
-            return State(client.get(request_id).state)
-    raise AssertionError
-
-
-def _final_state(there: JournalInstallation, request_id: str) -> State | None:
-    state = _state(there, request_id)
-    return state if state in FINAL_STATES else None
 
 
 def _spans(lines: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
@@ -187,9 +155,3 @@ def _spans(lines: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
         first, _ = spans.get(line["request"], (number, number))
         spans[line["request"]] = (first, number)
     return spans
-
-
-def _most_at_once(spans: list[tuple[int, int]]) -> int:
-    """Returns how many spans overlap at most."""
-    changes = sorted([(first, 1) for first, _ in spans] + [(last + 1, -1) for _, last in spans])
-    return max(itertools.accumulate(change for _, change in changes), default=0)

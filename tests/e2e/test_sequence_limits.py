@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from spincycle_grpc import Client
-from spincycle_grpc.errors import SpinCycleError
-from spincycle_grpc.state import FINAL_STATES, State
+from spincycle_grpc.state import State
 from tests.databases import DATABASES, SERVERS, SharedServers
+from tests.e2e.deaths import LEASE, complete_amid_deaths, most_at_once
 from tests.e2e.installations import JournalInstallation
 from tests.e2e.waiting import eventually
 from tests.limits import REQUEST_END
@@ -97,8 +95,6 @@ sequences:
       first: {category: job, type: journal}
       second: {category: job, type: journal, deps: [first]}
 """
-
-LEASE = {"SPINCYCLE_JOB_RUNNER_LEASE": "4s"}
 
 
 @pytest.fixture(params=DATABASES)
@@ -302,49 +298,23 @@ def test_killed_servers_lose_no_key_and_hold_none_twice(
     database_servers: SharedServers, tmp_path: Path, database: str
 ) -> None:
     chance = random.Random(29)
+    pools = [f"p{chance.randrange(2)}" for _ in range(40)]
+    keys = [[f"k{key}" for key in chance.sample(range(5), 3)] for _ in pools]
+
+    def create(client: Client, number: int) -> str:
+        args = {"keys": keys[number], "pool": pools[number]}
+        return client.create("short", args, idempotency_key=f"request-{number}").id
+
     with (
         database_servers.migrated(database, tmp_path) as url,
         contextlib.ExitStack() as stack,
     ):
         there = JournalInstallation(tmp_path, stack, SPECS, database=url, managers=2, environment=LEASE)
-        managers = [there.start_manager(number) for number in range(2)]
-        runners = [there.start_runner() for _ in range(2)]
-        made: dict[str, str] = {}
-        for number in range(40):
-            pool = f"p{chance.randrange(2)}"
-            keys = [f"k{key}" for key in chance.sample(range(5), 3)]
-            made[_create(there, number, keys, pool)] = pool
-            if number % 10 == 4:
-                at = number // 10 % 2
-                managers[at].kill()
-                managers[at] = there.start_manager(at)
-            if number % 10 == 9:
-                at = number // 10 % 2
-                runners[at].kill()
-                runners[at] = there.start_runner()
-        for request_id in made:
-            assert eventually(partial(_final_state, there, request_id)) is State.COMPLETE
+        made = complete_amid_deaths(there, len(pools), create)
         assert there.client.list_limits() == []
-        spans = _spans(there, made)
+        spans = _spans(there, dict(zip(made, pools, strict=True)))
     for where, theirs in spans.items():
-        assert _most_at_once(theirs) <= (1 if where.startswith("k") else 2), where
-
-
-def _create(there: JournalInstallation, number: int, keys: list[str], pool: str) -> str:
-    """Creates a request through whichever Request Manager answers."""
-    args = {"keys": keys, "pool": pool}
-    for client in itertools.cycle(map(there.client_of, range(len(there.ports)))):
-        with contextlib.suppress(SpinCycleError):
-            return client.create("short", args, idempotency_key=f"request-{number}").id
-    raise AssertionError
-
-
-def _final_state(there: JournalInstallation, request_id: str) -> State | None:
-    for client in itertools.cycle(map(there.client_of, range(len(there.ports)))):
-        with contextlib.suppress(SpinCycleError):
-            state = State(client.get(request_id).state)
-            return state if state in FINAL_STATES else None
-    raise AssertionError
+        assert most_at_once(theirs) <= (1 if where.startswith("k") else 2), where
 
 
 def _spans(there: JournalInstallation, made: dict[str, str]) -> dict[str, list[tuple[int, int]]]:
@@ -357,7 +327,7 @@ def _spans(there: JournalInstallation, made: dict[str, str]) -> dict[str, list[t
                 if limit.key.startswith("k/"):
                     sequences[request_id, job_id] = limit.key.removeprefix("k/")
     first_and_last: dict[tuple[str, str], tuple[int, int]] = {}
-    for number, line in enumerate(_lines(there)):
+    for number, line in enumerate(there.journal()):
         where = line["request"], sequences[line["request"], line["job"]]
         first, _ = first_and_last.get(where, (number, number))
         first_and_last[where] = (first, number)
@@ -366,13 +336,3 @@ def _spans(there: JournalInstallation, made: dict[str, str]) -> dict[str, list[t
         spans[key].append(span)
         spans[made[request_id]].append(span)
     return spans
-
-
-def _lines(there: JournalInstallation) -> list[dict[str, Any]]:
-    return there.journal()
-
-
-def _most_at_once(spans: list[tuple[int, int]]) -> int:
-    """Returns how many spans overlap at most."""
-    changes = sorted([(first, 1) for first, _ in spans] + [(last + 1, -1) for _, last in spans])
-    return max(itertools.accumulate(change for _, change in changes), default=0)
