@@ -53,6 +53,30 @@ stops itself for none of its sequences.
 """
 Global___LimitPolicy: _TypeAlias = LimitPolicy  # noqa: Y015
 
+class _WaitAfterStop:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitAfterStopEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitAfterStop.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_AFTER_STOP_UNKNOWN: _WaitAfterStop.ValueType  # 0
+    """Not said."""
+    WAIT_AFTER_STOP_ENDS: _WaitAfterStop.ValueType  # 1
+    """It ends the wait: nothing in the sequence runs then."""
+    WAIT_AFTER_STOP_GOES_ON: _WaitAfterStop.ValueType  # 2
+    """The wait goes on, because a finally part needs the keys. A second stop ends it."""
+
+class WaitAfterStop(_WaitAfterStop, metaclass=_WaitAfterStopEnumTypeWrapper):
+    """What a stop of a request does to the wait of a sequence for keys."""
+
+WAIT_AFTER_STOP_UNKNOWN: WaitAfterStop.ValueType  # 0
+"""Not said."""
+WAIT_AFTER_STOP_ENDS: WaitAfterStop.ValueType  # 1
+"""It ends the wait: nothing in the sequence runs then."""
+WAIT_AFTER_STOP_GOES_ON: WaitAfterStop.ValueType  # 2
+"""The wait goes on, because a finally part needs the keys. A second stop ends it."""
+Global___WaitAfterStop: _TypeAlias = WaitAfterStop  # noqa: Y015
+
 @_typing.final
 class Limit(_message.Message):
     """A limit on how many requests or sequences hold a key at the same time. Others
@@ -198,6 +222,7 @@ class SequenceLimitChange(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     BEGINS_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
+    AFTER_STOP_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the change among those of the assignment, from 1. A change with
     a number that was stored before has no effect. So a message that arrives
@@ -209,6 +234,8 @@ class SequenceLimitChange(_message.Message):
     """The first change of an assignment, with number 1: all sequences of the request
     release their keys, except those in `kept`.
     """
+    after_stop: Global___WaitAfterStop.ValueType
+    """What a stop of the request does to the wait for the keys."""
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
         """The limits whose keys it needs, 1 to 10, each with another key. It gets all of
@@ -238,10 +265,11 @@ class SequenceLimitChange(_message.Message):
         path: _abc.Iterable[_builtins.str] | None = ...,
         begins: _builtins.bool = ...,
         kept: _abc.Iterable[_builtins.str] | None = ...,
+        after_stop: Global___WaitAfterStop.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["around", b"around", "begins", b"begins", "kept", b"kept", "limits", b"limits", "number", b"number", "path", b"path", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_stop", b"after_stop", "around", b"around", "begins", b"begins", "kept", b"kept", "limits", b"limits", "number", b"number", "path", b"path", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

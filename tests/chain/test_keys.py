@@ -9,8 +9,9 @@ import pytest
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
-from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.v1.job_pb2 import JobChain, SuspendedJobChain
 from spincycle_server.chain import Actions, RunningChain
+from tests.chain import test_finals
 from tests.chain.generated import ChainMaker, for_seeds
 from tests.chain.test_interleavings import MOST_EVENTS, Driver, gone_on
 
@@ -256,3 +257,33 @@ def test_only_the_first_job_of_a_sequence_has_limits() -> None:
     with pytest.raises(InvalidArgumentError, match="job cccc has sequenceLimits") as refused:
         RunningChain.new(chain)
     assert refused.value.reason == "INVALID_JOB_CHAIN"
+
+
+def test_keys_are_needed_after_a_stop_once_a_finally_part_must_run() -> None:
+    message = test_finals.a_chain()
+    message.jobs[test_finals.AROUND].sequence_limits.add(key="around", max=1)
+    message.jobs[test_finals.FINAL].sequence_limits.add(key="final", max=1)
+    chain = RunningChain.new(message)
+    chain.start(0)
+    around, final = chain.keys_of(test_finals.AROUND), chain.keys_of(test_finals.FINAL)
+    test_finals.run(chain, test_finals.AROUND)
+    assert (around.outlasts_stop, final.outlasts_stop) == (False, True), "the body has only begun"
+    test_finals.run(chain, test_finals.BODY)
+    assert around.outlasts_stop
+    test_finals.run(chain, test_finals.WORK, test_finals.LAST, test_finals.FINAL, test_finals.CLEAN)
+    assert around.outlasts_stop
+    test_finals.run(chain, test_finals.FINAL_LAST)
+    assert not around.outlasts_stop
+
+
+def test_keys_are_needed_after_a_stop_of_a_retry_of_a_sequence_that_is_half_done() -> None:
+    message = test_finals.a_chain()
+    message.jobs[test_finals.AROUND].sequence_limits.add(key="around", max=1)
+    for job_id in (test_finals.AROUND, test_finals.BODY):
+        message.jobs[job_id].state = state_pb2.STATE_COMPLETE
+    message.finished_jobs = 2
+    chain = RunningChain.resume(SuspendedJobChain(request_id="request", job_chain=message))
+    actions = chain.start(0)
+    assert [run.job_id for run in actions.run] == [test_finals.WORK]
+    assert actions.claim == [test_finals.AROUND]
+    assert chain.keys_of(test_finals.AROUND).outlasts_stop

@@ -11,9 +11,15 @@ import pytest
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.job_pb2 import JobChain
-from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange, SequenceLimitOutcome
+from spincycle_grpc.v1.limit_pb2 import (
+    WAIT_AFTER_STOP_ENDS,
+    WAIT_AFTER_STOP_GOES_ON,
+    SequenceLimitChange,
+    SequenceLimitOutcome,
+)
 from spincycle_grpc.v1.runner_reports_pb2 import ChainReport
 from spincycle_server.chain import RunningChain
+from tests.chain import test_finals
 from tests.job_runner.test_traverser import ASSIGNMENT, Bench
 
 
@@ -215,6 +221,29 @@ async def test_a_sequence_that_is_tried_again_does_not_wait_for_keys_first() -> 
     bench.end("work")
     reports = await bench.commit_to_the_end()
     assert reports[-1].finish.state == state_pb2.STATE_COMPLETE
+
+
+async def test_a_runner_says_which_waits_outlast_a_stop() -> None:
+    chain = test_finals.a_chain()
+    chain.jobs[test_finals.AROUND].sequence_limits.add(key="around", max=1)
+    chain.jobs[test_finals.FINAL].sequence_limits.add(key="final", max=1)
+    for job_id, job in chain.jobs.items():
+        job.type = "work" if job_id == test_finals.WORK else "noop"
+    bench = LimitBench(RunningChain.new(chain))
+    bench.start()
+    around = await bench.asked(test_finals.AROUND)
+    assert around.after_stop == WAIT_AFTER_STOP_ENDS
+    bench.answer(around)
+    await bench.commit()
+    await bench.running(test_finals.WORK)
+    bench.traverser.stop()
+    final = await bench.asked(test_finals.FINAL)
+    assert final.after_stop == WAIT_AFTER_STOP_GOES_ON
+    await bench.is_quiet()
+    assert not bench.ended.is_set()
+    bench.traverser.stop(skip_finally=True)
+    reports = await bench.commit_to_the_end()
+    assert reports[-1].finish.state == state_pb2.STATE_STOPPED
 
 
 async def test_the_reports_of_a_chain_without_keys_have_no_changes() -> None:

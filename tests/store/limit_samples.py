@@ -10,7 +10,13 @@ from sqlalchemy import select
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import limit_pb2
-from spincycle_grpc.v1.limit_pb2 import Limit, LimitPolicy, SequenceLimitChange, SequenceLimitOutcome
+from spincycle_grpc.v1.limit_pb2 import (
+    Limit,
+    LimitPolicy,
+    SequenceLimitChange,
+    SequenceLimitOutcome,
+    WaitAfterStop,
+)
 from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport
@@ -126,10 +132,15 @@ class Sequences:
         most: int | dict[str, int] = 1,
         policy: LimitPolicy.ValueType = QUEUE,
         around: Sequence[str] = (),
+        after_stop: WaitAfterStop.ValueType = limit_pb2.WAIT_AFTER_STOP_UNKNOWN,
     ) -> SequenceLimitChange:
         self.last += 1
         change = SequenceLimitChange(
-            number=self.last, sequence_id=sequence_id, around=around, path=("roll", f"host {sequence_id}")
+            number=self.last,
+            sequence_id=sequence_id,
+            around=around,
+            path=("roll", f"host {sequence_id}"),
+            after_stop=after_stop,
         )
         for key in keys:
             change.limits.add(key=key, max=most if isinstance(most, int) else most[key], policy=policy)

@@ -12,7 +12,10 @@ from sqlalchemy import event, select
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
-from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
+from spincycle_grpc.v1.limit_pb2 import WAIT_AFTER_STOP_ENDS as ENDS
+from spincycle_grpc.v1.limit_pb2 import WAIT_AFTER_STOP_GOES_ON as GOES_ON
+from spincycle_grpc.v1.limit_pb2 import WAIT_AFTER_STOP_UNKNOWN as UNKNOWN
+from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange, WaitAfterStop
 from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_INVALID
 from spincycle_server.capabilities import Requirement
 from spincycle_server.store import Store
@@ -305,26 +308,81 @@ async def test_a_key_with_room_for_others_and_a_stopped_request_close_no_circle(
     assert await three.tell(store, three.claim("bbbb", "a", around=["aaaa"])) == {}
 
 
-async def test_a_finally_part_after_a_stop_is_part_of_circles(store: Store) -> None:
+@pytest.mark.parametrize("after_stop", [UNKNOWN, GOES_ON])
+async def test_a_finally_part_after_a_stop_is_part_of_circles(
+    store: Store, after_stop: WaitAfterStop.ValueType
+) -> None:
     one = await Sequences.started(store, requirement=NEEDS_FINALLY)
     two = await Sequences.started(store)
     await one.tell(store, one.claim("aaaa", "a"))
     await two.tell(store, two.claim("aaaa", "b"))
     await store.request_stop(one.request_id)
-    assert await one.tell(store, one.claim("bbbb", "b", around=["aaaa"])) == {}
+    assert await one.tell(store, one.claim("bbbb", "b", around=["aaaa"], after_stop=after_stop)) == {}
     closes = two.claim("bbbb", "a", around=["aaaa"])
     assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}
     await store.request_stop(one.request_id)
     assert await two.tell(store, two.claim("bbbb", "a", around=["aaaa"])) == {}, "the second stop skips it"
 
 
-@pytest.mark.parametrize("requirement", [NEEDS, NEEDS_FINALLY])
-async def test_a_stop_by_replace_breaks_a_circle(store: Store, requirement: Requirement) -> None:
+async def test_a_wait_that_a_stop_ends_is_not_part_of_circles_after_it(store: Store) -> None:
+    one = await Sequences.started(store, requirement=NEEDS_FINALLY)
+    two = await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"))
+    ends = one.claim("bbbb", "b", around=["aaaa"], after_stop=ENDS)
+    assert await one.tell(store, ends) == {}
+    closes = two.claim("bbbb", "a", around=["aaaa"], after_stop=ENDS)
+    assert await two.tell(store, closes) == {"bbbb": "LIMIT_DEADLOCK"}, "nobody is being stopped"
+    await store.request_stop(one.request_id)
+    closes = two.claim("bbbb", "a", around=["aaaa"], after_stop=ENDS)
+    assert await two.tell(store, closes) == {}
+    # The runner of the stopped request does not know of the stop yet.
+    await two.tell(store, two.claim("cccc", "c"))
+    late = one.claim("dddd", "c", around=["aaaa"], after_stop=ENDS)
+    assert await one.tell(store, late) == {}
+    assert await two.tell(store, two.claim("eeee", "a", around=["cccc"], after_stop=ENDS)) == {}
+    await one.tell(store, one.release("bbbb"), one.release("dddd"), one.release("aaaa"))
+    assert await two.outcomes(store, {"bbbb": closes.number}) == {"bbbb": ""}
+
+
+async def test_a_wait_that_a_stop_ends_closes_no_circle_with_one_of_the_same_report(store: Store) -> None:
+    one = await Sequences.started(store, requirement=NEEDS_FINALLY)
+    two = await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"))
+    await store.request_stop(one.request_id)
+    late = one.claim("bbbb", "b", around=["aaaa"], after_stop=ENDS)
+    waits = two.claim("bbbb", "a", around=["aaaa"], after_stop=ENDS)
+    assert not await store.apply_reports(RUNNER.runner_id, [one.report(late), two.report(waits)])
+    assert await one.outcomes(store, {"bbbb": late.number}) == {}
+    assert await two.outcomes(store, {"bbbb": waits.number}) == {}
+
+
+async def test_a_circle_through_a_finally_part_of_a_replaced_request_fails_at_once(store: Store) -> None:
+    one = await Sequences.started(store, requirement=NEEDS_FINALLY)
+    two = await Sequences.started(store)
+    await one.tell(store, one.claim("aaaa", "a"))
+    await two.tell(store, two.claim("aaaa", "b"))
+    assert await one.tell(store, one.claim("bbbb", "b", around=["aaaa"], after_stop=GOES_ON)) == {}
+    asked = two.claim("bbbb", "a", around=["aaaa"], policy=REPLACE)
+    assert await two.tell(store, asked) == {"bbbb": "LIMIT_DEADLOCK"}
+    assert (await store.assigned_to(RUNNER.runner_id))[one.request_id].stop_requested
+    await store.request_stop(one.request_id)
+    asked = two.claim("bbbb", "a", around=["aaaa"], policy=REPLACE)
+    assert await two.tell(store, asked) == {}, "the second stop skips it"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "after_stop"), [(NEEDS, UNKNOWN), (NEEDS_FINALLY, UNKNOWN), (NEEDS_FINALLY, ENDS)]
+)
+async def test_a_stop_by_replace_breaks_a_circle(
+    store: Store, requirement: Requirement, after_stop: WaitAfterStop.ValueType
+) -> None:
     one = await Sequences.started(store, requirement=requirement)
     two = await Sequences.started(store)
     await one.tell(store, one.claim("aaaa", "a"))
     await two.tell(store, two.claim("aaaa", "b"))
-    await one.tell(store, one.claim("bbbb", "b", around=["aaaa"]))
+    await one.tell(store, one.claim("bbbb", "b", around=["aaaa"], after_stop=after_stop))
     asked = two.claim("bbbb", "a", around=["aaaa"], policy=REPLACE)
     assert await two.tell(store, asked) == {}
     assert (await store.assigned_to(RUNNER.runner_id))[one.request_id].stop_requested

@@ -38,6 +38,19 @@ class Hold:
     keys: Keys
     is_used: bool = False
 
+    @property
+    def outlasts_stop(self) -> bool:
+        """Whether the sequence needs its keys also after a stop, until a second one skips `finally` parts.
+
+        It is in such a part, or one in it must run: so it is if an earlier request has run a part of it.
+        """
+        if self.sequence.in_final is not None:
+            return True
+        if not self.sequence.owed:
+            return False
+        finals = (part.final for part in self.sequence.subtree())
+        return any(final.is_owed and final.must_run for final in finals if final is not None)
+
     def touch(self) -> None:
         """Notices that less runs or waits in the sequence than before."""
         if self.is_used:

@@ -17,7 +17,12 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.state import State
-from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange, SequenceLimitWait
+from spincycle_grpc.v1.limit_pb2 import (
+    WAIT_AFTER_STOP_ENDS,
+    WAIT_AFTER_STOP_GOES_ON,
+    SequenceLimitChange,
+    SequenceLimitWait,
+)
 from spincycle_server.job_runner.waiting_try import WaitingTry
 
 if TYPE_CHECKING:
@@ -175,6 +180,7 @@ class ChainLimits:
             limits=hold.limits,
             around=[outer.sequence.id for outer in hold.around],
             path=self._chain.sequence_path_of(sequence_id),
+            after_stop=WAIT_AFTER_STOP_GOES_ON if hold.outlasts_stop else WAIT_AFTER_STOP_ENDS,
         )
         self._asked[sequence_id] = self._numbers
 

@@ -12,10 +12,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, case, or_, select
 from sqlalchemy.dialects import mysql, postgresql
 
 from spincycle_grpc.state import FINAL_STATES
+from spincycle_grpc.v1.limit_pb2 import WAIT_AFTER_STOP_ENDS, WAIT_AFTER_STOP_UNKNOWN
 from spincycle_server.database.chunks import in_chunks
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store import limit_rows
@@ -92,12 +93,14 @@ class Waits:
         most: How many may hold each key.
         outer: For each sequence that waits, the owners that end after it.
         ending: The requests that end whatever they wait for, because they are being stopped.
+        over: The sequences whose waits end, because their requests are being stopped.
     """
 
     claims: dict[str, Sequence[ClaimRow]] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
     outer: dict[Owner, Sequence[Owner]] = field(default_factory=dict)
     ending: set[str] = field(default_factory=set)
+    over: set[Owner] = field(default_factory=set)
 
     def never_end(self, known: Collection[Owner], without: Collection[Owner] = ()) -> set[Owner]:
         """Returns the owners that wait for ever: for each other, directly or not. Linear in the claims.
@@ -110,7 +113,8 @@ class Waits:
         stuck = {
             one
             for one in owners
-            if one not in without and (one in known or one.request_id not in self.ending)
+            if one not in without
+            and (one in known or (one.request_id not in self.ending and one not in self.over))
         }
         return _Ends(self, stuck).left
 
@@ -120,7 +124,7 @@ class Waits:
             limit_id: [one for one in theirs if one.owner in owners]
             for limit_id, theirs in self.claims.items()
         }
-        return Waits(claims, self.most, self.outer, self.ending)
+        return Waits(claims, self.most, self.outer, self.ending, self.over)
 
 
 class _Ends:
@@ -207,13 +211,14 @@ def endless_waits(
     Args:
         transaction: The open transaction. It has called `lock_waits` and stored the claims of the sequences.
         newcomers: The sequences, in the order in which they began to wait.
-        stopped: The requests that the transaction has stopped. This ends the waits of their sequences. If one
-            in a `finally` part waits later, it is looked at then.
+        stopped: The requests that the transaction has stopped. This ends the waits of their sequences, unless
+            these say that they go on. If one in a `finally` part waits later, it is looked at then.
 
     Raises:
         TooManyClaimsError: There are too many claims to look at.
     """
     waits = _waits_of(transaction, newcomers, stopped)
+    newcomers = [one for one in newcomers if one.owner not in waits.over]
     refused = set(close_circles(waits, newcomers))
     if not refused:
         return []
@@ -283,14 +288,14 @@ def close_circles(waits: Waits, newcomers: Sequence[Newcomer]) -> list[Owner]:
 
 def _waits_of(transaction: Transaction, newcomers: Sequence[Newcomer], stopped: Collection[str]) -> Waits:
     """Returns everything that may have to do with the waits of some sequences."""
-    waits = Waits(outer={one.owner: one.outer for one in newcomers}, ending=set(stopped))
+    waits = Waits(outer={one.owner: one.outer for one in newcomers})
     known: set[str] = set()
     new_keys = {limit_id for one in newcomers for limit_id in one.limit_ids}
     while new_keys:
         _add_claims(transaction, waits, new_keys)
         found = {one.request_id for limit_id in new_keys for one in waits.claims[limit_id]} - known
         known |= found
-        new_keys = _add_waiting(transaction, waits, found) - waits.claims.keys()
+        new_keys = _add_waiting(transaction, waits, found, stopped) - waits.claims.keys()
     return waits
 
 
@@ -307,28 +312,50 @@ def _add_claims(transaction: Transaction, waits: Waits, limit_ids: Collection[st
         waits.most |= {row.limit_id: row.max for row in transaction.execute(query)}
 
 
-def _add_waiting(transaction: Transaction, waits: Waits, request_ids: Collection[str]) -> set[str]:
+def _add_waiting(
+    transaction: Transaction, waits: Waits, request_ids: Collection[str], replaced: Collection[str]
+) -> set[str]:
     """Adds what waits in some requests, and the requests that wait. Returns the ids of the keys for that."""
-    waits.ending |= _ending(transaction, request_ids)
+    stops = _stops(transaction, request_ids)
+    waits.ending |= stops.ending
     claims = limit_rows.claims_of(transaction, set(request_ids) - waits.ending)
     waiting = [one for one in claims if one.held_at is None]
     sequences = {one.owner for one in waiting if one.sequence_id}
     for owner, asked in claims_of_sequences(transaction.connection, sequences).items():
-        waits.outer[owner] = Newcomer(owner, asked.change.around, ()).outer
-    return {one.limit_id for one in waiting}
+        after_stop = asked.change.after_stop
+        ends = after_stop == WAIT_AFTER_STOP_ENDS
+        if after_stop == WAIT_AFTER_STOP_UNKNOWN:
+            ends = owner.request_id in replaced and owner not in waits.outer
+        if ends and owner.request_id in stops.stopping:
+            waits.over.add(owner)
+        else:
+            waits.outer[owner] = Newcomer(owner, asked.change.around, ()).outer
+    return {one.limit_id for one in waiting if one.owner not in waits.over}
 
 
-def _ending(transaction: Transaction, request_ids: Collection[str]) -> set[str]:
-    """Returns the requests of some that have ended, or end whatever they wait for.
+class _Stops(NamedTuple):
+    """Requests that have ended or are being stopped.
 
-    A `finally` part waits for its keys also after a stop. So a request that may owe one counts as waiting,
-    until a second stop skips these parts.
+    Attributes:
+        ending: Those that have ended, or end whatever they wait for.
+        stopping: Those that are being stopped and may owe a `finally` part. Until a second stop skips it, it
+            waits for its keys.
     """
-    found: set[str] = set()
+
+    ending: set[str]
+    stopping: set[str]
+
+
+def _stops(transaction: Transaction, request_ids: Collection[str]) -> _Stops:
+    """Returns those of some requests that have ended or are being stopped."""
+    found = _Stops(set(), set())
     owes_nothing = or_(requests.c.has_finally.is_not(True), requests.c.skip_finally.is_(True))
-    is_stopped = and_(requests.c.stop_requested.is_(True), owes_nothing)
-    is_ending = or_(is_stopped, requests.c.state.in_(FINAL_STATES))
+    is_stopped = requests.c.stop_requested.is_(True)
+    is_ending = or_(and_(is_stopped, owes_nothing), requests.c.state.in_(FINAL_STATES))
     for some in in_chunks(sorted(request_ids)):
-        query = select(requests.c.request_id).where(requests.c.request_id.in_(some), is_ending)
-        found.update(transaction.execute(query).scalars())
+        query = select(requests.c.request_id, case((is_ending, 1), else_=0).label("is_ending")).where(
+            requests.c.request_id.in_(some), or_(is_stopped, is_ending)
+        )
+        for row in transaction.execute(query):
+            (found.ending if row.is_ending else found.stopping).add(row.request_id)
     return found
