@@ -32,6 +32,12 @@ SPECS = {
             "args": {"required": [{"name": "cluster"}, {"name": "host"}]},
             "nodes": {"drain": {"category": "job", "type": "drain", "args": GIVEN}},
         },
+        "upgrade-now": {
+            "request": True,
+            "limits": [{"key": "cluster/{cluster}", "max": 1, "policy": "replace"}],
+            "args": {"required": [{"name": "cluster"}, {"name": "host"}]},
+            "nodes": {"drain": {"category": "job", "type": "drain", "args": GIVEN}},
+        },
         "roll": {
             "request": True,
             "args": {"required": [{"name": "hosts"}]},
@@ -161,6 +167,19 @@ def test_holders_and_waiting_requests_of_a_lock_are_seen_and_linked(site: Site, 
     wait_state(site.bob, other, COMPLETE)
     page.get_by_role("link", name="Waiting").click()
     expect(page.get_by_text("No request holds a limit or waits for one.")).to_be_visible()
+
+
+def test_a_request_that_another_one_replaced_says_so(site: Site, sign: Sign) -> None:
+    first = site.upgrade("c3", "s")
+    wait_state(site.bob, first, RUNNING)
+    page = sign(f"/requests/{first}").page
+    second = created(site.bob, "upgrade-now", {"cluster": "c3", "host": "t"})
+    wait_state(site.bob, second, COMPLETE)
+    fact = page.locator("dl.facts div").filter(has_text="Stopped because")
+    expect(fact.get_by_role("definition")).to_have_text(
+        f"request {second} replaced it at the limit cluster/c3"
+    )
+    site.open_gate("s")
 
 
 def test_the_keys_of_sequences_are_seen_with_their_paths(site: Site, sign: Sign) -> None:
