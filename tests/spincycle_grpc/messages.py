@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from typing import Any
@@ -53,6 +54,7 @@ json_values = st.recursive(
 """The values that args and job data can have."""
 
 
+@functools.cache
 def messages(descriptor: Descriptor) -> st.SearchStrategy[Message]:
     """Returns random messages of a type, without the fields that JSON does not have."""
     special = _SPECIAL.get(descriptor.full_name)
@@ -76,13 +78,13 @@ def _set(draw: st.DrawFn, message: Any, field: FieldDescriptor) -> None:
     if entry is not None and entry.GetOptions().map_entry:
         key, value = entry.fields
         target = getattr(message, field.name)
-        for name in draw(st.lists(_single(key), max_size=3, unique=True)):
+        for name in draw(_keys(key)):
             if value.message_type is not None:
                 target[name].MergeFrom(draw(messages(value.message_type)))
             else:
                 target[name] = draw(_single(value))
     elif field.is_repeated:
-        getattr(message, field.name).extend(draw(st.lists(_single(field), max_size=3)))
+        getattr(message, field.name).extend(draw(_list(field)))
     elif entry is not None:
         part = draw(messages(entry))
         getattr(message, field.name).SetInParent()
@@ -97,6 +99,7 @@ def _holds_anything(message: Any, field: FieldDescriptor) -> bool:
     return bool(value.ByteSize() if isinstance(value, Message) else value)
 
 
+@functools.cache
 def _single(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
         return messages(field.message_type)
@@ -109,6 +112,16 @@ def _single(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
         return st.floats(allow_nan=False, allow_infinity=False)
     return st.integers(*_INTEGERS[field.cpp_type])
+
+
+@functools.cache
+def _keys(field: FieldDescriptor) -> st.SearchStrategy[list[Any]]:
+    return st.lists(_single(field), max_size=3, unique=True)
+
+
+@functools.cache
+def _list(field: FieldDescriptor) -> st.SearchStrategy[list[Any]]:
+    return st.lists(_single(field), max_size=3)
 
 
 @st.composite
