@@ -38,6 +38,8 @@ OPTIONS = DatabaseOptions(timeout=5.0)
 """How tests connect, unless they say otherwise."""
 
 _numbers = itertools.count(1)
+_kept_engines: dict[str, Engine] = {}
+"""The engine of each database that `SharedServers.migrated` lends, by its URL."""
 
 
 def find_binary(*names: str) -> str:
@@ -323,7 +325,7 @@ class SharedServers:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._servers: dict[str, DatabaseServer] = {}
-        self._migrated: dict[str, list[tuple[str, Engine]]] = {}
+        self._migrated: dict[str, list[str]] = {}
 
     def get(self, kind: str) -> DatabaseServer:
         """Returns the running server of a kind."""
@@ -347,27 +349,44 @@ class SharedServers:
         if kind == "sqlite":
             yield migrated_sqlite(directory / f"{next(_numbers)}.db")
             return
-        lent = self._migrated.setdefault(kind, [])
-        if lent:
-            url, engine = lent.pop()
+        free = self._migrated.setdefault(kind, [])
+        if free:
+            url = free.pop()
         else:
             url = self.url(kind, directory)
             migrate(url)
-            engine = engine_of(url)
+            _kept_engines[url] = engine_of(url)
         yield url
-        _empty(engine)
-        lent.append((url, engine))
+        _empty(_kept_engines[url])
+        free.append(url)
 
     def close(self) -> None:
         """Ends all servers."""
-        for _, engine in itertools.chain.from_iterable(self._migrated.values()):
-            engine.dispose()
+        for url in itertools.chain.from_iterable(self._migrated.values()):
+            _kept_engines.pop(url).dispose()
         self._stack.close()
 
 
 def engine_of(url: str) -> Engine:
     """Returns an engine with two connections for transactions, as a store's writers use it."""
     return make_engine(parse_url(url), OPTIONS, connections=2, reads=False)
+
+
+@contextlib.contextmanager
+def engine_beside(url: str) -> Iterator[Engine]:
+    """Yields an engine that looks at a database beside the code under test.
+
+    For a database that `SharedServers.migrated` has lent, it is one engine for all tests, because a new
+    connection takes longer than most queries. Its transactions must be over at the end.
+    """
+    if url in _kept_engines:
+        yield _kept_engines[url]
+        return
+    engine = engine_of(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def migrate(url: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.store import Store
 from spincycle_server.store.opening import OpenDatabase
-from tests.databases import OPTIONS, engine_of
+from tests.databases import OPTIONS, engine_beside
 
 
 async def open_beside(url: str) -> Store:
@@ -37,10 +37,7 @@ async def read_rows(url: str, query: Any) -> list[Any]:
     """Returns the rows of a query over a connection of its own."""
 
     def read() -> list[Any]:
-        engine = engine_of(url)
-        with engine.connect() as connection:
-            rows = list(connection.execute(query))
-        engine.dispose()
-        return rows
+        with engine_beside(url) as engine, engine.connect() as connection:
+            return list(connection.execute(query))
 
     return await asyncio.to_thread(read)
