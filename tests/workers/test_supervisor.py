@@ -12,6 +12,8 @@ from tests.limits import COMMAND
 
 START = """
 import os, signal, sys
+import structlog
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 from spincycle_server.workers import restarts
 restarts.MAX_FAILURES, restarts.FIRST_PAUSE = 2, 0.01
 from spincycle_server.workers.frames import FrameReader, Kind, encode
@@ -49,9 +51,9 @@ def supervised(program: str, stop_limit: float = 60.0) -> subprocess.Popen[str]:
 
 
 def said(process: subprocess.Popen[str]) -> list[str]:
-    """Returns what a supervisor and its workers say until they end, without the log."""
+    """Returns what a supervisor and its workers say until they end."""
     output, _ = process.communicate(timeout=COMMAND)
-    return [line for line in output.splitlines() if "[" not in line]
+    return output.splitlines()
 
 
 @pytest.mark.parametrize(("end", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 1), ("", 1)])
