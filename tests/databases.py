@@ -287,7 +287,7 @@ DATABASES = ("sqlite", *SERVERS)
 
 _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 4 << 30
-"""Bytes that must be free for the files of one more server. Tests leave it 0.5 GiB at most."""
+"""Bytes that must be free before another server starts. All servers of a test run use 2.5 GiB."""
 
 
 def memory_directory() -> Path | None:
