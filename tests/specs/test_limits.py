@@ -98,6 +98,27 @@ def test_a_key_of_a_called_sequence_has_no_secret_under_another_name(node: str) 
     assert "error SECRET_IN_LIMIT" not in told("[{key: 'x'}]", more=calling(node))
 
 
+def test_a_key_has_no_secret_by_way_of_several_calls_and_harmless_names() -> None:
+    between = (
+        "  u:\n    args: {{required: [{{name: value}}]}}\n"
+        "    nodes:\n      n: {{category: sequence, type: s, args: [{{expected: {}, given: value}}]}}\n"
+    )
+    outer = calling("args: [{expected: value, given: secrets}]").replace("type: s", "type: u")
+    assert "error SECRET_IN_LIMIT" in told("[{key: 'x/{cluster}'}]", more=between.format("cluster") + outer)
+    assert "error SECRET_IN_LIMIT" not in told("[{key: 'x/{cluster}'}]", more=between.format("other") + outer)
+
+
+def test_a_key_has_no_secret_that_a_job_sets_under_another_name() -> None:
+    setting = (
+        "  t:\n    request: true\n    nodes:\n"
+        "      log-in: {{category: job, type: noop, sets: [{{arg: {}, as: found}}]}}\n"
+        "      n: {{category: sequence, type: s, deps: [log-in],"
+        " args: [{{expected: cluster, given: found}}]}}\n"
+    )
+    assert "error SECRET_IN_LIMIT" in told("[{key: 'x/{cluster}'}]", more=setting.format("token"))
+    assert "error SECRET_IN_LIMIT" not in told("[{key: 'x/{cluster}'}]", more=setting.format("cluster"))
+
+
 @given(st.text(alphabet="ab{}", max_size=12))
 def test_a_key_is_read_by_parts_or_not_at_all(key: str) -> None:
     parts = parse_key(key)

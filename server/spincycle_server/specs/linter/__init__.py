@@ -16,6 +16,7 @@ from spincycle_server.specs.linter.call_graph_rules import check_calls
 from spincycle_server.specs.linter.call_rules import check_call
 from spincycle_server.specs.linter.dep_rules import check_deps
 from spincycle_server.specs.linter.final_rules import check_finally
+from spincycle_server.specs.linter.key_args import key_args
 from spincycle_server.specs.linter.limit_rules import check_limits, check_limits_agree
 from spincycle_server.specs.linter.node_rules import check_node
 from spincycle_server.specs.linter.report import Report
@@ -39,13 +40,14 @@ def lint(specs: Specs, knows_job_type: Callable[[str], bool] | None) -> list[Pro
     report = Report()
     uses = {name: sequence_usage(sequence) for name, sequence in specs.sequences.items()}
     calls = CallGraph(specs)
+    shown = key_args(specs, calls)
     for name, sequence in specs.sequences.items():
         check_sequence(report, sequence)
         check_deps(report, sequence)
         check_limits(report, uses[name])
         for node in uses[name].all_nodes:
             check_node(report, sequence, node.node, knows_job_type)
-            check_call(report, sequence, node, uses)
+            check_call(report, sequence, node, uses, shown)
         ArgNameRules(report, sequence).check()
         ArgRules(report, uses[name], calls.of[name]).check()
         check_finally(report, sequence, specs, calls)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from spincycle_server.specs.call_graph import called_by, calling_field
 from spincycle_server.specs.each import each_pairs
-from spincycle_server.specs.limits import parse_key
 from spincycle_server.specs.linter.arg_usage import NodeUsage, SequenceUsage
+from spincycle_server.specs.linter.key_args import renamed_args
 from spincycle_server.specs.linter.report import Report, Subject
 from spincycle_server.specs.model import NOOP_SEQUENCE, NodeSpec, Position, SequenceSpec
 from spincycle_server.specs.secret_names import is_secret_name
@@ -16,7 +16,11 @@ _SHOWN = 3
 
 
 def check_call(
-    report: Report, sequence: SequenceSpec, node: NodeUsage, uses: Mapping[str, SequenceUsage]
+    report: Report,
+    sequence: SequenceSpec,
+    node: NodeUsage,
+    uses: Mapping[str, SequenceUsage],
+    shown: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Checks a node against the sequences that it calls, if any.
 
@@ -25,19 +29,45 @@ def check_call(
         sequence: The sequence of the node.
         node: The arg usage of the node.
         uses: The arg usage of each sequence.
+        shown: The args of each sequence that keys of limits show, see `key_args`.
     """
+    subject = report.about(sequence, node.node)
+    _check_sets_shown(subject, node.node, shown[sequence.name])
     targets = called_by(node.node)
     if targets:
-        _CallCheck(report.about(sequence, node.node), node, uses).check(targets)
+        _CallCheck(subject, node, uses, shown).check(targets)
+
+
+def _check_sets_shown(subject: Subject, node: NodeSpec, shown: Mapping[str, str]) -> None:
+    """Checks that no key would show an arg that a node sets under a harmless name."""
+    for one in node.sets:
+        if one.as_name in shown and is_secret_name(one.arg):
+            subject.error(
+                "SECRET_IN_LIMIT", _secret(shown[one.as_name], one.arg, one.as_name), "sets", one.position
+            )
+
+
+def _secret(sequence: str, secret: str, name: str) -> str:
+    return (
+        f"a limit of sequence '{sequence}' would show arg '{secret}', whose name says that it is secret, "
+        f"by way of '{name}': give another arg, or leave it out of the key"
+    )
 
 
 class _CallCheck:
     """Checks one node against the sequences that it calls."""
 
-    def __init__(self, subject: Subject, node: NodeUsage, uses: Mapping[str, SequenceUsage]) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        node: NodeUsage,
+        uses: Mapping[str, SequenceUsage],
+        shown: Mapping[str, Mapping[str, str]],
+    ) -> None:
         self._subject = subject
         self._node = node
         self._uses = uses
+        self._shown = shown
 
     def check(self, targets: list[str]) -> None:
         for target in targets:
@@ -46,7 +76,7 @@ class _CallCheck:
                 self._subject.error("UNKNOWN_SEQUENCE", message, calling_field(self._node.node))
             elif target in self._uses:
                 self._check_required(self._uses[target].sequence)
-                self._check_keys(self._uses[target].sequence)
+                self._check_keys(self._shown[target])
         self._check_sets(targets)
         if all(target in self._uses or target == NOOP_SEQUENCE for target in targets):
             self._check_taken(targets)
@@ -57,17 +87,11 @@ class _CallCheck:
                 message = f"sequence '{target.name}' requires arg '{arg.name}': give it"
                 self._subject.error("REQUIRED_ARG_NOT_GIVEN", message, "args")
 
-    def _check_keys(self, target: SequenceSpec) -> None:
-        """Checks that no key of the sequence would show an arg that has a harmless name only there."""
-        if not target.limits:
-            return
-        shown = {part.arg for limit in target.limits for part in parse_key(limit.key) or ()}
-        for inside, outside, field, position in _renamed(self._node.node):
+    def _check_keys(self, shown: Mapping[str, str]) -> None:
+        """Checks that no key would show an arg that has a harmless name only in the called sequence."""
+        for inside, outside, field, position in renamed_args(self._node.node) if shown else ():
             if inside in shown and is_secret_name(outside):
-                message = (
-                    f"a limit of sequence '{target.name}' would show arg '{outside}', whose name says that "
-                    f"it is secret, as '{inside}': give another arg, or leave '{inside}' out of the key"
-                )
+                message = _secret(shown[inside], outside, inside)
                 self._subject.error("SECRET_IN_LIMIT", message, field, position)
 
     def _check_sets(self, targets: list[str]) -> None:
@@ -100,14 +124,6 @@ class _CallCheck:
                 continue
             message = f"{_listed(targets)} does not use arg '{name}': remove it here, or declare it there"
             self._subject.warning("ARG_NOT_TAKEN", message, field, position)
-
-
-def _renamed(node: NodeSpec) -> Iterator[tuple[str, str, str, Position | None]]:
-    """Yields each arg that a node gives: name inside, name outside, field and position."""
-    for arg in node.args:
-        yield arg.expected, arg.given, "args", arg.position
-    for pair in each_pairs(node):
-        yield pair.element, pair.list_arg, "each", None
 
 
 def _given(node: NodeSpec) -> Iterator[tuple[str, str, Position | None]]:
