@@ -12,7 +12,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from spincycle_server.garbage_collection import FOR_CHAINS, collect_not_yet, collect_seldom
+from spincycle_server.garbage_collection import WITH_RUNNER, collect_not_yet, collect_seldom
 from spincycle_server.grpc_settings import load_grpc
 from tests.databases import DATABASES, SharedServers
 from tests.public_authorities import replace_by_one
@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Collects garbage from now on as a server does, and never among the tests."""
-    collect_seldom(FOR_CHAINS)
+    collect_seldom(WITH_RUNNER)
 
 
 @pytest.fixture(scope="session")

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import gc
 
-FOR_REQUESTS = 20_000
-"""How many more objects than before there are when a Request Manager looks for garbage.
+WITHOUT_RUNNER = 20_000
+"""By how many the objects grow until a process without a Job Runner looks for garbage.
 
 Each HTTP connection that has ended leaves a cycle of about twenty objects.
 """
 
-FOR_CHAINS = 100_000
-"""The same for a Job Runner. A small chain is some hundred objects while it runs, and leaves no cycle.
+WITH_RUNNER = 100_000
+"""By how many the objects grow until a process with a Job Runner looks for garbage.
 
-A burst of a few hundred chains is above 20,000. Looking at all of these again and again took a tenth of the
-CPU time of a Job Runner.
+A small chain is some hundred objects while it runs, and leaves no cycle. So a burst of a few hundred chains
+is above 20,000. Looking at all of these again and again took a tenth of the CPU time of a Job Runner.
 """
 
 

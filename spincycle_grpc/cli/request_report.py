@@ -79,7 +79,7 @@ def _field_lines(request: Request, retry: Request | None) -> Iterator[str]:
     fields = (
         ("User", code(request.user)),
         ("Waiting", code(request.waiting)),
-        ("Stopped because", code(request.stop_reason)),
+        ("Stop reason", code(request.stop_reason)),
         ("Progress", progress_of(request).sentence),
         ("Created", time_text(request.created_at, UTC)),
         ("Started", time_text(request.started_at, UTC)),

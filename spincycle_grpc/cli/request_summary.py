@@ -86,7 +86,7 @@ def _fields(request: Request, zone: tzinfo | None) -> list[tuple[str, str]]:
         ("type", request.type),
         ("state", state_name(request.state)),
         ("waiting", request.waiting),
-        ("stopped because", request.stop_reason),
+        ("stop reason", request.stop_reason),
         ("retry of", request.retry_of),
         ("retried by", request.retried_by),
         ("trace", request.trace_id),

@@ -159,9 +159,10 @@ class Request(_message.Message):
     or its jobs or its timeout end it, which only its runner knows until then.
     """
     stop_reason: _builtins.str
-    """Why the request was stopped, if the policy `replace` of a limit did it: "request
-    dc5sqdikfj92eoa1k04g replaced it at the limit cluster/c1". Empty: a user stopped
-    it, nobody did, or it is COMPLETE nevertheless.
+    """Why the request was told to stop, if the policy `replace` of a limit did that
+    first: "request dc5sqdikfj92eoa1k04g replaced it at the limit cluster/c1".
+    Empty: a user did it first, nobody did it, or the request is COMPLETE. A FAIL
+    request may have failed before its runner knew that it must stop.
     """
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestArg]:

@@ -57,8 +57,8 @@ def test_a_request_that_another_one_replaced_says_why_it_was_stopped(
     manager.stages = [stage(State.STOPPED, 1)]
     reason = f"request {RETRY_ID} replaced it at the limit cluster/a"
     manager.stages[0].stop_reason = reason
-    assert f"stopped because  {reason}" in spinc("status", REQUEST_ID).stdout.splitlines()
-    assert f"- Stopped because: `{reason}`" in spinc("export", REQUEST_ID).stdout
+    assert f"stop reason  {reason}" in spinc("status", REQUEST_ID).stdout.splitlines()
+    assert f"- Stop reason: `{reason}`" in spinc("export", REQUEST_ID).stdout
 
 
 def test_a_failed_job_has_its_path_its_tries_its_error_and_the_next_command(

@@ -175,7 +175,7 @@ def test_a_request_that_another_one_replaced_says_so(site: Site, sign: Sign) -> 
     page = sign(f"/requests/{first}").page
     second = created(site.bob, "upgrade-now", {"cluster": "c3", "host": "t"})
     wait_state(site.bob, second, COMPLETE)
-    fact = page.locator("dl.facts div").filter(has_text="Stopped because")
+    fact = page.locator("dl.facts div").filter(has_text="Stop reason")
     expect(fact.get_by_role("definition")).to_have_text(
         f"request {second} replaced it at the limit cluster/c3"
     )

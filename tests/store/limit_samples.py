@@ -42,7 +42,7 @@ async def create_limited(
     store: Store,
     *keys: str,
     most: int | dict[str, int] = 1,
-    policy: LimitPolicy.ValueType = QUEUE,
+    policy: LimitPolicy.ValueType | dict[str, LimitPolicy.ValueType] = QUEUE,
     key: IdempotencyKey | None = None,
     may_wait: bool = True,
     event: dict[str, Any] | None = None,
@@ -54,7 +54,8 @@ async def create_limited(
     chain = a_chain(request.id)
     for name in keys:
         highest = most if isinstance(most, int) else most[name]
-        chain.limits.append(Limit(key=name, max=highest, policy=policy))
+        what = policy[name] if isinstance(policy, dict) else policy
+        chain.limits.append(Limit(key=name, max=highest, policy=what))
     await store.create_request(
         request,
         CreateRequest(type=request.type, user=request.user),

@@ -31,7 +31,7 @@ def random_waits(random: Random) -> Waits:
             waits.outer[owner] = [Owner(owner.request_id), *(Owner(owner.request_id, one) for one in around)]
     waits.claims.update(rows)
     waits.ending.update(f"r{request}" for request in range(4) if random.random() < 0.1)
-    waits.over.update(one for one in waits.outer if random.random() < 0.1)
+    waits.ended_waits.update(one for one in waits.outer if random.random() < 0.1)
     return waits
 
 
@@ -39,7 +39,9 @@ def slow_never_end(waits: Waits, known: Collection[Owner], without: Collection[O
     """Looks at everything again after each end."""
     left = {one.owner for claims in waits.claims.values() for one in claims} - set(without)
     left -= {
-        one for one in left if (one.request_id in waits.ending or one in waits.over) and one not in known
+        one
+        for one in left
+        if (one.request_id in waits.ending or one in waits.ended_waits) and one not in known
     }
     while True:
         ending = {one for one in left if _can_end(waits, one, left)}

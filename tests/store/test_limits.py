@@ -214,15 +214,13 @@ async def test_a_refusal_names_those_who_hold_the_key(store: Store) -> None:
     sequences = await Sequences.started(store)
     await sequences.tell(store, sequences.claim("aaaa", "a", most=5), sequences.claim("bbbb", "a", most=5))
     named = ", ".join(f"request {one}" for one in made)
-    assert f"the limit a of 5 is reached, and {named} and 2 more hold it: " in await refusal(
-        store, "a", most=5
-    )
+    assert f"the limit a of 5 is reached ({named} and 2 more hold it): " in await refusal(store, "a", most=5)
     for one in made[:2]:
         await store.stop_unassigned(one)
-    several = f"request {made[2]} and 2 sequences of request {sequences.request_id} hold it: "
+    several = f"request {made[2]} and 2 sequences of request {sequences.request_id} hold it): "
     assert several in await refusal(store, "a", most=3)
     # It has its turn at this key, and waits for the other one.
-    assert f"the limit c of 1 is reached, and request {waits.id} is before it: " in await refusal(store, "c")
+    assert f"the limit c of 1 is reached (request {waits.id} is before it): " in await refusal(store, "c")
 
 
 async def test_a_refusal_names_a_holder_of_the_same_batch(store: Store, migrated_url: str) -> None:
@@ -323,6 +321,17 @@ async def test_the_number_of_waiting_requests_is_limited(
         await create_limited(store, "a", may_wait=False)
     assert refused.value.reason == "TOO_MANY_BLOCKED"
     assert len((await claims_by_key(migrated_url))["a"]) == 2
+
+
+async def test_a_request_that_must_not_wait_is_refused_for_that_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limited_creation_module, "MAX_WAITING", 1)
+    for name in "a", "a", "b":
+        await create_limited(store, name)
+    with pytest.raises(FailedPreconditionError) as refused:
+        await create_limited(store, "a", "b", policy={"a": QUEUE, "b": REFUSE})
+    assert refused.value.reason == "LIMIT_REACHED"
 
 
 async def test_what_an_original_has_ended_holds_nothing_for_ever(store: Store, migrated_url: str) -> None:

@@ -34,7 +34,7 @@ from spincycle_server.config import (
     public_secret_files,
     take_service_manager_options,
 )
-from spincycle_server.garbage_collection import FOR_CHAINS, FOR_REQUESTS, collect_not_yet, collect_seldom
+from spincycle_server.garbage_collection import WITH_RUNNER, WITHOUT_RUNNER, collect_not_yet, collect_seldom
 from spincycle_server.large_work import end_large_thread
 from spincycle_server.listening import Address
 from spincycle_server.logs import configure_logs
@@ -158,7 +158,7 @@ async def serve_request_manager(
         ):
             if worker is not None:
                 worker.channel.listens()
-            await _serve_until(stopped, service_manager, growth=FOR_REQUESTS)
+            await _serve_until(stopped, service_manager, growth=WITHOUT_RUNNER)
 
 
 async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
@@ -191,7 +191,7 @@ async def serve_job_runner(loaded: LoadedConfig, service_manager: ServiceManager
                     spans=spans,
                 )
             )
-            await _serve_until(stopped, service_manager, growth=FOR_CHAINS)
+            await _serve_until(stopped, service_manager, growth=WITH_RUNNER)
 
 
 async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOptions) -> None:
@@ -238,7 +238,7 @@ async def serve_both(loaded: LoadedConfig, service_manager: ServiceManagerOption
                 spans=spans,
             ),
         ):
-            await _serve_until(stopped, service_manager, growth=FOR_CHAINS)
+            await _serve_until(stopped, service_manager, growth=WITH_RUNNER)
 
 
 async def _serve_until(

@@ -256,7 +256,7 @@ class LinkedChain:
     def release(self) -> None:
         """Cuts the circles of references, so that no memory waits for the garbage collector.
 
-        The sequences, windows and keys must not be used afterwards.
+        The jobs stay as they are. The sequences, windows and keys must not be used afterwards.
         """
         for sequence in self.sequences.values():
             sequence.jobs.clear()

@@ -144,7 +144,10 @@ class RunningChain:
         return running
 
     def release(self) -> None:
-        """Frees the chain's memory early. It must not be used afterwards, except for what it has counted."""
+        """Frees memory that would wait for the garbage collector, when the chain has ended.
+
+        Afterwards, it still knows its jobs and their states, and what it has counted, but takes no events.
+        """
         self._linked.release()
 
     @property

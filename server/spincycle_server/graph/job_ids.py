@@ -33,7 +33,7 @@ def job_ids(source: Random | None = None) -> Iterator[str]:
         source: The source of randomness. Equal seeds give equal ids. Default: a shared source.
     """
     source = source or _SHARED
-    # `randrange` takes ten times as long as `random`, which is fine enough for so few ids.
+    # Not `randrange`, which takes ten times as long. The steps of `random` are fine enough for so few ids.
     position = int(source.random() * JOB_ID_COUNT)
     stride = int(source.random() * JOB_ID_COUNT)
     while gcd(stride, JOB_ID_COUNT) != 1:

@@ -65,7 +65,7 @@ class SuspectTries:
         self._waiting: set[Run] = set()
 
     @property
-    def is_needed(self) -> bool:
+    def is_suspect(self) -> bool:
         """Whether the chain is a suspect."""
         return self._suspect is not None
 

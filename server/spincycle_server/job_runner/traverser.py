@@ -575,7 +575,7 @@ class Traverser:
             self._waiting.pop(ended.run.job_id, None)
         if state in FINAL_STATES:
             self._resources.metrics.job_ended(result.entry.type, state)
-        if self._suspects.is_needed:
+        if self._suspects.is_suspect:
             self._suspects.continued(ended.run, self._approvals.without(actions.run))
         self._apply(actions)
 

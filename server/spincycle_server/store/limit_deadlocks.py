@@ -76,7 +76,8 @@ class EndlessWait(NamedTuple):
         owner: The sequence.
         limit_id: The id of a key that it would never get.
         before: Those that are before it there and wait for ever too, as many as may hold the key. Empty: it
-            would get its keys, but it waits for a sequence in it. Usual runners do not report that.
+            would get its keys, but waits for a sequence in it that never does. A Job Runner of this project
+            asks for the keys of a sequence only when those around it hold theirs, so it never is.
     """
 
     owner: Owner
@@ -93,14 +94,14 @@ class Waits:
         most: How many may hold each key.
         outer: For each sequence that waits, the owners that end after it.
         ending: The requests that end whatever they wait for, because they are being stopped.
-        over: The sequences whose waits end, because their requests are being stopped.
+        ended_waits: The sequences whose waits end, because their requests are being stopped.
     """
 
     claims: dict[str, Sequence[ClaimRow]] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
     outer: dict[Owner, Sequence[Owner]] = field(default_factory=dict)
     ending: set[str] = field(default_factory=set)
-    over: set[Owner] = field(default_factory=set)
+    ended_waits: set[Owner] = field(default_factory=set)
 
     def never_end(self, known: Collection[Owner], without: Collection[Owner] = ()) -> set[Owner]:
         """Returns the owners that wait for ever: for each other, directly or not. Linear in the claims.
@@ -114,7 +115,7 @@ class Waits:
             one
             for one in owners
             if one not in without
-            and (one in known or (one.request_id not in self.ending and one not in self.over))
+            and (one in known or (one.request_id not in self.ending and one not in self.ended_waits))
         }
         return _Ends(self, stuck).left
 
@@ -124,7 +125,7 @@ class Waits:
             limit_id: [one for one in theirs if one.owner in owners]
             for limit_id, theirs in self.claims.items()
         }
-        return Waits(claims, self.most, self.outer, self.ending, self.over)
+        return Waits(claims, self.most, self.outer, self.ending, self.ended_waits)
 
 
 class _Ends:
@@ -218,7 +219,7 @@ def endless_waits(
         TooManyClaimsError: There are too many claims to look at.
     """
     waits = _waits_of(transaction, newcomers, stopped)
-    newcomers = [one for one in newcomers if one.owner not in waits.over]
+    newcomers = [one for one in newcomers if one.owner not in waits.ended_waits]
     refused = set(close_circles(waits, newcomers))
     if not refused:
         return []
@@ -327,10 +328,10 @@ def _add_waiting(
         if after_stop == WAIT_AFTER_STOP_UNKNOWN:
             ends = owner.request_id in replaced and owner not in waits.outer
         if ends and owner.request_id in stops.stopping:
-            waits.over.add(owner)
+            waits.ended_waits.add(owner)
         else:
             waits.outer[owner] = Newcomer(owner, asked.change.around, ()).outer
-    return {one.limit_id for one in waiting if one.owner not in waits.over}
+    return {one.limit_id for one in waiting if one.owner not in waits.ended_waits}
 
 
 class _Stops(NamedTuple):

@@ -1,18 +1,19 @@
 """Those who are first at the keys of limits, with the names that users see.
 
-Names are for those who may view one request. They have no paths of sequences of other requests: these users
-may not be allowed to view those requests.
+Names are for those who may view or start one request. They have no paths of sequences of other requests:
+these users may not be allowed to view those requests. Everybody who waits may know the ids.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
-from spincycle_grpc.job_paths import path_text
+from spincycle_grpc.job_paths import path_text, shortened
 from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
 from spincycle_grpc.wire import decode
 from spincycle_server.database.chunks import in_chunks
@@ -21,6 +22,9 @@ from spincycle_server.store.schema import limit_claims, limits, sequence_claims
 
 MAX_NAMED = 3
 """How many of those who have claims an error names."""
+
+MAX_PATH = 150
+"""The longest path in such a name, in characters. The middle of a longer one is left out."""
 
 _PLACED = (
     select(
@@ -91,6 +95,28 @@ def named_owners(request_id: str, owners: Iterable[Owner]) -> list[Owner]:
     return [owner for owner in owners if owner.sequence_id and owner.request_id == request_id][:MAX_NAMED]
 
 
+class _Named(NamedTuple):
+    """What has one name: a request, all sequences of another request, or own sequences with the same path.
+
+    Attributes:
+        one: The name if it is one.
+        many: The name after a number.
+    """
+
+    one: str
+    many: str
+
+
+def _named(request_id: str, owner: Owner, paths: Mapping[Owner, Sequence[str]]) -> _Named:
+    if not owner.sequence_id:
+        name = f"request {owner.request_id}"
+        return _Named(name, name)
+    if owner.request_id != request_id:
+        return _Named(f"a sequence of request {owner.request_id}", f"sequences of request {owner.request_id}")
+    path = shortened(path_text(paths.get(owner, ())) or owner.sequence_id, MAX_PATH)
+    return _Named(f"sequence {path} of this request", f"sequences {path} of this request")
+
+
 def name_of(request_id: str, owner: Owner, paths: Mapping[Owner, Sequence[str]]) -> str:
     """Returns the name of an owner.
 
@@ -99,11 +125,7 @@ def name_of(request_id: str, owner: Owner, paths: Mapping[Owner, Sequence[str]])
         owner: The owner.
         paths: The paths of sequences of that request.
     """
-    if not owner.sequence_id:
-        return f"request {owner.request_id}"
-    if owner.request_id != request_id:
-        return f"a sequence of request {owner.request_id}"
-    return f"sequence {path_text(paths.get(owner, ())) or owner.sequence_id} of this request"
+    return _named(request_id, owner, paths).one
 
 
 def names_of(request_id: str, owners: Sequence[Owner], paths: Mapping[Owner, Sequence[str]]) -> str:
@@ -114,14 +136,9 @@ def names_of(request_id: str, owners: Sequence[Owner], paths: Mapping[Owner, Seq
         owners: The owners, each once.
         paths: The paths of sequences of that request.
     """
-    counts: dict[str, int] = {}
-    for owner in owners:
-        name = name_of(request_id, owner, paths)
-        counts[name] = counts.get(name, 0) + 1
+    counts = Counter(_named(request_id, owner, paths) for owner in owners)
     named = list(counts.items())[:MAX_NAMED]
-    texts = [
-        name if count == 1 else name.replace("a sequence", f"{count} sequences") for name, count in named
-    ]
+    texts = [name.one if count == 1 else f"{count} {name.many}" for name, count in named]
     if left := len(owners) - sum(count for _, count in named):
         return f"{', '.join(texts)} and {left} more"
     return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))

@@ -149,10 +149,10 @@ def _unclaim_keys(transaction: Transaction, refused: Sequence[CreateRequest]) ->
 
 def _limit_reached(limit: Wanted, holders: str) -> FailedPreconditionError:
     """Returns the error for a request that must not wait for a limit."""
-    who = f", and {holders}" if holders else ""
+    who = f" ({holders})" if holders else ""
     return FailedPreconditionError(
-        f"the limit {limit.key} of {limit.max} is reached{who}: wait until one ends, or stop one; "
-        "`spinc locks` shows them",
+        f"the limit {limit.key} of {limit.max} is reached{who}: wait for the end of what holds it, or stop "
+        "that; `spinc locks` shows it",
         reason="LIMIT_REACHED",
     )
 

@@ -291,9 +291,12 @@ class _Changes:
         for one in endless:
             asked = self.asked[one.owner]
             key = next(limit.key for limit in asked.change.limits if _wanted(limit).limit_id == one.limit_id)
-            names = names_of(one.owner.request_id, one.before, paths) if one.before else "what is in it"
-            do = "are before it and wait" if len(one.before) > 1 else "is before it and waits"
-            why = f"{names} {do}, perhaps by way of others, for what this request holds"
+            if one.before:
+                names = names_of(one.owner.request_id, one.before, paths)
+                do = "are before it and wait" if len(one.before) > 1 else "is before it and waits"
+                why = f"{names} {do}, perhaps by way of others, for what this request holds"
+            else:
+                why = "a sequence within it does"
             _refuse(asked, LIMIT_DEADLOCK, f"the sequence would wait for the limit {key} for ever: {why}")
 
     def _event(self, claim: Claim) -> EventRow:

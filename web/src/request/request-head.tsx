@@ -115,7 +115,7 @@ function Facts({ request, now }: { request: Request; now: number }) {
         </Fact>
       )}
       {request.jrURL && <Fact name="Job Runner">{request.jrURL}</Fact>}
-      {request.stopReason && <Fact name="Stopped because">{request.stopReason}</Fact>}
+      {request.stopReason && <Fact name="Stop reason">{request.stopReason}</Fact>}
       {request.retryOf && (
         <Fact name="Retry of">
           <Link to={`/requests/${request.retryOf}`}>{request.retryOf}</Link>
