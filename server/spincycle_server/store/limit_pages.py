@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import Select, and_, func, select, union_all
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.v1.limit_pb2 import HeldLimit
@@ -20,16 +20,14 @@ from spincycle_server.store.schema import limit_claims, limits, requests, sequen
 MAX_SHOWN = 100
 """The maximum number of claims that are shown of one key."""
 
-_PLACED = select(
-    limit_claims,
-    func.row_number()
-    .over(partition_by=limit_claims.c.limit_id, order_by=limit_claims.c.ticket)
-    .label("place"),
-    func.row_number()
-    .over(partition_by=(limit_claims.c.limit_id, limit_claims.c.request_id), order_by=limit_claims.c.ticket)
-    .label("own_place"),
+_COLUMNS = (
+    limit_claims.c.limit_id,
+    limit_claims.c.ticket,
+    limit_claims.c.request_id,
+    limit_claims.c.sequence_id,
+    limit_claims.c.claimed_at,
+    limit_claims.c.held_at,
 )
-"""The claims of keys, each with its place in the order of its key, and among those of its request there."""
 
 
 class WantedKeys(NamedTuple):
@@ -117,28 +115,59 @@ def _holding(connection: Connection, limit_ids: Sequence[str]) -> dict[str, int]
 
 def _shown_claims(connection: Connection, limit_ids: Sequence[str], request_id: str) -> Sequence[Any]:
     """Returns the first claims of some keys, and those of a request, with their requests, in order."""
-    placed = _PLACED.where(limit_claims.c.limit_id.in_(limit_ids)).subquery()
+    if not limit_ids:
+        return ()
+    queries = [_first_claims(limit_id) for limit_id in limit_ids]
+    if request_id:
+        queries += [_later_claims(limit_id, request_id) for limit_id in limit_ids]
+    claims = union_all(*queries).subquery()
     sequence = and_(
-        placed.c.sequence_id != "",
-        sequence_claims.c.request_id == placed.c.request_id,
-        sequence_claims.c.sequence_id == placed.c.sequence_id,
+        claims.c.sequence_id != "",
+        sequence_claims.c.request_id == claims.c.request_id,
+        sequence_claims.c.sequence_id == claims.c.sequence_id,
     )
-    is_own = and_(placed.c.request_id == request_id, placed.c.own_place <= MAX_SHOWN)
     query = (
-        select(
-            placed.c.limit_id,
-            placed.c.request_id,
-            placed.c.claimed_at,
-            placed.c.held_at,
-            placed.c.sequence_id,
-            sequence_claims.c.body,
-            requests.c.type,
-            requests.c.user,
-            requests.c.state,
-        )
-        .select_from(placed.outerjoin(sequence_claims, sequence))
-        .join(requests, requests.c.request_id == placed.c.request_id)
-        .where(or_(placed.c.place <= MAX_SHOWN, is_own))
-        .order_by(placed.c.limit_id, placed.c.place)
+        select(claims, sequence_claims.c.body, requests.c.type, requests.c.user, requests.c.state)
+        .select_from(claims)
+        .outerjoin(sequence_claims, sequence)
+        .join(requests, requests.c.request_id == claims.c.request_id)
+        .order_by(claims.c.limit_id, claims.c.place)
     )
     return connection.execute(query).all()
+
+
+def _first_claims(limit_id: str) -> Select[Any]:
+    """Selects the first claims of a key. The primary key has their order, so no others are read."""
+    first = (
+        select(*_COLUMNS)
+        .where(limit_claims.c.limit_id == limit_id)
+        .order_by(limit_claims.c.ticket)
+        .limit(MAX_SHOWN)
+        .subquery()
+    )
+    return select(first, func.row_number().over(order_by=first.c.ticket).label("place"))
+
+
+def _later_claims(limit_id: str, request_id: str) -> Select[Any]:
+    """Selects the claims of a request that are behind the first ones of a key. It counts all of the key."""
+    placed = (
+        select(
+            limit_claims.c.ticket,
+            func.row_number().over(order_by=limit_claims.c.ticket).label("place"),
+        )
+        .where(limit_claims.c.limit_id == limit_id)
+        .subquery()
+    )
+    later = (
+        select(*_COLUMNS, placed.c.place)
+        .join(placed, placed.c.ticket == limit_claims.c.ticket)
+        .where(
+            limit_claims.c.limit_id == limit_id,
+            limit_claims.c.request_id == request_id,
+            placed.c.place > MAX_SHOWN,
+        )
+        .order_by(limit_claims.c.ticket)
+        .limit(MAX_SHOWN)
+        .subquery()
+    )
+    return select(later)
