@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.limit_pb2 import HeldLimit, SequenceLimitChange
 from spincycle_grpc.wire import encode
 from spincycle_server.capabilities import content_id
+from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.request_manager.limit_list import MAX_KEYS
 from spincycle_server.store.limit_pages import MAX_SHOWN, WantedKeys, limits_page
 from spincycle_server.store.schema import limit_claims, limits, requests, sequence_claims
-from tests.databases import engine_beside
+from tests.databases import OPTIONS, engine_beside
 from tests.store.reading_work import reading_work
 
 MANY = 1000
@@ -58,6 +59,16 @@ def _fill_key(connection: Connection, key: str, sequence_id: str, ids: Sequence[
     )
 
 
+def fill_more(connection: Connection, key: str, holders: int) -> None:
+    """Adds claims of new requests that hold a key, and no number in the row of the key."""
+    ids = [f"more{number:016}" for number in range(holders)]
+    rows = [{"request_id": one, "type": "roll", "state": State.RUNNING, "created_at": 1} for one in ids]
+    connection.execute(insert(requests), rows)
+    claim = {"limit_id": content_id(key.encode()), "claimed_at": 1, "held_at": 1, "requirement": ""}
+    claims = [claim | {"ticket": 1000 + n, "request_id": one} for n, one in enumerate(ids)]
+    connection.execute(insert(limit_claims), claims)
+
+
 def gather_statistics(connection: Connection) -> None:
     """Lets the database know how many rows its tables have, as it does by itself in time."""
     if connection.dialect.name == "postgresql":
@@ -90,3 +101,25 @@ def test_the_most_keys_of_a_page_may_have_claims_of_one_request(connection: Conn
         for one in found:
             assert [claim.request_id for claim in one.claims] == [first, second]
             assert [claim.sequence_path[1] for claim in one.claims] == [f"host {one.key}"] * 2
+
+
+def test_claims_may_come_while_a_page_is_read(migrated_url: str, connection: Connection) -> None:
+    fill(connection, ["early"], 1)
+    connection.commit()
+    reads = make_engine(parse_url(migrated_url), OPTIONS, connections=1, reads=True)
+    asked: list[str] = []
+
+    def add_holders(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "count(" in statement:
+            asked.append(statement)
+            fill_more(connection, "early", 5)
+            connection.commit()
+
+    with reads.execution_options(readonly=True).connect() as reading:
+        event.listen(reading, "before_cursor_execute", add_holders)
+        [found] = page(reading)
+    reads.dispose()
+    assert len(asked) == 1
+    # SQLite reads a whole page in one transaction.
+    holding = 1 if connection.dialect.name == "sqlite" else 6
+    assert (found.holding, found.waiting, len(found.claims)) == (holding, 0, holding)

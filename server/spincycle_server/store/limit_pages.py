@@ -83,11 +83,11 @@ def _held_limits(
 ) -> Sequence[HeldLimit]:
     """Returns the keys of some rows, with the claims that the caller may see."""
     ids = [row.limit_id for row in rows]
-    holding = _holding(connection, ids)
+    counts = _counts(connection, ids)
     found = {}
     for row in rows:
-        holds = holding.get(row.limit_id, 0)
-        found[row.limit_id] = HeldLimit(key=row.key, max=row.max, holding=holds, waiting=row.claims - holds)
+        holding, waiting = counts.get(row.limit_id, (0, 0))
+        found[row.limit_id] = HeldLimit(key=row.key, max=row.max, holding=holding, waiting=waiting)
     for one in _shown_claims(connection, ids, request_id):
         if shows(one.type):
             claim = found[one.limit_id].claims.add(
@@ -103,14 +103,21 @@ def _held_limits(
     return [*found.values()]
 
 
-def _holding(connection: Connection, limit_ids: Sequence[str]) -> dict[str, int]:
-    """Returns how many hold each of some keys that anybody holds."""
+def _counts(connection: Connection, limit_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Returns how many hold each of some keys, and how many wait for it.
+
+    Both are from one statement, not from `limits.claims`: claims may come and go between two statements.
+    """
     query = (
-        select(limit_claims.c.limit_id, func.count().label("holding"))
-        .where(limit_claims.c.limit_id.in_(limit_ids), limit_claims.c.held_at.is_not(None))
+        select(
+            limit_claims.c.limit_id,
+            func.count(limit_claims.c.held_at).label("holding"),
+            func.count().label("claims"),
+        )
+        .where(limit_claims.c.limit_id.in_(limit_ids))
         .group_by(limit_claims.c.limit_id)
     )
-    return {row.limit_id: row.holding for row in connection.execute(query)}
+    return {row.limit_id: (row.holding, row.claims - row.holding) for row in connection.execute(query)}
 
 
 def _shown_claims(connection: Connection, limit_ids: Sequence[str], request_id: str) -> Sequence[Any]:
