@@ -27,7 +27,7 @@ from spincycle_grpc.v1 import json_pb2 as spincycle_dot_v1_dot_json__pb2
 from spincycle_grpc.v1 import state_pb2 as spincycle_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18spincycle/v1/limit.proto\x12\x0cspincycle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/state.proto\"T\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03max\x18\x02 \x01(\x04\x12\x31\n\x06policy\x18\x03 \x01(\x0e\x32\x19.spincycle.v1.LimitPolicyB\x06\xaa\xd4\x18\x02\x08\x01\"q\n\tHeldLimit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03max\x18\x02 \x01(\x04\x12\x0f\n\x07holding\x18\x03 \x01(\x04\x12\x0f\n\x07waiting\x18\x04 \x01(\x04\x12(\n\x06\x63laims\x18\x05 \x03(\x0b\x32\x18.spincycle.v1.LimitClaim\"\xde\x01\n\nLimitClaim\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0crequest_type\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.spincycle.v1.State\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05holds\x18\x06 \x01(\x08\x12\x1b\n\x0bsequence_id\x18\x07 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1d\n\rsequence_path\x18\x08 \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\"\xd4\x01\n\x13SequenceLimitChange\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0bsequence_id\x18\x02 \x01(\t\x12#\n\x06limits\x18\x03 \x03(\x0b\x32\x13.spincycle.v1.Limit\x12\x0e\n\x06\x61round\x18\x04 \x03(\t\x12\x0c\n\x04path\x18\x05 \x03(\t\x12\x0e\n\x06\x62\x65gins\x18\x06 \x01(\x08\x12\x0c\n\x04kept\x18\x07 \x03(\t\x12\x37\n\nafter_stop\x18\x08 \x01(\x0e\x32\x1b.spincycle.v1.WaitAfterStopB\x06\xaa\xd4\x18\x02\x08\x01\"8\n\x11SequenceLimitWait\x12\x13\n\x0bsequence_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"}\n\x14SequenceLimitOutcome\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bsequence_id\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t*\x9c\x01\n\x0bLimitPolicy\x12\x1e\n\x14LIMIT_POLICY_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12!\n\x12LIMIT_POLICY_QUEUE\x10\x01\x1a\t\xaa\xd4\x18\x05queue\x12#\n\x13LIMIT_POLICY_REFUSE\x10\x02\x1a\n\xaa\xd4\x18\x06refuse\x12%\n\x14LIMIT_POLICY_REPLACE\x10\x03\x1a\x0b\xaa\xd4\x18\x07replace*\x80\x01\n\rWaitAfterStop\x12!\n\x17WAIT_AFTER_STOP_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12\"\n\x14WAIT_AFTER_STOP_ENDS\x10\x01\x1a\x08\xaa\xd4\x18\x04\x65nds\x12(\n\x17WAIT_AFTER_STOP_GOES_ON\x10\x02\x1a\x0b\xaa\xd4\x18\x07goes onBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18spincycle/v1/limit.proto\x12\x0cspincycle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17spincycle/v1/json.proto\x1a\x18spincycle/v1/state.proto\"T\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03max\x18\x02 \x01(\x04\x12\x31\n\x06policy\x18\x03 \x01(\x0e\x32\x19.spincycle.v1.LimitPolicyB\x06\xaa\xd4\x18\x02\x08\x01\"q\n\tHeldLimit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03max\x18\x02 \x01(\x04\x12\x0f\n\x07holding\x18\x03 \x01(\x04\x12\x0f\n\x07waiting\x18\x04 \x01(\x04\x12(\n\x06\x63laims\x18\x05 \x03(\x0b\x32\x18.spincycle.v1.LimitClaim\"\xf5\x01\n\nLimitClaim\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0crequest_type\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.spincycle.v1.State\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05holds\x18\x06 \x01(\x08\x12\x1b\n\x0bsequence_id\x18\x07 \x01(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1d\n\rsequence_path\x18\x08 \x03(\tB\x06\xaa\xd4\x18\x02\x08\x01\x12\x15\n\x05place\x18\t \x01(\x04\x42\x06\xaa\xd4\x18\x02\x08\x01\"\xd4\x01\n\x13SequenceLimitChange\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0bsequence_id\x18\x02 \x01(\t\x12#\n\x06limits\x18\x03 \x03(\x0b\x32\x13.spincycle.v1.Limit\x12\x0e\n\x06\x61round\x18\x04 \x03(\t\x12\x0c\n\x04path\x18\x05 \x03(\t\x12\x0e\n\x06\x62\x65gins\x18\x06 \x01(\x08\x12\x0c\n\x04kept\x18\x07 \x03(\t\x12\x37\n\nafter_stop\x18\x08 \x01(\x0e\x32\x1b.spincycle.v1.WaitAfterStopB\x06\xaa\xd4\x18\x02\x08\x01\"8\n\x11SequenceLimitWait\x12\x13\n\x0bsequence_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"}\n\x14SequenceLimitOutcome\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bsequence_id\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t*\x9c\x01\n\x0bLimitPolicy\x12\x1e\n\x14LIMIT_POLICY_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12!\n\x12LIMIT_POLICY_QUEUE\x10\x01\x1a\t\xaa\xd4\x18\x05queue\x12#\n\x13LIMIT_POLICY_REFUSE\x10\x02\x1a\n\xaa\xd4\x18\x06refuse\x12%\n\x14LIMIT_POLICY_REPLACE\x10\x03\x1a\x0b\xaa\xd4\x18\x07replace*\x80\x01\n\rWaitAfterStop\x12!\n\x17WAIT_AFTER_STOP_UNKNOWN\x10\x00\x1a\x04\xaa\xd4\x18\x00\x12\"\n\x14WAIT_AFTER_STOP_ENDS\x10\x01\x1a\x08\xaa\xd4\x18\x04\x65nds\x12(\n\x17WAIT_AFTER_STOP_GOES_ON\x10\x02\x1a\x0b\xaa\xd4\x18\x07goes onBF\n\x10\x64\x65v.spincycle.v1P\x01Z!spincycle.dev/grpc/v1;spincyclev1\xaa\x02\x0cSpinCycle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,22 +55,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITCLAIM'].fields_by_name['sequence_id']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_LIMITCLAIM'].fields_by_name['sequence_path']._loaded_options = None
   _globals['_LIMITCLAIM'].fields_by_name['sequence_path']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_LIMITCLAIM'].fields_by_name['place']._loaded_options = None
+  _globals['_LIMITCLAIM'].fields_by_name['place']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_SEQUENCELIMITCHANGE'].fields_by_name['after_stop']._loaded_options = None
   _globals['_SEQUENCELIMITCHANGE'].fields_by_name['after_stop']._serialized_options = b'\252\324\030\002\010\001'
-  _globals['_LIMITPOLICY']._serialized_start=953
-  _globals['_LIMITPOLICY']._serialized_end=1109
-  _globals['_WAITAFTERSTOP']._serialized_start=1112
-  _globals['_WAITAFTERSTOP']._serialized_end=1240
+  _globals['_LIMITPOLICY']._serialized_start=976
+  _globals['_LIMITPOLICY']._serialized_end=1132
+  _globals['_WAITAFTERSTOP']._serialized_start=1135
+  _globals['_WAITAFTERSTOP']._serialized_end=1263
   _globals['_LIMIT']._serialized_start=126
   _globals['_LIMIT']._serialized_end=210
   _globals['_HELDLIMIT']._serialized_start=212
   _globals['_HELDLIMIT']._serialized_end=325
   _globals['_LIMITCLAIM']._serialized_start=328
-  _globals['_LIMITCLAIM']._serialized_end=550
-  _globals['_SEQUENCELIMITCHANGE']._serialized_start=553
-  _globals['_SEQUENCELIMITCHANGE']._serialized_end=765
-  _globals['_SEQUENCELIMITWAIT']._serialized_start=767
-  _globals['_SEQUENCELIMITWAIT']._serialized_end=823
-  _globals['_SEQUENCELIMITOUTCOME']._serialized_start=825
-  _globals['_SEQUENCELIMITOUTCOME']._serialized_end=950
+  _globals['_LIMITCLAIM']._serialized_end=573
+  _globals['_SEQUENCELIMITCHANGE']._serialized_start=576
+  _globals['_SEQUENCELIMITCHANGE']._serialized_end=788
+  _globals['_SEQUENCELIMITWAIT']._serialized_start=790
+  _globals['_SEQUENCELIMITWAIT']._serialized_end=846
+  _globals['_SEQUENCELIMITOUTCOME']._serialized_start=848
+  _globals['_SEQUENCELIMITOUTCOME']._serialized_end=973
 # @@protoc_insertion_point(module_scope)

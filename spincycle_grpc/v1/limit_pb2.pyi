@@ -133,7 +133,8 @@ class HeldLimit(_message.Message):
     @_builtins.property
     def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitClaim]:
         """The first 100 that hold it or wait for it, in their order, without those
-        that the caller may not view. ListLimits with a request adds claims of that.
+        that the caller may not view. With `request_id`, the claims of that request
+        are added, with a gap before them.
         """
 
     def __init__(
@@ -167,6 +168,7 @@ class LimitClaim(_message.Message):
     HOLDS_FIELD_NUMBER: _builtins.int
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
     SEQUENCE_PATH_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the request."""
     request_type: _builtins.str
@@ -179,6 +181,10 @@ class LimitClaim(_message.Message):
     """Whether it holds the key. Otherwise it waits."""
     sequence_id: _builtins.str
     """The id of the sequence of the request. Empty: the whole request."""
+    place: _builtins.int
+    """Its number in the order of the key, from 1, among all that hold the key or
+    wait for it. 0: the server does not say, as older ones.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Since when it has held the key, or has waited for it."""
@@ -198,10 +204,11 @@ class LimitClaim(_message.Message):
         holds: _builtins.bool = ...,
         sequence_id: _builtins.str = ...,
         sequence_path: _abc.Iterable[_builtins.str] | None = ...,
+        place: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "request_id", b"request_id", "request_type", b"request_type", "sequence_id", b"sequence_id", "sequence_path", b"sequence_path", "since", b"since", "state", b"state", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "place", b"place", "request_id", b"request_id", "request_type", b"request_type", "sequence_id", b"sequence_id", "sequence_path", b"sequence_path", "since", b"since", "state", b"state", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

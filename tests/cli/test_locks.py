@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.cli.conftest import Spinc
-from tests.fake_manager import REQUEST_ID, RETRY_ID, FakeManager
+from tests.fake_manager import REQUEST_ID, RETRY_ID, FakeManager, held_limit
 
 
 def test_locks_shows_who_holds_a_key_and_who_waits(spinc: Spinc) -> None:
@@ -40,12 +40,28 @@ def test_locks_asks_for_one_key_and_prints_json(manager: FakeManager, spinc: Spi
 
 def test_locks_asks_for_the_keys_of_one_request(manager: FakeManager, spinc: Spinc) -> None:
     manager.limits = []
-    result = spinc("locks", "--request", REQUEST_ID)
-    assert [asked.request_id for asked in manager.requests("ListLimits")] == [REQUEST_ID]
-    assert (
-        result.stderr.strip()
-        == f"spinc: no request {REQUEST_ID} that you may view holds or waits for a limit"
-    )
+    for args, does in (
+        ((), "holds no key and waits for none"),
+        (("cluster/a",), "does not hold cluster/a or wait for it"),
+    ):
+        result = spinc("locks", *args, "--request", REQUEST_ID)
+        told = f"spinc: request {REQUEST_ID} {does}, or you may not view it"
+        assert (result.stdout, result.stderr.strip()) == ("", told)
+    assert [asked.request_id for asked in manager.requests("ListLimits")] == [REQUEST_ID] * 2
+
+
+def test_locks_counts_those_that_wait_before_a_claim_also_if_they_are_not_listed(
+    manager: FakeManager, spinc: Spinc
+) -> None:
+    limit = held_limit("cluster/a", most=3)
+    manager.limits = [limit]
+    limit.holding, limit.waiting = 2, 298
+    for claim, place in zip(limit.claims, (2, 4), strict=True):  # Two others may not be viewed.
+        claim.place = place
+    last = limit.claims.add(request_id=RETRY_ID, request_type="nap", place=300)
+    last.since.FromSeconds(1_800_000_000)
+    _, *rows = [line.split() for line in spinc("locks", "--request", RETRY_ID).stdout.splitlines()]
+    assert [row[2:4] for row in rows] == [["holds", REQUEST_ID], ["waits", "2"], ["waits", "298"]]
 
 
 def test_locks_does_not_say_that_a_key_is_free_that_others_may_hold(

@@ -76,9 +76,10 @@ def gather_statistics(connection: Connection) -> None:
             connection.exec_driver_sql(f"ANALYZE {table.name}")
 
 
-def page(connection: Connection, key: str = "", request_id: str = "") -> list[HeldLimit]:
+def page(connection: Connection, key: str = "", request_id: str = "", hidden: str = "") -> list[HeldLimit]:
+    """Returns the first page of keys, without the requests of one type."""
     wanted = WantedKeys(key, request_id)
-    return [*limits_page(connection, wanted, "", MAX_KEYS, lambda _: True).limits]
+    return [*limits_page(connection, wanted, "", MAX_KEYS, lambda kind: kind != hidden).limits]
 
 
 def test_claims_behind_those_that_are_shown_are_not_read(connection: Connection) -> None:
@@ -123,3 +124,32 @@ def test_claims_may_come_while_a_page_is_read(migrated_url: str, connection: Con
     # SQLite reads a whole page in one transaction.
     holding = 1 if connection.dialect.name == "sqlite" else 6
     assert (found.holding, found.waiting, len(found.claims)) == (holding, 0, holding)
+
+
+@pytest.mark.parametrize("index", [0, MAX_SHOWN - 1, MAX_SHOWN, 3 * MAX_SHOWN - 1])
+def test_claims_of_a_request_have_their_places_behind_more_than_are_shown(
+    connection: Connection, index: int
+) -> None:
+    ids = fill(connection, ["key", "other"], 3 * MAX_SHOWN)
+    for found in page(connection, request_id=ids[index]):
+        expected = [*range(1, MAX_SHOWN + 1), *([index + 1] if index >= MAX_SHOWN else [])]
+        assert [claim.place for claim in found.claims] == expected
+        assert [claim.request_id for claim in found.claims] == [ids[place - 1] for place in expected]
+
+
+def test_only_some_claims_of_a_request_are_shown_behind_others(connection: Connection) -> None:
+    [*_, last] = fill(connection, ["key"], MAX_SHOWN + 1)
+    claim = {"limit_id": content_id(b"key"), "request_id": last, "claimed_at": 1, "requirement": ""}
+    many = [claim | {"ticket": 1000 + n, "sequence_id": f"s{n:03}"} for n in range(2 * MAX_SHOWN)]
+    connection.execute(insert(limit_claims), many)
+    [found] = page(connection, request_id=last)
+    assert [claim.place for claim in found.claims] == [*range(1, 2 * MAX_SHOWN + 1)]
+
+
+def test_claims_that_the_caller_may_not_view_have_places(connection: Connection) -> None:
+    ids = fill(connection, ["key"], 5)
+    secret = requests.update().where(requests.c.request_id.in_([ids[0], ids[3]])).values(type="secret")
+    connection.execute(secret)
+    [found] = page(connection, hidden="secret")
+    assert [claim.place for claim in found.claims] == [2, 3, 5]
+    assert (found.holding, found.waiting) == (1, 4)

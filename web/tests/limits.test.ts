@@ -58,12 +58,28 @@ test("limits for which most requests wait come first", () => {
 test("a request waits for those before it, and not for a key at which it has its turn", () => {
   const waits = waitsOf([limit("full", 1, 1, 3), limit("free", 5, 1, 3), limit("other", 1, 1, 1)], "c");
   assert.deepEqual(
-    waits.map(({ key, since, before }) => [key, since, before.map(({ requestId }) => requestId)]),
-    [["full", "2026-01-01T00:00:02Z", ["a", "b"]]],
+    waits.map(({ key, since, before, count }) => [key, since, before.map(({ requestId }) => requestId), count]),
+    [["full", "2026-01-01T00:00:02Z", ["a", "b"], 2]],
   );
   assert.ok(waitsForLimit("waits for the limit cluster/c1 of 1 since 2026-01-01T00:00:00Z: request a holds it"));
   assert.ok(!waitsForLimit("paused by ann"));
   assert.ok(!waitsForLimit(undefined));
+});
+
+test("a request waits behind claims that the list leaves out", () => {
+  const behind = limit("k", 150, 149, 3);
+  behind.claims.forEach((claim, index) => Object.assign(claim, { place: index + 1, holds: true }));
+  Object.assign(behind.claims[2]!, { place: 300, holds: false });
+  assert.equal(kindOf(behind, 2), "waits");
+  assert.deepEqual(
+    waitsOf([behind], "c").map(({ before, count }) => [before.length, count]),
+    [[2, 299]],
+  );
+  behind.claims[2]!.place = 150;
+  assert.equal(kindOf(behind, 2), "turn");
+  assert.deepEqual(waitsOf([behind], "c"), []);
+  delete behind.claims[2]!.place; // An older server.
+  assert.equal(kindOf(behind, 2), "turn");
 });
 
 test("what the sequences of a request hold and wait for, the waits first", () => {

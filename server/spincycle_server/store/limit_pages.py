@@ -98,6 +98,7 @@ def _held_limits(
                 holds=one.held_at is not None,
                 sequence_id=one.sequence_id,
                 sequence_path=asked_path(one.body),
+                place=one.place,
             )
             set_microseconds(claim.since, one.claimed_at if one.held_at is None else one.held_at)
     return [*found.values()]

@@ -37,7 +37,8 @@ def command(settings: Settings, limit_key: str, request_id: str | None) -> None:
 
     LIMIT shows how many hold the key, and how many may. CLAIM is "holds", or the place among those that wait.
     SEQUENCE is the path of the sequence that holds or waits; empty, it is the whole request. FOR shows since
-    when. At most 100 claims of each key are listed.
+    when. The first 100 claims of each key are listed; with --request, also up to 100 of that request behind
+    them.
     """
     with settings.client() as client:
         limits = sorted(
@@ -47,10 +48,16 @@ def command(settings: Settings, limit_key: str, request_id: str | None) -> None:
         show_json(encode(ListLimitsResponse(limits=limits), "limits"))
         return
     if not limits:
-        who = f"no request {request_id}" if request_id else "no request"
-        note(f"{who} that you may view holds or waits for {limit_key or 'a limit'}")
+        note(_nothing(limit_key, request_id))
         return
     _show(limits)
+
+
+def _nothing(limit_key: str, request_id: str | None) -> str:
+    if request_id is None:
+        return f"no request that you may view holds or waits for {limit_key or 'a limit'}"
+    does = f"does not hold {limit_key} or wait for it" if limit_key else "holds no key and waits for none"
+    return f"request {request_id} {does}, or you may not view it"
 
 
 def _show(limits: Sequence[HeldLimit]) -> None:
@@ -82,10 +89,13 @@ def _sequences(claims: Sequence[LimitClaim]) -> Sequence[Column]:
 
 
 def _places(limit: HeldLimit) -> Sequence[str]:
-    """Returns the place of each claim of a key. Those that the caller may not view have none."""
+    """Returns the place of each claim of a key, also behind those that are not in the list."""
+    unlisted = max(0, limit.holding - sum(claim.holds for claim in limit.claims))
     texts: list[str] = []
-    waiting = 0
-    for claim in limit.claims:
-        waiting += not claim.holds
-        texts.append("holds" if claim.holds else f"waits {waiting}")
+    holders = 0
+    for index, claim in enumerate(limit.claims):
+        holders += claim.holds
+        # An older server does not say the place. Then only the claims in the list count.
+        place = claim.place - unlisted if claim.place else index + 1
+        texts.append("holds" if claim.holds else f"waits {max(1, place - holders)}")
     return texts

@@ -100,6 +100,8 @@ export interface LimitClaim {
   /** The sequence of the request. Unset: the whole request. */
   sequenceId?: string;
   sequencePath?: string[];
+  /** Its number in the order of the key, from 1. Unset: the server is older, and the list may have no gap. */
+  place?: number;
 }
 
 /** A limit that a request or a sequence counts for. */

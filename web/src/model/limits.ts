@@ -6,10 +6,16 @@ import { countOf, countText } from "./counts.ts";
 /** `turn`: the request is among the first that may hold the key, and waits for another one. */
 export type ClaimKind = "holds" | "turn" | "waits";
 
-/** Returns what a claim is, by its place among the claims of its key. Claims that the user may not view have none. */
+/** Returns how many are before a claim of a key, also those that the list of claims leaves out. */
+function countBefore(limit: HeldLimit, index: number): number {
+  const place = limit.claims[index]?.place;
+  return place ? place - 1 : index;
+}
+
+/** Returns what a claim is, by its place in the order of its key. */
 export function kindOf(limit: HeldLimit, index: number): ClaimKind {
   if (limit.claims[index]?.holds) return "holds";
-  return limit.holding < limit.max && index < limit.max ? "turn" : "waits";
+  return limit.holding < limit.max && countBefore(limit, index) < limit.max ? "turn" : "waits";
 }
 
 /** Returns how full a limit is, such as "1 of 1 held, 2 wait". */
@@ -71,8 +77,10 @@ export function sequenceClaims(limits: readonly HeldLimit[], requestId: string):
 export interface Wait {
   key: string;
   since: string;
-  /** The requests before it, in their order. */
+  /** The claims before it that the list has, in their order. */
   before: LimitClaim[];
+  /** How many are before it. */
+  count: number;
 }
 
 /** Returns the keys that a request waits for, because others are before it. */
@@ -81,8 +89,9 @@ export function waitsOf(limits: readonly HeldLimit[], requestId: string): Wait[]
   for (const limit of limits) {
     const index = limit.claims.findIndex((claim) => claim.requestId === requestId && !claim.sequenceId);
     const claim = limit.claims[index];
-    if (claim && kindOf(limit, index) === "waits")
-      waits.push({ key: limit.key, since: claim.since, before: limit.claims.slice(0, index) });
+    if (!claim || kindOf(limit, index) !== "waits") continue;
+    const before = limit.claims.slice(0, index);
+    waits.push({ key: limit.key, since: claim.since, before, count: countBefore(limit, index) });
   }
   return waits;
 }

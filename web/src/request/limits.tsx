@@ -111,7 +111,7 @@ function Waits({ request, now, onError }: WaitsProps) {
   if (waits.length === 0) return <p class="notice">{waitingText(request.waiting ?? "")}</p>;
   return (
     <>
-      {waits.map(({ key, since, before }) => (
+      {waits.map(({ key, since, before, count }) => (
         <section class="approval" key={key} aria-label={`Waits for the limit ${key}`}>
           <h2>
             Waits for the limit <Keys keys={[key]} />
@@ -135,11 +135,21 @@ function Waits({ request, now, onError }: WaitsProps) {
               </li>
             ))}
           </ol>
-          {before.length > MOST_SHOWN && (
-            <Link to={limitAddress(key)}>Show all {countText(before.length)}</Link>
-          )}
+          <MoreBefore address={limitAddress(key)} listed={before.length} count={count} />
         </section>
       ))}
     </>
   );
+}
+
+/** Says how many are before a request besides those that are shown. */
+function MoreBefore({ address, listed, count }: { address: string; listed: number; count: number }) {
+  if (listed === 0) return null;
+  if (listed > MOST_SHOWN)
+    return (
+      <Link to={address}>
+        Show {listed < count ? `${countText(listed)} of ${countText(count)}` : `all ${countText(listed)}`}
+      </Link>
+    );
+  return listed < count ? <p class="quiet">And {countText(count - listed)} more.</p> : null;
 }
