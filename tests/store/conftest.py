@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from spincycle_server.store import Store
-from tests.databases import OPTIONS
+from tests.databases import OPTIONS, engine_beside
 from tests.store.faults import FAULTS, WriteFaults
 
 
@@ -20,3 +21,11 @@ async def store(request: pytest.FixtureRequest, migrated_url: str) -> AsyncItera
     await store.close()
     if faults is not None and store.commits:
         assert faults.count, "no commit failed"
+
+
+@pytest.fixture
+def connection(migrated_url: str) -> Iterator[Connection]:
+    """A connection to an empty database, of each kind."""
+    with engine_beside(migrated_url) as engine, engine.connect() as connection:
+        yield connection
+        connection.rollback()

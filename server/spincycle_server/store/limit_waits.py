@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
 from spincycle_server.database.chunks import in_chunks
-from spincycle_server.store.limit_holders import FirstClaim, first_claims_of_keys, named_owners, paths_of
+from spincycle_server.store.limit_fronts import Front, fronts_of_keys
+from spincycle_server.store.limit_holders import named_owners, paths_of
 from spincycle_server.store.limit_rows import Owner
-from spincycle_server.store.limit_wait_texts import named_first, wait_text
+from spincycle_server.store.limit_wait_texts import wait_text
 from spincycle_server.store.schema import limit_claims, limits
 
 _WAITING = (
@@ -45,18 +46,18 @@ def waits_of(connection: Connection, request_ids: Collection[str]) -> dict[str, 
     wait at the same time for the same key, it is the first in the order of the key.
     """
     claims = [one for some in in_chunks(sorted(request_ids)) for one in _waiting_claims(connection, some)]
-    firsts = first_claims_of_keys(connection, {one.limit_id for one in claims})
-    waits: dict[str, tuple[Any, Sequence[FirstClaim]]] = {}
+    fronts = fronts_of_keys(connection, {one.limit_id: one.max for one in claims})
+    waits: dict[str, tuple[Any, Front | None]] = {}
     for one in claims:
-        first = firsts[one.limit_id]
+        front = fronts.get(one.limit_id)
         # One that is among the first waits for another key.
-        if one.request_id not in waits and all(other.ticket != one.ticket for other in first):
-            waits[one.request_id] = one, first
+        if one.request_id not in waits and (front is None or one.ticket > front.last_ticket):
+            waits[one.request_id] = one, front
     owners = {Owner(one.request_id, one.sequence_id) for one, _ in waits.values()}
-    for request_id, (_, first) in waits.items():
-        owners.update(named_owners(request_id, [named_first(first)] if first else ()))
+    for request_id, (_, front) in waits.items():
+        owners.update(named_owners(request_id, [front.named] if front else ()))
     paths = paths_of(connection, owners)
-    return {request_id: wait_text(one, first, paths) for request_id, (one, first) in waits.items()}
+    return {request_id: wait_text(one, front, paths) for request_id, (one, front) in waits.items()}
 
 
 def _waiting_claims(connection: Connection, request_ids: Sequence[str]) -> Sequence[Any]:
