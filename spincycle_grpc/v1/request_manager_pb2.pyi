@@ -1430,9 +1430,9 @@ class ListLimitsRequest(_message.Message):
     page_token: _builtins.str
     """The `next_page_token` of the previous response. Empty: the first page."""
     request_id: _builtins.str
-    """Only keys that this request or its sequences hold or wait for. All of its
-    claims are among the `claims`, up to 100 of each key. Empty: keys of all
-    requests.
+    """Only keys that this request or its sequences hold or wait for. Those of its
+    claims that are not among the first 100 of a key follow them, up to 100 of
+    each key. Empty: keys of all requests.
     """
     def __init__(
         self,
