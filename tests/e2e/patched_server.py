@@ -19,7 +19,7 @@ from spincycle_grpc.v1.job_runner_pb2 import WatchCapacityRequest, WatchCapacity
 from spincycle_server.__main__ import main
 from spincycle_server.job_runner import places
 from spincycle_server.job_runner.service import JobRunnerService
-from spincycle_server.request_manager import full_runners, pending_requests
+from spincycle_server.request_manager import dispatcher, full_runners, pending_requests
 from spincycle_server.rpc import CallContext
 
 NEVER = 86_400.0
@@ -36,7 +36,7 @@ def patch(part: str) -> None:
     """Changes a part."""
     match part:
         case "no-probes":
-            full_runners.PROBE = pending_requests.PROBE = NEVER  # type: ignore[attr-defined]
+            full_runners.PROBE = pending_requests.PROBE = dispatcher.PROBE = NEVER  # type: ignore[attr-defined]
         case "endless-promises":
             places.PROMISED = NEVER
         case "no-streams":

@@ -15,6 +15,7 @@ from spincycle_grpc.v1.request_pb2 import Request, RequestFilter
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment, RunnerInfo
 from spincycle_server.capabilities import FINALLY, NEEDS_NOTHING, Capabilities, Requirement
 from spincycle_server.request_manager import dispatcher as dispatcher_module
+from spincycle_server.request_manager import full_runners as full_runners_module
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.new_requests import NewRequests
 from spincycle_server.store import Store
@@ -143,6 +144,34 @@ async def test_a_place_is_still_there_if_a_resumed_or_lost_request_went_elsewher
         await dispatcher.start(elsewhere.id)
     assert runners.pick() == RUNNER
     assert runners.pick() is None
+
+
+@pytest.mark.parametrize("what", ["suspended", "lost"])
+async def test_a_place_goes_to_a_request_that_has_begun_before_older_ones_that_have_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(full_runners_module, "PROBE", 3600.0)
+    pending = await create(store, None)
+    begun = await create(store, RUNNER if what == "suspended" else OTHER_RUNNER)
+    if what == "suspended":
+        await store.apply_reports("r1", [a_report(begun.id, ends=a_suspended_chain(begun.id))])
+    runners = WillingRunners(store)
+    dispatcher = await make_dispatcher(store, runners)
+    runners.mark_full("r1")
+    assert not await dispatcher._round()
+    assert dispatcher.needed_places("r1") == 1
+    await dispatcher._pending._dispatch_page()
+    assert dispatcher.needed_places("r1") == 2
+    dispatcher.add_places("r1", 1)
+    await dispatcher._pending._dispatch_page()
+    await deliveries_end(dispatcher)
+    given = [one.job_chain.request_id or one.suspended_job_chain.request_id for _, one in runners.delivered]
+    assert given == [begun.id]
+    assert dispatcher.needed_places("r1") == 1
+    dispatcher.add_places("r1", 1)
+    await dispatcher._pending._dispatch_page()
+    await deliveries_end(dispatcher)
+    assert await state_of(store, pending.id) is State.RUNNING
 
 
 async def test_a_suspended_request_that_cannot_be_read_fails_and_others_resume(store: Store) -> None:

@@ -28,6 +28,7 @@ from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import state_pb2
 from spincycle_server.capabilities import NEEDS_NOTHING, WAITS_FOR_LIMIT, Requirement
 from spincycle_server.request_manager.delivery import Delivery
+from spincycle_server.request_manager.full_runners import PROBE
 from spincycle_server.request_manager.pending_requests import PendingRequests
 from spincycle_server.request_manager.recovery import recovered
 from spincycle_server.request_manager.slot_queue import SlotQueue
@@ -107,6 +108,7 @@ class Dispatcher:
             limit=max_waiting,
             blocked_limit=max_blocked,
             interval=interval,
+            others=self._left_for,
         )
         self._delivery = Delivery(
             store,
@@ -116,13 +118,16 @@ class Dispatcher:
             on_runner_gone=self.wake,
             spans=spans,
         )
-        runners.on_place = self._pending.wake
+        runners.on_place = self._place_found
         self._slot_queue = SlotQueue()
         self._suspects = Suspects(store, runners)
         self.takeovers = Counters(catalogue.TAKEOVERS)
         self._takeovers = {reason: self.takeovers.of(reason) for reason in ("lease_expired", "not_held")}
         self._wake = asyncio.Event()
         self._assigning: Counter[str] = Counter()  # PENDING requests that have their runner, by its id
+        # SUSPENDED and lost requests for which no runner had a place at the last look, by what they need.
+        self._left: Counter[Requirement] = Counter()
+        self._continuing = asyncio.Lock()
         self.tell_neighbours: Callable[[], None] = lambda: None
 
     def limits(self) -> Iterable[LimitUse]:
@@ -203,8 +208,11 @@ class Dispatcher:
         """Returns how many more places of a full runner the requests need that wait for it here."""
         if not self._delivery.has_room:
             return 0
-        waiting = self._pending.waiting_for(runner_id) - self._assigning[runner_id]
+        waiting = self._pending.demand_for(runner_id) - self._assigning[runner_id]
         return self._runners.needed_places(runner_id, waiting)
+
+    def _left_for(self, runner_id: str) -> int:
+        return sum(count for one, count in self._left.items() if runner_id in self._runners.able(one))
 
     def add_places(self, runner_id: str, places: int, *, spare: int = 0) -> None:
         """Counts places of a runner whose chains have ended, once the runner knows that this is committed.
@@ -215,7 +223,13 @@ class Dispatcher:
             spare: How many of them are promised to nobody.
         """
         if self._runners.add_places(runner_id, places, spare=spare):
-            self._pending.wake()
+            self._place_found(runner_id)
+
+    def _place_found(self, runner_id: str) -> None:
+        """Looks for requests now, because a full runner has room."""
+        if self._left_for(runner_id):
+            self._wake.set()
+        self._pending.wake()
 
     def not_used(self, runner: RunnerInfo) -> None:
         """Gives back the place of a runner that was picked for a request and does not get it."""
@@ -325,7 +339,12 @@ class Dispatcher:
         return self._runners.pick(requirement) if self._delivery.has_room else None
 
     async def _dispatch_pending(self, waiting: Sequence[WaitingRequest]) -> Sequence[WaitingRequest]:
-        """Assigns PENDING requests, all at once. Returns those that got a runner."""
+        """Assigns PENDING requests, all at once. Returns those that got a runner.
+
+        Before them, requests go on that have begun already: they fail if nobody resumes them in time.
+        """
+        if any(self._runners.have_room(one) for one in self._left):
+            await self._continue_requests()
         pairs: list[tuple[WaitingRequest, RunnerInfo]] = []
         for one in waiting:
             if len(pairs) >= self._delivery.free_slots:
@@ -366,8 +385,9 @@ class Dispatcher:
                 logger.error("dispatch round raised an unexpected exception", exc_info=error)
             if has_more:
                 continue
+            pause = min(PROBE, self._interval) if self._left else self._interval
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
 
@@ -377,18 +397,41 @@ class Dispatcher:
             logger.warning("request failed: nobody resumed it in time", request_id=request_id)
         if self._pending.any_waits_for_limit:
             await self._store.limits.release_ended()
+        return await self._continue_requests()
+
+    async def _continue_requests(self) -> bool:
+        """Gives suspended and lost requests to runners. Returns whether there may be more."""
+        async with self._continuing:
+            left: Counter[Requirement] = Counter()
+            resumed = await self._resume_suspended(left)
+            more_are_lost = await self._recover_lost(left)
+            had_left, self._left = bool(self._left), left
+        if left and not had_left:
+            self._pending.wake()  # It asks full runners for places.
+        return more_are_lost or resumed
+
+    async def _resume_suspended(self, left: Counter[Requirement]) -> bool:
+        """Resumes the oldest suspended requests that a runner can take. Returns whether there may be more.
+
+        Adds what those need that found no place.
+        """
         suspended = await find_startable(self._store, self._runners, State.SUSPENDED, ROUND_SIZE)
-        resumed = 0
+        resumed: set[str] = set()
         for one in suspended.requests:
             runner = self._pick(one.requirement)
             if runner is not None:
-                resumed += 1
+                resumed.add(one.request_id)
                 await self._resume(one.request_id, runner)
-        more_are_lost = await self._recover_lost()
-        return more_are_lost or (resumed > 0 and not suspended.page.is_last)
+        for one in suspended.page.requests:
+            if one.request_id not in resumed and not self._runners.is_blocked(one.requirement):
+                left[one.requirement] += 1
+        return bool(resumed) and not suspended.page.is_last
 
-    async def _recover_lost(self) -> bool:
-        """Takes over the oldest lost requests that a runner can take. Returns whether there may be more."""
+    async def _recover_lost(self, left: Counter[Requirement]) -> bool:
+        """Takes over the oldest lost requests that a runner can take. Returns whether there may be more.
+
+        Adds what those need that found no place.
+        """
         unmet: set[str] = set()
         lost_runners: set[str] = set()
         recovered_any = False
@@ -396,12 +439,14 @@ class Dispatcher:
             page = await self._store.lost_requests(ROUND_SIZE, unmet)
             lost_runners.update(lost.runner_id for lost in page)
             unmet_before = len(unmet)
-            recovered_any |= await self._recover_page(page, unmet)
+            recovered_any |= await self._recover_page(page, unmet, left)
             if len(page) < ROUND_SIZE or len(unmet) == unmet_before or not self._delivery.has_room:
                 self._runners.mark_lost(frozenset(lost_runners))
                 return recovered_any and len(page) == ROUND_SIZE
 
-    async def _recover_page(self, page: Sequence[LostRequest], unmet: set[str]) -> bool:
+    async def _recover_page(
+        self, page: Sequence[LostRequest], unmet: set[str], left: Counter[Requirement]
+    ) -> bool:
         """Takes over lost requests. Returns whether any was. Adds requirements that no runner meets."""
         waiting = await self._store.requirements.resolve([lost.waiting for lost in page])
         requirements = {one.request_id: one.requirement for one in waiting}
@@ -415,6 +460,8 @@ class Dispatcher:
                 recovered_any = True
             else:
                 unmet.add(requirement.requirement_id)
+                if not self._runners.is_blocked(requirement):
+                    left[requirement] += 1
         return recovered_any
 
     async def _forget_keys(self) -> None:

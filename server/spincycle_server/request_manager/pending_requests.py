@@ -44,6 +44,7 @@ class PendingRequests:
         limit: How many requests may be PENDING that are not blocked. Beyond that, Create calls are refused.
         blocked_limit: How many requests may be blocked.
         interval: The maximum time in seconds between two reads of the store.
+        others: Returns how many requests that are not PENDING wait for places of a runner.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class PendingRequests:
         limit: int,
         blocked_limit: int,
         interval: float,
+        others: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self._store = store
         self._runners = runners
         self._dispatch = dispatch
+        self._others = others
         self._limit = limit
         self._blocked_limit = blocked_limit
         self._interval = interval
@@ -149,6 +152,10 @@ class PendingRequests:
         """Returns how many requests are PENDING that a runner can run, by the last look."""
         return sum(self._counts[one] for one in self._unblocked() if runner_id in self._runners.able(one))
 
+    def demand_for(self, runner_id: str) -> int:
+        """Returns how many requests wait for places of a runner, PENDING or not, by the last looks."""
+        return self.waiting_for(runner_id) + self._others(runner_id)
+
     def wake(self) -> None:
         """Makes the loop dispatch requests now, because a runner may have room."""
         self._wake.set()
@@ -163,7 +170,7 @@ class PendingRequests:
                 logger.warning("pending requests not dispatched", error=str(error), reason=error.reason)
                 may_dispatch_more = False
             if not may_dispatch_more:
-                self._runners.want_places(self.waiting_for)
+                self._runners.want_places(self.demand_for)
                 pause = min(PROBE, self._interval) if self.any else self._interval
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
