@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from spincycle_grpc.v1.limit_pb2 import HeldLimit
 from spincycle_server.capabilities import content_id
 from spincycle_server.store.limit_holders import asked_path
+from spincycle_server.store.limit_rows import first_claims_query
 from spincycle_server.store.rows import set_microseconds
 from spincycle_server.store.schema import limit_claims, limits, requests, sequence_claims
 
@@ -145,14 +146,8 @@ def _shown_claims(connection: Connection, limit_ids: Sequence[str], request_id: 
 
 
 def _first_claims(limit_id: str) -> Select[Any]:
-    """Selects the first claims of a key. The primary key has their order, so no others are read."""
-    first = (
-        select(*_COLUMNS)
-        .where(limit_claims.c.limit_id == limit_id)
-        .order_by(limit_claims.c.ticket)
-        .limit(MAX_SHOWN)
-        .subquery()
-    )
+    """Selects the first claims of a key."""
+    first = first_claims_query(limit_id, MAX_SHOWN, _COLUMNS).subquery()
     return select(first, func.row_number().over(order_by=first.c.ticket).label("place"))
 
 

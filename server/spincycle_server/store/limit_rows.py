@@ -188,7 +188,10 @@ def first_claims(transaction: Transaction, limit_id: str, most: int) -> list[Cla
 
 
 def first_claims_query(limit_id: str, most: int, columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
-    """Returns a query for columns of the first `most` claims of a key, in order."""
+    """Returns a query for columns of the first `most` claims of a key, in order.
+
+    The primary key has their order, so no others are read.
+    """
     return (
         select(*columns)
         .where(limit_claims.c.limit_id == limit_id)

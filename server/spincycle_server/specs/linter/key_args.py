@@ -38,7 +38,7 @@ def renamed_args(node: NodeSpec) -> Iterator[RenamedArg]:
 def key_args(specs: Specs, calls: CallGraph) -> Mapping[str, Mapping[str, str]]:
     """Returns the args of each sequence that keys show, each with the name of a sequence that has such a key.
 
-    It takes time linear in the args that calls give.
+    It looks at the calls of a sequence once for each of its args that keys show.
     """
     shown: dict[str, dict[str, str]] = {name: {} for name in specs.sequences}
     queue: list[tuple[str, str]] = []
