@@ -122,18 +122,18 @@ class CreateRequest(Write):
     @classmethod
     def insert(cls, transaction: Transaction, writes: Sequence[CreateRequest]) -> None:
         """Inserts the rows of requests."""
+        short: list[dict[str, Any]] = []
+        full: list[dict[str, Any]] = []
         for write in writes:
             row = write.request
+            (short if _seldom_of(row) == _ALL_NULL else full).append(row)
             row["change_stamp"] = transaction.stamp
             transaction.events.append(RequestCreated(row["type"]))
             if row["started_at"] is not None:
                 waited = (row["started_at"] - row["created_at"]) / 1e6
                 transaction.events.append(RequestStarted(row["type"], waited))
-        rows = [write.request for write in writes]
-        short = [row for row in rows if _seldom_of(row) == _ALL_NULL]
         transaction.change(_INSERT_SHORT, short)
-        if len(short) < len(rows):
-            transaction.change(_INSERT_REQUEST, [row for row in rows if _seldom_of(row) != _ALL_NULL])
+        transaction.change(_INSERT_REQUEST, full)
         add_archives(transaction, [write.archive for write in writes])
         transaction.change(_INSERT_ARG, [row for write in writes for row in write.args])
         record_events(transaction, [write.event for write in writes if write.event is not None])
