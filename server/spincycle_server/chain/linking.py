@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.errors import InvalidArgumentError
@@ -16,6 +17,17 @@ from spincycle_server.chain.keys import Keys, link_keys
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain, MarkedJobs
 from spincycle_server.chain.retry_wait import LONGEST, NO_WAIT, RetryWait
 from spincycle_server.chain.window_linking import link_windows
+
+
+class _RetryFields(NamedTuple):
+    """The names of the fields that say how long to wait between two tries."""
+
+    wait: str
+    backoff: str
+
+
+_OF_JOB = _RetryFields("retryWait", "retryBackoff")
+_OF_SEQUENCE = _RetryFields("sequenceRetryWait", "sequenceRetryBackoff")
 
 
 def invalid_chain(message: str, request_id: str) -> InvalidArgumentError:
@@ -67,7 +79,7 @@ def link_chain(chain: JobChain) -> LinkedChain:
         raise invalid_chain(str(error), chain.request_id) from error
     for window in windows:
         window.sequence.windows.append(window)
-    timeout = _duration(chain.timeout, "timeout", "", chain.request_id)
+    timeout = _duration(chain.timeout, "timeout", chain.request_id)
     return LinkedChain(jobs, sequences, timeout, windows, finals, keys, marked)
 
 
@@ -87,12 +99,12 @@ def _sequences(messages: Mapping[str, Job], ids: Iterable[str], request_id: str)
                 retry=job.sequence_retry,
                 retry_wait=_retry_wait(
                     job,
-                    "sequence",
+                    _OF_SEQUENCE,
                     job.sequence_retry_wait,
                     job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None,
                     request_id,
                 ),
-                timeout=_job_duration(job, "sequenceTimeout", timeout, request_id) if timeout else 0,
+                timeout=_duration(timeout, "sequenceTimeout", request_id, job),
                 timeout_text=timeout,
             )
             parents[job_id] = job.parent_sequence_id
@@ -124,8 +136,7 @@ def _job(job: Job, sequences: dict[str, ChainSequence], request_id: str) -> Chai
     if sequence is None:
         stand_in = ChainSequence(id="", tries=1, is_own=False)
         sequence = sequences.setdefault(f"\0{job.sequence_id}", stand_in)
-    if timeout := job.timeout:
-        _job_duration(job, "timeout", timeout, request_id)
+    _duration(job.timeout, "timeout", request_id, job)
     return ChainJob(
         id=job.id,
         name=job.name,
@@ -133,7 +144,7 @@ def _job(job: Job, sequences: dict[str, ChainSequence], request_id: str) -> Chai
         retry=job.retry,
         retry_wait=_retry_wait(
             job,
-            "",
+            _OF_JOB,
             job.retry_wait,
             job.retry_backoff if job.HasField("retry_backoff") else None,
             request_id,
@@ -167,34 +178,32 @@ def _check_shape(jobs: dict[str, ChainJob], request_id: str) -> None:
 
 
 def _retry_wait(
-    job: Job, of_what: str, text: str, backoff: RetryBackoff | None, request_id: str
+    job: Job, fields: _RetryFields, text: str, backoff: RetryBackoff | None, request_id: str
 ) -> RetryWait:
     """Returns the pauses between the tries of a job, or of the sequence that begins with it."""
     if backoff is None and not text:
         return NO_WAIT
-    first = _job_duration(job, f"{of_what}RetryWait" if of_what else "retryWait", text, request_id)
+    first = _duration(text, fields.wait, request_id, job)
     if backoff is None:
         return RetryWait(first) if first else NO_WAIT
-    name = f"{of_what}RetryBackoff" if of_what else "retryBackoff"
     factor = backoff.factor or 1.0
     if not 1 <= factor < math.inf:
-        raise invalid_chain(f"{_where(job)}{name} factor is {factor}: it must be at least 1", request_id)
-    longest = _job_duration(job, f"{name} max", backoff.max, request_id) or LONGEST
+        what = f"{_where(job)}{fields.backoff} factor is {factor}"
+        raise invalid_chain(f"{what}: it must be at least 1", request_id)
+    longest = _duration(backoff.max, f"{fields.backoff} max", request_id, job) or LONGEST
     return RetryWait(first, factor, longest, backoff.jitter)
 
 
-def _where(job: Job) -> str:
-    return f"job {job.name} (ID {job.id}): "
-
-
-def _job_duration(job: Job, field_name: str, text: str, request_id: str) -> int:
-    return _duration(text, field_name, _where(job), request_id) if text else 0
-
-
-def _duration(text: str, field_name: str, where: str, request_id: str) -> int:
+def _duration(text: str, field_name: str, request_id: str, job: Job | None = None) -> int:
+    """Returns a duration in nanoseconds; 0 for "". The error names the job, if the field is one of a job."""
     if not text:
         return 0
     try:
         return parse_duration(text)
     except ValueError as error:
+        where = "" if job is None else _where(job)
         raise invalid_chain(f"{where}{field_name} '{text}' {error}", request_id) from error
+
+
+def _where(job: Job) -> str:
+    return f"job {job.name} (ID {job.id}): "

@@ -90,11 +90,11 @@ class RunningChain:
             InvalidArgumentError: The chain is invalid, or a job is not PENDING. Reason: INVALID_JOB_CHAIN.
         """
         running = cls(chain, link_chain(chain))
-        for job_id in running._linked.marked.begun:
-            job = running._messages[job_id]
+        if begun := running._linked.marked.begun:
+            job = running._messages[begun[0]]
             raise invalid_chain(
                 f"invalid job state for new job chain: {_named(job.state)}, "
-                f"job {job.name} (ID {job_id}); all job states must be PENDING",
+                f"job {job.name} (ID {job.id}); all job states must be PENDING",
                 chain.request_id,
             )
         return running
