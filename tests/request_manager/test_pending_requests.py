@@ -205,3 +205,28 @@ async def test_a_cancellation_is_not_lost_when_a_runner_has_room_at_the_same_mom
     running.cancel()  # Without this, a failed test would not end.
     await asyncio.wait({running})
     assert was_cancelled
+
+
+async def test_requests_are_dispatched_after_an_unexpected_exception(store: Store, runners: Runners) -> None:
+    class Broken(Dispatched):
+        """Raises at the first call."""
+
+        calls = 0
+
+        async def __call__(self, waiting: Sequence[WaitingRequest]) -> Sequence[WaitingRequest]:
+            self.calls += 1
+            if self.calls == 1:
+                raise RuntimeError("a fault")
+            return await super().__call__(waiting)
+
+    made = await create_for(store, A)
+    dispatch = Broken()
+    pending = pending_of(store, runners, dispatch)
+    looking = asyncio.create_task(pending.run())
+    async with asyncio.timeout(STEP):
+        while not dispatch.requests:
+            pending.wake()
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await asyncio.wait({looking})
+    assert dispatch.requests[0].request_id == made

@@ -144,8 +144,8 @@ async def test_a_full_runner_is_not_probed_while_it_offers_its_places(
 
 async def test_an_offered_place_is_used_and_wakes_those_who_wait(store: Store) -> None:
     runners = Runners(store)
-    woken: list[str] = []
-    runners.on_place = woken.append
+    woken: list[None] = []
+    runners.on_place = lambda: woken.append(None)
     runners.add(RUNNER)
     runners._offered("r1", 1)
     assert not woken, "the runner is not full"

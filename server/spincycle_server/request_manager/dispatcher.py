@@ -118,7 +118,7 @@ class Dispatcher:
             on_runner_gone=self.wake,
             spans=spans,
         )
-        runners.on_place = self._place_found
+        runners.on_place = self._pending.wake
         self._slot_queue = SlotQueue()
         self._suspects = Suspects(store, runners)
         self.takeovers = Counters(catalogue.TAKEOVERS)
@@ -223,13 +223,7 @@ class Dispatcher:
             spare: How many of them are promised to nobody.
         """
         if self._runners.add_places(runner_id, places, spare=spare):
-            self._place_found(runner_id)
-
-    def _place_found(self, runner_id: str) -> None:
-        """Looks for requests now, because a full runner has room."""
-        if self._left_for(runner_id):
-            self._wake.set()
-        self._pending.wake()
+            self._pending.wake()
 
     def not_used(self, runner: RunnerInfo) -> None:
         """Gives back the place of a runner that was picked for a request and does not get it."""

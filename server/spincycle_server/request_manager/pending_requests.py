@@ -40,7 +40,7 @@ class PendingRequests:
     Args:
         store: Stores the requests.
         runners: The runners that may run them.
-        dispatch: Takes requests, oldest first. Returns those that got a runner.
+        dispatch: Takes requests, oldest first, or none. Returns those that got a runner.
         limit: How many requests may be PENDING that are not blocked. Beyond that, Create calls are refused.
         blocked_limit: How many requests may be blocked.
         interval: The maximum time in seconds between two reads of the store.
@@ -169,6 +169,9 @@ class PendingRequests:
             except SpinCycleError as error:
                 logger.warning("pending requests not dispatched", error=str(error), reason=error.reason)
                 may_dispatch_more = False
+            except Exception as error:  # The next look may succeed. Without looks, no request starts.
+                logger.error("a look for pending requests raised an unexpected exception", exc_info=error)
+                may_dispatch_more = False
             if not may_dispatch_more:
                 self._runners.want_places(self.demand_for)
                 pause = min(PROBE, self._interval) if self.any else self._interval
@@ -187,7 +190,7 @@ class PendingRequests:
             self._use_counts(found.page.requests, added)
         elif time.monotonic() - self._counted_at > _COUNT_AGE:
             await self._count()
-        dispatched = await self._dispatch(found.requests) if found.requests else ()
+        dispatched = await self._dispatch(found.requests)
         for one in dispatched:
             self._counts[one.requirement] = max(0, self._counts.get(one.requirement, 0) - 1)
         gone = {one.request_id for one in dispatched}

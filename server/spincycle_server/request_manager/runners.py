@@ -62,7 +62,7 @@ class Runners:
     Attributes:
         asked_types: The job types that the runners are asked about.
         reports_here: Whether a runner, by its id, reports to this process.
-        on_place: Called with the id of a full runner that offers places.
+        on_place: Called when a full runner offers places.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Runners:
             self._calls.watch_capacity, on_offer=self._offered, on_denied=self.mark_denied
         )
         self.reports_here: Callable[[str], bool] = lambda _: False
-        self.on_place: Callable[[str], None] = lambda _: None
+        self.on_place: Callable[[], None] = lambda: None
 
     async def refresh(self) -> bool:
         """Reads the live runners from the database, and closes the channels to all others.
@@ -254,7 +254,7 @@ class Runners:
 
     def _offered(self, runner_id: str, places: int) -> None:
         if self._full.add_places(runner_id, places, lasts=OFFER_LASTS):
-            self.on_place(runner_id)
+            self.on_place()
 
     def any_free(self, requirement: Requirement = NEEDS_NOTHING) -> bool:
         """Whether a live runner with what a request needs accepts chains and is not full."""
