@@ -6,6 +6,7 @@ The tests count with rows of the table `runners`, because a change that happens 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,18 +16,19 @@ from typing import Any, cast
 import psycopg
 import pymysql
 import pytest
-from sqlalchemy import BigInteger, bindparam, event, insert, literal_column, select, update
+from sqlalchemy import BigInteger, bindparam, event, insert, literal_column, select, text, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
 from structlog.testing import capture_logs
 
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
-from spincycle_server.store import batch_retries
+from spincycle_server.store import batch_retries, writer_row
 from spincycle_server.store.batches import BatchCommitter
 from spincycle_server.store.schema import runners
 from spincycle_server.store.write import Write
-from tests.databases import SERVERS, SharedServers, engine_of
+from tests.databases import SERVERS, SharedServers, database_server, engine_of, migrate
 from tests.limits import STEP
 from tests.store.fake_time import FakeTime
 
@@ -52,6 +54,13 @@ READ_ONLY: dict[str, Callable[[], Exception]] = {
 LOST: dict[str, Callable[[], Exception]] = {
     "mysql": partial(pymysql.err.OperationalError, 2013, "Lost connection to MySQL server during query"),
     "postgresql": partial(psycopg.OperationalError, "server closed the connection unexpectedly"),
+}
+
+KILL = {"mysql": "KILL CONNECTION {}", "postgresql": "SELECT pg_terminate_backend({})"}
+IDLE_LIMIT = {"mysql": "SET wait_timeout = 1", "postgresql": "SET idle_session_timeout = '1s'"}
+SESSIONS = {
+    "mysql": "SELECT COUNT(*) FROM information_schema.processlist WHERE id = {}",
+    "postgresql": "SELECT COUNT(*) FROM pg_stat_activity WHERE pid = {}",
 }
 
 COUNT = RowStatement(
@@ -109,14 +118,14 @@ class Database:
         self.engine = engine_of(url)
         self.kind = self.engine.dialect.name
         self.committer = Committer(self.engine)
-        self._observer = engine_of(url)
-        with self._observer.begin() as connection:
+        self.observed = engine_of(url)
+        with self.observed.begin() as connection:
             row = {"url": "", "grpc_address": "", "draining": False, "lease_expires_at": 0}
             connection.execute(insert(runners), [row | {"runner_id": name} for name in ("a", "b")])
 
     def counts(self) -> dict[str, int]:
         """Returns the committed counts, as another connection sees them."""
-        with self._observer.connect() as connection:
+        with self.observed.connect() as connection:
             rows = connection.execute(select(runners.c.runner_id, runners.c.lease_expires_at))
             return {row.runner_id: row.lease_expires_at for row in rows}
 
@@ -129,13 +138,29 @@ class Database:
 
     def hold(self, name: str) -> Connection:
         """Locks the row of a count until the returned connection is closed."""
-        connection = self._observer.connect()
+        connection = self.observed.connect()
         connection.execute(select(runners).where(runners.c.runner_id == name).with_for_update())
         return connection
 
+    def ask(self, statement: str) -> Any:
+        """Returns the first value of a query about the session of the last commit."""
+        driver = self.committer.connections[-1]
+        session = driver.info.backend_pid if self.kind == "postgresql" else driver.thread_id()
+        with self.observed.connect() as connection:
+            found = connection.execute(text(statement.format(session)))
+            return found.scalar() if found.returns_rows else None
+
+    def wait_until_closed(self) -> None:
+        """Waits until the server has closed the connection that the committer has used."""
+        deadline = time.monotonic() + STEP
+        while self.ask(SESSIONS[self.kind]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def close(self) -> None:
+        self.committer.close()
         self.engine.dispose()
-        self._observer.dispose()
+        self.observed.dispose()
 
 
 @pytest.fixture
@@ -270,6 +295,84 @@ def test_a_batch_is_not_repeated_if_the_connection_broke_after_its_commit(server
     assert server.run("a", "b") == ["AWAY", "a commit without an answer was successful"]
     assert server.counts() == {"a": 2, "b": 1}
     assert server.committer.commits == 2
+
+
+def test_batches_use_the_same_connection(database: Database) -> None:
+    for _ in range(3):
+        assert database.run("a") == []
+        assert database.committer.has_idle_connection
+    assert len(set(map(id, database.committer.connections))) == 1
+    database.committer.close()
+    assert not database.committer.has_idle_connection
+    assert database.run("a") == []
+    assert database.counts() == {"a": 4, "b": 0}
+
+
+def test_a_kept_connection_locks_nothing_between_batches(database: Database) -> None:
+    database.run("a")
+    with database.observed.begin() as connection:
+        connection.execute(update(runners).values(lease_expires_at=10))
+    database.run("a")
+    assert database.counts() == {"a": 11, "b": 10}
+
+
+def test_a_connection_is_given_back_after_an_error(database: Database) -> None:
+    database.run("a")
+    database.committer.failures = [raises(FAULTS[database.kind])]
+    with pytest.raises(DBAPIError):
+        database.run("a")
+    assert not database.committer.has_idle_connection
+    pool = cast("QueuePool", database.engine.pool)
+    assert pool.checkedout() == 0
+    database.committer.close()  # Twice does no harm.
+
+
+def test_the_row_of_the_writer_is_refreshed_when_each_writer_has_a_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr(writer_row, "time", clock)
+    database.run("a")
+    with database.engine.connect():  # that of the other writer
+        clock.now += 13 * 3600
+        assert database.run("a") == []
+    assert database.counts() == {"a": 2, "b": 0}
+
+
+@pytest.mark.parametrize("way", ["killed", "idle too long"])
+def test_a_kept_connection_that_the_server_has_closed_costs_one_retry(server: Database, way: str) -> None:
+    server.run("a")
+    if way == "killed":
+        server.ask(KILL[server.kind])
+    else:
+        driver = server.committer.connections[-1]
+        with driver.cursor() as cursor:
+            cursor.execute(IDLE_LIMIT[server.kind])
+        driver.commit()
+    server.wait_until_closed()
+    assert server.run("a", "b") == ["AWAY"]
+    assert server.run("b") == []
+    assert server.counts() == {"a": 2, "b": 2}
+    first, failed, *retried = server.committer.connections
+    assert failed is first
+    assert failed not in retried
+    assert is_closed(failed)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_kept_connection_does_not_outlast_its_server(kind: str) -> None:
+    with database_server(kind) as process:
+        url = process.fresh_database()
+        migrate(url)
+        server = Database(url)
+        server.run("a")
+        server.run("b")
+        process.kill()
+        process.start()
+        assert set(server.run("a", "b")) == {"AWAY"}
+        server.observed.dispose()  # Its connection is closed too.
+        assert server.counts() == {"a": 2, "b": 2}
+        server.close()
 
 
 def test_only_the_first_batch_waits_while_the_database_is_away(

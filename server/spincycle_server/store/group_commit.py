@@ -101,9 +101,12 @@ class GroupCommitWriter:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            results = self._commit(batch)
-            self._loop.call_soon_threadsafe(self._answer, batch, results, self.batches.take_events())
+        try:
+            while (batch := self._next_batch()) is not None:
+                results = self._commit(batch)
+                self._loop.call_soon_threadsafe(self._answer, batch, results, self.batches.take_events())
+        finally:
+            self.batches.close()
 
     def _next_batch(self) -> list[_QueuedWrite] | None:
         first = self._queue.get()

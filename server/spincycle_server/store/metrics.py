@@ -58,8 +58,10 @@ class StoreMetrics:
 
     def _connections(self) -> Reading:
         states: dict[tuple[str, ...], float] = {}
+        kept = sum(writer.batches.has_idle_connection for writer, _ in self._waiting)
         for name, pool in self._pools.items():
             if isinstance(pool, QueuePool):
-                states[name, "in_use"] = pool.checkedout()
-                states[name, "idle"] = pool.checkedin()
+                idle = kept if name == "writes" else 0
+                states[name, "in_use"] = max(0, pool.checkedout() - idle)
+                states[name, "idle"] = pool.checkedin() + idle
         return states

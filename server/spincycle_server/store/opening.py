@@ -22,7 +22,8 @@ class OpenDatabase(NamedTuple):
     """A database that is open.
 
     Attributes:
-        engine: The engine for writes, with two connections.
+        engine: The engine for writes. Each of the two writers keeps a connection. Nobody needs the third one,
+            so it is not opened, but whoever did would not wait for a writer to end.
         reads: The engine for reads. It has one connection more than there are reader threads, so that a ping
             never waits for a read.
         lock: The lock on an SQLite file; None for other databases.
@@ -45,7 +46,7 @@ async def open_database(url: str, options: DatabaseOptions) -> OpenDatabase:
     parsed = parse_url(url)
     is_file = parsed.get_backend_name() == "sqlite"
     lock = FileLock(Path(str(parsed.database))) if is_file else None
-    engine = make_engine(parsed, options, connections=2, reads=False)
+    engine = make_engine(parsed, options, connections=3, reads=False)
     try:
         await asyncio.to_thread(_prepare, engine)
     except BaseException:

@@ -79,12 +79,17 @@ class WriterRow:
         """The stamp of the rows that this batch changes. `ensure` must have been called."""
         return stamp_of(self._writer, self._number)
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the row certainly exists, and no other writer deletes it soon."""
+        return time.monotonic() - self._refreshed_at < _REFRESH
+
     def ensure(self) -> None:
-        """Creates or refreshes the row in a transaction of its own, unless the row certainly exists.
+        """Creates or refreshes the row in a transaction of its own, unless it is fresh.
 
         `is_committed` needs the row: its lock makes the lookup wait for a transaction that is still ending.
         """
-        if time.monotonic() - self._refreshed_at < _REFRESH:
+        if self.is_fresh:
             return
         with self._engine.begin() as connection:
             self.write(connection)
