@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import pymysql
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pymysql.connections import MySQLResult
+from pymysql.connections import Connection, MySQLResult
+from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.protocol import MysqlPacket
 
-from spincycle_server.database.mysql_results import QuickResult
+from spincycle_server.database.engine import parse_url
+from spincycle_server.database.mysql_results import QuickConnection, QuickResult
+from tests.databases import SharedServers
 
 COUNTS = st.one_of(st.integers(0, 260), st.integers(0, 2**64 - 1))
 LENGTHS = st.sampled_from([0, 1, 249, 250, 251, 252, 255, 256, 65_535, 65_536, 70_000])
@@ -61,3 +69,187 @@ def test_answers_without_rows_are_those_of_the_driver(
         seen.append([getattr(result, name) for name in names] + [bool(result.has_next)])
     assert seen[0] == seen[1]
     assert seen[0][0] == rows
+
+
+MORE_RESULTS = 8
+
+
+class _Chunks(io.RawIOBase):
+    """What a server sends, as it arrives: some bytes at a time, and at last the end or an error."""
+
+    def __init__(self, data: bytes, sizes: Sequence[int], last: BaseException | None) -> None:
+        super().__init__()
+        self._data = data
+        self._sizes = iter(sizes)
+        self._last = last
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._data and self._last is not None:
+            raise self._last
+        size = min(len(buffer), next(self._sizes, len(buffer)))
+        part, self._data = self._data[:size], self._data[size:]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def receive(connection: Any, data: bytes, sizes: Sequence[int], last: BaseException | None) -> None:
+    """Lets these bytes arrive on a connection, as the answer to what it has sent."""
+    connection._rfile = io.BufferedReader(_Chunks(data, sizes, last))
+    connection._current_timeout = connection._read_timeout
+    connection._next_seq_id = 1
+
+
+def packets(payloads: Iterable[bytes], wrong: int) -> bytes:
+    """Returns packets of one answer, with their headers. One of them may have a wrong number."""
+    return b"".join(
+        len(data).to_bytes(3, "little") + bytes([(number + (number == wrong)) % 256]) + data
+        for number, data in enumerate(payloads, 1)
+    )
+
+
+def text(data: bytes) -> bytes:
+    return encoded_number(len(data)) + data
+
+
+def column(name: bytes, kind: int, charset: int) -> bytes:
+    """Returns the packet that describes a column."""
+    texts = b"".join(map(text, (b"def", b"schema", b"t", b"t", name, name)))
+    fixed = charset.to_bytes(2, "little") + (200).to_bytes(4, "little") + bytes([kind, 0, 0, 0, 0, 0])
+    return texts + b"\x0c" + fixed
+
+
+def end(status: int) -> bytes:
+    return b"\xfe\0\0" + status.to_bytes(2, "little")
+
+
+COLUMNS = st.lists(
+    st.builds(
+        column,
+        st.sampled_from([b"a", b"b"]),
+        st.sampled_from([FIELD_TYPE.VAR_STRING, FIELD_TYPE.BLOB, FIELD_TYPE.JSON]),
+        st.sampled_from([63, 45]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+SHORT = st.one_of(st.none(), st.binary(max_size=3).map(lambda one: one.hex().encode()))
+ERROR = b"\xff\x28\x04#HY000a statement failed"
+BREAKS = st.sampled_from([None, None, None, ConnectionResetError(104, "reset"), TimeoutError("timed out")])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """The answers to one packet of statements."""
+    shapes = draw(st.lists(COLUMNS, min_size=1, max_size=2))
+    payloads: list[bytes] = []
+    count = draw(st.integers(1, 5))
+    for number in range(count):
+        status = 2 | (MORE_RESULTS if number < count - 1 else 0)
+        kind = draw(st.sampled_from(["rows", "rows", "rows", "done", "error", "error in rows"]))
+        if kind == "done":
+            payloads.append(b"\0\1\0" + status.to_bytes(2, "little") + b"\0\0")
+            continue
+        if kind == "error":
+            payloads.append(ERROR)
+            break
+        columns = draw(st.sampled_from(shapes))
+        rows = draw(st.lists(st.tuples(*[SHORT] * len(columns)), max_size=4))
+        if draw(st.integers(0, 20)) == 0:
+            rows = [*rows, (b"x" * 9000,) * len(columns)] * draw(st.sampled_from([1, 130]))
+        payloads += [encoded_number(len(columns)), *columns, end(status)]
+        payloads += [b"".join(b"\xfb" if one is None else text(one) for one in row) for row in rows]
+        payloads.append(ERROR if kind == "error in rows" else end(status))
+        if kind == "error in rows":
+            break
+    wrong = draw(st.integers(1, len(payloads))) if draw(st.integers(0, 19)) == 0 else 0
+    data = packets(payloads, wrong)
+    if draw(st.integers(0, 9)) == 0:
+        data = data[: draw(st.integers(0, len(data)))]  # The connection breaks.
+    return data
+
+
+def all_read(connection: Any) -> list[Any]:
+    """Reads all results. Returns what they have, and at last the error, if there is one."""
+    found: list[Any] = []
+    try:
+        while True:
+            rows = connection._read_query_result()
+            result = connection._result
+            found.append((rows, result.rows, result.description, connection.server_status))
+            found.append((connection._next_seq_id, result.warning_count, bool(result.has_next)))
+            if not result.has_next:
+                break
+    except Exception as error:  # Both must raise the same, whatever it is.
+        found.append((type(error), error.args))
+    return found
+
+
+@given(st.lists(answers(), min_size=1, max_size=3), st.lists(st.integers(1, 40)), st.booleans(), BREAKS)
+def test_results_are_those_of_the_driver_however_they_arrive(
+    data: list[bytes], sizes: list[int], in_parts: bool, last: BaseException | None
+) -> None:
+    """One connection reads several answers, so that it knows the columns of earlier ones."""
+    seen = []
+    for kind in (Connection, QuickConnection):
+        connection: Any = kind(defer_connect=True)
+        connection.server_status = 0
+        found = []
+        for one in data:
+            receive(connection, one, sizes if in_parts else [], last)
+            found.append(all_read(connection))
+        seen.append(found)
+    assert seen[1] == seen[0]
+
+
+@pytest.fixture(scope="module")
+def connections(database_servers: SharedServers) -> Iterator[tuple[Connection[Any], Connection[Any]]]:
+    """A connection of the driver to MariaDB, and one of this program."""
+    url = parse_url(database_servers.url("mariadb", Path()))
+    both = [
+        kind(host=url.host, port=url.port or 0, user=url.username, client_flag=CLIENT.MULTI_STATEMENTS)
+        for kind in (Connection, QuickConnection)
+    ]
+    yield both[0], both[1]
+    for one in both:
+        one.close()
+
+
+QUERIES = [
+    "SELECT 1, 'a'",
+    "SELECT 1, 'a'",
+    "SELECT 2, 'b'",
+    "SELECT 1 AS x, 'a'",  # Other columns, as many.
+    "SELECT 'a', 1",
+    "SELECT 'a', 1 WHERE FALSE",
+    "SELECT NULL, CAST('2026-11-30 01:02:03.000004' AS DATETIME(6)), 1.5, CAST('1' AS JSON), x'00ff'",
+    "SELECT seq, REPEAT('x', seq * 40) FROM seq_1_to_600",
+    "SELECT seq, REPEAT('x', seq * 40) FROM seq_1_to_600",
+    "SELECT REPEAT('x', 17000000)",
+    "DO 1",
+    "SELECT 1, 'a'; DO 2; SELECT 1, 'a'; SELECT 3",
+    "SELECT 1; SELECT nothing",
+    "SELECT 1, 'a'",
+]
+
+
+def test_queries_of_a_server_have_the_results_of_the_driver(
+    connections: tuple[Connection[Any], Connection[Any]],
+) -> None:
+    """The connection sees each query after the others, so it knows the columns of some."""
+    for query in (*QUERIES, *reversed(QUERIES)):
+        seen = []
+        for connection in connections:
+            with connection.cursor() as cursor:
+                results: list[Any] = []
+                try:
+                    cursor.execute(query)
+                    results.append((cursor.description, cursor.fetchall(), cursor.rowcount))
+                    while cursor.nextset():
+                        results.append((cursor.description, cursor.fetchall(), cursor.rowcount))
+                except pymysql.MySQLError as error:
+                    results.append(error.args)
+                seen.append(results)
+        assert seen[1] == seen[0]

@@ -202,12 +202,13 @@ class Transaction:
         if not changes:
             return
         driver: Any = self.connection.connection.driver_connection
+        if self._dialect.name == "mysql":
+            limit = self.connection.info.get(MAX_PACKET_KEY, MAX_PACKET)
+            _send_texts(driver, changes, limit, last="COMMIT" if commits else "")
+            return
         # Always close the cursor: an open one makes SQLite keep the locks of a connection after it is closed.
         with contextlib.closing(driver.cursor()) as cursor:
-            if self._dialect.name == "mysql":
-                limit = self.connection.info.get(MAX_PACKET_KEY, MAX_PACKET)
-                _send_texts(cursor, changes, limit, last="COMMIT" if commits else "")
-            elif self._dialect.name == "postgresql":
+            if self._dialect.name == "postgresql":
                 with driver.pipeline():
                     _send_rows(cursor, changes)
                     if commits:
@@ -221,7 +222,7 @@ def _send_rows(cursor: Any, changes: _Changes) -> None:
         cursor.executemany(compiled.text, [compiled.parameters(row) for row in rows])
 
 
-def _send_texts(cursor: Any, changes: _Changes, limit: int, last: str) -> None:
+def _send_texts(driver: Any, changes: _Changes, limit: int, last: str) -> None:
     """Sends statements in packets of at most `limit` bytes, which is the limit of the server."""
     longest = min(MAX_PACKET, limit // _SHARE_OF_CHARACTERS)
     texts: list[str] = []
@@ -229,22 +230,21 @@ def _send_texts(cursor: Any, changes: _Changes, limit: int, last: str) -> None:
     for compiled, rows in changes:
         for text in compiled.texts(rows, longest):
             if texts and length + len(text) > longest:
-                _run_texts(cursor, texts, limit)
+                _run_texts(driver, texts, limit)
                 texts, length = [], 0
             texts.append(text)
             length += len(text)
     if last:
         texts.append(last)
-    _run_texts(cursor, texts, limit)
+    _run_texts(driver, texts, limit)
 
 
-def _run_texts(cursor: Any, texts: Sequence[str], limit: int) -> None:
+def _run_texts(driver: Any, texts: Sequence[str], limit: int) -> None:
     # As bytes, because blobs are not text.
     packet = ";\n".join(texts).encode(errors="surrogateescape")
     if len(packet) >= limit:  # The first byte of a packet is the number of a command.
         raise too_large_to_store()
-    cursor.execute(packet)
-    cursor.connection.read_rest()  # Raises errors of later statements.
+    driver.run(packet)
 
 
 def _row_and_tail(rest: str) -> tuple[str, str]:
