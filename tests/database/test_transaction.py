@@ -27,7 +27,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Engine
 
 from spincycle_grpc.state import State
-from spincycle_server.database import transaction as transactions
+from spincycle_server.database.literals import literal_of
 from spincycle_server.database.transaction import MAX_PACKET, RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
@@ -252,4 +252,4 @@ def test_a_commit_without_changes_commits_what_was_executed(engine: Engine) -> N
 
 def test_a_column_type_without_a_literal_is_refused_at_compile_time() -> None:
     with pytest.raises(TypeError, match="cannot be written as literals"):
-        transactions._literal(Float(), mysql.dialect())
+        literal_of(Float(), mysql.dialect())

@@ -8,18 +8,15 @@ SQLite one after the other. Each statement is compiled once per dialect.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import Boolean, Insert, Integer, LargeBinary, String, Update
+from sqlalchemy import Insert, Update
 from sqlalchemy.engine import Connection, CursorResult, Dialect
-from sqlalchemy.types import TypeEngine
 
+from spincycle_server.database.literals import literal_of, number_literal, processor_of
 from spincycle_server.database.troubles import too_large_to_store
-from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 
 MAX_PACKET = 1024 * 1024
 """The maximum length of one packet of statements in characters, unless a single row is longer."""
@@ -35,8 +32,6 @@ _STATEMENT = 16 * 1024
 
 _SHARE_OF_CHARACTERS = 5
 """Bytes that a character of a packet with many statements may take, with the separators."""
-
-_EPOCH = datetime(1970, 1, 1)  # in UTC, like the session
 
 
 class RowStatement:
@@ -76,10 +71,10 @@ class _Compiled:
             itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
         )
         types = [compiled.binds[name].type for name in names]
-        self._processors = [_processor(kind, dialect) for kind in types]
-        self._literals = [_literal(kind, dialect) for kind in types]
+        self._processors = [processor_of(kind, dialect) for kind in types]
+        self._literals = [literal_of(kind, dialect) for kind in types]
         # The class of the values that are literals as they are. A subclass may have another text.
-        self._plain = [int if write is _number_literal else None for write in self._literals]
+        self._plain = [int if write is number_literal else None for write in self._literals]
         self._is_insert = isinstance(statement, Insert)
         head, _, rest = self.text.partition(" VALUES ")
         self._head, self._row, self._tail = f"{head} VALUES ", *_row_and_tail(rest)
@@ -255,60 +250,3 @@ def _row_and_tail(rest: str) -> tuple[str, str]:
         if depth == 0:
             return rest[: index + 1], rest[index + 1 :]
     return rest, ""
-
-
-def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    processor: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
-    return processor
-
-
-def _literal(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], str]:
-    """Returns the function that writes values of a type as MySQL literals, except NULL."""
-    if isinstance(kind, Ascii):
-        return _text_literal
-    if isinstance(kind, Microseconds):
-        return _time_literal
-    if isinstance(kind, LargeBinary):
-        return _blob_literal
-    if isinstance(kind, BoundedText):
-        process = _processor(kind, dialect)
-        return _text_literal if process is None else lambda value: _text_literal(process(value))
-    if isinstance(kind, String):
-        return _text_literal
-    if isinstance(kind, Integer | Boolean | StateNumber):
-        return _number_literal
-    raise TypeError(f"values of type {kind!r} cannot be written as literals")
-
-
-# Sessions of this program set a sql_mode without NO_BACKSLASH_ESCAPES, so a backslash escapes. Packets carry
-# their length, so all other bytes may appear in a literal.
-
-
-def _text_literal(value: str) -> str:
-    if value.isalnum():
-        return f"'{value}'"
-    return f"'{_escaped(value)}'"
-
-
-def _blob_literal(value: bytes) -> str:
-    # Other bytes than ASCII become surrogates, which `_run_texts` turns back into the same bytes.
-    return f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
-
-
-def _escaped(value: str) -> str:
-    value = value.replace("\\", "\\\\").replace("'", "\\'")
-    return value.replace("\0", "\\0") if "\0" in value else value
-
-
-def _number_literal(value: int) -> str:
-    return str(int(value))
-
-
-def _time_literal(value: int) -> str:
-    seconds, microseconds = divmod(value, 1_000_000)
-    return f"'{_second(seconds)}.{microseconds:06d}'"
-
-
-@functools.lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
-    return str(_EPOCH + timedelta(seconds=seconds))
