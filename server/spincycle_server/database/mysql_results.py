@@ -8,10 +8,12 @@ only the releases that have them, and tests compare the results.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from pymysql.connections import Connection, MySQLResult
-from pymysql.constants import CR, SERVER_STATUS
+from pymysql.constants import CR, FIELD_TYPE, SERVER_STATUS
+from pymysql.converters import convert_datetime
 from pymysql.err import OperationalError
 from pymysql.protocol import MysqlPacket
 
@@ -60,11 +62,14 @@ class QuickConnection(Connection):
     _read_timeout: Any
     _result: MySQLResult | None
     _rfile: Any
+    decoders: dict[int, Any]
     encoding: str
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.columns: dict[int, _Columns] = {}
         super().__init__(*arguments, **named)
+        for kind in (FIELD_TYPE.DATETIME, FIELD_TYPE.TIMESTAMP):
+            self.decoders[kind] = _datetime
 
     def run(self, statements: bytes) -> None:
         """Runs statements of one packet that return no rows.
@@ -74,6 +79,15 @@ class QuickConnection(Connection):
         """
         self.query(statements)
         self.read_rest()
+
+    def rows(self, statement: bytes) -> Any:
+        """Runs a statement and returns its rows.
+
+        Raises:
+            MySQLError: It failed.
+        """
+        self.query(statement)
+        return () if self._result is None else self._result.rows
 
     def read_rest(self) -> None:
         """Reads the results of all further statements of a packet.
@@ -139,6 +153,14 @@ class QuickConnection(Connection):
         if result.server_status is not None:
             self.server_status = result.server_status
         return result.affected_rows
+
+
+def _datetime(text: str) -> Any:
+    """Reads a time as the driver does, which uses a regular expression."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:  # A zero date is no time.
+        return convert_datetime(text)
 
 
 class QuickResult(MySQLResult):

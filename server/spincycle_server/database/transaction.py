@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import Insert, Update
+from sqlalchemy import ClauseElement, Insert, Update
 from sqlalchemy.engine import Connection, CursorResult, Dialect
 
 from spincycle_server.database.literals import literal_of, number_literal, processor_of
@@ -62,11 +62,8 @@ class _Compiled:
     """
 
     def __init__(self, statement: Insert | Update, dialect: Dialect) -> None:
-        positional: Any = type(dialect)
-        style = "qmark" if dialect.name == "sqlite" else "format"
-        compiled: Any = statement.compile(dialect=positional(paramstyle=style))
+        self.text, compiled = positional_text(statement, dialect)
         names: Sequence[str] = compiled.positiontup
-        self.text: str = compiled.string
         self._values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
         )
@@ -77,7 +74,7 @@ class _Compiled:
         self._plain = [int if write is number_literal else None for write in self._literals]
         self._is_insert = isinstance(statement, Insert)
         head, _, rest = self.text.partition(" VALUES ")
-        self._head, self._row, self._tail = f"{head} VALUES ", *_row_and_tail(rest)
+        self._head, self._row, self._tail = f"{head} VALUES ", *row_and_tail(rest)
 
     def parameters(self, row: Mapping[str, Any]) -> list[Any]:
         """Returns the values of a row as parameters for the driver."""
@@ -130,6 +127,7 @@ class Transaction:
         stamp: The stamp of the rows that it changes; None if they get none.
 
     Attributes:
+        driver: The driver's connection.
         events: What the transaction does that is counted once it is committed. Who changes rows adds to it.
         parts: What others keep for the time of the transaction, by its type.
     """
@@ -139,6 +137,7 @@ class Transaction:
         self.stamp = stamp
         self.events: list[Any] = []
         self.parts: dict[type[Any], Any] = {}
+        self.driver: Any = connection.connection.driver_connection
         self._dialect = connection.dialect
         self._changes: list[tuple[_Compiled, Sequence[Mapping[str, Any]]]] = []
 
@@ -196,7 +195,7 @@ class Transaction:
         changes, self._changes = self._changes, []
         if not changes:
             return
-        driver: Any = self.connection.connection.driver_connection
+        driver = self.driver
         if self._dialect.name == "mysql":
             limit = self.connection.info.get(MAX_PACKET_KEY, MAX_PACKET)
             _send_texts(driver, changes, limit, last="COMMIT" if commits else "")
@@ -242,8 +241,16 @@ def _run_texts(driver: Any, texts: Sequence[str], limit: int) -> None:
     driver.run(packet)
 
 
-def _row_and_tail(rest: str) -> tuple[str, str]:
-    """Splits the text after VALUES into the values of a row and the rest."""
+def positional_text(statement: ClauseElement, dialect: Dialect) -> tuple[str, Any]:
+    """Returns the text of a statement with the driver's placeholders, and the compiled statement."""
+    positional: Any = type(dialect)
+    style = "qmark" if dialect.name == "sqlite" else "format"
+    compiled: Any = statement.compile(dialect=positional(paramstyle=style))
+    return compiled.string, compiled
+
+
+def row_and_tail(rest: str) -> tuple[str, str]:
+    """Splits a text that begins with a bracket, as after VALUES or IN, into what it encloses and the rest."""
     depth = 0
     for index, sign in enumerate(rest):
         depth += (sign == "(") - (sign == ")")

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_OF_NAIVE = _EPOCH.replace(tzinfo=None)
 _MICROSECOND = timedelta(microseconds=1)
 _TEXT_BYTES = 65_535
 
@@ -46,6 +47,16 @@ class Ascii(TypeDecorator[str]):
 
         def process(value: str | None) -> Any:
             return value if value is None or "\0" not in value else self.process_bind_param(value, dialect)
+
+        return process
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Returns a function that calls few others. SQLAlchemy's calls several."""
+
+        def process(value: Any) -> str | None:
+            if value is None or value.__class__ is str:
+                return value
+            return self.process_result_value(value, dialect)
 
         return process
 
@@ -131,10 +142,18 @@ class Microseconds(TypeDecorator[int]):
         time = _EPOCH + value * _MICROSECOND
         return time if dialect.name == "postgresql" else time.replace(tzinfo=None)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Returns a function that calls few others. SQLAlchemy's calls several."""
+
+        def process(value: Any) -> int | None:
+            return None if value is None else self.process_result_value(value, dialect)
+
+        return process
+
     def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
         """Converts a datetime, which is in UTC."""
         if isinstance(value, datetime):
-            return (value.replace(tzinfo=value.tzinfo or UTC) - _EPOCH) // _MICROSECOND
+            return (value - (_EPOCH if value.tzinfo else _EPOCH_OF_NAIVE)) // _MICROSECOND
         return None if value is None else int(value)
 
 

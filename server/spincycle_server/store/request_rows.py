@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Column, bindparam, delete, select, update
 
 from spincycle_grpc.state import FINAL_STATES, State
 from spincycle_server.database.clock import database_now
+from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.audit import EventRow, record_events
 from spincycle_server.store.leases import live_leases
@@ -54,31 +55,15 @@ _UNREPORTED = (
 """The columns that no report of a runner needs. Reports are frequent, and each column takes time to read."""
 
 
-class _Read:
-    """The statement that reads and locks rows.
-
-    Args:
-        columns: The columns to read. The first is the key.
-    """
-
-    def __init__(self, columns: Sequence[Column[Any]]) -> None:
-        self._names = [column.name for column in columns]
-        self._statement = (
-            select(*columns)
-            .where(requests.c.request_id.in_(bindparam("keys", expanding=True)))
-            # All transactions take locks in the same order, because otherwise they could deadlock.
-            .order_by(requests.c.request_id)
-            .with_for_update()
-        )
-
-    def rows(self, transaction: Transaction, request_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Returns the rows of requests by their ids."""
-        found = transaction.execute(self._statement, {"keys": sorted(set(request_ids))})
-        return {row[0]: dict(zip(self._names, row, strict=True)) for row in found.all()}
+def _read(columns: Iterable[Column[Any]]) -> KeyedRead:
+    """Returns the statement that reads some columns of rows and locks these."""
+    # All transactions take locks in the same order, because otherwise they could deadlock.
+    query = select(*columns).order_by(requests.c.request_id).with_for_update()
+    return KeyedRead(query, requests.c.request_id)
 
 
-_READ = _Read(_COLUMNS)
-_READ_FOR_REPORTS = _Read([column for column in _COLUMNS if column not in set(_UNREPORTED)])
+_READ = _read(_COLUMNS)
+_READ_FOR_REPORTS = _read(column for column in _COLUMNS if column not in set(_UNREPORTED))
 
 
 class _Update:
@@ -132,7 +117,8 @@ class RequestRows:
     ) -> None:
         self._transaction = transaction
         read = _READ_FOR_REPORTS if for_reports else _READ
-        self._rows = read.rows(transaction, request_ids)
+        found = read.rows(transaction, sorted(set(request_ids)))
+        self._rows = {row["request_id"]: row for row in found}
         for request_id, row in self._rows.items():
             if row["trace_context"] is not None and (trace := trace_of(row["trace_context"])) is not None:
                 trace_lines.add(request_id, trace)
