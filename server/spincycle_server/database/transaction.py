@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import ClauseElement, Insert, Update
 from sqlalchemy.engine import Connection, CursorResult, Dialect
 
-from spincycle_server.database.literals import literal_of, number_literal, processor_of
+from spincycle_server.database.literals import LiteralRow, processor_of
 from spincycle_server.database.troubles import too_large_to_store
 
 MAX_PACKET = 1024 * 1024
@@ -69,12 +69,12 @@ class _Compiled:
         )
         types = [compiled.binds[name].type for name in names]
         self._processors = [processor_of(kind, dialect) for kind in types]
-        self._literals = [literal_of(kind, dialect) for kind in types]
-        # The class of the values that are literals as they are. A subclass may have another text.
-        self._plain = [int if write is number_literal else None for write in self._literals]
+        self._literals = LiteralRow(types, dialect).literals
         self._is_insert = isinstance(statement, Insert)
-        head, _, rest = self.text.partition(" VALUES ")
-        self._head, self._row, self._tail = f"{head} VALUES ", *row_and_tail(rest)
+        self._head, self._row, self._tail = "", self.text, ""
+        if self._is_insert:
+            head, _, rest = self.text.partition(" VALUES ")
+            self._head, self._row, self._tail = f"{head} VALUES ", *row_and_tail(rest)
 
     def parameters(self, row: Mapping[str, Any]) -> list[Any]:
         """Returns the values of a row as parameters for the driver."""
@@ -90,30 +90,20 @@ class _Compiled:
             rows: The values of each row.
             longest: The length of a statement with several rows, in characters.
         """
-        written = (
-            tuple(
-                [
-                    "NULL" if value is None else value if value.__class__ is plain else write(value)
-                    for plain, write, value in zip(
-                        self._plain, self._literals, self._values(row), strict=True
-                    )
-                ]
-            )
-            for row in rows
-        )
-        if not self._is_insert:
-            yield from (self.text % values for values in written)
-            return
         parts: list[str] = []
         length = 0
-        for values in written:
-            part = self._row % values
+        for row in rows:
+            part = self._row % self._literals(self._values(row))
+            if not self._is_insert:
+                yield part
+                continue
             if parts and length + len(part) > longest:
                 yield self._head + ",".join(parts) + self._tail
                 parts, length = [], 0
             parts.append(part)
             length += len(part)
-        yield self._head + ",".join(parts) + self._tail
+        if parts:
+            yield self._head + ",".join(parts) + self._tail
 
 
 _Changes: TypeAlias = Sequence[tuple[_Compiled, Sequence[Mapping[str, Any]]]]

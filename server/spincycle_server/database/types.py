@@ -89,13 +89,18 @@ class BoundedText(TypeDecorator[str]):
         super().__init__()
         self.length = length
 
+    @property
+    def fits(self) -> int:
+        """The number of characters that fit into the column, whatever they are."""
+        return _TEXT_BYTES // 4 if self.length is None else self.length
+
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Chooses the type for the database."""
         return dialect.type_descriptor(Text() if self.length is None else String(self.length))
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         """Returns a function that does nothing to most values. SQLAlchemy's calls several functions."""
-        fits = _TEXT_BYTES // 4 if self.length is None else self.length
+        fits = self.fits
 
         def process(value: str | None) -> str | None:
             if value is None or (len(value) <= fits and "\0" not in value):
