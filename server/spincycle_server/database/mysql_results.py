@@ -198,6 +198,10 @@ class QuickResult(MySQLResult):
             return
         first = connection._next_seq_id
         super()._get_descriptions()  # type: ignore[misc]  # The stubs lack it.
+        # Bytes of digits need not be decoded.
+        self.converters = [
+            (None if convert is int else encoding, convert) for encoding, convert in self.converters
+        ]
         packets = b"".join(
             len(data).to_bytes(3, "little") + bytes([number % 256]) + data
             for number, data in enumerate((field.get_all_data() for field in self.fields), first)

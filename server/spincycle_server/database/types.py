@@ -51,12 +51,12 @@ class Ascii(TypeDecorator[str]):
         return process
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        """Returns a function that calls few others. SQLAlchemy's calls several."""
+        """Returns a function that decodes MySQL's bytes, and strips the zero bytes that pad a short id."""
 
         def process(value: Any) -> str | None:
-            if value is None or value.__class__ is str:
-                return value
-            return self.process_result_value(value, dialect)
+            if isinstance(value, bytes):
+                return value.rstrip(b"\0").decode(errors="replace")
+            return None if value is None else str(value)
 
         return process
 
@@ -67,12 +67,6 @@ class Ascii(TypeDecorator[str]):
         if value is None or dialect.name != "mysql":
             return value
         return value.encode()
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        """Decodes MySQL's bytes, and strips the zero bytes that pad a short id."""
-        if isinstance(value, bytes):
-            return value.rstrip(b"\0").decode(errors="replace")
-        return None if value is None else str(value)
 
 
 class BoundedText(TypeDecorator[str]):
@@ -148,18 +142,14 @@ class Microseconds(TypeDecorator[int]):
         return time if dialect.name == "postgresql" else time.replace(tzinfo=None)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        """Returns a function that calls few others. SQLAlchemy's calls several."""
+        """Returns a function that converts a datetime, which is in UTC."""
 
         def process(value: Any) -> int | None:
-            return None if value is None else self.process_result_value(value, dialect)
+            if isinstance(value, datetime):
+                return (value - (_EPOCH if value.tzinfo else _EPOCH_OF_NAIVE)) // _MICROSECOND
+            return None if value is None else int(value)
 
         return process
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        """Converts a datetime, which is in UTC."""
-        if isinstance(value, datetime):
-            return (value - (_EPOCH if value.tzinfo else _EPOCH_OF_NAIVE)) // _MICROSECOND
-        return None if value is None else int(value)
 
 
 class StateNumber(TypeDecorator[int]):

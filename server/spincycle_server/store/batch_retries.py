@@ -30,11 +30,7 @@ class BatchRetries:
     def __init__(self, writes: int, patience: float, *, is_away: bool) -> None:
         self._patience = patience
         self._deadline = time.monotonic() + (0 if is_away else patience)
-        self._limits = {
-            Trouble.CONFLICT: MAX_CONFLICTS,
-            # A larger batch is not retried: the writer then does its writes one by one.
-            Trouble.DUPLICATE: MAX_DUPLICATES if writes == 1 else 0,
-        }
+        self._writes = writes
         self._conflicts = 0
         self._is_extended = False
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -53,9 +49,15 @@ class BatchRetries:
                 self._deadline = max(self._deadline, time.monotonic() + self._patience)
         else:
             self._conflicts += 1
-            if self._conflicts >= self._limits.get(trouble, 0):
+            if self._conflicts >= self._limit(trouble):
                 return False
         return time.monotonic() <= self._deadline
+
+    def _limit(self, trouble: Trouble) -> int:
+        if trouble is Trouble.CONFLICT:
+            return MAX_CONFLICTS
+        # A larger batch is not retried: the writer then does its writes one by one.
+        return MAX_DUPLICATES if trouble is Trouble.DUPLICATE and self._writes == 1 else 0
 
     def pause(self) -> None:
         """Sleeps before the next attempt."""

@@ -14,6 +14,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     REFUSAL_REASON_STALE,
     ChainReport,
     RefusedReport,
+    TryReport,
 )
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.approval_rows import WaitKey
@@ -93,25 +94,26 @@ class _ReportBatch:
     def add(self, write: ApplyReports, report: ChainReport) -> RefusedReport | None:
         """Adds a report, or returns why it is refused."""
         runner_id = write.runner_id
-        request_id = report.assignment.request_id
+        assignment = report.assignment
+        request_id, epoch = assignment.request_id, assignment.epoch
         row = self._rows.get(request_id)
         if row is None:
-            return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_NO_SUCH_REQUEST)
-        if not _is_current(row, runner_id, report):
+            return RefusedReport(assignment=assignment, reason=REFUSAL_REASON_NO_SUCH_REQUEST)
+        end = report.WhichOneof("end")
+        if row["epoch"] != epoch or row["runner_id"] != runner_id or row["state"] != State.RUNNING:
             if _is_repeated_end(row, runner_id, report):
                 return None
-            return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_STALE)
-        if not _is_valid(report):
-            return RefusedReport(assignment=report.assignment, reason=REFUSAL_REASON_INVALID)
-        epoch = report.assignment.epoch
-        self.tries += [try_row(tried, epoch, self._stamp) for tried in report.tries]
+            return RefusedReport(assignment=assignment, reason=REFUSAL_REASON_STALE)
+        tries = report.tries
+        if not _is_valid(report, request_id, tries, end):
+            return RefusedReport(assignment=assignment, reason=REFUSAL_REASON_INVALID)
+        self.tries += [try_row(tried, epoch, self._stamp) for tried in tries]
         self._add_approvals(request_id, report)
         self._add_limits(request_id, report)
-        end = report.WhichOneof("end")
         tasks = report.finished_tasks if report.HasField("finished_tasks") else None
         if row["is_suspect"]:
             self._update_suspect(runner_id, report)
-        if row["has_finally"] and any(tried.must_fail for tried in report.tries):
+        if row["has_finally"] and any(tried.must_fail for tried in tries):
             must_fail(self._rows, row)
         if end == "suspended":
             set_suspended(self._rows, request_id, report.finished_jobs, tasks)
@@ -128,7 +130,7 @@ class _ReportBatch:
             if epoch > 1:  # It may have been resumed from a suspended chain that was kept.
                 self._rows.drop_suspended(request_id, for_good=True)
         elif (row["finished_jobs"], row["finished_tasks"]) != (report.finished_jobs, tasks):
-            if report.tries:
+            if tries:
                 self._rows.set_progress(request_id, report.finished_jobs, tasks)
             else:
                 self._rows.change(request_id, finished_jobs=report.finished_jobs, finished_tasks=tasks)
@@ -157,14 +159,6 @@ class _ReportBatch:
             self._rows.suspects.reported(request_id, runner_id, report)
 
 
-def _is_current(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:
-    return bool(
-        row["state"] == State.RUNNING
-        and row["epoch"] == report.assignment.epoch
-        and row["runner_id"] == runner_id
-    )
-
-
 def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport) -> bool:
     """Whether the report ends an assignment that has already ended this way: a repeated message."""
     if row["epoch"] != report.assignment.epoch:
@@ -175,14 +169,15 @@ def _is_repeated_end(row: Mapping[str, Any], runner_id: str, report: ChainReport
     return end == "finish" and row["runner_id"] == runner_id and bool(row["state"] == report.finish.state)
 
 
-def _is_valid(report: ChainReport) -> bool:
-    if report.WhichOneof("end") == "finish" and report.finish.state not in FINAL_STATES:
+def _is_valid(report: ChainReport, request_id: str, tries: Iterable[TryReport], end: str | None) -> bool:
+    if end == "finish" and report.finish.state not in FINAL_STATES:
         return False
-    if not all(map(is_valid_opening, report.opened)) or not are_valid_changes(report.limit_changes):
-        return False
-    return all(
-        tried.entry.request_id == report.assignment.request_id
-        and JOB_ID.fullmatch(tried.entry.job_id)
-        and 0 < getattr(tried.entry, "try") <= MAX_TRY
-        for tried in report.tries
-    )
+    for tried in tries:
+        entry = tried.entry
+        if (
+            entry.request_id != request_id
+            or not JOB_ID.fullmatch(entry.job_id)
+            or not 0 < getattr(entry, "try") <= MAX_TRY
+        ):
+            return False
+    return all(map(is_valid_opening, report.opened)) and are_valid_changes(report.limit_changes)

@@ -43,10 +43,12 @@ INSERT_TRY = RowStatement(lambda dialect_name: insert_ignoring(dialect_name, job
 
 def log_row(entry: JobLog, stamp: int | None) -> dict[str, Any]:
     """Returns the row of a log entry, without the columns that only recovery reads."""
-    return _row(entry, None, None, None, stamp)
+    row = try_row(TryReport(entry=entry), None, stamp)
+    row.update(sequence_try=None, ordinal=None, is_last=None)
+    return row
 
 
-def try_row(tried: TryReport, epoch: int, stamp: int | None) -> dict[str, Any]:
+def try_row(tried: TryReport, epoch: int | None, stamp: int | None) -> dict[str, Any]:
     """Returns the row of a finished try that a runner reported.
 
     Args:
@@ -54,13 +56,7 @@ def try_row(tried: TryReport, epoch: int, stamp: int | None) -> dict[str, Any]:
         epoch: The assignment in which it ran.
         stamp: The stamp of the transaction.
     """
-    job_data = encode(tried.job_data) if tried.HasField("job_data") else None
-    return _row(tried.entry, tried, epoch, job_data, stamp)
-
-
-def _row(
-    entry: JobLog, tried: TryReport | None, epoch: int | None, job_data: bytes | None, stamp: int | None
-) -> dict[str, Any]:
+    entry = tried.entry
     return {
         "request_id": entry.request_id,
         "job_id": entry.job_id,
@@ -72,14 +68,14 @@ def _row(
         "finished_at": entry.finished_at,
         "error": entry.error,
         "exit": entry.exit,
-        "stdout": entry.stdout.encode(),
-        "stderr": entry.stderr.encode(),
-        "job_data": job_data,
-        "sequence_try": tried.sequence_try if tried is not None else None,
+        "stdout": stdout.encode() if (stdout := entry.stdout) else b"",
+        "stderr": stderr.encode() if (stderr := entry.stderr) else b"",
+        "job_data": encode(tried.job_data) if tried.HasField("job_data") else None,
+        "sequence_try": tried.sequence_try,
         "epoch": epoch,
-        "ordinal": tried.ordinal if tried is not None else None,
-        "is_last": tried.is_last if tried is not None else None,
-        "path": path_json(entry.path) if entry.path else None,
+        "ordinal": tried.ordinal,
+        "is_last": tried.is_last,
+        "path": path_json(path) if (path := entry.path) else None,
         "change_stamp": stamp,
     }
 

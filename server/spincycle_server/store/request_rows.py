@@ -66,6 +66,9 @@ _READ = _read(_COLUMNS)
 _READ_FOR_REPORTS = _read(column for column in _COLUMNS if column not in set(_UNREPORTED))
 
 
+_STATE_NAMES = {state.value: state.name for state in State}
+
+
 class _Update:
     """The statement that changes some columns of a row.
 
@@ -186,7 +189,9 @@ class RequestRows:
             taken = (ended_at - before["created_at"]) / 1e6
             traced = _traced_end({**before, **values}) if before["trace_context"] is not None else None
             self._transaction.events.append(
-                RequestEnded(before["type"], State(state).name, taken, before["request_id"], ended_at, traced)
+                RequestEnded(
+                    before["type"], _STATE_NAMES[state], taken, before["request_id"], ended_at, traced
+                )
             )
         elif values.get("started_at") is not None and before["started_at"] is None:
             waited = (values["started_at"] - before["created_at"]) / 1e6
