@@ -204,6 +204,46 @@ def test_results_are_those_of_the_driver_however_they_arrive(
     assert seen[1] == seen[0]
 
 
+class _Socket:
+    """Where statements go that nobody reads."""
+
+    def sendall(self, data: bytes) -> None:
+        assert data
+
+    def settimeout(self, seconds: float) -> None:
+        assert seconds
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@given(st.lists(answers(), min_size=1, max_size=3), st.lists(st.integers(1, 40)), st.booleans(), BREAKS)
+def test_statements_whose_rows_nobody_wants_end_as_those_of_the_driver(
+    data: list[bytes], sizes: list[int], in_parts: bool, last: BaseException | None
+) -> None:
+    seen = []
+    for kind in (Connection, QuickConnection):
+        connection: Any = kind(defer_connect=True)
+        connection.server_status = 0
+        found: list[Any] = []
+        for one in data:
+            connection._sock = _Socket()
+            receive(connection, one, sizes if in_parts else [], last)
+            try:
+                if isinstance(connection, QuickConnection):
+                    connection.run(b"DO 1")
+                else:
+                    connection.query("DO 1")
+                    while connection._result.has_next:
+                        connection.next_result()
+                found.append(connection._next_seq_id)
+            except Exception as error:  # Both must raise the same, whatever it is.
+                found.append((type(error), error.args))
+            found.append((connection.server_status, connection._sock is None))
+        seen.append(found)
+    assert seen[1] == seen[0]
+
+
 @pytest.fixture(scope="module")
 def connections(database_servers: SharedServers) -> Iterator[tuple[Connection[Any], Connection[Any]]]:
     """A connection of the driver to MariaDB, and one of this program."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from pymysql.connections import Connection, MySQLResult
-from pymysql.constants import CR, FIELD_TYPE, SERVER_STATUS
+from pymysql.constants import COMMAND, CR, FIELD_TYPE, SERVER_STATUS
 from pymysql.converters import convert_datetime
 from pymysql.err import OperationalError
 from pymysql.protocol import MysqlPacket
@@ -72,13 +72,22 @@ class QuickConnection(Connection):
             self.decoders[kind] = _datetime
 
     def run(self, statements: bytes) -> None:
-        """Runs statements of one packet that return no rows.
+        """Runs statements of one packet whose rows nobody wants.
 
         Raises:
             MySQLError: A statement failed. The server has not run those after it.
         """
-        self.query(statements)
-        self.read_rest()
+        self._execute_command(COMMAND.COM_QUERY, statements)  # type: ignore[attr-defined]  # The stubs lack it.
+        result: Any = QuickResult(self)
+        result.has_next = True
+        while result.has_next:
+            packet = self._read_packet()
+            if packet.is_ok_packet():
+                result._read_ok_packet(packet)
+                self.server_status = result.server_status
+            else:
+                result.connection = self  # It lets go of it at the end of the rows.
+                result._read_result_packet(packet)
 
     def rows(self, statement: bytes) -> Any:
         """Runs a statement and returns its rows.
@@ -88,15 +97,6 @@ class QuickConnection(Connection):
         """
         self.query(statement)
         return () if self._result is None else self._result.rows
-
-    def read_rest(self) -> None:
-        """Reads the results of all further statements of a packet.
-
-        Raises:
-            MySQLError: A statement failed. The server has not run those after it.
-        """
-        while self._result is not None and self._result.has_next:
-            self.next_result()
 
     def skip(self, packets: bytes, count: int) -> bool:
         """Skips packets if these are the next ones and have all arrived. Returns whether they are.
@@ -128,18 +128,19 @@ class QuickConnection(Connection):
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
         if self._current_timeout == self._read_timeout:
             arrived = self._arrived()
-            if len(arrived) > _HEADER:
+            size = len(arrived)
+            if size > _HEADER:
                 length = arrived[0] | arrived[1] << 8 | arrived[2] << 16
-                data = arrived[_HEADER : _HEADER + length]
+                end = _HEADER + length
                 if (
-                    len(data) == length
+                    end <= size
                     and 0 < length < _PART
                     and arrived[3] == self._next_seq_id
-                    and data[0] != _ERROR
+                    and arrived[_HEADER] != _ERROR
                 ):
-                    self._rfile.read(_HEADER + length)
+                    self._rfile.read(end)
                     self._next_seq_id = (self._next_seq_id + 1) % 256
-                    return packet_type(data, self.encoding)
+                    return packet_type(arrived[_HEADER:end], self.encoding)
         return super()._read_packet(packet_type)  # type: ignore[no-untyped-call]
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:

@@ -129,6 +129,7 @@ class Transaction:
         self.parts: dict[type[Any], Any] = {}
         self.driver: Any = connection.connection.driver_connection
         self._dialect = connection.dialect
+        self._longest_packet: int | None = connection.info.get(MAX_PACKET_KEY)
         self._changes: list[tuple[_Compiled, Sequence[Mapping[str, Any]]]] = []
 
     @property
@@ -142,7 +143,7 @@ class Transaction:
 
         It has room in a packet of the server, even if all its characters are escaped.
         """
-        packet = self.connection.info.get(MAX_PACKET_KEY)
+        packet = self._longest_packet
         return MAX_ROW if packet is None else min(MAX_ROW, (packet - _STATEMENT) // 2)
 
     def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
@@ -187,7 +188,7 @@ class Transaction:
             return
         driver = self.driver
         if self._dialect.name == "mysql":
-            limit = self.connection.info.get(MAX_PACKET_KEY, MAX_PACKET)
+            limit = MAX_PACKET if self._longest_packet is None else self._longest_packet
             _send_texts(driver, changes, limit, last="COMMIT" if commits else "")
             return
         # Always close the cursor: an open one makes SQLite keep the locks of a connection after it is closed.
