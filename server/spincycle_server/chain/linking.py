@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from spincycle_grpc.duration import parse_duration
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.job_paths import connects
 from spincycle_grpc.structs import from_struct
-from spincycle_grpc.v1.job_pb2 import Job, JobChain, RetryBackoff
+from spincycle_grpc.v1.job_pb2 import Job, JobChain, JobIds, RetryBackoff
 from spincycle_server.chain.final_linking import link_finals
 from spincycle_server.chain.keys import Keys, link_keys
 from spincycle_server.chain.linked_chain import ChainJob, ChainSequence, LinkedChain, MarkedJobs
@@ -43,51 +42,38 @@ def link_chain(chain: JobChain) -> LinkedChain:
             jobs, or an invalid sequence, duration, window, `finally` part or limit. Reason:
             INVALID_JOB_CHAIN.
     """
-    if not chain.jobs:
-        raise invalid_chain("job chain has no jobs", chain.request_id)
+    request_id = chain.request_id
     # Each look at `chain.jobs` makes a new object. So the messages are looked at once for all purposes.
     messages = chain.jobs
+    if not messages:
+        raise invalid_chain("job chain has no jobs", request_id)
     # Protobuf maps have no order. Sorting makes a chain behave the same in every process.
-    ids = sorted(messages)
-    sequences = _sequences(messages, ids, chain.request_id)
+    by_id = [(job_id, messages[job_id]) for job_id in sorted(messages)]
+    sequences = _sequences(by_id, request_id)
     jobs: dict[str, ChainJob] = {}
     marked = MarkedJobs()
-    for job_id in ids:
-        message = messages[job_id]
-        jobs[job_id] = _job(message, sequences, chain.request_id)
-        marked.add(job_id, message)
-    adjacency_list = chain.adjacency_list
-    for job_id in adjacency_list:
-        parent = jobs.get(job_id)
-        children = [jobs.get(child_id) for child_id in adjacency_list[job_id].ids]
-        if parent is None or None in children:
-            raise invalid_chain(
-                "invalid adjacency list: some jobs exist in chain.AdjacencyList but not chain.Jobs",
-                chain.request_id,
-            )
-        for child in dict.fromkeys(child for child in children if child is not None):
-            parent.children.append(child)
-            child.missing += 1
-    _check_shape(jobs, chain.request_id)
-    for job in jobs.values():
+    for job_id, message in by_id:
+        jobs[job_id] = job = _job(message, sequences, request_id)
         job.sequence.jobs.append(job)
+        marked.add(job_id, message)
+    _link_jobs(chain.adjacency_list, jobs, request_id)
+    _check_shape(jobs, request_id)
     try:
         windows = link_windows(chain, jobs) if chain.windows else []
         finals = link_finals(marked.of_finals, jobs, sequences) if marked.of_finals else []
         keys = link_keys(chain, marked.limited, sequences) if marked.limited else Keys()
     except ValueError as error:
-        raise invalid_chain(str(error), chain.request_id) from error
+        raise invalid_chain(str(error), request_id) from error
     for window in windows:
         window.sequence.windows.append(window)
-    timeout = _duration(chain.timeout, "timeout", chain.request_id)
+    timeout = _duration(chain.timeout, "timeout", request_id)
     return LinkedChain(jobs, sequences, timeout, windows, finals, keys, marked)
 
 
-def _sequences(messages: Mapping[str, Job], ids: Iterable[str], request_id: str) -> dict[str, ChainSequence]:
+def _sequences(by_id: Iterable[tuple[str, Job]], request_id: str) -> dict[str, ChainSequence]:
     sequences: dict[str, ChainSequence] = {}
     parents: dict[str, str] = {}
-    for job_id in ids:
-        job = messages[job_id]
+    for job_id, job in by_id:
         if job.id != job_id:
             raise invalid_chain(
                 f"job {job.name} has ID {job.id}, but its key in jobs is {job_id}", request_id
@@ -97,33 +83,32 @@ def _sequences(messages: Mapping[str, Job], ids: Iterable[str], request_id: str)
             sequences[job_id] = ChainSequence(
                 id=job_id,
                 retry=job.sequence_retry,
-                retry_wait=_retry_wait(
-                    job,
-                    _OF_SEQUENCE,
-                    job.sequence_retry_wait,
-                    job.sequence_retry_backoff if job.HasField("sequence_retry_backoff") else None,
-                    request_id,
+                retry_wait=(
+                    _retry_wait(job, _OF_SEQUENCE, wait, job.sequence_retry_backoff, request_id)
+                    if (wait := job.sequence_retry_wait) or job.HasField("sequence_retry_backoff")
+                    else NO_WAIT
                 ),
-                timeout=_duration(timeout, "sequenceTimeout", request_id, job),
+                timeout=_duration(timeout, "sequenceTimeout", request_id, job) if timeout else 0,
                 timeout_text=timeout,
             )
-            parents[job_id] = job.parent_sequence_id
-    _nest(sequences, parents, request_id)
+            if parent := job.parent_sequence_id:
+                parents[job_id] = parent
+    if parents:
+        _nest(sequences, parents, request_id)
     return sequences
 
 
 def _nest(sequences: dict[str, ChainSequence], parents: Mapping[str, str], request_id: str) -> None:
-    """Links each sequence to the sequence around it."""
-    for sequence_id, sequence in sequences.items():
-        parent_id = parents[sequence_id]
-        if parent_id:
-            sequence.parent = sequences.get(parent_id)
-            if sequence.parent is None:
-                raise invalid_chain(
-                    f"sequence {sequence_id} has the parent sequence {parent_id}, which does not exist",
-                    request_id,
-                )
-            sequence.parent.inner.append(sequence)
+    """Links each sequence that has a parent to the sequence around it."""
+    for sequence_id, parent_id in parents.items():
+        sequence, parent = sequences[sequence_id], sequences.get(parent_id)
+        if parent is None:
+            raise invalid_chain(
+                f"sequence {sequence_id} has the parent sequence {parent_id}, which does not exist",
+                request_id,
+            )
+        sequence.parent = parent
+        parent.inner.append(sequence)
     reached = sum(1 for root in sequences.values() if root.parent is None for _ in root.subtree())
     if reached != len(sequences):
         raise invalid_chain("parent sequences form a cycle", request_id)
@@ -136,56 +121,74 @@ def _job(job: Job, sequences: dict[str, ChainSequence], request_id: str) -> Chai
     if sequence is None:
         stand_in = ChainSequence(id="", tries=1, is_own=False)
         sequence = sequences.setdefault(f"\0{job.sequence_id}", stand_in)
-    _duration(job.timeout, "timeout", request_id, job)
+    if timeout := job.timeout:
+        _duration(timeout, "timeout", request_id, job)
     return ChainJob(
         id=job.id,
         name=job.name,
         sequence=sequence,
         retry=job.retry,
-        retry_wait=_retry_wait(
-            job,
-            _OF_JOB,
-            job.retry_wait,
-            job.retry_backoff if job.HasField("retry_backoff") else None,
-            request_id,
+        retry_wait=(
+            _retry_wait(job, _OF_JOB, wait, job.retry_backoff, request_id)
+            if (wait := job.retry_wait) or job.HasField("retry_backoff")
+            else NO_WAIT
         ),
         is_task=not connects(job),
         data=from_struct(job.data) if job.HasField("data") else {},
     )
 
 
-def _check_shape(jobs: dict[str, ChainJob], request_id: str) -> None:
+def _link_jobs(adjacency_list: Mapping[str, JobIds], jobs: Mapping[str, ChainJob], request_id: str) -> None:
+    """Links each job to those that depend on it."""
+    try:
+        for job_id in adjacency_list:
+            parent = jobs[job_id]
+            for child_id in dict.fromkeys(adjacency_list[job_id].ids):
+                child = jobs[child_id]
+                parent.children.append(child)
+                child.missing += 1
+    except KeyError:
+        raise invalid_chain(
+            "invalid adjacency list: some jobs exist in chain.AdjacencyList but not chain.Jobs", request_id
+        ) from None
+
+
+def _check_shape(jobs: Mapping[str, ChainJob], request_id: str) -> None:
     """Raises InvalidArgumentError if the jobs form a cycle, or have several first or last jobs."""
     unseen = {job_id: job.missing for job_id, job in jobs.items()}
-    first = [job for job in jobs.values() if not job.missing]
-    ready = deque(first)
-    seen = 0
+    ready = [job for job in jobs.values() if not job.missing]
+    first, last, seen = len(ready), 0, 0
     while ready:
-        job = ready.popleft()
+        job = ready.pop()
         seen += 1
+        last += not job.children
         for child in job.children:
             unseen[child.id] -= 1
             if not unseen[child.id]:
                 ready.append(child)
     if seen != len(jobs):
         raise invalid_chain("chain is cyclic", request_id)
-    if len(first) > 1:
+    if first > 1:
         raise invalid_chain(
             "job chain has more than one start job (node with indegree count > 0)", request_id
         )
-    if sum(not job.children for job in jobs.values()) > 1:
+    if last > 1:
         raise invalid_chain("job chain has more than one end job (node with outdegree count > 0)", request_id)
 
 
 def _retry_wait(
-    job: Job, fields: _RetryFields, text: str, backoff: RetryBackoff | None, request_id: str
+    job: Job, fields: _RetryFields, text: str, backoff: RetryBackoff, request_id: str
 ) -> RetryWait:
-    """Returns the pauses between the tries of a job, or of the sequence that begins with it."""
-    if backoff is None and not text:
-        return NO_WAIT
+    """Returns the pauses between the tries of a job, or of the sequence that begins with it.
+
+    Args:
+        job: The job.
+        fields: The fields with the pauses, for errors.
+        text: The first pause.
+        backoff: How the pauses grow. An empty message, as of a job without it, leaves them equal.
+        request_id: The request, for errors.
+    """
     first = _duration(text, fields.wait, request_id, job)
-    if backoff is None:
-        return RetryWait(first) if first else NO_WAIT
     factor = backoff.factor or 1.0
     if not 1 <= factor < math.inf:
         what = f"{_where(job)}{fields.backoff} factor is {factor}"
