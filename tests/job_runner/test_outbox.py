@@ -20,6 +20,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
 )
 from spincycle_server.job_runner import outbox as outbox_module
 from spincycle_server.job_runner.outbox import Batch, Finished, Outbox, ReportRefusedError
+from spincycle_server.telemetry.limits import WAITING_REPORTS, WAITING_TRIES, LimitUse
 from tests.limits import STEP
 
 FIRST = Assignment(request_id="first", epoch=1)
@@ -172,6 +173,21 @@ async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
     await asyncio.sleep(0)
     assert not room.done()
     room.cancel()
+
+
+async def test_a_batch_that_is_put_back_counts_once_beside_newer_tries() -> None:
+    outbox = Outbox(max_tries=3)
+    outbox.add_try(FIRST, tried(1), Finished(1, 0))
+    batch = outbox.take()
+    outbox.add_try(FIRST, tried(2), Finished(2, 0))
+    outbox.put_back(batch)
+    assert not outbox.full
+    assert outbox.limits() == (
+        LimitUse(WAITING_TRIES, 3, 2),
+        LimitUse(WAITING_REPORTS, 256 * 1024 * 1024, 400),
+    )
+    outbox.settle(outbox.take(), [])
+    assert [use.used for use in outbox.limits()] == [0, 0]
 
 
 async def test_an_empty_outbox_has_nothing_queued_and_nothing_in_flight() -> None:

@@ -283,6 +283,10 @@ class Outbox:
     def put_back(self, batch: Batch) -> None:
         """Puts a batch that was not acknowledged back in front of newer reports."""
         self._in_flight -= len(batch.entries)
+        # Before they are joined with newer tries, which are counted already.
+        self._add(
+            sum(len(entry.tries) for entry in batch.entries), sum(_size_of(entry) for entry in batch.entries)
+        )
         later, self._waiting = self._waiting, {_key(entry.assignment): entry for entry in batch.entries}
         for key, entry in later.items():
             earlier = self._waiting.setdefault(key, entry)
@@ -294,9 +298,6 @@ class Outbox:
                 earlier.tries.extend(entry.tries)
                 earlier.finished = entry.finished
                 earlier.end, earlier.end_waiter = entry.end, entry.end_waiter
-        self._add(
-            sum(len(entry.tries) for entry in batch.entries), sum(_size_of(entry) for entry in batch.entries)
-        )
         if self._waiting:
             self._filled.set()
 
