@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -27,8 +28,9 @@ def outbox() -> Outbox:
 
 
 @pytest.fixture
-def reports(outbox: Outbox) -> ChainReports:
-    return ChainReports(outbox, ASSIGNMENT, RunningChain.new(a_chain("request")))
+async def reports(outbox: Outbox) -> ChainReports:
+    chain = RunningChain.new(a_chain("request"))
+    return ChainReports(outbox, ASSIGNMENT, chain, asyncio.get_running_loop())
 
 
 def sent(outbox: Outbox) -> ChainReport:
@@ -49,14 +51,16 @@ async def test_tries_are_numbered_from_1(outbox: Outbox, reports: ChainReports) 
 async def test_a_complete_try_counts_as_finished_before_the_chain_takes_it_in(
     outbox: Outbox, reports: ChainReports
 ) -> None:
-    reports.add_try(Run("bbbb", 1, 1), COMPLETE, None)
-    reports.add_try(Run("cccc", 1, 1), FAILED, None)
-    reports.add_try(Run("aaaa", 1, 1), TryResult(a_log_entry("request", "aaaa")), None)  # a noop
+    added = [
+        reports.add_try(Run("bbbb", 1, 1), COMPLETE, None),
+        reports.add_try(Run("cccc", 1, 1), FAILED, None),
+        reports.add_try(Run("aaaa", 1, 1), TryResult(a_log_entry("request", "aaaa")), None),  # a noop
+    ]
+    assert added == [(1, 1), (0, 0), (1, 0)]
     report = sent(outbox)
     assert (report.finished_jobs, report.finished_tasks) == (2, 1)
-    reports.taken_in(TryResult(a_log_entry("request", "aaaa")))
-    reports.taken_in(COMPLETE)  # The chain of this test does not count the job itself.
-    reports.taken_in(FAILED)
+    for one in added:  # The chain of this test does not count the jobs itself.
+        reports.taken_in(one)
     reports.add_try(Run("cccc", 2, 1), FAILED, None)
     report = sent(outbox)
     assert (report.finished_jobs, report.finished_tasks) == (0, 0)

@@ -19,7 +19,7 @@ from spincycle_grpc.v1.runner_reports_pb2 import (
     TryReport,
 )
 from spincycle_server.job_runner import outbox as outbox_module
-from spincycle_server.job_runner.outbox import Batch, Finished, Outbox, ReportRefusedError
+from spincycle_server.job_runner.outbox import Batch, Outbox, ReportRefusedError
 from spincycle_server.telemetry.limits import WAITING_REPORTS, WAITING_TRIES, LimitUse
 from tests.limits import STEP
 
@@ -39,9 +39,9 @@ def tries_of(report: object) -> list[int]:
 
 async def test_a_batch_has_one_report_per_chain_in_order() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), Finished(1, 0))
-    outbox.add_try(SECOND, tried(1), Finished(1, 0))
-    outbox.add_try(FIRST, tried(2), Finished(2, 1))
+    outbox.add_try(FIRST, tried(1), (1, 0))
+    outbox.add_try(SECOND, tried(1), (1, 0))
+    outbox.add_try(FIRST, tried(2), (2, 1))
     first, second = outbox.take().message().chains
     assert first.assignment == FIRST
     assert tries_of(first) == [1, 2]
@@ -52,11 +52,11 @@ async def test_a_batch_has_one_report_per_chain_in_order() -> None:
 
 async def test_a_batch_that_is_put_back_comes_before_newer_reports() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), Finished(1, 0))
+    outbox.add_try(FIRST, tried(1), (1, 0))
     batch = outbox.take()
-    outbox.add_try(FIRST, tried(2), Finished(2, 0))
+    outbox.add_try(FIRST, tried(2), (2, 0))
     done = asyncio.get_running_loop().create_future()
-    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), Finished(2, 1), done)
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), (2, 1), done)
     outbox.put_back(batch)
     (report,) = outbox.take().message().chains
     assert tries_of(report) == [1, 2]
@@ -67,8 +67,8 @@ async def test_settling_a_batch_gives_its_waiters_their_results() -> None:
     outbox = Outbox()
     loop = asyncio.get_running_loop()
     stored, refused = loop.create_future(), loop.create_future()
-    outbox.add_try(FIRST, tried(1), Finished(1, 0), stored)
-    outbox.add_try(SECOND, tried(1), Finished(1, 0), refused)
+    outbox.add_try(FIRST, tried(1), (1, 0), stored)
+    outbox.add_try(SECOND, tried(1), (1, 0), refused)
     batch = outbox.take()
     assert not stored.done()
     outbox.settle(batch, [RefusedReport(assignment=SECOND, reason=REFUSAL_REASON_STALE)])
@@ -84,8 +84,8 @@ async def test_a_refusal_that_nobody_awaits_is_not_logged() -> None:
     complaints: list[object] = []
     loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), Finished(1, 0), loop.create_future())
-    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_FAIL), Finished(1, 0), loop.create_future())
+    outbox.add_try(FIRST, tried(1), (1, 0), loop.create_future())
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_FAIL), (1, 0), loop.create_future())
     outbox.settle(outbox.take(), [RefusedReport(assignment=FIRST, reason=REFUSAL_REASON_STALE)])
     gc.collect()
     assert not complaints
@@ -95,14 +95,14 @@ async def test_a_large_chain_is_split_and_its_end_goes_last(monkeypatch: pytest.
     monkeypatch.setattr(outbox_module, "MAX_BATCH_TRIES", 3)
     outbox = Outbox()
     for number in range(1, 6):
-        outbox.add_try(FIRST, tried(number), Finished(number, 0))
+        outbox.add_try(FIRST, tried(number), (number, 0))
     outbox.add_end(
         FIRST,
         ChainFinish(state=state_pb2.STATE_FAIL),
-        Finished(5, 0),
+        (5, 0),
         asyncio.get_running_loop().create_future(),
     )
-    outbox.add_try(SECOND, tried(1), Finished(1, 0))
+    outbox.add_try(SECOND, tried(1), (1, 0))
     (first,) = outbox.take().message().chains
     assert tries_of(first) == [1, 2, 3]
     assert not first.HasField("finish")
@@ -115,8 +115,8 @@ async def test_a_large_chain_is_split_and_its_end_goes_last(monkeypatch: pytest.
 async def test_large_output_also_splits_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 1000)
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1, "x" * 5000), Finished(1, 0))
-    outbox.add_try(FIRST, tried(2), Finished(2, 0))
+    outbox.add_try(FIRST, tried(1, "x" * 5000), (1, 0))
+    outbox.add_try(FIRST, tried(2), (2, 0))
     assert [tries_of(report) for report in outbox.take().message().chains] == [[1]]
     assert [tries_of(report) for report in outbox.take().message().chains] == [[2]]
 
@@ -130,9 +130,9 @@ async def test_suspended_chains_share_a_message_only_if_they_fit(monkeypatch: py
     ended = {name: loop.create_future() for name in sizes}
     for name, size in sizes.items():
         assignment = Assignment(request_id=name, epoch=1)
-        outbox.add_try(assignment, tried(1), Finished(1, 0))
+        outbox.add_try(assignment, tried(1), (1, 0))
         suspended = SuspendedJobChain(job_chain=JobChain(timeout="x" * size))
-        outbox.add_end(assignment, suspended, Finished(1, 0), ended[name])
+        outbox.add_end(assignment, suspended, (1, 0), ended[name])
     messages: list[list[tuple[str, int, bool]]] = []
     while batch := outbox.take().entries:
         messages.append(
@@ -152,15 +152,15 @@ async def test_text_counts_with_the_most_bytes_that_it_may_have(monkeypatch: pyt
     monkeypatch.setattr(outbox_module, "MAX_BATCH_BYTES", 3000)
     outbox = Outbox()
     for number in (1, 2):
-        outbox.add_try(FIRST, tried(number, "€" * 1000), Finished(number, 0))
+        outbox.add_try(FIRST, tried(number, "€" * 1000), (number, 0))
     assert [tries_of(report) for report in outbox.take().message().chains] == [[1]]
 
 
 async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
     outbox = Outbox(max_tries=2)
-    outbox.add_try(FIRST, tried(1), Finished(1, 0))
+    outbox.add_try(FIRST, tried(1), (1, 0))
     assert not outbox.full
-    outbox.add_try(FIRST, tried(2), Finished(2, 0))
+    outbox.add_try(FIRST, tried(2), (2, 0))
     assert outbox.full
     room = asyncio.ensure_future(outbox.wait_room())
     await asyncio.sleep(0)
@@ -177,9 +177,9 @@ async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
 
 async def test_a_batch_that_is_put_back_counts_once_beside_newer_tries() -> None:
     outbox = Outbox(max_tries=3)
-    outbox.add_try(FIRST, tried(1), Finished(1, 0))
+    outbox.add_try(FIRST, tried(1), (1, 0))
     batch = outbox.take()
-    outbox.add_try(FIRST, tried(2), Finished(2, 0))
+    outbox.add_try(FIRST, tried(2), (2, 0))
     outbox.put_back(batch)
     assert not outbox.full
     assert outbox.limits() == (
@@ -192,7 +192,7 @@ async def test_a_batch_that_is_put_back_counts_once_beside_newer_tries() -> None
 
 async def test_an_empty_outbox_has_nothing_queued_and_nothing_in_flight() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), Finished(1, 0))
+    outbox.add_try(FIRST, tried(1), (1, 0))
     empty = asyncio.ensure_future(outbox.wait_empty())
     batch = outbox.take()
     await asyncio.sleep(0)
@@ -203,8 +203,8 @@ async def test_an_empty_outbox_has_nothing_queued_and_nothing_in_flight() -> Non
 
 async def test_forgetting_a_chain_leaves_the_others() -> None:
     outbox = Outbox()
-    outbox.add_try(FIRST, tried(1), Finished(1, 0))
-    outbox.add_try(SECOND, tried(1), Finished(1, 0))
+    outbox.add_try(FIRST, tried(1), (1, 0))
+    outbox.add_try(SECOND, tried(1), (1, 0))
     outbox.forget(FIRST)
     assert [report.assignment for report in outbox.take().message().chains] == [SECOND]
 
@@ -230,11 +230,11 @@ async def test_changes_of_limits_come_in_order_after_all_tries_and_some_at_a_tim
     waiters = [loop.create_future() for _ in range(5)]
     for number in range(1, 6):
         change = SequenceLimitChange(number=number, sequence_id="aaaa")
-        outbox.add_limit_change(FIRST, change, Finished(0, 0), waiters[number - 1])
+        outbox.add_limit_change(FIRST, change, (0, 0), waiters[number - 1])
     for number in range(1, 4):
-        outbox.add_try(FIRST, tried(number), Finished(number, 0))
+        outbox.add_try(FIRST, tried(number), (number, 0))
     ended = loop.create_future()
-    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), Finished(3, 0), ended)
+    outbox.add_end(FIRST, ChainFinish(state=state_pb2.STATE_COMPLETE), (3, 0), ended)
     outbox.put_back(outbox.take())
     sent: list[tuple[list[int], list[int], bool]] = []
     while (batch := outbox.take()).entries:

@@ -31,7 +31,7 @@ from spincycle_grpc.v1.runner_reports_pb2_grpc import (
 from spincycle_grpc.v1.state_pb2 import STATE_COMPLETE
 from spincycle_server.job_runner.capacity_streams import CapacityStreams
 from spincycle_server.job_runner.known_types import KnownTypes
-from spincycle_server.job_runner.outbox import Finished, Outbox
+from spincycle_server.job_runner.outbox import Outbox
 from spincycle_server.job_runner.reporter import Reporter
 from tests.limits import STEP
 
@@ -117,7 +117,7 @@ async def test_an_expired_lease_is_reported_before_the_commits_of_the_same_answe
         async with reporting(reporter), asyncio.timeout(STEP):
             await reporter.wait_connected()
             manager.answers.clear()
-            outbox.add_claim(ASSIGNMENT, Finished(0, 0), claim)
+            outbox.add_claim(ASSIGNMENT, (0, 0), claim)
             while reporter.lease_left:  # noqa: ASYNC110 (no event tells that a time is over)
                 await asyncio.sleep(0.01)
             assert not seen
@@ -139,7 +139,7 @@ async def test_places_that_the_request_manager_does_not_keep_are_offered_to_othe
         reporter = Reporter(RUNNER, [address], outbox, list, lease=60, capacity=capacity)
         async with reporting(reporter), asyncio.timeout(STEP):
             await reporter.wait_connected()
-            outbox.add_end(ASSIGNMENT, ChainFinish(state=STATE_COMPLETE), Finished(1, 1), end)
+            outbox.add_end(ASSIGNMENT, ChainFinish(state=STATE_COMPLETE), (1, 1), end)
             await end
             places = capacity.watch(5)
             assert await anext(places) == offered

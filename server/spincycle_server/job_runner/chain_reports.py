@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, StartedTry, TryReport
-from spincycle_server.job_runner.outbox import Finished
 
 if TYPE_CHECKING:
     from spincycle_grpc.state import State
@@ -20,8 +19,11 @@ if TYPE_CHECKING:
     from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
     from spincycle_grpc.v1.runner_reports_pb2 import Assignment
     from spincycle_server.chain import Run, RunningChain
-    from spincycle_server.job_runner.outbox import ChainEnd, Outbox
+    from spincycle_server.job_runner.outbox import ChainEnd, Finished, Outbox
     from spincycle_server.job_runner.try_result import TryResult
+
+_NOTHING, _CONNECTION, _TASK = (0, 0), (1, 0), (1, 1)
+"""What a try adds to the progress of its chain: nothing, or the end of a job that is no task or one."""
 
 _LARGEST_SUSPENDED = MAX_MESSAGE_BYTES * 3 // 4
 """The maximum size of a suspended chain in bytes, so that it fits in a message with other reports."""
@@ -34,38 +36,42 @@ class ChainReports:
         outbox: The queue of reports.
         assignment: The assignment of the chain's request to this runner.
         chain: The chain. Its `finished_jobs` does not include tries that it has not taken in.
+        loop: The event loop.
     """
 
-    def __init__(self, outbox: Outbox, assignment: Assignment, chain: RunningChain) -> None:
+    def __init__(
+        self, outbox: Outbox, assignment: Assignment, chain: RunningChain, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._outbox = outbox
         self._assignment = assignment
         self._chain = chain
+        self._loop = loop
         self._tries = 0
         # COMPLETE tries that are reported, but that the chain has not taken in; those of tasks among them.
         self._complete = self._complete_tasks = 0
 
     def claim(self) -> asyncio.Future[None]:
         """Asks whether the assignment is still valid. The result is done when that is confirmed."""
-        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        confirmed: asyncio.Future[None] = self._loop.create_future()
         self._outbox.add_claim(self._assignment, self._taken_in(), confirmed)
         return confirmed
 
     def started(self, run: Run, *, is_shared: bool) -> asyncio.Future[None]:
         """Reports that a try of a suspect is about to start. The result is done when that is committed."""
-        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        recorded: asyncio.Future[None] = self._loop.create_future()
         started = StartedTry(job_id=run.job_id, shared=is_shared, **{"try": run.number})
         self._outbox.add_started(self._assignment, started, self._taken_in(), recorded)
         return recorded
 
     def opened(self, opened: OpenedApproval) -> asyncio.Future[None]:
         """Reports that a job waits for an approval. The result is done when that is committed."""
-        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        recorded: asyncio.Future[None] = self._loop.create_future()
         self._outbox.add_opened(self._assignment, opened, self._taken_in(), recorded)
         return recorded
 
     def limits_changed(self, change: SequenceLimitChange) -> asyncio.Future[None]:
         """Reports what a sequence does with its keys. The result is done when that is committed."""
-        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        recorded: asyncio.Future[None] = self._loop.create_future()
         self._outbox.add_limit_change(self._assignment, change, self._taken_in(), recorded)
         return recorded
 
@@ -81,7 +87,7 @@ class ChainReports:
         *,
         is_approval: bool = False,
         must_fail: bool = False,
-    ) -> None:
+    ) -> Finished:
         """Reports a finished try.
 
         Args:
@@ -90,9 +96,16 @@ class ChainReports:
             committed: Done when the report is committed; None if nobody waits for that.
             is_approval: Whether it was a wait for an approval.
             must_fail: Whether the request must FAIL because of it, after its `finally` parts.
+
+        Returns:
+            What the try adds to the chain's progress, for `taken_in`.
         """
         self._tries += 1
-        self._count(result, 1)
+        added = _NOTHING
+        if result.entry.state == state_pb2.STATE_COMPLETE:
+            added = _TASK if self._chain.is_task(run.job_id) else _CONNECTION
+            self._complete += 1
+            self._complete_tasks += added[1]
         report = TryReport(
             entry=result.entry,
             job_data=result.data,
@@ -103,10 +116,12 @@ class ChainReports:
             must_fail=must_fail,
         )
         self._outbox.add_try(self._assignment, report, self._finished(), committed)
+        return added
 
-    def taken_in(self, result: TryResult) -> None:
-        """Notes that the chain takes in a reported try, and counts the job itself from now on."""
-        self._count(result, -1)
+    def taken_in(self, added: Finished) -> None:
+        """Notes that the chain takes in a reported try, and counts what that adds itself from now on."""
+        self._complete -= added[0]
+        self._complete_tasks -= added[1]
 
     def finish(self, state: State) -> asyncio.Future[None]:
         """Reports that the chain has ended now. The result is done when all its reports are committed."""
@@ -121,21 +136,14 @@ class ChainReports:
         """Drops the queued reports. Their futures are never done."""
         self._outbox.forget(self._assignment)
 
-    def _count(self, result: TryResult, change: int) -> None:
-        if result.entry.state == state_pb2.STATE_COMPLETE:
-            self._complete += change
-            if self._chain.is_task(result.entry.job_id):
-                self._complete_tasks += change
-
     def _taken_in(self) -> Finished:
-        return Finished(self._chain.finished_jobs, self._chain.finished_tasks)
+        return self._chain.finished_jobs, self._chain.finished_tasks
 
     def _finished(self) -> Finished:
-        return Finished(
-            self._chain.finished_jobs + self._complete, self._chain.finished_tasks + self._complete_tasks
-        )
+        jobs, tasks = self._taken_in()
+        return jobs + self._complete, tasks + self._complete_tasks
 
     def _end(self, end: ChainEnd) -> asyncio.Future[None]:
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        committed: asyncio.Future[None] = self._loop.create_future()
         self._outbox.add_end(self._assignment, end, self._taken_in(), committed)
         return committed

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from spincycle_grpc.v1.approval_pb2 import OpenedApproval
 from spincycle_grpc.v1.job_pb2 import SuspendedJobChain
@@ -28,6 +28,12 @@ from spincycle_server.telemetry.limits import WAITING_REPORTS, WAITING_TRIES, Li
 
 ChainEnd: TypeAlias = ChainFinish | SuspendedJobChain
 """The end of a chain on this runner: a final state, or the suspended chain."""
+
+Finished: TypeAlias = tuple[int, int]
+"""The progress of a chain: how many jobs are COMPLETE, and how many of them do more than to connect others.
+
+A plain tuple, because each report of a try makes one.
+"""
 
 _Key: TypeAlias = tuple[str, int]
 
@@ -52,26 +58,12 @@ class ReportRefusedError(Exception):
         self.reason = reason
 
 
-class Finished(NamedTuple):
-    """The progress of a chain.
-
-    Attributes:
-        jobs: How many jobs are COMPLETE.
-        tasks: How many of them do more than to connect other jobs.
-    """
-
-    jobs: int
-    tasks: int
-
-
-_NOTHING = Finished(0, 0)
-
-
 @dataclass(slots=True)
 class _ChainEntry:
     """The reports of one chain: finished tries, and perhaps the end of the chain.
 
-    The claim waiter waits for the confirmation that the assignment is still valid.
+    The claim waiter waits for the confirmation that the assignment is still valid. The size is that of the
+    tries.
     """
 
     assignment: Assignment
@@ -81,7 +73,8 @@ class _ChainEntry:
     limit_changes: deque[tuple[SequenceLimitChange, asyncio.Future[None]]] = field(default_factory=deque)
     is_cleared: bool = False
     tries: deque[_QueuedTry] = field(default_factory=deque)
-    finished: Finished = _NOTHING
+    size: int = 0
+    finished: Finished = (0, 0)
     end: ChainEnd | None = None
     end_waiter: asyncio.Future[None] | None = None
 
@@ -121,6 +114,9 @@ class Outbox:
     Args:
         max_tries: The outbox is full with this many queued tries.
         max_bytes: The outbox is also full with this many bytes of queued tries.
+
+    Attributes:
+        full: Whether chains must not start more jobs until there is room.
     """
 
     def __init__(self, *, max_tries: int = 100_000, max_bytes: int = 256 * 1024 * 1024) -> None:
@@ -129,6 +125,7 @@ class Outbox:
         self._waiting: dict[_Key, _ChainEntry] = {}
         self._count = 0
         self._bytes = 0
+        self.full = False
         self._filled = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -142,11 +139,6 @@ class Outbox:
             LimitUse(WAITING_TRIES, self._max_tries, self._count),
             LimitUse(WAITING_REPORTS, self._max_bytes, self._bytes),
         )
-
-    @property
-    def full(self) -> bool:
-        """Whether chains must not start more jobs until there is room."""
-        return self._count >= self._max_tries or self._bytes >= self._max_bytes
 
     def add_claim(self, assignment: Assignment, finished: Finished, waiter: asyncio.Future[None]) -> None:
         """Asks whether an assignment is still valid. The waiter is done when that is confirmed."""
@@ -207,6 +199,7 @@ class Outbox:
         entry = self._entry(assignment)
         size = _size(report)
         entry.tries.append((report, waiter, size))
+        entry.size += size
         entry.finished = finished
         self._add(1, size)
 
@@ -223,7 +216,7 @@ class Outbox:
         """Drops the queued reports of a chain. Their waiters are never done."""
         entry = self._waiting.pop(_key(assignment), None)
         if entry is not None:
-            self._remove(len(entry.tries), _size_of(entry))
+            self._add(-len(entry.tries), -entry.size)
             self._check_empty()
 
     def take(self) -> Batch:
@@ -232,15 +225,14 @@ class Outbox:
         tries = tried_bytes = size = ends = 0
         for key in list(self._waiting):
             entry = self._waiting[key]
-            held = _size_of(entry)
             if (
                 entry.is_small
                 and tries + len(entry.tries) <= MAX_BATCH_TRIES
-                and size + ends + held <= MAX_BATCH_BYTES
+                and size + ends + entry.size <= MAX_BATCH_BYTES
             ):
                 tries += len(entry.tries)
-                tried_bytes += held
-                size += held
+                tried_bytes += entry.size
+                size += entry.size
                 taken.append(entry)
                 del self._waiting[key]
                 continue
@@ -250,6 +242,8 @@ class Outbox:
             while entry.tries and tries < MAX_BATCH_TRIES and size + ends < MAX_BATCH_BYTES:
                 tried = entry.tries.popleft()
                 part.tries.append(tried)
+                part.size += tried[2]
+                entry.size -= tried[2]
                 tries += 1
                 tried_bytes += tried[2]
                 size += tried[2]
@@ -274,7 +268,7 @@ class Outbox:
             part.end, part.end_waiter = entry.end, entry.end_waiter
             taken.append(part)
             del self._waiting[key]
-        self._remove(tries, tried_bytes)
+        self._add(-tries, -tried_bytes)
         if not self._waiting:
             self._filled.clear()
         self._in_flight += len(taken)
@@ -285,7 +279,7 @@ class Outbox:
         self._in_flight -= len(batch.entries)
         # Before they are joined with newer tries, which are counted already.
         self._add(
-            sum(len(entry.tries) for entry in batch.entries), sum(_size_of(entry) for entry in batch.entries)
+            sum(len(entry.tries) for entry in batch.entries), sum(entry.size for entry in batch.entries)
         )
         later, self._waiting = self._waiting, {_key(entry.assignment): entry for entry in batch.entries}
         for key, entry in later.items():
@@ -296,6 +290,7 @@ class Outbox:
                 earlier.limit_changes.extend(entry.limit_changes)
                 earlier.is_cleared |= entry.is_cleared
                 earlier.tries.extend(entry.tries)
+                earlier.size += entry.size
                 earlier.finished = entry.finished
                 earlier.end, earlier.end_waiter = entry.end, entry.end_waiter
         if self._waiting:
@@ -334,7 +329,7 @@ class Outbox:
         await self._has_room.wait()
 
     def _entry(self, assignment: Assignment) -> _ChainEntry:
-        key = _key(assignment)
+        key = assignment.request_id, assignment.epoch
         entry = self._waiting.get(key)
         if entry is None:
             entry = self._waiting[key] = _ChainEntry(assignment)
@@ -343,20 +338,20 @@ class Outbox:
         return entry
 
     def _add(self, tries: int, size: int) -> None:
+        """Counts queued tries and their bytes. Negative numbers are those of tries that leave the queue."""
         self._count += tries
         self._bytes += size
-        if self.full:
-            self._has_room.clear()
+        is_full = self._count >= self._max_tries or self._bytes >= self._max_bytes
+        if is_full is not self.full:
+            self.full = is_full
+            if is_full:
+                self._has_room.clear()
+            else:
+                self._has_room.set()
 
     def _check_empty(self) -> None:
         if not self._waiting and self._in_flight == 0:
             self._empty.set()
-
-    def _remove(self, tries: int, size: int) -> None:
-        self._count -= tries
-        self._bytes -= size
-        if not self.full:
-            self._has_room.set()
 
 
 def _has_room_for_limits(entry: _ChainEntry, part: _ChainEntry) -> bool:
@@ -375,12 +370,9 @@ def _size(report: TryReport) -> int:
     entry = report.entry
     size = 200 + (report.job_data.ByteSize() if report.HasField("job_data") else 0)
     for text in (entry.stdout, entry.stderr, entry.error):
-        size += len(text) if text.isascii() else 4 * len(text)
+        if text:
+            size += len(text) if text.isascii() else 4 * len(text)
     return size
-
-
-def _size_of(entry: _ChainEntry) -> int:
-    return sum(size for _, _, size in entry.tries)
 
 
 def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:

@@ -31,7 +31,7 @@ from spincycle_server.job_runner.chain_limits import ChainLimits
 from spincycle_server.job_runner.chain_outputs import ChainOutputs
 from spincycle_server.job_runner.chain_reports import ChainReports
 from spincycle_server.job_runner.job_try import JobTry
-from spincycle_server.job_runner.outbox import Outbox, ReportRefusedError
+from spincycle_server.job_runner.outbox import Finished, Outbox, ReportRefusedError
 from spincycle_server.job_runner.suspect_tries import TURN, SuspectRules, SuspectTries
 from spincycle_server.job_runner.suspect_turns import SuspectTurns
 from spincycle_server.job_runner.try_result import TryResult, log_entry
@@ -65,12 +65,14 @@ class _Ended:
     Attributes:
         run: The try.
         result: How it ended.
+        added: What it adds to the progress of the chain.
         committed: Done when the report is committed; None if nobody waits for that.
         is_taken_back: A pause has kept the try from beginning.
     """
 
     run: Run
     result: TryResult
+    added: Finished
     committed: asyncio.Future[None] | None
     is_taken_back: bool = False
 
@@ -115,7 +117,7 @@ class Traverser:
         self._assignment = assignment
         self._resources = resources
         self._outbox = outbox
-        self._reports = ChainReports(outbox, assignment, chain)
+        self._reports = ChainReports(outbox, assignment, chain, self._loop)
         self._approvals = ChainApprovals(chain, self._reports)
         self._limits = ChainLimits(chain, self._reports)
         self._has_keys = chain.has_keys
@@ -542,14 +544,14 @@ class Traverser:
             path = self._sequence_path_around(run)
         if path:
             result.entry.path.extend(path)
-        self._reports.add_try(
+        added = self._reports.add_try(
             run,
             result,
             committed,
             is_approval=self._approvals.covers(run),
             must_fail=has_failed and self._chain.fails_request(run.job_id, is_last=result.is_last),
         )
-        self._ended.append(_Ended(run, result, committed, is_taken_back))
+        self._ended.append(_Ended(run, result, added, committed, is_taken_back))
         if committed is not None:
             committed.add_done_callback(lambda _: self._committed(run))
 
@@ -561,7 +563,7 @@ class Traverser:
         if ended.committed is not None and self._handle_refusal(ended.committed):
             return
         result = ended.result
-        self._reports.taken_in(result)
+        self._reports.taken_in(ended.added)
         actions = self._chain.try_finished(
             ended.run.job_id,
             STATES[result.entry.state],
