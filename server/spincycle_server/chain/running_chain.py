@@ -196,14 +196,15 @@ class RunningChain:
         """Returns whether a job does more than to connect other jobs."""
         return self._jobs[job_id].is_task
 
-    def must_be_recorded(self, job_id: str) -> bool:
-        """Returns whether what follows a job must wait until its try is recorded, even if that has no effect.
+    @property
+    def must_be_recorded(self) -> Set[str]:
+        """The ids of the jobs after which the chain waits until their tries are recorded, even noops.
 
-        So it is with the first job of a sequence that has a `finally` part, and of such a part: its record
-        says that the chain owes the part, or that the part has begun.
+        They are the first jobs of the sequences that have a `finally` part, and of these parts: their records
+        say that the chain owes the part, or that the part has begun.
         """
-        sequence = self._jobs[job_id].sequence
-        return sequence.id == job_id and (sequence.final is not None or sequence.is_final_part)
+        parts = self._linked.finals
+        return {job.id for part in parts for job in (part.body_first, part.first)} if parts else frozenset()
 
     def _count_tasks(self) -> None:
         done = (job for job in self._jobs.values() if job.state is State.COMPLETE)

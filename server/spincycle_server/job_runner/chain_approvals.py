@@ -37,21 +37,20 @@ class ChainApprovals:
     Args:
         chain: The chain.
         reports: Its reports.
+
+    Attributes:
+        job_ids: The jobs whose tries are waits for an approval.
     """
 
     def __init__(self, chain: RunningChain, reports: ChainReports) -> None:
         self._chain = chain
         self._reports = reports
         self._open: dict[str, WaitingTry] = {}
-        self._job_ids = chain.approvals
-
-    def covers(self, run: Run) -> bool:
-        """Returns whether a try is a wait for an approval."""
-        return run.job_id in self._job_ids
+        self.job_ids = chain.approvals
 
     def without(self, runs: Iterable[Run]) -> Iterable[Run]:
         """Returns the tries that are not waits for an approval."""
-        return [run for run in runs if not self.covers(run)] if self._job_ids else runs
+        return [run for run in runs if run.job_id not in self.job_ids] if self.job_ids else runs
 
     def begin(self, run: Run) -> asyncio.Future[None]:
         """Begins to wait, and reports that. The result is done when the report is committed."""

@@ -6,8 +6,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, StartedTry, TryReport
@@ -125,8 +123,9 @@ class ChainReports:
 
     def finish(self, state: State) -> asyncio.Future[None]:
         """Reports that the chain has ended now. The result is done when all its reports are committed."""
-        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-        return self._end(ChainFinish(state=state.value, finished_at=Timestamp(seconds=seconds, nanos=nanos)))
+        end = ChainFinish(state=state.value)
+        end.finished_at.seconds, end.finished_at.nanos = divmod(time.time_ns(), 1_000_000_000)
+        return self._end(end)
 
     def suspend(self, suspended: SuspendedJobChain) -> asyncio.Future[None] | None:
         """Reports a suspended chain. Returns None, and reports nothing, if it is too large for a message."""

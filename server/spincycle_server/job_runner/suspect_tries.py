@@ -47,6 +47,9 @@ class SuspectTries:
         rules: The runner's turns and limits.
         reports: The reports of the chain.
         has_effect: Returns whether a try has an effect.
+
+    Attributes:
+        suspect: What the Request Manager says of the chain; None if it is no suspect, or no longer one.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class SuspectTries:
         reports: ChainReports,
         has_effect: Callable[[Run], bool],
     ) -> None:
-        self._suspect = suspect
+        self.suspect = suspect
         self._rules = rules
         self._reports = reports
         self._has_effect = has_effect
@@ -64,14 +67,9 @@ class SuspectTries:
         self._without_effect: set[Run] = set()
         self._waiting: set[Run] = set()
 
-    @property
-    def is_suspect(self) -> bool:
-        """Whether the chain is a suspect."""
-        return self._suspect is not None
-
     def begin(self, runs: Iterable[Run]) -> None:
         """Sets the tries with which the chain continues."""
-        if self._suspect is not None:
+        if self.suspect is not None:
             self._add(runs)
             self._clear_if_none_left()
 
@@ -88,13 +86,13 @@ class SuspectTries:
         Args:
             chain: The chain, not started.
         """
-        if self._suspect is None or self._suspect.crashes < self._rules.max_crashes:
+        if self.suspect is None or self.suspect.crashes < self._rules.max_crashes:
             return None
-        run = chain.next_try(self._suspect.job_id)
+        run = chain.next_try(self.suspect.job_id)
         if run is None:
             return None
         return run, (
-            f"the job runner died {self._suspect.crashes} times in a row while this job ran, so it is not "
+            f"the job runner died {self.suspect.crashes} times in a row while this job ran, so it is not "
             "started again (job_runner.max_crashes): look for what ends the process, for example memory, a "
             "crash in a library, or a call of exit"
         )
@@ -109,7 +107,7 @@ class SuspectTries:
 
     def forget(self) -> None:
         """Reports nothing more, because the chain was dropped."""
-        self._suspect = None
+        self.suspect = None
 
     async def result(
         self, job_try: JobTry, on_recorded: Callable[[asyncio.Future[None]], object]
@@ -145,13 +143,13 @@ class SuspectTries:
             (self._left if self._has_effect(run) else self._without_effect).add(run)
 
     def _clear_if_none_left(self) -> None:
-        if not self._left and not self._without_effect and self._suspect is not None:
-            self._suspect = None
+        if not self._left and not self._without_effect and self.suspect is not None:
+            self.suspect = None
             self._reports.clear()
 
     async def _take_turn(self, job_try: JobTry) -> Turn | None:
         """Returns the turn of a try; None if it is told to stop first."""
-        is_alone = self._suspect is not None and self._suspect.alone
+        is_alone = self.suspect is not None and self.suspect.alone
         taking = asyncio.ensure_future(self._rules.turns.take(is_alone=is_alone))
         try:
             await _wait_unless_stopped(taking, job_try)

@@ -58,6 +58,9 @@ _TAKEN_AT_ONCE = 200
 """Tries to handle before other tasks of the event loop get a turn."""
 
 
+_now = time.monotonic_ns
+
+
 @dataclass(slots=True)
 class _Ended:
     """A try that has ended and been reported.
@@ -121,6 +124,7 @@ class Traverser:
         self._approvals = ChainApprovals(chain, self._reports)
         self._limits = ChainLimits(chain, self._reports)
         self._has_keys = chain.has_keys
+        self._must_be_recorded = chain.must_be_recorded
         self.outputs = ChainOutputs(chain.tries_of, resources.pace)
         self._suspects = SuspectTries(
             suspect,
@@ -158,7 +162,7 @@ class Traverser:
         self._log.debug("chain started", epoch=self._assignment.epoch)
         if not self._is_claimed:
             self._reports.claim().add_done_callback(self._claim_answered)
-        given_up = self._suspects.given_up(self._chain)
+        given_up = None if self._suspects.suspect is None else self._suspects.given_up(self._chain)
         if given_up is not None and (ending is None or self._jobs[given_up[0].job_id].is_finally):
             run, error = given_up
             rest = self._start_without(run)
@@ -169,7 +173,8 @@ class Traverser:
             self._report_given_up(run, error, must_fail=True)
         else:
             actions = self._chain.start(_now(), ending=ending)
-        self._suspects.begin(self._approvals.without(actions.run))
+        if self._suspects.suspect is not None:
+            self._suspects.begin(self._approvals.without(actions.run))
         self._apply(actions)
         self._pump()
 
@@ -204,7 +209,7 @@ class Traverser:
         Waits for approvals and for keys are taken back, so they go on when the chain is resumed.
         """
         if self._chain.can_suspend:
-            waits = [run for run in self._to_run if self._approvals.covers(run)]
+            waits = [run for run in self._to_run if run.job_id in self._approvals.job_ids]
             self._to_run = deque(self._approvals.without(self._to_run))
             waits += self._limits.take_back()
             not_begun = [*(run.job_id for run in waits), *self._approvals.take_back()]
@@ -407,8 +412,9 @@ class Traverser:
         try:
             taken = 0
             while not self._dropped:
-                starts = self._runs_wait()
-                if not starts and not self._next_is_committed():
+                starts = bool(self._to_run) and self._may_launch()
+                next_ended = bool(self._ended) and self._next_is_committed()
+                if not (starts or next_ended):
                     return
                 if taken == _TAKEN_AT_ONCE:
                     self._loop.call_soon(self._pump)
@@ -416,7 +422,7 @@ class Traverser:
                 taken += 1
                 if starts and not self._outbox.full:
                     self._launch(self._to_run.popleft())
-                elif self._next_is_committed():
+                elif next_ended:
                     self._take_in(self._ended.popleft())
                 else:
                     self._await_room()
@@ -424,13 +430,16 @@ class Traverser:
         finally:
             self._pumping = False
 
-    def _runs_wait(self) -> bool:
-        if not self._to_run or not self._may_start():
+    def _may_launch(self) -> bool:
+        """Whether the first of the waiting runs may start now."""
+        if not self._may_start():
             return False
         return self._is_claimed or self._jobs[self._to_run[0].job_id].type in self._noop_types
 
     def _next_is_committed(self) -> bool:
-        return bool(self._ended) and (self._ended[0].committed is None or self._ended[0].committed.done())
+        """Whether nothing is to wait for before the first ended try is taken in."""
+        committed = self._ended[0].committed
+        return committed is None or committed.done()
 
     def _await_room(self) -> None:
         """Continues when the outbox has room, so that unreported tries stay bounded."""
@@ -450,13 +459,13 @@ class Traverser:
             self._watch_limits()
             return
         job = self._jobs[run.job_id]
-        if self._approvals.covers(run):
+        if run.job_id in self._approvals.job_ids:
             self._approvals.begin(run).add_done_callback(self._handle_refusal)
             return
         if job.type in self._noop_types:
             result = TryResult(self._noop_entry(run, job))
             self._count(result, is_made=True)
-            must_wait = self._chain.must_be_recorded(run.job_id)
+            must_wait = run.job_id in self._must_be_recorded
             self._report(run, result, self._loop.create_future() if must_wait else None)
             return
         job_try = JobTry(
@@ -514,9 +523,9 @@ class Traverser:
 
     def _count(self, result: TryResult, *, is_made: bool) -> None:
         entry = result.entry
-        if is_made:
-            self._resources.metrics.know(entry.type)
-        self._resources.metrics.try_ended(entry.type, entry.state, entry.finished_at - entry.started_at)
+        self._resources.metrics.try_ended(
+            entry.type, entry.state, entry.finished_at - entry.started_at, is_made=is_made
+        )
 
     def _stop_waiting_runs(self, errors: dict[str, str]) -> None:
         """Ends tries that were stopped before they began."""
@@ -548,7 +557,7 @@ class Traverser:
             run,
             result,
             committed,
-            is_approval=self._approvals.covers(run),
+            is_approval=run.job_id in self._approvals.job_ids,
             must_fail=has_failed and self._chain.fails_request(run.job_id, is_last=result.is_last),
         )
         self._ended.append(_Ended(run, result, added, committed, is_taken_back))
@@ -577,7 +586,7 @@ class Traverser:
             self._waiting.pop(ended.run.job_id, None)
         if state in FINAL_STATES:
             self._resources.metrics.job_ended(result.entry.type, state)
-        if self._suspects.is_suspect:
+        if self._suspects.suspect is not None:
             self._suspects.continued(ended.run, self._approvals.without(actions.run))
         self._apply(actions)
 
@@ -602,7 +611,7 @@ class Traverser:
         """Ends the chain with FAIL, because one of its jobs kills its runners. Nothing changes that end."""
         self._is_given_up = True
         self._report_given_up(run, error)
-        self._finish_after(self._reports.finish(State.FAIL), State.FAIL)
+        self._finish_after(self._reports.finish(State.FAIL), State.FAIL.name)
 
     def _report_given_up(self, run: Run, error: str, *, must_fail: bool = False) -> None:
         """Reports that a job kills its runners, so that the request must FAIL."""
@@ -629,15 +638,16 @@ class Traverser:
         if committed is None:
             self.drop("it is too large to suspend: the request manager takes it over from its record")
             return
-        self._log.info("chain ended", state=state.name, finished_jobs=self._chain.finished_jobs)
-        self._finish_after(committed, state)
+        name = state.name
+        self._log.info("chain ended", state=name, finished_jobs=self._chain.finished_jobs)
+        self._finish_after(committed, name)
 
-    def _finish_after(self, committed: asyncio.Future[None], state: State) -> None:
+    def _finish_after(self, committed: asyncio.Future[None], how: str) -> None:
         """Releases the chain when its end is committed, unless it was dropped."""
 
         def finish(_: asyncio.Future[None]) -> None:
             if not self._dropped and not self._handle_refusal(committed):
-                self._finish(state.name)
+                self._finish(how)
 
         committed.add_done_callback(finish)
 
@@ -678,7 +688,3 @@ class Traverser:
         for handle in self._handles:
             handle.cancel()
         self._handles.clear()
-
-
-def _now() -> int:
-    return time.monotonic_ns()

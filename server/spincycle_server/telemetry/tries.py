@@ -31,26 +31,31 @@ class TryMetrics:
         self._types: dict[str, _TypeMetrics] = {}
         self._others = _TypeMetrics(OTHER, self._tries, self._seconds, self._jobs)
 
-    def know(self, job_type: str) -> None:
-        """Gives a job type series of its own. A factory has made a job of it, so it is no stranger's text."""
-        if job_type not in self._types and len(self._types) < MAX_NAMES:
-            self._types[job_type] = _TypeMetrics(job_type, self._tries, self._seconds, self._jobs)
-
-    def try_ended(self, job_type: str, state: int, nanoseconds: int) -> None:
+    def try_ended(self, job_type: str, state: int, nanoseconds: int, *, is_made: bool) -> None:
         """Counts a try.
 
         Args:
             job_type: The type of its job.
             state: The number of its state.
             nanoseconds: How long it took.
+            is_made: A factory has made a job of the type, so it is no stranger's text. It gets series of its
+                own.
         """
-        of_type = self._types.get(job_type, self._others)
+        of_type = self._types.get(job_type)
+        if of_type is None:
+            of_type = self._know(job_type) if is_made else self._others
         of_type.tries[state].value += 1
         of_type.seconds.observe(nanoseconds / 1e9)
 
     def job_ended(self, job_type: str, state: int) -> None:
         """Counts a job after its last try. The state is its number."""
         self._types.get(job_type, self._others).jobs[state].value += 1
+
+    def _know(self, job_type: str) -> _TypeMetrics:
+        if len(self._types) >= MAX_NAMES:
+            return self._others
+        known = self._types[job_type] = _TypeMetrics(job_type, self._tries, self._seconds, self._jobs)
+        return known
 
     @property
     def instruments(self) -> Sequence[Instruments]:
