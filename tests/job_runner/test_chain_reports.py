@@ -9,7 +9,7 @@ import pytest
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1 import state_pb2
-from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport
+from spincycle_grpc.v1.runner_reports_pb2 import Assignment, ChainReport, TryReport
 from spincycle_server.chain import Run, RunningChain
 from spincycle_server.job_runner import chain_reports as chain_reports_module
 from spincycle_server.job_runner.chain_reports import ChainReports
@@ -18,8 +18,10 @@ from spincycle_server.job_runner.try_result import TryResult
 from tests.store.samples import a_chain, a_log_entry, a_suspended_chain
 
 ASSIGNMENT = Assignment(request_id="request", epoch=3)
-COMPLETE = TryResult(a_log_entry("request"))
-FAILED = TryResult(a_log_entry("request", state=state_pb2.STATE_FAIL))
+
+
+def result(job_id: str = "bbbb", state: State = State.COMPLETE) -> TryResult:
+    return TryResult(TryReport(entry=a_log_entry("request", job_id, state=state.value)))
 
 
 @pytest.fixture
@@ -41,10 +43,10 @@ def sent(outbox: Outbox) -> ChainReport:
 
 
 async def test_tries_are_numbered_from_1(outbox: Outbox, reports: ChainReports) -> None:
-    reports.add_try(Run("bbbb", 1, 1), FAILED, None)
-    reports.add_try(Run("bbbb", 2, 1), COMPLETE, None)
+    reports.add_try(Run("bbbb", 1, 1), result(state=State.FAIL), None)
+    reports.add_try(Run("bbbb", 2, 1), result(), None)
     assert [one.ordinal for one in sent(outbox).tries] == [1, 2]
-    reports.add_try(Run("cccc", 1, 1), COMPLETE, None)
+    reports.add_try(Run("cccc", 1, 1), result(), None)
     assert [one.ordinal for one in sent(outbox).tries] == [3]
 
 
@@ -52,16 +54,16 @@ async def test_a_complete_try_counts_as_finished_before_the_chain_takes_it_in(
     outbox: Outbox, reports: ChainReports
 ) -> None:
     added = [
-        reports.add_try(Run("bbbb", 1, 1), COMPLETE, None),
-        reports.add_try(Run("cccc", 1, 1), FAILED, None),
-        reports.add_try(Run("aaaa", 1, 1), TryResult(a_log_entry("request", "aaaa")), None),  # a noop
+        reports.add_try(Run("bbbb", 1, 1), result(), None),
+        reports.add_try(Run("cccc", 1, 1), result(state=State.FAIL), None),
+        reports.add_try(Run("aaaa", 1, 1), result("aaaa"), None),  # a noop
     ]
     assert added == [(1, 1), (0, 0), (1, 0)]
     report = sent(outbox)
     assert (report.finished_jobs, report.finished_tasks) == (2, 1)
     for one in added:  # The chain of this test does not count the jobs itself.
         reports.taken_in(one)
-    reports.add_try(Run("cccc", 2, 1), FAILED, None)
+    reports.add_try(Run("cccc", 2, 1), result(state=State.FAIL), None)
     report = sent(outbox)
     assert (report.finished_jobs, report.finished_tasks) == (0, 0)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from spincycle_grpc.channels import MAX_MESSAGE_BYTES
 from spincycle_grpc.v1 import state_pb2
-from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, StartedTry, TryReport
+from spincycle_grpc.v1.runner_reports_pb2 import ChainFinish, StartedTry
 
 if TYPE_CHECKING:
     from spincycle_grpc.state import State
@@ -104,15 +104,17 @@ class ChainReports:
             added = _TASK if self._chain.is_task(run.job_id) else _CONNECTION
             self._complete += 1
             self._complete_tasks += added[1]
-        report = TryReport(
-            entry=result.entry,
-            job_data=result.data,
-            sequence_try=run.sequence_try,
-            ordinal=self._tries,
-            is_last=result.is_last,
-            is_approval=is_approval,
-            must_fail=must_fail,
-        )
+        report = result.report
+        report.sequence_try = run.sequence_try
+        report.ordinal = self._tries
+        if result.data is not None:
+            report.job_data.CopyFrom(result.data)
+        if result.is_last:
+            report.is_last = True
+        if is_approval:
+            report.is_approval = True
+        if must_fail:
+            report.must_fail = True
         self._outbox.add_try(self._assignment, report, self._finished(), committed)
         return added
 

@@ -22,7 +22,6 @@ from spincycle_grpc.output import STDERR, STDOUT, cut_output
 from spincycle_grpc.state import State
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1 import job_pb2
-from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_server.chain import Run
 from spincycle_server.job_runner.try_output import TryOutput
 from spincycle_server.job_runner.try_result import (
@@ -30,7 +29,7 @@ from spincycle_server.job_runner.try_result import (
     checked_job_data,
     checked_return,
     error_text,
-    log_entry,
+    try_report,
 )
 from spincycle_server.job_runner.user_job import JobExitsError, NotMadeError, TryResources, UserJob
 
@@ -181,7 +180,7 @@ class JobTry:
             return self._ended(work)
         error = self._stop_error or f"did not stop within {self._resources.stop_limit:g}s"
         logger.warning("job does not stop", error=error, **self._log_fields())
-        return TryResult(self._entry(Return(State.FAIL, exit=1, error=error)), is_last=self._is_last)
+        return self._result(Return(State.FAIL, exit=1, error=error), is_last=self._is_last)
 
     async def _stop_job(self) -> None:
         try:
@@ -194,9 +193,9 @@ class JobTry:
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         if isinstance(error, NotMadeError):
             text = f"problem creating job runner: {error_text(error.__cause__ or error)}"
-            entry = self._entry(Return(State.FAIL, exit=1, error=text))
-            entry.started_at = entry.finished_at = 0
-            return TryResult(entry, is_last=True)
+            result = self._result(Return(State.FAIL, exit=1, error=text), is_last=True)
+            result.entry.started_at = result.entry.finished_at = 0
+            return result
         if isinstance(error, JobExitsError):
             error = error.__cause__
         if error is not None:
@@ -206,35 +205,37 @@ class JobTry:
         returned, data = work.result()
         if self._stop_asked.is_set() or self._stop_error:
             return self._stopped(returned, data)
-        return TryResult(self._entry(returned), data)
+        return self._result(returned, data)
 
     def _stopped(self, returned: Return, data: Struct | None = None) -> TryResult:
         """Returns the result of a try that may have been told to stop, or has timed out."""
         if self._stop_error:
             exit_code = returned.exit or 1
             failed = Return(State.FAIL, exit_code, self._stop_error, returned.stdout, returned.stderr)
-            return TryResult(self._entry(failed), is_last=self._is_last)
+            return self._result(failed, is_last=self._is_last)
         if self._stop_asked.is_set() and returned.state is not State.COMPLETE:
             returned = Return(State.STOPPED, returned.exit, returned.error, returned.stdout, returned.stderr)
-        return TryResult(self._entry(returned), data)
+        return self._result(returned, data)
 
-    def _entry(self, returned: Return) -> JobLog:
+    def _result(self, returned: Return, data: Struct | None = None, *, is_last: bool = False) -> TryResult:
         state = returned.state
         if state not in (State.COMPLETE, State.STOPPED):
             state = State.FAIL
         output = self.output.end({STDOUT: returned.stdout, STDERR: returned.stderr})
-        return log_entry(
+        report = try_report(
             self._message,
             self._request_id,
             self.run.number,
             started_at=self.started_at,
             finished_at=time.time_ns(),
-            state=state,
-            exit=returned.exit,
-            error=cut_output(returned.error, min(self._resources.max_output, _MAX_ERROR)),
-            stdout=output[STDOUT],
-            stderr=output[STDERR],
+            state=state.value,
         )
+        entry = report.entry
+        entry.exit = returned.exit
+        entry.error = cut_output(returned.error, min(self._resources.max_output, _MAX_ERROR))
+        entry.stdout = output[STDOUT]
+        entry.stderr = output[STDERR]
+        return TryResult(report, data, is_last=is_last)
 
     def _log_fields(self) -> dict[str, Any]:
         return {

@@ -22,7 +22,6 @@ import structlog
 from spincycle_grpc.state import FINAL_STATES, STATES, State
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1 import job_pb2, state_pb2
-from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_STALE, Assignment
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
@@ -34,7 +33,7 @@ from spincycle_server.job_runner.job_try import JobTry
 from spincycle_server.job_runner.outbox import Finished, Outbox, ReportRefusedError
 from spincycle_server.job_runner.suspect_tries import TURN, SuspectRules, SuspectTries
 from spincycle_server.job_runner.suspect_turns import SuspectTurns
-from spincycle_server.job_runner.try_result import TryResult, log_entry
+from spincycle_server.job_runner.try_result import TryResult, try_report
 from spincycle_server.job_runner.user_job import TryResources
 from spincycle_server.telemetry.spans_of_requests import try_trace
 
@@ -463,7 +462,7 @@ class Traverser:
             self._approvals.begin(run).add_done_callback(self._handle_refusal)
             return
         if job.type in self._noop_types:
-            result = TryResult(self._noop_entry(run, job))
+            result = self._noop_result(run, job)
             self._count(result, is_made=True)
             must_wait = run.job_id in self._must_be_recorded
             self._report(run, result, self._loop.create_future() if must_wait else None)
@@ -617,17 +616,17 @@ class Traverser:
         """Reports that a job kills its runners, so that the request must FAIL."""
         self._log.error("request given up", job_id=run.job_id, error=error)
         now = time.time_ns()
-        entry = log_entry(
+        report = try_report(
             self._jobs[run.job_id],
             self._assignment.request_id,
             run.number,
             started_at=now,
             finished_at=now,
-            state=State.FAIL,
-            exit=1,
-            error=error,
+            state=state_pb2.STATE_FAIL,
         )
-        self._reports.add_try(run, TryResult(entry, is_last=True), None, must_fail=must_fail)
+        report.entry.exit = 1
+        report.entry.error = error
+        self._reports.add_try(run, TryResult(report, is_last=True), None, must_fail=must_fail)
 
     def _end(self, state: State) -> None:
         self._cancel_handles()
@@ -658,15 +657,17 @@ class Traverser:
         on_done, self._on_done = self._on_done, lambda: None
         on_done()
 
-    def _noop_entry(self, run: Run, job: job_pb2.Job) -> JobLog:
+    def _noop_result(self, run: Run, job: job_pb2.Job) -> TryResult:
         now = time.time_ns()
-        return log_entry(
-            job,
-            self._assignment.request_id,
-            run.number,
-            started_at=now,
-            finished_at=now,
-            state=State.COMPLETE,
+        return TryResult(
+            try_report(
+                job,
+                self._assignment.request_id,
+                run.number,
+                started_at=now,
+                finished_at=now,
+                state=state_pb2.STATE_COMPLETE,
+            )
         )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

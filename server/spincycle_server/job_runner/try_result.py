@@ -1,9 +1,8 @@
-"""The result of a try: its log entry and the job data that it leaves."""
+"""The result of a try: the report with its log entry, and the job data that it leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
@@ -12,8 +11,8 @@ from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.jobs import Return
 from spincycle_grpc.state import State
 from spincycle_grpc.structs import MAX_DEPTH, to_struct
-from spincycle_grpc.v1 import job_pb2
-from spincycle_grpc.v1.job_log_pb2 import JobLog
+from spincycle_grpc.v1 import job_pb2, state_pb2
+from spincycle_grpc.v1.runner_reports_pb2 import TryReport
 
 MAX_JOB_DATA = 1024 * 1024
 """The maximum size of a job's data after a try in bytes. The data is stored, and copied to dependent jobs."""
@@ -22,26 +21,54 @@ _MAX_VALUES = MAX_JOB_DATA // 4
 """The maximum number of values in a job's data. Each takes four bytes or more, with its tags and lengths."""
 
 
-@dataclass(slots=True)  # Not frozen: each try makes one, which takes three times as long.
 class TryResult:
     """The result of a try.
 
-    Attributes:
-        entry: The log entry.
+    Args:
+        report: The report with the log entry of the try. `ChainReports` adds all other fields.
         data: The job's data after a COMPLETE try, or None if there is none.
         is_last: The job failed and must not be retried, whatever its `retry` is.
+
+    Attributes:
+        report: See there.
+        entry: The log entry in the report.
+        data: See there.
+        is_last: See there.
     """
 
-    entry: JobLog
-    data: Struct | None = None
-    is_last: bool = False
+    __slots__ = ("data", "entry", "is_last", "report")
+
+    def __init__(self, report: TryReport, data: Struct | None = None, *, is_last: bool = False) -> None:
+        self.report = report
+        self.entry = report.entry
+        self.data = data
+        self.is_last = is_last
 
 
-def log_entry(job: job_pb2.Job, request_id: str, number: int, **fields: Any) -> JobLog:
-    """Returns the log entry of a try. `fields` are those that the job itself does not have."""
-    entry = JobLog(request_id=request_id, job_id=job.id, name=job.name, type=job.type, **fields)
+def try_report(
+    job: job_pb2.Job,
+    request_id: str,
+    number: int,
+    *,
+    started_at: int,
+    finished_at: int,
+    state: state_pb2.State.ValueType,
+) -> TryReport:
+    """Returns a report with the log entry of a try, which has no output and no error yet.
+
+    The entry is filled in place, because protobuf copies a message that is put into another.
+    """
+    report = TryReport()
+    entry = report.entry
+    entry.request_id = request_id
+    entry.job_id = job.id
+    entry.name = job.name
+    entry.type = job.type
     setattr(entry, "try", number)  # `try` is a keyword in Python
-    return entry
+    entry.started_at = started_at
+    entry.finished_at = finished_at
+    entry.state = state
+    return report
 
 
 def checked_job_data(data: Mapping[str, Any]) -> Struct:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spincycle_grpc.state import State
-from spincycle_server.job_runner.try_result import TryResult, log_entry
+from spincycle_server.job_runner.try_result import TryResult, try_report
 
 if TYPE_CHECKING:
     from spincycle_server.chain import Run, RunningChain
@@ -34,15 +34,16 @@ class WaitingTry:
             error: Why it fails; "" if it does not.
             account: What the log shows as its output.
         """
-        entry = log_entry(
+        report = try_report(
             chain.jobs[self.run.job_id],
             chain.request_id,
             self.run.number,
             started_at=self.since,
             finished_at=max(time.time_ns(), self.since),
-            state=state,
-            exit=int(state is State.FAIL),
-            error=error,
-            stdout=account,
+            state=state.value,
         )
-        return TryResult(entry, is_last=state is State.FAIL)
+        has_failed = state is State.FAIL
+        report.entry.exit = int(has_failed)
+        report.entry.error = error
+        report.entry.stdout = account
+        return TryResult(report, is_last=has_failed)
