@@ -64,7 +64,7 @@ class Driver:
             self.done = actions.done
         complete = {one for one in self.structure.job_ids if self.chain.state_of(one) is State.COMPLETE}
         assert self.chain.finished_jobs == len(complete)
-        assert self.chain.finished_tasks == len(complete - self.structure.noops)
+        assert self.chain.progress.finished_tasks == len(complete - self.structure.noops)
         if self.random.random() < 0.9:
             return
         counters = self.chain.suspended(0)

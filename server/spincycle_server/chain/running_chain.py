@@ -64,6 +64,9 @@ class RunningChain:
     """The state of one chain. Handling an event takes time linear in the edges of its job.
 
     Every `now` is in nanoseconds, from one monotonic clock of the driver.
+
+    Attributes:
+        progress: What it counts. Only the chain itself changes that.
     """
 
     def __init__(self, chain: JobChain, linked: LinkedChain) -> None:
@@ -74,7 +77,7 @@ class RunningChain:
         self._linked = linked
         self._jobs = linked.jobs
         self._mode = _Mode.RUNNING
-        self._progress = Progress()
+        self.progress = Progress()
         self._finals = Finals(linked.finals)
         self._keys = linked.keys
         self._has_keys = bool(linked.keys.holds)
@@ -109,7 +112,7 @@ class RunningChain:
         """
         chain = suspended.job_chain
         running = cls(chain, link_chain(chain))
-        running._progress.finished = restore(suspended, running._linked)
+        running.progress.finished = restore(suspended, running._linked)
         running._count_tasks()
         running._elapsed = suspended.elapsed_ms * 1_000_000
         return running
@@ -138,7 +141,7 @@ class RunningChain:
         if base is None and chain.finished_jobs:
             base = start_of(chain)
         running = cls(chain, link_chain(chain)) if base is None else cls.resume(base)
-        running._progress.finished, elapsed = replay(running._linked, records, chain.request_id)
+        running.progress.finished, elapsed = replay(running._linked, records, chain.request_id)
         running._count_tasks()
         running._elapsed += elapsed
         return running
@@ -185,12 +188,7 @@ class RunningChain:
     @property
     def finished_jobs(self) -> int:
         """How many jobs are COMPLETE."""
-        return self._progress.finished
-
-    @property
-    def finished_tasks(self) -> int:
-        """How many jobs are COMPLETE, without those that only connect other jobs."""
-        return self._progress.finished_tasks
+        return self.progress.finished
 
     def is_task(self, job_id: str) -> bool:
         """Returns whether a job does more than to connect other jobs."""
@@ -208,7 +206,7 @@ class RunningChain:
 
     def _count_tasks(self) -> None:
         done = (job for job in self._jobs.values() if job.state is State.COMPLETE)
-        self._progress.finished_tasks = sum(job.is_task for job in done)
+        self.progress.finished_tasks = sum(job.is_task for job in done)
 
     @property
     def done(self) -> State | None:
@@ -290,8 +288,10 @@ class RunningChain:
             self._mode = _Mode.STOPPING
         elif self._linked.timeout:
             actions.timers.append(Timer(("request", "", 0), self._linked.timeout - self._elapsed))
-        self._hold_elements()
-        self._owe_finals(self._finals)
+        if self._linked.windows:
+            self._hold_elements()
+        if self._linked.finals:
+            self._owe_finals(self._linked.finals)
         for sequence in self._linked.sequences.values():
             if sequence.tries and not sequence.frozen:
                 self._begin_timeout(sequence, now, actions)
@@ -336,7 +336,7 @@ class RunningChain:
         if job.expired or state not in (State.COMPLETE, State.STOPPED):
             self._finals.has_failed |= self.fails_request(job_id, is_last=is_last)
         if state is State.COMPLETE:
-            self._run_ready(self._progress.complete(job, data), now, actions)
+            self._run_ready(self.progress.complete(job, data), now, actions)
         elif job.expired:
             job.state = State.FAIL
         elif state is State.STOPPED:
@@ -365,7 +365,7 @@ class RunningChain:
         else:
             sequence = self._linked.sequences[part_id]
             if sequence.phase is Phase.WAITING and sequence.generation == number:
-                self._progress.end_wait(sequence)
+                self.progress.end_wait(sequence)
                 self._reopen(sequence, now, actions)
         return self._finish(actions, now)
 
@@ -510,20 +510,21 @@ class RunningChain:
     def suspended(self, now: int) -> SuspendedJobChain:
         """Returns the message to resume the chain from, at any time. Running tries count as not begun."""
         elapsed = self._elapsed + (now - self._began if self._began is not None else 0)
-        return suspended_chain(self._chain, self._linked, self._progress.finished, now, elapsed)
+        return suspended_chain(self._chain, self._linked, self.progress.finished, now, elapsed)
 
     def _continue(self, now: int, actions: Actions) -> None:
         """Goes on with everything that follows from the states of the jobs."""
         for job in self._jobs.values():
             if job.state is State.FAIL:
                 self._fail_sequence(job.sequence)
-        for final in self._finals:
+        for final in self._linked.finals:
             if final.body.phase is Phase.CUT:
                 self._fail_sequence(final.sequence.parent)
         for sequence in self._linked.sequences.values():
-            self._continue_if_idle(sequence, now, actions)
+            if sequence.phase is not Phase.OPEN:
+                self._continue_if_idle(sequence, now, actions)
         self._run_ready(self._jobs.values(), now, actions)
-        inner_first = deque(self._finals)
+        inner_first = deque(self._linked.finals)
         for window in self._linked.windows:
             while inner_first and inner_first[0].sequence.depth > window.sequence.depth:
                 self._notice_end_of(inner_first.popleft(), now, actions)  # A window counts what has ended.
@@ -531,7 +532,8 @@ class RunningChain:
             self._advance(window, now, actions)
         for final in inner_first:
             self._notice_end_of(final, now, actions)
-        self._finals.all_bodies_ended()
+        if self._linked.finals:
+            self._finals.all_bodies_ended()
 
     def _notice_end_of(self, final: FinalPart, now: int, actions: Actions) -> None:
         """Continues with the sequences around a `finally` part, if that was over before."""
@@ -563,7 +565,7 @@ class RunningChain:
 
     def _cut(self, body: ChainSequence) -> None:
         """Keeps the jobs of a sequence from running beside or after its `finally` part."""
-        self._progress.freeze(body, body.phase if body.phase is Phase.EXPIRED else Phase.CUT)
+        self.progress.freeze(body, body.phase if body.phase is Phase.EXPIRED else Phase.CUT)
 
     def _hold_elements(self) -> None:
         """Holds the elements of which an earlier request has run a part, until they may begin."""
@@ -571,7 +573,7 @@ class RunningChain:
             for element in window.elements:
                 sequence = element.sequence
                 if sequence is not None and element.may_be_held:
-                    self._progress.freeze(sequence, Phase.HELD)
+                    self.progress.freeze(sequence, Phase.HELD)
                 elif element.is_sequence and not element.has_begun:
                     element.first.sequence.tries = 0  # Its first try was lost while it began.
                     element.first.sequence.elapsed = 0
@@ -618,7 +620,7 @@ class RunningChain:
         """Drains the innermost sequence that has tries left, unless one is already frozen."""
         while sequence is not None and not sequence.frozen:
             if sequence.tries <= sequence.retry:
-                self._progress.freeze(sequence, Phase.DRAINING)
+                self.progress.freeze(sequence, Phase.DRAINING)
                 if self._has_keys:
                     self._keys.drained.append(sequence)
                 self._finals.bodies_ended(sequence.without_finals())
@@ -640,9 +642,9 @@ class RunningChain:
             return
         if sequence.owed or (sequence.parent is not None and sequence.parent.frozen):
             return
-        self._progress.reset(sequence)
+        self.progress.reset(sequence)
         if sequence.retry_wait.first:
-            self._progress.begin_wait(sequence)
+            self.progress.begin_wait(sequence)
             wait = sequence.retry_wait.before(sequence.tries - 1, sequence.id)
             actions.wait.append(Wait(("sequence", sequence.id, sequence.generation), wait))
         else:
@@ -661,7 +663,7 @@ class RunningChain:
         # A part that waits for its next try ends without a try that `fails_request`.
         self._finals.has_failed |= sequence.is_final_part and self._mode in _ENDING
         jobs = [job for part in sequence.without_finals() for job in part.jobs]
-        self._progress.freeze(sequence, Phase.EXPIRED)
+        self.progress.freeze(sequence, Phase.EXPIRED)
         self._finals.bodies_ended(sequence.without_finals())
         error = f"sequence timed out after {sequence.timeout_text}"
         for job in jobs:
@@ -693,7 +695,7 @@ class RunningChain:
     def _end_sequence_waits(self) -> None:
         for sequence in self._linked.sequences.values():
             if sequence.phase is Phase.WAITING and not self._goes_on(sequence):
-                self._progress.end_wait(sequence)
+                self.progress.end_wait(sequence)
                 thaw(sequence)
 
     def _stop_job(self, job: ChainJob, state: State, error: str, now: int, actions: Actions) -> None:
@@ -707,11 +709,12 @@ class RunningChain:
             actions.stop.append(Stop(job.id, error, is_final=self._mode is _Mode.STOPPING))
 
     def _run_ready(self, jobs: Iterable[ChainJob], now: int, actions: Actions) -> None:
-        if self._mode is not _Mode.RUNNING and not (self._finals and self._mode in _ENDING):
+        all_go_on = self._mode is _Mode.RUNNING
+        if not all_go_on and not (self._finals and self._mode in _ENDING):
             return
         for job in jobs:
             if job.state is State.PENDING and not job.missing and not job.sequence.frozen:
-                if not self._goes_on(job.sequence):
+                if not (all_go_on or self._goes_on(job.sequence)):
                     continue
                 element = job.element
                 if element is None or element.first is not job or element.has_begun:
@@ -728,7 +731,7 @@ class RunningChain:
             if not job.sequence.tries:
                 job.sequence.tries = 1
                 self._begin_timeout(job.sequence, now, actions)
-        self._progress.enter(job)
+        self.progress.enter(job)
         self._run_again(job, actions)
 
     def _run_again(self, job: ChainJob, actions: Actions) -> None:
@@ -741,7 +744,7 @@ class RunningChain:
 
     def _leave(self, job: ChainJob, now: int, actions: Actions) -> None:
         """Stops counting a job that has ended, and continues with the sequences that waited for its end."""
-        idle = self._progress.leave(job)
+        idle = self.progress.leave(job)
         if job.element is not None:
             self._look_at(job.element, now, actions)
         for part in idle:
@@ -773,13 +776,13 @@ class RunningChain:
             actions.release += self._keys.given_up(
                 is_kept=self._mode in _KEEPING, without_finals=self._finals.are_skipped
             )
-        if self._progress.running == 0 and self._progress.waiting_sequences == 0 and self._done is None:
+        if self.progress.running == 0 and self.progress.waiting_sequences == 0 and self._done is None:
             self._done = self._final_state(now)
             actions.done = self._done
         return actions
 
     def _final_state(self, now: int) -> State:
-        if self._progress.finished == len(self._jobs):
+        if self.progress.finished == len(self._jobs):
             return State.COMPLETE
         if self._mode is _Mode.STOPPING:
             failed = self._finals.has_failed or any(map(_has_failed_for_good, self._jobs.values()))

@@ -43,6 +43,7 @@ class ChainReports:
         self._outbox = outbox
         self._assignment = assignment
         self._chain = chain
+        self._progress = chain.progress
         self._loop = loop
         self._tries = 0
         # COMPLETE tries that are reported, but that the chain has not taken in; those of tasks among them.
@@ -138,11 +139,11 @@ class ChainReports:
         self._outbox.forget(self._assignment)
 
     def _taken_in(self) -> Finished:
-        return self._chain.finished_jobs, self._chain.finished_tasks
+        return self._progress.finished, self._progress.finished_tasks
 
     def _finished(self) -> Finished:
-        jobs, tasks = self._taken_in()
-        return jobs + self._complete, tasks + self._complete_tasks
+        progress = self._progress
+        return progress.finished + self._complete, progress.finished_tasks + self._complete_tasks
 
     def _end(self, end: ChainEnd) -> asyncio.Future[None]:
         committed: asyncio.Future[None] = self._loop.create_future()
