@@ -175,6 +175,14 @@ async def test_a_full_outbox_has_room_after_a_batch_is_taken() -> None:
     room.cancel()
 
 
+async def test_a_claim_after_tries_keeps_the_progress_that_they_report() -> None:
+    outbox = Outbox()
+    outbox.add_try(FIRST, tried(1), (1, 0))  # The chain takes it in when it is committed.
+    outbox.add_claim(FIRST, (0, 0), asyncio.get_running_loop().create_future())
+    (report,) = outbox.take().message().chains
+    assert (report.finished_jobs, tries_of(report)) == (1, [1])
+
+
 async def test_a_batch_that_is_put_back_counts_once_beside_newer_tries() -> None:
     outbox = Outbox(max_tries=3)
     outbox.add_try(FIRST, tried(1), (1, 0))

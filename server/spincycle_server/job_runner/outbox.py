@@ -143,7 +143,7 @@ class Outbox:
     def add_claim(self, assignment: Assignment, finished: Finished, waiter: asyncio.Future[None]) -> None:
         """Asks whether an assignment is still valid. The waiter is done when that is confirmed."""
         entry = self._entry(assignment)
-        entry.finished = finished
+        entry.finished = max(entry.finished, finished)
         entry.claim_waiter = waiter
 
     def add_started(

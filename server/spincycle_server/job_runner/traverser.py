@@ -159,8 +159,6 @@ class Traverser:
         """
         self._on_done = on_done
         self._log.debug("chain started", epoch=self._assignment.epoch)
-        if not self._is_claimed:
-            self._reports.claim().add_done_callback(self._claim_answered)
         given_up = None if self._suspects.suspect is None else self._suspects.given_up(self._chain)
         if given_up is not None and (ending is None or self._jobs[given_up[0].job_id].is_finally):
             run, error = given_up
@@ -176,6 +174,8 @@ class Traverser:
             self._suspects.begin(self._approvals.without(actions.run))
         self._apply(actions)
         self._pump()
+        if not self._is_claimed and self._chain.done is None:  # A chain of noops alone has ended by now.
+            self._reports.claim().add_done_callback(self._claim_answered)
 
     def _start_without(self, given_up: Run) -> Actions | None:
         """Starts the `finally` parts that the chain owes, without a try that kills its runners.
