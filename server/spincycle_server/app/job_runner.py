@@ -101,17 +101,17 @@ async def job_runner(
     request_spans = None if spans is None else RequestSpans(spans)
     suspect_rules = SuspectRules(SuspectTurns(config.job_runner_suspect_turn), config.job_runner_max_crashes)
 
-    def make_traverser(chain: RunningChain, assignment: Assignment, suspect: Suspect | None) -> Traverser:
-        def may_start() -> bool:
-            return not assignment.epoch or reporter is None or reporter.lease_left > 0
+    def has_lease() -> bool:
+        return reporter is None or reporter.lease_left > 0
 
+    def make_traverser(chain: RunningChain, assignment: Assignment, suspect: Suspect | None) -> Traverser:
         return Traverser(
             chain,
             assignment,
             resources,
             outbox,
             noop_types=noop_types,
-            may_start=may_start,
+            may_start=has_lease if assignment.epoch else _always,
             suspect=suspect,
             suspect_rules=suspect_rules,
             spans=request_spans,
@@ -170,6 +170,11 @@ async def job_runner(
         run_in_background(stack, "lease", _watch_lease(reporter, chains))
         stack.push_async_callback(_drain, endpoints, reporter, chains, outbox, config)
         yield
+
+
+def _always() -> bool:
+    """Whether the chain of an original may start jobs, which has no lease."""
+    return True
 
 
 def _resources(config: Config, factory: JobFactory) -> TryResources:

@@ -66,14 +66,18 @@ class RunningChain:
     Every `now` is in nanoseconds, from one monotonic clock of the driver.
 
     Attributes:
+        jobs: The jobs of the chain message, by id. Their states are those from before the start.
+        trace: The trace that the request belongs to; None if it belongs to none.
+        has_paths: Whether jobs have paths besides their names.
         progress: What it counts. Only the chain itself changes that.
     """
 
     def __init__(self, chain: JobChain, linked: LinkedChain) -> None:
         """Use `new`, `resume` or `rebuilt`."""
         self._chain = chain
-        self._messages = chain.jobs  # Each look at the field makes a new object.
-        self._has_paths = bool(chain.path_labels)
+        self.jobs: Mapping[str, Job] = chain.jobs  # Each look at the field makes a new object.
+        self.trace = TraceContext.of(chain)
+        self.has_paths = bool(chain.path_labels)
         self._linked = linked
         self._jobs = linked.jobs
         self._mode = _Mode.RUNNING
@@ -94,7 +98,7 @@ class RunningChain:
         """
         running = cls(chain, link_chain(chain))
         if begun := running._linked.marked.begun:
-            job = running._messages[begun[0]]
+            job = running.jobs[begun[0]]
             raise invalid_chain(
                 f"invalid job state for new job chain: {_named(job.state)}, "
                 f"job {job.name} (ID {job.id}); all job states must be PENDING",
@@ -159,23 +163,13 @@ class RunningChain:
         return self._chain.request_id
 
     @property
-    def trace(self) -> TraceContext | None:
-        """The trace that the request belongs to; None if it belongs to none."""
-        return TraceContext.of(self._chain)
-
-    @property
-    def jobs(self) -> Mapping[str, Job]:
-        """The jobs of the chain message, by id. Their states are those from before the start."""
-        return self._messages
-
-    @property
     def approvals(self) -> Set[str]:
         """The ids of the jobs that wait for an approval."""
         return self._linked.marked.approvals
 
     def path_of(self, job_id: str) -> tuple[str, ...]:
         """Returns the path of a job, for people; () if its name says as much."""
-        return path_of(self._chain, job_id) if self._has_paths else ()
+        return path_of(self._chain, job_id) if self.has_paths else ()
 
     def sequence_of(self, job_id: str) -> str:
         """Returns the id of the sequence of a job; "" for none."""
@@ -183,7 +177,7 @@ class RunningChain:
 
     def sequence_path_of(self, sequence_id: str) -> tuple[str, ...]:
         """Returns the path of a sequence, for people; () if the chain has no paths."""
-        return sequence_path_of(self._chain, sequence_id) if self._has_paths else ()
+        return sequence_path_of(self._chain, sequence_id) if self.has_paths else ()
 
     @property
     def finished_jobs(self) -> int:
@@ -238,7 +232,7 @@ class RunningChain:
         job = self._jobs.get(job_id)
         if job is None or job.state is State.COMPLETE:
             return None
-        return Run(job.id, job.tries + 1, max(1, job.sequence.tries))
+        return Run(job.id, job.tries + 1, job.sequence.tries or 1)
 
     def fails_request(self, job_id: str, *, is_last: bool) -> bool:
         """Returns whether a failed try of a job makes the request FAIL although it is being stopped.
@@ -740,7 +734,7 @@ class RunningChain:
         job.run_tries += 1
         if job.sequence.holds:
             actions.claim += self._keys.use(job.sequence.holds)
-        actions.run.append(Run(job.id, job.tries, max(1, job.sequence.tries)))
+        actions.run.append(Run(job.id, job.tries, job.sequence.tries or 1))
 
     def _leave(self, job: ChainJob, now: int, actions: Actions) -> None:
         """Stops counting a job that has ended, and continues with the sequences that waited for its end."""

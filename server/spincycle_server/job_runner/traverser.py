@@ -21,7 +21,7 @@ import structlog
 
 from spincycle_grpc.state import FINAL_STATES, STATES, State
 from spincycle_grpc.structs import from_struct
-from spincycle_grpc.v1 import job_pb2, state_pb2
+from spincycle_grpc.v1 import state_pb2
 from spincycle_grpc.v1.runner_reports_pb2 import REFUSAL_REASON_STALE, Assignment
 from spincycle_grpc.v1.status_pb2 import JobStatus
 from spincycle_server.chain import Actions, Run, RunningChain
@@ -412,7 +412,8 @@ class Traverser:
             taken = 0
             while not self._dropped:
                 starts = bool(self._to_run) and self._may_launch()
-                next_ended = bool(self._ended) and self._next_is_committed()
+                committed = self._ended[0].committed if self._ended else None
+                next_ended = bool(self._ended) and (committed is None or committed.done())
                 if not (starts or next_ended):
                     return
                 if taken == _TAKEN_AT_ONCE:
@@ -434,11 +435,6 @@ class Traverser:
         if not self._may_start():
             return False
         return self._is_claimed or self._jobs[self._to_run[0].job_id].type in self._noop_types
-
-    def _next_is_committed(self) -> bool:
-        """Whether nothing is to wait for before the first ended try is taken in."""
-        committed = self._ended[0].committed
-        return committed is None or committed.done()
 
     def _await_room(self) -> None:
         """Continues when the outbox has room, so that unreported tries stay bounded."""
@@ -462,8 +458,18 @@ class Traverser:
             self._approvals.begin(run).add_done_callback(self._handle_refusal)
             return
         if job.type in self._noop_types:
-            result = self._noop_result(run, job)
-            self._count(result, is_made=True)
+            now = time.time_ns()
+            result = TryResult(
+                try_report(
+                    job,
+                    self._assignment.request_id,
+                    run.number,
+                    started_at=now,
+                    finished_at=now,
+                    state=state_pb2.STATE_COMPLETE,
+                )
+            )
+            self._resources.metrics.try_ended(job.type, state_pb2.STATE_COMPLETE, 0, is_made=True)
             must_wait = run.job_id in self._must_be_recorded
             self._report(run, result, self._loop.create_future() if must_wait else None)
             return
@@ -509,22 +515,17 @@ class Traverser:
 
     def _tried(self, run: Run, result: TryResult, *, is_made: bool, is_taken_back: bool) -> None:
         """Counts and reports the end of a try, unless the chain was dropped."""
-        self._count(result, is_made=is_made)
-        if self._spans is not None and (trace := self._trace_of(run)) is not None:
-            self._spans.tried(result.entry, self._assignment.epoch, trace)
-        if self._dropped:
-            return
-        if result.entry.state == state_pb2.STATE_FAIL:
-            self._log.info(
-                "try failed", job_id=run.job_id, job_try=run.number, error=result.entry.error[:200]
-            )
-        self._report(run, result, self._loop.create_future(), is_taken_back=is_taken_back)
-
-    def _count(self, result: TryResult, *, is_made: bool) -> None:
         entry = result.entry
         self._resources.metrics.try_ended(
             entry.type, entry.state, entry.finished_at - entry.started_at, is_made=is_made
         )
+        if self._spans is not None and (trace := self._trace_of(run)) is not None:
+            self._spans.tried(entry, self._assignment.epoch, trace)
+        if self._dropped:
+            return
+        if entry.state == state_pb2.STATE_FAIL:
+            self._log.info("try failed", job_id=run.job_id, job_try=run.number, error=entry.error[:200])
+        self._report(run, result, self._loop.create_future(), is_taken_back=is_taken_back)
 
     def _stop_waiting_runs(self, errors: dict[str, str]) -> None:
         """Ends tries that were stopped before they began."""
@@ -547,7 +548,7 @@ class Traverser:
         is_taken_back: bool = False,
     ) -> None:
         has_failed = result.entry.state == state_pb2.STATE_FAIL
-        path = self._chain.path_of(run.job_id)
+        path = self._chain.path_of(run.job_id) if self._chain.has_paths else ()
         if has_failed and not path:  # It did not get its keys, or was stopped before it began.
             path = self._sequence_path_around(run)
         if path:
@@ -656,19 +657,6 @@ class Traverser:
         self._chain.release()
         on_done, self._on_done = self._on_done, lambda: None
         on_done()
-
-    def _noop_result(self, run: Run, job: job_pb2.Job) -> TryResult:
-        now = time.time_ns()
-        return TryResult(
-            try_report(
-                job,
-                self._assignment.request_id,
-                run.number,
-                started_at=now,
-                finished_at=now,
-                state=state_pb2.STATE_COMPLETE,
-            )
-        )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
