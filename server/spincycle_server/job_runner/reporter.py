@@ -9,7 +9,6 @@ is safe because reports are idempotent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -284,9 +283,11 @@ class Reporter:
 
     async def _something_to_say(self) -> None:
         """Waits for a report, for a nudge, or until it is time to renew the lease."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._lease / 4):
-                await self._outbox.wait_filled()
+        renewal = asyncio.get_running_loop().call_later(self._lease / 4, self._outbox.nudge)
+        try:
+            await self._outbox.wait_filled()
+        finally:
+            renewal.cancel()
 
 
 async def _error_without_writing(call: _ReportCall) -> Exception | None:
