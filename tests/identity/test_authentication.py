@@ -191,14 +191,32 @@ def test_remembered_users_are_identified_without_waiting() -> None:
 
 def test_no_user_is_recalled_for_methods_that_need_more_than_a_known_user() -> None:
     tokens = RememberingTokens()
-    for access in (MethodAccess.PUBLIC, MethodAccess.ADMIN, MethodAccess.SERVER):
+    for access in (MethodAccess.PUBLIC, MethodAccess.ADMIN):
         assert authentication(tokens).recall_for(access) is None
+    for_servers = authentication(tokens).recall_for(MethodAccess.SERVER)
+    assert for_servers is not None
+    assert for_servers(FINCH) is None
     assert authentication(tokens).of_runner(admins_read=True).recall_for(MethodAccess.READ) is None
 
 
 def test_a_method_that_is_asked_first_is_never_skipped() -> None:
     for first in (PluginMethod(Plugin(), STEP), Tokens()):
         assert authentication(first, RememberingTokens()).recall_for(MethodAccess.READ) is None
+
+
+def test_servers_are_recalled_unless_they_have_a_certificate_or_repeat_a_header() -> None:
+    recall = WITH_TOKENS.recall_for(MethodAccess.SERVER)
+    assert recall is not None
+    identity = recall(SERVER)
+    assert identity is not None
+    assert identity.method == "cluster"
+    for other in (
+        NOBODY,
+        UNKNOWN,
+        SERVER._replace(certificate=PeerCertificate("wren", frozenset())),
+        SERVER._replace(repeated=frozenset({KEY_HEADER})),
+    ):
+        assert recall(other) is None
 
 
 async def test_a_refusal_names_what_to_send() -> None:

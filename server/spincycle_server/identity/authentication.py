@@ -105,8 +105,11 @@ class Authentication:
         """Returns a function that identifies most callers of a method without waiting; None if there is none.
 
         The function returns None if it does not know the caller: `identify` decides then. It answers nearly
-        every call with an API token or a JWT, and costs much less than a coroutine for each step.
+        every call with an API token or a JWT, or of another server without a certificate. It costs much less
+        than a coroutine for each step.
         """
+        if access is MethodAccess.SERVER:
+            return self._recalled_server
         by_header = (method for method in self._methods if not isinstance(method, CertificateMethod))
         first = next(by_header, None)  # The first method that finds a credential decides.
         anybody_may = access is MethodAccess.REQUEST or (
@@ -179,6 +182,11 @@ class Authentication:
             "cluster.certificates",
             reason="SERVERS_ONLY",
         )
+
+    def _recalled_server(self, credentials: Credentials) -> Identity | None:
+        if credentials.repeated or credentials.certificate is not None:
+            return None
+        return self._server_identity(credentials) if self._cluster.admits(credentials) else None
 
     def _server_identity(self, credentials: Credentials) -> Identity:
         return Identity(method="cluster", is_current=lambda: self._cluster.admits(credentials))

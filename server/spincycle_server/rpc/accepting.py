@@ -108,12 +108,12 @@ class Acceptors:
             logger.info("gRPC calls are accepted one at a time, which limits their rate", reason=reason)
             return
         resolver = cygrpc._MethodResolver([], self._handlers)
+        loop = asyncio.get_running_loop()
         for name in self._handlers:
             for _ in range(REQUESTED_CALLS - 1):  # The server itself requests one more.
-                self._run(self._accept(inner, resolver, name))
+                self._run(self._accept(inner, resolver, name, loop), loop)
 
-    async def _accept(self, inner: Any, resolver: Any, name: str) -> None:
-        loop = asyncio.get_running_loop()
+    async def _accept(self, inner: Any, resolver: Any, name: str, loop: asyncio.AbstractEventLoop) -> None:
         method = name.encode()
         while inner.is_running():
             try:
@@ -121,11 +121,11 @@ class Acceptors:
             except cygrpc._RequestCallError:  # The server is stopping, or the call ended before we got it.
                 continue
             answering = cygrpc._handle_rpc(name, resolver, (), state, loop, False)
-            self._run(cygrpc._schedule_rpc_coro(answering, state, loop, name))
+            self._run(cygrpc._schedule_rpc_coro(answering, state, loop, name), loop)
             del answering, state  # Otherwise they are kept until the next call.
 
-    def _run(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+    def _run(self, coroutine: Any, loop: asyncio.AbstractEventLoop) -> None:
+        task = loop.create_task(coroutine)
         self._tasks.add(task)  # The event loop holds only a weak reference to the task.
         task.add_done_callback(self._on_end)
 

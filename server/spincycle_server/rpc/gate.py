@@ -41,12 +41,14 @@ class Gate:
         limit: The maximum number of concurrent calls.
 
     Attributes:
+        is_closed: Whether the server is shutting down.
         refusals: Logs refused calls, whether the gate or a later step refused them.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._in_flight = 0
+        self.is_closed = False
         self._closed = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -56,16 +58,11 @@ class Gate:
     @property
     def is_full(self) -> bool:
         """Whether the gate refuses users' calls because the limit is reached. A closed gate is not full."""
-        return self._in_flight >= self._limit and not self._closed.is_set()
+        return self._in_flight >= self._limit and not self.is_closed
 
     def limits(self) -> Iterable[LimitUse]:
         """Returns the limit and the number of calls in flight."""
         return (LimitUse(CONCURRENT_CALLS, self._limit, self._in_flight),)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the server is shutting down."""
-        return self._closed.is_set()
 
     def full_error(self) -> ResourceExhaustedError:
         """Returns the error of calls that are refused because the limit is reached."""
@@ -84,7 +81,8 @@ class Gate:
             UnavailableError: The gate is closed because the server is shutting down.
             ResourceExhaustedError: The limit is reached.
         """
-        self.check_open()
+        if self.is_closed:
+            self.check_open()
         if self._in_flight >= self._limit + RESERVED * is_reserved:
             raise self.full_error()
 
@@ -94,7 +92,7 @@ class Gate:
         Raises:
             UnavailableError: The gate is closed because the server is shutting down.
         """
-        if self._closed.is_set():
+        if self.is_closed:
             raise UnavailableError("the server is shutting down", reason="SHUTTING_DOWN")
 
     def enter(self, *, is_reserved: bool = False) -> None:
@@ -104,7 +102,8 @@ class Gate:
         """
         self.check(is_reserved=is_reserved)
         self._in_flight += 1
-        self._idle.clear()
+        if self._in_flight == 1:
+            self._idle.clear()
 
     def turn(self) -> asyncio.Future[None] | None:
         """Returns what an admitted call must await before it starts; None unless many arrive together."""
@@ -118,6 +117,7 @@ class Gate:
 
     def close(self) -> None:
         """Refuses all calls from now on, and ends open streams. Admitted calls continue."""
+        self.is_closed = True
         self._closed.set()
 
     async def wait_closed(self) -> None:

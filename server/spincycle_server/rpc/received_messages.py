@@ -67,11 +67,11 @@ class _Arrival:
     __slots__ = ("_limits", "_loop", "_share", "_timer", "refusal", "task")
 
     def __init__(self, limits: InputLimits | None) -> None:
-        self.task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
+        self._loop = asyncio.get_running_loop()
+        self.task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]
         self.refusal: SpinCycleError | None = None
         self._limits = limits
         self._share: BodyShare | None = None
-        self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(SLOW_AFTER, self._notice)
 
     def end(self) -> None:

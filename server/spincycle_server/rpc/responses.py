@@ -21,14 +21,15 @@ def serialized(method: Method, response: Message | SharedMessage) -> bytes:
         FailedPreconditionError: The response is too large. Reason: RESPONSE_TOO_LARGE.
     """
     data = response.encoded(_bytes_of) if isinstance(response, SharedMessage) else _bytes_of(response)
-    is_for_servers = method.is_reserved or method.descriptor.full_name in READ_BY_SERVERS
-    limit = MAX_MESSAGE_BYTES if is_for_servers else MAX_RESPONSE
-    if len(data) > limit:
-        raise FailedPreconditionError(
-            f"the response has {len(data)} bytes, and a gRPC message at most {limit}: ask for less, get the "
-            "job chain with GetJobChain, or call the method over HTTP",
-            reason="RESPONSE_TOO_LARGE",
-        )
+    if len(data) > MAX_RESPONSE:
+        is_for_servers = method.is_reserved or method.descriptor.full_name in READ_BY_SERVERS
+        limit = MAX_MESSAGE_BYTES if is_for_servers else MAX_RESPONSE
+        if len(data) > limit:
+            raise FailedPreconditionError(
+                f"the response has {len(data)} bytes, and a gRPC message at most {limit}: ask for less, get "
+                "the job chain with GetJobChain, or call the method over HTTP",
+                reason="RESPONSE_TOO_LARGE",
+            )
     return data
 
 
