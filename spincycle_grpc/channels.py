@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import grpc
 import grpc.aio
@@ -66,6 +67,7 @@ def open_async_channel(
     return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *own))
 
 
+@lru_cache(maxsize=1000)  # It depends on the text alone, and Request Managers ask for each call of a runner.
 def is_this_machine(address: str) -> bool:
     """Whether what is sent to an address stays on this machine: loopback or a unix socket.
 
