@@ -73,17 +73,17 @@ class LogOutput:
             self._write_all(data)
 
     def _try_write(self, line: bytes) -> bool:
-        start = b"\n" if self._breaks_off else b""
-        written = self._write_all(start + line + b"\n")
+        data = b"\n%b\n" % line if self._breaks_off else line + b"\n"
+        written = self._write_all(data)
         if written:
-            self._breaks_off = written < len(start) + len(line) + 1
-        return written == len(start) + len(line) + 1
+            self._breaks_off = written < len(data)
+        return written == len(data)
 
     def _write_all(self, data: bytes) -> int:
         """Returns the number of bytes that were written."""
         written = 0
         try:
-            while written < len(data) and self._is_writable():
+            while written < len(data) and (self._never_blocks or self._is_writable()):
                 written += os.write(self._descriptor, data[written : written + _ATOMIC])
         except (OSError, ValueError):
             pass
@@ -91,7 +91,7 @@ class LogOutput:
 
     def _is_writable(self) -> bool:
         """Whether a write does not block. It waits, if the writes of this second have not waited too long."""
-        if self._never_blocks or self._poll.poll(0):
+        if self._poll.poll(0):
             return True
         now = time.monotonic()
         if now - self._waited_at >= 1:

@@ -50,12 +50,8 @@ def link_chain(chain: JobChain) -> LinkedChain:
     # Protobuf maps have no order. Sorting makes a chain behave the same in every process.
     by_id = [(job_id, messages[job_id]) for job_id in sorted(messages)]
     sequences = _sequences(by_id, request_id)
-    jobs: dict[str, ChainJob] = {}
-    marked = MarkedJobs()
-    for job_id, message in by_id:
-        jobs[job_id] = job = _job(message, sequences, request_id)
-        job.sequence.jobs.append(job)
-        marked.add(job_id, message)
+    jobs = _jobs(by_id, sequences, request_id)
+    marked = MarkedJobs.among(by_id)
     _link_jobs(chain.adjacency_list, jobs, request_id)
     _check_shape(jobs, request_id)
     try:
@@ -114,28 +110,35 @@ def _nest(sequences: dict[str, ChainSequence], parents: Mapping[str, str], reque
         raise invalid_chain("parent sequences form a cycle", request_id)
 
 
-def _job(job: Job, sequences: dict[str, ChainSequence], request_id: str) -> ChainJob:
-    # Chains from another builder may have jobs without a sequence, or with one that does not exist.
-    # These jobs get a stand-in sequence, which is never retried.
-    sequence = sequences.get(job.sequence_id)
-    if sequence is None:
-        stand_in = ChainSequence(id="", tries=1, is_own=False)
-        sequence = sequences.setdefault(f"\0{job.sequence_id}", stand_in)
-    if timeout := job.timeout:
-        _duration(timeout, "timeout", request_id, job)
-    return ChainJob(
-        id=job.id,
-        name=job.name,
-        sequence=sequence,
-        retry=job.retry,
-        retry_wait=(
-            _retry_wait(job, _OF_JOB, wait, job.retry_backoff, request_id)
-            if (wait := job.retry_wait) or job.HasField("retry_backoff")
-            else NO_WAIT
-        ),
-        is_task=not connects(job),
-        data=from_struct(job.data) if job.HasField("data") else {},
-    )
+def _jobs(
+    by_id: Iterable[tuple[str, Job]], sequences: dict[str, ChainSequence], request_id: str
+) -> dict[str, ChainJob]:
+    """Returns the jobs by id, and adds them to their sequences."""
+    jobs: dict[str, ChainJob] = {}
+    for job_id, job in by_id:
+        # Chains from another builder may have jobs without a sequence, or with one that does not exist.
+        # These jobs get a stand-in sequence, which is never retried.
+        sequence = sequences.get(job.sequence_id)
+        if sequence is None:
+            stand_in = ChainSequence(id="", tries=1, is_own=False)
+            sequence = sequences.setdefault(f"\0{job.sequence_id}", stand_in)
+        if timeout := job.timeout:
+            _duration(timeout, "timeout", request_id, job)
+        jobs[job_id] = linked = ChainJob(
+            id=job_id,
+            name=job.name,
+            sequence=sequence,
+            retry=job.retry,
+            retry_wait=(
+                _retry_wait(job, _OF_JOB, wait, job.retry_backoff, request_id)
+                if (wait := job.retry_wait) or job.HasField("retry_backoff")
+                else NO_WAIT
+            ),
+            is_task=not connects(job),
+            data=from_struct(job.data) if job.HasField("data") else {},
+        )
+        sequence.jobs.append(linked)
+    return jobs
 
 
 def _link_jobs(adjacency_list: Mapping[str, JobIds], jobs: Mapping[str, ChainJob], request_id: str) -> None:

@@ -40,6 +40,9 @@ _Key: TypeAlias = tuple[str, int]
 _QueuedTry: TypeAlias = tuple[TryReport, "asyncio.Future[None] | None", int]
 """A finished try, its waiter, and its approximate size in bytes."""
 
+_TRY_SIZE = 200
+"""Bytes of a try without its data and texts, rounded up. An exact count would cost too much time."""
+
 MAX_BATCH_TRIES = 10_000
 """The maximum number of tries in one message."""
 
@@ -197,7 +200,11 @@ class Outbox:
     ) -> None:
         """Adds a finished try. The waiter is done when the try is committed."""
         entry = self._entry(assignment)
-        size = _size(report)
+        logged = report.entry
+        size = _TRY_SIZE + (report.job_data.ByteSize() if report.HasField("job_data") else 0)
+        for text in (logged.stdout, logged.stderr, logged.error):
+            if text:
+                size += len(text) if text.isascii() else 4 * len(text)
         entry.tries.append((report, waiter, size))
         entry.size += size
         entry.finished = finished
@@ -363,16 +370,6 @@ def _has_room_for_limits(entry: _ChainEntry, part: _ChainEntry) -> bool:
 
 def _key(assignment: Assignment) -> _Key:
     return assignment.request_id, assignment.epoch
-
-
-def _size(report: TryReport) -> int:
-    """Returns the approximate bytes of a try, rounded up. An exact count would cost too much time."""
-    entry = report.entry
-    size = 200 + (report.job_data.ByteSize() if report.HasField("job_data") else 0)
-    for text in (entry.stdout, entry.stderr, entry.error):
-        if text:
-            size += len(text) if text.isascii() else 4 * len(text)
-    return size
 
 
 def _waiters(entry: _ChainEntry) -> list[asyncio.Future[None]]:

@@ -40,6 +40,7 @@ from spincycle_server.telemetry.spans_of_requests import try_trace
 if TYPE_CHECKING:
     from spincycle_grpc.trace_context import TraceContext
     from spincycle_grpc.v1.approval_pb2 import ApprovalKey, ApprovalOutcome
+    from spincycle_grpc.v1.job_pb2 import Job
     from spincycle_grpc.v1.job_runner_pb2 import Suspect
     from spincycle_grpc.v1.limit_pb2 import SequenceLimitOutcome, SequenceLimitWait
     from spincycle_server.chain import Timer, Wait
@@ -117,6 +118,7 @@ class Traverser:
         self._spans = spans
         self._loop = asyncio.get_running_loop()
         self._assignment = assignment
+        self._request_id = assignment.request_id
         self._resources = resources
         self._outbox = outbox
         self._reports = ChainReports(outbox, assignment, chain, self._loop)
@@ -148,7 +150,7 @@ class Traverser:
         self._dropped = False
         self._is_given_up = False
         self._told_to_skip: bool | None = None
-        self._log = logger.bind(request_id=assignment.request_id)
+        self._log = logger.bind(request_id=self._request_id)
 
     def start(self, on_done: Callable[[], None], ending: State | None = None) -> None:
         """Starts the chain. Calls `on_done` when it has ended and its last report is committed.
@@ -344,7 +346,7 @@ class Traverser:
     def _status_of(self, run: Run, started_at: int, status: str) -> JobStatus:
         job = self._jobs[run.job_id]
         return JobStatus(
-            request_id=self._assignment.request_id,
+            request_id=self._request_id,
             job_id=job.id,
             type=job.type,
             name=job.name,
@@ -411,17 +413,17 @@ class Traverser:
         try:
             taken = 0
             while not self._dropped:
-                starts = bool(self._to_run) and self._may_launch()
+                next_job = self._job_to_launch() if self._to_run else None
                 committed = self._ended[0].committed if self._ended else None
                 next_ended = bool(self._ended) and (committed is None or committed.done())
-                if not (starts or next_ended):
+                if next_job is None and not next_ended:
                     return
                 if taken == _TAKEN_AT_ONCE:
                     self._loop.call_soon(self._pump)
                     return
                 taken += 1
-                if starts and not self._outbox.full:
-                    self._launch(self._to_run.popleft())
+                if next_job is not None and not self._outbox.full:
+                    self._launch(self._to_run.popleft(), next_job)
                 elif next_ended:
                     self._take_in(self._ended.popleft())
                 else:
@@ -430,11 +432,12 @@ class Traverser:
         finally:
             self._pumping = False
 
-    def _may_launch(self) -> bool:
-        """Whether the first of the waiting runs may start now."""
+    def _job_to_launch(self) -> Job | None:
+        """Returns the job of the first waiting run, if it may start now."""
         if not self._may_start():
-            return False
-        return self._is_claimed or self._jobs[self._to_run[0].job_id].type in self._noop_types
+            return None
+        job = self._jobs[self._to_run[0].job_id]
+        return job if self._is_claimed or job.type in self._noop_types else None
 
     def _await_room(self) -> None:
         """Continues when the outbox has room, so that unreported tries stay bounded."""
@@ -448,12 +451,11 @@ class Traverser:
 
         self._spawn(wait())
 
-    def _launch(self, run: Run) -> None:
+    def _launch(self, run: Run, job: Job) -> None:
         self._waiting.pop(run.job_id, None)
         if self._has_keys and self._limits.defers(run):
             self._watch_limits()
             return
-        job = self._jobs[run.job_id]
         if run.job_id in self._approvals.job_ids:
             self._approvals.begin(run).add_done_callback(self._handle_refusal)
             return
@@ -462,7 +464,7 @@ class Traverser:
             result = TryResult(
                 try_report(
                     job,
-                    self._assignment.request_id,
+                    self._request_id,
                     run.number,
                     started_at=now,
                     finished_at=now,
@@ -475,7 +477,7 @@ class Traverser:
             return
         job_try = JobTry(
             run,
-            self._assignment.request_id,
+            self._request_id,
             job,
             self._chain.data_of(run.job_id),
             self._resources,
@@ -491,7 +493,7 @@ class Traverser:
         trace = self._trace
         if trace is None or self._spans is None or not trace.is_sampled:
             return trace
-        return try_trace(trace, self._assignment.request_id, self._assignment.epoch, run.job_id, run.number)
+        return try_trace(trace, self._request_id, self._assignment.epoch, run.job_id, run.number)
 
     async def _follow(self, job_try: JobTry) -> None:
         run = job_try.run
@@ -534,7 +536,7 @@ class Traverser:
             if run.job_id not in errors:
                 self._to_run.append(run)
                 continue
-            job_try = JobTry(run, self._assignment.request_id, self._jobs[run.job_id], {}, self._resources)
+            job_try = JobTry(run, self._request_id, self._jobs[run.job_id], {}, self._resources)
             job_try.stop(errors[run.job_id])
             self._tries[run.job_id] = job_try
             self._spawn(self._follow(job_try))
@@ -619,7 +621,7 @@ class Traverser:
         now = time.time_ns()
         report = try_report(
             self._jobs[run.job_id],
-            self._assignment.request_id,
+            self._request_id,
             run.number,
             started_at=now,
             finished_at=now,
