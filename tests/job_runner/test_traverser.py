@@ -354,6 +354,16 @@ async def test_a_chain_that_arrives_too_late_runs_no_job(bench_of: MakeBench) ->
     assert not bench.outbox.take().entries
 
 
+async def test_a_chain_of_noops_that_arrives_too_late_is_dropped(bench_of: MakeBench) -> None:
+    bench = bench_of(row(), is_claimed=False)  # It has ended before the assignment could be confirmed.
+    batch = await bench.batch()
+    assert batch.message().chains[0].HasField("finish")
+    assert not bench.ended.is_set()
+    bench.outbox.settle(batch, [RefusedReport(assignment=ASSIGNMENT, reason=REFUSAL_REASON_STALE)])
+    await bench.until(bench.ended.is_set)
+    assert not bench.outbox.take().entries
+
+
 async def test_a_chain_continues_only_after_its_assignment_is_confirmed(bench_of: MakeBench) -> None:
     before = bench_of(row("a", "b"))
     await before.running("a")
