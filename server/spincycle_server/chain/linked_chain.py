@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -219,20 +219,16 @@ class MarkedJobs:
     limited: list[str] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
 
-    @classmethod
-    def among(cls, jobs: Iterable[tuple[str, Job]]) -> MarkedJobs:
-        """Returns the marked ones of some jobs, each with its id."""
-        marked = cls()
-        for job_id, message in jobs:
-            if message.HasField("approval"):
-                marked.approvals.add(job_id)
-            if message.is_finally:
-                marked.of_finals.append(job_id)
-            if message.sequence_limits:
-                marked.limited.append(job_id)
-            if message.state != _PENDING:
-                marked.begun.append(job_id)
-        return marked
+    def add(self, job_id: str, message: Job) -> None:
+        """Adds a job to the lists in which it belongs."""
+        if message.HasField("approval"):
+            self.approvals.add(job_id)
+        if message.is_finally:
+            self.of_finals.append(job_id)
+        if message.sequence_limits:
+            self.limited.append(job_id)
+        if message.state != _PENDING:
+            self.begun.append(job_id)
 
 
 @dataclass(slots=True)

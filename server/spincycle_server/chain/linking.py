@@ -48,10 +48,10 @@ def link_chain(chain: JobChain) -> LinkedChain:
     if not messages:
         raise invalid_chain("job chain has no jobs", request_id)
     # Protobuf maps have no order. Sorting makes a chain behave the same in every process.
-    by_id = [(job_id, messages[job_id]) for job_id in sorted(messages)]
-    sequences = _sequences(by_id, request_id)
-    jobs = _jobs(by_id, sequences, request_id)
-    marked = MarkedJobs.among(by_id)
+    ids = sorted(messages)
+    sequences = _sequences(messages, ids, request_id)
+    marked = MarkedJobs()
+    jobs = _jobs(messages, ids, sequences, marked, request_id)
     _link_jobs(chain.adjacency_list, jobs, request_id)
     _check_shape(jobs, request_id)
     try:
@@ -66,10 +66,11 @@ def link_chain(chain: JobChain) -> LinkedChain:
     return LinkedChain(jobs, sequences, timeout, windows, finals, keys, marked)
 
 
-def _sequences(by_id: Iterable[tuple[str, Job]], request_id: str) -> dict[str, ChainSequence]:
+def _sequences(messages: Mapping[str, Job], ids: Iterable[str], request_id: str) -> dict[str, ChainSequence]:
     sequences: dict[str, ChainSequence] = {}
     parents: dict[str, str] = {}
-    for job_id, job in by_id:
+    for job_id in ids:
+        job = messages[job_id]
         if job.id != job_id:
             raise invalid_chain(
                 f"job {job.name} has ID {job.id}, but its key in jobs is {job_id}", request_id
@@ -111,11 +112,16 @@ def _nest(sequences: dict[str, ChainSequence], parents: Mapping[str, str], reque
 
 
 def _jobs(
-    by_id: Iterable[tuple[str, Job]], sequences: dict[str, ChainSequence], request_id: str
+    messages: Mapping[str, Job],
+    ids: Iterable[str],
+    sequences: dict[str, ChainSequence],
+    marked: MarkedJobs,
+    request_id: str,
 ) -> dict[str, ChainJob]:
-    """Returns the jobs by id, and adds them to their sequences."""
+    """Returns the jobs by id. Adds them to their sequences, and those with marks to `marked`."""
     jobs: dict[str, ChainJob] = {}
-    for job_id, job in by_id:
+    for job_id in ids:
+        job = messages[job_id]  # Not kept: the objects for all jobs of a large chain take much memory.
         # Chains from another builder may have jobs without a sequence, or with one that does not exist.
         # These jobs get a stand-in sequence, which is never retried.
         sequence = sequences.get(job.sequence_id)
@@ -138,6 +144,7 @@ def _jobs(
             data=from_struct(job.data) if job.HasField("data") else {},
         )
         sequence.jobs.append(linked)
+        marked.add(job_id, job)
     return jobs
 
 
