@@ -15,7 +15,7 @@ from spincycle_grpc.jobs import JobId
 from spincycle_grpc.structs import from_struct
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_server.capabilities import RETRY_BACKOFF, SLIDING_WINDOW
-from spincycle_server.graph import ChainBuilder, chain_writer, job_ids
+from spincycle_server.graph import ChainBuilder, chain_writer, job_creator, job_ids
 from spincycle_server.request_manager.chain_sender import MAX_CHAIN
 from spincycle_server.specs.model import NodeSpec, SequenceSpec
 from tests.graph.chains import assert_sound, children_of, named, one, parents_of
@@ -371,7 +371,7 @@ def test_a_message_to_a_runner_has_room_for_the_largest_chain() -> None:
 def test_a_large_arg_for_many_jobs_is_refused_before_it_fills_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chain_writer, "MAX_CONTENT", 100_000)
+    monkeypatch.setattr(job_creator, "MAX_CONTENT", 100_000)
     each = node("x", each=["hosts:host"], args=["text"])
     builder = ChainBuilder(specs(request(each)), factory)
     text = "x" * 10_000

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from spincycle_grpc.jobs import JobFactory
 from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request
+from spincycle_grpc.wire import encode
 from spincycle_server.capabilities import APPROVAL, Labels, Requirement, labels_of
 from spincycle_server.graph.build_monitor import BuildMonitor
-from spincycle_server.graph.chain_writer import ChainWriter
+from spincycle_server.graph.chain_template import Templates
+from spincycle_server.graph.chain_writer import ChainWriter, checked_size
+from spincycle_server.graph.job_creator import JobCreator
 from spincycle_server.graph.job_ids import job_ids
 from spincycle_server.graph.job_maker import JobMaker
 from spincycle_server.graph.plan import Plans
@@ -34,6 +37,7 @@ class BuiltRequest:
         requirement: What the request needs of a runner.
         chain_bytes: The size of the chain as a message.
         tasks: How many of its jobs do more than to connect other jobs.
+        chain_json: Returns the JSON of the chain.
     """
 
     request: Request
@@ -41,6 +45,7 @@ class BuiltRequest:
     requirement: Requirement
     chain_bytes: int
     tasks: int
+    chain_json: Callable[[], bytes]
 
 
 class ChainBuilder:
@@ -55,6 +60,7 @@ class ChainBuilder:
     def __init__(self, specs: Specs, job_factory: JobFactory, *, max_jobs: int = DEFAULT_MAX_JOBS) -> None:
         self._specs = specs
         self._plans = Plans(specs)
+        self._templates = Templates(self._plans, max_jobs)
         self._job_factory = job_factory
         self._max_jobs = max_jobs
 
@@ -94,19 +100,28 @@ class ChainBuilder:
         sequence = request_sequence(self._specs, request_type)
         request = Request() if record is None else record
         record_args(request, sequence, given_args)
-        writer = ChainWriter(request_id, sequence.timeout, ids or job_ids(), self._max_jobs)
-        if trace is not None:
-            trace.write_to(writer.chain)
-        monitor = monitor or BuildMonitor(clock=lambda: 0.0)
-        maker = JobMaker(self._job_factory, request_id, writer, monitor, trace)
-        SequenceExpander(self._plans, writer, maker).run(sequence.name, dict(given_args))
-        jobs = writer.chain.jobs.values()
-        if APPROVAL in writer.features:  # No job factory needs to know the type of approvals.
-            types = frozenset(job.type for job in jobs if not job.HasField("approval"))
+        creator = JobCreator(self._job_factory, request_id, monitor, trace)
+        ids = ids or job_ids()
+        template = self._templates.of(sequence, given_args)
+        if template is None:
+            writer = ChainWriter(request_id, sequence.timeout, ids, self._max_jobs)
+            SequenceExpander(self._plans, writer, JobMaker(writer, creator)).run(
+                sequence.name, dict(given_args)
+            )
+            chain, tasks, features = writer.chain, writer.tasks, frozenset(writer.features)
+            jobs = chain.jobs.values()
+            if APPROVAL in features:  # No job factory needs to know the type of approvals.
+                types = frozenset(job.type for job in jobs if not job.HasField("approval"))
+            else:
+                types = frozenset(job.type for job in jobs)
+            chain_json: Callable[[], bytes] = partial(encode, chain)
         else:
-            types = frozenset(job.type for job in jobs)
-        requirement = _requirement(types, labels_of(sequence.runner), frozenset(writer.features))
-        return BuiltRequest(request, writer.chain, requirement, writer.checked_size(), writer.tasks)
+            chain, chain_json = template.build(request_id, ids, dict(given_args), creator)
+            tasks, types, features = template.tasks, template.types, template.features
+        if trace is not None:
+            trace.write_to(chain)
+        requirement = _requirement(types, labels_of(sequence.runner), features)
+        return BuiltRequest(request, chain, requirement, checked_size(chain), tasks, chain_json)
 
 
 @lru_cache(maxsize=1024)

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import Job, JobChain
-
-MAX_CONTENT = 64 * 1024 * 1024
-"""The maximum size in bytes of the args and the data of all jobs of a chain. A larger chain could not be sent
-to a runner. The limit also bounds the memory of a request whose large arg goes to many jobs."""
+from spincycle_server.capabilities import RETRY_BACKOFF
+from spincycle_server.graph.plan import NodePlan
+from spincycle_server.graph.scope import Scope
 
 MAX_CHAIN_BYTES = 60 * 1024 * 1024
 """The maximum size of a serialized chain in bytes. A message to a runner has at most 64 MiB."""
@@ -43,7 +42,6 @@ class ChainWriter:
         self._adjacency_list = self.chain.adjacency_list
         self._ids = ids
         self._left = self._max_jobs = max_jobs
-        self._content = 0
         self.tasks = 0
         self.features: set[str] = set()
         self.is_in_finally = False
@@ -56,11 +54,7 @@ class ChainWriter:
         """
         job_id = next(self._ids, "") if self._left else ""
         if not job_id:
-            raise InvalidArgumentError(
-                f"the job chain would have more than {self._max_jobs - self._left} jobs: "
-                "split the lists of the request and make several requests",
-                reason="TOO_MANY_JOBS",
-            )
+            raise too_many_jobs(self._max_jobs - self._left)
         self._left -= 1
         return job_id
 
@@ -79,34 +73,18 @@ class ChainWriter:
             job.is_finally = True
         return job
 
-    def count_content(self, job: Job) -> None:
-        """Counts the args and the data of a finished job.
-
-        Raises:
-            InvalidArgumentError: Those of all jobs are too large. Reason: CHAIN_TOO_LARGE.
-        """
-        self._content += job.args.ByteSize() + len(job.bytes)
-        if self._content > MAX_CONTENT:
-            raise InvalidArgumentError(
-                f"the args and the data of all jobs would have more than {MAX_CONTENT} bytes: "
-                "pass smaller args, or make several requests",
-                reason="CHAIN_TOO_LARGE",
-            )
-
-    def checked_size(self) -> int:
-        """Returns the bytes of the finished chain, if it can be sent to a runner.
-
-        Raises:
-            InvalidArgumentError: It is too large. Reason: CHAIN_TOO_LARGE.
-        """
-        size = self.chain.ByteSize()
-        if size > MAX_CHAIN_BYTES:
-            raise InvalidArgumentError(
-                f"the job chain would have {size} bytes: at most {MAX_CHAIN_BYTES} can be sent to a runner, "
-                "so pass smaller args, or make several requests",
-                reason="CHAIN_TOO_LARGE",
-            )
-        return size
+    def job_of(self, node: NodePlan, job_id: str, scope: Scope) -> Job:
+        """Adds the job of a node, with all that its spec says, and returns it."""
+        job = self.job(job_id, node.name, node.type, scope.sequence_id, scope.parent_sequence_id)
+        if node.retry:
+            job.retry = node.retry
+            job.retry_wait = node.retry_wait
+            if node.backoff is not None:
+                job.retry_backoff.CopyFrom(node.backoff)
+                self.features.add(RETRY_BACKOFF)
+        if node.timeout:
+            job.timeout = node.timeout
+        return job
 
     def noop(self, job_id: str, sequence_id: str, parent_sequence_id: str) -> Job:
         """Adds a job that only joins other jobs, and returns it."""
@@ -119,3 +97,28 @@ class ChainWriter:
     def edge(self, before: str, after: str) -> None:
         """Makes `after` depend directly on `before`."""
         self._adjacency_list[before].ids.append(after)
+
+
+def too_many_jobs(limit: int) -> InvalidArgumentError:
+    """Returns the error for a chain that would have more jobs than it may have."""
+    return InvalidArgumentError(
+        f"the job chain would have more than {limit} jobs: "
+        "split the lists of the request and make several requests",
+        reason="TOO_MANY_JOBS",
+    )
+
+
+def checked_size(chain: JobChain) -> int:
+    """Returns the bytes of a finished chain, if it can be sent to a runner.
+
+    Raises:
+        InvalidArgumentError: It is too large. Reason: CHAIN_TOO_LARGE.
+    """
+    size = chain.ByteSize()
+    if size > MAX_CHAIN_BYTES:
+        raise InvalidArgumentError(
+            f"the job chain would have {size} bytes: at most {MAX_CHAIN_BYTES} can be sent to a runner, "
+            "so pass smaller args, or make several requests",
+            reason="CHAIN_TOO_LARGE",
+        )
+    return size

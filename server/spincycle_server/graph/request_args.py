@@ -63,7 +63,7 @@ def record_args(request: Request, sequence: SequenceSpec, given: Mapping[str, ob
     for args, kind in kinds:
         for position, arg in enumerate(args):
             _record(request.args.add(), arg, kind, position, given)
-    if len(given) > sum(arg.given for arg in request.args):  # The others must be JSON too.
+    if given and len(given) > sum(arg.given for arg in request.args):  # The others must be JSON too.
         named = {arg.name for arg in request.args}
         checked_struct({name: value for name, value in given.items() if name not in named})
 

@@ -24,10 +24,10 @@ class Scope:
         path: The path of the sequence in the specs.
         parent_sequence_id: The id of the sequence around it, or "".
         around_id: The id of the sequence around it and its `finally`; "" if it has no `finally`.
-        ready: The nodes that can be built.
     """
 
     __slots__ = (
+        "_ready",
         "args",
         "around_id",
         "label",
@@ -36,7 +36,6 @@ class Scope:
         "parent_sequence_id",
         "path",
         "plan",
-        "ready",
         "sequence_id",
     )
 
@@ -61,7 +60,12 @@ class Scope:
         self.path: SpecPath = SpecPath(plan.name, outer.path if outer else None, node.name if node else "")
         for name, value in plan.defaults:
             args.setdefault(name, value)
-        self.ready = ReadyNodes(plan, args)
+        self._ready: ReadyNodes | None = None
+
+    def ready_nodes(self) -> ReadyNodes:
+        """Returns the nodes that can be built, of which there are more when nodes have set args."""
+        self._ready = ReadyNodes(self.plan, self.args)
+        return self._ready
 
     def enter(self, sequence_id: str) -> None:
         """Moves the sequence into another one, which gets its id and has room for its `finally`.
@@ -95,5 +99,14 @@ class Scope:
                 )
             is_new = as_name not in self.args
             self.args[as_name] = args[arg]
-            if is_new:
-                self.ready.arg_exists(as_name)
+            if is_new and self._ready is not None:
+                self._ready.arg_exists(as_name)
+
+    def leave(self) -> None:
+        """Copies the args that the node sets to the scope around the sequence, which has ended.
+
+        Raises:
+            InternalError: See `take_sets`.
+        """
+        if self.outer is not None and self.node is not None:
+            self.outer.take_sets(self.node, self.plan.name, self.args)

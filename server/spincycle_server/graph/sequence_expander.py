@@ -6,17 +6,19 @@ them. A loop with its own stack runs them, so specs may nest more deeply than Py
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from typing import Protocol
 
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.job_paths import MAX_LABEL, shortened
+from spincycle_grpc.v1.approval_pb2 import Approval
 from spincycle_grpc.v1.job_pb2 import EachWindow, Job
 from spincycle_server.capabilities import FINALLY, RETRY_BACKOFF, SEQUENCE_LIMITS, SLIDING_WINDOW
 from spincycle_server.graph.chain_writer import ChainWriter
-from spincycle_server.graph.job_maker import JobMaker
 from spincycle_server.graph.limit_keys import limits_of
 from spincycle_server.graph.path_labels import element_labels
 from spincycle_server.graph.plan import NodePlan, PlanError, Plans, SequencePlan
+from spincycle_server.graph.ready_nodes import ReadyNodes
 from spincycle_server.graph.scope import Scope
 from spincycle_server.graph.spec_path import SpecPath
 from spincycle_server.graph.values import kind_name
@@ -32,16 +34,29 @@ _Task = Generator["_Task", _Span, _Span]
 """Builds a node or sequence: yields the tasks of inner ones, receives their spans, returns its own span."""
 
 
+class Maker(Protocol):
+    """Makes the jobs of nodes, see `JobMaker`."""
+
+    def make(self, node: NodePlan, scope: Scope, args: dict[str, object]) -> str:
+        """Makes a job, and returns its id."""
+
+    def make_approval(self, node: NodePlan, what: Approval, scope: Scope, args: Mapping[str, object]) -> str:
+        """Makes an approval, and returns the id of its job."""
+
+    def leave(self, scope: Scope) -> None:
+        """Ends a sequence."""
+
+
 class SequenceExpander:
     """Expands the sequences of one chain.
 
     Args:
         plans: The plans of the sequences.
         writer: Writes jobs and edges into the chain.
-        maker: Makes the jobs of job nodes.
+        maker: Makes the jobs of job nodes and approvals.
     """
 
-    def __init__(self, plans: Plans, writer: ChainWriter, maker: JobMaker) -> None:
+    def __init__(self, plans: Plans, writer: ChainWriter, maker: Maker) -> None:
         self._plans = plans
         self._writer = writer
         self._maker = maker
@@ -109,18 +124,18 @@ class SequenceExpander:
         self._open_sequences.add(plan.name)
         self._start_noop(scope)
         built: dict[int, _Span] = {}
-        for node in scope.ready:
+        ready = scope.ready_nodes()
+        for node in ready:
             if node.each:
                 built[node.index] = yield self._each(node, scope)
             else:
                 made = self._once(node, scope, scope.given_to(node))
                 built[node.index] = made if isinstance(made, tuple) else (yield made)
         if len(built) < len(plan.nodes):
-            raise _args_missing(scope)
+            raise _args_missing(scope, ready)
         end = self._noop(scope)
         self._link(scope, built, end)
-        if scope.outer is not None and scope.node is not None:
-            scope.outer.take_sets(scope.node, plan.name, scope.args)
+        self._maker.leave(scope)
         self._open_sequences.remove(plan.name)
         return scope.sequence_id, end
 
@@ -317,8 +332,8 @@ def _rows(node: NodePlan, scope: Scope) -> list[tuple[object, ...]]:
     return list(zip(*lists, strict=True))
 
 
-def _args_missing(scope: Scope) -> SpinCycleError:
-    waiting = scope.ready.waiting()
+def _args_missing(scope: Scope, ready: ReadyNodes) -> SpinCycleError:
+    waiting = ready.waiting()
     names = " ".join(node.name for node in waiting)
     absent = dict.fromkeys(arg for node in waiting for arg in node.needs if arg not in scope.args)
     return scope.path.broken_spec(

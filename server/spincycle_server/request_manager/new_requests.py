@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from spincycle_server.telemetry.spans import OpenSpan, part_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spincycle_grpc.v1.job_pb2 import JobChain
     from spincycle_grpc.v1.request_manager_pb2 import CreateRequest
     from spincycle_grpc.v1.request_pb2 import Request
@@ -35,6 +37,7 @@ class NewRequests:
         job_chain: JobChain,
         requirement: Requirement,
         *,
+        chain_json: Callable[[], bytes] | None = None,
         key: IdempotencyKey | None,
         event: EventRow | None,
         work: float,
@@ -50,6 +53,7 @@ class NewRequests:
             create_request: The message that asked for it.
             job_chain: Its chain.
             requirement: What it needs of a runner.
+            chain_json: Returns the JSON of the chain; None to encode it.
             key: The idempotency key of the call, if it has one.
             event: The row of its audit event, which is stored in the same transaction.
             work: How long it takes to encode, see `work_of`.
@@ -73,6 +77,7 @@ class NewRequests:
                     key,
                     event=event,
                     requirement=requirement,
+                    chain_json=chain_json,
                     work=work,
                     may_wait=not limited or self._dispatcher.may_block,
                 )

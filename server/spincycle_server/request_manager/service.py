@@ -168,6 +168,7 @@ class RequestManagerService:
                 request,
                 built.job_chain,
                 built.requirement,
+                chain_json=built.chain_json,
                 key=key,
                 event=event,
                 work=work_of(size, len(built.job_chain.jobs), built.chain_bytes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple
@@ -147,6 +147,7 @@ def creation_of(
     key: IdempotencyKey | None,
     *,
     now: int,
+    chain_json: Callable[[], bytes] | None = None,
     event: EventRow | None = None,
     requirement_id: str = "",
     may_wait: bool = True,
@@ -161,6 +162,7 @@ def creation_of(
         runner: The runner to assign it to; None if the request waits.
         key: Its idempotency key, if it has one.
         now: The time in microseconds since the Unix epoch.
+        chain_json: Returns the JSON of the chain; None to encode it.
         event: Its audit event, if it has one.
         requirement_id: The id of what it needs of a runner, which is stored; "" to derive that later.
         may_wait: Whether it may wait for the keys of its limits.
@@ -203,7 +205,7 @@ def creation_of(
         "request_id": request.id,
         "create_request": _json(create_request),
         "args": _json(request, "args"),  # Never null: the column of an original may refuse null.
-        "job_chain": encode(job_chain),
+        "job_chain": encode(job_chain) if chain_json is None else chain_json(),
     }
     return CreateRequest(
         row,

@@ -183,6 +183,7 @@ class Store:
         *,
         event: EventRow | None = None,
         requirement: Requirement | None = None,
+        chain_json: Callable[[], bytes] | None = None,
         work: float | None = None,
         may_wait: bool = True,
     ) -> Created:
@@ -196,6 +197,7 @@ class Store:
             key: Its idempotency key, if it has one.
             event: The row of its audit event, which is stored in the same transaction.
             requirement: What it needs of a runner; None to derive that from the chain when it waits.
+            chain_json: Returns the JSON of the chain; None to encode it.
             work: How long it takes to encode, see `work_of`; None to find out.
             may_wait: Whether it may wait for the keys of its limits, if it has some.
 
@@ -222,6 +224,7 @@ class Store:
             runner,
             key,
             now=_now(),
+            chain_json=chain_json,
             event=event,
             requirement_id="" if requirement is None else requirement.requirement_id,
             may_wait=may_wait,
