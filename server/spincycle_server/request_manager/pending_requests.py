@@ -75,7 +75,7 @@ class PendingRequests:
     @property
     def any(self) -> bool:
         """Whether requests are PENDING that are not blocked."""
-        return any(self._unblocked())
+        return bool(self._counts) and any(self._unblocked())
 
     @property
     def oldest_waiting(self) -> float:
@@ -93,7 +93,9 @@ class PendingRequests:
 
     def compete_with(self, requirement: Requirement) -> bool:
         """Whether requests are PENDING for the runners of a new request, which must not overtake them."""
-        able = frozenset(self._runners.able(requirement)) if self._counts else frozenset()
+        if not self._counts:
+            return False
+        able = frozenset(self._runners.able(requirement))
         return any(not able.isdisjoint(self._runners.able(one)) for one in self._unblocked())
 
     def check_limit(self) -> None:
@@ -192,10 +194,12 @@ class PendingRequests:
             await self._count()
         dispatched = await self._dispatch(found.requests)
         for one in dispatched:
-            self._counts[one.requirement] = max(0, self._counts.get(one.requirement, 0) - 1)
+            left = self._counts.pop(one.requirement, 0) - 1
+            if left > 0:
+                self._counts[one.requirement] = left
         gone = {one.request_id for one in dispatched}
-        left = (one for one in found.page.requests if one.request_id not in gone)
-        self._oldest_at = next((one.created_at for one in left if self._is_unblocked(one)), 0)
+        waiting = (one for one in found.page.requests if one.request_id not in gone)
+        self._oldest_at = next((one.created_at for one in waiting if self._is_unblocked(one)), 0)
         return bool(dispatched)
 
     def _use_counts(
