@@ -109,8 +109,8 @@ async def make_dispatcher(store: Store, runners: Runners, *, max_waiting: int = 
 async def deliveries_end(dispatcher: Dispatcher) -> None:
     """Waits until nothing is in flight."""
     async with asyncio.timeout(STEP):
-        while dispatcher._delivery._in_flight:
-            await asyncio.gather(*dispatcher._delivery._in_flight)
+        while in_flight := dispatcher._delivery._in_flight:
+            await asyncio.wait(in_flight)
 
 
 async def state_of(store: Store, request_id: str) -> State:

@@ -53,30 +53,35 @@ class ChainSender:
     ) -> None:
         self._runner_id = runner_id
         self._call = call
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[_QueuedChain] = deque()
         self._sending: asyncio.Task[None] | None = None
 
-    async def send(self, chain: bytes) -> None:
-        """Sends a chain. Returns when the runner has it. Safe to repeat.
+    def send(self, chain: bytes) -> asyncio.Future[None]:
+        """Sends a chain. Safe to repeat.
 
         Args:
             chain: The serialized AssignedJobChain.
 
-        Raises:
-            InvalidArgumentError: The chain is too large for a message. Reason: CHAIN_TOO_LARGE.
-            SpinCycleError: An error of NewJobChain or ResumeJobChain, or the runner cannot be reached.
+        Returns:
+            A future that is done when the runner has the chain. Its error is an InvalidArgumentError if the
+            chain is too large for a message (CHAIN_TOO_LARGE), an error of NewJobChain or ResumeJobChain, or
+            that of a runner that cannot be reached. If it is cancelled in time, the chain is not sent.
         """
+        outcome: asyncio.Future[None] = self._loop.create_future()
         if len(chain) > MAX_CHAIN:
-            raise InvalidArgumentError(
-                f"the job chain has {len(chain)} bytes with the data of its jobs: at most {MAX_CHAIN} can be "
-                "sent to a runner",
-                reason="CHAIN_TOO_LARGE",
+            outcome.set_exception(
+                InvalidArgumentError(
+                    f"the job chain has {len(chain)} bytes with the data of its jobs: at most {MAX_CHAIN} "
+                    "can be sent to a runner",
+                    reason="CHAIN_TOO_LARGE",
+                )
             )
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            return outcome
         self._queue.append(_QueuedChain(chain, outcome))
         if self._sending is None:
-            self._sending = asyncio.create_task(self._send_all())
-        await outcome
+            self._sending = self._loop.create_task(self._send_all())
+        return outcome
 
     async def close(self) -> None:
         """Cancels the call in flight. All chains that were not answered fail with RUNNER_GONE."""

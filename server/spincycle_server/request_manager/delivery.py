@@ -14,7 +14,8 @@ import enum
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -114,7 +115,7 @@ class Delivery:
         self._on_room = on_room
         self._on_runner_gone = on_runner_gone
         self._spans = spans
-        self._in_flight: dict[asyncio.Task[None], int] = {}
+        self._in_flight: dict[asyncio.Future[Any], int] = {}
         self._in_flight_jobs = 0
 
     @property
@@ -140,8 +141,19 @@ class Delivery:
         return len(self._in_flight) <= MAX_IN_FLIGHT // 2 and self._in_flight_jobs <= MAX_IN_FLIGHT_JOBS // 2
 
     def send(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
-        """Delivers a new chain in the background. It is assigned to the runner already."""
-        self._background(self.deliver(runner, assignment, job_chain), len(job_chain.jobs))
+        """Delivers a new chain in the background. It is assigned to the runner already.
+
+        Runners accept nearly all chains, so there is no task until one refuses a chain or does not answer.
+        """
+        chain = _new_chain(runner, assignment, job_chain)
+        jobs = len(job_chain.jobs)
+        if self._spans is not None and chain.trace is not None:
+            self._background(self._deliver(chain), jobs)
+            return
+        learned = self._runners.learned_places(runner.runner_id)
+        outcome = asyncio.ensure_future(self._runners.start_job_chain(runner, chain.message))
+        self._count(outcome, jobs)
+        outcome.add_done_callback(partial(self._answered, chain, learned))
 
     def send_suspended(
         self,
@@ -175,13 +187,7 @@ class Delivery:
 
     async def deliver(self, runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> None:
         """Delivers a new chain. Returns when the runner has accepted or refused it, or is gone."""
-        chain = _AssignedChain(
-            runner,
-            assignment,
-            State.PENDING,
-            first_chain(assignment.epoch, job_chain),
-            TraceContext.of(job_chain),
-        )
+        chain = _new_chain(runner, assignment, job_chain)
         del job_chain  # It may be large, and the runner may take long to answer.
         await self._deliver(chain)
 
@@ -191,21 +197,35 @@ class Delivery:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
 
-    def _background(self, work: Coroutine[object, object, None], jobs: int = 0) -> None:
+    def _background(self, work: Coroutine[object, object, object], jobs: int = 0) -> None:
         task = asyncio.create_task(work)
-        self._in_flight[task] = jobs
-        self._in_flight_jobs += jobs
+        self._count(task, jobs)
         task.add_done_callback(self._landed)
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _count(self, work: asyncio.Future[Any], jobs: int) -> None:
+        self._in_flight[work] = jobs
+        self._in_flight_jobs += jobs
+
+    def _answered(self, chain: _AssignedChain, learned: int, outcome: asyncio.Future[None]) -> None:
+        """Takes in the answer to the first attempt to deliver a new chain."""
+        if not outcome.cancelled() and (error := outcome.exception()) is not None:
+            jobs = self._in_flight.pop(outcome)
+            self._in_flight_jobs -= jobs
+            self._background(self._deliver_after(error, chain, learned), jobs)
+            return
+        if not outcome.cancelled():
+            _log_accepted(chain)
+        self._landed(outcome)
+
+    def _landed(self, work: asyncio.Future[Any]) -> None:
         was_half_empty = self._is_half_empty
-        self._in_flight_jobs -= self._in_flight.pop(task)
+        self._in_flight_jobs -= self._in_flight.pop(work)
         # Each wake reads PENDING requests from the store, so the loop is not woken for each free slot.
         if self._pending.any and self._is_half_empty and not was_half_empty:
             self._pending.wake()
         if self.has_room:
             self._on_room()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not work.cancelled() and (error := work.exception()) is not None:
             _log_failure(error)
 
     async def _deliver_suspended(self, chain: _AssignedChain) -> None:
@@ -229,7 +249,14 @@ class Delivery:
         return is_accepted
 
     async def _deliver_untraced(self, chain: _AssignedChain) -> bool:
-        outcome = await self._attempt(chain, may_have_run=False)
+        return await self._deliver_until_answered(chain, await self._attempt(chain, may_have_run=False))
+
+    async def _deliver_after(self, error: BaseException, chain: _AssignedChain, learned: int) -> None:
+        """Takes in the error of the first attempt to deliver a chain, and tries further if need be."""
+        outcome = await self._failed(error, chain, learned, may_have_run=False)
+        await self._deliver_until_answered(chain, outcome)
+
+    async def _deliver_until_answered(self, chain: _AssignedChain, outcome: _Outcome) -> bool:
         if outcome is not _Outcome.UNANSWERED:
             return outcome is _Outcome.ACCEPTED
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -250,31 +277,49 @@ class Delivery:
         learned = self._runners.learned_places(chain.runner.runner_id)
         try:
             await self._runners.start_job_chain(chain.runner, chain.message)
-        except InvalidArgumentError as error:
-            logger.error("runner refused the chain as invalid", error=str(error), **chain.log_fields)
-            await self._store.end_assignment(chain.assignment, State.FAIL)
-        except (UnauthenticatedError, PermissionDeniedError) as error:
-            logger.error("runner does not accept this Request Manager", error=str(error), **chain.log_fields)
-            self._runners.mark_denied(chain.runner.runner_id)
-            if may_have_run:
-                return _Outcome.UNANSWERED
-            await self._take_back(chain, error, may_have_run=False)
-        except (FailedPreconditionError, ResourceExhaustedError) as error:
-            if error.reason == "TOO_MANY_CHAINS":
-                self._runners.mark_full(chain.runner.runner_id, learned)
-            else:
-                self._runners.not_used(chain.runner)
-            await self._take_back(chain, error, may_have_run=may_have_run)
         except SpinCycleError as error:
-            logger.warning("runner does not answer", error=str(error), **chain.log_fields)
-            if may_have_run or error.reason != "SHUTTING_DOWN":
-                return _Outcome.UNANSWERED
-            self._runners.drain(chain.runner.runner_id)
-            await self._store.unassign(chain.assignment, chain.state_before)
-            self._on_runner_gone()
-        else:
-            logger.debug("request started", epoch=chain.assignment.epoch, **chain.log_fields)
-            return _Outcome.ACCEPTED
+            return await self._failed(error, chain, learned, may_have_run=may_have_run)
+        _log_accepted(chain)
+        return _Outcome.ACCEPTED
+
+    async def _failed(
+        self, error: BaseException, chain: _AssignedChain, learned: int, *, may_have_run: bool
+    ) -> _Outcome:
+        """Takes in the error of an attempt, and ends the assignment if the runner has refused the chain.
+
+        Args:
+            error: The error.
+            chain: The chain.
+            learned: How many places of the runner were known before the attempt.
+            may_have_run: See `_attempt`.
+        """
+        match error:
+            case InvalidArgumentError():
+                logger.error("runner refused the chain as invalid", error=str(error), **chain.log_fields)
+                await self._store.end_assignment(chain.assignment, State.FAIL)
+            case UnauthenticatedError() | PermissionDeniedError():
+                logger.error(
+                    "runner does not accept this Request Manager", error=str(error), **chain.log_fields
+                )
+                self._runners.mark_denied(chain.runner.runner_id)
+                if may_have_run:
+                    return _Outcome.UNANSWERED
+                await self._take_back(chain, error, may_have_run=False)
+            case FailedPreconditionError() | ResourceExhaustedError():
+                if error.reason == "TOO_MANY_CHAINS":
+                    self._runners.mark_full(chain.runner.runner_id, learned)
+                else:
+                    self._runners.not_used(chain.runner)
+                await self._take_back(chain, error, may_have_run=may_have_run)
+            case SpinCycleError():
+                logger.warning("runner does not answer", error=str(error), **chain.log_fields)
+                if may_have_run or error.reason != "SHUTTING_DOWN":
+                    return _Outcome.UNANSWERED
+                self._runners.drain(chain.runner.runner_id)
+                await self._store.unassign(chain.assignment, chain.state_before)
+                self._on_runner_gone()
+            case _:
+                raise error
         return _Outcome.REFUSED
 
     async def _take_back(self, chain: _AssignedChain, error: SpinCycleError, *, may_have_run: bool) -> None:
@@ -310,6 +355,20 @@ class Delivery:
         except SpinCycleError:
             return True
         return holder is not None and holder[0].epoch == assignment.epoch
+
+
+def _new_chain(runner: RunnerInfo, assignment: Assignment, job_chain: JobChain) -> _AssignedChain:
+    return _AssignedChain(
+        runner,
+        assignment,
+        State.PENDING,
+        first_chain(assignment.epoch, job_chain),
+        TraceContext.of(job_chain),
+    )
+
+
+def _log_accepted(chain: _AssignedChain) -> None:
+    logger.debug("request started", epoch=chain.assignment.epoch, **chain.log_fields)
 
 
 def _log_failure(error: BaseException) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -337,22 +337,19 @@ class Runners:
         """Gives back the place of a runner that was picked and gets no chain."""
         self._full.chain_not_given(runner.runner_id)
 
-    async def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> None:
-        """Delivers a chain to a runner. Safe to repeat.
+    def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> Awaitable[None]:
+        """Delivers a chain to a runner, see `ChainSender.send`. Safe to repeat.
 
         Args:
             runner: The runner.
             chain: The serialized AssignedJobChain.
-
-        Raises:
-            SpinCycleError: An error of NewJobChain or ResumeJobChain, or the runner cannot be reached.
         """
         sender = self._senders.get(runner.runner_id)
         if sender is None:
             sender = self._senders[runner.runner_id] = ChainSender(
                 runner.runner_id, lambda request: self._calls.start_job_chains(runner, request)
             )
-        await sender.send(chain)
+        return sender.send(chain)
 
     async def stop_job_chain(
         self, runner: RunnerInfo, request_id: str, *, skip_finally: bool = False
