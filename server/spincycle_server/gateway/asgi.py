@@ -33,7 +33,11 @@ async def send_as_it_is(answer: Answer, scope: Scope, send: Send) -> None:
     """Sends an answer without compressing it."""
     status, headers, body = answer
     length: list[Header] = [] if status in (204, 304) else [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+    headers = [*headers, *length]
+    connection = scope.get("spincycle.connection")
+    if connection is not None and connection.write_whole(send, status, headers, body):
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import inspect
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ import uvicorn
 
 from spincycle_grpc.errors import UnavailableError
 from spincycle_server.gateway.answer_transport import AnswerTransport
-from spincycle_server.gateway.errors import header_lines
+from spincycle_server.gateway.errors import Header, header_lines
 from spincycle_server.identity import PeerCertificate, certificate_of_der
 
 KNOWN_VERSION = "0.54.0"
@@ -48,10 +48,19 @@ def _require_known_series() -> None:
 _require_known_series()  # before the imports below, which another version may not have
 try:
     from uvicorn.protocols.http.flow_control import FlowControl, service_unavailable
-    from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+    from uvicorn.protocols.http.httptools_impl import (
+        HEADER_RE,
+        HEADER_VALUE_RE,
+        STATUS_LINE,
+        HttpToolsProtocol,
+        RequestResponseCycle,
+    )
     from uvicorn.server import ServerState
 except ImportError as error:
     raise _unsupported(f"lacks a name ({error})") from error
+
+_WITHOUT_BODY = frozenset({204, 304})
+"""Statuses of answers that have no body."""
 
 _DER = 2
 """The encoding of a certificate that Python's `_ssl` calls ENCODING_DER."""
@@ -81,10 +90,12 @@ _CYCLE_NAMES = {
     "keep_alive",
     "message_event",
     "more_body",
+    "on_response",
     "response_complete",
     "response_started",
     "scope",
     "transport",
+    "waiting_for_100_continue",
 }
 _FLOW_NAMES = {"resume_reading", "write_paused"}
 _SERVER_NAMES = {
@@ -243,6 +254,11 @@ class UvicornConnection(HttpToolsProtocol):
         """Whether some of the newest request's body has not arrived yet."""
         return self.cycle is not None and self.cycle.more_body
 
+    def has_received(self, receive: object) -> bool:
+        """Whether the whole body of a request has arrived. `receive` is that of the request."""
+        cycle: Any = getattr(receive, "__self__", None)
+        return cycle is not None and cycle is self._answering and not cycle.more_body
+
     @property
     def may_write_answer(self) -> bool:
         """Whether an answer that is written now would neither cut another one in two nor overtake it."""
@@ -319,6 +335,49 @@ class UvicornConnection(HttpToolsProtocol):
             rest: The rest of the answer, after the headers that all answers have.
         """
         self.transport.write(STATUS_LINE[status] + header_lines(self.server_state.default_headers) + rest)
+
+    def write_whole(self, send: object, status: int, headers: Sequence[Header], body: bytes) -> bool:
+        """Writes the answer of an app at once, as two calls of ASGI's `send` would.
+
+        That takes a third of the time: uvicorn looks at each header of each answer several times.
+
+        Args:
+            send: The `send` of the request.
+            status: The HTTP status.
+            headers: The headers, of which one is Content-Length.
+            body: The body.
+
+        Returns:
+            Whether it is written. If not, use `send`: for an answer without a body, before the end of a
+            connection, for a client that does not read, or if uvicorn changes or refuses a header.
+        """
+        cycle: Any = getattr(send, "__self__", None)
+        if (
+            cycle is None
+            or cycle is not self._answering
+            or cycle.response_started
+            or cycle.disconnected
+            or self.flow.write_paused
+            or not cycle.keep_alive
+            or cycle.scope["method"] == "HEAD"
+            or status in _WITHOUT_BODY
+        ):
+            return False
+        names, values = zip(*headers, strict=True)
+        all_names = b"".join(names)
+        is_valid = not (HEADER_RE.search(all_names) or HEADER_VALUE_RE.search(b"".join(values)))
+        if not is_valid or b"connection" in names or not all_names.islower():
+            return False
+        cycle.response_started = True
+        cycle.chunked_encoding = False
+        cycle.waiting_for_100_continue = False
+        head = STATUS_LINE[status] + header_lines((*self.server_state.default_headers, *headers)) + b"\r\n"
+        cycle.transport.write(head)
+        cycle.transport.write(body)
+        cycle.response_complete = True
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def close_after_answer(self) -> None:
         """Ends the connection once the newest request is answered."""
