@@ -154,9 +154,14 @@ class GatewayApp:
         request = route.method.request_type()
         metadata = context.credentials.metadata
         if route.body:
-            is_of_server = route.method.is_reserved
+            connection = scope.get("spincycle.connection")
             context.received.size = await self._bodies.read_into(
-                request, route.body, metadata, receive, is_of_server=is_of_server
+                request,
+                route.body,
+                metadata,
+                receive,
+                has_arrived=connection is not None and connection.has_received(receive),
+                is_of_server=route.method.is_reserved,
             )
         route.query.read(scope["query_string"], request)
         for name, value in zip(route.variables, values, strict=True):

@@ -101,8 +101,6 @@ class HttpProtocol(UvicornConnection):
         """Parses bytes from the client."""
         if self._lingering:
             return
-        if self._arrival_timer is None and self.is_idle:
-            self._start_timer(self._limits.header_timeout)
         self.stop_idle_timer()
         self._has_refused = False
         self._arriving = len(data)
@@ -111,6 +109,13 @@ class HttpProtocol(UvicornConnection):
             rest = self._parse(rest)
         if self._in_head:
             self._count_head(len(data))
+        if (
+            self._arrival_timer is None  # Most heads arrive whole, and need no timer.
+            and self.is_idle
+            and not self._lingering
+            and (self._in_head or not self._has_refused)
+        ):
+            self._start_timer(self._limits.header_timeout)
 
     def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
         """Feeds the parser. Returns the bytes that a new parser must parse."""

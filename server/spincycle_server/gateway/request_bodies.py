@@ -56,6 +56,7 @@ class RequestBodies:
         metadata: Mapping[str, str],
         receive: Receive,
         *,
+        has_arrived: bool = False,
         is_of_server: bool = False,
     ) -> int:
         """Reads a body into a request. Returns the size of the body in bytes, decompressed.
@@ -65,6 +66,7 @@ class RequestBodies:
             field: The field of the request that the body sets; "*" if the body is the whole request.
             metadata: The headers, by names in lower case.
             receive: ASGI's receive.
+            has_arrived: Whether the whole body is here, so that its time needs no limit.
             is_of_server: Whether another server sends the body.
 
         Raises:
@@ -82,8 +84,11 @@ class RequestBodies:
         max_values = self._max_values * (SERVERS_SHARE if is_of_server else 1)
         try:
             with self._budget.share() as share:
-                with TimeLimited(self._time_limit):
+                if has_arrived:
                     data = await self._sent_body(receive, share)
+                else:
+                    with TimeLimited(self._time_limit):
+                        data = await self._sent_body(receive, share)
                 if "content-encoding" in metadata:
                     data = await decoded(data, metadata["content-encoding"], self._max_body, share)
                 if len(data) > LARGE:
