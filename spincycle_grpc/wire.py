@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from spincycle_grpc._json_reading import FillFunctions
 from spincycle_grpc._json_source import JsonEndsEarlyError, JsonSyntaxError, first_value, locate
 from spincycle_grpc._json_values import WrongTypeError
-from spincycle_grpc._json_writing import WriteFunctions
+from spincycle_grpc._json_writing import Write, WriteFunctions
 from spincycle_grpc.errors import InvalidArgumentError
 from spincycle_grpc.structs import discard
 
@@ -46,6 +46,9 @@ _ESCAPED_FRAGMENT = 262_144
 """Bytes that are escaped in one step, between which other threads can run."""
 
 _writers = WriteFunctions()
+_write_functions: dict[tuple[type[Message], str], Write] = {}
+"""By the class of messages, and the name of a field or "". Descriptors are slower to look at."""
+
 _fills = FillFunctions(_ORJSON_LARGEST)
 _exact_fills = FillFunctions(float("inf"))
 
@@ -68,16 +71,27 @@ def encode(message: Message, field: str = "", *, longest: float = math.inf) -> b
         InvalidArgumentError: A time is outside the years 1 to 9999.
         JsonTooLongError: The JSON is longer than `longest`.
     """
-    descriptor: Any = message.DESCRIPTOR
-    write = _writers.of_field(descriptor.fields_by_name[field]) if field else _writers.of_message(descriptor)
+    write = _write_functions.get((message.__class__, field)) or _write_function(message, field)
     # As `_PausedCollector`, which takes two calls more.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return _escaped(orjson.dumps(write(message)), longest)
+        data = orjson.dumps(write(message))
     finally:
         if was_enabled:
             gc.enable()
+    data = _escaped_fragment(data) if len(data) <= _ESCAPED_FRAGMENT else _escaped(data, longest)
+    if len(data) > longest:
+        raise JsonTooLongError
+    return data
+
+
+def _write_function(message: Message, field: str) -> Write:
+    """Returns the function that writes messages of a class, or one of their fields, and keeps it."""
+    descriptor: Any = message.DESCRIPTOR
+    write = _writers.of_field(descriptor.fields_by_name[field]) if field else _writers.of_message(descriptor)
+    _write_functions[message.__class__, field] = write
+    return write
 
 
 def decode(data: bytes, message_type: type[_AnyMessage]) -> _AnyMessage:
@@ -170,12 +184,7 @@ def _fill(fills: FillFunctions, message: Message, field: str, value: Any) -> Non
 
 
 def _escaped(data: bytes, longest: float) -> bytes:
-    """Escapes the characters that have a meaning in HTML or JavaScript, as the original does."""
-    if len(data) <= min(_ESCAPED_FRAGMENT, longest):
-        escaped = _escaped_fragment(data)
-        if len(escaped) > longest:
-            raise JsonTooLongError
-        return escaped
+    """Escapes a long text in parts, up to the length at which it is too long. See `_escaped_fragment`."""
     parts: list[bytes] = []
     left = longest - len(data)
     for fragment in _fragments(data):
@@ -183,8 +192,6 @@ def _escaped(data: bytes, longest: float) -> bytes:
             raise JsonTooLongError
         parts.append(_escaped_fragment(fragment))
         left -= len(parts[-1]) - len(fragment)
-    if left < 0:
-        raise JsonTooLongError
     return b"".join(parts)
 
 
@@ -200,6 +207,7 @@ def _fragments(data: bytes) -> Iterator[bytes]:
 
 
 def _escaped_fragment(data: bytes) -> bytes:
+    """Escapes the characters that have a meaning in HTML or JavaScript, as the original does."""
     if b"<" in data:
         data = data.replace(b"<", b"\\u003c")
     if b">" in data:
