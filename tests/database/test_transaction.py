@@ -28,7 +28,8 @@ from sqlalchemy.engine import Engine
 
 from spincycle_grpc.state import State
 from spincycle_server.database.literals import literal_of
-from spincycle_server.database.transaction import MAX_PACKET, RowStatement, Transaction
+from spincycle_server.database.mysql_dialect import MySqlDialect
+from spincycle_server.database.transaction import MAX_JOINED, MAX_PACKET, RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
 from tests.databases import DATABASES, SharedServers, engine_of
@@ -57,6 +58,15 @@ UPDATE = RowStatement(
     )
 )
 EMPTY: dict[str, Any] = {column.name: None for column in things.columns}
+UPDATE_JOINED = RowStatement(
+    lambda _: (
+        update(things)
+        .where(things.c.id == bindparam("key"))
+        .values({name: bindparam(f"new_{name}") for name in EMPTY if name != "id"})
+    ),
+    key="key",
+)
+OTHER = EMPTY | {"id": 1_000_000, "note": "other"}
 ODD_TEXTS = [
     "", "'", "''", '"', "\\", "\\'", "\\\\", "\\0", "\n", "\r\n", "\t", "\x1a", "%", "%s", "%%", "%(id)s",
     "?", ":id", "a;b", "'); DROP TABLE things; -- ", "/* x */", "--", "#", "`", "NULL", "Zoë", "日本",
@@ -127,7 +137,7 @@ def rows_in(engine: Engine) -> list[dict[str, Any]]:
 
 
 def assert_comes_back(engine: Engine, rows: list[dict[str, Any]]) -> None:
-    """Writes rows, once by inserts and once by updates, and reads them."""
+    """Writes rows, by inserts, by updates and by updates that MySQL joins, and reads them."""
     clear(engine)
     write(engine, (INSERT, rows))
     assert rows_in(engine) == rows
@@ -139,6 +149,14 @@ def assert_comes_back(engine: Engine, rows: list[dict[str, Any]]) -> None:
     assert {row["note"] for row in rows_in(engine)} == {"-"}
     write(engine, (UPDATE, renewed))
     assert rows_in(engine) == rows
+    clear(engine)
+    write(engine, (INSERT, [a_row(row["id"], note="-") for row in rows] + [OTHER]))
+    values = [{f"new_{name}": value for name, value in row.items()} | {"key": row["id"]} for row in rows]
+    write(engine, (UPDATE_JOINED, values))
+    assert [row for row in rows_in(engine) if row != OTHER] == rows
+    assert OTHER in rows_in(engine)
+    with engine.begin() as connection:
+        connection.execute(things.delete().where(things.c.id == OTHER["id"]))
 
 
 def test_texts_are_read_back_unchanged(engine: Engine) -> None:
@@ -227,6 +245,41 @@ def test_a_failing_change_rolls_back_the_others(engine: Engine, place: int) -> N
     # The connection is as good as before.
     write(engine, (INSERT, [a_row(2)]))
     assert len(rows_in(engine)) == 2
+
+
+@pytest.mark.parametrize("rows", [1, 2, MAX_JOINED, MAX_JOINED + 1, 3 * MAX_JOINED])
+def test_any_number_of_rows_is_updated(engine: Engine, rows: int) -> None:
+    assert_comes_back(engine, [a_row(number, big=number // 3, name="same") for number in range(rows)])
+
+
+def test_mysql_updates_many_rows_with_one_statement() -> None:
+    values = [{"key": number, "new_note": f"n{number}", "new_at": SECOND} for number in range(3)]
+    statement = RowStatement(
+        lambda _: (
+            update(things)
+            .where(things.c.id == bindparam("key"))
+            .values(note=bindparam("new_note"), at=bindparam("new_at"))
+        ),
+        key="key",
+    )
+    dialect = MySqlDialect(paramstyle="format")
+    assert [*statement.for_dialect(dialect).texts(values)] == [
+        "UPDATE things FORCE INDEX (PRIMARY) SET "
+        "note=CASE things.id WHEN 0 THEN 'n0' WHEN 1 THEN 'n1' WHEN 2 THEN 'n2' END, "
+        "at='1970-01-01 00:00:01.000000' WHERE things.id IN (0,1,2)"
+    ]
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_mysql_finds_the_rows_by_their_keys(engine: Engine) -> None:
+    """Even if they are nearly the whole table: reading it would lock rows of other transactions."""
+    write(engine, (INSERT, [a_row(number) for number in range(MAX_JOINED + 1)]))
+    changed = [{f"new_{name}": None for name in EMPTY} | {"key": number} for number in range(MAX_JOINED)]
+    with engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE TABLE things")
+        (statement,) = UPDATE_JOINED.for_dialect(connection.dialect).texts(changed)
+        (step,) = connection.exec_driver_sql(f"EXPLAIN {statement}").mappings()
+    assert (step["type"], step["key"]) == ("range", "PRIMARY")
 
 
 def test_a_statement_sees_the_changes_before_it(engine: Engine) -> None:

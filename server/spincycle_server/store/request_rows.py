@@ -82,7 +82,7 @@ class _Update:
         # In old MySQL tables, the first TIMESTAMP column changes with each update of the row.
         values["created_at"] = requests.c.created_at
         changed = update(requests).where(requests.c.request_id == bindparam("key")).values(values)
-        self.statement = RowStatement(lambda _: changed)
+        self.statement = RowStatement(lambda _: changed, key="key")
 
     def parameters(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the parameters of the statement for a row."""
