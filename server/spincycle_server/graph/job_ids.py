@@ -38,7 +38,7 @@ def job_ids(source: Random | None = None) -> Iterator[str]:
     stride = int(source.random() * JOB_ID_COUNT)
     while gcd(stride, JOB_ID_COUNT) != 1:
         stride = int(source.random() * JOB_ID_COUNT)
-    for _ in range(JOB_ID_COUNT):
-        high, low = divmod(position, len(_PAIRS))
-        yield _PAIRS[high] + _PAIRS[low]
-        position = (position + stride) % JOB_ID_COUNT
+    count, pairs, pair_count = JOB_ID_COUNT, _PAIRS, len(_PAIRS)
+    for _ in range(count):
+        yield pairs[position // pair_count] + pairs[position % pair_count]
+        position = (position + stride) % count

@@ -7,6 +7,7 @@ blocks the event loop for 0.2 s. In serialized form, a message field is its tag,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from google.protobuf.descriptor import Descriptor
 
@@ -21,8 +22,7 @@ _LENGTH_DELIMITED = 2
 
 def new_chain(epoch: int, job_chain: JobChain) -> bytes:
     """Returns the serialized AssignedJobChain of a new chain."""
-    head = AssignedJobChain(epoch=epoch).SerializeToString()
-    return b"".join((head, *_field(_NEW, job_chain.SerializeToString())))
+    return _with_field(_head(epoch), _NEW, job_chain.SerializeToString())
 
 
 def first_chain(epoch: int, job_chain: JobChain) -> bytes:
@@ -33,12 +33,11 @@ def first_chain(epoch: int, job_chain: JobChain) -> bytes:
     """
     if not job_chain.finished_jobs:
         return new_chain(epoch, job_chain)
-    head = AssignedJobChain(epoch=epoch).SerializeToString()
     counters = SuspendedJobChain(
         request_id=job_chain.request_id, sequence_tries=begun_sequences(job_chain)
     ).SerializeToString()
-    suspended = b"".join((counters, *_field(_SUSPENDED, job_chain.SerializeToString())))
-    return b"".join((head, *_field(_RESUMED, suspended)))
+    suspended = _with_field(counters, _SUSPENDED, job_chain.SerializeToString())
+    return _with_field(_head(epoch), _RESUMED, suspended)
 
 
 def resumed_chain(
@@ -48,21 +47,29 @@ def resumed_chain(
     head = AssignedJobChain(
         epoch=assignment.epoch, suspect=suspect, ending=assignment.ending
     ).SerializeToString()
-    return b"".join((head, *_field(_RESUMED, suspended.SerializeToString())))
+    return _with_field(head, _RESUMED, suspended.SerializeToString())
 
 
 def start_request(runner_id: str, chains: Sequence[bytes]) -> bytes:
     """Returns the serialized StartJobChainsRequest for serialized AssignedJobChains."""
     parts = [StartJobChainsRequest(runner_id=runner_id).SerializeToString()]
     for chain in chains:
-        parts += _field(_CHAINS, chain)
+        parts += (_CHAINS, _varint(len(chain)), chain)
     return b"".join(parts)
 
 
-def _field(tag: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
-    return tag, _varint(len(data)), data
+@lru_cache(maxsize=64)
+def _head(epoch: int) -> bytes:
+    """Returns the serialized epoch of an AssignedJobChain. It is 1 for nearly all new chains."""
+    return AssignedJobChain(epoch=epoch).SerializeToString()
 
 
+def _with_field(head: bytes, tag: bytes, data: bytes) -> bytes:
+    """Returns a serialized message with one more field."""
+    return b"".join((head, tag, _varint(len(data)), data))
+
+
+@lru_cache(maxsize=4096)
 def _varint(number: int) -> bytes:
     """Returns a varint: seven bits per byte, lowest first. The highest bit says that another byte follows."""
     encoded = bytearray()
