@@ -90,7 +90,7 @@ class _OpenStream:
 
     def __init__(self, requests: AsyncIterator[ReportRequest]) -> None:
         self._requests = requests
-        self._reading: asyncio.Task[ReportRequest | None] | None = None
+        self._reading: asyncio.Task[object] | None = None  # the task that waits for a message
         self._is_interrupted = False
         self.runner_id = ""
         self.is_superseded = False
@@ -105,7 +105,7 @@ class _OpenStream:
         """Returns the next message; None if there is none."""
         message = None
         if not self._is_interrupted:
-            message = await self._next_or_interrupted()
+            message = await (self._next_or_interrupted() if self.runner_id else self._next_in_time())
         if message is None and self.is_superseded:
             raise FailedPreconditionError(
                 f"job runner {self.runner_id} reports on a newer stream: close this one",
@@ -113,23 +113,26 @@ class _OpenStream:
             )
         return message
 
-    async def _next_or_interrupted(self) -> ReportRequest | None:
-        self._reading = asyncio.ensure_future(_next(self._requests))
+    async def _next_in_time(self) -> ReportRequest | None:
         try:
-            async with asyncio.timeout(None if self.runner_id else FIRST_MESSAGE_TIMEOUT):
-                return await self._reading
+            async with asyncio.timeout(FIRST_MESSAGE_TIMEOUT):
+                return await self._next_or_interrupted()
         except TimeoutError as error:
             raise DeadlineExceededError(
                 f"the runner did not identify itself within {FIRST_MESSAGE_TIMEOUT:g} s",
                 reason="RUNNER_UNKNOWN",
             ) from error
+
+    async def _next_or_interrupted(self) -> ReportRequest | None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (streams are read in tasks)
+        self._reading = task
+        try:
+            return await anext(self._requests, None)
         except asyncio.CancelledError:
-            if not self._is_interrupted:
+            # It may be cancelled by others too, even at the same time.
+            if not self._is_interrupted or task.uncancel():
                 raise
             return None
         finally:
             self._reading = None
-
-
-async def _next(requests: AsyncIterator[ReportRequest]) -> ReportRequest | None:
-    return await anext(requests, None)
