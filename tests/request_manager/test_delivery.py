@@ -26,6 +26,7 @@ from spincycle_server.request_manager import full_runners as full_runners_module
 from spincycle_server.request_manager.delivery import Delivery
 from spincycle_server.request_manager.dispatcher import Dispatcher
 from spincycle_server.request_manager.pending_requests import PendingRequests
+from spincycle_server.request_manager.runners import Runners
 from spincycle_server.store import Store
 from spincycle_server.store.requirements import WaitingRequest
 from tests.limits import STEP
@@ -296,6 +297,17 @@ async def test_background_work_is_not_started_without_a_free_slot(
     assert started == ["started"]
 
 
+class AnsweredRunners(Runners):
+    """Runners whose answer a test sets."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start_job_chain(self, runner: RunnerInfo, chain: bytes) -> asyncio.Future[None]:
+        return self.answer
+
+
 class SteppedRunners(ScriptedRunners):
     """Runners that accept one chain for each release of `may_answer`."""
 
@@ -361,3 +373,20 @@ async def test_a_database_that_is_away_ends_a_delivery_without_a_traceback(
     (line,) = [one for one in logs if one["event"] == "delivery failed"]
     assert (line["log_level"], line["reason"]) == ("warning", "DATABASE_UNAVAILABLE")
     assert "exc_info" not in line
+
+
+@pytest.mark.parametrize("answer", [AWAY, FULL, None])
+async def test_nothing_is_delivered_after_the_end_even_if_an_answer_has_just_arrived(
+    store: Store, answer: SpinCycleError | None
+) -> None:
+    runners = AnsweredRunners(store)
+    dispatcher = await make_dispatcher(store, runners)
+    made = await create(store, RUNNER)
+    dispatcher.deliver(RUNNER, Assignment(request_id=made.id, epoch=1), a_chain(made.id))
+    if answer is None:
+        runners.answer.set_result(None)
+    else:
+        runners.answer.set_exception(answer)
+    await dispatcher.close()  # before the delivery has noticed the answer
+    assert dispatcher._delivery.free_slots == delivery_module.MAX_IN_FLIGHT
+    assert State((await store.get_request(made.id, with_job_chain=False)).state) is State.RUNNING

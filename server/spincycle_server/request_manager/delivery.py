@@ -117,6 +117,7 @@ class Delivery:
         self._spans = spans
         self._in_flight: dict[asyncio.Future[Any], int] = {}
         self._in_flight_jobs = 0
+        self._is_closed = False
 
     @property
     def free_slots(self) -> int:
@@ -193,8 +194,9 @@ class Delivery:
 
     async def close(self) -> None:
         """Cancels all deliveries. The assignments stand."""
-        for task in self._in_flight:
-            task.cancel()
+        self._is_closed = True
+        for work in self._in_flight:
+            work.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
 
     def _background(self, work: Coroutine[object, object, object], jobs: int = 0) -> None:
@@ -208,12 +210,13 @@ class Delivery:
 
     def _answered(self, chain: _AssignedChain, learned: int, outcome: asyncio.Future[None]) -> None:
         """Takes in the answer to the first attempt to deliver a new chain."""
-        if not outcome.cancelled() and (error := outcome.exception()) is not None:
+        error = None if outcome.cancelled() else outcome.exception()
+        if error is not None and not self._is_closed:  # An error may have arrived just before the end.
             jobs = self._in_flight.pop(outcome)
             self._in_flight_jobs -= jobs
             self._background(self._deliver_after(error, chain, learned), jobs)
             return
-        if not outcome.cancelled():
+        if error is None and not outcome.cancelled():
             _log_accepted(chain)
         self._landed(outcome)
 
