@@ -51,6 +51,20 @@ async def test_a_newer_stream_of_a_runner_ends_the_older_one(is_reading: bool) -
         assert await asyncio.gather(*rest) == [None, None]
 
 
+async def test_a_stream_that_is_superseded_when_the_server_shuts_down_ends_once() -> None:
+    streams = ReportStreams()
+    async with asyncio.timeout(STEP):
+        older = await opened(streams, "a")
+        waiting = asyncio.ensure_future(anext(older))
+        await asyncio.sleep(0)
+        newer = await opened(streams, "a")
+        streams.end()  # before the older stream has noticed the newer one
+        with pytest.raises(FailedPreconditionError) as caught:
+            await waiting
+        assert caught.value.reason == "STREAM_SUPERSEDED"
+        assert await anext(newer, None) is None
+
+
 async def test_a_stream_that_ended_does_not_end_the_next_one() -> None:
     streams = ReportStreams()
     async with asyncio.timeout(STEP):

@@ -96,10 +96,10 @@ class _OpenStream:
         self.is_superseded = False
 
     def interrupt(self) -> None:
-        """Ends the stream before its next message."""
-        self._is_interrupted = True
-        if self._reading is not None:
+        """Ends the stream before its next message. Calling it again changes nothing."""
+        if self._reading is not None and not self._is_interrupted:
             self._reading.cancel()
+        self._is_interrupted = True
 
     async def read(self) -> ReportRequest | None:
         """Returns the next message; None if there is none."""
