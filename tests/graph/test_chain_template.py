@@ -171,6 +171,19 @@ def test_whether_an_arg_is_given_decides_about_the_template() -> None:
         assert_same(build(written, args), build_without_template(written, args))
 
 
+def test_an_arg_with_a_default_needs_no_template_of_its_own() -> None:
+    """Otherwise ten such args would make a thousand templates, and leave none for other requests."""
+    written = parse_specs({"a.yaml": SPECS.encode()}).specs
+    templates = chain_template.Templates(Plans(written), 1000)
+    made = [templates.of(written.sequences["roll"], {"host": 1, **more}) for more in ({}, {"size": 2})]
+    assert made[0] is not None
+    assert made[0] is made[1]
+    builder = ChainBuilder(written, factory)
+    for args in ({"host": "a"}, {"host": "a", "size": 2}, {"host": "a"}):
+        built = builder.build("roll", args, "b0c1d2", ids=job_ids(Random(1)))
+        assert_same(built, build_without_template(written, args))
+
+
 @pytest.mark.parametrize(
     "name",
     [

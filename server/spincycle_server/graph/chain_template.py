@@ -194,14 +194,18 @@ class Templates:
         return self._templates[key]
 
     def _needed_args(self, name: str) -> frozenset[str] | None:
-        """Returns the args whose absence changes the shape of a chain; None if other things do."""
+        """Returns the args whose absence changes the shape of a chain; None if other things do.
+
+        An arg with a default is never absent.
+        """
         try:
             if not self._is_fixed(name):
                 return None
             plan = self._plans.get(name)
         except (PlanError, KeyError):  # Building the chain says what is wrong.
             return None
-        return frozenset(plan.needed_by) | frozenset(plan.final.needed_by if plan.final else ())
+        needed = {*plan.needed_by, *(plan.final.needed_by if plan.final else ())}
+        return frozenset(needed.difference(arg for arg, _ in plan.defaults))
 
     def _is_fixed(self, name: str) -> bool:
         """Whether no values of args decide about the chain of a sequence."""
