@@ -16,7 +16,7 @@ from spincycle_grpc.trace_context import TraceContext
 from spincycle_grpc.wire import encode
 from spincycle_server.graph import chain_template, job_ids
 from spincycle_server.graph.builder import BuiltRequest, ChainBuilder
-from spincycle_server.graph.chain_texts import PREFIXES
+from spincycle_server.graph.chain_texts import PREFIXES, ChainTexts
 from spincycle_server.graph.plan import Plans
 from spincycle_server.specs.model import NodeSpec, Specs
 from spincycle_server.specs.parser import parse_specs
@@ -212,6 +212,19 @@ def test_a_traced_chain_has_its_trace_in_its_json() -> None:
     made = build(written, {"host": "a"}, trace=trace)
     assert made.job_chain.tracestate == "rojo=1"
     assert_same(made, build_without_template(written, {"host": "a"}, trace=trace))
+
+
+@pytest.mark.parametrize(("most", "is_from_texts"), [(100, False), (100_000, True)])
+def test_the_json_of_large_args_is_written_without_texts(
+    monkeypatch: pytest.MonkeyPatch, most: int, is_from_texts: bool
+) -> None:
+    """The texts would need several copies of it, each made while no other thread runs."""
+    written = parse_specs({"a.yaml": SPECS.encode()}).specs
+    monkeypatch.setattr(chain_template, "MOST_CONTENT", most)
+    with patch.object(ChainTexts, "json", autospec=True, side_effect=ChainTexts.json) as from_texts:
+        made = build(written, {"host": "a" * 100})
+        assert_same(made, build_without_template(written, {"host": "a" * 100}))
+    assert from_texts.called is is_from_texts
 
 
 def test_a_chain_with_too_many_jobs_is_refused() -> None:

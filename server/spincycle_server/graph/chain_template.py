@@ -15,6 +15,7 @@ from typing import NamedTuple
 from spincycle_grpc.errors import SpinCycleError
 from spincycle_grpc.v1.approval_pb2 import Approval
 from spincycle_grpc.v1.job_pb2 import JobChain
+from spincycle_grpc.wire import encode
 from spincycle_server.graph.chain_texts import LARGEST, PREFIXES, ChainTexts, special_ids
 from spincycle_server.graph.chain_writer import ChainWriter, too_many_jobs
 from spincycle_server.graph.job_creator import JobCreator
@@ -25,6 +26,13 @@ from spincycle_server.specs.model import SequenceSpec
 
 MOST_JOBS = 100_000
 """How many jobs all templates may have. A job takes less than 1 KB."""
+
+MOST_CONTENT = 256 * 1024
+"""Bytes of args and data of jobs up to which the JSON of a chain is made from texts.
+
+If there are more, the jobs take nearly all the time. `encode` writes them in small parts, without copies of
+the whole JSON, and lets other threads run in between.
+"""
 
 
 class _Step(NamedTuple):
@@ -103,6 +111,8 @@ class ChainTemplate:
                 scope = scopes[number]
                 if creator.create(node, scope, scope.given_to(node), chain.jobs[job_ids[job]]):
                     filled.append(job)
+        if creator.content > MOST_CONTENT:
+            return chain, partial(encode, chain)
         return chain, partial(self._texts.json, chain, job_ids, filled)
 
 

@@ -27,6 +27,9 @@ class JobCreator:
         request_id: The id of the request.
         monitor: Records which job is being created; None if nobody looks.
         trace: The trace that the request belongs to, if any.
+
+    Attributes:
+        content: The bytes of the args and the data of the jobs so far.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class JobCreator:
         self._request_id = request_id
         self._monitor = monitor
         self._trace = ("", "") if trace is None else (trace.traceparent, trace.state)
-        self._content = 0
+        self.content = 0
 
     def create(self, node: NodePlan, scope: Scope, args: dict[str, object], message: Job) -> bool:
         """Creates a job, adds its args and its data to its message, and copies what it sets to the scope.
@@ -79,8 +82,8 @@ class JobCreator:
 
     def _count_content(self, job: Job) -> None:
         """Counts the args and the data of a job."""
-        self._content += job.args.ByteSize() + len(job.bytes)
-        if self._content > MAX_CONTENT:
+        self.content += job.args.ByteSize() + len(job.bytes)
+        if self.content > MAX_CONTENT:
             raise InvalidArgumentError(
                 f"the args and the data of all jobs would have more than {MAX_CONTENT} bytes: "
                 "pass smaller args, or make several requests",
