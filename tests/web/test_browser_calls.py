@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from spincycle_server.gateway.errors import HttpError
 from spincycle_server.web.browser_calls import BrowserCalls
@@ -112,3 +114,25 @@ def test_every_origin_may_call_if_cors_allows_all() -> None:
     given = {"origin": "https://evil.example", "sec_fetch_site": "cross-site", "host": "any.example"}
     assert refusal("other", "POST", given, calls) == 0
     assert refusal("page", "POST", {**given, "host": "localhost"}, calls) == 403
+
+
+some_headers = some.dictionaries(
+    some.sampled_from(
+        ["origin", "sec_fetch_site", "accept_language", "user_agent", "x_spincycle_page", "accept"]
+    ),
+    some.sampled_from(
+        ["", "none", "cross-site", "https://evil.example", "http://evil.example:1", MOZILLA, "1"]
+    ),
+)
+
+
+@given(
+    values=some_headers,
+    method=some.sampled_from(["GET", "POST"]),
+    host=some.sampled_from(["localhost", "evil.example"]),
+)
+def test_only_calls_that_concern_browsers_are_refused(values: dict[str, str], method: str, host: str) -> None:
+    """Other calls are not looked at. A call with a cookie always is."""
+    if not CALLS.may_concern(headers(**values)):
+        assert refusal("other", method, {**values, "host": host}) == 0
+    assert CALLS.may_concern(headers(**values, cookie="a=b"))

@@ -82,6 +82,8 @@ class WebApp:
             HttpError: Another page began it.
             UnavailableError: The database does not answer.
         """
+        if not self._browser_calls.may_concern([name for name, _ in scope["headers"]]):
+            return None
         headers = dict(scope["headers"])
         if _has_token(headers):
             return None

@@ -7,7 +7,7 @@ comes from: by Sec-Fetch-Site, by Origin, and by a header that only a script of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -18,6 +18,9 @@ PAGE_HEADER = b"x-spincycle-page"
 """The header that the page sends with calls that change something. Its value is "1"."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_TELLING = frozenset({b"cookie", b"origin", b"sec-fetch-site", b"accept-language"})
+"""The headers without which a call has no session, and does not come from a browser."""
+
 _OWN = frozenset({b"same-origin", b"none"})  # "none": the user typed the address.
 
 
@@ -35,6 +38,10 @@ class BrowserCalls:
     hosts: AllowedHosts
     origins: Collection[str] = ()
     public_origin: str = ""
+
+    def may_concern(self, names: Iterable[bytes]) -> bool:
+        """Whether a call with headers of these names may have a session, or be refused by `check_other`."""
+        return not _TELLING.isdisjoint(names)
 
     def check_host(self, headers: Mapping[bytes, bytes]) -> None:
         """Checks that a call names this server.
