@@ -63,12 +63,14 @@ class Visit:
         origin: The origin of the server.
         faults: Dialogs, exceptions, errors on the console, and calls of other hosts.
         others: Origins that the tab may visit too, such as that of a provider.
+        refused: Paths that may be answered with an error. The browser reports it when it likes to.
     """
 
     page: Page
     origin: str
     faults: list[str] = field(default_factory=list)
     others: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(STEP * MILLISECONDS)
@@ -93,8 +95,9 @@ class Visit:
         dialog.dismiss()
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.faults.append(f"console: {message.text} {message.location.get('url', '')}")
+        url = message.location.get("url", "")
+        if message.type in ("error", "warning") and urlsplit(url).path not in self.refused:
+            self.faults.append(f"console: {message.text} {url}")
 
     def _request(self, request: Request) -> None:
         target = urlsplit(request.url)
