@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import psutil
 import pytest
-from sqlalchemy import create_engine, delete, text
+from sqlalchemy import MetaData, create_engine, delete, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -370,6 +370,16 @@ class SharedServers:
 def engine_of(url: str) -> Engine:
     """Returns an engine with two connections for transactions, as a store's writers use it."""
     return make_engine(parse_url(url), OPTIONS, connections=2, reads=False)
+
+
+@contextlib.contextmanager
+def engine_with(tables: MetaData, url: str) -> Iterator[Engine]:
+    """Yields an engine of a database, in which it creates tables."""
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        tables.create_all(connection)
+    yield engine
+    engine.dispose()
 
 
 @contextlib.contextmanager

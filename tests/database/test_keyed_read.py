@@ -33,7 +33,7 @@ from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
-from tests.databases import DATABASES, SERVERS, SharedServers, engine_of
+from tests.databases import DATABASES, SERVERS, SharedServers, engine_of, engine_with
 
 things = Table(
     "keyed_things",
@@ -80,11 +80,8 @@ def engine(
 ) -> Iterator[Engine]:
     """A database with an empty table in it."""
     directory: Path = tmp_path_factory.mktemp("things")
-    engine = engine_of(database_servers.url(request.param, directory))
-    with engine.begin() as connection:
-        things.metadata.create_all(connection)
-    yield engine
-    engine.dispose()
+    with engine_with(things.metadata, database_servers.url(request.param, directory)) as engine:
+        yield engine
 
 
 encodable = some.characters(exclude_categories=["Cs"], exclude_characters="\0")

@@ -32,7 +32,7 @@ from spincycle_server.database.mysql_dialect import MySqlDialect
 from spincycle_server.database.transaction import MAX_JOINED, MAX_PACKET, RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
-from tests.databases import DATABASES, SharedServers, engine_of
+from tests.databases import DATABASES, SharedServers, engine_with
 
 things = Table(
     "things",
@@ -93,11 +93,8 @@ def database(
 ) -> Iterator[Engine]:
     """A database with an empty table in it."""
     directory: Path = tmp_path_factory.mktemp("things")
-    engine = engine_of(database_servers.url(request.param, directory))
-    with engine.begin() as connection:
-        things.metadata.create_all(connection)
-    yield engine
-    engine.dispose()
+    with engine_with(things.metadata, database_servers.url(request.param, directory)) as engine:
+        yield engine
 
 
 @pytest.fixture
