@@ -17,8 +17,8 @@ from spincycle_grpc.job_paths import path_text, shortened
 from spincycle_grpc.v1.limit_pb2 import SequenceLimitChange
 from spincycle_grpc.wire import decode
 from spincycle_server.database.chunks import in_chunks
-from spincycle_server.store.limit_rows import Owner, first_claims_query, is_owned
-from spincycle_server.store.schema import limit_claims, limits, sequence_claims
+from spincycle_server.store.limit_rows import OWNED_COLUMNS, Owner, first_claims_query, is_owned
+from spincycle_server.store.schema import limits, sequence_claims
 
 MAX_NAMED = 3
 """How many of those who have claims an error names."""
@@ -32,15 +32,6 @@ KEYS_AT_ONCE = 25
 It has a part for each. PostgreSQL compiles the parts of a statement if they read very many claims together,
 and that takes longer than to read these.
 """
-
-
-_COLUMNS = (
-    limit_claims.c.limit_id,
-    limit_claims.c.ticket,
-    limit_claims.c.request_id,
-    limit_claims.c.sequence_id,
-    limit_claims.c.held_at,
-)
 
 
 class FirstClaim(NamedTuple):
@@ -75,7 +66,7 @@ def first_claims_of_keys(
 
 def first_claims(limit_id: str, most: int) -> Select[Any]:
     """Selects the first `most` claims of a key, with what names need."""
-    return first_claims_query(limit_id, most, _COLUMNS)
+    return first_claims_query(limit_id, most, OWNED_COLUMNS)
 
 
 def paths_of(connection: Connection, owners: Iterable[Owner]) -> dict[Owner, Sequence[str]]:

@@ -18,14 +18,16 @@ from spincycle_server.database.chunks import in_chunks
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.store.schema import limit_claims, limits, requests, sequence_claims
 
-_COLUMNS = (
+OWNED_COLUMNS = (
     limit_claims.c.limit_id,
     limit_claims.c.ticket,
     limit_claims.c.request_id,
     limit_claims.c.sequence_id,
     limit_claims.c.held_at,
-    limit_claims.c.requirement,
 )
+"""The columns that say who has a claim, and since when it holds its key."""
+
+_COLUMNS = (*OWNED_COLUMNS, limit_claims.c.requirement)
 
 _UPDATE = (
     update(limits)
