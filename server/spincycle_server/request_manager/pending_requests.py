@@ -65,7 +65,7 @@ class PendingRequests:
         self._limit = limit
         self._blocked_limit = blocked_limit
         self._interval = interval
-        self._counts: dict[Requirement, int] = {}
+        self._counts: dict[Requirement, int] = {}  # None is 0.
         self._counted: frozenset[str] = frozenset()
         self._added: list[tuple[Requirement, str]] | None = None  # while the store is read
         self._counted_at = 0.0
@@ -133,7 +133,7 @@ class PendingRequests:
     @property
     def any_waits_for_limit(self) -> bool:
         """Whether requests wait for limits. They count as blocked."""
-        return bool(self._counts.get(WAITS_FOR_LIMIT))
+        return WAITS_FOR_LIMIT in self._counts
 
     def add(self, requirement: Requirement = NEEDS_NOTHING, request_id: str = "") -> None:
         """Counts one more request. The first one that is not blocked wakes the loop.
@@ -226,4 +226,4 @@ class PendingRequests:
         self._counted_at = time.monotonic()
 
     def _unblocked(self) -> Iterator[Requirement]:
-        return (one for one, count in self._counts.items() if count and not self._runners.is_blocked(one))
+        return (one for one in self._counts if not self._runners.is_blocked(one))
