@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -25,6 +26,9 @@ SERVERS_SHARE = 10
 """How many times as many values as a user's body the body of another server may have: it carries a chain.
 
 Most values of a chain are names, of which few are different, so they cost less than those of a user."""
+
+
+_NO_LIMIT = contextlib.nullcontext()
 
 
 class RequestBodies:
@@ -84,11 +88,8 @@ class RequestBodies:
         max_values = self._max_values * (SERVERS_SHARE if is_of_server else 1)
         try:
             with self._budget.share() as share:
-                if has_arrived:
+                with _NO_LIMIT if has_arrived else TimeLimited(self._time_limit):
                     data = await self._sent_body(receive, share)
-                else:
-                    with TimeLimited(self._time_limit):
-                        data = await self._sent_body(receive, share)
                 if "content-encoding" in metadata:
                     data = await decoded(data, metadata["content-encoding"], self._max_body, share)
                 if len(data) > LARGE:
