@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,21 +187,34 @@ def all_read(connection: Any) -> list[Any]:
     return found
 
 
-@given(st.lists(answers(), min_size=1, max_size=3), st.lists(st.integers(1, 40)), st.booleans(), BREAKS)
+def seen_by(
+    kind: type[Connection[Any]],
+    read: Callable[[Any], list[Any]],
+    data: list[bytes],
+    sizes: list[int],
+    last: BaseException | None,
+) -> list[list[Any]]:
+    """Returns what a connection reads of several answers, which come in parts of some sizes."""
+    connection: Any = kind(defer_connect=True)
+    connection.server_status = 0
+    found = []
+    for one in data:
+        receive(connection, one, sizes, last)
+        found.append(read(connection))
+    return found
+
+
+some_answers = st.lists(answers(), min_size=1, max_size=3)
+some_sizes: st.SearchStrategy[list[int]] = st.just([]) | st.lists(st.integers(1, 40))
+
+
+@given(some_answers, some_sizes, BREAKS)
 def test_results_are_those_of_the_driver_however_they_arrive(
-    data: list[bytes], sizes: list[int], in_parts: bool, last: BaseException | None
+    data: list[bytes], sizes: list[int], last: BaseException | None
 ) -> None:
     """One connection reads several answers, so that it knows the columns of earlier ones."""
-    seen = []
-    for kind in (Connection, QuickConnection):
-        connection: Any = kind(defer_connect=True)
-        connection.server_status = 0
-        found = []
-        for one in data:
-            receive(connection, one, sizes if in_parts else [], last)
-            found.append(all_read(connection))
-        seen.append(found)
-    assert seen[1] == seen[0]
+    expected = seen_by(Connection, all_read, data, sizes, last)
+    assert seen_by(QuickConnection, all_read, data, sizes, last) == expected
 
 
 class _Socket:
@@ -217,31 +230,29 @@ class _Socket:
         """Nothing is open."""
 
 
-@given(st.lists(answers(), min_size=1, max_size=3), st.lists(st.integers(1, 40)), st.booleans(), BREAKS)
+def all_run(connection: Any) -> list[Any]:
+    """Runs statements whose rows nobody wants. Returns how the connection is then, and the error, if any."""
+    connection._sock = _Socket()
+    found: list[Any] = []
+    try:
+        if isinstance(connection, QuickConnection):
+            connection.run(b"DO 1")
+        else:
+            connection.query("DO 1")
+            while connection._result.has_next:
+                connection.next_result()
+        found.append(connection._next_seq_id)
+    except Exception as error:  # Both must raise the same, whatever it is.
+        found.append((type(error), error.args))
+    return [*found, connection.server_status, connection._sock is None]
+
+
+@given(some_answers, some_sizes, BREAKS)
 def test_statements_whose_rows_nobody_wants_end_as_those_of_the_driver(
-    data: list[bytes], sizes: list[int], in_parts: bool, last: BaseException | None
+    data: list[bytes], sizes: list[int], last: BaseException | None
 ) -> None:
-    seen = []
-    for kind in (Connection, QuickConnection):
-        connection: Any = kind(defer_connect=True)
-        connection.server_status = 0
-        found: list[Any] = []
-        for one in data:
-            connection._sock = _Socket()
-            receive(connection, one, sizes if in_parts else [], last)
-            try:
-                if isinstance(connection, QuickConnection):
-                    connection.run(b"DO 1")
-                else:
-                    connection.query("DO 1")
-                    while connection._result.has_next:
-                        connection.next_result()
-                found.append(connection._next_seq_id)
-            except Exception as error:  # Both must raise the same, whatever it is.
-                found.append((type(error), error.args))
-            found.append((connection.server_status, connection._sock is None))
-        seen.append(found)
-    assert seen[1] == seen[0]
+    expected = seen_by(Connection, all_run, data, sizes, last)
+    assert seen_by(QuickConnection, all_run, data, sizes, last) == expected
 
 
 @pytest.fixture(scope="module")
