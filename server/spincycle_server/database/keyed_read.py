@@ -49,6 +49,8 @@ class KeyedRead:
 
 
 class _Compiled:
+    """The text of a statement for a dialect, and how to write its keys and to read its rows."""
+
     def __init__(self, statement: Select[Any], key: ColumnElement[Any], dialect: Dialect) -> None:
         text, _ = positional_text(statement, dialect)
         head, _, rest = text.partition(_IN)

@@ -160,7 +160,7 @@ def _datetime(text: str) -> Any:
     """Reads a time as the driver does, which uses a regular expression."""
     try:
         return datetime.fromisoformat(text)
-    except ValueError:  # A zero date is no time.
+    except ValueError:  # For example, all digits are zeros, which the driver returns as text.
         return convert_datetime(text)
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from spincycle_server.job_runner.try_result import TryResult
 
 _NOTHING, _CONNECTION, _TASK = (0, 0), (1, 0), (1, 1)
-"""What a try adds to the progress of its chain: nothing, or the end of a job that is no task or one."""
+"""What a try adds to the progress of its chain: nothing if its job is not COMPLETE after it. Otherwise it
+adds one COMPLETE job, and one COMPLETE task if the job is a task."""
 
 _LARGEST_SUSPENDED = MAX_MESSAGE_BYTES * 3 // 4
 """The maximum size of a suspended chain in bytes, so that it fits in a message with other reports."""

@@ -49,7 +49,7 @@ class SuspectTries:
         has_effect: Returns whether a try has an effect.
 
     Attributes:
-        suspect: What the Request Manager says of the chain; None if it is no suspect, or no longer one.
+        suspect: What the Request Manager says of a chain that is a suspect; None for other chains.
     """
 
     def __init__(
