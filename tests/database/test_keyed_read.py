@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Engine
 
 from spincycle_grpc.state import State
+from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
-from tests.databases import DATABASES, SERVERS, SharedServers, engine_of, engine_with
+from tests.databases import DATABASES, OPTIONS, SERVERS, SharedServers, engine_beside, engine_of, engine_with
 
 things = Table(
     "keyed_things",
@@ -54,8 +56,8 @@ things = Table(
 )
 INSERT = RowStatement(lambda _: insert(things))
 QUERY = select(things).order_by(things.c.name)
-READ = KeyedRead(QUERY, things.c.name)
-LOCKING = KeyedRead(select(things.c.name, things.c.at).with_for_update(), things.c.name)
+READ = KeyedRead(lambda _: QUERY, things.c.name)
+LOCKING = KeyedRead(lambda _: select(things.c.name, things.c.at).with_for_update(), things.c.name)
 EMPTY: dict[str, Any] = {column.name: None for column in things.columns}
 NAMES = [
     "a",
@@ -119,6 +121,8 @@ def test_rows_are_those_of_sqlalchemy(
             [*map(type, row.values())] for row in expected
         ]
         assert {row["name"] for row in found} == keys & rows.keys()
+        if keys:
+            assert [row._asdict() for row in READ.read(connection, [*keys])] == found
         connection.rollback()
 
 
@@ -169,3 +173,37 @@ def test_a_broken_connection_is_away(kind: str, database_servers: SharedServers,
         assert trouble_of(caught.value) is Trouble.AWAY
         connection.invalidate()
     engine.dispose()
+
+
+@contextlib.contextmanager
+def reading(url: str) -> Iterator[Engine]:
+    """Yields an engine for reads, with one connection, of a database with an empty table."""
+    with engine_with(things.metadata, url):
+        engine = make_engine(parse_url(url), OPTIONS, connections=1, reads=True)
+        yield engine
+        engine.dispose()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_broken_connection_does_not_return_to_the_pool(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    with reading(database_servers.url(kind, tmp_path)) as engine:
+        with engine.connect() as connection:
+            connection.connection.driver_connection.close()  # type: ignore[union-attr]  # It has one.
+            with pytest.raises((pymysql.err.InterfaceError, psycopg.OperationalError)):
+                READ.read(connection, ["a"])
+        with engine.connect() as connection:
+            assert READ.read(connection, ["a"]) == []
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_read_outside_of_a_transaction_opens_none(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    url = database_servers.url(kind, tmp_path)
+    with reading(url) as engine, engine.connect() as connection:
+        assert READ.read(connection, ["a"]) == []
+        with engine_beside(url) as other, other.begin() as writing:
+            writing.execute(insert(things), [{"name": "a"}])
+        assert [row.name for row in READ.read(connection, ["a"])] == ["a"]

@@ -7,14 +7,16 @@ time, and wraps the result.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Connection, Dialect
 
 from spincycle_server.database.literals import literal_of, processor_of
 from spincycle_server.database.transaction import Transaction, positional_text, row_and_tail
+from spincycle_server.database.troubles import Trouble, trouble_of
 
 _IN = " IN "
 
@@ -23,12 +25,13 @@ class KeyedRead:
     """A statement that reads the rows with some keys.
 
     Args:
-        statement: The SELECT, without a condition. Its columns have different names.
+        make: Returns the SELECT for the name of a dialect, without a condition and without parameters. Its
+            columns have different names.
         key: The column of the keys.
     """
 
-    def __init__(self, statement: Select[Any], key: ColumnElement[Any]) -> None:
-        self._statement = statement.where(key.in_([bindparam("key", type_=key.type)]))
+    def __init__(self, make: Callable[[str], Select[Any]], key: ColumnElement[Any]) -> None:
+        self._make = make
         self._key = key
         self._compiled: dict[str, _Compiled] = {}
 
@@ -41,15 +44,48 @@ class KeyedRead:
         transaction.flush()
         if not keys:
             return []
-        dialect = transaction.connection.dialect
+        compiled = self._for_dialect(transaction.connection.dialect)
+        names = compiled.names
+        return [dict(zip(names, row, strict=True)) for row in compiled.rows(transaction.driver, keys)]
+
+    def read(self, connection: Connection, keys: Sequence[Any]) -> list[Any]:
+        """Returns the rows outside of a transaction, as tuples whose fields have the names of the columns.
+
+        Args:
+            connection: A connection on which no transaction is open. It is invalidated if it is broken.
+            keys: The keys, at least one.
+
+        Raises:
+            Exception: The driver's error.
+        """
+        compiled = self._for_dialect(connection.dialect)
+        try:
+            rows = compiled.rows(connection.connection.driver_connection, keys)
+            return [*map(compiled.make_row, rows)]
+        except Exception as error:
+            if trouble_of(error) is Trouble.AWAY:  # SQLAlchemy does not see errors of the driver itself.
+                connection.invalidate()
+            raise
+
+    def statement(self, dialect_name: str) -> Select[Any]:
+        """Returns the SELECT of the row whose key is the parameter `key`."""
+        return self._make(dialect_name).where(self._key.in_([bindparam("key", type_=self._key.type)]))
+
+    def _for_dialect(self, dialect: Dialect) -> _Compiled:
         compiled = self._compiled.get(dialect.name)
         if compiled is None:
-            compiled = self._compiled[dialect.name] = _Compiled(self._statement, self._key, dialect)
-        return compiled.rows(transaction.driver, keys)
+            statement = self.statement(dialect.name)
+            compiled = self._compiled[dialect.name] = _Compiled(statement, self._key, dialect)
+        return compiled
 
 
 class _Compiled:
-    """The text of a statement for a dialect, and how to write its keys and to read its rows."""
+    """The text of a statement for a dialect, and how to write its keys and to read its rows.
+
+    Attributes:
+        names: The names of the columns.
+        make_row: Makes a tuple with fields of these names.
+    """
 
     def __init__(self, statement: Select[Any], key: ColumnElement[Any], dialect: Dialect) -> None:
         text, _ = positional_text(statement, dialect)
@@ -59,27 +95,30 @@ class _Compiled:
         self._place = keys[1:-1]
         self._process = processor_of(key.type, dialect)
         self._literal = literal_of(key.type, dialect)
-        self._names = [column.name for column in statement.selected_columns]
+        self.names = [column.name for column in statement.selected_columns]
+        row_type: Any = namedtuple("_Row", self.names)  # type: ignore[misc]  # The names vary.
+        self.make_row: Callable[[Sequence[Any]], Any] = row_type._make
         self._converters = [_converter(column, dialect) for column in statement.selected_columns]
         self._reads: Callable[[Any, Sequence[Any]], Sequence[Sequence[Any]]] = (
             self._read_by_text if dialect.name == "mysql" else self._read_by_cursor
         )
 
-    def rows(self, driver: Any, keys: Sequence[Any]) -> list[dict[str, Any]]:
-        return [
-            {
-                name: value if convert is None else convert(value)
-                for name, convert, value in zip(self._names, self._converters, row, strict=True)
-            }
-            for row in self._reads(driver, keys)
-        ]
+    def rows(self, driver: Any, keys: Sequence[Any]) -> Iterator[list[Any]]:
+        """Yields the values of each row."""
+        converters = self._converters
+        for row in self._reads(driver, keys):
+            yield [
+                value if convert is None else convert(value)
+                for convert, value in zip(converters, row, strict=True)
+            ]
 
     def _text(self, count: int) -> str:
         return f"{self._head}({', '.join([self._place] * count)}){self._tail}"
 
     def _read_by_text(self, driver: Any, keys: Sequence[Any]) -> Sequence[Sequence[Any]]:
         text = self._text(len(keys)) % tuple(map(self._literal, keys))
-        rows: Sequence[Sequence[Any]] = driver.rows(text.encode())
+        # Literals of bytes have surrogates, see `literal_of`.
+        rows: Sequence[Sequence[Any]] = driver.rows(text.encode(errors="surrogateescape"))
         return rows
 
     def _read_by_cursor(self, driver: Any, keys: Sequence[Any]) -> Sequence[Sequence[Any]]:

@@ -3,59 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.state import State
 from spincycle_grpc.v1.job_pb2 import JobChain
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_grpc.v1.runner_reports_pb2 import Assignment
-from spincycle_grpc.wire import decode, decode_into
+from spincycle_grpc.wire import decode
 from spincycle_server.database.chunks import in_chunks
-from spincycle_server.store.archived_chains import archived_chain, whole_chain
+from spincycle_server.store.archived_chains import archived_chain
 from spincycle_server.store.errors import not_found
 from spincycle_server.store.rows import marked_request_of
-from spincycle_server.store.schema import ORIGINAL, request_archives, requests
+from spincycle_server.store.schema import ORIGINAL, requests
 
 _AFTER_ALL_DIGITS = "w"
 """Comes after each digit of an id: they are 0-9a-v."""
-
-_retries = requests.alias("retries")
-# Ids sort by the time of creation.
-_NEWEST_RETRY = (
-    select(func.max(_retries.c.request_id))
-    .where(_retries.c.retry_of == requests.c.request_id)
-    .scalar_subquery()
-    .label("retried_by")
-)
-
-
-def get_request(connection: Connection, request_id: str, with_job_chain: bool) -> Request:
-    """Returns a request with its args, and with its job chain if asked.
-
-    Raises:
-        NotFoundError: The request does not exist.
-    """
-    columns: list[Any] = [*requests.c, request_archives.c.args, _NEWEST_RETRY]
-    if with_job_chain:
-        columns.append(request_archives.c.job_chain)
-    joined = requests.outerjoin(request_archives, requests.c.request_id == request_archives.c.request_id)
-    row = connection.execute(
-        select(*columns).select_from(joined).where(requests.c.request_id == request_id)
-    ).one_or_none()
-    if row is None:
-        raise not_found(request_id)
-    request = marked_request_of(row, shows_left=True)
-    if row.args:
-        decode_into(request, row.args, "args")
-    request.retried_by = row.retried_by or ""
-    if with_job_chain and row.job_chain is not None:
-        job_chain = whole_chain(connection, request_id, row.job_chain)
-        if job_chain:
-            decode_into(request, job_chain, "job_chain")
-    return request
 
 
 def get_job_chain(connection: Connection, request_id: str) -> JobChain:

@@ -59,7 +59,7 @@ def _read(columns: Iterable[Column[Any]]) -> KeyedRead:
     """Returns the statement that reads some columns of rows and locks these."""
     # All transactions take locks in the same order, because otherwise they could deadlock.
     query = select(*columns).order_by(requests.c.request_id).with_for_update()
-    return KeyedRead(query, requests.c.request_id)
+    return KeyedRead(lambda _: query, requests.c.request_id)
 
 
 _READ = _read(_COLUMNS)

@@ -67,6 +67,7 @@ from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.pauses import BeginPause, EndPause, HeldPause, PauseOutcome, pause_of
 from spincycle_server.store.positions import Position, Span
 from spincycle_server.store.record import Record
+from spincycle_server.store.request_reads import RequestReads
 from spincycle_server.store.requirements import Requirements
 from spincycle_server.store.retries import CreateRetry
 from spincycle_server.store.session_keys import AddSessionKey, StoredSessionKey, read_session_keys
@@ -127,6 +128,7 @@ class Store:
             if engine.dialect.name == "sqlite"
             else GroupCommitWriter(engine, patience=options.timeout, name="creations")
         )
+        self._requests = RequestReads(self._reader)
         self.metrics = StoreMetrics(self._reader, self._writer, self._creator, (engine, database.reads))
         self.requirements = Requirements(self._reader, self._writer)
         self.deliveries = DeliveryQueue(self._reader, self._writer, statement_limit=self._statement_limit)
@@ -267,7 +269,7 @@ class Store:
         Raises:
             NotFoundError: It does not exist.
         """
-        found = await self._reader.read(lookups.get_request, request_id, with_job_chain)
+        found = await self._requests.get(request_id, with_job_chain=with_job_chain)
         await self.reasons.add_to([found])
         return found
 
