@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from spincycle_server.database.read_pool import ReadPool
 
-_Key = TypeVar("_Key", str, bytes)
+_Key = TypeVar("_Key", bound=str | bytes)
 _Row = TypeVar("_Row")
 _Waiting: TypeAlias = tuple[_Key, asyncio.Future[_Row | None]]
 

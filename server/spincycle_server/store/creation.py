@@ -111,7 +111,7 @@ class CreateRequest(Write):
             if write.key is not None
         ]
         if keyed:
-            refusals = claim_keys(transaction.connection, [claim for _, claim in keyed])
+            refusals = claim_keys(transaction, [claim for _, claim in keyed])
             for (index, _), refusal in zip(keyed, refusals, strict=True):
                 results[index] = refusal
         left = [write for write, refusal in zip(writes, results, strict=True) if refusal is None]

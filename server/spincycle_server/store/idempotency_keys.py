@@ -7,17 +7,19 @@ the other. Only a hash of the key is stored.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import BigInteger, Insert, Select, bindparam, delete, literal_column, null, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import ConflictError, SpinCycleError
-from spincycle_server.database.clock import database_now, now_expression
+from spincycle_server.database.clock import EXPRESSIONS, database_now
 from spincycle_server.database.dialects import insert_ignoring
-from spincycle_server.database.transaction import Transaction
+from spincycle_server.database.keyed_read import KeyedRead
+from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.errors import CreatedBeforeError
 from spincycle_server.store.schema import idempotency_keys
 from spincycle_server.store.write import Write
@@ -48,10 +50,18 @@ class IdempotencyKey:
         return cls(hashlib.sha256(scope + key.encode()).digest(), hashlib.sha256(body).digest())
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class HeldKey(NamedTuple):
+    """A key that was used.
+
+    Attributes:
+        request_id: The request that was created with it.
+        body_hash: The hash of what was asked for.
+        is_expired: Whether it counts as unused.
+    """
+
     request_id: str
     body_hash: bytes
+    is_expired: bool
 
     def refusal(self, key: IdempotencyKey) -> ConflictError:
         """Returns the error for another request with the key."""
@@ -66,51 +76,79 @@ class _Held:
             reason="IDEMPOTENCY_KEY_REUSED",
         )
 
+    def request_of(self, key: IdempotencyKey) -> str | None:
+        """Returns the id of the request that was created with a key; None if the key has expired.
 
-def request_of_key(connection: Connection, key: IdempotencyKey) -> str | None:
-    """Returns the id of the request that was created with a key; None if the key is unused.
+        Raises:
+            ConflictError: The key was used for a different request.
+        """
+        if self.is_expired:
+            return None
+        refusal = self.refusal(key)
+        if isinstance(refusal, CreatedBeforeError):
+            return refusal.request_id
+        raise refusal
 
-    Raises:
-        ConflictError: The key was used for a different request.
-    """
-    query = select(idempotency_keys.c.request_id, idempotency_keys.c.body_hash).where(
-        idempotency_keys.c.key_hash == key.key_hash,
-        idempotency_keys.c.expires_at > now_expression(connection),
+
+def _query(dialect_name: str) -> Select[Any]:
+    """Returns the SELECT of keys, with the time of the database; NULL on SQLite."""
+    return select(idempotency_keys, EXPRESSIONS.get(dialect_name, null()).label("now"))
+
+
+_READ = KeyedRead(_query, _KEY)
+
+
+def _insert(dialect_name: str) -> Insert:
+    """Returns the INSERT of a key that has no row. `now` is the time of this machine, for SQLite."""
+    now = EXPRESSIONS.get(dialect_name, bindparam("now", type_=BigInteger))
+    statement: Insert = insert_ignoring(dialect_name, idempotency_keys)
+    return statement.values(
+        key_hash=bindparam("key_hash"),
+        body_hash=bindparam("body_hash"),
+        request_id=bindparam("request_id"),
+        expires_at=now + literal_column(str(KEPT)),
     )
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    refusal = _Held(row.request_id, row.body_hash).refusal(key)
-    if isinstance(refusal, CreatedBeforeError):
-        return refusal.request_id
-    raise refusal
+
+
+_INSERT = RowStatement(_insert)
+
+
+def _held(row: Mapping[str, Any]) -> HeldKey:
+    now = time.time_ns() // 1000 if row["now"] is None else row["now"]
+    return HeldKey(row["request_id"], row["body_hash"], row["expires_at"] <= now)
+
+
+def held_keys(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, HeldKey]:
+    """Returns the keys that were used, by hash. No transaction may be open on the connection."""
+    return {row.key_hash: _held(row._asdict()) for row in _READ.read(connection, hashes)}
 
 
 def claim_keys(
-    connection: Connection, wanted: Sequence[tuple[IdempotencyKey, str]]
+    transaction: Transaction, wanted: Sequence[tuple[IdempotencyKey, str]]
 ) -> list[SpinCycleError | None]:
-    """Claims keys for requests that are about to be created in the open transaction.
+    """Claims keys for requests that are about to be created in a transaction.
 
     Waits for other transactions that claim the same keys. An expired key counts as unused.
 
     Args:
-        connection: Has a transaction open at READ COMMITTED, or is the only writer.
+        transaction: Is open at READ COMMITTED, or is the only writer.
         wanted: The keys with the ids of their requests.
 
     Returns:
         For each key, None if it is claimed, or why its request must not be created.
     """
-    now = database_now(connection)
     first: dict[bytes, tuple[IdempotencyKey, str]] = {}
     for key, request_id in wanted:
         first.setdefault(key.key_hash, (key, request_id))
     # All transactions claim keys in the same order, because otherwise they could deadlock.
     unclaimed = sorted(first)
     while unclaimed:
-        _insert(connection, [first[key_hash] for key_hash in unclaimed], now + KEPT)
-        held, expired = _read(connection, first, now)
+        now = time.time_ns() // 1000
+        transaction.change(_INSERT, [_row(*first[key_hash], now) for key_hash in unclaimed])
+        held = {row["key_hash"]: _held(row) for row in _READ.rows(transaction, sorted(first))}
+        expired = [key_hash for key_hash, one in held.items() if one.is_expired]
         if expired:
-            _forget(connection, expired, now)
+            _forget(transaction, expired)
         # A key without a row was deleted by another process just now.
         unclaimed = sorted({*expired, *(first.keys() - held.keys())})
     return [
@@ -119,36 +157,25 @@ def claim_keys(
     ]
 
 
-def _insert(connection: Connection, claims: Sequence[tuple[IdempotencyKey, str]], expires_at: int) -> None:
-    """Inserts the rows of keys that have none."""
-    connection.execute(
-        insert_ignoring(connection.dialect.name, idempotency_keys),
-        [
-            {
-                "key_hash": key.key_hash,
-                "body_hash": key.body_hash,
-                "request_id": request_id,
-                "expires_at": expires_at,
-            }
-            for key, request_id in claims
-        ],
-    )
+def _row(key: IdempotencyKey, request_id: str, now: int) -> dict[str, Any]:
+    return {"key_hash": key.key_hash, "body_hash": key.body_hash, "request_id": request_id, "now": now}
 
 
-def _read(
-    connection: Connection, hashes: Collection[bytes], now: int
-) -> tuple[dict[bytes, _Held], list[bytes]]:
-    """Returns the rows of keys by hash, and the hashes of those that have expired."""
-    query = select(idempotency_keys).where(_KEY.in_(sorted(hashes)))
-    rows = connection.execute(query).all()
-    held = {row.key_hash: _Held(row.request_id, row.body_hash) for row in rows}
-    return held, [row.key_hash for row in rows if row.expires_at <= now]
+def request_of_key(transaction: Transaction, key: IdempotencyKey) -> str | None:
+    """Returns the id of the request that was created with a key; None if the key is unused.
+
+    Raises:
+        ConflictError: The key was used for a different request.
+    """
+    for row in _READ.rows(transaction, [key.key_hash]):
+        return _held(row).request_of(key)
+    return None
 
 
-def _forget(connection: Connection, hashes: Collection[bytes], now: int) -> None:
+def _forget(transaction: Transaction, hashes: Collection[bytes]) -> None:
     """Deletes the given keys that have expired."""
-    expired = idempotency_keys.c.expires_at <= now
-    connection.execute(delete(idempotency_keys).where(_KEY.in_(sorted(hashes)), expired))
+    expired = idempotency_keys.c.expires_at <= database_now(transaction.connection)
+    transaction.execute(delete(idempotency_keys).where(_KEY.in_(sorted(hashes)), expired))
 
 
 def expired_keys(connection: Connection, limit: int) -> Sequence[bytes]:
@@ -172,5 +199,5 @@ class ForgetKeys(Write):
     def apply_all(cls, transaction: Transaction, writes: Sequence[Any]) -> Sequence[None]:
         """Deletes the rows in one statement."""
         hashes = {key_hash for write in writes for key_hash in write.hashes}
-        _forget(transaction.connection, hashes, database_now(transaction.connection))
+        _forget(transaction, hashes)
         return [None] * len(writes)

@@ -143,7 +143,7 @@ class _Families:
         if creation.key is None:
             return None
         try:
-            earlier = request_of_key(self._transaction.connection, creation.key)
+            earlier = request_of_key(self._transaction, creation.key)
         except SpinCycleError as error:
             return error
         if earlier is None:

@@ -28,6 +28,7 @@ from spincycle_server.capabilities import (
     Requirement,
 )
 from spincycle_server.database.engine import DatabaseOptions, statement_limit
+from spincycle_server.database.joined_reads import JoinedReads
 from spincycle_server.database.read_pool import ReadPool
 from spincycle_server.large_work import LARGE, run_large, run_sized
 from spincycle_server.store import (
@@ -56,7 +57,7 @@ from spincycle_server.store.delivery_queue import DeliveryQueue
 from spincycle_server.store.found_pages import FoundPosition, RequestPage
 from spincycle_server.store.group_commit import GroupCommitWriter
 from spincycle_server.store.held_limits import HeldLimits
-from spincycle_server.store.idempotency_keys import ForgetKeys, IdempotencyKey
+from spincycle_server.store.idempotency_keys import ForgetKeys, HeldKey, IdempotencyKey
 from spincycle_server.store.job_logs import RecordLog
 from spincycle_server.store.leases import LiveRunner, LostRequest, RemoveRunner, RenewRunner, StoredRunner
 from spincycle_server.store.limit_ledger import LimitsChanged
@@ -129,6 +130,7 @@ class Store:
             else GroupCommitWriter(engine, patience=options.timeout, name="creations")
         )
         self._requests = RequestReads(self._reader)
+        self._keys: JoinedReads[bytes, HeldKey] = JoinedReads(self._reader, idempotency_keys.held_keys)
         self.metrics = StoreMetrics(self._reader, self._writer, self._creator, (engine, database.reads))
         self.requirements = Requirements(self._reader, self._writer)
         self.deliveries = DeliveryQueue(self._reader, self._writer, statement_limit=self._statement_limit)
@@ -254,7 +256,8 @@ class Store:
         Raises:
             ConflictError: The key was used for a different request.
         """
-        return await self._reader.read(idempotency_keys.request_of_key, key)
+        held = await self._keys.get(key.key_hash)
+        return None if held is None else held.request_of(key)
 
     async def forget_keys(self, limit: int) -> int:
         """Deletes up to `limit` expired idempotency keys. Returns how many it found."""
