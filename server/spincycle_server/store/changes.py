@@ -6,25 +6,30 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, and_, func, literal, or_, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, and_, func, literal, literal_column, or_, select, tuple_
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from spincycle_grpc.v1.job_log_pb2 import JobLog
 from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.database.chunks import IDS_AT_ONCE, in_chunks
+from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.database.troubles import was_ended
 from spincycle_server.store.positions import Position, Span, read_position
 from spincycle_server.store.report_order import ReportPlace, in_report_order
 from spincycle_server.store.rows import entry_without_output, marked_request_of
 from spincycle_server.store.schema import deleted_requests, job_log, request_args, requests
 
+MAX_FEW = 500
+"""The maximum number of tries that one statement reads for several streams that begin."""
+
 MAX_ROWS = 20_000
 """The maximum number of rows that one read returns. If there are more, the answer says so."""
 
-_EPOCH = func.coalesce(job_log.c.epoch, 0)
+_ZERO: ColumnElement[int] = literal_column("0", BigInteger)
+_EPOCH = func.coalesce(job_log.c.epoch, _ZERO)
 # Tries without an ordinal were recorded by an original's runner. They are sorted by time.
-_ORDINAL = func.coalesce(job_log.c.ordinal, job_log.c.finished_at, 0)
+_ORDINAL = func.coalesce(job_log.c.ordinal, job_log.c.finished_at, _ZERO)
 
 _TRY_COLUMNS = (
     job_log.c.request_id,
@@ -200,13 +205,43 @@ def _tries_of(
     return [_try_of(row) for row in in_report_order(connection, query, behind, limit)]
 
 
+# Without an offset, SQLite's statement would have one as a parameter.
+_FEW = select(*_TRY_COLUMNS).limit(literal_column(str(MAX_FEW + 1))).offset(literal_column("0"))
+_FEW_TRIES = KeyedRead(lambda _: _FEW, job_log.c.request_id)
+_STAMPED = KeyedRead(lambda _: select(requests), requests.c.request_id)
+
+
+def few_tries(connection: Connection, request_ids: Sequence[str]) -> dict[str, list[Try]]:
+    """Returns the finished tries of some requests, in order, by request. Nobody may change them.
+
+    If all of them together have more than MAX_FEW, it returns an empty dictionary.
+    """
+    rows = _FEW_TRIES.read(connection, request_ids)
+    if len(rows) > MAX_FEW:
+        return {}
+    found: dict[str, list[Try]] = {request_id: [] for request_id in request_ids}
+    for one in sorted(map(_try_of, rows), key=lambda one: one.key):
+        found[one.key.request_id].append(one)
+    return found
+
+
+def stamped_rows(connection: Connection, request_ids: Sequence[str]) -> dict[str, Any]:
+    """Returns the rows of requests for `stamped_request_of`, by id."""
+    return {row.request_id: row for row in _STAMPED.read(connection, request_ids)}
+
+
+def stamped_request_of(row: Any) -> StampedRequest:
+    """Returns the request of a row, which the caller may change."""
+    return StampedRequest(marked_request_of(row), row.change_stamp)
+
+
 def stamped_requests(connection: Connection, request_ids: Collection[str]) -> dict[str, StampedRequest]:
     """Returns the requests with the given ids that exist, by id."""
     found: dict[str, StampedRequest] = {}
     for some in in_chunks(sorted(request_ids)):
         query = select(requests).where(requests.c.request_id.in_(some))
         for row in connection.execute(query):
-            found[row.request_id] = StampedRequest(marked_request_of(row), row.change_stamp)
+            found[row.request_id] = stamped_request_of(row)
     return found
 
 

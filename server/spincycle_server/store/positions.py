@@ -6,15 +6,17 @@ rows of all writers are read by one statement, each later statement sees every r
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
 
-from sqlalchemy import select
+from sqlalchemy import Select, null, select
 from sqlalchemy.engine import Connection
 
-from spincycle_server.database.clock import database_now, now_expression
+from spincycle_server.database.clock import EXPRESSIONS, database_now
+from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.store.change_stamps import batch_of, stamp_of
 from spincycle_server.store.schema import counters, writers
 from spincycle_server.store.writer_row import COUNTER, KEPT, PRUNE_PREFIX
@@ -86,15 +88,23 @@ class Position:
         )
 
 
+def _query(dialect_name: str) -> Select[Any]:
+    """Returns the SELECT of the writers, with the newest number and the time; NULL on SQLite."""
+    return select(
+        counters.c.value.label("newest"), EXPRESSIONS.get(dialect_name, null()).label("now"), writers
+    ).select_from(counters.outerjoin(writers, writers.c.number.is_not(None)))
+
+
+_READ = KeyedRead(_query, counters.c.name)
+
+
 def read_position(connection: Connection) -> Position:
-    """Returns the position now."""
-    now = now_expression(connection).label("now")
-    query = (
-        select(counters.c.value.label("newest"), now, writers)
-        .select_from(counters.outerjoin(writers, writers.c.number.is_not(None)))
-        .where(counters.c.name == COUNTER)
-    )
-    rows = connection.execute(query).all()
+    """Returns the position now.
+
+    Args:
+        connection: A connection on which no transaction is open.
+    """
+    rows = _READ.read(connection, [COUNTER])
     if not rows:  # Nobody has ever written.
         return Position({}, newest=0, read_at=database_now(connection))
     return Position(
@@ -109,5 +119,5 @@ def read_position(connection: Connection) -> Position:
             if row.number is not None
         },
         newest=rows[0].newest,
-        read_at=rows[0].now,
+        read_at=time.time_ns() // 1000 if rows[0].now is None else rows[0].now,
     )

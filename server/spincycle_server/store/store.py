@@ -130,6 +130,8 @@ class Store:
             else GroupCommitWriter(engine, patience=options.timeout, name="creations")
         )
         self._requests = RequestReads(self._reader)
+        self._few_tries = JoinedReads(self._reader, changes.few_tries)
+        self._stamped_rows = JoinedReads(self._reader, changes.stamped_rows)
         self._keys: JoinedReads[bytes, HeldKey] = JoinedReads(self._reader, idempotency_keys.held_keys)
         self.metrics = StoreMetrics(self._reader, self._writer, self._creator, (engine, database.reads))
         self.requirements = Requirements(self._reader, self._writer)
@@ -428,11 +430,20 @@ class Store:
             last: Only tries that come after this one; None for all.
             limit: The maximum number of tries.
         """
+        if len(request_ids) == 1 and spans is None and last is None:
+            few = await self._few_tries.get(request_ids[0])
+            if few is not None:
+                return few[:limit]
         return await self._reader.read(changes.tries_after, request_ids, spans, last, limit)
 
     async def stamped_requests(self, request_ids: Collection[str]) -> dict[str, changes.StampedRequest]:
         """Returns the requests with the given ids that exist, by id, each with the stamp of its change."""
-        found = await self._reader.read(changes.stamped_requests, request_ids)
+        if len(request_ids) == 1:
+            (request_id,) = request_ids
+            row = await self._stamped_rows.get(request_id)
+            found = {} if row is None else {request_id: changes.stamped_request_of(row)}
+        else:
+            found = await self._reader.read(changes.stamped_requests, request_ids)
         await self.reasons.add_to(one.request for one in found.values())
         return found
 
