@@ -1,8 +1,9 @@
 """Clients of a Request Manager, for `bench.peers`. Arguments: its HTTP address, and a type of requests.
 
-The clients poll, because a stream of changes tells them up to 0.1 s later that a request has ended. They look
-first when most of the time has passed that requests take, so that two or three looks are enough. That time is
-the servers' own record. What the clients see includes their pauses, which would then grow by themselves.
+The clients poll, because a stream costs more than two or three looks at a request that takes milliseconds.
+They look first when most of the time has passed that requests take, so that two or three looks are enough.
+That time is the servers' own record. What the clients see includes their pauses, which would then grow by
+themselves.
 """
 
 from __future__ import annotations

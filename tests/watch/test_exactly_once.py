@@ -268,7 +268,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch, size: int, *, holds: bool) -> No
     monkeypatch.setattr(filter_stream, "PAGE", 2)
     monkeypatch.setattr(filter_stream, "_REQUESTS_AT_ONCE", 2)
     monkeypatch.setattr(pieces, "MAX_BYTES", size)
-    monkeypatch.setattr(hub, "MIN_PAUSE", 0.0)
+    monkeypatch.setattr(hub, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(hub, "ROUND_INTERVAL", 0.02)
 
 

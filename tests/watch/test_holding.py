@@ -97,7 +97,7 @@ def runner() -> Runner:
 async def hub(store: Script, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
     monkeypatch.setattr(hub_module, "MANY_WATCHERS", 1)
     monkeypatch.setattr(hub_module, "MANY_PAUSE", 0.0)
-    monkeypatch.setattr(hub_module, "MIN_PAUSE", 0.0)
+    monkeypatch.setattr(hub_module, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(hub_module, "HOLD_LIMIT", STEP)
     monkeypatch.setattr(hub_module, "SNAPSHOT_LIMIT", STEP)
     fake: Any = store

@@ -49,7 +49,7 @@ def store() -> FakeStore:
 
 @pytest.fixture
 async def hub(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
-    monkeypatch.setattr(hub_module, "MIN_PAUSE", 0.0)
+    monkeypatch.setattr(hub_module, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(hub_module, "_RETRY_PAUSE", 0.0)
     fake: Any = store
     hub = Hub(fake)

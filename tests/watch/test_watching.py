@@ -278,7 +278,7 @@ async def test_a_slow_reader_is_disconnected_and_resumes_from_its_cursor(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "MAX_NEWS", 2)
-    monkeypatch.setattr(hub, "MIN_PAUSE", 0.0)
+    monkeypatch.setattr(hub, "LONGEST_PAUSE", 0.0)
     request = await create(manager.store)
     stream = Stream(manager, WatchRequest(request_id=request.id))
     cursor = (await stream.next()).cursor

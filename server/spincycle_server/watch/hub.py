@@ -15,6 +15,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.store.changes import Changes, Try
 from spincycle_server.store.positions import Position
 from spincycle_server.watch.news import News
+from spincycle_server.watch.pace import Pace
 from spincycle_server.watch.request_news import RequestNews
 from spincycle_server.watch.subscription import Subscription
 from spincycle_server.watch.watched_request import WatchedRequest
@@ -29,8 +30,8 @@ AskRunning: TypeAlias = Callable[[Sequence[WatchedRequest]], Awaitable[Mapping[s
 ROUND_INTERVAL = 0.5
 """Seconds between rounds while somebody watches. So changes by other Request Managers arrive in time."""
 
-MIN_PAUSE = 0.1
-"""Seconds between rounds if this Request Manager changes watched requests all the time."""
+LONGEST_PAUSE = 0.1
+"""Seconds between rounds at most if this Request Manager changes watched requests, see `pace`."""
 
 MANY_WATCHERS = 100
 """The number of watchers of single requests from which on changes are held.
@@ -79,6 +80,7 @@ class Hub:
         self._round = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._is_failing = False
+        self._pace = Pace()
 
     @property
     def _is_watched(self) -> bool:
@@ -223,9 +225,17 @@ class Hub:
             async with self._round:
                 is_done = await self._make_round()
             await self._release_held()
-            pause = MANY_PAUSE if self._holds_changes else MIN_PAUSE
-            pause = pause if is_done else _RETRY_PAUSE
-            await asyncio.sleep(max(0.0, began + pause - time.monotonic()))
+            await asyncio.sleep(self._pause(began, is_done=is_done))
+
+    def _pause(self, began: float, *, is_done: bool) -> float:
+        """Returns the seconds until the next round may begin."""
+        now = time.monotonic()
+        paced = self._pace.pause(began, now)
+        if not is_done:
+            return max(0.0, began + _RETRY_PAUSE - now)
+        if self._holds_changes:
+            return max(0.0, began + MANY_PAUSE - now)
+        return min(paced, max(0.0, began + LONGEST_PAUSE - now))
 
     async def _wait_wanted(self) -> None:
         """Waits until a round is wanted, or, if somebody watches, is due."""
