@@ -13,7 +13,8 @@ import pytest
 from spincycle_grpc.errors import InternalError, ResourceExhaustedError
 from spincycle_grpc.jobs import Job, JobId, Return
 from spincycle_server.builtin_jobs import Noop
-from spincycle_server.request_manager.build_pool import THREADS, BuildPool
+from spincycle_server.request_manager.build_pool import FEW_NODES, THREADS, BuildPool
+from spincycle_server.specs.model import SequenceSpec
 from tests.graph.models import node, sequence, specs
 from tests.limits import STEP
 
@@ -142,3 +143,33 @@ async def test_a_build_that_waits_too_long_for_a_thread_is_refused() -> None:
         released.set()
     assert all(built.job_chain.jobs for built in await asyncio.gather(*builds))
     assert (await build_pool.build("fine", {}, "request")).job_chain.jobs
+
+
+async def test_only_few_built_in_jobs_are_built_on_the_event_loop() -> None:
+    threads: set[int] = set()
+
+    def factory(job_id: JobId) -> Job:
+        threads.add(threading.get_ident())
+        return Noop()
+
+    def many(name: str, number: int, category: str, kind: str, *, request: bool = True) -> SequenceSpec:
+        return sequence(name, *(node(f"n{one}", category, kind) for one in range(number)), request=request)
+
+    build_pool = BuildPool(
+        specs(
+            many("few", FEW_NODES - 1, "job", "noop"),
+            many("wide", FEW_NODES, "job", "noop"),
+            many("ten", 10, "job", "noop"),
+            many("nested", 8, "sequence", "ten"),
+            many("deep", 10, "sequence", "nested"),
+            sequence("endless", node("again", "sequence", "endless"), request=True),
+        ),
+        factory,
+        create_timeout=60,
+    )
+    for request_type, is_built_here in (("few", True), ("wide", False), ("nested", True), ("deep", False)):
+        threads.clear()
+        await build_pool.build(request_type, {}, "request")
+        assert (threads == {threading.get_ident()}) == is_built_here, request_type
+    with pytest.raises(InternalError):
+        await build_pool.build("endless", {}, "request")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from spincycle_server.graph import BuildMonitor, BuiltRequest, ChainBuilder, Job
 from spincycle_server.graph.known_args import check_known_args
 from spincycle_server.graph.request_args import record_args, request_sequence
 from spincycle_server.large_work import short_turns
-from spincycle_server.specs.call_graph import CallGraph, called_by
+from spincycle_server.specs.call_graph import called_by
 from spincycle_server.telemetry.limits import BUILDS, HANGING_CREATES, LimitUse
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ logger = structlog.get_logger(__name__)
 
 THREADS = 16
 """The maximum number of concurrent builds."""
+
+FEW_NODES = 100
+"""The most nodes and sequences of a request that is built on the event loop. It takes some milliseconds."""
 
 MAX_WAITING = 1000
 """The maximum number of builds that wait for a thread. Further builds are refused."""
@@ -265,13 +268,28 @@ def _build_here(
 
 
 def _nonblocking_requests(specs: Specs, job_factory: JobFactory) -> frozenset[str]:
-    """Returns the requests that have only built-in jobs, and no `each` that could make many of them."""
+    """Returns the requests of few jobs that are all built-in."""
     is_builtin = {job_type: makes_builtin(job_factory, job_type) for job_type in specs.job_types}
-    calls = CallGraph(specs)
 
     def may_block(node: NodeSpec) -> bool:
         is_users_job = node.category == "job" and not is_builtin[node.type]
         return bool(node.each) or is_users_job or any(name not in specs.sequences for name in called_by(node))
 
     blocking = {name for name, one in specs.sequences.items() if any(map(may_block, one.all_nodes))}
-    return frozenset(name for name in specs.request_types if blocking.isdisjoint(calls.reached([name])))
+    return frozenset(name for name in specs.request_types if _is_short(specs, name, blocking))
+
+
+def _is_short(specs: Specs, request_type: str, blocking: Container[str]) -> bool:
+    """Whether a request and all that it may call have at most `FEW_NODES` nodes, and nothing of it blocks.
+
+    Sequences that call others can make a long chain of few nodes, so each call counts.
+    """
+    count = 0
+    calls = [request_type]
+    for name in calls:  # The loop appends to the calls.
+        nodes = [*specs.sequences[name].all_nodes]
+        count += 1 + len(nodes)
+        if count > FEW_NODES or name in blocking:
+            return False
+        calls += [called for node in nodes for called in called_by(node)]
+    return True
