@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from bench import measures
-from bench.calibration import inserts_per_second
+from bench import client_calls, measures
+from bench.calibration import INSERTS, inserts_per_second
 from bench.cluster import DATABASES, Cluster, running_cluster
 from spincycle_server.python_build import python_build
 
@@ -41,19 +42,26 @@ def measure(database: str, *, seconds: float, short: bool) -> Figures:
     """
     figures: Figures = {"database": database, "machine": machine(), "time": int(time.time())}
     with running_cluster(database) as cluster:
-        calibrations = [_said("calibration", lambda: inserts_per_second(cluster))]
+        calibrations = [_calibrated(cluster)]
         measures.throughput(cluster, 16, 2.0)  # Warm up, so that one-time costs are not measured.
         figures["throughput"] = [_throughput(cluster, clients, seconds) for clients in CLIENTS]
-        calibrations.append(inserts_per_second(cluster))
-        figures["inserts_a_second"] = sum(calibrations) / len(calibrations)
+        calibrations.append(_calibrated(cluster))
         figures["calibrations"] = calibrations
+        figures["inserts_a_second"] = statistics.mean(rate for rate, _ in calibrations)
+        figures["cpu_an_insert"] = statistics.mean(cpu for _, cpu in calibrations)
         for one in figures["throughput"]:
             one["requests_for_each_insert"] = one["requests_a_second"] / figures["inserts_a_second"]
+            one["inserts_of_cpu"] = _inserts_of_cpu(one, figures["cpu_an_insert"])
         figures["one_effect"] = [
             _throughput(cluster, clients, seconds, "one-effect") for clients in CLIENTS[1:]
         ]
         figures["alone"] = _said("one request alone", lambda: measures.one_alone(cluster, 300))
         figures["grpc"] = _said("gRPC, 16 clients", lambda: measures.grpc_throughput(cluster, 16, seconds))
+        figures["calls"] = [
+            _said("idempotency keys", lambda: client_calls.with_keys(cluster, 16, seconds)),
+            _said("GETs", lambda: client_calls.looks(cluster, 16, seconds)),
+            *(_waits(cluster, clients, seconds) for clients in CLIENTS),
+        ]
         figures["get"] = _said("GET under load", lambda: measures.get_under_load(cluster, 16, seconds))
         figures["fleets"] = [_fleet(cluster, "fleet", hosts) for hosts in FLEETS]
         figures["fleets"] += [_fleet(cluster, "fleet-by-two", hosts) for hosts in (500,)]
@@ -71,6 +79,26 @@ def _throughput(cluster: Cluster, clients: int, seconds: float, request_type: st
         lambda: measures.throughput(cluster, clients, seconds, request_type),
     )
     return figures
+
+
+def _waits(cluster: Cluster, clients: int, seconds: float) -> Figures:
+    figures: Figures = _said(
+        f"waits, {clients} clients", lambda: client_calls.waits(cluster, clients, seconds)
+    )
+    return figures
+
+
+def _calibrated(cluster: Cluster) -> tuple[float, float]:
+    """Returns how many inserts the database does in a second, and its CPU time for one; 0 for SQLite."""
+    before = cluster.cpu_seconds().get("database", 0.0)
+    rate: float = _said("calibration", lambda: inserts_per_second(cluster))
+    return rate, (cluster.cpu_seconds().get("database", 0.0) - before) / INSERTS
+
+
+def _inserts_of_cpu(figures: Figures, cpu_an_insert: float) -> float | None:
+    """Returns how many inserts take as much CPU time of the database as a request; None for SQLite."""
+    used = figures["cpu_a_request"].get("database")
+    return None if used is None else used / cpu_an_insert
 
 
 def _fleet(cluster: Cluster, request_type: str, hosts: int) -> Figures:
@@ -101,7 +129,8 @@ def show(figures: Figures, console: Console) -> None:
     """Prints the figures as tables."""
     console.print(f"{figures['database']} on {figures['machine']}")
     console.print(
-        f"calibration: {figures['inserts_a_second']:,.0f} one-row inserts a second over 16 connections"
+        f"calibration: {figures['inserts_a_second']:,.0f} one-row inserts a second over 16 connections, "
+        f"{figures['cpu_an_insert'] * 1e6:.0f} µs of CPU time of the database each"
     )
     console.print(_throughput_table(figures))
     console.print(_other_table(figures))
@@ -117,6 +146,7 @@ def _throughput_table(figures: Figures) -> Table:
         "COMPLETE p50",
         "p99",
         "CPU per request",
+        "database in inserts",
     )
     table = Table(*columns, box=MARKDOWN)
     for one in figures["throughput"]:
@@ -130,6 +160,7 @@ def _throughput_table(figures: Figures) -> Table:
                 for name in ("create_p50", "create_p99", "complete_p50", "complete_p99")
             ),
             f"{cpu} µs",  # microseconds of one core
+            "" if one["inserts_of_cpu"] is None else f"{one['inserts_of_cpu']:.1f}",
         )
     return table
 
@@ -152,6 +183,13 @@ def _other_table(figures: Figures) -> Table:
         "gRPC, 16 clients",
         f"{grpc['requests_a_second']:,.0f} requests/s, p50 {grpc['create_p50'] * 1e3:.1f} ms",
     )
+    for one in figures["calls"]:
+        cpu = ", ".join(f"{name} {seconds * 1e6:.0f}" for name, seconds in one["cpu_a_call"].items())
+        table.add_row(
+            f"{one['what']}, {one['clients']} clients",
+            f"{one['calls_a_second']:,.0f} a second, p50 {one['p50'] * 1e3:.1f} ms, "
+            f"p99 {one['p99'] * 1e3:.1f} ms; {cpu} µs",
+        )
     table.add_row(
         "GET of a request, 16 clients creating",
         f"p50 {get['get_p50'] * 1e3:.1f} ms, p99 {get['get_p99'] * 1e3:.1f} ms",
