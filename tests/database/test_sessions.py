@@ -67,6 +67,7 @@ def url(database_servers: SharedServers, tmp_path: Path) -> str:
         "bytea_output = 'escape'",
         "standard_conforming_strings = off",
         "synchronous_commit = off",
+        "jit = on",
         "statement_timeout = '1ms'",
     ],
 )
@@ -74,6 +75,7 @@ async def test_defaults_of_a_postgresql_database_do_not_matter(setting: str, url
     execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET {setting}")
     await use(url)
     assert scalar(url, "SHOW synchronous_commit") == "on"
+    assert scalar(url, "SHOW jit") == "off"
 
 
 async def test_the_tables_are_in_the_schema_of_the_option(url: str) -> None:

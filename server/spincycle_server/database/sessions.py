@@ -17,6 +17,8 @@ POSTGRESQL_SETTINGS = {
     "idle_session_timeout": "0",
     "transform_null_equals": "off",
     "row_security": "on",
+    # Statements take milliseconds, and to compile one takes up to half a second.
+    "jit": "off",
 }
 """Settings of each session. `client_encoding` is a parameter of the driver."""
 

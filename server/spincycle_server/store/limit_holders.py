@@ -29,8 +29,7 @@ MAX_PATH = 150
 KEYS_AT_ONCE = 25
 """Of how many keys one statement reads the first claims.
 
-It has a part for each. PostgreSQL compiles the parts of a statement if they read very many claims together,
-and that takes longer than to read these.
+It has a part for each, which the database plans by itself.
 """
 
 
