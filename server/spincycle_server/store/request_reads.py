@@ -51,10 +51,6 @@ def _if_small(column: Column[bytes]) -> tuple[ColumnElement[Any], ColumnElement[
     return value.label(column.name), length.label(f"{column.name}_length")
 
 
-_ARGS = request_archives.c.args
-_JOB_CHAIN = request_archives.c.job_chain
-
-
 def _small(*columns: Column[bytes]) -> KeyedRead:
     """Returns the read of small requests with columns of their archives."""
     query = _query(*(part for column in columns for part in _if_small(column)))
