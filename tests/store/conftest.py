@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from spincycle_server.store import Store
-from tests.databases import OPTIONS, engine_beside
+from tests.databases import OPTIONS, SharedServers, engine_beside, migrate
 from tests.store.faults import FAULTS, WriteFaults
 
 
@@ -29,3 +29,16 @@ def connection(migrated_url: str) -> Iterator[Connection]:
     with engine_beside(migrated_url) as engine, engine.connect() as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture
+def small_packets(database_servers: SharedServers) -> Iterator[str]:
+    """An empty MariaDB database that takes packets of up to 1 MiB. Yields its URL."""
+    server = database_servers.get("mariadb")
+    server.execute("SET GLOBAL max_allowed_packet = 1048576")
+    try:
+        url = database_servers.url("mariadb", server.directory)
+        migrate(url)
+        yield url
+    finally:
+        server.execute("SET GLOBAL max_allowed_packet = 67108864")

@@ -21,7 +21,7 @@ from spincycle_server.database import transaction
 from spincycle_server.store import Store, archived_chains
 from spincycle_server.store.requirement_rows import derived_requirement
 from spincycle_server.store.schema import job_chain_pages, request_archives, suspended_job_chains
-from tests.databases import OPTIONS, SharedServers, engine_of, migrate
+from tests.databases import OPTIONS, engine_of
 from tests.store.samples import RUNNER, a_chain, a_request, a_suspended_chain, create
 
 TEXTS = ("plain", "'quoted' \\ \\n \x00 %s", "é€😀", '"</script>"')
@@ -78,19 +78,6 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes rows too long that have more than 20,000 bytes. Characters are split between pages."""
     monkeypatch.setattr(transaction, "MAX_ROW", 20_000)
     monkeypatch.setattr(archived_chains, "MAX_PAGE", 997)
-
-
-@pytest.fixture
-def small_packets(database_servers: SharedServers) -> Iterator[str]:
-    """An empty MariaDB database that takes packets of up to 1 MiB. Yields its URL."""
-    server = database_servers.get("mariadb")
-    server.execute("SET GLOBAL max_allowed_packet = 1048576")
-    try:
-        url = database_servers.url("mariadb", server.directory)
-        migrate(url)
-        yield url
-    finally:
-        server.execute("SET GLOBAL max_allowed_packet = 67108864")
 
 
 @pytest.mark.usefixtures("small_pages")

@@ -16,9 +16,10 @@ from spincycle_grpc.wire import encode
 from spincycle_server.database import transaction
 from spincycle_server.store import Store, archived_chains, request_reads
 from spincycle_server.store.request_reads import MAX_SMALL
-from tests.store.samples import RUNNER, a_chain, a_request
+from tests.databases import OPTIONS
+from tests.store.samples import RUNNER, a_chain, a_request, create
 
-pytestmark = pytest.mark.parametrize("store", ["none"], indirect=True)  # Nothing here is about commits.
+one_store = pytest.mark.parametrize("store", ["none"], indirect=True)  # Nothing here is about commits.
 
 ABSENT = "9vb2d3q0c7k5r1n8m4tg"
 
@@ -48,6 +49,7 @@ async def stored(store: Store, *, text: str = "", jobs: int = 0) -> tuple[Reques
     return request, chain
 
 
+@one_store
 @pytest.mark.parametrize("with_job_chain", [False, True])
 async def test_each_request_is_whole_whatever_its_size(
     store: Store, large_reads: list[str], monkeypatch: pytest.MonkeyPatch, with_job_chain: bool
@@ -69,6 +71,7 @@ async def test_each_request_is_whole_whatever_its_size(
     assert {*large_reads} == expected
 
 
+@one_store
 @pytest.mark.parametrize("length", [MAX_SMALL - 1, MAX_SMALL, MAX_SMALL + 1])
 async def test_args_are_small_up_to_the_limit(store: Store, large_reads: list[str], length: int) -> None:
     empty = len(encode(RequestArg(name="text", given=True, value=to_value("", "text")))) + len("[]")
@@ -77,6 +80,7 @@ async def test_args_are_small_up_to_the_limit(store: Store, large_reads: list[st
     assert large_reads == ([request.id] if length > MAX_SMALL else [])
 
 
+@one_store
 async def test_a_request_that_does_not_exist_is_not_found_beside_others(store: Store) -> None:
     request, chain = await stored(store)
     found, missing = await asyncio.gather(
@@ -90,6 +94,7 @@ async def test_a_request_that_does_not_exist_is_not_found_beside_others(store: S
     assert ABSENT in str(missing)
 
 
+@one_store
 async def test_callers_of_one_request_get_messages_of_their_own(store: Store) -> None:
     request, _ = await stored(store)
     first, second = await asyncio.gather(
@@ -97,3 +102,22 @@ async def test_callers_of_one_request_get_messages_of_their_own(store: Store) ->
     )
     first.ClearField("job_chain")
     assert second.HasField("job_chain")
+
+
+async def test_a_text_that_is_too_long_for_an_id_does_not_disturb_others(small_packets: str) -> None:
+    store = await Store.open(small_packets, OPTIONS)
+    made = await create(store)
+    long = "9" * 2_000_000
+    first, missing, second, gone = await asyncio.gather(
+        store.get_request(made.id, with_job_chain=False),
+        store.get_request(long, with_job_chain=False),
+        store.stamped_requests([made.id]),
+        store.stamped_requests([long]),
+        return_exceptions=True,
+    )
+    await store.close()
+    assert isinstance(first, Request)
+    assert isinstance(missing, NotFoundError)
+    assert isinstance(second, dict)
+    assert [*second] == [made.id]
+    assert gone == {}

@@ -25,6 +25,9 @@ MAX_SMALL = 8 * 1024
 They take less than a millisecond to decode, and those of a statement take up to 1 MiB of memory.
 """
 
+_LONGEST_ID = 20
+"""The length of the column of ids, in characters."""
+
 _ARGS = request_archives.c.args
 _JOB_CHAIN = request_archives.c.job_chain
 
@@ -84,12 +87,20 @@ class RequestReads:
             NotFoundError: It does not exist.
             UnavailableError: The database cannot be used now.
         """
-        row = await self._small[with_job_chain].get(request_id)
+        row = await self._small[with_job_chain].get(request_id) if may_exist(request_id) else None
         if row is None:
             raise not_found(request_id)
         if _is_small(row, with_job_chain=with_job_chain):
             return _request_of(row, row.job_chain if with_job_chain else None)
         return await self._reader.read(_any_request, request_id, with_job_chain)
+
+
+def may_exist(request_id: str) -> bool:
+    """Whether a text is short enough for an id.
+
+    A long one must not be read with others, because it can make their statement too large for the database.
+    """
+    return len(request_id) <= _LONGEST_ID
 
 
 def _small_rows(read: KeyedRead, connection: Connection, request_ids: Sequence[str]) -> Mapping[str, Any]:

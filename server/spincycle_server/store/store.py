@@ -68,7 +68,7 @@ from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.pauses import BeginPause, EndPause, HeldPause, PauseOutcome, pause_of
 from spincycle_server.store.positions import Position, Span
 from spincycle_server.store.record import Record
-from spincycle_server.store.request_reads import RequestReads
+from spincycle_server.store.request_reads import RequestReads, may_exist
 from spincycle_server.store.requirements import Requirements
 from spincycle_server.store.retries import CreateRetry
 from spincycle_server.store.session_keys import AddSessionKey, StoredSessionKey, read_session_keys
@@ -440,7 +440,7 @@ class Store:
         """Returns the requests with the given ids that exist, by id, each with the stamp of its change."""
         if len(request_ids) == 1:
             (request_id,) = request_ids
-            row = await self._stamped_rows.get(request_id)
+            row = await self._stamped_rows.get(request_id) if may_exist(request_id) else None
             found = {} if row is None else {request_id: changes.stamped_request_of(row)}
         else:
             found = await self._reader.read(changes.stamped_requests, request_ids)
