@@ -176,10 +176,10 @@ def test_a_broken_connection_is_away(kind: str, database_servers: SharedServers,
 
 
 @contextlib.contextmanager
-def reading(url: str) -> Iterator[Engine]:
-    """Yields an engine for reads, with one connection, of a database with an empty table."""
+def reading(url: str, connections: int = 1) -> Iterator[Engine]:
+    """Yields an engine for reads of a database with an empty table."""
     with engine_with(things.metadata, url):
-        engine = make_engine(parse_url(url), OPTIONS, connections=1, reads=True)
+        engine = make_engine(parse_url(url), OPTIONS, connections=connections, reads=True)
         yield engine
         engine.dispose()
 
@@ -195,6 +195,24 @@ def test_a_broken_connection_does_not_return_to_the_pool(
                 READ.read(connection, ["a"])
         with engine.connect() as connection:
             assert READ.read(connection, ["a"]) == []
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_after_a_restart_of_the_database_only_one_read_fails(
+    kind: str, database_servers: SharedServers, tmp_path: Path
+) -> None:
+    with reading(database_servers.url(kind, tmp_path), connections=3) as engine:
+        with contextlib.ExitStack() as opened:
+            for connection in [opened.enter_context(engine.connect()) for _ in range(3)]:
+                connection.connection.driver_connection.close()  # type: ignore[union-attr]  # It has one.
+        with (
+            engine.connect() as connection,
+            pytest.raises((pymysql.err.InterfaceError, psycopg.OperationalError)),
+        ):
+            READ.read(connection, ["a"])
+        with contextlib.ExitStack() as opened:
+            for connection in [opened.enter_context(engine.connect()) for _ in range(3)]:
+                assert READ.read(connection, ["a"]) == []
 
 
 @pytest.mark.parametrize("kind", DATABASES)

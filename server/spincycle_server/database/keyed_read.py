@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import DBAPIError
 
 from spincycle_server.database.literals import literal_of, processor_of
 from spincycle_server.database.transaction import Transaction, positional_text, row_and_tail
@@ -63,8 +64,8 @@ class KeyedRead:
             rows = compiled.rows(connection.connection.driver_connection, keys)
             return [*map(compiled.make_row, rows)]
         except Exception as error:
-            if trouble_of(error) is Trouble.AWAY:  # SQLAlchemy does not see errors of the driver itself.
-                connection.invalidate()
+            if trouble_of(error) is Trouble.AWAY:
+                _give_up(connection)
             raise
 
     def statement(self, dialect_name: str) -> Select[Any]:
@@ -77,6 +78,16 @@ class KeyedRead:
             statement = self.statement(dialect.name)
             compiled = self._compiled[dialect.name] = _Compiled(statement, self._key, dialect)
         return compiled
+
+
+def _give_up(connection: Connection) -> None:
+    """Invalidates a connection, and all others of its pool if it is broken.
+
+    Otherwise each of these would fail a read after a restart of the database.
+    """
+    with contextlib.suppress(DBAPIError):
+        connection.exec_driver_sql("SELECT 1")  # SQLAlchemy does not see errors of the driver itself.
+    connection.invalidate()
 
 
 class _Compiled:
