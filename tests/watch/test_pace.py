@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from spincycle_server.watch.pace import BURST, SHARE, Pace
+from spincycle_server.watch.pace import BURST, MAX_OWED, SHARE, Pace
 
 
 def test_rounds_follow_each_other_at_once_until_they_have_taken_their_share_of_a_burst() -> None:
@@ -22,8 +22,15 @@ def test_rounds_follow_each_other_at_once_until_they_have_taken_their_share_of_a
 
 def test_a_quiet_time_does_not_count_for_more_than_a_burst() -> None:
     pace = Pace()
-    pace.pause(0.0, 0.5)
-    assert pace.pause(1000.0, 1000.5) == pytest.approx(0.5 / SHARE - BURST - 0.5)
+    pace.pause(0.0, 0.05)
+    assert pace.pause(1000.0, 1000.05) == pytest.approx(0.05 / SHARE - BURST - 0.05)
+
+
+def test_rounds_are_quick_again_soon_after_slow_ones() -> None:
+    pace = Pace()
+    for began in range(0, 600, 6):  # while the database is away
+        assert pace.pause(began, began + 5.0) <= MAX_OWED
+    assert pace.pause(600.0 + MAX_OWED, 600.001 + MAX_OWED) == 0.0
 
 
 @given(some.lists(some.tuples(some.floats(0, 0.05), some.floats(0, 0.2)), min_size=1, max_size=100))

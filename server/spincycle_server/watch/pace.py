@@ -10,6 +10,9 @@ SHARE = 0.2
 BURST = 0.1
 """Seconds for whose share rounds may follow each other at once, after a time with fewer rounds."""
 
+MAX_OWED = 1.0
+"""Seconds of pauses that rounds can owe. So they may follow each other at once again soon after slow ones."""
+
 
 class Pace:
     """Limits the share of the time that rounds take. After a quiet time, the next ones come at once."""
@@ -24,5 +27,6 @@ class Pace:
             began: When the last round began, in seconds.
             ended: When it ended.
         """
-        self._paid_at = max(self._paid_at, began) + (ended - began) / SHARE
+        paid_at = max(self._paid_at, began) + (ended - began) / SHARE
+        self._paid_at = min(paid_at, ended + BURST + MAX_OWED)
         return max(0.0, self._paid_at - BURST - ended)
