@@ -27,11 +27,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from spincycle_grpc.state import State
+from spincycle_server.database import transaction as transactions
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.database.keyed_read import KeyedRead
+from spincycle_server.database.mysql_results import QuickConnection
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
 from spincycle_server.database.types import Ascii, BoundedText, Microseconds, StateNumber
@@ -135,6 +137,54 @@ def test_a_read_sees_the_changes_before_it(engine: Engine) -> None:
             assert READ.rows(transaction, ["c", name])[0]["name"] == name
         assert READ.rows(transaction, []) == []
         connection.rollback()
+
+
+@pytest.fixture
+def mariadb(database_servers: SharedServers, tmp_path: Path) -> Iterator[Connection]:
+    """A connection to a MariaDB database with an empty table, on which a transaction is open."""
+    url = database_servers.url("mariadb", tmp_path)
+    with engine_with(things.metadata, url) as engine, engine.connect() as connection:
+        connection.begin()
+        yield connection
+        connection.rollback()
+
+
+def test_changes_and_the_read_after_them_are_one_packet(
+    mariadb: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packets: list[bytes] = []
+    run = QuickConnection.run
+
+    def note(connection: QuickConnection, packet: bytes) -> Any:
+        packets.append(packet)
+        return run(connection, packet)
+
+    monkeypatch.setattr(QuickConnection, "run", note)
+    transaction = Transaction(mariadb)
+    for name in ("a", "b"):
+        transaction.change(INSERT, [EMPTY | {"name": name}])
+    assert {row["name"] for row in READ.rows(transaction, ["a", "b", "c"])} == {"a", "b"}
+    assert [packet.count(b";\n") for packet in packets] == [2]
+
+
+def test_changes_too_long_for_one_packet_come_before_the_read(
+    mariadb: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "MAX_PACKET", 1000)
+    transaction = Transaction(mariadb)
+    for name in "abcdef":
+        transaction.change(INSERT, [EMPTY | {"name": name, "data": b"x" * 600}])
+    assert [row["data"] for row in READ.rows(transaction, [*"fa"])] == [b"x" * 600] * 2
+
+
+def test_a_change_that_fails_fails_the_read_after_it(mariadb: Connection) -> None:
+    transaction = Transaction(mariadb)
+    transaction.change(INSERT, [EMPTY | {"name": "a"}])
+    transaction.change(INSERT, [EMPTY | {"name": "a"}])
+    with pytest.raises(pymysql.err.IntegrityError):
+        READ.rows(transaction, ["a"])
+    transaction.driver.rollback()
+    assert READ.rows(Transaction(mariadb), ["a"]) == []
 
 
 @pytest.mark.parametrize("kind", SERVERS)

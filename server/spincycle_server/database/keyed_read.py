@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam
@@ -42,12 +42,17 @@ class KeyedRead:
         Raises:
             Exception: The driver's error. The transaction must then be rolled back.
         """
-        transaction.flush()
         if not keys:
+            transaction.flush()
             return []
         compiled = self._for_dialect(transaction.connection.dialect)
+        if transaction.dialect_name == "mysql":
+            found = transaction.select(compiled.text(keys))
+        else:
+            transaction.flush()
+            found = compiled.execute(transaction.driver, keys)
         names = compiled.names
-        return [dict(zip(names, row, strict=True)) for row in compiled.rows(transaction.driver, keys)]
+        return [dict(zip(names, row, strict=True)) for row in compiled.converted(found)]
 
     def read(self, connection: Connection, keys: Sequence[Any]) -> list[Any]:
         """Returns the rows outside of a transaction, as tuples whose fields have the names of the columns.
@@ -61,8 +66,13 @@ class KeyedRead:
         """
         compiled = self._for_dialect(connection.dialect)
         try:
-            rows = compiled.rows(connection.connection.driver_connection, keys)
-            return [*map(compiled.make_row, rows)]
+            driver: Any = connection.connection.driver_connection
+            if connection.dialect.name == "mysql":
+                # Literals of bytes have surrogates, see `literal_of`.
+                found = driver.run(compiled.text(keys).encode(errors="surrogateescape"))
+            else:
+                found = compiled.execute(driver, keys)
+            return [*map(compiled.make_row, compiled.converted(found))]
         except Exception as error:
             if trouble_of(error) is Trouble.AWAY:
                 _give_up(connection)
@@ -110,35 +120,31 @@ class _Compiled:
         row_type: Any = namedtuple("_Row", self.names)  # type: ignore[misc]  # The names vary.
         self.make_row: Callable[[Sequence[Any]], Any] = row_type._make
         self._converters = [_converter(column, dialect) for column in statement.selected_columns]
-        self._reads: Callable[[Any, Sequence[Any]], Sequence[Sequence[Any]]] = (
-            self._read_by_text if dialect.name == "mysql" else self._read_by_cursor
-        )
 
-    def rows(self, driver: Any, keys: Sequence[Any]) -> Iterator[list[Any]]:
-        """Yields the values of each row."""
+    def text(self, keys: Sequence[Any]) -> str:
+        """Returns the statement with the keys as literals of MySQL."""
+        return self._with_places(len(keys)) % tuple(map(self._literal, keys))
+
+    def execute(self, driver: Any, keys: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """Executes the statement with the keys as parameters, and returns the driver's rows."""
+        parameters = keys if self._process is None else [*map(self._process, keys)]
+        # An open cursor makes SQLite keep the locks of a connection after it is closed.
+        with contextlib.closing(driver.cursor()) as cursor:
+            cursor.execute(self._with_places(len(keys)), parameters)
+            rows: Sequence[Sequence[Any]] = cursor.fetchall()
+            return rows
+
+    def converted(self, rows: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
+        """Yields the values of each of the driver's rows as those of the columns' types."""
         converters = self._converters
-        for row in self._reads(driver, keys):
+        for row in rows:
             yield [
                 value if convert is None else convert(value)
                 for convert, value in zip(converters, row, strict=True)
             ]
 
-    def _text(self, count: int) -> str:
+    def _with_places(self, count: int) -> str:
         return f"{self._head}({', '.join([self._place] * count)}){self._tail}"
-
-    def _read_by_text(self, driver: Any, keys: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        text = self._text(len(keys)) % tuple(map(self._literal, keys))
-        # Literals of bytes have surrogates, see `literal_of`.
-        rows: Sequence[Sequence[Any]] = driver.rows(text.encode(errors="surrogateescape"))
-        return rows
-
-    def _read_by_cursor(self, driver: Any, keys: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        parameters = keys if self._process is None else [*map(self._process, keys)]
-        # An open cursor makes SQLite keep the locks of a connection after it is closed.
-        with contextlib.closing(driver.cursor()) as cursor:
-            cursor.execute(self._text(len(keys)), parameters)
-            rows: Sequence[Sequence[Any]] = cursor.fetchall()
-            return rows
 
 
 def _converter(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:

@@ -71,8 +71,8 @@ class QuickConnection(Connection):
         for kind in (FIELD_TYPE.DATETIME, FIELD_TYPE.TIMESTAMP):
             self.decoders[kind] = _datetime
 
-    def run(self, statements: bytes) -> None:
-        """Runs statements of one packet whose rows nobody wants.
+    def run(self, statements: bytes) -> Any:
+        """Runs the statements of one packet, and returns the rows of the last one; () if it has none.
 
         Raises:
             MySQLError: A statement failed. The server has not run those after it.
@@ -80,23 +80,19 @@ class QuickConnection(Connection):
         self._execute_command(COMMAND.COM_QUERY, statements)  # type: ignore[attr-defined]  # The stubs lack it.
         result: Any = QuickResult(self)
         result.has_next = True
+        rows: Any = ()
         while result.has_next:
             packet = self._read_packet()
             if packet.is_ok_packet():
                 result._read_ok_packet(packet)
-                self.server_status = result.server_status
+                rows = ()
             else:
                 result.connection = self  # It lets go of it at the end of the rows.
                 result._read_result_packet(packet)
-
-    def rows(self, statement: bytes) -> Any:
-        """Runs a statement and returns its rows.
-
-        Raises:
-            MySQLError: It failed.
-        """
-        self.query(statement)
-        return () if self._result is None else self._result.rows
+                rows = result.rows
+            if result.server_status is not None:
+                self.server_status = result.server_status
+        return rows
 
     def skip(self, packets: bytes, count: int) -> bool:
         """Skips packets if these are the next ones and have all arrived. Returns whether they are.

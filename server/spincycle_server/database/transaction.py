@@ -227,6 +227,19 @@ class Transaction:
         """
         self._send(commits=False)
 
+    def select(self, text: str) -> Sequence[Sequence[Any]]:
+        """Sends the changes so far and a SELECT, on MySQL in one packet. Returns its rows.
+
+        Args:
+            text: The SELECT with its values as literals.
+
+        Raises:
+            Exception: The driver's error. The transaction must then be rolled back.
+        """
+        changes, self._changes = self._changes, []
+        rows: Sequence[Sequence[Any]] = _send_texts(self.driver, changes, self._longest(), last=text)
+        return rows
+
     def commit(self) -> None:
         """Sends all changes so far and commits, in one round trip if there are changes.
 
@@ -236,14 +249,17 @@ class Transaction:
         self._send(commits=True)
         self.connection.commit()  # Sends nothing if no transaction is open any more.
 
+    def _longest(self) -> int:
+        """Returns the limit of the server for packets, in bytes."""
+        return MAX_PACKET if self._longest_packet is None else self._longest_packet
+
     def _send(self, *, commits: bool) -> None:
         changes, self._changes = self._changes, []
         if not changes:
             return
         driver = self.driver
         if self._dialect.name == "mysql":
-            limit = MAX_PACKET if self._longest_packet is None else self._longest_packet
-            _send_texts(driver, changes, limit, last="COMMIT" if commits else "")
+            _send_texts(driver, changes, self._longest(), last="COMMIT" if commits else "")
             return
         # Always close the cursor: an open one makes SQLite keep the locks of a connection after it is closed.
         with contextlib.closing(driver.cursor()) as cursor:
@@ -261,8 +277,12 @@ def _send_rows(cursor: Any, changes: _Changes) -> None:
         cursor.executemany(compiled.text, [compiled.parameters(row) for row in rows])
 
 
-def _send_texts(driver: Any, changes: _Changes, limit: int, last: str) -> None:
-    """Sends statements in packets of at most `limit` bytes, which is the limit of the server."""
+def _send_texts(driver: Any, changes: _Changes, limit: int, last: str) -> Any:
+    """Sends statements in packets of at most `limit` bytes, which is the limit of the server.
+
+    Returns:
+        The rows of the last statement.
+    """
     longest = min(MAX_PACKET, limit // _SHARE_OF_CHARACTERS)
     texts: list[str] = []
     length = 0
@@ -275,15 +295,15 @@ def _send_texts(driver: Any, changes: _Changes, limit: int, last: str) -> None:
             length += len(text)
     if last:
         texts.append(last)
-    _run_texts(driver, texts, limit)
+    return _run_texts(driver, texts, limit)
 
 
-def _run_texts(driver: Any, texts: Sequence[str], limit: int) -> None:
+def _run_texts(driver: Any, texts: Sequence[str], limit: int) -> Any:
     # As bytes, because blobs are not text.
     packet = ";\n".join(texts).encode(errors="surrogateescape")
     if len(packet) >= limit:  # The first byte of a packet is the number of a command.
         raise too_large_to_store()
-    driver.run(packet)
+    return driver.run(packet)
 
 
 def positional_text(statement: ClauseElement, dialect: Dialect) -> tuple[str, Any]:
