@@ -13,7 +13,7 @@ from spincycle_grpc.v1.request_pb2 import Request
 from spincycle_server.store.changes import Changes
 from spincycle_server.store.positions import Position
 from spincycle_server.watch import hub as hub_module
-from spincycle_server.watch.hub import Hub
+from spincycle_server.watch.hub import MAX_UNREAD, Hub
 from spincycle_server.watch.news import News
 from spincycle_server.watch.request_news import RequestNews
 from spincycle_server.watch.subscription import Subscription
@@ -148,6 +148,38 @@ async def test_a_change_of_a_watched_request_starts_a_round_at_once(
     store.changes = {"one": Request(id="one")}
     hub.changed(["other", "one"])
     assert await one.next(STEP) is not None
+
+
+async def test_rounds_come_at_once_only_for_watchers_that_read_their_news(
+    hub: Hub, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "ROUND_INTERVAL", STEP)
+    one, everything = await join(hub, "one"), await join_filter(hub)
+    await hub.position()
+    monkeypatch.setattr(hub_module, "LONGEST_PAUSE", 1000 * STEP)
+    for _ in range(3 * MAX_UNREAD):
+        await change(hub, store)
+        assert await one.next(STEP) is not None
+        assert await everything.next(STEP) is not None
+    for _ in range(MAX_UNREAD + 1):
+        await change(hub, store)
+        assert await one.next(STEP) is not None
+    count = len(store.reads)
+    store.changes = {"one": Request(id="one")}
+    hub.changed(["one"])
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(store.reads) == count
+    assert everything.unread == MAX_UNREAD + 1
+
+
+async def change(hub: Hub, store: FakeStore) -> None:
+    """Changes a request, and waits until a round has begun."""
+    count = len(store.reads)
+    store.changes = {"one": Request(id="one")}
+    hub.changed(["one"])
+    while len(store.reads) == count:  # noqa: ASYNC110 (it has no event)
+        await asyncio.sleep(0)
 
 
 async def test_a_round_that_fails_loses_nothing(hub: Hub, store: FakeStore) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 
@@ -32,6 +33,12 @@ ROUND_INTERVAL = 0.5
 
 LONGEST_PAUSE = 0.1
 """Seconds between rounds at most if this Request Manager changes watched requests, see `pace`."""
+
+MAX_UNREAD = 10
+"""News that a watcher leaves unread before rounds come only once each LONGEST_PAUSE.
+
+Otherwise a watcher that reads nothing for two seconds could have too many.
+"""
 
 MANY_WATCHERS = 100
 """The number of watchers of single requests from which on changes are held.
@@ -235,7 +242,15 @@ class Hub:
             return max(0.0, began + _RETRY_PAUSE - now)
         if self._holds_changes:
             return max(0.0, began + MANY_PAUSE - now)
-        return min(paced, max(0.0, began + LONGEST_PAUSE - now))
+        longest = max(0.0, began + LONGEST_PAUSE - now)
+        return longest if self._is_ahead_of_watchers() else min(paced, longest)
+
+    def _is_ahead_of_watchers(self) -> bool:
+        """Whether a watcher has not read the news of many rounds."""
+        groups: list[Iterable[Subscription[Any]]] = [one.watchers for one in self._requests.values()]
+        return any(
+            watcher.unread > MAX_UNREAD for watcher in chain(self._of_filters, chain.from_iterable(groups))
+        )
 
     async def _wait_wanted(self) -> None:
         """Waits until a round is wanted, or, if somebody watches, is due."""

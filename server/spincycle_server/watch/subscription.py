@@ -47,6 +47,11 @@ class Subscription(Generic[_News]):
         self._ends_at = 0.0  # when the wait ends
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def unread(self) -> int:
+        """The number of news that wait."""
+        return len(self._news)
+
     def put(self, news: _News) -> bool:
         """Adds news. If too many wait, all are dropped, and `next` raises an error.
 
