@@ -145,6 +145,23 @@ async def test_nothing_is_read_if_all_callers_gave_up(joined: JoinedReads[str, s
     assert rows.statements == [["a"], ["b"]]
 
 
+async def test_nobody_waits_for_ever_if_the_reads_are_cancelled(
+    joined: JoinedReads[str, str], rows: Rows
+) -> None:
+    rows.values = {"c": "C"}
+    waiting = begin(joined, "a")
+    await rows.wait_begun()
+    waiting += begin(joined, "b")
+    await asyncio.sleep(0)
+    assert joined._running is not None
+    joined._running.cancel()
+    async with asyncio.timeout(STEP):
+        await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+    rows.goes_on.set()
+    assert await joined.get("c") == "C"
+
+
 async def test_a_statement_has_nothing_of_the_call_that_began_it(tmp_path: Path) -> None:
     caller: ContextVar[str] = ContextVar("caller", default="nobody")
     seen: list[str] = []

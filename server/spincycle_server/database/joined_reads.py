@@ -53,12 +53,17 @@ class JoinedReads(Generic[_Key, _Row]):
 
     async def _run(self) -> None:
         """Reads until nobody waits."""
+        some: list[_Waiting[_Key, _Row]] = []
         try:
             while self._waiting:
                 some, self._waiting = self._waiting[:MAX_KEYS], self._waiting[MAX_KEYS:]
                 await self._answer([(key, future) for key, future in some if not future.done()])
         finally:
             self._running = None
+            # If this task was cancelled, nobody would answer those who still wait.
+            for _, future in (*some, *self._waiting):
+                future.cancel()
+            self._waiting = []
 
     async def _answer(self, waiting: Sequence[_Waiting[_Key, _Row]]) -> None:
         keys = sorted({key for key, _ in waiting})
