@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import Connection
 
-from spincycle_grpc.errors import NotFoundError, SpinCycleError
+from spincycle_grpc.errors import InternalError, SpinCycleError, UnavailableError
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.database.joined_reads import MAX_KEYS, JoinedReads
 from spincycle_server.database.read_pool import ReadPool
@@ -42,7 +42,9 @@ class Rows:
         found = {key: self.values[key] for key in keys if key in self.values}
         assert self.goes_on.wait(STEP)
         if self.fails:
-            raise NotFoundError("no such table", reason="NO_TABLE")
+            raise UnavailableError("the database is away")
+        if "broken" in keys:
+            raise ValueError("not a time")
         return found
 
     async def wait_begun(self) -> None:
@@ -99,6 +101,17 @@ async def test_a_statement_reads_only_so_many_keys(joined: JoinedReads[str, str]
     assert [*map(len, rows.statements)] == [MAX_KEYS, MAX_KEYS, 1]
 
 
+async def test_a_row_that_cannot_be_read_does_not_affect_others(
+    joined: JoinedReads[str, str], rows: Rows
+) -> None:
+    rows.values = {"a": "A", "broken": "", "c": "C"}
+    rows.goes_on.set()
+    found = await asyncio.gather(*begin(joined, "a", "broken", "c"), return_exceptions=True)
+    assert [found[0], found[2]] == ["A", "C"]
+    assert isinstance(found[1], InternalError)
+    assert rows.statements == [["a", "broken", "c"], ["a"], ["broken"], ["c"]]
+
+
 async def test_an_error_reaches_all_who_wait_for_the_statement(
     joined: JoinedReads[str, str], rows: Rows
 ) -> None:
@@ -110,7 +123,7 @@ async def test_an_error_reaches_all_who_wait_for_the_statement(
     await asyncio.sleep(0)
     rows.goes_on.set()
     for task in failing:
-        with pytest.raises(SpinCycleError, match="no such table"):
+        with pytest.raises(SpinCycleError, match="the database is away"):
             await task
     with pytest.raises(SpinCycleError):
         await behind[0]

@@ -9,6 +9,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from sqlalchemy.engine import Connection
 
+from spincycle_grpc.errors import UnavailableError
 from spincycle_server.database.read_pool import ReadPool
 
 _Key = TypeVar("_Key", bound=str | bytes)
@@ -22,7 +23,8 @@ MAX_KEYS = 64
 class JoinedReads(Generic[_Key, _Row]):
     """Reads rows by their keys. What is asked for while a statement runs is read by the next one together.
 
-    A call always gets its row from a statement that began after the call.
+    A call always gets its row from a statement that began after the call. If a statement fails although the
+    database can be used, each of its keys is read alone, so a row that cannot be read does not affect others.
 
     Args:
         pool: The threads that read.
@@ -42,6 +44,7 @@ class JoinedReads(Generic[_Key, _Row]):
 
         Raises:
             UnavailableError: The database cannot be used now.
+            SpinCycleError: The row cannot be read.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Row | None] = loop.create_future()
@@ -73,6 +76,10 @@ class JoinedReads(Generic[_Key, _Row]):
             if keys:
                 found = await self._pool.read(self._read, keys)
         except Exception as error:
+            if len(keys) > 1 and not isinstance(error, UnavailableError):  # A single row may be the reason.
+                for one in waiting:
+                    await self._answer([one])
+                return
             failure = error
         for key, future in waiting:
             if future.done():  # The caller does not wait any more.
