@@ -150,6 +150,28 @@ async def test_a_change_of_a_watched_request_starts_a_round_at_once(
     assert await one.next(STEP) is not None
 
 
+async def test_changes_for_filters_alone_wait_for_each_other(
+    hub: Hub, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "ROUND_INTERVAL", STEP)
+    monkeypatch.setattr(hub_module, "LONGEST_PAUSE", 1000 * STEP)
+    everything = await join_filter(hub)
+    one = await join(hub, "one")
+    await hub.position()
+    count = len(store.reads)
+    store.changes = {"other": Request(id="other")}
+    hub.changed(["other"])
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(store.reads) == count
+    store.changes["one"] = Request(id="one")
+    hub.changed(["one"])
+    assert await one.next(STEP) is not None
+    news = await everything.next(STEP)
+    assert news is not None
+    assert set(news.requests) == {"one", "other"}
+
+
 async def test_rounds_come_at_once_only_for_watchers_that_read_their_news(
     hub: Hub, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

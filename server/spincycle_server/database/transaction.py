@@ -228,7 +228,7 @@ class Transaction:
         self._send(commits=False)
 
     def select(self, text: str) -> Sequence[Sequence[Any]]:
-        """Sends the changes so far and a SELECT, on MySQL in one packet. Returns its rows.
+        """Sends the changes so far and a SELECT in one packet, on MySQL. Returns its rows.
 
         Args:
             text: The SELECT with its values as literals.

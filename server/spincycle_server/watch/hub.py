@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
@@ -32,7 +34,10 @@ ROUND_INTERVAL = 0.5
 """Seconds between rounds while somebody watches. So changes by other Request Managers arrive in time."""
 
 LONGEST_PAUSE = 0.1
-"""Seconds between rounds at most if this Request Manager changes watched requests, see `pace`."""
+"""Seconds between rounds if this Request Manager changes requests that match watched filters all the time.
+
+If it changes requests that are watched by themselves, rounds may follow each other sooner, see `pace`.
+"""
 
 MAX_UNREAD = 10
 """News that a watcher leaves unread before rounds come only once each LONGEST_PAUSE.
@@ -86,6 +91,8 @@ class Hub:
         self._joining: list[asyncio.Future[Position]] = []
         self._round = asyncio.Lock()
         self._wanted = asyncio.Event()
+        self._wanted_now = asyncio.Event()  # set only together with `_wanted`
+        self._rested_at = -math.inf  # when the last round is LONGEST_PAUSE ago
         self._is_failing = False
         self._pace = Pace()
 
@@ -106,7 +113,7 @@ class Hub:
         """
         joining: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         self._joining.append(joining)
-        self._wanted.set()
+        self._want_now()
         return await joining
 
     async def subscribe(self, subscription: Subscription[RequestNews]) -> Position:
@@ -123,7 +130,7 @@ class Hub:
             watched.release(self._position)  # The new watcher reads these changes itself.
             watched.watchers.add(subscription)
             self._of_requests += 1
-            self._wanted.set()
+            self._want_now()
             return self._position
 
     async def subscribe_to_filter(self, subscription: Subscription[News]) -> Position:
@@ -131,7 +138,7 @@ class Hub:
         async with self._round:
             assert self._position is not None  # noqa: S101 (as the contract says)
             self._of_filters.add(subscription)
-            self._wanted.set()
+            self._want_now()
             return self._position
 
     def unsubscribe(self, subscription: Subscription[RequestNews]) -> None:
@@ -151,11 +158,19 @@ class Hub:
         self._of_filters.discard(subscription)
 
     def changed(self, request_ids: Iterable[str]) -> None:
-        """Tells that this Request Manager has changed requests. If one is watched, a round comes soon."""
-        if self._of_filters or (
-            self._requests and any(request_id in self._requests for request_id in request_ids)
-        ):
+        """Tells that this Request Manager has changed requests. If one is watched, a round comes soon.
+
+        Somebody who watches a single request waits for it. Those who watch a filter see many, so a few
+        rounds for all of these are enough.
+        """
+        if self._requests and any(request_id in self._requests for request_id in request_ids):
+            self._want_now()
+        elif self._of_filters:
             self._wanted.set()
+
+    def _want_now(self) -> None:
+        self._wanted.set()
+        self._wanted_now.set()
 
     def saw(self, request: Request) -> None:
         """Notes a request that a watcher has read."""
@@ -179,7 +194,7 @@ class Hub:
         watched.add_running(running, now)
         if self._holds_changes:  # The job before has ended now, or soon.
             self._holding[watched.request_id] = watched
-            self._wanted.set()
+            self._want_now()
         elif watched.release(self._position):
             watched.shown_at = now
 
@@ -228,7 +243,9 @@ class Hub:
         while True:
             await self._wait_wanted()
             self._wanted.clear()
+            self._wanted_now.clear()
             began = time.monotonic()
+            self._rested_at = began + LONGEST_PAUSE
             async with self._round:
                 is_done = await self._make_round()
             await self._release_held()
@@ -256,11 +273,11 @@ class Hub:
         """Waits until a round is wanted, or, if somebody watches, is due."""
         if self._holding:
             return
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ROUND_INTERVAL if self._is_watched else None):
                 await self._wanted.wait()
-        except TimeoutError:
-            pass
+            async with asyncio.timeout(self._rested_at - time.monotonic()):
+                await self._wanted_now.wait()
 
     async def _make_round(self) -> bool:
         """Reads the changes since the last round and hands them out. Returns whether that was possible."""
