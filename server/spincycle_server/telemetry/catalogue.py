@@ -112,7 +112,8 @@ COMMIT_FAILURES = _counter(
 )
 READ_SECONDS = _histogram(
     "spincycle_read_seconds",
-    "Time that reads of the database took, with the wait for a connection.",
+    "Time that reads of the database took, with the wait for a connection. "
+    "A read that calls share counts once.",
     buckets=_SHORT_BUCKETS,
 )
 DATABASE_UP = _gauge("spincycle_database_up", "Whether the database answered the last ping.", merge=Merge.MIN)
