@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import InternalError, SpinCycleError, UnavailableError
+from spincycle_server.database import joined_reads
 from spincycle_server.database.engine import make_engine, parse_url
 from spincycle_server.database.joined_reads import MAX_KEYS, JoinedReads
 from spincycle_server.database.read_pool import ReadPool
@@ -158,21 +159,40 @@ async def test_nothing_is_read_if_all_callers_gave_up(joined: JoinedReads[str, s
     assert rows.statements == [["a"], ["b"]]
 
 
-async def test_nobody_waits_for_ever_if_the_reads_are_cancelled(
+async def test_nobody_waits_for_ever_if_a_read_is_cancelled(
     joined: JoinedReads[str, str], rows: Rows
 ) -> None:
-    rows.values = {"c": "C"}
-    waiting = begin(joined, "a")
+    rows.values = {"b": "B"}
+    cancelled = begin(joined, "a")
     await rows.wait_begun()
-    waiting += begin(joined, "b")
+    behind = begin(joined, "b")
     await asyncio.sleep(0)
-    assert joined._running is not None
-    joined._running.cancel()
-    async with asyncio.timeout(STEP):
-        await asyncio.wait(waiting)
-    assert all(task.cancelled() for task in waiting)
+    (reading,) = joined._running
+    reading.cancel()
     rows.goes_on.set()
-    assert await joined.get("c") == "C"
+    async with asyncio.timeout(STEP):
+        await asyncio.wait(cancelled)
+    assert cancelled[0].cancelled()
+    assert await behind[0] == "B"
+
+
+async def test_calls_do_not_wait_for_statements_that_hang(
+    joined: JoinedReads[str, str], rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joined_reads, "SLOW", 0.001)
+    monkeypatch.setattr(joined_reads, "MAX_AT_ONCE", 2)
+    rows.values = {"a": "A", "b": "B", "c": "C", "d": "D"}
+    found = []
+    for number, key in enumerate("abcd"):
+        found += begin(joined, key)
+        if number < 2:
+            await rows.wait_begun()
+    await asyncio.sleep(0.01)
+    assert rows.statements == [["a"], ["b"]], "two hang, and no more may run"
+    rows.goes_on.set()
+    assert await asyncio.gather(*found) == ["A", "B", "C", "D"]
+    assert rows.statements == [["a"], ["b"], ["c", "d"]]
+    assert not joined._running
 
 
 async def test_a_statement_has_nothing_of_the_call_that_began_it(tmp_path: Path) -> None:

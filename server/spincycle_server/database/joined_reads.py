@@ -19,6 +19,12 @@ _Waiting: TypeAlias = tuple[_Key, asyncio.Future[_Row | None]]
 MAX_KEYS = 64
 """How many keys a statement reads at most."""
 
+SLOW = 0.05
+"""Seconds after which calls do not wait for a statement any more, and another one begins for them."""
+
+MAX_AT_ONCE = 4
+"""How many statements run at a time at most, if all of them are slow."""
+
 
 class JoinedReads(Generic[_Key, _Row]):
     """Reads rows by their keys. What is asked for while a statement runs is read by the next one together.
@@ -37,7 +43,8 @@ class JoinedReads(Generic[_Key, _Row]):
         self._pool = pool
         self._read = read
         self._waiting: list[_Waiting[_Key, _Row]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._awaited: asyncio.Task[None] | None = None  # the statement after which the next one begins
 
     async def get(self, key: _Key) -> _Row | None:
         """Returns the row with a key; None if there is none.
@@ -46,27 +53,39 @@ class JoinedReads(Generic[_Key, _Row]):
             UnavailableError: The database cannot be used now.
             SpinCycleError: The row cannot be read.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_Row | None] = loop.create_future()
+        future: asyncio.Future[_Row | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, future))
-        if self._running is None:
-            # The statements are not only of this call, so they have nothing of its context.
-            self._running = loop.create_task(self._run(), context=Context())
+        self._begin()
         return await future
 
+    def _begin(self) -> None:
+        """Begins a statement for the calls that wait, unless they should wait for one that runs."""
+        if self._waiting and self._awaited is None and len(self._running) < MAX_AT_ONCE:
+            # The statements are not only of this call, so they have nothing of its context.
+            self._awaited = asyncio.get_running_loop().create_task(self._run(), context=Context())
+            self._running.add(self._awaited)
+            self._awaited.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._await_no_longer(task)
+
+    def _await_no_longer(self, task: asyncio.Task[None] | None) -> None:
+        """Lets the next statement begin when one has ended, or is slow: its connection may be broken."""
+        if self._awaited is task:
+            self._awaited = None
+        self._begin()
+
     async def _run(self) -> None:
-        """Reads until nobody waits."""
-        some: list[_Waiting[_Key, _Row]] = []
+        """Reads for the calls that wait, as many as one statement reads."""
+        some, self._waiting = self._waiting[:MAX_KEYS], self._waiting[MAX_KEYS:]
+        timer = asyncio.get_running_loop().call_later(SLOW, self._await_no_longer, asyncio.current_task())
         try:
-            while self._waiting:
-                some, self._waiting = self._waiting[:MAX_KEYS], self._waiting[MAX_KEYS:]
-                await self._answer([(key, future) for key, future in some if not future.done()])
+            await self._answer([(key, future) for key, future in some if not future.done()])
         finally:
-            self._running = None
-            # If this task was cancelled, nobody would answer those who still wait.
-            for _, future in (*some, *self._waiting):
-                future.cancel()
-            self._waiting = []
+            timer.cancel()
+            for _, future in some:
+                future.cancel()  # Without an effect, unless this task was cancelled.
 
     async def _answer(self, waiting: Sequence[_Waiting[_Key, _Row]]) -> None:
         keys = sorted({key for key, _ in waiting})
