@@ -169,16 +169,22 @@ class Transaction:
     Args:
         connection: The connection, on which the transaction is open.
         stamp: The stamp of the rows that it changes; None if they get none.
+        kept: See there.
 
     Attributes:
+        kept: What others keep for the next attempt, by its type, if this one fails; None if nobody repeats
+            the transaction.
         driver: The driver's connection.
         events: What the transaction does that is counted once it is committed. Who changes rows adds to it.
         parts: What others keep for the time of the transaction, by its type.
     """
 
-    def __init__(self, connection: Connection, stamp: int | None = None) -> None:
+    def __init__(
+        self, connection: Connection, stamp: int | None = None, kept: dict[type[Any], Any] | None = None
+    ) -> None:
         self.connection = connection
         self.stamp = stamp
+        self.kept = kept
         self.events: list[Any] = []
         self.parts: dict[type[Any], Any] = {}
         self.driver: Any = connection.connection.driver_connection

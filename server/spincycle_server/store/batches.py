@@ -66,6 +66,7 @@ class BatchCommitter:
         retries = BatchRetries(len(writes), self._patience, is_away=self._is_away)
         sent: list[Any] | None = None  # The results of a transaction whose COMMIT was sent.
         events: list[Any] = []
+        kept: dict[type[Any], Any] = {}
         while True:
             try:
                 if sent is not None and self._row.is_committed():
@@ -73,7 +74,7 @@ class BatchCommitter:
                 else:
                     sent = None
                     self._ensure_row()
-                    transaction = self._begin()
+                    transaction = self._begin(kept)
                     results = self.apply(transaction, writes)
                     sent, events = results, transaction.events
                     self.commit(transaction)
@@ -140,11 +141,11 @@ class BatchCommitter:
             self.close()  # The row takes a connection of its own, and there is one for each writer.
             self._row.ensure()
 
-    def _begin(self) -> Transaction:
+    def _begin(self, kept: dict[type[Any], Any]) -> Transaction:
         if self._connection is None:
             self._connection = self._engine.connect()
         self._connection.begin()
-        return Transaction(self._connection, self._row.stamp)
+        return Transaction(self._connection, self._row.stamp, kept)
 
     def _roll_back(self, trouble: Trouble) -> None:
         """Rolls back after an error, including a failed commit, and drops a broken connection."""

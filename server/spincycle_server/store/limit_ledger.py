@@ -5,8 +5,10 @@ them. The order of a key is that of commits under the lock of its row. An owner 
 begins to wait, so two owners have the same order in all keys that they share, and never wait for each other.
 An owner that waits keeps its place in each order: it is never overtaken.
 
-A transaction locks requests first, then keys in the order of their ids, and then lets requests start. Where
-another order is unavoidable, the database finds the deadlock, and the transaction is repeated.
+A transaction locks requests first, then keys in the order of their ids, and then lets requests start. Which
+keys the next owners need is known only after the keys for which they wait are locked. So a transaction may
+need further keys, out of order. If others have locked these, it does not wait. It is repeated, and first
+locks all keys that it has needed. If it waited, PostgreSQL would find the deadlock after a second.
 """
 
 from __future__ import annotations
@@ -110,6 +112,7 @@ class LimitLedger:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._rows: dict[str, LimitRow] = {}
+        self._has_locks = False
         self._ended: set[str] = set()
         self._left: set[Owner] = set()
         self._added: list[dict[str, Any]] = []
@@ -243,9 +246,19 @@ class LimitLedger:
         return row
 
     def _lock(self, limit_ids: Collection[str]) -> None:
+        """Locks further keys, see the docstring of the module."""
         missing = set(limit_ids) - self._rows.keys()
-        if missing:
-            self._rows |= limit_rows.lock_limits(self._transaction, missing)
+        if not missing:
+            return
+        kept = self._transaction.kept
+        if kept is not None:
+            needed: set[str] = kept.setdefault(LimitLedger, set())
+            needed |= missing
+            if not self._has_locks:
+                missing = needed
+        may_wait = kept is None or not self._has_locks
+        self._has_locks = True
+        self._rows |= limit_rows.lock_limits(self._transaction, missing, waits=may_wait)
 
     def _remove(self, claims: Sequence[ClaimRow], now: int) -> None:
         changed: dict[str, LimitRow] = {}

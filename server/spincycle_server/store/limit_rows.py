@@ -129,13 +129,22 @@ def add_limits(transaction: Transaction, rows: Iterable[tuple[str, str, int]]) -
     )
 
 
-def lock_limits(transaction: Transaction, limit_ids: Iterable[str]) -> dict[str, LimitRow]:
-    """Locks the rows of keys that exist, in their order, and returns them by id."""
+def lock_limits(
+    transaction: Transaction, limit_ids: Iterable[str], *, waits: bool = True
+) -> dict[str, LimitRow]:
+    """Locks the rows of keys that exist, in their order, and returns them by id.
+
+    Args:
+        transaction: The open transaction.
+        limit_ids: The keys.
+        waits: Whether to wait for rows that others have locked. Without it, PostgreSQL raises a conflict at
+            once. The others find deadlocks as soon as they wait, so they may always wait.
+    """
     query = (
         select(limits.c.limit_id, limits.c.max, limits.c.last_ticket, limits.c.claims)
         .where(limits.c.limit_id.in_(sorted(limit_ids)))
         .order_by(limits.c.limit_id)
-        .with_for_update()
+        .with_for_update(nowait=not waits and transaction.dialect_name == "postgresql")
     )
     return {row.limit_id: LimitRow(*_values(row)) for row in transaction.execute(query)}
 
