@@ -14,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from spincycle_server.database.transaction import Transaction
 from spincycle_server.database.troubles import Trouble, trouble_of
-from spincycle_server.store.limit_ledger import LimitLedger, ledger_of
+from spincycle_server.store.limit_ledger import Claim, LimitLedger, Wanted, ledger_of
+from spincycle_server.store.limit_rows import Owner
 from spincycle_server.store.schema import limits
 from tests.databases import SharedServers, engine_of
 
@@ -78,3 +79,39 @@ def test_a_transaction_that_is_repeated_does_not_wait_for_further_keys_on_postgr
         assert trouble_of(caught.value) is Trouble.CONFLICT
         one.rollback()
         other.rollback()
+
+
+def claim(key: str) -> Claim:
+    return Claim(Owner("r" * 20), [Wanted(key, 1)], "", 1)
+
+
+def test_keys_that_are_asked_for_after_others_were_locked_are_not_waited_for_on_postgresql(
+    database_servers: SharedServers, tmp_path: Path
+) -> None:
+    """A transaction that stores reports releases keys first, and then locks those for which others ask."""
+    asked = claim("asked")
+    (limit,) = asked.limits
+    with (
+        database_servers.migrated("postgresql", tmp_path) as url,
+        with_keys(url) as engine,
+        engine.connect() as one,
+        engine.connect() as other,
+    ):
+        _, others = begin(other, {})
+        others.lock([asked])
+        others.write(1)
+        other.commit()
+        kept: dict[type[Any], Any] = {}
+        _, others = begin(other, {})
+        others._lock({limit.limit_id})
+        one_transaction, ledger = begin(one, kept)
+        one_transaction.execute(text("SET LOCAL lock_timeout = '1ms'"))
+        ledger._lock({A})
+        with pytest.raises(OperationalError, match="could not obtain lock"):
+            ledger.lock([asked])
+        one.rollback()
+        other.rollback()
+        _, ledger = begin(one, kept)
+        ledger._lock({A})
+        assert ledger._rows.keys() == {A, limit.limit_id}
+        one.rollback()

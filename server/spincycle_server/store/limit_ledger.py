@@ -6,9 +6,10 @@ begins to wait, so two owners have the same order in all keys that they share, a
 An owner that waits keeps its place in each order: it is never overtaken.
 
 A transaction locks requests first, then keys in the order of their ids, and then lets requests start. Which
-keys the next owners need is known only after the keys for which they wait are locked. So a transaction may
-need further keys, out of order. If others have locked these, it does not wait. It is repeated, and first
-locks all keys that it has needed. If it waited, PostgreSQL would find the deadlock after a second.
+keys the next owners need is known only after the keys for which they wait are locked, and sequences ask for
+keys after others are released. So a transaction may need further keys, out of order. If others have locked
+these, it does not wait. It is repeated, and first locks all keys that it has needed. If it waited, PostgreSQL
+would find the deadlock after a second.
 """
 
 from __future__ import annotations
@@ -113,6 +114,9 @@ class LimitLedger:
         self._transaction = transaction
         self._rows: dict[str, LimitRow] = {}
         self._has_locks = False
+        kept = transaction.kept
+        # What this attempt and those before it have needed; None if nobody repeats the transaction.
+        self._needed: set[str] | None = None if kept is None else kept.setdefault(LimitLedger, set())
         self._ended: set[str] = set()
         self._left: set[Owner] = set()
         self._added: list[dict[str, Any]] = []
@@ -149,6 +153,8 @@ class LimitLedger:
     def lock(self, claims: Iterable[Claim]) -> None:
         """Locks the keys of new claims, and adds rows for keys that have none."""
         wanted = {limit.limit_id: limit for claim in claims for limit in claim.limits}
+        if self._has_locks or self._needed:  # An INSERT would wait, and lock further keys out of order.
+            self._lock(wanted)
         new = wanted.keys() - self._rows.keys()
         if new:
             limit_rows.add_limits(self._transaction, [(one, wanted[one].key, wanted[one].max) for one in new])
@@ -250,13 +256,11 @@ class LimitLedger:
         missing = set(limit_ids) - self._rows.keys()
         if not missing:
             return
-        kept = self._transaction.kept
-        if kept is not None:
-            needed: set[str] = kept.setdefault(LimitLedger, set())
-            needed |= missing
+        if self._needed is not None:
+            self._needed |= missing
             if not self._has_locks:
-                missing = needed
-        may_wait = kept is None or not self._has_locks
+                missing = self._needed
+        may_wait = self._needed is None or not self._has_locks
         self._has_locks = True
         self._rows |= limit_rows.lock_limits(self._transaction, missing, waits=may_wait)
 
