@@ -275,3 +275,12 @@ def test_a_read_outside_of_a_transaction_opens_none(
         with engine_beside(url) as other, other.begin() as writing:
             writing.execute(insert(things), [{"name": "a"}])
         assert [row.name for row in READ.read(connection, ["a"])] == ["a"]
+
+
+def test_a_long_change_leaves_the_read_after_it_to_another_packet(mariadb: Connection) -> None:
+    """Together they would be larger than the server takes."""
+    mariadb.info[transactions.MAX_PACKET_KEY] = 20_000
+    transaction = Transaction(mariadb)
+    transaction.change(INSERT, [EMPTY | {"name": "a", "data": b"x" * 19_000}])
+    keys = ["a", *(f"missing{number:03}" for number in range(200))]
+    assert [row["name"] for row in READ.rows(transaction, keys)] == ["a"]

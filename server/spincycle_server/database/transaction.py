@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -234,7 +235,7 @@ class Transaction:
         self._send(commits=False)
 
     def select(self, text: str) -> Sequence[Sequence[Any]]:
-        """Sends the changes so far and a SELECT in one packet, on MySQL. Returns its rows.
+        """Sends the changes so far and a SELECT in one packet, on MySQL, if they fit. Returns its rows.
 
         Args:
             text: The SELECT with its values as literals.
@@ -243,7 +244,7 @@ class Transaction:
             Exception: The driver's error. The transaction must then be rolled back.
         """
         changes, self._changes = self._changes, []
-        rows: Sequence[Sequence[Any]] = _send_texts(self.driver, changes, self._longest(), last=text)
+        rows: Sequence[Sequence[Any]] = _send_texts(self.driver, changes, self._longest(), read=text)
         return rows
 
     def commit(self) -> None:
@@ -265,7 +266,7 @@ class Transaction:
             return
         driver = self.driver
         if self._dialect.name == "mysql":
-            _send_texts(driver, changes, self._longest(), last="COMMIT" if commits else "")
+            _send_texts(driver, changes, self._longest(), end="COMMIT" if commits else "")
             return
         # Always close the cursor: an open one makes SQLite keep the locks of a connection after it is closed.
         with contextlib.closing(driver.cursor()) as cursor:
@@ -283,8 +284,15 @@ def _send_rows(cursor: Any, changes: _Changes) -> None:
         cursor.executemany(compiled.text, [compiled.parameters(row) for row in rows])
 
 
-def _send_texts(driver: Any, changes: _Changes, limit: int, last: str) -> Any:
+def _send_texts(driver: Any, changes: _Changes, limit: int, *, read: str = "", end: str = "") -> Any:
     """Sends statements in packets of at most `limit` bytes, which is the limit of the server.
+
+    Args:
+        driver: The driver's connection.
+        changes: The changes.
+        limit: The limit.
+        read: A SELECT after the changes; "" for none.
+        end: A short statement in the last packet; "" for none. Each row leaves room for it.
 
     Returns:
         The rows of the last statement.
@@ -292,15 +300,15 @@ def _send_texts(driver: Any, changes: _Changes, limit: int, last: str) -> Any:
     longest = min(MAX_PACKET, limit // _SHARE_OF_CHARACTERS)
     texts: list[str] = []
     length = 0
-    for compiled, rows in changes:
-        for text in compiled.texts(rows, longest):
-            if texts and length + len(text) > longest:
-                _run_texts(driver, texts, limit)
-                texts, length = [], 0
-            texts.append(text)
-            length += len(text)
-    if last:
-        texts.append(last)
+    changing = chain.from_iterable(compiled.texts(rows, longest) for compiled, rows in changes)
+    for text in chain(changing, [read] if read else ()):
+        if texts and length + len(text) > longest:
+            _run_texts(driver, texts, limit)
+            texts, length = [], 0
+        texts.append(text)
+        length += len(text)
+    if end:
+        texts.append(end)
     return _run_texts(driver, texts, limit)
 
 
